@@ -1,0 +1,53 @@
+"""Durations as people write them: "90 epochs", "10_000 steps", "5%", "1M examples"."""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+UNITS = {"step": "steps", "steps": "steps", "epoch": "epochs", "epochs": "epochs", "%": "%"}
+UNITS |= {"percent": "%", "example": "examples", "examples": "examples"}
+MULTIPLIERS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
+PATTERN = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kMB]?)\s*([a-z%]+)\s*")
+
+
+@dataclass(frozen=True)
+class Duration:
+    """A length of training.
+
+    Attributes:
+      amount: how many units, exact.
+      unit: "steps", "epochs", "examples", or "%" of the whole training.
+    """
+
+    amount: Fraction
+    unit: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Duration":
+        """Reads "5 epochs", "10_000 steps", "1.5k steps", "1M examples" or "5%"; ValueError says what is wrong."""
+        match = PATTERN.fullmatch(text)
+        if not match or match[3] not in UNITS:
+            raise ValueError(
+                f"{text!r} is not a duration: write a number and a unit (steps, epochs, examples or %), "
+                'as in "10_000 steps", "5 epochs", "1M examples" or "5%"'
+            )
+        return cls(Fraction(match[1].replace("_", "")) * MULTIPLIERS[match[2]], UNITS[match[3]])
+
+    def steps(self, *, batch_size: int, epoch_examples: int, total_steps: int | None = None) -> int:
+        """The duration in train steps, rounded up, so that "1 epoch" shows every example at least once.
+
+        Args:
+          batch_size: examples in a global batch.
+          epoch_examples: examples in one epoch of the training split.
+          total_steps: length of the training in steps; "%" needs it.
+        """
+        examples = {"examples": Fraction(1), "epochs": Fraction(epoch_examples), "steps": Fraction(batch_size)}
+        if self.unit == "%":
+            if total_steps is None:
+                raise ValueError('a percentage needs a total: give it in steps, epochs or examples, as in "90 epochs"')
+            return -int(-(self.amount * total_steps / 100) // 1)
+        return -int(-(self.amount * examples[self.unit] / batch_size) // 1)
+
+    def __str__(self) -> str:
+        number = f"{self.amount.numerator}" if self.amount.denominator == 1 else f"{float(self.amount):g}"
+        return f"{number}%" if self.unit == "%" else f"{number} {self.unit}"

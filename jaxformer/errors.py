@@ -1,0 +1,17 @@
+"""Errors that are part of the interface: what was given, what was expected, what to do."""
+
+
+class UserError(Exception):
+    """A mistake of the user's: the command line prints `lines`, without a traceback, and exits with code 2.
+
+    Args:
+      lines: the message, one or more lines; each names the thing and the remedy.
+    """
+
+    def __init__(self, *lines: str):
+        self.lines = lines
+        super().__init__("\n".join(lines))
+
+
+class ConfigError(UserError):
+    """Everything that is wrong with a config, all at once, a line each."""

@@ -1,0 +1,223 @@
+"""Turns nested mappings into frozen dataclasses, and says everything that is wrong with them at once.
+
+A field that chooses among named classes is declared `choice(TABLE)`: its value is a mapping whose `name` is a
+key of TABLE and whose other keys are that class's fields. TABLE maps names to classes, or to
+"package.module:Class", imported when it is chosen.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeAlias, Union
+
+from jaxformer.durations import Duration
+
+Table: TypeAlias = Mapping[str, type | str]
+
+# Fields of linen modules that the program sets (precision, parallelism), not the config.
+NOT_CONFIGURED = frozenset({"parent", "name", "dtype", "param_dtype", "axis_name"})
+
+
+def choice(table: Table, **kwargs: Any) -> Any:
+    """A dataclass field whose value is one of `table`'s classes (or a tuple of them, if annotated as a tuple)."""
+    return dataclasses.field(metadata={"choices": table}, **kwargs)
+
+
+def load(target: type | str) -> type:
+    """The class itself, or the one that "package.module:Class" names."""
+    if isinstance(target, str):
+        module, _, name = target.partition(":")
+        return getattr(importlib.import_module(module), name)
+    return target
+
+
+def config_fields(cls: type) -> dict[str, dataclasses.Field]:
+    """The fields of `cls` that a config may set."""
+    return {f.name: f for f in dataclasses.fields(cls) if f.init and f.name not in NOT_CONFIGURED}
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A remedy for an unknown word: the nearest known one, or all of them."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
+
+
+def resolve(cls: type, value: Mapping, path: str, errors: list[str]) -> Any:
+    """Builds a `cls` from a mapping.
+
+    Args:
+      cls: a dataclass (a linen module is one). Its method `problems()`, if it has one, yields a line for
+        every impossible combination of its fields, each beginning with the field's name.
+      value: what the config says; nested mappings for nested dataclasses.
+      path: where in the config this is, for messages ("model").
+      errors: takes a line for everything that is wrong.
+
+    Returns:
+      The instance, or None if anything in it was wrong (then `errors` has grown).
+    """
+    before = len(errors)
+    dot = f"{path}." if path else ""
+    fields = config_fields(cls)
+    for key in value:
+        if key not in fields:
+            remedy = did_you_mean(key, fields)
+            errors.append(f"{dot}{key}: {cls.__name__} has no field {key!r}; {remedy}")
+    arguments = {}
+    for key, field in fields.items():
+        if key in value:
+            table = field.metadata.get("choices")
+            arguments[key] = convert(field.type, value[key], f"{dot}{key}", errors, table)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            errors.append(f"{dot}{key}: missing; {cls.__name__} needs it ({type_name(field.type)})")
+    if len(errors) > before:
+        return None
+    built = cls(**arguments)
+    if hasattr(built, "problems"):
+        errors.extend(f"{dot}{line}" for line in built.problems())
+    return built if len(errors) == before else None
+
+
+def convert(kind: Any, value: Any, path: str, errors: list[str], table: Table | None = None) -> Any:
+    """`value` as the type `kind`; where that cannot be, a line in `errors` and None."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return convert_union(args, value, path, errors, table)
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, (list, tuple)):
+            return mismatch(kind, value, path, errors)
+        if args[-1] is Ellipsis:
+            items = [args[0]] * len(value)
+        elif len(args) != len(value):
+            return mismatch(kind, value, path, errors)
+        else:
+            items = list(args)
+        return tuple(convert(k, v, f"{path}[{i}]", errors, table) for i, (k, v) in enumerate(zip(items, value)))
+    if table is not None:
+        return convert_choice(table, value, path, errors)
+    if origin in (dict, Mapping) or (origin is not None and isinstance(origin, type) and issubclass(origin, Mapping)):
+        if not isinstance(value, Mapping):
+            return mismatch(kind, value, path, errors)
+        return {str(k): convert(args[1], v, f"{path}.{k}", errors) for k, v in value.items()}
+    if origin is Literal:
+        if any(value == option and type(value) is type(option) for option in args):
+            return value
+        remedy = did_you_mean(value, args) if isinstance(value, str) else f"there are: {', '.join(map(repr, args))}"
+        errors.append(f"{path}: {value!r} is not a choice; {remedy}")
+        return None
+    if kind is Duration:
+        return convert_duration(value, path, errors)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, Mapping):
+            return mismatch(kind, value, path, errors)
+        return resolve(kind, value, path, errors)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is Any or (isinstance(kind, type) and isinstance(value, kind) and (kind is bool) == isinstance(value, bool)):
+        return value
+    return mismatch(kind, value, path, errors)
+
+
+def convert_union(args: tuple, value: Any, path: str, errors: list[str], table: Table | None) -> Any:
+    """The first member of the union that fits; the messages of the likeliest one if none does."""
+    if value is None and type(None) in args:
+        return None
+    attempts = []
+    for member in args:
+        if member is type(None):
+            continue
+        trial: list[str] = []
+        result = convert(member, value, path, trial, table)
+        if not trial:
+            return result
+        attempts.append(trial)
+    nested = [trial for trial in attempts if len(attempts) == 1 or not trial[0].startswith(f"{path}: expected")]
+    if nested:
+        errors.extend(nested[0])
+        return None
+    return mismatch(Union[args], value, path, errors)
+
+
+def convert_choice(table: Table, value: Any, path: str, errors: list[str]) -> Any:
+    """An instance of the class that `value["name"]` chooses."""
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        names = ", ".join(sorted(table))
+        errors.append(f"{path}: expected dict(name=..., ...), was given {value!r}; names: {names}")
+        return None
+    name = value["name"]
+    if name not in table:
+        errors.append(f"{path}.name: there is no {name!r}; {did_you_mean(name, table)}")
+        return None
+    return resolve(load(table[name]), {k: v for k, v in value.items() if k != "name"}, path, errors)
+
+
+def convert_duration(value: Any, path: str, errors: list[str]) -> Duration | None:
+    """A Duration from text; a bare number has no unit and is refused."""
+    if isinstance(value, Duration):
+        return value
+    try:
+        return Duration.parse(value if isinstance(value, str) else str(value))
+    except ValueError as error:
+        errors.append(f"{path}: {error}")
+        return None
+
+
+def mismatch(kind: Any, value: Any, path: str, errors: list[str]) -> None:
+    """Notes that `value` is not a `kind`."""
+    errors.append(f"{path}: expected {type_name(kind)}, was given {value!r} ({type(value).__name__})")
+
+
+def type_name(kind: Any) -> str:
+    """A type as a person would write it: "float or None"."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_name(a) for a in args)
+    if origin is tuple:
+        return f"a list of {type_name(args[0])}" if args[-1] is Ellipsis else f"{len(args)} values"
+    if origin is Literal:
+        return " or ".join(repr(a) for a in args)
+    if kind is type(None):
+        return "None"
+    if kind is Duration:
+        return 'a duration like "5 epochs"'
+    return getattr(kind, "__name__", str(kind))
+
+
+def to_dict(value: Any) -> Any:
+    """The resolved config as plain JSON values, with every default written out."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        if isinstance(value, Duration):
+            return str(value)
+        result = {}
+        for key, field in config_fields(type(value)).items():
+            item = getattr(value, key)
+            table = field.metadata.get("choices")
+            result[key] = to_dict(item) if table is None else named(item, table)
+        return result
+    if isinstance(value, (list, tuple)):
+        return [to_dict(item) for item in value]
+    if isinstance(value, Mapping):
+        return {k: to_dict(v) for k, v in value.items()}
+    return value
+
+
+def named(value: Any, table: Table) -> Any:
+    """A chosen instance (or a tuple of them) as dict(name=..., ...)."""
+    if isinstance(value, (list, tuple)):
+        return [named(item, table) for item in value]
+    if value is None:
+        return None
+    name = next(n for n, target in table.items() if load_if_same(target, type(value)))
+    return {"name": name, **to_dict(value)}
+
+
+def load_if_same(target: type | str, cls: type) -> bool:
+    """Whether a table's entry is `cls`, without importing entries that are not."""
+    if isinstance(target, str):
+        return target == f"{cls.__module__}:{cls.__qualname__}"
+    return target is cls
