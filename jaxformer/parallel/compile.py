@@ -1,0 +1,116 @@
+"""Puts the step functions onto devices: the same ones under `jax.jit` over a mesh and under `jax.pmap`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxformer.parallel.rules import state_shardings
+
+Tree = Any
+BATCH_AXES = ("data", "fsdp")
+PMAP_AXIS = "data"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where arrays live, for one mode and one mesh.
+
+    Attributes:
+      mode: "jit" or "pmap".
+      mesh: the devices. Under pmap all of them are on its "data" axis.
+    """
+
+    mode: str
+    mesh: Mesh
+
+    @property
+    def axis(self) -> str | None:
+        """What the step adds over by itself: pmap's axis; nothing under jit, where XLA does it."""
+        return PMAP_AXIS if self.mode == "pmap" else None
+
+    @property
+    def batch_shards(self) -> int:
+        """Into how many parts a batch is split."""
+        return int(np.prod([self.mesh.shape[name] for name in BATCH_AXES]))
+
+    @cached_property
+    def batch_sharding(self) -> NamedSharding:
+        """Rows over the data and fsdp axes."""
+        return NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
+
+    @cached_property
+    def replicated(self) -> NamedSharding:
+        """The same on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def shardings(self, state: Tree) -> Tree:
+        """A sharding for every leaf of a train state (arrays or shapes)."""
+        if self.mode == "pmap":
+            return jax.tree.map(lambda _: self.replicated, state)
+        return state_shardings(state, self.mesh)
+
+    def abstract(self, state: Tree) -> Tree:
+        """The state's shapes with their shardings: what a checkpoint is restored into."""
+        return jax.tree.map(
+            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+            state,
+            self.shardings(state),
+        )
+
+    def born(self, init: Callable[[], Tree]) -> Tree:
+        """Runs `init` so that its result is laid out from the start: no device ever holds it whole."""
+        return jax.jit(init, out_shardings=self.shardings(jax.eval_shape(init)))()
+
+    def put(self, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """This process's rows of a batch, as arrays over all devices."""
+        return {
+            name: jax.make_array_from_process_local_data(self.batch_sharding, rows) for name, rows in local_batch.items()
+        }
+
+    def batch_shapes(self, spec: Mapping[str, tuple[tuple[int, ...], np.dtype]], batch_size: int) -> Tree:
+        """The shapes of a global batch, for compiling ahead of time."""
+        return {
+            name: jax.ShapeDtypeStruct((batch_size, *shape), dtype, sharding=self.batch_sharding)
+            for name, (shape, dtype) in spec.items()
+        }
+
+    def train_step(self, step: Callable, state: Tree) -> Callable:
+        """`step(state, batch) -> (state, metrics)`, compiled; the state that goes in is donated.
+
+        Args:
+          step: the result of `make_train_step(..., axis=layout.axis)`.
+          state: a train state (arrays or shapes), for its layout.
+        """
+        if self.mode == "pmap":
+            return self.pmapped(step, donate=(0,))
+        shardings = self.shardings(state)
+        return jax.jit(
+            step,
+            in_shardings=(shardings, self.batch_sharding),
+            out_shardings=(shardings, self.replicated),
+            donate_argnums=0,
+        )
+
+    def eval_step(self, step: Callable) -> Callable:
+        """`step(variables, batch) -> sums`, compiled."""
+        if self.mode == "pmap":
+            return self.pmapped(step, donate=())
+        return jax.jit(step, out_shardings=self.replicated)
+
+    def pmapped(self, step: Callable, donate: tuple[int, ...]) -> Callable:
+        """`step` on every device's rows, its first argument the same everywhere."""
+        devices = list(self.mesh.devices.flat)
+        mapped = jax.pmap(
+            step, axis_name=PMAP_AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=donate
+        )
+
+        def split(x: jax.Array) -> jax.Array:
+            return x.reshape(len(devices), -1, *x.shape[1:])
+
+        split_batch = jax.jit(lambda batch: jax.tree.map(split, batch), out_shardings=self.batch_sharding)
+        return lambda tree, batch: mapped(tree, split_batch(batch))

@@ -1,0 +1,67 @@
+"""Devices as a mesh with named axes: data, fsdp, tensor."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from jaxformer.errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How the devices work together.
+
+    Attributes:
+      mode: "jit" lays one program out over a mesh; "pmap" is data parallelism, a copy of the state a device.
+      mesh: axis -> size; one may be -1: the rest. "data" splits the batch; "fsdp" splits the batch and every
+        large parameter with its optimizer state; "tensor" splits heads and MLP columns. pmap has "data" alone.
+    """
+
+    mode: Literal["jit", "pmap"] = "jit"
+    mesh: Mapping[str, int] = field(default_factory=lambda: {"data": -1})
+
+    def problems(self):
+        """Yields a line for every impossible combination."""
+        for name, size in self.mesh.items():
+            if name not in AXES:
+                yield f"mesh.{name}: there is no such axis; there are: {', '.join(AXES)}"
+            if size < 1 and size != -1:
+                yield f"mesh.{name}={size}: expected a positive size, or -1 for the rest of the devices"
+        if list(self.mesh.values()).count(-1) > 1:
+            yield "mesh: only one axis may be -1 (the rest of the devices)"
+        if self.mode == "pmap" and set(self.mesh) - {"data"}:
+            yield 'mesh: pmap is data parallelism alone; use mode="jit" for fsdp and tensor, or mesh=dict(data=-1)'
+
+
+def mesh_shape(axes: Mapping[str, int], device_count: int) -> dict[str, int]:
+    """The size of every axis, with -1 filled in.
+
+    Raises:
+      UserError: the sizes do not multiply to the number of devices.
+    """
+    sizes = {name: axes[name] for name in AXES if name in axes} or {"data": -1}
+    known = math.prod(size for size in sizes.values() if size != -1)
+    if -1 in sizes.values() and device_count % known == 0:
+        sizes = {name: device_count // known if size == -1 else size for name, size in sizes.items()}
+    if math.prod(sizes.values()) != device_count:
+        given = ", ".join(f"{name}={size}" for name, size in sizes.items())
+        raise UserError(
+            f"parallel.mesh: {given} does not make up the {device_count} devices that are here; "
+            "make the sizes multiply to it, or give one axis as -1"
+        )
+    return {name: sizes.get(name, 1) for name in AXES}
+
+
+def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with all of AXES (those not named have size 1), over `devices` or all there are."""
+    devices = jax.devices() if devices is None else devices
+    shape = mesh_shape(axes, len(devices))
+    return jax.make_mesh(
+        tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape), devices=devices
+    )

@@ -1,0 +1,101 @@
+"""Which dimension of which parameter goes to which mesh axis: rules by path, the first that matches."""
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+Tree = Any
+Rule: TypeAlias = tuple[str, tuple[str | None, ...]]
+logger = logging.getLogger("jaxformer")
+
+# D width, H heads, F MLP width, K classes, C channels. "fsdp" splits the width, "tensor" what is computed
+# independently: heads and hidden units (Shoeybi et al. 2019, Megatron-LM, section 3).
+RULES: tuple[Rule, ...] = (
+    (r"attention/(query|key|value)/kernel", ("fsdp", "tensor", None)),  # [D, H, Dh]
+    (r"attention/(query|key|value)/bias", ("tensor", None)),  # [H, Dh]
+    (r"attention/out/kernel", ("tensor", None, "fsdp")),  # [H, Dh, D]
+    (r"mlp[^/]*/up/kernel", ("fsdp", "tensor")),  # [D, F]
+    (r"mlp[^/]*/up/bias", ("tensor",)),  # [F]
+    (r"mlp[^/]*/down/kernel", ("tensor", "fsdp")),  # [F, D]
+    (r"(patch_embedding|conv[^/]*)/kernel", (None, None, None, "fsdp")),  # [h, w, C, D]
+    (r"(head|representation)/kernel", ("fsdp", "tensor")),  # [D, K]
+    (r"(head|representation)/bias", ("tensor",)),  # [K]
+    (r"position_embedding|register_tokens|class_token|probe", (None, None, "fsdp")),  # [1, T, D]
+    (r"(attention/out|mlp[^/]*/down|patch_embedding|conv[^/]*)/bias", (None,)),  # [D]
+    (r"norm[^/]*/(scale|bias)", (None,)),  # [D]
+    (r"layer_scale[^/]*/scale", (None,)),  # [D]
+)
+STACKED = re.compile(r"(^|/)blocks/")  # layers scanned over: one more axis in front
+
+
+def path_of(path: Sequence[Any]) -> str:
+    """A key path of jax.tree_util as "encoder/block_3/attention/query/kernel"."""
+    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+
+def param_specs(params: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> dict[str, PartitionSpec]:
+    """Path -> PartitionSpec for every parameter.
+
+    Where a dimension is not a multiple of its mesh axis it is not split, and the log says so.
+
+    Args:
+      params: a tree of arrays or ShapeDtypeStructs.
+
+    Raises:
+      ValueError: a parameter that no rule takes, or of another rank than its rule.
+    """
+    specs = {}
+    for key_path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        path = path_of(key_path)
+        axes = next((axes for pattern, axes in rules if re.search(f"(^|/)({pattern})$", path)), None)
+        if axes is None:
+            raise ValueError(f"no sharding rule takes the parameter {path} {leaf.shape}: add one to parallel/rules.py")
+        axes = (None, *axes) if STACKED.search(path) else axes
+        if len(axes) != len(leaf.shape):
+            raise ValueError(f"the sharding rule of {path} has {len(axes)} dimensions, the parameter {leaf.shape}")
+        specs[path] = PartitionSpec(*(fitting(path, axis, n, mesh) for axis, n in zip(axes, leaf.shape)))
+    return specs
+
+
+def fitting(path: str, axis: str | None, length: int, mesh: Mesh) -> str | None:
+    """The mesh axis, or None where it does not divide the dimension."""
+    if axis is None or mesh.shape[axis] == 1:
+        return None
+    if length % mesh.shape[axis]:
+        logger.info("%s: a dimension of %d is not split by %s=%d", path, length, axis, mesh.shape[axis])
+        return None
+    return axis
+
+
+def state_shardings(state: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> Tree:
+    """A sharding for every leaf of a train state.
+
+    Parameters go by the rules. Whatever else ends in the path of a parameter and has its shape (moments, the
+    moving average) lies as that parameter does; the rest (counters, statistics, factored moments) is replicated.
+
+    Args:
+      state: a TrainState of arrays or ShapeDtypeStructs.
+    """
+    shapes = {path_of(p): leaf.shape for p, leaf in jax.tree_util.tree_flatten_with_path(state.params)[0]}
+    specs = param_specs(state.params, mesh, rules)
+
+    def sharding(key_path: Sequence[Any], leaf: Any) -> NamedSharding:
+        return NamedSharding(mesh, spec_of(path_of(key_path), leaf.shape, shapes, specs))
+
+    return jax.tree_util.tree_map_with_path(sharding, state)
+
+
+def spec_of(
+    path: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], specs: Mapping[str, PartitionSpec]
+) -> PartitionSpec:
+    """The spec of the parameter whose path `path` ends in, if the shapes agree; else replicated."""
+    parts = path.split("/")
+    for start in range(len(parts)):
+        name = "/".join(parts[start:])
+        if name in specs and shapes[name] == shape:
+            return specs[name]
+    return PartitionSpec()

@@ -1,0 +1,58 @@
+"""Number formats: what parameters are stored in, what is computed in, and loss scaling for float16."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Dtypes:
+    """Dtypes one by one.
+
+    Attributes:
+      params: what parameters, their gradients and their moving average are stored in.
+      compute: what matrix products and activations are in. Softmax, normalisation statistics, losses and
+        metrics are always float32. "float16" turns dynamic loss scaling on.
+    """
+
+    params: DtypeName = "float32"
+    compute: DtypeName = "float32"
+
+
+def dtypes(precision: str | Dtypes) -> Dtypes:
+    """The meaning of a precision's name: parameters stay float32, and the name is what is computed in."""
+    return precision if isinstance(precision, Dtypes) else Dtypes(compute=precision)  # type: ignore[arg-type]
+
+
+@struct.dataclass
+class LossScale:
+    """Dynamic loss scaling (Micikevicius et al. 2018, section 3.2), needed by float16's short exponent.
+
+    Attributes:
+      scale: float32 [], what the loss is multiplied by, and gradients are divided by.
+      good_steps: int32 [], finite steps since the scale last changed.
+    """
+
+    scale: jax.Array
+    good_steps: jax.Array
+
+    INITIAL = 2.0**15
+    LARGEST = 2.0**24
+    DOUBLE_AFTER = 2000
+
+    @classmethod
+    def create(cls) -> "LossScale":
+        """The scale at step 0."""
+        return cls(scale=jnp.float32(cls.INITIAL), good_steps=jnp.int32(0))
+
+    def adjust(self, finite: jax.Array) -> "LossScale":
+        """Halves after an overflow; doubles after DOUBLE_AFTER finite steps in a row."""
+        grow = finite & (self.good_steps + 1 >= self.DOUBLE_AFTER)
+        doubled = jnp.minimum(self.scale * 2, self.LARGEST)
+        scale = jnp.where(finite, jnp.where(grow, doubled, self.scale), jnp.maximum(self.scale / 2, 1.0))
+        return LossScale(scale=scale, good_steps=jnp.where(finite & ~grow, self.good_steps + 1, 0))

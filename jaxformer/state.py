@@ -1,0 +1,83 @@
+"""The train state: everything that a step reads and writes, as one value."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+from jaxformer.precision import LossScale
+
+Tree = Any
+
+
+@struct.dataclass
+class TrainState:
+    """What a train step takes and gives back. No random key is in it: keys derive from (seed, step).
+
+    Attributes:
+      step: int32 [], train steps taken, skipped ones included.
+      params: the parameters, a tree of arrays.
+      model_state: the model's other collections, such as {"batch_stats": ...}; {} for most Transformers.
+      opt_state: the optimizer's state.
+      ema: the exponential moving average of the parameters, or None.
+      loss_scale: the dynamic loss scale (float16), or None.
+      skipped: int32 [], updates that were skipped because a gradient was not finite.
+      skipped_in_a_row: int32 [], how many of the latest updates were skipped without a good one between.
+    """
+
+    step: jax.Array
+    params: Tree
+    model_state: Tree
+    opt_state: Tree
+    ema: Tree
+    loss_scale: LossScale | None
+    skipped: jax.Array
+    skipped_in_a_row: jax.Array
+
+    def variables(self) -> dict[str, Tree]:
+        """What the model is evaluated with: the averaged parameters where there are any."""
+        params = self.params if self.ema is None else self.ema
+        return {"params": eval_params(self.opt_state, params), **self.model_state}
+
+
+def eval_params(opt_state: Tree, params: Tree) -> Tree:
+    """The parameters to evaluate: a schedule-free optimizer keeps them apart from those it trains."""
+    from jaxformer.optim.optimizers import eval_params as of_optimizer
+
+    return of_optimizer(opt_state, params)
+
+
+def init_variables(model: nn.Module, inputs: Mapping[str, Any], key: jax.Array) -> dict[str, Tree]:
+    """The model's fresh variables.
+
+    Args:
+      model: a linen module.
+      inputs: the model's keyword arguments; only shapes and dtypes matter.
+      key: a random key.
+    """
+    return model.init({"params": key, "dropout": key}, **inputs, deterministic=True)
+
+
+def init_state(
+    variables: Mapping[str, Tree],
+    optimizer: optax.GradientTransformation,
+    *,
+    with_ema: bool = False,
+    with_loss_scale: bool = False,
+) -> TrainState:
+    """The state before the first step."""
+    params = variables["params"]
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        model_state={name: tree for name, tree in variables.items() if name != "params"},
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, params) if with_ema else None,
+        loss_scale=LossScale.create() if with_loss_scale else None,
+        skipped=jnp.int32(0),
+        skipped_in_a_row=jnp.int32(0),
+    )

@@ -1,0 +1,197 @@
+"""THE train step: one for every model and task, on one device or on hundreds.
+
+    state, metrics = train_step(state, batch)
+
+It is a pure function. The same function runs under `jax.jit`, where the batch is one array over all devices
+and XLA adds over them, and under `jax.pmap`, where each device holds its rows and `psum` adds over `axis`.
+Losses are sums, divided once by a count that is taken over the whole batch first: neither accumulating over
+microbatches nor unequal padding on devices changes the gradient.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from jaxformer.state import TrainState
+from jaxformer.tasks.base import Task
+
+Tree = Any
+Batch = dict[str, jax.Array]
+Scalars = dict[str, jax.Array]
+
+
+def make_train_step(
+    model: nn.Module,
+    task: Task,
+    optimizer: optax.GradientTransformationExtraArgs,
+    *,
+    seed: int,
+    accumulate: int = 1,
+    ema_decay: float | None = None,
+    trainable: Tree | None = None,
+    regularization: Callable[[Tree], Scalars] | None = None,
+    schedule: optax.Schedule | None = None,
+    axis: str | None = None,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Scalars]]:
+    """Builds the train step.
+
+    Args:
+      model: a linen module.
+      task: what is learnt; see `tasks/base.py`.
+      optimizer: an optax transformation, clipping included.
+      seed: of augmentation and dropout, which are functions of (seed, step).
+      accumulate: how many microbatches a batch is split into; must divide the rows on each device.
+      ema_decay: decay a step of the moving average of the parameters, or None for no average.
+      trainable: a tree like the parameters of bools; what is False gets no gradient. None: all are.
+      regularization: parameters -> losses that depend on them alone.
+      schedule: only for the metric `learning_rate`.
+      axis: the name of pmap's axis; None under jit.
+
+    Returns:
+      (state, batch) -> (state, metrics). Batch arrays are [B, ...]; metrics are float32 scalars, the same on
+      all devices: every loss of the task, their sum "loss", the task's metrics, the global norms
+      `gradient_norm`, `parameter_norm` and `update_norm`, `skipped` and `skipped_in_a_row`.
+    """
+
+    def over_devices(tree: Tree) -> Tree:
+        return tree if axis is None else jax.lax.psum(tree, axis)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Scalars]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        if axis is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+        augment_key, model_key = jax.random.split(key)
+        batch = task.augment(augment_key, batch)
+        counts = jax.tree.map(lambda count: jnp.maximum(count, 1.0), over_devices(task.counts(batch)))
+        scale = 1.0 if state.loss_scale is None else state.loss_scale.scale
+
+        def loss_of(params: Tree, model_state: Tree, microbatch: Batch, key: jax.Array) -> tuple[jax.Array, Tree]:
+            variables = {"params": stop_gradients(params, trainable), **model_state}
+            outputs, model_state = model.apply(
+                variables,
+                **task.inputs(microbatch),
+                deterministic=False,
+                rngs={"dropout": key},
+                mutable=list(model_state),
+            )
+            losses = {name: total / counts[name] for name, total in task.loss(outputs, microbatch).items()}
+            total = sum(losses.values(), jnp.float32(0))
+            return scale * total, (model_state, (losses, task.metrics(outputs, microbatch)))
+
+        gradients, model_state, sums = accumulated_gradients(
+            loss_of, state.params, state.model_state, batch, model_key, accumulate
+        )
+        gradients, (losses, pairs) = over_devices((gradients, sums))
+        gradients = jax.tree.map(lambda g: g / scale, gradients)
+        if regularization is not None:
+            penalty, of_penalty = jax.grad(lambda p: with_sum(regularization(stop_gradients(p, trainable))), has_aux=True)(
+                state.params
+            )
+            gradients = jax.tree.map(jnp.add, gradients, penalty)
+            losses = {**losses, **of_penalty}
+
+        gradient_norm = optax.global_norm(gradients)
+        finite = jnp.isfinite(gradient_norm)
+        updates, opt_state = optimizer.update(
+            gradients,
+            state.opt_state,
+            state.params,
+            obj_fn=lambda params: loss_of(params, state.model_state, batch, model_key)[0] / scale,
+        )
+        params = optax.apply_updates(state.params, updates)
+        ema = None if ema_decay is None else optax.incremental_update(params, state.ema, 1 - ema_decay)
+
+        def if_finite(new: Tree, old: Tree) -> Tree:
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
+        new_state = TrainState(
+            step=state.step + 1,
+            params=if_finite(params, state.params),
+            model_state=if_finite(model_state, state.model_state),
+            opt_state=if_finite(opt_state, state.opt_state),
+            ema=if_finite(ema, state.ema),
+            loss_scale=None if state.loss_scale is None else state.loss_scale.adjust(finite),
+            skipped=state.skipped + ~finite,
+            skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
+        )
+        metrics = {
+            "loss": sum(losses.values(), jnp.float32(0)),
+            **losses,
+            **{name: total / jnp.maximum(count, 1) for name, (total, count) in pairs.items()},
+            "gradient_norm": gradient_norm,
+            "parameter_norm": optax.global_norm(new_state.params),
+            "update_norm": jnp.where(finite, optax.global_norm(updates), 0.0),
+            "skipped": new_state.skipped,
+            "skipped_in_a_row": new_state.skipped_in_a_row,
+        }
+        if schedule is not None:
+            metrics["learning_rate"] = schedule(state.step - state.skipped)
+        if new_state.loss_scale is not None:
+            metrics["loss_scale"] = new_state.loss_scale.scale
+        return new_state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+
+    return train_step
+
+
+def accumulated_gradients(
+    loss_of: Callable, params: Tree, model_state: Tree, batch: Batch, key: jax.Array, accumulate: int
+) -> tuple[Tree, Tree, Tree]:
+    """Adds gradients and sums over microbatches.
+
+    Args:
+      loss_of: (params, model_state, microbatch, key) -> (loss, (model_state, sums)).
+      accumulate: the number of microbatches. Microbatch i takes the rows i, i + accumulate, ..., so that the
+        rows of a batch that is sharded over devices stay where they are.
+
+    Returns:
+      (gradients, the model state after the last microbatch, sums).
+    """
+    gradient = jax.grad(loss_of, has_aux=True)
+    if accumulate == 1:
+        gradients, (model_state, sums) = gradient(params, model_state, batch, key)
+        return gradients, model_state, sums
+
+    def add_microbatch(carry: Tree, scanned: Tree) -> tuple[Tree, None]:
+        totals, model_state = carry
+        microbatch, key = scanned
+        gradients, (model_state, sums) = gradient(params, model_state, microbatch, key)
+        return (jax.tree.map(jnp.add, totals, (gradients, sums)), model_state), None
+
+    microbatches = jax.tree.map(
+        lambda x: x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1), batch
+    )
+    keys = jax.random.split(key, accumulate)
+    first = jax.tree.map(lambda x: x[0], (microbatches, keys))
+    shapes = jax.eval_shape(gradient, params, model_state, *first)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1][1]))
+    ((gradients, sums), model_state), _ = jax.lax.scan(
+        add_microbatch, (zeros, model_state), (microbatches, keys)
+    )
+    return gradients, model_state, sums
+
+
+def make_eval_step(model: nn.Module, task: Task, *, axis: str | None = None) -> Callable[[Tree, Batch], Tree]:
+    """Builds the eval step: (variables, batch) -> the task's sums over the whole batch, padding left out."""
+
+    def eval_step(variables: Tree, batch: Batch) -> Tree:
+        outputs = model.apply(variables, **task.inputs(batch), deterministic=True)
+        sums = task.eval_sums(outputs, batch)
+        return sums if axis is None else jax.lax.psum(sums, axis)
+
+    return eval_step
+
+
+def stop_gradients(params: Tree, trainable: Tree | None) -> Tree:
+    """`params`, with no gradient flowing into leaves that are not trainable: XLA drops their backward pass."""
+    if trainable is None:
+        return params
+    return jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable)
+
+
+def with_sum(losses: Scalars) -> tuple[jax.Array, Scalars]:
+    """The sum of some losses, beside them."""
+    return sum(losses.values(), jnp.float32(0)), losses
