@@ -1,0 +1,43 @@
+"""Encoded pictures to pixels."""
+
+import io
+
+import cv2
+import numpy as np
+from PIL import Image
+
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+
+
+def decode_image(encoded: bytes, channels: int) -> np.ndarray:
+    """Decodes a picture, as TFDS does: pixels as they are stored, without turning them by their EXIF tag.
+
+    Args:
+      encoded: a JPEG, PNG, BMP, WebP or other file that OpenCV reads.
+      channels: 3 for RGB, 1 for grey.
+
+    Returns:
+      uint8 [H, W, channels].
+
+    Raises:
+      ValueError: the bytes are not a picture, or only the beginning of one.
+    """
+    if encoded.startswith(JPEG_START) and not encoded.endswith(JPEG_END):
+        return decode_strictly(encoded, channels)  # OpenCV fills a missing rest with grey and says nothing
+    flags = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
+    image = None
+    if encoded:
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise ValueError(f"{len(encoded)} bytes that are not a picture")
+    return image if channels == 3 else image[:, :, None]
+
+
+def decode_strictly(encoded: bytes, channels: int) -> np.ndarray:
+    """The same with Pillow, which refuses a truncated file."""
+    try:
+        with Image.open(io.BytesIO(encoded)) as picture:
+            image = np.array(picture.convert("RGB" if channels == 3 else "L"))
+    except (OSError, SyntaxError) as error:
+        raise ValueError(str(error)) from error
+    return image if channels == 3 else image[:, :, None]

@@ -1,0 +1,114 @@
+"""Writes TFDS datasets (array_record) in one piece: a dataset is there completely, or not at all."""
+
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+EXAMPLES_PER_SHARD = 100_000
+
+
+def write_dataset(
+    data_dir: Path,
+    name: str,
+    version: str,
+    features: Mapping[str, Any],
+    splits: Mapping[str, Iterable[Mapping[str, Any]]],
+    description: str = "",
+) -> Path:
+    """Writes examples as the TFDS dataset `data_dir/name/version`.
+
+    Readers of any age see either nothing or the whole dataset: it is written beside its place and renamed.
+      Several
+    processes may write the same dataset at once: the first to finish wins, the others throw theirs away. What
+      a
+    killed process left behind is removed by the next writer on the same machine.
+
+    Args:
+      data_dir: the folder of TFDS datasets; made if it is not there.
+      name: the dataset's name.
+      version: its version, "1.0.0".
+      features: TFDS feature connectors by name (`tfds.features.Image(...)`, with encoded bytes as examples).
+      splits: examples by split; each an iterable, read once, in order.
+      description: a line for people.
+
+    Returns:
+      The folder of the dataset.
+
+    Raises:
+      OSError: the folder cannot be written.
+    """
+    import tensorflow_datasets as tfds
+
+    target = data_dir / name / version
+    with scratch_folder(data_dir, name) as scratch:
+        info = tfds.core.DatasetInfo(
+            builder=tfds.core.dataset_info.DatasetIdentity(
+                name=name,
+                version=tfds.core.Version(version),
+                data_dir=str(scratch),
+                module_name="jaxformer.data",
+            ),
+            description=description,
+            features=tfds.features.FeaturesDict(dict(features)),
+            disable_shuffling=True,
+        )
+        writer = tfds.core.SequentialWriter(info, EXAMPLES_PER_SHARD, file_format="array_record")
+        writer.initialize_splits(list(splits))
+        for split, examples in splits.items():
+            for chunk in chunks(examples, 1024):
+                writer.add_examples({split: chunk})
+        writer.close_all()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            scratch.rename(target)
+        except OSError:
+            if not (target / "dataset_info.json").exists():  # anything but another process that came first
+                raise
+    return target
+
+
+@contextlib.contextmanager
+def scratch_folder(data_dir: Path, name: str) -> Iterator[Path]:
+    """A hidden folder beside the datasets that is gone afterwards, unless it was renamed.
+
+    Its name tells host and process, so that folders whose process has died can be cleared away.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    prefix = f".{name}.incomplete-{socket.gethostname()}-"
+    for leftover in data_dir.glob(f"{prefix}*"):
+        process = leftover.name.removeprefix(prefix)
+        if process == str(os.getpid()) or not is_running(process):
+            shutil.rmtree(leftover, ignore_errors=True)
+    scratch = data_dir / f"{prefix}{os.getpid()}"
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def is_running(process: str) -> bool:
+    """Whether a process with this number runs on this machine."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:  # it runs, and is someone else's
+        return True
+    return True
+
+
+def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of at most `size` consecutive items."""
+    chunk: list[Any] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
