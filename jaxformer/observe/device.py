@@ -1,0 +1,190 @@
+"""What the program runs on, how fast that could be at best, and how much of it was used."""
+
+import functools
+import os
+import platform
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Peak dense FLOP/s of one JAX device: (a word of its `device_kind`, 16-bit operands, float32 operands). The
+# first line that matches counts. Sparsity, which doubles the vendors' headlines, is taken out. Products of
+# float32 arrays count as JAX computes them by default: TensorFloat-32 on NVIDIA GPUs from Ampere on, one
+# bfloat16 pass on TPUs. V100 and T4 have no bfloat16 units: their 16-bit figure is for float16.
+PEAK_FLOPS: tuple[tuple[str, float, float], ...] = (
+    # NVIDIA data sheets: H100, H200 (SXM, NVL) and HGX B200
+    ("B200", 2250e12, 1125e12),
+    ("H200 NVL", 835.5e12, 417.5e12),
+    ("H200", 989.5e12, 494.5e12),
+    ("GH200", 989.5e12, 494.5e12),
+    ("H100 PCIe", 756e12, 378e12),
+    ("H100 NVL", 835.5e12, 417.5e12),
+    ("H100", 989.5e12, 494.5e12),
+    # NVIDIA data sheets: A100, A10, L4, L40S, T4, V100 (SXM2)
+    ("A100", 312e12, 156e12),
+    ("A10G", 70e12, 35e12),  # AWS's variant of the A10
+    ("A10", 125e12, 62.5e12),
+    ("L40S", 362e12, 183e12),
+    ("L4", 121e12, 60e12),
+    ("T4", 65e12, 8.1e12),
+    ("V100", 125e12, 15.7e12),
+    # NVIDIA Ada (appendix A) and GA102 whitepapers; with accumulation in float32
+    ("RTX 4090", 165.2e12, 82.6e12),
+    ("RTX 3090", 71e12, 35.6e12),
+    # Google Cloud TPU documentation, "System architecture", a page a version. A device is a chip, but one
+    # of a chip's two cores on v2, v3 and TPU7x.
+    ("TPU v2", 45e12 / 2, 45e12 / 2),
+    ("TPU v3", 123e12 / 2, 123e12 / 2),
+    ("TPU v4", 275e12, 275e12),
+    ("TPU v5 lite", 197e12, 197e12),
+    ("TPU v5e", 197e12, 197e12),
+    ("TPU v5", 459e12, 459e12),
+    ("TPU v5p", 459e12, 459e12),
+    ("TPU v6 lite", 918e12, 918e12),
+    ("TPU v6e", 918e12, 918e12),
+    ("TPU7x", 2307e12 / 2, 2307e12 / 2),
+)
+
+MFU_FORMULA = "model FLOPs per example (forward + backward) x examples/s / (devices x peak FLOP/s)"
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Memory of the fullest device of this process, in bytes.
+
+    Attributes:
+      used: in use now.
+      peak: the most that was in use.
+      limit: all that may be used.
+    """
+
+    used: int
+    peak: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What a device can do at best.
+
+    Attributes:
+      flops: FLOP/s of one device.
+      source: where the figure comes from, in words.
+    """
+
+    flops: float
+    source: str
+
+
+def is_first_process() -> bool:
+    """Whether this is the one process of a run that speaks and writes."""
+    import jax
+
+    return jax.process_index() == 0
+
+
+def device_line(devices: Sequence[Any] | None = None) -> str:
+    """One line on the devices: "2 x NVIDIA H100 80GB HBM3 (gpu), 1 process, jax 0.10.2"."""
+    import jax
+
+    devices = jax.devices() if devices is None else devices
+    kinds = sorted({device.device_kind for device in devices})
+    backend = devices[0].platform
+    name = " / ".join(kinds)
+    if backend.lower() not in name.lower():
+        name = f"{name} ({backend})"
+    if backend == "cpu":
+        name = f"CPU ({cpu_model()}, {usable_cores()} cores)"
+    processes = len({device.process_index for device in devices})
+    return (
+        f"{len(devices)} x {name}, {processes} process{'' if processes == 1 else 'es'}, jax {jax.__version__}"
+    )
+
+
+def cpu_model() -> str:
+    """The processor's name, as the operating system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def device_memory(devices: Sequence[Any] | None = None) -> DeviceMemory | None:
+    """Memory of the fullest local device; None where the backend does not say (CPU)."""
+    import jax
+
+    reports = [device.memory_stats() for device in (jax.local_devices() if devices is None else devices)]
+    fullest = max((report for report in reports if report), key=lambda r: r["bytes_in_use"], default=None)
+    if fullest is None or "bytes_limit" not in fullest:
+        return None
+    used = fullest["bytes_in_use"]
+    return DeviceMemory(used, fullest.get("peak_bytes_in_use", used), fullest["bytes_limit"])
+
+
+def peak_flops(device_kind: str, dtype: str = "bfloat16") -> float | None:
+    """A device's peak for matrix products with operands of `dtype`, in FLOP/s; None if not known."""
+    for kind, half, single in PEAK_FLOPS:
+        if re.search(rf"\b{kind}\b", device_kind, re.IGNORECASE):
+            return single if dtype == "float32" else half
+    return None
+
+
+def measured_matmul_flops(dtype: str = "float32", size: int | None = None, seconds: float = 0.2) -> float:
+    """The rate of a large square matrix product on one device, accumulated in float32, in FLOP/s.
+
+    The peak to compare with where no vendor states one: the fastest of the products in about `seconds`, after
+    a compilation. `size` is that of the matrices; None: 1024 on a CPU, 8192 elsewhere.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    size = size or (1024 if jax.default_backend() == "cpu" else 8192)
+    operand = jnp.ones((size, size), dtype)
+    product = jax.jit(functools.partial(jnp.matmul, preferred_element_type=jnp.float32))
+    product(operand, operand).block_until_ready()
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        product(operand, operand).block_until_ready()
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def find_peak(dtype: str = "bfloat16", devices: Sequence[Any] | None = None) -> Peak:
+    """What one device can do at best: the vendor's figure, or a measured one where there is none.
+
+    Args:
+      dtype: of the operands of matrix products, "bfloat16", "float16" or "float32".
+      devices: those that are used; all there are if None.
+    """
+    import jax
+
+    devices = jax.devices() if devices is None else devices
+    stated = peak_flops(devices[0].device_kind, dtype)
+    if stated is not None:
+        return Peak(stated, f"{devices[0].device_kind}, {dtype}, vendor's dense peak")
+    rate, what = measured_matmul_flops(dtype), f"measured here with a large matrix product in {dtype}"
+    if devices[0].platform == "cpu":  # virtual devices share the cores of their process
+        return Peak(rate / sum(device.process_index == devices[0].process_index for device in devices), what)
+    return Peak(rate, what)
+
+
+def mfu(flops_per_example: float, examples_per_second: float, device_count: int, peak: float) -> float:
+    """Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B), a share of 1; see MFU_FORMULA.
+
+    Args:
+      flops_per_example: of forward and backward pass; what is recomputed to save memory does not count.
+      examples_per_second: over all devices.
+      peak: FLOP/s of one device, see `find_peak`.
+    """
+    return flops_per_example * examples_per_second / (device_count * peak)

@@ -1,0 +1,72 @@
+"""The logger "jaxformer" on a terminal: the first process speaks, the libraries below are quiet."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+logger = logging.getLogger("jaxformer")
+NOISY = ("absl", "orbax", "etils", "matplotlib", "PIL", "jax._src.xla_bridge")
+
+
+def make_console() -> Any:
+    """A rich Console on stderr, to share between log lines and the progress bar; stdout is for results."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def terminal_logging(console: Any = None, level: int = logging.INFO) -> Iterator[None]:
+    """Shows what "jaxformer" logs on stderr, and only errors of the NOISY libraries; undone on leaving.
+
+    Args:
+      console: the rich Console that a progress bar draws on, if there is one, so that lines appear above it.
+      level: the least that is shown.
+    """
+    import absl.logging  # before its level is set: it makes a logger class of its own
+
+    handler = make_handler(console)
+    before = {name: logging.getLogger(name).level for name in NOISY}
+    absl_verbosity = absl.logging.get_verbosity()
+    own_level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        logger.setLevel(own_level)
+        logger.propagate = propagate
+        absl.logging.set_verbosity(absl_verbosity)
+        for name, level_before in before.items():
+            logging.getLogger(name).setLevel(level_before)
+
+
+def speak_as(process_index: int) -> None:
+    """Only errors are shown from now on, with the process named, unless this is the first process (0)."""
+    if process_index == 0:
+        return
+    for handler in logger.handlers:
+        handler.setLevel(logging.ERROR)
+        handler.setFormatter(logging.Formatter(f"process {process_index}: %(message)s"))
+
+
+def make_handler(console: Any = None) -> logging.Handler:
+    """Time, level and message; in colour on a terminal."""
+    console = make_console() if console is None else console
+    if console.is_terminal:
+        from rich.logging import RichHandler
+
+        rich_handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S", markup=False)
+        rich_handler.setFormatter(logging.Formatter("%(message)s"))
+        return rich_handler
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+    return handler

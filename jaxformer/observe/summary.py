@@ -1,0 +1,173 @@
+"""What is said at the start and at the end of a run."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxformer.observe import text
+from jaxformer.observe.device import MFU_FORMULA
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """A line of the parameter table: one array, or a module's.
+
+    Attributes:
+      path: "encoder/block_0/attention/query/kernel", or its first parts.
+      shape: "3 x 64 x 64" for an array, "8 arrays" for several.
+      count: numbers in it.
+      dtype: "float32"; several are joined with commas.
+    """
+
+    path: str
+    shape: str
+    count: int
+    dtype: str
+
+
+def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (path, array) of nested mappings, in their order."""
+    for key, value in tree.items():
+        here = f"{path}/{key}" if path else str(key)
+        if isinstance(value, Mapping):
+            yield from leaves(value, here)
+        else:
+            yield here, value
+
+
+def parameter_rows(params: Mapping[str, Any], depth: int | None = 2) -> list[ParameterRow]:
+    """The parameter table's rows.
+
+    Args:
+      params: nested mappings with arrays (or ShapeDtypeStructs: shapes are all that is looked at).
+      depth: arrays that agree in so many parts of their path are added up; None keeps each apart.
+    """
+    groups: dict[str, list[Any]] = {}
+    for path, array in leaves(params):
+        groups.setdefault("/".join(path.split("/")[:depth]), []).append(array)
+    rows = []
+    for path, arrays in groups.items():
+        shape = " x ".join(map(str, arrays[0].shape)) if len(arrays) == 1 else f"{len(arrays)} arrays"
+        count = sum(math.prod(array.shape) for array in arrays)
+        rows.append(
+            ParameterRow(path, shape or "scalar", count, ", ".join(sorted({str(a.dtype) for a in arrays})))
+        )
+    return rows
+
+
+def parameter_table(params: Mapping[str, Any], depth: int | None = 2) -> str:
+    """A text table of a model's parameters: path, shape, count, dtype, share of the whole; and their sum."""
+    rows = parameter_rows(params, depth)
+    total = sum(row.count for row in rows)
+    cells = [("parameters", "shape", "count", "dtype", "share")]
+    cells += [(r.path, r.shape, f"{r.count:,}", r.dtype, f"{r.count / max(total, 1):.1%}") for r in rows]
+    cells.append(("total", "", f"{total:,}", "", ""))
+    return table(cells, right=(2, 4))
+
+
+def table(cells: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
+    """Columns aligned with spaces; rules below the head and above the last row. `right`: flush right."""
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+
+    def line(row: tuple[str, ...]) -> str:
+        padded = [
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))
+        ]
+        return "  ".join(padded).rstrip()
+
+    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([line(cells[0]), rule, *map(line, cells[1:-1]), rule, line(cells[-1])])
+
+
+def facts(pairs: Mapping[str, str | None]) -> str:
+    """Name and value a line, values aligned; what is None is left out."""
+    known = {name: value for name, value in pairs.items() if value is not None}
+    width = max(map(len, known), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in known.items())
+
+
+def start_summary(
+    *,
+    run_dir: str,
+    device: str,
+    model: str,
+    parameters: int,
+    data: str,
+    batch_size: int,
+    start_step: int,
+    total_steps: int,
+    steps_per_epoch: float,
+    precision: str,
+    flops_per_example: float | None = None,
+    bytes_per_device: int | None = None,
+) -> str:
+    """What is about to run, a fact a line.
+
+    Args:
+      device: see `device_line`.
+      parameters: how many numbers the model has.
+      flops_per_example: of forward and backward pass.
+      bytes_per_device: of the train state on the fullest device.
+    """
+    steps = f"{total_steps:,} ({total_steps / steps_per_epoch:.4g} epochs), batches of {batch_size:,}"
+    flops = None
+    if flops_per_example is not None:
+        per_step = text.engineering(flops_per_example * batch_size, "FLOP")
+        per_example = text.engineering(flops_per_example, "FLOP")
+        flops = f"{per_step} a step, {per_example} an example (forward + backward)"
+    return facts(
+        {
+            "run": run_dir,
+            "device": device,
+            "model": f"{model}, {parameters:,} parameters",
+            "data": data,
+            "steps": steps if start_step == 0 else f"{steps}; going on from step {start_step:,}",
+            "precision": precision,
+            "compute": flops,
+            "memory": None
+            if bytes_per_device is None
+            else f"{text.data_size(bytes_per_device)} of train state a device",
+        }
+    )
+
+
+def end_summary(
+    result: Mapping[str, Any], *, peak_source: str | None = None, report: str | None = None
+) -> str:
+    """How a run ended, a fact a line.
+
+    Args:
+      result: what result.json holds: status, step, final, best, seconds, examples_per_second, mfu.
+      peak_source: what the MFU is measured against, in words (`Peak.source`).
+      report: where the report is.
+    """
+    best, mfu = result["best"], result["mfu"]
+    seconds = dict(result["seconds"])
+    total = seconds.pop("total")
+    phases = ", ".join(f"{name} {text.duration(value)}" for name, value in seconds.items())
+    return facts(
+        {
+            "status": f"{result['status']} at step {result['step']:,}",
+            "final": metrics_text(result["final"]) or None,
+            "best": None if not best else f"{metrics_text(best_metrics(best))} at step {best['step']:,}",
+            "time": f"{text.duration(total)}" + (f" ({phases})" if phases else ""),
+            "speed": f"{text.number(result['examples_per_second'])} examples/s"
+            if result["examples_per_second"]
+            else None,
+            "MFU": None
+            if mfu is None
+            else f"{mfu:.1%} = {MFU_FORMULA}" + (f"; peak: {peak_source}" if peak_source else ""),
+            "report": report,
+        }
+    )
+
+
+def best_metrics(best: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics in result.json's "best", without the step they are of."""
+    return {name: value for name, value in best.items() if name != "step"}
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """ "accuracy 0.9861, loss 0.05210"."""
+    return ", ".join(f"{name} {text.number(value)}" for name, value in metrics.items())

@@ -1,0 +1,55 @@
+"""Numbers as people read them."""
+
+import math
+
+UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def number(value: float) -> str:
+    """A metric: four significant digits, no exponent where it can be helped ("0.9861", "2.3e-07", "NaN")."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size < 1e-4 or size >= 1e7:
+        return f"{value:.3g}"
+    if size >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if size < 1 else f"{value:.4g}"
+
+
+def engineering(value: float, unit: str = "") -> str:
+    """Three significant digits and a decimal prefix: "5.72M", "1.08 TFLOP" with unit "FLOP"."""
+    gap = " " if unit else ""
+    for scale, prefix in UNITS:
+        if abs(value) >= scale * 0.9995:
+            return f"{value / scale:.3g}{gap}{prefix}{unit}"
+    return f"{value:.3g}{gap}{unit}"
+
+
+def data_size(size: float) -> str:
+    """Bytes in powers of 1024: "312 MiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1000 or unit == "TiB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1024
+    raise AssertionError("the last unit takes every size")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "0.52 s", "42 s", "3:07 min", "2:03:11 h" or "3 d 04:10 h"."""
+    if seconds < 9.95:
+        return f"{seconds:.2g} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes, second = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}:{second:02d} min"
+    hours, minute = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours}:{minute:02d}:{second:02d} h"
+    days, hour = divmod(hours, 24)
+    return f"{days} d {hour:02d}:{minute:02d} h"
