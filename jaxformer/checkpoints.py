@@ -289,16 +289,18 @@ class Checkpoints:
         items = {}
         with contextlib.closing(ocp.StandardCheckpointer()) as reader:
             wanted = {name: named_arrays(tree) for name, tree in targets.items()}
-            for name, arrays in wanted.items():
+            differences = []
+            for name in sorted(wanted, key="params".__ne__):  # the model's before what follows from them
                 written = (
                     reader.metadata(folder / name).item_metadata.tree if (folder / name).exists() else {}
                 )
-                if differences := list(unlike(traverse_util.flatten_dict(written, sep="/"), arrays)):
-                    more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
-                    raise UserError(
-                        f"{folder}: {'; '.join(differences[:3])}{more}",
-                        "the config has changed since this was saved: go back to that, or use another folder",
-                    )
+                differences += unlike(traverse_util.flatten_dict(written, sep="/"), wanted[name])
+            if differences:
+                more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+                raise UserError(
+                    f"{folder}: {'; '.join(differences[:3])}{more}",
+                    "the config has changed since this was saved: go back to that, or use another folder",
+                )
             for name, tree in targets.items():
                 nested = traverse_util.unflatten_dict(wanted[name], sep="/")
                 read = reader.restore(folder / name, jax.tree.map(laid_out, nested)) if nested else {}

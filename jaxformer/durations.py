@@ -41,10 +41,16 @@ class Duration:
           epoch_examples: examples in one epoch of the training split.
           total_steps: length of the training in steps; "%" needs it.
         """
-        examples = {"examples": Fraction(1), "epochs": Fraction(epoch_examples), "steps": Fraction(batch_size)}
+        examples = {
+            "examples": Fraction(1),
+            "epochs": Fraction(epoch_examples),
+            "steps": Fraction(batch_size),
+        }
         if self.unit == "%":
             if total_steps is None:
-                raise ValueError('a percentage needs a total: give it in steps, epochs or examples, as in "90 epochs"')
+                raise ValueError(
+                    'a percentage needs a total: give it in steps, epochs or examples, as in "90 epochs"'
+                )
             return -int(-(self.amount * total_steps / 100) // 1)
         return -int(-(self.amount * examples[self.unit] / batch_size) // 1)
 

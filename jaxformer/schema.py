@@ -18,7 +18,7 @@ from jaxformer.durations import Duration
 Table: TypeAlias = Mapping[str, type | str]
 
 # Fields of linen modules that the program sets (precision, parallelism), not the config.
-NOT_CONFIGURED = frozenset({"parent", "name", "dtype", "param_dtype", "axis_name"})
+SET_BY_THE_PROGRAM = frozenset({"parent", "name", "dtype", "param_dtype", "axis_name"})
 
 
 def choice(table: Table, **kwargs: Any) -> Any:
@@ -36,7 +36,9 @@ def load(target: type | str) -> type:
 
 def config_fields(cls: type) -> dict[str, dataclasses.Field]:
     """The fields of `cls` that a config may set."""
-    return {f.name: f for f in dataclasses.fields(cls) if f.init and f.name not in NOT_CONFIGURED}
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
+    is_module = "parent" in fields
+    return {name: f for name, f in fields.items() if not (is_module and name in SET_BY_THE_PROGRAM)}
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -95,17 +97,25 @@ def convert(kind: Any, value: Any, path: str, errors: list[str], table: Table | 
             return mismatch(kind, value, path, errors)
         else:
             items = list(args)
-        return tuple(convert(k, v, f"{path}[{i}]", errors, table) for i, (k, v) in enumerate(zip(items, value)))
+        return tuple(
+            convert(k, v, f"{path}[{i}]", errors, table) for i, (k, v) in enumerate(zip(items, value))
+        )
     if table is not None:
         return convert_choice(table, value, path, errors)
-    if origin in (dict, Mapping) or (origin is not None and isinstance(origin, type) and issubclass(origin, Mapping)):
+    if origin in (dict, Mapping) or (
+        origin is not None and isinstance(origin, type) and issubclass(origin, Mapping)
+    ):
         if not isinstance(value, Mapping):
             return mismatch(kind, value, path, errors)
         return {str(k): convert(args[1], v, f"{path}.{k}", errors) for k, v in value.items()}
     if origin is Literal:
         if any(value == option and type(value) is type(option) for option in args):
             return value
-        remedy = did_you_mean(value, args) if isinstance(value, str) else f"there are: {', '.join(map(repr, args))}"
+        remedy = (
+            did_you_mean(value, args)
+            if isinstance(value, str)
+            else f"there are: {', '.join(map(repr, args))}"
+        )
         errors.append(f"{path}: {value!r} is not a choice; {remedy}")
         return None
     if kind is Duration:
@@ -116,7 +126,9 @@ def convert(kind: Any, value: Any, path: str, errors: list[str], table: Table | 
         return resolve(kind, value, path, errors)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if kind is Any or (isinstance(kind, type) and isinstance(value, kind) and (kind is bool) == isinstance(value, bool)):
+    if kind is Any or (
+        isinstance(kind, type) and isinstance(value, kind) and (kind is bool) == isinstance(value, bool)
+    ):
         return value
     return mismatch(kind, value, path, errors)
 
@@ -134,7 +146,9 @@ def convert_union(args: tuple, value: Any, path: str, errors: list[str], table: 
         if not trial:
             return result
         attempts.append(trial)
-    nested = [trial for trial in attempts if len(attempts) == 1 or not trial[0].startswith(f"{path}: expected")]
+    nested = [
+        trial for trial in attempts if len(attempts) == 1 or not trial[0].startswith(f"{path}: expected")
+    ]
     if nested:
         errors.extend(nested[0])
         return None

@@ -23,7 +23,8 @@ class TrainState:
       params: the parameters, a tree of arrays.
       model_state: the model's other collections, such as {"batch_stats": ...}; {} for most Transformers.
       opt_state: the optimizer's state.
-      ema: the exponential moving average of the parameters, or None.
+      average: the averaged parameters, which are then what is evaluated (an exponential moving average, or
+        that of a schedule-free optimizer), or None.
       loss_scale: the dynamic loss scale (float16), or None.
       skipped: int32 [], updates that were skipped because a gradient was not finite.
       skipped_in_a_row: int32 [], how many of the latest updates were skipped without a good one between.
@@ -33,22 +34,14 @@ class TrainState:
     params: Tree
     model_state: Tree
     opt_state: Tree
-    ema: Tree
+    average: Tree
     loss_scale: LossScale | None
     skipped: jax.Array
     skipped_in_a_row: jax.Array
 
     def variables(self) -> dict[str, Tree]:
         """What the model is evaluated with: the averaged parameters where there are any."""
-        params = self.params if self.ema is None else self.ema
-        return {"params": eval_params(self.opt_state, params), **self.model_state}
-
-
-def eval_params(opt_state: Tree, params: Tree) -> Tree:
-    """The parameters to evaluate: a schedule-free optimizer keeps them apart from those it trains."""
-    from jaxformer.optim.optimizers import eval_params as of_optimizer
-
-    return of_optimizer(opt_state, params)
+        return eval_variables(to_items(self))
 
 
 def init_variables(model: nn.Module, inputs: Mapping[str, Any], key: jax.Array) -> dict[str, Tree]:
@@ -66,7 +59,7 @@ def init_state(
     variables: Mapping[str, Tree],
     optimizer: optax.GradientTransformation,
     *,
-    with_ema: bool = False,
+    with_average: bool = False,
     with_loss_scale: bool = False,
 ) -> TrainState:
     """The state before the first step."""
@@ -76,8 +69,29 @@ def init_state(
         params=params,
         model_state={name: tree for name, tree in variables.items() if name != "params"},
         opt_state=optimizer.init(params),
-        ema=jax.tree.map(jnp.copy, params) if with_ema else None,
+        average=jax.tree.map(jnp.copy, params) if with_average else None,
         loss_scale=LossScale.create() if with_loss_scale else None,
         skipped=jnp.int32(0),
         skipped_in_a_row=jnp.int32(0),
     )
+
+
+def to_items(state: TrainState) -> dict[str, Tree]:
+    """The state as a checkpoint's items: "params" is all that evaluation reads, "optimizer" the rest."""
+    rest = ("step", "opt_state", "loss_scale", "skipped", "skipped_in_a_row")
+    return {
+        "params": {name: getattr(state, name) for name in ("params", "model_state", "average")},
+        "optimizer": {name: getattr(state, name) for name in rest},
+    }
+
+
+def from_items(items: Mapping[str, Tree]) -> TrainState:
+    """The state that `to_items` took apart."""
+    return TrainState(**items["params"], **items["optimizer"])
+
+
+def eval_variables(items: Mapping[str, Tree]) -> dict[str, Tree]:
+    """The variables to evaluate with, from a state's items; "params" alone is enough."""
+    held = items["params"]
+    params = held["params"] if held["average"] is None else held["average"]
+    return {"params": params, **held["model_state"]}

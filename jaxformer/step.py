@@ -22,6 +22,7 @@ from jaxformer.tasks.base import Task
 Tree = Any
 Batch = dict[str, jax.Array]
 Scalars = dict[str, jax.Array]
+Average = Callable[[Tree, Tree, Tree], Tree]
 
 
 def make_train_step(
@@ -31,7 +32,7 @@ def make_train_step(
     *,
     seed: int,
     accumulate: int = 1,
-    ema_decay: float | None = None,
+    average: Average | None = None,
     trainable: Tree | None = None,
     regularization: Callable[[Tree], Scalars] | None = None,
     schedule: optax.Schedule | None = None,
@@ -45,7 +46,7 @@ def make_train_step(
       optimizer: an optax transformation, clipping included.
       seed: of augmentation and dropout, which are functions of (seed, step).
       accumulate: how many microbatches a batch is split into; must divide the rows on each device.
-      ema_decay: decay a step of the moving average of the parameters, or None for no average.
+      average: (average so far, optimizer state, parameters) -> the averaged parameters; None for no average.
       trainable: a tree like the parameters of bools; what is False gets no gradient. None: all are.
       regularization: parameters -> losses that depend on them alone.
       schedule: only for the metric `learning_rate`.
@@ -69,7 +70,9 @@ def make_train_step(
         counts = jax.tree.map(lambda count: jnp.maximum(count, 1.0), over_devices(task.counts(batch)))
         scale = 1.0 if state.loss_scale is None else state.loss_scale.scale
 
-        def loss_of(params: Tree, model_state: Tree, microbatch: Batch, key: jax.Array) -> tuple[jax.Array, Tree]:
+        def loss_of(
+            params: Tree, model_state: Tree, microbatch: Batch, key: jax.Array
+        ) -> tuple[jax.Array, Tree]:
             variables = {"params": stop_gradients(params, trainable), **model_state}
             outputs, model_state = model.apply(
                 variables,
@@ -88,9 +91,9 @@ def make_train_step(
         gradients, (losses, pairs) = over_devices((gradients, sums))
         gradients = jax.tree.map(lambda g: g / scale, gradients)
         if regularization is not None:
-            penalty, of_penalty = jax.grad(lambda p: with_sum(regularization(stop_gradients(p, trainable))), has_aux=True)(
-                state.params
-            )
+            penalty, of_penalty = jax.grad(
+                lambda p: with_sum(regularization(stop_gradients(p, trainable))), has_aux=True
+            )(state.params)
             gradients = jax.tree.map(jnp.add, gradients, penalty)
             losses = {**losses, **of_penalty}
 
@@ -103,7 +106,7 @@ def make_train_step(
             obj_fn=lambda params: loss_of(params, state.model_state, batch, model_key)[0] / scale,
         )
         params = optax.apply_updates(state.params, updates)
-        ema = None if ema_decay is None else optax.incremental_update(params, state.ema, 1 - ema_decay)
+        averaged = None if average is None else average(state.average, opt_state, params)
 
         def if_finite(new: Tree, old: Tree) -> Tree:
             return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
@@ -113,7 +116,7 @@ def make_train_step(
             params=if_finite(params, state.params),
             model_state=if_finite(model_state, state.model_state),
             opt_state=if_finite(opt_state, state.opt_state),
-            ema=if_finite(ema, state.ema),
+            average=if_finite(averaged, state.average),
             loss_scale=None if state.loss_scale is None else state.loss_scale.adjust(finite),
             skipped=state.skipped + ~finite,
             skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
@@ -183,6 +186,11 @@ def make_eval_step(model: nn.Module, task: Task, *, axis: str | None = None) -> 
         return sums if axis is None else jax.lax.psum(sums, axis)
 
     return eval_step
+
+
+def moving_average(decay: float) -> Average:
+    """The exponential moving average of the parameters (Polyak and Juditsky 1992): keeps `decay` a step."""
+    return lambda average, opt_state, params: optax.incremental_update(params, average, 1 - decay)
 
 
 def stop_gradients(params: Tree, trainable: Tree | None) -> Tree:

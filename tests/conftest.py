@@ -19,3 +19,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 def key():
     """A random key."""
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory):
+    """A TFDS folder that holds nothing but the digits, once they are asked for."""
+    return tmp_path_factory.mktemp("tensorflow_datasets")

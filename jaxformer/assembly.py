@@ -1,0 +1,209 @@
+"""An experiment's parts, built from its config and checked against each other before any long work starts."""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from jaxformer import config as configs
+from jaxformer.config import Experiment
+from jaxformer.data import Batches, make_batches
+from jaxformer.durations import Duration
+from jaxformer.errors import ConfigError
+from jaxformer.flops import count_flops
+from jaxformer.optim import (
+    make_optimizer,
+    make_schedule,
+    optimizer_problems,
+    regularization,
+    schedule_problems,
+)
+from jaxformer.optim import trainable_mask
+from jaxformer.optim.optimizers import ScheduleFree, eval_params
+from jaxformer.parallel.compile import Layout
+from jaxformer.parallel.mesh import make_mesh
+from jaxformer.precision import dtypes
+from jaxformer.state import TrainState, init_state, init_variables
+from jaxformer.step import Average, make_eval_step, make_train_step, moving_average
+
+Tree = Any
+
+
+class Assembly:
+    """The parts, each built when it is first asked for.
+
+    Args:
+      experiment: the resolved config.
+      devices: the devices to use; all there are if None.
+
+    Raises:
+      ConfigError, UserError: from `check()` or from the part that is asked for.
+    """
+
+    def __init__(self, experiment: Experiment, devices: Sequence[jax.Device] | None = None):
+        self.experiment = experiment
+        self.devices = devices
+        self.task = experiment.task
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Mesh and mode."""
+        parallel = self.experiment.parallel
+        return Layout(parallel.mode, make_mesh(parallel.mesh, self.devices))
+
+    @cached_property
+    def train_batches(self) -> Batches:
+        """`train_batches[step]`."""
+        data = self.experiment.data
+        return make_batches(data, data.train_split, self.experiment.seed, train=True)
+
+    @cached_property
+    def eval_batches(self) -> Batches:
+        """The evaluation split, in order."""
+        return make_batches(
+            self.experiment.data, self.experiment.eval.split, self.experiment.seed, train=False
+        )
+
+    @cached_property
+    def model(self) -> Any:
+        """The linen module, in the experiment's precision."""
+        return self.experiment.build_model(axis=self.layout.axis)
+
+    @cached_property
+    def total_steps(self) -> int:
+        """The length of the training."""
+        return self.steps(self.experiment.train.total, total_steps=None)
+
+    def steps(self, duration: Duration, total_steps: int | None = -1) -> int:
+        """A duration in steps of this experiment."""
+        return duration.steps(
+            batch_size=self.train_batches.batch_size,
+            epoch_examples=self.train_batches.num_examples,
+            total_steps=self.total_steps if total_steps == -1 else total_steps,
+        )
+
+    @cached_property
+    def schedule(self) -> optax.Schedule:
+        """Learning rate by step."""
+        peak = self.experiment.optimizer.learning_rate
+        return make_schedule(self.experiment.schedule, peak, self.total_steps, self.steps)
+
+    @cached_property
+    def variable_shapes(self) -> dict[str, Tree]:
+        """The model's variables as shapes; nothing is computed."""
+        return jax.eval_shape(self.init_variables)
+
+    def init_variables(self) -> dict[str, Tree]:
+        """Fresh variables, from the seed."""
+        spec = self.train_batches.element_spec
+        batch = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in spec.items()}
+        model = self.experiment.build_model(axis=None)
+        return init_variables(model, self.task.inputs(batch), jax.random.key(self.experiment.seed))
+
+    @cached_property
+    def optimizer(self) -> optax.GradientTransformationExtraArgs:
+        """The optimizer with its rules by path."""
+        return make_optimizer(self.experiment.optimizer, self.schedule, self.variable_shapes["params"])
+
+    @property
+    def average(self) -> Average | None:
+        """How the parameters are averaged."""
+        if isinstance(self.experiment.optimizer, ScheduleFree):
+            return lambda average, opt_state, params: eval_params(opt_state, params)
+        decay = self.experiment.train.ema_decay
+        return None if decay is None else moving_average(decay)
+
+    def init_state(self) -> TrainState:
+        """The state before the first step (trace it: `layout.born(assembly.init_state)`)."""
+        return init_state(
+            self.init_variables(),
+            self.optimizer,
+            with_average=self.average is not None,
+            with_loss_scale=dtypes(self.experiment.precision).compute == "float16",
+        )
+
+    @cached_property
+    def state_shapes(self) -> TrainState:
+        """The train state as shapes with shardings."""
+        return self.layout.abstract(jax.eval_shape(self.init_state))
+
+    @cached_property
+    def batch_shapes(self) -> Tree:
+        """A global training batch as shapes with shardings."""
+        return self.layout.batch_shapes(self.train_batches.element_spec, self.train_batches.batch_size)
+
+    def train_step(self) -> Any:
+        """The compiled train step."""
+        train, params = self.experiment.train, self.variable_shapes["params"]
+        optimizer = self.experiment.optimizer
+        step = make_train_step(
+            self.model,
+            self.task,
+            self.optimizer,
+            seed=self.experiment.seed,
+            accumulate=train.accumulate,
+            average=self.average,
+            trainable=trainable_mask(optimizer, params) if optimizer.freeze else None,
+            regularization=partial(regularization, optimizer) if optimizer.l1 or optimizer.l2 else None,
+            schedule=self.schedule,
+            axis=self.layout.axis,
+        )
+        return self.layout.train_step(step, self.state_shapes)
+
+    def eval_step(self) -> Any:
+        """The compiled eval step."""
+        return self.layout.eval_step(make_eval_step(self.model, self.task, axis=self.layout.axis))
+
+    @cached_property
+    def forward_flops(self) -> int:
+        """FLOPs of the model's forward pass for one example."""
+        spec = self.train_batches.element_spec
+        batch = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in spec.items()}
+        model = self.experiment.build_model(axis=None)
+        return count_flops(
+            lambda variables, batch: model.apply(variables, **self.task.inputs(batch), deterministic=True),
+            self.variable_shapes,
+            batch,
+        )
+
+    def check(self) -> None:
+        """Holds the parts against each other.
+
+        Raises:
+          ConfigError: a line for everything that does not fit.
+        """
+        errors = list(configs.across_devices(self.experiment, self.layout.batch_shards))
+        model_problems = list(self.model_and_data())
+        errors += model_problems
+        errors += [
+            f"schedule.{p}" for p in schedule_problems(self.experiment.schedule, self.total_steps, self.steps)
+        ]
+        if not model_problems:
+            errors += [
+                f"optimizer.{p}"
+                for p in optimizer_problems(self.experiment.optimizer, self.variable_shapes["params"])
+            ]
+        if errors:
+            raise ConfigError(*errors)
+
+    def model_and_data(self) -> Iterator[str]:
+        """Yields a line for every way in which the dataset does not fit the model."""
+        model, batches = self.experiment.model, self.train_batches
+        height, width = batches.element_spec["image"][0][:2]
+        size = getattr(model, "image_size", None)
+        if size is not None and (height, width) != (size, size):
+            yield (
+                f"model.image_size={size}: the training images are {height}x{width} after data.transforms; "
+                f"set model.image_size={height} or resize them"
+            )
+        if self.eval_batches.element_spec["image"] != batches.element_spec["image"]:
+            yield (
+                f"data.eval_transforms give images of {self.eval_batches.element_spec['image'][0]}, "
+                f"data.transforms of {batches.element_spec['image'][0]}: make them the same"
+            )
+        names = batches.class_names
+        if names is not None and getattr(model, "num_classes", len(names)) < len(names):
+            yield f"model.num_classes={model.num_classes}: the dataset has {len(names)} classes; set it to that"

@@ -1,0 +1,198 @@
+"""The schema of an experiment: frozen dataclasses, every field documented.
+
+`configfile.py` reads a config file into plain dicts; `resolve` here turns them into an `Experiment` and says
+everything that is wrong at once, a line each. From there on nothing reads a dict.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from jaxformer import schema
+from jaxformer.checkpoints import CheckpointConfig
+from jaxformer.data.config import DataConfig
+from jaxformer.durations import Duration
+from jaxformer.errors import ConfigError
+from jaxformer.models import MODELS
+from jaxformer.optim import OPTIMIZERS, SCHEDULES
+from jaxformer.parallel.mesh import ParallelConfig
+from jaxformer.precision import Dtypes, dtypes
+from jaxformer.tasks import TASKS
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Evaluation beside training.
+
+    Attributes:
+      split: the TFDS split to evaluate on.
+      every: how often; it is also evaluated after the last step.
+      monitor: the metric that decides which checkpoint is best.
+      mode: whether more of it is better ("max") or less ("min").
+      patience: stop after this many evaluations in a row without an improvement; None never stops early.
+      min_delta: how much better counts as an improvement.
+      restore_best: end with the best checkpoint's parameters instead of the last step's.
+    """
+
+    split: str = "test"
+    every: Duration = Duration.parse("1 epoch")
+    monitor: str = "accuracy"
+    mode: Literal["max", "min"] = "max"
+    patience: int | None = None
+    min_delta: float = 0.0
+    restore_best: bool = False
+
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every impossible combination."""
+        if self.patience is not None and self.patience < 1:
+            yield f"patience={self.patience}: expected at least 1 evaluation, or None to never stop early"
+        if self.min_delta < 0:
+            yield f"min_delta={self.min_delta}: expected 0 or more"
+        if self.every.amount <= 0:
+            yield f'every="{self.every}": expected more than nothing, as in "1 epoch"'
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The length and the manner of training.
+
+    Attributes:
+      total: how long, in steps, epochs or examples.
+      accumulate: microbatches a step; the gradient is that of the whole batch, in less memory.
+      ema_decay: decay a step of a moving average of the parameters, which is then what is evaluated.
+      log_every: how often metrics are read from the device and written.
+      stop_after_skipped: the run stops after this many updates in a row that were not finite.
+    """
+
+    total: Duration
+    accumulate: int = 1
+    ema_decay: float | None = None
+    log_every: Duration = Duration.parse("50 steps")
+    stop_after_skipped: int = 20
+
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every impossible combination."""
+        if self.total.unit == "%" or self.total.amount <= 0:
+            yield f'total="{self.total}": expected a length in steps, epochs or examples, as in "90 epochs"'
+        if self.accumulate < 1:
+            yield f"accumulate={self.accumulate}: expected 1 (no accumulation) or more microbatches"
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            yield f"ema_decay={self.ema_decay}: expected a decay between 0 and 1, such as 0.999, or None"
+        if self.log_every.amount <= 0:
+            yield f'log_every="{self.log_every}": expected more than nothing, as in "50 steps"'
+        if self.stop_after_skipped < 1:
+            yield f"stop_after_skipped={self.stop_after_skipped}: expected at least 1"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides what a run computes.
+
+    Attributes:
+      seed: of initialisation, data order, augmentation and dropout.
+      task: what is learnt; tasks/ lists the names.
+      model: a model's name and its fields; models/ lists the names, models/presets.py ready tables.
+      data: the dataset, its batches and transforms.
+      eval: evaluation beside training.
+      optimizer: the optimizer's name, its hyperparameters, and rules by parameter path.
+      schedule: the learning rate over time, as a share of optimizer.learning_rate.
+      precision: "float32", "bfloat16" or "float16" computation with float32 parameters; or dtypes one by one.
+      parallel: jit over a mesh, or pmap.
+      train: length, accumulation, averaging, logging.
+      checkpoint: how often checkpoints are saved and how many are kept.
+    """
+
+    task: Any = schema.choice(TASKS)
+    model: Any = schema.choice(MODELS)
+    data: DataConfig
+    optimizer: Any = schema.choice(OPTIMIZERS)
+    train: TrainConfig
+    schedule: Any = schema.choice(SCHEDULES)
+    eval: EvalConfig = EvalConfig()
+    precision: Literal["float32", "bfloat16", "float16"] | Dtypes = "float32"
+    parallel: ParallelConfig = ParallelConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    seed: int = 0
+
+    def build_model(self, axis: str | None = None) -> Any:
+        """The linen module in this experiment's precision; `axis`: pmap's, over which BatchNorm averages."""
+        import jax.numpy as jnp
+
+        precision = dtypes(self.precision)
+        changes = {"dtype": jnp.dtype(precision.compute), "param_dtype": jnp.dtype(precision.params)}
+        if any(field.name == "axis_name" for field in fields(self.model)):
+            changes["axis_name"] = axis
+        return self.model.clone(**changes)
+
+
+def resolve(config: Mapping[str, Any]) -> Experiment:
+    """The Experiment that nested dicts describe.
+
+    Raises:
+      ConfigError: one line for everything that is wrong.
+    """
+    errors: list[str] = []
+    known = schema.config_fields(Experiment)
+    for key in config:
+        if key not in known:
+            errors.append(f"{key}: a config has no field {key!r}; {schema.did_you_mean(key, known)}")
+    sections: dict[str, Any] = {}
+    for key, field in known.items():
+        if key in config:
+            before = len(errors)
+            value = schema.convert(field.type, config[key], key, errors, field.metadata.get("choices"))
+            if len(errors) == before:
+                sections[key] = value
+        elif key in ("task", "model", "data", "optimizer", "schedule", "train"):
+            errors.append(f"{key}: missing; every config needs it (README, How to write a config)")
+        else:
+            sections[key] = field.default
+    errors.extend(across_sections(sections))
+    if errors:
+        raise ConfigError(*errors)
+    return Experiment(**sections)
+
+
+def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a line for every combination of sections that cannot be; sections that are wrong are left out."""
+    data, train, parallel = (sections.get(key) for key in ("data", "train", "parallel"))
+    if data and train and train.accumulate >= 1 and data.batch_size % train.accumulate:
+        yield (
+            f"train.accumulate={train.accumulate} does not divide data.batch_size={data.batch_size}: "
+            f"use one that does, such as {largest_divisor(data.batch_size, train.accumulate)}"
+        )
+    optimizer = type(sections.get("optimizer")).__name__
+    if optimizer == "ScheduleFree" and train and train.ema_decay is not None:
+        yield "train.ema_decay: schedule_free averages the parameters by itself; set train.ema_decay=None"
+    if optimizer == "Sophia" and parallel and parallel.mode == "pmap":
+        yield 'optimizer.name: sophia estimates curvature over the whole batch; use parallel.mode="jit"'
+
+
+def across_devices(experiment: Experiment, batch_shards: int) -> Iterator[str]:
+    """Yields a line for every batch size that the devices cannot share evenly.
+
+    Args:
+      batch_shards: into how many parts the mesh splits a batch.
+    """
+    batch, accumulate = experiment.data.batch_size, experiment.train.accumulate
+    if batch % (batch_shards * accumulate):
+        yield (
+            f"data.batch_size={batch} is not a multiple of {batch_shards} devices x {accumulate} microbatches: "
+            f"use {max(1, round(batch / (batch_shards * accumulate))) * batch_shards * accumulate}"
+        )
+    eval_batch = experiment.data.eval_batch_size or batch
+    if eval_batch % batch_shards:
+        yield (
+            f"data.eval_batch_size={eval_batch} is not a multiple of {batch_shards} devices: "
+            f"use {max(1, round(eval_batch / batch_shards)) * batch_shards}"
+        )
+
+
+def largest_divisor(number: int, at_most: int) -> int:
+    """The largest divisor of `number` that is not over `at_most`."""
+    return next(d for d in range(min(at_most, number), 0, -1) if number % d == 0)
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """The resolved config as JSON values, every default written out; `resolve` reads it back."""
+    return schema.to_dict(experiment)

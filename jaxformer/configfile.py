@@ -1,0 +1,102 @@
+"""Reads config files: a Python file with `get_config(arg=None)`, and overrides from the command line."""
+
+import ast
+import importlib.util
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxformer.errors import ConfigError, UserError
+from jaxformer.schema import did_you_mean
+
+PREFIX = "--config."
+
+
+def find(name: str) -> Path:
+    """The file that NAME means: a path, or the name of a config that ships with jaxformer ("vit_digits").
+
+    Raises:
+      UserError: there is no such file.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_configs()
+    if path.stem in shipped and path.name in (path.stem, f"{path.stem}.py"):
+        return shipped[path.stem]
+    remedy = did_you_mean(path.stem, shipped)
+    raise UserError(f"--config {name}: there is no such file, and no config of that name ships; {remedy}")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name -> file of every config that comes with jaxformer."""
+    package = Path(__file__).parent
+    folder = next((f for f in (package / "configs", package.parent / "configs") if f.is_dir()), None)
+    return {file.stem: file for file in sorted(folder.glob("[!_]*.py"))} if folder else {}
+
+
+def read(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The nested dicts that "FILE" or "FILE:ARG" gives, with overrides applied.
+
+    Args:
+      spec: a config file or a shipped config's name; what follows a colon is passed to `get_config`.
+      overrides: "--config.section.leaf=VALUE" each; VALUE is a Python literal, or else a string.
+
+    Raises:
+      UserError: the file is missing, or fails, or an override is malformed.
+    """
+    name, _, argument = spec.partition(":")
+    path = find(name)
+    module_spec = importlib.util.spec_from_file_location(f"jaxformer_config_{path.stem}", path)
+    if module_spec is None or module_spec.loader is None:
+        raise UserError(f"--config {name}: a config is a Python file whose name ends in .py")
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        config = module.get_config(argument) if argument else module.get_config()
+        config = config.to_dict()
+    except UserError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{frame.filename}, line {frame.lineno}"
+        raise UserError(
+            f"--config {spec}: {type(error).__name__}: {error} ({place})",
+            "a config file defines get_config(arg=None) and returns an ml_collections.ConfigDict",
+        ) from error
+    apply_overrides(config, overrides)
+    return config
+
+
+def apply_overrides(config: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Sets leaves of `config` in place; a misspelt leaf is found when the config is resolved."""
+    errors = []
+    for override in overrides:
+        key, equals, text = override.removeprefix(PREFIX).partition("=")
+        parts = key.split(".")
+        if not override.startswith(PREFIX) or not equals or not all(parts):
+            errors.append(
+                f"{override}: expected --config.section.leaf=VALUE, as in --config.train.total='10 epochs'"
+            )
+            continue
+        node = config
+        for i, part in enumerate(parts[:-1]):
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                errors.append(
+                    f"{override}: {'.'.join(parts[: i + 1])} is {node!r}, which has no field {parts[i + 1]!r}"
+                )
+                break
+        else:
+            node[parts[-1]] = literal(text)
+    if errors:
+        raise ConfigError(*errors)
+
+
+def literal(text: str) -> Any:
+    """A Python literal ("3e-4", "None", "[1, 2]"), or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,128 @@
+"""What an experiment would train and what it would take, on devices that need not be here."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxformer.assembly import Assembly
+from jaxformer.config import Experiment
+from jaxformer.errors import UserError
+from jaxformer.flops import training_flops
+from jaxformer.observe import text
+from jaxformer.observe.summary import parameter_table
+from jaxformer.optim import describe_rules, describe_schedule
+from jaxformer.parallel.compile import bytes_a_device
+
+Tree = Any
+IMAGENET = {"train": 1_281_167, "validation": 50_000}  # Russakovsky et al. 2015, table 2
+KNOWN_SIZES = {"imagenet2012": IMAGENET, "cifar10": {"train": 50_000, "test": 10_000}}
+
+
+@dataclass(frozen=True)
+class NominalBatches:
+    """What is known of a dataset that is not here: enough to build and to compile an experiment."""
+
+    num_examples: int
+    batch_size: int
+    element_spec: Mapping[str, tuple[tuple[int, ...], np.dtype]]
+    class_names: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes on one device, and FLOPs of one step over all devices.
+
+    Attributes:
+      parameters, gradients, optimizer, average: bytes a device; "optimizer" counts all of its state, "average"
+        the moving average of the parameters.
+      activations: bytes a device of everything temporary in the compiled step, gradients left out; compiled for
+        CPU devices, so an estimate for others. None if the step was not compiled.
+      flops: of forward and backward pass of the whole batch (products and convolutions).
+    """
+
+    parameters: int
+    gradients: int
+    optimizer: int
+    average: int
+    activations: int | None
+    flops: int
+
+
+def assemble(experiment: Experiment) -> Assembly:
+    """An Assembly whose dataset may be missing, if its size is known."""
+    assembly = Assembly(experiment)
+    try:
+        assembly.train_batches  # noqa: B018 - builds it
+        assembly.eval_batches  # noqa: B018
+    except UserError:
+        nominal = nominal_batches(experiment)
+        if nominal is None:
+            raise
+        vars(assembly)["train_batches"] = vars(assembly)["eval_batches"] = nominal
+    return assembly
+
+
+def nominal_batches(experiment: Experiment) -> NominalBatches | None:
+    """Batches of a dataset of known size, or None; "train[:99%]" is 99% of "train"."""
+    data = experiment.data
+    split = re.fullmatch(r"(\w+)(?:\[:(\d+)%\])?", data.train_split)
+    sizes = KNOWN_SIZES.get(data.name, {})
+    if split is None or split[1] not in sizes:
+        return None
+    size = getattr(experiment.model, "image_size", 224)
+    spec = {"image": ((size, size, 3), np.dtype(np.uint8)), "labels": ((), np.dtype(np.int32))}
+    return NominalBatches(sizes[split[1]] * int(split[2] or 100) // 100, data.batch_size, spec)
+
+
+def footprint(assembly: Assembly, *, compile_step: bool = True) -> Footprint:
+    """What one device holds and what a step computes, without allocating any of it."""
+    shapes = assembly.state_shapes
+    parameters = bytes_a_device(shapes.params)
+    activations = None
+    if compile_step:
+        compiled = assembly.train_step().lower(shapes, assembly.batch_shapes).compile()
+        activations = max(0, compiled.memory_analysis().temp_size_in_bytes - parameters)
+    return Footprint(
+        parameters=parameters,
+        gradients=parameters,
+        optimizer=bytes_a_device(shapes.opt_state),
+        average=bytes_a_device(shapes.average),
+        activations=activations,
+        flops=training_flops(assembly.forward_flops) * assembly.train_batches.batch_size,
+    )
+
+
+def describe(assembly: Assembly, *, compile_step: bool = True) -> str:
+    """The whole description, as text."""
+    mesh = ", ".join(f"{name}={size}" for name, size in assembly.layout.mesh.shape.items())
+    batches, total = assembly.train_batches, assembly.total_steps
+    held = footprint(assembly, compile_step=compile_step)
+    rows = [
+        ("parameters", held.parameters),
+        ("gradients", held.gradients),
+        ("optimizer", held.optimizer),
+        ("average of the parameters", held.average),
+        ("activations", held.activations),
+    ]
+    lines = [
+        parameter_table(assembly.variable_shapes["params"]),
+        "",
+        f"On {assembly.layout.mesh.size} devices ({mesh}; {assembly.layout.mode}), batch {batches.batch_size}:",
+        *(
+            f"  {name:<26}{'not compiled' if size is None else text.data_size(size):>14} a device"
+            for name, size in rows
+        ),
+        f"  {'in all':<26}{text.data_size(sum(size or 0 for _, size in rows)):>14} a device",
+        f"  {'FLOPs a step':<26}{text.engineering(held.flops, 'FLOP'):>14} forward and backward, all devices",
+        "",
+        f"Training: {total:,} steps of {batches.batch_size} = {total * batches.batch_size:,} examples "
+        f"({total * batches.batch_size / batches.num_examples:.4g} epochs of {batches.num_examples:,})",
+        "",
+        describe_schedule(assembly.schedule, total),
+        "",
+        describe_rules(assembly.experiment.optimizer, assembly.variable_shapes["params"]),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,29 @@
+"""Evaluates variables on a split: sums on the devices, added up in float64 on the host."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxformer.data import Batches
+from jaxformer.parallel.compile import Layout
+from jaxformer.tasks.base import Evaluation, Task
+
+Tree = Any
+
+
+def evaluate(
+    eval_step: Callable, variables: Tree, task: Task, batches: Batches, layout: Layout
+) -> Evaluation:
+    """Metrics and tables of a whole split; every example counts once on any number of devices.
+
+    Args:
+      eval_step: compiled (variables, batch) -> sums, see `make_eval_step`.
+      variables: {"params": ..., **collections}, on the devices.
+      batches: evaluation batches, the last one padded and masked.
+    """
+    reader = batches.read(0, jax.process_index(), jax.process_count(), stop=len(batches))
+    sums = [eval_step(variables, layout.put(batch)) for batch in reader]  # nothing waits for the device here
+    totals = jax.tree.map(lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *jax.device_get(sums))
+    return task.summarize(totals, batches.class_names)

@@ -1,0 +1,160 @@
+"""A run's folder: what is in it, and whose it is."""
+
+import json
+import logging
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jaxformer.config import Experiment, resolve, to_dict
+from jaxformer.errors import UserError
+from jaxformer.files import write_json
+
+logger = logging.getLogger("jaxformer")
+
+# What may differ when a run goes on: none of it changes what is computed beyond rounding.
+MAY_CHANGE = ("parallel", "checkpoint", "data.data_dir", "data.cache", "data.read_threads", "data.prefetch",
+              "train.log_every", "train.stop_after_skipped")  # fmt: skip
+VERSIONS = (
+    "jaxformer",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "numpy",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The paths in a run's folder."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved config, the command, versions and git revision (JSON)."""
+        return self.folder / "config.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """A folder a saved step."""
+        return self.folder / "checkpoints"
+
+    @property
+    def result(self) -> Path:
+        """Status, final and best metrics, seconds (JSON)."""
+        return self.folder / "result.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """The last evaluation's metrics and tables (JSON)."""
+        return self.folder / "evaluation.json"
+
+
+def open_for_training(folder: Path, experiment: Experiment) -> Run:
+    """Makes a run's folder, or enters one that holds the same experiment.
+
+    Raises:
+      UserError: the folder holds another experiment, or cannot be written.
+    """
+    run = Run(folder)
+    described = to_dict(experiment)
+    if run.config.exists():
+        changes = list(differences(json.loads(run.config.read_text())["config"], described))
+        refused = [line for path, line in changes if not path.startswith(MAY_CHANGE)]
+        if refused:
+            raise UserError(
+                f"--run {folder} holds another experiment: {'; '.join(refused[:5])}{' ...' if len(refused) > 5 else ''}",
+                "give this one its own folder with --run, or delete that one",
+            )
+    try:
+        write_json(run.config, {"config": described, **environment()})
+    except OSError as error:
+        raise UserError(
+            f"--run {folder}: cannot write there ({error.strerror}); choose another folder"
+        ) from error
+    return run
+
+
+def read_experiment(folder: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Run, Experiment]:
+    """The experiment that a run's folder holds.
+
+    Raises:
+      UserError: the folder is not a run's.
+    """
+    run = Run(folder)
+    if not run.config.exists():
+        raise UserError(
+            f"--run {folder}: not a run's folder (no config.json in it); runs are made by `jaxformer train`"
+        )
+    try:
+        config = json.loads(run.config.read_text())["config"]
+    except (ValueError, KeyError) as error:
+        raise UserError(
+            f"{run.config}: not a run's config ({error}); restore the file, or train anew"
+        ) from error
+    return run, resolve(config)
+
+
+def finished(run: Run) -> dict[str, Any] | None:
+    """The result of a run that is over; None if it is to go on."""
+    if not run.result.exists():
+        return None
+    result = json.loads(run.result.read_text())
+    return result if result["status"] in ("completed", "stopped early") else None
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yields (path, "path: old -> new") for every leaf in which two configs differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in dict.fromkeys((*old, *new)):
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield path, f"{path}: {old!r} -> {new!r}"
+
+
+def environment(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """The command, the versions and the git revision of this process."""
+    return {
+        "command": " ".join(["jaxformer", *(sys.argv[1:] if argv is None else argv)]),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in VERSIONS},
+        "git_revision": git_revision(),
+    }
+
+
+def version(package: str) -> str | None:
+    """An installed package's version."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout that this code is in, with "+changes" if it was edited; None outside of one."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        tracked = git("ls-files", "--error-unmatch", __file__)
+        return (
+            git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+            if tracked
+            else None
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None

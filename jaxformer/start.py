@@ -1,0 +1,67 @@
+"""The start of a run: the state to begin from, and what is said about it."""
+
+import logging
+from dataclasses import replace
+
+import jax
+
+from jaxformer.assembly import Assembly
+from jaxformer.checkpoints import Checkpoints
+from jaxformer.errors import UserError
+from jaxformer.evaluation.monitor import Monitor
+from jaxformer.flops import training_flops
+from jaxformer.observe.device import device_line
+from jaxformer.observe.summary import parameter_table, start_summary
+from jaxformer.parallel.compile import bytes_a_device
+from jaxformer.precision import dtypes
+from jaxformer.run import Run
+from jaxformer.state import TrainState, from_items, to_items
+
+logger = logging.getLogger("jaxformer")
+
+
+def restore_or_start(assembly: Assembly, checkpoints: Checkpoints) -> tuple[TrainState, Monitor]:
+    """The state of the newest good checkpoint, or a fresh one, with what evaluations had shown until then.
+
+    Raises:
+      UserError: the checkpoint is of a training split of another size, so its steps mean other examples.
+    """
+    config = assembly.experiment.eval
+    monitor = Monitor(config.mode, config.min_delta)
+    restored = checkpoints.restore(to_items(assembly.state_shapes))
+    if restored is None:
+        return assembly.layout.born(assembly.init_state), monitor
+    items, progress = restored
+    examples = assembly.train_batches.num_examples
+    if progress["epoch_examples"] != examples:
+        raise UserError(
+            f"data.train_split: the run was trained on {progress['epoch_examples']} examples, now there are {examples}",
+            "prepare the same version of the dataset (data.version), or start a new run with --run",
+        )
+    logger.info("going on from step %d", progress["step"])
+    return from_items(items), replace(monitor, **progress["monitor"])
+
+
+def announce(assembly: Assembly, run: Run, start_step: int) -> None:
+    """Logs what is about to run: the device line, the parameter table, FLOPs and memory."""
+    experiment, batches = assembly.experiment, assembly.train_batches
+    params = assembly.variable_shapes["params"]
+    logger.info("%s", parameter_table(params))
+    logger.info(
+        "%s",
+        start_summary(
+            run_dir=str(run.folder),
+            device=device_line(),
+            model=type(experiment.model).__name__,
+            parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+            data=f"{experiment.data.name}: {batches.num_examples:,} examples to train on, "
+            f"{assembly.eval_batches.num_examples:,} to evaluate on",
+            batch_size=batches.batch_size,
+            start_step=start_step,
+            total_steps=assembly.total_steps,
+            steps_per_epoch=batches.steps_per_epoch,
+            precision=dtypes(experiment.precision).compute,
+            flops_per_example=training_flops(assembly.forward_flops),
+            bytes_per_device=bytes_a_device(assembly.state_shapes),
+        ),
+    )

@@ -1,0 +1,238 @@
+"""The training loop, from top to bottom like a recipe."""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxformer.assembly import Assembly
+from jaxformer.checkpoints import Checkpoints
+from jaxformer.config import Experiment
+from jaxformer.data.batches import Reader
+from jaxformer.errors import UserError
+from jaxformer.evaluation.evaluator import evaluate
+from jaxformer.evaluation.monitor import Monitor
+from jaxformer.finish import finish, write_result
+from jaxformer.observe.clock import Clock
+from jaxformer.observe.profile import Profile
+from jaxformer.observe.progress import Progress
+from jaxformer.observe.writers import MetricWriter
+from jaxformer.preemption import Preemption
+from jaxformer.run import finished, open_for_training
+from jaxformer.start import announce, restore_or_start
+from jaxformer.state import TrainState, to_items
+from jaxformer.tasks.base import Evaluation
+
+logger = logging.getLogger("jaxformer")
+Scalars = dict[str, jax.Array]
+
+
+class NotFinite(UserError):
+    """Too many updates in a row were skipped because a gradient was not finite."""
+
+
+def train(
+    experiment: Experiment, folder: Path, *, profile: str | None = None, console: Any = None
+) -> dict[str, Any]:
+    """Trains from scratch, or from where the run in `folder` stopped, to the end.
+
+    Args:
+      experiment: the resolved config.
+      folder: the run's folder; made if it is not there.
+      profile: steps to trace, "FIRST:LAST".
+      console: a rich Console to show the progress on; None logs lines.
+
+    Returns:
+      The run's result, as in result.json; its "status" is "completed", "stopped early" or "preempted".
+
+    Raises:
+      UserError: the config does not fit the data or the devices, or the folder holds another experiment.
+      NotFinite: gradients stayed infinite or NaN; the last good checkpoint is kept.
+    """
+    clock = Clock()
+    with clock.phase("startup"):
+        assembly = Assembly(experiment)
+        assembly.check()
+        tracer = Profile(profile, folder)
+        run = open_for_training(folder, experiment)
+        if (result := finished(run)) is not None:
+            logger.info(
+                "%s is finished (%s at step %d): nothing to do", folder, result["status"], result["step"]
+            )
+            return result
+
+    config, watched = experiment.checkpoint, experiment.eval
+    with (
+        Checkpoints(run.checkpoints, config, watched.monitor, watched.mode) as checkpoints,
+        Preemption() as preemption,
+    ):
+        with clock.phase("startup"):
+            state, monitor = restore_or_start(assembly, checkpoints)
+            announce(assembly, run, int(state.step))
+        loop = Loop(assembly, checkpoints, clock, monitor)
+        speaks = jax.process_index() == 0
+        batches = assembly.train_batches
+        with (
+            MetricWriter(folder, int(state.step), enabled=speaks) as writer,
+            Progress(
+                loop.total,
+                int(state.step),
+                batches.batch_size,
+                steps_per_epoch=batches.steps_per_epoch,
+                console=console,
+            ) as progress,
+            tracer,
+        ):
+            state = loop.run(state, writer, progress, tracer, preemption)
+        if loop.status == "preempted":
+            checkpoints.wait()
+            logger.info("SIGTERM: saved at step %d; the same command goes on from there", loop.step)
+            return write_result(assembly, run, clock, loop.status, loop.step, loop.monitor)
+        return finish(assembly, run, checkpoints, clock, loop.status, state, loop.monitor, loop.evaluation)
+
+
+class Loop:
+    """Takes the train steps; evaluates, saves and writes when each is due.
+
+    Attributes:
+      status: "completed", "stopped early" or "preempted", once `run` has returned.
+      step: train steps taken so far.
+      evaluation: the latest evaluation if it is of the latest step, else None.
+      monitor: which evaluation was the best.
+    """
+
+    def __init__(self, assembly: Assembly, checkpoints: Checkpoints, clock: Clock, monitor: Monitor):
+        self.assembly, self.checkpoints, self.clock, self.monitor = assembly, checkpoints, clock, monitor
+        config = assembly.experiment
+        self.total = assembly.total_steps
+        self.eval_every = assembly.steps(config.eval.every)
+        self.log_every = assembly.steps(config.train.log_every)
+        self.save_every = None if config.checkpoint.every is None else assembly.steps(config.checkpoint.every)
+        self.saved_at = time.monotonic()
+        self.rated = (0, 0.0)
+        self.step = 0
+        self.status = "completed"
+        self.evaluation: Evaluation | None = None
+
+    def run(
+        self,
+        state: TrainState,
+        writer: MetricWriter,
+        progress: Progress,
+        tracer: Profile,
+        preemption: Preemption,
+    ) -> TrainState:
+        """Trains to the end, to an early stop or to a preemption; returns the last state."""
+        layout, start = self.assembly.layout, int(state.step)
+        self.step, self.writer, self.progress = start, writer, progress
+        train_step, self.eval_step = self.assembly.train_step(), self.assembly.eval_step()
+        previous: tuple[int, Scalars] | None = None
+        with self.batches(start) as batches:
+            for self.step, batch in enumerate(batches, start + 1):
+                tracer.before(self.step)
+                with self.clock.phase("train" if previous else "compile"):
+                    state, metrics = train_step(state, layout.put(batch))
+                    if previous is None:
+                        jax.block_until_ready(metrics)
+                    else:
+                        self.read(*previous)
+                previous = (self.step, metrics)
+                tracer.after(self.step, metrics)
+
+                self.evaluation = None
+                if self.step % self.eval_every == 0 or self.step == self.total:
+                    self.evaluation = self.evaluate(state)
+                if self.save_is_due(preemption.requested):
+                    self.save(state)
+                if self.stopped_early() or preemption.requested:
+                    break
+            if previous:
+                self.read(*previous)
+        if self.step < self.total:
+            self.status = "stopped early" if self.stopped_early() else "preempted"
+        return state
+
+    def batches(self, start: int) -> Reader:
+        """This process's rows of the batches from step `start` on; none if training is over."""
+        stop = start if self.stopped_early() else self.total
+        return self.assembly.train_batches.read(start, jax.process_index(), jax.process_count(), stop=stop)
+
+    def read(self, step: int, metrics: Scalars) -> None:
+        """Waits for a step, while the next one already runs; reads and writes its metrics when they are due."""
+        jax.block_until_ready(metrics["loss"])
+        self.progress.advance(step)
+        if step % self.log_every and step != self.total:
+            return
+        values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
+        values["train/examples_per_second"] = self.examples_per_second()
+        self.writer.write(step, values)
+        self.progress.show(step, shown(values))
+        in_a_row = int(values["train/skipped_in_a_row"])
+        if in_a_row >= self.assembly.experiment.train.stop_after_skipped:
+            raise NotFinite(
+                f"step {step}: the last {in_a_row} updates were skipped, their gradients were not finite; "
+                f"the last good checkpoint is of step {self.checkpoints.latest_step()}",
+                "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32'",
+            )
+
+    def examples_per_second(self) -> float:
+        """Over the train steps since this was last asked; evaluation, saving and compiling are left out."""
+        now = (self.clock.count("train"), self.clock.seconds_of("train"))
+        (steps, seconds), self.rated = self.rated, now
+        done = (now[0] - steps) * self.assembly.train_batches.batch_size
+        return done / (now[1] - seconds) if done else 0.0
+
+    def evaluate(self, state: TrainState) -> Evaluation:
+        """Evaluates and tells the monitor, the writer and the progress line."""
+        assembly = self.assembly
+        with self.clock.phase("evaluate"), self.progress.activity("evaluating"):
+            jax.block_until_ready(state.step)
+            evaluation = evaluate(
+                self.eval_step, state.variables(), assembly.task, assembly.eval_batches, assembly.layout
+            )
+        self.monitor = self.monitor.seen(self.step, evaluation.metrics[assembly.experiment.eval.monitor])
+        values = {f"eval/{name}": value for name, value in evaluation.metrics.items()}
+        self.writer.write(self.step, values)
+        self.progress.show(self.step, shown(values))
+        return evaluation
+
+    def stopped_early(self) -> bool:
+        """Whether the monitored metric has not improved for `eval.patience` evaluations."""
+        patience = self.assembly.experiment.eval.patience
+        return patience is not None and self.monitor.waited >= patience
+
+    def save_is_due(self, preempted: bool) -> bool:
+        """Whether to save after this step: when asked for, when due, and when the evaluation was the best yet."""
+        minutes = self.assembly.experiment.checkpoint.every_minutes
+        return (
+            preempted
+            or self.step == self.total
+            or self.stopped_early()
+            or (self.evaluation is not None and self.monitor.best_step == self.step)
+            or (self.save_every is not None and self.step % self.save_every == 0)
+            or (minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes)
+        )
+
+    def save(self, state: TrainState) -> None:
+        """Starts saving in the background."""
+        with self.clock.phase("checkpoint"):
+            metrics = None if self.evaluation is None else self.evaluation.metrics
+            progress = {
+                "step": self.step,
+                "monitor": {
+                    "best": self.monitor.best,
+                    "best_step": self.monitor.best_step,
+                    "waited": self.monitor.waited,
+                },
+                "epoch_examples": self.assembly.train_batches.num_examples,
+            }
+            self.checkpoints.save(self.step, to_items(state), progress, metrics)
+            self.saved_at = time.monotonic()
+
+
+def shown(values: dict[str, float]) -> dict[str, float]:
+    """The values that a progress line has room for."""
+    names = ("train/loss", "train/accuracy", "train/learning_rate", "eval/loss", "eval/accuracy")
+    return {name: values[name] for name in names if name in values}

@@ -1,0 +1,178 @@
+"""Every mistake gets exit code 2 and a line or two that name the thing and the remedy, before any work starts."""
+
+import json
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from jaxformer import cli
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+DIGITS = str(CONFIGS / "vit_digits.py")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch, digits_dir):
+    """Nothing is written to the checkout, and nothing half-written is left."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(digits_dir))
+
+
+def refused(capsys, *argv):
+    """The message of a command line that is refused."""
+    assert cli.main([str(a) for a in argv]) == 2
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    assert out == ""
+    return err
+
+
+OVERRIDES = {
+    "a misspelt field": ("model.widht=3", "model.widht: ViT has no field 'widht'; did you mean 'width'?"),
+    "a misspelt section": ("optimiser.name=adam", "optimiser: a config has no field 'optimiser'; did you mean 'optimizer'"),
+    "an unknown model": ("model.name=vitt", "model.name: there is no 'vitt'; did you mean 'vit'?"),
+    "an unknown optimizer": ("optimizer.name=adamww", "optimizer.name: there is no 'adamww'; did you mean 'adamw'?"),
+    "an unknown schedule": ("schedule.name=cosin", "schedule.name: there is no 'cosin'; did you mean 'cosine'?"),
+    "an unknown task": ("task.name=classify", "task.name: there is no 'classify'; did you mean 'classification'?"),
+    "a wrong type": ("model.width=wide", "model.width: expected int, was given 'wide' (str)"),
+    "a float for a whole number": ("data.batch_size=3.5", "data.batch_size: expected int, was given 3.5 (float)"),
+    "a duration without a unit": ("train.total=60", "train.total: '60' is not a duration"),
+    "a duration in an unknown unit": ("eval.every='5 years'", "eval.every: '5 years' is not a duration"),
+    "a total in percent": ("train.total='50%'", 'train.total="50%": expected a length in steps, epochs or examples'),
+    "an unknown precision": ("precision=float8", "precision"),
+    "a patch that does not divide the image": ("model.patch_size=3", "patch_size=3"),
+    "heads that do not divide the width": ("model.num_heads=7", "num_heads=7"),
+    "images of another size": ("model.image_size=16", "model.image_size=16: the training images are 8x8"),
+    "too few classes": ("model.num_classes=5", "model.num_classes=5: the dataset has 10 classes"),
+    "microbatches that do not divide the batch": (
+        "train.accumulate=7",
+        "train.accumulate=7 does not divide data.batch_size=64: use one that does, such as 4",
+    ),
+    "a batch the devices cannot share": ("data.batch_size=60", "data.batch_size=60 is not a multiple of 8 devices"),
+    "a mesh of other devices": ("parallel.mesh.data=3", "parallel.mesh: data=3 does not make up the 8 devices"),
+    "an unknown mesh axis": ("parallel.mesh.model=2", "parallel.mesh.model: there is no such axis"),
+    "fsdp under pmap": ("parallel={'mode':'pmap','mesh':{'fsdp':-1}}", "parallel.mesh: pmap is data parallelism alone"),
+    "a warm-up longer than training": ("schedule.warmup='100 epochs'", "schedule.warmup"),
+    "a rule that takes nothing": ("optimizer.freeze=['encodr/.*']", "encodr"),
+    "a decay that is none": ("train.ema_decay=1.5", "train.ema_decay=1.5: expected a decay between 0 and 1"),
+    "a dataset that is not there": ("data.name=digitz", "digitz"),
+    "a split that is not there": ("eval.split=tset", "tset"),
+    "an unknown transform": ("data.transforms=[{'name':'flipp'}]", "data.transforms[0].name: there is no 'flipp'"),
+    "a random transform in evaluation": ("data.eval_transforms=[{'name':'flip'}]", "data.eval_transforms[0]"),
+    "an unknown metric to watch": ("eval.monitor=acuracy", "eval.monitor='acuracy'"),
+    "no patience at all": ("eval.patience=0", "eval.patience=0: expected at least 1 evaluation"),
+    "checkpoints that keep nothing": ("checkpoint.keep=0", "checkpoint.keep=0"),
+    "a field below a leaf": ("model.width.more=1", "model.width is 48, which has no field 'more'"),
+    "an override without a value": ("model.width", "expected --config.section.leaf=VALUE"),
+    "smoothing over 1": ("task.label_smoothing=1.5", "task.label_smoothing=1.5"),
+}
+
+
+@pytest.mark.parametrize("case", OVERRIDES)
+def test_an_override_that_cannot_be(case, capsys, tmp_path):
+    override, message = OVERRIDES[case]
+    assert message in refused(capsys, "train", "--config", DIGITS, f"--config.{override}")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_everything_wrong_is_said_at_once(capsys):
+    wrong = ["--config.model.widht=3", "--config.task.name=x", "--config.train.total=60", "--config.seed=x"]
+    lines = refused(capsys, "train", "--config", DIGITS, *wrong, "--config.train.accumulate=0").splitlines()
+    for start in ("model.widht", "task.name", "train.total", "seed"):
+        assert any(line.startswith(f"jaxformer: {start}") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train"], "--config"),
+        (["trian", "--config", DIGITS], "invalid choice"),
+        (["train", "--config", DIGITS, "--nope"], "--nope"),
+        (["train", "--config", "vit_digit.py"], "did you mean 'vit_digits'?"),
+        (["train", "--config", DIGITS, "--profile", "15:10"], "15:10"),
+        (["train", "--config", DIGITS, "--profile", "ten"], "ten"),
+        (["evaluate", "nowhere"], "nowhere: not a run's folder"),
+        (["predict", "nowhere", "x.png"], "nowhere: not a run's folder"),
+        (["report", "nowhere"], "nowhere"),
+        (["evaluate", "nowhere", "--config.seed=1"], "reads the run's own config"),
+        (["describe", "--config", DIGITS, "--mesh", "data=x"], "--mesh data=x: expected AXIS=SIZE"),
+        (["describe", "--preset", "vit-s17"], "vit-s1"),
+        (["data", "show", "nothing"], "nothing"),
+        (["data", "import", "images", "no_such_folder", "--name", "mine"], "no_such_folder"),
+    ],
+)
+def test_a_command_line_that_cannot_be(argv, message, capsys):
+    assert message in refused(capsys, *argv)
+
+
+def test_a_config_file_that_fails_names_the_line(capsys, tmp_path):
+    broken = tmp_path / "broken.py"
+    broken.write_text("def get_config(arg=None):\n    return 1 / 0\n")
+    message = refused(capsys, "train", "--config", broken)
+    assert "ZeroDivisionError" in message
+    assert "line 2" in message
+
+
+def test_a_config_file_without_get_config(capsys, tmp_path):
+    empty = tmp_path / "empty.py"
+    empty.write_text("x = 1\n")
+    assert "get_config" in refused(capsys, "train", "--config", empty)
+
+
+def test_a_config_without_a_section(capsys, tmp_path):
+    short = tmp_path / "short.py"
+    short.write_text(
+        textwrap.dedent("""
+        import ml_collections
+
+        def get_config(arg=None):
+            return ml_collections.ConfigDict({"task": {"name": "classification"}})
+        """)
+    )
+    message = refused(capsys, "train", "--config", short)
+    for section in ("model", "data", "optimizer", "schedule", "train"):
+        assert f"jaxformer: {section}: missing" in message
+
+
+def test_a_run_folder_of_another_experiment(capsys, tmp_path):
+    from jaxformer import configfile
+    from jaxformer.config import resolve
+    from jaxformer.run import open_for_training
+
+    open_for_training(tmp_path / "taken", resolve(configfile.read(DIGITS)))
+    message = refused(capsys, "train", "--config", DIGITS, "--run", "taken", "--config.model.width=64")
+    assert "taken holds another experiment: model.width: 48 -> 64" in message
+
+
+def test_a_run_whose_config_is_broken(capsys, tmp_path):
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "config.json").write_text('{"config": {')
+    assert "not a run's config" in refused(capsys, "evaluate", "torn")
+
+
+def test_a_run_without_a_checkpoint(capsys, tmp_path):
+    from jaxformer import configfile
+    from jaxformer.config import resolve
+    from jaxformer.run import open_for_training
+
+    open_for_training(tmp_path / "fresh", resolve(configfile.read(DIGITS)))
+    assert "there is no checkpoint yet" in refused(capsys, "evaluate", "fresh")
+    assert "--checkpoint newest: expected best, latest or a step" in refused(
+        capsys, "evaluate", "fresh", "--checkpoint", "newest"
+    )
+
+
+def test_a_run_folder_that_cannot_be_made(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "cannot write there" in refused(capsys, "train", "--config", DIGITS, "--run", "file/run")
+
+
+def test_nothing_is_left_of_a_result(tmp_path):
+    from jaxformer.files import write_json
+
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(ValueError, match="nan"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

@@ -1,0 +1,118 @@
+"""Meshes, and rules that lay out every parameter of every model."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from jaxformer.errors import UserError
+from jaxformer.models.mlp_mixer import MLPMixer
+from jaxformer.models.resnet import ResNet
+from jaxformer.models.vit import ViT
+from jaxformer.parallel.compile import Layout, bytes_a_device
+from jaxformer.parallel.mesh import make_mesh, mesh_shape
+from jaxformer.parallel.rules import param_specs, path_of
+from jaxformer.state import init_state, init_variables
+
+VIT = ViT(image_size=8, patch_size=4, width=64, depth=2, num_heads=4, num_classes=16)
+IMAGE = {"image": np.zeros((1, 8, 8, 3), np.float32)}
+
+
+def shapes(model):
+    return jax.eval_shape(lambda: init_variables(model, IMAGE, jax.random.key(0)))["params"]
+
+
+def test_one_size_may_be_left_open():
+    assert mesh_shape({"data": -1, "tensor": 2}, 8) == {"data": 4, "fsdp": 1, "tensor": 2}
+
+
+@pytest.mark.parametrize("axes", [{"data": 3}, {"data": -1, "fsdp": 3}, {"fsdp": 16}])
+def test_sizes_that_do_not_make_up_the_devices(axes):
+    with pytest.raises(UserError, match="does not make up the 8 devices"):
+        mesh_shape(axes, 8)
+
+
+EVERY_MODEL = {
+    "vit": VIT,
+    "vit, all options": VIT.clone(
+        scan=True, pool="map", registers=2, representation=32, layer_scale=1e-4, qk_norm=True, dropout=0.1
+    ),
+    "vit, sincos2d": VIT.clone(pool="average", positions="sincos2d"),
+    "mixer": MLPMixer(image_size=8, patch_size=4, width=32, depth=2, token_mlp_dim=8, channel_mlp_dim=64, num_classes=16),
+    "resnet v1.5": ResNet(stage_sizes=(1, 1), width=16, num_classes=16, block="bottleneck", norm="batch"),
+    "resnet v2": ResNet(stage_sizes=(1, 1), width=16, num_classes=16, block="basic", version=2, norm="group"),
+}
+
+
+@pytest.mark.parametrize("name", EVERY_MODEL)
+def test_every_parameter_has_a_rule_of_its_rank(name):
+    params = shapes(EVERY_MODEL[name])
+    specs = param_specs(params, make_mesh({"data": 2, "fsdp": 2, "tensor": 2}))
+    assert len(specs) == len(jax.tree.leaves(params))
+    big = {path_of(p): leaf for p, leaf in jax.tree_util.tree_flatten_with_path(params)[0] if leaf.size >= 1024}
+    assert all(any(axis for axis in specs[path]) for path in big), "a large parameter lies whole on every device"
+
+
+def test_heads_and_hidden_units_go_to_tensor_and_the_width_to_fsdp():
+    specs = param_specs(shapes(VIT), make_mesh({"fsdp": 4, "tensor": 2}))
+    assert specs["encoder/block_0/attention/query/kernel"] == P("fsdp", "tensor", None)
+    assert specs["encoder/block_0/attention/out/kernel"] == P("tensor", None, "fsdp")
+    assert specs["encoder/block_1/mlp/up/kernel"] == P("fsdp", "tensor")
+    stacked = param_specs(shapes(VIT.clone(scan=True)), make_mesh({"fsdp": 4, "tensor": 2}))
+    assert stacked["encoder/blocks/mlp/down/kernel"] == P(None, "tensor", "fsdp")
+
+
+def test_what_does_not_divide_is_not_split_and_the_log_says_so(caplog):
+    caplog.set_level("INFO", logger="jaxformer")
+    odd = VIT.clone(num_heads=1, num_classes=15)
+    specs = param_specs(shapes(odd), make_mesh({"data": 4, "tensor": 2}))
+    assert specs["head/kernel"] == P(None, None)
+    assert "head/kernel: a dimension of 15 is not split by tensor=2" in caplog.text
+
+
+def test_a_parameter_without_a_rule_is_an_error():
+    with pytest.raises(ValueError, match="no sharding rule takes the parameter strange/thing"):
+        param_specs({"strange": {"thing": np.zeros((4, 4))}}, make_mesh({"data": -1}))
+
+
+def make_state(mesh, optimizer=None):
+    layout = Layout("jit", make_mesh(mesh))
+
+    def init():
+        variables = init_variables(VIT, IMAGE, jax.random.key(0))
+        return init_state(variables, optimizer or optax.adam(1e-3), with_average=True)
+
+    return layout, init
+
+
+def test_bytes_a_device_shrink_with_fsdp():
+    layout, init = make_state({"data": 8})
+    whole = bytes_a_device(layout.abstract(jax.eval_shape(init)))
+    layout, init = make_state({"fsdp": 8})
+    abstract = layout.abstract(jax.eval_shape(init))
+    assert bytes_a_device(abstract) < whole / 6  # norms and biases stay whole
+    assert bytes_a_device(abstract.opt_state) == pytest.approx(2 * bytes_a_device(abstract.params), rel=1e-3)
+
+
+def test_the_state_is_born_as_the_rules_say():
+    layout, init = make_state({"fsdp": 4, "tensor": 2})
+    state = layout.born(init)
+    held = sum(shard.data.nbytes for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards[:1])
+    assert held == bytes_a_device(layout.abstract(jax.eval_shape(init)))
+    kernel = state.params["encoder"]["block_0"]["mlp"]["up"]["kernel"]
+    moment = state.opt_state[0].mu["encoder"]["block_0"]["mlp"]["up"]["kernel"]
+    assert kernel.sharding.spec == moment.sharding.spec == P("fsdp", "tensor")
+    assert {shard.data.shape for shard in kernel.addressable_shards} == {(16, 128)}
+
+
+def test_factored_moments_are_laid_out_too():
+    layout, init = make_state({"fsdp": 8}, optax.adafactor(1e-3, min_dim_size_to_factor=32))
+    layout.born(init)  # its factored moments have other shapes than the parameters
+
+
+def test_a_batch_is_split_over_data_and_fsdp():
+    layout = Layout("jit", make_mesh({"data": 2, "fsdp": 2, "tensor": 2}))
+    batch = layout.put({"image": np.arange(8 * 3).reshape(8, 3)})
+    assert {shard.data.shape for shard in batch["image"].addressable_shards} == {(2, 3)}
+    np.testing.assert_array_equal(batch["image"], np.arange(8 * 3).reshape(8, 3))
