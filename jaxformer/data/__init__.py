@@ -7,13 +7,14 @@ if TYPE_CHECKING:
     from jaxformer.data.batches import Batches, make_batches
     from jaxformer.data.config import TRANSFORMS, DataConfig
     from jaxformer.data.importing import import_images
-    from jaxformer.data.listing import contact_sheet, list_datasets
+    from jaxformer.data.listing import contact_sheet, dataset_table, list_datasets
 
 __all__ = [
     "TRANSFORMS",
     "Batches",
     "DataConfig",
     "contact_sheet",
+    "dataset_table",
     "import_images",
     "list_datasets",
     "make_batches",
@@ -25,6 +26,7 @@ MODULES = {
     "Batches": "batches",
     "DataConfig": "config",
     "contact_sheet": "listing",
+    "dataset_table": "listing",
     "import_images": "importing",
     "list_datasets": "listing",
     "make_batches": "batches",

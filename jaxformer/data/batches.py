@@ -164,15 +164,16 @@ class Batches:
         indices = [int(self._order[position]) for position in real]
         rows = len(positions)
         batch = {key: np.zeros((rows, *shape), dtype) for key, (shape, dtype) in self.element_spec.items()}
+        images, labels = batch["image"], batch["labels"]
         for row, (element, index) in enumerate(zip(self._elements(indices, real), indices)):
-            for key, value in element.items():
-                shape = self.element_spec[key][0]
-                if np.shape(value) != shape:
-                    raise UserError(
-                        f"{self._where(index)}: {key} is {np.shape(value)}, the first example's is {shape}; "
-                        "add a transform that makes all the same, as dict(name='resize', size=...)"
-                    )
-                batch[key][row] = value
+            image = element["image"]
+            if image.shape != images.shape[1:]:
+                raise UserError(
+                    f"{self._where(index)}: the image is {image.shape}, the first is {images.shape[1:]}; "
+                    "add a transform that makes all the same, as dict(name='resize', size=...)"
+                )
+            images[row] = image
+            labels[row] = element["labels"]
         if not self.train:
             batch["example_mask"][: len(real)] = True
         return batch

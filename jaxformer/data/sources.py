@@ -1,43 +1,19 @@
-"""Datasets on disk: where they are, what is in them, and reading their examples by index.
+"""Reads the examples of a prepared dataset by index.
 
 Any TFDS dataset that was prepared as array_record is read from its folder alone: neither TensorFlow nor the
 code that made it is needed.
 """
 
-import difflib
-import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from jaxformer.data.catalog import Prepared, find_dataset, open_builder
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
-from jaxformer.data.digits import NAME as DIGITS
-from jaxformer.data.digits import prepare_digits
 from jaxformer.errors import UserError
 from jaxformer.schema import did_you_mean
-
-# Where digits go when the default folder cannot be written (a shared, read-only one).
-FALLBACK_DIR = Path("~/.cache/jaxformer/tensorflow_datasets")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A dataset that is ready on disk.
-
-    Attributes:
-      name: "cifar10", or with a TFDS config "imagenet_resized/64x64".
-      version: "3.0.2".
-      folder: where its files are.
-    """
-
-    name: str
-    version: str
-    folder: Path
 
 
 class Source(Protocol):
@@ -51,125 +27,6 @@ class Source(Protocol):
 
     def read(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """The examples at `indices`: dicts of `image` (uint8 [H, W, C]) and `labels` (int)."""
-
-
-def data_folder(data_dir: str | None) -> tuple[Path, str]:
-    """The folder of TFDS datasets, and who says so: the config, the environment, or TFDS's default."""
-    if data_dir is not None:
-        return Path(data_dir).expanduser(), "data.data_dir"
-    if os.environ.get("TFDS_DATA_DIR"):
-        return Path(os.environ["TFDS_DATA_DIR"]).expanduser(), "TFDS_DATA_DIR"
-    folder = Path("~/tensorflow_datasets").expanduser()
-    return folder, "the default; data.data_dir or TFDS_DATA_DIR name another"
-
-
-def find_datasets(folder: Path) -> list[Prepared]:
-    """Every dataset under `folder`, by name and then by version, the oldest first."""
-    found = []
-    for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json"):
-        for path in folder.glob(pattern):
-            *name, version = path.parent.relative_to(folder).parts
-            if re.fullmatch(r"\d+\.\d+\.\d+", version) and not name[0].startswith("."):
-                found.append(Prepared("/".join(name), version, path.parent))
-    return sorted(found, key=lambda dataset: (dataset.name, version_key(dataset.version)))
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """Orders versions: "3.0.10" comes after "3.0.9"."""
-    return tuple(int(part) for part in version.split("."))
-
-
-def find_dataset(config: DataConfig) -> Prepared:
-    """The dataset that a config means; digits are prepared if they are not there.
-
-    Raises:
-      UserError: it is not prepared, or not in that version.
-    """
-    folder, reason = data_folder(config.data_dir)
-    if config.name == DIGITS:
-        folder = place_digits(folder, may_move=config.data_dir is None)
-    prepared = find_datasets(folder)
-    versions = [dataset for dataset in prepared if dataset.name == config.name]
-    if not versions:
-        raise not_prepared(config.name, folder, reason, [dataset.name for dataset in prepared])
-    if config.version is None:
-        return versions[-1]
-    for dataset in versions:
-        if dataset.version == config.version:
-            return dataset
-    there = ", ".join(dataset.version for dataset in versions)
-    raise UserError(
-        f"data.version: {config.name!r} is not prepared in version {config.version!r} in {folder} "
-        f"({reason}); there is {there}; None takes the newest"
-    )
-
-
-def place_digits(folder: Path, may_move: bool) -> Path:
-    """Prepares the digits in `folder`; if that is read-only and they may move, in the fallback."""
-    fallback = FALLBACK_DIR.expanduser()
-    for place in [folder, fallback] if may_move else [folder]:
-        try:
-            prepare_digits(place)
-        except OSError as error:
-            problem = error
-        else:
-            return place
-    remedy = "give a folder that can be written, as data.data_dir or TFDS_DATA_DIR"
-    reason = problem.strerror or str(problem)
-    raise UserError(f"data.data_dir: cannot prepare 'digits' in {place}: {reason}; {remedy}")
-
-
-def not_prepared(name: str, folder: Path, reason: str, prepared: list[str]) -> UserError:
-    """What to do about a dataset that is not in `folder`."""
-    import tensorflow_datasets as tfds
-
-    near = difflib.get_close_matches(name, {DIGITS, *prepared}, n=2, cutoff=0.6)
-    base = name.split("/")[0]
-    known = tfds.list_builders(with_community_datasets=False)
-    if not near and base not in known:
-        near = difflib.get_close_matches(base, known, n=3, cutoff=0.6)
-    what = f"data.name: dataset {name!r} is not prepared in {folder} ({reason})"
-    meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-    if base not in known and not near:
-        there = ", ".join(sorted({DIGITS, *prepared}))
-        meant = f", and TFDS has no dataset of that name; prepared are: {there}"
-    build = f"tfds build {name} --file_format=array_record --data_dir={folder}"
-    return UserError(
-        f"{what}{meant}",
-        f"prepare a TFDS dataset once, where TensorFlow is installed, with: {build}"
-        if base in known
-        else "import your own pictures with: jaxformer data import images DIRECTORY --name NAME",
-    )
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a prepared dataset says about itself.
-
-    Attributes:
-      splits: examples by split.
-      features: each feature as TFDS writes it ("Image(shape=(32, 32, 3), dtype=uint8)").
-      file_format: "array_record", or one that needs TensorFlow.
-      bytes: size of its files.
-    """
-
-    splits: dict[str, int]
-    features: dict[str, str]
-    file_format: str
-    bytes: int
-
-
-def describe(dataset: Prepared) -> Description:
-    """Reads a dataset's description from its folder."""
-    import tensorflow_datasets as tfds
-
-    info = tfds.builder_from_directory(dataset.folder).info
-    return Description(
-        splits={name: split.num_examples for name, split in info.splits.items()},
-        features={name: repr(feature) for name, feature in info.features.items()},
-        file_format=info.file_format.value,
-        bytes=int(info.dataset_size),
-    )
 
 
 class ImageSource:
@@ -188,13 +45,12 @@ class ImageSource:
           UserError: the dataset, version, split or feature is not there, or cannot be read without
             TensorFlow.
         """
-        import tensorflow_datasets as tfds
         from tensorflow_datasets.proto import tf_example_pb2
 
         dataset = find_dataset(config)
         self.name = f"{dataset.name}/{dataset.version}"
         self.split = split
-        builder = tfds.builder_from_directory(dataset.folder)
+        builder = open_builder(dataset)
         self.channels = self._channels(builder.info.features, config.image_feature)
         self.class_names = self._class_names(builder.info.features, config.label_feature)
         self._image, self._label = config.image_feature, config.label_feature
@@ -275,6 +131,8 @@ def open_records(builder: Any, dataset: Prepared, split: str) -> Any:
             raise UserError(f"split {split!r}: {name} has no split {word!r}; {did_you_mean(word, splits)}")
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     try:
+        if builder.info.splits[split].num_examples == 0:
+            raise UserError(f"split {split!r} of {name} has no examples")
         records = builder.as_data_source(split, deserialize_method=raw)
     except (ValueError, AssertionError) as error:
         raise UserError(
@@ -285,8 +143,6 @@ def open_records(builder: Any, dataset: Prepared, split: str) -> Any:
         raise UserError(
             f"dataset {name}: a file of split {split!r} is missing in {dataset.folder}; prepare it again"
         ) from error
-    if len(records) == 0:
-        raise UserError(f"split {split!r} of {name} has no examples")
     return records.data_source
 
 

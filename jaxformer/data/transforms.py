@@ -69,7 +69,8 @@ class CenterCrop:
         height, width = pair(self.size)
         if self.shorter_side is not None:
             scale = self.shorter_side / min(image.shape[:2])
-            image = resize(image, *(round(side * scale) for side in image.shape[:2]), self.interpolation)
+            rows, columns = round(image.shape[0] * scale), round(image.shape[1] * scale)
+            image = resize(image, rows, columns, self.interpolation)
         missing = [max(0, want - have) for want, have in zip((height, width), image.shape)]
         if any(missing):
             image = pad(image, [(m // 2, m - m // 2) for m in missing])
@@ -106,7 +107,7 @@ class RandomResizedCrop:
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Crops and resizes the image."""
         image = example["image"]
-        top, left, height, width = self.rectangle(*image.shape[:2], rng)
+        top, left, height, width = self.rectangle(image.shape[0], image.shape[1], rng)
         part = image[top : top + height, left : left + width]
         return example | {"image": resize(part, *pair(self.size), self.interpolation)}
 
@@ -178,8 +179,13 @@ class PadAndCrop:
             return example
         image = example["image"]
         height, width = image.shape[:2]
-        top, left = rng.integers(0, 2 * self.padding + 1, 2)
+        places = 2 * self.padding + 1
+        down, right = divmod(int(rng.integers(places**2)), places)  # one draw is quicker than two
+        down, right = down - self.padding, right - self.padding
+        if self.mode == "zeros":
+            return example | {"image": shift(image, down, right)}
         padded = pad(image, [(self.padding, self.padding)] * 2, self.mode)
+        top, left = self.padding - down, self.padding - right
         return example | {"image": padded[top : top + height, left : left + width]}
 
     def problems(self) -> Iterator[str]:
@@ -242,6 +248,15 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: Interpolat
     method = cv2.INTER_AREA if shrinks and interpolation != "nearest" else INTERPOLATIONS[interpolation]
     resized = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method)
     return resized.reshape(height, width, image.shape[2])  # OpenCV drops a single channel
+
+
+def shift(image: np.ndarray, down: int, right: int) -> np.ndarray:
+    """Moves [H, W, C] down and to the right (or up and left, if negative); zeros come in."""
+    height, width = image.shape[:2]
+    shifted = np.zeros(image.shape, image.dtype)
+    part = image[max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)]
+    shifted[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = part
+    return shifted
 
 
 def pad(image: np.ndarray, sides: list[tuple[int, int]], mode: str = "zeros") -> np.ndarray:

@@ -1,0 +1,150 @@
+"""Which datasets are prepared on this machine, and what to do about one that is not."""
+
+import difflib
+import errno
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxformer.data.config import DataConfig
+from jaxformer.data.digits import NAME as DIGITS
+from jaxformer.data.digits import prepare_digits
+from jaxformer.errors import UserError
+
+# Where digits go when the default folder cannot be written (a shared, read-only one).
+FALLBACK_DIR = Path("~/.cache/jaxformer/tensorflow_datasets")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A dataset that is ready on disk.
+
+    Attributes:
+      name: "cifar10", or with a TFDS config "imagenet_resized/64x64".
+      version: "3.0.2".
+      folder: where its files are.
+    """
+
+    name: str
+    version: str
+    folder: Path
+
+
+def data_folder(data_dir: str | None) -> tuple[Path, str]:
+    """The folder of TFDS datasets, and who says so: the config, the environment, or TFDS's default."""
+    if data_dir is not None:
+        return Path(data_dir).expanduser(), "data.data_dir"
+    if os.environ.get("TFDS_DATA_DIR"):
+        return Path(os.environ["TFDS_DATA_DIR"]).expanduser(), "TFDS_DATA_DIR"
+    folder = Path("~/tensorflow_datasets").expanduser()
+    return folder, "the default; data.data_dir or TFDS_DATA_DIR name another"
+
+
+def find_datasets(folder: Path) -> list[Prepared]:
+    """Every dataset under `folder`, by name and then by version, the oldest first."""
+    found = []
+    for pattern in ("*/*/dataset_info.json", "*/*/*/dataset_info.json"):
+        for path in folder.glob(pattern):
+            *name, version = path.parent.relative_to(folder).parts
+            if re.fullmatch(r"\d+\.\d+\.\d+", version) and not name[0].startswith("."):
+                found.append(Prepared("/".join(name), version, path.parent))
+    return sorted(found, key=lambda dataset: (dataset.name, version_key(dataset.version)))
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Orders versions: "3.0.10" comes after "3.0.9"."""
+    return tuple(int(part) for part in version.split("."))
+
+
+def find_dataset(config: DataConfig) -> Prepared:
+    """The dataset that a config means; digits are prepared if they are not there.
+
+    Raises:
+      UserError: it is not prepared, or not in that version.
+    """
+    folder, reason = data_folder(config.data_dir)
+    if config.name == DIGITS:
+        folder = place_digits(folder, may_move=config.data_dir is None)
+    prepared = find_datasets(folder)
+    versions = [dataset for dataset in prepared if dataset.name == config.name]
+    if not versions:
+        raise not_prepared(config.name, folder, reason, [dataset.name for dataset in prepared])
+    if config.version is None:
+        return versions[-1]
+    for dataset in versions:
+        if dataset.version == config.version:
+            return dataset
+    there = ", ".join(dataset.version for dataset in versions)
+    raise UserError(
+        f"data.version: {config.name!r} is not prepared in version {config.version!r} in {folder} "
+        f"({reason}); there is {there}; None takes the newest"
+    )
+
+
+def place_digits(folder: Path, may_move: bool) -> Path:
+    """Prepares the digits in `folder`; if that is read-only and they may move, in the fallback."""
+    fallback = FALLBACK_DIR.expanduser()
+    for place in [folder, fallback] if may_move else [folder]:
+        try:
+            refuse_read_only(place)
+            prepare_digits(place)
+        except OSError as error:
+            problem = error
+        else:
+            return place
+    remedy = "give a folder that can be written, as data.data_dir or TFDS_DATA_DIR"
+    reason = problem.strerror or str(problem)
+    raise UserError(f"data.data_dir: cannot prepare 'digits' in {place}: {reason}; {remedy}")
+
+
+def refuse_read_only(folder: Path) -> None:
+    """Raises OSError for a folder whose mode forbids writing to everyone: root could, and should not."""
+    if folder.is_dir() and not folder.stat().st_mode & 0o222:
+        raise PermissionError(errno.EACCES, "the folder is read-only", str(folder))
+
+
+def not_prepared(name: str, folder: Path, reason: str, prepared: list[str]) -> UserError:
+    """What to do about a dataset that is not in `folder`."""
+    import tensorflow_datasets as tfds
+
+    base = name.split("/")[0]
+    known = tfds.list_builders(with_community_datasets=False)
+    near = difflib.get_close_matches(name, {DIGITS, *prepared}, n=2, cutoff=0.6)
+    build = base if base in known else None
+    if not near and not build:
+        near = difflib.get_close_matches(base, known, n=3, cutoff=0.6)
+        build = near[0] if near else None
+    what = f"data.name: dataset {name!r} is not prepared in {folder} ({reason})"
+    if near:
+        what += f"; did you mean {' or '.join(map(repr, near))}?"
+    elif not build:
+        what += f", and TFDS knows none of that name; prepared are: {', '.join(sorted({DIGITS, *prepared}))}"
+    if not build and near:
+        return UserError(what)
+    if not build:
+        return UserError(
+            what, "import your own pictures with: jaxformer data import images DIRECTORY --name NAME"
+        )
+    build = name if build == base else build
+    command = f"tfds build {build} --file_format=array_record --data_dir={folder}"
+    return UserError(what, f"TFDS prepares a dataset once, where TensorFlow is installed, with: {command}")
+
+
+def open_builder(dataset: Prepared) -> Any:
+    """TFDS's builder of a dataset, from its folder alone.
+
+    Raises:
+      UserError: files are missing or damaged.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_from_directory(dataset.folder)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"dataset {dataset.name}/{dataset.version}: its description in {dataset.folder} cannot be read "
+            f"({reason}); remove that folder and prepare the dataset again"
+        ) from error
