@@ -1,0 +1,127 @@
+"""Where a model looked: attention weights as maps, and maps as pictures. NumPy in, NumPy out."""
+
+from typing import Literal
+
+import numpy as np
+
+Query = Literal["class_token", "mean"]
+
+
+def attention_rollout(weights: np.ndarray, residual: float = 0.5) -> np.ndarray:
+    """How much every output token draws on every input token, through all layers.
+
+    The attention rollout of Abnar & Zuidema 2020 (arXiv 2005.00928, section 3): heads
+    are averaged; each layer is mixed with the identity, for its residual connection, and its rows are made to
+    sum to 1 again; the layers are multiplied.
+
+    Args:
+      weights: softmax weights [L, H, T, T], the first layer first; rows are queries.
+      residual: the identity's share of a layer.
+
+    Returns:
+      float64 [T, T]; rows sum to 1.
+    """
+    layers = np.asarray(weights, np.float64).mean(axis=1)  # [L, T, T]
+    rollout = identity = np.eye(layers.shape[-1])
+    for layer in layers:
+        mixed = (1 - residual) * layer + residual * identity
+        rollout = mixed / mixed.sum(axis=-1, keepdims=True) @ rollout
+    return rollout
+
+
+def attention_grid(
+    weights: np.ndarray, grid: tuple[int, int], prefix_tokens: int = 0, query: Query = "mean"
+) -> np.ndarray:
+    """The attention that patches get, on the image's grid.
+
+    Args:
+      weights: [..., T, T], T = prefix_tokens + h * w; rows are queries. A layer's heads, or a rollout.
+      grid: (h, w), patches in a column and in a row.
+      prefix_tokens: class and register tokens in front of the patches.
+      query: whose attention: the class token's (token 0), or the mean over the patches, for a model that
+        averages them.
+
+    Returns:
+      [..., h, w].
+
+    Raises:
+      ValueError: the tokens are not prefix_tokens + h * w.
+    """
+    tokens, height, width = weights.shape[-1], *grid
+    if tokens != prefix_tokens + height * width:
+        raise ValueError(f"{tokens} tokens are not {prefix_tokens} in front of {height} x {width} patches")
+    given = weights[..., 0, :] if query == "class_token" else weights[..., prefix_tokens:, :].mean(axis=-2)
+    return given[..., prefix_tokens:].reshape(*weights.shape[:-2], height, width)
+
+
+def square_grid(tokens: int) -> tuple[tuple[int, int], int]:
+    """The grid and the number of prefix tokens of a square image: the largest square of patches that fits.
+
+    Wrong where the prefix is long enough to make up another row and column; give the grid there.
+    """
+    side = int(np.sqrt(tokens))
+    return (side, side), tokens - side * side
+
+
+def overlay(image: np.ndarray, attention: np.ndarray, strength: float = 0.65) -> np.ndarray:
+    """An image with a map drawn over it: dark and grey where little, bright where much.
+
+    Args:
+      image: uint8 [H, W, C], C 1 or 3.
+      attention: [h, w], at least 0; scaled to its own range.
+      strength: the share of the map's colour.
+
+    Returns:
+      uint8 [H, W, 3], RGB.
+    """
+    import cv2
+
+    height, width = image.shape[:2]
+    smooth = cv2.resize(
+        unit_range(attention).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+    )
+    colours = colour_map(np.clip(smooth, 0, 1))
+    rgb = np.broadcast_to(image, (height, width, 3)).astype(np.float32)
+    grey = rgb.mean(axis=-1, keepdims=True)
+    return np.round((1 - strength) * grey + strength * colours).astype(np.uint8)
+
+
+def head_pictures(maps: np.ndarray, cell: int = 48, gap: int = 3) -> np.ndarray:
+    """All heads of all layers in one picture: layers from top to bottom, heads from left to right.
+
+    Args:
+      maps: [L, H, h, w]; each is scaled to its own range.
+      cell: the longer side of a map in pixels.
+      gap: transparent pixels between maps.
+
+    Returns:
+      uint8 [height, width, 4], RGBA.
+    """
+    import cv2
+
+    layers, heads, height, width = maps.shape
+    scale = cell / max(height, width)
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    picture = np.zeros((layers * (rows + gap) - gap, heads * (columns + gap) - gap, 4), np.uint8)
+    for layer in range(layers):
+        for head in range(heads):
+            values = unit_range(maps[layer, head]).astype(np.float32)
+            shown = cv2.resize(values, (columns, rows), interpolation=cv2.INTER_NEAREST)
+            top, left = layer * (rows + gap), head * (columns + gap)
+            picture[top : top + rows, left : left + columns, :3] = colour_map(np.asarray(shown))
+            picture[top : top + rows, left : left + columns, 3] = 255
+    return picture
+
+
+def unit_range(values: np.ndarray) -> np.ndarray:
+    """Values moved and scaled to 0 ... 1; a flat map becomes 0."""
+    low, high = float(values.min()), float(values.max())
+    return (values - low) / (high - low) if high > low else np.zeros_like(values)
+
+
+def colour_map(values: np.ndarray) -> np.ndarray:
+    """Values 0 ... 1 [h, w] as RGB uint8 [h, w, 3], dark to bright in even steps (matplotlib's inferno)."""
+    import cv2
+
+    coded = cv2.applyColorMap(np.round(values * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
+    return coded[..., ::-1]

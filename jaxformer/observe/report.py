@@ -1,0 +1,237 @@
+"""Runs as pages: report.html, and comparisons. Each is one file that needs no network and no script."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxformer.errors import UserError
+from jaxformer.files import write_atomically
+from jaxformer.observe import pages, plots, text
+from jaxformer.observe.device import MFU_FORMULA
+from jaxformer.observe.run_folder import RunFolder, open_run
+from jaxformer.observe.summary import best_metrics
+
+REPORT = "report.html"
+KINDS = {"samples": "Samples", "mistakes": "Worst mistakes"}
+ABSENT = object()
+
+
+def write_report(run_dir: Path) -> Path:
+    """Writes RUN/report.html from what the run's folder holds; what it lacks is left out.
+
+    Returns:
+      The page's path.
+
+    Raises:
+      UserError: it is not a run's folder, or a file in it is not what it should be.
+    """
+    run = open_run(run_dir)
+    path = run.folder / REPORT
+    write_atomically(path, pages.render("report.html.j2", **report_parts(run)))
+    return path
+
+
+def report_parts(run: RunFolder) -> dict[str, Any]:
+    """What the template shows, by name."""
+    evaluation = run.evaluation or {}
+    main, other = pages.panels(run.curves)
+    return {
+        "title": run.name,
+        "status": run.status,
+        "subtitle": subtitle(run),
+        "cards": cards(run),
+        "curves": [plots.curves(title, lines) for title, lines in main.items()],
+        "other_curves": [plots.curves(title, lines) for title, lines in other.items()],
+        "samples": [sample_section(run, kind) for kind in sorted(run.samples, key=kind_order)],
+        "confusion": confusion_svg(evaluation),
+        "reliability": plots.reliability(evaluation["calibration"])
+        if evaluation.get("calibration")
+        else None,
+        "per_class": per_class(evaluation),
+        "evaluated_step": evaluation.get("step"),
+        "timings": timings(run.result["seconds"]) if run.result else None,
+        "mfu": MFU_FORMULA if run.result and run.result["mfu"] is not None else None,
+        "config": [(path, repr(value)) for path, value in sorted(run.leaves.items())],
+        "about": about(run),
+    }
+
+
+def subtitle(run: RunFolder) -> str:
+    """Model, data and how far it got."""
+    leaves = run.leaves
+    parts = [str(leaves[key]) for key in ("model.name", "data.name") if key in leaves]
+    if run.step is not None:
+        parts.append(f"step {run.step:,}")
+    if run.result:
+        parts.append(run.result["device"])
+    return " · ".join(parts)
+
+
+def cards(run: RunFolder) -> list[dict[str, str]]:
+    """The figures at the top: "label", "value" and a "note"."""
+    monitor, found = run.monitor, []
+    best = (run.result or {}).get("best")
+    names = sorted(run.metrics, key=lambda name: name != monitor)  # the monitored one first
+    for name in names:
+        note = ""
+        if best and name in best_metrics(best):
+            note = f"best {text.number(best[name])} at step {best['step']:,}"
+        found.append({"label": name.replace("_", " "), "value": text.number(run.metrics[name]), "note": note})
+    if run.result:
+        seconds = run.result["seconds"]
+        if "total" in seconds:
+            found.append({"label": "time", "value": text.duration(seconds["total"]), "note": ""})
+        if run.result["examples_per_second"]:
+            rate = text.number(run.result["examples_per_second"])
+            found.append({"label": "examples/s", "value": rate, "note": "train steps alone"})
+        if run.result["mfu"] is not None:
+            found.append({"label": "MFU", "value": f"{run.result['mfu']:.1%}", "note": "of the peak FLOP/s"})
+    return found
+
+
+def kind_order(kind: dict[str, Any]) -> tuple[int, str]:
+    """A sort key: KINDS first."""
+    name = kind["kind"]
+    return (list(KINDS).index(name) if name in KINDS else len(KINDS), name)
+
+
+def sample_section(run: RunFolder, kind: dict[str, Any]) -> dict[str, Any]:
+    """Examples with their pictures as data URIs."""
+    shown = []
+    for sample in kind["samples"]:
+        pictures = {
+            name: pages.data_uri(kind["folder"] / sample[name])
+            for name in ("image", "rollout", "heads")
+            if name in sample
+        }
+        top = [{"class": t["class"], "percent": 100 * t["probability"]} for t in sample["top"]]
+        shown.append({**pictures, "label": sample["label"], "correct": sample["correct"], "top": top})
+    return {
+        "title": KINDS.get(kind["kind"], kind["kind"]),
+        "mistakes": kind["kind"] == "mistakes",
+        "samples": shown,
+        "layers": kind.get("layers"),
+        "heads": kind.get("heads"),
+    }
+
+
+def confusion_svg(evaluation: dict[str, Any]) -> str | None:
+    """The confusion matrix's picture, if it was evaluated."""
+    if not evaluation.get("confusion"):
+        return None
+    names = evaluation.get("class_names") or [str(k) for k in range(len(evaluation["confusion"]))]
+    return plots.confusion_matrix(evaluation["confusion"], names)
+
+
+def per_class(evaluation: dict[str, Any]) -> dict[str, Any] | None:
+    """The per-class table's columns and rows, and a picture of F1 by class, if it was evaluated."""
+    rows = evaluation.get("per_class")
+    if not rows:
+        return None
+    columns = list(rows[0])
+    shown = [[pages.cell(row[column]) for column in columns] for row in rows]
+    bars = (
+        plots.class_bars([r["name"] for r in rows], [r["f1"] for r in rows], "F1")
+        if "f1" in columns
+        else None
+    )
+    return {"columns": columns, "rows": shown, "bars": bars}
+
+
+def timings(seconds: dict[str, float]) -> list[dict[str, Any]]:
+    """Phases with their time and share, the longest first."""
+    phases = {name: value for name, value in seconds.items() if name != "total" and value > 0}
+    whole = sum(phases.values())
+    colours = dict(zip(phases, plots.COLOURS * len(phases)))
+    return [
+        {"name": name, "time": text.duration(value), "percent": 100 * value / whole, "colour": colours[name]}
+        for name, value in sorted(phases.items(), key=lambda phase: -phase[1])
+    ]
+
+
+def about(run: RunFolder) -> dict[str, str]:
+    """Command, versions and revision."""
+    versions = run.about.get("versions") or {}
+    known = {
+        "command": run.about.get("command"),
+        "device": run.result["device"] if run.result else None,
+        "git revision": run.about.get("git_revision"),
+        "python": run.about.get("python"),
+        **versions,
+    }
+    return {name: str(value) for name, value in known.items() if value}
+
+
+def compare_runs(run_dirs: Sequence[Path], output: Path) -> Path:
+    """Writes a page that holds runs against each other: metrics, speed, differences in configs, curves.
+
+    Args:
+      run_dirs: run folders, in the order of the page.
+      output: the page's path.
+
+    Raises:
+      UserError: one is not a run's folder, or there is none.
+    """
+    if not run_dirs:
+        raise UserError(
+            "nothing to compare: name the folders of runs, as in `jaxformer report runs/a runs/b`"
+        )
+    runs = [open_run(folder) for folder in run_dirs]
+    names = distinct_names(runs)
+    write_atomically(Path(output), pages.render("comparison.html.j2", **comparison_parts(runs, names)))
+    return Path(output)
+
+
+def distinct_names(runs: Sequence[RunFolder]) -> list[str]:
+    """The folders' names; their paths where names are the same."""
+    names = [run.name for run in runs]
+    return [str(run.folder) if names.count(run.name) > 1 else run.name for run in runs]
+
+
+def comparison_parts(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, Any]:
+    """What the template shows, by name."""
+    colours = [plots.COLOURS[index % len(plots.COLOURS)] for index in range(len(runs))]
+    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    rows = []
+    for run, name, colour in zip(runs, names, colours):
+        result = run.result
+        best = best_metrics(result["best"]) if result and result["best"] else {}
+        cells = [
+            run.status,
+            pages.cell(run.step),
+            ", ".join(f"{k} {text.number(v)}" for k, v in best.items()),
+        ]
+        cells += [pages.cell(run.metrics.get(metric)) for metric in metrics]
+        cells.append(pages.cell(result["examples_per_second"] if result else None))
+        cells.append(
+            text.duration(result["seconds"]["total"]) if result and "total" in result["seconds"] else ""
+        )
+        rows.append({"name": name, "colour": colour, "cells": cells})
+    charts = []
+    for metric in dict.fromkeys(name for run in runs for name in run.curves):
+        lines = {name: run.curves[metric] for run, name in zip(runs, names) if metric in run.curves}
+        own = [colour for run, colour in zip(runs, colours) if metric in run.curves]
+        if pages.is_telling(lines):
+            charts.append((metric, plots.curves(metric, lines, colours=own)))
+    charts.sort(key=lambda chart: (not chart[0].startswith("eval/"), pages.panel_order(chart[0])))
+    return {
+        "title": f"{len(runs)} runs",
+        "names": [{"name": name, "colour": colour} for name, colour in zip(names, colours)],
+        "columns": ["status", "step", "best", *metrics, "examples/s", "time"],
+        "rows": rows,
+        "differences": config_differences(runs),
+        "curves": [svg for _, svg in charts],
+    }
+
+
+def config_differences(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
+    """Config leaves in which the runs are not all the same: "path" and a value for each run."""
+    leaves = [run.leaves for run in runs]
+    found = []
+    for path in sorted({path for each in leaves for path in each}):
+        values = [each.get(path, ABSENT) for each in leaves]
+        if any(value != values[0] for value in values):
+            found.append(
+                {"path": path, "values": ["" if value is ABSENT else repr(value) for value in values]}
+            )
+    return found
