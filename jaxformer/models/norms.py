@@ -1,0 +1,114 @@
+"""Normalisation layers; statistics are always float32."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+Dtype = Any
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis (Ba et al. 2016).
+
+    Attributes:
+      epsilon: added to the variance; 1e-6 in JAX's Vision Transformers, 1e-12 in BERT and transformers' ViT.
+      dtype: of the result.
+      param_dtype: of scale and bias.
+    """
+
+    epsilon: float = 1e-6
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises [..., D]."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+        x32 = x.astype(jnp.float32)
+        centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        y = centred * jax.lax.rsqrt(variance + self.epsilon)
+        return (y * jnp.broadcast_to(scale, y.shape) + jnp.broadcast_to(bias, y.shape)).astype(self.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square normalisation over the last axis (Zhang and Sennrich 2019).
+
+    Attributes:
+      epsilon: added to the mean square.
+      dtype: of the result.
+      param_dtype: of the scale.
+    """
+
+    epsilon: float = 1e-6
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises [..., D]."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
+        x32 = x.astype(jnp.float32)
+        y = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
+        return (y * jnp.broadcast_to(scale, y.shape)).astype(self.dtype)
+
+
+NormKind = Literal["batch", "group"]
+
+
+def image_norm(
+    kind: NormKind, *, train: bool, axis_name: str | None, groups: int, dtype: Dtype, param_dtype: Dtype
+) -> Callable[..., nn.Module]:
+    """A normalisation of feature maps [B, H, W, C] as a function of its linen keyword arguments.
+
+    Args:
+      kind: "batch" (Ioffe and Szegedy 2015; momentum 0.9, epsilon 1e-5, as in PyTorch) or "group" (Wu and He 2018).
+      train: whether batch statistics are those of the batch, and are averaged into the running ones.
+      axis_name: pmap's axis, over which batch statistics are averaged; None under jit, where they are global.
+      groups: of GroupNorm; a width that it does not divide takes the largest number of groups that does.
+    """
+    dtypes = {"dtype": dtype, "param_dtype": param_dtype}
+
+    def batch(**kwargs: Any) -> nn.Module:
+        return nn.BatchNorm(
+            use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=axis_name, **dtypes, **kwargs
+        )
+
+    def group(**kwargs: Any) -> nn.Module:
+        return GroupNorm(groups, **dtypes, **kwargs)
+
+    return batch if kind == "batch" else group
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation of feature maps (Wu and He 2018).
+
+    Attributes:
+      groups: the number of groups at most.
+      scale_init: of the scale.
+      dtype: of the result.
+      param_dtype: of scale and bias.
+    """
+
+    groups: int = 32
+    scale_init: Callable[..., jax.Array] = nn.initializers.ones
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises [B, H, W, C] over space and the channels of each group."""
+        channels = x.shape[-1]
+        groups = next(g for g in range(min(self.groups, channels), 0, -1) if channels % g == 0)
+        scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
+        grouped = x.astype(jnp.float32).reshape(*x.shape[:-1], groups, channels // groups)
+        axes = (1, 2, 4)
+        centred = grouped - jnp.mean(grouped, axis=axes, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=axes, keepdims=True)
+        y = (centred * jax.lax.rsqrt(variance + 1e-5)).reshape(x.shape)
+        return (y * jnp.broadcast_to(scale, y.shape) + jnp.broadcast_to(bias, y.shape)).astype(self.dtype)
