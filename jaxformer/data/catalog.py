@@ -139,10 +139,11 @@ def open_builder(dataset: Prepared) -> Any:
       UserError: files are missing or damaged.
     """
     import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
 
     try:
         return tfds.builder_from_directory(dataset.folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ParseError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"dataset {dataset.name}/{dataset.version}: its description in {dataset.folder} cannot be read "

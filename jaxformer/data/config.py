@@ -64,7 +64,7 @@ class DataConfig:
         if not all(part and part not in (".", "..") and "\\" not in part for part in parts) or len(parts) > 2:
             yield f"name={self.name!r}: not a dataset's name; write NAME or NAME/CONFIG, as in 'cifar10'"
         if not self.train_split.strip():
-            yield "train_split='': empty; name a split, as in 'train' or 'train[:90%]'"
+            yield f"train_split={self.train_split!r}: empty; name a split, as in 'train' or 'train[:90%]'"
         for field in ("batch_size", "eval_batch_size", "read_threads", "prefetch"):
             value = getattr(self, field)
             if value is not None and value < 1:

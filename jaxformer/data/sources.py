@@ -4,6 +4,7 @@ Any TFDS dataset that was prepared as array_record is read from its folder alone
 code that made it is needed.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -64,9 +65,15 @@ class ImageSource:
         """The examples at `indices`: `image` uint8 [H, W, C] and `labels`.
 
         Raises:
-          UserError: an image cannot be decoded; names dataset, split and index.
+          UserError: a file or an image is broken; names dataset, split and index.
         """
-        records = self._records.__getitems__(indices)
+        try:
+            records = self._records.__getitems__(indices)
+        except RuntimeError as error:  # array_record's
+            raise UserError(
+                f"dataset {self.name}, split {self.split!r}: its files cannot be read ({error}); "
+                "prepare the dataset again"
+            ) from error
         return [self._decode(record, index) for record, index in zip(records, indices)]
 
     def _decode(self, record: bytes, index: int) -> dict[str, Any]:
@@ -131,17 +138,19 @@ def open_records(builder: Any, dataset: Prepared, split: str) -> Any:
             raise UserError(f"split {split!r}: {name} has no split {word!r}; {did_you_mean(word, splits)}")
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     try:
-        if builder.info.splits[split].num_examples == 0:
+        chosen = builder.info.splits[split]
+        if chosen.num_examples == 0:
             raise UserError(f"split {split!r} of {name} has no examples")
+        missing = [part.filename for part in chosen.file_instructions if not os.path.exists(part.filename)]
+        if missing:
+            raise UserError(
+                f"dataset {name}, split {split!r}: {missing[0]} is missing; prepare the dataset again"
+            )
         records = builder.as_data_source(split, deserialize_method=raw)
     except (ValueError, AssertionError) as error:
         raise UserError(
             f"split {split!r} of {name}: not a slice that TFDS reads ({str(error).splitlines()[0]}); "
             "write it as in 'train[:90%]', 'train[1000:2000]' or 'train+test'"
-        ) from error
-    except FileNotFoundError as error:
-        raise UserError(
-            f"dataset {name}: a file of split {split!r} is missing in {dataset.folder}; prepare it again"
         ) from error
     return records.data_source
 

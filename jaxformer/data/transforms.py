@@ -16,7 +16,7 @@ Example = dict[str, Any]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 INTERPOLATIONS = {
-    "nearest": cv2.INTER_NEAREST,
+    "nearest": cv2.INTER_NEAREST_EXACT,  # Pillow's; plain INTER_NEAREST is off by half a pixel
     "bilinear": cv2.INTER_LINEAR,
     "bicubic": cv2.INTER_CUBIC,
     "lanczos": cv2.INTER_LANCZOS4,

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,10 @@ def scratch_folder(data_dir: Path, name: str) -> Iterator[Path]:
     data_dir.mkdir(parents=True, exist_ok=True)
     prefix = f".{name}.incomplete-{socket.gethostname()}-"
     for leftover in data_dir.glob(f"{prefix}*"):
-        process = leftover.name.removeprefix(prefix)
-        if process == str(os.getpid()) or not is_running(process):
+        if not is_running(leftover.name.removeprefix(prefix).split("-")[0]):
             shutil.rmtree(leftover, ignore_errors=True)
-    scratch = data_dir / f"{prefix}{os.getpid()}"
-    scratch.mkdir()
+    scratch = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=data_dir))
+    scratch.chmod(0o755)
     try:
         yield scratch
     finally:

@@ -1,0 +1,361 @@
+"""Transforms: shapes, identity at no strength, bounds, determinism, and comparison with Pillow."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+
+from jaxformer.data.color import ColorJitter, shift_hue, to_array, to_picture
+from jaxformer.data.config import TRANSFORMS
+from jaxformer.data.randaugment import INCREASING, ORIGINAL, RandAugment, Range, apply
+from jaxformer.data.transforms import (
+    CenterCrop,
+    Flip,
+    PadAndCrop,
+    RandomErasing,
+    RandomResizedCrop,
+    Resize,
+    resize,
+)
+from jaxformer.schema import load
+
+SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
+
+
+def picture(height: int = 24, width: int = 32, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """A smooth picture with some noise, full of values."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:height, :width]
+    waves = [128 + 90 * np.sin(rows / (3 + c) + columns / (5 - c)) for c in range(channels)]
+    return (np.stack(waves, -1) + rng.normal(0, 12, (height, width, channels))).clip(0, 255).astype(np.uint8)
+
+
+def run(transform, image: np.ndarray, seed: int = 0) -> np.ndarray:
+    example = {"image": image, "labels": 3}
+    result = transform(example, np.random.default_rng(seed))
+    assert result["labels"] == 3
+    assert example["image"] is image  # the example that was given is as it was
+    return result["image"]
+
+
+EVERY = [
+    Resize(9),
+    Resize((5, 50), "bicubic"),
+    CenterCrop(9),
+    CenterCrop((8, 12), shorter_side=16),
+    RandomResizedCrop(9),
+    Flip(),
+    PadAndCrop(3),
+    PadAndCrop(3, 0.5, "reflect"),
+    RandomErasing(1.0),
+    RandomErasing(0.5, fill="zeros"),
+    ColorJitter(0.5, 0.5, 0.5, 0.2),
+    RandAugment(3, 9),
+    RandAugment(2, 9, "increasing", 0.5, 0.5),
+]
+
+
+def test_the_table_names_every_transform():
+    assert {type(transform) for transform in EVERY} == {load(target) for target in TRANSFORMS.values()}
+
+
+@pytest.mark.parametrize("transform", EVERY, ids=str)
+def test_images_stay_images_and_the_given_one_is_not_written_to(transform):
+    for channels in (1, 3):
+        image = picture(channels=channels)
+        before = image.copy()
+        image.setflags(write=False)
+        for seed in range(20):
+            result = run(transform, image, seed)
+            assert result.dtype == np.uint8
+            assert result.ndim == 3
+            assert result.shape[2] == channels
+        np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("transform", EVERY, ids=str)
+def test_the_same_numbers_give_the_same_image_and_others_another(transform):
+    image = picture()
+    results = [run(transform, image, seed) for seed in range(8)]
+    for seed, result in enumerate(results):
+        np.testing.assert_array_equal(run(transform, image, seed), result)
+    different = any(not np.array_equal(result, results[0]) for result in results[1:])
+    assert different == type(transform).random
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        Resize((24, 32)),
+        CenterCrop((24, 32)),
+        CenterCrop(24, shorter_side=24),
+        RandomResizedCrop((24, 32), scale=(1, 1), ratio=(32 / 24, 32 / 24)),
+        Flip(0),
+        PadAndCrop(0),
+        PadAndCrop(4, probability=0),
+        RandomErasing(0),
+        ColorJitter(0, 0, 0, 0),
+        ColorJitter(probability=0),
+        RandAugment(probability=0),
+    ],
+    ids=str,
+)
+def test_no_strength_is_the_identity(transform):
+    image = picture()
+    expected = image[:, 4:28] if transform == CenterCrop(24, shorter_side=24) else image
+    for seed in range(5):
+        np.testing.assert_array_equal(run(transform, image, seed), expected)
+
+
+def test_flipping_twice_is_the_identity():
+    image = picture()
+    once = run(Flip(1), image)
+    np.testing.assert_array_equal(once, image[:, ::-1])
+    np.testing.assert_array_equal(run(Flip(1), once), image)
+
+
+def test_flip_is_as_frequent_as_asked():
+    rng = np.random.default_rng(0)
+    image = picture()
+    flips = sum(Flip(0.3)({"image": image}, rng)["image"] is not image for _ in range(2000))
+    assert 520 < flips < 680  # 600 expected, standard deviation 20
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=SIZES,
+    padding=st.integers(0, 8),
+    mode=st.sampled_from(["zeros", "reflect"]),
+    seed=st.integers(0, 99),
+)
+def test_pad_and_crop_is_a_window_of_the_padded_image(shape, padding, mode, seed):
+    height, width, channels = shape
+    if mode == "reflect":
+        padding = min(padding, height - 1, width - 1)
+    image = np.random.default_rng(seed).integers(1, 256, shape, np.uint8)
+    sides = [(padding, padding), (padding, padding), (0, 0)]
+    padded = np.pad(image, sides, **({"constant_values": 0} if mode == "zeros" else {"mode": "reflect"}))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width, channels))[:, :, 0]
+    result = run(PadAndCrop(padding, mode=mode), image, seed)
+    assert (windows == result).all(axis=(2, 3, 4)).any()
+
+
+def test_pad_and_crop_reaches_every_shift_equally_often():
+    image = np.zeros((5, 5, 1), np.uint8)
+    image[2, 2] = 1
+    rng = np.random.default_rng(0)
+    places = [np.argmax(PadAndCrop(2)({"image": image}, rng)["image"]) for _ in range(5000)]
+    counts = np.bincount(places, minlength=25)
+    assert counts.min() > 140  # 200 expected, standard deviation 14
+    assert counts.max() < 260
+
+
+@settings(max_examples=100, deadline=None)
+@given(shape=SIZES, seed=st.integers(0, 999))
+def test_random_crops_lie_inside_the_image(shape, seed):
+    height, width, _ = shape
+    top, left, h, w = RandomResizedCrop(4).rectangle(height, width, np.random.default_rng(seed))
+    assert 0 <= top <= top + h <= height
+    assert 0 <= left <= left + w <= width
+    assert h > 0
+    assert w > 0
+
+
+def test_random_crops_have_the_areas_and_ratios_that_were_asked_for():
+    transform = RandomResizedCrop(32, scale=(0.2, 0.6), ratio=(0.5, 2.0))
+    rng = np.random.default_rng(0)
+    boxes = np.array([transform.rectangle(400, 600, rng)[2:] for _ in range(500)], float)
+    area, ratio = boxes.prod(1) / (400 * 600), boxes[:, 1] / boxes[:, 0]
+    assert 0.195 < area.min() < 0.25
+    assert 0.55 < area.max() < 0.605
+    assert 0.49 < ratio.min() < 0.6
+    assert 1.7 < ratio.max() < 2.02
+
+
+def test_an_image_that_no_ratio_fits_gives_its_middle():
+    top, left, h, w = RandomResizedCrop(4).rectangle(10, 100, np.random.default_rng(0))
+    assert (h, w) == (10, 13)
+    assert (top, left) == (0, 43)
+
+
+def test_center_crop_keeps_the_middle():
+    image = picture(20, 30)
+    np.testing.assert_array_equal(run(CenterCrop(10), image), image[5:15, 10:20])
+    padded = run(CenterCrop((24, 30)), image)
+    np.testing.assert_array_equal(padded[2:22], image)
+    assert not padded[:2].any()
+    assert not padded[22:].any()
+
+
+def test_shrinking_averages_areas_as_pillow_does():
+    image = picture(48, 64)
+    ours = resize(image, 12, 16, "bilinear").astype(int)
+    theirs = np.array(Image.fromarray(image).resize((16, 12), Image.Resampling.BOX)).astype(int)
+    assert abs(ours - theirs).max() <= 1
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("bilinear", "BILINEAR"), ("nearest", "NEAREST")])
+def test_enlarging_interpolates_as_pillow_does(ours, theirs):
+    image = picture(12, 16)
+    reference = np.array(Image.fromarray(image).resize((40, 36), Image.Resampling[theirs])).astype(int)
+    assert abs(resize(image, 36, 40, ours).astype(int) - reference).max() <= 1
+
+
+def test_erasing_changes_one_rectangle_of_a_fitting_area():
+    image = np.full((50, 60, 3), 7, np.uint8)
+    areas = []
+    for seed in range(200):
+        rows, columns = np.nonzero((run(RandomErasing(1.0, fill="zeros"), image, seed) == 0).all(-1))
+        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+        assert len(rows) == height * width  # a full rectangle
+        areas.append(len(rows) / 3000)
+    assert 0.015 < min(areas) < 0.05
+    assert 0.28 < max(areas) < 0.345
+    noise = run(RandomErasing(1.0, area=(0.3, 0.3)), image, 0)
+    erased = noise[(noise != 7).any(-1)]
+    assert abs(erased.mean() - 127.5) < 6  # uniform
+
+
+@pytest.mark.parametrize(
+    ("field", "enhance"),
+    [
+        ("brightness", ImageEnhance.Brightness),
+        ("contrast", ImageEnhance.Contrast),
+        ("saturation", ImageEnhance.Color),
+    ],
+)
+def test_jitter_stays_between_pillows_extremes(field, enhance):
+    image = picture()
+    nothing = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+    jitter = ColorJitter(**nothing | {field: 0.4})
+    low, high = (to_array(enhance(to_picture(image)).enhance(factor)).astype(int) for factor in (0.6, 1.4))
+    for seed in range(20):
+        result = run(jitter, image, seed)
+        assert (result >= np.minimum(low, high) - 1).all()
+        assert (result <= np.maximum(low, high) + 1).all()
+        assert (result != image).any()
+
+
+def test_a_hue_of_a_third_turns_red_into_green_and_grey_stays():
+    red = Image.new("RGB", (2, 2), (255, 0, 0))
+    red_green_blue = to_array(shift_hue(red, 1 / 3))[0, 0]
+    assert red_green_blue[1] == 255
+    assert red_green_blue[0] < 8
+    assert red_green_blue[2] < 8
+    grey = picture(channels=1)
+    np.testing.assert_array_equal(run(ColorJitter(0, 0, 0.9, 0.5), grey), grey)
+
+
+def test_randaugment_ranges_are_the_papers_code_and_timms():
+    rng = np.random.default_rng(0)
+    assert len(ORIGINAL) == 16
+    assert len(INCREASING) == 15
+    assert [ORIGINAL["posterize"](m, rng) for m in (0, 4, 9, 10)] == [0, 1, 3, 4]
+    assert [INCREASING["posterize"](m, rng) for m in (0, 4, 9, 10)] == [4, 3, 1, 0]
+    assert [ORIGINAL["solarize"](m, rng) for m in (0, 5, 10)] == [0, 128, 256]
+    assert [INCREASING["solarize"](m, rng) for m in (0, 5, 10)] == [256, 128, 0]
+    assert ORIGINAL["color"](5, rng) == 1.0
+    assert {round(INCREASING["color"](10, rng), 6) for _ in range(50)} == {0.1, 1.9}
+    assert {ORIGINAL["rotate"](10, rng) for _ in range(50)} == {-30, 30}
+    assert abs(ORIGINAL["translate_x"](10, rng)) * 224 == pytest.approx(100)
+    assert Range(0, 0.3)(20, rng) == pytest.approx(0.6)  # linear beyond 10
+
+
+@pytest.mark.parametrize(
+    "name", sorted(set(INCREASING) - {"autocontrast", "equalize", "invert", "posterize"})
+)
+def test_increasing_operations_do_nothing_at_magnitude_zero(name):
+    image = to_picture(picture())
+    rng = np.random.default_rng(0)
+    np.testing.assert_array_equal(apply(name, image, INCREASING[name](0, rng), rng), image)
+
+
+@pytest.mark.parametrize("name", sorted(ORIGINAL))
+def test_operations_do_what_their_names_say(name):
+    image = picture(40, 40)
+    rng = np.random.default_rng(1)
+    amount = {"rotate": 90, "posterize": 3, "solarize": 100, "solarize_add": 50, "cutout": 0.2}.get(
+        name, 0.25
+    )
+    result = to_array(apply(name, to_picture(image), amount, rng))
+    values = image.astype(int)
+    if name == "invert":
+        np.testing.assert_array_equal(result, 255 - image)
+    elif name == "posterize":
+        np.testing.assert_array_equal(result, image & 0b11100000)
+    elif name == "solarize":
+        np.testing.assert_array_equal(result, np.where(values < 100, values, 255 - values))
+    elif name == "solarize_add":
+        np.testing.assert_array_equal(result, np.where(values < 128, (values + 50).clip(max=255), values))
+    elif name == "rotate":
+        np.testing.assert_array_equal(result, np.rot90(image))
+    elif name == "translate_x":
+        np.testing.assert_array_equal(result[:, :30], image[:, 10:])
+        assert (result[:, 30:] == 128).all()
+    elif name == "translate_y":
+        np.testing.assert_array_equal(result[:30], image[10:])
+        assert (result[30:] == 128).all()
+    elif name == "shear_x":
+        np.testing.assert_array_equal(result[1], image[1])  # moved by 0.25 * 1.5 pixels
+        np.testing.assert_array_equal(result[20, :35], image[20, 5:])  # by 0.25 * 20.5
+        assert (result[39, -9:] == 128).all()
+    elif name == "shear_y":
+        assert (result[-9:, 39] == 128).all()
+    elif name == "cutout":
+        grey = (result == 128).all(-1)
+        assert 0 < grey.sum() <= 16 * 16
+        np.testing.assert_array_equal(result[~grey], image[~grey])
+    elif name == "autocontrast":
+        assert result.min((0, 1)).tolist() == [0] * 3
+        assert result.max((0, 1)).min() >= 254  # Pillow truncates
+    elif name == "equalize":
+        assert abs(np.median(result) - 127) < 8
+    elif name == "color":
+        assert np.ptp(result.astype(int), axis=2).mean() < 0.3 * np.ptp(values, axis=2).mean()
+    elif name == "contrast":
+        assert result.std() == pytest.approx(values.std() * 0.25, rel=0.1)
+    elif name == "brightness":
+        assert result.mean() == pytest.approx(values.mean() * 0.25, rel=0.02)
+    else:
+        assert np.abs(np.diff(result.astype(int), axis=1)).mean() < np.abs(np.diff(values, axis=1)).mean()
+
+
+def test_randaugment_uses_every_operation():
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[4:12, 4:12] = picture(8, 8)
+    rng = np.random.default_rng(0)
+    results = {RandAugment(1, 8)({"image": image}, rng)["image"].tobytes() for _ in range(400)}
+    assert len(results) >= 16 + 6 - 1  # six of the sixteen have two signs or many places
+
+
+@pytest.mark.parametrize(
+    ("transform", "problem"),
+    [
+        (Resize(0), "size=0"),
+        (CenterCrop(32, shorter_side=16), "shorter_side=16: smaller than size=32"),
+        (RandomResizedCrop(8, scale=(0.5, 1.5)), "scale=(0.5, 1.5)"),
+        (RandomResizedCrop(8, ratio=(2, 1)), "ratio=(2, 1)"),
+        (Flip(1.5), "probability=1.5"),
+        (PadAndCrop(-1), "padding=-1"),
+        (RandomErasing(area=(0, 0.1)), "area=(0, 0.1)"),
+        (RandomErasing(ratio=(-1, 1)), "ratio=(-1, 1)"),
+        (ColorJitter(hue=0.6), "hue=0.6"),
+        (ColorJitter(contrast=-1), "contrast=-1"),
+        (RandAugment(num_layers=0), "num_layers=0"),
+        (RandAugment(magnitude=31), "magnitude=31"),
+        (RandAugment(magnitude_std=-1), "magnitude_std=-1"),
+    ],
+)
+def test_impossible_fields_are_named(transform, problem):
+    lines = list(transform.problems())
+    assert len(lines) == 1
+    assert lines[0].startswith(problem)
+    assert lines[0].split("=")[0] in {field.name for field in dataclasses.fields(transform)}
+
+
+@pytest.mark.parametrize("transform", EVERY, ids=str)
+def test_the_transforms_of_these_tests_are_sound(transform):
+    assert list(transform.problems()) == []
