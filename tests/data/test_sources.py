@@ -12,9 +12,10 @@ import tensorflow_datasets as tfds
 from jaxformer.data.catalog import find_datasets
 from jaxformer.data.config import DataConfig
 from jaxformer.data.sources import ImageSource
-from jaxformer.data.transforms import Flip, Resize
+from jaxformer.data.transforms import Flip, RandomResizedCrop, Resize
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError
+from jaxformer.schema import resolve, to_dict
 
 PNG = (
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU\x00\x00\x00\n"
@@ -207,3 +208,41 @@ def test_the_config_is_imported_quickly_and_nothing_of_data_imports_jax(digits_d
         [sys.executable, "-c", code, digits_dir], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_configs_resolve_from_plain_values_and_back():
+    values = {
+        "name": "cifar10",
+        "transforms": [
+            {"name": "random_resized_crop", "size": [20, 24], "scale": [0.2, 1]},
+            "flip",
+            {"name": "randaugment", "ranges": "increasing", "magnitude": 9, "magnitude_std": 0.5},
+            {"name": "color_jitter", "hue": 0.1},
+        ],
+        "eval_transforms": [{"name": "center_crop", "size": 24, "shorter_side": 28}],
+    }
+    errors: list[str] = []
+    config = resolve(DataConfig, values, "data", errors)
+    assert errors == []
+    assert config.transforms[0] == RandomResizedCrop((20, 24), scale=(0.2, 1.0))
+    assert config.transforms[1] == Flip()
+    again = resolve(DataConfig, json.loads(json.dumps(to_dict(config))), "data", errors)
+    assert again == config
+    assert errors == []
+
+
+def test_mistakes_in_transforms_are_named_with_their_place():
+    values = {
+        "batch_size": 0,
+        "transforms": [{"name": "flipp"}, {"name": "pad_and_crop", "pading": 4}],
+        "eval_transforms": [{"name": "resize", "size": 0}],
+        "cache": "disk",
+    }
+    errors: list[str] = []
+    assert resolve(DataConfig, values, "data", errors) is None
+    assert any(
+        line.startswith("data.transforms[0].name: there is no 'flipp'; did you mean") for line in errors
+    )
+    assert any("data.transforms[1].pading: PadAndCrop has no field 'pading'; did" in line for line in errors)
+    assert any(line.startswith("data.eval_transforms[0].size=0: must be") for line in errors)
+    assert any(line.startswith("data.cache: 'disk' is not a choice") for line in errors)
