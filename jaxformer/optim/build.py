@@ -1,0 +1,162 @@
+"""From an optimizer's config to the optax transformation, and what does not fit the model's parameters."""
+
+import dataclasses
+import difflib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxformer.optim.layers import by_layer
+from jaxformer.optim.masks import (
+    EMBEDDINGS,
+    layer_indices,
+    multipliers,
+    partly_taken,
+    trainable_mask,
+    unmatched,
+)
+from jaxformer.optim.paths import kernel_axes, layer_paths, leaves_by_path, matches, path_of
+
+Tree = Any
+
+
+def make_optimizer(
+    config: Any, schedule: optax.Schedule, params: Tree
+) -> optax.GradientTransformationExtraArgs:
+    """The transformation from gradients to updates: clipping, then the optimizer, by the config's rules.
+
+    Frozen parameters are not clipped with the others, have no state, and get updates of zero.
+
+    Args:
+      config: one of OPTIMIZERS' classes, without `optimizer_problems`.
+      schedule: learning rate by step.
+      params: a tree of arrays or ShapeDtypeStructs.
+
+    Returns:
+      `init(params)` and `update(gradients, state, params, obj_fn=loss)`. Only sophia calls `obj_fn`, which
+      takes a tree like `params` and returns a scalar: the loss of the batch that the gradients are of.
+    """
+    transformation = optax.chain(
+        clipping(config), config.transformation(schedule, multiply(multipliers(config, params)))
+    )
+    labels = jax.tree.map(lambda t: "train" if t else "freeze", trainable_mask(config, params))
+    parts = optax.partition({"train": transformation, "freeze": optax.set_to_zero()}, labels)
+
+    def update(
+        updates: Tree, state: Tree, params: Tree | None = None, *, obj_fn: Any = None, **extra: Any
+    ) -> tuple[Tree, Tree]:
+        if obj_fn is not None:
+            extra["obj_fn"] = lambda trained: obj_fn(filled(trained, params))
+        return parts.update(updates, state, params, **extra)
+
+    return optax.GradientTransformationExtraArgs(parts.init, update)
+
+
+def filled(partial: Tree, full: Tree) -> Tree:
+    """`partial`, with leaves of `full` where optax has masked them away."""
+    return jax.tree.map(
+        lambda p, f: f if isinstance(p, optax.MaskedNode) else p,
+        partial,
+        full,
+        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
+    )
+
+
+def multiply(factors: dict[str, np.ndarray]) -> optax.GradientTransformation:
+    """Multiplies each update by its factor (path -> scalar, or [L, 1, ...] for a stack)."""
+    if all(np.all(factor == 1) for factor in factors.values()):
+        return optax.identity()
+
+    def scaled(key_path: Any, update: jax.Array) -> jax.Array:
+        return update * jnp.asarray(factors[path_of(key_path)], update.dtype)
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scaled, updates))
+
+
+def clipping(config: Any) -> optax.GradientTransformation:
+    """Clips entries, then the global norm, then units, as far as the config says so."""
+    parts = []
+    if config.clip_value is not None:
+        parts.append(optax.clip(config.clip_value))
+    if config.clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(config.clip_norm))
+    if config.agc is not None:
+        parts.append(by_layer(lambda path, rank: clip_units(config.agc, path, rank)))
+    return optax.chain(*parts)
+
+
+def clip_units(ratio: float, path: str, rank: int) -> optax.GradientTransformation:
+    """Adaptive gradient clipping by the units that a parameter has.
+
+    A kernel's units are its outputs, a token's or position table's its rows; a vector is one unit. (optax
+    guesses from the rank: it takes a stack of dense kernels for attention, and [H, Dh, D] for [D, H, Dh].)
+    """
+    if matches("head", path):
+        return optax.identity()
+    axes = kernel_axes(path, rank)
+    if axes is not None:
+        return optax.adaptive_grad_clip(ratio, axis=axes[0])
+    if any(matches(pattern, path) for pattern in EMBEDDINGS):
+        return optax.adaptive_grad_clip(ratio, axis=-1)
+    return optax.adaptive_grad_clip(ratio, axis=tuple(range(rank)))
+
+
+def optimizer_problems(config: Any, params: Tree) -> list[str]:
+    """A line for every rule of the config that does not fit the model's parameters.
+
+    Args:
+      config: one of OPTIMIZERS' classes, without problems of its own.
+      params: a tree of arrays or ShapeDtypeStructs.
+    """
+    lines = []
+    paths = [
+        name
+        for path, leaf in leaves_by_path(params).items()
+        for name in {path, *layer_paths(path, leaf.shape)}
+    ]
+    for key, patterns in config.patterns().items():
+        defaults = default_patterns(config, key)
+        for pattern in unmatched([p for p in patterns if p not in defaults], params):
+            lines.append(f"{key}: {pattern!r} takes no parameter; {nearest(pattern, paths)}")
+    for key in ("no_decay", "freeze"):
+        for path in partly_taken(getattr(config, key), params)[:1]:
+            lines.append(
+                f"{key}: takes some layers of the stack {path} and leaves others; "
+                "take all of them, or set model.scan=False"
+            )
+    if config.freeze and not any(jax.tree.leaves(trainable_mask(config, params))):
+        lines.append(
+            f"freeze={config.freeze!r}: takes every parameter, nothing is left to train; freeze less"
+        )
+    if config.layer_decay is not None and not layer_indices(params)[0]:
+        lines.append(
+            f"layer_decay={config.layer_decay}: the model has no blocks (encoder/block_0, ...) to go by; "
+            "set layer_decay=None"
+        )
+    return lines
+
+
+def default_patterns(config: Any, key: str) -> tuple:
+    """What a field of patterns holds by default: those need not take anything."""
+    return next(field.default for field in dataclasses.fields(config) if field.name == key)
+
+
+def nearest(pattern: str, paths: list[str]) -> str:
+    """The names most like a pattern that takes nothing."""
+    names = {"/".join(path.split("/")[i:j]) for path in paths for i, j in spans(path)}
+    found = difflib.get_close_matches(pattern, sorted(names), n=3, cutoff=0.5)
+    return f"nearest: {', '.join(found)}" if found else f"there are: {', '.join(sorted(tops(paths)))}"
+
+
+def spans(path: str) -> list[tuple[int, int]]:
+    """All stretches of whole names of a path."""
+    n = len(path.split("/"))
+    return [(i, j) for i in range(n) for j in range(i + 1, n + 1)]
+
+
+def tops(paths: list[str]) -> set[str]:
+    """The first names of the paths."""
+    return {path.split("/")[0] for path in paths}

@@ -1,0 +1,145 @@
+"""Which rule takes which parameter: weight decay, freezing, learning-rate multipliers, regularisation."""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxformer.optim.paths import BLOCK, layer_paths, layers_taken, leaves_by_path, matches, path_of
+
+Tree = Any
+
+# As big_vision (only kernels decay) and timm (`no_weight_decay` of its ViT, and every parameter of one axis).
+NO_DECAY = (r"[^/]*bias$", r"[^/]*scale$", "class_token", "register_tokens", "position_embedding", "probe")
+# What stands before the first layer of a model: layer 0 of layer-wise decay, and not a matrix to Muon.
+EMBEDDINGS = (r"[^/]*embedding", "class_token", "register_tokens", r"[^/]*stem")
+
+
+def path_mask(patterns: Iterable[str], params: Tree) -> Tree:
+    """A tree of bools: True where a pattern takes the leaf, and all layers of it if it is a stack."""
+    patterns = tuple(patterns)
+    return jax.tree_util.tree_map_with_path(
+        lambda key_path, leaf: all(layers_taken(patterns, path_of(key_path), leaf.shape)), params
+    )
+
+
+def decay_mask(config: Any, params: Tree) -> Tree:
+    """A tree of bools: True where weight decay and L1/L2 regularisation apply."""
+    return jax.tree.map(lambda taken: not taken, path_mask(config.no_decay, params))
+
+
+def trainable_mask(config: Any, params: Tree) -> Tree:
+    """A tree of bools: False for the parameters that `config.freeze` takes.
+
+    Args:
+      config: one of OPTIMIZERS' classes.
+      params: a tree of arrays or ShapeDtypeStructs.
+    """
+    return jax.tree.map(lambda taken: not taken, path_mask(config.freeze, params))
+
+
+def block_of(path: str) -> tuple[str, tuple[int, ...]] | None:
+    """The tower and the numbers of the block that a path lies in; None outside of blocks.
+
+    "encoder/block_3/norm_1/scale" -> ("encoder/block_#", (3,)); "stage_2_block_1/conv_1/kernel" ->
+    ("stage_#_block_#", (2, 1)). Two towers ("image/encoder/block_0") count for themselves.
+    """
+    found = BLOCK.search(path)
+    if not found:
+        return None
+    tower = path[: found.start()] + re.sub(r"\d+", "#", found[0])
+    return tower, tuple(int(number) for number in re.findall(r"\d+", found[0]))
+
+
+def layer_indices(params: Tree) -> tuple[dict[str, int], dict[str, int]]:
+    """The layer of every (unrolled) path: embeddings 0, block i -> i + 1, everything else one after the last.
+
+    Returns:
+      Two mappings by unrolled path: the layer, and the last layer of its tower. Outside of a tower that is
+      the longest tower's. Both are empty where there is no block.
+    """
+    paths = [n for path, leaf in leaves_by_path(params).items() for n in layer_paths(path, leaf.shape)]
+    blocks = {path: block_of(path) for path in paths}
+    towers: dict[str, list[tuple[int, ...]]] = {}
+    for tower, numbers in sorted({block for block in blocks.values() if block}):
+        towers.setdefault(tower, []).append(numbers)
+    if not towers:
+        return {}, {}
+    depth = max(len(numbers) for numbers in towers.values())
+    layers, lasts = {}, {}
+    for path, block in blocks.items():
+        lasts[path] = (len(towers[block[0]]) if block else depth) + 1
+        if block:
+            layers[path] = towers[block[0]].index(block[1]) + 1
+        else:
+            layers[path] = 0 if any(matches(p, path) for p in EMBEDDINGS) else lasts[path]
+    return layers, lasts
+
+
+def multipliers(config: Any, params: Tree) -> dict[str, np.ndarray]:
+    """What the update of each parameter is multiplied by.
+
+    The first pattern of `learning_rate_multipliers` that takes it, times layer_decay ** (last layer - layer)
+    (Clark et al. 2020, ELECTRA, appendix A; Bao et al. 2022, BEiT, appendix).
+
+    Args:
+      config: one of OPTIMIZERS' classes.
+      params: a tree of arrays or ShapeDtypeStructs.
+
+    Returns:
+      Path -> float32 scalar; for a stack of L layers [L, 1, ...].
+    """
+    layers, lasts = layer_indices(params) if config.layer_decay is not None else ({}, {})
+    result = {}
+    for path, leaf in leaves_by_path(params).items():
+        names = layer_paths(path, leaf.shape)
+        values = np.ones(len(names), np.float64)
+        for i, name in enumerate(names):
+            for pattern, value in config.learning_rate_multipliers:
+                if matches(pattern, name) or matches(pattern, path):
+                    values[i] = value
+                    break
+            if layers:
+                values[i] *= config.layer_decay ** (lasts[name] - layers[name])
+        stacked = len(names) > 1 or names[0] != path
+        shape = (-1, *(1 for _ in leaf.shape[1:])) if stacked else ()
+        result[path] = values.astype(np.float32).reshape(shape)
+    return result
+
+
+def regularization(config: Any, params: Tree) -> dict[str, jax.Array]:
+    """L1 and L2 regularisation as losses, on what decays and is not frozen.
+
+    Args:
+      config: one of OPTIMIZERS' classes.
+      params: a tree of arrays.
+
+    Returns:
+      {"l1": config.l1 * sum |w|, "l2": config.l2 / 2 * sum w^2} as float32 scalars, without those that are 0.
+      The gradient of "l2" is config.l2 * w: what PyTorch's SGD and Adam call weight_decay.
+    """
+    taken = jax.tree.map(lambda a, b: a and b, decay_mask(config, params), trainable_mask(config, params))
+    weights = [w.astype(jnp.float32) for w, t in zip(jax.tree.leaves(params), jax.tree.leaves(taken)) if t]
+    losses = {}
+    if config.l1:
+        losses["l1"] = config.l1 * sum((jnp.abs(w).sum() for w in weights), jnp.float32(0))
+    if config.l2:
+        losses["l2"] = config.l2 / 2 * sum((jnp.square(w).sum() for w in weights), jnp.float32(0))
+    return losses
+
+
+def unmatched(patterns: Sequence[str], params: Tree) -> list[str]:
+    """The patterns that take no layer of any parameter."""
+    leaves = leaves_by_path(params).items()
+    return [
+        p for p in patterns if not any(any(layers_taken((p,), path, leaf.shape)) for path, leaf in leaves)
+    ]
+
+
+def partly_taken(patterns: Sequence[str], params: Tree) -> list[str]:
+    """The paths of stacks of which the patterns take some layers and leave others."""
+    taken = {path: layers_taken(patterns, path, leaf.shape) for path, leaf in leaves_by_path(params).items()}
+    return [path for path, layers in taken.items() if any(layers) and not all(layers)]
