@@ -63,7 +63,7 @@ def square_grid(tokens: int) -> tuple[tuple[int, int], int]:
     return (side, side), tokens - side * side
 
 
-def overlay(image: np.ndarray, attention: np.ndarray, strength: float = 0.65) -> np.ndarray:
+def overlay(image: np.ndarray, attention: np.ndarray, strength: float = 0.55) -> np.ndarray:
     """An image with a map drawn over it: dark and grey where little, bright where much.
 
     Args:
@@ -102,15 +102,17 @@ def head_pictures(maps: np.ndarray, cell: int = 48, gap: int = 3) -> np.ndarray:
     layers, heads, height, width = maps.shape
     scale = cell / max(height, width)
     rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
-    picture = np.zeros((layers * (rows + gap) - gap, heads * (columns + gap) - gap, 4), np.uint8)
+    values = np.zeros((layers * (rows + gap) - gap, heads * (columns + gap) - gap), np.float32)
+    opaque = np.zeros(values.shape, np.uint8)
     for layer in range(layers):
         for head in range(heads):
-            values = unit_range(maps[layer, head]).astype(np.float32)
-            shown = cv2.resize(values, (columns, rows), interpolation=cv2.INTER_NEAREST)
-            top, left = layer * (rows + gap), head * (columns + gap)
-            picture[top : top + rows, left : left + columns, :3] = colour_map(np.asarray(shown))
-            picture[top : top + rows, left : left + columns, 3] = 255
-    return picture
+            shown = unit_range(maps[layer, head]).astype(np.float32)
+            place = np.s_[layer * (rows + gap) :, head * (columns + gap) :]
+            values[place][:rows, :columns] = cv2.resize(
+                shown, (columns, rows), interpolation=cv2.INTER_NEAREST
+            )
+            opaque[place][:rows, :columns] = 255
+    return np.dstack([colour_map(values), opaque])
 
 
 def unit_range(values: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 logger = logging.getLogger("jaxformer")
-NOISY = ("absl", "orbax", "etils", "matplotlib", "PIL", "jax._src.xla_bridge")
+NOISY = ("absl", "orbax", "etils", "matplotlib", "PIL")
 
 
 def make_console() -> Any:

@@ -7,9 +7,8 @@ from typing import Any
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
-from jaxformer.observe.device import MFU_FORMULA
 from jaxformer.observe.run_folder import RunFolder, open_run
-from jaxformer.observe.summary import best_metrics
+from jaxformer.observe.summary import best_metrics, mfu_in_words
 
 REPORT = "report.html"
 KINDS = {"samples": "Samples", "mistakes": "Worst mistakes"}
@@ -40,8 +39,8 @@ def report_parts(run: RunFolder) -> dict[str, Any]:
         "status": run.status,
         "subtitle": subtitle(run),
         "cards": cards(run),
-        "curves": [plots.curves(title, lines) for title, lines in main.items()],
-        "other_curves": [plots.curves(title, lines) for title, lines in other.items()],
+        "curves": [plots.curves(words(title), lines) for title, lines in main.items()],
+        "other_curves": [plots.curves(words(title), lines) for title, lines in other.items()],
         "samples": [sample_section(run, kind) for kind in sorted(run.samples, key=kind_order)],
         "confusion": confusion_svg(evaluation),
         "reliability": plots.reliability(evaluation["calibration"])
@@ -50,10 +49,15 @@ def report_parts(run: RunFolder) -> dict[str, Any]:
         "per_class": per_class(evaluation),
         "evaluated_step": evaluation.get("step"),
         "timings": timings(run.result["seconds"]) if run.result else None,
-        "mfu": MFU_FORMULA if run.result and run.result["mfu"] is not None else None,
+        "mfu": mfu_in_words(run.result) if run.result and run.result["mfu"] is not None else None,
         "config": [(path, repr(value)) for path, value in sorted(run.leaves.items())],
         "about": about(run),
     }
+
+
+def words(name: str) -> str:
+    """A metric's name as words: "learning rate"."""
+    return name.replace("_", " ")
 
 
 def subtitle(run: RunFolder) -> str:
@@ -76,7 +80,7 @@ def cards(run: RunFolder) -> list[dict[str, str]]:
         note = ""
         if best and name in best_metrics(best):
             note = f"best {text.number(best[name])} at step {best['step']:,}"
-        found.append({"label": name.replace("_", " "), "value": text.number(run.metrics[name]), "note": note})
+        found.append({"label": words(name), "value": text.number(run.metrics[name]), "note": note})
     if run.result:
         seconds = run.result["seconds"]
         if "total" in seconds:
@@ -212,7 +216,7 @@ def comparison_parts(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[st
         lines = {name: run.curves[metric] for run, name in zip(runs, names) if metric in run.curves}
         own = [colour for run, colour in zip(runs, colours) if metric in run.curves]
         if pages.is_telling(lines):
-            charts.append((metric, plots.curves(metric, lines, colours=own)))
+            charts.append((metric, plots.curves(words(metric), lines, colours=own)))
     charts.sort(key=lambda chart: (not chart[0].startswith("eval/"), pages.panel_order(chart[0])))
     return {
         "title": f"{len(runs)} runs",

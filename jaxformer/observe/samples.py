@@ -142,7 +142,7 @@ def save_picture(path: Path, picture: np.ndarray) -> str:
     """Writes a PNG of uint8 [H, W, C] with C 1 (grey), 3 (RGB) or 4 (RGBA); returns the file's name."""
     from PIL import Image
 
-    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path, optimize=True)
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path)
     return path.name
 
 

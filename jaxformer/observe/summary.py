@@ -132,35 +132,36 @@ def start_summary(
     )
 
 
-def end_summary(
-    result: Mapping[str, Any], *, peak_source: str | None = None, report: str | None = None
-) -> str:
+def end_summary(result: Mapping[str, Any], *, report: str | None = None) -> str:
     """How a run ended, a fact a line.
 
     Args:
-      result: what result.json holds: status, step, final, best, seconds, examples_per_second, mfu.
-      peak_source: what the MFU is measured against, in words (`Peak.source`).
+      result: what result.json holds: status, step, final, best, seconds, examples_per_second, mfu, and
+        "mfu_peak": what the MFU is measured against, in words (`Peak.source`), if that was noted.
       report: where the report is.
     """
     best, mfu = result["best"], result["mfu"]
     seconds = dict(result["seconds"])
     total = seconds.pop("total")
     phases = ", ".join(f"{name} {text.duration(value)}" for name, value in seconds.items())
+    speed = result["examples_per_second"]
     return facts(
         {
             "status": f"{result['status']} at step {result['step']:,}",
             "final": metrics_text(result["final"]) or None,
-            "best": None if not best else f"{metrics_text(best_metrics(best))} at step {best['step']:,}",
-            "time": f"{text.duration(total)}" + (f" ({phases})" if phases else ""),
-            "speed": f"{text.number(result['examples_per_second'])} examples/s"
-            if result["examples_per_second"]
-            else None,
-            "MFU": None
-            if mfu is None
-            else f"{mfu:.1%} = {MFU_FORMULA}" + (f"; peak: {peak_source}" if peak_source else ""),
+            "best": f"{metrics_text(best_metrics(best))} at step {best['step']:,}" if best else None,
+            "time": f"{text.duration(total)} ({phases})" if phases else text.duration(total),
+            "speed": f"{text.number(speed)} examples/s" if speed else None,
+            "MFU": None if mfu is None else f"{mfu:.1%} = {mfu_in_words(result)}",
             "report": report,
         }
     )
+
+
+def mfu_in_words(result: Mapping[str, Any]) -> str:
+    """MFU's formula, and what the peak in it is."""
+    peak = result.get("mfu_peak")
+    return f"{MFU_FORMULA}; peak: {peak}" if peak else MFU_FORMULA
 
 
 def best_metrics(best: Mapping[str, Any]) -> dict[str, float]:

@@ -68,14 +68,16 @@ def test_the_end_states_the_mfu_with_its_formula():
         "seconds": {"train": 50.0, "total": 80.0},
         "examples_per_second": 1536.0,
         "mfu": 0.412,
+        "mfu_peak": "H100, vendor's dense peak",
     }
-    said = end_summary(result, peak_source="H100, vendor's dense peak")
+    said = end_summary(result)
     assert "completed at step 600" in said
     assert "accuracy 0.9900 at step 550" in said
     assert "1:20 min (train 50 s)" in said
     assert (
         "41.2% = model FLOPs per example (forward + backward) x examples/s / (devices x peak FLOP/s)" in said
     )
+    assert said.endswith("; peak: H100, vendor's dense peak")
     preempted = result | {"final": {}, "best": None, "examples_per_second": None, "mfu": None}
     assert end_summary(preempted).splitlines()[0].endswith("completed at step 600")
     assert "MFU" not in end_summary(preempted)

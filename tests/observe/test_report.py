@@ -1,0 +1,248 @@
+"""The report and the comparison: whole, self-contained, escaped, and made from whatever a folder holds."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from jaxformer.errors import UserError
+from jaxformer.observe import plots
+from jaxformer.observe.report import compare_runs, config_differences, write_report
+from jaxformer.observe.run_folder import config_leaves, open_run
+
+VOID = {"meta", "link", "img", "br", "input", "hr", "use", "path", "rect"}
+
+
+class Page(HTMLParser):
+    """Checks that elements are closed in order; gathers tags, text, and whatever the page would load."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.loads, self.words = [], [], [], []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.loads += [
+            value for name, value in attributes if name in ("src", "href", "xlink:href", "data", "srcset")
+        ]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def page(path):
+    return Page(path.read_text())
+
+
+def test_a_finished_runs_report_has_every_part_and_loads_nothing(make_run):
+    folder = make_run()
+    path = write_report(folder)
+    assert path == folder / "report.html"
+    report = page(path)
+    assert all(load.startswith(("data:", "#")) for load in report.loads)
+    assert not re.search(r"@import|url\((?!#)", path.read_text())
+    for part in (
+        "vit_digits",
+        "completed",
+        "Curves",
+        "Samples",
+        "Worst mistakes",
+        "Confusion matrix",
+        "Calibration",
+    ):
+        assert part in report.text
+    for part in ("precision", "Time", "compile 5.2 s", "optimizer.learning_rate = 0.001", "9189446d1f0c"):
+        assert part in report.text
+    for part in (
+        "jaxformer train --config configs/vit_digits.py",
+        "18.3%",
+        "peak: measured here",
+        "best 0.88",
+    ):
+        assert part in report.text
+    assert report.tags.count("img") == 2 * 8 * 3  # picture, rollout and heads of samples and mistakes
+    assert report.text.count("✗") >= 8
+
+
+@pytest.mark.parametrize("missing", ["result.json", "evaluation.json", "samples", "metrics.jsonl"])
+def test_what_a_folder_lacks_is_left_out(make_run, missing):
+    folder = make_run()
+    path = folder / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    report = page(write_report(folder))
+    shows = {
+        "result.json": "completed" in report.text,
+        "evaluation.json": "Confusion matrix" in report.text,
+        "samples": "Worst mistakes" in report.text,
+        "metrics.jsonl": "Curves" in report.text,
+    }
+    assert shows == {name: name != missing for name in shows}
+    assert "optimizer.learning_rate" in report.text
+
+
+def test_a_run_that_has_only_begun_has_a_report(make_run):
+    folder = make_run()
+    for name in ("result.json", "evaluation.json", "metrics.jsonl"):
+        (folder / name).unlink()
+    shutil.rmtree(folder / "samples")
+    report = page(write_report(folder))
+    assert "not finished" in report.text
+    assert "svg" not in report.tags
+
+
+def test_a_preempted_run_shows_the_curves_latest_values(make_run):
+    folder = make_run()
+    (folder / "evaluation.json").unlink()
+    result = json.loads((folder / "result.json").read_text())
+    result |= {"status": "preempted", "final": {}, "best": None, "examples_per_second": None, "mfu": None}
+    (folder / "result.json").write_text(json.dumps(result))
+    report = page(write_report(folder))
+    assert "preempted" in report.text
+    assert f"{open_run(folder).curves['eval/accuracy'][1][-1]:.4f}" in report.text
+    assert "MFU" not in report.text
+
+
+def test_everything_is_escaped(make_run):
+    evil = "<script>alert('&')</script>"
+    names = [evil, '"><img src=x onerror=alert(1)>', "$x^2$", "名前", "a" * 100, *"56789"]
+    folder = make_run("a<b>&c", class_names=names, data={"name": evil, "batch_size": 128})
+    report = page(write_report(folder))
+    assert report.tags.count("script") == 1  # the page's own
+    assert "x" not in report.loads
+    assert evil in report.text
+    assert "$x^2$" in report.text
+    assert "名前" in report.text
+    output = folder.parent / "comparison.html"
+    assert page(compare_runs([folder], output)).tags.count("script") == 1
+
+
+def test_values_that_are_not_finite_do_not_stop_the_report(make_run):
+    folder = make_run()
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(
+            '{"step": 670, "time": 1, "train/loss": "NaN", "eval/loss": "Infinity", "train/odd": "NaN"}\n'
+        )
+    report = page(write_report(folder))
+    assert "odd" not in report.text
+    hover = re.search(r'data-hover="([^"]*)"', (folder / "report.html").read_text())[1]
+    lines = json.loads(hover.replace("&quot;", '"'))["lines"]
+    assert max(step for step, _ in lines[0]["points"]) == 660
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda folder: shutil.rmtree(folder), "there is no such folder"),
+        (lambda folder: (folder / "config.json").unlink(), r"not a run's folder \(no config.json in it\)"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json: cannot be read as JSON"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "config.json: lacks config"),
+        (lambda folder: (folder / "result.json").write_text("{}"), "result.json: lacks status, step"),
+        (lambda folder: (folder / "evaluation.json").write_bytes(b"\xff"), "evaluation.json: cannot be read"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_a_mistake_with_a_remedy(make_run, break_it, message):
+    folder = make_run()
+    break_it(folder)
+    with pytest.raises(UserError, match=message):
+        write_report(folder)
+
+
+def test_a_broken_samples_folder_is_passed_over(make_run):
+    folder = make_run()
+    (folder / "samples" / "samples" / "samples.json").write_text("{")
+    (folder / "samples" / "mistakes" / "000.png").unlink()
+    report = page(write_report(folder))
+    assert "Worst mistakes" in report.text
+    assert report.tags.count("img") == 8 * 3 - 1
+
+
+def test_a_comparison_shows_where_configs_differ_and_no_more(make_run):
+    adamw = {"name": "adamw", "learning_rate": 0.003, "weight_decay": 0.05}
+    runs = [make_run("first"), make_run("second", scale=0.7, optimizer=adamw), make_run("third", seed=1)]
+    output = runs[0].parent / "comparison.html"
+    assert compare_runs(runs, output) == output
+    comparison = page(output)
+    assert all(load.startswith(("data:", "#")) for load in comparison.loads)
+    assert config_differences([open_run(run) for run in runs]) == [
+        {"path": "optimizer.learning_rate", "values": ["0.001", "0.003", "0.001"]},
+        {"path": "seed", "values": ["0", "0", "1"]},
+    ]
+    assert "optimizer.learning_rate" in comparison.text
+    assert "weight_decay" not in comparison.text
+    for part in ("first", "second", "third", "eval/accuracy", "examples/s", "0.3100", "0.2170"):
+        assert part in comparison.text
+
+
+def test_runs_of_different_kinds_and_states_compare(make_run):
+    runs = [make_run("a/run"), make_run("b/run", model={"name": "resnet", "depth": 18})]
+    (runs[1] / "result.json").unlink()
+    (runs[1] / "metrics.jsonl").unlink()
+    comparison = page(compare_runs(runs, runs[0].parent / "comparison.html"))
+    assert str(runs[0]) in comparison.text  # same names: told apart by their paths
+    assert "not finished" in comparison.text
+    differences = {d["path"]: d["values"] for d in config_differences([open_run(run) for run in runs])}
+    assert differences["model.width"] == ["64", ""]
+    with pytest.raises(UserError, match="nothing to compare"):
+        compare_runs([], runs[0].parent / "comparison.html")
+
+
+def test_config_leaves_name_the_places_in_lists():
+    config = {"a": {"b": [{"c": 1}, {"c": 2}], "d": [1, 2], "e": {}}, "f": None}
+    leaves = {"a.b[0].c": 1, "a.b[1].c": 2, "a.d": [1, 2], "a.e": {}, "f": None}
+    assert dict(config_leaves(config)) == leaves
+
+
+def test_long_curves_are_thinned_to_means():
+    steps = np.arange(10_000)
+    thin_steps, thin = plots.thinned(steps, np.where(steps % 2 == 0, 1.0, 3.0))
+    assert len(thin) == plots.MOST_POINTS
+    np.testing.assert_allclose(thin, 2.0, atol=0.1)
+    assert thin_steps[-1] == 9_999
+    holes = np.full(10_000, np.nan)
+    holes[5_000:] = 1.0
+    thin = plots.thinned(steps, holes)[1]
+    assert np.isnan(thin[0])
+    assert thin[-1] == 1.0
+
+
+def test_plots_take_the_pages_colour_and_leave_matplotlib_as_it_was(digits):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    many = 300
+    confusion = np.eye(many, dtype=int) * 7
+    svgs = [
+        plots.curves("loss", {"train": (np.array([1, 2]), np.array([1.0, 1e-4]))}),
+        plots.curves("empty", {"train": (np.array([], int), np.array([]))}),
+        plots.confusion_matrix(confusion, [f"class {k}" for k in range(many)]),
+        plots.class_bars([f"class {k}" for k in range(many)], np.linspace(0, 1, many).tolist(), "F1"),
+        plots.reliability([{"confidence": 0.0, "accuracy": 0.0, "count": 0}]),
+    ]
+    for svg in svgs:
+        assert svg.startswith("<svg")
+        assert "currentColor" in svg
+        assert plots.INK not in svg
+        assert len(svg) < 300_000
+    assert "class 299" not in svgs[3]  # of many classes, the worst
+    assert dict(matplotlib.rcParams) == before
