@@ -26,6 +26,7 @@ from jaxformer.optim.optimizers import ScheduleFree, eval_params
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes
+from jaxformer.schema import did_you_mean
 from jaxformer.state import TrainState, init_state, init_variables
 from jaxformer.step import Average, make_eval_step, make_train_step, moving_average
 
@@ -186,6 +187,9 @@ class Assembly:
                 f"optimizer.{p}"
                 for p in optimizer_problems(self.experiment.optimizer, self.variable_shapes["params"])
             ]
+        watched = self.experiment.eval.monitor
+        if watched not in self.task.metric_names:
+            errors.append(f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, self.task.metric_names)}")
         if errors:
             raise ConfigError(*errors)
 

@@ -68,7 +68,7 @@ def finish(
     result = write_result(assembly, run, clock, status, int(state.step), monitor, evaluation)
     if jax.process_index() == 0:
         report = write_report(run.folder)
-        logger.info("%s", end_summary(result, peak_source=result["peak"], report=str(report)))
+        logger.info("%s", end_summary(result, report=str(report)))
     return result
 
 

@@ -97,7 +97,7 @@ def make_train_step(
             gradients = jax.tree.map(jnp.add, gradients, penalty)
             losses = {**losses, **of_penalty}
 
-        gradient_norm = optax.global_norm(gradients)
+        gradient_norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(gradient_norm)
         updates, opt_state = optimizer.update(
             gradients,
@@ -126,8 +126,8 @@ def make_train_step(
             **losses,
             **{name: total / jnp.maximum(count, 1) for name, (total, count) in pairs.items()},
             "gradient_norm": gradient_norm,
-            "parameter_norm": optax.global_norm(new_state.params),
-            "update_norm": jnp.where(finite, optax.global_norm(updates), 0.0),
+            "parameter_norm": optax.tree.norm(new_state.params),
+            "update_norm": jnp.where(finite, optax.tree.norm(updates), 0.0),
             "skipped": new_state.skipped,
             "skipped_in_a_row": new_state.skipped_in_a_row,
         }

@@ -16,7 +16,7 @@ ALLOWED = {
     "durations": set(),
     "files": set(),
     "schema": {"durations"},
-    "models": set(),
+    "models": {"errors", "schema"},  # for the message of a misspelt preset
     "data": BASE,
     "optim": BASE,
     "tasks": BASE | {"models"},

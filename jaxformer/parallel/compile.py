@@ -69,7 +69,8 @@ class Layout:
     def put(self, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows of a batch, as arrays over all devices."""
         return {
-            name: jax.make_array_from_process_local_data(self.batch_sharding, rows) for name, rows in local_batch.items()
+            name: jax.make_array_from_process_local_data(self.batch_sharding, rows)
+            for name, rows in local_batch.items()
         }
 
     def batch_shapes(self, spec: Mapping[str, tuple[tuple[int, ...], np.dtype]], batch_size: int) -> Tree:
@@ -106,7 +107,12 @@ class Layout:
         """`step` on every device's rows, its first argument the same everywhere."""
         devices = list(self.mesh.devices.flat)
         mapped = jax.pmap(
-            step, axis_name=PMAP_AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=donate
+            step,
+            axis_name=PMAP_AXIS,
+            in_axes=(None, 0),
+            out_axes=None,
+            devices=devices,
+            donate_argnums=donate,
         )
 
         def split(x: jax.Array) -> jax.Array:
@@ -114,3 +120,11 @@ class Layout:
 
         split_batch = jax.jit(lambda batch: jax.tree.map(split, batch), out_shardings=self.batch_sharding)
         return lambda tree, batch: mapped(tree, split_batch(batch))
+
+
+def bytes_a_device(tree: Tree) -> int:
+    """Bytes of one device's share of a tree of sharded shapes."""
+    return sum(
+        int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * np.dtype(leaf.dtype).itemsize
+        for leaf in jax.tree.leaves(tree)
+    )

@@ -53,10 +53,14 @@ def param_specs(params: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> dict
         path = path_of(key_path)
         axes = next((axes for pattern, axes in rules if re.search(f"(^|/)({pattern})$", path)), None)
         if axes is None:
-            raise ValueError(f"no sharding rule takes the parameter {path} {leaf.shape}: add one to parallel/rules.py")
+            raise ValueError(
+                f"no sharding rule takes the parameter {path} {leaf.shape}: add one to parallel/rules.py"
+            )
         axes = (None, *axes) if STACKED.search(path) else axes
         if len(axes) != len(leaf.shape):
-            raise ValueError(f"the sharding rule of {path} has {len(axes)} dimensions, the parameter {leaf.shape}")
+            raise ValueError(
+                f"the sharding rule of {path} has {len(axes)} dimensions, the parameter {leaf.shape}"
+            )
         specs[path] = PartitionSpec(*(fitting(path, axis, n, mesh) for axis, n in zip(axes, leaf.shape)))
     return specs
 
@@ -90,7 +94,10 @@ def state_shardings(state: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> T
 
 
 def spec_of(
-    path: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], specs: Mapping[str, PartitionSpec]
+    path: str,
+    shape: tuple[int, ...],
+    shapes: Mapping[str, tuple[int, ...]],
+    specs: Mapping[str, PartitionSpec],
 ) -> PartitionSpec:
     """The spec of the parameter whose path `path` ends in, if the shapes agree; else replicated."""
     parts = path.split("/")

@@ -1,0 +1,3 @@
+"""Tasks: a name in a config -> the class that it names."""
+
+TASKS = {"classification": "jaxformer.tasks.classification:Classification"}

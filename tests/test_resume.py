@@ -1,0 +1,162 @@
+"""A run that is killed anywhere goes on as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxformer.checkpoints import Checkpoints
+
+ROOT = Path(__file__).parent.parent
+STEPS = 240
+TINY = {
+    "model.width": 16,
+    "model.depth": 1,
+    "model.mlp_dim": 32,
+    "model.dropout": 0.1,
+    "train.total": f"{STEPS} steps",
+    "train.ema_decay": 0.9,
+    "train.log_every": "1 step",
+    "eval.every": "60 steps",
+    "checkpoint.every": "2 steps",
+}
+
+
+def command(folder, *flags, **changes):
+    overrides = [f"--config.{key}={value}" for key, value in {**TINY, **changes}.items()]
+    config = str(ROOT / "configs" / "vit_digits.py")
+    return [sys.executable, "-m", "jaxformer", "train", "--config", config, "--run", str(folder), *overrides, *flags]
+
+
+@pytest.fixture(scope="module")
+def environment(digits_dir):
+    """One device, a shared compilation cache."""
+    cache = ROOT / ".jax_cache"
+    return {
+        **os.environ,
+        "XLA_FLAGS": "",
+        "JAX_PLATFORMS": "cpu",
+        "TFDS_DATA_DIR": str(digits_dir),
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+    }
+
+
+def start(folder, environment, **changes):
+    return subprocess.Popen(
+        command(folder, **changes), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(folder, environment, expect=0, **changes):
+    done = subprocess.run(command(folder, **changes), env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, environment):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    finish(folder, environment)
+    return folder
+
+
+def records(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def wait_for_progress(process, folder, step):
+    """Until the run has written a step past `step`, or has ended."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if (found := records(folder)) and found[-1]["step"] > step:
+            return
+        time.sleep(0.01)
+
+
+def saved_arrays(folder):
+    """Every array of the newest checkpoint, without asking the model what it expects."""
+    import orbax.checkpoint as ocp
+
+    with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        step = checkpoints.latest_step()
+    with ocp.StandardCheckpointer() as reader:
+        items = {}
+        for name in ("params", "optimizer"):
+            shapes = reader.metadata(folder / "checkpoints" / str(step) / name).item_metadata.tree
+            one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+            target = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=one), shapes)  # noqa: B023
+            items[name] = jax.device_get(reader.restore(folder / "checkpoints" / str(step) / name, target))
+    return step, items
+
+
+def assert_same_run(found, expected):
+    step, items = saved_arrays(found)
+    assert step == STEPS
+    jax.tree.map(np.testing.assert_array_equal, items, saved_arrays(expected)[1])
+    losses, wanted = ([(r["step"], r["train/loss"]) for r in records(f) if "train/loss" in r] for f in (found, expected))
+    assert losses == wanted  # every step once, in order, bit for bit
+    assert json.loads((found / "evaluation.json").read_text()) == json.loads((expected / "evaluation.json").read_text())
+
+
+def test_killed_at_ten_random_moments(tmp_path, environment, uninterrupted):
+    folder, rng, killed = tmp_path / "run", random.Random(0), 0
+    for _ in range(10):
+        process = start(folder, environment)
+        before = (found := records(folder)) and found[-1]["step"] or 0
+        wait_for_progress(process, folder, max(0, before - 3))
+        time.sleep(rng.uniform(0, 0.12))
+        killed += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert killed >= 8, "the run ended before it could be killed: make it longer"
+    assert records(folder)[-1]["step"] < STEPS
+    finish(folder, environment)
+    assert_same_run(folder, uninterrupted)
+
+
+def test_sigterm_saves_and_says_try_again(tmp_path, environment, uninterrupted):
+    folder = tmp_path / "run"
+    changes = {"checkpoint.every": "None"}
+    for _ in range(2):
+        process = start(folder, environment, **changes)
+        wait_for_progress(process, folder, records(folder)[-1]["step"] if records(folder) else 0)
+        asked = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 75, output
+        assert time.monotonic() - asked < 10
+        assert json.loads((folder / "result.json").read_text())["status"] == "preempted"
+        assert "the same command goes on from there" in output
+    finish(folder, environment, **changes)
+    assert_same_run(folder, uninterrupted)
+
+
+def test_a_finished_run_does_nothing_and_says_so(uninterrupted, environment):
+    before = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != "config.json"}
+    assert "is finished (completed at step 240): nothing to do" in finish(uninterrupted, environment)
+    assert before == {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != "config.json"}
+
+
+def test_a_damaged_checkpoint_costs_a_few_steps_and_nothing_else(tmp_path, environment, uninterrupted):
+    folder = tmp_path / "run"
+    process = start(folder, environment)
+    wait_for_progress(process, folder, 20)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    steps = sorted(int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdecimal())
+    files = [p for p in (folder / "checkpoints" / str(steps[-1]) / "params").rglob("*") if p.is_file()]
+    largest = max(files, key=lambda p: p.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    (folder / "checkpoints" / str(steps[-1] + 2)).mkdir()  # an empty step
+    output = finish(folder, environment)
+    assert f"{steps[-1]}.corrupt" in output
+    assert_same_run(folder, uninterrupted)
