@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -193,7 +194,11 @@ class Checkpoints:
             preservation_policy=policies.AnyPreservationPolicy(keep),
             best_fn=self._rank,  # makes Orbax write the metrics; what is kept is for the policy to say
             cleanup_tmp_directories=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
+            async_options=ocp.AsyncOptions(
+                post_finalization_callback=self._write_digests,
+                # In the background, a folder that cannot be made leaves threads that wait for it 10 minutes.
+                create_directories_asynchronously=False,
+            ),
         )
         self._manager = ocp.CheckpointManager(self.directory, options=options)
         return self._manager
@@ -214,11 +219,10 @@ class Checkpoints:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             failed, self._manager = self._saving, None
-            good = [step for step in self.steps() if step != failed]
+            good = ", ".join(str(step) for step in self.steps() if step != failed) or "none"
             raise UserError(
                 f"{self.directory}: checkpoint {failed} could not be saved: {reason(error)}",
-                f"the last good checkpoint is {good[-1] if good else 'none'}; make room or make it writable, "
-                "and give the same command again to go on from there",
+                f"good ones there: {good}; make room or let it be written, and give the same command again",
             ) from error
 
     # Restoring
@@ -289,7 +293,7 @@ class Checkpoints:
         items = {}
         with contextlib.closing(ocp.StandardCheckpointer()) as reader:
             wanted = {name: named_arrays(tree) for name, tree in targets.items()}
-            differences = []
+            differences: list[str] = []
             for name in sorted(wanted, key="params".__ne__):  # the model's before what follows from them
                 written = (
                     reader.metadata(folder / name).item_metadata.tree if (folder / name).exists() else {}
@@ -398,7 +402,9 @@ def reason(error: BaseException) -> str:
     """An error in a line: what the operating system said, if it said anything."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    text = " ".join(str(error).split())
+    from_system = re.search(r"os_error_code='(\d+)'", text)  # as tensorstore says it, after a list of paths
+    return os.strerror(int(from_system[1])) if from_system else text or type(error).__name__
 
 
 def _to_debug(record: logging.LogRecord) -> bool:
