@@ -137,7 +137,7 @@ def end_summary(result: Mapping[str, Any], *, report: str | None = None) -> str:
 
     Args:
       result: what result.json holds: status, step, final, best, seconds, examples_per_second, mfu, and
-        "mfu_peak": what the MFU is measured against, in words (`Peak.source`), if that was noted.
+        "peak": what the MFU is measured against, in words (`Peak.source`), if that was noted.
       report: where the report is.
     """
     best, mfu = result["best"], result["mfu"]
@@ -160,7 +160,7 @@ def end_summary(result: Mapping[str, Any], *, report: str | None = None) -> str:
 
 def mfu_in_words(result: Mapping[str, Any]) -> str:
     """MFU's formula, and what the peak in it is."""
-    peak = result.get("mfu_peak")
+    peak = result.get("peak")
     return f"{MFU_FORMULA}; peak: {peak}" if peak else MFU_FORMULA
 
 

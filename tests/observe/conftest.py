@@ -125,7 +125,7 @@ def make_run(tmp_path, digits):
             },
             "examples_per_second": 2683.1,
             "mfu": 0.183,
-            "mfu_peak": "measured here with a large matrix product in float32",
+            "peak": "measured here with a large matrix product in float32",
             "device": "1 x CPU (AMD EPYC, 2 cores), 1 process, jax 0.10.2",
         }
         (folder / "result.json").write_text(json.dumps(result))

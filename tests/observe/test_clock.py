@@ -33,9 +33,9 @@ def test_a_phase_that_fails_is_counted(monkeypatch):
 
     def fail():
         with clock.phase("train"):
-            raise ValueError
+            raise ZeroDivisionError
 
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ZeroDivisionError):
         fail()
     assert clock.count("train") == 1
     assert clock.inner == []

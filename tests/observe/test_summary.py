@@ -68,7 +68,7 @@ def test_the_end_states_the_mfu_with_its_formula():
         "seconds": {"train": 50.0, "total": 80.0},
         "examples_per_second": 1536.0,
         "mfu": 0.412,
-        "mfu_peak": "H100, vendor's dense peak",
+        "peak": "H100, vendor's dense peak",
     }
     said = end_summary(result)
     assert "completed at step 600" in said
