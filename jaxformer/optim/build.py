@@ -78,7 +78,7 @@ def multiply(factors: dict[str, np.ndarray]) -> optax.GradientTransformation:
 
 def clipping(config: Any) -> optax.GradientTransformation:
     """Clips entries, then the global norm, then units, as far as the config says so."""
-    parts = []
+    parts = [optax.identity()]
     if config.clip_value is not None:
         parts.append(optax.clip(config.clip_value))
     if config.clip_norm is not None:

@@ -379,7 +379,8 @@ def make_schedule(schedule: Any, peak: float, total_steps: int, to_steps: ToStep
     share = optax.join_schedules(parts, boundaries)
 
     def learning_rate(step: jax.typing.ArrayLike) -> jax.Array:
-        return jnp.float32(peak) * share(jnp.clip(jnp.asarray(step), 0, total_steps)).astype(jnp.float32)
+        step = jnp.clip(jnp.asarray(step), 0, total_steps)
+        return jnp.float32(peak) * jnp.asarray(share(step), jnp.float32)
 
     return learning_rate
 
