@@ -213,6 +213,7 @@ class Reader:
     def __init__(self, parts: Any, parts_per_batch: int):
         self._parts = parts
         self._parts_per_batch = parts_per_batch
+        self._ended = False
         self._parts.start_prefetch()
 
     def __iter__(self) -> "Reader":
@@ -220,12 +221,13 @@ class Reader:
 
     def __next__(self) -> Batch:
         """The next batch; raises what went wrong in making it."""
+        if self._ended:
+            raise StopIteration
+        parts: list[Batch] = []
         try:
-            parts = [next(self._parts) for _ in range(self._parts_per_batch)]
-        except StopIteration:
-            self.close()
-            raise
-        except BaseException:
+            while len(parts) < self._parts_per_batch:
+                parts.append(next(self._parts))
+        except BaseException:  # the end, too
             self.close()
             raise
         if len(parts) == 1:
@@ -234,6 +236,7 @@ class Reader:
 
     def close(self) -> None:
         """Stops reading ahead; the threads end with the rows that they are at."""
+        self._ended = True
         self._parts.close()
 
     def __enter__(self) -> "Reader":

@@ -111,7 +111,7 @@ def classes_of(folders: list[Path], split: str | None, parent: Path | None = Non
         here = files(folder)
         chosen = [path for path in here if path.suffix.lower() in EXTENSIONS]
         pictures += [Picture(path, folder.name, split) for path in chosen]
-        others += [path for path in here if path not in set(chosen)]
+        others += [path for path in here if path.suffix.lower() not in EXTENSIONS]
         if not chosen:
             empty.append(folder)
     if empty:

@@ -122,6 +122,7 @@ def test_reading_ahead_gives_the_same_batches_from_any_step(digits_dir, threads,
     batches = make_batches(digits(digits_dir, read_threads=threads, batch_size=256), "train", seed=2)
     with batches.read(9, index, count, stop=15) as reader:
         read = list(reader)
+        assert list(reader) == []  # it stays at its end
     assert len(read) == 6
     for step, batch in zip(range(9, 15), read):
         assert_equal(batch, batches.local(step, index, count))
