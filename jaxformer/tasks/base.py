@@ -1,28 +1,32 @@
-"""The contract between a task and the rest: what to write in order to add one.
+"""What a task is: this page is all that one needs to read in order to add one.
 
-A task is a frozen dataclass: its fields are its configuration, its methods are pure functions. Write one, put its
-name into TASKS (tasks/__init__.py), and the train step, evaluation, checkpoints and reports work with it.
+A task is a frozen dataclass. Its fields are its configuration (`problems()` says what is wrong with them),
+its methods are pure functions of batches and outputs. Write `tasks/NAME.py` with such a class and add a line
+to TASKS in `tasks/__init__.py`: training, accumulating, every layout, evaluating and resuming work with it.
+
+The one rule: give sums, never means. A batch may be split into microbatches and over devices, whose shares of
+real examples differ; sums of parts add up to the sum of the whole, means do not. The step divides, once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
-Batch = dict[str, Any]
-Sums = Any
+Batch = Mapping[str, Any]  # arrays, examples first; the keys are those of `data/batches.py` and `augment`
+Sums = Any  # a tree of arrays
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation found.
+    """What an evaluation of a split found.
 
     Attributes:
-      metrics: name -> number, among them whatever a config may watch with `eval.monitor`.
-      tables: JSON values for the report and evaluation.json: "class_names", "confusion" (rows are true classes),
-        "per_class" and "calibration" of a classifier.
+      metrics: name -> number; `eval.monitor` names one of them.
+      tables: what is more than a number, as JSON values, for evaluation.json. The report shows those that it
+        knows: "class_names", "confusion", "per_class" and "calibration" (see `Classification.summarize`).
     """
 
     metrics: dict[str, float]
@@ -30,45 +34,58 @@ class Evaluation:
 
 
 class Task(Protocol):
-    """What is learnt. Everything is a sum over examples: the caller adds up and divides once."""
+    """The contract. JAX traces all methods but `summarize`; padding rows must not count in any of them.
 
-    metric_names: tuple[str, ...]  # what `summarize` gives, for checking configs
+    Attributes:
+      metric_names: the metrics that `summarize` may give, to check `eval.monitor` before training.
+    """
+
+    metric_names: Sequence[str]
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """The model's keyword arguments; images are normalised here, on the device."""
+        """The model's arguments: `model.apply(variables, **task.inputs(batch), deterministic=...)`."""
         ...
 
     def augment(self, key: jax.Array, batch: Batch) -> Batch:
-        """The batch after augmentation on the device; in training only, before it is split into microbatches."""
+        """Augmentation on the device, in training only, before the batch is split into microbatches."""
         ...
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
-        """What each loss is divided by, float32 [], from the batch alone. Padding does not count."""
+        """What each loss is divided by, after adding up over the whole batch: name -> float32 []."""
         ...
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
-        """Each loss as a sum, float32 [], under the names of `counts`. The step minimises their sum."""
+        """The sum of each loss over the examples, float32 [], under the names of `counts`.
+
+        What is minimised is the sum of the losses' means. That is the metric "loss": call none of them so.
+        """
         ...
 
     def metrics(self, outputs: Any, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """Training metrics as (total, count)."""
+        """Metrics of a training batch: name -> (sum, count), both float32 []."""
         ...
 
     def eval_sums(self, outputs: Any, batch: Batch) -> Sums:
-        """Whatever `summarize` needs, as arrays that add up over batches and devices."""
+        """What `summarize` needs, as a tree of arrays that can be added up over batches and devices."""
         ...
 
     def summarize(self, sums: Sums, class_names: Sequence[str] | None) -> Evaluation:
-        """Metrics and tables from the sums of a whole split (NumPy, float64)."""
+        """Metrics and tables from the sums over a whole split, which are NumPy float64."""
         ...
 
     def probabilities(self, outputs: Any) -> jax.Array:
-        """Per-example predictions for people: probabilities [B, K]."""
+        """The prediction for each example, as people are shown it: float32 [B, K]."""
         ...
 
 
 def example_mask(batch: Batch) -> jax.Array:
-    """float32 [B]: 1 for examples, 0 for padding rows."""
+    """bool [B]: False on padding rows. Training batches have none, and no mask."""
     if "example_mask" in batch:
-        return batch["example_mask"].astype(np.float32)
-    return jax.numpy.ones(batch["labels"].shape[:1], np.float32)
+        return jnp.asarray(batch["example_mask"])
+    return jnp.ones(batch["labels"].shape[:1], bool)
+
+
+def masked_sum(values: jax.Array, mask: jax.Array) -> jax.Array:
+    """The sum of `values` [B, ...] over the rows where `mask` is True, float32 [...]; the rest may be NaN."""
+    mask = mask.reshape(-1, *(1,) * (values.ndim - 1))
+    return jnp.sum(jnp.where(mask, values.astype(jnp.float32), 0), axis=0)

@@ -1,4 +1,4 @@
-"""Classification losses, one number an example, in float32."""
+"""Classification losses: one number an example, in float32 and in nats, whatever the dtype of the logits."""
 
 import jax
 import jax.numpy as jnp
@@ -6,26 +6,63 @@ import optax
 
 
 def targets(labels: jax.Array, num_classes: int, label_smoothing: float = 0.0) -> jax.Array:
-    """Labels [B] as smoothed one-hot rows, float32 [B, K] (Szegedy et al. 2016, section 7)."""
+    """Labels as distributions over the classes.
+
+    Args:
+      labels: int [B], 0 to K - 1.
+      num_classes: K.
+      label_smoothing: the share that is spread evenly over all K classes, the label's among them (Szegedy et
+        al. 2016, section 7; so PyTorch and timm have it, timm for the sigmoid loss, too).
+
+    Returns:
+      float32 [B, K].
+    """
     return optax.smooth_labels(jax.nn.one_hot(labels, num_classes, dtype=jnp.float32), label_smoothing)
 
 
 def softmax_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Cross-entropy of the softmax of logits [B, K] with target distributions [B, K]: float32 [B], in nats."""
+    """The cross-entropy of the softmax of logits [B, K] with targets [B, K]: float32 [B]."""
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
 
 
 def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Binary cross-entropies summed over classes: float32 [B] (Beyer et al. 2020, "Are we done with ImageNet?")."""
+    """The binary cross-entropy of every class, summed over classes: float32 [B].
+
+    Beyer et al. 2020, "Are we done with ImageNet?". A head that is zero has a loss of K log 2, which its bias
+    lowers first of all; big_vision therefore starts the bias at -10 (`init_head_bias`).
+
+    Args:
+      logits: [B, K].
+      targets: [B, K], each class's own probability.
+    """
     return jnp.sum(optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets), axis=-1)
 
 
 def softmax_focal(logits: jax.Array, targets: jax.Array, gamma: float) -> jax.Array:
-    """Cross-entropy with each class's term weighted by (1 - p)^gamma: float32 [B] (Lin et al. 2017, equation 4)."""
+    """The softmax cross-entropy with each class's term weighted by (1 - p)^gamma: float32 [B].
+
+    Lin et al. 2017, equation 4, with a softmax for p instead of sigmoids. Gamma 0 is the cross-entropy.
+
+    Args:
+      logits: [B, K].
+      targets: [B, K].
+      gamma: 0 or more; how much less easy examples count. 2 in the paper.
+    """
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
-    return -jnp.sum(targets * (1 - jnp.exp(log_p)) ** gamma * log_p, axis=-1)
+    # 1 - p without cancellation, and not 0, where the gradient of a power under 1 is infinite.
+    not_p = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(jnp.float32).tiny)
+    return -jnp.sum(targets * not_p**gamma * log_p, axis=-1)
 
 
 def sigmoid_focal(logits: jax.Array, targets: jax.Array, gamma: float) -> jax.Array:
-    """Binary focal losses summed over classes: float32 [B] (Lin et al. 2017, equation 4, without alpha)."""
-    return jnp.sum(optax.sigmoid_focal_loss(logits.astype(jnp.float32), targets, gamma=gamma), axis=-1)
+    """The binary focal loss of every class, summed over classes: float32 [B] (Lin et al. 2017, equation 4).
+
+    Without the balance alpha of equation 5.
+
+    Args:
+      logits: [B, K].
+      targets: [B, K], each class's own probability.
+      gamma: 0 or more. 2 in the paper.
+    """
+    losses = optax.sigmoid_focal_loss(logits.astype(jnp.float32), targets, alpha=None, gamma=gamma)
+    return jnp.sum(losses, axis=-1)

@@ -1,53 +1,68 @@
-"""Classification metrics: sums on the device, tables on the host."""
+"""Classification metrics: sums on the device that add up over batches, and what they mean on the host.
 
-from collections.abc import Sequence
+In the sums `logits` are [B, K], `labels` int [B] and `mask` bool [B], False on padding rows.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-CALIBRATION_BINS = 15  # Guo et al. 2017, section 3
+from jaxformer.errors import UserError
+from jaxformer.tasks.base import masked_sum
+
+CALIBRATION_BINS = 15  # Guo et al. 2017, section 5
 
 
-def correct(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """float32 [B]: whether the highest of logits [B, K] is the label's."""
-    return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+def correct(logits: jax.Array, labels: jax.Array, k: int = 1) -> jax.Array:
+    """bool [B]: whether the label's logit is among the `k` highest.
+
+    Of equal logits the first is the higher, as for `argmax`. A row with a NaN is wrong. Counting the higher
+    logits needs no sort.
+    """
+    classes, labels = jnp.arange(logits.shape[-1])[None, :], labels[:, None]
+    own = jnp.max(jnp.where(classes == labels, logits, -jnp.inf), axis=-1, keepdims=True)  # [B, 1]
+    higher = (logits > own) | ((logits == own) & (classes < labels))
+    return (jnp.sum(higher, axis=-1) < k) & ~jnp.any(jnp.isnan(logits), axis=-1)
 
 
-def in_top(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
-    """float32 [B]: whether the label is among the `k` highest of logits [B, K]."""
-    _, highest = jax.lax.top_k(logits, min(k, logits.shape[-1]))
-    return jnp.any(highest == labels[:, None], axis=-1).astype(jnp.float32)
-
-
-def confusion(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
-    """float32 [K, K]: examples by true class (rows) and predicted class."""
-    classes = logits.shape[-1]
-    true = jax.nn.one_hot(labels, classes) * mask[:, None]
-    return true.T @ jax.nn.one_hot(jnp.argmax(logits, axis=-1), classes)
+def confusion_matrix(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> jax.Array:
+    """float32 [K, K]: how many examples of each class (rows) were taken for each class (columns)."""
+    num_classes = logits.shape[-1]
+    true = jax.nn.one_hot(labels, num_classes) * mask[:, None]
+    predicted = jax.nn.one_hot(jnp.argmax(logits, axis=-1), num_classes)
+    return true.T @ predicted  # zeros and ones: exact in any matmul precision
 
 
 def calibration_sums(probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
-    """Sums of confidence, correctness and count in bins of the confidence, float32 [CALIBRATION_BINS] each."""
-    confidence = jnp.max(probabilities, axis=-1)
-    number = jnp.clip(jnp.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1).astype(jnp.int32)
-    members = jax.nn.one_hot(number, CALIBRATION_BINS) * mask[:, None]  # [B, bins]
+    """Sums over bins of the confidence, which is the highest probability (Guo et al. 2017, section 2).
+
+    Bin m of M holds confidences in ((m - 1) / M, m / M].
+
+    Returns:
+      "confidence", "correct" and "count", float32 [CALIBRATION_BINS] each.
+    """
+    confidence = jnp.where(mask, jnp.max(probabilities, axis=-1), 0)
+    bins = jnp.clip(jnp.ceil(confidence * CALIBRATION_BINS) - 1, 0, CALIBRATION_BINS - 1)
+    members = jax.nn.one_hot(bins.astype(jnp.int32), CALIBRATION_BINS)  # [B, bins]
+    right = correct(probabilities, labels).astype(jnp.float32)
     return {
-        "confidence": confidence @ members,
-        "correct": correct(probabilities, labels) @ members,
-        "count": jnp.sum(members, axis=0),
+        "confidence": masked_sum(members * confidence[:, None], mask),
+        "correct": masked_sum(members * right[:, None], mask),
+        "count": masked_sum(members, mask),
     }
 
 
-def calibration_error(sums: dict[str, np.ndarray]) -> float:
-    """Expected calibration error (Guo et al. 2017, equation 3), a share of 1."""
-    gap = np.abs(sums["correct"] - sums["confidence"])
-    return float(gap.sum() / max(sums["count"].sum(), 1))
+def calibration_error(sums: Mapping[str, np.ndarray]) -> float:
+    """The expected calibration error, 0 to 1 (Guo et al. 2017, equation 3), from `calibration_sums`."""
+    gaps = np.abs(sums["correct"] - sums["confidence"])
+    return float(gaps.sum() / max(sums["count"].sum(), 1))
 
 
-def calibration_table(sums: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Mean confidence, accuracy and count of every bin that has examples."""
+def calibration_table(sums: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Mean "confidence", "accuracy" and "count" of every bin that has examples, from `calibration_sums`."""
     return [
         {"confidence": float(confidence / count), "accuracy": float(right / count), "count": int(count)}
         for confidence, right, count in zip(sums["confidence"], sums["correct"], sums["count"])
@@ -55,15 +70,66 @@ def calibration_table(sums: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     ]
 
 
-def per_class_table(confusion: np.ndarray, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and support of each class; 0 where nothing was predicted or nothing is there."""
-    right, predicted, true = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall, F1 and support of each class, 0 where they would be 0 / 0.
+
+    Args:
+      confusion: [K, K], rows are true classes.
+
+    Returns:
+      "precision", "recall", "f1" and "support" (examples that are of the class), float64 [K] each.
+    """
+    right, predicted, support = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
 
-    columns = (share(right, predicted), share(right, true), share(2 * right, predicted + true), true)
-    return [
-        {"name": name, "precision": float(p), "recall": float(r), "f1": float(f), "support": int(support)}
-        for name, p, r, f, support in zip(class_names, *columns)
-    ]
+    return {
+        "precision": share(right, predicted),
+        "recall": share(right, support),
+        "f1": share(2 * right, predicted + support),
+        "support": support.astype(np.float64),
+    }
+
+
+def macro_f1(confusion: np.ndarray) -> float:
+    """The mean F1 over the classes that occur as a label or a prediction (scikit-learn's average="macro")."""
+    occurs = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
+    return float(per_class(confusion)["f1"][occurs].mean()) if occurs.any() else 0.0
+
+
+def balanced_accuracy(confusion: np.ndarray) -> float:
+    """The mean recall over the classes that have examples (Brodersen et al. 2010; as scikit-learn's)."""
+    classes = per_class(confusion)
+    there = classes["support"] > 0
+    return float(classes["recall"][there].mean()) if there.any() else 0.0
+
+
+def check_labels(
+    num_classes: int, class_names: Sequence[str] | None = None, labels: np.ndarray | None = None
+) -> None:
+    """Refuses labels that are not classes of the model: on the device they give garbage without an error.
+
+    Args:
+      num_classes: K of the model.
+      class_names: the dataset's, if it has names.
+      labels: int [B], a batch's or all of them.
+
+    Raises:
+      UserError: there are more classes than K, or a label that is not in 0 to K - 1.
+    """
+    if class_names is not None and len(class_names) > num_classes:
+        raise UserError(
+            f"model.num_classes={num_classes}: the dataset has {len(class_names)} classes; "
+            f"set model.num_classes={len(class_names)}"
+        )
+    if labels is not None and labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+        remedy = (
+            f"set model.num_classes={labels.max() + 1} or more"
+            if labels.min() >= 0
+            else "leave examples without a label out of the split (TFDS marks them -1)"
+        )
+        raise UserError(
+            f"model.num_classes={num_classes}: the labels must be 0 to {num_classes - 1}, "
+            f"the dataset has {labels.min()} to {labels.max()}; {remedy}"
+        )
