@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# launch/local.sh VERB ...: runs `jaxformer VERB ...` on this machine, in an environment that it makes at first.
+# environment.sh says which Python and which accelerator packages it takes, and how to choose others.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+ensure_environment
+exec "$VENV/bin/jaxformer" "$@"

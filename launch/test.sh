@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# launch/test.sh [--slow] [PYTEST ARGUMENTS]: makes the environment, checks style and types, runs the tests.
+# --slow runs the tests that take minutes, too. With arguments for pytest, only pytest is run.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+markers=()
+if [ "${1-}" = --slow ]; then
+    markers=(-m "slow or not slow")
+    shift
+fi
+export JAXFORMER_EXTRAS=${JAXFORMER_EXTRAS-} # the tests run on the CPU
+ensure_environment test
+cd "$ROOT"
+if [ $# -eq 0 ]; then
+    "$VENV/bin/python" -m ruff format --check .
+    "$VENV/bin/python" -m ruff check .
+    "$VENV/bin/python" -m mypy
+fi
+exec "$VENV/bin/python" -m pytest -n 2 ${markers[@]+"${markers[@]}"} "$@"
