@@ -1,0 +1,184 @@
+"""Predictions for image files: order, fixed batches, broken files, and the pictures."""
+
+import io
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from jaxformer.data.decoding import decode_image
+from jaxformer.errors import UserError
+from jaxformer.inference.annotate import BAR, LARGEST, SMALLEST, annotate, shorten
+from jaxformer.inference.predict import find_images, predict_files
+
+NAMES = [f"digit {i}" for i in range(10)]
+DIGITS = load_digits()
+IMAGES = (DIGITS.images * 255 / 16).round().astype(np.uint8)
+CENTRES = np.stack([IMAGES[DIGITS.target == k].mean(0) for k in range(10)])
+
+
+def preprocess(path):
+    image = decode_image(path.read_bytes(), channels=1)
+    return cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA)[:, :, None]
+
+
+def nearest_centre(images):
+    """A classifier that is right about nine times in ten: the softmax of distances to the mean digits."""
+    distances = np.abs(images[:, None, :, :, 0].astype(float) - CENTRES[None]).mean((-1, -2))
+    weights = np.exp(-(distances - distances.min(-1, keepdims=True)) / 4)
+    return weights / weights.sum(-1, keepdims=True)
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """Twelve digits as files of every kind, their names against their order."""
+    folder = tmp_path / "digits"
+    (folder / "more").mkdir(parents=True)
+    paths = []
+    for i, kind in enumerate(["png", "jpg", "webp", "bmp"] * 3):
+        paths.append(folder / ("more" if i > 8 else "") / f"{99 - i}.{kind}")
+        Image.fromarray(IMAGES[i]).resize((64, 64), Image.Resampling.BICUBIC).save(paths[-1])
+    return paths
+
+
+def predict(paths, output, **kwargs):
+    return predict_files(paths, nearest_centre, preprocess, NAMES, output, **kwargs)
+
+
+def test_predictions_are_in_the_order_of_the_files(digits, tmp_path):
+    stream = io.StringIO()
+    results = predict(digits, tmp_path / "out", top=3, batch_size=5, lines=stream)
+    assert [r["file"] for r in results] == [str(p) for p in digits]
+    right = [r["predictions"][0]["index"] == DIGITS.target[i] for i, r in enumerate(results)]
+    assert sum(right) >= 10
+    for path, result in zip(digits, results):
+        (expected,) = nearest_centre(preprocess(path)[None])
+        found = [p["probability"] for p in result["predictions"]]
+        np.testing.assert_allclose(found, np.sort(expected)[::-1][:3], atol=1e-6)
+        assert [p["label"] for p in result["predictions"]] == [
+            NAMES[p["index"]] for p in result["predictions"]
+        ]
+    written = (tmp_path / "out" / "predictions.jsonl").read_text()
+    assert written == stream.getvalue()
+    assert [json.loads(line) for line in written.splitlines()] == results
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == [
+        f"{99 - i}.png" for i in range(11, -1, -1)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 4, 8, 9])
+def test_one_shape_only(digits, tmp_path, count):
+    shapes = []
+
+    def recorded(images):
+        shapes.append((images.shape, images.dtype))
+        return nearest_centre(images)
+
+    results = predict_files(digits[:count], recorded, preprocess, NAMES, tmp_path / "out", batch_size=4)
+    assert set(shapes) == {((4, 8, 8, 1), np.dtype(np.uint8))}
+    assert len(shapes) == -(-count // 4)
+    assert len(results) == count
+
+
+def test_folders_give_their_pictures_in_order(digits, tmp_path):
+    folder = tmp_path / "digits"
+    (folder / "notes.txt").write_text("not a picture")
+    (folder / "._91.png").write_bytes(b"what macOS leaves behind")
+    assert find_images([folder]) == sorted(digits)
+    assert find_images([digits[5], folder]) == [digits[5], *(p for p in sorted(digits) if p != digits[5])]
+
+
+def test_every_broken_file_is_named_before_any_work(digits, tmp_path):
+    torn, text, missing = tmp_path / "torn.png", tmp_path / "text.png", tmp_path / "missing.png"
+    torn.write_bytes(digits[0].read_bytes()[:40])
+    text.write_text("hello")
+
+    def never(images):
+        raise AssertionError("predicted")
+
+    with pytest.raises(UserError) as raised:
+        predict_files([digits[0], torn, text, missing], never, preprocess, NAMES, tmp_path / "out")
+    assert raised.value.lines[0].startswith(
+        "3 of 4 images cannot be read; mend them, or leave them out with --skip"
+    )
+    assert [line.split(": ")[0] for line in raised.value.lines[1:]] == [str(p) for p in (torn, text, missing)]
+    assert raised.value.lines[3].endswith("missing.png: there is no such file")
+    assert not (tmp_path / "out").exists()
+
+
+def test_broken_files_can_be_skipped(digits, tmp_path, caplog):
+    broken = tmp_path / "broken.png"
+    broken.write_text("hello")
+    results = predict([digits[0], broken, digits[1]], tmp_path / "out", skip_broken=True)
+    assert [r["file"] for r in results] == [str(digits[0]), str(digits[1])]
+    assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
+        f"skipped {broken}: 5 bytes that are not a picture"
+    ]
+    with pytest.raises(UserError, match="1 of 1 images cannot be read"):
+        predict([broken], tmp_path / "out", skip_broken=True)
+
+
+def test_files_of_one_name_do_not_overwrite_each_other(tmp_path):
+    paths = [tmp_path / name for name in ("a/1.png", "b/1.png", "a/1-2.png", "b/1.jpg")]
+    for i, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(IMAGES[i]).save(path)
+    predict(paths, tmp_path / "out")
+    names = sorted(p.name for p in (tmp_path / "out").glob("*.png"))
+    assert names == ["1-2-2.png", "1-2.png", "1-3.png", "1.png"]
+
+
+def test_originals_are_never_overwritten(digits, tmp_path):
+    before = digits[0].read_bytes()
+    with pytest.raises(UserError, match=r"99\.png: would be overwritten; name another folder with --output"):
+        predict([digits[0]], digits[0].parent)
+    assert digits[0].read_bytes() == before
+
+
+def test_mistakes_are_said_in_a_line(digits, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"empty: there are no images; expected files, or folders of \.bmp"):
+        predict([tmp_path / "empty"], tmp_path / "out")
+    with pytest.raises(UserError, match="file: cannot write there"):
+        predict([digits[0]], tmp_path / "file")
+    with pytest.raises(UserError, match="--top 0: expected at least 1"):
+        predict([digits[0]], tmp_path / "out", top=0)
+    with pytest.raises(UserError, match="the model's probabilities are not finite"):
+        predict_files(
+            [digits[0]], lambda x: np.full((len(x), 10), np.nan), preprocess, NAMES, tmp_path / "out"
+        )
+
+
+def test_classes_without_a_name_are_numbers(digits, tmp_path):
+    (result,) = predict_files(digits[:1], nearest_centre, preprocess, ["zero"], tmp_path / "out", top=20)
+    assert len(result["predictions"]) == 10
+    assert {p["label"] for p in result["predictions"]} == {"zero", *map(str, range(1, 10))}
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (30, 400, 3), (1200, 900, 3), (1, 1, 3)])
+def test_annotated_pictures_keep_the_picture_and_fit(shape):
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    shown = np.asarray(annotate(image, [("cat", 0.75), ("dog", 0.0)]))
+    assert max(shown.shape[:2]) <= LARGEST + 200
+    assert shown.shape[1] >= SMALLEST
+    bar = (shown == np.array([int(BAR[i : i + 2], 16) for i in (1, 3, 5)])).all(-1)
+    widths = bar.sum(1)[-80:]
+    track = (shown == np.array([0xE6] * 3)).all(-1).sum(1)[-80:]
+    assert widths.max() / (widths + track).max() == pytest.approx(0.75, abs=0.02)
+    if max(shape) <= LARGEST:
+        factor = max(1, SMALLEST // max(shape))
+        enlarged = image.repeat(factor, 0).repeat(factor, 1)
+        left = (shown.shape[1] - enlarged.shape[1]) // 2
+        found = shown[10 : 10 + enlarged.shape[0], left : left + enlarged.shape[1]]
+        np.testing.assert_array_equal(found, enlarged)
+
+
+def test_long_labels_are_cut():
+    assert shorten("cat", 100) == "cat"
+    cut = shorten("a very long name of a class indeed", 100)
+    assert cut.endswith("…")
+    assert cut.startswith("a very")
