@@ -54,7 +54,7 @@ def make_train_step(
 
     Returns:
       (state, batch) -> (state, metrics). Batch arrays are [B, ...]; metrics are float32 scalars, the same on
-      all devices: every loss of the task, their sum "loss", the task's metrics, the global norms
+      all devices: "loss", its parts where there are several, the task's metrics, the global norms
       `gradient_norm`, `parameter_norm` and `update_norm`, `skipped` and `skipped_in_a_row`.
     """
 
@@ -123,7 +123,7 @@ def make_train_step(
         )
         metrics = {
             "loss": sum(losses.values(), jnp.float32(0)),
-            **losses,
+            **(losses if len(losses) > 1 else {}),
             **{name: total / jnp.maximum(count, 1) for name, (total, count) in pairs.items()},
             "gradient_norm": gradient_norm,
             "parameter_norm": optax.tree.norm(new_state.params),

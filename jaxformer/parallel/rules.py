@@ -26,7 +26,7 @@ RULES: tuple[Rule, ...] = (
     (r"(head|representation)/bias", ("tensor",)),  # [K]
     (r"position_embedding|register_tokens|class_token|probe", (None, None, "fsdp")),  # [1, T, D]
     (r"(attention/out|mlp[^/]*/down|patch_embedding|conv[^/]*)/bias", (None,)),  # [D]
-    (r"norm[^/]*/(scale|bias)", (None,)),  # [D]
+    (r"[^/]*norm[^/]*/(scale|bias)", (None,)),  # [D]
     (r"layer_scale[^/]*/scale", (None,)),  # [D]
 )
 STACKED = re.compile(r"(^|/)blocks/")  # layers scanned over: one more axis in front
