@@ -56,9 +56,9 @@ def predict_files(
       The objects.
 
     Raises:
-      UserError: a file is missing or cannot be read (all such files are listed, before anything is predicted
-        or written), there is no image at all, `output_dir` cannot be written or has the files themselves, or a
-        probability is not finite.
+      UserError: files are missing or cannot be read (all of them are listed, before anything is done), there is
+        no image at all, `output_dir` cannot be written or holds the files themselves, or a probability is not
+        finite.
     """
     if top < 1:
         raise UserError(f"--top {top}: expected at least 1")

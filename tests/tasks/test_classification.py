@@ -14,6 +14,7 @@ from jaxformer.errors import UserError
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.schema import load, resolve
 from jaxformer.tasks import TASKS
+from jaxformer.tasks.base import masked_sum
 from jaxformer.tasks.classification import Classification
 
 B, K = 24, 7
@@ -108,6 +109,11 @@ def test_padding_has_no_say(batch, kind):
     expected = everything(outputs_of(logits[mask]), only)
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected)):
         np.testing.assert_allclose(a, b, rtol=1e-5, err_msg=jax.tree_util.keystr(path))
+
+
+def test_nan_in_padding_is_not_summed():
+    values, mask = jnp.asarray([[1.0, 2], [jnp.nan, 3]]), jnp.asarray([True, False])
+    np.testing.assert_array_equal(masked_sum(values, mask), [1, 2])  # not jitted: XLA may mend 0 * NaN
 
 
 @pytest.mark.parametrize("kind", KINDS)
