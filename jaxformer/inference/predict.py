@@ -56,7 +56,7 @@ def predict_files(
       The objects.
 
     Raises:
-      UserError: files are missing or cannot be read (all of them are listed, before anything is done), there is
+      UserError: files are missing or cannot be read (all are listed, before anything is done), there is
         no image at all, `output_dir` cannot be written or holds the files themselves, or a probability is not
         finite.
     """
