@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 
 UNITS = {"step": "steps", "steps": "steps", "epoch": "epochs", "epochs": "epochs", "%": "%"}
@@ -24,7 +25,11 @@ class Duration:
 
     @classmethod
     def parse(cls, text: str) -> "Duration":
-        """Reads "5 epochs", "10_000 steps", "1.5k steps", "1M examples" or "5%"; ValueError says what is wrong."""
+        """Reads "5 epochs", "10_000 steps", "1.5k steps", "1M examples" or "5%".
+
+        Raises:
+          ValueError: it is none of these; the message says what would be.
+        """
         match = PATTERN.fullmatch(text)
         if not match or match[3] not in UNITS:
             raise ValueError(
@@ -55,5 +60,6 @@ class Duration:
         return -int(-(self.amount * examples[self.unit] / batch_size) // 1)
 
     def __str__(self) -> str:
-        number = f"{self.amount.numerator}" if self.amount.denominator == 1 else f"{float(self.amount):g}"
+        whole, parts = self.amount.numerator, self.amount.denominator
+        number = f"{whole}" if parts == 1 else format(Decimal(whole) / parts, "f")
         return f"{number}%" if self.unit == "%" else f"{number} {self.unit}"

@@ -22,7 +22,7 @@ SET_BY_THE_PROGRAM = frozenset({"parent", "name", "dtype", "param_dtype", "axis_
 
 
 def choice(table: Table, **kwargs: Any) -> Any:
-    """A dataclass field whose value is one of `table`'s classes (or a tuple of them, if annotated as a tuple)."""
+    """A dataclass field whose value is one of `table`'s classes; annotated as a tuple, a tuple of them."""
     return dataclasses.field(metadata={"choices": table}, **kwargs)
 
 
@@ -41,9 +41,9 @@ def config_fields(cls: type) -> dict[str, dataclasses.Field]:
     return {name: f for name, f in fields.items() if not (is_module and name in SET_BY_THE_PROGRAM)}
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[Any]) -> str:
     """A remedy for an unknown word: the nearest known one, or all of them."""
-    known = sorted(known)
+    known = sorted(map(str, known))
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
 
@@ -146,13 +146,14 @@ def convert_union(args: tuple, value: Any, path: str, errors: list[str], table: 
         if not trial:
             return result
         attempts.append(trial)
-    nested = [
+    inside = [trial for trial in attempts if not trial[0].startswith(f"{path}:")]
+    likely = inside + [
         trial for trial in attempts if len(attempts) == 1 or not trial[0].startswith(f"{path}: expected")
     ]
-    if nested:
-        errors.extend(nested[0])
+    if likely:
+        errors.extend(likely[0])
         return None
-    return mismatch(Union[args], value, path, errors)
+    return mismatch(Union[args], value, path, errors)  # noqa: UP007
 
 
 def convert_choice(table: Table, value: Any, path: str, errors: list[str]) -> Any:
