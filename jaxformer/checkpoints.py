@@ -142,7 +142,7 @@ class Checkpoints:
           UserError: this save or the one before it failed; good checkpoints are all still there.
         """
         self.wait()
-        if step in self.steps():
+        if agreed(lambda: step in self.steps()):
             return False
         arguments: dict[str, Any] = {PROGRESS: ocp.args.JsonSave({**progress, "step": step})}
         for name, tree in items.items():
@@ -290,28 +290,17 @@ class Checkpoints:
                 "bring one back from a copy, or move them away to start anew",
             )
         folder = self.directory / str(step)
-        items = {}
         with contextlib.closing(ocp.StandardCheckpointer()) as reader:
-            wanted = {name: named_arrays(tree) for name, tree in targets.items()}
             differences: list[str] = []
-            for name in sorted(wanted, key="params".__ne__):  # the model's before what follows from them
-                written = (
-                    reader.metadata(folder / name).item_metadata.tree if (folder / name).exists() else {}
-                )
-                differences += unlike(traverse_util.flatten_dict(written, sep="/"), wanted[name])
+            for name in sorted(targets, key="params".__ne__):  # the model's before what follows from them
+                differences += unlike(written_arrays(reader, folder / name), named_arrays(targets[name]))
             if differences:
                 more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
                 raise UserError(
                     f"{folder}: {'; '.join(differences[:3])}{more}",
                     "the config has changed since this was saved: go back to that, or use another folder",
                 )
-            for name, tree in targets.items():
-                nested = traverse_util.unflatten_dict(wanted[name], sep="/")
-                read = reader.restore(folder / name, jax.tree.map(laid_out, nested)) if nested else {}
-                named = traverse_util.flatten_dict(read, sep="/")
-                items[name] = jax.tree.unflatten(
-                    jax.tree.structure(tree), [named[key] for key in wanted[name]]
-                )
+            items = {name: read_item(reader, folder / name, tree) for name, tree in targets.items()}
         return Restored(items, json.loads((folder / PROGRESS / "metadata").read_text()))
 
     def _first_good(self, candidates: Iterable[int], targets: Iterable[str]) -> int:
@@ -369,6 +358,21 @@ def laid_out(leaf: Any) -> jax.ShapeDtypeStruct:
     """The target of a restore, on one device if it does not say where."""
     sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def written_arrays(reader: ocp.StandardCheckpointer, folder: Path) -> dict[str, Any]:
+    """Shapes and dtypes of an item's arrays by their path; {} if it is not there, as it had none."""
+    if not folder.exists():
+        return {}
+    return traverse_util.flatten_dict(reader.metadata(folder).item_metadata.tree, sep="/")
+
+
+def read_item(reader: ocp.StandardCheckpointer, folder: Path, target: Tree) -> Tree:
+    """An item's arrays in the structure and the layout of `target`, whose names and shapes they have."""
+    wanted = {name: laid_out(leaf) for name, leaf in named_arrays(target).items()}
+    nested = traverse_util.unflatten_dict(wanted, sep="/")
+    read = traverse_util.flatten_dict(reader.restore(folder, nested) if nested else {}, sep="/")
+    return jax.tree.unflatten(jax.tree.structure(target), [read[name] for name in wanted])
 
 
 def unlike(saved: Mapping[str, Any], target: Mapping[str, Any]) -> Iterator[str]:
