@@ -28,7 +28,7 @@ def get_config(arg=None):
         transforms=[dict(name="pad_and_crop", padding=1, probability=0.5)],
     )
     c.eval = dict(split="test", every="10 epochs", monitor="accuracy")
-    c.optimizer = dict(name="adamw", learning_rate=2e-3, weight_decay=0.05, clip_norm=1.0)
+    c.optimizer = dict(name="muon", learning_rate=5e-3, weight_decay=0.05, clip_norm=1.0)
     c.schedule = dict(name="cosine", warmup="5%")
     c.precision = "float32"
     c.parallel = dict(mode="jit", mesh=dict(data=-1))

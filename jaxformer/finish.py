@@ -122,4 +122,20 @@ def write_shown(assembly: Assembly, run: Run, variables: Tree) -> None:
     for kind, rows in chosen.items():
         if len(rows) and jax.process_index() == 0:
             shown = samples.show(model, task, variables, batches, rows, probabilities)
-            write_samples(run.folder, kind=kind, class_names=batches.class_names, **vars(shown))
+            write_samples(
+                run.folder,
+                kind=kind,
+                class_names=batches.class_names,
+                prefix_tokens=getattr(model, "prefix_tokens", 0),
+                grid=grid(model),
+                query="class_token" if getattr(model, "pool", None) == "cls" else "mean",
+                **vars(shown),
+            )
+
+
+def grid(model: Any) -> tuple[int, int] | None:
+    """Rows and columns of a Vision Transformer's patches."""
+    if not hasattr(model, "patch_size"):
+        return None
+    side = model.image_size // model.patch_size
+    return side, side

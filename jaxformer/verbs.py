@@ -167,7 +167,33 @@ def data(arguments: Namespace, overrides: OVERRIDES) -> int:
 
 def data_list(arguments: Namespace) -> int:
     """Prints the datasets that are prepared."""
-    from jaxformer.data import list_datasets
+    from jaxformer.data import dataset_table
 
-    sys.stdout.write(list_datasets(arguments.data_dir) + "\n")
+    sys.stdout.write(dataset_table(arguments.data_dir) + "\n")
+    return 0
+
+
+def data_show(arguments: Namespace) -> int:
+    """Writes a contact sheet and prints where it is."""
+    from jaxformer.data import DataConfig, contact_sheet
+
+    config = DataConfig(name=arguments.name, data_dir=arguments.data_dir)
+    output = arguments.output or Path(f"{arguments.name.replace('/', '-')}.png")
+    sys.stdout.write(f"{contact_sheet(config, arguments.split, output, arguments.count)}\n")
+    return 0
+
+
+def data_import(arguments: Namespace) -> int:
+    """Makes a dataset of a user's own images and prints what is in it."""
+    from jaxformer.data import import_images
+
+    made = import_images(
+        arguments.source, arguments.name, arguments.data_dir, arguments.test_share, arguments.skip_broken
+    )
+    splits = ", ".join(f"{name}: {count:,}" for name, count in made.splits.items())
+    sys.stdout.write(f"{made.folder}: {splits}; {len(made.class_names)} classes\n")
+    for path, reason in made.broken:
+        sys.stdout.write(f"left out: {path}: {reason}\n")
+    if made.duplicates:
+        sys.stdout.write(f"left out: {len(made.duplicates)} copies of other pictures\n")
     return 0

@@ -11,7 +11,7 @@ import numpy as np
 from jaxformer.assembly import Assembly
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config import Experiment
-from jaxformer.data import preprocess_image
+from jaxformer.data.decoding import decode_image
 from jaxformer.errors import UserError
 from jaxformer.run import read_experiment
 from jaxformer.state import eval_variables, to_items
@@ -86,9 +86,21 @@ class Trained:
         return np.asarray(self.predict_step(self.variables, self.assembly.layout.put({"image": images})))
 
     def preprocess(self, path: Path) -> np.ndarray:
-        """An image file as the model takes it, uint8 [H, W, C]: with the run's evaluation transforms."""
+        """An image file as the model takes it, uint8 [H, W, C]: with the run's evaluation transforms.
+
+        Raises:
+          UserError: the image cannot be read, or has another size than the transforms make of the dataset's.
+        """
         shape = self.assembly.eval_batches.element_spec["image"][0]
-        return preprocess_image(path, self.assembly.experiment.data.eval_transforms, shape)
+        example = {"image": decode_image(path.read_bytes(), shape[-1])}
+        for transform in self.assembly.experiment.data.eval_transforms:
+            example = transform(example, np.random.default_rng(0))
+        if example["image"].shape != shape:
+            raise UserError(
+                f"{path}: {example['image'].shape[0]}x{example['image'].shape[1]} pixels after data.eval_transforms, "
+                f"the model takes {shape[0]}x{shape[1]}; resize the file"
+            )
+        return example["image"]
 
 
 def on_these_devices(experiment: Experiment) -> Experiment:

@@ -99,9 +99,11 @@ class Attention(nn.Module):
             query = RMSNorm(**dtypes, name="query_norm")(query)
             key = RMSNorm(**dtypes, name="key_norm")(key)
         drops = self.dropout > 0 and not deterministic
-        if drops or self.is_mutable_collection(ATTENTION_MAPS):
+        asked_for = self.is_mutable_collection(ATTENTION_MAPS) and not self.is_initializing()
+        if drops or asked_for:
             weights = attention_weights(query, key)
-            self.sow(ATTENTION_MAPS, "weights", weights, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+            if asked_for:
+                self.sow(ATTENTION_MAPS, "weights", weights, reduce_fn=lambda _, new: new, init_fn=lambda: None)
             weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic).astype(value.dtype)
             attended = jnp.einsum("bhts,bhsd->bhtd", weights, value)
         else:

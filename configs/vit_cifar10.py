@@ -1,0 +1,40 @@
+"""A small ViT on CIFAR-10: 10 epochs from scratch on a laptop's CPU.
+
+Command:  launch/local.sh train --config configs/vit_cifar10.py
+"""
+
+import ml_collections
+
+
+def get_config(arg=None):
+    c = ml_collections.ConfigDict()
+    c.seed = 0
+    c.task = dict(name="classification", mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
+    c.model = dict(
+        name="vit",
+        image_size=32,
+        patch_size=4,
+        width=128,
+        depth=6,
+        num_heads=4,
+        mlp_dim=256,
+        num_classes=10,
+        pool="average",
+        positions="sincos2d",
+    )
+    c.data = dict(
+        name="cifar10",
+        train_split="train",
+        batch_size=100,
+        eval_batch_size=250,
+        transforms=[dict(name="pad_and_crop", padding=4), dict(name="flip")],
+        cache="memory",
+    )
+    c.eval = dict(split="test", every="2 epochs", monitor="accuracy")
+    c.optimizer = dict(name="muon", learning_rate=2e-3, weight_decay=0.1, clip_norm=1.0)
+    c.schedule = dict(name="cosine", warmup="5%")
+    c.precision = "float32"
+    c.parallel = dict(mode="jit", mesh=dict(data=-1))
+    c.train = dict(total="10 epochs", accumulate=1, ema_decay=None)
+    c.checkpoint = dict(every="1 epoch", keep=2)
+    return c
