@@ -141,7 +141,8 @@ def optimizer_problems(config: Any, params: Tree) -> list[str]:
 
 def default_patterns(config: Any, key: str) -> tuple:
     """What a field of patterns holds by default: those need not take anything."""
-    return next(field.default for field in dataclasses.fields(config) if field.name == key)
+    defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(config)}
+    return defaults[key]
 
 
 def nearest(pattern: str, paths: list[str]) -> str:

@@ -39,7 +39,7 @@ def layer_paths(path: str, shape: tuple[int, ...]) -> list[str]:
     """The path of each layer as it is unrolled; the path itself where the leaf is no stack of layers."""
     if not STACK.search(path):
         return [path]
-    return [STACK.sub(lambda m, i=i: f"{m[1]}block_{i}/", path) for i in range(shape[0])]
+    return [STACK.sub(rf"\g<1>block_{i}/", path) for i in range(shape[0])]
 
 
 def layers_taken(patterns: Iterable[str], path: str, shape: tuple[int, ...]) -> list[bool]:

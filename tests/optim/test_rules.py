@@ -77,6 +77,18 @@ def test_frozen_parameters_stay_and_have_no_state(name, layout):
     assert moved == set(trained)
 
 
+def test_sophias_loss_gets_frozen_parameters_too():
+    params = {"encoder": {"kernel": jnp.array([3.0])}, "head": {"kernel": jnp.array([2.0])}}
+    config = optimizer("sophia", b2=0.0, freeze=["encoder"])
+    tx = make_optimizer(config, optax.constant_schedule(0.1), params)
+
+    def loss(p):
+        return jnp.sum(p["encoder"]["kernel"] ** 2 * p["head"]["kernel"] ** 2) / 2
+
+    state = tx.update(jax.grad(loss)(params), tx.init(params), params, obj_fn=loss)[1]
+    np.testing.assert_allclose(optax.tree.get(state, "nu")["head"]["kernel"], [9.0], rtol=1e-6)
+
+
 def test_trainable_mask(layout):
     mask = flat(trainable_mask(optimizer("sgd", freeze=["encoder", r"[^/]*bias"]), layout(vit_params())))
     assert {path for path, trains in mask.items() if trains} == {
