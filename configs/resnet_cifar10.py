@@ -10,7 +10,9 @@ def get_config(arg=None):
     c = ml_collections.ConfigDict()
     c.seed = 0
     c.task = dict(name="classification", mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))
-    c.model = dict(name="resnet", block="basic", stage_sizes=(1, 1, 1), width=32, stem="small", num_classes=10)
+    c.model = dict(
+        name="resnet", block="basic", stage_sizes=(1, 1, 1), width=32, stem="small", num_classes=10
+    )
     c.data = dict(
         name="cifar10",
         train_split="train",
@@ -20,7 +22,9 @@ def get_config(arg=None):
         cache="memory",
     )
     c.eval = dict(split="test", every="1 epoch", monitor="accuracy")
-    c.optimizer = dict(name="momentum", learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    c.optimizer = dict(
+        name="momentum", learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=0.0, l2=5e-4
+    )
     c.schedule = dict(name="one_cycle")
     c.precision = "float32"
     c.parallel = dict(mode="jit", mesh=dict(data=-1))

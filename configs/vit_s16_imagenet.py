@@ -1,7 +1,8 @@
 """ViT-S/16 on ImageNet-1k, the plain recipe: 90 epochs to 76.5% (Beyer et al. 2022, "Better plain ViT baselines").
 
-Figures as in big_vision's configs/vit_s16_i1k.py: batch 1024, Adam at 1e-3, decoupled weight decay 1e-4, 10,000
-steps of warm-up, cosine, RandAugment(2, 10), mixup 0.2, sincos2d positions, average pooling, clipping at 1.0.
+Figures as in big_vision's configs/vit_s16_i1k.py: batch 1024, Adam at 1e-3, decoupled weight decay of 1e-4 a step at
+the peak (0.1 here, where it is multiplied by the learning rate), 10,000 steps of warm-up, cosine, RandAugment(2, 10),
+mixup 0.2, sincos2d positions, average pooling, clipping at 1.0.
 
 Command:  jaxformer train --config configs/vit_s16_imagenet.py   (TPU or GPU; prepare imagenet2012 with TFDS first)
 """
@@ -30,7 +31,7 @@ def get_config(arg=None):
         eval_transforms=[dict(name="center_crop", size=224, resize=256)],
     )
     c.eval = dict(split="validation", every="5 epochs", monitor="accuracy")
-    c.optimizer = dict(name="adamw", learning_rate=1e-3, weight_decay=1e-4, clip_norm=1.0)
+    c.optimizer = dict(name="adamw", learning_rate=1e-3, weight_decay=0.1, clip_norm=1.0)
     c.schedule = dict(name="cosine", warmup="10_000 steps")
     c.precision = "bfloat16"
     c.parallel = dict(mode="jit", mesh=dict(data=-1))

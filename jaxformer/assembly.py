@@ -20,8 +20,8 @@ from jaxformer.optim import (
     optimizer_problems,
     regularization,
     schedule_problems,
+    trainable_mask,
 )
-from jaxformer.optim import trainable_mask
 from jaxformer.optim.optimizers import ScheduleFree, eval_params
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
@@ -189,7 +189,9 @@ class Assembly:
             ]
         watched = self.experiment.eval.monitor
         if watched not in self.task.metric_names:
-            errors.append(f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, self.task.metric_names)}")
+            errors.append(
+                f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, self.task.metric_names)}"
+            )
         if errors:
             raise ConfigError(*errors)
 

@@ -102,12 +102,12 @@ class Experiment:
       checkpoint: how often checkpoints are saved and how many are kept.
     """
 
-    task: Any = schema.choice(TASKS)
-    model: Any = schema.choice(MODELS)
     data: DataConfig
-    optimizer: Any = schema.choice(OPTIMIZERS)
     train: TrainConfig
-    schedule: Any = schema.choice(SCHEDULES)
+    task: Any = schema.choice(TASKS, default=None)
+    model: Any = schema.choice(MODELS, default=None)
+    optimizer: Any = schema.choice(OPTIMIZERS, default=None)
+    schedule: Any = schema.choice(SCHEDULES, default=None)
     eval: EvalConfig = EvalConfig()
     precision: Literal["float32", "bfloat16", "float16"] | Dtypes = "float32"
     parallel: ParallelConfig = ParallelConfig()
@@ -119,7 +119,10 @@ class Experiment:
         import jax.numpy as jnp
 
         precision = dtypes(self.precision)
-        changes = {"dtype": jnp.dtype(precision.compute), "param_dtype": jnp.dtype(precision.params)}
+        changes: dict[str, Any] = {
+            "dtype": jnp.dtype(precision.compute),
+            "param_dtype": jnp.dtype(precision.params),
+        }
         if any(field.name == "axis_name" for field in fields(self.model)):
             changes["axis_name"] = axis
         return self.model.clone(**changes)

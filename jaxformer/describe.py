@@ -11,6 +11,7 @@ from jaxformer.assembly import Assembly
 from jaxformer.config import Experiment
 from jaxformer.errors import UserError
 from jaxformer.flops import training_flops
+from jaxformer.models.presets import preset
 from jaxformer.observe import text
 from jaxformer.observe.summary import parameter_table
 from jaxformer.optim import describe_rules, describe_schedule
@@ -19,6 +20,20 @@ from jaxformer.parallel.compile import bytes_a_device
 Tree = Any
 IMAGENET = {"train": 1_281_167, "validation": 50_000}  # Russakovsky et al. 2015, table 2
 KNOWN_SIZES = {"imagenet2012": IMAGENET, "cifar10": {"train": 50_000, "test": 10_000}}
+
+
+def for_preset(name: str) -> dict[str, Any]:
+    """A config that trains a preset on ImageNet at 224 pixels, as nested dicts."""
+    return {
+        "task": {"name": "classification"},
+        "model": preset(name),
+        "data": {"name": "imagenet2012", "batch_size": 1024},
+        "eval": {"split": "validation"},
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05},
+        "schedule": {"name": "cosine", "warmup": "5%"},
+        "precision": "bfloat16",
+        "train": {"total": "90 epochs"},
+    }
 
 
 @dataclass(frozen=True)
@@ -73,7 +88,10 @@ def nominal_batches(experiment: Experiment) -> NominalBatches | None:
     if split is None or split[1] not in sizes:
         return None
     size = getattr(experiment.model, "image_size", 224)
-    spec = {"image": ((size, size, 3), np.dtype(np.uint8)), "labels": ((), np.dtype(np.int32))}
+    spec: dict[str, tuple[tuple[int, ...], np.dtype]] = {
+        "image": ((size, size, 3), np.dtype(np.uint8)),
+        "labels": ((), np.dtype(np.int32)),
+    }
     return NominalBatches(sizes[split[1]] * int(split[2] or 100) // 100, data.batch_size, spec)
 
 

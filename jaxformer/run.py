@@ -73,7 +73,8 @@ def open_for_training(folder: Path, experiment: Experiment) -> Run:
         refused = [line for path, line in changes if not path.startswith(MAY_CHANGE)]
         if refused:
             raise UserError(
-                f"--run {folder} holds another experiment: {'; '.join(refused[:5])}{' ...' if len(refused) > 5 else ''}",
+                f"--run {folder} holds another experiment: {'; '.join(refused[:5])}"
+                + " ..." * (len(refused) > 5),
                 "give this one its own folder with --run, or delete that one",
             )
     try:

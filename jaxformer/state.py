@@ -52,7 +52,7 @@ def init_variables(model: nn.Module, inputs: Mapping[str, Any], key: jax.Array) 
       inputs: the model's keyword arguments; only shapes and dtypes matter.
       key: a random key.
     """
-    return model.init({"params": key, "dropout": key}, **inputs, deterministic=True)
+    return dict(model.init({"params": key, "dropout": key}, **inputs, deterministic=True))
 
 
 def init_state(

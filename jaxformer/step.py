@@ -8,7 +8,7 @@ Losses are sums, divided once by a count that is taken over the whole batch firs
 microbatches nor unequal padding on devices changes the gradient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from jaxformer.state import TrainState
 from jaxformer.tasks.base import Task
 
 Tree = Any
-Batch = dict[str, jax.Array]
+Batch = Mapping[str, Any]
 Scalars = dict[str, jax.Array]
 Average = Callable[[Tree, Tree, Tree], Tree]
 
@@ -74,12 +74,9 @@ def make_train_step(
             params: Tree, model_state: Tree, microbatch: Batch, key: jax.Array
         ) -> tuple[jax.Array, Tree]:
             variables = {"params": stop_gradients(params, trainable), **model_state}
+            inputs: dict[str, Any] = {**task.inputs(microbatch), "deterministic": False}
             outputs, model_state = model.apply(
-                variables,
-                **task.inputs(microbatch),
-                deterministic=False,
-                rngs={"dropout": key},
-                mutable=list(model_state),
+                variables, rngs={"dropout": key}, mutable=list(model_state), **inputs
             )
             losses = {name: total / counts[name] for name, total in task.loss(outputs, microbatch).items()}
             total = sum(losses.values(), jnp.float32(0))
@@ -181,7 +178,8 @@ def make_eval_step(model: nn.Module, task: Task, *, axis: str | None = None) -> 
     """Builds the eval step: (variables, batch) -> the task's sums over the whole batch, padding left out."""
 
     def eval_step(variables: Tree, batch: Batch) -> Tree:
-        outputs = model.apply(variables, **task.inputs(batch), deterministic=True)
+        inputs: dict[str, Any] = {**task.inputs(batch), "deterministic": True}
+        outputs = model.apply(variables, **inputs)
         sums = task.eval_sums(outputs, batch)
         return sums if axis is None else jax.lax.psum(sums, axis)
 

@@ -16,7 +16,7 @@ def use_compilation_cache() -> None:
     """Keeps compiled programs between runs (JAX_COMPILATION_CACHE_DIR; default ~/.cache/jaxformer/xla)."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxformer" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -145,7 +145,9 @@ def parse_mesh(text: str | None) -> dict[str, int] | None:
     for part in text.split(","):
         name, _, size = part.partition("=")
         if not size.isdecimal() or int(size) < 1:
-            raise UserError(f"--mesh {text}: expected AXIS=SIZE, ... with sizes of 1 or more, as in data=8,fsdp=4")
+            raise UserError(
+                f"--mesh {text}: expected AXIS=SIZE, ... with sizes of 1 or more, as in data=8,fsdp=4"
+            )
         mesh[name.strip()] = int(size)
     return mesh
 
@@ -155,7 +157,9 @@ def pretend_devices(mesh: dict[str, int]) -> None:
     count = 1
     for size in mesh.values():
         count *= size
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    )
     os.environ["JAX_PLATFORMS"] = "cpu"
 
 

@@ -30,16 +30,34 @@ def refused(capsys, *argv):
 
 OVERRIDES = {
     "a misspelt field": ("model.widht=3", "model.widht: ViT has no field 'widht'; did you mean 'width'?"),
-    "a misspelt section": ("optimiser.name=adam", "optimiser: a config has no field 'optimiser'; did you mean 'optimizer'"),
+    "a misspelt section": (
+        "optimiser.name=adam",
+        "optimiser: a config has no field 'optimiser'; did you mean 'optimizer'",
+    ),
     "an unknown model": ("model.name=vitt", "model.name: there is no 'vitt'; did you mean 'vit'?"),
-    "an unknown optimizer": ("optimizer.name=adamww", "optimizer.name: there is no 'adamww'; did you mean 'adamw'?"),
-    "an unknown schedule": ("schedule.name=cosin", "schedule.name: there is no 'cosin'; did you mean 'cosine'?"),
-    "an unknown task": ("task.name=classify", "task.name: there is no 'classify'; did you mean 'classification'?"),
+    "an unknown optimizer": (
+        "optimizer.name=adamww",
+        "optimizer.name: there is no 'adamww'; did you mean 'adamw'?",
+    ),
+    "an unknown schedule": (
+        "schedule.name=cosin",
+        "schedule.name: there is no 'cosin'; did you mean 'cosine'?",
+    ),
+    "an unknown task": (
+        "task.name=classify",
+        "task.name: there is no 'classify'; did you mean 'classification'?",
+    ),
     "a wrong type": ("model.width=wide", "model.width: expected int, was given 'wide' (str)"),
-    "a float for a whole number": ("data.batch_size=3.5", "data.batch_size: expected int, was given 3.5 (float)"),
+    "a float for a whole number": (
+        "data.batch_size=3.5",
+        "data.batch_size: expected int, was given 3.5 (float)",
+    ),
     "a duration without a unit": ("train.total=60", "train.total: '60' is not a duration"),
     "a duration in an unknown unit": ("eval.every='5 years'", "eval.every: '5 years' is not a duration"),
-    "a total in percent": ("train.total='50%'", 'train.total="50%": expected a length in steps, epochs or examples'),
+    "a total in percent": (
+        "train.total='50%'",
+        'train.total="50%": expected a length in steps, epochs or examples',
+    ),
     "an unknown precision": ("precision=float8", "precision"),
     "a patch that does not divide the image": ("model.patch_size=3", "patch_size=3"),
     "heads that do not divide the width": ("model.num_heads=7", "num_heads=7"),
@@ -49,16 +67,28 @@ OVERRIDES = {
         "train.accumulate=7",
         "train.accumulate=7 does not divide data.batch_size=64: use one that does, such as 4",
     ),
-    "a batch the devices cannot share": ("data.batch_size=60", "data.batch_size=60 is not a multiple of 8 devices"),
-    "a mesh of other devices": ("parallel.mesh.data=3", "parallel.mesh: data=3 does not make up the 8 devices"),
+    "a batch the devices cannot share": (
+        "data.batch_size=60",
+        "data.batch_size=60 is not a multiple of 8 devices",
+    ),
+    "a mesh of other devices": (
+        "parallel.mesh.data=3",
+        "parallel.mesh: data=3 does not make up the 8 devices",
+    ),
     "an unknown mesh axis": ("parallel.mesh.model=2", "parallel.mesh.model: there is no such axis"),
-    "fsdp under pmap": ("parallel={'mode':'pmap','mesh':{'fsdp':-1}}", "parallel.mesh: pmap is data parallelism alone"),
+    "fsdp under pmap": (
+        "parallel={'mode':'pmap','mesh':{'fsdp':-1}}",
+        "parallel.mesh: pmap is data parallelism alone",
+    ),
     "a warm-up longer than training": ("schedule.warmup='100 epochs'", "schedule.warmup"),
     "a rule that takes nothing": ("optimizer.freeze=['encodr/.*']", "encodr"),
     "a decay that is none": ("train.ema_decay=1.5", "train.ema_decay=1.5: expected a decay between 0 and 1"),
     "a dataset that is not there": ("data.name=digitz", "digitz"),
     "a split that is not there": ("eval.split=tset", "tset"),
-    "an unknown transform": ("data.transforms=[{'name':'flipp'}]", "data.transforms[0].name: there is no 'flipp'"),
+    "an unknown transform": (
+        "data.transforms=[{'name':'flipp'}]",
+        "data.transforms[0].name: there is no 'flipp'",
+    ),
     "a random transform in evaluation": ("data.eval_transforms=[{'name':'flip'}]", "data.eval_transforms[0]"),
     "an unknown metric to watch": ("eval.monitor=acuracy", "eval.monitor='acuracy'"),
     "no patience at all": ("eval.patience=0", "eval.patience=0: expected at least 1 evaluation"),

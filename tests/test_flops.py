@@ -27,7 +27,9 @@ def test_batched_products_in_a_scan_count_every_iteration():
 def test_a_grouped_convolution():
     def convolve(x, kernel):
         dims = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=dims, feature_group_count=4)
+        return jax.lax.conv_general_dilated(
+            x, kernel, (2, 2), "SAME", dimension_numbers=dims, feature_group_count=4
+        )
 
     assert count_flops(convolve, zeros(2, 8, 8, 8), zeros(3, 3, 2, 12)) == 2 * (2 * 4 * 4 * 12) * (3 * 3 * 2)
 
@@ -46,7 +48,9 @@ def test_a_vit(scan, remat):
     model = ViT(image_size=16, patch_size=patch, width=width, depth=depth, num_heads=4, mlp_dim=mlp, num_classes=10,
                 pool="cls", scan=scan, remat=remat)  # fmt: skip
     image = {"image": zeros(1, 16, 16, 3)}
-    variables = jax.eval_shape(lambda: init_variables(model, {"image": jnp.zeros((1, 16, 16, 3))}, jax.random.key(0)))
+    variables = jax.eval_shape(
+        lambda: init_variables(model, {"image": jnp.zeros((1, 16, 16, 3))}, jax.random.key(0))
+    )
     block = 4 * tokens * width * width + 2 * tokens * tokens * width + 2 * tokens * width * mlp
     products = 16 * patch * patch * 3 * width + depth * block + width * 10
     found = count_flops(lambda v, x: model.apply(v, **x, deterministic=True), variables, image)
@@ -55,8 +59,12 @@ def test_a_vit(scan, remat):
 
 def test_the_published_gflops_of_vit_b16():
     """17.6 GFLOPs, counted as multiply-adds, at 224 pixels: Touvron et al. 2021 (DeiT), table 5, and timm."""
-    model = ViT(image_size=224, patch_size=16, width=768, depth=12, num_heads=12, num_classes=1000, pool="cls")
+    model = ViT(
+        image_size=224, patch_size=16, width=768, depth=12, num_heads=12, num_classes=1000, pool="cls"
+    )
     image = {"image": zeros(1, 224, 224, 3)}
-    variables = jax.eval_shape(lambda: init_variables(model, {"image": jnp.zeros((1, 224, 224, 3))}, jax.random.key(0)))
+    variables = jax.eval_shape(
+        lambda: init_variables(model, {"image": jnp.zeros((1, 224, 224, 3))}, jax.random.key(0))
+    )
     found = count_flops(lambda v, x: model.apply(v, **x, deterministic=True), variables, image)
     assert found / 2e9 == pytest.approx(17.58, abs=0.05)

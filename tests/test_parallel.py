@@ -39,7 +39,9 @@ EVERY_MODEL = {
         scan=True, pool="map", registers=2, representation=32, layer_scale=1e-4, qk_norm=True, dropout=0.1
     ),
     "vit, sincos2d": VIT.clone(pool="average", positions="sincos2d"),
-    "mixer": MLPMixer(image_size=8, patch_size=4, width=32, depth=2, token_mlp_dim=8, channel_mlp_dim=64, num_classes=16),
+    "mixer": MLPMixer(
+        image_size=8, patch_size=4, width=32, depth=2, token_mlp_dim=8, channel_mlp_dim=64, num_classes=16
+    ),
     "resnet v1.5": ResNet(stage_sizes=(1, 1), width=16, num_classes=16, block="bottleneck", norm="batch"),
     "resnet v2": ResNet(stage_sizes=(1, 1), width=16, num_classes=16, block="basic", version=2, norm="group"),
 }
@@ -50,8 +52,12 @@ def test_every_parameter_has_a_rule_of_its_rank(name):
     params = shapes(EVERY_MODEL[name])
     specs = param_specs(params, make_mesh({"data": 2, "fsdp": 2, "tensor": 2}))
     assert len(specs) == len(jax.tree.leaves(params))
-    big = {path_of(p): leaf for p, leaf in jax.tree_util.tree_flatten_with_path(params)[0] if leaf.size >= 1024}
-    assert all(any(axis for axis in specs[path]) for path in big), "a large parameter lies whole on every device"
+    big = {
+        path_of(p): leaf for p, leaf in jax.tree_util.tree_flatten_with_path(params)[0] if leaf.size >= 1024
+    }
+    assert all(any(axis for axis in specs[path]) for path in big), (
+        "a large parameter lies whole on every device"
+    )
 
 
 def test_heads_and_hidden_units_go_to_tensor_and_the_width_to_fsdp():

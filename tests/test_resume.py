@@ -33,7 +33,18 @@ TINY = {
 def command(folder, *flags, **changes):
     overrides = [f"--config.{key}={value}" for key, value in {**TINY, **changes}.items()]
     config = str(ROOT / "configs" / "vit_digits.py")
-    return [sys.executable, "-m", "jaxformer", "train", "--config", config, "--run", str(folder), *overrides, *flags]
+    return [
+        sys.executable,
+        "-m",
+        "jaxformer",
+        "train",
+        "--config",
+        config,
+        "--run",
+        str(folder),
+        *overrides,
+        *flags,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +62,18 @@ def environment(digits_dir):
 
 def start(folder, environment, **changes):
     return subprocess.Popen(
-        command(folder, **changes), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command(folder, **changes),
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
 def finish(folder, environment, expect=0, **changes):
-    done = subprocess.run(command(folder, **changes), env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command(folder, **changes), env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -102,16 +119,20 @@ def assert_same_run(found, expected):
     step, items = saved_arrays(found)
     assert step == STEPS
     jax.tree.map(np.testing.assert_array_equal, items, saved_arrays(expected)[1])
-    losses, wanted = ([(r["step"], r["train/loss"]) for r in records(f) if "train/loss" in r] for f in (found, expected))
+    losses, wanted = (
+        [(r["step"], r["train/loss"]) for r in records(f) if "train/loss" in r] for f in (found, expected)
+    )
     assert losses == wanted  # every step once, in order, bit for bit
-    assert json.loads((found / "evaluation.json").read_text()) == json.loads((expected / "evaluation.json").read_text())
+    assert json.loads((found / "evaluation.json").read_text()) == json.loads(
+        (expected / "evaluation.json").read_text()
+    )
 
 
 def test_killed_at_ten_random_moments(tmp_path, environment, uninterrupted):
     folder, rng, killed = tmp_path / "run", random.Random(0), 0
     for _ in range(10):
         process = start(folder, environment)
-        before = (found := records(folder)) and found[-1]["step"] or 0
+        before = ((found := records(folder)) and found[-1]["step"]) or 0
         wait_for_progress(process, folder, max(0, before - 3))
         time.sleep(rng.uniform(0, 0.12))
         killed += process.poll() is None
@@ -141,9 +162,13 @@ def test_sigterm_saves_and_says_try_again(tmp_path, environment, uninterrupted):
 
 
 def test_a_finished_run_does_nothing_and_says_so(uninterrupted, environment):
-    before = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != "config.json"}
+    before = {
+        p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != "config.json"
+    }
     assert "is finished (completed at step 240): nothing to do" in finish(uninterrupted, environment)
-    assert before == {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != "config.json"}
+    assert before == {
+        p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != "config.json"
+    }
 
 
 def test_a_damaged_checkpoint_costs_a_few_steps_and_nothing_else(tmp_path, environment, uninterrupted):

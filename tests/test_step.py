@@ -1,5 +1,7 @@
 """The train step gives the whole batch's gradient, however the batch is split."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from jaxformer.step import make_train_step, moving_average
 from jaxformer.tasks.classification import Classification
 
 ROWS = 32
-VIT = ViT(image_size=8, patch_size=4, width=16, depth=2, num_heads=2, mlp_dim=32, num_classes=10)
+VIT = ViT(image_size=8, patch_size=4, width=16, depth=2, num_heads=2, mlp_dim=32, num_classes=10, scan=True)
 TASK = Classification(mean=(0.5,), std=(0.5,), label_smoothing=0.1)
 
 
@@ -29,13 +31,24 @@ def batch():
     return {"image": image, "labels": rng.integers(0, 10, ROWS, dtype=np.int32), "example_mask": mask}
 
 
-def start(model, optimizer, batch, **kwargs):
-    """A state whose parameters are all random (a fresh head is zero, which would hide what is behind it)."""
-    variables = init_variables(model, TASK.inputs(batch), jax.random.key(1))
-    leaves, tree = jax.tree.flatten(variables["params"])
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    noisy = [leaf + 0.1 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys)]
-    return init_state({**variables, "params": jax.tree.unflatten(tree, noisy)}, optimizer, **kwargs)
+@cache
+def variables_of(model, batch_size=2):
+    """Variables that are all random (a fresh head is zero, which would hide what is behind it)."""
+    image = {"image": jnp.zeros((batch_size, 8, 8, 1))}
+
+    def init():
+        variables = init_variables(model, image, jax.random.key(1))
+        leaves, tree = jax.tree.flatten(variables["params"])
+        keys = jax.random.split(jax.random.key(2), len(leaves))
+        noisy = [leaf + 0.1 * jax.random.normal(k, leaf.shape) for leaf, k in zip(leaves, keys)]
+        return {**variables, "params": jax.tree.unflatten(tree, noisy)}
+
+    return jax.device_get(jax.jit(init)())
+
+
+def start(model, optimizer, **kwargs):
+    """The state before the first step, on the host."""
+    return jax.device_get(init_state(variables_of(model), optimizer, **kwargs))
 
 
 def take_steps(batch, *, model=VIT, mode="jit", mesh=None, devices=8, optimizer=None, count=1, **kwargs):
@@ -43,12 +56,8 @@ def take_steps(batch, *, model=VIT, mode="jit", mesh=None, devices=8, optimizer=
     layout = Layout(mode, make_mesh(mesh or {"data": -1}, jax.devices()[:devices]))
     optimizer = optax.with_extra_args_support(optimizer or optax.sgd(1.0))
     state_kwargs = {"with_average": "average" in kwargs, "with_loss_scale": kwargs.pop("loss_scale", False)}
-
-    def init():
-        return start(model, optimizer, batch, **state_kwargs)
-
-    state = layout.born(init)
-    before = jax.device_get(state)
+    before = start(model, optimizer, **state_kwargs)
+    state = jax.device_put(before, layout.shardings(before))
     if "axis_name" in {f.name for f in model.__dataclass_fields__.values()}:
         model = model.clone(axis_name=layout.axis)
     step = layout.train_step(
@@ -79,7 +88,7 @@ def gradient(*args, **kwargs):
 @pytest.fixture(scope="module")
 def whole(batch):
     """The gradient of the whole batch on one device, written without the train step."""
-    state = start(VIT, optax.sgd(1.0), batch)
+    state = start(VIT, optax.sgd(1.0))
 
     def loss(params):
         outputs = VIT.apply({"params": params}, **TASK.inputs(batch), deterministic=True)
@@ -139,7 +148,9 @@ def test_batch_statistics_are_those_of_all_devices(batch, accumulate):
 
 def test_a_gradient_that_is_not_finite_moves_nothing_but_the_counters(batch):
     broken = {**batch, "image": np.full((ROWS, 8, 8, 1), np.nan, np.float32)}
-    before, state, metrics = take_steps(broken, optimizer=optax.adam(0.1), average=moving_average(0.9), count=2)
+    before, state, metrics = take_steps(
+        broken, optimizer=optax.adam(0.1), average=moving_average(0.9), count=2
+    )
     for name in ("params", "opt_state", "average", "model_state"):
         jax.tree.map(
             np.testing.assert_array_equal, getattr(before, name), jax.device_get(getattr(state, name))
@@ -151,7 +162,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing_but_the_counters(batch):
 def test_a_good_step_ends_the_row_of_skipped_ones(batch):
     layout = Layout("jit", make_mesh({"data": -1}, jax.devices()[:1]))
     optimizer = optax.with_extra_args_support(optax.sgd(0.1))
-    state = start(VIT, optimizer, batch)
+    state = start(VIT, optimizer)
     step = jax.jit(make_train_step(VIT, TASK, optimizer, seed=0))
     image = batch["image"].astype(np.float32)
     for nan in (True, True, False):
@@ -182,7 +193,7 @@ def test_the_loss_scale_halves_and_doubles():
 
 
 def test_what_is_not_trainable_gets_no_gradient(batch):
-    trainable = jax.tree.map(lambda _: True, jax.eval_shape(lambda: start(VIT, optax.sgd(1.0), batch)).params)
+    trainable = jax.tree.map(lambda _: True, variables_of(VIT)["params"])
     trainable["patch_embedding"] = jax.tree.map(lambda _: False, trainable["patch_embedding"])
     found, _ = gradient(batch, trainable=trainable)
     assert not any(np.any(g) for g in jax.tree.leaves(found["patch_embedding"]))
@@ -205,7 +216,7 @@ def test_regularization_is_added_once(batch):
 
 def test_randomness_comes_from_seed_and_step(batch):
     model = VIT.clone(dropout=0.5)
-    losses = [take_steps(batch, model=model, devices=n, optimizer=optax.sgd(0.0), count=c)[2]["loss"] for n, c in
-              ((1, 1), (8, 1), (1, 2))]  # fmt: skip
+    runs = [{"devices": 1}, {"devices": 8}, {"devices": 1, "count": 2}]
+    losses = [take_steps(batch, model=model, optimizer=optax.sgd(0.0), **run)[2]["loss"] for run in runs]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)  # the same masks on 1 and 8 devices
     assert abs(losses[0] - losses[2]) > 1e-3  # other masks in the next step

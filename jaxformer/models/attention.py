@@ -34,7 +34,9 @@ def attention_weights(query: jax.Array, key: jax.Array, *, bias: jax.Array | Non
     return jax.nn.softmax(logits, axis=-1)
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array, *, bias: jax.Array | None = None) -> jax.Array:
+def attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, *, bias: jax.Array | None = None
+) -> jax.Array:
     """Scaled dot-product attention, by the implementation that suits the platform and the arguments.
 
     Args:
@@ -84,7 +86,9 @@ class Attention(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, context: jax.Array | None = None, *, deterministic: bool = True) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, context: jax.Array | None = None, *, deterministic: bool = True
+    ) -> jax.Array:
         """Attends from `x` [B, T, D] to `context` [B, S, D] (to `x` itself if None); returns [B, T, D].
 
         If the collection "attention_maps" is mutable, the weights [B, H, T, S] are sown into it.
@@ -103,7 +107,9 @@ class Attention(nn.Module):
         if drops or asked_for:
             weights = attention_weights(query, key)
             if asked_for:
-                self.sow(ATTENTION_MAPS, "weights", weights, reduce_fn=lambda _, new: new, init_fn=lambda: None)
+                self.sow(
+                    ATTENTION_MAPS, "weights", weights, reduce_fn=lambda _, new: new, init_fn=lambda: None
+                )
             weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic).astype(value.dtype)
             attended = jnp.einsum("bhts,bhsd->bhtd", weights, value)
         else:

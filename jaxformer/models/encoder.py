@@ -84,7 +84,9 @@ class EncoderBlock(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, drop_path_rate: jax.Array, deterministic: bool) -> tuple[jax.Array, None]:
+    def __call__(
+        self, x: jax.Array, drop_path_rate: jax.Array, deterministic: bool
+    ) -> tuple[jax.Array, None]:
         """Maps [B, T, D] to [B, T, D]; `drop_path_rate` is this layer's. (None is what a scan collects.)"""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
@@ -102,7 +104,9 @@ class EncoderBlock(nn.Module):
         y = nn.Dropout(self.dropout)(y, deterministic=deterministic)
         x = x + branch(y, 1)
         y = LayerNorm(self.norm_epsilon, **dtypes, name="norm_2")(x)
-        y = Mlp(self.mlp_dim, self.activation, self.dropout, **dtypes, name="mlp")(y, deterministic=deterministic)
+        y = Mlp(self.mlp_dim, self.activation, self.dropout, **dtypes, name="mlp")(
+            y, deterministic=deterministic
+        )
         return x + branch(y, 2), None
 
 

@@ -43,7 +43,9 @@ def resize_position_table(
     """
     length = prefix_tokens + grid[0] * grid[1]
     if table.ndim != 3 or table.shape[0] != 1 or table.shape[1] != length:
-        raise ValueError(f"a position table [1, {length}, D] was expected for a {grid} grid, was given {table.shape}")
+        raise ValueError(
+            f"a position table [1, {length}, D] was expected for a {grid} grid, was given {table.shape}"
+        )
     if grid == new_grid:
         return table
     prefix, patches = table[:, :prefix_tokens], table[:, prefix_tokens:]

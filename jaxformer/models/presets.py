@@ -16,7 +16,15 @@ VIT_SIZES = {
     "g": (1408, 40, 6144, 16),
     "G": (1664, 48, 8192, 16),
 }
-VIT_PATCHES = {"ti": (16,), "s": (16, 32), "b": (8, 16, 32), "l": (14, 16, 32), "h": (14,), "g": (14,), "G": (14,)}
+VIT_PATCHES = {
+    "ti": (16,),
+    "s": (16, 32),
+    "b": (8, 16, 32),
+    "l": (14, 16, 32),
+    "h": (14,),
+    "g": (14,),
+    "G": (14,),
+}
 
 # name: (width, depth, token_mlp_dim, channel_mlp_dim). Tolstikhin et al. 2021, table 1.
 MIXER_SIZES = {

@@ -108,9 +108,14 @@ class ViT(nn.Module):
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
         if self.patch_size < 1 or self.image_size % self.patch_size:
-            divisors = [d for d in range(1, self.image_size + 1) if self.image_size % d == 0 and d < self.image_size]
+            divisors = [
+                d for d in range(1, self.image_size + 1) if self.image_size % d == 0 and d < self.image_size
+            ]
             near = min(divisors, key=lambda d: abs(d - self.patch_size), default=1)
-            yield f"patch_size={self.patch_size} does not divide image_size={self.image_size}: use one that does, as {near}"
+            yield (
+                f"patch_size={self.patch_size} does not divide image_size={self.image_size}: "
+                f"use one that does, as {near}"
+            )
         if self.num_heads < 1 or self.width % self.num_heads:
             yield f"num_heads={self.num_heads} does not divide width={self.width}: use a number of heads that does"
         if self.positions == "sincos2d" and self.width % 4:
@@ -150,13 +155,17 @@ class ViT(nn.Module):
             "drop_paths": self.drop_path > 0,
             **dtypes,
         }
-        x = Encoder(self.depth, block, self.drop_path, self.remat, self.scan, name="encoder")(x, deterministic)
+        x = Encoder(self.depth, block, self.drop_path, self.remat, self.scan, name="encoder")(
+            x, deterministic
+        )
         tokens = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(x)
 
         if self.pool == "cls":
             features = tokens[:, 0]
         elif self.pool == "average":
-            features = jnp.mean(tokens[:, self.prefix_tokens :].astype(jnp.float32), axis=1).astype(self.dtype)
+            features = jnp.mean(tokens[:, self.prefix_tokens :].astype(jnp.float32), axis=1).astype(
+                self.dtype
+            )
         else:
             pool = MapPool(self.num_heads, mlp_dim, self.activation, self.norm_epsilon, **dtypes, name="pool")
             features = pool(tokens[:, self.prefix_tokens :])
@@ -176,7 +185,9 @@ class ViT(nn.Module):
         normal = nn.initializers.normal
         if self.positions == "sincos2d":
             side = self.image_size // self.patch_size
-            x = patches + jnp.broadcast_to(jnp.asarray(sincos2d(side, side, width), self.dtype), patches.shape)
+            x = patches + jnp.broadcast_to(
+                jnp.asarray(sincos2d(side, side, width), self.dtype), patches.shape
+            )
         else:
             x = patches
         if has_class:
