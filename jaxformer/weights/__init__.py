@@ -1,0 +1,1 @@
+"""Parameters in other layouts and from other projects."""

@@ -1,0 +1,86 @@
+"""Stacked and unrolled layers hold the same numbers, and the model computes the same with either."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxformer.errors import UserError
+from jaxformer.models.vit import ViT
+from jaxformer.weights.layouts import stack_layers, unstack_layers
+
+TINY = {"image_size": 8, "patch_size": 4, "width": 16, "depth": 3, "num_heads": 2, "num_classes": 5}
+
+
+def random_like(shapes, seed=0):
+    generator = np.random.default_rng(seed)
+    return jax.tree.map(lambda s: generator.normal(size=s.shape).astype(s.dtype) * 0.3, shapes)
+
+
+def shapes_of(model):
+    image = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+
+
+def assert_same(ours, theirs):
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_round_trip_is_exact():
+    unrolled = random_like(shapes_of(ViT(**TINY, layer_scale=0.1)))
+    assert_same(unstack_layers(stack_layers(unrolled)), unrolled)
+    scanned = random_like(shapes_of(ViT(**TINY, layer_scale=0.1, scan=True)))
+    assert_same(stack_layers(unstack_layers(scanned)), scanned)
+
+
+def test_stacked_tree_is_the_scanned_models():
+    stacked = stack_layers(random_like(shapes_of(ViT(**TINY))))
+    expected = shapes_of(ViT(**TINY, scan=True))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), stacked) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), expected
+    )
+
+
+def test_layers_are_ordered_by_number_not_by_name():
+    encoder = {f"block_{i}": {"scale": np.full((2,), i, np.float32)} for i in reversed(range(12))}
+    stacked = stack_layers({"tower": {"encoder": encoder}})
+    np.testing.assert_array_equal(stacked["tower"]["encoder"]["blocks"]["scale"][:, 0], np.arange(12))
+
+
+def test_trees_without_an_encoder_are_left_alone():
+    tree = {"block_0": {"norm": np.ones(2)}, "head": {"bias": np.zeros(3)}}
+    assert_same(stack_layers(tree), tree)
+    assert_same(unstack_layers(tree), tree)
+
+
+def test_layers_that_cannot_be_stacked_are_named():
+    with pytest.raises(UserError, match="blocks \\[0, 2\\]"):
+        stack_layers({"encoder": {"block_0": {"scale": np.ones(2)}, "block_2": {"scale": np.ones(2)}}})
+    with pytest.raises(UserError, match="encoder/block_1 and encoder/block_0 differ"):
+        stack_layers({"encoder": {"block_0": {"scale": np.ones(2)}, "block_1": {"scale": np.ones(3)}}})
+    with pytest.raises(UserError, match="\\[2, 3\\] layers"):
+        unstack_layers({"encoder": {"blocks": {"scale": np.ones((2, 4)), "bias": np.ones((3, 4))}}})
+
+
+def test_scan_computes_what_the_unrolled_model_does():
+    plain, scanned = ViT(**TINY), ViT(**TINY, scan=True)
+    params = random_like(shapes_of(plain))
+    image = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
+
+    def logits_and_gradients(model):
+        def loss(params):
+            logits = model.apply({"params": params}, image).logits
+            return jnp.sum(jnp.sin(logits)), logits
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+    (_, expected), gradients = logits_and_gradients(plain)(params)
+    (_, logits), scanned_gradients = logits_and_gradients(scanned)(stack_layers(params))
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
+    assert float(jnp.max(jnp.abs(gradients["encoder"]["block_0"]["mlp"]["up"]["kernel"]))) > 1e-3
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        unstack_layers(scanned_gradients),
+        gradients,
+    )
