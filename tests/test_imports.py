@@ -28,7 +28,7 @@ ALLOWED = {
     "parallel": BASE,
     "checkpoints": BASE | {"digests"},
     "digests": {"files"},
-    "weights": BASE | {"models"},
+    "weights": BASE | {"models", "optim"},
     "observe": BASE,
     "config": BASE | {"checkpoints", "data", "models", "optim", "parallel", "precision", "tasks"},
     "configfile": BASE,
