@@ -1,5 +1,7 @@
 """Positions of patches."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ def sincos2d(height: int, width: int, features: int, temperature: float = 10_000
     Args:
       height: rows of the grid.
       width: columns of the grid.
-      features: D, a multiple of 4: sines and cosines of the column, then of the row.
+      features: D, a multiple of 4 from 8 on: sines and cosines of the column, then of the row.
       temperature: the longest wavelength over 2 pi.
 
     Returns:
@@ -25,7 +27,11 @@ def sincos2d(height: int, width: int, features: int, temperature: float = 10_000
 
 
 def resize_position_table(
-    table: jax.Array, grid: tuple[int, int], new_grid: tuple[int, int], prefix_tokens: int = 0
+    table: jax.Array,
+    grid: tuple[int, int],
+    new_grid: tuple[int, int],
+    prefix_tokens: int = 0,
+    method: Literal["bilinear", "bicubic"] = "bilinear",
 ) -> jax.Array:
     """A learned position table for images of another resolution (Dosovitskiy et al. 2021, section 3.2).
 
@@ -34,9 +40,10 @@ def resize_position_table(
       grid: rows and columns of patches that the table is for.
       new_grid: those that it is to be for.
       prefix_tokens: leading positions (the class token's) that are kept as they are.
+      method: of interpolation, antialiased where the grid shrinks; "bicubic" is timm's.
 
     Returns:
-      [1, prefix_tokens + new_grid[0] * new_grid[1], D]: bilinear, antialiased where it shrinks.
+      [1, prefix_tokens + new_grid[0] * new_grid[1], D].
 
     Raises:
       ValueError: the table has another length.
@@ -50,6 +57,6 @@ def resize_position_table(
         return table
     prefix, patches = table[:, :prefix_tokens], table[:, prefix_tokens:]
     features = table.shape[-1]
-    square = patches.reshape(1, *grid, features)
-    resized = jax.image.resize(square, (1, *new_grid, features), method="bilinear", antialias=True)
+    image = patches.reshape(1, *grid, features)
+    resized = jax.image.resize(image, (1, *new_grid, features), method=method, antialias=True)
     return jnp.concatenate([prefix, resized.reshape(1, -1, features)], axis=1)

@@ -9,14 +9,17 @@ from flax import linen as nn
 
 from jaxformer.models.attention import Attention
 from jaxformer.models.dense import Dense
-from jaxformer.models.encoder import Encoder, RematName
+from jaxformer.models.encoder import EncoderBlock
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.patches import PatchEmbedding
+from jaxformer.models.patches import PatchEmbedding, patch_problems
 from jaxformer.models.positions import sincos2d
+from jaxformer.models.stack import RematName, Stack
 
 Dtype = Any
+normal = nn.initializers.normal(0.02)  # of positions and tokens, as in google-research/vision_transformer
+lecun_normal = nn.initializers.lecun_normal()
 
 
 class MapPool(nn.Module):
@@ -62,20 +65,20 @@ class ViT(nn.Module):
       num_heads: attention heads; must divide width.
       num_classes: K.
       mlp_dim: the MLPs' hidden width; None: 4 x width.
-      pool: what the head sees: the class token ("cls"), the mean of the patches ("average"), or attention pooling
-        ("map"). Only "cls" has a class token.
+      pool: what the head sees: the class token ("cls"), the mean of the patches ("average"), or attention
+        pooling ("map"). Only "cls" has a class token.
       positions: a learned table, or fixed sines and cosines ("sincos2d").
       registers: extra learned tokens that are thrown away at the end (Darcet et al. 2024).
-      representation: width of a tanh layer before the head, as in pretraining by Dosovitskiy et al. 2021; or None.
+      representation: width of a tanh layer before the head, as Dosovitskiy et al. 2021 pretrain; None: no layer.
       layer_scale: first value of LayerScale (Touvron et al. 2021, CaiT); None has none.
       qk_norm: RMSNorm on queries and keys (Dehghani et al. 2023).
-      activation: the MLPs'.
-      norm_epsilon: of every LayerNorm; 1e-6 in JAX's ViTs, 1e-12 in transformers'.
+      activation: the MLPs'; "gelu_tanh" in JAX's ViTs, "gelu_erf" in transformers' and timm's.
+      norm_epsilon: of every LayerNorm; 1e-6 in JAX's ViTs and timm's, 1e-12 in transformers'.
       dropout: after the embedding, after attention and in the MLPs.
       attention_dropout: of attention weights.
       drop_path: stochastic depth: the last block's rate, growing linearly from 0.
-      remat: what the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing but
-        each block's input, "dots" the products, "dots_without_batch" those of dense layers.
+      remat: what the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing
+        but each block's input, "dots" the products, "dots_without_batch" those of dense layers.
       scan: scans over stacked layers instead of unrolling them: compiles faster.
       dtype: of the computation.
       param_dtype: of the parameters.
@@ -107,27 +110,23 @@ class ViT(nn.Module):
     @nn.nowrap
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
-        if self.patch_size < 1 or self.image_size % self.patch_size:
-            divisors = [
-                d for d in range(1, self.image_size + 1) if self.image_size % d == 0 and d < self.image_size
-            ]
-            near = min(divisors, key=lambda d: abs(d - self.patch_size), default=1)
-            yield (
-                f"patch_size={self.patch_size} does not divide image_size={self.image_size}: "
-                f"use one that does, as {near}"
-            )
-        if self.num_heads < 1 or self.width % self.num_heads:
-            yield f"num_heads={self.num_heads} does not divide width={self.width}: use a number of heads that does"
-        if self.positions == "sincos2d" and self.width % 4:
-            yield f'width={self.width}: positions="sincos2d" needs a multiple of 4'
-        for name in ("depth", "num_classes"):
-            if getattr(self, name) < 1:
-                yield f"{name}={getattr(self, name)}: expected at least 1"
+        yield from patch_problems(self.image_size, self.patch_size)
+        for name in ("width", "depth", "num_heads", "num_classes", "mlp_dim", "representation"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{name}={value}: expected at least 1"
+        if self.num_heads > 0 and self.width % self.num_heads:
+            near = [n for n in range(1, 2 * self.num_heads) if self.width % n == 0][-1]
+            yield f"num_heads={self.num_heads} does not divide width={self.width}: use one that does, as {near}"
+        if self.positions == "sincos2d" and (self.width % 4 or self.width < 8):
+            yield f'width={self.width}: positions="sincos2d" needs a multiple of 4 from 8 on'
         for name in ("dropout", "attention_dropout", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 yield f"{name}={getattr(self, name)}: expected a rate of at least 0 and less than 1"
         if self.registers < 0:
             yield f"registers={self.registers}: expected 0 or more"
+        if self.norm_epsilon <= 0:
+            yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-6"
 
     @property
     def prefix_tokens(self) -> int:
@@ -136,7 +135,10 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
-        """Classifies images, float [B, H, W, C]; "tokens" of the outputs are class token, registers, patches."""
+        """Classifies images, float [B, H, W, C].
+
+        The outputs' "tokens" are the class token, the registers, then the patches, row by row.
+        """
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         mlp_dim = self.mlp_dim or 4 * self.width
         x = PatchEmbedding(self.patch_size, self.width, **dtypes, name="patch_embedding")(image)  # [B, T, D]
@@ -152,28 +154,29 @@ class ViT(nn.Module):
             "qk_norm": self.qk_norm,
             "dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
-            "drop_paths": self.drop_path > 0,
             **dtypes,
         }
-        x = Encoder(self.depth, block, self.drop_path, self.remat, self.scan, name="encoder")(
-            x, deterministic
+        encoder = Stack(
+            EncoderBlock, block, self.depth, self.drop_path, self.remat, self.scan, name="encoder"
         )
-        tokens = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(x)
+        tokens = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(encoder(x, deterministic))
 
+        patches = tokens[:, self.prefix_tokens :]
         if self.pool == "cls":
-            features = tokens[:, 0]
+            features = tokens[:, 0]  # [B, D]
         elif self.pool == "average":
-            features = jnp.mean(tokens[:, self.prefix_tokens :].astype(jnp.float32), axis=1).astype(
-                self.dtype
-            )
+            features = jnp.mean(patches, axis=1, dtype=jnp.float32).astype(self.dtype)
         else:
             pool = MapPool(self.num_heads, mlp_dim, self.activation, self.norm_epsilon, **dtypes, name="pool")
-            features = pool(tokens[:, self.prefix_tokens :])
+            features = pool(patches)
         if self.representation is not None:
-            features = jnp.tanh(Dense(self.representation, **dtypes, name="representation")(features))
+            layer = Dense(self.representation, kernel_init=lecun_normal, **dtypes, name="representation")
+            features = jnp.tanh(layer(features))
         # A head of zeros: every class is equally likely at first, as in google-research/vision_transformer.
-        head = Dense(self.num_classes, kernel_init=nn.initializers.zeros, **dtypes, name="head")
-        return ImageOutputs(head(features).astype(jnp.float32), features, tokens)
+        head = Dense(
+            self.num_classes, kernel_init=nn.initializers.zeros, param_dtype=self.param_dtype, name="head"
+        )
+        return ImageOutputs(head(features), features, tokens)
 
     def with_prefix_and_positions(self, patches: jax.Array) -> jax.Array:
         """Patches [B, T, D] with their positions added, behind the class token and the registers.
@@ -182,25 +185,21 @@ class ViT(nn.Module):
         """
         batch, count, width = patches.shape
         has_class = self.pool == "cls"
-        normal = nn.initializers.normal
+
+        def for_batch(tokens: jax.Array) -> jax.Array:
+            return jnp.broadcast_to(tokens.astype(self.dtype), (batch, *tokens.shape[1:]))
+
+        x = patches
         if self.positions == "sincos2d":
             side = self.image_size // self.patch_size
-            x = patches + jnp.broadcast_to(
-                jnp.asarray(sincos2d(side, side, width), self.dtype), patches.shape
-            )
-        else:
-            x = patches
+            x = x + for_batch(jnp.asarray(sincos2d(side, side, width)))
         if has_class:
             token = self.param("class_token", nn.initializers.zeros, (1, 1, width), self.param_dtype)
-            x = jnp.concatenate([jnp.broadcast_to(token.astype(self.dtype), (batch, 1, width)), x], axis=1)
+            x = jnp.concatenate([for_batch(token), x], axis=1)  # [B, 1 + T, D]
         if self.positions == "learned":
-            # Of standard deviation 0.02, as in google-research/vision_transformer.
             shape = (1, count + has_class, width)
-            table = self.param("position_embedding", normal(0.02), shape, self.param_dtype)
-            x = x + jnp.broadcast_to(table.astype(self.dtype), x.shape)
+            x = x + for_batch(self.param("position_embedding", normal, shape, self.param_dtype))
         if self.registers:
-            shape = (1, self.registers, width)
-            tokens = self.param("register_tokens", normal(0.02), shape, self.param_dtype).astype(self.dtype)
-            tokens = jnp.broadcast_to(tokens, (batch, *shape[1:]))
-            x = jnp.concatenate([x[:, : int(has_class)], tokens, x[:, int(has_class) :]], axis=1)
+            tokens = self.param("register_tokens", normal, (1, self.registers, width), self.param_dtype)
+            x = jnp.concatenate([x[:, :has_class], for_batch(tokens), x[:, has_class:]], axis=1)
         return x

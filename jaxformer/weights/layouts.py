@@ -65,8 +65,8 @@ def stacked(encoder: dict[str, Any], name: str) -> dict[str, Any]:
         )
     layers = [encoder[blocks[i]] for i in range(len(blocks))]
     signatures = [signature(layer) for layer in layers]
-    for i, found in enumerate(signatures):
-        if found != signatures[0]:
+    for i, layer in enumerate(signatures):
+        if layer != signatures[0]:
             raise UserError(
                 f"{name}/block_{i} and {name}/block_0 differ in names, shapes or dtypes: cannot be stacked"
             )

@@ -1,0 +1,89 @@
+"""Normalisation layers against PyTorch's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxformer.models.norms import GroupNorm, LayerNorm, RMSNorm, image_norm
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture
+def arrays():
+    """Features [2, 4, 5, 12] with a mean that is not zero, scale [12] and bias [12]."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(1.5, 2.0, (2, 4, 5, 12)).astype(np.float32)
+    return x, generator.normal(size=12).astype(np.float32), generator.normal(size=12).astype(np.float32)
+
+
+def apply(module, x, **params):
+    return jax.jit(module.apply)({"params": params}, x)
+
+
+def test_layer_norm(arrays):
+    x, scale, bias = arrays
+    expected = torch.nn.functional.layer_norm(
+        *map(torch.tensor, (x,)), (12,), *map(torch.tensor, (scale, bias)), 1e-3
+    )
+    ours = apply(LayerNorm(1e-3), x, scale=scale, bias=bias)
+    np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_rms_norm(arrays):
+    x, scale, _ = arrays
+    expected = torch.nn.functional.rms_norm(torch.tensor(x), (12,), torch.tensor(scale), 1e-3)
+    np.testing.assert_allclose(apply(RMSNorm(1e-3), x, scale=scale), expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(1, 1), (4, 4), (8, 6), (32, 12)])
+def test_group_norm(arrays, asked, taken):
+    """The number of groups is the largest that divides the channels, up to the one that is asked for."""
+    x, scale, bias = arrays
+    nchw = torch.tensor(x).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.group_norm(nchw, taken, torch.tensor(scale), torch.tensor(bias), 1e-5)
+    ours = apply(GroupNorm(asked), x, scale=scale, bias=bias)
+    np.testing.assert_allclose(ours, expected.permute(0, 2, 3, 1).numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_statistics_are_float32_when_the_input_is_bfloat16():
+    x = jnp.asarray(100.0 + np.random.default_rng(0).normal(size=(1, 2, 2, 64)), jnp.bfloat16)
+    for module in (LayerNorm(dtype=jnp.bfloat16), GroupNorm(4, dtype=jnp.bfloat16)):
+        params = {"scale": jnp.ones(64), "bias": jnp.zeros(64)}
+        exact = apply(type(module)(**({"groups": 4} if isinstance(module, GroupNorm) else {})), x, **params)
+        ours = apply(module, x, **params)
+        assert ours.dtype == jnp.bfloat16
+        np.testing.assert_allclose(ours.astype(jnp.float32), exact, rtol=1e-2, atol=1e-2)
+
+
+def test_batch_norm_and_its_running_statistics(arrays):
+    """As PyTorch's, but for the running variance: PyTorch averages the unbiased one, n / (n - 1) times ours."""
+    x, scale, bias = arrays
+    reference = torch.nn.BatchNorm2d(12)  # momentum 0.1 of the new is our 0.9 of the old
+    with torch.no_grad():
+        reference.weight.copy_(torch.tensor(scale))
+        reference.bias.copy_(torch.tensor(bias))
+    make = {"axis_name": None, "groups": 32, "dtype": jnp.float32, "param_dtype": jnp.float32}
+    train = image_norm("batch", train=True, **make)()
+    variables = {
+        "params": {"scale": scale, "bias": bias},
+        "batch_stats": {"mean": np.zeros(12, np.float32), "var": np.ones(12, np.float32)},
+    }
+    nchw = torch.tensor(x).permute(0, 3, 1, 2)
+    expected = reference(nchw).detach().permute(0, 2, 3, 1).numpy()
+    ours, updates = jax.jit(lambda v, x: train.apply(v, x, mutable=["batch_stats"]))(variables, x)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+    stats = updates["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], reference.running_mean.numpy(), rtol=1e-5, atol=1e-6)
+    n = x.size // 12
+    unbiased = 0.9 + (stats["var"] - 0.9) * n / (n - 1)
+    np.testing.assert_allclose(unbiased, reference.running_var.numpy(), rtol=1e-5)
+
+    reference.eval()
+    with torch.no_grad():
+        reference.running_var.copy_(torch.tensor(np.asarray(stats["var"])))
+        expected = reference(nchw).permute(0, 2, 3, 1).numpy()
+    evaluate = image_norm("batch", train=False, **make)()
+    ours = jax.jit(evaluate.apply)({"params": variables["params"], "batch_stats": stats}, x)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
