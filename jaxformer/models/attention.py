@@ -1,4 +1,9 @@
-"""Attention: one function and one module for every model."""
+"""Attention: one function and one module for every model.
+
+What later models need goes in without touching callers: a causal or windowed mask and segment ids are a `mask`,
+relative positions a `bias`; rotary positions turn `query` and `key` in the module, a key-value cache hands it
+its `context`, and fewer key heads than query heads are repeated below the function.
+"""
 
 import logging
 from functools import cache
@@ -14,15 +19,20 @@ from jaxformer.models.norms import RMSNorm
 logger = logging.getLogger("jaxformer")
 Dtype = Any
 ATTENTION_MAPS = "attention_maps"
+# Instead of -inf where a mask is False: a row that is masked all over then gets equal weights, not NaN.
+MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 
 
-def attention_weights(query: jax.Array, key: jax.Array, *, bias: jax.Array | None = None) -> jax.Array:
+def attention_weights(
+    query: jax.Array, key: jax.Array, *, bias: jax.Array | None = None, mask: jax.Array | None = None
+) -> jax.Array:
     """softmax(query key^T / sqrt(head_dim) + bias), in float32 (Vaswani et al. 2017, equation 1).
 
     Args:
       query: [B, H, T, Dh].
       key: [B, H, S, Dh].
-      bias: what is added before the softmax, broadcast to [B, H, T, S]; -inf leaves a position out.
+      bias: what is added before the softmax, broadcast to [B, H, T, S].
+      mask: bool, broadcast to [B, H, T, S]; where False, the weight is 0.
 
     Returns:
       float32 [B, H, T, S]; rows sum to 1.
@@ -31,11 +41,23 @@ def attention_weights(query: jax.Array, key: jax.Array, *, bias: jax.Array | Non
     logits = jnp.einsum("bhtd,bhsd->bhts", scaled, key, preferred_element_type=jnp.float32)
     if bias is not None:
         logits = logits + jnp.broadcast_to(bias, logits.shape).astype(jnp.float32)
+    if mask is not None:
+        logits = jnp.where(jnp.broadcast_to(mask, logits.shape), logits, MASKED)
     return jax.nn.softmax(logits, axis=-1)
 
 
+def attend(weights: jax.Array, value: jax.Array) -> jax.Array:
+    """The values [B, H, S, Dh], averaged by weights [B, H, T, S]: [B, H, T, Dh]."""
+    return jnp.einsum("bhts,bhsd->bhtd", weights.astype(value.dtype), value)
+
+
 def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, *, bias: jax.Array | None = None
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention, by the implementation that suits the platform and the arguments.
 
@@ -44,28 +66,43 @@ def attention(
       key: [B, H, S, Dh].
       value: [B, H, S, Dh].
       bias: as in `attention_weights`.
+      mask: as in `attention_weights`.
 
     Returns:
       [B, H, T, Dh] in the dtype of `value`.
     """
-    if implementation(jax.default_backend(), str(query.dtype), query.shape[-1], bias is not None) == "cudnn":
-        heads_inside = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-        return jnp.swapaxes(jax.nn.dot_product_attention(*heads_inside, implementation="cudnn"), 1, 2)
-    weights = attention_weights(query, key, bias=bias).astype(value.dtype)
-    return jnp.einsum("bhts,bhsd->bhtd", weights, value)
+    plain = bias is None and mask is None
+    if implementation(jax.default_backend(), str(query.dtype), query.shape[-1], plain) == "cudnn":
+        tokens_first = (x.swapaxes(1, 2) for x in (query, key, value))  # [B, T, H, Dh]
+        return jax.nn.dot_product_attention(*tokens_first, implementation="cudnn").swapaxes(1, 2)
+    return attend(attention_weights(query, key, bias=bias, mask=mask), value)
 
 
 @cache
-def implementation(backend: str, dtype: str, head_dim: int, biased: bool) -> str:
-    """Which implementation `attention` takes, "cudnn" or "xla"; says so in the log, once for each case.
+def implementation(backend: str, dtype: str, head_dim: int, plain: bool) -> str:
+    """Which implementation `attention` takes, "cudnn" or "xla"; the log says so, once for each case.
 
-    cuDNN's fused kernel takes 16-bit operands and head sizes up to 128 that are multiples of 8. XLA's form is two
-    batched products; in [B, H, T, Dh] order it is the quickest that was measured on CPUs.
+    cuDNN's fused kernel wants a GPU from Ampere on, 16-bit operands and a head size of at most 128 that is a
+    multiple of 8; with a bias it has no backward pass for odd lengths. XLA's form is two batched products, in
+    the order [B, H, T, Dh], the quickest that was measured on CPUs.
     """
-    fits = dtype in ("bfloat16", "float16") and head_dim % 8 == 0 and head_dim <= 128 and not biased
-    chosen = "cudnn" if backend == "gpu" and fits else "xla"
-    logger.info("attention: %s (%s, %s, head size %d%s)", chosen, backend, dtype, head_dim, ", bias" * biased)
+    reasons = {
+        f"backend {backend}": backend != "gpu",
+        f"operands {dtype}": dtype not in ("bfloat16", "float16"),
+        f"head size {head_dim}": head_dim % 8 != 0 or head_dim > 128,
+        "a bias or mask": not plain,
+        "a GPU before Ampere": backend == "gpu" and compute_capability() < (8, 0),
+    }
+    against = [reason for reason, holds in reasons.items() if holds]
+    chosen = "xla" if against else "cudnn"
+    logger.info("attention: %s (%s)", chosen, ", ".join(against) or f"{dtype}, head size {head_dim}")
     return chosen
+
+
+def compute_capability() -> tuple[int, ...]:
+    """That of the first NVIDIA GPU, such as (9, 0); (0,) for GPUs of others."""
+    text = getattr(jax.devices()[0], "compute_capability", "")
+    return tuple(int(part) for part in text.split(".") if part.isdigit()) or (0,)
 
 
 class Attention(nn.Module):
@@ -87,17 +124,23 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, context: jax.Array | None = None, *, deterministic: bool = True
+        self,
+        x: jax.Array,
+        context: jax.Array | None = None,
+        *,
+        bias: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        deterministic: bool = True,
     ) -> jax.Array:
         """Attends from `x` [B, T, D] to `context` [B, S, D] (to `x` itself if None); returns [B, T, D].
 
-        If the collection "attention_maps" is mutable, the weights [B, H, T, S] are sown into it.
+        If the collection "attention_maps" is mutable, the weights [B, H, T, S] are sown into it, as "weights".
         """
         head_dim = x.shape[-1] // self.num_heads
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         context = x if context is None else context
         query = HeadsIn(self.num_heads, head_dim, **dtypes, name="query")(x)  # [B, H, T, Dh]
-        key = HeadsIn(self.num_heads, head_dim, **dtypes, name="key")(context)
+        key = HeadsIn(self.num_heads, head_dim, **dtypes, name="key")(context)  # [B, H, S, Dh]
         value = HeadsIn(self.num_heads, head_dim, **dtypes, name="value")(context)
         if self.qk_norm:
             query = RMSNorm(**dtypes, name="query_norm")(query)
@@ -105,13 +148,10 @@ class Attention(nn.Module):
         drops = self.dropout > 0 and not deterministic
         asked_for = self.is_mutable_collection(ATTENTION_MAPS) and not self.is_initializing()
         if drops or asked_for:
-            weights = attention_weights(query, key)
+            weights = attention_weights(query, key, bias=bias, mask=mask)
             if asked_for:
-                self.sow(
-                    ATTENTION_MAPS, "weights", weights, reduce_fn=lambda _, new: new, init_fn=lambda: None
-                )
-            weights = nn.Dropout(self.dropout)(weights, deterministic=deterministic).astype(value.dtype)
-            attended = jnp.einsum("bhts,bhsd->bhtd", weights, value)
+                self.put_variable(ATTENTION_MAPS, "weights", weights)
+            attended = attend(nn.Dropout(self.dropout)(weights, deterministic=deterministic), value)
         else:
-            attended = attention(query, key, value)
+            attended = attention(query, key, value, bias=bias, mask=mask)
         return HeadsOut(x.shape[-1], **dtypes, name="out")(attended)

@@ -1,5 +1,6 @@
 """Dense layers, with and without a head axis in their kernels."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from flax import linen as nn
 
 Dtype = Any
 Initializer = Callable[..., jax.Array]
-xavier = nn.initializers.xavier_uniform()
+xavier = nn.initializers.xavier_uniform()  # as in google-research/vision_transformer
 
 
 class Dense(nn.Module):
@@ -92,15 +93,10 @@ def product(x: jax.Array, kernel: jax.Array, bias: jax.Array, dtype: Dtype) -> j
 
 
 def flat(init: Initializer, inputs: int) -> Initializer:
-    """An initializer of a kernel whose first `inputs` axes go in: it sees a matrix, so fans are counted right."""
+    """An initializer of a kernel whose first `inputs` axes go in; it sees a matrix, so that fans come out right."""
 
     def initialize(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
-        rows = 1
-        for size in shape[:inputs]:
-            rows *= size
-        columns = 1
-        for size in shape[inputs:]:
-            columns *= size
-        return init(key, (rows, columns), dtype).reshape(shape)
+        matrix = (math.prod(shape[:inputs]), math.prod(shape[inputs:]))
+        return init(key, matrix, dtype).reshape(shape)
 
     return initialize

@@ -8,10 +8,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.models.dense import Dense
+from jaxformer.models.drop_path import drop_path
 from jaxformer.models.mlp import Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.patches import PatchEmbedding
+from jaxformer.models.patches import PatchEmbedding, patch_problems
+from jaxformer.models.stack import RematName, Stack
 
 Dtype = Any
 
@@ -32,14 +34,22 @@ class MixerBlock(nn.Module):
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-        """Maps [B, T, D] to [B, T, D]."""
+    def __call__(
+        self, x: jax.Array, drop_path_rate: jax.Array | None, deterministic: bool
+    ) -> tuple[jax.Array, None]:
+        """Maps [B, T, D] to [B, T, D], as a block of a `Stack`."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+        def branch(y: jax.Array) -> jax.Array:
+            if drop_path_rate is not None and not deterministic:
+                y = drop_path(y, drop_path_rate, self.make_rng("dropout"))
+            return y
+
         y = LayerNorm(**dtypes, name="norm_1")(x).swapaxes(1, 2)  # [B, D, T]
-        y = Mlp(self.token_mlp_dim, **dtypes, name="mlp_tokens")(y, deterministic=deterministic)
-        x = x + y.swapaxes(1, 2)
+        y = Mlp(self.token_mlp_dim, **dtypes, name="mlp_tokens")(y)
+        x = x + branch(y.swapaxes(1, 2))  # [B, T, D]
         y = LayerNorm(**dtypes, name="norm_2")(x)
-        return x + Mlp(self.channel_mlp_dim, **dtypes, name="mlp_channels")(y, deterministic=deterministic)
+        return x + branch(Mlp(self.channel_mlp_dim, **dtypes, name="mlp_channels")(y)), None
 
 
 class MLPMixer(nn.Module):
@@ -53,6 +63,10 @@ class MLPMixer(nn.Module):
       token_mlp_dim: hidden width of the MLPs over patches.
       channel_mlp_dim: hidden width of the MLPs over channels.
       num_classes: K.
+      drop_path: stochastic depth: the last block's rate, growing linearly from 0.
+      remat: what the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing
+        but each block's input, "dots" the products, "dots_without_batch" those of dense layers.
+      scan: scans over stacked layers instead of unrolling them: compiles faster.
       dtype: of the computation.
       param_dtype: of the parameters.
     """
@@ -64,24 +78,32 @@ class MLPMixer(nn.Module):
     token_mlp_dim: int = 384
     channel_mlp_dim: int = 3072
     num_classes: int = 1000
+    drop_path: float = 0.0
+    remat: RematName = "none"
+    scan: bool = False
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
-        if self.patch_size < 1 or self.image_size % self.patch_size:
-            yield f"patch_size={self.patch_size} does not divide image_size={self.image_size}: use one that does"
+        yield from patch_problems(self.image_size, self.patch_size)
+        for name in ("width", "depth", "token_mlp_dim", "channel_mlp_dim", "num_classes"):
+            if getattr(self, name) < 1:
+                yield f"{name}={getattr(self, name)}: expected at least 1"
+        if not 0 <= self.drop_path < 1:
+            yield f"drop_path={self.drop_path}: expected a rate of at least 0 and less than 1"
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
-        """Classifies images, float [B, H, W, C]."""
+        """Classifies images, float [B, H, W, C]; "tokens" of the outputs are the patches."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         x = PatchEmbedding(self.patch_size, self.width, **dtypes, name="patch_embedding")(image)  # [B, T, D]
-        for i in range(self.depth):
-            block = MixerBlock(self.token_mlp_dim, self.channel_mlp_dim, **dtypes, name=f"block_{i}")
-            x = block(x, deterministic)
-        tokens = LayerNorm(**dtypes, name="norm")(x)
-        features = jnp.mean(tokens.astype(jnp.float32), axis=1).astype(self.dtype)
-        head = Dense(self.num_classes, kernel_init=nn.initializers.zeros, **dtypes, name="head")
-        return ImageOutputs(head(features).astype(jnp.float32), features, tokens)
+        block = {"token_mlp_dim": self.token_mlp_dim, "channel_mlp_dim": self.channel_mlp_dim, **dtypes}
+        encoder = Stack(MixerBlock, block, self.depth, self.drop_path, self.remat, self.scan, name="encoder")
+        tokens = LayerNorm(**dtypes, name="norm")(encoder(x, deterministic))
+        features = jnp.mean(tokens, axis=1, dtype=jnp.float32).astype(self.dtype)
+        head = Dense(
+            self.num_classes, kernel_init=nn.initializers.zeros, param_dtype=self.param_dtype, name="head"
+        )
+        return ImageOutputs(head(features), features, tokens)

@@ -1,6 +1,7 @@
 """Normalisation layers; statistics are always float32."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -57,44 +58,19 @@ class RMSNorm(nn.Module):
         return (y * jnp.broadcast_to(scale, y.shape)).astype(self.dtype)
 
 
-NormKind = Literal["batch", "group"]
-
-
-def image_norm(
-    kind: NormKind, *, train: bool, axis_name: str | None, groups: int, dtype: Dtype, param_dtype: Dtype
-) -> Callable[..., nn.Module]:
-    """A normalisation of feature maps [B, H, W, C] as a function of its linen keyword arguments.
-
-    Args:
-      kind: "batch" (Ioffe and Szegedy 2015; momentum 0.9, epsilon 1e-5, as in PyTorch) or "group" (Wu and He 2018).
-      train: whether batch statistics are those of the batch, and are averaged into the running ones.
-      axis_name: pmap's axis, over which batch statistics are averaged; None under jit, where they are global.
-      groups: of GroupNorm; a width that it does not divide takes the largest number of groups that does.
-    """
-    dtypes = {"dtype": dtype, "param_dtype": param_dtype}
-
-    def batch(**kwargs: Any) -> nn.Module:
-        return nn.BatchNorm(
-            use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name=axis_name, **dtypes, **kwargs
-        )
-
-    def group(**kwargs: Any) -> nn.Module:
-        return GroupNorm(groups, **dtypes, **kwargs)
-
-    return batch if kind == "batch" else group
-
-
 class GroupNorm(nn.Module):
     """Group normalisation of feature maps (Wu and He 2018).
 
     Attributes:
-      groups: the number of groups at most.
+      groups: the number of groups; a width that it does not divide takes the largest smaller number that does.
+      epsilon: added to the variance.
       scale_init: of the scale.
       dtype: of the result.
       param_dtype: of scale and bias.
     """
 
     groups: int = 32
+    epsilon: float = 1e-5
     scale_init: Callable[..., jax.Array] = nn.initializers.ones
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
@@ -110,5 +86,33 @@ class GroupNorm(nn.Module):
         axes = (1, 2, 4)
         centred = grouped - jnp.mean(grouped, axis=axes, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axis=axes, keepdims=True)
-        y = (centred * jax.lax.rsqrt(variance + 1e-5)).reshape(x.shape)
+        y = (centred * jax.lax.rsqrt(variance + self.epsilon)).reshape(x.shape)
         return (y * jnp.broadcast_to(scale, y.shape) + jnp.broadcast_to(bias, y.shape)).astype(self.dtype)
+
+
+def image_norm(
+    kind: Literal["batch", "group"],
+    *,
+    train: bool,
+    axis_name: str | None,
+    groups: int,
+    epsilon: float,
+    dtype: Dtype,
+    param_dtype: Dtype,
+) -> Callable[..., nn.Module]:
+    """A normalisation of feature maps [B, H, W, C] as a function of its linen keyword arguments.
+
+    Args:
+      kind: "batch" (Ioffe and Szegedy 2015) or "group". The running statistics of "batch" keep 0.9 a step;
+        their variance is the batch's own, where PyTorch's is the unbiased estimate.
+      train: whether batch statistics are those of the batch, and are averaged into the running ones.
+      axis_name: pmap's axis, over which batch statistics are averaged; None under jit, where they are global.
+      groups: of GroupNorm.
+      epsilon: added to the variance.
+      dtype: of the result; statistics are float32.
+      param_dtype: of scale and bias.
+    """
+    common = {"epsilon": epsilon, "dtype": dtype, "param_dtype": param_dtype}
+    if kind == "group":
+        return partial(GroupNorm, groups, **common)
+    return partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, axis_name=axis_name, **common)

@@ -8,7 +8,9 @@ import numpy as np
 
 
 def sincos2d(height: int, width: int, features: int, temperature: float = 10_000.0) -> np.ndarray:
-    """Sine-cosine positions on a grid, as in MoCo v3 (Chen et al. 2021) and big_vision.
+    """Sine-cosine positions on a grid, as in big_vision.
+
+    In MoCo v3 (Chen et al. 2021), where they come from, the D / 4 wavelengths end one step before the longest.
 
     Args:
       height: rows of the grid.

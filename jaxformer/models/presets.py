@@ -5,34 +5,25 @@ from typing import Any
 from jaxformer.errors import UserError
 from jaxformer.schema import did_you_mean
 
-# name: (width, depth, mlp_dim, heads). Ti and S: Touvron et al. 2021 (DeiT), table 1. B, L and H: Dosovitskiy et
-# al. 2021, table 1. g and G: Zhai et al. 2022, table 2.
+# name: (width, depth, mlp_dim, heads, patch sizes). Ti and S: Touvron et al. 2021 (DeiT), table 1. B, L and H:
+# Dosovitskiy et al. 2021, table 1. g and G: Zhai et al. 2022, table 2.
 VIT_SIZES = {
-    "ti": (192, 12, 768, 3),
-    "s": (384, 12, 1536, 6),
-    "b": (768, 12, 3072, 12),
-    "l": (1024, 24, 4096, 16),
-    "h": (1280, 32, 5120, 16),
-    "g": (1408, 40, 6144, 16),
-    "G": (1664, 48, 8192, 16),
-}
-VIT_PATCHES = {
-    "ti": (16,),
-    "s": (16, 32),
-    "b": (8, 16, 32),
-    "l": (14, 16, 32),
-    "h": (14,),
-    "g": (14,),
-    "G": (14,),
+    "ti": (192, 12, 768, 3, (16,)),
+    "s": (384, 12, 1536, 6, (16, 32)),
+    "b": (768, 12, 3072, 12, (8, 16, 32)),
+    "l": (1024, 24, 4096, 16, (14, 16, 32)),
+    "h": (1280, 32, 5120, 16, (14,)),
+    "g": (1408, 40, 6144, 16, (14,)),
+    "G": (1664, 48, 8192, 16, (14,)),
 }
 
-# name: (width, depth, token_mlp_dim, channel_mlp_dim). Tolstikhin et al. 2021, table 1.
+# name: (width, depth, token_mlp_dim, channel_mlp_dim, patch sizes). Tolstikhin et al. 2021, table 1.
 MIXER_SIZES = {
-    "s": (512, 8, 256, 2048),
-    "b": (768, 12, 384, 3072),
-    "l": (1024, 24, 512, 4096),
+    "s": (512, 8, 256, 2048, (16, 32)),
+    "b": (768, 12, 384, 3072, (16, 32)),
+    "l": (1024, 24, 512, 4096, (16, 32)),
+    "h": (1280, 32, 640, 5120, (14,)),
 }
-MIXER_PATCHES = (16, 32)
 
 # depth: (block, stage sizes). He et al. 2016a, table 1.
 RESNET_SIZES = {
@@ -47,14 +38,14 @@ RESNET_SIZES = {
 def tables() -> dict[str, dict[str, Any]]:
     """Every preset's name and fields, "name" among them."""
     presets: dict[str, dict[str, Any]] = {}
-    for size, (width, depth, mlp_dim, heads) in VIT_SIZES.items():
-        for patch in VIT_PATCHES[size]:
+    for size, (width, depth, mlp_dim, heads, patches) in VIT_SIZES.items():
+        for patch in patches:
             presets[f"vit-{size}{patch}"] = {
                 "name": "vit", "patch_size": patch, "width": width, "depth": depth, "mlp_dim": mlp_dim,
                 "num_heads": heads,
             }  # fmt: skip
-    for size, (width, depth, token_mlp_dim, channel_mlp_dim) in MIXER_SIZES.items():
-        for patch in MIXER_PATCHES:
+    for size, (width, depth, token_mlp_dim, channel_mlp_dim, patches) in MIXER_SIZES.items():
+        for patch in patches:
             presets[f"mixer-{size}{patch}"] = {
                 "name": "mlp_mixer", "patch_size": patch, "width": width, "depth": depth,
                 "token_mlp_dim": token_mlp_dim, "channel_mlp_dim": channel_mlp_dim,
