@@ -1,0 +1,139 @@
+"""Every config in configs/ builds, takes two steps on tiny shapes, evaluates, and goes on where it stopped."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from jaxformer import configfile, schema
+from jaxformer.config import Experiment, resolve, to_dict
+from jaxformer.train import train
+
+CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.py"))
+
+# What makes each one tiny and reads the digits instead of its own dataset; all else is the config's own.
+TINY = {
+    "vit": {
+        "image_size": 8,
+        "patch_size": 4,
+        "width": 8,
+        "depth": 2,
+        "num_heads": 2,
+        "mlp_dim": 8,
+        "num_classes": 10,
+    },
+    "mlp_mixer": {
+        "image_size": 8,
+        "patch_size": 4,
+        "width": 8,
+        "depth": 1,
+        "token_mlp_dim": 8,
+        "channel_mlp_dim": 8,
+    },
+    "resnet": {"width": 8, "stage_sizes": [1, 1], "num_classes": 10},
+}
+SIZED = ("random_resized_crop", "center_crop", "resize")
+
+
+def tiny(path, digits_dir):
+    """The config's dicts, shrunk."""
+    config = configfile.read(str(path))
+    config["model"] |= TINY[config["model"]["name"]]
+    config["data"] |= {
+        "name": "digits",
+        "data_dir": str(digits_dir),
+        "train_split": "train",
+        "batch_size": 16,
+    }
+    config["data"]["eval_batch_size"] = 64
+    for key in ("transforms", "eval_transforms"):
+        for transform in config["data"].get(key, ()):
+            if transform["name"] in SIZED:
+                transform |= {"size": 8} | ({"resize": 8} if "resize" in transform else {})
+    config["task"] |= {"mean": [0.5], "std": [0.5]}
+    config["train"] |= {"total": "2 steps", "log_every": "1 step"}
+    config["eval"] |= {"split": "test[:64]", "every": "1 step"}
+    config["checkpoint"] = {"every": "1 step", "keep": 3}
+    if "warmup" in config["schedule"]:
+        config["schedule"]["warmup"] = "50%"
+    return config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_two_steps_and_going_on(path, tmp_path, digits_dir):
+    experiment = resolve(tiny(path, digits_dir))
+    result = train(experiment, tmp_path / "run")
+    assert (result["status"], result["step"]) == ("completed", 2)
+    assert 0 <= result["final"]["accuracy"] <= 1
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    # As if it had been killed after the first step.
+    shutil.copytree(tmp_path / "run", tmp_path / "killed")
+    shutil.rmtree(tmp_path / "killed" / "checkpoints" / "2")
+    (tmp_path / "killed" / "result.json").unlink()
+    again = train(experiment, tmp_path / "killed")
+    assert again["final"] == result["final"]
+    steps = [
+        json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_a_resolved_config_reads_back(path):
+    experiment = resolve(configfile.read(str(path)))
+    assert resolve(json.loads(json.dumps(to_dict(experiment)))) == experiment
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_the_docstring_gives_command_and_result(path):
+    text = path.read_text().split('"""')[1]
+    assert f"--config configs/{path.name}" in text
+    assert "Result:" in text
+
+
+def documented(cls):
+    """The fields that a class's docstring describes."""
+    section = (cls.__doc__ or "").partition("Attributes:")[2]
+    lines = [line for line in section.splitlines() if line.strip()]
+    names = set()
+    for line in lines:
+        head = line.partition(":")[0].strip()
+        if ":" in line and line.startswith(" ") and " " not in head.replace(", ", ","):
+            names |= {name.strip() for name in head.split(",")}
+    return names
+
+
+def test_every_field_that_a_config_may_set_is_documented():
+    def classes(cls):
+        yield cls
+        for field in schema.config_fields(cls).values():
+            for target in (field.metadata.get("choices") or {}).values():
+                yield schema.load(target)
+            if hasattr(field.type, "__dataclass_fields__"):
+                yield from classes(field.type)
+
+    for cls in classes(Experiment):
+        inherited = set().union(*(documented(base) for base in cls.__mro__))
+        missing = set(schema.config_fields(cls)) - inherited
+        assert not missing, f"{cls.__name__}: {sorted(missing)}"
+
+
+def test_the_imagenet_recipe_is_the_papers(monkeypatch, tmp_path):
+    """Beyer et al. 2022: ViT-S/16, 90 epochs of batch 1024, 10,000 steps of warm-up to 1e-3."""
+    import jax
+
+    from jaxformer.describe import assemble
+
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    config = configfile.read(str(next(p for p in CONFIGS if p.stem == "vit_s16_imagenet")))
+    assembly = assemble(resolve(config))
+    params = assembly.variable_shapes["params"]
+    # ViT-S/16 with a class token and a learned table has 22,050,664; without both (384 + 197 * 384 fewer):
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 22_050_664 - 384 - 197 * 384
+    assert assembly.total_steps == -(-90 * (1_281_167 * 99 // 100) // 1024)
+    assert float(assembly.schedule(10_000)) == pytest.approx(1e-3, rel=1e-5)
+    assert float(assembly.schedule(5_000)) == pytest.approx(5e-4, rel=1e-3)
+    assert float(assembly.schedule(assembly.total_steps)) == pytest.approx(0, abs=1e-8)
+    # 4.6 GFLOPs as multiply-adds (Touvron et al. 2021, table 5), less the class token.
+    assert assembly.forward_flops / 2e9 == pytest.approx(4.6, abs=0.05)
