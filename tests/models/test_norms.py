@@ -64,7 +64,13 @@ def test_batch_norm_and_its_running_statistics(arrays):
     with torch.no_grad():
         reference.weight.copy_(torch.tensor(scale))
         reference.bias.copy_(torch.tensor(bias))
-    make = {"axis_name": None, "groups": 32, "dtype": jnp.float32, "param_dtype": jnp.float32}
+    make = {
+        "axis_name": None,
+        "groups": 32,
+        "epsilon": 1e-5,
+        "dtype": jnp.float32,
+        "param_dtype": jnp.float32,
+    }
     train = image_norm("batch", train=True, **make)()
     variables = {
         "params": {"scale": scale, "bias": bias},

@@ -1,0 +1,52 @@
+"""ResNets: shapes, and running statistics that move in training alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import images, random_params
+
+from jaxformer.models.resnet import ResNet
+
+TINY = {"stage_sizes": (1, 1), "width": 8, "num_classes": 5, "groups": 4}
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize(("block", "channels"), [("basic", 16), ("bottleneck", 64)])
+@pytest.mark.parametrize(("stem", "size"), [("small", 8), ("imagenet", 2)])
+def test_shapes(norm, version, block, channels, stem, size):
+    model = ResNet(**TINY, norm=norm, version=version, block=block, stem=stem)
+    image = jax.ShapeDtypeStruct((2, 16, 16, 3), jnp.float32)
+    outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    assert outputs.logits.shape == (2, 5)
+    assert outputs.features.shape == (2, channels)
+    assert outputs.tokens.shape == (2, size, size, channels)
+    assert ("batch_stats" in variables) == (norm == "batch")
+
+
+def test_running_statistics_move_in_training_alone():
+    model = ResNet(**TINY, stem="small", block="basic")
+    params = random_params(model, images())
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images())["batch_stats"]
+    stats = jax.tree.map(lambda s: np.ones(s.shape, s.dtype), shapes)
+    variables = {"params": params, "batch_stats": stats}
+
+    def run(deterministic):
+        return jax.jit(lambda v, x: model.apply(v, x, deterministic, mutable=["batch_stats"]))(
+            variables, images()
+        )
+
+    trained, moved = run(deterministic=False)
+    evaluated, still = run(deterministic=True)
+    jax.tree.map(np.testing.assert_array_equal, still["batch_stats"], stats)
+    assert all(np.abs(leaf - 1).max() > 1e-4 for leaf in jax.tree.leaves(moved["batch_stats"]))
+    assert np.abs(trained.logits - evaluated.logits).max() > 1e-3
+
+
+def test_problems():
+    assert not list(ResNet(**TINY).problems())
+    (line,) = ResNet(**{**TINY, "stage_sizes": (2, 0)}).problems()
+    assert "stage_sizes=[2, 0]" in line
+    (line,) = ResNet(**{**TINY, "width": 0}).problems()
+    assert "width=0" in line

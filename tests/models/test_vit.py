@@ -1,0 +1,107 @@
+"""ViT and MLP-Mixer: what comes out for each choice of fields, dtypes, and what they refuse."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import images, random_params
+
+from jaxformer.models.mlp_mixer import MLPMixer
+from jaxformer.models.vit import ViT
+
+TINY = {"image_size": 8, "patch_size": 4, "width": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
+MIXER = {
+    "image_size": 8, "patch_size": 4, "width": 16, "depth": 2, "token_mlp_dim": 6, "channel_mlp_dim": 24,
+    "num_classes": 5,
+}  # fmt: skip
+
+
+def outputs_and_params(model):
+    """Shapes of what the model returns, and of its parameters."""
+    outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images())
+    return outputs, variables["params"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens", "features", "rows"),
+    [
+        ({}, 5, 16, 5),
+        ({"registers": 3}, 8, 16, 5),  # no positions for registers
+        ({"pool": "average"}, 4, 16, 4),
+        ({"pool": "average", "registers": 3}, 7, 16, 4),
+        ({"pool": "map"}, 4, 16, 4),
+        ({"representation": 12}, 5, 12, 5),
+        ({"layer_scale": 1e-4, "qk_norm": True, "scan": True}, 5, 16, 5),
+        ({"positions": "sincos2d"}, 5, 16, None),
+    ],
+    ids=str,
+)
+def test_shapes(fields, tokens, features, rows):
+    outputs, params = outputs_and_params(ViT(**TINY, **fields))
+    assert outputs.logits.shape == (2, 5)
+    assert outputs.features.shape == (2, features)
+    assert outputs.tokens.shape == (2, tokens, 16)
+    assert ("position_embedding" in params) == (rows is not None)
+    assert ("class_token" in params) == (fields.get("pool", "cls") == "cls")
+    assert ("pool" in params) == (fields.get("pool") == "map")
+    if rows is not None:
+        assert params["position_embedding"].shape == (1, rows, 16)
+    if "layer_scale" in fields:
+        assert params["encoder"]["blocks"]["layer_scale_2"]["scale"].shape == (2, 16)
+
+
+def test_a_fresh_model_finds_every_class_equally_likely():
+    variables = jax.jit(ViT(**TINY).init)(jax.random.key(0), images())
+    np.testing.assert_array_equal(jax.jit(ViT(**TINY).apply)(variables, images()).logits, np.zeros((2, 5)))
+
+
+@pytest.mark.parametrize("model", [ViT(**TINY, pool="map"), MLPMixer(**MIXER)], ids=["vit", "mixer"])
+def test_bfloat16_computes_nearly_the_same(model):
+    half = model.clone(dtype=jnp.bfloat16)
+    outputs, params = outputs_and_params(half)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    assert outputs.features.dtype == jnp.bfloat16
+    params = random_params(model, images())
+    expected = jax.jit(model.apply)({"params": params}, images()).logits
+    logits = jax.jit(half.apply)({"params": params}, images()).logits
+    assert logits.dtype == jnp.float32
+    error = np.abs(logits - expected).max() / np.abs(expected).max()
+    assert 0 < error < 0.05
+
+
+def test_mixer_mixes_patches():
+    """A change in the last patch reaches the first token."""
+    model = MLPMixer(**MIXER)
+    params = random_params(model, images())
+    apply = jax.jit(lambda x: model.apply({"params": params}, x).tokens)
+    changed = images()
+    changed[:, 4:, 4:] += 1
+    assert np.abs(apply(changed)[:, 0] - apply(images())[:, 0]).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"patch_size": 3}, ["patch_size=3", "image_size=8"]),
+        ({"patch_size": 0}, ["patch_size=0"]),
+        ({"num_heads": 3}, ["num_heads=3", "width=16", "as 4"]),
+        ({"num_heads": 0}, ["num_heads=0"]),
+        ({"positions": "sincos2d", "width": 6}, ["width=6", "sincos2d"]),
+        ({"positions": "sincos2d", "width": 4}, ["width=4", "sincos2d"]),
+        ({"depth": 0}, ["depth=0"]),
+        ({"drop_path": 1.0}, ["drop_path=1.0"]),
+        ({"dropout": -0.1}, ["dropout=-0.1"]),
+        ({"registers": -1}, ["registers=-1"]),
+    ],
+    ids=str,
+)
+def test_impossible_fields_are_named(fields, words):
+    (line,) = ViT(**{**TINY, **fields}).problems()
+    assert all(word in line for word in words)
+
+
+def test_possible_fields_have_no_problems():
+    assert not list(ViT(**TINY).problems())
+    assert not list(MLPMixer(**MIXER).problems())
+    (line,) = MLPMixer(**{**MIXER, "patch_size": 5}).problems()
+    assert "patch_size=5" in line
