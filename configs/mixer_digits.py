@@ -1,6 +1,9 @@
 """An MLP-Mixer on scikit-learn's handwritten digits (8x8 pixels).
 
 Command:  launch/local.sh train --config configs/mixer_digits.py
+Device:   2 cores of an AMD EPYC, shared with other work
+Time:     1:31 min from command to report
+Result:   test accuracy 0.983 (seed 0)
 """
 
 import ml_collections

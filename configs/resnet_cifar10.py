@@ -1,6 +1,7 @@
 """A small ResNet on CIFAR-10: 5 epochs from scratch on a laptop's CPU.
 
 Command:  launch/local.sh train --config configs/resnet_cifar10.py
+Result:   not measured yet
 """
 
 import ml_collections

@@ -1,6 +1,7 @@
 """A small ViT on CIFAR-10: 10 epochs from scratch on a laptop's CPU.
 
 Command:  launch/local.sh train --config configs/vit_cifar10.py
+Result:   not measured yet
 """
 
 import ml_collections

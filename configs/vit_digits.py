@@ -1,6 +1,9 @@
 """A small ViT on scikit-learn's handwritten digits (8x8 pixels): the embedded default, which needs no download.
 
 Command:  launch/local.sh train --config configs/vit_digits.py
+Device:   2 cores of an AMD EPYC, shared with other work
+Time:     1:50 min from command to report with nothing compiled, 1:27 min with the compilation cache
+Result:   test accuracy 0.989 (seed 0)
 """
 
 import ml_collections

@@ -50,7 +50,7 @@ def tiny(path, digits_dir):
     for key in ("transforms", "eval_transforms"):
         for transform in config["data"].get(key, ()):
             if transform["name"] in SIZED:
-                transform |= {"size": 8} | ({"resize": 8} if "resize" in transform else {})
+                transform |= {"size": 8} | ({"shorter_side": 8} if "shorter_side" in transform else {})
     config["task"] |= {"mean": [0.5], "std": [0.5]}
     config["train"] |= {"total": "2 steps", "log_every": "1 step"}
     config["eval"] |= {"split": "test[:64]", "every": "1 step"}
