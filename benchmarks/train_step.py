@@ -1,0 +1,158 @@
+"""A whole train step of ViT-Ti/16, ours against PyTorch eager on transformers' ViT: the same work, in turns.
+
+    python benchmarks/train_step.py [--quick] [--batch 8] [--rounds 7] [--steps 4] [--dtype float32 bfloat16]
+
+Forward pass, backward pass and AdamW on the same images (224 px, 1000 classes) on the CPU. Ours is the package's
+own train step with its metrics (norms of gradients, parameters and updates), jitted, its state donated. The peer
+is ViTForImageClassification with its default attention (scaled_dot_product_attention) and fused AdamW; its
+bfloat16 is torch.autocast. Both have erf gelu. The two take turns, `--rounds` times `--steps` steps each after
+a step that is not counted; the figures are medians over the rounds. FLOPs are those of matrix products, three
+times the forward pass's; the limit is the rate of one large matrix product in the same process.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxformer.flops import count_flops, training_flops
+from jaxformer.models.presets import preset
+from jaxformer.models.vit import ViT
+from jaxformer.state import init_state, init_variables
+from jaxformer.step import make_train_step
+from jaxformer.tasks.classification import Classification
+
+LEARNING_RATE, WEIGHT_DECAY, CLASSES = 1e-3, 0.05, 1000
+Step = Callable[[], float]
+
+
+def vit(dtype: str, **fields) -> ViT:
+    """The model: transformers' default activation and epsilon."""
+    fields = preset("vit-ti16", activation="gelu_erf", norm_epsilon=1e-12, **fields)
+    fields.pop("name")
+    return ViT(**fields, dtype=jnp.dtype(dtype))
+
+
+def ours(images: np.ndarray, labels: np.ndarray, dtype: str, **fields) -> Step:
+    """Our train step, as a function that takes a step and returns the loss."""
+    model, task = vit(dtype, **fields), Classification()
+    batch = jax.device_put({"image": images, "labels": labels})
+    optimizer = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    variables = jax.jit(lambda: init_variables(model, task.inputs(batch), jax.random.key(0)))()
+    state = init_state(variables, optimizer)
+    step = jax.jit(make_train_step(model, task, optimizer, seed=0), donate_argnums=0)
+
+    def take() -> float:
+        nonlocal state
+        state, metrics = step(state, batch)
+        return float(metrics["loss"])
+
+    return take
+
+
+def peer(images: np.ndarray, labels: np.ndarray, dtype: str) -> Step:
+    """The same in PyTorch, eager."""
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification
+
+    model = vit(dtype)
+    config = ViTConfig(
+        image_size=model.image_size,
+        patch_size=model.patch_size,
+        hidden_size=model.width,
+        num_hidden_layers=model.depth,
+        num_attention_heads=model.num_heads,
+        intermediate_size=model.mlp_dim,
+        num_labels=CLASSES,
+    )
+    torch.manual_seed(0)
+    network = ViTForImageClassification(config).train()
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
+    )
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1).contiguous()
+    targets = torch.from_numpy(labels).long()
+
+    def take() -> float:
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            logits = network(pixels).logits
+        loss = torch.nn.functional.cross_entropy(logits.float(), targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.item()
+
+    return take
+
+
+def in_turns(contenders: dict[str, Step], rounds: int, steps: int) -> dict[str, list[float]]:
+    """Seconds a step, a median for each round; each turn begins with a step that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, take in contenders.items():
+            take()
+            seconds[name].append(statistics.median(timed(take) for _ in range(steps)))
+    return seconds
+
+
+def timed(take: Step) -> float:
+    """Seconds of one step."""
+    start = time.perf_counter()
+    take()
+    return time.perf_counter() - start
+
+
+def product_rate(dtype: str, size: int = 2048, repeats: int = 7) -> float:
+    """FLOP/s of one square matrix product: the limit for what consists of smaller ones."""
+    x = jnp.ones((size, size), dtype)
+    product = jax.jit(lambda x: jnp.dot(x, x, preferred_element_type=jnp.float32))
+    product(x).block_until_ready()
+    return 2 * size**3 / min(timed(lambda: product(x).block_until_ready()) for _ in range(repeats))
+
+
+def report(arguments: argparse.Namespace) -> Iterator[str]:
+    """Lines of the comparison, as they are measured."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (arguments.batch, 224, 224, 3), dtype=np.uint8)
+    labels = random.integers(0, CLASSES, arguments.batch).astype(np.int32)
+    model = vit("float32")
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image=jnp.zeros(images.shape)))
+    forward = count_flops(lambda v: model.apply(v, image=jnp.zeros(images.shape)), shapes)
+    flops = training_flops(forward)
+    load = os.getloadavg()[0]
+    yield f"ViT-Ti/16, batch {arguments.batch}: {flops / 1e9:.1f} GFLOP a step; {os.cpu_count()} cores, load {load:.1f}"
+    for dtype in arguments.dtype:
+        contenders = {"jaxformer": ours(images, labels, dtype), "PyTorch": peer(images, labels, dtype)}
+        seconds = in_turns(contenders, arguments.rounds, arguments.steps)
+        medians = {name: statistics.median(values) for name, values in seconds.items()}
+        limit = product_rate(dtype)
+        for name, values in seconds.items():
+            yield (
+                f"{dtype} {name:9}: {medians[name]:.3f} s a step ({min(values):.3f} to {max(values):.3f}), "
+                f"{flops / medians[name] / 1e9:.0f} GFLOP/s of {limit / 1e9:.0f} in one large product"
+            )
+        yield f"{dtype}: ours takes {medians['jaxformer'] / medians['PyTorch']:.2f} of PyTorch's time"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 1 step, batch 2: does it run?")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=4, help="counted steps in a turn")
+    parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.batch, arguments.rounds, arguments.steps = 2, 2, 1
+    for line in report(arguments):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
