@@ -164,6 +164,9 @@ def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
             f"train.accumulate={train.accumulate} does not divide data.batch_size={data.batch_size}: "
             f"use one that does, such as {largest_divisor(data.batch_size, train.accumulate)}"
         )
+    evaluation, checkpoint = sections.get("eval"), sections.get("checkpoint")
+    if evaluation and evaluation.restore_best and checkpoint and not checkpoint.keep_best:
+        yield "eval.restore_best: the best checkpoint has to be kept for it; set checkpoint.keep_best=1"
     optimizer = type(sections.get("optimizer")).__name__
     if optimizer == "ScheduleFree" and train and train.ema_decay is not None:
         yield "train.ema_decay: schedule_free averages the parameters by itself; set train.ema_decay=None"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from jaxformer.parallel.compile import bytes_a_device
 Tree = Any
 IMAGENET = {"train": 1_281_167, "validation": 50_000}  # Russakovsky et al. 2015, table 2
 KNOWN_SIZES = {"imagenet2012": IMAGENET, "cifar10": {"train": 50_000, "test": 10_000}}
+PIXELS = {"imagenet2012": 224, "cifar10": 32}  # an image's side, where neither model nor transforms say it
 
 
 def for_preset(name: str) -> dict[str, Any]:
@@ -87,12 +88,27 @@ def nominal_batches(experiment: Experiment) -> NominalBatches | None:
     sizes = KNOWN_SIZES.get(data.name, {})
     if split is None or split[1] not in sizes:
         return None
-    size = getattr(experiment.model, "image_size", 224)
+    made = [
+        transform.size for transform in data.transforms if isinstance(getattr(transform, "size", None), int)
+    ]
+    size = getattr(experiment.model, "image_size", [PIXELS[data.name], *made][-1])
     spec: dict[str, tuple[tuple[int, ...], np.dtype]] = {
         "image": ((size, size, 3), np.dtype(np.uint8)),
         "labels": ((), np.dtype(np.int32)),
     }
-    return NominalBatches(sizes[split[1]] * int(split[2] or 100) // 100, data.batch_size, spec)
+    return NominalBatches(round(sizes[split[1]] * int(split[2] or 100) / 100), data.batch_size, spec)
+
+
+def under_jit(assembly: Assembly) -> Assembly:
+    """The same over the same devices in jit's mode, whose compiled step tells its memory; pmap's does not."""
+    experiment = assembly.experiment
+    if experiment.parallel.mode == "jit":
+        return assembly
+    jitted = Assembly(
+        replace(experiment, parallel=replace(experiment.parallel, mode="jit")), assembly.devices
+    )
+    vars(jitted)["train_batches"] = assembly.train_batches
+    return jitted
 
 
 def footprint(assembly: Assembly, *, compile_step: bool = True) -> Footprint:
@@ -101,7 +117,8 @@ def footprint(assembly: Assembly, *, compile_step: bool = True) -> Footprint:
     parameters = bytes_a_device(shapes.params)
     activations = None
     if compile_step:
-        compiled = assembly.train_step().lower(shapes, assembly.batch_shapes).compile()
+        jitted = under_jit(assembly)
+        compiled = jitted.train_step().lower(jitted.state_shapes, jitted.batch_shapes).compile()
         activations = max(0, compiled.memory_analysis().temp_size_in_bytes - parameters)
     return Footprint(
         parameters=parameters,

@@ -48,7 +48,7 @@ def finish(
     Returns:
       The result, as in result.json.
     """
-    step = int(state.step)
+    step = last = int(state.step)
     if assembly.experiment.eval.restore_best and monitor.best_step not in (None, step):
         with clock.phase("checkpoint"):
             best = checkpoints.restore_best(to_items(assembly.state_shapes))
@@ -65,7 +65,7 @@ def finish(
         write_shown(assembly, run, variables)
     with clock.phase("checkpoint"):
         checkpoints.wait()
-    result = write_result(assembly, run, clock, status, int(state.step), monitor, evaluation)
+    result = write_result(assembly, run, clock, status, last, monitor, evaluation)
     if jax.process_index() == 0:
         report = write_report(run.folder)
         logger.info("%s", end_summary(result, report=str(report)))

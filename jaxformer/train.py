@@ -112,6 +112,7 @@ class Loop:
         self.save_every = None if config.checkpoint.every is None else assembly.steps(config.checkpoint.every)
         self.saved_at = time.monotonic()
         self.rated = (0, 0.0)
+        self.unread: tuple[int, Scalars] | None = None
         self.step = 0
         self.status = "completed"
         self.evaluation: Evaluation | None = None
@@ -128,28 +129,25 @@ class Loop:
         layout, start = self.assembly.layout, int(state.step)
         self.step, self.writer, self.progress = start, writer, progress
         train_step, self.eval_step = self.assembly.train_step(), self.assembly.eval_step()
-        previous: tuple[int, Scalars] | None = None
         with self.batches(start) as batches:
             for self.step, batch in enumerate(batches, start + 1):
+                first = self.step == start + 1
+                evaluates = self.step % self.eval_every == 0 or self.step == self.total
                 tracer.before(self.step)
-                with self.clock.phase("train" if previous else "compile"):
+                with self.clock.phase("compile" if first else "train"):
                     state, metrics = train_step(state, layout.put(batch))
-                    if previous is None:
-                        jax.block_until_ready(metrics)
-                    else:
-                        self.read(*previous)
-                previous = (self.step, metrics)
+                    self.read()  # the step before this one, which runs meanwhile
+                    self.unread = (self.step, metrics)
+                    if first or evaluates:
+                        self.read()
                 tracer.after(self.step, metrics)
 
-                self.evaluation = None
-                if self.step % self.eval_every == 0 or self.step == self.total:
-                    self.evaluation = self.evaluate(state)
+                self.evaluation = self.evaluate(state) if evaluates else None
                 if self.save_is_due(preemption.requested):
                     self.save(state)
                 if self.stopped_early() or preemption.requested:
                     break
-            if previous:
-                self.read(*previous)
+            self.read()
         if self.step < self.total:
             self.status = "stopped early" if self.stopped_early() else "preempted"
         return state
@@ -159,8 +157,11 @@ class Loop:
         stop = start if self.stopped_early() else self.total
         return self.assembly.train_batches.read(start, jax.process_index(), jax.process_count(), stop=stop)
 
-    def read(self, step: int, metrics: Scalars) -> None:
-        """Waits for a step, while the next one already runs; reads and writes its metrics when they are due."""
+    def read(self) -> None:
+        """Waits for the latest step that is not read yet, if there is one; writes its metrics when they are due."""
+        if self.unread is None:
+            return
+        (step, metrics), self.unread = self.unread, None
         jax.block_until_ready(metrics["loss"])
         self.progress.advance(step)
         if step % self.log_every and step != self.total:
@@ -171,9 +172,15 @@ class Loop:
         self.progress.show(step, shown(values))
         in_a_row = int(values["train/skipped_in_a_row"])
         if in_a_row >= self.assembly.experiment.train.stop_after_skipped:
+            self.checkpoints.wait()
+            last = self.checkpoints.latest_step()
+            kept = (
+                "there is no checkpoint yet"
+                if last is None
+                else f"the last good checkpoint is of step {last}"
+            )
             raise NotFinite(
-                f"step {step}: the last {in_a_row} updates were skipped, their gradients were not finite; "
-                f"the last good checkpoint is of step {self.checkpoints.latest_step()}",
+                f"step {step}: the last {in_a_row} updates were skipped, their gradients were not finite; {kept}",
                 "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32'",
             )
 
@@ -188,7 +195,6 @@ class Loop:
         """Evaluates and tells the monitor, the writer and the progress line."""
         assembly = self.assembly
         with self.clock.phase("evaluate"), self.progress.activity("evaluating"):
-            jax.block_until_ready(state.step)
             evaluation = evaluate(
                 self.eval_step, state.variables(), assembly.task, assembly.eval_batches, assembly.layout
             )
@@ -216,7 +222,8 @@ class Loop:
         )
 
     def save(self, state: TrainState) -> None:
-        """Starts saving in the background."""
+        """Starts saving in the background; what was measured until then is written first."""
+        self.read()
         with self.clock.phase("checkpoint"):
             metrics = None if self.evaluation is None else self.evaluation.metrics
             progress = {

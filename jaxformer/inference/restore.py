@@ -105,4 +105,6 @@ class Trained:
 
 def on_these_devices(experiment: Experiment) -> Experiment:
     """The experiment, laid out over the devices that are here rather than those it was trained on."""
-    return replace(experiment, parallel=type(experiment.parallel)())
+    data, count = experiment.data, jax.device_count()
+    rows = -(-(data.eval_batch_size or data.batch_size) // count) * count  # padding does not count
+    return replace(experiment, parallel=type(experiment.parallel)(), data=replace(data, eval_batch_size=rows))

@@ -38,7 +38,7 @@ def attention_weights(
       float32 [B, H, T, S]; rows sum to 1.
     """
     scaled = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    logits = jnp.einsum("bhtd,bhsd->bhts", scaled, key, preferred_element_type=jnp.float32)
+    logits = head_product(scaled, key, 3, 3)
     if bias is not None:
         logits = logits + jnp.broadcast_to(bias, logits.shape).astype(jnp.float32)
     if mask is not None:
@@ -48,7 +48,7 @@ def attention_weights(
 
 def attend(weights: jax.Array, value: jax.Array) -> jax.Array:
     """The values [B, H, S, Dh], averaged by weights [B, H, T, S]: [B, H, T, Dh]."""
-    return jnp.einsum("bhts,bhsd->bhtd", weights.astype(value.dtype), value)
+    return head_product(weights.astype(value.dtype), value, 3, 2).astype(value.dtype)
 
 
 def attention(
@@ -75,7 +75,58 @@ def attention(
     if implementation(jax.default_backend(), str(query.dtype), query.shape[-1], plain) == "cudnn":
         tokens_first = (x.swapaxes(1, 2) for x in (query, key, value))  # [B, T, H, Dh]
         return jax.nn.dot_product_attention(*tokens_first, implementation="cudnn").swapaxes(1, 2)
+    return plain_attention(query, key, value, bias, mask)
+
+
+@jax.custom_vjp
+def plain_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None, mask: jax.Array | None
+) -> jax.Array:
+    """Attention as two batched products around a softmax, with its backward pass written out.
+
+    As autodiff has it, the softmax's backward pass reads and writes [B, H, T, S] once more: the weights' sum in it
+    is that of result times gradient over the head's Dh (Dao et al. 2022, FlashAttention, appendix B.2).
+    """
     return attend(attention_weights(query, key, bias=bias, mask=mask), value)
+
+
+def plain_attention_forward(
+    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None, mask: jax.Array | None
+) -> tuple[jax.Array, Any]:
+    """The result, and what the backward pass needs."""
+    weights = attention_weights(query, key, bias=bias, mask=mask).astype(value.dtype)
+    result = attend(weights, value)
+    return result, (query, key, value, bias, weights, result)
+
+
+def plain_attention_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array | None, ...]:
+    """The gradients of query, key, value and bias from the result's; the mask has none."""
+    query, key, value, bias, weights, result = saved
+    of_weights = head_product(gradient, value, 3, 3)  # [B, H, T, S]
+    shared = jnp.sum(gradient.astype(jnp.float32) * result.astype(jnp.float32), axis=-1, keepdims=True)
+    of_logits = (of_weights - shared) * weights.astype(jnp.float32)
+    scaled = (of_logits * query.shape[-1] ** -0.5).astype(query.dtype)
+    of_query = head_product(scaled, key, 3, 2).astype(query.dtype)
+    of_key = head_product(scaled, query, 2, 2).astype(key.dtype)
+    of_value = head_product(weights, gradient, 2, 2).astype(value.dtype)
+    of_bias = None if bias is None else summed_to(of_logits, bias.shape).astype(bias.dtype)
+    return of_query, of_key, of_value, of_bias, None
+
+
+plain_attention.defvjp(plain_attention_forward, plain_attention_backward)
+
+
+def head_product(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
+    """For each example and head, the product that sums over one axis of each; float32."""
+    dimensions = (((x_axis,), (y_axis,)), ((0, 1), (0, 1)))
+    return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
+
+
+def summed_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """`x` added up over the axes along which an array of `shape` was broadcast to it."""
+    padded = (1,) * (x.ndim - len(shape)) + shape
+    axes = tuple(i for i, (n, p) in enumerate(zip(x.shape, padded)) if p == 1 and n > 1)
+    return jnp.sum(x, axis=axes, keepdims=True).reshape(shape)
 
 
 @cache

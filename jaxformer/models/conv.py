@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.models.dense import product
+
 Dtype = Any
 # Variance 2 / fan_out, as in PyTorch's ResNets (He et al. 2015).
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -33,9 +35,9 @@ class Conv(nn.Module):
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), features]."""
         size = self.kernel_size
         kernel = self.param("kernel", he_fan_out, (size, size, x.shape[-1], self.features), self.param_dtype)
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if size == 1:  # a product: quicker than a convolution on CPUs
-            return jnp.einsum("bhwc,cd->bhwd", x[:, :: self.stride, :: self.stride], kernel[0, 0])
+            return product(x[:, :: self.stride, :: self.stride], kernel[0, 0], None, self.dtype)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         pad = [(size // 2, size // 2)] * 2
         dimensions = ("NHWC", "HWIO", "NHWC")
         strides = (self.stride, self.stride)

@@ -1,0 +1,255 @@
+"""Every verb of the command line on a small finished run: what it prints, what it writes, exit code 0."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from jaxformer import cli
+from jaxformer.data.digits import split_indices, to_uint8
+from jaxformer.describe import assemble
+from jaxformer.inference.restore import Trained
+from jaxformer.run import read_experiment
+
+CONFIG = str(Path(__file__).parent.parent / "configs" / "vit_digits.py")
+TINY = {
+    "model.width": 16,
+    "model.depth": 1,
+    "model.mlp_dim": 32,
+    "data.transforms": [],
+    "optimizer": {"name": "adamw", "learning_rate": 5e-3, "weight_decay": 0.05},
+    "schedule": {"name": "constant"},
+    "eval": {
+        "split": "test[:128]",
+        "every": "20 steps",
+        "monitor": "loss",
+        "mode": "max",
+    },  # the first is best
+    "train.total": "60 steps",
+    "checkpoint.every": "20 steps",
+}
+OVERRIDES = [f"--config.{key}={value}" for key, value in TINY.items()]
+DIGITS = load_digits()
+TEST = split_indices(DIGITS.target)["test"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def environment(digits_dir):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(digits_dir))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert cli.main(["train", "--config", CONFIG, "--run", str(folder), *OVERRIDES]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path, monkeypatch):
+    """A copy of the run, to change."""
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(finished, tmp_path / "tiny")
+
+
+@pytest.fixture
+def said(capsys):
+    """What a command line that succeeds prints to stdout."""
+
+    def ask(*argv):
+        capsys.readouterr()
+        assert cli.main([str(a) for a in argv]) == 0
+        return capsys.readouterr().out
+
+    return ask
+
+
+def files(folder):
+    return {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
+
+
+def logged(run):
+    """Step -> metrics of the evaluations in training."""
+    records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return {
+        r["step"]: {k.removeprefix("eval/"): v for k, v in r.items() if k.startswith("eval/")}
+        for r in records
+        if "eval/loss" in r
+    }
+
+
+def only_line(text):
+    (line,) = text.splitlines()
+    return json.loads(line)
+
+
+def save_digits(folder, indices):
+    """Digits as PNG files, named by their place."""
+    paths = []
+    for index in indices:
+        paths.append(folder / f"{index}.png")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(to_uint8(DIGITS.images[index])).save(paths[-1])
+    return paths
+
+
+def test_training_a_finished_run_says_there_is_nothing_to_do(run, capsys):
+    before = files(run)
+    assert cli.main(["train", "--config", CONFIG, "--run", str(run), *OVERRIDES]) == 0
+    out, err = capsys.readouterr()
+    assert "is finished (completed at step 60): nothing to do" in err
+    assert out == ""
+    assert {p.name for p, time in files(run).items() if before.get(p) != time} == {"config.json"}
+
+
+@pytest.mark.parametrize(("checkpoint", "step"), [([], 20), (["best"], 20), (["latest"], 60), (["40"], 40)])
+def test_evaluate_prints_what_training_saw_at_that_checkpoint(checkpoint, step, run, said):
+    printed = only_line(said("evaluate", run, *(["--checkpoint", *checkpoint] if checkpoint else [])))
+    metrics = logged(run)[step]
+    assert (printed.pop("step"), printed.pop("split")) == (step, "test[:128]")
+    assert printed == pytest.approx(metrics, rel=1e-6)
+    if step == 60:
+        final = json.loads((run / "result.json").read_text())["final"]
+        assert metrics == final
+    written = json.loads((run / "evaluation.json").read_text())
+    assert written["step"] == step
+    assert written["metrics"] == printed
+    assert np.sum(written["confusion"]) == 128
+
+
+def test_evaluating_another_split_leaves_the_runs_own_evaluation(run, said):
+    before = (run / "evaluation.json").read_bytes()
+    printed = only_line(said("evaluate", run, "--split", "train[:64]", "--checkpoint", "latest"))
+    assert (printed["step"], printed["split"]) == (60, "train[:64]")
+    assert printed["loss"] != logged(run)[60]["loss"]
+    assert (run / "evaluation.json").read_bytes() == before
+
+
+def test_a_run_from_other_devices_is_evaluated_on_these(run, said):
+    """A batch of 30, as 2 devices could share it."""
+    about = json.loads((run / "config.json").read_text())
+    about["config"]["data"]["eval_batch_size"] = 30
+    about["config"]["parallel"]["mesh"] = {"data": 2}
+    (run / "config.json").write_text(json.dumps(about))
+    printed = only_line(said("evaluate", run, "--checkpoint", "latest"))
+    assert printed["loss"] == pytest.approx(logged(run)[60]["loss"], rel=1e-6)
+
+
+def test_predict_gives_the_models_own_predictions_and_pictures(run, said, tmp_path):
+    chosen = TEST[:8]
+    paths = save_digits(tmp_path / "digits", chosen)
+    output = tmp_path / "out"
+    text = said("predict", run, *paths, "--output", output, "--checkpoint", "latest", "--top", "3")
+    assert (output / "predictions.jsonl").read_text() == text
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["file"] for line in lines] == [str(path) for path in paths]
+
+    trained = Trained(run, "latest")
+    inputs = trained.assembly.task.inputs({"image": to_uint8(DIGITS.images[chosen])[..., None]})
+    logits = trained.assembly.model.apply(trained.variables, **inputs, deterministic=True).logits
+    expected = np.asarray(jax.nn.softmax(logits))
+    assert [line["predictions"][0]["index"] for line in lines] == expected.argmax(-1).tolist()
+    for path, line, row in zip(paths, lines, expected):
+        assert [p["label"] for p in line["predictions"]] == [str(p["index"]) for p in line["predictions"]]
+        found = [p["probability"] for p in line["predictions"]]
+        np.testing.assert_allclose(found, np.sort(row)[::-1][:3], atol=1e-5)
+        with Image.open(output / path.name) as picture:
+            picture.load()
+            assert picture.width > 8
+    assert sum(line["predictions"][0]["index"] == DIGITS.target[i] for line, i in zip(lines, chosen)) >= 4
+
+
+def test_predictions_go_into_the_run_by_default(run, said, tmp_path):
+    save_digits(tmp_path / "digits", TEST[:2])
+    said("predict", run, tmp_path / "digits")
+    assert {p.name for p in (run / "predictions").iterdir()} == {
+        "predictions.jsonl",
+        *(f"{index}.png" for index in TEST[:2]),
+    }
+
+
+def test_report_is_written_anew(run, said):
+    (run / "report.html").unlink()
+    assert said("report", run) == f"{run / 'report.html'}\n"
+    assert f"{logged(run)[60]['accuracy']:.4f}" in (run / "report.html").read_text()
+
+
+def test_reports_of_several_runs_compare_them(run, said, tmp_path):
+    other = shutil.copytree(run, tmp_path / "another")
+    before = files(run)
+    assert said("report", run, other, "--output", tmp_path / "both.html") == f"{tmp_path / 'both.html'}\n"
+    page = (tmp_path / "both.html").read_text()
+    assert "tiny" in page
+    assert "another" in page
+    assert files(run) == before
+
+
+def test_describe_counts_the_parameters_and_shows_the_rules(finished, said):
+    text = said("describe", "--config", CONFIG, *OVERRIDES, "--no-compile")
+    shapes = assemble(read_experiment(finished)[1]).variable_shapes["params"]
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert f"{count:,}" in text
+    rules = {
+        line[:32].strip(): line[32:].split()[0] for line in text.partition("\nRule ")[2].splitlines()[1:]
+    }
+    assert set(rules) == {"weight decay 0.05", "no weight decay"}
+    assert sum(int(number.replace(",", "")) for number in rules.values()) == count
+    assert "not compiled" in text
+    assert "60 steps of 64 = 3,840 examples (2.67 epochs of 1,438)" in text
+
+
+def test_describe_needs_neither_the_devices_nor_the_dataset(tmp_path):
+    """In a process of its own: the devices are made up before JAX looks for them."""
+    argv = ["describe", "--preset", "vit-b16", "--mesh", "data=8,fsdp=4,tensor=2", "--no-compile"]
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxformer", *argv],
+        env={**os.environ, "TFDS_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        "86,567,656" in done.stdout
+    )  # with 1,000 classes: timm's vit_base_patch16_224, torchvision's vit_b_16
+    assert "On 64 devices (data=8, fsdp=4, tensor=2; jit), batch 1024:" in done.stdout
+
+
+def test_data_list_names_what_is_prepared(finished, said, digits_dir):
+    lines = said("data", "list").splitlines()
+    assert lines[0] == f"{digits_dir} (TFDS_DATA_DIR)"
+    (digits,) = [line for line in lines if line.startswith("digits ")]
+    assert "train 1,438, test 359" in digits
+
+
+def test_data_show_draws_a_contact_sheet(said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert said("data", "show", "digits", "--count", "20") == "digits.png\n"
+    said("data", "show", "digits", "--split", "test[:10]", "--output", "few.png")
+    with Image.open("digits.png") as many, Image.open("few.png") as few:
+        assert many.width == few.width
+        assert many.height > few.height
+
+
+def test_imported_images_can_be_shown(said, tmp_path):
+    for label in (0, 1):
+        save_digits(tmp_path / "source" / f"number {label}", np.flatnonzero(DIGITS.target == label)[:10])
+    where = ["--data-dir", tmp_path / "data"]
+    printed = said("data", "import", "images", tmp_path / "source", "--name", "mine", *where)
+    assert printed == f"{tmp_path / 'data' / 'mine' / '1.0.0'}: train: 16, test: 4; 2 classes\n"
+    assert "train 16, test 4" in said("data", "list", *where)
+    sheet = tmp_path / "sheet.png"
+    assert said("data", "show", "mine", "--output", sheet, *where) == f"{sheet}\n"
+    with Image.open(sheet) as picture:
+        picture.load()
