@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxformer.assembly import Assembly
 from jaxformer.config import Experiment
-from jaxformer.errors import UserError
+from jaxformer.errors import NotPrepared
 from jaxformer.flops import training_flops
 from jaxformer.models.presets import preset
 from jaxformer.observe import text
@@ -55,7 +55,8 @@ class Footprint:
       parameters, gradients, optimizer, average: bytes a device; "optimizer" counts all of its state, "average"
         the moving average of the parameters.
       activations: bytes a device of everything temporary in the compiled step, gradients left out; compiled for
-        CPU devices, so an estimate for others. None if the step was not compiled.
+        CPU devices, so an estimate for others (unrolled layers save nothing by rematerialisation there; with
+        model.scan they do). None if the step was not compiled.
       flops: of forward and backward pass of the whole batch (products and convolutions).
     """
 
@@ -73,7 +74,7 @@ def assemble(experiment: Experiment) -> Assembly:
     try:
         assembly.train_batches  # noqa: B018 - builds it
         assembly.eval_batches  # noqa: B018
-    except UserError:
+    except NotPrepared:
         nominal = nominal_batches(experiment)
         if nominal is None:
             raise

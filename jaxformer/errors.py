@@ -13,5 +13,9 @@ class UserError(Exception):
         super().__init__("\n".join(lines))
 
 
+class NotPrepared(UserError):
+    """A dataset is not on this machine."""
+
+
 class ConfigError(UserError):
     """Everything that is wrong with a config, all at once, a line each."""

@@ -1,6 +1,7 @@
 """Writing files so that nothing is ever half-written."""
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -23,5 +24,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically."""
-    write_atomically(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Writes `value` as indented JSON, atomically; see `to_json` for numbers that are not finite."""
+    write_atomically(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
+
+
+def to_json(value: Any) -> Any:
+    """What JSON can hold: NaN and infinities become "NaN", "Infinity" and "-Infinity", which `float` reads back.
+
+    (So has it protobuf's JSON. The rest of a tree of dicts, lists and tuples stays as it is.)
+    """
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

@@ -162,27 +162,26 @@ class Loop:
         if self.unread is None:
             return
         (step, metrics), self.unread = self.unread, None
-        jax.block_until_ready(metrics["loss"])
+        stuck = int(metrics["skipped_in_a_row"]) >= self.assembly.experiment.train.stop_after_skipped
         self.progress.advance(step)
-        if step % self.log_every and step != self.total:
-            return
-        values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
-        values["train/examples_per_second"] = self.examples_per_second()
-        self.writer.write(step, values)
-        self.progress.show(step, shown(values))
-        in_a_row = int(values["train/skipped_in_a_row"])
-        if in_a_row >= self.assembly.experiment.train.stop_after_skipped:
-            self.checkpoints.wait()
-            last = self.checkpoints.latest_step()
-            kept = (
-                "there is no checkpoint yet"
-                if last is None
-                else f"the last good checkpoint is of step {last}"
-            )
-            raise NotFinite(
-                f"step {step}: the last {in_a_row} updates were skipped, their gradients were not finite; {kept}",
-                "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32'",
-            )
+        if step % self.log_every == 0 or step == self.total or stuck:
+            values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
+            values["train/examples_per_second"] = self.examples_per_second()
+            self.writer.write(step, values)
+            self.progress.show(step, shown(values))
+        if stuck:
+            raise self.not_finite(step)
+
+    def not_finite(self, step: int) -> NotFinite:
+        """What to say when no update has been finite for too long; the last save is waited for."""
+        self.checkpoints.wait()
+        last = self.checkpoints.latest_step()
+        kept = "there is no checkpoint yet" if last is None else f"the last good checkpoint is of step {last}"
+        count = self.assembly.experiment.train.stop_after_skipped
+        return NotFinite(
+            f"step {step}: the last {count} updates were skipped, their gradients were not finite; {kept}",
+            "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32'",
+        )
 
     def examples_per_second(self) -> float:
         """Over the train steps since this was last asked; evaluation, saving and compiling are left out."""
@@ -228,11 +227,7 @@ class Loop:
             metrics = None if self.evaluation is None else self.evaluation.metrics
             progress = {
                 "step": self.step,
-                "monitor": {
-                    "best": self.monitor.best,
-                    "best_step": self.monitor.best_step,
-                    "waited": self.monitor.waited,
-                },
+                "monitor": self.monitor.to_json(),
                 "epoch_examples": self.assembly.train_batches.num_examples,
             }
             self.checkpoints.save(self.step, to_items(state), progress, metrics)

@@ -57,7 +57,7 @@ def evaluate(arguments: Namespace, overrides: OVERRIDES) -> int:
     """Evaluates a checkpoint; prints the metrics as JSON."""
     use_compilation_cache()
     from jaxformer.evaluation.evaluator import evaluate as measure
-    from jaxformer.files import write_json
+    from jaxformer.files import to_json, write_json
     from jaxformer.inference.restore import Trained
     from jaxformer.observe.logs import make_console, terminal_logging
 
@@ -71,7 +71,8 @@ def evaluate(arguments: Namespace, overrides: OVERRIDES) -> int:
     if arguments.split is None:
         write_json(trained.run.evaluation, written)
     split = assembly.experiment.eval.split
-    sys.stdout.write(json.dumps({"step": trained.step, "split": split, **evaluation.metrics}) + "\n")
+    printed = {"step": trained.step, "split": split, **evaluation.metrics}
+    sys.stdout.write(json.dumps(to_json(printed), allow_nan=False) + "\n")
     return 0
 
 

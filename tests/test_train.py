@@ -106,12 +106,19 @@ def test_the_monitor_waits_from_the_last_improvement_that_counts(mode):
     monitor = Monitor(mode, min_delta=0.1)
     sign = 1 if mode == "max" else -1
     for step, (value, best_step, waited) in enumerate(
-        [(float("nan"), None, 1), (0.5, 2, 0), (0.59, 2, 1), (0.4, 2, 2), (0.7, 5, 0), (float("nan"), 5, 1)],
+        [
+            (float("nan"), None, 1),
+            (0.5, 2, 0),
+            (0.59, 3, 1),
+            (0.58, 3, 2),
+            (0.61, 5, 0),
+            (float("nan"), 5, 1),
+        ],
         1,
     ):
         monitor = monitor.seen(step, sign * value)
         assert (monitor.best_step, monitor.waited) == (best_step, waited)
-    assert monitor.best == sign * 0.7
+    assert monitor.best == sign * 0.61
 
 
 def test_updates_that_are_not_finite_stop_the_run_and_leave_a_good_checkpoint(tmp_path, capsys):

@@ -11,7 +11,7 @@ from typing import Any
 from jaxformer.data.config import DataConfig
 from jaxformer.data.digits import NAME as DIGITS
 from jaxformer.data.digits import prepare_digits
-from jaxformer.errors import UserError
+from jaxformer.errors import NotPrepared, UserError
 
 # Where digits go when the default folder cannot be written (a shared, read-only one).
 FALLBACK_DIR = Path("~/.cache/jaxformer/tensorflow_datasets")
@@ -62,7 +62,8 @@ def find_dataset(config: DataConfig) -> Prepared:
     """The dataset that a config means; digits are prepared if they are not there.
 
     Raises:
-      UserError: it is not prepared, or not in that version.
+      NotPrepared: it is not there.
+      UserError: it is there, but not in that version.
     """
     folder, reason = data_folder(config.data_dir)
     if config.name == DIGITS:
@@ -105,7 +106,7 @@ def refuse_read_only(folder: Path) -> None:
         raise PermissionError(errno.EACCES, "the folder is read-only", str(folder))
 
 
-def not_prepared(name: str, folder: Path, reason: str, prepared: list[str]) -> UserError:
+def not_prepared(name: str, folder: Path, reason: str, prepared: list[str]) -> NotPrepared:
     """What to do about a dataset that is not in `folder`."""
     import tensorflow_datasets as tfds
 
@@ -122,14 +123,14 @@ def not_prepared(name: str, folder: Path, reason: str, prepared: list[str]) -> U
     elif not build:
         what += f", and TFDS knows none of that name; prepared are: {', '.join(sorted({DIGITS, *prepared}))}"
     if not build and near:
-        return UserError(what)
+        return NotPrepared(what)
     if not build:
-        return UserError(
+        return NotPrepared(
             what, "import your own pictures with: jaxformer data import images DIRECTORY --name NAME"
         )
     build = name if build == base else build
     command = f"tfds build {build} --file_format=array_record --data_dir={folder}"
-    return UserError(what, f"TFDS prepares a dataset once, where TensorFlow is installed, with: {command}")
+    return NotPrepared(what, f"TFDS prepares a dataset once, where TensorFlow is installed, with: {command}")
 
 
 def open_builder(dataset: Prepared) -> Any:

@@ -1,7 +1,8 @@
 """Which evaluation was the best, and whether to stop early: a value that goes into checkpoints."""
 
+import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -10,9 +11,10 @@ class Monitor:
 
     Attributes:
       mode: whether more of the metric is better ("max") or less ("min").
-      min_delta: how much better counts as an improvement.
+      min_delta: how much better than `reference` counts as an improvement.
       best: the best value so far; None before the first evaluation.
       best_step: the step it was measured at.
+      reference: the value of the last improvement: of small gains, only their sum counts.
       waited: evaluations since then.
     """
 
@@ -20,12 +22,24 @@ class Monitor:
     min_delta: float = 0.0
     best: float | None = None
     best_step: int | None = None
+    reference: float | None = None
     waited: int = 0
 
     def seen(self, step: int, value: float) -> "Monitor":
-        """The monitor after an evaluation. NaN never improves."""
-        gain = 0.0 if self.best is None else (value - self.best if self.mode == "max" else self.best - value)
-        improved = gain > self.min_delta or (self.best is None and value == value)
-        if improved:
-            return replace(self, best=value, best_step=step, waited=0)
-        return replace(self, waited=self.waited + 1)
+        """The monitor after an evaluation. NaN is never the best, and never improves."""
+        after = replace(self, waited=self.waited + 1)
+        if self.gain(value, self.best) > 0:
+            after = replace(after, best=value, best_step=step)
+        if self.gain(value, self.reference) > self.min_delta:
+            after = replace(after, reference=value, waited=0)
+        return after
+
+    def gain(self, value: float, over: float | None) -> float:
+        """How much better `value` is than another; than none at all, infinitely. NaN for NaN."""
+        if over is None:
+            return math.inf if value == value else math.nan
+        return value - over if self.mode == "max" else over - value
+
+    def to_json(self) -> dict[str, Any]:
+        """What evaluations have shown, for a checkpoint's `progress`."""
+        return {name: getattr(self, name) for name in ("best", "best_step", "reference", "waited")}

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 logger = logging.getLogger("jaxformer")
-NOISY = ("absl", "orbax", "etils", "matplotlib", "PIL")
+NOISY = ("absl", "orbax", "etils", "matplotlib", "PIL", "tensorboardX")
 
 
 def make_console() -> Any:

@@ -60,9 +60,9 @@ class RunFolder:
     def metrics(self) -> dict[str, float]:
         """The final metrics; without a result, the evaluation's or the curves' latest."""
         if self.result is not None and self.result["final"]:
-            return self.result["final"]
+            return numbers(self.result["final"])
         if self.evaluation is not None:
-            return self.evaluation["metrics"]
+            return numbers(self.evaluation["metrics"])
         found = {n.removeprefix("eval/"): v for n, (_, v) in self.curves.items() if n.startswith("eval/")}
         return {name: float(values[-1]) for name, values in found.items()}
 
@@ -72,6 +72,11 @@ class RunFolder:
         if self.result is not None:
             return self.result["step"]
         return max((int(steps[-1]) for steps, _ in self.curves.values()), default=None)
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as JSON holds them ("NaN" is a string there), as numbers."""
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def open_run(folder: Path) -> RunFolder:

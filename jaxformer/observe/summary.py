@@ -166,7 +166,7 @@ def mfu_in_words(result: Mapping[str, Any]) -> str:
 
 def best_metrics(best: Mapping[str, Any]) -> dict[str, float]:
     """The metrics in result.json's "best", without the step they are of."""
-    return {name: value for name, value in best.items() if name != "step"}
+    return {name: float(value) for name, value in best.items() if name != "step"}
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxformer.errors import UserError
-from jaxformer.files import write_atomically
+from jaxformer.files import to_json, write_atomically
 from jaxformer.observe.device import is_first_process
 
 logger = logging.getLogger("jaxformer")
@@ -25,8 +24,7 @@ class MetricWriter:
     """Appends records to a run's metrics.jsonl and TensorBoard files.
 
     A record is one line of JSON, {"step": 100, "time": 1767225600.0, "train/loss": 0.31, ...}; "time" is in
-    seconds since 1970. JSON has no NaN and no infinities: they are written as the strings "NaN", "Infinity"
-    and "-Infinity" (as protobuf's JSON does), which `float()` reads back.
+    seconds since 1970. Numbers that are not finite are strings, see `files.to_json`.
 
     A run that was killed may have written records past its last checkpoint; those, and a torn last line, are
     taken out when the run goes on, so that no step is in the file twice.
@@ -71,7 +69,7 @@ class MetricWriter:
             return
         now = time.time()
         numbers = {name: float(value) for name, value in values.items()}
-        record = {"step": int(step), "time": round(now, 3)} | {n: to_json(v) for n, v in numbers.items()}
+        record = {"step": int(step), "time": round(now, 3)} | to_json(numbers)
         try:
             self._file.write(json.dumps(record, allow_nan=False) + "\n")
             self._file.flush()
@@ -175,13 +173,6 @@ def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             if isinstance(record, dict) and isinstance(record.get("step"), int) and line.endswith("\n"):
                 yield line.rstrip("\n"), record
-
-
-def to_json(value: float) -> float | str:
-    """A number that JSON can hold."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:

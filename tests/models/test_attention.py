@@ -28,6 +28,27 @@ def test_attention_is_pytorchs(biased):
     np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("bias_shape", [None, (1, 3, 5, 7), (3, 1, 7), (2, 1, 5, 1)])
+def test_the_gradients_are_pytorchs(bias_shape):
+    torch = pytest.importorskip("torch")
+    *arrays, weight = heads((2, 3, 5, 8), (2, 3, 7, 8), (2, 3, 7, 8), (2, 3, 5, 8))
+    arrays += heads(bias_shape) if bias_shape else []
+    mask = np.ones((2, 1, 5, 7), bool)
+    mask[1, :, :, 4:] = False
+    theirs = [torch.tensor(x, requires_grad=True) for x in arrays]
+    added = torch.zeros(2, 3, 5, 7).masked_fill(~torch.tensor(mask), -torch.inf)
+    out = torch.nn.functional.scaled_dot_product_attention(
+        *theirs[:3], attn_mask=added + (theirs[3] if bias_shape else 0)
+    )
+    (out * torch.tensor(weight)).sum().backward()
+
+    def loss(query, key, value, bias=None):
+        return jnp.sum(attention(query, key, value, bias=bias, mask=mask) * weight)
+
+    for ours, their in zip(jax.jit(jax.grad(loss, argnums=range(len(arrays))))(*arrays), theirs):
+        np.testing.assert_allclose(ours, their.grad.numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_weights_are_float32_whatever_comes_in():
     query, key = (jnp.asarray(x, jnp.bfloat16) for x in heads((1, 2, 4, 8), (1, 2, 4, 8)))
     weights = jax.jit(attention_weights)(query, key)

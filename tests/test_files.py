@@ -1,0 +1,32 @@
+"""What is written is whole, and JSON that every reader takes."""
+
+import json
+import math
+
+import pytest
+
+from jaxformer.files import write_atomically, write_json
+
+
+def test_numbers_that_are_not_finite_are_strings_that_float_reads(tmp_path):
+    values = {"a": math.nan, "b": [math.inf, -math.inf, 1.5], "c": {"d": "text", "e": None, "f": 3}}
+    write_json(tmp_path / "x.json", values)
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    read = json.loads((tmp_path / "x.json").read_text(), parse_constant=refuse)
+    assert math.isnan(float(read["a"]))
+    assert [float(v) for v in read["b"]] == values["b"]
+    assert read["c"] == values["c"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    with pytest.raises(TypeError):
+        write_atomically(path, None)  # type: ignore[arg-type]
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
