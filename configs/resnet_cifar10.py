@@ -23,9 +23,7 @@ def get_config(arg=None):
         cache="memory",
     )
     c.eval = dict(split="test", every="1 epoch", monitor="accuracy")
-    c.optimizer = dict(
-        name="momentum", learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=0.0, l2=5e-4
-    )
+    c.optimizer = dict(name="muon", learning_rate=0.02, weight_decay=0.1)
     c.schedule = dict(name="one_cycle")
     c.precision = "float32"
     c.parallel = dict(mode="jit", mesh=dict(data=-1))
