@@ -1,6 +1,6 @@
 """An experiment's parts, built from its config and checked against each other before any long work starts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -58,15 +58,17 @@ class Assembly:
     @cached_property
     def train_batches(self) -> Batches:
         """`train_batches[step]`."""
-        data = self.experiment.data
-        return make_batches(data, data.train_split, self.experiment.seed, train=True)
+        return self.batches(self.experiment.data.train_split, train=True)
 
     @cached_property
     def eval_batches(self) -> Batches:
         """The evaluation split, in order."""
-        return make_batches(
-            self.experiment.data, self.experiment.eval.split, self.experiment.seed, train=False
-        )
+        return self.batches(self.experiment.eval.split, train=False)
+
+    def batches(self, split: str, *, train: bool) -> Batches:
+        """A split's batches, each looked at by the task."""
+        check = partial(self.task.check, self.experiment.model)
+        return make_batches(self.experiment.data, split, self.experiment.seed, train, check)
 
     @cached_property
     def model(self) -> Any:
@@ -177,7 +179,7 @@ class Assembly:
           ConfigError: a line for everything that does not fit.
         """
         errors = list(configs.across_devices(self.experiment, self.layout.batch_shards))
-        model_problems = list(self.model_and_data())
+        model_problems = list(self.task.fits(self.experiment.model, self.train_batches, self.eval_batches))
         errors += model_problems
         errors += [
             f"schedule.{p}" for p in schedule_problems(self.experiment.schedule, self.total_steps, self.steps)
@@ -194,22 +196,3 @@ class Assembly:
             )
         if errors:
             raise ConfigError(*errors)
-
-    def model_and_data(self) -> Iterator[str]:
-        """Yields a line for every way in which the dataset does not fit the model."""
-        model, batches = self.experiment.model, self.train_batches
-        height, width = batches.element_spec["image"][0][:2]
-        size = getattr(model, "image_size", None)
-        if size is not None and (height, width) != (size, size):
-            yield (
-                f"model.image_size={size}: the training images are {height}x{width} after data.transforms; "
-                f"set model.image_size={height} or resize them"
-            )
-        if self.eval_batches.element_spec["image"] != batches.element_spec["image"]:
-            yield (
-                f"data.eval_transforms give images of {self.eval_batches.element_spec['image'][0]}, "
-                f"data.transforms of {batches.element_spec['image'][0]}: make them the same"
-            )
-        names = batches.class_names
-        if names is not None and getattr(model, "num_classes", len(names)) < len(names):
-            yield f"model.num_classes={model.num_classes}: the dataset has {len(names)} classes; set it to that"

@@ -196,13 +196,3 @@ def test_a_run_without_a_checkpoint(capsys, tmp_path):
 def test_a_run_folder_that_cannot_be_made(capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert "cannot write there" in refused(capsys, "train", "--config", DIGITS, "--run", "file/run")
-
-
-def test_nothing_is_left_of_a_result(tmp_path):
-    from jaxformer.files import write_json
-
-    write_json(tmp_path / "a.json", {"x": 1})
-    with pytest.raises(ValueError, match="nan"):
-        write_json(tmp_path / "a.json", {"x": float("nan")})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

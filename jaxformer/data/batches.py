@@ -20,13 +20,16 @@ from jaxformer.data.sources import Source, open_source
 from jaxformer.errors import UserError
 
 Batch = dict[str, np.ndarray]
+Check = Callable[[Mapping[str, np.ndarray]], None]
 Transform = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
 
 FOREVER = 2**62  # steps of a training that does not end by itself
 ROWS_PER_TASK = 128  # rows that one background thread makes at a time, at most
 
 
-def make_batches(config: DataConfig, split: str, seed: int = 0, train: bool = True) -> "Batches":
+def make_batches(
+    config: DataConfig, split: str, seed: int = 0, train: bool = True, check: Check | None = None
+) -> "Batches":
     """Opens a split as batches.
 
     Args:
@@ -35,6 +38,7 @@ def make_batches(config: DataConfig, split: str, seed: int = 0, train: bool = Tr
       seed: decides the order and everything that is random in the transforms; any integer.
       train: True shuffles, repeats for ever and applies `config.transforms`; False goes through the examples
         once, in order, with `config.eval_transforms`, and pads the last batch.
+      check: looks at each batch on the thread that made it; raises UserError for one that cannot be used.
 
     Raises:
       UserError: the dataset or the split is not there, or its first example does not pass the transforms.
@@ -44,15 +48,14 @@ def make_batches(config: DataConfig, split: str, seed: int = 0, train: bool = Tr
     transforms, batch_size = config.transforms, config.batch_size
     if not train:
         transforms, batch_size = config.eval_transforms, config.eval_batch_size or batch_size
-    return Batches(source, transforms, batch_size, seed, train, config.read_threads, config.prefetch)
+    return Batches(source, transforms, batch_size, seed, train, config.read_threads, config.prefetch, check)
 
 
 class Batches:
     """A sequence of global batches: `batches[step]`.
 
-    A batch is a dict of arrays: `image` uint8 [B, H, W, C], `labels` int32 [B], and in evaluation
-      `example_mask`
-    bool [B], False on the rows that pad the last batch (they hold zeros).
+    A batch is a dict of the arrays of its examples, stacked (of images `image` uint8 [B, H, W, C] and `labels`
+    int32 [B]), and in evaluation `example_mask` bool [B], False on the rows that pad the last batch with zeros.
 
     Attributes:
       batch_size: examples in a global batch.
@@ -71,6 +74,7 @@ class Batches:
         train: bool,
         read_threads: int | None = None,
         prefetch: int = 4,
+        check: Check | None = None,
     ):
         self.batch_size = batch_size
         self.num_examples = len(source)
@@ -80,6 +84,7 @@ class Batches:
         self._transforms = tuple(transforms)
         self._threads = read_threads or min(os.cpu_count() or 1, 16)
         self._prefetch = prefetch
+        self._check = check
         self._seed = seed % 2**64
         self._order = grain.MapDataset.range(self.num_examples)
         if train:
@@ -164,18 +169,20 @@ class Batches:
         indices = [int(self._order[position]) for position in real]
         rows = len(positions)
         batch = {key: np.zeros((rows, *shape), dtype) for key, (shape, dtype) in self.element_spec.items()}
-        images, labels = batch["image"], batch["labels"]
         for row, (element, index) in enumerate(zip(self._elements(indices, real), indices)):
-            image = element["image"]
-            if image.shape != images.shape[1:]:
-                raise UserError(
-                    f"{self._where(index)}: the image is {image.shape}, the first is {images.shape[1:]}; "
-                    "add a transform that makes all the same, as dict(name='resize', size=...)"
-                )
-            images[row] = image
-            labels[row] = element["labels"]
+            for key, value in element.items():
+                rows_of_key = batch[key]
+                if np.shape(value) != rows_of_key.shape[1:]:
+                    raise UserError(
+                        f"{self._where(index)}: the {key} is {np.shape(value)}, the first is "
+                        f"{rows_of_key.shape[1:]}; add a transform that makes all the same, as "
+                        "dict(name='resize', size=...)"
+                    )
+                rows_of_key[row] = value
         if not self.train:
             batch["example_mask"][: len(real)] = True
+        if self._check is not None:
+            self._check({key: value[: len(real)] for key, value in batch.items()})
         return batch
 
     def _elements(self, indices: Sequence[int], positions: Sequence[int]) -> Iterator[Mapping[str, Any]]:
@@ -197,10 +204,13 @@ class Batches:
             yield example
 
     def _element_spec(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        """From the first example."""
-        element = next(self._elements([0], [0]))
-        image = element["image"]
-        spec = {"image": (image.shape, image.dtype), "labels": ((), np.dtype(np.int32))}
+        """From the first example; Python's integers become int32."""
+        spec = {}
+        for key, value in next(self._elements([0], [0])).items():
+            spec[key] = (
+                np.shape(value),
+                value.dtype if isinstance(value, np.ndarray) else np.dtype(np.int32),
+            )
         return spec if self.train else spec | {"example_mask": ((), np.dtype(bool))}
 
     def _where(self, index: int) -> str:

@@ -27,7 +27,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The examples at `indices`: dicts of `image` (uint8 [H, W, C]) and `labels` (int)."""
+        """The examples at `indices`: dicts of arrays and integers, as `image` (uint8 [H, W, C]) and `labels`."""
 
 
 class ImageSource:

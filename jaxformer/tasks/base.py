@@ -8,15 +8,28 @@ The one rule: give sums, never means. A batch may be split into microbatches and
 real examples differ; sums of parts add up to the sum of the whole, means do not. The step divides, once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Batch = Mapping[str, Any]  # arrays, examples first; the keys are those of `data/batches.py` and `augment`
 Sums = Any  # a tree of arrays
+
+
+class Batches(Protocol):
+    """What a task sees of `data/batches.py`.
+
+    Attributes:
+      element_spec: for each array of a batch, its shape without the batch, and its dtype.
+      class_names: names of the classes, or None.
+    """
+
+    element_spec: Mapping[str, tuple[tuple[int, ...], np.dtype]]
+    class_names: list[str] | None
 
 
 @dataclass(frozen=True)
@@ -34,13 +47,21 @@ class Evaluation:
 
 
 class Task(Protocol):
-    """The contract. JAX traces all methods but `summarize`; padding rows must not count in any of them.
+    """The contract. JAX traces all methods but `fits`, `check` and `summarize`; padding rows count in none of them.
 
     Attributes:
       metric_names: the metrics that `summarize` may give, to check `eval.monitor` before training.
     """
 
     metric_names: Sequence[str]
+
+    def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
+        """Yields a line for every way in which the dataset does not fit the model; before anything is computed."""
+        ...
+
+    def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
+        """Raises UserError for a batch on the host that would give garbage without an error on the device."""
+        ...
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
         """The model's arguments: `model.apply(variables, **task.inputs(batch), deterministic=...)`."""

@@ -1,6 +1,6 @@
 """Image classification: each image is of one class."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.errors import UserError
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.tasks import losses, metrics, mixing
-from jaxformer.tasks.base import Batch, Evaluation, example_mask, masked_sum
+from jaxformer.tasks.base import Batch, Batches, Evaluation, example_mask, masked_sum
 
 TOP = 5
 
@@ -72,19 +71,38 @@ class Classification:
         if not all(0 < value <= 1 for value in self.std):
             yield f"std={list(self.std)}: expected values in 0..1, not 0; divide by 255 if they are in 0..255"
 
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """Normalised images: (image / 255 - mean) / std, float32 [B, H, W, C].
-
-        Raises:
-          UserError: there are as many means or deviations as neither 1 nor the image's channels.
-        """
-        image = jnp.asarray(batch["image"])
+    def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
+        """Yields a line for images of another size or with other channels than fit, and for too many classes."""
+        height, width, channels = train.element_spec["image"][0]
+        size = getattr(model, "image_size", None)
+        if size is not None and (height, width) != (size, size):
+            yield (
+                f"model.image_size={size}: the training images are {height}x{width} after data.transforms; "
+                f"set model.image_size={height} or resize them"
+            )
+        shown = evaluation.element_spec["image"][0]
+        if shown != (height, width, channels):
+            yield (
+                f"data.eval_transforms give images of {shown}, data.transforms of {(height, width, channels)}: "
+                "make them the same"
+            )
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, image.shape[-1]):
-                raise UserError(
-                    f"task.{name}={list(values)}: the images have {image.shape[-1]} channels; "
-                    f"give {image.shape[-1]} numbers, or one for all"
+            if len(values) not in (1, channels):
+                yield (
+                    f"task.{name}={list(values)}: the images have {channels} channels; "
+                    f"give {channels} numbers, or one for all"
                 )
+        names = train.class_names
+        if names is not None and model.num_classes < len(names):
+            yield f"model.num_classes={model.num_classes}: the dataset has {len(names)} classes; set it to that"
+
+    def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
+        """Refuses labels that are no class of the model."""
+        metrics.check_labels(model.num_classes, batch["labels"])
+
+    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """Normalised images: (image / 255 - mean) / std, float32 [B, H, W, C]."""
+        image = jnp.asarray(batch["image"])
         mean, std = (
             jnp.asarray(values, jnp.float32)[None, None, None, :] for values in (self.mean, self.std)
         )

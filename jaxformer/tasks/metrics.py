@@ -3,7 +3,7 @@
 In the sums `logits` are [B, K], `labels` int [B] and `mask` bool [B], False on padding rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -105,25 +105,17 @@ def balanced_accuracy(confusion: np.ndarray) -> float:
     return float(classes["recall"][there].mean()) if there.any() else 0.0
 
 
-def check_labels(
-    num_classes: int, class_names: Sequence[str] | None = None, labels: np.ndarray | None = None
-) -> None:
+def check_labels(num_classes: int, labels: np.ndarray) -> None:
     """Refuses labels that are not classes of the model: on the device they give garbage without an error.
 
     Args:
       num_classes: K of the model.
-      class_names: the dataset's, if it has names.
-      labels: int [B], a batch's or all of them.
+      labels: int [B], a batch's; there may be none.
 
     Raises:
-      UserError: there are more classes than K, or a label that is not in 0 to K - 1.
+      UserError: a label is not in 0 to K - 1.
     """
-    if class_names is not None and len(class_names) > num_classes:
-        raise UserError(
-            f"model.num_classes={num_classes}: the dataset has {len(class_names)} classes; "
-            f"set model.num_classes={len(class_names)}"
-        )
-    if labels is not None and labels.size and (labels.min() < 0 or labels.max() >= num_classes):
+    if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
         remedy = (
             f"set model.num_classes={labels.max() + 1} or more"
             if labels.min() >= 0
@@ -131,5 +123,5 @@ def check_labels(
         )
         raise UserError(
             f"model.num_classes={num_classes}: the labels must be 0 to {num_classes - 1}, "
-            f"the dataset has {labels.min()} to {labels.max()}; {remedy}"
+            f"a batch has {labels.min()} to {labels.max()}; {remedy}"
         )

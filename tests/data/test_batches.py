@@ -262,3 +262,16 @@ def test_cifar10_is_read_as_tfds_reads_it(cifar10_dir):
         assert batch["labels"][row] == reference[row]["label"]
     assert batches.class_names[:3] == ["airplane", "automobile", "bird"]
     assert len(make_batches(config, "train[:90%]", train=False)) * 64 >= 45_000
+
+
+def test_every_batch_is_looked_at_without_its_padding(digits_dir):
+    seen = []
+    batches = make_batches(digits(digits_dir, eval_batch_size=100), "test", train=False, check=seen.append)
+    assert len(list(batches)) == 4
+    assert sorted(len(batch["labels"]) for batch in seen) == [59, 100, 100, 100]
+
+    def refuse(batch):
+        raise UserError("no such label")
+
+    with pytest.raises(UserError, match="no such label"):
+        next(make_batches(digits(digits_dir), "train", check=refuse).read())

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -211,10 +212,40 @@ def test_one_mean_is_for_all_channels(batch):
     np.testing.assert_array_equal(one.inputs(batch)["image"], each.inputs(batch)["image"])
 
 
-def test_three_means_for_grey_images_are_refused():
-    task = Classification(mean=(0.5, 0.4, 0.3))
-    with pytest.raises(UserError, match=r"task.mean=\[0.5, 0.4, 0.3\]: the images have 1 channels"):
-        task.inputs({"image": np.zeros((1, 2, 2, 1), np.uint8)})
+def spec(*image, classes=None):
+    return SimpleNamespace(element_spec={"image": (image, np.dtype(np.uint8))}, class_names=classes)
+
+
+@pytest.mark.parametrize(
+    ("task", "train", "evaluation", "message"),
+    [
+        (
+            {"mean": (0.5, 0.4, 0.3)},
+            spec(8, 8, 1),
+            spec(8, 8, 1),
+            "task.mean=[0.5, 0.4, 0.3]: the images have 1 channels",
+        ),
+        ({}, spec(9, 9, 3), spec(9, 9, 3), "model.image_size=8: the training images are 9x9"),
+        ({}, spec(8, 8, 3), spec(9, 8, 3), "data.eval_transforms give images of (9, 8, 3)"),
+        (
+            {},
+            spec(8, 8, 3, classes=list("abcdef")),
+            spec(8, 8, 3),
+            "model.num_classes=5: the dataset has 6 classes",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named(task, train, evaluation, message):
+    model = SimpleNamespace(image_size=8, num_classes=5)
+    (line,) = Classification(**task).fits(model, train, evaluation)
+    assert line.startswith(message)
+    fine = spec(8, 8, 3, classes=list("abcde"))
+    assert not list(Classification(mean=(0.5, 0.4, 0.3)).fits(model, fine, fine))
+
+
+def test_labels_that_are_no_class_are_refused():
+    with pytest.raises(UserError, match="the labels must be 0 to 4, a batch has 3 to 5"):
+        Classification().check(SimpleNamespace(num_classes=5), {"labels": np.array([3, 5])})
 
 
 def test_probabilities():
