@@ -1,6 +1,5 @@
 """Every mistake gets exit code 2 and a line or two that name the thing and the remedy, before any work starts."""
 
-import json
 import textwrap
 from pathlib import Path
 
