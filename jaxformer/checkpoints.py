@@ -32,6 +32,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from jaxformer.digests import damage, write_digests
 from jaxformer.durations import Duration
 from jaxformer.errors import UserError
+from jaxformer.paths import leaves_by_path
 
 logger = logging.getLogger("jaxformer")
 
@@ -345,12 +346,10 @@ def named_arrays(tree: Tree) -> dict[str, Any]:
     Raises:
       TypeError: a leaf is a random key.
     """
-    named = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    named = leaves_by_path(tree)
+    for name, leaf in named.items():
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             raise TypeError(f"{name}: a random key is never saved; derive it from (seed, step)")
-        named[name] = leaf
     return named
 
 

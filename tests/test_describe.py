@@ -11,7 +11,7 @@ from jaxformer import cli, configfile
 from jaxformer.config import resolve
 from jaxformer.describe import assemble, describe, footprint, for_preset
 from jaxformer.errors import UserError
-from jaxformer.optim.paths import leaves_by_path
+from jaxformer.paths import leaves_by_path
 
 FLOAT32 = 4
 

@@ -12,7 +12,8 @@ from jaxformer.models.resnet import ResNet
 from jaxformer.models.vit import ViT
 from jaxformer.parallel.compile import Layout, bytes_a_device
 from jaxformer.parallel.mesh import make_mesh, mesh_shape
-from jaxformer.parallel.rules import param_specs, path_of
+from jaxformer.parallel.rules import param_specs
+from jaxformer.paths import leaves_by_path
 from jaxformer.state import init_state, init_variables
 
 VIT = ViT(image_size=8, patch_size=4, width=64, depth=2, num_heads=4, num_classes=16)
@@ -52,9 +53,7 @@ def test_every_parameter_has_a_rule_of_its_rank(name):
     params = shapes(EVERY_MODEL[name])
     specs = param_specs(params, make_mesh({"data": 2, "fsdp": 2, "tensor": 2}))
     assert len(specs) == len(jax.tree.leaves(params))
-    big = {
-        path_of(p): leaf for p, leaf in jax.tree_util.tree_flatten_with_path(params)[0] if leaf.size >= 1024
-    }
+    big = {path: leaf for path, leaf in leaves_by_path(params).items() if leaf.size >= 1024}
     assert all(any(axis for axis in specs[path]) for path in big), (
         "a large parameter lies whole on every device"
     )

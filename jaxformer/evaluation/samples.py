@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxformer.data import Batches
 from jaxformer.parallel.compile import Layout
+from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.base import Task
 
 Tree = Any
@@ -76,8 +77,7 @@ def attention_maps(model: Any, task: Task, variables: Tree, batch: Tree) -> np.n
 
     maps = jax.device_get(jax.jit(weights)(variables, batch))
     layers: list[np.ndarray] = []
-    flat, _ = jax.tree_util.tree_flatten_with_path(maps)
-    for _, leaf in sorted(flat, key=lambda item: natural(jax.tree_util.keystr(item[0]))):
+    for _, leaf in sorted(leaves_by_path(maps).items(), key=lambda item: natural(item[0])):
         layers.extend(leaf if leaf.ndim == 5 else [leaf])  # scanned layers come stacked: [L, B, heads, T, T]
     square = [layer for layer in layers if layer.ndim == 4 and layer.shape[-1] == layer.shape[-2]]
     if not square or len({layer.shape for layer in square}) > 1:

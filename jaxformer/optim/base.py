@@ -17,7 +17,7 @@ MomentDtype: TypeAlias = Literal["float32", "bfloat16"]
 class Optimizer(ABC):
     """What all optimizers have: w -= lr(t) * multiplier * (direction + weight_decay * w).
 
-    Patterns are regular expressions for whole names of a parameter's path (`optim/paths.py`): "head" takes
+    Patterns are regular expressions for whole names of a parameter's path (`paths.py`): "head" takes
     head/kernel and head/bias, "encoder/block_[0-3]" the first four blocks, stacked or not.
 
     Attributes:

@@ -18,7 +18,7 @@ from jaxformer.optim.masks import (
     trainable_mask,
     unmatched,
 )
-from jaxformer.optim.paths import kernel_axes, layer_paths, leaves_by_path, matches, path_of
+from jaxformer.paths import kernel_axes, layer_paths, leaves_by_path, matches, path_of
 
 Tree = Any
 

@@ -9,7 +9,7 @@ import optax
 
 from jaxformer.optim.masks import decay_mask, multipliers, trainable_mask
 from jaxformer.optim.optimizers import Muon
-from jaxformer.optim.paths import leaves_by_path
+from jaxformer.paths import leaves_by_path
 
 Tree = Any
 WIDTH, HEIGHT = 64, 8

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import optax
 
-from jaxformer.optim.paths import STACK, path_of
+from jaxformer.paths import STACK, path_of
 
 Tree = Any
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.optim.paths import BLOCK, layer_paths, layers_taken, leaves_by_path, matches, path_of
+from jaxformer.paths import BLOCK, layer_paths, layers_taken, leaves_by_path, matches, path_of
 
 Tree = Any
 

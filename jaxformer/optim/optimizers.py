@@ -13,7 +13,7 @@ from optax import contrib
 from jaxformer.optim.base import MomentDtype, Optimizer, rate_problems
 from jaxformer.optim.layers import by_layer
 from jaxformer.optim.masks import EMBEDDINGS, decay_mask
-from jaxformer.optim.paths import STACK, kernel_axes, matches, path_of
+from jaxformer.paths import STACK, kernel_axes, matches, path_of
 
 Tree = Any
 

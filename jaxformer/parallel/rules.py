@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxformer.paths import STACK, leaves_by_path, path_of
+
 Tree = Any
 Rule: TypeAlias = tuple[str, tuple[str | None, ...]]
 logger = logging.getLogger("jaxformer")
@@ -29,12 +31,6 @@ RULES: tuple[Rule, ...] = (
     (r"[^/]*norm[^/]*/(scale|bias)", (None,)),  # [D]
     (r"layer_scale[^/]*/scale", (None,)),  # [D]
 )
-STACKED = re.compile(r"(^|/)blocks/")  # layers scanned over: one more axis in front
-
-
-def path_of(path: Sequence[Any]) -> str:
-    """A key path of jax.tree_util as "encoder/block_3/attention/query/kernel"."""
-    return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
 
 
 def param_specs(params: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> dict[str, PartitionSpec]:
@@ -49,14 +45,13 @@ def param_specs(params: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> dict
       ValueError: a parameter that no rule takes, or of another rank than its rule.
     """
     specs = {}
-    for key_path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        path = path_of(key_path)
+    for path, leaf in leaves_by_path(params).items():
         axes = next((axes for pattern, axes in rules if re.search(f"(^|/)({pattern})$", path)), None)
         if axes is None:
             raise ValueError(
                 f"no sharding rule takes the parameter {path} {leaf.shape}: add one to parallel/rules.py"
             )
-        axes = (None, *axes) if STACKED.search(path) else axes
+        axes = (None, *axes) if STACK.search(path) else axes  # layers scanned over: one more axis in front
         if len(axes) != len(leaf.shape):
             raise ValueError(
                 f"the sharding rule of {path} has {len(axes)} dimensions, the parameter {leaf.shape}"
@@ -84,7 +79,7 @@ def state_shardings(state: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> T
     Args:
       state: a TrainState of arrays or ShapeDtypeStructs.
     """
-    shapes = {path_of(p): leaf.shape for p, leaf in jax.tree_util.tree_flatten_with_path(state.params)[0]}
+    shapes = {path: leaf.shape for path, leaf in leaves_by_path(state.params).items()}
     specs = param_specs(state.params, mesh, rules)
 
     def sharding(key_path: Sequence[Any], leaf: Any) -> NamedSharding:

@@ -15,7 +15,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from jaxformer.errors import UserError
-from jaxformer.optim.paths import leaves_by_path
+from jaxformer.paths import leaves_by_path
 
 Axes = tuple[tuple[int, ...], ...]
 
