@@ -220,3 +220,11 @@ def test_randomness_comes_from_seed_and_step(batch):
     losses = [take_steps(batch, model=model, optimizer=optax.sgd(0.0), **run)[2]["loss"] for run in runs]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)  # the same masks on 1 and 8 devices
     assert abs(losses[0] - losses[2]) > 1e-3  # other masks in the next step
+
+
+def test_bfloat16_is_the_same_on_every_layout(batch):
+    model = VIT.clone(dtype=jnp.bfloat16)
+    _, one, _ = take_steps(batch, model=model, devices=1)
+    for layout in ({"devices": 8}, {"mode": "pmap"}, {"mesh": {"data": 2, "fsdp": 2, "tensor": 2}}):
+        _, many, _ = take_steps(batch, model=model, **layout)
+        assert_close(jax.device_get(many.params), jax.device_get(one.params), 1e-2)

@@ -75,6 +75,9 @@ def attention(
     if implementation(jax.default_backend(), str(query.dtype), query.shape[-1], plain) == "cudnn":
         tokens_first = (x.swapaxes(1, 2) for x in (query, key, value))  # [B, T, H, Dh]
         return jax.nn.dot_product_attention(*tokens_first, implementation="cudnn").swapaxes(1, 2)
+    if jax.default_backend() == "cpu":  # XLA's batched products are in float32 there, whatever comes in
+        operands = (x.astype(jnp.float32) for x in (query, key, value))
+        return plain_attention(*operands, bias, mask).astype(value.dtype)
     return plain_attention(query, key, value, bias, mask)
 
 
