@@ -8,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 
+from jaxformer import schema
 from jaxformer.models.resnet import ResNet
 from jaxformer.models.vit import ViT
+from jaxformer.optim import OPTIMIZERS, make_optimizer
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import LossScale
@@ -228,3 +230,12 @@ def test_bfloat16_is_the_same_on_every_layout(batch):
     for layout in ({"devices": 8}, {"mode": "pmap"}, {"mesh": {"data": 2, "fsdp": 2, "tensor": 2}}):
         _, many, _ = take_steps(batch, model=model, **layout)
         assert_close(jax.device_get(many.params), jax.device_get(one.params), 1e-2)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_lowers_the_loss_of_real_models(name, batch):
+    config = schema.load(OPTIMIZERS[name])(learning_rate=1.0 if name == "prodigy" else 1e-2)
+    params = variables_of(VIT)["params"]
+    optimizer = make_optimizer(config, lambda step: config.learning_rate, params)
+    losses = [take_steps(batch, devices=1, optimizer=optimizer, count=count)[2]["loss"] for count in (1, 6)]
+    assert losses[1] < losses[0]

@@ -90,7 +90,7 @@ def plain_attention(
     As autodiff has it, the softmax's backward pass reads and writes [B, H, T, S] once more: the weights' sum in it
     is that of result times gradient over the head's Dh (Dao et al. 2022, FlashAttention, appendix B.2).
     """
-    return attend(attention_weights(query, key, bias=bias, mask=mask), value)
+    return plain_attention_forward(query, key, value, bias, mask)[0]
 
 
 def plain_attention_forward(

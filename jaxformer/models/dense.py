@@ -101,13 +101,15 @@ def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array
     The gradients of kernel and bias stay as they were accumulated, in float32; the bias's is a product with ones,
     since a sum of bfloat16 over rows is slow there.
     """
-    y = accumulated(x, kernel.astype(x.dtype), x.ndim - 1, 0).astype(x.dtype)
-    return y if bias is None else y + jnp.broadcast_to(bias.astype(x.dtype), y.shape)
+    return affine_forward(x, kernel, bias)[0]
 
 
 def affine_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, Any]:
     """The result, and what `affine_backward` needs."""
-    return affine(x, kernel, bias), (x, kernel, bias)
+    y = accumulated(x, kernel.astype(x.dtype), x.ndim - 1, 0).astype(x.dtype)
+    if bias is not None:
+        y = y + jnp.broadcast_to(bias.astype(x.dtype), y.shape)
+    return y, (x, kernel, bias)
 
 
 def affine_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
