@@ -9,7 +9,7 @@ Result:   test accuracy 0.983 (seed 0)
 import ml_collections
 
 
-def get_config(arg=None):
+def get_config():
     c = ml_collections.ConfigDict()
     c.seed = 0
     c.task = dict(name="classification", mean=(0.3,), std=(0.37,))

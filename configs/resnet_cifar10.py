@@ -7,7 +7,7 @@ Result:   not measured yet
 import ml_collections
 
 
-def get_config(arg=None):
+def get_config():
     c = ml_collections.ConfigDict()
     c.seed = 0
     c.task = dict(name="classification", mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262))

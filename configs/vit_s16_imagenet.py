@@ -13,7 +13,7 @@ import ml_collections
 from jaxformer.models.presets import preset
 
 
-def get_config(arg=None):
+def get_config():
     c = ml_collections.ConfigDict()
     c.seed = 0
     c.task = dict(name="classification", mixup=0.2, mean=(0.5,), std=(0.5,))

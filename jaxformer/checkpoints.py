@@ -32,6 +32,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from jaxformer.digests import damage, write_digests
 from jaxformer.durations import Duration
 from jaxformer.errors import UserError
+from jaxformer.files import write_json
 from jaxformer.paths import leaves_by_path
 
 logger = logging.getLogger("jaxformer")
@@ -149,12 +150,24 @@ class Checkpoints:
         for name, tree in items.items():
             if arrays := named_arrays(tree):  # Orbax has no empty trees, and plain SGD keeps no state
                 arguments[name] = ocp.args.StandardSave(traverse_util.unflatten_dict(arrays, sep="/"))
-        value = math.nan if self.monitor is None else float((metrics or {}).get(self.monitor, math.nan))
-        score = {"value": value, "step": step} if math.isfinite(value) else None
         self._saving = step
+        score = self._score(step, metrics or {})
         with self._failures_explained():
             self._open().save(step, args=ocp.args.Composite(**arguments), metrics=score, force=True)
         return True
+
+    def rate(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds to a checkpoint the evaluation of its step, which had not ended when it was saved."""
+        self.close()  # the manager would not notice
+        score, folder = self._score(step, metrics), self.directory / str(step)
+        if score is not None and jax.process_index() == 0:
+            write_json(folder / METRICS / "metrics", score)
+            write_digests(folder)
+
+    def _score(self, step: int, metrics: Mapping[str, float]) -> dict[str, float] | None:
+        """What ranks a checkpoint, as it is written; None without a finite value of the monitored metric."""
+        value = math.nan if self.monitor is None else float(metrics.get(self.monitor, math.nan))
+        return {"value": value, "step": step} if math.isfinite(value) else None
 
     def wait(self) -> None:
         """Waits until the last save is committed, and what it replaces is deleted.

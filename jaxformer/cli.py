@@ -18,7 +18,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises what argparse would print."""
-        raise UserError(f"{self.prog}: {message}", f"see `{self.prog} --help`")
+        raise UserError(
+            f"{self.prog.removeprefix('jaxformer').strip()}: {message}".removeprefix(": "),
+            f"see `{self.prog} --help`",
+        )
 
 
 def parser() -> Parser:

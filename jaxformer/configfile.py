@@ -2,10 +2,13 @@
 
 import ast
 import importlib.util
+import inspect
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.schema import did_you_mean
@@ -23,7 +26,7 @@ def find(name: str) -> Path:
     if path.is_file():
         return path
     shipped = shipped_configs()
-    if path.stem in shipped and path.name in (path.stem, f"{path.stem}.py"):
+    if path.stem in shipped and str(path) in (path.stem, path.name, f"configs/{path.name}"):
         return shipped[path.stem]
     remedy = did_you_mean(path.stem, shipped)
     raise UserError(f"--config {name}: there is no such file, and no config of that name ships; {remedy}")
@@ -54,13 +57,19 @@ def read(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
+        if argument and not inspect.signature(module.get_config).parameters:
+            raise UserError(f"--config {spec}: this config takes no argument; leave {':' + argument!r} out")
         config = module.get_config(argument) if argument else module.get_config()
+        if not isinstance(config, ConfigDict):
+            raise TypeError(f"get_config returned a {type(config).__name__}")
         config = config.to_dict()
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{frame.filename}, line {frame.lineno}"
+        if isinstance(error, SyntaxError):
+            place = f"{error.filename}, line {error.lineno}"
         raise UserError(
             f"--config {spec}: {type(error).__name__}: {error} ({place})",
             "a config file defines get_config(arg=None) and returns an ml_collections.ConfigDict",

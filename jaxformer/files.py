@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from jaxformer.errors import UserError
+
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file under a temporary name beside `path`, then renames it into place."""
@@ -40,3 +42,23 @@ def to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+def read_json(path: Path, needs: tuple[str, ...]) -> dict[str, Any] | None:
+    """A JSON object with the keys `needs`; None if there is no such file.
+
+    Raises:
+      UserError: it is no JSON object, or lacks a key.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read as JSON ({error}); restore it, or delete it to go without"
+        ) from error
+    missing = [key for key in needs if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise UserError(f"{path}: lacks {', '.join(missing)}; restore it, or delete it to go without")
+    return content

@@ -1,11 +1,13 @@
 """A run's folder: what is in it, and whose it is."""
 
-import json
+import fcntl
 import logging
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 from jaxformer.config import Experiment, resolve, to_dict
 from jaxformer.errors import UserError
-from jaxformer.files import write_json
+from jaxformer.files import read_json, write_json
 
 logger = logging.getLogger("jaxformer")
 
@@ -60,6 +62,31 @@ class Run:
         return self.folder / "evaluation.json"
 
 
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps other trainings out of a run's folder for as long as the context lasts.
+
+    Raises:
+      UserError: another training is in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")
+    except OSError as error:
+        raise UserError(
+            f"--run {folder}: cannot write there ({error.strerror}); choose another folder"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"--run {folder}: another training is running in this folder",
+                "wait until it ends, or give this one its own folder with --run",
+            ) from error
+        yield
+
+
 def open_for_training(folder: Path, experiment: Experiment) -> Run:
     """Makes a run's folder, or enters one that holds the same experiment.
 
@@ -68,8 +95,14 @@ def open_for_training(folder: Path, experiment: Experiment) -> Run:
     """
     run = Run(folder)
     described = to_dict(experiment)
-    if run.config.exists():
-        changes = list(differences(json.loads(run.config.read_text())["config"], described))
+    before = read_json(run.config, needs=("config",))
+    if before is None and (run.result.exists() or run.checkpoints.exists()):
+        raise UserError(
+            f"--run {folder}: holds checkpoints or a result, and no config.json that says whose they are",
+            "restore that file, or give this one its own folder with --run",
+        )
+    if before is not None:
+        changes = list(differences(before["config"], described))
         refused = [line for path, line in changes if not path.startswith(MAY_CHANGE)]
         if refused:
             raise UserError(
@@ -93,25 +126,18 @@ def read_experiment(folder: Path, overrides: Mapping[str, Any] | None = None) ->
       UserError: the folder is not a run's.
     """
     run = Run(folder)
-    if not run.config.exists():
+    about = read_json(run.config, needs=("config",))
+    if about is None:
         raise UserError(
             f"--run {folder}: not a run's folder (no config.json in it); runs are made by `jaxformer train`"
         )
-    try:
-        config = json.loads(run.config.read_text())["config"]
-    except (ValueError, KeyError) as error:
-        raise UserError(
-            f"{run.config}: not a run's config ({error}); restore the file, or train anew"
-        ) from error
-    return run, resolve(config)
+    return run, resolve(about["config"])
 
 
 def finished(run: Run) -> dict[str, Any] | None:
     """The result of a run that is over; None if it is to go on."""
-    if not run.result.exists():
-        return None
-    result = json.loads(run.result.read_text())
-    return result if result["status"] in ("completed", "stopped early") else None
+    result = read_json(run.result, needs=("status", "step"))
+    return result if result and result["status"] in ("completed", "stopped early") else None
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]:
@@ -126,7 +152,7 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]
 def environment(argv: Sequence[str] | None = None) -> dict[str, Any]:
     """The command, the versions and the git revision of this process."""
     return {
-        "command": " ".join(["jaxformer", *(sys.argv[1:] if argv is None else argv)]),
+        "command": shlex.join(["jaxformer", *(sys.argv[1:] if argv is None else argv)]),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in VERSIONS},
         "git_revision": git_revision(),

@@ -20,8 +20,11 @@ from jaxformer.state import TrainState, from_items, to_items
 logger = logging.getLogger("jaxformer")
 
 
-def restore_or_start(assembly: Assembly, checkpoints: Checkpoints) -> tuple[TrainState, Monitor]:
+def restore_or_start(assembly: Assembly, checkpoints: Checkpoints) -> tuple[TrainState, Monitor, bool]:
     """The state of the newest good checkpoint, or a fresh one, with what evaluations had shown until then.
+
+    Returns:
+      The state, the monitor, and whether the evaluation of this step is still due.
 
     Raises:
       UserError: the checkpoint is of a training split of another size, so its steps mean other examples.
@@ -30,7 +33,7 @@ def restore_or_start(assembly: Assembly, checkpoints: Checkpoints) -> tuple[Trai
     monitor = Monitor(config.mode, config.min_delta)
     restored = checkpoints.restore(to_items(assembly.state_shapes))
     if restored is None:
-        return assembly.layout.born(assembly.init_state), monitor
+        return assembly.layout.born(assembly.init_state), monitor, False
     items, progress = restored
     examples = assembly.train_batches.num_examples
     if progress["epoch_examples"] != examples:
@@ -39,7 +42,7 @@ def restore_or_start(assembly: Assembly, checkpoints: Checkpoints) -> tuple[Trai
             "prepare the same version of the dataset (data.version), or start a new run with --run",
         )
     logger.info("going on from step %d", progress["step"])
-    return from_items(items), replace(monitor, **progress["monitor"])
+    return from_items(items), replace(monitor, **progress["monitor"]), progress["evaluation_due"]
 
 
 def announce(assembly: Assembly, run: Run, start_step: int) -> None:

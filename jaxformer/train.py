@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.config import Experiment
 from jaxformer.data.batches import Reader
 from jaxformer.errors import UserError
-from jaxformer.evaluation.evaluator import evaluate
+from jaxformer.evaluation.evaluator import GivenUp, evaluate
 from jaxformer.evaluation.monitor import Monitor
 from jaxformer.finish import finish, write_result
 from jaxformer.observe.clock import Clock
@@ -20,7 +21,7 @@ from jaxformer.observe.profile import Profile
 from jaxformer.observe.progress import Progress
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.preemption import Preemption
-from jaxformer.run import finished, open_for_training
+from jaxformer.run import Run, alone_in, finished, open_for_training
 from jaxformer.start import announce, restore_or_start
 from jaxformer.state import TrainState, to_items
 from jaxformer.tasks.base import Evaluation
@@ -48,7 +49,8 @@ def train(
       The run's result, as in result.json; its "status" is "completed", "stopped early" or "preempted".
 
     Raises:
-      UserError: the config does not fit the data or the devices, or the folder holds another experiment.
+      UserError: the config does not fit the data or the devices, or the folder holds another experiment or
+        another training is in it.
       NotFinite: gradients stayed infinite or NaN; the last good checkpoint is kept.
     """
     clock = Clock()
@@ -56,26 +58,31 @@ def train(
         assembly = Assembly(experiment)
         assembly.check()
         tracer = Profile(profile, folder)
+    with alone_in(folder) if jax.process_index() == 0 else nullcontext():
         run = open_for_training(folder, experiment)
         if (result := finished(run)) is not None:
             logger.info(
                 "%s is finished (%s at step %d): nothing to do", folder, result["status"], result["step"]
             )
             return result
+        return train_in(run, assembly, clock, tracer, console)
 
-    config, watched = experiment.checkpoint, experiment.eval
+
+def train_in(run: Run, assembly: Assembly, clock: Clock, tracer: Profile, console: Any) -> dict[str, Any]:
+    """Trains in a run's folder that is open; see `train`."""
+    config, watched = assembly.experiment.checkpoint, assembly.experiment.eval
     with (
         Checkpoints(run.checkpoints, config, watched.monitor, watched.mode) as checkpoints,
         Preemption() as preemption,
     ):
         with clock.phase("startup"):
-            state, monitor = restore_or_start(assembly, checkpoints)
+            state, monitor, evaluation_due = restore_or_start(assembly, checkpoints)
             announce(assembly, run, int(state.step))
-        loop = Loop(assembly, checkpoints, clock, monitor)
+        loop = Loop(assembly, checkpoints, clock, monitor, evaluation_due)
         speaks = jax.process_index() == 0
         batches = assembly.train_batches
         with (
-            MetricWriter(folder, int(state.step), enabled=speaks) as writer,
+            MetricWriter(run.folder, int(state.step), enabled=speaks) as writer,
             Progress(
                 loop.total,
                 int(state.step),
@@ -100,10 +107,18 @@ class Loop:
       status: "completed", "stopped early" or "preempted", once `run` has returned.
       step: train steps taken so far.
       evaluation: the latest evaluation if it is of the latest step, else None.
+      evaluation_due: whether the latest step's evaluation was given up for a preemption.
       monitor: which evaluation was the best.
     """
 
-    def __init__(self, assembly: Assembly, checkpoints: Checkpoints, clock: Clock, monitor: Monitor):
+    def __init__(
+        self,
+        assembly: Assembly,
+        checkpoints: Checkpoints,
+        clock: Clock,
+        monitor: Monitor,
+        evaluation_due: bool = False,
+    ):
         self.assembly, self.checkpoints, self.clock, self.monitor = assembly, checkpoints, clock, monitor
         config = assembly.experiment
         self.total = assembly.total_steps
@@ -116,6 +131,7 @@ class Loop:
         self.step = 0
         self.status = "completed"
         self.evaluation: Evaluation | None = None
+        self.evaluation_due = evaluation_due
 
     def run(
         self,
@@ -129,6 +145,9 @@ class Loop:
         layout, start = self.assembly.layout, int(state.step)
         self.step, self.writer, self.progress = start, writer, progress
         train_step, self.eval_step = self.assembly.train_step(), self.assembly.eval_step()
+        self.preemption = preemption
+        if self.evaluation_due:
+            self.evaluation = self.evaluate(state)
         with self.batches(start) as batches:
             for self.step, batch in enumerate(batches, start + 1):
                 first = self.step == start + 1
@@ -143,12 +162,13 @@ class Loop:
                 tracer.after(self.step, metrics)
 
                 self.evaluation = self.evaluate(state) if evaluates else None
+                self.evaluation_due = evaluates and self.evaluation is None
                 if self.save_is_due(preemption.requested):
                     self.save(state)
                 if self.stopped_early() or preemption.requested:
                     break
             self.read()
-        if self.step < self.total:
+        if self.step < self.total or self.evaluation_due:
             self.status = "stopped early" if self.stopped_early() else "preempted"
         return state
 
@@ -168,7 +188,7 @@ class Loop:
             values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
             values["train/examples_per_second"] = self.examples_per_second()
             self.writer.write(step, values)
-            self.progress.show(step, shown(values))
+            self.progress.show(step, {"train/loss": values["train/loss"], **values})
         if stuck:
             raise self.not_finite(step)
 
@@ -190,17 +210,27 @@ class Loop:
         done = (now[0] - steps) * self.assembly.train_batches.batch_size
         return done / (now[1] - seconds) if done else 0.0
 
-    def evaluate(self, state: TrainState) -> Evaluation:
-        """Evaluates and tells the monitor, the writer and the progress line."""
+    def evaluate(self, state: TrainState) -> Evaluation | None:
+        """Evaluates and tells the monitor, the writer and the progress line; None if SIGTERM came meanwhile."""
         assembly = self.assembly
         with self.clock.phase("evaluate"), self.progress.activity("evaluating"):
-            evaluation = evaluate(
-                self.eval_step, state.variables(), assembly.task, assembly.eval_batches, assembly.layout
-            )
+            try:
+                evaluation = evaluate(
+                    self.eval_step,
+                    state.variables(),
+                    assembly.task,
+                    assembly.eval_batches,
+                    assembly.layout,
+                    give_up=lambda: self.preemption.requested,
+                )
+            except GivenUp:
+                return None
         self.monitor = self.monitor.seen(self.step, evaluation.metrics[assembly.experiment.eval.monitor])
-        values = {f"eval/{name}": value for name, value in evaluation.metrics.items()}
-        self.writer.write(self.step, values)
-        self.progress.show(self.step, shown(values))
+        self.writer.write(self.step, {f"eval/{name}": value for name, value in evaluation.metrics.items()})
+        self.progress.evaluated(self.step, evaluation.metrics)
+        if self.evaluation_due:  # the step was saved without it
+            self.checkpoints.rate(self.step, evaluation.metrics)
+            self.evaluation_due = False
         return evaluation
 
     def stopped_early(self) -> bool:
@@ -228,13 +258,8 @@ class Loop:
             progress = {
                 "step": self.step,
                 "monitor": self.monitor.to_json(),
+                "evaluation_due": self.evaluation_due,
                 "epoch_examples": self.assembly.train_batches.num_examples,
             }
             self.checkpoints.save(self.step, to_items(state), progress, metrics)
             self.saved_at = time.monotonic()
-
-
-def shown(values: dict[str, float]) -> dict[str, float]:
-    """The values that a progress line has room for."""
-    names = ("train/loss", "train/accuracy", "train/learning_rate", "eval/loss", "eval/accuracy")
-    return {name: values[name] for name in names if name in values}

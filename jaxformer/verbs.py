@@ -149,6 +149,8 @@ def parse_mesh(text: str | None) -> dict[str, int] | None:
             raise UserError(
                 f"--mesh {text}: expected AXIS=SIZE, ... with sizes of 1 or more, as in data=8,fsdp=4"
             )
+        if name.strip() in mesh:
+            raise UserError(f"--mesh {text}: {name.strip()} is there twice; give it once")
         mesh[name.strip()] = int(size)
     return mesh
 

@@ -177,7 +177,7 @@ def test_a_run_folder_of_another_experiment(capsys, tmp_path):
 def test_a_run_whose_config_is_broken(capsys, tmp_path):
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "config.json").write_text('{"config": {')
-    assert "not a run's config" in refused(capsys, "evaluate", "torn")
+    assert "cannot be read as JSON" in refused(capsys, "evaluate", "torn")
 
 
 def test_a_run_without_a_checkpoint(capsys, tmp_path):

@@ -14,7 +14,7 @@ BASE = {"errors", "durations", "schema", "files"}
 ALLOWED = {
     "errors": set(),
     "durations": set(),
-    "files": set(),
+    "files": {"errors"},
     "schema": {"durations"},
     "models": {"errors", "schema"},  # for the message of a misspelt preset
     "data": BASE,

@@ -1,6 +1,8 @@
 """The loop: when it stops, what it keeps and what it ends with; on any number of devices, in either mode."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import jax
@@ -11,10 +13,11 @@ from jaxformer import cli, configfile
 from jaxformer.assembly import Assembly
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config import resolve
-from jaxformer.errors import ConfigError
+from jaxformer.errors import ConfigError, UserError
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.evaluation.monitor import Monitor
 from jaxformer.inference.restore import Trained
+from jaxformer.run import alone_in
 from jaxformer.start import restore_or_start
 from jaxformer.state import to_items
 from jaxformer.train import NotFinite, train
@@ -242,7 +245,8 @@ def half_way(tmp_path_factory):
         assembly, folders[name] = on(8, **mesh), tmp_path_factory.mktemp(name)
         with Checkpoints(folders[name]) as checkpoints:
             state, losses[name] = steps(assembly, restore_or_start(assembly, checkpoints)[0], 0, 3)
-            progress = {"monitor": {}, "epoch_examples": assembly.train_batches.num_examples}
+            examples = assembly.train_batches.num_examples
+            progress = {"monitor": {}, "evaluation_due": False, "epoch_examples": examples}
             checkpoints.save(3, to_items(state), progress)
             losses[name] += steps(assembly, state, 3, STEPS)[1]
     return folders, losses
@@ -258,7 +262,33 @@ def test_going_on_on_other_devices_changes_no_loss(mesh, count, half_way):
     folders, losses = half_way
     assembly = on(count, data=count)
     with Checkpoints(folders[mesh], read_only=True) as checkpoints:
-        state, _ = restore_or_start(assembly, checkpoints)
+        state, *_ = restore_or_start(assembly, checkpoints)
     assert int(state.step) == 3
     assert all(leaf.sharding.device_set == set(jax.devices()[:count]) for leaf in jax.tree.leaves(state))
     assert steps(assembly, state, 3, STEPS)[1] == pytest.approx(losses["data"][3:], rel=1e-5)
+
+
+def test_sigterm_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_path, monkeypatch):
+    whole = train(experiment(), tmp_path / "whole")
+
+    def preempted(*arguments, give_up):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*arguments, give_up=give_up)
+
+    monkeypatch.setattr("jaxformer.train.evaluate", preempted)
+    folder = tmp_path / "run"
+    assert train(experiment(), folder)["status"] == "preempted"
+    assert saved(folder) == [1]
+    assert not logged(folder, "eval")
+    monkeypatch.setattr("jaxformer.train.evaluate", evaluate)
+    again = train(experiment(), folder)
+    assert (again["status"], again["final"], again["best"]) == ("completed", whole["final"], whole["best"])
+    assert logged(folder, "eval") == logged(tmp_path / "whole", "eval")
+    with Checkpoints(folder / "checkpoints", monitor="accuracy", read_only=True) as checkpoints:
+        assert checkpoints.best_step() == whole["best"]["step"]
+
+
+def test_a_folder_belongs_to_one_training_at_a_time(tmp_path):
+    with alone_in(tmp_path), pytest.raises(UserError, match="another training is running in this folder"):
+        train(experiment(), tmp_path)
+    assert train(experiment(), tmp_path)["status"] == "completed"

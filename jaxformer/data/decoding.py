@@ -4,17 +4,21 @@ import io
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # a broken picture is an error of ours, said once
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
-def decode_image(encoded: bytes, channels: int) -> np.ndarray:
-    """Decodes a picture, as TFDS does: pixels as they are stored, without turning them by their EXIF tag.
+def decode_image(encoded: bytes, channels: int, upright: bool = False) -> np.ndarray:
+    """Decodes a picture.
 
     Args:
       encoded: a JPEG, PNG, BMP, WebP or other file that OpenCV reads.
       channels: 3 for RGB, 1 for grey.
+      upright: turns it as its EXIF tag says, as people see it; else pixels are as they are stored, as TFDS has them.
 
     Returns:
       uint8 [H, W, channels].
@@ -23,21 +27,23 @@ def decode_image(encoded: bytes, channels: int) -> np.ndarray:
       ValueError: the bytes are not a picture, or only the beginning of one.
     """
     if encoded.startswith(JPEG_START) and not encoded.endswith(JPEG_END):
-        return decode_strictly(encoded, channels)  # OpenCV fills a missing rest with grey and says nothing
+        return decode_strictly(
+            encoded, channels, upright
+        )  # OpenCV fills a missing rest with grey and says nothing
     flags = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
-    image = None
-    if encoded:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags |= 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
     if image is None:
         raise ValueError(f"{len(encoded)} bytes that are not a picture")
     return image if channels == 3 else image[:, :, None]
 
 
-def decode_strictly(encoded: bytes, channels: int) -> np.ndarray:
+def decode_strictly(encoded: bytes, channels: int, upright: bool) -> np.ndarray:
     """The same with Pillow, which refuses a truncated file."""
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
-            image = np.array(picture.convert("RGB" if channels == 3 else "L"))
+            turned = ImageOps.exif_transpose(picture) if upright else picture
+            image = np.array(turned.convert("RGB" if channels == 3 else "L"))
     except (OSError, SyntaxError) as error:
         raise ValueError(str(error)) from error
     return image if channels == 3 else image[:, :, None]

@@ -128,6 +128,7 @@ def check_name(name: str, folder: Path) -> None:
 
 def check(picture: Picture) -> Checked | str:
     """Opens and decodes a file; a text says why it cannot be used."""
+    content = b""
     try:
         content = picture.path.read_bytes()
         with Image.open(io.BytesIO(content)) as image:
@@ -136,7 +137,8 @@ def check(picture: Picture) -> Checked | str:
             image.load()
             height, width = image.height, image.width
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "empty file" if not picture.path.stat().st_size else str(error).split("<")[0].strip()
+        system = error.strerror if isinstance(error, OSError) else None
+        reason = system or (str(error).split("<")[0].strip() if content else "empty file")
         return f"not a readable picture ({reason})"
     if orientation >= 5:  # lies on its side
         height, width = width, height

@@ -1,9 +1,11 @@
 """What `jaxformer data list` and `jaxformer data show` put before people."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -157,15 +159,15 @@ def draw(cells: list[tuple[np.ndarray, str]], columns: int) -> Image.Image:
     rows = -(-len(cells) // columns)
     width, height = columns * (CELL + GAP) + GAP, rows * (CELL + LABEL + GAP) + GAP
     sheet = Image.new("RGB", (width, height), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    pen, face = ImageDraw.Draw(sheet), font(12)
     for place, (image, caption) in enumerate(cells):
         row, column = divmod(place, columns)
         left, top = GAP + column * (CELL + GAP), GAP + row * (CELL + LABEL + GAP)
         picture = Image.fromarray(fit(image))
         sheet.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
-        while caption and pen.textlength(caption, font) > CELL + GAP // 2:
+        while caption and pen.textlength(caption, face) > CELL + GAP // 2:
             caption = caption.removesuffix("…")[:-1] + "…"
-        pen.text((left + CELL / 2, top + CELL + 1), caption, fill="black", font=font, anchor="ma")
+        pen.text((left + CELL / 2, top + CELL + 1), caption, fill="black", font=face, anchor="ma")
     return sheet
 
 
@@ -176,3 +178,11 @@ def fit(image: np.ndarray) -> np.ndarray:
     method = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
     resized = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method)
     return cv2.cvtColor(resized, cv2.COLOR_GRAY2RGB) if resized.ndim == 2 else resized
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with Matplotlib and has more than Latin letters."""
+    return ImageFont.truetype(
+        str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size
+    )

@@ -253,6 +253,7 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: Interpolat
 def shift(image: np.ndarray, down: int, right: int) -> np.ndarray:
     """Moves [H, W, C] down and to the right (or up and left, if negative); zeros come in."""
     height, width = image.shape[:2]
+    down, right = int(np.clip(down, -height, height)), int(np.clip(right, -width, width))
     shifted = np.zeros(image.shape, image.dtype)
     part = image[max(-down, 0) : height - max(down, 0), max(-right, 0) : width - max(right, 0)]
     shifted[max(down, 0) : height + min(down, 0), max(right, 0) : width + min(right, 0)] = part

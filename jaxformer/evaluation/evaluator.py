@@ -11,10 +11,20 @@ from jaxformer.parallel.compile import Layout
 from jaxformer.tasks.base import Evaluation, Task
 
 Tree = Any
+AHEAD = 8  # batches that the device may be behind: their sums are small, the batches themselves are not
+
+
+class GivenUp(Exception):
+    """An evaluation was not ended, because it was asked not to."""
 
 
 def evaluate(
-    eval_step: Callable, variables: Tree, task: Task, batches: Batches, layout: Layout
+    eval_step: Callable,
+    variables: Tree,
+    task: Task,
+    batches: Batches,
+    layout: Layout,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Metrics and tables of a whole split; every example counts once on any number of devices.
 
@@ -22,8 +32,17 @@ def evaluate(
       eval_step: compiled (variables, batch) -> sums, see `make_eval_step`.
       variables: {"params": ..., **collections}, on the devices.
       batches: evaluation batches, the last one padded and masked.
+      give_up: asked before every batch.
+
+    Raises:
+      GivenUp: `give_up` said so.
     """
-    reader = batches.read(0, jax.process_index(), jax.process_count(), stop=len(batches))
-    sums = [eval_step(variables, layout.put(batch)) for batch in reader]  # nothing waits for the device here
+    sums: list[Tree] = []
+    with batches.read(0, jax.process_index(), jax.process_count(), stop=len(batches)) as reader:
+        for batch in reader:
+            if give_up():
+                raise GivenUp
+            sums.append(eval_step(variables, layout.put(batch)))
+            jax.block_until_ready(sums[-AHEAD:][0])
     totals = jax.tree.map(lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *jax.device_get(sums))
     return task.summarize(totals, batches.class_names)

@@ -1,15 +1,14 @@
 """Pictures with their predictions drawn below them."""
 
 from collections.abc import Sequence
-from functools import cache
-from pathlib import Path
 
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from jaxformer.data.listing import font
 
 SMALLEST, LARGEST = 320, 640  # pixels of a picture's longer side as it is drawn
-MARGIN, ROW = 10, 24  # pixels
+MARGIN, ROW, SIZE = 10, 24, 13  # pixels
 BAR, TEXT, LINE, PAPER = "#4c78a8", "#222222", "#e6e6e6", "#ffffff"
 ELLIPSIS = "…"
 
@@ -26,18 +25,18 @@ def annotate(image: np.ndarray, predictions: Sequence[tuple[str, float]]) -> Ima
     canvas = Image.new("RGB", (width, picture.height + 3 * MARGIN + ROW * len(predictions)), PAPER)
     canvas.paste(picture, ((width - picture.width) // 2, MARGIN))
     draw = ImageDraw.Draw(canvas)
-    percent_width = draw.textlength("100.0%", font()) + MARGIN
+    percent_width = draw.textlength("100.0%", font(SIZE)) + MARGIN
     label_width = (width - 2 * MARGIN - percent_width) * 0.5
     left, right = MARGIN + label_width, width - MARGIN - percent_width
     for row, (label, probability) in enumerate(predictions):
         middle = picture.height + 2 * MARGIN + ROW * row + ROW // 2
-        draw.text((MARGIN, middle), shorten(label, label_width - MARGIN), TEXT, font(), anchor="lm")
+        draw.text((MARGIN, middle), shorten(label, label_width - MARGIN), TEXT, font(SIZE), anchor="lm")
         draw.rectangle((left, middle - 6, right, middle + 6), fill=LINE)
         if probability > 0:
             draw.rectangle(
                 (left, middle - 6, left + (right - left) * min(probability, 1), middle + 6), fill=BAR
             )
-        draw.text((width - MARGIN, middle), f"{probability:.1%}", TEXT, font(), anchor="rm")
+        draw.text((width - MARGIN, middle), f"{probability:.1%}", TEXT, font(SIZE), anchor="rm")
     return canvas
 
 
@@ -55,14 +54,8 @@ def fit(picture: Image.Image) -> Image.Image:
 
 def shorten(text: str, width: float) -> str:
     """The text, cut so that it is at most `width` pixels wide."""
-    if font().getlength(text) <= width:
+    if font(SIZE).getlength(text) <= width:
         return text
-    while text and font().getlength(text + ELLIPSIS) > width:
+    while text and font(SIZE).getlength(text + ELLIPSIS) > width:
         text = text[:-1]
     return text + ELLIPSIS
-
-
-@cache
-def font() -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with Matplotlib and has more than Latin letters."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), 13)

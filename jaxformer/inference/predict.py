@@ -74,9 +74,9 @@ def predict_files(
         for path, picture, row in zip(batch, pictures[first:], probabilities):
             predictions = likeliest(path, row, class_names, top)
             result = {"file": str(path), "predictions": predictions}
-            line = json.dumps(result) + "\n"
+            line = json.dumps(result, ensure_ascii=False) + "\n"
             shown = annotate(
-                decode_image(path.read_bytes(), channels=3),
+                decode_image(path.read_bytes(), channels=3, upright=True),
                 [(prediction["label"], prediction["probability"]) for prediction in predictions],
             )
             with writing(output_dir):

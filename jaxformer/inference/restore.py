@@ -92,7 +92,7 @@ class Trained:
           UserError: the image cannot be read, or has another size than the transforms make of the dataset's.
         """
         shape = self.assembly.eval_batches.element_spec["image"][0]
-        example = {"image": decode_image(path.read_bytes(), shape[-1])}
+        example = {"image": decode_image(path.read_bytes(), shape[-1], upright=True)}
         for transform in self.assembly.experiment.data.eval_transforms:
             example = transform(example, np.random.default_rng(0))
         if example["image"].shape != shape:

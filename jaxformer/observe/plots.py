@@ -127,8 +127,8 @@ def curves(title: str, lines: Mapping[str, Curve], *, colours: Sequence[str] = C
     shown = np.concatenate(drawn) if drawn else np.zeros(0)
     if shown.size and shown.min() > 0 and shown.max() > 100 * shown.min():
         axes.set_yscale("log")
-    else:
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.4g}")
+        axes.yaxis.set_minor_formatter(lambda value, _: "")
+    axes.yaxis.set_major_formatter(lambda value, _: tick(value, *axes.get_ylim()))
     axes.xaxis.set_major_formatter(lambda value, _: text.engineering(value))
     axes.locator_params(axis="x", nbins=6)
     axes.grid(True)
@@ -140,6 +140,14 @@ def curves(title: str, lines: Mapping[str, Curve], *, colours: Sequence[str] = C
     box = axes.get_position()  # in shares of the figure, from the lower left
     hover = {"left": box.x0, "right": box.x1, "steps": list(axes.get_xlim()), "lines": readable}
     return svg.replace("<svg", f'<svg data-hover="{html.escape(json.dumps(hover))}"', 1)
+
+
+def tick(value: float, low: float, high: float) -> str:
+    """A tick's label: short, and with as many digits as tell it from its neighbours on an axis from low to high."""
+    if abs(value) >= 10_000:
+        return text.engineering(value)
+    digits = 4 if high - low > 1e-2 * abs(high) else 6
+    return f"{value:.{digits}g}"
 
 
 def thinned(steps: np.ndarray, values: np.ndarray) -> Curve:

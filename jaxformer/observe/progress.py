@@ -88,6 +88,12 @@ class Progress:
             self._next = time.monotonic() + self._log_seconds
             logger.info("%s", self.line())
 
+    def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Says what an evaluation found, in a line that stays."""
+        if self.enabled:
+            found = "  ".join(f"{name} {text.number(value)}" for name, value in metrics.items())
+            logger.info("evaluation at step %s: %s", f"{step:,}", found)
+
     @contextmanager
     def activity(self, name: str) -> Iterator[None]:
         """Shows what goes on meanwhile ("compiling", "evaluating")."""
@@ -108,11 +114,10 @@ class Progress:
             parts.append(f"epoch {self.step / self.steps_per_epoch:.1f}")
         if (left := self.seconds_left()) is not None:
             parts.append(f"{text.duration(left)} left")
-        shown = {name: value for name, value in self.values.items() if telling(name, value)}
-        shown = {name: value for name, value in self.values.items() if telling(name, value)}
-        parts += [f"{name.removeprefix('train/')} {text.number(value)}" for name, value in shown.items()]
         if (pace := self.examples_per_second()) is not None:
             parts.append(f"{text.number(pace)} examples/s")
+        shown = {name: value for name, value in self.values.items() if telling(name, value)}
+        parts += [f"{name.removeprefix('train/')} {text.number(value)}" for name, value in shown.items()]
         if (memory := self._memory()) is not None:
             parts.append(f"memory {text.data_size(memory.used)} of {text.data_size(memory.limit)}")
         return "  ".join(parts)

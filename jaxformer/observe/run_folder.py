@@ -1,12 +1,12 @@
 """What a run's folder holds, read for people: whatever is there, and what is not is None."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxformer.errors import UserError
+from jaxformer.files import read_json
 from jaxformer.observe.samples import read_samples
 from jaxformer.observe.writers import Curves, read_metrics
 
@@ -102,26 +102,6 @@ def open_run(folder: Path) -> RunFolder:
         read_metrics(folder),
         read_samples(folder),
     )
-
-
-def read_json(path: Path, needs: tuple[str, ...]) -> dict[str, Any] | None:
-    """A JSON object with the keys `needs`; None if there is no such file.
-
-    Raises:
-      UserError: it is no JSON object, or lacks a key.
-    """
-    if not path.exists():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        missing = [key for key in needs if key not in content]
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(
-            f"{path}: cannot be read as JSON ({error}); restore it, or delete it to go without"
-        ) from error
-    if missing:
-        raise UserError(f"{path}: lacks {', '.join(missing)}; restore it, or delete it to go without")
-    return content
 
 
 def config_leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:

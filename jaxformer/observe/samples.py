@@ -62,7 +62,7 @@ def write_samples(
       images: uint8 [N, H, W, C], C 1 or 3.
       labels: int [N], true classes.
       probabilities: [N, K].
-      class_names: K names; numbers if None.
+      class_names: names of the first classes; the others are called by their numbers.
       attention: softmax weights [N, L, H, T, T]; then rollouts and heads are drawn, too.
       kind: a name for these examples, "samples" or "mistakes", and their folder's.
       grid: (h, w) of the patches; None: the largest square of T, and the rest is prefix tokens.
@@ -112,7 +112,7 @@ def describe(label: int, probabilities: np.ndarray, class_names: Sequence[str] |
     """An example's true class, and the likeliest ones with their probabilities."""
 
     def name(index: int) -> str:
-        return str(index) if class_names is None else str(class_names[index])
+        return str(class_names[index]) if class_names and index < len(class_names) else str(index)
 
     order = np.argsort(-probabilities, kind="stable")[:TOP]
     top = [{"class": name(int(k)), "probability": round(float(probabilities[k]), 6)} for k in order]

@@ -36,7 +36,7 @@ def test_the_line_tells_pace_and_time_left(clock):
         101, {"train/loss": 0.25, "eval/accuracy": 0.5, "train/gradient_norm": 3.0, "train/skipped": 0}
     )
     line = progress.line()
-    assert line.startswith("step 101/1,000  epoch 2.0  7:30 min left  loss 0.2500  eval/accuracy 0.5000  128")
+    assert line.startswith("step 101/1,000  epoch 2.0  7:30 min left  128 examples/s  loss 0.2500")
     assert "norm" not in line
     assert "skipped" not in line
 
