@@ -29,6 +29,7 @@ def get_config():
         batch_size=100,
         eval_batch_size=250,
         transforms=[dict(name="pad_and_crop", padding=4), dict(name="flip")],
+        eval_transforms=[dict(name="resize", size=32)],  # for pictures of other sizes, in predict
         cache="memory",
     )
     c.eval = dict(split="test", every="2 epochs", monitor="accuracy")

@@ -29,6 +29,7 @@ def get_config():
         train_split="train",
         batch_size=64,
         transforms=[dict(name="pad_and_crop", padding=1, probability=0.5)],
+        eval_transforms=[dict(name="resize", size=8)],  # for pictures of other sizes, in predict
     )
     c.eval = dict(split="test", every="10 epochs", monitor="accuracy")
     c.optimizer = dict(name="muon", learning_rate=5e-3, weight_decay=0.05, clip_norm=1.0)

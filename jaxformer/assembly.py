@@ -178,6 +178,9 @@ class Assembly:
         Raises:
           ConfigError: a line for everything that does not fit.
         """
+        total = self.experiment.train.total
+        if not 0 < self.total_steps < 2**31:
+            raise ConfigError(f'train.total="{total}" is {self.total_steps} steps: expected 1 to 2**31 - 1')
         errors = list(configs.across_devices(self.experiment, self.layout.batch_shards))
         model_problems = list(self.task.fits(self.experiment.model, self.train_batches, self.eval_batches))
         errors += model_problems

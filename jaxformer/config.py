@@ -167,6 +167,8 @@ def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
     evaluation, checkpoint = sections.get("eval"), sections.get("checkpoint")
     if evaluation and evaluation.restore_best and checkpoint and not checkpoint.keep_best:
         yield "eval.restore_best: the best checkpoint has to be kept for it; set checkpoint.keep_best=1"
+    if not 0 <= sections.get("seed", 0) < 2**32:
+        yield f"seed={sections['seed']}: expected 0 to 2**32 - 1"
     optimizer = type(sections.get("optimizer")).__name__
     if optimizer == "ScheduleFree" and train and train.ema_decay is not None:
         yield "train.ema_decay: schedule_free averages the parameters by itself; set train.ema_decay=None"

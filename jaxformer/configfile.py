@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import inspect
+import re
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,8 @@ def read(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
     Args:
       spec: a config file or a shipped config's name; what follows a colon is passed to `get_config`.
-      overrides: "--config.section.leaf=VALUE" each; VALUE is a Python literal, or else a string.
+      overrides: "--config.section.leaf=VALUE" each; VALUE is a Python literal, or else a string. An entry of a list
+        goes by its number: "--config.data.transforms[0].padding=2".
 
     Raises:
       UserError: the file is missing, or fails, or an override is malformed.
@@ -83,29 +85,43 @@ def apply_overrides(config: dict[str, Any], overrides: Sequence[str]) -> None:
     errors = []
     for override in overrides:
         key, equals, text = override.removeprefix(PREFIX).partition("=")
-        parts = key.split(".")
+        parts = re.sub(r"\[(\d+)\]", r".\1", key).split(".")  # "data.transforms[0].padding"
         if not override.startswith(PREFIX) or not equals or not all(parts):
             errors.append(
                 f"{override}: expected --config.section.leaf=VALUE, as in --config.train.total='10 epochs'"
             )
             continue
-        node = config
-        for i, part in enumerate(parts[:-1]):
-            node = node.setdefault(part, {})
-            if not isinstance(node, dict):
-                errors.append(
-                    f"{override}: {'.'.join(parts[: i + 1])} is {node!r}, which has no field {parts[i + 1]!r}"
-                )
+        node: Any = config
+        for i, part in enumerate(parts):
+            within = isinstance(node, list) and part.isdecimal() and int(part) < len(node)
+            if not within and not isinstance(node, dict):
+                where = ".".join(parts[:i])
+                errors.append(f"{override}: {where} is {node!r}, which has no field {part!r}")
                 break
-        else:
-            node[parts[-1]] = literal(text)
+            place: Any = int(part) if within else part
+            if i == len(parts) - 1:
+                node[place] = literal(text)
+            else:
+                node = node[place] if within else node.setdefault(place, {})
     if errors:
         raise ConfigError(*errors)
 
 
 def literal(text: str) -> Any:
-    """A Python literal ("3e-4", "None", "[1, 2]"), or the text itself."""
+    """A Python literal ("3e-4", "None", "[dict(name='flip')]"), or the text itself."""
     try:
-        return ast.literal_eval(text)
+        return ast.literal_eval(Dicts().visit(ast.parse(text.strip(), mode="eval")))
     except (ValueError, SyntaxError):
         return text
+
+
+class Dicts(ast.NodeTransformer):
+    """Makes a dict display of every dict(key=...)."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        """Other calls stay, and are no literals."""
+        self.generic_visit(node)
+        names = [keyword.arg for keyword in node.keywords]
+        if getattr(node.func, "id", None) != "dict" or node.args or None in names:
+            return node
+        return ast.Dict([ast.Constant(name) for name in names], [keyword.value for keyword in node.keywords])

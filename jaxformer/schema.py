@@ -8,6 +8,7 @@ key of TABLE and whose other keys are that class's fields. TABLE maps names to c
 import dataclasses
 import difflib
 import importlib
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -126,6 +127,9 @@ def convert(kind: Any, value: Any, path: str, errors: list[str], table: Table | 
         return resolve(kind, value, path, errors)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind is float and isinstance(value, float) and not math.isfinite(value):
+        errors.append(f"{path}: {value} is not a finite number")
+        return None
     if kind is Any or (
         isinstance(kind, type) and isinstance(value, kind) and (kind is bool) == isinstance(value, bool)
     ):
@@ -194,6 +198,10 @@ def type_name(kind: Any) -> str:
         return " or ".join(type_name(a) for a in args)
     if origin is tuple:
         return f"a list of {type_name(args[0])}" if args[-1] is Ellipsis else f"{len(args)} values"
+    if kind is Any:
+        return "dict(name=...)"
+    if origin is Mapping or dataclasses.is_dataclass(kind):
+        return "dict(...)"
     if origin is Literal:
         return " or ".join(repr(a) for a in args)
     if kind is type(None):

@@ -93,6 +93,17 @@ OVERRIDES = {
     "no patience at all": ("eval.patience=0", "eval.patience=0: expected at least 1 evaluation"),
     "checkpoints that keep nothing": ("checkpoint.keep=0", "checkpoint.keep=0"),
     "a field below a leaf": ("model.width.more=1", "model.width is 48, which has no field 'more'"),
+    "an entry that a list does not have": (
+        "data.transforms[1].padding=2",
+        "data.transforms is [{'name': 'pad_and_crop', 'padding': 1, 'probability': 0.5}], which has no field '1'",
+    ),
+    "a list that is none": ("data.transforms=flip", "data.transforms: expected a list of dict(name=...)"),
+    "a rate that is not finite": (
+        "optimizer.learning_rate=1e999",
+        "optimizer.learning_rate: inf is not a finite number",
+    ),
+    "a seed that is too large": ("seed=99999999999999999999", "expected 0 to 2**32 - 1"),
+    "a training without end": ("train.total='1B epochs'", "expected 1 to 2**31 - 1"),
     "an override without a value": ("model.width", "expected --config.section.leaf=VALUE"),
     "smoothing over 1": ("task.label_smoothing=1.5", "task.label_smoothing=1.5"),
 }
@@ -147,6 +158,42 @@ def test_a_config_file_without_get_config(capsys, tmp_path):
     empty = tmp_path / "empty.py"
     empty.write_text("x = 1\n")
     assert "get_config" in refused(capsys, "train", "--config", empty)
+
+
+def test_a_config_that_takes_no_argument(capsys):
+    assert "this config takes no argument; leave ':small' out" in refused(
+        capsys, "train", "--config", f"{DIGITS}:small"
+    )
+
+
+def test_a_config_in_another_folder_is_not_a_shipped_one(capsys):
+    assert "there is no such file" in refused(capsys, "train", "--config", "elsewhere/vit_digits.py")
+
+
+def test_a_config_that_returns_no_config(capsys, tmp_path):
+    (tmp_path / "mine.py").write_text("def get_config():\n    return {}\n")
+    assert "get_config returned a dict" in refused(capsys, "train", "--config", "mine.py")
+
+
+def test_a_config_that_is_not_python_names_its_line(capsys, tmp_path):
+    (tmp_path / "mine.py").write_text("x = 1\ndef get_config(:\n")
+    assert "mine.py, line 2" in refused(capsys, "train", "--config", "mine.py")
+
+
+def test_a_folder_with_checkpoints_and_no_config(capsys, tmp_path):
+    (tmp_path / "orphan" / "checkpoints").mkdir(parents=True)
+    assert "no config.json that says whose they are" in refused(
+        capsys, "train", "--config", DIGITS, "--run", "orphan"
+    )
+
+
+def test_a_result_that_is_broken(capsys, tmp_path):
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "result.json").write_text("{")
+    (tmp_path / "torn" / "config.json").write_text("{")
+    assert "config.json: cannot be read as JSON" in refused(
+        capsys, "train", "--config", DIGITS, "--run", "torn"
+    )
 
 
 def test_a_config_without_a_section(capsys, tmp_path):

@@ -11,7 +11,7 @@ from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxformer import schema
+from jaxformer import configfile, schema
 from jaxformer.durations import Duration
 
 
@@ -114,10 +114,10 @@ WRONG = [
     ({"either": {"cuont": 1}}, "outer.either.cuont: Inner has no field 'cuont'; did you mean 'count'?"),
     ({"length": "5 weeks"}, "outer.length: '5 weeks' is not a duration: write a number and a unit"),
     ({"length": 5}, "outer.length: '5' is not a duration: write a number and a unit"),
-    ({"inner": 3}, "outer.inner: expected Inner, was given 3 (int)"),
+    ({"inner": 3}, "outer.inner: expected dict(...), was given 3 (int)"),
     ({"inner": {"count": "many"}}, "outer.inner.count: expected int, was given 'many' (str)"),
     ({"inner": {"ratio": "half"}}, "outer.inner.ratio: expected float, was given 'half' (str)"),
-    ({"weights": [1]}, "outer.weights: expected Mapping, was given [1] (list)"),
+    ({"weights": [1]}, "outer.weights: expected dict(...), was given [1] (list)"),
     ({"weights": {"a": "b"}}, "outer.weights.a: expected float, was given 'b' (str)"),
     ({"pairs": [("head",)]}, "outer.pairs[0]: expected 2 values, was given ('head',) (tuple)"),
     ({"pairs": {"head": 1.0}}, "outer.pairs: expected a list of "),
@@ -248,3 +248,13 @@ def test_whatever_is_given_it_is_a_value_or_messages(value):
     outer = schema.resolve(Outer, value, "c", errors)
     assert (outer is None) == bool(errors)
     assert all(error.startswith("c.") and "\n" not in repr(error) for error in errors)
+
+
+def test_overrides_reach_into_lists_and_may_say_dict():
+    config = {"data": {"transforms": [{"name": "flip"}, {"name": "resize", "size": 8}]}}
+    overrides = ["data.transforms[1].size=16", "data.eval_transforms=[dict(name='resize', size=4)]"]
+    configfile.apply_overrides(config, [f"--config.{override}" for override in overrides])
+    assert config["data"]["transforms"] == [{"name": "flip"}, {"name": "resize", "size": 16}]
+    assert config["data"]["eval_transforms"] == [{"name": "resize", "size": 4}]
+    assert configfile.literal("dict(**{})") == "dict(**{})"
+    assert configfile.literal("open('x')") == "open('x')"

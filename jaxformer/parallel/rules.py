@@ -44,7 +44,7 @@ def param_specs(params: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> dict
     Raises:
       ValueError: a parameter that no rule takes, or of another rank than its rule.
     """
-    specs = {}
+    specs, whole = {}, []
     for path, leaf in leaves_by_path(params).items():
         axes = next((axes for pattern, axes in rules if re.search(f"(^|/)({pattern})$", path)), None)
         if axes is None:
@@ -56,18 +56,18 @@ def param_specs(params: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> dict
             raise ValueError(
                 f"the sharding rule of {path} has {len(axes)} dimensions, the parameter {leaf.shape}"
             )
-        specs[path] = PartitionSpec(*(fitting(path, axis, n, mesh) for axis, n in zip(axes, leaf.shape)))
+        fitting = [
+            None if axis is None or n % mesh.shape[axis] else axis for axis, n in zip(axes, leaf.shape)
+        ]
+        specs[path] = PartitionSpec(*(axis if axis and mesh.shape[axis] > 1 else None for axis in fitting))
+        whole += [
+            f"{path}: a dimension of {n} is not split by {axis}={mesh.shape[axis]}"
+            for axis, n, fits in zip(axes, leaf.shape, fitting)
+            if axis and not fits
+        ]
+    if whole:
+        logger.info("%s%s", whole[0], f" (and {len(whole) - 1} more)" if len(whole) > 1 else "")
     return specs
-
-
-def fitting(path: str, axis: str | None, length: int, mesh: Mesh) -> str | None:
-    """The mesh axis, or None where it does not divide the dimension."""
-    if axis is None or mesh.shape[axis] == 1:
-        return None
-    if length % mesh.shape[axis]:
-        logger.info("%s: a dimension of %d is not split by %s=%d", path, length, axis, mesh.shape[axis])
-        return None
-    return axis
 
 
 def state_shardings(state: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> Tree:

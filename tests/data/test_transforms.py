@@ -359,3 +359,12 @@ def test_impossible_fields_are_named(transform, problem):
 @pytest.mark.parametrize("transform", EVERY, ids=str)
 def test_the_transforms_of_these_tests_are_sound(transform):
     assert list(transform.problems()) == []
+
+
+@pytest.mark.parametrize("padding", [3, 8, 20])
+def test_padding_may_be_larger_than_the_image(padding):
+    image = np.full((8, 8, 3), 7, np.uint8)
+    for seed in range(40):
+        cropped = PadAndCrop(padding)({"image": image}, np.random.default_rng(seed))["image"]
+        assert cropped.shape == image.shape
+        assert set(np.unique(cropped)) <= {0, 7}
