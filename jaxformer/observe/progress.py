@@ -175,5 +175,5 @@ class Progress:
 
 
 def telling(name: str, value: float) -> bool:
-    """Whether a metric is worth its place in the line."""
-    return not name.endswith("_norm") and not ("skipped" in name and value == 0)
+    """Whether a metric is worth its place in the line, which has the pace already."""
+    return not name.endswith(("_norm", "examples_per_second")) and not ("skipped" in name and value == 0)
