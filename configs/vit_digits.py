@@ -2,7 +2,7 @@
 
 Command:  launch/local.sh train --config configs/vit_digits.py
 Device:   2 cores of an AMD EPYC, shared with other work
-Time:     1:50 min from command to report with nothing compiled, 1:27 min with the compilation cache
+Time:     47 s from command to report with nothing compiled, 45 s with the compilation cache
 Result:   test accuracy 0.989 (seed 0)
 """
 
