@@ -2,7 +2,7 @@
 
 Command:  launch/local.sh train --config configs/mixer_digits.py
 Device:   2 cores of an AMD EPYC, shared with other work
-Time:     1:31 min from command to report
+Time:     55 s from command to report
 Result:   test accuracy 0.983 (seed 0)
 """
 
