@@ -146,7 +146,8 @@ def describe(assembly: Assembly, *, compile_step: bool = True) -> str:
     lines = [
         parameter_table(assembly.variable_shapes["params"]),
         "",
-        f"On {assembly.layout.mesh.size} devices ({mesh}; {assembly.layout.mode}), batch {batches.batch_size}:",
+        f"On {assembly.layout.mesh.size} device{'s' * (assembly.layout.mesh.size > 1)} "
+        f"({mesh}; {assembly.layout.mode}), batch {batches.batch_size}:",
         *(
             f"  {name:<26}{'not compiled' if size is None else text.data_size(size):>14} a device"
             for name, size in rows

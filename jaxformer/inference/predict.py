@@ -86,7 +86,8 @@ def predict_files(
             if lines is not None:
                 lines.write(line)
             results.append(result)
-    logger.info("%d pictures with their predictions are in %s", len(files), output_dir)
+    what = "1 picture with its" if len(files) == 1 else f"{len(files)} pictures with their"
+    logger.info("%s predictions are in %s", what, output_dir)
     return results
 
 

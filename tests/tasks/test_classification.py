@@ -260,10 +260,10 @@ def test_probabilities():
     ("fields", "line"),
     [
         ({"label_smoothing": 1.0}, "task.label_smoothing=1.0: expected at least 0 and less than 1"),
-        ({"label_smoothing": float("nan")}, "task.label_smoothing=nan: expected"),
+        ({"label_smoothing": float("nan")}, "task.label_smoothing: nan is not a finite number"),
         ({"focal_gamma": -1.0}, "task.focal_gamma=-1.0: expected 0 or more"),
         ({"mixup": -0.2}, "task.mixup=-0.2: expected an alpha over 0"),
-        ({"cutmix": float("nan")}, "task.cutmix=nan: expected an alpha over 0"),
+        ({"cutmix": float("nan")}, "task.cutmix: nan is not a finite number"),
         ({"cutmix_share": 1.5}, "task.cutmix_share=1.5: expected a share from 0 to 1"),
         ({"mean": [0.1, 0.2]}, "task.mean=[0.1, 0.2]: expected one number for all channels, or three"),
         ({"mean": [123.7, 116.3, 103.5]}, "task.mean=[123.7, 116.3, 103.5]: expected values in 0..1; divide"),
