@@ -4,12 +4,7 @@ import logging
 import os
 import resource
 import shutil
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
-import time
 from pathlib import Path
 
 import jax
@@ -428,75 +423,16 @@ def test_a_read_only_disk_stops_with_a_clear_line_and_costs_no_checkpoint(opened
     assert checkpoints.steps() == [1, 3]
 
 
-SAVE_FOR_EVER = """
-    import sys, time
-    import jax, jax.numpy as jnp
-    from jaxformer import checkpoints as module
-
-    if sys.argv[2] == "held up":  # the third save never ends
-        real = module.write_digests
-        module.write_digests = lambda folder: time.sleep(600 * (folder.name[0] == "3")) or real(folder)
-    checkpoints = module.Checkpoints(sys.argv[1], module.CheckpointConfig(keep=2))
-    begin = checkpoints.latest_step() or 0
-    for step in range(begin + 1, begin + 1000):
-        checkpoints.save(step, {"params": {"w": jnp.full((50_000,), step, jnp.float32)}}, {})
-        print(step, flush=True)
-"""
-
-
-@pytest.mark.parametrize("moment", ["held up", "0.05", "0.11"])
-def test_killed_in_the_middle_of_a_save(opened, moment):
-    checkpoints = opened(monitor=None)
-    child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SAVE_FOR_EVER), str(checkpoints.directory), moment],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "XLA_FLAGS": ""},
-    )
-    try:
-        lines = [int(child.stdout.readline()) for _ in range(3)]
-        time.sleep(1 if moment == "held up" else float(moment))
-    finally:
-        child.send_signal(signal.SIGKILL)
-        rest, _ = child.communicate(timeout=30)
-    begun = [*lines, *map(int, rest.split())][-1]
-    restored, progress = checkpoints.restore({"params": {"w": jax.ShapeDtypeStruct((50_000,), jnp.float32)}})
-    if moment == "held up":
-        assert (checkpoints.directory / "3.orbax-checkpoint-tmp").exists()
-        assert progress["step"] == 2
-    assert (
-        progress["step"] >= begun - 2
-    )  # a save begins after the one before is committed; one line may be lost
-    assert (np.asarray(restored["params"]["w"]) == progress["step"]).all()
-    save(checkpoints, begun + 1)
-    assert checkpoints.latest_step() == begun + 1
-
-
-RESTORE = """
-    import sys
-    import jax, numpy as np
-    from jaxformer.checkpoints import Checkpoints
-
-    assert len(jax.devices()) == 1
-    target = {"params": {"w": jax.ShapeDtypeStruct((64, 16), np.float32)}}
-    (items, progress) = Checkpoints(sys.argv[1], read_only=True).restore(target)
-    print(progress["step"], float(np.asarray(items["params"]["w"]).sum()))
-"""
-
-
-def test_restores_in_a_process_with_one_device(opened):
-    checkpoints = opened()
-    kernel = jax.device_put(jnp.arange(1024.0).reshape(64, 16), sharding(8, "fsdp"))
-    save(checkpoints, 4, items={"params": {"w": kernel}})
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(RESTORE), str(checkpoints.directory)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-        env={**os.environ, "XLA_FLAGS": ""},
-    )
-    assert done.stdout.split() == ["4", str(1024 * 1023 / 2)]
+def test_an_evaluation_may_be_added_to_a_checkpoint_that_is_saved(opened):
+    checkpoints = opened(keep=1)
+    save(checkpoints, 1)
+    save(checkpoints, 2)  # without an evaluation
+    checkpoints.rate(2, {"accuracy": 0.5})
+    save(checkpoints, 3, 0.4)
+    assert (checkpoints.best_step(), checkpoints.steps()) == (2, [2, 3])
+    restored, progress = checkpoints.restore_best(targets_of(make_items(0)))
+    assert progress["step"] == 2
+    assert_same(restored, make_items(2))
 
 
 def test_config_problems():
