@@ -18,10 +18,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises what argparse would print."""
-        raise UserError(
-            f"{self.prog.removeprefix('jaxformer').strip()}: {message}".removeprefix(": "),
-            f"see `{self.prog} --help`",
-        )
+        verb = self.prog.partition(" ")[2]
+        raise UserError(f"{verb}: {message}" if verb else message, f"see `{self.prog} --help`")
 
 
 def parser() -> Parser:

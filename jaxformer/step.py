@@ -96,28 +96,24 @@ def make_train_step(
 
         gradient_norm = optax.tree.norm(gradients)
         finite = jnp.isfinite(gradient_norm)
+        updates, opt_state = optimizer.update(
+            gradients,
+            state.opt_state,
+            state.params,
+            obj_fn=lambda params: loss_of(params, state.model_state, batch, model_key)[0] / scale,
+        )
+        params = optax.apply_updates(state.params, updates)
+        averaged = None if average is None else average(state.average, opt_state, params)
 
-        def update() -> tuple[Tree, ...]:
-            updates, opt_state = optimizer.update(
-                gradients,
-                state.opt_state,
-                state.params,
-                obj_fn=lambda params: loss_of(params, state.model_state, batch, model_key)[0] / scale,
-            )
-            params = optax.apply_updates(state.params, updates)
-            averaged = None if average is None else average(state.average, opt_state, params)
-            return params, model_state, opt_state, averaged, optax.tree.norm(updates)
+        def if_finite(new: Tree, old: Tree) -> Tree:
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
-        def skip() -> tuple[Tree, ...]:
-            return state.params, state.model_state, state.opt_state, state.average, jnp.float32(0)
-
-        params, model_state, opt_state, averaged, update_norm = jax.lax.cond(finite, update, skip)
         new_state = TrainState(
             step=state.step + 1,
-            params=params,
-            model_state=model_state,
-            opt_state=opt_state,
-            average=averaged,
+            params=if_finite(params, state.params),
+            model_state=if_finite(model_state, state.model_state),
+            opt_state=if_finite(opt_state, state.opt_state),
+            average=if_finite(averaged, state.average),
             loss_scale=None if state.loss_scale is None else state.loss_scale.adjust(finite),
             skipped=state.skipped + ~finite,
             skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
@@ -128,7 +124,7 @@ def make_train_step(
             **{name: total / jnp.maximum(count, 1) for name, (total, count) in pairs.items()},
             "gradient_norm": gradient_norm,
             "parameter_norm": optax.tree.norm(new_state.params),
-            "update_norm": update_norm,
+            "update_norm": jnp.where(finite, optax.tree.norm(updates), 0.0),
             "skipped": new_state.skipped,
             "skipped_in_a_row": new_state.skipped_in_a_row,
         }

@@ -148,6 +148,9 @@ class Loop:
         self.preemption = preemption
         if self.evaluation_due:
             self.evaluation = self.evaluate(state)
+            if self.evaluation is None:  # preempted again: it stays due
+                self.status = "preempted"
+                return state
         with self.batches(start) as batches:
             for self.step, batch in enumerate(batches, start + 1):
                 first = self.step == start + 1

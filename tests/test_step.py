@@ -226,10 +226,10 @@ def test_randomness_comes_from_seed_and_step(batch):
 
 def test_bfloat16_is_the_same_on_every_layout(batch):
     model = VIT.clone(dtype=jnp.bfloat16)
-    _, one, _ = take_steps(batch, model=model, devices=1)
+    one, _ = gradient(batch, model=model, devices=1)
     for layout in ({"devices": 8}, {"mode": "pmap"}, {"mesh": {"data": 2, "fsdp": 2, "tensor": 2}}):
-        _, many, _ = take_steps(batch, model=model, **layout)
-        assert_close(jax.device_get(many.params), jax.device_get(one.params), 1e-2)
+        many, _ = gradient(batch, model=model, **layout)
+        assert_close(many, one, 3e-2)  # bfloat16 has 8 bits: 4e-3 a rounding
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -279,6 +279,8 @@ def test_sigterm_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_pa
     folder = tmp_path / "run"
     assert train(experiment(), folder)["status"] == "preempted"
     assert saved(folder) == [1]
+    assert train(experiment(), folder)["status"] == "preempted"  # once more, in the evaluation that is due
+    assert saved(folder) == [1]
     assert not logged(folder, "eval")
     monkeypatch.setattr("jaxformer.train.evaluate", evaluate)
     again = train(experiment(), folder)

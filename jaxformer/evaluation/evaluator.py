@@ -43,6 +43,7 @@ def evaluate(
             if give_up():
                 raise GivenUp
             sums.append(eval_step(variables, layout.put(batch)))
-            jax.block_until_ready(sums[-AHEAD:][0])
+            if len(sums) >= AHEAD:
+                jax.block_until_ready(sums[-AHEAD])
     totals = jax.tree.map(lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *jax.device_get(sums))
     return task.summarize(totals, batches.class_names)

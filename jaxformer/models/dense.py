@@ -97,7 +97,7 @@ def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array
     """x @ kernel + bias in the dtype of `x`, accumulated in float32.
 
     The backward pass is written out. Autodiff takes the kernel's gradient transposed, for which XLA's CPU backend
-    first transposes what flows back, strided and fused with all that led to it: a ViT-Ti step took a third longer.
+    first transposes what flows back, strided and fused with all that led to it: a ViT-Ti step took a quarter longer.
     The gradients of kernel and bias stay as they were accumulated, in float32; the bias's is a product with ones,
     since a sum of bfloat16 over rows is slow there.
     """
