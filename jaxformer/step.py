@@ -105,6 +105,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         averaged = None if average is None else average(state.average, opt_state, params)
 
+        # A conditional would copy less, but its collectives hang now and then on several CPU devices.
         def if_finite(new: Tree, old: Tree) -> Tree:
             return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
