@@ -58,11 +58,13 @@ def kernel_axes(path: str, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]
       rank: its number of axes.
 
     Returns:
-      attention/{query,key,value} [D, H, Dh]: ((0,), (1, 2)); attention/out [H, Dh, D], dense [F, D] and
-      convolutions [h, w, C, D]: all but the last, and the last.
+      attention/{query,key,value} [D, H, Dh]: ((0,), (1, 2)); experts [E, D, F], a kernel each: ((1,), (2,));
+      attention/out [H, Dh, D], dense [F, D] and convolutions [h, w, C, D]: all but the last, and the last.
     """
     if not path.endswith("kernel") or rank < 2:
         return None
     if rank == 3 and re.search(r"(^|/)(query|key|value)/kernel$", path):
         return (0,), (1, 2)
+    if matches("experts", path):
+        return (1,), (2,)
     return tuple(range(rank - 1)), (rank - 1,)

@@ -1,7 +1,7 @@
 """Number formats: what parameters are stored in, what is computed in, and loss scaling for float16."""
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,18 @@ class Dtypes:
 def dtypes(precision: str | Dtypes) -> Dtypes:
     """The meaning of a precision's name: parameters stay float32, and the name is what is computed in."""
     return precision if isinstance(precision, Dtypes) else Dtypes(compute=precision)  # type: ignore[arg-type]
+
+
+def in_precision(model: Any, precision: str | Dtypes, axis: str | None = None) -> Any:
+    """A linen module in a precision; `axis` is pmap's, over which BatchNorm averages."""
+    chosen = dtypes(precision)
+    changes: dict[str, Any] = {
+        "dtype": jnp.dtype(chosen.compute),
+        "param_dtype": jnp.dtype(chosen.params),
+    }
+    if any(field.name == "axis_name" for field in fields(model)):
+        changes["axis_name"] = axis
+    return model.clone(**changes)
 
 
 @struct.dataclass

@@ -7,8 +7,12 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from jaxformer.errors import UserError
+from jaxformer.models.bert import BERT
+from jaxformer.models.experts import Experts
+from jaxformer.models.gpt import GPT
 from jaxformer.models.mlp_mixer import MLPMixer
 from jaxformer.models.resnet import ResNet
+from jaxformer.models.seq2seq import Seq2Seq
 from jaxformer.models.vit import ViT
 from jaxformer.parallel.compile import Layout, bytes_a_device
 from jaxformer.parallel.mesh import make_mesh, mesh_shape
@@ -18,10 +22,16 @@ from jaxformer.state import init_state, init_variables
 
 VIT = ViT(image_size=8, patch_size=4, width=64, depth=2, num_heads=4, num_classes=16)
 IMAGE = {"image": np.zeros((1, 8, 8, 3), np.float32)}
+TOKENS = {"tokens": np.zeros((1, 4), np.int32)}
+SIZES = {"vocab_size": 64, "width": 64, "num_heads": 4}
+BOTH_TOWERS = {**SIZES, "encoder_depth": 2, "decoder_depth": 1}
 
 
 def shapes(model):
-    return jax.eval_shape(lambda: init_variables(model, IMAGE, jax.random.key(0)))["params"]
+    inputs = IMAGE
+    if isinstance(model, GPT | BERT | Seq2Seq):
+        inputs = {**TOKENS, "decoder_tokens": TOKENS["tokens"]} if isinstance(model, Seq2Seq) else TOKENS
+    return jax.eval_shape(lambda: init_variables(model, inputs, jax.random.key(0)))["params"]
 
 
 def test_one_size_may_be_left_open():
@@ -45,6 +55,30 @@ EVERY_MODEL = {
     ),
     "resnet v1.5": ResNet(stage_sizes=(1, 1), width=16, num_classes=16, block="bottleneck", norm="batch"),
     "resnet v2": ResNet(stage_sizes=(1, 1), width=16, num_classes=16, block="basic", version=2, norm="group"),
+    "gpt": GPT(**SIZES, depth=2),
+    "gpt, as llama": GPT(
+        **SIZES,
+        depth=2,
+        num_kv_heads=2,
+        qk_norm=True,
+        norm="rms",
+        use_bias=False,
+        activation="swiglu",
+        tied=False,
+    ),
+    "gpt, experts": GPT(
+        **SIZES, depth=2, scan=True, experts=Experts(4), activation="swiglu", positions="relative"
+    ),
+    "bert, mlm": BERT(**SIZES, depth=2, head="mlm"),
+    "bert, sequence": BERT(**SIZES, depth=2, head="sequence", num_labels=16, norm_position="pre"),
+    "bert, token": BERT(**SIZES, depth=2, head="token", num_labels=16, token_types=0, scan=True),
+    "bert, span": BERT(**SIZES, depth=2, head="span"),
+    "bert, none": BERT(**SIZES, depth=2, head="none"),
+    "transformer": Seq2Seq(**BOTH_TOWERS),
+    "t5": Seq2Seq(
+        **BOTH_TOWERS, positions="relative", norm="rms", norm_position="pre", use_bias=False, scan=True
+    ),
+    "two tables": Seq2Seq(**BOTH_TOWERS, positions="learned", norm_position="pre", shared=False, tied=False),
 }
 
 
@@ -66,6 +100,20 @@ def test_heads_and_hidden_units_go_to_tensor_and_the_width_to_fsdp():
     assert specs["encoder/block_1/mlp/up/kernel"] == P("fsdp", "tensor")
     stacked = param_specs(shapes(VIT.clone(scan=True)), make_mesh({"fsdp": 4, "tensor": 2}))
     assert stacked["encoder/blocks/mlp/down/kernel"] == P(None, "tensor", "fsdp")
+
+
+def test_experts_and_the_width_go_to_fsdp_and_tokens_to_tensor():
+    specs = param_specs(shapes(EVERY_MODEL["gpt, experts"]), make_mesh({"fsdp": 4, "tensor": 2}))
+    assert specs["decoder/blocks/experts/up_kernel"] == P(None, "fsdp", None, "tensor")
+    assert specs["decoder/blocks/experts/gate_kernel"] == P(None, "fsdp", None, "tensor")
+    assert specs["decoder/blocks/experts/down_kernel"] == P(None, "fsdp", "tensor", None)
+    assert specs["token_embedding/embedding"] == P("tensor", "fsdp")
+    assert specs["relative_bias/embedding"] == P(None, "tensor")
+    specs = param_specs(shapes(EVERY_MODEL["two tables"]), make_mesh({"fsdp": 4, "tensor": 2}))
+    assert specs["decoder/block_0/cross_attention/query/kernel"] == P("fsdp", "tensor", None)
+    assert specs["decoder_embedding/embedding"] == P("tensor", "fsdp")
+    assert specs["decoder_position_embedding/embedding"] == P(None, "fsdp")
+    assert specs["head/kernel"] == P("fsdp", "tensor")
 
 
 def test_what_does_not_divide_is_not_split_and_the_log_says_so(caplog):

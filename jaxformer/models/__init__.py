@@ -3,5 +3,8 @@
 MODELS = {
     "vit": "jaxformer.models.vit:ViT",
     "mlp_mixer": "jaxformer.models.mlp_mixer:MLPMixer",
+    "gpt": "jaxformer.models.gpt:GPT",
+    "bert": "jaxformer.models.bert:BERT",
+    "seq2seq": "jaxformer.models.seq2seq:Seq2Seq",
     "resnet": "jaxformer.models.resnet:ResNet",
 }

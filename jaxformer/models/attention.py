@@ -1,44 +1,71 @@
 """Attention: one function and one module for every model.
 
-What later models need goes in without touching callers: a causal or windowed mask and segment ids are a `mask`,
-relative positions a `bias`; rotary positions turn `query` and `key` in the module, a key-value cache hands it
-its `context`, and fewer key heads than query heads are repeated below the function.
+`attention` is the function: it takes queries, keys and values in heads and picks an implementation. `Attention` is
+the module around it: self-attention or cross-attention, with as many key heads as query heads or fewer (Ainslie et
+al. 2023), rotary positions, and a cache that comes in and goes out as a value. Masks are `masks.Mask`, relative
+positions a `bias`.
 """
 
 import logging
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax import struct
 
-from jaxformer.models.dense import HeadsIn, HeadsOut
+from jaxformer.models.dense import HeadsIn, HeadsOut, Initializer, xavier
+from jaxformer.models.dropout import Dropout
+from jaxformer.models.masks import Mask
 from jaxformer.models.norms import RMSNorm
+from jaxformer.models.rotary import turn
+from jaxformer.models.splash import splash_attention, splash_problems
 
 logger = logging.getLogger("jaxformer")
 Dtype = Any
 ATTENTION_MAPS = "attention_maps"
 # Instead of -inf where a mask is False: a row that is masked all over then gets equal weights, not NaN.
 MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
+SEES_ALL = Mask()
+
+
+@struct.dataclass
+class KeyValues:
+    """Keys and values of one attention layer.
+
+    Attributes:
+      key: [B, Hkv, S, Dh].
+      value: [B, Hkv, S, Dh].
+    """
+
+    key: jax.Array
+    value: jax.Array
 
 
 def attention_weights(
-    query: jax.Array, key: jax.Array, *, bias: jax.Array | None = None, mask: jax.Array | None = None
+    query: jax.Array,
+    key: jax.Array,
+    *,
+    bias: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    scale: float | None = None,
 ) -> jax.Array:
-    """softmax(query key^T / sqrt(head_dim) + bias), in float32 (Vaswani et al. 2017, equation 1).
+    """softmax(scale query key^T + bias), in float32 (Vaswani et al. 2017, equation 1).
 
     Args:
       query: [B, H, T, Dh].
-      key: [B, H, S, Dh].
+      key: [B, Hkv, S, Dh]; Hkv divides H, and consecutive query heads share a key head.
       bias: what is added before the softmax, broadcast to [B, H, T, S].
       mask: bool, broadcast to [B, H, T, S]; where False, the weight is 0.
+      scale: of the logits; None: 1 / sqrt(Dh).
 
     Returns:
       float32 [B, H, T, S]; rows sum to 1.
     """
-    scaled = query * jnp.asarray(query.shape[-1] ** -0.5, query.dtype)
-    logits = head_product(scaled, key, 3, 3)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    scaled = query if scale == 1 else query * jnp.asarray(scale, query.dtype)
+    logits = head_product(scaled, key, 3)
     if bias is not None:
         logits = logits + jnp.broadcast_to(bias, logits.shape).astype(jnp.float32)
     if mask is not None:
@@ -47,8 +74,8 @@ def attention_weights(
 
 
 def attend(weights: jax.Array, value: jax.Array) -> jax.Array:
-    """The values [B, H, S, Dh], averaged by weights [B, H, T, S]: [B, H, T, Dh]."""
-    return head_product(weights.astype(value.dtype), value, 3, 2).astype(value.dtype)
+    """The values [B, Hkv, S, Dh], averaged by weights [B, H, T, S]: [B, H, T, Dh]."""
+    return head_product(weights.astype(value.dtype), value, 2).astype(value.dtype)
 
 
 def attention(
@@ -57,61 +84,107 @@ def attention(
     value: jax.Array,
     *,
     bias: jax.Array | None = None,
-    mask: jax.Array | None = None,
+    mask: Mask = SEES_ALL,
+    scale: float | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention, by the implementation that suits the platform and the arguments.
 
     Args:
       query: [B, H, T, Dh].
-      key: [B, H, S, Dh].
-      value: [B, H, S, Dh].
+      key: [B, Hkv, S, Dh].
+      value: [B, Hkv, S, Dh].
       bias: as in `attention_weights`.
-      mask: as in `attention_weights`.
+      mask: which keys each query sees.
+      scale: as in `attention_weights`.
 
     Returns:
       [B, H, T, Dh] in the dtype of `value`.
     """
-    plain = bias is None and mask is None
-    if implementation(jax.default_backend(), str(query.dtype), query.shape[-1], plain) == "cudnn":
-        tokens_first = (x.swapaxes(1, 2) for x in (query, key, value))  # [B, T, H, Dh]
-        return jax.nn.dot_product_attention(*tokens_first, implementation="cudnn").swapaxes(1, 2)
-    if jax.default_backend() == "cpu":  # XLA's batched products are in float32 there, whatever comes in
+    backend = jax.default_backend()
+    if backend == "tpu" and takes_splash(query.shape, key.shape, mask, bias is None):
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        return splash_attention(query, key, value, mask, scale)
+    chosen = implementation(backend, str(query.dtype), query.shape[-1], bias is None, mask.is_structural)
+    if chosen == "cudnn":
+        return cudnn_attention(query, key, value, mask, scale)
+    allowed = mask.array(query.shape[2], key.shape[2])
+    if backend == "cpu":  # XLA's batched products are in float32 there, whatever comes in
         operands = (x.astype(jnp.float32) for x in (query, key, value))
-        return plain_attention(*operands, bias, mask).astype(value.dtype)
-    return plain_attention(query, key, value, bias, mask)
+        return plain_attention(*operands, bias, allowed, scale).astype(value.dtype)
+    return plain_attention(query, key, value, bias, allowed, scale)
 
 
-@jax.custom_vjp
+def takes_splash(query: tuple[int, ...], key: tuple[int, ...], mask: Mask, unbiased: bool) -> bool:
+    """Whether the splash kernel fits, on a TPU; the log says why not, once for each case."""
+    against = ", ".join(splash_problems(query, key, mask, unbiased, jax.device_count()))
+    say_once(f"attention on this TPU: {f'xla ({against})' if against else 'splash'}")
+    return not against
+
+
+@cache
+def say_once(line: str) -> None:
+    """Logs a line the first time."""
+    logger.info("%s", line)
+
+
+def cudnn_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: Mask, scale: float | None
+) -> jax.Array:
+    """Attention by cuDNN's fused kernel, which takes [B, T, H, Dh] and knows causal and windowed masks."""
+    tokens_first = (x.swapaxes(1, 2) for x in (query, key, value))
+    result = jax.nn.dot_product_attention(
+        *tokens_first,
+        scale=scale,
+        is_causal=mask.causal,
+        local_window_size=None if mask.window is None else (mask.window - 1, 0),
+        implementation="cudnn",
+    )
+    return result.swapaxes(1, 2)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
 def plain_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None, mask: jax.Array | None
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array | None,
+    mask: jax.Array | None,
+    scale: float | None,
 ) -> jax.Array:
     """Attention as two batched products around a softmax, with its backward pass written out.
 
     As autodiff has it, the softmax's backward pass reads and writes [B, H, T, S] once more: the weights' sum in it
     is that of result times gradient over the head's Dh (Dao et al. 2022, FlashAttention, appendix B.2).
     """
-    return plain_attention_forward(query, key, value, bias, mask)[0]
+    return plain_attention_forward(query, key, value, bias, mask, scale)[0]
 
 
 def plain_attention_forward(
-    query: jax.Array, key: jax.Array, value: jax.Array, bias: jax.Array | None, mask: jax.Array | None
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    bias: jax.Array | None,
+    mask: jax.Array | None,
+    scale: float | None,
 ) -> tuple[jax.Array, Any]:
     """The result, and what the backward pass needs."""
-    weights = attention_weights(query, key, bias=bias, mask=mask).astype(value.dtype)
+    weights = attention_weights(query, key, bias=bias, mask=mask, scale=scale).astype(value.dtype)
     result = attend(weights, value)
     return result, (query, key, value, bias, weights, result)
 
 
-def plain_attention_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array | None, ...]:
+def plain_attention_backward(
+    scale: float | None, saved: Any, gradient: jax.Array
+) -> tuple[jax.Array | None, ...]:
     """The gradients of query, key, value and bias from the result's; the mask has none."""
     query, key, value, bias, weights, result = saved
-    of_weights = head_product(gradient, value, 3, 3)  # [B, H, T, S]
+    of_weights = head_product(gradient, value, 3)  # [B, H, T, S]
     shared = jnp.sum(gradient.astype(jnp.float32) * result.astype(jnp.float32), axis=-1, keepdims=True)
     of_logits = (of_weights - shared) * weights.astype(jnp.float32)
-    scaled = (of_logits * query.shape[-1] ** -0.5).astype(query.dtype)
-    of_query = head_product(scaled, key, 3, 2).astype(query.dtype)
-    of_key = head_product(scaled, query, 2, 2).astype(key.dtype)
-    of_value = head_product(weights, gradient, 2, 2).astype(value.dtype)
+    scaled = (of_logits * (query.shape[-1] ** -0.5 if scale is None else scale)).astype(query.dtype)
+    of_query = head_product(scaled, key, 2).astype(query.dtype)
+    of_key = summed_over_queries(scaled, query, key.shape[1]).astype(key.dtype)
+    of_value = summed_over_queries(weights, gradient, value.shape[1]).astype(value.dtype)
     of_bias = None if bias is None else summed_to(of_logits, bias.shape).astype(bias.dtype)
     return of_query, of_key, of_value, of_bias, None
 
@@ -119,10 +192,28 @@ def plain_attention_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array
 plain_attention.defvjp(plain_attention_forward, plain_attention_backward)
 
 
-def head_product(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
-    """For each example and head, the product that sums over one axis of each; float32."""
-    dimensions = (((x_axis,), (y_axis,)), ((0, 1), (0, 1)))
+def head_product(x: jax.Array, y: jax.Array, y_axis: int) -> jax.Array:
+    """The product of x [B, H, T, n] with each head's own y [B, Hkv, ., .] over the last axis and `y_axis`; float32.
+
+    Query heads that share a key head are its rows, so that no key is repeated in memory.
+    """
+    heads = x.shape[1]
+    dimensions = (((3,), (y_axis,)), ((0, 1), (0, 1)))
+    z = jax.lax.dot_general(grouped(x, y.shape[1]), y, dimensions, preferred_element_type=jnp.float32)
+    return z.reshape(z.shape[0], heads, -1, z.shape[-1])
+
+
+def summed_over_queries(x: jax.Array, y: jax.Array, kv_heads: int) -> jax.Array:
+    """x^T y of each key head, summed over its queries: x [B, H, T, S], y [B, H, T, Dh], [B, Hkv, S, Dh]; float32."""
+    dimensions = (((2,), (2,)), ((0, 1), (0, 1)))
+    x, y = grouped(x, kv_heads), grouped(y, kv_heads)
     return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
+
+
+def grouped(x: jax.Array, kv_heads: int) -> jax.Array:
+    """[B, H, T, n] as [B, Hkv, H / Hkv T, n]: the queries of all heads that share a key head, one after the other."""
+    batch, heads, tokens, n = x.shape
+    return x if heads == kv_heads else x.reshape(batch, kv_heads, heads // kv_heads * tokens, n)
 
 
 def summed_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -133,18 +224,26 @@ def summed_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 @cache
-def implementation(backend: str, dtype: str, head_dim: int, plain: bool) -> str:
+def implementation(backend: str, dtype: str, head_dim: int, unbiased: bool, structural: bool) -> str:
     """Which implementation `attention` takes, "cudnn" or "xla"; the log says so, once for each case.
 
     cuDNN's fused kernel wants a GPU from Ampere on, 16-bit operands and a head size of at most 128 that is a
     multiple of 8; with a bias it has no backward pass for odd lengths. XLA's form is two batched products, in
     the order [B, H, T, Dh], the quickest that was measured on CPUs.
+
+    Args:
+      backend: JAX's name of the platform.
+      dtype: of the operands.
+      head_dim: Dh.
+      unbiased: whether nothing is added to the logits.
+      structural: whether the mask is at most causal and windowed.
     """
     reasons = {
         f"backend {backend}": backend != "gpu",
         f"operands {dtype}": dtype not in ("bfloat16", "float16"),
         f"head size {head_dim}": head_dim % 8 != 0 or head_dim > 128,
-        "a bias or mask": not plain,
+        "a bias": not unbiased,
+        "a mask of padding, segments or a cache": not structural,
         "a GPU before Ampere": backend == "gpu" and compute_capability() < (8, 0),
     }
     against = [reason for reason, holds in reasons.items() if holds]
@@ -163,16 +262,33 @@ class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2.2).
 
     Attributes:
-      num_heads: heads; the width must be a multiple.
+      num_heads: query heads H.
+      num_kv_heads: heads of keys and values, each shared by as many query heads: 1 is multi-query attention
+        (Shazeer 2019), fewer than H grouped-query (Ainslie et al. 2023). None: H.
+      head_dim: Dh; None: the width over H.
+      qkv_bias: whether query, key and value have biases.
+      out_bias: whether the output has one.
+      scale: of the logits; None: 1 / sqrt(Dh). With T5's scale of 1 the query's kernel starts so much smaller.
       qk_norm: normalises queries and keys (Dehghani et al. 2023, ViT-22B, section 2.1), with RMSNorm.
+      norm_epsilon: of these norms.
       dropout: of the attention weights.
+      kernel_init: of query, key and value.
+      out_init: of the output.
       dtype: of the computation.
       param_dtype: of the parameters.
     """
 
     num_heads: int
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    qkv_bias: bool = True
+    out_bias: bool = True
+    scale: float | None = None
     qk_norm: bool = False
+    norm_epsilon: float = 1e-6
     dropout: float = 0.0
+    kernel_init: Initializer = xavier
+    out_init: Initializer = xavier
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -182,30 +298,84 @@ class Attention(nn.Module):
         x: jax.Array,
         context: jax.Array | None = None,
         *,
+        mask: Mask = SEES_ALL,
         bias: jax.Array | None = None,
-        mask: jax.Array | None = None,
+        rotary: tuple[jax.Array, jax.Array] | None = None,
+        cache: KeyValues | None = None,
+        slot: jax.Array | None = None,
         deterministic: bool = True,
-    ) -> jax.Array:
-        """Attends from `x` [B, T, D] to `context` [B, S, D] (to `x` itself if None); returns [B, T, D].
+    ) -> tuple[jax.Array, KeyValues]:
+        """Attends from `x` [B, T, D] to `context` [B, S, D], to `x` itself if None, or to a cache.
 
         If the collection "attention_maps" is mutable, the weights [B, H, T, S] are sown into it, as "weights".
+
+        Args:
+          x: what asks.
+          context: what is asked, in cross-attention.
+          mask: which keys each query sees.
+          bias: as in `attention_weights`.
+          rotary: `Rotary.tables` of the positions of `x`, in self-attention.
+          cache: keys and values from before; with `slot` those of `x` are written into it, without it they are
+            all that there is.
+          slot: int32 [], where in the cache's S places the first token of `x` goes.
+          deterministic: whether there is no dropout.
+
+        Returns:
+          [B, T, D], and the keys and values that were attended to.
         """
-        head_dim = x.shape[-1] // self.num_heads
+        head_dim = self.head_dim or x.shape[-1] // self.num_heads
+        kv_heads = self.num_kv_heads or self.num_heads
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        context = x if context is None else context
-        query = HeadsIn(self.num_heads, head_dim, **dtypes, name="query")(x)  # [B, H, T, Dh]
-        key = HeadsIn(self.num_heads, head_dim, **dtypes, name="key")(context)  # [B, H, S, Dh]
-        value = HeadsIn(self.num_heads, head_dim, **dtypes, name="value")(context)
-        if self.qk_norm:
-            query = RMSNorm(**dtypes, name="query_norm")(query)
-            key = RMSNorm(**dtypes, name="key_norm")(key)
+        scale = head_dim**-0.5 if self.scale is None else self.scale
+
+        def project(name: str, heads: int, y: jax.Array, init: Initializer) -> jax.Array:
+            return HeadsIn(heads, head_dim, self.qkv_bias, init, **dtypes, name=name)(y)  # [B, H, T, Dh]
+
+        def prepared(name: str, y: jax.Array) -> jax.Array:
+            if self.qk_norm:
+                y = RMSNorm(self.norm_epsilon, **dtypes, name=f"{name}_norm")(y)
+            return y if rotary is None else turn(y, rotary)
+
+        query_init = scaled_init(self.kernel_init, head_dim**-0.5 / scale)
+        query = prepared("query", project("query", self.num_heads, x, query_init))
+        if cache is None or slot is not None:
+            source = x if context is None else context
+            key = prepared("key", project("key", kv_heads, source, self.kernel_init))
+            value = project("value", kv_heads, source, self.kernel_init)
+            if cache is not None and slot is not None:
+                key, value = written(cache.key, key, slot, 2), written(cache.value, value, slot, 2)
+        else:
+            key, value = cache.key, cache.value
         drops = self.dropout > 0 and not deterministic
         asked_for = self.is_mutable_collection(ATTENTION_MAPS) and not self.is_initializing()
         if drops or asked_for:
-            weights = attention_weights(query, key, bias=bias, mask=mask)
+            allowed = mask.array(query.shape[2], key.shape[2])
+            weights = attention_weights(query, key, bias=bias, mask=allowed, scale=scale)
             if asked_for:
                 self.put_variable(ATTENTION_MAPS, "weights", weights)
-            attended = attend(nn.Dropout(self.dropout)(weights, deterministic=deterministic), value)
+            attended = attend(Dropout(self.dropout)(weights, deterministic=deterministic), value)
         else:
-            attended = attention(query, key, value, bias=bias, mask=mask)
-        return HeadsOut(x.shape[-1], **dtypes, name="out")(attended)
+            attended = attention(query, key, value, bias=bias, mask=mask, scale=scale)
+        y = HeadsOut(x.shape[-1], self.out_bias, self.out_init, **dtypes, name="out")(attended)
+        return y, KeyValues(key, value)
+
+
+def written(old: jax.Array, new: jax.Array, slot: jax.Array, axis: int) -> jax.Array:
+    """`old` with `new` from `slot` on along `axis`, from its first place again after its last."""
+    slots, tokens = old.shape[axis], new.shape[axis]
+    if tokens > slots:
+        raise ValueError(f"{tokens} tokens do not fit into a cache of {slots}: give fewer at a time")
+    if tokens == 1:
+        return jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis)
+    # A dynamic update of more would be moved to the front where it runs over the end.
+    source = (jnp.arange(slots) - slot) % slots
+    shape = [slots if i == axis else 1 for i in range(old.ndim)]
+    spread = jnp.take(new, jnp.minimum(source, tokens - 1), axis=axis)
+    return jnp.where(jnp.broadcast_to((source < tokens).reshape(shape), old.shape), spread, old)
+
+
+def scaled_init(init: Initializer, factor: float) -> Initializer:
+    """`init`, its values multiplied by `factor`."""
+    if factor == 1:
+        return init
+    return lambda *arguments: factor * init(*arguments)

@@ -19,6 +19,7 @@ class Dense(nn.Module):
 
     Attributes:
       features: the size of the last axis of the result.
+      use_bias: whether there is a bias.
       kernel_init: of the kernel [in, features].
       bias_init: of the bias [features].
       dtype: of the computation.
@@ -26,6 +27,7 @@ class Dense(nn.Module):
     """
 
     features: int
+    use_bias: bool = True
     kernel_init: Initializer = xavier
     bias_init: Initializer = nn.initializers.zeros
     dtype: Dtype = jnp.float32
@@ -35,7 +37,9 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [..., in] to [..., features]."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), self.param_dtype)
-        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
         return product(x, kernel, bias, self.dtype)
 
 
@@ -45,12 +49,16 @@ class HeadsIn(nn.Module):
     Attributes:
       num_heads: H.
       head_dim: Dh.
+      use_bias: whether there is a bias.
+      kernel_init: of the kernel as a matrix [D, H Dh].
       dtype: of the computation.
       param_dtype: of the parameters.
     """
 
     num_heads: int
     head_dim: int
+    use_bias: bool = True
+    kernel_init: Initializer = xavier
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -58,9 +66,11 @@ class HeadsIn(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, T, D] to [B, H, T, Dh]."""
         heads = (self.num_heads, self.head_dim)
-        kernel = self.param("kernel", flat(xavier, 1), (x.shape[-1], *heads), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, heads, self.param_dtype)
-        projected = product(x, kernel.reshape(x.shape[-1], -1), bias.reshape(-1), self.dtype)  # [B, T, H Dh]
+        kernel = self.param("kernel", flat(self.kernel_init, 1), (x.shape[-1], *heads), self.param_dtype)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, heads, self.param_dtype).reshape(-1)
+        projected = product(x, kernel.reshape(x.shape[-1], -1), bias, self.dtype)  # [B, T, H Dh]
         return projected.reshape(*x.shape[:-1], *heads).swapaxes(1, 2)
 
 
@@ -69,11 +79,15 @@ class HeadsOut(nn.Module):
 
     Attributes:
       features: D.
+      use_bias: whether there is a bias.
+      kernel_init: of the kernel as a matrix [H Dh, D].
       dtype: of the computation.
       param_dtype: of the parameters.
     """
 
     features: int
+    use_bias: bool = True
+    kernel_init: Initializer = xavier
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -81,8 +95,12 @@ class HeadsOut(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, H, T, Dh] to [B, T, D]."""
         batch, heads, tokens, head_dim = x.shape
-        kernel = self.param("kernel", flat(xavier, 2), (heads, head_dim, self.features), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
+        kernel = self.param(
+            "kernel", flat(self.kernel_init, 2), (heads, head_dim, self.features), self.param_dtype
+        )
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         joined = x.swapaxes(1, 2).reshape(batch, tokens, heads * head_dim)
         return product(joined, kernel.reshape(heads * head_dim, self.features), bias, self.dtype)
 

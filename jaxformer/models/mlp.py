@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.models.dense import Dense
+from jaxformer.models.dense import Dense, Initializer, xavier
+from jaxformer.models.dropout import Dropout
 
 Dtype = Any
-ActivationName: TypeAlias = Literal["gelu_tanh", "gelu_erf", "relu", "silu"]
+ActivationName: TypeAlias = Literal[
+    "gelu_tanh", "gelu_erf", "relu", "relu_squared", "silu", "swiglu", "geglu", "geglu_erf"
+]
 
 
 def gelu_erf(x: jax.Array) -> jax.Array:
@@ -28,21 +31,36 @@ def gelu_tanh(x: jax.Array) -> jax.Array:
     return jax.nn.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
 
 
+def relu_squared(x: jax.Array) -> jax.Array:
+    """max(x, 0)^2 (So et al. 2021, Primer)."""
+    return jnp.square(jax.nn.relu(x))
+
+
+# What is done to the hidden units. With a gate it is done to the gate, which they are then multiplied by
+# (Shazeer 2020, GLU Variants Improve Transformer).
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_tanh": gelu_tanh,  # JAX's ViTs, GPT-2
     "gelu_erf": gelu_erf,  # BERT, transformers' ViT
     "relu": jax.nn.relu,
+    "relu_squared": relu_squared,
     "silu": jax.nn.silu,
+    "swiglu": jax.nn.silu,  # Llama, Qwen
+    "geglu": gelu_tanh,  # T5 1.1
+    "geglu_erf": gelu_erf,
 }
+GATED = frozenset({"swiglu", "geglu", "geglu_erf"})
 
 
 class Mlp(nn.Module):
-    """Two dense layers with an activation between (Vaswani et al. 2017, section 3.3).
+    """Two dense layers with an activation between (Vaswani et al. 2017, section 3.3), or three with a gate.
 
     Attributes:
       mlp_dim: the hidden width F.
       activation: a key of ACTIVATIONS.
-      dropout: after the activation and at the end.
+      dropout: after the activation.
+      use_bias: whether the layers have biases.
+      kernel_init: of the layers that go up.
+      out_init: of the layer that goes down.
       dtype: of the computation.
       param_dtype: of the parameters.
     """
@@ -50,6 +68,9 @@ class Mlp(nn.Module):
     mlp_dim: int
     activation: ActivationName = "gelu_tanh"
     dropout: float = 0.0
+    use_bias: bool = True
+    kernel_init: Initializer = xavier
+    out_init: Initializer = xavier
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -58,9 +79,18 @@ class Mlp(nn.Module):
         """Maps [..., D] to [..., D]."""
         # Biases of standard deviation 1e-6, as in google-research/vision_transformer.
         dense = partial(
-            Dense, bias_init=nn.initializers.normal(1e-6), dtype=self.dtype, param_dtype=self.param_dtype
+            Dense,
+            use_bias=self.use_bias,
+            bias_init=nn.initializers.normal(1e-6),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
         )
-        hidden = ACTIVATIONS[self.activation](dense(self.mlp_dim, name="up")(x))  # [..., F]
-        hidden = nn.Dropout(self.dropout)(hidden, deterministic=deterministic)
-        y = dense(x.shape[-1], name="down")(hidden)
-        return nn.Dropout(self.dropout)(y, deterministic=deterministic)
+        activation = ACTIVATIONS[self.activation]
+        hidden = dense(self.mlp_dim, kernel_init=self.kernel_init, name="up")(x)  # [..., F]
+        if self.activation in GATED:
+            gate = dense(self.mlp_dim, kernel_init=self.kernel_init, name="gate")(x)
+            hidden = activation(gate) * hidden
+        else:
+            hidden = activation(hidden)
+        hidden = Dropout(self.dropout)(hidden, deterministic=deterministic)
+        return dense(x.shape[-1], kernel_init=self.out_init, name="down")(hidden)

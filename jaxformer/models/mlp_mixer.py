@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.models.block import Beside, Layer, Shared
 from jaxformer.models.dense import Dense
 from jaxformer.models.drop_path import drop_path
 from jaxformer.models.mlp import Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.patches import PatchEmbedding, patch_problems
+from jaxformer.models.problems import rates, sizes
 from jaxformer.models.stack import RematName, Stack
 
 Dtype = Any
@@ -35,21 +37,21 @@ class MixerBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, drop_path_rate: jax.Array | None, deterministic: bool
-    ) -> tuple[jax.Array, None]:
+        self, x: jax.Array, layer: Layer, shared: Shared, deterministic: bool
+    ) -> tuple[jax.Array, Beside]:
         """Maps [B, T, D] to [B, T, D], as a block of a `Stack`."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
         def branch(y: jax.Array) -> jax.Array:
-            if drop_path_rate is not None and not deterministic:
-                y = drop_path(y, drop_path_rate, self.make_rng("dropout"))
+            if layer.drop_path is not None and not deterministic:
+                y = drop_path(y, layer.drop_path, self.make_rng("dropout"))
             return y
 
         y = LayerNorm(**dtypes, name="norm_1")(x).swapaxes(1, 2)  # [B, D, T]
         y = Mlp(self.token_mlp_dim, **dtypes, name="mlp_tokens")(y)
         x = x + branch(y.swapaxes(1, 2))  # [B, T, D]
         y = LayerNorm(**dtypes, name="norm_2")(x)
-        return x + branch(Mlp(self.channel_mlp_dim, **dtypes, name="mlp_channels")(y)), None
+        return x + branch(Mlp(self.channel_mlp_dim, **dtypes, name="mlp_channels")(y)), Beside()
 
 
 class MLPMixer(nn.Module):
@@ -88,11 +90,8 @@ class MLPMixer(nn.Module):
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
         yield from patch_problems(self.image_size, self.patch_size)
-        for name in ("width", "depth", "token_mlp_dim", "channel_mlp_dim", "num_classes"):
-            if getattr(self, name) < 1:
-                yield f"{name}={getattr(self, name)}: expected at least 1"
-        if not 0 <= self.drop_path < 1:
-            yield f"drop_path={self.drop_path}: expected a rate of at least 0 and less than 1"
+        yield from sizes(self, "width", "depth", "token_mlp_dim", "channel_mlp_dim", "num_classes")
+        yield from rates(self, "drop_path")
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
@@ -101,7 +100,8 @@ class MLPMixer(nn.Module):
         x = PatchEmbedding(self.patch_size, self.width, **dtypes, name="patch_embedding")(image)  # [B, T, D]
         block = {"token_mlp_dim": self.token_mlp_dim, "channel_mlp_dim": self.channel_mlp_dim, **dtypes}
         encoder = Stack(MixerBlock, block, self.depth, self.drop_path, self.remat, self.scan, name="encoder")
-        tokens = LayerNorm(**dtypes, name="norm")(encoder(x, deterministic))
+        x, _ = encoder(x, deterministic)
+        tokens = LayerNorm(**dtypes, name="norm")(x)
         features = jnp.mean(tokens, axis=1, dtype=jnp.float32).astype(self.dtype)
         head = Dense(
             self.num_classes, kernel_init=nn.initializers.zeros, param_dtype=self.param_dtype, name="head"

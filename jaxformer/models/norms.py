@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 Dtype = Any
+NormName: TypeAlias = Literal["layer", "rms"]
 
 
 class LayerNorm(nn.Module):
@@ -16,11 +17,13 @@ class LayerNorm(nn.Module):
 
     Attributes:
       epsilon: added to the variance; 1e-6 in JAX's Vision Transformers, 1e-12 in BERT and transformers' ViT.
+      use_bias: whether there is a bias.
       dtype: of the result.
       param_dtype: of scale and bias.
     """
 
     epsilon: float = 1e-6
+    use_bias: bool = True
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -28,12 +31,15 @@ class LayerNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises [..., D]."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
         x32 = x.astype(jnp.float32)
         centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
         y = centred * jax.lax.rsqrt(variance + self.epsilon)
-        return (y * jnp.broadcast_to(scale, y.shape) + jnp.broadcast_to(bias, y.shape)).astype(self.dtype)
+        y = y * jnp.broadcast_to(scale, y.shape)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
+            y = y + jnp.broadcast_to(bias, y.shape)
+        return y.astype(self.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -56,6 +62,15 @@ class RMSNorm(nn.Module):
         x32 = x.astype(jnp.float32)
         y = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
         return (y * jnp.broadcast_to(scale, y.shape)).astype(self.dtype)
+
+
+def token_norm(
+    kind: NormName, epsilon: float, use_bias: bool, dtype: Dtype, param_dtype: Dtype, name: str
+) -> nn.Module:
+    """A norm of tokens: LayerNorm, with or without a bias, or RMSNorm, which has none."""
+    if kind == "rms":
+        return RMSNorm(epsilon, dtype, param_dtype, name=name)
+    return LayerNorm(epsilon, use_bias, dtype, param_dtype, name=name)
 
 
 class GroupNorm(nn.Module):

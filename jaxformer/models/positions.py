@@ -1,10 +1,100 @@
-"""Positions of patches."""
+"""Fixed positions, learned tables and how they are resized, and biases of attention by distance."""
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
+
+Dtype = Any
+
+
+def sinusoidal(positions: jax.Array, features: int, temperature: float = 10_000.0) -> jax.Array:
+    """Sines and cosines of positions (Vaswani et al. 2017, section 3.5), feature by feature in turn.
+
+    Args:
+      positions: int [B, T].
+      features: D, even.
+      temperature: the longest wavelength over 2 pi.
+
+    Returns:
+      float32 [B, T, D]: sin(p / temperature^(2 i / D)) at 2 i, its cosine at 2 i + 1.
+    """
+    frequencies = jnp.asarray(temperature ** (-np.arange(0, features, 2) / features), jnp.float32)
+    angles = positions.astype(jnp.float32)[..., None] * frequencies[None, None, :]
+    return jnp.stack([jnp.sin(angles), jnp.cos(angles)], axis=-1).reshape(*positions.shape, features)
+
+
+def alibi_slopes(num_heads: int) -> np.ndarray:
+    """The slope of each head, float32 [H] (Press et al. 2022, section 3): 2^(-8 i / H) for a power of two H.
+
+    For other numbers, those of the next smaller power of two, then every other one of the next larger, as in
+    the paper's code.
+    """
+    power = 2 ** math.floor(math.log2(num_heads))
+    slopes = 2.0 ** (-8 * np.arange(1, power + 1) / power)
+    between = 2.0 ** (-8 * np.arange(1, 2 * power + 1, 2) / (2 * power))
+    return np.concatenate([slopes, between[: num_heads - power]]).astype(np.float32)
+
+
+def alibi_bias(queries: jax.Array, keys: jax.Array, num_heads: int) -> jax.Array:
+    """Attention with linear biases (Press et al. 2022): -slope times the distance.
+
+    Args:
+      queries: positions, int [B, T].
+      keys: positions, int [B, S].
+      num_heads: H.
+
+    Returns:
+      float32 [B, H, T, S].
+    """
+    distance = jnp.abs(queries[:, :, None] - keys[:, None, :]).astype(jnp.float32)[:, None]
+    slopes = jnp.asarray(alibi_slopes(num_heads))[None, :, None, None]
+    return -slopes * distance
+
+
+class RelativeBias(nn.Module):
+    """T5's bias of attention for each head and bucket of distances (Raffel et al. 2020, section 2.1).
+
+    Attributes:
+      num_heads: H.
+      bidirectional: half of the buckets are for keys behind the query; else those share the first bucket.
+      num_buckets: buckets; half of a direction's are for single distances, the rest grow as logarithms.
+      max_distance: from which on all distances share the last bucket.
+      param_dtype: of the parameters.
+    """
+
+    num_heads: int
+    bidirectional: bool
+    num_buckets: int = 32
+    max_distance: int = 128
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
+        """The bias float32 [B, H, T, S] for positions int [B, T] and [B, S]."""
+        shape = (self.num_buckets, self.num_heads)
+        table = self.param("embedding", nn.initializers.normal(1.0), shape, self.param_dtype)
+        buckets = self.buckets(keys[:, None, :] - queries[:, :, None])  # [B, T, S]
+        # As a product with ones: the gradient of a lookup adds up row by row, which is slow.
+        one_hot = jax.nn.one_hot(buckets, self.num_buckets, dtype=jnp.float32)
+        return jnp.einsum("btsn,nh->bhts", one_hot, table.astype(jnp.float32))
+
+    def buckets(self, distance: jax.Array) -> jax.Array:
+        """The bucket of each distance, key position minus query position."""
+        count, first = self.num_buckets, jnp.zeros_like(distance)
+        if self.bidirectional:
+            count //= 2
+            first = jnp.where(distance > 0, count, 0)
+            distance = jnp.abs(distance)
+        else:
+            distance = jnp.maximum(-distance, 0)
+        exact = count // 2
+        logarithm = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact)
+        grown = exact + (logarithm / math.log(self.max_distance / exact) * (count - exact)).astype(jnp.int32)
+        return first + jnp.where(distance < exact, distance, jnp.minimum(grown, count - 1))
 
 
 def sincos2d(height: int, width: int, features: int, temperature: float = 10_000.0) -> np.ndarray:

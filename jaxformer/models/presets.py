@@ -1,8 +1,9 @@
-"""Published sizes, as tables of fields."""
+"""Published sizes, as tables of fields; those of models of text are in presets_text.py."""
 
 from typing import Any
 
 from jaxformer.errors import UserError
+from jaxformer.models.presets_text import text_tables
 from jaxformer.schema import did_you_mean
 
 # name: (width, depth, mlp_dim, heads, patch sizes). Ti and S: Touvron et al. 2021 (DeiT), table 1. B, L and H:
@@ -52,7 +53,7 @@ def tables() -> dict[str, dict[str, Any]]:
     for layers, (block, stage_sizes) in RESNET_SIZES.items():
         presets[f"resnet-{layers}"] = {"name": "resnet", "block": block, "stage_sizes": stage_sizes}
         presets[f"resnetv2-{layers}"] = {**presets[f"resnet-{layers}"], "version": 2}
-    return presets
+    return presets | text_tables()
 
 
 PRESETS = tables()

@@ -1,5 +1,7 @@
 """A stack of equal blocks: unrolled or scanned over, rematerialised or not."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -7,8 +9,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.models.attention import ATTENTION_MAPS
+from jaxformer.models.block import Beside, Layer, LayerCache, Shared
+from jaxformer.models.masks import Mask
 
 RematName: TypeAlias = Literal["none", "full", "dots", "dots_without_batch"]
+NOTHING_SHARED = Shared()
 
 # What a rematerialised block keeps for its backward pass, instead of all of its activations.
 REMAT_POLICIES: dict[str, Any] = {
@@ -21,8 +26,7 @@ REMAT_POLICIES: dict[str, Any] = {
 class Stack(nn.Module):
     """Blocks one after the other.
 
-    A block is a module that maps (x, drop_path_rate, deterministic) to (x, None). Its rate is float32 [], or
-    None where no path is ever dropped; the None that it returns is what a scan would collect.
+    A block is a module that maps (x, layer, shared, deterministic) to (x, beside); see `block.py` for the types.
 
     Attributes:
       block: the blocks' class.
@@ -42,27 +46,68 @@ class Stack(nn.Module):
     scan: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-        """Maps [B, T, D] to [B, T, D]."""
+    def __call__(
+        self,
+        x: jax.Array,
+        deterministic: bool,
+        shared: Shared = NOTHING_SHARED,
+        masks: Sequence[Mask] = (),
+        caches: Sequence[LayerCache] | None = None,
+    ) -> tuple[jax.Array, list[Beside]]:
+        """Maps [B, T, D] to [B, T, D].
+
+        Args:
+          x: tokens.
+          deterministic: whether there is no dropout.
+          shared: what all blocks are given.
+          masks: of self-attention, block by block, from the first one again after the last; none: the shared one.
+          caches: of every block; only where they are not scanned over.
+
+        Returns:
+          Tokens, and what the blocks return beside them: of each block, or of a scan one with a leading layer axis.
+        """
+        if len(masks) == 1:  # stays a `Mask` of few words, which a fused kernel may know, in a scan too
+            shared, masks = replace(shared, mask=masks[0]), ()
         rates = None
         if self.drop_path:
             rates = jnp.linspace(0.0, self.drop_path, self.depth, dtype=jnp.float32)
         block: Any = self.block
         if self.remat != "none":
             policy = REMAT_POLICIES[self.remat]
-            # Static argument 3 is `deterministic` (0 is the block). Inside a scan, XLA cannot merge what is computed
+            # Static argument 4 is `deterministic` (0 is the block). Inside a scan, XLA cannot merge what is computed
             # twice, and needs no barrier against it.
-            block = nn.remat(block, policy=policy, prevent_cse=not self.scan, static_argnums=(3,))
+            block = nn.remat(block, policy=policy, prevent_cse=not self.scan, static_argnums=(4,))
         if not self.scan:
+            beside = []
             for i in range(self.depth):
-                rate = None if rates is None else rates[i]
-                x, _ = block(**self.fields, name=f"block_{i}")(x, rate, deterministic)
-            return x
+                layer = Layer(
+                    None if rates is None else rates[i],
+                    masks[i % len(masks)] if masks else None,
+                    None if caches is None else caches[i],
+                )
+                x, found = block(**self.fields, name=f"block_{i}")(x, layer, shared, deterministic)
+                beside.append(found)
+            return x, beside
+        if caches is not None:
+            raise ValueError("layers that are scanned over have no cache: unroll them (weights/layouts.py)")
         blocks = nn.scan(
             block,
             variable_axes={"params": 0, ATTENTION_MAPS: 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast),
+            in_axes=(0, nn.broadcast, nn.broadcast),
             length=self.depth,
         )
-        return blocks(**self.fields, name="blocks")(x, rates, deterministic)[0]
+        layers = Layer(rates, stacked_masks(masks, self.depth, x.shape[1]))
+        x, found = blocks(**self.fields, name="blocks")(x, layers, shared, deterministic)
+        return x, [found]
+
+
+def stacked_masks(masks: Sequence[Mask], depth: int, tokens: int) -> Mask | None:
+    """Every layer's mask of self-attention over `tokens` as one, with a leading layer axis."""
+    if not masks:
+        return None
+    arrays = [mask.array(tokens, tokens) for mask in masks]
+    shapes = [(1, 1, tokens, tokens) if array is None else array.shape for array in arrays]
+    shape = jnp.broadcast_shapes(*shapes)
+    whole = [jnp.ones(shape, bool) if a is None else jnp.broadcast_to(a, shape) for a in arrays]
+    return Mask(allowed=jnp.stack([whole[i % len(whole)] for i in range(depth)]))

@@ -8,13 +8,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.models.attention import Attention
+from jaxformer.models.block import Block
 from jaxformer.models.dense import Dense
-from jaxformer.models.encoder import EncoderBlock
+from jaxformer.models.dropout import Dropout
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.patches import PatchEmbedding, patch_problems
 from jaxformer.models.positions import sincos2d
+from jaxformer.models.problems import heads, rates, sizes
 from jaxformer.models.stack import RematName, Stack
 
 Dtype = Any
@@ -48,7 +50,7 @@ class MapPool(nn.Module):
         batch, _, width = tokens.shape
         probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, width), self.param_dtype)
         query = jnp.broadcast_to(probe.astype(self.dtype), (batch, 1, width))
-        x = Attention(self.num_heads, **dtypes, name="attention")(query, tokens)
+        x, _ = Attention(self.num_heads, **dtypes, name="attention")(query, tokens)
         y = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(x)
         x = x + Mlp(self.mlp_dim, self.activation, **dtypes, name="mlp")(y)
         return x[:, 0]
@@ -111,18 +113,11 @@ class ViT(nn.Module):
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
         yield from patch_problems(self.image_size, self.patch_size)
-        for name in ("width", "depth", "num_heads", "num_classes", "mlp_dim", "representation"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                yield f"{name}={value}: expected at least 1"
-        if self.num_heads > 0 and self.width % self.num_heads:
-            near = [n for n in range(1, 2 * self.num_heads) if self.width % n == 0][-1]
-            yield f"num_heads={self.num_heads} does not divide width={self.width}: use one that does, as {near}"
+        yield from heads(self)
+        yield from sizes(self, "depth", "num_classes", "mlp_dim", "representation")
+        yield from rates(self, "dropout", "attention_dropout", "drop_path")
         if self.positions == "sincos2d" and (self.width % 4 or self.width < 8):
             yield f'width={self.width}: positions="sincos2d" needs a multiple of 4 from 8 on'
-        for name in ("dropout", "attention_dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                yield f"{name}={getattr(self, name)}: expected a rate of at least 0 and less than 1"
         if self.registers < 0:
             yield f"registers={self.registers}: expected 0 or more"
         if self.norm_epsilon <= 0:
@@ -143,7 +138,7 @@ class ViT(nn.Module):
         mlp_dim = self.mlp_dim or 4 * self.width
         x = PatchEmbedding(self.patch_size, self.width, **dtypes, name="patch_embedding")(image)  # [B, T, D]
         x = self.with_prefix_and_positions(x)
-        x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
+        x = Dropout(self.dropout)(x, deterministic=deterministic)
 
         block = {
             "num_heads": self.num_heads,
@@ -153,13 +148,13 @@ class ViT(nn.Module):
             "layer_scale": self.layer_scale,
             "qk_norm": self.qk_norm,
             "dropout": self.dropout,
+            "mlp_dropout": self.dropout,
             "attention_dropout": self.attention_dropout,
             **dtypes,
         }
-        encoder = Stack(
-            EncoderBlock, block, self.depth, self.drop_path, self.remat, self.scan, name="encoder"
-        )
-        tokens = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(encoder(x, deterministic))
+        encoder = Stack(Block, block, self.depth, self.drop_path, self.remat, self.scan, name="encoder")
+        x, _ = encoder(x, deterministic)
+        tokens = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(x)
 
         patches = tokens[:, self.prefix_tokens :]
         if self.pool == "cls":

@@ -13,7 +13,15 @@ from jaxformer.paths import BLOCK, layer_paths, layers_taken, leaves_by_path, ma
 Tree = Any
 
 # As big_vision (only kernels decay) and timm (`no_weight_decay` of its ViT, and every parameter of one axis).
-NO_DECAY = (r"[^/]*bias$", r"[^/]*scale$", "class_token", "register_tokens", "position_embedding", "probe")
+NO_DECAY = (
+    r"[^/]*bias$",
+    r"[^/]*_bias/embedding",
+    r"[^/]*scale$",
+    "class_token",
+    "register_tokens",
+    r"[^/]*position_embedding",
+    "probe",
+)
 # What stands before the first layer of a model: layer 0 of layer-wise decay, and not a matrix to Muon.
 EMBEDDINGS = (r"[^/]*embedding", "class_token", "register_tokens", r"[^/]*stem")
 

@@ -14,20 +14,26 @@ Tree = Any
 Rule: TypeAlias = tuple[str, tuple[str | None, ...]]
 logger = logging.getLogger("jaxformer")
 
-# D width, H heads, F MLP width, K classes, C channels. "fsdp" splits the width, "tensor" what is computed
-# independently: heads and hidden units (Shoeybi et al. 2019, Megatron-LM, section 3).
+# D width, H heads, F MLP width, K classes, C channels, V tokens, E experts. "fsdp" splits the width and the experts,
+# "tensor" what is computed independently: heads, hidden units and tokens (Shoeybi et al. 2019, Megatron-LM, section 3).
 RULES: tuple[Rule, ...] = (
-    (r"attention/(query|key|value)/kernel", ("fsdp", "tensor", None)),  # [D, H, Dh]
-    (r"attention/(query|key|value)/bias", ("tensor", None)),  # [H, Dh]
-    (r"attention/out/kernel", ("tensor", None, "fsdp")),  # [H, Dh, D]
-    (r"mlp[^/]*/up/kernel", ("fsdp", "tensor")),  # [D, F]
-    (r"mlp[^/]*/up/bias", ("tensor",)),  # [F]
+    (r"(cross_)?attention/(query|key|value)/kernel", ("fsdp", "tensor", None)),  # [D, H, Dh]
+    (r"(cross_)?attention/(query|key|value)/bias", ("tensor", None)),  # [H, Dh]
+    (r"(cross_)?attention/out/kernel", ("tensor", None, "fsdp")),  # [H, Dh, D]
+    (r"mlp[^/]*/(up|gate)/kernel", ("fsdp", "tensor")),  # [D, F]
+    (r"mlp[^/]*/(up|gate)/bias", ("tensor",)),  # [F]
+    (r"experts/(up|gate)_kernel", ("fsdp", None, "tensor")),  # [E, D, F]
+    (r"experts/down_kernel", ("fsdp", "tensor", None)),  # [E, F, D]
+    (r"experts/router", (None, None)),  # [D, E]
     (r"mlp[^/]*/down/kernel", ("tensor", "fsdp")),  # [F, D]
     (r"(patch_embedding|conv[^/]*)/kernel", (None, None, None, "fsdp")),  # [h, w, C, D]
-    (r"(head|representation)/kernel", ("fsdp", "tensor")),  # [D, K]
-    (r"(head|representation)/bias", ("tensor",)),  # [K]
+    (r"(head|representation|pooler|mlm_dense)/kernel", ("fsdp", "tensor")),  # [D, K]
+    (r"(head|representation|pooler|mlm_dense)/bias|mlm_bias", ("tensor",)),  # [K]
+    (r"(token|decoder)_embedding/embedding", ("tensor", "fsdp")),  # [V, D]
+    (r"(position|decoder_position|type)_embedding/embedding", (None, "fsdp")),  # [T, D]
+    (r"[^/]*_bias/embedding", (None, "tensor")),  # [buckets, H]
     (r"position_embedding|register_tokens|class_token|probe", (None, None, "fsdp")),  # [1, T, D]
-    (r"(attention/out|mlp[^/]*/down|patch_embedding|conv[^/]*)/bias", (None,)),  # [D]
+    (r"((cross_)?attention/out|mlp[^/]*/down|patch_embedding|conv[^/]*)/bias", (None,)),  # [D]
     (r"[^/]*norm[^/]*/(scale|bias)", (None,)),  # [D]
     (r"layer_scale[^/]*/scale", (None,)),  # [D]
 )

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from tiny import random_params
 
+from jaxformer.models import attention as module_of_attention
 from jaxformer.models.attention import Attention, attention, attention_weights
+from jaxformer.models.gpt import GPT
+from jaxformer.models.masks import Mask
 from jaxformer.models.vit import ViT
 
 
@@ -43,7 +46,7 @@ def test_the_gradients_are_pytorchs(bias_shape):
     (out * torch.tensor(weight)).sum().backward()
 
     def loss(query, key, value, bias=None):
-        return jnp.sum(attention(query, key, value, bias=bias, mask=mask) * weight)
+        return jnp.sum(attention(query, key, value, bias=bias, mask=Mask(allowed=mask)) * weight)
 
     for ours, their in zip(jax.jit(jax.grad(loss, argnums=range(len(arrays))))(*arrays), theirs):
         np.testing.assert_allclose(ours, their.grad.numpy(), rtol=1e-4, atol=1e-5)
@@ -75,9 +78,12 @@ def test_qk_norm_normalises_heads_before_the_product():
     expected = np.einsum("bhtk,hkd->btd", attended, params["out"]["kernel"]) + np.asarray(
         params["out"]["bias"]
     )
-    np.testing.assert_allclose(jax.jit(module.apply)({"params": params}, x), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        jax.jit(module.apply)({"params": params}, x)[0], expected, rtol=1e-4, atol=1e-4
+    )
 
 
+DECODER = {"vocab_size": 5, "context_length": 8, "width": 16, "depth": 3, "num_heads": 2, "mlp_dim": 24}
 TINY = {"image_size": 8, "patch_size": 4, "width": 16, "depth": 3, "num_heads": 2, "num_classes": 5}
 
 
@@ -107,3 +113,150 @@ def test_no_maps_by_default():
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)
     _, others = jax.eval_shape(lambda v, x: model.apply(v, x, mutable=["batch_stats"]), shapes, image)
     assert not jax.tree.leaves(others)
+
+
+def plain(query, key, value, bias, mask, scale):
+    """The formula, with keys and values repeated for every query head."""
+    repeats = query.shape[1] // key.shape[1]
+    key, value = jnp.repeat(key, repeats, axis=1), jnp.repeat(value, repeats, axis=1)
+    logits = jnp.einsum("bhtd,bhsd->bhts", query, key) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    logits = jnp.where(jnp.broadcast_to(mask, logits.shape), logits + bias, -jnp.inf)
+    return jnp.einsum("bhts,bhsd->bhtd", jax.nn.softmax(logits, axis=-1), value)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("scale", [None, 1.0])
+def test_the_written_out_backward_pass_is_autodiffs(kv_heads, scale):
+    *arrays, weight = heads(
+        (2, 4, 5, 8), (2, kv_heads, 6, 8), (2, kv_heads, 6, 8), (1, 4, 5, 6), (2, 4, 5, 8)
+    )
+    mask = np.tri(5, 6, 1, bool)[None, None] & (np.arange(6) != 3)  # every query sees a key
+
+    def both(function):
+        loss = lambda *a: jnp.sum(function(*a) * weight)  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))(*arrays)
+
+    ours = both(lambda q, k, v, b: attention(q, k, v, bias=b, mask=Mask(allowed=mask), scale=scale))
+    theirs = both(lambda q, k, v, b: plain(q, k, v, b, mask, scale))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("window", [None, 1, 3])
+def test_causal_windows_and_groups_are_jaxs(kv_heads, window):
+    query, key, value = heads((2, 4, 6, 8), (2, kv_heads, 6, 8), (2, kv_heads, 6, 8))
+    expected = jax.nn.dot_product_attention(
+        *(x.swapaxes(1, 2) for x in (query, key, value)),
+        is_causal=True,
+        local_window_size=None if window is None else (window - 1, 0),
+        implementation="xla",
+    ).swapaxes(1, 2)
+    ours = jax.jit(attention)(query, key, value, mask=Mask(True, window))
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kv_heads", [2, 1])
+def test_shared_key_heads_are_repeated_ones(kv_heads):
+    (x,) = heads((2, 5, 16))
+    grouped = Attention(4, num_kv_heads=kv_heads)
+    params = random_params(grouped, x)
+    repeated = dict(params)
+    for name in ("key", "value"):
+        kernel, bias = params[name]["kernel"], params[name]["bias"]
+        assert kernel.shape == (16, kv_heads, 4)
+        repeats = 4 // kv_heads
+        repeated[name] = {"kernel": kernel.repeat(repeats, axis=1), "bias": bias.repeat(repeats, axis=0)}
+    ours, kept = jax.jit(grouped.apply)({"params": params}, x, mask=Mask(True))
+    theirs, _ = jax.jit(Attention(4).apply)({"params": repeated}, x, mask=Mask(True))
+    assert kept.key.shape == (2, kv_heads, 5, 4)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_cross_attention_sees_the_context_alone():
+    x, context = heads((2, 3, 16), (2, 5, 8))
+    module = Attention(4)
+    params = random_params(module, x, context)
+    apply = jax.jit(module.apply)
+    mask = Mask(keys=np.array([[True] * 5, [True, True, False, False, False]]))
+    y, kept = apply({"params": params}, x, context, mask=mask)
+    assert y.shape == x.shape
+    assert kept.value.shape == (2, 4, 5, 4)
+    again, _ = apply({"params": params}, x, None, mask=mask, cache=kept)  # from what was kept
+    np.testing.assert_allclose(again, y, rtol=1e-6, atol=1e-6)
+    context[1, 2:] += 1.0
+    changed, _ = apply({"params": params}, x, context, mask=mask)
+    np.testing.assert_allclose(changed, y, rtol=1e-6, atol=1e-6)
+    context[0, 4] += 1.0
+    assert np.abs(apply({"params": params}, x, context, mask=mask)[0] - y)[0].max() > 1e-2
+
+
+def test_t5s_scale_starts_with_a_smaller_query():
+    """So that logits are as with the usual scale (mesh_tensorflow, `attention.py`)."""
+    (x,) = heads((1, 3, 64))
+    usual, t5 = Attention(4), Attention(4, scale=1.0)
+    one, other = (jax.jit(m.init)(jax.random.key(0), x)["params"] for m in (usual, t5))
+    np.testing.assert_allclose(other["query"]["kernel"], one["query"]["kernel"] / 4, rtol=1e-6)
+    np.testing.assert_array_equal(other["key"]["kernel"], one["key"]["kernel"])
+    same = [jax.jit(m.apply)({"params": p}, x)[0] for m, p in ((usual, one), (t5, other))]
+    np.testing.assert_allclose(*same, rtol=1e-4, atol=1e-5)
+
+
+AMPERE, VOLTA = (8, 0), (7, 0)
+CASES = [
+    ("gpu", "bfloat16", 64, True, True, AMPERE, "cudnn"),
+    ("gpu", "float16", 128, True, True, AMPERE, "cudnn"),
+    ("cpu", "bfloat16", 64, True, True, (0,), "xla"),
+    ("gpu", "float32", 64, True, True, AMPERE, "xla"),
+    ("gpu", "bfloat16", 256, True, True, AMPERE, "xla"),
+    ("gpu", "bfloat16", 60, True, True, AMPERE, "xla"),
+    ("gpu", "bfloat16", 64, False, True, AMPERE, "xla"),
+    ("gpu", "bfloat16", 64, True, False, AMPERE, "xla"),
+    ("gpu", "bfloat16", 64, True, True, VOLTA, "xla"),
+]
+
+
+@pytest.mark.parametrize(("backend", "dtype", "head_dim", "unbiased", "structural", "gpu", "chosen"), CASES)
+def test_which_implementation_is_chosen(
+    monkeypatch, backend, dtype, head_dim, unbiased, structural, gpu, chosen
+):
+    monkeypatch.setattr(module_of_attention, "compute_capability", lambda: gpu)
+    choose = module_of_attention.implementation.__wrapped__  # without what it remembers
+    assert choose(backend, dtype, head_dim, unbiased, structural) == chosen
+
+
+@pytest.mark.parametrize("mask", [Mask(), Mask(True), Mask(True, 3)], ids=["all", "causal", "window"])
+def test_what_cudnn_is_told(monkeypatch, mask):
+    """The same call under JAX's own implementation gives the same: axes, mask and scale are as it wants them."""
+    asked = []
+
+    def anywhere(*args, implementation, **kwargs):
+        asked.append(implementation)
+        return dot_product_attention(*args, implementation="xla", **kwargs)
+
+    dot_product_attention = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention", anywhere)
+    query, key, value = heads((2, 4, 6, 8), (2, 2, 6, 8), (2, 2, 6, 8))
+    told = module_of_attention.cudnn_attention(query, key, value, mask, 0.3)
+    assert asked == ["cudnn"]
+    expected = attention(query, key, value, mask=mask, scale=0.3)
+    np.testing.assert_allclose(told, expected, rtol=1e-5, atol=1e-5)
+
+
+def calls_of(monkeypatch, model, *args):
+    """What `implementation` is asked about the masks while a model is traced."""
+    asked = []
+
+    def implementation(*arguments):
+        asked.append(arguments[-1])
+        return "xla"
+
+    monkeypatch.setattr(module_of_attention, "implementation", implementation)
+    jax.eval_shape(lambda: model.init(jax.random.key(0), *args))
+    return asked
+
+
+@pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
+def test_a_fused_kernel_may_take_a_decoders_mask(monkeypatch, scan):
+    tokens = np.zeros((1, 6), np.int32)
+    assert all(calls_of(monkeypatch, GPT(**DECODER, window=3, scan=scan), tokens))
+    assert not any(calls_of(monkeypatch, GPT(**DECODER, scan=scan), tokens, np.ones((1, 6), bool)))

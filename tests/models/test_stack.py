@@ -7,8 +7,8 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 from tiny import random_params
 
+from jaxformer.models.block import Block
 from jaxformer.models.drop_path import drop_path
-from jaxformer.models.encoder import EncoderBlock
 from jaxformer.models.stack import REMAT_POLICIES, Stack
 
 BLOCK = {"num_heads": 2, "mlp_dim": 24}
@@ -20,7 +20,7 @@ def tokens(batch=2):
 
 def loss_of(stack):
     def loss(params, x):
-        return jnp.sum(jnp.sin(stack.apply({"params": params}, x, True)))
+        return jnp.sum(jnp.sin(stack.apply({"params": params}, x, True)[0]))
 
     return jax.value_and_grad(loss)
 
@@ -38,7 +38,7 @@ def primitives(jaxpr):
 @pytest.fixture(scope="module", params=[False, True], ids=["unrolled", "scanned"])
 def plain(request):
     """scan, parameters, and the loss and gradients without rematerialisation."""
-    stack = Stack(EncoderBlock, BLOCK, depth=2, scan=request.param)
+    stack = Stack(Block, BLOCK, depth=2, scan=request.param)
     params = random_params(stack, tokens(), True)
     return request.param, params, jax.jit(loss_of(stack))(params, tokens())
 
@@ -46,7 +46,7 @@ def plain(request):
 @pytest.mark.parametrize("policy", REMAT_POLICIES)
 def test_remat_changes_no_value_and_no_gradient(plain, policy):
     scan, params, (expected, gradients) = plain
-    stack = Stack(EncoderBlock, BLOCK, depth=2, remat=policy, scan=scan)
+    stack = Stack(Block, BLOCK, depth=2, remat=policy, scan=scan)
     loss, ours = jax.jit(loss_of(stack))(params, tokens())
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, gradients)
@@ -56,7 +56,7 @@ def test_remat_changes_no_value_and_no_gradient(plain, policy):
 def test_remat_is_on_exactly_when_asked_for(scan):
     found = {}
     for policy in ("none", *REMAT_POLICIES):
-        stack = Stack(EncoderBlock, BLOCK, depth=2, remat=policy, scan=scan)
+        stack = Stack(Block, BLOCK, depth=2, remat=policy, scan=scan)
         params = random_params(stack, tokens(), True)
         found[policy] = primitives(jax.make_jaxpr(loss_of(stack))(params, tokens()).jaxpr)
     assert [policy for policy, names in found.items() if names & {"remat", "remat2", "checkpoint"}] == [
@@ -84,18 +84,18 @@ def test_drop_path_of_rate_zero_is_the_identity():
 def test_drop_path_in_a_stack(scan):
     """Off when deterministic, on otherwise; the rate is 0 in the first block and the field's in the last."""
     x = tokens(batch=64)
-    without = Stack(EncoderBlock, BLOCK, depth=2, scan=scan)
+    without = Stack(Block, BLOCK, depth=2, scan=scan)
     params = random_params(without, x, True)
-    expected = jax.jit(without.apply, static_argnums=2)({"params": params}, x, True)
-    stack = Stack(EncoderBlock, BLOCK, depth=2, drop_path=0.999, scan=scan)
-    still = jax.jit(stack.apply, static_argnums=2)({"params": params}, x, True)
+    expected = jax.jit(without.apply, static_argnums=2)({"params": params}, x, True)[0]
+    stack = Stack(Block, BLOCK, depth=2, drop_path=0.999, scan=scan)
+    still = jax.jit(stack.apply, static_argnums=2)({"params": params}, x, True)[0]
     np.testing.assert_allclose(still, expected, rtol=1e-5, atol=1e-5)
 
     rngs = {"dropout": jax.random.key(3)}
-    dropped = jax.jit(lambda p, x: stack.apply({"params": p}, x, False, rngs=rngs))(params, x)
+    dropped = jax.jit(lambda p, x: stack.apply({"params": p}, x, False, rngs=rngs)[0])(params, x)
     block = jax.tree.map(lambda leaf: leaf[0], params["blocks"]) if scan else params["block_0"]
-    first = Stack(EncoderBlock, BLOCK, depth=1)
-    after_first = jax.jit(first.apply, static_argnums=2)({"params": {"block_0": block}}, x, True)
+    first = Stack(Block, BLOCK, depth=1)
+    after_first = jax.jit(first.apply, static_argnums=2)({"params": {"block_0": block}}, x, True)[0]
     # Nearly every example has lost both branches of the last block, and none of the first.
     assert np.isclose(dropped, after_first, rtol=1e-4, atol=1e-4).all(axis=(1, 2)).mean() > 0.9
     assert not np.isclose(expected, after_first, rtol=1e-4, atol=1e-4).all(axis=(1, 2)).any()

@@ -1,0 +1,253 @@
+"""The Transformer block of every family: encoders' and decoders', before and after the norm."""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from jaxformer.models.attention import SEES_ALL, Attention, KeyValues
+from jaxformer.models.dense import Initializer, xavier
+from jaxformer.models.drop_path import drop_path
+from jaxformer.models.dropout import Dropout
+from jaxformer.models.experts import ExpertMlp, Experts, RouterLosses
+from jaxformer.models.masks import Mask
+from jaxformer.models.mlp import ActivationName, Mlp
+from jaxformer.models.norms import NormName, token_norm
+
+Dtype = Any
+
+
+@struct.dataclass
+class LayerCache:
+    """What one block remembers of the tokens before.
+
+    Attributes:
+      own: keys and values of self-attention.
+      memory: those of cross-attention, computed once; None where there is none.
+    """
+
+    own: KeyValues
+    memory: KeyValues | None = None
+
+
+@struct.dataclass
+class Shared:
+    """What all blocks of a stack are given.
+
+    Attributes:
+      mask: of self-attention.
+      bias: of self-attention's logits, broadcast to [B, H, T, S].
+      rotary: `Rotary.tables` of the tokens' positions.
+      valid: bool [B, T], False on padding; for the experts' router.
+      context: what cross-attention looks at, [B, S, D].
+      context_mask: its mask.
+      slot: int32 [], where the cache is written; None without a cache.
+      remembers: whether the blocks return their caches.
+    """
+
+    mask: Mask = SEES_ALL
+    bias: jax.Array | None = None
+    rotary: tuple[jax.Array, jax.Array] | None = None
+    valid: jax.Array | None = None
+    context: jax.Array | None = None
+    context_mask: Mask = SEES_ALL
+    slot: jax.Array | None = None
+    remembers: bool = struct.field(pytree_node=False, default=False)
+
+
+@struct.dataclass
+class Layer:
+    """What one block of a stack is given.
+
+    Attributes:
+      drop_path: its rate of dropped paths, float32 []; None where no path is ever dropped.
+      mask: of self-attention, in the place of the shared one.
+      cache: what it remembers.
+    """
+
+    drop_path: jax.Array | None = None
+    mask: Mask | None = None
+    cache: LayerCache | None = None
+
+
+@struct.dataclass
+class Beside:
+    """What a block returns beside its tokens.
+
+    Attributes:
+      cache: what it remembers now, if asked.
+      router: its router's losses, if it has experts.
+    """
+
+    cache: LayerCache | None = None
+    router: RouterLosses | None = None
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel of a residual branch (Touvron et al. 2021, CaiT, section 2).
+
+    Attributes:
+      initial: the factor's first value.
+      dtype: of the computation.
+      param_dtype: of the factors.
+    """
+
+    initial: float
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Scales [..., D]."""
+        scale = self.param("scale", nn.initializers.constant(self.initial), (x.shape[-1],), self.param_dtype)
+        return x * jnp.broadcast_to(scale.astype(self.dtype), x.shape)
+
+
+class Block(nn.Module):
+    """Attention and MLP, each around a residual (Vaswani et al. 2017, section 3.1).
+
+    Attributes:
+      num_heads: attention heads.
+      mlp_dim: the MLP's hidden width.
+      num_kv_heads: heads of keys and values; None: as many.
+      head_dim: a head's size; None: the width over the heads.
+      activation: the MLP's.
+      norm: LayerNorm ("layer") or RMSNorm ("rms").
+      norm_epsilon: of the norms.
+      norm_position: before each branch ("pre", Dosovitskiy et al. 2021, equations 2 and 3) or after each sum
+        ("post", Vaswani et al. 2017).
+      use_bias: whether dense layers and LayerNorms have biases.
+      qkv_bias: whether query, key and value have; None: as the others.
+      attention_scale: of the attention's logits; None: 1 / sqrt(head_dim).
+      qk_norm: normalises queries and keys.
+      cross: whether there is cross-attention between the two (to `Shared.context`).
+      experts: a mixture of experts in the MLP's place.
+      layer_scale: the first value of LayerScale; None has none.
+      dropout: of each branch's result.
+      mlp_dropout: after the MLP's activation.
+      attention_dropout: of the attention weights.
+      kernel_init: of the kernels into heads and hidden units.
+      out_init: of those back to the width.
+      dtype: of the computation.
+      param_dtype: of the parameters.
+    """
+
+    num_heads: int
+    mlp_dim: int
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    activation: ActivationName = "gelu_tanh"
+    norm: NormName = "layer"
+    norm_epsilon: float = 1e-6
+    norm_position: Literal["pre", "post"] = "pre"
+    use_bias: bool = True
+    qkv_bias: bool | None = None
+    attention_scale: float | None = None
+    qk_norm: bool = False
+    cross: bool = False
+    experts: Experts | None = None
+    layer_scale: float | None = None
+    dropout: float = 0.0
+    mlp_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    kernel_init: Initializer = xavier
+    out_init: Initializer = xavier
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, layer: Layer, shared: Shared, deterministic: bool
+    ) -> tuple[jax.Array, Beside]:
+        """Maps [B, T, D] to [B, T, D], as a block of a `Stack`."""
+        beside: dict[str, Any] = {}
+
+        def residual(x: jax.Array, number: int | str, branch: Any) -> jax.Array:
+            norm = token_norm(
+                self.norm, self.norm_epsilon, self.use_bias, self.dtype, self.param_dtype, f"norm_{number}"
+            )
+            y = branch(norm(x) if self.norm_position == "pre" else x)
+            y = Dropout(self.dropout)(y, deterministic=deterministic)
+            if self.layer_scale is not None:
+                name = f"layer_scale_{number}"
+                y = LayerScale(self.layer_scale, self.dtype, self.param_dtype, name=name)(y)
+            if layer.drop_path is not None and not deterministic:
+                y = drop_path(y, layer.drop_path, self.make_rng("dropout"))
+            return x + y if self.norm_position == "pre" else norm(x + y)
+
+        def attend(y: jax.Array) -> jax.Array:
+            y, beside["own"] = self.attention("attention")(
+                y,
+                mask=shared.mask if layer.mask is None else layer.mask,
+                bias=shared.bias,
+                rotary=shared.rotary,
+                cache=None if layer.cache is None else layer.cache.own,
+                slot=shared.slot,
+                deterministic=deterministic,
+            )
+            return y
+
+        def attend_to_context(y: jax.Array) -> jax.Array:
+            y, beside["memory"] = self.attention("cross_attention")(
+                y,
+                shared.context,
+                mask=shared.context_mask,
+                cache=None if layer.cache is None else layer.cache.memory,
+                deterministic=deterministic,
+            )
+            return y
+
+        def mlp(y: jax.Array) -> jax.Array:
+            if self.experts is not None:
+                experts = ExpertMlp(
+                    self.experts,
+                    self.mlp_dim,
+                    self.activation,
+                    self.kernel_init,
+                    self.out_init,
+                    self.dtype,
+                    self.param_dtype,
+                    name="experts",
+                )
+                y, beside["router"] = experts(y, shared.valid)
+                return y
+            layer = Mlp(
+                self.mlp_dim,
+                self.activation,
+                self.mlp_dropout,
+                self.use_bias,
+                self.kernel_init,
+                self.out_init,
+                self.dtype,
+                self.param_dtype,
+                name="mlp",
+            )
+            return layer(y, deterministic=deterministic)
+
+        x = residual(x, 1, attend)
+        if self.cross:
+            x = residual(x, "cross", attend_to_context)
+        x = residual(x, 2, mlp)
+        cache = LayerCache(beside["own"], beside.get("memory")) if shared.remembers else None
+        return x, Beside(cache, beside.get("router"))
+
+    def attention(self, name: str) -> Attention:
+        """An attention layer of this block."""
+        return Attention(
+            self.num_heads,
+            self.num_kv_heads,
+            self.head_dim,
+            self.use_bias if self.qkv_bias is None else self.qkv_bias,
+            self.use_bias,
+            self.attention_scale,
+            self.qk_norm,
+            self.norm_epsilon,
+            self.attention_dropout,
+            self.kernel_init,
+            self.out_init,
+            self.dtype,
+            self.param_dtype,
+            name=name,
+        )

@@ -1,0 +1,175 @@
+"""A mixture of experts in the place of an MLP: each token goes to the few that a router chooses."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from jaxformer.models.dense import Initializer, xavier
+from jaxformer.models.mlp import ACTIVATIONS, GATED, ActivationName
+
+Dtype = Any
+
+
+@dataclass(frozen=True)
+class Experts:
+    """How many experts there are and how tokens find them.
+
+    Attributes:
+      count: experts E.
+      top_k: experts that each token goes to; 1 is Switch (Fedus et al. 2022), 2 GShard (Lepikhin et al. 2021).
+      capacity: places an expert has for a sequence, as a multiple of its even share of the tokens; tokens that find
+        no place skip the expert. 1.25 is Switch's. Where places are few, which tokens get them depends on the whole
+        text, later tokens too; decoding token by token gives each a place.
+      balance: weight of the load-balance loss (Fedus et al. 2022, equation 4).
+      z: weight of the router's z-loss (Zoph et al. 2022, ST-MoE, equation 5).
+    """
+
+    count: int
+    top_k: int = 2
+    capacity: float = 1.25
+    balance: float = 0.01
+    z: float = 0.001
+
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every value that cannot be."""
+        if self.count < 2:
+            yield f"count={self.count}: expected at least 2 experts"
+        if not 1 <= self.top_k <= self.count:
+            yield f"top_k={self.top_k}: expected 1 to count={self.count}"
+        for name, least in (("capacity", "more than 0"), ("balance", "0 or more"), ("z", "0 or more")):
+            value = getattr(self, name)
+            if value < 0 or (name == "capacity" and value == 0):
+                yield f"{name}={value}: expected {least}"
+
+    def places(self, tokens: int) -> int:
+        """Places that each expert has for a sequence of `tokens`."""
+        return min(tokens, max(1, -int(-self.capacity * self.top_k * tokens // self.count)))
+
+
+@struct.dataclass
+class RouterLosses:
+    """What a router is taught besides the task, for each sequence, weighted; float32 [B].
+
+    Of each sequence and not of the batch, so that they add up over microbatches and devices.
+
+    Attributes:
+      balance: E sum_e (share of tokens sent to e) (mean probability of e): 1 where all experts get as much.
+      z: the mean square of the logits' logarithm of sums.
+    """
+
+    balance: jax.Array
+    z: jax.Array
+
+
+def route(
+    probabilities: jax.Array, valid: jax.Array, config: Experts
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Which token takes which place of which expert, first come first served, first choices before second ones.
+
+    Args:
+      probabilities: float32 [B, T, E].
+      valid: bool [B, T]; padding takes no place.
+      config: the experts.
+
+    Returns:
+      experts: int32 [B, T, k], the chosen experts.
+      places: int32 [B, T, k]; from `config.places(T)` on there was no room.
+      weights: float32 [B, T, k], what the experts' results are multiplied by: 0 where there was no room. With
+        several experts a token's weights add up to 1 before that.
+    """
+    batch, tokens, count = probabilities.shape
+    weights, experts = jax.lax.top_k(probabilities, config.top_k)
+    if config.top_k > 1:
+        weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
+    chosen = jax.nn.one_hot(experts, count, dtype=jnp.int32) * valid[:, :, None, None]  # [B, T, k, E]
+    queue = chosen.swapaxes(1, 2).reshape(batch, -1, count)  # first choices of all tokens first
+    before = (jnp.cumsum(queue, axis=1) - queue).reshape(batch, config.top_k, tokens, count).swapaxes(1, 2)
+    places = jnp.sum(before * chosen, axis=-1)
+    fits = (places < config.places(tokens)) & valid[:, :, None]
+    return experts, jnp.where(fits, places, config.places(tokens)), jnp.where(fits, weights, 0.0)
+
+
+class ExpertMlp(nn.Module):
+    """An MLP of experts: kernels have an axis for experts in front.
+
+    Attributes:
+      config: the experts.
+      mlp_dim: each expert's hidden width F.
+      activation: the experts'.
+      kernel_init: of the kernels that go up, as of one matrix.
+      out_init: of those that go down.
+      dtype: of the computation; the router's is float32.
+      param_dtype: of the parameters.
+    """
+
+    config: Experts
+    mlp_dim: int
+    activation: ActivationName = "gelu_tanh"
+    kernel_init: Initializer = xavier
+    out_init: Initializer = xavier
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, RouterLosses]:
+        """Maps [B, T, D] to [B, T, D], beside the router's losses; `valid` bool [B, T] is False on padding."""
+        batch, tokens, width = x.shape
+        config = self.config
+        valid = jnp.ones((batch, tokens), bool) if valid is None else valid
+        router = self.param("router", self.kernel_init, (width, config.count), self.param_dtype)
+        logits = x.astype(jnp.float32) @ router.astype(jnp.float32)  # [B, T, E]
+        probabilities = jax.nn.softmax(logits, axis=-1)
+        experts, places, weights = route(probabilities, valid, config)
+        capacity = config.places(tokens)
+
+        # Tokens to their places [B, E, C] by index; what found no room is written behind the last place.
+        rows = jnp.arange(batch)[:, None, None]
+        filled = jnp.zeros((batch, config.count, capacity + 1), jnp.int32)
+        index = jnp.broadcast_to(jnp.arange(tokens)[None, :, None], experts.shape)
+        token_at = filled.at[rows, experts, places].set(index)[:, :, :capacity]
+        taken = filled.at[rows, experts, places].set(1)[:, :, :capacity]
+        inputs = x[jnp.arange(batch)[:, None, None], token_at]  # [B, E, C, D]
+        inputs = inputs * taken[..., None].astype(x.dtype)
+        # In front, experts are a batch axis that XLA's CPU products take in 16 bits.
+        inputs = inputs.swapaxes(0, 1)  # [E, B, C, D]
+
+        hidden = self.each("up", self.mlp_dim, self.kernel_init, inputs)
+        if self.activation in GATED:
+            gate = self.each("gate", self.mlp_dim, self.kernel_init, inputs)
+            hidden = ACTIVATIONS[self.activation](gate) * hidden
+        else:
+            hidden = ACTIVATIONS[self.activation](hidden)
+        outputs = self.each("down", width, self.out_init, hidden)
+
+        back = outputs[experts, rows, jnp.minimum(places, capacity - 1)]  # [B, T, k, D]
+        y = jnp.sum(back.astype(jnp.float32) * weights[..., None], axis=2).astype(self.dtype)
+        return y, self.losses(logits, probabilities, experts, valid)
+
+    def each(self, name: str, features: int, init: Initializer, x: jax.Array) -> jax.Array:
+        """Every expert's own product: x [E, B, C, n] to [E, B, C, features]."""
+        count, inputs = self.config.count, x.shape[-1]
+
+        def initialize(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+            return jnp.stack([init(k, shape[1:], dtype) for k in jax.random.split(key, shape[0])])
+
+        kernel = self.param(f"{name}_kernel", initialize, (count, inputs, features), self.param_dtype)
+        y = jnp.einsum("ebcn,enf->ebcf", x, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
+        return y.astype(self.dtype)
+
+    def losses(
+        self, logits: jax.Array, probabilities: jax.Array, experts: jax.Array, valid: jax.Array
+    ) -> RouterLosses:
+        """The router's losses over each sequence's tokens."""
+        count = jnp.maximum(jnp.sum(valid, axis=1), 1).astype(jnp.float32)  # [B]
+        seen = valid.astype(jnp.float32)
+        sent = jnp.sum(jax.nn.one_hot(experts, self.config.count) * seen[..., None, None], axis=(1, 2))
+        mean = jnp.sum(probabilities * seen[..., None], axis=1) / count[:, None]
+        share = sent / (count * self.config.top_k)[:, None]
+        balance = self.config.count * jnp.sum(share * mean, axis=-1)
+        z = jnp.sum(jnp.square(jax.nn.logsumexp(logits, axis=-1)) * seen, axis=1) / count
+        return RouterLosses(self.config.balance * balance, self.config.z * z)

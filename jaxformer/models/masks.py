@@ -1,0 +1,54 @@
+"""Which keys a query sees, said once for every implementation of attention."""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Mask:
+    """What may be seen; every condition that is set must hold. The default hides nothing.
+
+    Attributes:
+      causal: query i sees the keys 0 to i.
+      window: query i sees the keys i - window + 1 to i (with `causal`), as in Child et al. 2019's banded attention.
+      segments: int32 [B, T]; in self-attention a query sees its own segment alone (packed documents).
+      keys: bool [B, S]; keys that are False are padding.
+      allowed: bool, broadcast to [B, 1, T, S]; for what the others cannot say, such as a cache's slots.
+    """
+
+    causal: bool = struct.field(pytree_node=False, default=False)
+    window: int | None = struct.field(pytree_node=False, default=None)
+    segments: jax.Array | None = None
+    keys: jax.Array | None = None
+    allowed: jax.Array | None = None
+
+    @property
+    def is_structural(self) -> bool:
+        """Whether `causal` and `window` say everything."""
+        return self.segments is None and self.keys is None and self.allowed is None
+
+    def array(self, queries: int, keys: int) -> jax.Array | None:
+        """The mask as bool, broadcast to [B, 1, T, S]: True where a query sees a key. None if it hides nothing."""
+        conditions = []
+        if self.causal:
+            distance = jnp.arange(queries)[:, None] - jnp.arange(keys)[None, :]
+            conditions.append(within(distance, self.window)[None, None])
+        if self.segments is not None:
+            conditions.append((self.segments[:, :, None] == self.segments[:, None, :])[:, None])
+        if self.keys is not None:
+            conditions.append(self.keys[:, None, None, :])
+        if self.allowed is not None:
+            conditions.append(self.allowed)
+        if not conditions:
+            return None
+        shape = jnp.broadcast_shapes(*(condition.shape for condition in conditions))
+        result = jnp.broadcast_to(conditions[0], shape)
+        for condition in conditions[1:]:
+            result = result & jnp.broadcast_to(condition, shape)
+        return result
+
+
+def within(distance: jax.Array, window: int | None) -> jax.Array:
+    """Where a causal query sees a key: `distance`, query position minus key position, is 0 to window - 1."""
+    return distance >= 0 if window is None else (distance >= 0) & (distance < window)
