@@ -1,14 +1,15 @@
 """From other projects' tensors to our parameters, name by name, as a table says.
 
-A table has a `Row` for each parameter; "{i}" in a row's names stands for the number of a layer. Tensors come as
-a mapping. It is extended later to import and export real checkpoints, by the same rows: a change of shape says
-where each axis goes, so it can be followed both ways.
+A table has a `Row` for each parameter; "{i}" in a row's names stands for the number of a layer. A `Family` has the
+table and what else is in checkpoints of that kind. Tensors come as a mapping. It is extended later to import and
+export real checkpoints, by the same rows: a change of shape says where each axis goes and a part which share of a
+tensor it is, so they can be followed both ways.
 """
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from jaxformer.paths import leaves_by_path
 Axes = tuple[tuple[int, ...], ...]
 
 # change: for each axis of theirs, our axes that it is made of, in order. PyTorch's Linear has weight [out, in] and
-# its Conv2d [out, in, h, w]; our kernels have what goes in first.
+# its Conv2d [out, in, h, w]; our kernels have what goes in first, and so has transformers' Conv1D.
 CHANGES: dict[str, Axes | None] = {
     "same": None,
     "linear": ((1,), (0,)),  # [F, D] of theirs is [D, F] of ours
@@ -28,25 +29,113 @@ CHANGES: dict[str, Axes | None] = {
     "heads_in": ((1, 2), (0,)),  # [H Dh, D] is [D, H, Dh]
     "heads_out": ((2,), (0, 1)),  # [D, H Dh] is [H, Dh, D]
     "heads_bias": ((0, 1),),  # [H Dh] is [H, Dh]
+    "conv1d_heads_in": ((0,), (1, 2)),  # [D, H Dh] is [D, H, Dh]
+    "conv1d_heads_out": ((0, 1), (2,)),  # [H Dh, D] is [H, Dh, D]
 }
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the equal parts that a tensor of theirs falls into.
+
+    Attributes:
+      index: which.
+      count: how many there are.
+      axis: along which axis of theirs.
+    """
+
+    index: int
+    count: int
+    axis: int
+
+    def of(self, tensor: np.ndarray) -> np.ndarray:
+        """This part of a tensor."""
+        return np.split(tensor, self.count, self.axis)[self.index]
+
+    def whole(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The tensor's shape, from this part's."""
+        axis = self.axis % len(shape)
+        return (*shape[:axis], shape[axis] * self.count, *shape[axis + 1 :])
 
 
 @dataclass(frozen=True)
 class Row:
     """One parameter of ours and the tensor of theirs that it is.
 
+    Of several rows with the same `ours` the first counts whose tensor is in the checkpoint.
+
     Attributes:
       ours: its path in the unrolled layout, such as "encoder/block_{i}/norm_1/scale".
       theirs: its name in their checkpoint.
       change: how the shape changes; a key of CHANGES.
+      part: the part of the tensor that it is; None: all of it.
     """
 
     ours: str
     theirs: str
     change: str = "same"
+    part: Part | None = None
+
+    def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of their tensor for a parameter of ours of `shape`."""
+        changed = their_shape(self.change, shape)
+        return changed if self.part is None else self.part.whole(changed)
+
+    def to_ours(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Their tensor as our parameter of `shape`."""
+        return to_ours(self.change, tensor if self.part is None else self.part.of(tensor), shape)
 
 
-def from_table(table: Sequence[Row], source: Mapping[str, np.ndarray], params_shapes: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Extra:
+    """A tensor in their checkpoints that may be there beside those of our parameters.
+
+    Attributes:
+      theirs: its name.
+      equals: the name of the tensor that it has to equal, where a model ties the two; None: it is left unread, whatever
+        it holds.
+    """
+
+    theirs: str
+    equals: str | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """How checkpoints of a family of models are read.
+
+    Attributes:
+      rows: the table.
+      extras: what else may be in them.
+      prefix: what names begin with, except in checkpoints of the model without its head ("bert.").
+      renamed: ends of names as older versions wrote them, and as they are in the table.
+    """
+
+    rows: tuple[Row, ...]
+    extras: tuple[Extra, ...] = ()
+    prefix: str = ""
+    renamed: tuple[tuple[str, str], ...] = ()
+
+    def read(self, source: Mapping[str, np.ndarray], params_shapes: Any) -> dict[str, Any]:
+        """Our parameters; see `from_table`."""
+        for old, new in self.renamed:
+            source = {re.sub(f"{re.escape(old)}$", new, name): tensor for name, tensor in source.items()}
+        rows, extras = self.rows, self.extras
+        if not any(name.startswith(self.prefix) for name in source):
+            rows = tuple(replace(row, theirs=row.theirs.removeprefix(self.prefix)) for row in rows)
+            extras = tuple(
+                Extra(e.theirs.removeprefix(self.prefix), e.equals and e.equals.removeprefix(self.prefix))
+                for e in extras
+            )
+        return from_table(rows, source, params_shapes, extras)
+
+
+def from_table(
+    table: Sequence[Row],
+    source: Mapping[str, np.ndarray],
+    params_shapes: Any,
+    extras: Sequence[Extra] = (),
+) -> dict[str, Any]:
     """Our parameters, from their tensors.
 
     Args:
@@ -54,51 +143,76 @@ def from_table(table: Sequence[Row], source: Mapping[str, np.ndarray], params_sh
       source: their name -> tensor.
       params_shapes: our tree, unrolled, with a shape and a dtype at every leaf (of `jax.eval_shape`). For
         a scanned model convert with `weights.layouts`.
+      extras: what may be in `source` without being a parameter of ours.
 
     Returns:
       A nested dict of NumPy arrays, with the shapes and dtypes of `params_shapes`.
 
     Raises:
-      UserError: parameters of ours that no tensor fills, tensors that no parameter takes, and tensors of the
-        wrong shape: a line for each.
+      UserError: parameters of ours that no tensor fills, tensors that no parameter takes, tensors of the wrong
+        shape, and tensors that differ from what they are tied to: a line for each.
     """
     problems: list[str] = []
     params: dict[str, np.ndarray] = {}
     taken: set[str] = set()
     for path, leaf in leaves_by_path(params_shapes).items():
-        row = row_of(table, path)
-        if row is None:
+        rows = list(rows_of(table, path))
+        if not rows:
             problems.append(f"{path}: the table has no tensor for this parameter; use a model without it")
             continue
+        row = next((row for row in rows if row.theirs in source), rows[0])
         if row.theirs not in source:
             problems.append(f"{path}: {row.theirs} is missing in the checkpoint")
             continue
         taken.add(row.theirs)
-        tensor, expected = source[row.theirs], their_shape(row.change, leaf.shape)
+        tensor, expected = source[row.theirs], row.their_shape(leaf.shape)
         if tuple(tensor.shape) != expected:
             problems.append(
                 f"{path}: {row.theirs} has shape {tuple(tensor.shape)}; this model needs {expected}"
             )
             continue
-        params[path] = to_ours(row.change, np.asarray(tensor), leaf.shape).astype(leaf.dtype)
-    problems += [
-        f"{name}: in the checkpoint, but this model has no such parameter"
-        for name in source
-        if name not in taken
-    ]
+        params[path] = row.to_ours(np.asarray(tensor), leaf.shape).astype(leaf.dtype)
+    for name in source:
+        if name not in taken and (problem := left_over(name, extras, source)):
+            problems.append(problem)
     if problems:
         raise UserError(*problems)
     return unflatten_dict(params, sep="/")
 
 
-def row_of(table: Sequence[Row], path: str) -> Row | None:
-    """The row for a path of ours, with the number of the layer filled in; None if there is none."""
+def left_over(name: str, extras: Sequence[Extra], source: Mapping[str, np.ndarray]) -> str | None:
+    """What is wrong with a tensor that no parameter takes; None if an Extra says that it may be there."""
+    for extra in extras:
+        numbers = numbers_in(extra.theirs, name)
+        if numbers is None:
+            continue
+        if extra.equals is None:
+            return None
+        other = with_numbers(extra.equals, numbers)
+        if other in source and np.array_equal(source[name], source[other]):
+            return None
+        return f"{name}: differs from {other}, which it is tied to in this model"
+    return f"{name}: in the checkpoint, but this model has no such parameter"
+
+
+def rows_of(table: Sequence[Row], path: str) -> Iterator[Row]:
+    """The rows for a path of ours, with the number of the layer filled in."""
     for row in table:
-        pattern = re.escape(row.ours).replace(re.escape("{i}"), r"(\d+)")
-        if found := re.fullmatch(pattern, path):
-            theirs = row.theirs.replace("{i}", found[1]) if found.groups() else row.theirs
-            return Row(path, theirs, row.change)
-    return None
+        numbers = numbers_in(row.ours, path)
+        if numbers is not None:
+            yield replace(row, ours=path, theirs=with_numbers(row.theirs, numbers))
+
+
+def numbers_in(pattern: str, name: str) -> tuple[str, ...] | None:
+    """What "{i}" stands for in `name`, if the rest of it is `pattern`; else None."""
+    expression = re.escape(pattern).replace(re.escape("{i}"), r"(\d+)")
+    found = re.fullmatch(expression, name)
+    return None if found is None else found.groups()
+
+
+def with_numbers(pattern: str, numbers: tuple[str, ...]) -> str:
+    """`pattern` with the first of `numbers` for "{i}"."""
+    return pattern.replace("{i}", numbers[0]) if numbers else pattern
 
 
 def axes_of(change: str, rank: int) -> Axes:

@@ -1,7 +1,7 @@
-"""The two layouts of an encoder's layers: unrolled ("block_0", "block_1", ...) and stacked ("blocks").
+"""The two layouts of a tower's layers: unrolled ("block_0", "block_1", ...) and stacked ("blocks").
 
 Unrolled layers are entries of their own; stacked layers are one entry whose leaves have a leading layer axis,
-as nn.scan has them. Converting is lossless; what is not a layer of an encoder is passed through as it is.
+as nn.scan has them. Converting is lossless; what is not a layer of a tower is passed through as it is.
 """
 
 import re
@@ -16,7 +16,7 @@ from jaxformer.errors import UserError
 Tree = Any
 BLOCK = re.compile(r"block_(\d+)")
 STACK = "blocks"
-ENCODERS = ("encoder",)  # the modules that can scan over their layers
+TOWERS = ("encoder", "decoder")  # the modules that can scan over their layers
 
 
 def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: a number is missing among the blocks, or the blocks do not have the same leaves.
     """
-    return map_encoders(params, stacked)
+    return map_towers(params, stacked)
 
 
 def unstack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,50 +40,62 @@ def unstack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
       UserError: the leaves of the stack do not have the same number of layers.
     """
-    return map_encoders(params, unstacked)
+    return map_towers(params, unstacked)
 
 
-def map_encoders(tree: Mapping[str, Any], convert: Any) -> dict[str, Any]:
-    """Applies `convert` to the mapping of every encoder in a nested mapping, at any depth."""
+def unrolled(model: Any, variables: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """A model and its variables with their layers unrolled, as decoding with a cache needs them.
+
+    Args:
+      model: a linen module; one with a field `scan` that is True is changed.
+      variables: {"params": ..., ...}.
+    """
+    if not getattr(model, "scan", False):
+        return model, variables
+    return model.clone(scan=False), {**variables, "params": unstack_layers(variables["params"])}
+
+
+def map_towers(tree: Mapping[str, Any], convert: Any) -> dict[str, Any]:
+    """Applies `convert` to the mapping of every encoder and decoder in a nested mapping, at any depth."""
     result: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            value = map_encoders(value, convert)
-            value = convert(value, name) if name in ENCODERS else value
+            value = map_towers(value, convert)
+            value = convert(value, name) if name in TOWERS else value
         result[name] = value
     return result
 
 
-def stacked(encoder: dict[str, Any], name: str) -> dict[str, Any]:
-    """One encoder's entries, its blocks stacked."""
-    blocks = {int(found[1]): key for key in encoder if (found := BLOCK.fullmatch(key))}
+def stacked(tower: dict[str, Any], name: str) -> dict[str, Any]:
+    """One tower's entries, its blocks stacked."""
+    blocks = {int(found[1]): key for key in tower if (found := BLOCK.fullmatch(key))}
     if not blocks:
-        return encoder
+        return tower
     if sorted(blocks) != list(range(len(blocks))):
         raise UserError(
             f"{name}: has the blocks {sorted(blocks)}; expected every number from 0 to {max(blocks)}"
         )
-    layers = [encoder[blocks[i]] for i in range(len(blocks))]
+    layers = [tower[blocks[i]] for i in range(len(blocks))]
     signatures = [signature(layer) for layer in layers]
     for i, layer in enumerate(signatures):
         if layer != signatures[0]:
             raise UserError(
                 f"{name}/block_{i} and {name}/block_0 differ in names, shapes or dtypes: cannot be stacked"
             )
-    rest = {key: value for key, value in encoder.items() if key not in blocks.values()}
+    rest = {key: value for key, value in tower.items() if key not in blocks.values()}
     return {**rest, STACK: jax.tree.map(lambda *leaves: array_module(leaves[0]).stack(leaves), *layers)}
 
 
-def unstacked(encoder: dict[str, Any], name: str) -> dict[str, Any]:
-    """One encoder's entries, its stack taken apart."""
-    if STACK not in encoder:
-        return encoder
-    depths = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(encoder[STACK])}
+def unstacked(tower: dict[str, Any], name: str) -> dict[str, Any]:
+    """One tower's entries, its stack taken apart."""
+    if STACK not in tower:
+        return tower
+    depths = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves(tower[STACK])}
     if len(depths) != 1:
         raise UserError(f"{name}/{STACK}: leaves have {sorted(depths)} layers; expected one number of layers")
-    rest = {key: value for key, value in encoder.items() if key != STACK}
+    rest = {key: value for key, value in tower.items() if key != STACK}
     for i in range(depths.pop()):
-        rest[f"block_{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], encoder[STACK])
+        rest[f"block_{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], tower[STACK])
     return rest
 
 
