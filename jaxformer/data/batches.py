@@ -1,9 +1,8 @@
 """Batches as a pure function of (seed, step), on Grain's MapDataset.
 
-The order of examples is a Grain pipeline over their indices: shuffled as a whole, anew in every epoch, and
-repeated for ever. Element k of it is the same whoever asks, so batch s is elements s * B to (s + 1) * B, and
-a process's rows are a part of them. Nothing has to be saved to go on from any step, on any number of
-processes.
+The order of examples (`order.py`) is shuffled as a whole, anew in every epoch, and goes on for ever. Element k of
+it is the same whoever asks, so batch s is elements s * B to (s + 1) * B, and a process's rows are a part of
+them. Nothing has to be saved to go on from any step, on any number of processes.
 """
 
 import math
@@ -16,15 +15,15 @@ import grain
 import numpy as np
 
 from jaxformer.data.config import DataConfig
-from jaxformer.data.sources import Source, open_source
-from jaxformer.errors import UserError
+from jaxformer.data.making import Batch, Spec, make_maker
+from jaxformer.data.order import MEMORY, POOL, Bucketed, Mixed, Order, Permuted, Shuffled, by_length, in_order
+from jaxformer.data.sources import RowSource, Source, open_source
 
-Batch = dict[str, np.ndarray]
 Check = Callable[[Mapping[str, np.ndarray]], None]
-Transform = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
 
 FOREVER = 2**62  # steps of a training that does not end by itself
 ROWS_PER_TASK = 128  # rows that one background thread makes at a time, at most
+PADDING_STEPS = 2 * POOL  # batches whose padding is counted
 
 
 def make_batches(
@@ -44,52 +43,78 @@ def make_batches(
       UserError: the dataset or the split is not there, or its first example does not pass the transforms.
     """
     cv2.setNumThreads(0)  # the threads are ours: OpenCV's own would fight with them for the cores
-    source = open_source(config, split)
+    source = open_source(config, split, train)
     transforms, batch_size = config.transforms, config.batch_size
     if not train:
         transforms, batch_size = config.eval_transforms, config.eval_batch_size or batch_size
-    return Batches(source, transforms, batch_size, seed, train, config.read_threads, config.prefetch, check)
+    threads, prefetch, buckets = config.read_threads, config.prefetch, config.buckets
+    return Batches(source, transforms, batch_size, seed, train, threads, prefetch, check, buckets)
 
 
 class Batches:
     """A sequence of global batches: `batches[step]`.
 
-    A batch is a dict of the arrays of its examples, stacked (of images `image` uint8 [B, H, W, C] and `labels`
-    int32 [B]), and in evaluation `example_mask` bool [B], False on the rows that pad the last batch with zeros.
+    A batch is a dict of the arrays of its examples, stacked: of pictures `image` uint8 [B, H, W, C] and `labels`
+    int32 [B]; of text those of its kind (`examples.py`), padded to one length. In evaluation there is
+    `example_mask` bool [B] too, False on the rows that pad the last batch, and with text `index` int32 [B], the
+    number of each row in the split (0 on padding).
 
     Attributes:
       batch_size: examples in a global batch.
-      num_examples: examples in the split, hence in an epoch.
+      num_examples: examples in an epoch: those of the split, or of a mixture as `Shuffled` says.
+      source: the split's examples.
       class_names: names of the classes, or None.
-      element_spec: for each array of a batch, its shape without the batch, and its dtype.
+      tokenizer: what made the tokens; None if there are none.
+      sizes: what a model's layers go by, as far as it is known: `num_classes`, `vocab_size`.
+      facts: lines for people about what was opened.
+      element_spec: for each array of a batch, its shape without the batch, and its dtype; of rows that differ in
+        length, the longest.
       train: whether the batches go on for ever.
+      typical_length: places in a row on average, where buckets make batches shorter than the longest row; else None.
     """
 
     def __init__(
         self,
-        source: Source,
-        transforms: Sequence[Transform],
+        source: Source | RowSource,
+        transforms: Sequence[Any],
         batch_size: int,
         seed: int,
         train: bool,
         read_threads: int | None = None,
         prefetch: int = 4,
         check: Check | None = None,
+        buckets: Sequence[int] = (),
     ):
-        self.batch_size = batch_size
-        self.num_examples = len(source)
-        self.class_names = source.class_names
-        self.train = train
-        self._source = source
-        self._transforms = tuple(transforms)
+        self.batch_size, self.train, self.source = batch_size, train, source
+        self.class_names, self.tokenizer, self.sizes = source.class_names, source.tokenizer, source.sizes
         self._threads = read_threads or min(os.cpu_count() or 1, 16)
         self._prefetch = prefetch
         self._check = check
-        self._seed = seed % 2**64
-        self._order = grain.MapDataset.range(self.num_examples)
-        if train:
-            self._order = self._order.seed(seed % 2**32).shuffle().repeat()
-        self.element_spec = self._element_spec()
+        # What is random in an evaluation (masked tokens) is the same whatever the run's seed.
+        self._maker = make_maker(source, transforms, seed % 2**64 if train else 0)
+        self.element_spec: Spec = dict(self._maker.spec)
+        if not train:
+            self.element_spec["example_mask"] = ((), np.dtype(bool))
+            if self.tokenizer is not None:
+                self.element_spec["index"] = ((), np.dtype(np.int32))
+        self._lengths = source.lengths if buckets else None
+        self._widths = np.asarray([*buckets, source.length]) if self._lengths is not None else None
+        self.num_examples, self._order = self._make_order(seed)
+        self.typical_length: int | None = None
+        self.facts = [*source.facts, *self._padding()]
+
+    def _make_order(self, seed: int) -> tuple[int, Order]:
+        """Examples in an epoch, and their order."""
+        lengths = self._lengths
+        if not self.train:
+            return len(self.source), in_order if lengths is None else by_length(lengths)
+        counts, weights = self.source.parts
+        quick = isinstance(self.source, RowSource) and max(counts) <= MEMORY
+        parts = [(Permuted if quick else Shuffled)(n, seed, part) for part, n in enumerate(counts)]
+        order = parts[0] if len(parts) == 1 else Mixed(parts, weights)
+        if lengths is None:
+            return order.epoch, order
+        return order.epoch, Bucketed(order, order.epoch, lengths, self.batch_size, seed)
 
     def __len__(self) -> int:
         """Batches in an evaluation; training has no length."""
@@ -121,8 +146,7 @@ class Batches:
         rows = self._rows(process_index, process_count)
         if step < 0 or (not self.train and step >= len(self)):
             raise IndexError(f"step {step}: there are {len(self) if not self.train else 'no negative'} steps")
-        first = step * self.batch_size + process_index * rows
-        return self._make(range(first, first + rows))
+        return self._make(step, range(process_index * rows, (process_index + 1) * rows))
 
     def read(
         self, start: int = 0, process_index: int = 0, process_count: int = 1, stop: int | None = None
@@ -147,8 +171,8 @@ class Batches:
 
         def make_task(index: int) -> Batch:
             step, task = divmod(index, tasks)
-            first = (start + step) * self.batch_size + process_index * rows + task * task_rows
-            return self._make(range(first, first + task_rows))
+            first = process_index * rows + task * task_rows
+            return self._make(start + step, range(first, first + task_rows))
 
         count = max(0, stop - start) * tasks
         options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._prefetch * tasks)
@@ -163,58 +187,51 @@ class Batches:
             raise ValueError(f"process_index {process_index} is not one of {process_count} processes")
         return self.batch_size // process_count
 
-    def _make(self, positions: range) -> Batch:
-        """The elements at `positions`, stacked; positions past the end of an evaluation are padding."""
-        real = positions if self.train else range(positions.start, min(positions.stop, self.num_examples))
-        indices = [int(self._order[position]) for position in real]
-        rows = len(positions)
-        batch = {key: np.zeros((rows, *shape), dtype) for key, (shape, dtype) in self.element_spec.items()}
-        for row, (element, index) in enumerate(zip(self._elements(indices, real), indices)):
-            for key, value in element.items():
-                rows_of_key = batch[key]
-                if np.shape(value) != rows_of_key.shape[1:]:
-                    raise UserError(
-                        f"{self._where(index)}: the {key} is {np.shape(value)}, the first is "
-                        f"{rows_of_key.shape[1:]}; add a transform that makes all the same, as "
-                        "dict(name='resize', size=...)"
-                    )
-                rows_of_key[row] = value
+    def _make(self, step: int, rows: range) -> Batch:
+        """The `rows` of a step's batch; those past the end of an evaluation are padding."""
+        first = step * self.batch_size
+        positions = range(first + rows.start, first + rows.stop)
         if not self.train:
-            batch["example_mask"][: len(real)] = True
+            positions = range(positions.start, max(positions.start, min(positions.stop, self.num_examples)))
+        indices = self._order(positions)
+        counters = np.arange(positions.start, positions.stop) if self.train else indices
+        batch = self._maker(indices, counters, len(rows), self._length(step))
+        if not self.train:
+            batch["example_mask"] = np.arange(len(rows)) < len(indices)
+            if self.tokenizer is not None:
+                batch["index"] = np.zeros(len(rows), np.int32)
+                batch["index"][: len(indices)] = indices
         if self._check is not None:
-            self._check({key: value[: len(real)] for key, value in batch.items()})
+            self._check({key: value[: len(indices)] for key, value in batch.items()})
         return batch
 
-    def _elements(self, indices: Sequence[int], positions: Sequence[int]) -> Iterator[Mapping[str, Any]]:
-        """Transformed examples; the randomness of each comes from (seed, position) alone."""
-        if not indices:
-            return
-        bits = np.random.Philox(key=self._seed)
-        rng = np.random.Generator(bits)
-        state = bits.state
-        for example, index, position in zip(self._source.read(indices), indices, positions):
-            state["state"]["counter"][3] = position  # far quicker than a new generator
-            bits.state = state
-            for transform in self._transforms:
-                try:
-                    example = transform(example, rng)
-                except (ValueError, cv2.error) as error:
-                    name = type(transform).__name__
-                    raise UserError(f"{self._where(index)}: {name} failed: {str(error).strip()}") from error
-            yield example
+    def _length(self, step: int) -> int | None:
+        """Places in a row of a step's batch: the smallest bucket that holds its longest row."""
+        if self._lengths is None or self._widths is None:
+            return None
+        first = step * self.batch_size
+        stop = first + self.batch_size if self.train else min(first + self.batch_size, self.num_examples)
+        longest = self._lengths[self._order(range(first, stop))].max()
+        return int(self._widths[np.searchsorted(self._widths, longest)])
 
-    def _element_spec(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-        """From the first example; Python's integers become int32."""
-        spec = {}
-        for key, value in next(self._elements([0], [0])).items():
-            spec[key] = (
-                np.shape(value),
-                value.dtype if isinstance(value, np.ndarray) else np.dtype(np.int32),
-            )
-        return spec if self.train else spec | {"example_mask": ((), np.dtype(bool))}
-
-    def _where(self, index: int) -> str:
-        return f"dataset {self._source.name}, split {self._source.split!r}, index {index}"
+    def _padding(self) -> list[str]:
+        """A line about padding, from the first batches of rows that differ in length."""
+        lengths = self.source.lengths
+        if lengths is None:
+            return []
+        filled = lengths if self.source.filled is None else self.source.filled
+        used = places = rows = 0.0
+        for step in range(min(PADDING_STEPS, math.ceil(self.num_examples / self.batch_size))):
+            stop = (step + 1) * self.batch_size
+            positions = range(step * self.batch_size, stop if self.train else min(stop, self.num_examples))
+            used += filled[self._order(positions)].sum()
+            places += len(positions) * (self._length(step) or self.source.length)
+            rows += len(positions)
+        if self._lengths is not None:
+            self.typical_length = round(places / rows)
+        return [
+            f"{self.source.split}: {(places - used) / places:.0%} of the places in its batches are padding"
+        ]
 
 
 class Reader:

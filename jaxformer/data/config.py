@@ -2,21 +2,61 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
+from jaxformer.data.examples import EXAMPLES, Images
 from jaxformer.schema import choice
 
 # Names in configs -> the transform's class, imported when it is chosen.
 TRANSFORMS: dict[str, str] = {
     "center_crop": "jaxformer.data.transforms:CenterCrop",
     "color_jitter": "jaxformer.data.color:ColorJitter",
+    "eda": "jaxformer.data.text.augment:Eda",
     "flip": "jaxformer.data.transforms:Flip",
+    "mask_tokens": "jaxformer.data.text.masking:MaskTokens",
     "pad_and_crop": "jaxformer.data.transforms:PadAndCrop",
     "randaugment": "jaxformer.data.randaugment:RandAugment",
+    "random_deletion": "jaxformer.data.text.augment:RandomDeletion",
     "random_erasing": "jaxformer.data.transforms:RandomErasing",
+    "random_insertion": "jaxformer.data.text.augment:RandomInsertion",
     "random_resized_crop": "jaxformer.data.transforms:RandomResizedCrop",
+    "random_swap": "jaxformer.data.text.augment:RandomSwap",
     "resize": "jaxformer.data.transforms:Resize",
+    "synonym_replacement": "jaxformer.data.text.augment:SynonymReplacement",
+    "token_cutoff": "jaxformer.data.text.augment:TokenCutoff",
 }
+
+# Names in configs -> the tokenizer's settings.
+TOKENIZERS: dict[str, str] = {
+    "bytes": "jaxformer.data.text.tokenizers:Bytes",
+    "characters": "jaxformer.data.text.tokenizers:Characters",
+    "file": "jaxformer.data.text.tokenizers:FromFile",
+    "trained": "jaxformer.data.text.tokenizers:Trained",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A further dataset of a mixture.
+
+    Attributes:
+      name: as `DataConfig.name`.
+      weight: how many of its examples are seen for each of the first dataset's.
+      version: as `DataConfig.version`.
+      train_split: its split; None takes the first dataset's.
+    """
+
+    name: str
+    weight: float
+    version: str | None = None
+    train_split: str | None = None
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot work."""
+        yield from name_problems(self.name)
+        if self.weight <= 0:
+            yield f"weight={self.weight}: must be more than 0; leave the dataset out otherwise"
 
 
 @dataclass(frozen=True)
@@ -31,14 +71,22 @@ class DataConfig:
       data_dir: the folder of TFDS datasets; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       train_split: the training split, with TFDS's slices if wanted ("train", "train[:90%]",
         "train+validation").
+      mixture: further datasets of text that training mixes in, each with an order and epochs of its own. The
+        tokenizer learns from all; an epoch is as long as it takes to see `train_split` of `name` once; evaluation
+        is on `name` alone.
       batch_size: examples in a global training batch, over all devices and processes.
       eval_batch_size: examples in a global evaluation batch; None takes `batch_size`.
-      transforms: what is done to each training image, in order, after decoding.
+      examples: what becomes of the dataset's examples: pictures, or one of the kinds of token rows
+        (`data/examples.py`).
+      tokenizer: what makes tokens of text; a tokenizer that learns does so from `train_split`.
+      buckets: lengths, besides the examples' own, that batches of token rows may be padded to, for kinds whose
+        rows differ in length: each batch takes the smallest that holds its longest row, and rows of like lengths
+        come together. Each is a shape that is compiled.
+      transforms: what is done to each training example, in order, after decoding.
       eval_transforms: the same for evaluation; random transforms do not belong here.
-      image_feature: the dataset's feature that holds the image.
-      label_feature: the dataset's feature that holds the label ("label", or CIFAR-100's "coarse_label").
-      cache: "memory" keeps decoded images in memory from their first use on (before any transform); "none"
-        reads and decodes them every time.
+      cache: of pictures, "memory" keeps decoded images in memory from their first use on (before any transform); "none"
+        reads and decodes them every time. (Token rows are mapped from
+        files, and have no use for it.)
       read_threads: threads that read, decode and transform in the background; None takes one a core, at most
         16.
       prefetch: batches that are kept ready ahead of the step.
@@ -48,21 +96,21 @@ class DataConfig:
     version: str | None = None
     data_dir: str | None = None
     train_split: str = "train"
+    mixture: tuple[Part, ...] = ()
     batch_size: int = 128
     eval_batch_size: int | None = None
+    examples: Any = choice(EXAMPLES, default_factory=Images)  # noqa: RUF009
+    tokenizer: Any | None = choice(TOKENIZERS, default=None)  # noqa: RUF009
+    buckets: tuple[int, ...] = ()
     transforms: tuple[Any, ...] = choice(TRANSFORMS, default=())
     eval_transforms: tuple[Any, ...] = choice(TRANSFORMS, default=())
-    image_feature: str = "image"
-    label_feature: str = "label"
     cache: Literal["none", "memory"] = "none"
     read_threads: int | None = None
     prefetch: int = 4
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every value that cannot work, whatever the dataset holds."""
-        parts = self.name.split("/")
-        if not all(part and part not in (".", "..") and "\\" not in part for part in parts) or len(parts) > 2:
-            yield f"name={self.name!r}: not a dataset's name; write NAME or NAME/CONFIG, as in 'cifar10'"
+        yield from name_problems(self.name)
         if not self.train_split.strip():
             yield f"train_split={self.train_split!r}: empty; name a split, as in 'train' or 'train[:90%]'"
         for field in ("batch_size", "eval_batch_size", "read_threads", "prefetch"):
@@ -75,3 +123,38 @@ class DataConfig:
                     f"eval_transforms[{index}]={type(transform).__name__}: is random, so evaluation would "
                     "change from seed to seed; move it to transforms"
                 )
+        yield from self._text_problems()
+
+    def _text_problems(self) -> Iterator[str]:
+        """What is wrong between the examples, the tokenizer and the buckets."""
+        kind = type(self.examples).__name__.lower()
+        if self.examples.text and self.tokenizer is None:
+            yield f"tokenizer: missing; examples={kind!r} need one, as in dict(name='bytes', template='gpt')"
+        if not self.examples.text and self.tokenizer is not None:
+            yield f"tokenizer: {kind!r} have no text; name another kind in examples, or leave it out"
+        if self.buckets and not self.examples.varying:
+            yield f"buckets={self.buckets}: rows of {kind!r} are all of one length; leave it out"
+        elif self.buckets:
+            rising = all(a < b for a, b in pairwise([*self.buckets, self.examples.length]))
+            if not rising or self.buckets[0] < 2:
+                yield (
+                    f"buckets={self.buckets}: expected rising lengths of 2 or more, all below "
+                    f"examples.length={self.examples.length}, which is the last one"
+                )
+        if self.mixture and not self.examples.text:
+            yield f"mixture: {kind!r} cannot be mixed, only kinds of text; leave it out"
+        for name in ("transforms", "eval_transforms"):
+            for index, transform in enumerate(getattr(self, name)):
+                if hasattr(transform, "bind") != self.examples.text:
+                    made_for = "pictures" if self.examples.text else "text"
+                    yield (
+                        f"{name}[{index}]={type(transform).__name__}: is made for {made_for}, and the examples are "
+                        f"{kind!r}; leave it out, or name another kind in examples"
+                    )
+
+
+def name_problems(name: str) -> Iterator[str]:
+    """What is wrong with a dataset's name."""
+    parts = name.split("/")
+    if not all(part and part not in (".", "..") and "\\" not in part for part in parts) or len(parts) > 2:
+        yield f"name={name!r}: not a dataset's name; write NAME or NAME/CONFIG, as in 'cifar10'"

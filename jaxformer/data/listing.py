@@ -118,7 +118,10 @@ def contact_sheet(
     """
     if count < 1:
         raise UserError(f"count {count}: must be at least 1")
+    if config.examples.text:
+        raise UserError(f"data.examples: {type(config.examples).__name__.lower()!r} have no pictures to draw")
     source = open_source(config, split)
+    assert isinstance(source, Source)
     indices = [int(index) for index in np.linspace(0, len(source) - 1, min(count, len(source))).round()]
     cells = [
         (image, caption)

@@ -5,39 +5,103 @@ code that made it is needed.
 """
 
 import os
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxformer.data.catalog import Prepared, find_dataset, open_builder
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
+from jaxformer.data.examples import Images
 from jaxformer.errors import UserError
 from jaxformer.schema import did_you_mean
 
-
-class Source(Protocol):
-    """Examples by index."""
-
-    name: str
-    split: str
-    class_names: list[str] | None
-
-    def __len__(self) -> int: ...
-
-    def read(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The examples at `indices`: dicts of arrays and integers, as `image` (uint8 [H, W, C]) and `labels`."""
+if TYPE_CHECKING:
+    from jaxformer.data.text.tokenizers import Tokenizer
 
 
-class ImageSource:
-    """Labelled images of one split of a prepared dataset, decoded when read.
+class Opened:
+    """What every source says of itself.
 
     Attributes:
       name: dataset and version, "cifar10/3.0.2".
       split: the split, with its slice.
       class_names: names of the classes, if the dataset has them.
+      tokenizer: what made the tokens; None if there are none.
+      length: places in the longest row of tokens; 0 if there are none.
+      lengths: int32 [N], places that each row needs; None if all are alike.
+      filled: [N], places of each row that are not padding, if that is not `lengths`.
+      facts: lines for people, said when a run starts.
     """
+
+    name: str
+    split: str
+    class_names: list[str] | None = None
+    tokenizer: "Tokenizer | None" = None
+    length: int = 0
+    lengths: np.ndarray | None = None
+    filled: np.ndarray | None = None
+    facts: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What a model's layers go by, as far as it is known: `num_classes`, `vocab_size`."""
+        return {} if self.class_names is None else {"num_classes": len(self.class_names)}
+
+    @property
+    def parts(self) -> tuple[list[int], list[float]]:
+        """Of a mixture, how many examples each dataset has, and its weight; they are numbered one after another."""
+        return [len(self)], [1.0]
+
+    def where(self, index: int) -> str:
+        """How messages name an example."""
+        return f"dataset {self.name}, split {self.split!r}, index {index}"
+
+
+class Source(Opened):
+    """Examples by index, one by one."""
+
+    def read(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+        """The examples at `indices`: dicts of arrays and integers, as `image` (uint8 [H, W, C]) and `labels`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Array:
+    """One array of a batch of rows, without the batch.
+
+    Attributes:
+      shape: with full length.
+      dtype: of its items.
+      fill: what stands where there is nothing.
+    """
+
+    shape: tuple[int, ...]
+    dtype: Any = np.int32
+    fill: int = 0
+
+
+class RowSource(Opened):
+    """Rows of tokens by index, many at once.
+
+    Attributes:
+      spec: the arrays of a batch.
+    """
+
+    spec: Mapping[str, Array]
+
+    def gather(self, indices: np.ndarray, length: int) -> dict[str, np.ndarray]:
+        """The rows at `indices`, int64 [B], padded to `length`."""
+        raise NotImplementedError
+
+
+class ImageSource(Source):
+    """Labelled images of one split of a prepared dataset, decoded when read."""
 
     def __init__(self, config: DataConfig, split: str):
         """Opens `split`.
@@ -48,13 +112,14 @@ class ImageSource:
         """
         from tensorflow_datasets.proto import tf_example_pb2
 
+        settings: Images = config.examples
         dataset = find_dataset(config)
         self.name = f"{dataset.name}/{dataset.version}"
         self.split = split
         builder = open_builder(dataset)
-        self.channels = self._channels(builder.info.features, config.image_feature)
-        self.class_names = self._class_names(builder.info.features, config.label_feature)
-        self._image, self._label = config.image_feature, config.label_feature
+        self.channels = self._channels(builder.info.features, settings.image_feature)
+        self.class_names = self._class_names(builder.info.features, settings.label_feature)
+        self._image, self._label = settings.image_feature, settings.label_feature
         self._parse = tf_example_pb2.Example.FromString
         self._records = open_records(builder, dataset, split)
 
@@ -83,8 +148,7 @@ class ImageSource:
             image = decode_image(features[self._image].bytes_list.value[0], self.channels)
         except (ValueError, IndexError) as error:
             raise UserError(
-                f"dataset {self.name}, split {self.split!r}, index {index}: broken image ({error}); "
-                "prepare or import the dataset again"
+                f"{self.where(index)}: broken image ({error}); prepare or import the dataset again"
             ) from error
         return {"image": image, "labels": features[self._label].int64_list.value[0]}
 
@@ -95,10 +159,12 @@ class ImageSource:
         if key not in features:
             images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
             remedy = did_you_mean(key, images)
-            raise UserError(f"data.image_feature: {self.name} has no feature {key!r}; {remedy}")
+            raise UserError(f"data.examples.image_feature: {self.name} has no feature {key!r}; {remedy}")
         feature = features[key]
         if not isinstance(feature, tfds.features.Image) or feature.np_dtype != np.uint8:
-            raise UserError(f"data.image_feature: {key!r} of {self.name} is {feature}, not a uint8 Image")
+            raise UserError(
+                f"data.examples.image_feature: {key!r} of {self.name} is {feature}, not a uint8 Image"
+            )
         return 1 if feature.shape[-1] == 1 else 3
 
     def _class_names(self, features: Any, key: str) -> list[str] | None:
@@ -109,7 +175,9 @@ class ImageSource:
         integers = [name for name, feature in scalars.items() if np.issubdtype(feature.np_dtype, np.integer)]
         if key not in integers:
             remedy = did_you_mean(key, integers)
-            raise UserError(f"data.label_feature: {self.name} has no integer feature {key!r}; {remedy}")
+            raise UserError(
+                f"data.examples.label_feature: {self.name} has no integer feature {key!r}; {remedy}"
+            )
         feature = features[key]
         return list(feature.names) if isinstance(feature, tfds.features.ClassLabel) else None
 
@@ -155,7 +223,7 @@ def open_records(builder: Any, dataset: Prepared, split: str) -> Any:
     return records.data_source
 
 
-class CachedSource:
+class CachedSource(Source):
     """Keeps a source's decoded examples in memory, from the first time that each is read."""
 
     def __init__(self, source: Source):
@@ -176,7 +244,15 @@ class CachedSource:
         return [dict(self._examples[index]) for index in indices]  # type: ignore[arg-type]
 
 
-def open_source(config: DataConfig, split: str) -> Source:
-    """Opens a split as a config says, with its cache."""
-    source = ImageSource(config, split)
-    return CachedSource(source) if config.cache == "memory" else source
+def open_source(config: DataConfig, split: str, train: bool = False) -> Source | RowSource:
+    """Opens a split as a config says, with its cache; in training, with the datasets that are mixed into it.
+
+    Raises:
+      UserError: the dataset, version, split or feature is not there, or not what it has to be.
+    """
+    if isinstance(config.examples, Images):
+        source = ImageSource(config, split)
+        return CachedSource(source) if config.cache == "memory" else source
+    from jaxformer.data.text.opening import open_rows
+
+    return open_rows(config, split, train)

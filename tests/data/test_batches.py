@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from jaxformer.data import DataConfig, make_batches
 from jaxformer.data.batches import Batches, rows_per_task
+from jaxformer.data.sources import Source
 from jaxformer.data.transforms import Flip, PadAndCrop, RandomErasing, Resize
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError
@@ -19,10 +20,10 @@ from jaxformer.errors import UserError
 RANDOM = (PadAndCrop(1), Flip(), RandomErasing(0.5))
 
 
-class Counting:
+class Counting(Source):
     """A source of `count` images whose pixels and labels tell their index; notes what is read."""
 
-    name, split, class_names = "counting/1.0.0", "train", None
+    name, split = "counting/1.0.0", "train"
 
     def __init__(self, count: int):
         self.count = count

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from jaxformer.data.catalog import find_datasets
 from jaxformer.data.config import DataConfig
+from jaxformer.data.examples import Images
 from jaxformer.data.sources import ImageSource
 from jaxformer.data.transforms import Flip, RandomResizedCrop, Resize
 from jaxformer.data.writing import write_dataset
@@ -67,7 +68,9 @@ def test_labels_may_be_any_integer_feature(folder):
     source = ImageSource(DataConfig(name="shapes", data_dir=str(folder)), "test")
     assert source.class_names == ["round", "square"]
     assert source.read([0])[0]["labels"] == 1
-    corners = ImageSource(DataConfig(name="shapes", data_dir=str(folder), label_feature="corners"), "test")
+    corners = ImageSource(
+        DataConfig(name="shapes", data_dir=str(folder), examples=Images(label_feature="corners")), "test"
+    )
     assert corners.class_names is None
     assert corners.read([0])[0]["labels"] == 4
 
@@ -112,17 +115,25 @@ def test_an_unknown_dataset_is_answered_with_what_there_is(folder):
         ({}, "train[5:5]", "split 'train[5:5]' of shapes/1.0.10 has no examples"),
         ({}, "empty", "split 'empty' of shapes/1.0.10 has no examples"),
         (
-            {"label_feature": "lable"},
+            {"examples": Images(label_feature="lable")},
             "train",
-            "data.label_feature: shapes/1.0.10 has no integer feature 'lable'; did",
+            "data.examples.label_feature: shapes/1.0.10 has no integer feature 'lable'; did",
         ),
-        ({"label_feature": "note"}, "train", "has no integer feature 'note'; there are: corners, label"),
         (
-            {"image_feature": "img"},
+            {"examples": Images(label_feature="note")},
             "train",
-            "data.image_feature: shapes/1.0.10 has no feature 'img'; did you mean 'image'?",
+            "has no integer feature 'note'; there are: corners, label",
         ),
-        ({"image_feature": "note"}, "train", "data.image_feature: 'note' of shapes/1.0.10 is Text"),
+        (
+            {"examples": Images(image_feature="img")},
+            "train",
+            "data.examples.image_feature: shapes/1.0.10 has no feature 'img'; did you mean 'image'?",
+        ),
+        (
+            {"examples": Images(image_feature="note")},
+            "train",
+            "data.examples.image_feature: 'note' of shapes/1.0.10 is Text",
+        ),
     ],
 )
 def test_what_is_not_in_a_dataset_is_named(folder, fields, split, words):

@@ -1,0 +1,171 @@
+"""Makes the arrays of a batch from the indices of its examples: pictures one by one, token rows all at once."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from jaxformer.data.sources import RowSource, Source
+from jaxformer.errors import UserError
+
+Batch = dict[str, np.ndarray]
+Spec = dict[str, tuple[tuple[int, ...], np.dtype]]  # shape without the batch, and dtype, of each array
+
+
+class Maker(Protocol):
+    """Makes batches.
+
+    Attributes:
+      spec: the arrays that it makes; of rows that differ in length, the longest.
+    """
+
+    spec: Spec
+
+    def __call__(self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None) -> Batch:
+        """A batch of `rows` examples.
+
+        Args:
+          indices: int64 [N], N <= rows, of the examples; the other rows are padding.
+          counters: int64 [N]; with the seed they decide what is random in each example.
+          rows: examples in the batch.
+          length: places in a row; None is the longest.
+        """
+
+
+def make_maker(source: Source | RowSource, transforms: Sequence[Any], seed: int) -> Maker:
+    """The maker for a source; transforms that need to know the source's tokenizer are told it.
+
+    Raises:
+      UserError: the first example does not pass the transforms.
+    """
+    bound = [t.bind(source.tokenizer) if hasattr(t, "bind") else t for t in transforms]
+    kind = RowMaker if isinstance(source, RowSource) else ExampleMaker
+    return kind(source, bound, seed)  # type: ignore[arg-type]
+
+
+class ExampleMaker:
+    """Examples that are read and transformed one by one; padding is zeros."""
+
+    def __init__(self, source: Source, transforms: Sequence[Any], seed: int):
+        self._source, self._transforms, self._seed = source, transforms, seed
+        first = next(self._examples(np.zeros(1, np.int64), np.zeros(1, np.int64)))
+        self.spec: Spec = {key: (np.shape(value), dtype_of(value)) for key, value in first.items()}
+
+    def __call__(self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None) -> Batch:
+        """The examples, stacked."""
+        batch = {key: np.zeros((rows, *shape), dtype) for key, (shape, dtype) in self.spec.items()}
+        for row, example in enumerate(self._examples(indices, counters)):
+            for key, value in example.items():
+                rows_of_key = batch[key]
+                if np.shape(value) != rows_of_key.shape[1:]:
+                    raise UserError(
+                        f"{self._source.where(int(indices[row]))}: the {key} is {np.shape(value)}, the first is "
+                        f"{rows_of_key.shape[1:]}; add a transform that makes all the same, as "
+                        "dict(name='resize', size=...)"
+                    )
+                rows_of_key[row] = value
+        return batch
+
+    def _examples(self, indices: np.ndarray, counters: np.ndarray) -> Iterator[Mapping[str, Any]]:
+        """Transformed examples."""
+        if len(indices) == 0:
+            return
+        numbers = indices.tolist()
+        examples = self._source.read(numbers)
+        for example, index, rng in zip(examples, numbers, generators(self._seed, counters)):
+            yield transformed(example, self._transforms, rng, self._source, index)
+
+
+class RowMaker:
+    """Token rows that are gathered all at once; transforms, if there are any, get them one by one.
+
+    A transform sees a row without its padding, and may make it shorter. The arrays that it adds say in its `fills`
+    what stands on padding, else 0 does.
+    """
+
+    def __init__(self, source: RowSource, transforms: Sequence[Any], seed: int):
+        self._source, self._transforms, self._seed = source, transforms, seed
+        self._fills = {key: array.fill for key, array in source.spec.items()}
+        self.spec: Spec = {key: (array.shape, np.dtype(array.dtype)) for key, array in source.spec.items()}
+        if transforms:
+            for transform in transforms:
+                self._fills |= getattr(transform, "fills", {})
+            first = self(np.zeros(1, np.int64), np.zeros(1, np.int64), 1, None)
+            self.spec = {key: (value.shape[1:], value.dtype) for key, value in first.items()}
+
+    def __call__(self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None) -> Batch:
+        """The rows; padding rows are what the source fills rows up with."""
+        length = self._source.length if length is None else length
+        batch = self._source.gather(indices, length)
+        if self._transforms and len(indices):
+            examples = list(self._examples(batch, indices, counters))
+            batch = {key: self._stack(key, [e[key] for e in examples], length) for key in examples[0]}
+        missing = rows - len(indices)
+        if not missing:
+            return batch
+        return {
+            key: np.concatenate([batch[key], padding]) if key in batch and len(indices) else padding
+            for key, padding in self._padding(missing, length).items()
+        }
+
+    def _examples(
+        self, batch: Batch, indices: np.ndarray, counters: np.ndarray
+    ) -> Iterator[Mapping[str, Any]]:
+        """Transformed rows."""
+        lengths = self._source.lengths
+        for row, rng in enumerate(generators(self._seed, counters)):
+            index = int(indices[row])
+            stop = None if lengths is None else int(lengths[index])
+            example = {key: v[row, :stop] if v.ndim > 1 else v[row] for key, v in batch.items()}
+            yield transformed(example, self._transforms, rng, self._source, index)
+
+    def _stack(self, key: str, values: list[Any], length: int) -> np.ndarray:
+        """The values of one array, padded to `length` if they have a length."""
+        dtype = self.spec[key][1] if key in self.spec else dtype_of(values[0])
+        if np.ndim(values[0]) == 0:
+            return np.asarray(values, dtype)
+        stacked = np.full((len(values), length), self._fills.get(key, 0), dtype)
+        for row, value in zip(stacked, values):
+            row[: len(value)] = value
+        return stacked
+
+    def _padding(self, rows: int, length: int) -> Batch:
+        """Rows of nothing."""
+        return {
+            key: np.full((rows, length) if shape else (rows,), self._fills.get(key, 0), dtype)
+            for key, (shape, dtype) in self.spec.items()
+        }
+
+
+def transformed(
+    example: Mapping[str, Any], transforms: Sequence[Any], rng: np.random.Generator, source: Any, index: int
+) -> Mapping[str, Any]:
+    """An example after all transforms.
+
+    Raises:
+      UserError: one fails; names the example.
+    """
+    for transform in transforms:
+        try:
+            example = transform(example, rng)
+        except (ValueError, cv2.error) as error:
+            name = type(transform).__name__
+            raise UserError(f"{source.where(index)}: {name} failed: {str(error).strip()}") from error
+    return example
+
+
+def generators(seed: int, counters: np.ndarray) -> Iterator[np.random.Generator]:
+    """A generator for each counter, valid until the next: its numbers come from (seed, counter) alone."""
+    bits = np.random.Philox(key=seed)
+    rng = np.random.Generator(bits)
+    state = bits.state
+    for counter in counters.tolist():
+        state["state"]["counter"][3] = counter  # far quicker than a new generator
+        bits.state = state
+        yield rng
+
+
+def dtype_of(value: Any) -> np.dtype:
+    """Of an array its own; Python's integers become int32."""
+    return value.dtype if isinstance(value, np.ndarray) else np.dtype(np.int32)

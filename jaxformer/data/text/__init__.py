@@ -1,0 +1,1 @@
+"""Text: tokenizers, and what turns texts into batches of tokens. NumPy only, no jax."""

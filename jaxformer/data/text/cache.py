@@ -1,0 +1,202 @@
+"""Arrays that are made once and then mapped into memory: tokens, offsets, packings.
+
+An entry is a folder `KEY/` of .npy files and an `entry.json` that names them with their sizes. KEY is a hash of
+all that decides its content. One process makes it, under a lock, in a hidden folder that is renamed into place
+when it is complete; the others wait and read. So what a killed process leaves behind is never read, and the next
+one that makes the same entry clears it away.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from jaxformer.errors import UserError
+
+VERSION = 1  # of the code that makes entries: a change of what any of them holds needs a new number
+ENTRY = "entry.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was made.
+
+    Attributes:
+      arrays: by name; read-only, mapped from the files.
+      notes: JSON values that were noted while they were made.
+      digest: of what it was made from.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    notes: Mapping[str, Any]
+    digest: str
+
+
+class Column:
+    """An .npy file that grows at its end; its items may be single numbers or rows."""
+
+    def __init__(self, file: IO[bytes], dtype: np.typing.DTypeLike, row: tuple[int, ...] = ()):
+        self.dtype, self.row, self.count = np.dtype(dtype), row, 0
+        self._file = file
+        self._write_header()
+
+    def append(self, values: Any) -> None:
+        """Adds items [N, *row].
+
+        Raises:
+          OverflowError: a value is not within the dtype.
+        """
+        values = np.asarray(values)
+        if values.size == 0:
+            return
+        if values.dtype != self.dtype:
+            if self.dtype.kind in "iu":
+                limits = np.iinfo(self.dtype)
+                if values.min() < limits.min or values.max() > limits.max:
+                    raise OverflowError(f"{values.min()} to {values.max()} are not all within {self.dtype}")
+            values = values.astype(self.dtype)
+        self._file.write(np.ascontiguousarray(values).tobytes())
+        self.count += len(values)
+
+    def finish(self) -> None:
+        """Writes the final header; the file is on the disk when this returns."""
+        self._file.seek(0)
+        self._write_header()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _write_header(self) -> None:
+        """NumPy leaves room for the length to grow, so that the header keeps its size (numpy.lib.format)."""
+        np.lib.format.write_array_header_1_0(
+            self._file,
+            {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count, *self.row)},
+        )
+
+
+class Writer:
+    """What a build writes into."""
+
+    def __init__(self, folder: Path, files: contextlib.ExitStack):
+        """Writes into `folder`; `files` closes what is opened."""
+        self.folder, self._files = folder, files
+        self.notes: dict[str, Any] = {}
+        self.columns: dict[str, Column] = {}
+
+    def column(self, name: str, dtype: np.typing.DTypeLike, row: tuple[int, ...] = ()) -> Column:
+        """A new array, to be appended to."""
+        file = self._files.enter_context((self.folder / f"{name}.npy").open("wb"))
+        self.columns[name] = Column(file, dtype, row)
+        return self.columns[name]
+
+    def finish(self) -> None:
+        """Completes the entry: from here on it can be read."""
+        for column in self.columns.values():
+            column.finish()
+        sizes = {path.name: path.stat().st_size for path in sorted(self.folder.glob("*.npy"))}
+        with open(self.folder / ENTRY, "w", encoding="utf-8") as file:
+            json.dump({"files": sizes, "notes": self.notes}, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def cache_folder() -> Path:
+    """$JAXFORMER_CACHE/text, else $XDG_CACHE_HOME/jaxformer/text, else ~/.cache/jaxformer/text."""
+    if os.environ.get("JAXFORMER_CACHE"):
+        return Path(os.environ["JAXFORMER_CACHE"]).expanduser() / "text"
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(home).expanduser() / "jaxformer" / "text"
+
+
+def cached(inputs: Mapping[str, Any], build: Callable[[Writer], None]) -> Entry:
+    """The entry for `inputs`; `build` makes it if it is not there.
+
+    Args:
+      inputs: JSON values: all that decides what `build` writes.
+      build: called at most once on a machine at a time.
+
+    Raises:
+      UserError: the cache's folder cannot be written.
+    """
+    versions = {"version": VERSION, "tokenizers": importlib.metadata.version("tokenizers")}
+    text = json.dumps({**versions, **inputs}, sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:32]
+    root = cache_folder()
+    entry = read_entry(root / key)
+    if entry is not None:
+        return entry
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with locked(root / f".{key}.lock"):
+            entry = read_entry(root / key)  # another process may have made it while this one waited
+            if entry is None:
+                make_entry(root, key, build)
+                entry = read_entry(root / key)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or root}: cannot keep tokenised text there: {error.strerror or error}",
+            "name a folder that can be written, and has room, in JAXFORMER_CACHE",
+        ) from error
+    if entry is None:
+        raise UserError(f"{root / key}: was made, and cannot be read; is the disk full?")
+    return entry
+
+
+def make_entry(root: Path, key: str, build: Callable[[Writer], None]) -> None:
+    """Makes an entry; the caller has its lock, so that whatever else lies there is a dead process's."""
+    for leftover in [root / key, *root.glob(f".{key}.making-*")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{key}.making-", dir=root))
+    try:
+        with contextlib.ExitStack() as files:
+            writer = Writer(scratch, files)
+            build(writer)
+            writer.finish()
+        scratch.chmod(0o755)
+        scratch.rename(root / key)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def read_entry(folder: Path) -> Entry | None:
+    """Maps an entry's arrays; None if it is not there, or any file has not the size that it was written with."""
+    try:
+        content = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+        arrays = {}
+        for name, size in content["files"].items():
+            path = folder / name
+            if path.stat().st_size != size:
+                return None
+            arrays[path.stem] = map_array(path)
+        return Entry(arrays, content["notes"], folder.name)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def map_array(path: Path) -> np.ndarray:
+    """An .npy file as a read-only array; a plain one, as np.memmap is slow to index."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.asarray(array)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Waits until no other process is in here with the same path; the system lets go when a process dies."""
+    with open(path, "a", encoding="utf-8") as file:
+        lock(file)
+        yield
+
+
+def lock(file: IO[str]) -> None:
+    """Locks an open file; where the file system has no locks, goes on without: entries are made twice then."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX)

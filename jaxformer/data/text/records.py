@@ -1,0 +1,203 @@
+"""The examples of a split as TFDS wrote them, read in order, and a digest of them."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxformer.data.catalog import find_dataset, open_builder
+from jaxformer.data.config import DataConfig
+from jaxformer.data.sources import open_records
+from jaxformer.errors import UserError
+from jaxformer.schema import did_you_mean
+
+READ_AHEAD = 1024  # records that are read at a time
+WHOLE = 64 * 2**20  # bytes of files that are hashed whole
+ENDS = 2**20  # bytes that are hashed at each end of a larger one
+
+Record = Mapping[str, Any]  # a tf.train.Example's features by name
+
+
+class Records:
+    """One split of a prepared dataset.
+
+    Attributes:
+      name: dataset and version, "sst2/1.0.0".
+      split: the split, with its slice.
+      features: TFDS's feature connectors by name.
+    """
+
+    def __init__(self, config: DataConfig, split: str):
+        """Opens `split` of the dataset that `config` names.
+
+        Raises:
+          UserError: the dataset, version or split is not there, or cannot be read without TensorFlow.
+        """
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        dataset = find_dataset(config)
+        builder = open_builder(dataset)
+        self.name, self.split = f"{dataset.name}/{dataset.version}", split
+        self.features = builder.info.features
+        self._records = open_records(builder, dataset, split)
+        self._files = builder.info.splits[split].file_instructions
+        self._parse = tf_example_pb2.Example.FromString
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def read(self, indices: Sequence[int]) -> list[Record]:
+        """The examples at `indices`.
+
+        Raises:
+          UserError: a file is broken.
+        """
+        try:
+            return [self._parse(record).features.feature for record in self._records.__getitems__(indices)]
+        except RuntimeError as error:  # array_record's
+            raise UserError(
+                f"dataset {self.name}, split {self.split!r}: its files cannot be read ({error}); "
+                "prepare the dataset again"
+            ) from error
+
+    def groups(self, size: int = READ_AHEAD) -> Iterator[tuple[int, list[Record]]]:
+        """All examples in order, as (index of the first, up to `size` of them)."""
+        for first in range(0, len(self), size):
+            yield first, self.read(range(first, min(first + size, len(self))))
+
+    def where(self, index: int) -> str:
+        """How messages name an example."""
+        return f"dataset {self.name}, split {self.split!r}, index {index}"
+
+    def text(self, record: Record, feature: str, index: int) -> str:
+        """A text feature's value.
+
+        Raises:
+          UserError: it is not UTF-8.
+        """
+        return self.texts(record, feature, index)[0]
+
+    def texts(self, record: Record, feature: str, index: int) -> list[str]:
+        """The values of a feature that is a list of texts."""
+        values = record[feature].bytes_list.value
+        try:
+            return [value.decode("utf-8") for value in values]
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{self.where(index)}: its {feature} is not UTF-8 ({error.reason} at byte {error.start}); "
+                "prepare the dataset again from text in UTF-8"
+            ) from error
+
+    def check_text(self, feature: str, field: str) -> None:
+        """Raises UserError, naming the config's `field`, if `feature` is not a text feature."""
+        import tensorflow_datasets as tfds
+
+        known = [name for name, kind in self.features.items() if isinstance(kind, tfds.features.Text)]
+        self.check(feature, field, known, "a text")
+
+    def check_texts(self, feature: str, field: str) -> None:
+        """Raises UserError if `feature` is not a list of texts."""
+        import tensorflow_datasets as tfds
+
+        lists = {name: inner(kind) for name, kind in self.features.items()}
+        known = [name for name, kind in lists.items() if isinstance(kind, tfds.features.Text)]
+        self.check(feature, field, known, "a list of texts")
+
+    def check(self, feature: str, field: str, fitting: Sequence[str], what: str) -> None:
+        """Raises UserError if `feature` is not one of `fitting`, the features that are `what`."""
+        if feature in fitting:
+            return
+        if feature in self.features:
+            kind = type(self.features[feature]).__name__
+            there = f"features that are: {', '.join(sorted(fitting)) or 'none'}"
+            raise UserError(f"{field}: {feature!r} of {self.name} is {kind}, not {what}; {there}")
+        remedy = did_you_mean(feature, fitting)
+        raise UserError(f"{field}: {self.name} has no feature {feature!r}; {remedy}")
+
+    def numbers(self) -> dict[str, Any]:
+        """The features that are single numbers."""
+        scalars = {name: feature for name, feature in self.features.items() if feature.shape == ()}
+        return {
+            name: feature for name, feature in scalars.items() if np.dtype(feature.np_dtype).kind in "iufb"
+        }
+
+    def digest(self) -> str:
+        """A sha256 of what decides the examples: name, features, slice, and the files.
+
+        Files are hashed whole if the split's have up to 64 MiB together; of larger ones their sizes, times of
+        modification, and 1 MiB at each end.
+        """
+        digest = hashlib.sha256(f"{self.name}\n{self.features!r}\n{self.split}\n".encode())
+        sizes = [os.path.getsize(part.filename) for part in self._files]
+        whole = sum(sizes) <= WHOLE
+        for part, size in zip(self._files, sizes):
+            place = (os.path.basename(part.filename), size, part.skip, part.take)
+            digest.update(repr(place).encode())
+            with open(part.filename, "rb") as file:
+                if whole:
+                    digest.update(file.read())
+                    continue
+                digest.update(str(os.stat(file.fileno()).st_mtime_ns).encode())
+                digest.update(file.read(ENDS))
+                file.seek(max(0, size - ENDS))
+                digest.update(file.read(ENDS))
+        return digest.hexdigest()
+
+
+def inner(feature: Any) -> Any:
+    """What a list feature is a list of; None if it is no list."""
+    import tensorflow_datasets as tfds
+
+    return feature.feature if isinstance(feature, tfds.features.Sequence) else None
+
+
+class Labels:
+    """A dataset's feature that holds one label an example.
+
+    Attributes:
+      dtype: np.float32 for a float feature (regression), else np.int32.
+      names: names of the classes, if it is a ClassLabel.
+      num_classes: how many there are, if that is known.
+    """
+
+    def __init__(self, records: Records, feature: str, field: str):
+        """Raises UserError, naming the config's `field`, if `feature` is not a single number."""
+        scalars = records.numbers()
+        records.check(feature, field, list(scalars), "a single number")
+        kind = scalars[feature]
+        self._records, self._feature = records, feature
+        self.dtype = np.float32 if np.issubdtype(kind.np_dtype, np.floating) else np.int32
+        self.names, self.num_classes = class_names(kind)
+
+    def read(self, record: Record, index: int) -> int | float:
+        """An example's label.
+
+        Raises:
+          UserError: it is none of the classes.
+        """
+        value = record[self._feature]
+        if self.dtype is np.float32:
+            return value.float_list.value[0]
+        label = value.int64_list.value[0]
+        check_class(label, self.num_classes, self._records.where(index), self._feature)
+        return label
+
+
+def class_names(feature: Any) -> tuple[list[str] | None, int | None]:
+    """Names and number of the classes of a feature; None, None if it is no ClassLabel."""
+    import tensorflow_datasets as tfds
+
+    if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes is not None:
+        return list(feature.names), feature.num_classes
+    return None, None
+
+
+def check_class(label: int, num_classes: int | None, where: str, feature: str) -> None:
+    """Raises UserError for a label that is none of the classes."""
+    if label < 0 or (num_classes is not None and label >= num_classes):
+        classes = "a class, from 0 on" if num_classes is None else f"one of the {num_classes} classes"
+        raise UserError(
+            f"{where}: its {feature} is {label}, not {classes}; test splits without labels need another split"
+        )

@@ -1,0 +1,126 @@
+"""The special tokens of each family of models, and where they stand around one text and around two."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from tokenizers import AddedToken, processors
+
+from jaxformer.errors import UserError
+
+Template = Literal["none", "gpt", "bert", "roberta", "t5", "seq2seq"]
+UNKNOWN = ("[UNK]", "<unk>")
+TEMPLATES: tuple[Template, ...] = get_args(Template)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a template needs and writes.
+
+    Attributes:
+      tokens: the special tokens that a vocabulary made for it begins with, in this order: padding is 0.
+      single: one text, in the notation of TemplateProcessing: $A is the text, ":0" the type of its tokens;
+        empty if nothing is written.
+      pair: two texts. Of these models only BERT's tell them apart by type.
+    """
+
+    tokens: tuple[str, ...]
+    single: str = ""
+    pair: str = ""
+
+
+LAYOUTS: dict[Template, Layout] = {
+    "none": Layout(()),
+    # GPT-2 (Radford et al., 2019) writes nothing around a text: whoever joins documents puts it between them.
+    "gpt": Layout(("<|endoftext|>",)),
+    # Devlin et al., 2018, figure 2.
+    "bert": Layout(
+        ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+        "[CLS]:0 $A:0 [SEP]:0",
+        "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+    ),
+    # Liu et al., 2019, as released: two </s> between the texts.
+    "roberta": Layout(
+        ("<pad>", "<unk>", "<s>", "</s>", "<mask>"),
+        "<s>:0 $A:0 </s>:0",
+        "<s>:0 $A:0 </s>:0 </s>:0 $B:0 </s>:0",
+    ),
+    # Raffel et al., 2019; in the order of its vocabulary.
+    "t5": Layout(("<pad>", "</s>", "<unk>"), "$A:0 </s>:0", "$A:0 </s>:0 $B:0 </s>:0"),
+    "seq2seq": Layout(
+        ("<pad>", "<unk>", "<s>", "</s>"), "<s>:0 $A:0 </s>:0", "<s>:0 $A:0 </s>:0 $B:0 </s>:0"
+    ),
+}
+
+
+def special_tokens(template: Template, unknown: str | None = None) -> list[str]:
+    """The special tokens that a new vocabulary begins with.
+
+    Args:
+      template: the template that it is made for.
+      unknown: a token for what is not in the vocabulary, if it needs one and the template brings none.
+    """
+    tokens = list(LAYOUTS[template].tokens)
+    has_unknown = set(UNKNOWN) & set(tokens)
+    return tokens if unknown is None or has_unknown else [*tokens, unknown]
+
+
+def as_special(tokens: Iterable[str]) -> list[AddedToken]:
+    """Tokens that are found in a text as they are written, and that decoding may leave out.
+
+    As in RoBERTa's release, <mask> takes the spaces before it with it.
+    """
+    return [AddedToken(t, special=True, normalized=False, lstrip=t == "<mask>") for t in tokens]
+
+
+def mark_special(hf: Any, tokens: Iterable[str]) -> None:
+    """Marks those of `tokens` that are in the vocabulary as special; one that is so already stays as it is."""
+    marked = {token.content for token in hf.get_added_tokens_decoder().values() if token.special}
+    there = [token for token in tokens if hf.token_to_id(token) is not None]
+    hf.add_special_tokens(as_special(token for token in there if token not in marked))
+
+
+def apply_template(hf: Any, template: Template) -> None:
+    """Has the tokenizers.Tokenizer `hf` write a template's special tokens around what it encodes.
+
+    Offsets of byte-level tokens leave out the space that the token begins with.
+
+    Raises:
+      UserError: its vocabulary lacks one of them.
+    """
+    layout, needed = LAYOUTS[template], tokens_needed(template)
+    missing = [token for token in needed if hf.token_to_id(token) is None]
+    if missing:
+        fitting = [name for name in TEMPLATES if name != template and fits(hf, name)]
+        raise UserError(
+            f"template={template!r}: the vocabulary has no {', '.join(missing)}; "
+            f"templates that fit it: {', '.join(fitting)}"
+        )
+    mark_special(hf, needed)
+    steps: list[Any] = []
+    if is_byte_level(hf.pre_tokenizer):
+        prefix = getattr(hf.pre_tokenizer, "add_prefix_space", False)
+        steps.append(processors.ByteLevel(add_prefix_space=prefix, trim_offsets=True))
+    if layout.pair:
+        ids = [(token, hf.token_to_id(token)) for token in needed]
+        steps.append(
+            processors.TemplateProcessing(single=layout.single, pair=layout.pair, special_tokens=ids)
+        )
+    hf.post_processor = processors.Sequence(steps) if len(steps) > 1 else steps[0] if steps else None
+
+
+def tokens_needed(template: Template) -> list[str]:
+    """The special tokens that a template writes; <|endoftext|> for "gpt", which writes none but ends with it."""
+    parts = LAYOUTS[template].pair.split()
+    written = [part.split(":")[0] for part in parts if not part.startswith("$")]
+    return list(dict.fromkeys(written)) or list(LAYOUTS[template].tokens)
+
+
+def fits(hf: Any, template: Template) -> bool:
+    """Whether the vocabulary of `hf` has every token that a template needs."""
+    return all(hf.token_to_id(token) is not None for token in tokens_needed(template))
+
+
+def is_byte_level(pre_tokenizer: Any) -> bool:
+    """Whether texts become bytes before they are looked up, as in GPT-2."""
+    return "ByteLevel(" in repr(pre_tokenizer)  # it may stand in a Sequence

@@ -1,0 +1,318 @@
+"""Tokenizers: text to integers and back.
+
+Every kind, whether it reads a published file or is made from the texts themselves, is a Hugging Face
+`tokenizers.Tokenizer` inside, so that one file, tokenizer.json, saves any of them and other programs read it.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+
+from jaxformer.data.text.tokenizer_building import byte_tokenizer, character_tokenizer
+from jaxformer.data.text.tokenizer_files import KINDS, parse_tokenizer_json, read_bytes, read_tokenizer
+from jaxformer.data.text.tokenizer_templates import (
+    TEMPLATES,
+    Template,
+    apply_template,
+    is_byte_level,
+    special_tokens,
+)
+from jaxformer.data.text.tokenizer_training import Kind, train
+from jaxformer.errors import UserError
+from jaxformer.files import write_atomically
+from jaxformer.schema import did_you_mean
+
+Texts = Callable[[], Iterator[str]]
+
+# What each role's token is called in published vocabularies; the first that is there has the role.
+ROLES: dict[str, tuple[str, ...]] = {
+    "pad": ("[PAD]", "<pad>", "<|pad|>"),
+    "bos": ("<s>", "<bos>", "[BOS]", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>"),
+    "eos": ("</s>", "<eos>", "[EOS]", "<|end_of_text|>", "<|endoftext|>"),
+    "cls": ("[CLS]", "<cls>", "<s>"),
+    "sep": ("[SEP]", "<sep>", "</s>"),
+    "mask": ("[MASK]", "<mask>"),
+    "unk": ("[UNK]", "<unk>"),
+}
+
+
+class Tokenizer:
+    """Text to token ids and back. Threads may share one.
+
+    A special token that a text spells out ("[SEP]", "<|endoftext|>") is read as that token.
+
+    Attributes:
+      hf: the wrapped tokenizers.Tokenizer, for offsets, word ids and pairs; neither pads nor truncates.
+      vocab_size: rows that an embedding needs: the largest id and one.
+      pad_id, bos_id, eos_id, cls_id, sep_id, mask_id, unk_id: the ids of special tokens, found by their names
+        in `ROLES` among the tokens that are marked as special; None where there is none. GPT-2's
+        <|endoftext|> is bos and eos; it has no padding.
+    """
+
+    pad_id: int | None
+    bos_id: int | None
+    eos_id: int | None
+    cls_id: int | None
+    sep_id: int | None
+    mask_id: int | None
+    unk_id: int | None
+
+    def __init__(self, hf: tokenizers.Tokenizer):
+        """Wraps `hf`, and turns its padding and truncation off."""
+        hf.no_padding()
+        hf.no_truncation()
+        self.hf = hf
+        self.vocab_size = max(hf.get_vocab().values(), default=-1) + 1
+        marked = {token.content: index for index, token in hf.get_added_tokens_decoder().items()}
+        for role, names in ROLES.items():
+            setattr(self, f"{role}_id", next((marked[name] for name in names if name in marked), None))
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 of its canonical JSON, which has no layout, no padding and no truncation.
+
+        Scores are taken as float32: the library does not read back every float64 that it wrote.
+        """
+        content = json.loads(self.hf.to_str(), parse_float=lambda digits: float(np.float32(digits)))
+        content = {key: value for key, value in content.items() if key not in ("padding", "truncation")}
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """The ids of one text; see `encode_batch`."""
+        return self.encode_batch([text], special)[0]
+
+    def encode_batch(self, texts: Sequence[str], special: bool = True) -> list[list[int]]:
+        """The ids of each text.
+
+        Args:
+          texts: Unicode texts; an empty one has no ids but those of special tokens.
+          special: whether the template's special tokens stand around each.
+
+        Raises:
+          UserError: a character that is not in a vocabulary without an unknown token, or half a surrogate pair.
+        """
+        try:
+            encodings = self.hf.encode_batch_fast(list(texts), add_special_tokens=special)
+        except Exception as error:  # the library raises this very class, and TypeError
+            raise self._cannot_encode(texts, error) from error
+        return [encoding.ids for encoding in encodings]
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """The text of token ids (Python or NumPy integers); `skip_special` leaves special tokens out."""
+        return self.hf.decode([int(index) for index in ids], skip_special_tokens=skip_special)
+
+    def special_id(self, token: str) -> int:
+        """The id of a token.
+
+        Raises:
+          UserError: it is not in the vocabulary; names the nearest that is.
+        """
+        index = self.hf.token_to_id(token)
+        if index is None:
+            specials = [added.content for added in self.hf.get_added_tokens_decoder().values()]
+            remedy = did_you_mean(token, specials or list(self.hf.get_vocab())[:20])
+            raise UserError(f"token {token!r}: not in the tokenizer's vocabulary; {remedy}")
+        return index
+
+    def to_json(self) -> str:
+        """Its tokenizer.json, as Hugging Face's libraries read it."""
+        return self.hf.to_str(pretty=True)
+
+    def save(self, path: str | Path) -> None:
+        """Writes its tokenizer.json, atomically."""
+        write_atomically(Path(path), self.to_json() + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Reads a tokenizer.json.
+
+        Raises:
+          UserError: the file is missing or is no tokenizer.json.
+        """
+        return cls(parse_tokenizer_json(read_bytes(Path(path)), str(path)))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Tokenizer":
+        """From what `to_json` returned.
+
+        Raises:
+          UserError: it is something else.
+        """
+        return cls(parse_tokenizer_json(text.encode(), "the tokenizer's JSON"))
+
+    def _cannot_encode(self, texts: Sequence[str], error: Exception) -> Exception:
+        """What to raise when the library refuses `texts`: names the character, if one is to blame."""
+        closed = isinstance(self.hf.model, tokenizers.models.WordLevel) and self.unk_id is None
+        for text in texts:
+            for character in dict.fromkeys(text if isinstance(text, str) else ""):
+                place = text.index(character)
+                where = f"text: {character!r} (U+{ord(character):04X}) in {text[max(0, place - 10) : place + 10]!r}"
+                if "\ud800" <= character <= "\udfff":
+                    return UserError(f"{where} is half a surrogate pair, not a character; decode it as UTF-8")
+                if closed and self.hf.token_to_id(character) is None:
+                    return UserError(
+                        f"{where} is not in the vocabulary, which has no unknown token; leave it out, or "
+                        "train with tokenizer 'bytes' or with a template that has one, as 'bert'"
+                    )
+        return error
+
+
+def template_problems(template: str) -> Iterator[str]:
+    """Yields what cannot work about a template."""
+    if template not in TEMPLATES:
+        yield f"template={template!r}: unknown; {did_you_mean(template, TEMPLATES)}"
+
+
+@dataclass(frozen=True)
+class Characters:
+    """One token for each character of the training texts, in code point order; every text of them round-trips.
+
+    Without an unknown token (templates "none" and "gpt") a character that is in none of the texts is an error
+    that names it; with one ("bert", "roberta", "t5", "seq2seq") it is that token.
+
+    Attributes:
+      template: the special tokens, at the first ids, and where they stand; see LAYOUTS in
+        tokenizer_templates.py.
+    """
+
+    template: Template = "none"
+
+    def build(self, texts: Texts) -> Tokenizer:
+        """The tokenizer of the texts' characters; raises UserError where they have none."""
+        return Tokenizer(character_tokenizer(texts(), self.template))
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot work."""
+        yield from template_problems(self.template)
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """One token for each byte of UTF-8; every text round-trips, and there is nothing to train.
+
+    Attributes:
+      template: the special tokens, at the first ids, and where they stand; the bytes come after them (Xue et
+        al., 2021). With "none", ids are bytes.
+    """
+
+    template: Template = "none"
+
+    def build(self, texts: Texts) -> Tokenizer:
+        """The tokenizer; it does not look at the texts."""
+        return Tokenizer(byte_tokenizer(self.template))
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot work."""
+        yield from template_problems(self.template)
+
+
+@dataclass(frozen=True)
+class FromFile:
+    """A published tokenizer.
+
+    Attributes:
+      path: a tokenizer.json; a vocab.txt of BERT's; a vocab.json with merges.txt beside it, of GPT-2's or
+        RoBERTa's; a sentencepiece model (.model), unigram or BPE; or a folder that holds one of them.
+      template: where special tokens stand; None keeps what the file says (a vocab.txt: "bert"; a vocab.json:
+        "roberta" if it has <s>, </s> and <pad>, else none; a sentencepiece model: none). No token is added to
+        the vocabulary: one that a template needs has to be there.
+      lowercase: for vocab.txt alone, which does not say it; None takes the tokenizer_config.json beside it,
+        else whether the vocabulary has no capitals.
+    """
+
+    path: str
+    template: Template | None = None
+    lowercase: bool | None = None
+
+    def build(self, texts: Texts) -> Tokenizer:
+        """Reads the tokenizer; it does not look at the texts.
+
+        Raises:
+          UserError: the file is missing, empty, broken or a pickle, or lacks a token of the template.
+        """
+        hf = read_tokenizer(Path(self.path).expanduser(), self.lowercase)
+        if self.template is not None:
+            apply_template(hf, self.template)
+        return Tokenizer(hf)
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot work, whatever the file holds."""
+        if not self.path.strip():
+            yield f"path={self.path!r}: empty; give {KINDS}"
+        if self.template is not None:
+            yield from template_problems(self.template)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Subwords, trained on the training texts. The same texts give the same tokenizer.
+
+    Attributes:
+      kind: "bpe" (byte-level, as in GPT-2: every text round-trips), "wordpiece" (as in BERT: drops accents
+        when it lowercases, and all spacing), or "unigram" (sentencepiece's, as in T5: NFKC, a run of spaces or
+        a newline is one space).
+      vocab_size: tokens at most, special ones among them; texts that are too short give fewer.
+      lowercase: whether texts are lowercased.
+      template: the special tokens, at the first ids, and where they stand; "wordpiece" and "unigram" get an
+        unknown token in any case.
+      min_frequency: how often a pair has to be there to become a token (not for "unigram").
+    """
+
+    kind: Kind = "bpe"
+    vocab_size: int = 8192
+    lowercase: bool = False
+    template: Template = "none"
+    min_frequency: int = 2
+
+    def build(self, texts: Texts) -> Tokenizer:
+        """Trains the tokenizer; may go over the texts several times.
+
+        Raises:
+          UserError: the texts are empty, or have more characters than `vocab_size`.
+        """
+        arguments = (self.kind, self.vocab_size, self.lowercase, self.template, self.min_frequency)
+        return Tokenizer(train(texts, *arguments))
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot work, whatever the texts are."""
+        yield from template_problems(self.template)
+        if self.min_frequency < 1:
+            yield f"min_frequency={self.min_frequency}: must be at least 1"
+        least = 1
+        if self.template in TEMPLATES:
+            least += len(special_tokens(self.template)) + (256 if self.kind == "bpe" else 0)
+        if self.vocab_size < least:
+            yield f"vocab_size={self.vocab_size}: must be at least {least}" + (
+                " (256 bytes, the special tokens, and a merge)" if self.kind == "bpe" else ""
+            )
+
+
+# Names in configs -> the class.
+TOKENIZERS: dict[str, type] = {
+    "bytes": Bytes,
+    "characters": Characters,
+    "file": FromFile,
+    "trained": Trained,
+}
+
+
+def describe(tokenizer: Tokenizer) -> str:
+    """A line for the start of a run: the kind, the size, and the special tokens with their ids.
+
+    As in "WordPiece, 30522 tokens; special: [PAD] 0, [UNK] 100, [CLS] 101, [SEP] 102, [MASK] 103".
+    """
+    kind = type(tokenizer.hf.model).__name__
+    if kind == "BPE" and is_byte_level(tokenizer.hf.pre_tokenizer):
+        kind = "byte-level BPE" if json.loads(tokenizer.hf.to_str())["model"]["merges"] else "bytes"
+    kind = {"WordLevel": "characters"}.get(kind, kind)
+    added = sorted(tokenizer.hf.get_added_tokens_decoder().items())
+    specials = [f"{token.content} {index}" for index, token in added if token.special]
+    shown = specials[:8] + ([f"and {len(specials) - 8} more"] if len(specials) > 8 else [])
+    return f"{kind}, {tokenizer.vocab_size} tokens; special: {', '.join(shown) or 'none'}"
