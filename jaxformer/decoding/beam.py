@@ -1,0 +1,177 @@
+"""Beam search with any model, on the device.
+
+A hypothesis is a sequence that ends with the end token, or that has `max_new_tokens` tokens. Its score is its
+log-probability over ((5 + length) / 6) ** length_penalty (Wu et al. 2016, equation 14), its end token counted.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import lax
+
+from jaxformer.decoding.loop import State, Step
+from jaxformer.errors import UserError
+
+Reorder: TypeAlias = Callable[[State, jax.Array], State]
+
+
+@struct.dataclass
+class Beams:
+    """Where a search is: K beams that go on, and the K best hypotheses, which are over.
+
+    Attributes:
+      position: int32 [], how many tokens the beams have.
+      tokens: int32 [B, K, N], the beams.
+      logprobs: float32 [B, K], the beams', the likeliest first; -inf where there is none.
+      finished: int32 [B, K, N], hypotheses.
+      lengths: int32 [B, K], of the hypotheses.
+      scores: float32 [B, K], of the hypotheses, the best first; -inf where there is none yet.
+      state: the model's, with B * K rows, before it has read the last tokens.
+    """
+
+    position: jax.Array
+    tokens: jax.Array
+    logprobs: jax.Array
+    finished: jax.Array
+    lengths: jax.Array
+    scores: jax.Array
+    state: State
+
+
+def beam_search(
+    step: Step,
+    state: State,
+    first_logits: jax.Array,
+    *,
+    beams: int,
+    max_new_tokens: int,
+    eos_id: int,
+    pad_id: int,
+    length_penalty: float = 0.6,
+    early_stopping: bool = False,
+    reorder: Reorder | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The best hypotheses that a beam finds. A pure function, to be jitted.
+
+    Each step looks at the 2 * beams best continuations, so that there are `beams` that go on even if all beams
+    end. An end counts only if it is among the best `beams` of them, as in Hugging Face's transformers: a beam of 1
+    is then greedy decoding. (tensor2tensor counts all ends.)
+
+    Args:
+      step: (state, tokens int32 [B * beams]) -> (logits float32 [B * beams, V], state), as in `loop.py`;
+        row b * beams + k is beam k of prompt b.
+      state: the model's after the prompts, for B * beams rows (`repeat_rows`).
+      first_logits: [B, V], of the first token after each prompt.
+      beams: K, how many sequences are followed, and how many hypotheses are returned.
+      max_new_tokens: N.
+      eos_id: the end token.
+      pad_id: what follows it.
+      length_penalty: alpha, at least 0: the larger, the longer the best hypotheses. 0 compares log-probabilities;
+        Vaswani et al. 2017 have 0.6.
+      early_stopping: whether a prompt is finished when it has `beams` hypotheses; or else when no beam can
+        become better than the worst of them.
+      reorder: (state, rows int32 [B * beams]) -> the state where row i is what row rows[i] was. If it is None,
+        that is done to every array whose first axis is B * beams: a model that stacks its layers in the first axis
+        needs one of its own.
+
+    Returns:
+      tokens int32 [B, K, N], the best hypothesis first; lengths int32 [B, K], which count the end token; scores
+      float32 [B, K]. Where there are fewer than K hypotheses, the last ones have score -inf and length 0.
+
+    Raises:
+      UserError: `beams`, `max_new_tokens` or `length_penalty` cannot be.
+    """
+    for name, value in (("beams", beams), ("max_new_tokens", max_new_tokens)):
+        if value < 1:
+            raise UserError(f"{name}={value}: expected at least 1")
+    if not length_penalty >= 0:
+        raise UserError(f"length_penalty={length_penalty}: expected 0 (none) or more, as in 0.6")
+    batch = first_logits.shape[0]
+    reorder = reorder or take_rows
+
+    def extend(search: Beams, logits: jax.Array) -> tuple[Beams, jax.Array]:
+        """The search after a token more, given logits [B, K, V]; and the beams that it comes from, int32 [B, K]."""
+        chances = search.logprobs[..., None] + jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+        logprobs, origin, tokens = best_continuations(chances, 2 * beams)
+        sequences = rows_of(search.tokens, origin).at[:, :, search.position].set(tokens)
+        length = search.position + 1
+        ends = (tokens == eos_id) | (length == max_new_tokens)
+
+        over = jnp.where(ends, logprobs, -jnp.inf)[:, :beams] / penalty(length, length_penalty)
+        merged = jnp.concatenate([search.scores, over], axis=1)
+        lengths = jnp.concatenate([search.lengths, jnp.where(over > -jnp.inf, length, 0)], axis=1)
+        scores, kept = lax.top_k(merged, beams)
+        finished = rows_of(jnp.concatenate([search.finished, sequences[:, :beams]], axis=1), kept)
+
+        live, going_on = lax.top_k(jnp.where(ends, -jnp.inf, logprobs), beams)
+        best_to_come = live[:, :1] / penalty(max_new_tokens, length_penalty)
+        worst = scores[:, -1:]
+        done = (worst > -jnp.inf) & (early_stopping | (worst >= best_to_come))
+        search = replace(
+            search,
+            position=length,
+            tokens=rows_of(sequences, going_on),
+            logprobs=jnp.where(done, -jnp.inf, live),  # a prompt that is finished stays as it is
+            finished=finished,
+            lengths=rows_of(lengths, kept),
+            scores=scores,
+        )
+        return search, rows_of(origin, going_on)
+
+    def body(search: Beams) -> Beams:
+        last = lax.dynamic_index_in_dim(search.tokens, search.position - 1, axis=2, keepdims=False)
+        logits, state = step(search.state, last.reshape(-1))
+        search, origin = extend(search, logits.reshape(batch, beams, -1))
+        if beams > 1:
+            state = reorder(state, (origin + beams * jnp.arange(batch)[:, None]).reshape(-1))
+        return replace(search, state=state)
+
+    nothing = jnp.full((batch, beams, max_new_tokens), pad_id, jnp.int32)
+    start = Beams(
+        position=jnp.int32(0),
+        tokens=nothing,
+        logprobs=jnp.where(jnp.arange(beams)[None] == 0, jnp.zeros((batch, 1)), -jnp.inf),
+        finished=nothing,
+        lengths=jnp.zeros((batch, beams), jnp.int32),
+        scores=jnp.full((batch, beams), -jnp.inf),
+        state=state,
+    )
+    search, _ = extend(start, jnp.repeat(first_logits[:, None], beams, axis=1))
+    search = lax.while_loop(lambda search: jnp.any(search.logprobs > -jnp.inf), body, search)
+    return search.finished, search.lengths, search.scores
+
+
+def penalty(length: int | jax.Array, alpha: float) -> jax.Array:
+    """What a log-probability is divided by: ((5 + length) / 6) ** alpha."""
+    return ((5 + jnp.asarray(length, jnp.float32)) / 6) ** alpha
+
+
+def best_continuations(chances: jax.Array, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The largest of float32 [B, K, V], in order: their values, their k and their v, [B, count] each."""
+    batch, beams, vocab_size = chances.shape
+    values, places = lax.top_k(chances.reshape(batch, beams * vocab_size), min(count, beams * vocab_size))
+    return values, places // vocab_size, places % vocab_size
+
+
+def rows_of(x: jax.Array, rows: jax.Array) -> jax.Array:
+    """[B, K, ...] and int32 [B, M] -> [B, M, ...]."""
+    return jax.vmap(lambda x, rows: x[rows])(x, rows)
+
+
+def take_rows(state: State, rows: jax.Array) -> State:
+    """The state whose row i is what row rows[i] was, in every array with as many rows."""
+    return map_rows(state, len(rows), lambda x: jnp.take(x, rows, axis=0))
+
+
+def repeat_rows(state: State, batch: int, beams: int) -> State:
+    """Each of the `batch` rows `beams` times, in every array with as many rows: the state of `beam_search`."""
+    return map_rows(state, batch, lambda x: jnp.repeat(x, beams, axis=0))
+
+
+def map_rows(state: State, rows: int, function: Callable[[Any], Any]) -> State:
+    """Applies `function` to the arrays whose first axis is `rows`."""
+    return jax.tree.map(lambda x: function(x) if jnp.ndim(x) and len(x) == rows else x, state)

@@ -1,0 +1,369 @@
+"""Decoding token by token with any model: a loop on the device, or chunks of it for a host that prints.
+
+A model takes part as `step(state, tokens) -> (logits, state)`: tokens are int32 [B], what was chosen last; logits
+are float32 [B, V], of what comes next; `state` is any tree of arrays (the key-value cache, positions) and keeps its
+structure, shapes and dtypes. A `step` that needs parameters is best a `jax.tree_util.Partial(function, params)`:
+its arrays are then arguments of the compiled program and not constants in it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import lax
+from jax.tree_util import Partial
+
+from jaxformer.decoding.sampling import Sampling, sample
+from jaxformer.errors import UserError
+
+State: TypeAlias = Any
+Step: TypeAlias = Callable[[State, jax.Array], tuple[jax.Array, State]]
+Emitted: TypeAlias = tuple[
+    jax.Array, jax.Array | None
+]  # tokens int32 [B, n], their log-probabilities or None
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a decoding keeps to; static under jit.
+
+    Attributes:
+      sampling: how tokens are chosen.
+      eos_ids: a row is finished when it has chosen one of these.
+      pad_id: what finished rows emit.
+      logprobs: whether the log-probabilities of the chosen tokens are wanted.
+    """
+
+    sampling: Sampling
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    logprobs: bool = False
+
+
+@struct.dataclass
+class Progress:
+    """Where a decoding is.
+
+    Attributes:
+      position: int32 [], how many tokens the longest row has.
+      tokens: int32 [B], the last token of each row.
+      logprobs: float32 [B], their log-probabilities; None if they are not wanted.
+      lengths: int32 [B], how many tokens each row has, its end included.
+      done: bool [B], which rows are finished.
+      seen: bool [B, V], what the repetition penalty is for; None without one.
+      state: the model's, before it has read `tokens`.
+    """
+
+    position: jax.Array
+    tokens: jax.Array
+    logprobs: jax.Array | None
+    lengths: jax.Array
+    done: jax.Array
+    seen: jax.Array | None
+    state: State
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The next tokens of a stream, on the host.
+
+    Attributes:
+      tokens: int32 [B, n], n >= 1.
+      counts: int32 [B], how many of them are the row's; the others are padding. Where a stop string has ended the
+        row, some may come after it: `StopStrings` knows.
+      done: bool [B], which rows are finished, by an end token or by a stop string.
+      logprobs: float32 [B, n]; None if they are not wanted.
+    """
+
+    tokens: np.ndarray
+    counts: np.ndarray
+    done: np.ndarray
+    logprobs: np.ndarray | None
+
+
+class StopStrings:
+    """Texts that grow token by token, and end before the first stop string.
+
+    The first is the one that is complete first, and the longest of those that are complete at the same character: so
+    it does not matter how many tokens come at a time. It may start and end inside of tokens.
+
+    Args:
+      stops: the strings, none if ().
+      decode: token ids -> text, as `Tokenizer.decode`. The text of more tokens should go on from that of fewer, but
+        for a last character of which bytes are missing (U+FFFD).
+      rows: how many texts there are.
+
+    Raises:
+      UserError: a stop string is empty.
+    """
+
+    def __init__(self, stops: Sequence[str], decode: Callable[[list[int]], str], rows: int = 1):
+        if not all(stops):
+            raise UserError(
+                "a stop string is empty: every text would end before its first token; leave it out"
+            )
+        self.stops = tuple(stops)
+        self.decode = decode
+        self.ids: list[list[int]] = [[] for _ in range(rows)]
+        self.texts = [""] * rows
+        self.found: list[str | None] = [None] * rows  # what has ended each text
+
+    def extend(self, row: int, ids: Sequence[int]) -> bool:
+        """Takes the next tokens of a row, and says whether a stop string has ended it; further ones are dropped."""
+        known = len(self.ids[row])
+        if self.found[row] is None and ids:
+            self.ids[row] += ids
+            self.texts[row] = self.decode(self.ids[row])
+            if first_stop(self.texts[row], self.stops):
+                self.end(row, known)
+        return self.found[row] is not None
+
+    def end(self, row: int, known: int) -> None:
+        """Cuts a row at its stop string, which is complete after more than `known` tokens."""
+        for count in range(known + 1, len(self.ids[row]) + 1):
+            text = self.decode(self.ids[row][:count])
+            if stop := first_stop(text, self.stops):
+                self.ids[row] = self.ids[row][:count]
+                self.texts[row], self.found[row] = text[: stop[0]], stop[1]
+                return
+
+    def text(self, row: int) -> str:
+        """The text up to its stop string."""
+        return self.texts[row]
+
+    def settled(self, row: int) -> str:
+        """The part of the text that will not change: what may be the beginning of a stop string is held back, and
+        so are characters of which bytes are missing.
+        """
+        text = self.texts[row]
+        if self.found[row] is not None:
+            return text
+        text = text.rstrip("\ufffd")
+        beginnings = (stop[:length] for stop in self.stops for length in range(1, len(stop)))
+        return text[: len(text) - max((len(b) for b in beginnings if text.endswith(b)), default=0)]
+
+    def length(self, row: int) -> int:
+        """How many tokens there are, up to and with the one that completes the stop string."""
+        return len(self.ids[row])
+
+
+def first_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
+    """Where the stop string that is complete first begins, and which it is; None if there is none."""
+    places = ((text.find(stop), stop) for stop in stops)
+    found = [(place + len(stop), place, stop) for place, stop in places if place >= 0]
+    return min(found)[1:] if found else None
+
+
+def generate(
+    step: Step,
+    state: State,
+    first_logits: jax.Array,
+    *,
+    key: jax.Array,
+    sampling: Sampling,
+    max_new_tokens: int,
+    eos_ids: tuple[int, ...],
+    pad_id: int,
+    seen: jax.Array | None = None,
+    rows: jax.Array | None = None,
+    logprobs: bool = False,
+) -> tuple[Any, ...]:
+    """Decodes until every row is finished or has `max_new_tokens` tokens. A pure function, to be jitted.
+
+    Args:
+      step: the model (see above); it is called once less than there are tokens.
+      state: the model's, after the prompts.
+      first_logits: [B, V], of the first token after each prompt.
+      key: a random key; token t of row b is drawn with fold_in(fold_in(key, t), rows[b]).
+      sampling: how tokens are chosen.
+      max_new_tokens: N.
+      eos_ids: end tokens, none if ().
+      pad_id: what finished rows emit.
+      seen: bool [B, V], the tokens of the prompts (`sampling.seen_tokens`), for the repetition penalty; None
+        penalises new tokens alone.
+      rows: int32 [B], a row's number in its random keys; 0, 1, ..., B - 1 if it is None.
+      logprobs: whether log-probabilities are wanted.
+
+    Returns:
+      tokens int32 [B, N]; lengths int32 [B], which count the end token and no padding; the state, which has not
+      read the last tokens; and with `logprobs`, float32 [B, N], how likely the chosen tokens are by the model
+      itself (before temperature, filters and penalty), 0 on padding.
+
+    Raises:
+      UserError: `sampling` or `max_new_tokens` cannot be.
+    """
+    rules = checked(sampling, eos_ids, pad_id, logprobs, max_new_tokens)
+    progress = begin(first_logits, state, key, seen, rows, rules)
+    emitted = columns(progress)
+    if max_new_tokens > 1:
+        width = max_new_tokens - 1
+        progress, more = advance(step, progress, key, rows, max_new_tokens, rules, width)
+        emitted = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), emitted, more)
+    tokens, chances = emitted
+    result = tokens, progress.lengths, progress.state
+    return (*result, chances) if logprobs else result
+
+
+def stream(
+    step: Step,
+    state: State,
+    first_logits: jax.Array,
+    *,
+    key: jax.Array,
+    sampling: Sampling,
+    max_new_tokens: int,
+    eos_ids: tuple[int, ...],
+    pad_id: int,
+    seen: jax.Array | None = None,
+    rows: jax.Array | None = None,
+    logprobs: bool = False,
+    chunk: int = 8,
+    stops: StopStrings | None = None,
+) -> Iterator[Chunk]:
+    """Yields what `generate` returns, as it is made: the first token, then up to `chunk` tokens at a time.
+
+    Compiled once for a `step` (the same function, or a Partial of it) and shapes. The arrays of `state` are
+    donated: they are gone after the first chunk; those of a Partial are not.
+
+    Args:
+      step: as in `generate`, and so are the arguments that are not listed here.
+      state: the model's, after the prompts; donated.
+      chunk: tokens between two looks of the host.
+      stops: gets every row's tokens; a row that it has found the end of is finished.
+    """
+    rules = checked(sampling, eos_ids, pad_id, logprobs, max_new_tokens)
+    if chunk < 1:
+        raise UserError(f"chunk={chunk}: expected at least 1 token at a time")
+    step = step if isinstance(step, Partial) else Partial(step)
+    progress = replace(begin_compiled(first_logits, None, key, seen, rows, rules), state=state)
+    emitted = columns(progress)
+    position, lengths = 0, np.zeros(first_logits.shape[0], np.int32)
+    while True:
+        made = int(progress.position) - position
+        counts = np.array(progress.lengths) - lengths
+        done = np.array(progress.done)  # copies: the arrays are donated
+        position, lengths = position + made, lengths + counts
+        tokens = np.asarray(emitted[0])[:, :made]
+        chances = None if emitted[1] is None else np.asarray(emitted[1])[:, :made]
+        if stops is not None:
+            found = [stops.extend(row, ids[:n].tolist()) for row, (ids, n) in enumerate(zip(tokens, counts))]
+            done = done | np.array(found)
+            progress = replace(progress, done=jax.device_put(done, progress.done.sharding))
+        yield Chunk(tokens, counts, done, chances)
+        if done.all() or position >= max_new_tokens:
+            return
+        progress, emitted = advance_compiled(step, progress, key, rows, max_new_tokens, rules, chunk)
+
+
+def begin(
+    first_logits: jax.Array,
+    state: State,
+    key: jax.Array,
+    seen: jax.Array | None,
+    rows: jax.Array | None,
+    rules: Rules,
+) -> Progress:
+    """The progress after the first token."""
+    batch, vocab_size = first_logits.shape
+    if rules.sampling.repetition_penalty == 1:
+        seen = None
+    elif seen is None:
+        seen = jnp.zeros((batch, vocab_size), bool)
+    nothing = Progress(
+        position=jnp.int32(0),
+        tokens=jnp.full(batch, rules.pad_id, jnp.int32),
+        logprobs=jnp.zeros(batch, jnp.float32) if rules.logprobs else None,
+        lengths=jnp.zeros(batch, jnp.int32),
+        done=jnp.zeros(batch, bool),
+        seen=seen,
+        state=state,
+    )
+    return choose(nothing, first_logits, key, rows, rules)
+
+
+def choose(
+    progress: Progress, logits: jax.Array, key: jax.Array, rows: jax.Array | None, rules: Rules
+) -> Progress:
+    """The progress after a token more, chosen from logits [B, V]."""
+    done = progress.done
+    drawn = sample(jax.random.fold_in(key, progress.position), logits, rules.sampling, progress.seen, rows)
+    tokens = jnp.where(done, rules.pad_id, drawn)
+    seen = progress.seen
+    if seen is not None:
+        seen = jax.vmap(lambda row, token: row.at[token].set(True))(seen, drawn)
+    return replace(
+        progress,
+        position=progress.position + 1,
+        tokens=tokens,
+        logprobs=jnp.where(done, 0, logprob(logits, drawn)) if rules.logprobs else None,
+        lengths=progress.lengths + ~done,
+        done=done | jnp.isin(tokens, jnp.array(rules.eos_ids, jnp.int32)),
+        seen=seen,
+    )
+
+
+def advance(
+    step: Step,
+    progress: Progress,
+    key: jax.Array,
+    rows: jax.Array | None,
+    limit: int | jax.Array,
+    rules: Rules,
+    width: int,
+) -> tuple[Progress, Emitted]:
+    """Decodes up to `width` tokens more, until there are `limit` in all or every row is finished.
+
+    Returns:
+      the progress, and the new columns: [B, width], filled up with padding.
+    """
+    batch, start = progress.tokens.shape[0], progress.position
+    end = jnp.minimum(start + width, limit)
+
+    def unfinished(carry: tuple[Progress, Emitted]) -> jax.Array:
+        return (carry[0].position < end) & ~jnp.all(carry[0].done)
+
+    def body(carry: tuple[Progress, Emitted]) -> tuple[Progress, Emitted]:
+        progress, emitted = carry
+        place = progress.position - start
+        logits, state = step(progress.state, progress.tokens)
+        progress = choose(replace(progress, state=state), logits, key, rows, rules)
+        new = progress.tokens, progress.logprobs
+        return progress, jax.tree.map(lambda buffer, x: buffer.at[:, place].set(x), emitted, new)
+
+    tokens = jnp.full((batch, width), rules.pad_id, jnp.int32)
+    logprobs = jnp.zeros((batch, width), jnp.float32) if rules.logprobs else None
+    return lax.while_loop(unfinished, body, (progress, (tokens, logprobs)))
+
+
+def columns(progress: Progress) -> Emitted:
+    """The last token of each row as a column."""
+    return progress.tokens[:, None], None if progress.logprobs is None else progress.logprobs[:, None]
+
+
+begin_compiled = jax.jit(begin, static_argnames="rules")
+advance_compiled = jax.jit(advance, static_argnames=("rules", "width"), donate_argnames="progress")
+
+
+def checked(
+    sampling: Sampling, eos_ids: tuple[int, ...], pad_id: int, logprobs: bool, max_new_tokens: int
+) -> Rules:
+    """The rules.
+
+    Raises:
+      UserError: `sampling` or `max_new_tokens` cannot be.
+    """
+    sampling.check()
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens={max_new_tokens}: expected at least 1")
+    return Rules(sampling, tuple(eos_ids), pad_id, logprobs)
+
+
+def logprob(logits: jax.Array, tokens: jax.Array) -> jax.Array:
+    """log softmax(logits)[token]: [B, V] and int32 [B] -> float32 [B]."""
+    logits = logits.astype(jnp.float32)
+    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
+    return chosen - jax.nn.logsumexp(logits, axis=-1)
