@@ -1,6 +1,7 @@
 """An experiment's parts, built from its config and checked against each other before any long work starts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -25,7 +26,7 @@ from jaxformer.optim import (
 from jaxformer.optim.optimizers import ScheduleFree, eval_params
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
-from jaxformer.precision import dtypes
+from jaxformer.precision import dtypes, in_precision
 from jaxformer.schema import did_you_mean
 from jaxformer.state import TrainState, init_state, init_variables
 from jaxformer.step import Average, make_eval_step, make_train_step, moving_average
@@ -47,13 +48,26 @@ class Assembly:
     def __init__(self, experiment: Experiment, devices: Sequence[jax.Device] | None = None):
         self.experiment = experiment
         self.devices = devices
-        self.task = experiment.task
 
     @cached_property
     def layout(self) -> Layout:
         """Mesh and mode."""
         parallel = self.experiment.parallel
         return Layout(parallel.mode, make_mesh(parallel.mesh, self.devices))
+
+    @cached_property
+    def task(self) -> Any:
+        """What is learnt; fields that the config leaves to the data are filled in."""
+        return filled(self.experiment.task, known_sizes(self.train_batches))
+
+    @cached_property
+    def bare_model(self) -> Any:
+        """The linen module as the config has it; fields that it leaves to the data are filled in."""
+        return filled(self.experiment.model, known_sizes(self.train_batches))
+
+    def build_model(self, axis: str | None = None) -> Any:
+        """The linen module in the experiment's precision; `axis`: pmap's, over which BatchNorm averages."""
+        return in_precision(self.bare_model, self.experiment.precision, axis)
 
     @cached_property
     def train_batches(self) -> Batches:
@@ -67,13 +81,16 @@ class Assembly:
 
     def batches(self, split: str, *, train: bool) -> Batches:
         """A split's batches, each looked at by the task."""
-        check = partial(self.task.check, self.experiment.model)
+
+        def check(batch: Mapping[str, np.ndarray]) -> None:
+            self.task.check(self.bare_model, batch)
+
         return make_batches(self.experiment.data, split, self.experiment.seed, train, check)
 
     @cached_property
     def model(self) -> Any:
         """The linen module, in the experiment's precision."""
-        return self.experiment.build_model(axis=self.layout.axis)
+        return self.build_model(axis=self.layout.axis)
 
     @cached_property
     def total_steps(self) -> int:
@@ -103,7 +120,7 @@ class Assembly:
         """Fresh variables, from the seed."""
         spec = self.train_batches.element_spec
         batch = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in spec.items()}
-        model = self.experiment.build_model(axis=None)
+        model = self.build_model(axis=None)
         return init_variables(model, self.task.inputs(batch), jax.random.key(self.experiment.seed))
 
     @cached_property
@@ -162,10 +179,14 @@ class Assembly:
 
     @cached_property
     def forward_flops(self) -> int:
-        """FLOPs of the model's forward pass for one example."""
-        spec = self.train_batches.element_spec
+        """FLOPs of the model's forward pass for one example; with buckets, for one of the average length."""
+        batches = self.train_batches
+        spec = dict(batches.element_spec)
+        if batches.typical_length is not None:
+            for name, (shape, dtype) in spec.items():
+                spec[name] = ((batches.typical_length, *shape[1:]), dtype) if shape else (shape, dtype)
         batch = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in spec.items()}
-        model = self.experiment.build_model(axis=None)
+        model = self.build_model(axis=None)
         return count_flops(
             lambda variables, batch: model.apply(variables, **self.task.inputs(batch), deterministic=True),
             self.variable_shapes,
@@ -182,7 +203,7 @@ class Assembly:
         if not 0 < self.total_steps < 2**31:
             raise ConfigError(f'train.total="{total}" is {self.total_steps} steps: expected 1 to 2**31 - 1')
         errors = list(configs.across_devices(self.experiment, self.layout.batch_shards))
-        model_problems = list(self.task.fits(self.experiment.model, self.train_batches, self.eval_batches))
+        model_problems = list(self.task.fits(self.bare_model, self.train_batches, self.eval_batches))
         errors += model_problems
         errors += [
             f"schedule.{p}" for p in schedule_problems(self.experiment.schedule, self.total_steps, self.steps)
@@ -199,3 +220,20 @@ class Assembly:
             )
         if errors:
             raise ConfigError(*errors)
+
+
+def known_sizes(batches: Batches) -> dict[str, int]:
+    """What batches say of a model's and a task's fields, by the fields' names."""
+    sizes = dict(batches.sizes)
+    if "num_classes" in sizes:
+        sizes["num_labels"] = sizes["num_classes"]
+    eos_id = getattr(batches.tokenizer, "eos_id", None)
+    return sizes if eos_id is None else sizes | {"eos_id": eos_id}
+
+
+def filled(part: Any, known: Mapping[str, int]) -> Any:
+    """A dataclass whose fields that are None are as the data have it, where they say."""
+    missing = {name: value for name, value in known.items() if getattr(part, name, 0) is None}
+    if not missing:
+        return part
+    return part.clone(**missing) if hasattr(part, "clone") else replace(part, **missing)

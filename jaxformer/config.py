@@ -5,7 +5,7 @@ everything that is wrong at once, a line each. From there on nothing reads a dic
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from jaxformer import schema
@@ -16,7 +16,7 @@ from jaxformer.errors import ConfigError
 from jaxformer.models import MODELS
 from jaxformer.optim import OPTIMIZERS, SCHEDULES
 from jaxformer.parallel.mesh import ParallelConfig
-from jaxformer.precision import Dtypes, dtypes
+from jaxformer.precision import Dtypes
 from jaxformer.tasks import TASKS
 
 
@@ -113,19 +113,6 @@ class Experiment:
     parallel: ParallelConfig = ParallelConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     seed: int = 0
-
-    def build_model(self, axis: str | None = None) -> Any:
-        """The linen module in this experiment's precision; `axis`: pmap's, over which BatchNorm averages."""
-        import jax.numpy as jnp
-
-        precision = dtypes(self.precision)
-        changes: dict[str, Any] = {
-            "dtype": jnp.dtype(precision.compute),
-            "param_dtype": jnp.dtype(precision.params),
-        }
-        if any(field.name == "axis_name" for field in fields(self.model)):
-            changes["axis_name"] = axis
-        return self.model.clone(**changes)
 
 
 def resolve(config: Mapping[str, Any]) -> Experiment:

@@ -175,14 +175,25 @@ def accumulated_gradients(
     return gradients, model_state, sums
 
 
-def make_eval_step(model: nn.Module, task: Task, *, axis: str | None = None) -> Callable[[Tree, Batch], Tree]:
-    """Builds the eval step: (variables, batch) -> the task's sums over the whole batch, padding left out."""
+def make_eval_step(
+    model: nn.Module, task: Task, *, axis: str | None = None
+) -> Callable[[Tree, Batch], tuple[Tree, dict[str, jax.Array]]]:
+    """Builds the eval step: (variables, batch) -> (sums, collected).
 
-    def eval_step(variables: Tree, batch: Batch) -> Tree:
+    Sums are the task's over the whole batch, padding left out. What it collects is of every example of the whole batch,
+    [B, ...], those that are padding among them: "example_mask" is with it, if it is anything. Both are the same on
+    all devices, so that every process can read them.
+    """
+
+    def eval_step(variables: Tree, batch: Batch) -> tuple[Tree, dict[str, jax.Array]]:
         inputs: dict[str, Any] = {**task.inputs(batch), "deterministic": True}
         outputs = model.apply(variables, **inputs)
-        sums = task.eval_sums(outputs, batch)
-        return sums if axis is None else jax.lax.psum(sums, axis)
+        sums, collected = task.eval_sums(outputs, batch), task.collect(outputs, batch, model, variables)
+        if collected:
+            collected = {**collected, "example_mask": batch["example_mask"]}
+        if axis is None:
+            return sums, collected
+        return jax.lax.psum(sums, axis), jax.lax.all_gather(collected, axis, tiled=True)
 
     return eval_step
 

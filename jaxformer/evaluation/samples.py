@@ -1,88 +1,223 @@
 """Chooses the examples that a report shows: some of all, and the worst mistakes, with where the model looked."""
 
 import re
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxformer.data import Batches
+from jaxformer.observe.samples import Shown
+from jaxformer.observe.text_samples import MOST_TOKENS, TokenMaps
 from jaxformer.parallel.compile import Layout
 from jaxformer.paths import leaves_by_path
-from jaxformer.tasks.base import Task
+from jaxformer.tasks.base import Row, Task
 
 Tree = Any
-LOOKED_AT_MOST = 10_000
+LOOKED_AT_MOST = 10_000  # images
+TEXTS_AT_MOST = 2_000
+AHEAD = 8  # batches that the device may be behind
+PARTS = ("encoder", "decoder", "cross")  # in this order
+NO_PART = re.compile(r"attention_maps|attention|weights|blocks|(stage_\d+_)?block_\d+")
 
 
-@dataclass(frozen=True)
-class Shown:
-    """Examples with what the model made of them.
-
-    Attributes:
-      images: uint8 [N, H, W, C].
-      labels: int [N].
-      probabilities: float32 [N, K].
-      attention: float32 [N, L, heads, T, T], or None for a model without attention.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    probabilities: np.ndarray
-    attention: np.ndarray | None
-
-
-def predictions(
-    model: Any, task: Task, variables: Tree, batches: Batches, layout: Layout
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels [N] and probabilities [N, K] of a split's first examples, LOOKED_AT_MOST of them."""
-
-    def predict(variables: Tree, batch: Tree) -> tuple[jax.Array, jax.Array, jax.Array]:
-        outputs = model.apply(variables, **task.inputs(batch), deterministic=True)
-        return batch["example_mask"], batch["labels"], task.probabilities(outputs)
-
-    predict_step = jax.jit(predict, out_shardings=layout.replicated)
-    count = min(len(batches), -(-LOOKED_AT_MOST // batches.batch_size))
-    reader = batches.read(0, jax.process_index(), jax.process_count(), stop=count)
-    found = [predict_step(variables, layout.put(batch)) for batch in reader]
-    mask, labels, probabilities = (np.concatenate(parts) for parts in zip(*jax.device_get(found)))
-    return labels[mask], probabilities[mask]
-
-
-def show(
-    model: Any, task: Task, variables: Tree, batches: Batches, rows: np.ndarray, probabilities: np.ndarray
-) -> Shown:
-    """The examples `rows` of a split, with attention.
+def choose(
+    model: Any, task: Task, variables: Tree, batches: Batches, layout: Layout, count: int
+) -> dict[str, list[Shown]]:
+    """The examples of a report: "samples", evenly spread, and "mistakes", those with the largest errors.
 
     Args:
-      rows: int [M], positions in the split.
-      probabilities: float32 [N, K] of the whole split.
+      model: the linen module.
+      task: what it learns.
+      variables: what it is applied with, on the devices.
+      batches: the evaluation split's.
+      layout: where arrays live. Every process has to take part.
+      count: of each kind, at most.
     """
-    where = [divmod(int(row), batches.batch_size) for row in rows]
-    needed = {number: batches[number] for number in sorted({number for number, _ in where})}
-    batch = {
-        name: np.stack([needed[number][name][row] for number, row in where]) for name in ("image", "labels")
-    }
-    attention = attention_maps(model, task, variables, batch)
-    return Shown(batch["image"], batch["labels"], probabilities[rows], attention)
+    errors, positions = find_errors(model, task, variables, batches, layout)
+    look = make_look(model, task, batches, layout)
+    chosen = {"samples": evenly_spread(len(errors), count), "mistakes": worst_mistakes(errors, count)}
+    return {kind: [look(variables, int(positions[row])) for row in rows] for kind, rows in chosen.items()}
 
 
-def attention_maps(model: Any, task: Task, variables: Tree, batch: Tree) -> np.ndarray | None:
-    """Every layer's attention weights [B, L, heads, T, T]; None if the model has none, or of several sizes."""
+def find_errors(
+    model: Any, task: Task, variables: Tree, batches: Batches, layout: Layout
+) -> tuple[np.ndarray, np.ndarray]:
+    """How wrong the model is about the examples of a split, or about a part of a large one.
 
-    def weights(variables: Tree, batch: Tree) -> Tree:
+    Returns:
+      `task.errors`, float32 [N], and the examples' positions in the batches, int64 [N].
+    """
+
+    def predict(variables: Tree, batch: Tree) -> tuple[jax.Array, jax.Array]:
+        outputs = model.apply(variables, **task.inputs(batch), deterministic=True)
+        return batch["example_mask"], task.errors(outputs, batch)
+
+    predict_step = jax.jit(predict, out_shardings=layout.replicated)
+    positions, found = [], []
+    for number, batch in some_batches(batches):
+        positions.append(number * batches.batch_size + np.arange(batches.batch_size))
+        found.append(predict_step(variables, layout.put(batch)))
+        if len(found) >= AHEAD:
+            jax.block_until_ready(found[-AHEAD])
+    mask, errors = (np.concatenate(parts) for parts in zip(*jax.device_get(found)))
+    return errors[mask], np.concatenate(positions)[mask]
+
+
+def some_batches(batches: Batches) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
+    """Yields batches with their numbers, this process's rows: of images the first, which are read in order.
+
+    Texts may be sorted by their lengths, so of these they are spread over the split.
+    """
+    process = jax.process_index(), jax.process_count()
+    of_text = "tokens" in batches.element_spec
+    most = TEXTS_AT_MOST if of_text else LOOKED_AT_MOST
+    count = min(len(batches), -(-most // batches.batch_size))
+    if of_text and count < len(batches):
+        for number in evenly_spread(len(batches), count):
+            yield int(number), batches.local(int(number), *process)
+        return
+    with batches.read(0, *process, stop=count) as reader:
+        yield from enumerate(reader)
+
+
+def evenly_spread(length: int, count: int) -> np.ndarray:
+    """At most `count` of the positions 0 to length - 1, int [M]: the first, the last, and others between them."""
+    return np.linspace(0, length - 1, min(count, length)).astype(int)
+
+
+def worst_mistakes(errors: np.ndarray, count: int) -> np.ndarray:
+    """The examples that the model is most wrong about.
+
+    Args:
+      errors: float [N]; 0 is no mistake.
+      count: how many at most.
+
+    Returns:
+      int [M], M <= count: positions, the largest error first, of equal ones the first; empty without mistakes.
+    """
+    wrong = np.flatnonzero(errors > 0)
+    return wrong[np.argsort(-errors[wrong], kind="stable")][:count]
+
+
+def make_look(model: Any, task: Task, batches: Batches, layout: Layout) -> Callable[[Tree, int], Shown]:
+    """A function (variables, position in the batches) -> the example, what the model says and where it looked."""
+
+    def apply(variables: Tree, batch: Tree) -> tuple[Tree, Tree]:
         mutable = ["attention_maps"]
-        return model.apply(variables, **task.inputs(batch), deterministic=True, mutable=mutable)[1]
+        outputs, maps = model.apply(variables, **task.inputs(batch), deterministic=True, mutable=mutable)
+        if "tokens" in batch:  # of long texts and many layers all weights would fill the memory
+            maps = jax.tree.map(lambda weights: weights[..., :MOST_TOKENS, :MOST_TOKENS], maps)
+        return task.predictions(outputs, batch), maps
 
-    maps = jax.device_get(jax.jit(weights)(variables, batch))
-    layers: list[np.ndarray] = []
-    for _, leaf in sorted(leaves_by_path(maps).items(), key=lambda item: natural(item[0])):
-        layers.extend(leaf if leaf.ndim == 5 else [leaf])  # scanned layers come stacked: [L, B, heads, T, T]
-    square = [layer for layer in layers if layer.ndim == 4 and layer.shape[-1] == layer.shape[-2]]
-    if not square or len({layer.shape for layer in square}) > 1:
+    compiled = jax.jit(apply, out_shardings=layout.replicated)
+
+    def look(variables: Tree, position: int) -> Shown:
+        number, row = divmod(position, batches.batch_size)
+        batch = batches.local(number, row, batches.batch_size)  # one row, as long as its batch
+        predicted, maps = jax.device_get(compiled(variables, batch))
+        example, said = ({name: array[0] for name, array in rows.items()} for rows in (batch, predicted))
+        return shown(example, task.sample(example, said, batches), attention_weights(maps), batches)
+
+    return look
+
+
+def shown(
+    example: Row, said: Mapping[str, Any], attention: Mapping[str, np.ndarray], batches: Batches
+) -> Shown:
+    """An example as the report shows it: a picture if it is an image, else a text.
+
+    Args:
+      example: its arrays.
+      said: what the task says of it.
+      attention: [L, heads, T, S] of each part of the model.
+      batches: know the tokenizer.
+    """
+    if "image" in example:
+        square = [weights for weights in attention.values() if weights.shape[-1] == weights.shape[-2]]
+        return Shown(said, example["image"], square[0] if len(square) == 1 else None)
+    called = {"called": "source"} if "decoder_tokens" in example else {}
+    answer = {"answer": answer_of(example, said, batches)} if "start" in example else {}
+    maps = (token_maps(part, weights, example, batches) for part, weights in attention.items())
+    return Shown({**said, **called, **answer}, maps=[found for found in maps if found is not None])
+
+
+def attention_weights(maps: Tree) -> dict[str, np.ndarray]:
+    """Attention weights of one example by part of the model, float32 [L, heads, T, S], the first layer first.
+
+    The parts are called as in the tree, "encoder" and "decoder"; cross-attention is "cross". A part whose layers
+    differ in size has no place in one array, and is left out.
+
+    Args:
+      maps: the collection "attention_maps", leaves [1, heads, T, S], or [L, 1, heads, T, S] of scanned layers.
+    """
+    layers: dict[str, list[np.ndarray]] = defaultdict(list)
+    for path, leaf in sorted(leaves_by_path(maps).items(), key=lambda item: natural(item[0])):
+        layers[part_of(path)].extend(leaf if leaf.ndim == 5 else [leaf])
+    parts = sorted(layers, key=lambda part: PARTS.index(part) if part in PARTS else len(PARTS))
+    return {
+        part: np.stack([weights[0] for weights in layers[part]]).astype(np.float32)
+        for part in parts
+        if len({weights.shape for weights in layers[part]}) == 1
+    }
+
+
+def part_of(path: str) -> str:
+    """The part of a model that a path of its attention maps names: "encoder" of ".../encoder/block_0/..."."""
+    names = path.split("/")
+    if "cross_attention" in names:
+        return "cross"
+    return "/".join(name for name in names if not NO_PART.fullmatch(name)) or "attention"
+
+
+def token_maps(part: str, weights: np.ndarray, example: Row, batches: Batches) -> TokenMaps | None:
+    """Attention of a part of the model, without padding; None if it is not over the text's tokens."""
+    has_two = "decoder_tokens" in example
+    queries = "decoder_tokens" if has_two and part != "encoder" else "tokens"
+    keys = "tokens" if part == "cross" else queries
+    expected = tuple(min(MOST_TOKENS, len(example[name])) for name in (queries, keys))
+    if weights.shape[2:] != expected:
         return None
-    return np.stack(square, axis=1).astype(np.float32)
+    lengths = [real_tokens(example, name) for name in (queries, keys)]
+    rows, columns = (min(MOST_TOKENS, length) for length in lengths)
+    if not rows or not columns:
+        return None
+    shown, given = (
+        [decoded(example[name][place : place + 1], batches) for place in range(count)]
+        for name, count in ((queries, rows), (keys, columns))
+    )
+    return TokenMaps(part, weights[:, :, :rows, :columns], shown, given, max(lengths) <= MOST_TOKENS)
+
+
+def real_tokens(example: Row, name: str) -> int:
+    """How many of the tokens `name` are in front of the padding at the end."""
+    if name == "decoder_tokens":
+        real = example["targets"] >= 0
+    elif "token_mask" in example:
+        real = example["token_mask"]
+    elif "segment_ids" in example:
+        real = example["segment_ids"] > 0
+    elif "targets" in example:
+        real = example["targets"] >= 0
+    else:
+        return len(example[name])
+    return int(np.flatnonzero(real)[-1]) + 1 if np.any(real) else 0
+
+
+def answer_of(example: Row, said: Mapping[str, Any], batches: Batches) -> tuple[int, int] | None:
+    """The range of letters of a text that is its answer; None if it has none."""
+    words, target = said["text"], said.get("target", "")
+    before = decoded(example["tokens"][: int(example["start"])], batches, skip_special=True)
+    begin = words.find(target, max(0, len(before) - 1)) if target else -1
+    return None if begin < 0 else (begin, begin + len(target))
+
+
+def decoded(tokens: np.ndarray, batches: Batches, skip_special: bool = False) -> str:
+    """The text of tokens."""
+    assert batches.tokenizer is not None
+    return batches.tokenizer.decode(tokens.tolist(), skip_special)
 
 
 def natural(text: str) -> list[tuple[int, str]]:

@@ -98,13 +98,13 @@ class Layout:
         )
 
     def eval_step(self, step: Callable) -> Callable:
-        """`step(variables, batch) -> sums`, compiled."""
+        """`step(variables, batch) -> (sums, collected)`, compiled; see `make_eval_step`."""
         if self.mode == "pmap":
             return self.pmapped(step, donate=())
         return jax.jit(step, out_shardings=self.replicated)
 
     def pmapped(self, step: Callable, donate: tuple[int, ...]) -> Callable:
-        """`step` on every device's rows, its first argument the same everywhere."""
+        """`step` on every device's rows; its first argument and its results are the same everywhere."""
         devices = list(self.mesh.devices.flat)
         mapped = jax.pmap(
             step,

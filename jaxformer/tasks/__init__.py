@@ -1,3 +1,12 @@
 """Tasks: a name in a config -> the class that it names."""
 
-TASKS = {"classification": "jaxformer.tasks.classification:Classification"}
+TASKS = {
+    "classification": "jaxformer.tasks.classification:Classification",
+    "causal_lm": "jaxformer.tasks.language:CausalLM",
+    "masked_lm": "jaxformer.tasks.language:MaskedLM",
+    "text_classification": "jaxformer.tasks.text_classification:TextClassification",
+    "text_regression": "jaxformer.tasks.text_classification:TextRegression",
+    "token_classification": "jaxformer.tasks.tagging:TokenClassification",
+    "span_qa": "jaxformer.tasks.spans:SpanQA",
+    "translation": "jaxformer.tasks.translation:Translation",
+}

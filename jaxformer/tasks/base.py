@@ -26,10 +26,17 @@ class Batches(Protocol):
     Attributes:
       element_spec: for each array of a batch, its shape without the batch, and its dtype.
       class_names: names of the classes, or None.
+      tokenizer: what made the tokens, or None.
+      source: the split's examples, for what only they know (texts, answers).
     """
 
-    element_spec: Mapping[str, tuple[tuple[int, ...], np.dtype]]
+    element_spec: dict[str, tuple[tuple[int, ...], np.dtype]]
     class_names: list[str] | None
+    tokenizer: Any
+    source: Any
+
+
+Row = Mapping[str, np.ndarray]  # one example's arrays, without the batch
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,8 @@ class Evaluation:
     Attributes:
       metrics: name -> number; `eval.monitor` names one of them.
       tables: what is more than a number, as JSON values, for evaluation.json. The report shows those that it
-        knows: "class_names", "confusion", "per_class" and "calibration" (see `Classification.summarize`).
+        knows: "class_names", "confusion", "per_class", "calibration" (see `ClassMetrics.summarize`),
+        "loss_by_position" (`LanguageModeling.summarize`) and "notes", lines of text.
     """
 
     metrics: dict[str, float]
@@ -90,12 +98,39 @@ class Task(Protocol):
         """What `summarize` needs, as a tree of arrays that can be added up over batches and devices."""
         ...
 
-    def summarize(self, sums: Sums, class_names: Sequence[str] | None) -> Evaluation:
-        """Metrics and tables from the sums over a whole split, which are NumPy float64."""
+    def collect(self, outputs: Any, batch: Batch, model: Any, variables: Any) -> dict[str, jax.Array]:
+        """What `summarize` needs of every single example: name -> [B, ...]; nothing for most tasks.
+
+        Args:
+          outputs: of the model for the batch.
+          batch: the batch.
+          model: the linen module, for what takes more than one pass (decoding).
+          variables: what it is applied with.
+        """
         ...
 
-    def probabilities(self, outputs: Any) -> jax.Array:
-        """The prediction for each example, as people are shown it: float32 [B, K]."""
+    def summarize(self, sums: Sums, collected: Mapping[str, np.ndarray], data: Batches) -> Evaluation:
+        """Metrics and tables from the sums over a whole split, NumPy float64, and what was collected, [N, ...].
+
+        Padding rows are left out of what was collected; its "index" is each row's number in the split.
+        """
+        ...
+
+    def predictions(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+        """What the model says of each example, as `sample` needs it: name -> [B, ...]."""
+        ...
+
+    def errors(self, outputs: Any, batch: Batch) -> jax.Array:
+        """How wrong the model is about each example, float32 [B]: the larger, the worse; 0 is no mistake."""
+        ...
+
+    def sample(self, example: Row, predicted: Row, data: Batches) -> dict[str, Any]:
+        """An example and what the model says of it (one row of `predictions`), as JSON values for the report.
+
+        Returns:
+          "correct": whether it was right, or None where that is no question; and what `observe/samples.py` shows: of
+          classes "label" and "top", of texts "text", "target", "prediction" and "pieces".
+        """
         ...
 
 
@@ -103,7 +138,7 @@ def example_mask(batch: Batch) -> jax.Array:
     """bool [B]: False on padding rows. Training batches have none, and no mask."""
     if "example_mask" in batch:
         return jnp.asarray(batch["example_mask"])
-    return jnp.ones(batch["labels"].shape[:1], bool)
+    return jnp.ones(next(iter(batch.values())).shape[:1], bool)
 
 
 def masked_sum(values: jax.Array, mask: jax.Array) -> jax.Array:

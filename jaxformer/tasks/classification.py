@@ -1,31 +1,26 @@
 """Image classification: each image is of one class."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.models.outputs import ImageOutputs
-from jaxformer.tasks import losses, metrics, mixing
-from jaxformer.tasks.base import Batch, Batches, Evaluation, example_mask, masked_sum
-
-TOP = 5
+from jaxformer.tasks import metrics, mixing
+from jaxformer.tasks.base import Batch, Batches, example_mask
+from jaxformer.tasks.classes import ClassTask
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(ClassTask):
     """Learns the class of an image.
 
     Batches have `image` (uint8, or float 0..255, [B, H, W, C]), `labels` (int32 [B]) and, where rows may be
     padding, `example_mask` (bool [B]). Models give `ImageOutputs`.
 
     Attributes:
-      loss_name: "softmax" cross-entropy, or "sigmoid": the sum of a binary one a class (Beyer et al. 2020).
-      label_smoothing: the share of a label that is spread over all classes, in training; 0.1 is usual.
-      focal_gamma: how much less easy examples count (Lin et al. 2017); 2 is usual, None leaves all alike.
       mixup: alpha of mixup (Zhang et al. 2018); 0.2 to 0.8 is usual, 0 is off.
       cutmix: alpha of CutMix (Yun et al. 2019); 1 is usual, 0 is off.
       cutmix_share: where both are on, the share of batches that take CutMix; the others take mixup.
@@ -33,30 +28,15 @@ class Classification:
       std: likewise; what is left is divided by it.
     """
 
-    loss_name: Literal["softmax", "sigmoid"] = "softmax"
-    label_smoothing: float = 0.0
-    focal_gamma: float | None = None
     mixup: float = 0.0
     cutmix: float = 0.0
     cutmix_share: float = 0.5
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.5,)
 
-    metric_names: ClassVar[tuple[str, ...]] = (
-        "loss",
-        "accuracy",
-        "top5",
-        "balanced_accuracy",
-        "macro_f1",
-        "ece",
-    )
-
     def problems(self) -> Iterator[str]:
         """Yields a line for every value that cannot be."""
-        if not 0 <= self.label_smoothing < 1:
-            yield f"label_smoothing={self.label_smoothing}: expected at least 0 and less than 1, such as 0.1"
-        if self.focal_gamma is not None and not self.focal_gamma >= 0:
-            yield f"focal_gamma={self.focal_gamma}: expected 0 or more, such as 2.0, or None for none"
+        yield from super().problems()
         for name in ("mixup", "cutmix"):
             if not getattr(self, name) >= 0:
                 yield f"{name}={getattr(self, name)}: expected an alpha over 0, such as 0.2, or 0 for none"
@@ -73,6 +53,13 @@ class Classification:
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         """Yields a line for images of another size or with other channels than fit, and for too many classes."""
+        if "image" not in train.element_spec:
+            made = ", ".join(sorted(train.element_spec))
+            yield f"data.examples: batches have {made}, this task needs image: choose images, or another task"
+            return
+        if not hasattr(model, "num_classes"):
+            yield f'model: {type(model).__name__} does not classify images; choose another, such as "vit"'
+            return
         height, width, channels = train.element_spec["image"][0]
         size = getattr(model, "image_size", None)
         if size is not None and (height, width) != (size, size):
@@ -129,102 +116,3 @@ class Classification:
             "mixed_labels": jnp.roll(labels, 1),
             "mix_weight": jnp.where(has_partner, weight, 1.0),
         }
-
-    def counts(self, batch: Batch) -> dict[str, jax.Array]:
-        """The number of examples, float32 []."""
-        return {self.loss_key: jnp.sum(example_mask(batch), dtype=jnp.float32)}
-
-    def loss(self, outputs: ImageOutputs, batch: Batch) -> dict[str, jax.Array]:
-        """The loss summed over the examples, float32 []; of mixed examples both labels' losses, weighted."""
-        per_example = self.per_example(outputs.logits, batch["labels"], self.label_smoothing)
-        if "mixed_labels" in batch:
-            others = self.per_example(outputs.logits, batch["mixed_labels"], self.label_smoothing)
-            weight = batch["mix_weight"]
-            per_example = weight * per_example + (1 - weight) * others
-        return {self.loss_key: masked_sum(per_example, example_mask(batch))}
-
-    @property
-    def loss_key(self) -> str:
-        """The loss's name among a train step's metrics."""
-        return "cross_entropy" if self.focal_gamma is None else "focal"
-
-    def per_example(self, logits: jax.Array, labels: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-        """The loss of each example, float32 [B], from logits [B, K] and labels int [B]."""
-        targets = losses.targets(labels, logits.shape[-1], label_smoothing)
-        softmax = self.loss_name == "softmax"
-        if self.focal_gamma is not None:
-            focal = losses.softmax_focal if softmax else losses.sigmoid_focal
-            return focal(logits, targets, self.focal_gamma)
-        cross_entropy = losses.softmax_cross_entropy if softmax else losses.sigmoid_cross_entropy
-        return cross_entropy(logits, targets)
-
-    def metrics(self, outputs: ImageOutputs, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """Accuracy; of mixed examples, for the label that weighs more."""
-        mask, labels = example_mask(batch), batch["labels"]
-        if "mixed_labels" in batch:
-            labels = jnp.where(batch["mix_weight"] >= 0.5, labels, batch["mixed_labels"])
-        right = masked_sum(metrics.correct(outputs.logits, labels), mask)
-        return {"accuracy": (right, jnp.sum(mask, dtype=jnp.float32))}
-
-    def eval_sums(self, outputs: ImageOutputs, batch: Batch) -> dict[str, Any]:
-        """Count, loss without label smoothing, right answers, confusion matrix and calibration; float32."""
-        mask, labels, logits = example_mask(batch), batch["labels"], outputs.logits
-        return {
-            "count": jnp.sum(mask, dtype=jnp.float32),
-            "loss": masked_sum(self.per_example(logits, labels), mask),
-            "accuracy": masked_sum(metrics.correct(logits, labels), mask),
-            "top5": masked_sum(metrics.correct(logits, labels, TOP), mask),
-            "confusion": metrics.confusion_matrix(logits, labels, mask),
-            "calibration": metrics.calibration_sums(self.probabilities(outputs), labels, mask),
-        }
-
-    def summarize(self, sums: dict[str, Any], class_names: Sequence[str] | None) -> Evaluation:
-        """Metrics and tables of a split.
-
-        Args:
-          sums: `eval_sums` added up over the split, NumPy float64.
-          class_names: names of the first classes; the others are called by their numbers.
-
-        Returns:
-          metrics: "loss" (without label smoothing, so that runs compare), "accuracy", "balanced_accuracy",
-            "macro_f1", "ece", and with more than five classes "top5".
-          tables: "class_names"; "confusion", counts [K][K], rows are true classes; "per_class", a "name",
-            "precision", "recall", "f1" and "support" each; "calibration", a mean "confidence", an "accuracy"
-            and a "count" for each bin of confidence that has examples.
-        """
-        confusion, calibration = np.asarray(sums["confusion"]), sums["calibration"]
-        num_classes, count = len(confusion), max(float(sums["count"]), 1.0)
-        names = [*(class_names or [])][:num_classes]
-        names += [str(number) for number in range(len(names), num_classes)]
-        found = {
-            "loss": float(sums["loss"]) / count,
-            "accuracy": float(sums["accuracy"]) / count,
-            "balanced_accuracy": metrics.balanced_accuracy(confusion),
-            "macro_f1": metrics.macro_f1(confusion),
-            "ece": metrics.calibration_error(calibration),
-        }
-        if num_classes > TOP:
-            found["top5"] = float(sums["top5"]) / count
-        columns = metrics.per_class(confusion)
-        rows = zip(names, columns["precision"], columns["recall"], columns["f1"], columns["support"])
-        tables = {
-            "class_names": names,
-            "confusion": np.rint(confusion).astype(int).tolist(),
-            "per_class": [
-                {
-                    "name": name,
-                    "precision": float(p),
-                    "recall": float(r),
-                    "f1": float(f),
-                    "support": int(support),
-                }
-                for name, p, r, f, support in rows
-            ],
-            "calibration": metrics.calibration_table(calibration),
-        }
-        return Evaluation(found, tables)
-
-    def probabilities(self, outputs: ImageOutputs) -> jax.Array:
-        """float32 [B, K]; with the sigmoid loss each class's own, which need not sum to 1."""
-        logits = outputs.logits.astype(jnp.float32)
-        return jax.nn.softmax(logits) if self.loss_name == "softmax" else jax.nn.sigmoid(logits)

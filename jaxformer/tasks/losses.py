@@ -1,4 +1,4 @@
-"""Classification losses: one number an example, in float32 and in nats, whatever the dtype of the logits."""
+"""Classification losses: a number an example or a token, in float32 and in nats, whatever the dtype of the logits."""
 
 import jax
 import jax.numpy as jnp
@@ -66,3 +66,22 @@ def sigmoid_focal(logits: jax.Array, targets: jax.Array, gamma: float) -> jax.Ar
     """
     losses = optax.sigmoid_focal_loss(logits.astype(jnp.float32), targets, alpha=None, gamma=gamma)
     return jnp.sum(losses, axis=-1)
+
+
+def token_cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+    """The cross-entropy of each token, float32 [B, T]; 0 where there is no target.
+
+    No array of targets as distributions is made, and none is looked up: comparing with every number fuses with the
+    softmax, forwards and backwards.
+
+    Args:
+      logits: float32 [B, T, V].
+      targets: int [B, T]; negative where there is none.
+      label_smoothing: the share of a target that is spread over all V tokens (Szegedy et al. 2016, section 7).
+    """
+    logits = logits.astype(jnp.float32)
+    numbers = jnp.arange(logits.shape[-1])[None, None, :]
+    own = jnp.sum(jnp.where(numbers == targets[..., None], logits, 0), axis=-1)
+    if label_smoothing:
+        own = (1 - label_smoothing) * own + label_smoothing * jnp.mean(logits, axis=-1)
+    return jnp.where(targets >= 0, jax.nn.logsumexp(logits, axis=-1) - own, 0)

@@ -16,6 +16,7 @@ from jaxformer.models.outputs import ImageOutputs
 from jaxformer.schema import load, resolve
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.base import masked_sum
+from jaxformer.tasks.classes import ClassTask
 from jaxformer.tasks.classification import Classification
 
 B, K = 24, 7
@@ -162,7 +163,7 @@ def evaluated(task, logits, labels, class_names=None, size=16):
         }
         sums = jax.tree.map(np.float64, jax.device_get(jax.jit(task.eval_sums)(outputs_of(padded), batch)))
         totals = sums if totals is None else jax.tree.map(np.add, totals, sums)
-    return task.summarize(totals, class_names)
+    return task.summarize(totals, {}, SimpleNamespace(class_names=class_names))
 
 
 def test_an_evaluation_is_scikit_learns():
@@ -239,6 +240,11 @@ def test_what_does_not_fit_is_named(task, train, evaluation, message):
     model = SimpleNamespace(image_size=8, num_classes=5)
     (line,) = Classification(**task).fits(model, train, evaluation)
     assert line.startswith(message)
+    text = SimpleNamespace(element_spec={"tokens": ((8,), np.dtype(np.int32))}, class_names=None)
+    (line,) = Classification().fits(model, text, text)
+    assert line.startswith("data.examples: batches have tokens, this task needs image")
+    (line,) = Classification().fits(SimpleNamespace(), spec(8, 8, 3), spec(8, 8, 3))
+    assert "does not classify images" in line
     fine = spec(8, 8, 3, classes=list("abcde"))
     assert not list(Classification(mean=(0.5, 0.4, 0.3)).fits(model, fine, fine))
 
@@ -254,6 +260,33 @@ def test_probabilities():
     np.testing.assert_allclose(softmax, [[0.25, 0.75], [0.5, 0.5]], rtol=1e-6)
     sigmoid = Classification(loss_name="sigmoid").probabilities(outputs_of(logits))
     np.testing.assert_allclose(sigmoid[0], [0.5, 0.75], rtol=1e-6)
+    predicted = Classification().predictions(outputs_of(logits), {})
+    np.testing.assert_array_equal(predicted["probabilities"], softmax)
+
+
+def test_an_error_is_how_sure_the_model_is_of_a_wrong_class():
+    logits = np.log(np.array([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.4, 0.3, 0.3]], np.float32))
+    errors = Classification().errors(outputs_of(logits), {"labels": jnp.asarray([0, 1, 2])})
+    np.testing.assert_allclose(errors, [0, 0.7, 0.4], rtol=1e-6)
+
+
+def test_a_sample_has_the_likeliest_classes_by_their_names():
+    data = SimpleNamespace(class_names=["cat", "dog"])
+    probabilities = np.array([0.2, 0.25, 0.1, 0.05, 0.05, 0.35])
+    sample = Classification().sample({"labels": np.int32(1)}, {"probabilities": probabilities}, data)
+    assert json.loads(json.dumps(sample)) == {
+        "correct": False,
+        "label": "dog",
+        "top": [
+            {"class": "5", "probability": 0.35},
+            {"class": "dog", "probability": 0.25},
+            {"class": "cat", "probability": 0.2},
+            {"class": "2", "probability": 0.1},
+            {"class": "3", "probability": 0.05},
+        ],
+    }
+    right = Classification().sample({"labels": np.int32(5)}, {"probabilities": probabilities}, data)
+    assert (right["correct"], right["label"]) == (True, "5")
 
 
 @pytest.mark.parametrize(
@@ -282,4 +315,4 @@ def test_wrong_fields_are_named(fields, line):
 def test_every_field_is_documented_and_the_defaults_are_valid():
     assert not list(Classification().problems())
     for field in dataclasses.fields(Classification):
-        assert f"      {field.name}: " in Classification.__doc__
+        assert f"      {field.name}: " in Classification.__doc__ + ClassTask.__doc__

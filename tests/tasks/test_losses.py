@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import torch
 from torch.nn import functional
@@ -107,3 +108,62 @@ def test_smoothed_targets_are_distributions(examples):
     np.testing.assert_allclose(targets.sum(-1), 1, rtol=1e-6)
     np.testing.assert_array_equal(targets.argmax(-1), labels)
     np.testing.assert_allclose(targets.min(-1), 0.3 / K, rtol=1e-6)
+
+
+T, V = 6, 9
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    """Logits [B, T, V] and targets, a third of them -1."""
+    rng = np.random.default_rng(1)
+    targets = rng.integers(0, V, (B, T), dtype=np.int32)
+    return rng.normal(0, 4, (B, T, V)).astype(np.float32), np.where(rng.random((B, T)) < 0.3, -1, targets)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_token_cross_entropy_is_pytorchs(tokens, smoothing):
+    """Values and gradients, with ignore_index and label smoothing; weighted, so that no error cancels."""
+    logits, targets = tokens
+    weights = np.random.default_rng(2).normal(size=(B, T)).astype(np.float32)
+
+    def total(logits):
+        found = losses.token_cross_entropy(logits, targets, smoothing)
+        return jnp.sum(weights * found), found
+
+    (_, found), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(logits)
+    reference = torch.tensor(logits, requires_grad=True)
+    expected = functional.cross_entropy(
+        reference.swapaxes(1, 2),
+        torch.tensor(targets).long(),
+        label_smoothing=smoothing,
+        ignore_index=-1,
+        reduction="none",
+    )
+    (torch.tensor(weights) * expected).sum().backward()
+    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gradient, reference.grad.numpy(), rtol=1e-4, atol=1e-6)
+    assert (found[targets < 0] == 0).all()
+    assert (gradient[targets < 0] == 0).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_token_cross_entropy_is_the_one_with_distributions(tokens, smoothing):
+    logits, targets = tokens
+    distributions = losses.targets(jnp.maximum(targets, 0).reshape(-1), V, smoothing).reshape(B, T, V)
+    expected = jnp.where(targets >= 0, optax.softmax_cross_entropy(logits, distributions), 0)
+    found = losses.token_cross_entropy(jnp.asarray(logits), jnp.asarray(targets), smoothing)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_token_cross_entropy_is_in_float32_and_finite_for_certain_answers(tokens):
+    logits, targets = tokens
+    half = jnp.asarray(logits, jnp.bfloat16)
+    found = losses.token_cross_entropy(half, jnp.asarray(targets))
+    assert (found.dtype, found.shape) == (jnp.float32, (B, T))
+    np.testing.assert_array_equal(
+        found, losses.token_cross_entropy(half.astype(jnp.float32), jnp.asarray(targets))
+    )
+    certain = jnp.asarray([[[1e4, -1e4, 0.0], [-1e4, 1e4, 0], [jnp.nan, 0, 0]]])
+    values = losses.token_cross_entropy(certain, jnp.asarray([[0, 0, -1]]))
+    np.testing.assert_allclose(values, [[0, 2e4, 0]])

@@ -1,0 +1,132 @@
+"""Answers as spans of a text (Rajpurkar et al. 2016, SQuAD)."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxformer.models.outputs import TextOutputs
+from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask, masked_sum
+from jaxformer.tasks.language import check_tokens, head_fits, text_fits, text_inputs
+from jaxformer.tasks.losses import token_cross_entropy
+from jaxformer.tasks.text_classification import text_of
+from jaxformer.tasks.text_metrics import best_spans, squad_scores
+
+NEVER = -1e9  # the logit of a place that is no answer's
+
+
+@dataclass(frozen=True)
+class SpanQA:
+    """Learns where an answer begins and where it ends (Devlin et al. 2019, section 4.2).
+
+    Batches have `tokens`, `token_mask`, `token_types` (int32 [B, T]), `start` and `end` (int32 [B], 0 where the window
+    does not hold the answer). Models give logits [B, T, 2].
+
+    Attributes:
+      max_answer_tokens: tokens in an answer, at most.
+      n_best: answers that are compared for each question.
+    """
+
+    max_answer_tokens: int = 30
+    n_best: int = 20
+
+    metric_names: ClassVar[tuple[str, ...]] = ("loss", "exact_match", "f1")
+
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every value that cannot be."""
+        for name in ("max_answer_tokens", "n_best"):
+            if getattr(self, name) < 1:
+                yield f"{name}={getattr(self, name)}: expected at least 1"
+
+    def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
+        """Yields a line for texts without answers, and texts that are too long."""
+        yield from head_fits(model, "span")
+        yield from text_fits(model, train, evaluation, ("tokens", "token_mask", "start", "end"))
+
+    def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
+        """Refuses tokens that the model does not know."""
+        check_tokens(model, batch)
+
+    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+        """Tokens and what describes them."""
+        return text_inputs(batch)
+
+    def augment(self, key: jax.Array, batch: Batch) -> Batch:
+        """The batch as it is."""
+        return batch
+
+    def counts(self, batch: Batch) -> dict[str, jax.Array]:
+        """The number of windows, float32 []."""
+        return {"cross_entropy": jnp.sum(example_mask(batch), dtype=jnp.float32)}
+
+    def logits(self, outputs: TextOutputs, batch: Batch) -> jax.Array:
+        """Logits of starts and ends, float32 [B, 2, T]; NEVER on padding."""
+        mask = jnp.asarray(batch["token_mask"])[:, None, :]
+        return jnp.where(mask, outputs.logits.swapaxes(1, 2), NEVER)
+
+    def loss(self, outputs: TextOutputs, batch: Batch) -> dict[str, jax.Array]:
+        """The mean of both borders' cross-entropies, summed over the windows, float32 []."""
+        return {"cross_entropy": masked_sum(self.losses(outputs, batch), example_mask(batch))}
+
+    def losses(self, outputs: TextOutputs, batch: Batch) -> jax.Array:
+        """The loss of each window, float32 [B]."""
+        borders = jnp.stack([batch["start"], batch["end"]], axis=1)  # [B, 2]
+        return jnp.mean(token_cross_entropy(self.logits(outputs, batch), borders), axis=1)
+
+    def metrics(self, outputs: TextOutputs, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """None besides the loss."""
+        return {}
+
+    def eval_sums(self, outputs: TextOutputs, batch: Batch) -> dict[str, Any]:
+        """The loss and the number of windows, float32 []."""
+        return {
+            "loss": self.loss(outputs, batch)["cross_entropy"],
+            "count": self.counts(batch)["cross_entropy"],
+        }
+
+    def collect(self, outputs: TextOutputs, batch: Batch, model: Any, variables: Any) -> dict[str, jax.Array]:
+        """Logits of starts and ends, float32 [B, 2, T], and each window's number in the split."""
+        return {"index": batch["index"], **self.predictions(outputs, batch)}
+
+    def summarize(
+        self, sums: Mapping[str, np.ndarray], collected: Mapping[str, np.ndarray], data: Batches
+    ) -> Evaluation:
+        """Metrics "loss" (of windows), and "exact_match" and "f1" of the best answers over all windows, 0 to 1."""
+        logits, windows = collected["logits"], collected["index"]
+        characters = np.full((*logits.shape[::2], 2), -1, np.int32)  # [W, T, 2]
+        for row, window in enumerate(windows):
+            places = data.source.characters(int(window))
+            characters[row, : len(places)] = places
+        examples = np.asarray(data.source.examples)[windows]
+        questions = {int(example): data.source.question(int(example)) for example in np.unique(examples)}
+        contexts = {example: question.context for example, question in questions.items()}
+        borders = logits[:, 0], logits[:, 1]
+        found = best_spans(*borders, characters, contexts, examples, self.n_best, self.max_answer_tokens)
+        scores = squad_scores(
+            {questions[example].id: answers[0]["text"] for example, answers in found.items()},
+            {question.id: question.answers for question in questions.values()},
+        )
+        return Evaluation({"loss": float(sums["loss"]) / max(float(sums["count"]), 1.0), **scores}, {})
+
+    def predictions(self, outputs: TextOutputs, batch: Batch) -> dict[str, jax.Array]:
+        """Logits of starts and ends, float32 [B, 2, T]."""
+        return {"logits": self.logits(outputs, batch)}
+
+    def errors(self, outputs: TextOutputs, batch: Batch) -> jax.Array:
+        """The loss of each window, float32 [B]."""
+        return self.losses(outputs, batch)
+
+    def sample(self, example: Row, predicted: Row, data: Batches) -> dict[str, Any]:
+        """The text, the answer in this window and the one that the model gives."""
+        tokenizer, tokens = data.tokenizer, example["tokens"]
+        start, end = (int(i) for i in predicted["logits"].argmax(axis=-1))
+        given = tokenizer.decode(tokens[start : end + 1]) if 0 < start <= end else ""
+        sample: dict[str, Any] = {"text": text_of(example, data), "prediction": given}
+        if "start" not in example:
+            return sample | {"correct": None}
+        first, last = int(example["start"]), int(example["end"])
+        target = tokenizer.decode(tokens[first : last + 1]) if first else ""
+        return sample | {"correct": (start, end) == (first, last), "target": target}

@@ -1,0 +1,148 @@
+"""Tags of words: entities are seqeval's, and what does not fit is named."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import seqeval.metrics as reference
+from tiny_tasks import CASES, CLASSES, DECODER, LENGTH, VOCAB, encoder
+
+from jaxformer.data.text.tokenizers import Characters
+from jaxformer.errors import UserError
+from jaxformer.evaluation.evaluator import added, real_rows
+from jaxformer.models.outputs import TextOutputs
+from jaxformer.tasks.tagging import TokenClassification
+
+NAMES = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
+NO, BP, IP, BL, IL = range(5)
+TASK = TokenClassification()
+# Tags of words and what a model says, with -1 where no word begins; batches of two widths.
+BATCHES = [
+    (
+        [[-1, BP, IP, -1, NO, BL, -1], [-1, BL, IL, BL, NO, NO, -1]],
+        [[NO, BP, IP, BP, NO, BL, NO], [NO, BL, IL, IL, NO, BP, NO]],
+    ),
+    ([[-1, BP, NO, -1], [-1, NO, NO, -1]], [[BL, BP, IP, NO], [NO, NO, NO, BL]]),
+]
+
+
+def said(tags):
+    """Outputs in which these tags are the likeliest."""
+    logits = 5 * np.eye(len(NAMES), dtype=np.float32)[np.array(tags)]
+    return TextOutputs(logits=logits, tokens=logits)
+
+
+def evaluated(names, masks=((True, True), (True, True))):
+    sums, collected = [], []
+    for (labels, tags), mask in zip(BATCHES, masks):
+        batch = {"labels": np.array(labels), "example_mask": np.array(mask)}
+        sums.append(TASK.eval_sums(said(tags), batch))
+        collected.append({**TASK.collect(said(tags), batch, None, None), "example_mask": np.array(mask)})
+    return TASK.summarize(added(sums), real_rows(collected), SimpleNamespace(class_names=names))
+
+
+def words(rows, labels):
+    return [[NAMES[t] for t, label in zip(row, true) if label >= 0] for row, true in zip(rows, labels)]
+
+
+@pytest.mark.parametrize(
+    "masks", [((True, True), (True, True)), ((True, True), (True, False)), ((True, False),) * 2]
+)
+def test_entities_are_seqevals(masks):
+    true, given = [], []
+    for (labels, tags), mask in zip(BATCHES, masks):
+        keep = np.flatnonzero(mask)
+        true += words(np.array(labels)[keep], np.array(labels)[keep])
+        given += words(np.array(tags)[keep], np.array(labels)[keep])
+    evaluation = evaluated(NAMES, masks)
+    for name in ("precision", "recall", "f1"):
+        assert evaluation.metrics[name] == pytest.approx(getattr(reference, f"{name}_score")(true, given)), (
+            name
+        )
+    assert evaluation.metrics["accuracy"] == pytest.approx(reference.accuracy_score(true, given))
+    assert set(evaluation.metrics) == set(TokenClassification.metric_names)
+    report = reference.classification_report(true, given, output_dict=True, zero_division=0)
+    assert {row["name"] for row in evaluation.tables["per_class"]} <= set(report)
+    for row in evaluation.tables["per_class"]:
+        expected = report[row["name"]]
+        assert [row["precision"], row["recall"], row["f1"]] == pytest.approx(
+            [expected["precision"], expected["recall"], expected["f1-score"]]
+        )
+        assert row["support"] == expected["support"]
+
+
+def test_entities_by_hand():
+    """True: PER at 1-2, LOC at 5; LOC at 1-2, LOC at 3; PER. Said: PER, LOC; one long LOC, PER; PER of two words."""
+    found = evaluated(NAMES).metrics
+    assert (found["precision"], found["recall"], found["f1"]) == (2 / 5, 2 / 5, pytest.approx(2 / 5))
+    assert found["accuracy"] == 10 / 13
+
+
+def test_the_loss_is_the_mean_over_words():
+    wrong, right = 5 + np.log(np.exp(0.0) * 4 / np.exp(5) + 1), np.log(1 + 4 / np.exp(5))
+    assert evaluated(NAMES).metrics["loss"] == pytest.approx((10 * right + 3 * wrong) / 13, rel=1e-5)
+
+
+def test_tags_that_are_no_entities_have_an_accuracy_alone():
+    evaluation = evaluated(["NOUN", "VERB", "ADJ", "ADP", "X"])
+    assert set(evaluation.metrics) == {"loss", "accuracy"}
+    assert evaluated(None).metrics == evaluation.metrics
+
+
+def test_an_error_is_the_share_of_wrong_words():
+    labels, tags = BATCHES[0]
+    errors = TASK.errors(said(tags), {"labels": np.array(labels)})
+    np.testing.assert_allclose(errors, [0, 2 / 5])
+
+
+def test_a_sample_names_the_words_with_tags():
+    tokenizer = Characters("bert").build(lambda: iter(["xyz"]))
+    tokens = np.array(tokenizer.encode("xyz"))
+    example = {"tokens": tokens, "token_mask": np.ones(5, bool), "labels": np.array([-1, BP, NO, BL, -1])}
+    shown = SimpleNamespace(tokenizer=tokenizer, class_names=NAMES)
+    sample = TASK.sample(example, {"tags": np.array([IP, BP, NO, NO, IP])}, shown)
+    assert sample == {"correct": False, "text": "xyz", "target": "x/B-PER z/B-LOC", "prediction": "x/B-PER"}
+    assert TASK.sample(example, {"tags": example["labels"]}, shown)["correct"]
+    unlabelled = {name: example[name] for name in ("tokens", "token_mask")}
+    assert TASK.sample(unlabelled, {"tags": np.array([NO, BP, NO, NO, NO])}, shown)["prediction"] == "x/B-PER"
+
+
+def data(labels=(LENGTH,), classes=None, **changes):
+    arrays = {"tokens": (LENGTH,), "token_mask": (LENGTH,), "labels": labels, **changes}
+    spec = {name: (shape, np.dtype(np.int32)) for name, shape in arrays.items() if shape is not None}
+    tokenizer = SimpleNamespace(vocab_size=VOCAB)
+    return SimpleNamespace(element_spec=spec, tokenizer=tokenizer, class_names=classes)
+
+
+@pytest.mark.parametrize(
+    ("model", "train", "message"),
+    [
+        (
+            encoder("token"),
+            data(None),
+            "data.examples: batches have token_mask, tokens, this task needs labels",
+        ),
+        (encoder("token"), data(()), "data.examples: each text has one label, this task needs one a word"),
+        (encoder("token"), data(classes=list("abcde")), "model.num_labels=4: the dataset has 5 tags; set it"),
+        (
+            encoder("token", None),
+            data(),
+            "model.num_labels: missing, and the dataset does not say how many tags",
+        ),
+        (encoder("sequence"), data(), 'model.head="sequence": this task needs "token"'),
+        (DECODER, data(), 'model: GPT has no head "token"'),
+    ],
+)
+def test_what_does_not_fit_is_named(model, train, message):
+    (line,) = TASK.fits(model, train, data())
+    assert line.startswith(message)
+    assert not list(TASK.fits(encoder("token"), data(classes=list("abcd")), data()))
+
+
+def test_tags_that_the_model_does_not_have_are_refused():
+    batch = CASES["tags"].batch()
+    TASK.check(encoder("token"), batch)
+    with pytest.raises(UserError, match=r"model\.num_labels=2: the labels must be 0 to 1"):
+        TASK.check(encoder("token", 2), batch)
+    assert batch["labels"].max() == CLASSES - 1
+    TASK.check(encoder("token", 2), {**batch, "labels": np.full_like(batch["labels"], -1)})
