@@ -4,7 +4,6 @@ import logging
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxformer.assembly import Assembly
 from jaxformer.checkpoints import Checkpoints
@@ -16,7 +15,7 @@ from jaxformer.flops import training_flops
 from jaxformer.observe import device
 from jaxformer.observe.clock import Clock
 from jaxformer.observe.report import write_report
-from jaxformer.observe.samples import worst_mistakes, write_samples
+from jaxformer.observe.samples import Patches, write_samples
 from jaxformer.observe.summary import end_summary
 from jaxformer.precision import dtypes
 from jaxformer.run import Run
@@ -112,25 +111,17 @@ def write_result(
 
 
 def write_shown(assembly: Assembly, run: Run, variables: Tree) -> None:
-    """Writes sample images with predictions and attention, and the worst mistakes."""
-    model, task, batches = assembly.experiment.build_model(), assembly.task, assembly.eval_batches
-    labels, probabilities = samples.predictions(model, task, variables, batches, assembly.layout)
-    chosen = {
-        "samples": np.linspace(0, len(labels) - 1, min(SHOWN, len(labels))).astype(int),
-        "mistakes": worst_mistakes(labels, probabilities, SHOWN),
-    }
-    for kind, rows in chosen.items():
-        if len(rows) and jax.process_index() == 0:
-            shown = samples.show(model, task, variables, batches, rows, probabilities)
-            write_samples(
-                run.folder,
-                kind=kind,
-                class_names=batches.class_names,
-                prefix_tokens=getattr(model, "prefix_tokens", 0),
-                grid=grid(model),
-                query="class_token" if getattr(model, "pool", None) == "cls" else "mean",
-                **vars(shown),
-            )
+    """Writes samples with predictions and attention, and the worst mistakes."""
+    model, task, batches = assembly.build_model(), assembly.task, assembly.eval_batches
+    patches = Patches(
+        grid(model),
+        getattr(model, "prefix_tokens", 0),
+        "class_token" if getattr(model, "pool", None) == "cls" else "mean",
+    )
+    chosen = samples.choose(model, task, variables, batches, assembly.layout, SHOWN)
+    for kind, examples in chosen.items():
+        if examples and jax.process_index() == 0:
+            write_samples(run.folder, examples, kind=kind, patches=patches)
 
 
 def grid(model: Any) -> tuple[int, int] | None:

@@ -98,16 +98,19 @@ def styled(function: Any) -> Any:
 
 
 @styled
-def curves(title: str, lines: Mapping[str, Curve], *, colours: Sequence[str] = COLOURS) -> str:
+def curves(
+    title: str, lines: Mapping[str, Curve], *, colours: Sequence[str] = COLOURS, linear: bool = False
+) -> str:
     """Curves over steps on one axis.
 
     Long ones are thinned out to means of neighbouring points; values that are not finite leave gaps. The axis
-    is logarithmic if all values are positive and span more than two decades.
+    is logarithmic if all values are positive and span more than two decades, unless it is to be `linear`.
 
     Args:
       title: the metric's name.
       lines: name -> (steps [N], values [N]).
       colours: by line.
+      linear: whether the axis is linear in any case.
 
     Returns:
       An <svg> element. Its attribute data-hover has the values and the axis's place, for a script.
@@ -125,7 +128,7 @@ def curves(title: str, lines: Mapping[str, Curve], *, colours: Sequence[str] = C
         axes.plot(steps, values, color=colour, label=name, marker=marker, markersize=3)
         drawn.append(values[known])
     shown = np.concatenate(drawn) if drawn else np.zeros(0)
-    if shown.size and shown.min() > 0 and shown.max() > 100 * shown.min():
+    if not linear and shown.size and shown.min() > 0 and shown.max() > 100 * shown.min():
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter(lambda value, _: "")
     axes.yaxis.set_major_formatter(lambda value, _: tick(value, *axes.get_ylim()))
@@ -227,6 +230,26 @@ def reliability(calibration: Sequence[Mapping[str, float]]) -> str:
         axes.grid(True, axis="y")
         axes.set_axisbelow(True)
     return to_svg(figure, "reliability diagram")
+
+
+@styled
+def by_position(rows: Sequence[Mapping[str, float]]) -> str:
+    """The mean loss of a language model's targets by their place in the text.
+
+    Args:
+      rows: {"position": from 0, "loss": nats, "count": targets} by stretch of places.
+
+    Returns:
+      An <svg> element.
+    """
+    positions, losses = ([float(row[key]) for row in rows] for key in ("position", "loss"))
+    figure = new_figure(6, 3.2)
+    axes = figure.add_subplot()
+    axes.plot(positions, losses, color=EVAL, marker="o" if len(rows) <= 30 else None, markersize=3)
+    axes.set_xlim(min(positions) - 0.5, max(positions) + 0.5)
+    axes.set(xlabel="position", ylabel="nats")
+    axes.grid(True)
+    return to_svg(figure, "loss by position")
 
 
 @styled

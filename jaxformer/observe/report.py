@@ -4,14 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
 from jaxformer.observe.run_folder import RunFolder, open_run
 from jaxformer.observe.summary import best_metrics, mfu_in_words
+from jaxformer.observe.text_samples import drawn_maps, text_parts
 
 REPORT = "report.html"
 KINDS = {"samples": "Samples", "mistakes": "Worst mistakes"}
+TOP = 3  # classes listed for an example
+MOST_CONFUSED = 10
 ABSENT = object()
 
 
@@ -39,13 +44,18 @@ def report_parts(run: RunFolder) -> dict[str, Any]:
         "status": run.status,
         "subtitle": subtitle(run),
         "cards": cards(run),
-        "curves": [plots.curves(words(title), lines) for title, lines in main.items()],
-        "other_curves": [plots.curves(words(title), lines) for title, lines in other.items()],
+        "curves": [chart(title, lines) for title, lines in main.items()],
+        "other_curves": [chart(title, lines) for title, lines in other.items()],
         "samples": [sample_section(run, kind) for kind in sorted(run.samples, key=kind_order)],
         "confusion": confusion_svg(evaluation),
         "reliability": plots.reliability(evaluation["calibration"])
         if evaluation.get("calibration")
         else None,
+        "confused": most_confused(evaluation),
+        "by_position": plots.by_position(evaluation["loss_by_position"])
+        if evaluation.get("loss_by_position")
+        else None,
+        "notes": evaluation.get("notes") or [],
         "per_class": per_class(evaluation),
         "evaluated_step": evaluation.get("step"),
         "timings": timings(run.result["seconds"]) if run.result else None,
@@ -58,6 +68,12 @@ def report_parts(run: RunFolder) -> dict[str, Any]:
 def words(name: str) -> str:
     """A metric's name as words: "learning rate"."""
     return name.replace("_", " ")
+
+
+def chart(metric: str, lines: pages.Lines, colours: Sequence[str] = plots.COLOURS) -> str:
+    """A metric's curves; a schedule is seen as it is made, on a linear axis."""
+    linear = metric.rpartition("/")[2] == "learning_rate"
+    return plots.curves(words(metric), lines, colours=colours, linear=linear)
 
 
 def subtitle(run: RunFolder) -> str:
@@ -101,30 +117,70 @@ def kind_order(kind: dict[str, Any]) -> tuple[int, str]:
 
 def sample_section(run: RunFolder, kind: dict[str, Any]) -> dict[str, Any]:
     """Examples with their pictures as data URIs."""
-    shown = []
-    for sample in kind["samples"]:
-        pictures = {
-            name: pages.data_uri(kind["folder"] / sample[name])
-            for name in ("image", "rollout", "heads")
-            if name in sample
-        }
-        top = [{"class": t["class"], "percent": 100 * t["probability"]} for t in sample["top"]]
-        shown.append({**pictures, "label": sample["label"], "correct": sample["correct"], "top": top})
+    samples, folder = kind["samples"], kind["folder"]
+    title, note = KINDS.get(kind["kind"], kind["kind"]), ""
+    if kind["kind"] == "mistakes":
+        wrong = all(sample["correct"] is False for sample in samples)
+        title = KINDS["mistakes"] if wrong else "Hardest examples"
+        surest = wrong and all("top" in sample for sample in samples)
+        note = "the examples it was surest of, and wrong" if surest else "the largest errors"
     return {
-        "title": KINDS.get(kind["kind"], kind["kind"]),
-        "mistakes": kind["kind"] == "mistakes",
-        "samples": shown,
+        "title": title,
+        "note": note,
+        "samples": [sample_parts(sample, folder) for sample in samples],
+        "texts": any("text" in sample for sample in samples),
+        "losses": any(sample.get("pieces") for sample in samples),
         "layers": kind.get("layers"),
         "heads": kind.get("heads"),
     }
+
+
+def sample_parts(sample: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What the template shows of an example, by name."""
+    pictures: dict[str, Any] = {
+        name: pages.data_uri(folder / sample[name])
+        for name in ("image", "rollout", "heads")
+        if name in sample
+    }
+    top = [{"class": t["class"], "percent": 100 * t["probability"]} for t in sample.get("top", [])[:TOP]]
+    maps = [
+        {**drawn_maps(maps), "picture": pages.data_uri(folder / maps["picture"])}
+        for maps in sample.get("maps", [])
+    ]
+    about = {"label": sample.get("label"), "correct": sample["correct"], "top": top, "maps": maps}
+    return {**pictures, **about, "text": text_parts(sample) if "text" in sample else None}
+
+
+def class_names(evaluation: dict[str, Any]) -> list[str]:
+    """Names of the classes of the confusion matrix; their numbers where there are none."""
+    return evaluation.get("class_names") or [str(k) for k in range(len(evaluation["confusion"]))]
 
 
 def confusion_svg(evaluation: dict[str, Any]) -> str | None:
     """The confusion matrix's picture, if it was evaluated."""
     if not evaluation.get("confusion"):
         return None
-    names = evaluation.get("class_names") or [str(k) for k in range(len(evaluation["confusion"]))]
-    return plots.confusion_matrix(evaluation["confusion"], names)
+    return plots.confusion_matrix(evaluation["confusion"], class_names(evaluation))
+
+
+def most_confused(evaluation: dict[str, Any]) -> list[dict[str, str]]:
+    """The MOST_CONFUSED pairs of a true class and another it was taken for, with most examples first."""
+    if not evaluation.get("confusion"):
+        return []
+    counts, names = np.array(evaluation["confusion"]), class_names(evaluation)
+    of_class = counts.sum(axis=1)
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:MOST_CONFUSED]
+    return [
+        {
+            "true": names[row],
+            "predicted": names[column],
+            "count": pages.cell(int(counts[row, column])),
+            "share": f"{counts[row, column] / of_class[row]:.1%}",
+        }
+        for row, column in zip(*np.unravel_index(order, counts.shape))
+        if counts[row, column]
+    ]
 
 
 def per_class(evaluation: dict[str, Any]) -> dict[str, Any] | None:
@@ -132,13 +188,11 @@ def per_class(evaluation: dict[str, Any]) -> dict[str, Any] | None:
     rows = evaluation.get("per_class")
     if not rows:
         return None
-    columns = list(rows[0])
-    shown = [[pages.cell(row[column]) for column in columns] for row in rows]
-    bars = (
-        plots.class_bars([r["name"] for r in rows], [r["f1"] for r in rows], "F1")
-        if "f1" in columns
-        else None
-    )
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    shown = [[pages.cell(row.get(column)) for column in columns] for row in rows]
+    scored = [row for row in rows if row.get("f1") is not None]
+    names, values = [row["name"] for row in scored], [float(row["f1"]) for row in scored]
+    bars = plots.class_bars(names, values, "F1") if scored else None
     return {"columns": columns, "rows": shown, "bars": bars}
 
 
@@ -216,7 +270,7 @@ def comparison_parts(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[st
         lines = {name: run.curves[metric] for run, name in zip(runs, names) if metric in run.curves}
         own = [colour for run, colour in zip(runs, colours) if metric in run.curves]
         if pages.is_telling(lines):
-            charts.append((metric, plots.curves(words(metric), lines, colours=own)))
+            charts.append((metric, chart(metric, lines, own)))
     charts.sort(key=lambda chart: (not chart[0].startswith("eval/"), pages.panel_order(chart[0])))
     return {
         "title": f"{len(runs)} runs",

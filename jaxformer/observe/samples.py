@@ -1,16 +1,18 @@
-"""Examples in a run's folder, for its report: pictures, predictions, and where the model looked."""
+"""Examples in a run's folder, for its report: pictures or texts, predictions, and where the model looked."""
 
 import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxformer.files import to_json
 from jaxformer.observe.attention_maps import (
     Query,
     attention_grid,
@@ -19,55 +21,55 @@ from jaxformer.observe.attention_maps import (
     overlay,
     square_grid,
 )
+from jaxformer.observe.text_samples import TokenMaps, draw_maps, drawn_every, kept
 
 SAMPLES = "samples"
 SHOWN_SIZE = 160  # pixels of the longer side of a picture in samples/
-TOP = 3  # classes listed for an example
 
 
-def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, count: int) -> np.ndarray:
-    """The examples of which the model is surest, and wrong.
+@dataclass(frozen=True)
+class Shown:
+    """An example with what the model made of it.
 
-    Args:
-      labels: int [N], true classes.
-      probabilities: [N, K].
-      count: how many at most.
-
-    Returns:
-      int [M], M <= count: positions, the highest confidence first; empty if there are no mistakes.
+    Attributes:
+      said: what the task's `sample` says of it; of a text also "called", what its text is called, and "answer", the
+        range of its letters that is the answer, where there are such things.
+      image: uint8 [H, W, C], C 1 or 3; None of a text.
+      attention: of an image, softmax weights [L, H, T, T]; None for a model without attention.
+      maps: of a text, the attention of each part of the model.
     """
-    predicted = probabilities.argmax(axis=-1)
-    confidence = probabilities.max(axis=-1)
-    wrong = np.flatnonzero(predicted != labels)
-    return wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+
+    said: Mapping[str, Any]
+    image: np.ndarray | None = None
+    attention: np.ndarray | None = None
+    maps: Sequence[TokenMaps] = ()
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Where an image's patches are among a model's tokens, and whose attention is shown.
+
+    Attributes:
+      grid: (h, w) of the patches; None: the largest square of the tokens, and the rest is prefix tokens.
+      prefix_tokens: class and register tokens in front of the patches, where `grid` is given.
+      query: whose attention; None: the class token's if there is a prefix, else the patches' mean.
+    """
+
+    grid: tuple[int, int] | None = None
+    prefix_tokens: int = 0
+    query: Query | None = None
 
 
 def write_samples(
-    run_dir: Path,
-    images: np.ndarray,
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    class_names: Sequence[str] | None = None,
-    attention: np.ndarray | None = None,
-    *,
-    kind: str,
-    grid: tuple[int, int] | None = None,
-    prefix_tokens: int = 0,
-    query: Query | None = None,
+    run_dir: Path, examples: Sequence[Shown], *, kind: str, patches: Patches | None = None
 ) -> Path:
     """Writes RUN/samples/KIND/: PNG files and samples.json; in the place of an earlier one, all at once.
 
     Args:
       run_dir: the run's folder.
-      images: uint8 [N, H, W, C], C 1 or 3.
-      labels: int [N], true classes.
-      probabilities: [N, K].
-      class_names: names of the first classes; the others are called by their numbers.
-      attention: softmax weights [N, L, H, T, T]; then rollouts and heads are drawn, too.
+      examples: what is shown.
       kind: a name for these examples, "samples" or "mistakes", and their folder's.
-      grid: (h, w) of the patches; None: the largest square of T, and the rest is prefix tokens.
-      prefix_tokens: class and register tokens in front of the patches, where `grid` is given.
-      query: whose attention is shown; None: the class token's if there is a prefix, else the patches' mean.
+      patches: how attention over images is drawn; None is as `Patches()`.
 
     Returns:
       The folder.
@@ -76,26 +78,18 @@ def write_samples(
     parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{kind}."))
     try:
-        if attention is not None and grid is None:
-            grid, prefix_tokens = square_grid(attention.shape[-1])
-        shown = []
-        for index, image in enumerate(images):
-            entry = describe(int(labels[index]), probabilities[index], class_names)
-            entry["image"] = save_picture(temporary / f"{index:03d}.png", visible(image))
-            if attention is not None and grid is not None:
-                whose: Query = query or ("class_token" if prefix_tokens else "mean")
-                rollout = attention_grid(attention_rollout(attention[index]), grid, prefix_tokens, whose)
-                heads = attention_grid(attention[index], grid, prefix_tokens, whose)  # [L, H, h, w]
-                name = temporary / f"{index:03d}-rollout.png"
-                entry["rollout"] = save_picture(name, overlay(visible(image), rollout))
-                entry["heads"] = save_picture(
-                    temporary / f"{index:03d}-heads.png", head_pictures(heads, heads_cell(*heads.shape[:2]))
-                )
-            shown.append(entry)
+        shown, every = [], drawn_every([example.maps for example in examples])
+        for index, example in enumerate(examples):
+            path = temporary / f"{index:03d}"
+            if example.image is None:
+                shown.append(write_text(path, example, example.maps if index % every == 0 else ()))
+            else:
+                shown.append(write_image(path, example, example.image, patches or Patches()))
         content: dict[str, Any] = {"kind": kind, "samples": shown}
+        attention = examples[0].attention if examples else None
         if attention is not None:
-            content |= {"layers": attention.shape[1], "heads": attention.shape[2]}
-        (temporary / "samples.json").write_text(json.dumps(content, indent=2) + "\n")
+            content |= {"layers": attention.shape[0], "heads": attention.shape[1]}
+        (temporary / "samples.json").write_text(json.dumps(to_json(content), indent=2) + "\n")
         temporary.chmod(0o755)
         replace_folder(temporary, parent / kind)
     finally:
@@ -103,20 +97,40 @@ def write_samples(
     return parent / kind
 
 
+def write_image(path: Path, example: Shown, image: np.ndarray, patches: Patches) -> dict[str, Any]:
+    """An image's entry in samples.json; its pictures' names begin as `path`."""
+    entry = {**example.said, "image": save_picture(named(path, ""), visible(image))}
+    if example.attention is None:
+        return entry
+    grid, prefix_tokens = patches.grid, patches.prefix_tokens
+    if grid is None:
+        grid, prefix_tokens = square_grid(example.attention.shape[-1])
+    whose: Query = patches.query or ("class_token" if prefix_tokens else "mean")
+    rollout = attention_grid(attention_rollout(example.attention), grid, prefix_tokens, whose)
+    heads = attention_grid(example.attention, grid, prefix_tokens, whose)  # [L, H, h, w]
+    entry["rollout"] = save_picture(named(path, "-rollout"), overlay(visible(image), rollout))
+    picture = head_pictures(heads, heads_cell(*heads.shape[:2]))
+    return entry | {"heads": save_picture(named(path, "-heads"), picture)}
+
+
+def write_text(path: Path, example: Shown, parts: Sequence[TokenMaps]) -> dict[str, Any]:
+    """A text's entry in samples.json, with the attention of these parts; its pictures' names begin as `path`."""
+    drawn = []
+    for maps in parts:
+        picture, told = draw_maps(maps)
+        name = maps.name.replace("/", "-")
+        drawn.append({**told, "picture": save_picture(named(path, f"-{name}"), picture)})
+    return {**kept(example.said), "maps": drawn}
+
+
+def named(path: Path, ending: str) -> Path:
+    """The PNG file beside `path` with an ending to its name."""
+    return path.with_name(f"{path.name}{ending}.png")
+
+
 def heads_cell(layers: int, heads: int) -> int:
     """Pixels for one head's map, so that all of them fit a picture of about 480."""
     return max(16, min(48, 480 // max(layers, heads)))
-
-
-def describe(label: int, probabilities: np.ndarray, class_names: Sequence[str] | None) -> dict[str, Any]:
-    """An example's true class, and the likeliest ones with their probabilities."""
-
-    def name(index: int) -> str:
-        return str(class_names[index]) if class_names and index < len(class_names) else str(index)
-
-    order = np.argsort(-probabilities, kind="stable")[:TOP]
-    top = [{"class": name(int(k)), "probability": round(float(probabilities[k]), 6)} for k in order]
-    return {"label": name(label), "correct": bool(order[0] == label), "top": top}
 
 
 def visible(image: np.ndarray) -> np.ndarray:
@@ -139,9 +153,20 @@ def visible(image: np.ndarray) -> np.ndarray:
 
 
 def save_picture(path: Path, picture: np.ndarray) -> str:
-    """Writes a PNG of uint8 [H, W, C] with C 1 (grey), 3 (RGB) or 4 (RGBA); returns the file's name."""
+    """Writes a PNG of uint8 [H, W, C] with C 1 (grey), 3 (RGB) or 4 (RGBA); returns the file's name.
+
+    RGBA of at most 256 colours is written with a palette: of maps, a third of the bytes.
+    """
     from PIL import Image
 
+    if picture.shape[-1] == 4:
+        packed = np.ascontiguousarray(picture).view(np.uint32)[..., 0]
+        colours, index = np.unique(packed, return_inverse=True)
+        if len(colours) <= 256:
+            image = Image.fromarray(index.reshape(packed.shape).astype(np.uint8), "P")
+            image.putpalette(colours.view(np.uint8).tobytes(), "RGBA")
+            image.save(path)
+            return path.name
     Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path)
     return path.name
 

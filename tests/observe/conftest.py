@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from shown_images import attention_of, shown_images
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from jaxformer.observe.samples import worst_mistakes, write_samples
+from jaxformer.evaluation.samples import worst_mistakes
+from jaxformer.observe.samples import Patches, write_samples
 from jaxformer.observe.writers import MetricWriter
 
 CONFIG = {
@@ -30,14 +32,6 @@ def digits():
     classifier = LogisticRegression(C=0.001, max_iter=200).fit(images[:400], labels[:400])
     pixels = np.round(images[400:] * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)
     return pixels, labels[400:], classifier.predict_proba(images[400:]).astype(np.float32)
-
-
-def attention_of(count, layers=4, heads=3, patches=16, prefix=1, seed=0):
-    """Softmax weights [count, layers, heads, T, T] of random scores."""
-    tokens = patches + prefix
-    scores = np.random.default_rng(seed).normal(size=(count, layers, heads, tokens, tokens)) * 2
-    weights = np.exp(scores)
-    return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
 
 
 def write_curves(folder, total=660, scale=1.0, seed=0):
@@ -129,9 +123,10 @@ def make_run(tmp_path, digits):
             "device": "1 x CPU (AMD EPYC, 2 cores), 1 process, jax 0.10.2",
         }
         (folder / "result.json").write_text(json.dumps(result))
-        for kind, rows in (("samples", np.arange(8)), ("mistakes", worst_mistakes(labels, probabilities, 8))):
-            shown = images[rows], labels[rows], probabilities[rows], names, attention_of(len(rows))
-            write_samples(folder, *shown, kind=kind, grid=(4, 4), prefix_tokens=1)
+        errors = np.where(probabilities.argmax(-1) == labels, 0, probabilities.max(-1))
+        for kind, rows in (("samples", np.arange(8)), ("mistakes", worst_mistakes(errors, 8))):
+            parts = images[rows], labels[rows], probabilities[rows], names, attention_of(len(rows))
+            write_samples(folder, shown_images(*parts), kind=kind, patches=Patches((4, 4), 1))
         return folder
 
     return make

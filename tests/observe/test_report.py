@@ -10,7 +10,13 @@ import pytest
 
 from jaxformer.errors import UserError
 from jaxformer.observe import plots
-from jaxformer.observe.report import compare_runs, config_differences, write_report
+from jaxformer.observe.report import (
+    chart,
+    compare_runs,
+    config_differences,
+    most_confused,
+    write_report,
+)
 from jaxformer.observe.run_folder import config_leaves, open_run
 
 VOID = {"meta", "link", "img", "br", "input", "hr", "use", "path", "rect"}
@@ -246,3 +252,76 @@ def test_plots_take_the_pages_colour_and_leave_matplotlib_as_it_was(digits):
         assert len(svg) < 300_000
     assert "class 299" not in svgs[3]  # of many classes, the worst
     assert dict(matplotlib.rcParams) == before
+
+
+def test_pairs_of_classes_that_are_confused_most(make_run):
+    folder = make_run()
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    names = ["cat", "dog", "<owl>"]
+    evaluation |= {"class_names": names, "confusion": [[5, 3, 0], [1, 9, 0], [4, 0, 4]]}
+    assert most_confused(evaluation) == [
+        {"true": "<owl>", "predicted": "cat", "count": "4", "share": "50.0%"},
+        {"true": "cat", "predicted": "dog", "count": "3", "share": "37.5%"},
+        {"true": "dog", "predicted": "cat", "count": "1", "share": "10.0%"},
+    ]
+    assert most_confused({"confusion": [[3, 0], [0, 2]]}) == []
+    assert most_confused({}) == []
+    many = np.arange(400).reshape(20, 20)
+    assert [pair["count"] for pair in most_confused({"confusion": many.tolist()})] == [
+        str(count) for count in (398, 397, 396, 395, 394, 393, 392, 391, 390, 389)
+    ]
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    assert "<owl> cat 4 50.0%" in page(write_report(folder)).text
+
+
+def test_tables_of_texts(make_run):
+    folder = make_run()
+    tables = {
+        "loss_by_position": [{"position": i + 0.5, "loss": 3 - i / 9, "count": 7} for i in range(0, 20, 2)],
+        "notes": ["BLEU: nrefs:1|case:mixed", "<script>"],
+        "per_class": [
+            {"name": "person", "precision": 0.5, "recall": 0.25, "f1": 1 / 3, "support": 12},
+            {"name": "nothing", "support": 3},
+        ],
+    }
+    evaluation = {"step": 9, "metrics": {"bleu": 31.2444, "perplexity": 15.98}, **tables}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    (folder / "result.json").unlink()
+    report = page(write_report(folder))
+    assert "Loss by position" in report.text
+    assert "BLEU: nrefs:1|case:mixed" in report.text
+    assert report.tags.count("script") == 1
+    assert "person 0.5000 0.2500 0.3333 12" in report.text
+    assert "nothing 3" in report.text
+    assert "bleu 31.24" in report.text
+    assert "perplexity 15.98" in report.text
+    assert "31.24%" not in report.text
+    assert "Confusion" not in report.text
+    assert "Most confused" not in report.text
+
+
+def test_the_learning_rate_is_on_a_linear_axis(monkeypatch):
+    asked = {}
+
+    def curves(title, lines, *, colours, linear):
+        asked[title] = linear
+        return ""
+
+    monkeypatch.setattr(plots, "curves", curves)
+    for metric in ("train/learning_rate", "learning_rate", "train/loss"):
+        chart(metric, {})
+    assert asked == {"train/learning rate": True, "learning rate": True, "train/loss": False}
+
+
+def test_an_axis_is_logarithmic_over_decades_unless_it_is_to_be_linear():
+    steps = np.arange(5)
+    lines = {"train": (steps, 10.0**-steps)}
+
+    def heights(svg):
+        points = re.search(r'<path d="(M [^"]*)" clip-path="[^"]*" style="fill: none; stroke: #2f7de1', svg)[
+            1
+        ]
+        return [float(pair.split()[1]) for pair in re.split(r"[ML]", points)[1:]]
+
+    assert np.ptp(np.diff(heights(plots.curves("a", lines)))) < 0.1  # even steps
+    assert np.diff(heights(plots.curves("a", lines, linear=True)))[-1] < 0.5

@@ -5,37 +5,16 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from shown_images import attention_of, shown_images
 
-from jaxformer.observe.samples import read_samples, visible, worst_mistakes, write_samples
-
-
-def attention_of(count, tokens=17, layers=4, heads=3):
-    weights = np.random.default_rng(0).random((count, layers, heads, tokens, tokens), np.float32)
-    return weights / weights.sum(-1, keepdims=True)
-
-
-def test_worst_mistakes_are_the_surest_ones():
-    labels = np.array([0, 1, 0, 1, 0])
-    probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.2, 0.8], [0.4, 0.6], [0.45, 0.55]])
-    np.testing.assert_array_equal(worst_mistakes(labels, probabilities, 10), [2, 1, 4])
-    np.testing.assert_array_equal(worst_mistakes(labels, probabilities, 2), [2, 1])
-    assert worst_mistakes(labels[:1], probabilities[:1], 5).shape == (0,)
-
-
-def test_real_digits_mistakes_are_all_wrong(digits):
-    _, labels, probabilities = digits
-    worst = worst_mistakes(labels, probabilities, 20)
-    assert (probabilities[worst].argmax(-1) != labels[worst]).all()
-    confidence = probabilities.max(-1)
-    assert (np.diff(confidence[worst]) <= 0).all()
-    wrong = probabilities.argmax(-1) != labels
-    assert confidence[worst[0]] == confidence[wrong].max()
+from jaxformer.observe.samples import Patches, read_samples, save_picture, visible, write_samples
 
 
 def test_written_samples(tmp_path, digits):
     images, labels, probabilities = (part[:3] for part in digits)
     names = [f"digit {k}" for k in range(10)]
-    folder = write_samples(tmp_path, images, labels, probabilities, names, attention_of(3), kind="samples")
+    examples = shown_images(images, labels, probabilities, names, attention_of(3))
+    folder = write_samples(tmp_path, examples, kind="samples")
     content = json.loads((folder / "samples.json").read_text())
     assert (content["kind"], content["layers"], content["heads"]) == ("samples", 4, 3)
     first = content["samples"][0]
@@ -48,12 +27,14 @@ def test_written_samples(tmp_path, digits):
     np.testing.assert_array_equal(picture, images[0, :, :, 0].repeat(20, 0).repeat(20, 1))
     with Image.open(folder / first["rollout"]) as rollout, Image.open(folder / first["heads"]) as heads:
         assert rollout.size == (160, 160)
-        assert heads.mode == "RGBA"
+        assert heads.size == (3 * 51 - 3, 4 * 51 - 3)
+        assert heads.has_transparency_data
 
 
-def test_samples_of_a_model_without_attention_and_of_classes_without_names(tmp_path, digits):
+def test_samples_of_a_model_without_attention(tmp_path, digits):
     images, labels, probabilities = (part[:2] for part in digits)
-    folder = write_samples(tmp_path, images.repeat(3, axis=-1), labels, probabilities, kind="samples")
+    examples = shown_images(images.repeat(3, axis=-1), labels, probabilities)
+    folder = write_samples(tmp_path, examples, kind="samples")
     content = json.loads((folder / "samples.json").read_text())
     assert "layers" not in content
     assert content["samples"][0]["label"] == str(labels[0])
@@ -61,10 +42,8 @@ def test_samples_of_a_model_without_attention_and_of_classes_without_names(tmp_p
 
 
 def test_writing_again_replaces_all_of_a_kind_and_leaves_no_remains(tmp_path, digits):
-    images, labels, probabilities = digits
-    write_samples(tmp_path, images[:5], labels[:5], probabilities[:5], kind="samples")
-    write_samples(tmp_path, images[:1], labels[:1], probabilities[:1], kind="mistakes")
-    write_samples(tmp_path, images[:2], labels[:2], probabilities[:2], kind="samples")
+    for count, kind in ((5, "samples"), (1, "mistakes"), (2, "samples")):
+        write_samples(tmp_path, shown_images(*(part[:count] for part in digits)), kind=kind)
     assert {path.name for path in (tmp_path / "samples").iterdir()} == {"samples", "mistakes"}
     assert {kind["kind"]: len(kind["samples"]) for kind in read_samples(tmp_path)} == {
         "samples": 2,
@@ -73,14 +52,24 @@ def test_writing_again_replaces_all_of_a_kind_and_leaves_no_remains(tmp_path, di
 
 
 def test_a_failure_keeps_what_was_there(tmp_path, digits):
-    images, labels, probabilities = (part[:2] for part in digits)
-    write_samples(tmp_path, images, labels, probabilities, kind="samples")
+    parts = [part[:2] for part in digits]
+    write_samples(tmp_path, shown_images(*parts), kind="samples")
+    examples = shown_images(*parts, None, attention_of(2))
     with pytest.raises(ValueError, match="tokens"):
-        write_samples(
-            tmp_path, images, labels, probabilities, None, attention_of(2), kind="samples", grid=(2, 2)
-        )
+        write_samples(tmp_path, examples, kind="samples", patches=Patches((2, 2)))
     assert len(read_samples(tmp_path)[0]["samples"]) == 2
     assert [path.name for path in (tmp_path / "samples").iterdir()] == ["samples"]
+
+
+@pytest.mark.parametrize(("colours", "mode"), [(256, "P"), (257, "RGBA")])
+def test_a_palette_loses_nothing(tmp_path, colours, mode):
+    rng = np.random.default_rng(0)
+    table = rng.choice(2**16, colours, replace=False) * 65_521  # odd: no two are alike
+    table = table.astype(np.uint32).view(np.uint8).reshape(-1, 4)
+    picture = table[np.r_[np.arange(colours), rng.integers(0, colours, 30 * 20 - colours)].reshape(30, 20)]
+    with Image.open(tmp_path / save_picture(tmp_path / "a.png", picture)) as file:
+        assert file.mode == mode
+        np.testing.assert_array_equal(np.asarray(file.convert("RGBA")), picture)
 
 
 @pytest.mark.parametrize(
