@@ -22,6 +22,20 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{verb}: {message}" if verb else message, f"see `{self.prog} --help`")
 
 
+def names(value: str) -> tuple[str, ...]:
+    """The names in a list with commas."""
+    return tuple(name.strip() for name in value.split(","))
+
+
+def two_numbers(value: str) -> tuple[int, int]:
+    """The numbers in "1,4"."""
+    try:
+        first, second = map(int, value.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value!r}: expected two numbers, as in 1,4") from None
+    return first, second
+
+
 def parser() -> Parser:
     """All verbs and their flags."""
     root = Parser(
@@ -42,30 +56,77 @@ def parser() -> Parser:
     train.add_argument("--run", type=Path, metavar="DIR", help="the run's folder (default: runs/CONFIG_NAME)")
     train.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps for XProf, as in 10:15")
 
-    evaluate = verb("evaluate", "evaluate a run's checkpoint and write its metrics and tables")
+    evaluate = verb("evaluate", "evaluate a run's checkpoint on a split, on tasks in prompts, or on a text")
     evaluate.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
-    evaluate.add_argument("--split", help="a TFDS split (default: the config's eval.split)")
+    what = evaluate.add_mutually_exclusive_group()
+    what.add_argument("--split", help="a TFDS split (default: the config's eval.split)")
+    what.add_argument("--fewshot", type=Path, metavar="TASK.jsonl", help="a task in prompts: JSON lines")
+    what.add_argument("--perplexity", metavar="FILE", help="a text file's perplexity and bits per byte")
+    what.add_argument(
+        "--harness", nargs="+", metavar="TASK", help="lm-evaluation-harness: its tasks' names, or YAML files"
+    )
+    evaluate.add_argument("--shots", type=int, metavar="K", help="demonstrations in a prompt (0)")
+    evaluate.add_argument("--seed", type=int, help="of the demonstrations (0)")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="the first examples alone")
     evaluate.add_argument(
-        "--checkpoint", default="best", metavar="best|latest|STEP", help="which one (default: best)"
+        "--stride", type=int, metavar="N", help="of --perplexity (half of what the model sees)"
     )
+    evaluate.add_argument(
+        "--output", type=Path, metavar="FILE", help="the examples (default: RUN/fewshot/TASK-K.jsonl)"
+    )
+    add_checkpoint(evaluate)
 
-    predict = verb(
-        "predict", "classify image files: JSON lines to the terminal, annotated pictures to a folder"
-    )
+    predict = verb("predict", "what a run's model says of your images or texts, as JSON lines")
     predict.add_argument("run", type=Path, metavar="RUN", help="a run's folder")
     predict.add_argument(
-        "images", nargs="+", type=Path, metavar="IMAGE", help="image files or folders of them"
+        "inputs",
+        nargs="*",
+        metavar="INPUT",
+        help="image files or folders of them; or files of one text a line (two with a tab between them, or JSON "
+        "lines of question and context, where the model takes that), - is stdin",
     )
+    predict.add_argument("--text", action="append", default=[], help="a text; give it again for more")
     predict.add_argument(
-        "--output", type=Path, metavar="DIR", help="where annotated pictures go (default: RUN/predictions)"
+        "--question", action="append", default=[], metavar="TEXT", help="about --context-file"
     )
+    predict.add_argument("--context-file", metavar="FILE", help="the text that answers --question")
     predict.add_argument(
-        "--checkpoint", default="best", metavar="best|latest|STEP", help="which one (default: best)"
+        "--output", type=Path, metavar="DIR", help="annotated pictures, JSON lines (default: RUN/predictions)"
     )
+    add_checkpoint(predict)
     predict.add_argument("--top", type=int, default=5, help="how many classes to list (default: 5)")
     predict.add_argument(
         "--skip-broken", action="store_true", help="leave unreadable images out instead of stopping"
     )
+
+    generate = verb("generate", "go on with a text, or translate it, with a run's language model")
+    generate.add_argument("--workdir", type=Path, required=True, metavar="RUN", help="a run's folder")
+    generate.add_argument("--prompt", action="append", metavar="TEXT", help="a text; give it again for more")
+    generate.add_argument("--prompts", metavar="FILE", help="a file of prompts, one a line, - is stdin")
+    generate.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="at most (256)")
+    generate.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (0.8)")
+    generate.add_argument("--greedy", action="store_true", help="always the likeliest token")
+    generate.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens")
+    generate.add_argument("--top-p", type=float, metavar="P", help="... from those that make up P together")
+    generate.add_argument(
+        "--min-p", type=float, metavar="P", help="... from those at least P as likely as the first"
+    )
+    generate.add_argument(
+        "--repetition-penalty", type=float, default=1.0, metavar="X", help="1 is none, 1.2 is usual (1)"
+    )
+    generate.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="ends before this string"
+    )
+    generate.add_argument(
+        "--beams", type=int, default=1, metavar="K", help="beam search instead of drawing (1)"
+    )
+    generate.add_argument(
+        "--length-penalty", type=float, default=0.6, metavar="A", help="of beam search (0.6)"
+    )
+    generate.add_argument("--samples", type=int, default=1, metavar="N", help="texts for each prompt (1)")
+    generate.add_argument("--seed", type=int, default=0, help="of what is drawn (0)")
+    generate.add_argument("--json", action="store_true", help="a JSON line for each text")
+    add_checkpoint(generate)
 
     report = verb("report", "write a run's report.html anew, or compare several runs")
     report.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
@@ -84,34 +145,135 @@ def parser() -> Parser:
         "--no-compile", action="store_true", help="leave out what needs the step compiled: activations"
     )
 
-    data = verb("data", "list, show and import datasets").add_subparsers(
-        dest="action", required=True, metavar="ACTION"
+    add_data(verb("data", "list, show and import datasets, and train tokenizers"))
+    return root
+
+
+def add_checkpoint(flags: argparse.ArgumentParser) -> None:
+    """Which checkpoint of a run."""
+    flags.add_argument(
+        "--checkpoint", default="best", metavar="best|latest|STEP", help="which one (default: best)"
     )
+
+
+def add_data(flags: argparse.ArgumentParser) -> None:
+    """The flags of `data`."""
+    data = flags.add_subparsers(dest="action", required=True, metavar="ACTION")
     folder = argparse.ArgumentParser(add_help=False)
     folder.add_argument(
         "--data-dir", metavar="DIR", help="the TFDS folder (default: TFDS_DATA_DIR, ~/tensorflow_datasets)"
     )
     data.add_parser("list", help="the datasets that are prepared", parents=[folder])
     show = data.add_parser(
-        "show", help="a contact sheet of pictures with their labels (PNG)", parents=[folder]
+        "show",
+        help="some examples: texts, or a contact sheet of pictures with their labels (PNG)",
+        parents=[folder],
     )
     show.add_argument("name", metavar="NAME", help="a dataset: digits, cifar10, ...")
     show.add_argument("--split", default="train", help="a TFDS split (default: train)")
-    show.add_argument("--count", type=int, default=64, help="how many pictures (default: 64)")
+    show.add_argument("--count", type=int, help="how many (default: 64 pictures, 5 texts)")
     show.add_argument("--output", type=Path, help="the picture's file (default: NAME.png)")
-    importing = data.add_parser("import", help="make a dataset of your own files", parents=[folder])
-    importing.add_argument("kind", choices=["images"], help="what the files are")
+    add_import(data.add_parser("import", help="make a dataset of your own files", parents=[folder]))
+    add_tokenizer(data.add_parser("tokenizer", help="train a tokenizer, or see what one does"), folder)
+
+
+def add_import(importing: argparse.ArgumentParser) -> None:
+    """The flags of `data import`."""
     importing.add_argument(
-        "source", type=Path, metavar="DIR|CSV", help="one folder a class, or a CSV of path,label"
+        "kind",
+        choices=["images", "text", "csv", "jsonl", "pairs", "conll", "squad"],
+        help="what the files are",
+    )
+    importing.add_argument(
+        "source",
+        nargs="+",
+        type=Path,
+        metavar="SOURCE",
+        help="images: one folder a class, or a CSV of path,label; pairs: two files side by side, or one with "
+        "tabs; else files, or folders of them. Files or folders named train, validation (val, dev), test are "
+        "these splits",
     )
     importing.add_argument("--name", required=True, help="the dataset's name, for data.name in configs")
     importing.add_argument(
-        "--test-share", type=float, default=0.2, help="what is held out if there are no splits (0.2)"
+        "--test-share",
+        type=float,
+        help="what is held out if there are no splits: at random (default: 0.2), or a text's tail (0.1)",
     )
     importing.add_argument(
-        "--skip-broken", action="store_true", help="leave unreadable images out instead of stopping"
+        "--skip-broken", action="store_true", help="leave out what cannot be used instead of stopping"
     )
-    return root
+    importing.add_argument(
+        "--unit", choices=["file", "paragraph", "line"], help="text: what an example is (default: file)"
+    )
+    importing.add_argument("--label", metavar="COLUMN", help="csv, jsonl: what is to be predicted")
+    importing.add_argument(
+        "--regression",
+        action="store_const",
+        const=True,
+        help="csv, jsonl: the label is a number, not a class",
+    )
+    importing.add_argument(
+        "--text", type=names, metavar="COLUMN,...", help="csv, jsonl: the texts to keep (default: all)"
+    )
+    importing.add_argument(
+        "--classes", type=names, metavar="A,B,...", help="csv, jsonl, conll: all classes, in their order"
+    )
+    importing.add_argument(
+        "--columns",
+        type=two_numbers,
+        metavar="WORD,TAG",
+        help="conll: these columns, from 1 (default: the first and the last)",
+    )
+
+
+def add_tokenizer(flags: argparse.ArgumentParser, folder: argparse.ArgumentParser) -> None:
+    """The flags of `data tokenizer`."""
+    actions = flags.add_subparsers(dest="tokenizer_action", required=True, metavar="ACTION")
+    train = actions.add_parser(
+        "train", help="train one on a dataset's texts, or on text files", parents=[folder]
+    )
+    train.add_argument("names", nargs="+", metavar="NAME", help="a dataset, or text files")
+    train.add_argument("--kind", choices=["bpe", "wordpiece", "unigram", "characters"], required=True)
+    train.add_argument("--vocab-size", type=int, metavar="N", help="tokens at most (default: 8192)")
+    train.add_argument("--lowercase", action="store_const", const=True, help="lowercase texts")
+    train.add_argument(
+        "--min-frequency",
+        type=int,
+        metavar="N",
+        help="how often a pair has to be there to become a token (2)",
+    )
+    train.add_argument(
+        "--template", help="special tokens: none, gpt, bert, roberta, t5 or seq2seq (default: none)"
+    )
+    train.add_argument(
+        "--feature", type=names, metavar="NAME,...", help="a dataset's texts (default: the only one)"
+    )
+    train.add_argument("--split", help="a TFDS split (default: train)")
+    train.add_argument(
+        "--output", type=Path, default=Path("tokenizer.json"), help="(default: tokenizer.json)"
+    )
+    show = actions.add_parser("show", help="what a tokenizer is, and the tokens of texts")
+    show.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="tokenizer.json, vocab.txt, a sentencepiece model, or their folder",
+    )
+    show.add_argument("--text", action="append", default=[], help="a text; give it again for more")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The parsed flags.
+
+    Inputs of `predict` may stand after flags, too: argparse takes those before the first alone (before Python 3.13).
+    """
+    root = parser()
+    arguments, rest = root.parse_known_args(argv)
+    if rest and arguments.verb == "predict" and all(a == "-" or not a.startswith("-") for a in rest):
+        arguments.inputs += rest
+    elif rest:
+        root.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     overrides = [a for a in argv if a.startswith("--config.")]
     try:
-        arguments = parser().parse_args([a for a in argv if a not in overrides])
+        arguments = parse([a for a in argv if a not in overrides])
         if overrides and arguments.verb not in ("train", "describe"):
             raise UserError(
                 f"{overrides[0]}: `{arguments.verb}` reads the run's own config, which has no overrides"

@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from jaxformer import schema
 from jaxformer.assembly import Assembly
 from jaxformer.config import Experiment
+from jaxformer.data.examples import Pairs
 from jaxformer.errors import NotPrepared
 from jaxformer.flops import training_flops
+from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
 from jaxformer.observe import text
 from jaxformer.observe.summary import parameter_table
@@ -20,20 +23,46 @@ from jaxformer.parallel.compile import bytes_a_device
 Tree = Any
 IMAGENET = {"train": 1_281_167, "validation": 50_000}  # Russakovsky et al. 2015, table 2
 KNOWN_SIZES = {"imagenet2012": IMAGENET, "cifar10": {"train": 50_000, "test": 10_000}}
+# Tokens of GPT-2's tokenizer, by karpathy/nanoGPT (data/openwebtext/readme.md).
+OPENWEBTEXT = {"train": 9_035_582_198, "validation": 4_434_897}
+# The task and the kind of examples that a model of text is described with.
+TEXT_TASKS = {
+    "gpt": ("causal_lm", "windows"),
+    "bert": ("masked_lm", "windows"),
+    "seq2seq": ("translation", "pairs"),
+}
 PIXELS = {"imagenet2012": 224, "cifar10": 32}  # an image's side, where neither model nor transforms say it
 
 
 def for_preset(name: str) -> dict[str, Any]:
-    """A config that trains a preset on ImageNet at 224 pixels, as nested dicts."""
-    return {
-        "task": {"name": "classification"},
-        "model": preset(name),
-        "data": {"name": "imagenet2012", "batch_size": 1024},
-        "eval": {"split": "validation"},
+    """A config that trains a preset, as nested dicts: on ImageNet at 224 pixels, or on OpenWebText."""
+    model = preset(name)
+    learning: dict[str, Any] = {
         "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05},
         "schedule": {"name": "cosine", "warmup": "5%"},
         "precision": "bfloat16",
-        "train": {"total": "90 epochs"},
+    }
+    if model["name"] not in TEXT_TASKS:
+        return learning | {
+            "task": {"name": "classification"},
+            "model": model,
+            "data": {"name": "imagenet2012", "batch_size": 1024},
+            "eval": {"split": "validation"},
+            "train": {"total": "90 epochs"},
+        }
+    task, kind = TEXT_TASKS[model["name"]]
+    length = schema.convert(Any, model, "model", [], MODELS).context_length
+    return learning | {
+        "task": {"name": task} | ({"beams": 0} if kind == "pairs" else {}),
+        "model": model | ({"head": "mlm"} if model["name"] == "bert" else {}),
+        "data": {
+            "name": "openwebtext",
+            "batch_size": 256,
+            "tokenizer": {"name": "bytes", "template": "seq2seq"},
+            "examples": {"name": kind, "length": length},
+        },
+        "eval": {"split": "validation", "monitor": "loss", "mode": "min"},
+        "train": {"total": "1 epoch"},
     }
 
 
@@ -45,6 +74,10 @@ class NominalBatches:
     batch_size: int
     element_spec: Mapping[str, tuple[tuple[int, ...], np.dtype]]
     class_names: list[str] | None = None
+    tokenizer: None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    facts: tuple[str, ...] = ()
+    typical_length: None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +118,8 @@ def assemble(experiment: Experiment) -> Assembly:
 def nominal_batches(experiment: Experiment) -> NominalBatches | None:
     """Batches of a dataset of known size, or None; "train[:99%]" is 99% of "train"."""
     data = experiment.data
+    if data.examples.text:
+        return nominal_text(data)
     split = re.fullmatch(r"(\w+)(?:\[:(\d+)%\])?", data.train_split)
     sizes = KNOWN_SIZES.get(data.name, {})
     if split is None or split[1] not in sizes:
@@ -98,6 +133,19 @@ def nominal_batches(experiment: Experiment) -> NominalBatches | None:
         "labels": ((), np.dtype(np.int32)),
     }
     return NominalBatches(round(sizes[split[1]] * int(split[2] or 100) / 100), data.batch_size, spec)
+
+
+def nominal_text(data: Any) -> NominalBatches | None:
+    """Batches of text from OpenWebText, or None."""
+    if data.name != "openwebtext" or data.train_split not in OPENWEBTEXT:
+        return None
+    length = data.examples.length
+    names = ["tokens", "targets"]
+    if isinstance(data.examples, Pairs):
+        names += ["token_mask", "decoder_tokens"]
+    dtypes = {"token_mask": np.dtype(bool)}
+    spec = {name: ((length,), dtypes.get(name, np.dtype(np.int32))) for name in names}
+    return NominalBatches(-(-OPENWEBTEXT[data.train_split] // length), data.batch_size, spec)
 
 
 def under_jit(assembly: Assembly) -> Assembly:

@@ -52,6 +52,11 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
+    def tokenizer(self) -> Path:
+        """The tokenizer of a model of text (JSON, as Hugging Face's libraries read it)."""
+        return self.folder / "tokenizer.json"
+
+    @property
     def result(self) -> Path:
         """Status, final and best metrics, seconds (JSON)."""
         return self.folder / "result.json"

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import jax
 
@@ -45,6 +46,24 @@ def restore_or_start(assembly: Assembly, checkpoints: Checkpoints) -> tuple[Trai
     return from_items(items), replace(monitor, **progress["monitor"]), progress["evaluation_due"]
 
 
+def keep_tokenizer(run: Run, tokenizer: Any) -> None:
+    """Saves the tokenizer in the run's folder, or compares it with the one that is there.
+
+    Raises:
+      UserError: another one is there.
+    """
+    if tokenizer is None:
+        return
+    if not run.tokenizer.exists():
+        if jax.process_index() == 0:
+            tokenizer.save(run.tokenizer)
+    elif type(tokenizer).load(run.tokenizer).digest != tokenizer.digest:
+        raise UserError(
+            f"data.tokenizer: makes other tokens than {run.tokenizer}, with which the run was begun",
+            "restore the data or the file that it is made from, or start a new run with --run",
+        )
+
+
 def announce(assembly: Assembly, run: Run, start_step: int) -> None:
     """Logs what is about to run: the device line, the parameter table, FLOPs and memory."""
     experiment, batches = assembly.experiment, assembly.train_batches
@@ -68,3 +87,5 @@ def announce(assembly: Assembly, run: Run, start_step: int) -> None:
             bytes_per_device=bytes_a_device(assembly.state_shapes),
         ),
     )
+    for fact in dict.fromkeys((*batches.facts, *assembly.eval_batches.facts)):
+        logger.info("%s", fact)

@@ -22,7 +22,7 @@ from jaxformer.observe.progress import Progress
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.preemption import Preemption
 from jaxformer.run import Run, alone_in, finished, open_for_training
-from jaxformer.start import announce, restore_or_start
+from jaxformer.start import announce, keep_tokenizer, restore_or_start
 from jaxformer.state import TrainState, to_items
 from jaxformer.tasks.base import Evaluation
 
@@ -76,6 +76,7 @@ def train_in(run: Run, assembly: Assembly, clock: Clock, tracer: Profile, consol
         Preemption() as preemption,
     ):
         with clock.phase("startup"):
+            keep_tokenizer(run, assembly.train_batches.tokenizer)
             state, monitor, evaluation_due = restore_or_start(assembly, checkpoints)
             announce(assembly, run, int(state.step))
         loop = Loop(assembly, checkpoints, clock, monitor, evaluation_due)

@@ -19,7 +19,8 @@ ALLOWED = {
     "models": {"errors", "schema"},  # for the message of a misspelt preset
     "data": BASE,
     "optim": BASE | {"paths"},
-    "tasks": BASE | {"models"},
+    "decoding": BASE,
+    "tasks": BASE | {"decoding", "models", "weights"},
     "flops": set(),
     "precision": BASE,
     "preemption": set(),

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import stepping
+from stepping import assert_close, gradient_of
 
 from jaxformer import schema
 from jaxformer.models.resnet import ResNet
@@ -53,38 +55,15 @@ def start(model, optimizer, **kwargs):
     return jax.device_get(init_state(variables_of(model), optimizer, **kwargs))
 
 
-def take_steps(batch, *, model=VIT, mode="jit", mesh=None, devices=8, optimizer=None, count=1, **kwargs):
-    """The state before and after `count` steps, and the last metrics."""
-    layout = Layout(mode, make_mesh(mesh or {"data": -1}, jax.devices()[:devices]))
-    optimizer = optax.with_extra_args_support(optimizer or optax.sgd(1.0))
-    state_kwargs = {"with_average": "average" in kwargs, "with_loss_scale": kwargs.pop("loss_scale", False)}
-    before = start(model, optimizer, **state_kwargs)
-    state = jax.device_put(before, layout.shardings(before))
-    if "axis_name" in {f.name for f in model.__dataclass_fields__.values()}:
-        model = model.clone(axis_name=layout.axis)
-    step = layout.train_step(
-        make_train_step(model, TASK, optimizer, seed=0, axis=layout.axis, **kwargs), state
-    )
-    for _ in range(count):
-        state, metrics = step(state, layout.put(batch))
-    return before, state, jax.device_get(metrics)
-
-
-def assert_close(found, expected, relative):
-    """Leaf by leaf, the difference's norm against the leaf's, or against a hundredth of the whole tree's.
-
-    (A key's bias has no gradient, because softmax does not see it: what is computed for it is rounding.)
-    """
-    floor = 1e-2 * float(optax.tree.norm(expected))
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected)):
-        error = np.linalg.norm(np.asarray(a, np.float64) - b) / max(np.linalg.norm(b), floor)
-        assert error < relative, f"{jax.tree_util.keystr(path)}: {error:.2e}"
+def take_steps(batch, *, model=VIT, **kwargs):
+    """The state before and after some steps, and the last metrics."""
+    return stepping.take_steps(batch, model=model, task=TASK, variables=variables_of(model), **kwargs)
 
 
 def gradient(*args, **kwargs):
-    """One SGD step with a learning rate of 1 moves the parameters by their gradient."""
+    """The gradient that a step takes, and its metrics."""
     before, state, metrics = take_steps(*args, **kwargs)
-    return jax.tree.map(lambda old, new: old - np.asarray(new), before.params, state.params), metrics
+    return gradient_of(before, state), metrics
 
 
 @pytest.fixture(scope="module")

@@ -179,6 +179,29 @@ def test_predictions_go_into_the_run_by_default(run, said, tmp_path):
     }
 
 
+def test_files_may_stand_after_flags(run, said, tmp_path):
+    first, second = save_digits(tmp_path / "digits", TEST[:2])
+    lines = said("predict", run, "--top", "2", first, "--output", tmp_path / "out", second).splitlines()
+    assert [json.loads(line)["file"] for line in lines] == [str(first), str(second)]
+
+
+@pytest.mark.parametrize(
+    "argv", [["--text", "a cat"], ["cats.txt"], ["-"], ["--question", "what", "--context-file", "a.txt"]]
+)
+def test_a_model_of_images_takes_no_texts(argv, run, capsys):
+    assert cli.main(["predict", str(run), *argv]) == 2
+    assert f"{run} holds a model of images; name image files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--fewshot", "--perplexity", "--harness"])
+def test_a_model_of_images_is_not_evaluated_on_texts(flag, run, capsys, tmp_path):
+    (tmp_path / "text").write_text('{"prompt": "a", "choices": ["b", "c"], "answer": 0}')
+    assert cli.main(["evaluate", str(run), flag, str(tmp_path / "text")]) == 2
+    assert "there is no tokenizer.json in it, so it holds no model of text" in capsys.readouterr().err
+    assert cli.main(["generate", "--workdir", str(run), "--prompt", "a"]) == 2
+    assert "so it holds no model of text" in capsys.readouterr().err
+
+
 def test_report_is_written_anew(run, said):
     (run / "report.html").unlink()
     assert said("report", run) == f"{run / 'report.html'}\n"

@@ -60,8 +60,7 @@ def predict_files(
         no image at all, `output_dir` cannot be written or holds the files themselves, or a probability is not
         finite.
     """
-    if top < 1:
-        raise UserError(f"--top {top}: expected at least 1")
+    check_top(top)
     files = readable(find_images(paths), preprocess, skip_broken)
     pictures = place_pictures(files, output_dir)
     results = []
@@ -72,7 +71,7 @@ def predict_files(
         batch = files[first : first + batch_size]
         probabilities = predict_batch(batch, predict_fn, preprocess, batch_size)
         for path, picture, row in zip(batch, pictures[first:], probabilities):
-            predictions = likeliest(path, row, class_names, top)
+            predictions = likeliest(str(path), row, class_names, top)
             result = {"file": str(path), "predictions": predictions}
             line = json.dumps(result, ensure_ascii=False) + "\n"
             shown = annotate(
@@ -89,6 +88,12 @@ def predict_files(
     what = "1 picture with its" if len(files) == 1 else f"{len(files)} pictures with their"
     logger.info("%s predictions are in %s", what, output_dir)
     return results
+
+
+def check_top(top: int) -> None:
+    """Raises UserError for a number that cannot be."""
+    if top < 1:
+        raise UserError(f"--top {top}: expected at least 1")
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
@@ -149,11 +154,11 @@ def predict_batch(
 
 
 def likeliest(
-    path: Path, probabilities: np.ndarray, class_names: Sequence[str], top: int
+    where: str, probabilities: np.ndarray, class_names: Sequence[str], top: int
 ) -> list[Prediction]:
     """The `top` classes of probabilities [K], the likeliest first; of equal ones the first class."""
     if not np.isfinite(probabilities).all():
-        raise UserError(f"{path}: the model's probabilities are not finite; try another --checkpoint")
+        raise UserError(f"{where}: the model's probabilities are not finite; try another --checkpoint")
     order = np.argsort(-probabilities, kind="stable")[:top]
     return [
         {

@@ -1,21 +1,30 @@
 """A trained model from a run's folder, ready to evaluate and to predict."""
 
+import logging
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
-from jaxformer.assembly import Assembly
+from jaxformer.assembly import Assembly, filled
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config import Experiment
+from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
+from jaxformer.data.examples import Tagged
+from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
-from jaxformer.run import read_experiment
+from jaxformer.files import read_json
+from jaxformer.precision import in_precision
+from jaxformer.run import Run, read_experiment
 from jaxformer.state import eval_variables, to_items
 
+logger = logging.getLogger("jaxformer")
 Tree = Any
 
 
@@ -40,31 +49,20 @@ class Trained:
         self.run, experiment = read_experiment(folder)
         if split is not None:
             experiment = replace(experiment, eval=replace(experiment.eval, split=split))
+        if self.run.tokenizer.exists():  # what the run was trained with, whatever made it
+            tokenizer = FromFile(str(self.run.tokenizer))
+            experiment = replace(experiment, data=replace(experiment.data, tokenizer=tokenizer))
         self.assembly = Assembly(on_these_devices(experiment))
-        self.step, self.variables = self.restore(checkpoint)
-
-    def restore(self, checkpoint: str) -> tuple[int, Tree]:
-        """The checkpoint's step and variables; the optimizer's state is not read."""
-        if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
-            raise UserError(f"--checkpoint {checkpoint}: expected best, latest or a step")
-        watched = self.assembly.experiment.eval
-        with Checkpoints(
-            self.run.checkpoints, monitor=watched.monitor, mode=watched.mode, read_only=True
-        ) as checkpoints:
-            targets = {"params": to_items(self.assembly.state_shapes)["params"]}
-            restored = checkpoints.restore_best(targets) if checkpoint == "best" else None
-            if restored is None:
-                step = int(checkpoint) if checkpoint.isdecimal() else None
-                restored = checkpoints.restore(targets, step)
-        if restored is None:
-            raise UserError(f"{self.run.checkpoints}: there is no checkpoint yet; train the run first")
-        return restored.progress["step"], eval_variables(restored.items)
+        shapes = self.assembly.state_shapes
+        self.step, self.variables = restore_items(
+            self.run, experiment, to_items(shapes)["params"], checkpoint
+        )
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes; their numbers where the dataset names none."""
         names = self.assembly.eval_batches.class_names
-        return names or [str(i) for i in range(self.assembly.experiment.model.num_classes)]
+        return names or [str(i) for i in range(self.assembly.bare_model.num_classes)]
 
     @property
     def batch_size(self) -> int:
@@ -74,7 +72,7 @@ class Trained:
     @cached_property
     def predict_step(self) -> Any:
         """(variables, batch) -> probabilities [B, K], compiled."""
-        model, task = self.assembly.experiment.build_model(), self.assembly.task
+        model, task = self.assembly.build_model(), self.assembly.task
 
         def predict(variables: Tree, batch: Tree) -> jax.Array:
             return task.probabilities(model.apply(variables, **task.inputs(batch), deterministic=True))
@@ -103,8 +101,127 @@ class Trained:
         return example["image"]
 
 
+class TrainedText:
+    """A checkpoint's model of text, on the first device; nothing in the run's folder is changed.
+
+    The folder is enough, since the tokenizer is saved in it. Only where no evaluation has written the names of the
+    classes are they taken from the dataset.
+
+    Args:
+      folder: the run's folder.
+      checkpoint: as of `Trained`.
+
+    Attributes:
+      run: the folder's paths.
+      experiment: its config.
+      step: which checkpoint it is.
+      model: the linen module, in the experiment's precision.
+      variables: what it is applied with.
+      tokenizer: what its tokens mean.
+      class_names: names of the first classes; the others are called by their numbers.
+
+    Raises:
+      UserError: not a run's folder, or not of a model of text; it has no such checkpoint, or says nowhere how many
+        classes there are.
+    """
+
+    def __init__(self, folder: Path, checkpoint: str = "best"):
+        self.run, self.experiment = read_experiment(folder)
+        if not self.run.tokenizer.exists():
+            raise UserError(
+                f"{folder}: there is no {self.run.tokenizer.name} in it, so it holds no model of text",
+                "`jaxformer predict RUN IMAGE ...` is for models of images",
+            )
+        self.tokenizer = Tokenizer.load(self.run.tokenizer)
+        known = {"vocab_size": self.tokenizer.vocab_size}
+        self.class_names: list[str] = []
+        if getattr(self.experiment.model, "head", None) in ("sequence", "token"):
+            names, count = classes(self.run, self.experiment.data)
+            self.class_names = names or []
+            if count is None and self.experiment.model.num_labels is None:
+                raise UserError(
+                    f"{folder}: the number of classes is in neither {self.run.evaluation.name} nor the config, "
+                    f"and dataset {self.experiment.data.name!r} cannot be read",
+                    "name the folder of the dataset in TFDS_DATA_DIR",
+                )
+            known |= {} if count is None else {"num_labels": count}
+        self.model = in_precision(filled(self.experiment.model, known), self.experiment.precision)
+        example = jnp.zeros((1, 2), jnp.int32)
+        arguments = (example, example) if hasattr(self.model, "encode") else (example,)
+        shapes = jax.eval_shape(self.model.init, jax.random.key(0), *arguments)
+        averaged = Assembly(self.experiment).average is not None
+        self.step, self.variables = restore_params(self.run, self.experiment, shapes, averaged, checkpoint)
+        logger.info("%s at step %d, %s tokens", folder, self.step, f"{self.tokenizer.vocab_size:,}")
+
+
+def classes(run: Run, data: DataConfig) -> tuple[list[str] | None, int | None]:
+    """Names and number of a run's classes, as far as its last evaluation says them, or else its dataset."""
+    names = (read_json(run.evaluation, needs=()) or {}).get("class_names")
+    if names:
+        return names, len(names)
+    from jaxformer.data.text.records import Records, class_names, inner
+
+    tagged = isinstance(data.examples, Tagged)
+    name = data.examples.tags_feature if tagged else data.examples.label_feature
+    try:
+        features = dict(Records(data, data.train_split).features.items())
+    except UserError:
+        return None, None
+    feature = features.get(name)
+    return class_names(inner(feature) if tagged else feature)
+
+
 def on_these_devices(experiment: Experiment) -> Experiment:
     """The experiment, laid out over the devices that are here rather than those it was trained on."""
     data, count = experiment.data, jax.device_count()
     rows = -(-(data.eval_batch_size or data.batch_size) // count) * count  # padding does not count
     return replace(experiment, parallel=type(experiment.parallel)(), data=replace(data, eval_batch_size=rows))
+
+
+def restore_params(
+    run: Run, experiment: Experiment, variables: Tree, averaged: bool, checkpoint: str
+) -> tuple[int, Tree]:
+    """A checkpoint's step and variables, on the first device; neither the optimizer's state nor the data are needed.
+
+    Args:
+      run: the run's folder.
+      experiment: its config.
+      variables: the model's, as shapes.
+      averaged: whether an average of the parameters was kept.
+      checkpoint: as in `Trained`.
+    """
+    here = SingleDeviceSharding(jax.devices()[0])
+    params, state = (
+        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), tree)
+        for tree in (variables["params"], {n: v for n, v in variables.items() if n != "params"})
+    )
+    items = {"params": params, "model_state": state, "average": params if averaged else None}
+    return restore_items(run, experiment, items, checkpoint)
+
+
+def restore_items(run: Run, experiment: Experiment, target: Tree, checkpoint: str) -> tuple[int, Tree]:
+    """The checkpoint's step and variables.
+
+    Args:
+      run: the run's folder.
+      experiment: its config.
+      target: the item "params" of a checkpoint, as shapes with shardings.
+      checkpoint: "best", "latest" or a step.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
+        raise UserError(f"--checkpoint {checkpoint}: expected best, latest or a step")
+    watched = experiment.eval
+    with Checkpoints(
+        run.checkpoints, monitor=watched.monitor, mode=watched.mode, read_only=True
+    ) as checkpoints:
+        targets = {"params": target}
+        restored = checkpoints.restore_best(targets) if checkpoint == "best" else None
+        if restored is None:
+            step = int(checkpoint) if checkpoint.isdecimal() else None
+            restored = checkpoints.restore(targets, step)
+    if restored is None:
+        raise UserError(f"{run.checkpoints}: there is no checkpoint yet; train the run first")
+    return restored.progress["step"], eval_variables(restored.items)

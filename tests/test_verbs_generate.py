@@ -1,0 +1,217 @@
+"""`jaxformer generate` and the evaluations of language models, on a run that the command line trained."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from text_runs import SENTENCE, random_run, train_run, write_texts
+
+from jaxformer import cli
+from jaxformer.decoding.sampling import Sampling
+from jaxformer.evaluation.fewshot import evaluate_fewshot
+from jaxformer.evaluation.perplexity import perplexity
+from jaxformer.inference.language import CausalModel, load
+from jaxformer.inference.translate import TextToText
+from jaxformer.inference.writing import Generation
+
+GREEDY = Sampling(temperature=0)
+TASK = [
+    {"task": "what/comes", "metric": "multiple_choice"},
+    {"prompt": "the cat", "choices": ["saw", "dog"], "answer": 0},
+    {"prompt": "a dog", "choices": ["in", "and"], "answer": 1},
+    {"prompt": "Ann", "choices": ["saw", "and"], "answer": 1},
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder with the trained run "language" and the run "translation"."""
+    root = tmp_path_factory.mktemp("text")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXFORMER_CACHE", str(root / "cache"))
+        write_texts(root / "data")
+        train_run("language", root / "data", root / "language")
+        random_run("translation", root / "data", root / "translation")
+        shutil.rmtree(root / "data")  # nothing needs it any more
+        yield root
+
+
+@pytest.fixture
+def run(root, tmp_path, monkeypatch):
+    """A copy of a run."""
+    monkeypatch.chdir(tmp_path)
+    return lambda name="language": shutil.copytree(root / name, tmp_path / name)
+
+
+@pytest.fixture
+def said(capsys):
+    """What a command line that succeeds prints to stdout."""
+
+    def ask(*argv):
+        capsys.readouterr()
+        code = cli.main([str(a) for a in argv])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return out
+
+    return ask
+
+
+@pytest.fixture
+def refused(capsys):
+    """The message of a command line that is refused."""
+
+    def ask(*argv):
+        capsys.readouterr()
+        assert cli.main([str(a) for a in argv]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "Traceback" not in err
+        return err
+
+    return ask
+
+
+@pytest.fixture
+def task_file(tmp_path):
+    (tmp_path / "task.jsonl").write_text("".join(json.dumps(line) + "\n" for line in TASK))
+    return tmp_path / "task.jsonl"
+
+
+def test_one_prompt_is_streamed_with_its_text(run, said):
+    folder = run()
+    printed = said(
+        "generate", "--workdir", folder, "--prompt", "the cat", "--greedy", "--max-new-tokens", "50"
+    )
+    model = CausalModel(*load(folder))
+    assert model.context_length < 50
+    (expected,) = model.generate([model.encode("the cat")], Generation(50, GREEDY))
+    assert printed == f"the cat{expected.text}\n"
+    assert len(expected.text) == 50
+
+
+def test_several_prompts_are_json_lines(run, said, tmp_path):
+    folder = run()
+    (tmp_path / "prompts.txt").write_text("a\n\nthe dog saw the cat\n")
+    argv = ("generate", "--workdir", folder, "--prompt", "in", "--prompts", "prompts.txt", "--samples", "2")
+    lines = [json.loads(line) for line in said(*argv, "--max-new-tokens", "7", "--seed", "3").splitlines()]
+    prompts = ["in", "in", "a", "a", "the dog saw the cat", "the dog saw the cat"]
+    assert [line["prompt"] for line in lines] == prompts
+    assert all(len(line["text"]) == line["tokens"] == 7 for line in lines)
+    assert {line["ended"] for line in lines} == {"length"}
+    assert lines[0]["text"] != lines[1]["text"]
+    again = [json.loads(line) for line in said(*argv, "--max-new-tokens", "7", "--seed", "3").splitlines()]
+    assert again == lines
+
+
+def test_a_stop_string_that_never_comes_is_told(run, capsys):
+    argv = ["generate", "--workdir", str(run()), "--prompt", "a", "--greedy", "--max-new-tokens", "5"]
+    assert cli.main([*argv, "--stop", "never"]) == 0
+    assert "jaxformer: none of the stop strings came in 5 tokens" in capsys.readouterr().err
+    assert cli.main(argv) == 0
+    whole = capsys.readouterr().out.strip("\n")
+    assert cli.main([*argv, "--stop", whole[3]]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == whole[: whole.index(whole[3], 1)] + "\n"
+    assert "none of the stop strings" not in captured.err
+
+
+def test_an_encoder_decoder_writes_its_text_alone(run, said):
+    folder = run("translation")
+    printed = said("generate", "--workdir", folder, "--prompt", "the cat saw", "--greedy")
+    writer = TextToText(*load(folder))
+    (expected,) = writer.generate([writer.encode("the cat saw")], Generation(256, GREEDY))
+    assert printed == f"{expected.text}\n"
+    beam = json.loads(said("generate", "--workdir", folder, "--prompt", "the cat saw", "--beams", "3"))
+    (expected,) = writer.generate([writer.encode("the cat saw")], Generation(256, beams=3))
+    assert (beam["text"], beam["tokens"]) == (expected.text, expected.tokens)
+
+
+def test_mistakes_of_generating_are_said_in_a_line(run, refused, tmp_path):
+    folder = run()
+    ask = ("generate", "--workdir", folder)
+    assert "give --prompt" in refused(*ask)
+    assert "--prompt: has 33 tokens, the model's context is 32" in refused(*ask, "--prompt", "a" * 33)
+    assert "is empty, and this tokenizer has no token that begins a text" in refused(*ask, "--prompt", "")
+    assert "'é' (U+00E9)" in refused(*ask, "--prompt", "é")
+    assert "a stop string is empty" in refused(*ask, "--prompt", "a", "--stop", "")
+    assert "--max-new-tokens 0: expected at least 1" in refused(
+        *ask, "--prompt", "a", "--max-new-tokens", "0"
+    )
+    assert "--samples 0: expected at least 1" in refused(*ask, "--prompt", "a", "--samples", "0")
+    assert "temperature=-1.0" in refused(*ask, "--prompt", "a", "--temperature", "-1")
+    assert "--length-penalty -1.0" in refused(*ask, "--prompt", "a", "--beams", "2", "--length-penalty", "-1")
+    assert "--beams: this tokenizer has no token that ends" in refused(*ask, "--prompt", "a", "--beams", "2")
+    assert "nothing.txt: cannot be read" in refused(*ask, "--prompts", "nothing.txt")
+    assert "--checkpoint newest: expected best, latest or a step" in refused(
+        *ask, "--prompt", "a", "--checkpoint", "newest"
+    )
+    assert "77" in refused(*ask, "--prompt", "a", "--checkpoint", "77")
+    assert "nowhere: not a run's folder" in refused("generate", "--workdir", "nowhere", "--prompt", "a")
+    (folder / "tokenizer.json").unlink()
+    assert "so it holds no model of text" in refused(*ask, "--prompt", "a")
+
+
+def test_fewshot_prints_the_metrics_and_writes_the_rows(run, said, task_file, tmp_path):
+    folder = run()
+    argv = ("evaluate", folder, "--fewshot", task_file, "--shots", "1", "--seed", "5")
+    printed = json.loads(said(*argv, "--limit", "2"))
+    expected = evaluate_fewshot(CausalModel(*load(folder)), task_file, 1, 5, 2)
+    rows = folder / "fewshot" / "what_comes-1.jsonl"
+    assert printed["metrics"] == {name: pytest.approx(value) for name, value in expected["metrics"].items()}
+    assert (printed["step"], printed["examples"], printed["rows"]) == (3, 2, str(rows))
+    assert [json.loads(line)["line"] for line in rows.read_text().splitlines()] == [2, 3]
+    said(*argv, "--output", tmp_path / "rows.jsonl")
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 3
+
+
+def test_perplexity_prints_what_the_text_costs(run, said, tmp_path):
+    folder = run()
+    (tmp_path / "text.txt").write_text(SENTENCE)
+    printed = json.loads(said("evaluate", folder, "--perplexity", "text.txt", "--stride", "5"))
+    expected = perplexity(CausalModel(*load(folder)), SENTENCE, 5)
+    assert (printed.pop("step"), printed.pop("file")) == (3, "text.txt")
+    assert printed == {name: pytest.approx(value) for name, value in expected.items()}
+    assert printed["loss"] < np.log(100)
+
+
+def test_the_harness_is_called_with_the_flags(run, said, monkeypatch, tmp_path):
+    def run_harness(model, tasks, shots, limit, seed):
+        sample = {"doc_id": 0, "tasks": tasks, "flags": [shots, limit, seed]}
+        return {
+            "results": {"capitals": {"acc,none": 0.5}},
+            "samples": {"capitals": [sample]},
+            "config": object(),
+        }
+
+    monkeypatch.setattr("jaxformer.evaluation.harness.run_harness", run_harness)
+    argv = ("evaluate", run(), "--harness", "a.yaml", "b.yaml", "--shots", "2", "--output", "samples.jsonl")
+    printed = json.loads(said(*argv))
+    assert printed == {"step": 3, "results": {"capitals": {"acc,none": 0.5}}}
+    (sample,) = map(json.loads, (tmp_path / "samples.jsonl").read_text().splitlines())
+    assert sample == {
+        "task": "capitals",
+        "doc_id": 0,
+        "tasks": ["a.yaml", "b.yaml"],
+        "flags": [2, None, 1234],
+    }
+
+
+def test_mistakes_of_evaluating_are_said_in_a_line(run, refused, task_file, tmp_path, monkeypatch):
+    folder = run()
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
+    ask = ("evaluate", folder)
+    assert 'pip install "jaxformer[eval]"' in refused(*ask, "--harness", "task.yaml")
+    assert "not allowed with argument --split" in refused(*ask, "--split", "test", "--perplexity", "a.txt")
+    assert "--shots: is for --fewshot and --harness" in refused(*ask, "--perplexity", "a.txt", "--shots", "1")
+    assert "--stride: is for --perplexity" in refused(*ask, "--stride", "1")
+    assert "a.txt: cannot be read" in refused(*ask, "--perplexity", "a.txt")
+    assert "nothing.jsonl: cannot be read" in refused(*ask, "--fewshot", "nothing.jsonl")
+    assert "4 shots need as many examples" in refused(*ask, "--fewshot", task_file, "--shots", "4")
+    (tmp_path / "file").write_text("")
+    assert "cannot write there" in refused(*ask, "--fewshot", task_file, "--output", "file/rows.jsonl")
+    message = refused("evaluate", run("translation"), "--fewshot", task_file)
+    assert "holds a model (Seq2Seq) that does not go from token to token" in message
