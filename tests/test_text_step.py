@@ -137,7 +137,7 @@ def test_evaluations_are_the_same_on_every_layout(name, layout):
 def test_an_examples_row_is_collected_where_it_stands_in_the_batch():
     """What is collected of a permuted batch is permuted alike."""
     case = CASES["tags"]
-    batch, order = case.batch(), np.random.default_rng(0).permutation(16)
+    batch, order = case.uneven(), np.random.default_rng(0).permutation(16)
     layout = Layout("pmap", make_mesh({"data": -1}))
     step = layout.eval_step(make_eval_step(case.model, case.task, axis=layout.axis))
     rows = {name: array[order] for name, array in batch.items()}
@@ -145,4 +145,4 @@ def test_an_examples_row_is_collected_where_it_stands_in_the_batch():
     _, found = jax.device_get(step(variables, layout.put(batch)))
     _, permuted = jax.device_get(step(variables, layout.put(rows)))
     np.testing.assert_array_equal(permuted["tags"], found["tags"][order])
-    np.testing.assert_array_equal(permuted["labels"], batch["labels"][order])
+    np.testing.assert_array_equal(permuted["example_mask"], batch["example_mask"][order])

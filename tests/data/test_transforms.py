@@ -59,7 +59,8 @@ EVERY = [
 
 
 def test_the_table_names_every_transform():
-    assert {type(transform) for transform in EVERY} == {load(target) for target in TRANSFORMS.values()}
+    of_pictures = {load(target) for target in TRANSFORMS.values() if ".text." not in target}
+    assert {type(transform) for transform in EVERY} == of_pictures
 
 
 @pytest.mark.parametrize("transform", EVERY, ids=str)
