@@ -23,7 +23,7 @@ from jaxformer.state import to_items
 from jaxformer.tasks.translation import Translation
 from jaxformer.train import Loop, train
 
-SHARED = Path(__file__).parents[1] / "shared" / "tensorflow_datasets"
+SHARED = Path(__file__).parents[2] / "shared" / "tensorflow_datasets"
 WORDS = "the a old young red king river mountain dog sings walks sleeps sees loves far near today home"
 SIZES = {"width": 16, "num_heads": 2, "mlp_dim": 32}
 BERT_FIELDS = {"name": "bert", **SIZES, "depth": 1, "max_positions": 48}

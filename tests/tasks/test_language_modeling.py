@@ -142,6 +142,15 @@ def test_a_sample_shows_the_text_piece_by_piece():
     }
 
 
+def test_a_sample_of_a_packed_row_has_no_padding():
+    tokenizer = Characters("gpt").build(lambda: iter(["abc"]))
+    example = {"tokens": np.array([1, 2, 3, 0]), "targets": np.array([2, -1, 1, -1])}
+    example["segment_ids"] = np.array([1, 1, 2, 0])
+    predicted = {"likeliest": np.zeros(4, int), "losses": np.zeros(4)}
+    sample = CausalLM().sample(example, predicted, SimpleNamespace(tokenizer=tokenizer))
+    assert [piece["token"] for piece in sample["pieces"]] == ["a", "b", "c"]
+
+
 def test_the_losses_of_a_sample_are_those_of_its_targets():
     case, params = CASES["masked"], params_of("masked")
     batch = case.batch()
