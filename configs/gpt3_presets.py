@@ -10,7 +10,9 @@ the paper has them, are `--config.model.window=256 --config.model.window_every=2
 
 import ml_collections
 
+from jaxformer.errors import UserError
 from jaxformer.models.presets import preset
+from jaxformer.schema import did_you_mean
 
 # name: tokens in a batch, learning rate (table 2.1).
 RECIPES = {
@@ -28,9 +30,11 @@ LENGTH = 2048  # tokens in a text (section 2.1)
 
 def get_config(arg=None):
     name = arg or "gpt3-125m"
+    if name not in RECIPES:
+        raise UserError(f"gpt3_presets has no argument {name!r}; {did_you_mean(name, RECIPES)}")
     tokens, rate = RECIPES[name]
     batch = (
-        round(tokens / LENGTH / 64) * 64 or 64
+        round(tokens / LENGTH / 64) * 64
     )  # the paper's 3.2M tokens are 1,562.5 texts: here a multiple of 64
     c = ml_collections.ConfigDict()
     c.seed = 0

@@ -11,6 +11,7 @@ It is still far from converged; `transformer_multi30k` is the one to translate w
 
 import ml_collections
 
+from jaxformer.errors import UserError
 from jaxformer.models.presets import preset
 
 
@@ -18,12 +19,12 @@ def get_config(arg=None):
     c = ml_collections.ConfigDict()
     c.seed = 0
     c.task = dict(name="translation", label_smoothing=0.1, beams=1)
-    sizes = (
-        {}
-        if arg == "small"
-        else dict(width=128, num_heads=4, head_dim=32, mlp_dim=256, encoder_depth=2, decoder_depth=2)
-    )
-    c.model = preset("t5-small", vocab_size=None, context_length=64, dropout=0.1, **sizes)
+    if arg not in (None, "small"):
+        raise UserError(f"t5_small_multi30k has no argument {arg!r}; there is: small")
+    c.model = preset("t5-small", vocab_size=None, context_length=64, dropout=0.1)
+    if arg is None:
+        laptop = dict(width=128, num_heads=4, head_dim=32, mlp_dim=256, encoder_depth=2, decoder_depth=2)
+        c.model.update(laptop)
     c.data = dict(
         name="multi30k",
         train_split="train",

@@ -264,6 +264,7 @@ class Loop:
                 "monitor": self.monitor.to_json(),
                 "evaluation_due": self.evaluation_due,
                 "epoch_examples": self.assembly.train_batches.num_examples,
+                "tokenizer": getattr(self.assembly.train_batches.tokenizer, "digest", None),
             }
             self.checkpoints.save(self.step, to_items(state), progress, metrics)
             self.saved_at = time.monotonic()

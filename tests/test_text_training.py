@@ -16,7 +16,7 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.config import resolve
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.inference.restore import Trained
+from jaxformer.inference.restore import Trained, TrainedText
 from jaxformer.models.bert import BERT
 from jaxformer.run import Run
 from jaxformer.state import to_items
@@ -278,8 +278,16 @@ def test_another_tokenizer_is_refused(datasets, tmp_path):
     ) as error:
         train(config, tmp_path / "run")
     assert "start a new run with --run" in str(error.value)
+    swapped = json.loads(text)
+    ids = swapped["model"]["vocab"]
+    ids["a"], ids["e"] = ids["e"], ids["a"]
+    tokenizer.write_text(json.dumps(swapped))
+    for opened in (Trained, TrainedText):  # nor is it believed by what does not train
+        with pytest.raises(UserError, match="not the tokenizer that the checkpoint was trained with"):
+            opened(tmp_path / "run", "latest")
     assert fewer.data.data_dir != config.data.data_dir  # where the data lies may change
     tokenizer.write_text(text)
+    assert TrainedText(tmp_path / "run", "latest").step == 3
     assert train(config, tmp_path / "run")["status"] == "completed"
 
 

@@ -126,7 +126,8 @@ def not_prepared(name: str, folder: Path, reason: str, prepared: list[str]) -> N
         return NotPrepared(what)
     if not build:
         return NotPrepared(
-            what, "import your own pictures with: jaxformer data import images DIRECTORY --name NAME"
+            what,
+            "import your own files with: jaxformer data import KIND FILES --name NAME (images, text, csv, ...)",
         )
     build = name if build == base else build
     command = f"tfds build {build} --file_format=array_record --data_dir={folder}"

@@ -224,4 +224,22 @@ def restore_items(run: Run, experiment: Experiment, target: Tree, checkpoint: st
             restored = checkpoints.restore(targets, step)
     if restored is None:
         raise UserError(f"{run.checkpoints}: there is no checkpoint yet; train the run first")
+    check_tokenizer(run, restored.progress.get("tokenizer"))
     return restored.progress["step"], eval_variables(restored.items)
+
+
+def check_tokenizer(run: Run, digest: str | None) -> None:
+    """Refuses a tokenizer that is not the one with which a checkpoint was trained.
+
+    Args:
+      run: the run's folder.
+      digest: of the checkpoint's tokenizer; None where there is none, or none is known.
+
+    Raises:
+      UserError: the one in the folder makes other tokens.
+    """
+    if digest is not None and Tokenizer.load(run.tokenizer).digest != digest:
+        raise UserError(
+            f"{run.tokenizer}: is not the tokenizer that the checkpoint was trained with; restore that file, "
+            "or train a new run with --run"
+        )
