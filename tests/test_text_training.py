@@ -1,5 +1,6 @@
 """Training on text, from the files of a dataset to metrics: every task, resuming, and what is refused."""
 
+import copy
 import json
 import os
 import signal
@@ -88,12 +89,12 @@ def sentences(count, seed):
     return [" ".join(rng.choice(WORDS.split(), rng.integers(3, 9))) for _ in range(count)]
 
 
-def example(text, other, index):
+def example(text, other):
     words = text.split()
     return {
         "text": text,
         "other": other,
-        "label": index % 3,
+        "label": sum(word in words for word in ("river", "king")) if "river" in words else 0,
         "score": len(words) / 4,
         "words": words,
         "tags": [1 + (word == "river") if word in ("king", "river") else 0 for word in words],
@@ -118,7 +119,7 @@ def write(folder, seed=0):
         "tags": tfds.features.Sequence(tfds.features.ClassLabel(names=["O", "B-who", "B-where"])),
     }
     made = {
-        name: [example(text, " ".join(text.split()[::-1]), i) for i, text in enumerate(texts)]
+        name: [example(text, " ".join(text.split()[::-1])) for text in texts]
         for name, texts in splits.items()
     }
     write_dataset(folder, "sentences", "1.0.0", features, made)
@@ -157,13 +158,14 @@ def experiment(kind, folder, **changes):
         "eval.monitor": "loss",
         "eval.mode": "min",
         "eval.every": "4 steps",
-        "optimizer": {"name": "adamw", "learning_rate": 1e-2},
+        "optimizer.name": "adamw",
+        "optimizer.learning_rate": 1e-2,
         "schedule.name": "constant",
         "train.total": "8 steps",
         "train.log_every": "1 step",
         "checkpoint.every": "2 steps",
     }
-    flat = plain | KINDS[kind] | changes
+    flat = copy.deepcopy(plain | KINDS[kind] | changes)  # or a change of "model.depth" would stay in KINDS
     return resolve(
         traverse_util.unflatten_dict({tuple(path.split(".")): value for path, value in flat.items()})
     )
@@ -267,7 +269,8 @@ def test_another_tokenizer_is_refused(datasets, tmp_path):
     config = experiment("causal_lm", datasets)
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, 3, "SIGTERM")
-        train(config, tmp_path / "run")
+        stopped = train(config, tmp_path / "run")
+    assert stopped["status"] == "preempted"
     other = write(tmp_path / "datasets", seed=1)
     fewer = experiment("causal_lm", other, **{"data.tokenizer": {"name": "characters", "template": "gpt"}})
     tokenizer = Run(tmp_path / "run").tokenizer
@@ -287,7 +290,7 @@ def test_another_tokenizer_is_refused(datasets, tmp_path):
             opened(tmp_path / "run", "latest")
     assert fewer.data.data_dir != config.data.data_dir  # where the data lies may change
     tokenizer.write_text(text)
-    assert TrainedText(tmp_path / "run", "latest").step == 3
+    assert TrainedText(tmp_path / "run", "latest").step == stopped["step"]
     assert train(config, tmp_path / "run")["status"] == "completed"
 
 
