@@ -110,7 +110,8 @@ class BERT(nn.Module):
           segment_ids: int [B, T], which text of a packed row; tokens see their own alone.
           positions: int [B, T]; None: from 0 on.
           mixed_tokens: int [B, T], texts that are mixed in, word by word (Guo et al. 2019, wordMixup).
-          mixed_token_mask: bool [B, T], False on their padding; what is padding in both is padding.
+          mixed_token_mask: bool [B, T], False on their padding; what is padding in both is padding, and where one of
+            the two has ended its vector is 0, as in the paper.
           mix_weight: float32 [B], what a text's own vectors are multiplied by; those mixed in have the rest.
           deterministic: whether there is no dropout.
 
@@ -120,14 +121,16 @@ class BERT(nn.Module):
         if self.vocab_size is None:
             raise ValueError("vocab_size is None: take it from the tokenizer")
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        own_mask = token_mask
         if token_mask is not None and mixed_token_mask is not None:
             token_mask = token_mask | mixed_token_mask  # places as many as the longer text has
         positions = place(tokens, token_mask) if positions is None else positions
         table = Embedding(self.vocab_size, self.width, normal, **dtypes, name="token_embedding")
         x = table(tokens)  # [B, T, D]
         if mixed_tokens is not None and mix_weight is not None:
-            weight = jnp.broadcast_to(mix_weight[:, None, None], x.shape).astype(x.dtype)
-            x = weight * x + (1 - weight) * table(mixed_tokens)
+            x = weighted(x, mix_weight, own_mask) + weighted(
+                table(mixed_tokens), 1 - mix_weight, mixed_token_mask
+            )
         by_position = Embedding(self.max_positions, self.width, normal, **dtypes, name="position_embedding")
         x = x + for_rows(by_position(positions + self.position_offset), x)
         if self.token_types:
@@ -181,3 +184,10 @@ class BERT(nn.Module):
             "dtype": self.dtype,
             "param_dtype": self.param_dtype,
         }
+
+
+def weighted(x: jax.Array, weight: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Vectors x [B, T, D] times their text's weight [B]; 0 where `mask` [B, T] is False."""
+    weights = jnp.broadcast_to(weight[:, None], x.shape[:2])
+    weights = weights if mask is None else jnp.where(mask, weights, 0)
+    return weights[:, :, None].astype(x.dtype) * x

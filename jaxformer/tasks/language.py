@@ -13,17 +13,18 @@ from jaxformer.errors import UserError
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask, masked_sum
 from jaxformer.tasks.losses import token_cross_entropy
+from jaxformer.tasks.text import TextTask, head_fits, kind_of, text_fits
 
-TEXT_INPUTS = ("tokens", "token_mask", "token_types", "segment_ids", "positions")
 POSITIONS_SHOWN = 64  # points of the curve of losses by position, at most
 
 
 @dataclass(frozen=True)
-class TokenTask:
+class TokenTask(TextTask):
     """Learns a token at each place that has a target.
 
     Batches have `tokens`, `targets` (int32 [B, T], negative where there is none) and what else describes tokens.
-    Models give `TextOutputs` with logits [B, T, V].
+    Models give `TextOutputs` with logits [B, T, V]. There are no metrics of training besides the loss: the likeliest of
+    many tokens takes time to find.
 
     Attributes:
       label_smoothing: the share of a target that is spread over all tokens, in training.
@@ -52,18 +53,6 @@ class TokenTask:
         """The arrays that a batch must have."""
         return ("tokens", "targets")
 
-    def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
-        """Refuses tokens that the model has no row for."""
-        check_tokens(model, batch)
-
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """Tokens and what describes them."""
-        return text_inputs(batch)
-
-    def augment(self, key: jax.Array, batch: Batch) -> Batch:
-        """The batch as it is."""
-        return batch
-
     def mask(self, batch: Batch) -> jax.Array:
         """bool [B, T]: where there is a target."""
         return (jnp.asarray(batch["targets"]) >= 0) & example_mask(batch)[:, None]
@@ -91,10 +80,6 @@ class TokenTask:
         targets = jnp.where(self.mask(batch), batch["targets"], -1)
         return jnp.sum(token_cross_entropy(outputs.logits, targets, label_smoothing))
 
-    def metrics(self, outputs: TextOutputs, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """None besides the loss: the likeliest of many tokens takes time to find."""
-        return {}
-
     def eval_sums(self, outputs: TextOutputs, batch: Batch) -> dict[str, Any]:
         """Losses, right tokens and counts by position, float32 [T]; they may come from batches of several T."""
         mask = self.mask(batch)
@@ -105,10 +90,6 @@ class TokenTask:
             "correct": jnp.sum(right, axis=0, dtype=jnp.float32),
             "count": jnp.sum(mask, axis=0, dtype=jnp.float32),
         }
-
-    def collect(self, outputs: TextOutputs, batch: Batch, model: Any, variables: Any) -> dict[str, jax.Array]:
-        """Nothing: sums say everything."""
-        return {}
 
     def summarize(
         self, sums: Mapping[str, np.ndarray], collected: Mapping[str, np.ndarray], data: Batches
@@ -207,67 +188,6 @@ class MaskedLM(TokenTask):
                 "data.transforms: no token is masked, the targets are the next tokens",
                 "add dict(name='mask_tokens') to data.transforms and to data.eval_transforms",
             )
-
-
-def text_inputs(batch: Batch) -> dict[str, jax.Array]:
-    """Those of a batch's arrays that describe tokens."""
-    return {name: jnp.asarray(batch[name]) for name in TEXT_INPUTS if name in batch}
-
-
-def kind_of(model: Any) -> str:
-    """What a model of text is: "encoder", "decoder" or "encoder-decoder"; "other" if it is none."""
-    if not hasattr(model, "vocab_size"):
-        return "other"
-    return (
-        "encoder-decoder" if hasattr(model, "encode") else "encoder" if hasattr(model, "head") else "decoder"
-    )
-
-
-def head_fits(model: Any, head: str) -> Iterator[str]:
-    """Yields a line if the model is no encoder, or has another head than the task needs."""
-    if kind_of(model) != "encoder":
-        yield f'model: {type(model).__name__} has no head "{head}", which this task needs; choose "bert"'
-    elif model.head != head:
-        yield f'model.head="{model.head}": this task needs "{head}"'
-
-
-def text_fits(model: Any, train: Batches, evaluation: Batches, needs: tuple[str, ...]) -> Iterator[str]:
-    """Yields a line where batches have no such arrays, or their texts or tokens are more than the model takes."""
-    missing = [name for name in needs if name not in train.element_spec]
-    if missing:
-        yield (
-            f"data.examples: batches have {', '.join(sorted(train.element_spec))}, this task needs "
-            f"{', '.join(missing)}: choose another kind of examples, or another task"
-        )
-        return
-    missing = [name for name in needs if name not in evaluation.element_spec]
-    if missing:
-        yield f"data.eval_transforms: make no {', '.join(missing)}, as data.transforms do; add what does"
-    if kind_of(model) == "other":
-        return
-    length, longest = train.element_spec["tokens"][0][0], model.context_length
-    if length > longest:
-        yield f"data.examples.length={length}: the model takes {longest} tokens; make one fit the other"
-    if train.tokenizer is not None and model.vocab_size is not None:
-        tokens = train.tokenizer.vocab_size
-        if model.vocab_size < tokens:
-            yield (
-                f"model.vocab_size={model.vocab_size}: the tokenizer has {tokens} tokens; set it to that, or to None"
-            )
-
-
-def check_tokens(model: Any, batch: Mapping[str, np.ndarray]) -> None:
-    """Refuses tokens that are no row of the model's table.
-
-    Raises:
-      UserError: names the token.
-    """
-    tokens = batch["tokens"]
-    if model.vocab_size is not None and tokens.size and tokens.max() >= model.vocab_size:
-        raise UserError(
-            f"model.vocab_size={model.vocab_size}: a batch has the token {tokens.max()}; "
-            "the tokenizer is another one than the model's"
-        )
 
 
 def by_position(losses: np.ndarray, counts: np.ndarray) -> list[dict[str, float]]:

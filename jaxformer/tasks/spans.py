@@ -10,16 +10,15 @@ import numpy as np
 
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask, masked_sum
-from jaxformer.tasks.language import check_tokens, head_fits, text_fits, text_inputs
 from jaxformer.tasks.losses import token_cross_entropy
-from jaxformer.tasks.text_classification import text_of
+from jaxformer.tasks.text import TextTask, head_fits, text_fits, text_of
 from jaxformer.tasks.text_metrics import best_spans, squad_scores
 
 NEVER = -1e9  # the logit of a place that is no answer's
 
 
 @dataclass(frozen=True)
-class SpanQA:
+class SpanQA(TextTask):
     """Learns where an answer begins and where it ends (Devlin et al. 2019, section 4.2).
 
     Batches have `tokens`, `token_mask`, `token_types` (int32 [B, T]), `start` and `end` (int32 [B], 0 where the window
@@ -42,21 +41,16 @@ class SpanQA:
                 yield f"{name}={getattr(self, name)}: expected at least 1"
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
-        """Yields a line for texts without answers, and texts that are too long."""
+        """Yields a line for texts without answers, texts that are too long, and questions that cannot be scored."""
         yield from head_fits(model, "span")
         yield from text_fits(model, train, evaluation, ("tokens", "token_mask", "start", "end"))
-
-    def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
-        """Refuses tokens that the model does not know."""
-        check_tokens(model, batch)
-
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """Tokens and what describes them."""
-        return text_inputs(batch)
-
-    def augment(self, key: jax.Array, batch: Batch) -> Batch:
-        """The batch as it is."""
-        return batch
+        if getattr(train.source, "answered", None) == 0:
+            yield "data.train_split: no window holds its question's answer, nothing can be learnt; choose another"
+        if unanswered := getattr(evaluation.source, "unanswered", 0):
+            yield (
+                f"eval.split: {unanswered:,} of its questions have no answer (as some of SQuAD 2.0), and such are not "
+                "scored; leave them out of the split"
+            )
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
         """The number of windows, float32 []."""
@@ -75,10 +69,6 @@ class SpanQA:
         """The loss of each window, float32 [B]."""
         borders = jnp.stack([batch["start"], batch["end"]], axis=1)  # [B, 2]
         return jnp.mean(token_cross_entropy(self.logits(outputs, batch), borders), axis=1)
-
-    def metrics(self, outputs: TextOutputs, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """None besides the loss."""
-        return {}
 
     def eval_sums(self, outputs: TextOutputs, batch: Batch) -> dict[str, Any]:
         """The loss and the number of windows, float32 []."""

@@ -1,6 +1,6 @@
 """A tag for each word of a text: named entities, parts of speech."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,15 +11,14 @@ import numpy as np
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask
 from jaxformer.tasks.classes import class_name
-from jaxformer.tasks.language import check_tokens, head_fits, text_fits, text_inputs
 from jaxformer.tasks.losses import token_cross_entropy
 from jaxformer.tasks.metrics import check_labels
-from jaxformer.tasks.text_classification import labels_fit, text_of
+from jaxformer.tasks.text import TextTask, head_fits, labels_fit, text_fits, text_of
 from jaxformer.tasks.text_metrics import entity_scores
 
 
 @dataclass(frozen=True)
-class TokenClassification:
+class TokenClassification(TextTask):
     """Learns the tag of each word, at its first token (Devlin et al. 2019, section 5.3).
 
     Batches have `tokens`, `token_mask` and `labels` (int32 [B, T], negative where no word begins). Models give logits
@@ -49,17 +48,15 @@ class TokenClassification:
 
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
         """Refuses tags that the model does not have, and tokens that it does not know."""
-        check_tokens(model, batch)
+        super().check(model, batch)
         labels = batch["labels"]
         check_labels(model.num_labels, labels[labels >= 0], "model.num_labels")
 
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """Tokens and what describes them."""
-        return text_inputs(batch)
-
-    def augment(self, key: jax.Array, batch: Batch) -> Batch:
-        """The batch as it is."""
-        return batch
+    def absent_metrics(self, model: Any, data: Batches) -> dict[str, str]:
+        """Metrics that `summarize` will not give -> why, as a part of a sentence."""
+        if are_entities(data.class_names):
+            return {}
+        return dict.fromkeys(("precision", "recall", "f1"), "the tags are not of entities (no B-, no I-)")
 
     def labels(self, batch: Batch) -> jax.Array:
         """int32 [B, T]: tags, -1 where there is none."""
@@ -100,9 +97,9 @@ class TokenClassification:
         """
         count = max(float(sums["count"]), 1.0)
         found = {"loss": float(sums["loss"]) / count, "accuracy": float(sums["correct"]) / count}
-        names = data.class_names
-        if not names or not any(name[:2] in ("B-", "I-") for name in names):
-            return Evaluation(found, {"class_names": list(names or [])})
+        names = data.class_names or []
+        if not are_entities(names):
+            return Evaluation(found, {"class_names": list(names)})
         labels, predicted = collected["labels"], collected["tags"]
         true, given = (
             [
@@ -144,3 +141,8 @@ class TokenClassification:
             "target": tagged(labels),
             "prediction": tagged(predicted["tags"]),
         }
+
+
+def are_entities(names: Sequence[str] | None) -> bool:
+    """Whether tags are those of entities, such as B-person and I-person."""
+    return any(name[:2] in ("B-", "I-") for name in names or ())

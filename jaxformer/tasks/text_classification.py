@@ -12,12 +12,12 @@ from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import metrics
 from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask, masked_sum
 from jaxformer.tasks.classes import ClassTask
-from jaxformer.tasks.language import check_tokens, head_fits, text_fits, text_inputs
+from jaxformer.tasks.text import TextTask, head_fits, labels_fit, text_fits, text_of
 from jaxformer.tasks.text_metrics import pearson, spearman
 
 
 @dataclass(frozen=True)
-class TextClassification(ClassTask):
+class TextClassification(ClassTask, TextTask):
     """Learns the class of a text.
 
     Batches have `tokens`, `token_mask`, `token_types` (int32 [B, T]) and `labels` (int32 [B]); see `ClassTask` for the
@@ -39,6 +39,7 @@ class TextClassification(ClassTask):
         """Yields a line for texts without labels, texts that are too long, and too many classes."""
         yield from head_fits(model, "sequence")
         yield from text_fits(model, train, evaluation, ("tokens", "token_mask", "labels"))
+        yield from first_token_fits(train)
         shape, dtype = train.element_spec.get("labels", ((), np.dtype(np.int32)))
         if shape:
             yield "data.examples: each token has a label, this task needs one a text; choose sequences"
@@ -49,13 +50,13 @@ class TextClassification(ClassTask):
 
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
         """Refuses labels that are no class of the model, and tokens that it does not know."""
-        check_tokens(model, batch)
+        super().check(model, batch)
         metrics.check_labels(model.num_labels, batch["labels"], "model.num_labels")
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
         """Tokens and what describes them; and the texts that they are mixed with."""
         names = ("mixed_tokens", "mixed_token_mask", "mix_weight")
-        return text_inputs(batch) | {name: batch[name] for name in names if name in batch}
+        return super().inputs(batch) | {name: batch[name] for name in names if name in batch}
 
     def augment(self, key: jax.Array, batch: Batch) -> Batch:
         """Each text's partner for mixup, if that is on: the row before. Pairs are within a device under pmap.
@@ -81,7 +82,7 @@ class TextClassification(ClassTask):
 
 
 @dataclass(frozen=True)
-class TextRegression:
+class TextRegression(TextTask):
     """Learns a number for a text, by its squared error.
 
     Batches have `tokens`, `token_mask`, `token_types` (int32 [B, T]) and `labels` (float32 [B]). Models give one logit,
@@ -94,22 +95,11 @@ class TextRegression:
         """Yields a line for texts without numbers, texts that are too long, and another number of outputs."""
         yield from head_fits(model, "sequence")
         yield from text_fits(model, train, evaluation, ("tokens", "token_mask", "labels"))
+        yield from first_token_fits(train)
         if train.element_spec.get("labels", ((), None))[0]:
             yield "data.examples: each token has a label, this task needs one a text; choose sequences"
         if getattr(model, "num_labels", 1) != 1:
             yield f"model.num_labels={model.num_labels}: a regression has 1 output; set it to that"
-
-    def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
-        """Refuses tokens that the model does not know."""
-        check_tokens(model, batch)
-
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """Tokens and what describes them."""
-        return text_inputs(batch)
-
-    def augment(self, key: jax.Array, batch: Batch) -> Batch:
-        """The batch as it is."""
-        return batch
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
         """The number of examples, float32 []."""
@@ -119,10 +109,6 @@ class TextRegression:
         """The squared error summed over the examples, float32 []."""
         error = outputs.logits[:, 0] - batch["labels"].astype(jnp.float32)
         return {"squared_error": masked_sum(jnp.square(error), example_mask(batch))}
-
-    def metrics(self, outputs: TextOutputs, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """None besides the loss."""
-        return {}
 
     def eval_sums(self, outputs: TextOutputs, batch: Batch) -> dict[str, Any]:
         """The squared error and the number of examples, float32 []."""
@@ -166,15 +152,11 @@ class TextRegression:
         }
 
 
-def labels_fit(model: Any, train: Batches, what: str) -> Iterator[str]:
-    """Yields a line if the model has fewer labels than the dataset, or nobody knows how many there are."""
-    names, labels = train.class_names, getattr(model, "num_labels", 0)
-    if labels is None:
-        yield f"model.num_labels: missing, and the dataset does not say how many {what} it has; set it"
-    elif names is not None and 0 < labels < len(names):
-        yield f"model.num_labels={labels}: the dataset has {len(names)} {what}; set it to that, or to None"
-
-
-def text_of(example: Row, data: Batches) -> str:
-    """The text of an example's tokens."""
-    return data.tokenizer.decode(example["tokens"][example["token_mask"]])
+def first_token_fits(train: Batches) -> Iterator[str]:
+    """Yields a line if texts do not begin with a token that stands for the whole, which the head reads."""
+    tokenizer = train.tokenizer
+    if tokenizer is not None and not {*tokenizer.encode("")[:1]} & {tokenizer.cls_id, tokenizer.bos_id}:
+        yield (
+            'data.tokenizer.template: writes no [CLS] or <s> before a text, which the head "sequence" reads; '
+            'set it to "bert" (or "roberta")'
+        )

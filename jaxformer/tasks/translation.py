@@ -13,14 +13,14 @@ from jaxformer.decoding.beam import beam_search, repeat_rows
 from jaxformer.models.cache import Cache
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask
-from jaxformer.tasks.language import check_tokens, kind_of, text_fits
 from jaxformer.tasks.losses import token_cross_entropy
+from jaxformer.tasks.text import TextTask, kind_of, text_fits
 from jaxformer.tasks.text_metrics import translation_scores
 from jaxformer.weights.layouts import unrolled
 
 
 @dataclass(frozen=True)
-class Translation:
+class Translation(TextTask):
     """Learns to write a text for another one.
 
     Batches have `tokens`, `token_mask` (the source's, [B, S]), `decoder_tokens` and `targets` (int32 [B, T], the latter
@@ -65,17 +65,9 @@ class Translation:
         if self.beams and self.eos_id is None:
             yield "data.tokenizer: has no end token, which translations need; set template='seq2seq'"
 
-    def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
-        """Refuses tokens that the model does not know."""
-        check_tokens(model, batch)
-
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
         """The source's tokens and those that the decoder has seen."""
         return {name: jnp.asarray(batch[name]) for name in ("tokens", "token_mask", "decoder_tokens")}
-
-    def augment(self, key: jax.Array, batch: Batch) -> Batch:
-        """The batch as it is."""
-        return batch
 
     def targets(self, batch: Batch) -> jax.Array:
         """int32 [B, T]; -1 where there is none."""
@@ -89,10 +81,6 @@ class Translation:
         """The cross-entropy summed over the target tokens, float32 []."""
         losses = token_cross_entropy(outputs.logits, self.targets(batch), self.label_smoothing)
         return {"cross_entropy": jnp.sum(losses)}
-
-    def metrics(self, outputs: TextOutputs, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """None besides the loss."""
-        return {}
 
     def eval_sums(self, outputs: TextOutputs, batch: Batch) -> dict[str, Any]:
         """Losses without label smoothing, right tokens and tokens, float32 []."""

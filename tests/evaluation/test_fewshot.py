@@ -14,10 +14,10 @@ from jaxformer.evaluation.fewshot import (
     choice_scores,
     encode_pair,
     evaluate_fewshot,
-    read_task,
     summarize,
     write_rows,
 )
+from jaxformer.evaluation.fewshot_task import read_task
 
 HEADER = {
     "task": "capitals",
@@ -335,6 +335,26 @@ def test_no_such_file(tmp_path):
         read_task(tmp_path / "t.jsonl")
     with pytest.raises(UserError, match=r"cannot be read \(Is a directory"):
         read_task(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "line"),
+    [
+        ({5: {**EXAMPLES[3], "country": "Malt?"}}, 5),
+        ({3: {**EXAMPLES[1], "choices": [*CHOICES[:4], "W?en"]}}, 3),
+        ({1: {**HEADER, "instruction": "Name them?"}}, 1),
+        ({1: {**HEADER, "answer_context": "A?"}}, 1),
+        ({4: {**EXAMPLES[2], "country": "Sp?in", "split": "demo"}}, 4),
+    ],
+)
+def test_a_character_that_the_tokenizer_lacks_is_named_with_its_line(tmp_path, lines, line):
+    """Also where it stands in a demonstration for another line's question."""
+    whole = dict(enumerate([HEADER, *EXAMPLES], 1)) | lines
+    path = write(tmp_path / "t.jsonl", *whole.values())
+    model = bigram()
+    with pytest.raises(UserError, match=rf"t\.jsonl, line {line}: text: '\?' \(U\+003F\) in "):
+        evaluate_fewshot(model, path, 1, seed=0)
+    assert model.asked == []
 
 
 def test_arguments_out_of_range(capitals):

@@ -135,7 +135,8 @@ def test_a_sample_has_the_answer_in_its_window():
 
 def data(*names):
     spec = {name: ((LENGTH,), np.dtype(np.int32)) for name in ("tokens", "token_mask", "token_types", *names)}
-    return SimpleNamespace(element_spec=spec, tokenizer=SimpleNamespace(vocab_size=VOCAB), class_names=None)
+    tokenizer = SimpleNamespace(vocab_size=VOCAB)
+    return SimpleNamespace(element_spec=spec, tokenizer=tokenizer, class_names=None, source=None)
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,15 @@ def test_what_does_not_fit_is_named(model, train, message):
     assert not list(TASK.fits(encoder("token"), data(classes=list("abcd")), data()))
 
 
+def test_metrics_that_are_absent_are_those_that_are_not_given():
+    sums = {"loss": np.float64(1), "correct": np.float64(1), "count": np.float64(2)}
+    collected = {"labels": np.array([[0, 1]]), "tags": np.array([[0, 1]])}
+    for names in (["O", "B-PER"], ["NOUN", "VERB"], None):
+        shown = SimpleNamespace(class_names=names)
+        given = set(TASK.summarize(sums, collected, shown).metrics)
+        assert given == set(TASK.metric_names) - set(TASK.absent_metrics(encoder("token"), shown))
+
+
 def test_tags_that_the_model_does_not_have_are_refused():
     batch = CASES["tags"].batch()
     TASK.check(encoder("token"), batch)

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 from tiny_tasks import CASES, DECODER, LENGTH, VOCAB, encoder, outputs_of, params_of
 
-from jaxformer.data.text.tokenizers import Characters
+from jaxformer.data.text.tokenizer_templates import TEMPLATES
+from jaxformer.data.text.tokenizers import Bytes, Characters
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import added, real_rows
 from jaxformer.models.outputs import TextOutputs
@@ -66,6 +67,46 @@ def test_a_longer_partner_is_seen_whole(batch, logits_of):
     short = np.arange(16) % 2 == 1
     found, expected = logits_of(mixed), logits_of(uneven)[partner]
     np.testing.assert_allclose(found[short], expected[short], rtol=1e-5, atol=1e-5)
+
+
+def test_padding_of_the_shorter_text_is_not_seen(batch, logits_of):
+    """Its vectors are 0 there (Guo et al. 2019), whatever its tokens are, and whichever of the two it is."""
+    longer = np.full(16, LENGTH) - np.arange(16) % 2 * 3
+    mask = np.arange(LENGTH) < longer[:, None]
+    found = []
+    for padding in (0, 7):
+        tokens = np.where(mask, np.maximum(batch["tokens"], 3), padding).astype(np.int32)
+        mixed, _ = with_weight({**batch, "token_mask": mask, "tokens": tokens}, 0.6)
+        found.append(logits_of(mixed))
+    np.testing.assert_array_equal(*found)
+
+
+def test_past_the_end_of_the_shorter_text_there_is_the_longer_one_alone(batch):
+    """The sum that goes into the first LayerNorm, taken apart: 0.6 of one text where only that one goes on."""
+    params, model = params_of("classes"), CASE.model
+    longer = np.full(16, LENGTH) - np.arange(16) % 2 * 3
+    mask = np.arange(LENGTH) < longer[:, None]
+    uneven = {**batch, "token_mask": mask, "tokens": np.where(mask, np.maximum(batch["tokens"], 3), 0)}
+    mixed, partner = with_weight(uneven, 0.6)
+    _, kept = model.apply(
+        {"params": params},
+        **MIXUP.inputs(mixed),
+        deterministic=True,
+        capture_intermediates=lambda module, _: module.name == "embedding_norm",
+        mutable=["intermediates"],
+    )
+    (found,) = kept["intermediates"]["embedding_norm"]["__call__"]
+    table = {
+        name: np.asarray(params[f"{name}_embedding"]["embedding"]) for name in ("token", "position", "type")
+    }
+    own = table["token"][uneven["tokens"]] * mask[:, :, None]
+    x = 0.6 * own + 0.4 * own[partner] + table["position"][None, :LENGTH] + table["type"][0]
+    scale, bias = (np.asarray(params["embedding_norm"][name]) for name in ("scale", "bias"))
+    centred = x - x.mean(-1, keepdims=True)
+    expected = (
+        centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + model.norm_epsilon) * scale + bias
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_mixup_takes_the_row_before_and_one_weight(batch):
@@ -162,9 +203,19 @@ def data(labels=(), dtype=np.int32, classes=None):
     spec = {name: ((LENGTH,), np.dtype(np.int32)) for name in ("tokens", "token_mask", "token_types")}
     if labels is not None:
         spec["labels"] = (labels, np.dtype(dtype))
-    return SimpleNamespace(
-        element_spec=spec, tokenizer=SimpleNamespace(vocab_size=VOCAB), class_names=classes
-    )
+    tokenizer = SimpleNamespace(vocab_size=VOCAB, cls_id=1, bos_id=None, encode=lambda text: [1, 2])
+    return SimpleNamespace(element_spec=spec, tokenizer=tokenizer, class_names=classes)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_head_that_reads_the_first_token_needs_one_that_stands_for_the_text(template):
+    """As transformers' tokenizers of these models: BERT's and RoBERTa's write one, GPT-2's and T5's do not."""
+    for task, text in ((MIXUP, data()), (TextRegression(), data(dtype=np.float32))):
+        text.tokenizer = Bytes(template).build(lambda: iter(()))
+        model = encoder("sequence", 4 if task is MIXUP else 1).clone(vocab_size=None)
+        lines = list(task.fits(model, text, text))
+        fits = template in ("bert", "roberta", "seq2seq")
+        assert [line.partition(":")[0] for line in lines] == ([] if fits else ["data.tokenizer.template"])
 
 
 @pytest.mark.parametrize(

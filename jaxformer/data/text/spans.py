@@ -40,6 +40,8 @@ class SpanRows(RaggedRows):
 
     Attributes:
       examples: int32 [N], the dataset's example that each window is of.
+      answered: questions whose first answer is in a window as a whole.
+      unanswered: questions that have no answer at all.
     """
 
     @staticmethod
@@ -71,6 +73,8 @@ class SpanRows(RaggedRows):
             **{name: Array(()) for name in ("start", "end", "example")},
         }
         notes = entry.notes
+        self.unanswered = notes["unanswered"]
+        self.answered = len(records) - self.unanswered - notes["misplaced"] - notes["unseen"]
         self.facts = [
             f"{records.split}: {len(records):,} questions in {len(self):,} windows of {settings.length} tokens"
         ]

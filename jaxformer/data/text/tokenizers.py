@@ -159,7 +159,7 @@ class Tokenizer:
                 if closed and self.hf.token_to_id(character) is None:
                     return UserError(
                         f"{where} is not in the vocabulary, which has no unknown token; leave it out, or "
-                        "train with tokenizer 'bytes' or with a template that has one, as 'bert'"
+                        "train with tokenizer 'bytes', which takes all texts"
                     )
         return error
 

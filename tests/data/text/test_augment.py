@@ -15,10 +15,9 @@ from jaxformer.data.text.augment import (
     RandomInsertion,
     RandomSwap,
     SynonymReplacement,
-    TextTransform,
     TokenCutoff,
-    change_words,
 )
+from jaxformer.data.text.text_transforms import TextTransform, change_words
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.schema import config_fields

@@ -1,0 +1,192 @@
+"""Paraphrases by translating texts and translating them back, with two runs of our own; written so as to go on later.
+
+(Sennrich et al. 2016, arXiv 1511.06709; Xie et al. 2020, UDA, arXiv 1904.12848, for augmenting texts.)
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxformer.config import Experiment
+from jaxformer.data.text.paraphrases import HEADER
+from jaxformer.errors import UserError
+from jaxformer.files import write_atomically
+from jaxformer.inference.restore import TrainedText
+from jaxformer.inference.translate import TextToText
+from jaxformer.inference.writing import Generation
+from jaxformer.run import read_experiment
+from jaxformer.tasks.translation import Translation
+
+CHUNK = 128  # texts that are written at a time
+
+
+@dataclass(frozen=True)
+class BackTranslation:
+    """How texts are translated there and back.
+
+    Attributes:
+      forward: writes texts in another language.
+      backward: writes them in the first one again.
+      how: how each of the two is asked to.
+      samples: times that it is done with each text.
+    """
+
+    forward: TextToText
+    backward: TextToText
+    how: Generation
+    samples: int = 1
+
+    def paraphrases(self, texts: Sequence[str], number: int) -> list[list[str]]:
+        """The paraphrases of each text, from none to `samples`, without repeats and the text itself.
+
+        A text, or its translation, of which no translation comes to an end has none: see `translations`.
+
+        Args:
+          texts: what to paraphrase.
+          number: of these texts among others: with `how.seed` it decides what is drawn.
+        """
+        seeds = np.random.SeedSequence([self.how.seed, number]).generate_state(2) // 2
+        repeated = [index for index in range(len(texts)) for _ in range(self.samples)]
+        there, back = (replace(self.how, seed=int(seed)) for seed in seeds)
+        foreign = translations(self.forward, [texts[index] for index in repeated], there)
+        returned = translations(self.backward, foreign, back)
+        found: list[dict[str, None]] = [{} for _ in texts]
+        for index, paraphrase in zip(repeated, returned):
+            if paraphrase and paraphrase.split() != texts[index].split():
+                found[index][paraphrase] = None
+        return [list(paraphrases) for paraphrases in found]
+
+
+def translations(writer: TextToText, texts: Sequence[str | None], how: Generation) -> list[str | None]:
+    """A translation of each text, without white space around it.
+
+    None where there is no text, the text is longer than the model takes or has a character that its tokenizer lacks,
+    or the translation has not come to an end when the model's context does.
+    """
+    prompts: dict[int, list[int]] = {}
+    for index, text in enumerate(texts):
+        if text is not None and text.strip():
+            ids = encoded(writer, text)
+            if ids is not None and len(ids) <= writer.context_length:
+                prompts[index] = ids
+    found: list[str | None] = [None] * len(texts)
+    for index, continuation in zip(prompts, writer.generate(list(prompts.values()), how)):
+        if continuation.ended == "end of text":
+            found[index] = continuation.text.strip()
+    return found
+
+
+def encoded(writer: TextToText, text: str) -> list[int] | None:
+    """A text's ids; None if the tokenizer cannot spell it."""
+    try:
+        return writer.encode(text)
+    except UserError:
+        return None
+
+
+# The two runs.
+
+
+def check_runs(forward: Path, backward: Path) -> None:
+    """Refuses runs that do not translate, or of which the second does not go back; before anything is loaded.
+
+    Raises:
+      UserError: names the run.
+    """
+    there, back = (read_translation(*flag) for flag in (("--forward", forward), ("--backward", backward)))
+    names = [
+        (e.data.name, e.data.examples.source_feature, e.data.examples.target_feature) for e in (there, back)
+    ]
+    if names[0] == names[1]:
+        _, source, target = names[1]
+        raise UserError(
+            f"--backward {backward}: goes from {source!r} to {target!r}, as --forward does; name a run that goes back"
+        )
+
+
+def read_translation(flag: str, folder: Path) -> Experiment:
+    """The experiment of a run that translates.
+
+    Raises:
+      UserError: it does something else.
+    """
+    _, experiment = read_experiment(folder)
+    if not isinstance(experiment.task, Translation):
+        task = type(experiment.task).__name__
+        raise UserError(f"{flag} {folder}: its task is {task}; name a run with task.name='translation'")
+    return experiment
+
+
+def load_translation(folder: Path, checkpoint: str) -> tuple[TextToText, int]:
+    """A run's translator, and the step that it was saved at."""
+    trained = TrainedText(folder, checkpoint)
+    return TextToText(trained.model, trained.variables, trained.tokenizer), trained.step
+
+
+# The file.
+
+
+def write_paraphrases(
+    path: Path, made: Mapping[str, Any], texts: Sequence[str], by: BackTranslation
+) -> Iterator[int]:
+    """Writes the paraphrases of texts, and goes on where an earlier call was stopped.
+
+    They are in FILE.part until all are there: lines of CHUNK texts are added at a time. What is drawn depends on a
+    chunk's number, so that the file is the same however often it was stopped.
+
+    Args:
+      path: the file; see `data/text/paraphrases.py`.
+      made: JSON values: all that decides what the file holds.
+      texts: no two are the same.
+      by: what makes them.
+
+    Yields:
+      How many texts are done: first those that were before.
+
+    Raises:
+      UserError: the file, or its part, was made in another way.
+    """
+    header = json.dumps({HEADER: made}, ensure_ascii=False) + "\n"
+    if path.exists():
+        check_header(path, whole_lines(path), header)
+        yield len(texts)
+        return
+    part = path.with_name(f"{path.name}.part")
+    lines = whole_lines(part) if part.exists() else [header]
+    check_header(part, lines, header)
+    done = (len(lines) - 1) // CHUNK * CHUNK
+    write_atomically(part, "".join(lines[: 1 + done]))
+    yield done
+    with part.open("a", encoding="utf-8") as file:
+        for first in range(done, len(texts), CHUNK):
+            chunk = texts[first : first + CHUNK]
+            for text, found in zip(chunk, by.paraphrases(chunk, first // CHUNK)):
+                file.write(json.dumps({"text": text, "paraphrases": found}, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            yield first + len(chunk)
+    os.replace(part, path)
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file with their ends; what a stop has left of the last one is none."""
+    *lines, _ = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    return [f"{line}\n" for line in lines]
+
+
+def check_header(path: Path, lines: Sequence[str], header: str) -> None:
+    """Refuses a file that does not begin with `header`.
+
+    Raises:
+      UserError: names it.
+    """
+    if list(lines[:1]) != [header]:
+        raise UserError(
+            f"{path}: is there already, and was made of other texts, by other runs or in another way",
+            "delete it, or name another file with --output",
+        )
