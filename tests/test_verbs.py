@@ -197,9 +197,9 @@ def test_a_model_of_images_takes_no_texts(argv, run, capsys):
 def test_a_model_of_images_is_not_evaluated_on_texts(flag, run, capsys, tmp_path):
     (tmp_path / "text").write_text('{"prompt": "a", "choices": ["b", "c"], "answer": 0}')
     assert cli.main(["evaluate", str(run), flag, str(tmp_path / "text")]) == 2
-    assert "there is no tokenizer.json in it, so it holds no model of text" in capsys.readouterr().err
+    assert "holds no model of text" in capsys.readouterr().err
     assert cli.main(["generate", "--workdir", str(run), "--prompt", "a"]) == 2
-    assert "so it holds no model of text" in capsys.readouterr().err
+    assert "holds no model of text" in capsys.readouterr().err
 
 
 def test_report_is_written_anew(run, said):

@@ -133,25 +133,81 @@ def test_mistakes_of_generating_are_said_in_a_line(run, refused, tmp_path):
     folder = run()
     ask = ("generate", "--workdir", folder)
     assert "give --prompt" in refused(*ask)
-    assert "--prompt: has 33 tokens, the model's context is 32" in refused(*ask, "--prompt", "a" * 33)
+    assert "--prompt 2: has 33 tokens, the model's context is 32" in refused(
+        *ask, "--prompt", "a", "--prompt", "a" * 33
+    )
     assert "is empty, and this tokenizer has no token that begins a text" in refused(*ask, "--prompt", "")
-    assert "'é' (U+00E9)" in refused(*ask, "--prompt", "é")
-    assert "a stop string is empty" in refused(*ask, "--prompt", "a", "--stop", "")
+    assert "--prompt 1: 'é' (U+00E9)" in refused(*ask, "--prompt", "é")
+    assert "--stop: is empty" in refused(*ask, "--prompt", "a", "--stop", "")
     assert "--max-new-tokens 0: expected at least 1" in refused(
         *ask, "--prompt", "a", "--max-new-tokens", "0"
     )
     assert "--samples 0: expected at least 1" in refused(*ask, "--prompt", "a", "--samples", "0")
-    assert "temperature=-1.0" in refused(*ask, "--prompt", "a", "--temperature", "-1")
+    assert "--temperature -1.0: give 0" in refused(*ask, "--prompt", "a", "--temperature", "-1")
+    assert "--top-k 0: give 1 or more, or leave it out" in refused(*ask, "--prompt", "a", "--top-k", "0")
     assert "--length-penalty -1.0" in refused(*ask, "--prompt", "a", "--beams", "2", "--length-penalty", "-1")
-    assert "--beams: this tokenizer has no token that ends" in refused(*ask, "--prompt", "a", "--beams", "2")
     assert "nothing.txt: cannot be read" in refused(*ask, "--prompts", "nothing.txt")
+    (tmp_path / "prompts.txt").write_text("\n \n")
+    assert "prompts.txt: there is no text in it; give one a line" in refused(*ask, "--prompts", "prompts.txt")
+    (tmp_path / "prompts.txt").write_text("a\n\nthe é\n")
+    assert "prompts.txt, line 3: 'é' (U+00E9)" in refused(*ask, "--prompts", "prompts.txt")
     assert "--checkpoint newest: expected best, latest or a step" in refused(
         *ask, "--prompt", "a", "--checkpoint", "newest"
     )
     assert "77" in refused(*ask, "--prompt", "a", "--checkpoint", "77")
-    assert "nowhere: not a run's folder" in refused("generate", "--workdir", "nowhere", "--prompt", "a")
+    message = refused("generate", "--workdir", "nowhere", "--prompt", "a")
+    assert message.startswith("jaxformer: nowhere: not a run's folder")
+
+
+@pytest.mark.parametrize("other", [["--greedy"], ["--beams", "2"]], ids=str)
+@pytest.mark.parametrize(
+    "flags", [["--temperature", "0"], ["--top-k", "2"], ["--top-p", "0.5"], ["--min-p", "0.1"], ["--samples", "1"],
+              ["--seed", "0"]], ids=str)  # fmt: skip
+def test_flags_that_would_have_no_effect_are_refused(flags, other, refused):
+    message = refused("generate", "--workdir", "nowhere", "--prompt", "a", *flags, *other)
+    assert message == f"jaxformer: {flags[0]}: has no effect with {other[0]}; leave one of them out\n"
+
+
+def test_flags_of_beam_search_are_refused_elsewhere_and_its_own_elsewhere(refused):
+    ask = ("generate", "--workdir", "nowhere", "--prompt", "a")
+    assert "--greedy: has no effect with --beams" in refused(*ask, "--greedy", "--beams", "3")
+    assert "--repetition-penalty: has no effect with --beams" in refused(
+        *ask, "--beams", "3", "--repetition-penalty", "1"
+    )
+    assert "--length-penalty: has no effect without --beams" in refused(*ask, "--length-penalty", "1")
+
+
+def test_beams_without_a_token_that_ends_texts_go_to_the_last_token(run, said):
+    line = json.loads(
+        said("generate", "--workdir", run(), "--prompt", "a", "--beams", "3", "--max-new-tokens", "9")
+    )
+    assert (line["tokens"], len(line["text"]), line["ended"]) == (9, 9, "length")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["generate", "--workdir", "language", "--prompt", "a"],
+        ["predict", "translation", "--text", "a"],
+        ["evaluate", "language"],
+        ["evaluate", "language", "--perplexity", "text.txt"],
+    ],
+    ids=" ".join,
+)
+def test_what_was_deleted_from_a_run_is_named_with_what_helps(argv, run, refused, tmp_path):
+    (tmp_path / "text.txt").write_text("the cat")
+    folder = run("translation" if "translation" in argv else "language")
+    (folder / "result.json").write_text('{"status": "completed", "step": 3}')
+    shutil.rmtree(folder / "checkpoints")
+    remedy = "copy it from a backup, or train again in a new folder"
+    if argv != ["evaluate", "language"]:  # which needs the dataset before that
+        message = refused(*argv)
+        assert f"{folder.name}/checkpoints: is missing or empty, and the run has ended" in message
+        assert remedy in message
     (folder / "tokenizer.json").unlink()
-    assert "so it holds no model of text" in refused(*ask, "--prompt", "a")
+    message = refused(*argv)
+    assert f"{folder.name}/tokenizer.json: is missing" in message
+    assert remedy in message
 
 
 def test_fewshot_prints_the_metrics_and_writes_the_rows(run, said, task_file, tmp_path):
@@ -209,6 +265,12 @@ def test_mistakes_of_evaluating_are_said_in_a_line(run, refused, task_file, tmp_
     assert "--shots: is for --fewshot and --harness" in refused(*ask, "--perplexity", "a.txt", "--shots", "1")
     assert "--stride: is for --perplexity" in refused(*ask, "--stride", "1")
     assert "a.txt: cannot be read" in refused(*ask, "--perplexity", "a.txt")
+    (tmp_path / "a.txt").write_text("")
+    assert "--perplexity a.txt: is empty" in refused(*ask, "--perplexity", "a.txt")
+    (tmp_path / "a.txt").write_text("the cat\nsaw é")
+    assert "--perplexity a.txt, line 2: 'é' (U+00E9)" in refused(*ask, "--perplexity", "a.txt")
+    (tmp_path / "a.txt").write_text("the cat")
+    assert "--stride 0: expected 1 to 32" in refused(*ask, "--perplexity", "a.txt", "--stride", "0")
     assert "nothing.jsonl: cannot be read" in refused(*ask, "--fewshot", "nothing.jsonl")
     assert "4 shots need as many examples" in refused(*ask, "--fewshot", task_file, "--shots", "4")
     (tmp_path / "file").write_text("")

@@ -93,6 +93,21 @@ def test_a_tokenizer_of_a_dataset_knows_its_texts(said, refused, tmp_path):
     assert "has no split 'dev'" in refused(*train, "--feature", "text", "--split", "dev")
 
 
+def test_texts_that_were_imported_need_no_feature(said, refused, tmp_path):
+    (tmp_path / "texts").mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / "texts" / name).write_text(TEXT)
+    said("import", "text", "texts", "--name", "mine")
+    printed = said("tokenizer", "train", "mine", "--kind", "characters")
+    # Not a path's letters, too.
+    assert printed == f"tokenizer.json: characters, {len(set(TEXT))} tokens; special: none\n"
+    said("tokenizer", "train", "mine", "--kind", "characters", "--feature", "path")
+    (tmp_path / "table.csv").write_text("one,two,path\n" + "a b,c,d e\n" * 20)
+    said("import", "csv", "table.csv", "--name", "table")
+    message = refused("tokenizer", "train", "table", "--kind", "characters")
+    assert "table/1.0.0: has the texts one, two; choose with --feature" in message
+
+
 def test_mistakes_are_said_in_a_line(refused, tmp_path):
     (tmp_path / "a.txt").write_text(TEXT)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")

@@ -49,7 +49,7 @@ class Progress:
     """Where a decoding is.
 
     Attributes:
-      position: int32 [], how many tokens the longest row has.
+      position: int32 [], the number of the next token: how many the longest row has, if the first has the number 0.
       tokens: int32 [B], the last token of each row.
       logprobs: float32 [B], their log-probabilities; None if they are not wanted.
       lengths: int32 [B], how many tokens each row has, its end included.
@@ -223,6 +223,7 @@ def stream(
     logprobs: bool = False,
     chunk: int = 8,
     stops: StopStrings | None = None,
+    first: int = 0,
 ) -> Iterator[Chunk]:
     """Yields what `generate` returns, as it is made: the first token, then up to `chunk` tokens at a time.
 
@@ -234,14 +235,16 @@ def stream(
       state: the model's, after the prompts; donated.
       chunk: tokens between two looks of the host.
       stops: gets every row's tokens; a row that it has found the end of is finished.
+      first: the number of the first token; what is drawn depends on it, as if so many had been made before.
     """
     rules = checked(sampling, eos_ids, pad_id, logprobs, max_new_tokens)
     if chunk < 1:
         raise UserError(f"chunk={chunk}: expected at least 1 token at a time")
     step = step if isinstance(step, Partial) else Partial(step)
-    progress = replace(begin_compiled(first_logits, None, key, seen, rows, rules), state=state)
+    progress = replace(begin_compiled(first_logits, None, key, seen, rows, rules, first), state=state)
     emitted = columns(progress)
-    position, lengths = 0, np.zeros(first_logits.shape[0], np.int32)
+    position, end = first, first + max_new_tokens
+    lengths = np.zeros(first_logits.shape[0], np.int32)
     while True:
         made = int(progress.position) - position
         counts = np.array(progress.lengths) - lengths
@@ -254,9 +257,9 @@ def stream(
             done = done | np.array(found)
             progress = replace(progress, done=jax.device_put(done, progress.done.sharding))
         yield Chunk(tokens, counts, done, chances)
-        if done.all() or position >= max_new_tokens:
+        if done.all() or position >= end:
             return
-        progress, emitted = advance_compiled(step, progress, key, rows, max_new_tokens, rules, chunk)
+        progress, emitted = advance_compiled(step, progress, key, rows, end, rules, chunk)
 
 
 def begin(
@@ -266,15 +269,16 @@ def begin(
     seen: jax.Array | None,
     rows: jax.Array | None,
     rules: Rules,
+    first: int | jax.Array = 0,
 ) -> Progress:
-    """The progress after the first token."""
+    """The progress after the first token, which has the number `first`."""
     batch, vocab_size = first_logits.shape
     if rules.sampling.repetition_penalty == 1:
         seen = None
     elif seen is None:
         seen = jnp.zeros((batch, vocab_size), bool)
     nothing = Progress(
-        position=jnp.int32(0),
+        position=jnp.int32(first),
         tokens=jnp.full(batch, rules.pad_id, jnp.int32),
         logprobs=jnp.zeros(batch, jnp.float32) if rules.logprobs else None,
         lengths=jnp.zeros(batch, jnp.int32),

@@ -47,7 +47,7 @@ class Sampling:
         if not 0 <= self.temperature < math.inf:
             yield f"temperature={self.temperature}: give 0 for the likeliest token, or a number above, as in 0.8"
         if self.top_k is not None and self.top_k < 1:
-            yield f"top_k={self.top_k}: give 1 or more, or None to keep all tokens"
+            yield f"top_k={self.top_k}: give 1 or more, or leave it out to keep all tokens"
         if self.top_p is not None and not 0 < self.top_p <= 1:
             yield f"top_p={self.top_p}: a probability; give a number above 0, at most 1, as in 0.9"
         if self.min_p is not None and not 0 <= self.min_p <= 1:

@@ -3,11 +3,15 @@
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxformer.errors import UserError
 from jaxformer.evaluation.fewshot import LanguageModel, start_ids
+
+if TYPE_CHECKING:
+    from jaxformer.data.text.tokenizers import Tokenizer
 
 CHUNK = 256  # windows that a model gets at a time
 
@@ -34,15 +38,16 @@ def perplexity(
       those that were scored; and the first, for which the loss stands in, if it could not be.)
 
     Raises:
-      UserError: there is nothing to score, `stride` is out of range, or a log-likelihood is NaN.
+      UserError: there is nothing to score, `stride` is out of range, a log-likelihood is NaN, or a character is no
+        token; that names the line.
     """
     stride = max(1, model.context_length // 2) if stride is None else stride
     if not 1 <= stride <= model.context_length:
         raise UserError(
-            f"stride {stride}: expected 1 to {model.context_length}, the tokens that the model sees"
+            f"--stride {stride}: expected 1 to {model.context_length}, the tokens that the model sees"
         )
     if isinstance(text, str):
-        tokens, text_bytes = model.tokenizer.encode(text, special=False), len(text.encode())
+        tokens, text_bytes = encode(model.tokenizer, text), len(text.encode())
     else:
         tokens = [int(token) for token in text]
     sequence = with_start(model, tokens)
@@ -64,6 +69,24 @@ def perplexity(
         "tokens": scored,
         "bytes": text_bytes,
     }
+
+
+def encode(tokenizer: "Tokenizer", text: str, name: str = "text") -> list[int]:
+    """A text's token ids.
+
+    Raises:
+      UserError: a character is none; begins with `name` and the line.
+    """
+    try:
+        return tokenizer.encode(text, special=False)
+    except UserError:
+        for number, line in enumerate(text.split("\n"), 1):
+            try:
+                tokenizer.encode(line, special=False)
+            except UserError as error:
+                reason = error.lines[0].removeprefix("text: ")
+                raise UserError(f"{name}, line {number}: {reason}", *error.lines[1:]) from error
+        raise
 
 
 def with_start(model: LanguageModel, tokens: list[int]) -> list[int]:

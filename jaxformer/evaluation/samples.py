@@ -9,11 +9,13 @@ import jax
 import numpy as np
 
 from jaxformer.data import Batches
+from jaxformer.observe import class_colours
 from jaxformer.observe.samples import Shown
 from jaxformer.observe.text_samples import MOST_TOKENS, TokenMaps
 from jaxformer.parallel.compile import Layout
 from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.base import Row, Task
+from jaxformer.tasks.classes import class_name
 
 Tree = Any
 LOOKED_AT_MOST = 10_000  # images
@@ -118,8 +120,13 @@ def make_look(model: Any, task: Task, batches: Batches, layout: Layout) -> Calla
         number, row = divmod(position, batches.batch_size)
         batch = batches.local(number, row, batches.batch_size)  # one row, as long as its batch
         predicted, maps = jax.device_get(compiled(variables, batch))
-        example, said = ({name: array[0] for name, array in rows.items()} for rows in (batch, predicted))
-        return shown(example, task.sample(example, said, batches), attention_weights(maps), batches)
+        example, found = ({name: array[0] for name, array in rows.items()} for rows in (batch, predicted))
+        said = task.sample(example, found, batches)
+        if "tags" in found:
+            said = {**said, **tagged_words(example, found["tags"], batches)}
+        if "segmentation" in example:
+            return segmented(example, found["classes"], said)
+        return shown(example, said, attention_weights(maps), batches)
 
     return look
 
@@ -142,6 +149,29 @@ def shown(
     answer = {"answer": answer_of(example, said, batches)} if "start" in example else {}
     maps = (token_maps(part, weights, example, batches) for part, weights in attention.items())
     return Shown({**said, **called, **answer}, maps=[found for found in maps if found is not None])
+
+
+def segmented(example: Row, found: np.ndarray, said: Mapping[str, Any]) -> Shown:
+    """An example with the class of each pixel: its true ones and those that were found, in colours that are named.
+
+    Args:
+      example: its `image`, `segmentation` and `extent`: the padding is cut off.
+      found: int [H, W], the classes that the model gives.
+      said: what the task says of it; "classes" are the names of those that there are, by their numbers.
+    """
+    rows, columns = (int(length) for length in example.get("extent", found.shape))
+    image, true, found = (x[:rows, :columns] for x in (example["image"], example["segmentation"], found))
+    drawn = {
+        "truth": class_colours.over_image(image, true),
+        "prediction": class_colours.over_image(image, found.astype(np.int32)),
+    }
+    legend = [
+        {"name": name, "colour": class_colours.css(int(index))} for index, name in said["classes"].items()
+    ]
+    right = said["pixel_accuracy"]
+    caption = "no pixel has a class" if right is None else f"{right:.1%} of its pixels are right"
+    kept = {name: value for name, value in said.items() if name != "classes"}
+    return Shown({**kept, "legend": legend, "caption": caption}, image, drawn=drawn)
 
 
 def attention_weights(maps: Tree) -> dict[str, np.ndarray]:
@@ -212,6 +242,27 @@ def answer_of(example: Row, said: Mapping[str, Any], batches: Batches) -> tuple[
     before = decoded(example["tokens"][: int(example["start"])], batches, skip_special=True)
     begin = words.find(target, max(0, len(before) - 1)) if target else -1
     return None if begin < 0 else (begin, begin + len(target))
+
+
+def tagged_words(example: Row, tags: np.ndarray, batches: Batches) -> dict[str, str]:
+    """The words of a text that have a tag, or were given one, as "Oslo/B-place": "target" and "prediction".
+
+    Args:
+      example: its `labels` int32 [T] have a word's tag at its first token, and are negative elsewhere.
+      tags: what the model says, int32 [T].
+    """
+    begins = np.flatnonzero(example["labels"] >= 0)
+    ends = [*begins[1:], real_tokens(example, "tokens")]
+    words = [
+        decoded(example["tokens"][begin:end], batches, skip_special=True).strip()
+        for begin, end in zip(begins, ends)
+    ]
+
+    def tagged(tags: np.ndarray) -> str:
+        names = [class_name(int(tag), batches.class_names) for tag in tags[begins]]
+        return " ".join(f"{word}/{name}" for word, name in zip(words, names) if name != "O")
+
+    return {"target": tagged(example["labels"]), "prediction": tagged(tags)}
 
 
 def decoded(tokens: np.ndarray, batches: Batches, skip_special: bool = False) -> str:

@@ -13,12 +13,15 @@ BAR, TEXT, LINE, PAPER = "#4c78a8", "#222222", "#e6e6e6", "#ffffff"
 ELLIPSIS = "…"
 
 
-def annotate(image: np.ndarray, predictions: Sequence[tuple[str, float]]) -> Image.Image:
+def annotate(
+    image: np.ndarray, predictions: Sequence[tuple[str, float]], colours: Sequence[str] = ()
+) -> Image.Image:
     """Draws a row below the picture for each prediction: its label, a bar, and the probability in percent.
 
     Args:
       image: uint8 [H, W, 3]; small ones are enlarged in whole pixels, large ones reduced.
       predictions: labels with probabilities, 0 to 1, as they are to be listed.
+      colours: of the bars; none: all alike.
     """
     picture = fit(Image.fromarray(image))
     width = max(picture.width, SMALLEST) + 2 * MARGIN
@@ -34,7 +37,8 @@ def annotate(image: np.ndarray, predictions: Sequence[tuple[str, float]]) -> Ima
         draw.rectangle((left, middle - 6, right, middle + 6), fill=LINE)
         if probability > 0:
             draw.rectangle(
-                (left, middle - 6, left + (right - left) * min(probability, 1), middle + 6), fill=BAR
+                (left, middle - 6, left + (right - left) * min(probability, 1), middle + 6),
+                fill=colours[row] if colours else BAR,
             )
         draw.text((width - MARGIN, middle), f"{probability:.1%}", TEXT, font(SIZE), anchor="rm")
     return canvas

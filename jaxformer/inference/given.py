@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,17 +54,28 @@ def read_texts(texts: Sequence[str], files: Sequence[str]) -> Given:
     return Given([text for text, _ in found], [place for _, place in found])
 
 
-def read_lines(file: str) -> Iterator[tuple[str, str]]:
+def read_lines(file: str) -> list[tuple[str, str]]:
     """The lines of a file with their places; those without a letter are left out.
 
     Raises:
-      UserError: it cannot be read, or is not UTF-8.
+      UserError: it cannot be read, is not UTF-8, or has nothing but such lines.
     """
     name = "stdin" if file == STDIN else file
-    for number, line in enumerate(read_text(file).split("\n"), 1):
-        line = line.removesuffix("\r")
-        if line.strip():
-            yield line, f"{name}, line {number}"
+    lines = [line.removesuffix("\r") for line in read_text(file).split("\n")]
+    found = [(line, f"{name}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not found:
+        raise UserError(f"{name}: there is no text in it; give one a line")
+    return found
+
+
+@contextmanager
+def naming(place: str) -> Iterator[None]:
+    """Has the message about a text begin with where it stood, in the place of what it was called there."""
+    try:
+        yield
+    except UserError as error:
+        _, _, reason = error.lines[0].partition(": ")
+        raise UserError(f"{place}: {reason}", *error.lines[1:]) from error
 
 
 def read_text(file: str) -> str:

@@ -28,7 +28,7 @@ from jaxformer.inference.writing import (
     search,
 )
 from jaxformer.models.cache import Cache
-from jaxformer.tasks.language import kind_of
+from jaxformer.tasks.text import kind_of
 from jaxformer.weights.layouts import unrolled
 
 Tree = Any
@@ -113,7 +113,8 @@ class CausalModel:
     ) -> Iterator[Chunk]:
         """Yields what comes after prompts of at most `context_length` tokens, as it is made; see `Writer`.
 
-        Where the context is full, a text goes on from the last half of it.
+        Where the context is full, a text goes on from the last half of it. What is drawn depends on the seed, the
+        text, its number (`first_row + row`) and the token's: on no other text of the batch, but for rounding.
         """
         self.check_prompts(prompts)
         texts = [list(ids) for ids in prompts]
@@ -128,7 +129,7 @@ class CausalModel:
                 self._step,
                 cache,
                 logits,
-                key=jax.random.fold_in(key, written),
+                key=key,
                 sampling=how.sampling,
                 max_new_tokens=room,
                 eos_ids=() if self.tokenizer.eos_id is None else (self.tokenizer.eos_id,),
@@ -136,10 +137,10 @@ class CausalModel:
                 seen=None if how.sampling.repetition_penalty == 1 else seen_in(views, logits.shape[1]),
                 rows=first_row + jnp.arange(len(texts)),
                 chunk=TOKENS_AT_A_TIME,
+                first=written,
             )
-            for (
-                chunk
-            ) in chunks:  # a text that is over stays so, whatever else the loop on the device makes of it
+            for chunk in chunks:
+                # A text that is over stays so, whatever else the loop on the device makes of it.
                 counts = np.where(done, 0, chunk.counts)
                 done = done | chunk.done
                 for row in np.flatnonzero(counts).tolist():
@@ -156,17 +157,10 @@ class CausalModel:
         return continuations(self, prompts, how)
 
     def search(self, prompts: Sequence[list[int]], how: Generation, stops: StopStrings) -> None:
-        """Beam search, see `Writer`; a continuation ends where the context is full.
-
-        Raises:
-          UserError: no token ends a text.
-        """
-        eos_id = self.tokenizer.eos_id
-        if eos_id is None:
-            raise UserError("--beams: this tokenizer has no token that ends a text; sample instead")
+        """Beam search, see `Writer`; continuations end where the longest prompt's fills the context."""
         new = min(how.max_new_tokens, self.context_length - max(map(len, prompts)) + 1)
         cache, logits = self.start(prompts, new)
-        search(self._step, cache, logits, eos_id, new, how, stops)
+        search(self._step, cache, logits, self.tokenizer.eos_id, new, how, stops)
 
     def check_prompts(self, prompts: Sequence[list[int]]) -> None:
         """Raises UserError for a prompt that is longer than the context."""

@@ -16,16 +16,19 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.config import Experiment
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
-from jaxformer.data.examples import Tagged
+from jaxformer.data.examples import Detection, Segmentation, Tagged
+from jaxformer.data.framing import framed
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.files import read_json
 from jaxformer.precision import in_precision
-from jaxformer.run import Run, read_experiment
+from jaxformer.run import Run, finished, read_experiment
 from jaxformer.state import eval_variables, to_items
 
 logger = logging.getLogger("jaxformer")
 Tree = Any
+
+BRING_BACK = "copy it from a backup, or train again in a new folder"
 
 
 class Trained:
@@ -49,8 +52,8 @@ class Trained:
         self.run, experiment = read_experiment(folder)
         if split is not None:
             experiment = replace(experiment, eval=replace(experiment.eval, split=split))
-        if self.run.tokenizer.exists():  # what the run was trained with, whatever made it
-            tokenizer = FromFile(str(self.run.tokenizer))
+        if experiment.data.examples.text:  # what the run was trained with, whatever made it
+            tokenizer = FromFile(str(tokenizer_file(self.run)))
             experiment = replace(experiment, data=replace(experiment.data, tokenizer=tokenizer))
         self.assembly = Assembly(on_these_devices(experiment))
         shapes = self.assembly.state_shapes
@@ -89,16 +92,27 @@ class Trained:
         Raises:
           UserError: the image cannot be read, or has another size than the transforms make of the dataset's.
         """
+        return self.example(path)["image"]
+
+    def example(self, path: Path) -> dict[str, np.ndarray]:
+        """An image file as `preprocess` makes it, "image", and in the size that the transforms gave it, "picture".
+
+        The two differ where examples stand in a frame: then "extent" is the picture's height and width in "image".
+        """
         shape = self.assembly.eval_batches.element_spec["image"][0]
         example = {"image": decode_image(path.read_bytes(), shape[-1], upright=True)}
-        for transform in self.assembly.experiment.data.eval_transforms:
+        data = self.assembly.experiment.data
+        for transform in data.eval_transforms:
             example = transform(example, np.random.default_rng(0))
+        example["picture"] = example["image"]
+        if isinstance(data.examples, (Detection, Segmentation)):
+            example = framed(example, shape[:2], data.examples.enlarge)
         if example["image"].shape != shape:
             raise UserError(
                 f"{path}: {example['image'].shape[0]}x{example['image'].shape[1]} pixels after data.eval_transforms, "
                 f"the model takes {shape[0]}x{shape[1]}; resize the file"
             )
-        return example["image"]
+        return example
 
 
 class TrainedText:
@@ -127,12 +141,12 @@ class TrainedText:
 
     def __init__(self, folder: Path, checkpoint: str = "best"):
         self.run, self.experiment = read_experiment(folder)
-        if not self.run.tokenizer.exists():
+        if not self.experiment.data.examples.text:
             raise UserError(
-                f"{folder}: there is no {self.run.tokenizer.name} in it, so it holds no model of text",
+                f"{folder}: holds no model of text",
                 "`jaxformer predict RUN IMAGE ...` is for models of images",
             )
-        self.tokenizer = Tokenizer.load(self.run.tokenizer)
+        self.tokenizer = Tokenizer.load(tokenizer_file(self.run))
         known = {"vocab_size": self.tokenizer.vocab_size}
         self.class_names: list[str] = []
         if getattr(self.experiment.model, "head", None) in ("sequence", "token"):
@@ -152,6 +166,20 @@ class TrainedText:
         averaged = Assembly(self.experiment).average is not None
         self.step, self.variables = restore_params(self.run, self.experiment, shapes, averaged, checkpoint)
         logger.info("%s at step %d, %s tokens", folder, self.step, f"{self.tokenizer.vocab_size:,}")
+
+
+def tokenizer_file(run: Run) -> Path:
+    """Where a run of text keeps its tokenizer.
+
+    Raises:
+      UserError: it is not there.
+    """
+    if not run.tokenizer.exists():
+        raise UserError(
+            f"{run.tokenizer}: is missing, and without it nobody knows what the model's tokens mean",
+            BRING_BACK,
+        )
+    return run.tokenizer
 
 
 def classes(run: Run, data: DataConfig) -> tuple[list[str] | None, int | None]:
@@ -217,13 +245,19 @@ def restore_items(run: Run, experiment: Experiment, target: Tree, checkpoint: st
     with Checkpoints(
         run.checkpoints, monitor=watched.monitor, mode=watched.mode, read_only=True
     ) as checkpoints:
+        if not checkpoints.steps():
+            if finished(run) is None:
+                raise UserError(f"{run.checkpoints}: there is no checkpoint yet; train the run first")
+            raise UserError(
+                f"{run.checkpoints}: is missing or empty, and the run has ended, so its model is lost",
+                BRING_BACK,
+            )
         targets = {"params": target}
         restored = checkpoints.restore_best(targets) if checkpoint == "best" else None
         if restored is None:
             step = int(checkpoint) if checkpoint.isdecimal() else None
             restored = checkpoints.restore(targets, step)
-    if restored is None:
-        raise UserError(f"{run.checkpoints}: there is no checkpoint yet; train the run first")
+    assert restored is not None
     check_tokenizer(run, restored.progress.get("tokenizer"))
     return restored.progress["step"], eval_variables(restored.items)
 
@@ -241,5 +275,5 @@ def check_tokenizer(run: Run, digest: str | None) -> None:
     if digest is not None and Tokenizer.load(run.tokenizer).digest != digest:
         raise UserError(
             f"{run.tokenizer}: is not the tokenizer that the checkpoint was trained with; restore that file, "
-            "or train a new run with --run"
+            "or train again in a new folder"
         )

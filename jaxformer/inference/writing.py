@@ -18,6 +18,7 @@ Tree = Any
 LENGTH_STEP = 32  # texts are padded to multiples of it, so that few lengths are compiled
 BATCH = 32  # texts that are written, or scored, at a time
 TOKENS_AT_A_TIME = 16  # between two looks of the host, in a stream
+NO_TOKEN = -1  # is never chosen
 
 
 @dataclass(frozen=True)
@@ -120,19 +121,19 @@ def search(
     step: Partial,
     state: Tree,
     first_logits: jax.Array,
-    eos_id: int,
+    eos_id: int | None,
     new_tokens: int,
     how: Generation,
     stops: StopStrings,
 ) -> None:
-    """Gives `stops` the best hypothesis of each row; see `beam_search`."""
+    """Gives `stops` the best hypothesis of each row; see `beam_search`. Without `eos_id` none ends early."""
     written, lengths, _ = beam_search_compiled(
         step,
         repeat_rows(state, len(first_logits), how.beams),
         first_logits,
         beams=how.beams,
         max_new_tokens=new_tokens,
-        eos_id=eos_id,
+        eos_id=NO_TOKEN if eos_id is None else eos_id,
         pad_id=0,
         length_penalty=how.length_penalty,
     )

@@ -54,6 +54,28 @@ def attention_grid(
     return given[..., prefix_tokens:].reshape(*weights.shape[:-2], height, width)
 
 
+def received(
+    weights: np.ndarray, asking: np.ndarray, places: np.ndarray, grid: tuple[int, int]
+) -> np.ndarray:
+    """The attention that the places of a grid get, whole or in windows, which are put back where they were.
+
+    Args:
+      weights: [N, H, T, S] of N windows (1: all places see each other); rows are queries.
+      asking: [N, T], how much each query counts.
+      places: int [N, S], the place of each key on the grid, row by row; -1 of a key that has none (a class token,
+        padding). No place has two keys.
+      grid: (h, w).
+
+    Returns:
+      float64 [H, h, w].
+    """
+    given = np.einsum("nhts,nt->hns", np.asarray(weights, np.float64), asking)
+    there = places >= 0
+    maps = np.zeros((weights.shape[1], grid[0] * grid[1]))
+    maps[:, places[there]] = given[:, there]
+    return maps.reshape(-1, *grid)
+
+
 def square_grid(tokens: int) -> tuple[tuple[int, int], int]:
     """The grid and the number of prefix tokens of a square image: the largest square of patches that fits.
 

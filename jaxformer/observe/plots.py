@@ -24,6 +24,7 @@ MOST_POINTS = 600  # of a drawn curve
 MOST_ANNOTATED = 20  # classes of a confusion matrix whose counts are written
 MOST_NAMED = 50  # classes of a confusion matrix whose names are
 MOST_BARS = 20
+LETTER, AROUND_TICK = 0.09, 0.12  # inches: a digit of an axis's labels, and what is beside them
 
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
@@ -116,7 +117,6 @@ def curves(
       An <svg> element. Its attribute data-hover has the values and the axis's place, for a script.
     """
     figure = new_figure(4.6, 2.7, layout=None)  # a layout found by trial takes twice the time
-    figure.subplots_adjust(left=0.14, right=0.97, bottom=0.18, top=0.89)
     axes = figure.add_subplot()
     drawn, readable = [], []
     for (name, (steps, values)), colour in zip(lines.items(), itertools.cycle(colours)):
@@ -131,7 +131,12 @@ def curves(
     if not linear and shown.size and shown.min() > 0 and shown.max() > 100 * shown.min():
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter(lambda value, _: "")
-    axes.yaxis.set_major_formatter(lambda value, _: tick(value, *axes.get_ylim()))
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_formatter(lambda value, _: tick(value, low, high))
+    labels = (tick(value, low, high) for value in axes.get_yticks() if low <= value <= high)
+    longest = max(map(len, labels), default=0)
+    left = max(0.14, (AROUND_TICK + LETTER * longest) / figure.get_figwidth())
+    figure.subplots_adjust(left=left, right=0.97, bottom=0.18, top=0.89)
     axes.xaxis.set_major_formatter(lambda value, _: text.engineering(value))
     axes.locator_params(axis="x", nbins=6)
     axes.grid(True)

@@ -11,12 +11,13 @@ from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
 from jaxformer.observe.run_folder import RunFolder, open_run
 from jaxformer.observe.summary import best_metrics, mfu_in_words
-from jaxformer.observe.text_samples import drawn_maps, text_parts
+from jaxformer.observe.text_samples import drawn_maps, maps_in_words, text_parts
 
 REPORT = "report.html"
 KINDS = {"samples": "Samples", "mistakes": "Worst mistakes"}
 TOP = 3  # classes listed for an example
 MOST_CONFUSED = 10
+SCORES = {"f1": "F1", "iou": "IoU"}  # columns of the per-class table that are drawn, the first that is there
 ABSENT = object()
 
 
@@ -57,6 +58,7 @@ def report_parts(run: RunFolder) -> dict[str, Any]:
         else None,
         "notes": evaluation.get("notes") or [],
         "per_class": per_class(evaluation),
+        "counted": "pixels" if any("iou" in row for row in evaluation.get("per_class") or []) else "examples",
         "evaluated_step": evaluation.get("step"),
         "timings": timings(run.result["seconds"]) if run.result else None,
         "mfu": mfu_in_words(run.result) if run.result and run.result["mfu"] is not None else None,
@@ -130,8 +132,9 @@ def sample_section(run: RunFolder, kind: dict[str, Any]) -> dict[str, Any]:
         "samples": [sample_parts(sample, folder) for sample in samples],
         "texts": any("text" in sample for sample in samples),
         "losses": any(sample.get("pieces") for sample in samples),
+        "drawn": any("drawn" in sample for sample in samples),
         "layers": kind.get("layers"),
-        "heads": kind.get("heads"),
+        "maps": maps_in_words(kind["layers"], kind["heads"]) if "layers" in kind else None,
     }
 
 
@@ -147,7 +150,18 @@ def sample_parts(sample: dict[str, Any], folder: Path) -> dict[str, Any]:
         {**drawn_maps(maps), "picture": pages.data_uri(folder / maps["picture"])}
         for maps in sample.get("maps", [])
     ]
-    about = {"label": sample.get("label"), "correct": sample["correct"], "top": top, "maps": maps}
+    drawn = [
+        {"shows": each["shows"], "picture": pages.data_uri(folder / each["picture"])}
+        for each in sample.get("drawn", [])
+    ]
+    about = {
+        "label": sample.get("label"),
+        "correct": sample["correct"],
+        "top": top,
+        "maps": maps,
+        "drawn": drawn,
+    }
+    about |= {"caption": sample.get("caption"), "legend": sample.get("legend", [])}
     return {**pictures, **about, "text": text_parts(sample) if "text" in sample else None}
 
 
@@ -184,15 +198,16 @@ def most_confused(evaluation: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def per_class(evaluation: dict[str, Any]) -> dict[str, Any] | None:
-    """The per-class table's columns and rows, and a picture of F1 by class, if it was evaluated."""
+    """The per-class table's columns and rows, and a picture of a score by class, if it was evaluated."""
     rows = evaluation.get("per_class")
     if not rows:
         return None
     columns = list(dict.fromkeys(column for row in rows for column in row))
     shown = [[pages.cell(row.get(column)) for column in columns] for row in rows]
-    scored = [row for row in rows if row.get("f1") is not None]
-    names, values = [row["name"] for row in scored], [float(row["f1"]) for row in scored]
-    bars = plots.class_bars(names, values, "F1") if scored else None
+    score = next((name for name in SCORES if name in columns), "f1")
+    scored = [row for row in rows if row.get(score) is not None]
+    names, values = [row["name"] for row in scored], [float(row[score]) for row in scored]
+    bars = plots.class_bars(names, values, SCORES[score]) if scored else None
     return {"columns": columns, "rows": shown, "bars": bars}
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,14 @@ class Shown:
       image: uint8 [H, W, C], C 1 or 3; None of a text.
       attention: of an image, softmax weights [L, H, T, T]; None for a model without attention.
       maps: of a text, the attention of each part of the model.
+      drawn: of an image, further pictures, uint8 [H, W, 3], by what they show.
     """
 
     said: Mapping[str, Any]
     image: np.ndarray | None = None
     attention: np.ndarray | None = None
     maps: Sequence[TokenMaps] = ()
+    drawn: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,11 @@ def write_samples(
 def write_image(path: Path, example: Shown, image: np.ndarray, patches: Patches) -> dict[str, Any]:
     """An image's entry in samples.json; its pictures' names begin as `path`."""
     entry = {**example.said, "image": save_picture(named(path, ""), visible(image))}
+    if example.drawn:
+        entry["drawn"] = [
+            {"shows": shows, "picture": save_picture(named(path, f"-{shows}"), visible(picture))}
+            for shows, picture in example.drawn.items()
+        ]
     if example.attention is None:
         return entry
     grid, prefix_tokens = patches.grid, patches.prefix_tokens

@@ -110,7 +110,9 @@ def start_summary(
       flops_per_example: of forward and backward pass.
       bytes_per_device: of the train state on the fullest device.
     """
-    steps = f"{total_steps:,} ({total_steps / steps_per_epoch:.4g} epochs), batches of {batch_size:,}"
+    steps = (
+        f"{total_steps:,} ({text.counted(total_steps / steps_per_epoch, 'epoch')}), batches of {batch_size:,}"
+    )
     flops = None
     if flops_per_example is not None:
         per_step = text.engineering(flops_per_example * batch_size, "FLOP")

@@ -21,6 +21,12 @@ def number(value: float) -> str:
     return f"{value:.4f}" if size < 1 else f"{value:.4g}"
 
 
+def counted(value: float, noun: str) -> str:
+    """How many: "1 step", "1,200 steps", "0.5 epochs"."""
+    shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return f"{shown} {noun}" if shown == "1" else f"{shown} {noun}s"
+
+
 def engineering(value: float, unit: str = "") -> str:
     """Three significant digits and a decimal prefix: "5.72M", "1.08 TFLOP" with unit "FLOP"."""
     gap = " " if unit else ""

@@ -224,12 +224,17 @@ def drawn_maps(maps: Mapping[str, Any]) -> dict[str, Any]:
     largest = max(given, default=0.0) if given else 0.0
     shares = [share / largest if largest > 0 else 0.0 for share in given or [0.0] * len(keys)]
     return {
-        "title": f"{maps['name']}: {maps['layers']} layers × {maps['heads']} heads",
+        "title": f"{maps['name']}: {maps_in_words(maps['layers'], maps['heads'])}",
         "wide": 9 * maps["heads"],
         "queries": None if maps["queries"] == keys else [chip(token) for token in maps["queries"]],
         "keys": [chip(token) | {"share": round(share, 3)} for token, share in zip(keys, shares)],
         "given": given is not None,
     }
+
+
+def maps_in_words(layers: int, heads: int) -> str:
+    """How many maps there are: "1 layer × 4 heads"."""
+    return f"{text.counted(layers, 'layer')} × {text.counted(heads, 'head')}"
 
 
 def chip(token: str) -> dict[str, Any]:

@@ -23,6 +23,12 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+def in_flags(problem: str) -> str:
+    """A field's name, and what a config says against its value, as flags: "--top-k 0: ..." of "top_k=0: ..."."""
+    name, equals, reason = problem.partition("=")
+    return f"--{name.replace('_', '-')}{' ' if equals else ''}{reason}"
+
+
 def print_json(value: Any) -> None:
     """Prints a line of JSON; see `files.to_json` for numbers that are not finite."""
     from jaxformer.files import to_json

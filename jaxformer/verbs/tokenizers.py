@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxformer.errors import UserError
-from jaxformer.verbs.common import writing_to
+from jaxformer.verbs.common import in_flags, writing_to
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer
 
 Texts = Callable[[], Iterator[str]]
+PATH = "path"  # the feature in which imports of text keep where an example is from
 
 
 def tokenizer_train(arguments: Namespace) -> int:
@@ -49,13 +50,12 @@ def tokenizer_settings(arguments: Namespace) -> Any:
     }
     if arguments.kind == "characters":
         for name in given.keys() - {"template"}:
-            raise UserError(f"--{name.replace('_', '-')}: is not for characters; leave it out")
+            raise UserError(f"{in_flags(name)}: is not for characters; leave it out")
         settings: Any = Characters(**given)
     else:
         settings = Trained(arguments.kind, **given)
-    problems = [problem.partition("=") for problem in settings.problems()]
-    if problems:
-        raise UserError(*(f"--{name.replace('_', '-')} {reason}" for name, _, reason in problems))
+    if problems := list(settings.problems()):
+        raise UserError(*map(in_flags, problems))
     return settings
 
 
@@ -63,7 +63,7 @@ def refuse_dataset_flags(arguments: Namespace) -> None:
     """Raises UserError for flags that text files have no use for."""
     for flag in ("feature", "split", "data_dir"):
         if getattr(arguments, flag) is not None:
-            raise UserError(f"--{flag.replace('_', '-')}: is for datasets, and there are files; leave it out")
+            raise UserError(f"{in_flags(flag)}: is for datasets, and there are files; leave it out")
 
 
 def lines_of(files: list[Path]) -> Texts:
@@ -94,7 +94,8 @@ def train_on_dataset(arguments: Namespace, settings: Any) -> "Tokenizer":
     """A tokenizer of a dataset's texts.
 
     Raises:
-      UserError: the dataset, its split or its feature is not there, or there are several to choose from.
+      UserError: the dataset, its split or its feature is not there, or there are several to choose from (PATH is
+        none of them).
     """
     from jaxformer.data.config import DataConfig
     from jaxformer.data.text.records import Records, inner
@@ -106,13 +107,15 @@ def train_on_dataset(arguments: Namespace, settings: Any) -> "Tokenizer":
         raise UserError(f"{name}: there is no such file, and no dataset can be called that")
     records = Records(DataConfig(name=name, data_dir=arguments.data_dir), arguments.split or "train")
     known = [feature for feature, kind in records.features.items() if is_text(kind) or is_text(inner(kind))]
-    features = arguments.feature or known
+    features = arguments.feature or [name for name in known if name != PATH]
     for feature in features:
         records.check(feature, "--feature", known, "a text")
-    if not known:
+    if not features:
         raise UserError(f"{records.name}: has no texts")
     if len(features) > 1 and not arguments.feature:
-        raise UserError(f"{records.name}: has the texts {', '.join(known)}; choose with --feature NAME,...")
+        raise UserError(
+            f"{records.name}: has the texts {', '.join(sorted(features))}; choose with --feature NAME,..."
+        )
     return build_tokenizer(settings, features, [records])
 
 

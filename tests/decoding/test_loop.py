@@ -240,6 +240,20 @@ def test_a_stop_string_ends_a_row_of_a_stream():
     assert (chunks[-1].tokens[[0, 2]] == PAD).all()
 
 
+def test_what_is_drawn_depends_on_the_number_of_the_token():
+    """A model without memory: a stream that begins at token 5 draws what a longer one draws from there on."""
+    table = jnp.broadcast_to(jnp.linspace(0, 1, VOCAB_SIZE), (VOCAB_SIZE, VOCAB_SIZE))
+    step, first = Partial(markov, table), table[:3]
+
+    def drawn(n, **more):
+        state = model(3)[1]
+        return np.concatenate(
+            [c.tokens for c in stream(step, state, first, **options(n=n, eos_ids=(), **more))], 1
+        )
+
+    np.testing.assert_array_equal(drawn(6, first=5, chunk=4), drawn(11)[:, 5:])
+
+
 def test_a_stop_string_that_never_comes_ends_nothing():
     step, state, first = model(2)
     stops = StopStrings(["zzz"], lambda ids: "a" * len(ids), rows=2)

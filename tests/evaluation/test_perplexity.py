@@ -111,6 +111,13 @@ def test_nothing_to_score(text):
         perplexity(Bigram(words(VOCABULARY, bos=0), TABLE), text)
 
 
+def test_a_character_that_is_no_token_is_named_with_its_line():
+    tokenizer = characters(["ab\n"])
+    model = Bigram(tokenizer, random_table(tokenizer.vocab_size))
+    with pytest.raises(UserError, match=r"^text, line 3: 'é' \(U\+00E9\) in 'aéb' is not in the vocabulary"):
+        perplexity(model, "ab\n\naéb\nb")
+
+
 def test_one_token_with_nothing_before_it():
     with pytest.raises(UserError, match="nothing to score"):
         perplexity(Bigram(words(VOCABULARY), TABLE), "a")

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 from flax import linen as nn
 
+from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.evaluation import samples
 from jaxformer.evaluation.samples import (
     answer_of,
@@ -28,6 +30,7 @@ from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.language import CausalLM
+from jaxformer.tasks.tagging import TokenClassification
 from jaxformer.tasks.text_classification import TextClassification
 
 VOCAB = 13
@@ -184,6 +187,29 @@ def test_a_language_models_texts_have_losses_and_causal_maps_without_padding(lay
         assert first["target"] == Letters().decode([target])
         expected = -jax.nn.log_softmax(outputs.logits[row, 0])[target]
         assert first["loss"] == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_tagged_words_are_shown_whole(layout):
+    pieces = ["[CLS]", "[SEP]", "Os", "##lo", "is", "An", "##n", "##ie"]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    library = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[CLS]"))
+    library.decoder = tokenizers.decoders.WordPiece()
+    library.add_special_tokens(["[CLS]", "[SEP]"])
+
+    def tagged(rows, width, rng):
+        tokens, labels = np.zeros((rows, width), np.int32), np.full((rows, width), -1, np.int32)
+        tokens[:, :8], labels[:, :8] = [0, 2, 3, 4, 5, 6, 7, 1], [-1, 1, -1, 0, 2, -1, -1, -1]
+        mask = np.broadcast_to(np.arange(width) < 8, (rows, width))
+        return {"tokens": tokens, "token_mask": mask, "token_types": np.zeros_like(tokens), "labels": labels}
+
+    batches, task = Rows(tagged, widths=(12,)), TokenClassification()
+    batches.tokenizer, batches.class_names = Tokenizer(library), ["O", "B-place", "B-person"]
+    model = BERT(**TINY, depth=1, max_positions=16, head="token", num_labels=3)
+    variables = fresh(model, task, batches)
+    variables["params"]["head"]["bias"] = jnp.array([0.0, 0.0, 99.0])  # all are persons to it
+    (shown,) = choose(model, task, variables, batches, layout, count=1)["samples"]
+    assert shown.said["target"] == "Oslo/B-place Annie/B-person"
+    assert shown.said["prediction"] == "Oslo/B-person is/B-person Annie/B-person"
 
 
 @pytest.mark.parametrize("scan", [False, True])

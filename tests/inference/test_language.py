@@ -107,6 +107,20 @@ def test_samples_depend_on_their_number_and_not_on_the_batch():
     assert [found.text for found in writer.generate(prompts[:3], Generation(12, how.sampling))] != texts[:3]
 
 
+def test_samples_beyond_the_context_do_not_depend_on_the_batch():
+    writer = CausalModel(*gpt())
+    prompts = [
+        writer.encode(prompt) for prompt in PROMPTS
+    ]  # of several lengths: they fill the context one by one
+    how = Generation(3 * CONTEXT, Sampling(temperature=1.5, repetition_penalty=1.2), seed=7)
+    together = [found.text for found in writer.generate(prompts, how)]
+    for number, prompt in enumerate(prompts):
+        stops = StopStrings((), writer.tokenizer.decode)
+        for _ in writer.stream([prompt], how, stops, first_row=number):
+            pass
+        assert stops.text(0) == together[number]
+
+
 def test_a_stop_string_ends_a_text_and_one_that_never_comes_is_told():
     writer = CausalModel(*gpt())
     prompts = [writer.encode(prompt) for prompt in PROMPTS[:2]]
@@ -122,8 +136,9 @@ def test_a_stop_string_ends_a_text_and_one_that_never_comes_is_told():
     assert texts == [ended.text, other.text]
 
 
-def test_beams_find_the_best_continuation_of_all():
-    model, variables, letters = gpt(template="gpt", letters="abc")
+@pytest.mark.parametrize("template", ["gpt", "none"])
+def test_beams_find_the_best_continuation_of_all(template):
+    model, variables, letters = gpt(template=template, letters="abc")
     writer = CausalModel(model, variables, letters)
     prompts = [writer.encode(prompt) for prompt in ("ab", "cabba", "a" * (CONTEXT - 2))]
     how = Generation(max_new_tokens=3, beams=32, length_penalty=1.0)
@@ -139,6 +154,7 @@ def test_beams_find_the_best_continuation_of_all():
         assert continuation.text == letters.decode(best)
         assert continuation.tokens == len(best)
         assert continuation.ended == ("end of text" if best[-1] == letters.eos_id else "length")
+        assert template == "gpt" or len(best) == 3
 
 
 def test_log_likelihoods_are_the_models_in_the_order_of_the_requests():
@@ -201,8 +217,6 @@ def test_mistakes_are_said_in_a_line():
             UserError, match=r"--prompt: has 17 tokens, the model's context is 16; shorten it"
         ):
             next(writer.generate(long, how))
-    with pytest.raises(UserError, match="--beams: this tokenizer has no token that ends a text"):
-        next(writer.generate([[1]], Generation(beams=2)))
     with pytest.raises(UserError, match=r"'é' .* is not in the vocabulary"):
         writer.encode("é")
     assert list(writer.generate([], Generation())) == []

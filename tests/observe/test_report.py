@@ -300,6 +300,21 @@ def test_tables_of_texts(make_run):
     assert "Most confused" not in report.text
 
 
+@pytest.mark.parametrize(
+    "values", [(0.68370, 0.68375), (1.001e-5, 1.002e-5), (-123.456, -123.457), (1e-7, 1e-2), (0, 1)], ids=str
+)
+def test_the_labels_of_an_axis_are_not_cut(values, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "to_svg", lambda figure, label: figures.append(figure) or "")
+    plots.curves("loss", {"train": (np.arange(2), np.array(values))})
+    (figure,) = figures
+    figure.canvas.draw()
+    box = figure.axes[0].get_tightbbox()
+    assert min(box.x0, box.y0) >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert box.y1 <= figure.bbox.y1
+
+
 def test_the_learning_rate_is_on_a_linear_axis(monkeypatch):
     asked = {}
 

@@ -17,6 +17,7 @@ from jaxformer.observe.text_samples import (
     TokenMaps,
     draw_maps,
     drawn_every,
+    drawn_maps,
     drawn_piece,
     excerpt,
     given_by,
@@ -267,3 +268,11 @@ def test_what_is_kept_of_a_long_text_is_limited(tmp_path):
     assert sample["left_out"] == 999 - MOST_PIECES
     assert sample["loss"] == "NaN"
     assert text_parts(sample)["loss"] == "NaN"
+
+
+def test_how_many_maps_there_are_is_said_in_words():
+    weights = weights_of(layers=1, heads=1)
+    _, told = draw_maps(TokenMaps("encoder", weights, words(5), words(5)))
+    assert drawn_maps(told)["title"] == "encoder: 1 layer × 1 head"
+    _, told = draw_maps(TokenMaps("encoder", weights_of(2, 3), words(5), words(5)))
+    assert drawn_maps(told)["title"] == "encoder: 2 layers × 3 heads"

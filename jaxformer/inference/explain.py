@@ -1,0 +1,247 @@
+"""Looking inside a model: what it saw in a picture, as pictures.
+
+Attention rollout and the maps of all heads, Grad-CAM for the class, and of a detector what each object was found by.
+"""
+
+import difflib
+import io
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from jaxformer.errors import UserError
+from jaxformer.files import write_atomically
+from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_of, unrolled
+from jaxformer.inference.explain_pictures import Picture, attention_pictures, over_image
+from jaxformer.inference.grad_cam import find_target, with_activation
+from jaxformer.inference.predict import place_pictures, writing
+from jaxformer.inference.restore import Trained
+from jaxformer.models.attention import ATTENTION_MAPS
+from jaxformer.models.outputs import DetectionOutputs
+from jaxformer.models.segmenter import SegmentationOutputs, Segmenter
+from jaxformer.observe.attention_maps import received
+from jaxformer.paths import leaves_by_path
+from jaxformer.weights.layouts import unstack_layers
+
+logger = logging.getLogger("jaxformer")
+Tree = Any
+
+LINES = "explanations.jsonl"
+PREDICTED = -1  # in a class's place: the one that the model says
+MOST_OBJECTS = 20
+
+
+class Explainer:
+    """Explains what a trained model says of pictures.
+
+    Args:
+      trained: the model.
+      class_name: the class that Grad-CAM explains, by name or number; None: the one that the model says.
+
+    Attributes:
+      layers: those whose attention can be shown.
+      target: the feature map of Grad-CAM; None: there is none.
+
+    Raises:
+      UserError: nothing of this model can be shown, or there is no such class.
+    """
+
+    def __init__(self, trained: Trained, class_name: str | None = None):
+        self.trained, self.task = trained, trained.assembly.task
+        self.model = explainable(unrolled(trained.assembly.build_model()), *self.shape[:2])
+        batch = self.batch_of(
+            {"image": np.zeros(trained.assembly.eval_batches.element_spec["image"][0], np.uint8)}
+        )
+        calls, (_, maps) = calls_of(lambda: self.apply(trained.variables, batch))
+        self.layers = attention_layers(self.model, calls, maps.get(ATTENTION_MAPS, {}))
+        self.target = find_target(self.model, calls)
+        if not self.layers and self.target is None:
+            raise UserError(
+                f"--explain: there is nothing to show of {trained.run.folder}: its model ({type(self.model).__name__}) "
+                "has neither attention over an image nor blocks whose feature maps its classes are read from"
+            )
+        self.chosen = PREDICTED if class_name is None else self.class_index(class_name)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images that the model takes."""
+        height, width, channels = self.trained.assembly.eval_batches.element_spec["image"][0]
+        return height, width, channels
+
+    def class_index(self, name: str) -> int:
+        """The number of a class.
+
+        Raises:
+          UserError: there is none of this name, or nothing that is of one class.
+        """
+        if self.target is None:
+            raise UserError(
+                "--class: this model has no map of a class's evidence (Grad-CAM); leave --class out"
+            )
+        names = self.trained.class_names
+        if name in names:
+            return names.index(name)
+        if name.isdecimal() and int(name) < max(len(names), self.trained.assembly.bare_model.num_classes):
+            return int(name)
+        near = difflib.get_close_matches(name, names, n=1)
+        known = f"do you mean {near[0]}?" if near else f"expected one of {', '.join(names[:10])}"
+        more = ", ..." if not near and len(names) > 10 else ""
+        raise UserError(f"--class {name}: there is no such class; {known}{more}")
+
+    def batch_of(self, example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A batch of one example; without an extent its image has no padding."""
+        extent = np.asarray(example.get("extent", example["image"].shape[:2]), np.int32)
+        return {"image": example["image"][None], "extent": extent[None]}
+
+    def apply(self, variables: Tree, batch: Tree) -> tuple[Any, Tree]:
+        """What the model gives, and its attention."""
+        flat = {**variables, "params": unstack_layers(variables["params"])}
+        inputs = self.task.inputs(batch)
+        return self.model.apply(flat, **inputs, deterministic=True, mutable=[ATTENTION_MAPS])
+
+    @cached_property
+    def look(self) -> Any:
+        """(variables, batch, class) -> what is said, attention and Grad-CAM's map, compiled."""
+
+        def look(variables: Tree, batch: Tree, chosen: jax.Array) -> tuple[Tree, Tree, Tree]:
+            def score(found: tuple[Any, Tree]) -> jax.Array:
+                return class_score(found[0], chosen)[0]
+
+            (outputs, maps), activation = with_activation(
+                self.target, lambda: self.apply(variables, batch), score
+            )
+            if isinstance(outputs, DetectionOutputs):
+                probabilities = self.task.of_classes.probabilities(outputs.logits[-1])
+                said = {"probabilities": probabilities[0], "boxes": outputs.boxes[-1][0]}
+            else:
+                said = {"class": class_score(outputs, chosen)[1]}
+            return said, maps.get(ATTENTION_MAPS, {}), activation
+
+        return jax.jit(look, out_shardings=self.trained.assembly.layout.replicated)
+
+    def pictures(self, example: Mapping[str, np.ndarray]) -> list[Picture]:
+        """What the model saw in an example: `image` uint8 [H, W, C] and, if there is padding, `extent`."""
+        batch = self.batch_of(example)
+        chosen = np.int32(self.chosen)
+        said, maps, activation = jax.device_get(self.look(self.trained.variables, batch, chosen))
+        image = batch["image"][0]
+        extent = (int(batch["extent"][0, 0]), int(batch["extent"][0, 1]))
+        weights = {path: np.asarray(leaf, np.float32) for path, leaf in leaves_by_path(maps).items()}
+        made = list(attention_pictures(image, extent, self.layers, weights))
+        if activation is not None:
+            shows = f"Grad-CAM of {self.name_of(int(said['class']))}"
+            made.append(Picture("grad-cam", shows, over_image(image, activation, shows, extent)))
+        if "boxes" in said:
+            made += self.object_pictures(image, extent, said, weights)
+        return made
+
+    def object_pictures(
+        self, image: np.ndarray, extent: tuple[int, int], said: Mapping[str, np.ndarray], weights: Tree
+    ) -> Iterator[Picture]:
+        """Of each object, the surest first, what its query saw in the decoder's last layer, all heads alike."""
+        layer = next(layer for layer in reversed(self.layers) if CROSS in layer.path.split("/"))
+        scores = said["probabilities"].max(axis=-1)
+        order = np.argsort(-scores, kind="stable")[:MOST_OBJECTS]
+        sure = [query for query in order if scores[query] >= self.task.score_threshold]
+        for number, query in enumerate(sure or order[:1], 1):
+            asking = (np.arange(len(scores)) == query).astype(np.float64)[None]
+            seen = received(weights[layer.path], asking, layer.places, layer.grid).mean(axis=0)
+            name = self.name_of(int(said["probabilities"][query].argmax()))
+            shows = f"decoder's attention for object {number}: {name}, {scores[query]:.0%}"
+            drawn = over_image(image, seen, shows, extent, said["boxes"][query])
+            yield Picture(f"object-{number}", shows, drawn)
+
+    def name_of(self, index: int) -> str:
+        """A class's name."""
+        names = self.trained.class_names
+        return names[index] if index < len(names) else str(index)
+
+
+def explainable(model: Any, height: int, width: int) -> Any:
+    """The model, one that sees images through windows without these.
+
+    Raises:
+      UserError: it cannot do without.
+    """
+    if not isinstance(model, Segmenter) or model.window is None:
+        return model
+    if model.image_size not in (None, height, width):
+        raise UserError(
+            f"--explain: the model sees images of {height}x{width} through windows of {model.image_size}, one after "
+            "the other, and there is no picture of them all"
+        )
+    return model.clone(window=None, stride=None)
+
+
+def class_score(outputs: Any, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The score of a class of one image, float32 [], and the class, int32 [].
+
+    Of a segmentation it is the sum of the logits where the class is said (Vinogradova et al. 2020, Seg-Grad-CAM,
+    equation 2), or of all where it is nowhere.
+
+    Args:
+      outputs: with logits [1, K] or [1, h, w, K].
+      chosen: the class; PREDICTED: the likeliest one, or that of most places.
+    """
+    logits = outputs.logits[0]
+    if not isinstance(outputs, SegmentationOutputs):
+        index = jnp.where(chosen == PREDICTED, jnp.argmax(logits), chosen)
+        return logits[index], index
+    logits = logits.reshape(-1, logits.shape[-1])
+    says = jnp.argmax(logits, axis=-1)
+    most = jnp.argmax(jnp.bincount(says, length=logits.shape[-1]))
+    index = jnp.where(chosen == PREDICTED, most, chosen)
+    there = says == index
+    return jnp.sum(logits[:, index], where=there | ~jnp.any(there)), index
+
+
+def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
+    """Writes FOLDER/NAME/*.png for every picture, and FOLDER/explanations.jsonl, which lists them, an object a file.
+
+    Returns:
+      The objects: {"file": "cats/1.jpg", "pictures": [{"picture": "1/rollout.png", "shows": "..."}, ...]}.
+
+    Raises:
+      UserError: the folder cannot be written, or one of the files would be overwritten.
+    """
+    for why in sorted({layer.against_rollout for layer in explainer.layers if layer.against_rollout}):
+        parts = {
+            layer.part: None
+            for layer in explainer.layers
+            if layer.against_rollout == why and layer.part != "pool"
+        }
+        if parts:
+            logger.info("no rollout of %s: %s", ", ".join(parts), why)
+    originals = {path.resolve() for path in files}
+    explanations: list[dict[str, Any]] = []
+    for path, place in zip(files, place_pictures(files, folder)):
+        pictures = explainer.pictures({"image": explainer.trained.preprocess(path)})
+        listed = []
+        for picture in pictures:
+            target = place.with_suffix("") / f"{picture.name}.png"
+            if target.resolve() in originals:
+                raise UserError(f"{target}: would be overwritten; name another folder with --explain FOLDER")
+            with writing(folder):
+                write_atomically(target, as_png(picture.image))
+            listed.append({"picture": str(target.relative_to(folder)), "shows": picture.shows})
+            logger.info("%s: %s", target, picture.shows)
+        explanations.append({"file": str(path), "pictures": listed})
+    with writing(folder):
+        lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in explanations)
+        write_atomically(folder / LINES, "".join(lines))
+    return explanations
+
+
+def as_png(image: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,112 @@
+"""Grad-CAM (Selvaraju et al. 2017): where the evidence for a class is, by the gradient at a feature map."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxformer.inference.attention_layers import BLOCK, Call, Grid, Path
+from jaxformer.models.cvt import CvT
+from jaxformer.models.detr import DETR
+from jaxformer.models.segmenter import Segmenter
+from jaxformer.models.vit import ViT
+
+
+@dataclass(frozen=True)
+class Target:
+    """The feature map at which gradients are taken.
+
+    Attributes:
+      path: the module that gives it.
+      output: its shape and dtype: a map [1, h, w, C], or tokens [1, T, C].
+      grid: (h, w).
+      in_front: tokens in front of the places.
+    """
+
+    path: Path
+    output: jax.ShapeDtypeStruct
+    grid: Grid
+    in_front: int
+
+
+def find_target(model: Any, calls: Sequence[Call]) -> Target | None:
+    """The last feature map that classes are read from; None of a model that has none.
+
+    Of a CNN or a hierarchical model it is what the last block gives, of a plain Transformer what its last norm gives. A
+    class token reads the places in the last block for the last time: there it is what that block's attention sees.
+
+    Args:
+      model: the linen module.
+      calls: what `calls_of` found, with the model's layers unrolled.
+    """
+    if isinstance(model, DETR):
+        return None  # finds objects, each its own class
+    segments = isinstance(model, Segmenter)
+    root: Path = ("backbone",) if segments else ()
+    inner = model.backbone if segments else model
+    by_path = {call.path: call for call in calls}
+    inside = [call for call in calls if call.path[: len(root)] == root]
+    own = [call for call in inside if "backbone" not in call.path[len(root) :]]
+    blocks = [call for call in own if call.path and BLOCK.fullmatch(call.path[-1])]
+    if not blocks:
+        return None
+    last = blocks[-1]
+    if last.output is not None and len(last.output.shape) == 4:
+        return Target(last.path, last.output, last.grids[-1], 0)
+    by_class_token = isinstance(inner, ViT) and inner.pool == "cls" and not segments
+    path = (*last.path, "norm_1") if by_class_token or isinstance(inner, CvT) else (*root, "norm")
+    tokens, grid = by_path[path].output, by_path[root].grids[-1]
+    assert tokens is not None
+    return Target(path, tokens, grid, tokens.shape[1] - grid[0] * grid[1])
+
+
+def with_activation(
+    target: Target | None, run: Callable[[], Any], score: Callable[[Any], jax.Array]
+) -> tuple[Any, jax.Array | None]:
+    """What `run` gives, and the class activation map of a score, float32 [h, w], at least 0; None without a target.
+
+    Selvaraju et al. 2017, equations 1 and 2: channels are weighted by the means of their gradients over places, added
+    up, and what speaks against the class is left out.
+
+    Args:
+      target: the feature map.
+      run: applies the model to one image.
+      score: what is explained, float32 [], of what `run` gives.
+    """
+    if target is None:
+        return run(), None
+    here: Target = target
+
+    def moved(change: jax.Array) -> tuple[jax.Array, tuple[Any, jax.Array]]:
+        """The score if `change` is added to the feature map; what `run` gives, and the feature map."""
+        activations = []
+
+        def add(
+            next_fun: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
+        ) -> Any:
+            output = next_fun(*args, **kwargs)
+            if context.method_name == "__call__" and context.module.path == here.path:
+                output = output + change
+                activations.append(output)
+            return output
+
+        with nn.intercept_methods(add):
+            outputs = run()
+        (activation,) = activations
+        return score(outputs), (outputs, activation)
+
+    change = jnp.zeros(here.output.shape, here.output.dtype)
+    gradient, (outputs, activation) = jax.grad(moved, has_aux=True)(change)
+    gradient, activation = (on_grid(x.astype(jnp.float32), here) for x in (gradient, activation))
+    weights = jnp.mean(gradient, axis=(0, 1))  # [C]
+    return outputs, nn.relu(activation @ weights)
+
+
+def on_grid(x: jax.Array, target: Target) -> jax.Array:
+    """The places [h, w, C] of a target's map or tokens."""
+    if x.ndim == 4:
+        return x[0]
+    return x[0, target.in_front :].reshape(*target.grid, x.shape[-1])
