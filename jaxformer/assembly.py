@@ -1,6 +1,6 @@
 """An experiment's parts, built from its config and checked against each other before any long work starts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -29,7 +29,7 @@ from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.schema import did_you_mean
 from jaxformer.state import TrainState, init_state, init_variables
-from jaxformer.step import Average, make_eval_step, make_train_step, moving_average
+from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
 
 Tree = Any
 
@@ -57,8 +57,10 @@ class Assembly:
 
     @cached_property
     def task(self) -> Any:
-        """What is learnt; fields that the config leaves to the data are filled in."""
-        return filled(self.experiment.task, known_sizes(self.train_batches))
+        """What is learnt; fields that the config leaves to the data, or to the model, are filled in."""
+        queries = getattr(self.experiment.model, "num_queries", None)
+        of_model = {} if queries is None else {"num_queries": queries}
+        return filled(self.experiment.task, known_sizes(self.train_batches) | of_model)
 
     @cached_property
     def bare_model(self) -> Any:
@@ -155,8 +157,8 @@ class Assembly:
         """A global training batch as shapes with shardings."""
         return self.layout.batch_shapes(self.train_batches.element_spec, self.train_batches.batch_size)
 
-    def train_step(self) -> Any:
-        """The compiled train step."""
+    def train_step(self, teacher: Teacher | None = None) -> Any:
+        """The compiled train step; with a teacher its third argument is the teacher's variables."""
         train, params = self.experiment.train, self.variable_shapes["params"]
         optimizer = self.experiment.optimizer
         step = make_train_step(
@@ -169,9 +171,10 @@ class Assembly:
             trainable=trainable_mask(optimizer, params) if optimizer.freeze else None,
             regularization=partial(regularization, optimizer) if optimizer.l1 or optimizer.l2 else None,
             schedule=self.schedule,
+            teacher=teacher,
             axis=self.layout.axis,
         )
-        return self.layout.train_step(step, self.state_shapes)
+        return self.layout.train_step(step, self.state_shapes, taught=teacher is not None)
 
     def eval_step(self) -> Any:
         """The compiled eval step."""
@@ -214,10 +217,14 @@ class Assembly:
                 for p in optimizer_problems(self.experiment.optimizer, self.variable_shapes["params"])
             ]
         watched = self.experiment.eval.monitor
+        absent = absent_metrics(self.task, self.bare_model, self.eval_batches)
         if watched not in self.task.metric_names:
             errors.append(
                 f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, self.task.metric_names)}"
             )
+        elif watched in absent:
+            given = ", ".join(name for name in self.task.metric_names if name not in absent)
+            errors.append(f"eval.monitor={watched!r}: {absent[watched]}; choose one of: {given}")
         if errors:
             raise ConfigError(*errors)
 
@@ -229,6 +236,20 @@ def known_sizes(batches: Batches) -> dict[str, int]:
         sizes["num_labels"] = sizes["num_classes"]
     eos_id = getattr(batches.tokenizer, "eos_id", None)
     return sizes if eos_id is None else sizes | {"eos_id": eos_id}
+
+
+def spare_classes(model: Any, batches: Batches) -> Iterator[str]:
+    """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
+    known = known_sizes(batches)
+    for name in ("num_classes", "num_labels"):
+        classes, given = known.get(name), getattr(model, name, None)
+        if classes is not None and given is not None and given > classes:
+            yield f"model.{name}={given}: the dataset has {classes} classes; the model's others have no example"
+
+
+def absent_metrics(task: Any, model: Any, data: Batches) -> Mapping[str, str]:
+    """Metrics of the task that this data will not give -> why."""
+    return task.absent_metrics(model, data) if hasattr(task, "absent_metrics") else {}
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:

@@ -171,8 +171,9 @@ def across_devices(experiment: Experiment, batch_shards: int) -> Iterator[str]:
     """
     batch, accumulate = experiment.data.batch_size, experiment.train.accumulate
     if batch % (batch_shards * accumulate):
+        microbatches = f" x {accumulate} microbatches" if accumulate > 1 else ""
         yield (
-            f"data.batch_size={batch} is not a multiple of {batch_shards} devices x {accumulate} microbatches: "
+            f"data.batch_size={batch} is not a multiple of {batch_shards} devices{microbatches}: "
             f"use {max(1, round(batch / (batch_shards * accumulate))) * batch_shards * accumulate}"
         )
     eval_batch = experiment.data.eval_batch_size or batch

@@ -19,10 +19,12 @@ from jaxformer.observe import text
 from jaxformer.observe.summary import parameter_table
 from jaxformer.optim import describe_rules, describe_schedule
 from jaxformer.parallel.compile import bytes_a_device
+from jaxformer.teacher import load_teacher
 
 Tree = Any
 IMAGENET = {"train": 1_281_167, "validation": 50_000}  # Russakovsky et al. 2015, table 2
 KNOWN_SIZES = {"imagenet2012": IMAGENET, "cifar10": {"train": 50_000, "test": 10_000}}
+SAID_BY = {"imagenet2012": "Russakovsky et al. 2015, table 2", "cifar10": "Krizhevsky 2009, chapter 3"}
 # Tokens of GPT-2's tokenizer, by karpathy/nanoGPT (data/openwebtext/readme.md).
 OPENWEBTEXT = {"train": 9_035_582_198, "validation": 4_434_897}
 # The task and the kind of examples that a model of text is described with.
@@ -73,10 +75,11 @@ class NominalBatches:
     num_examples: int
     batch_size: int
     element_spec: Mapping[str, tuple[tuple[int, ...], np.dtype]]
+    facts: tuple[str, ...]
     class_names: list[str] | None = None
     tokenizer: None = None
+    source: None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
-    facts: tuple[str, ...] = ()
     typical_length: None = None
 
 
@@ -132,7 +135,9 @@ def nominal_batches(experiment: Experiment) -> NominalBatches | None:
         "image": ((size, size, 3), np.dtype(np.uint8)),
         "labels": ((), np.dtype(np.int32)),
     }
-    return NominalBatches(round(sizes[split[1]] * int(split[2] or 100) / 100), data.batch_size, spec)
+    count = round(sizes[split[1]] * int(split[2] or 100) / 100)
+    fact = f"{data.name} is not here; its {count:,} examples ({data.train_split}) are by {SAID_BY[data.name]}"
+    return NominalBatches(count, data.batch_size, spec, (fact,))
 
 
 def nominal_text(data: Any) -> NominalBatches | None:
@@ -145,7 +150,12 @@ def nominal_text(data: Any) -> NominalBatches | None:
         names += ["token_mask", "decoder_tokens"]
     dtypes = {"token_mask": np.dtype(bool)}
     spec = {name: ((length,), dtypes.get(name, np.dtype(np.int32))) for name in names}
-    return NominalBatches(-(-OPENWEBTEXT[data.train_split] // length), data.batch_size, spec)
+    tokens = OPENWEBTEXT[data.train_split]
+    fact = (
+        f"{data.name} is not here; its {tokens:,} tokens, {length} an example, are nanoGPT's count with GPT-2's "
+        "tokenizer (data/openwebtext/readme.md)"
+    )
+    return NominalBatches(-(-tokens // length), data.batch_size, spec, (fact,))
 
 
 def under_jit(assembly: Assembly) -> Assembly:
@@ -166,8 +176,10 @@ def footprint(assembly: Assembly, *, compile_step: bool = True) -> Footprint:
     parameters = bytes_a_device(shapes.params)
     activations = None
     if compile_step:
-        jitted = under_jit(assembly)
-        compiled = jitted.train_step().lower(jitted.state_shapes, jitted.batch_shapes).compile()
+        jitted, teacher = under_jit(assembly), load_teacher(assembly)
+        fixed = () if teacher is None else (teacher.variables,)
+        lowered = jitted.train_step(teacher).lower(jitted.state_shapes, jitted.batch_shapes, *fixed)
+        compiled = lowered.compile()
         activations = max(0, compiled.memory_analysis().temp_size_in_bytes - parameters)
     return Footprint(
         parameters=parameters,
@@ -183,6 +195,7 @@ def describe(assembly: Assembly, *, compile_step: bool = True) -> str:
     """The whole description, as text."""
     mesh = ", ".join(f"{name}={size}" for name, size in assembly.layout.mesh.shape.items())
     batches, total = assembly.train_batches, assembly.total_steps
+    shown, devices = total * batches.batch_size, text.counted(assembly.layout.mesh.size, "device")
     held = footprint(assembly, compile_step=compile_step)
     rows = [
         ("parameters", held.parameters),
@@ -192,10 +205,11 @@ def describe(assembly: Assembly, *, compile_step: bool = True) -> str:
         ("activations", held.activations),
     ]
     lines = [
+        model_line(assembly.bare_model),
+        "",
         parameter_table(assembly.variable_shapes["params"]),
         "",
-        f"On {assembly.layout.mesh.size} device{'s' * (assembly.layout.mesh.size > 1)} "
-        f"({mesh}; {assembly.layout.mode}), batch {batches.batch_size}:",
+        f"On {devices} ({mesh}; {assembly.layout.mode}), batch {batches.batch_size}:",
         *(
             f"  {name:<26}{'not compiled' if size is None else text.data_size(size):>14} a device"
             for name, size in rows
@@ -203,11 +217,22 @@ def describe(assembly: Assembly, *, compile_step: bool = True) -> str:
         f"  {'in all':<26}{text.data_size(sum(size or 0 for _, size in rows)):>14} a device",
         f"  {'FLOPs a step':<26}{text.engineering(held.flops, 'FLOP'):>14} forward and backward, all devices",
         "",
-        f"Training: {total:,} steps of {batches.batch_size} = {total * batches.batch_size:,} examples "
-        f"({total * batches.batch_size / batches.num_examples:.4g} epochs of {batches.num_examples:,})",
+        f"Training: {text.counted(total, 'step')} of {batches.batch_size} = {text.counted(shown, 'example')} "
+        f"({text.counted(shown / batches.num_examples, 'epoch')} of {batches.num_examples:,})",
+        *batches.facts,
         "",
         describe_schedule(assembly.schedule, total),
         "",
         describe_rules(assembly.experiment.optimizer, assembly.variable_shapes["params"]),
     ]
     return "\n".join(lines)
+
+
+def model_line(model: Any) -> str:
+    """What the table of parameters counts: the model, and which head it has."""
+    name, head = type(model).__name__, None
+    if isinstance(getattr(model, "head", None), str):
+        head = f'the head "{model.head}" (model.head)'
+    elif hasattr(model, "num_classes"):
+        head = f"a head of {text.counted(model.num_classes, 'output')} (model.num_classes)"
+    return name if head is None else f"{name} with {head}, which is counted here, too"

@@ -114,19 +114,11 @@ def write_shown(assembly: Assembly, run: Run, variables: Tree) -> None:
     """Writes samples with predictions and attention, and the worst mistakes."""
     model, task, batches = assembly.build_model(), assembly.task, assembly.eval_batches
     patches = Patches(
-        grid(model),
-        getattr(model, "prefix_tokens", 0),
+        getattr(model, "grid", None),
+        getattr(model, "tokens_before_grid", 0),
         "class_token" if getattr(model, "pool", None) == "cls" else "mean",
     )
     chosen = samples.choose(model, task, variables, batches, assembly.layout, SHOWN)
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:
             write_samples(run.folder, examples, kind=kind, patches=patches)
-
-
-def grid(model: Any) -> tuple[int, int] | None:
-    """Rows and columns of a Vision Transformer's patches."""
-    if not hasattr(model, "patch_size"):
-        return None
-    side = model.image_size // model.patch_size
-    return side, side

@@ -16,12 +16,24 @@ from typing import Any
 from jaxformer.config import Experiment, resolve, to_dict
 from jaxformer.errors import UserError
 from jaxformer.files import read_json, write_json
+from jaxformer.observe.writers import METRICS
 
 logger = logging.getLogger("jaxformer")
 
 # What may differ when a run goes on: none of it changes what is computed beyond rounding.
-MAY_CHANGE = ("parallel", "checkpoint", "data.data_dir", "data.cache", "data.read_threads", "data.prefetch",
-              "train.log_every", "train.stop_after_skipped")  # fmt: skip
+MAY_CHANGE = (
+    "parallel",
+    "checkpoint",
+    "data.data_dir",
+    "data.cache",
+    "data.read_threads",
+    "data.prefetch",
+    "data.eval_batch_size",
+    "task.distillation.run",
+    "task.distillation.checkpoint",
+    "train.log_every",
+    "train.stop_after_skipped",
+)
 VERSIONS = (
     "jaxformer",
     "jax",
@@ -57,6 +69,11 @@ class Run:
         return self.folder / "tokenizer.json"
 
     @property
+    def metrics(self) -> Path:
+        """What was measured, step by step (JSON lines)."""
+        return self.folder / METRICS
+
+    @property
     def result(self) -> Path:
         """Status, final and best metrics, seconds (JSON)."""
         return self.folder / "result.json"
@@ -65,6 +82,13 @@ class Run:
     def evaluation(self) -> Path:
         """The last evaluation's metrics and tables (JSON)."""
         return self.folder / "evaluation.json"
+
+    @property
+    def holds_something(self) -> bool:
+        """Whether anything was measured or saved; else the run failed before that, and nothing is lost with it."""
+        measured = self.metrics.exists() and self.metrics.stat().st_size > 0
+        saved = self.checkpoints.exists() and any(self.checkpoints.iterdir())
+        return measured or saved or self.result.exists()
 
 
 @contextmanager
@@ -93,7 +117,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def open_for_training(folder: Path, experiment: Experiment) -> Run:
-    """Makes a run's folder, or enters one that holds the same experiment.
+    """Makes a run's folder, or enters one that holds the same experiment, or one in which nothing was saved yet.
 
     Raises:
       UserError: the folder holds another experiment, or cannot be written.
@@ -106,7 +130,7 @@ def open_for_training(folder: Path, experiment: Experiment) -> Run:
             f"--run {folder}: holds checkpoints or a result, and no config.json that says whose they are",
             "restore that file, or give this one its own folder with --run",
         )
-    if before is not None:
+    if before is not None and run.holds_something:
         changes = list(differences(before["config"], described))
         refused = [line for path, line in changes if not path.startswith(MAY_CHANGE)]
         if refused:
@@ -134,7 +158,7 @@ def read_experiment(folder: Path, overrides: Mapping[str, Any] | None = None) ->
     about = read_json(run.config, needs=("config",))
     if about is None:
         raise UserError(
-            f"--run {folder}: not a run's folder (no config.json in it); runs are made by `jaxformer train`"
+            f"{folder}: not a run's folder (no config.json in it); runs are made by `jaxformer train`"
         )
     return run, resolve(about["config"])
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxformer.assembly import Assembly
+from jaxformer.assembly import Assembly, spare_classes
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.errors import UserError
 from jaxformer.evaluation.monitor import Monitor
@@ -17,18 +17,22 @@ from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.precision import dtypes
 from jaxformer.run import Run
 from jaxformer.state import TrainState, from_items, to_items
+from jaxformer.teacher import LoadedTeacher
 
 logger = logging.getLogger("jaxformer")
 
 
-def restore_or_start(assembly: Assembly, checkpoints: Checkpoints) -> tuple[TrainState, Monitor, bool]:
+def restore_or_start(
+    assembly: Assembly, checkpoints: Checkpoints, teacher: LoadedTeacher | None = None
+) -> tuple[TrainState, Monitor, bool]:
     """The state of the newest good checkpoint, or a fresh one, with what evaluations had shown until then.
 
     Returns:
       The state, the monitor, and whether the evaluation of this step is still due.
 
     Raises:
-      UserError: the checkpoint is of a training split of another size, so its steps mean other examples.
+      UserError: the checkpoint is of a training split of another size, so its steps mean other examples; or the
+        teacher's checkpoint is not the one of before.
     """
     config = assembly.experiment.eval
     monitor = Monitor(config.mode, config.min_delta)
@@ -42,6 +46,12 @@ def restore_or_start(assembly: Assembly, checkpoints: Checkpoints) -> tuple[Trai
             f"data.train_split: the run was trained on {progress['epoch_examples']} examples, now there are {examples}",
             "prepare the same version of the dataset (data.version), or start a new run with --run",
         )
+    taught_by = progress.get("teacher")
+    if teacher is not None and taught_by not in (None, teacher.step):
+        raise UserError(
+            f"task.distillation: the run was begun with the teacher at step {taught_by}, now it is at {teacher.step}",
+            f"set task.distillation.checkpoint={str(taught_by)!r}, or start a new run with --run",
+        )
     logger.info("going on from step %d", progress["step"])
     return from_items(items), replace(monitor, **progress["monitor"]), progress["evaluation_due"]
 
@@ -54,7 +64,7 @@ def keep_tokenizer(run: Run, tokenizer: Any) -> None:
     """
     if tokenizer is None:
         return
-    if not run.tokenizer.exists():
+    if not (run.tokenizer.exists() and run.holds_something):
         if jax.process_index() == 0:
             tokenizer.save(run.tokenizer)
     elif type(tokenizer).load(run.tokenizer).digest != tokenizer.digest:
@@ -65,7 +75,7 @@ def keep_tokenizer(run: Run, tokenizer: Any) -> None:
 
 
 def announce(assembly: Assembly, run: Run, start_step: int) -> None:
-    """Logs what is about to run: the device line, the parameter table, FLOPs and memory."""
+    """Logs what is about to run: the device line, the parameter table, FLOPs, memory, and what is odd."""
     experiment, batches = assembly.experiment, assembly.train_batches
     params = assembly.variable_shapes["params"]
     logger.info("%s", parameter_table(params))
@@ -89,3 +99,5 @@ def announce(assembly: Assembly, run: Run, start_step: int) -> None:
     )
     for fact in dict.fromkeys((*batches.facts, *assembly.eval_batches.facts)):
         logger.info("%s", fact)
+    for remark in spare_classes(assembly.bare_model, batches):
+        logger.warning("%s", remark)

@@ -23,6 +23,7 @@ Tree = Any
 Batch = Mapping[str, Any]
 Scalars = dict[str, jax.Array]
 Average = Callable[[Tree, Tree, Tree], Tree]
+Teacher = Callable[[Tree, Batch], dict[str, jax.Array]]
 
 
 def make_train_step(
@@ -36,8 +37,9 @@ def make_train_step(
     trainable: Tree | None = None,
     regularization: Callable[[Tree], Scalars] | None = None,
     schedule: optax.Schedule | None = None,
+    teacher: Teacher | None = None,
     axis: str | None = None,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Scalars]]:
+) -> Callable[..., tuple[TrainState, Scalars]]:
     """Builds the train step.
 
     Args:
@@ -50,18 +52,20 @@ def make_train_step(
       trainable: a tree like the parameters of bools; what is False gets no gradient. None: all are.
       regularization: parameters -> losses that depend on them alone.
       schedule: only for the metric `learning_rate`.
+      teacher: (its variables, augmented batch) -> arrays that the batch gets for the task's loss.
       axis: the name of pmap's axis; None under jit.
 
     Returns:
-      (state, batch) -> (state, metrics). Batch arrays are [B, ...]; metrics are float32 scalars, the same on
-      all devices: "loss", its parts where there are several, the task's metrics, the global norms
-      `gradient_norm`, `parameter_norm` and `update_norm`, `skipped` and `skipped_in_a_row`.
+      (state, batch) -> (state, metrics); with a teacher (state, batch, its variables). Batch arrays are [B, ...];
+      metrics are float32 scalars, the same on all devices: "loss", its parts where there are several, the task's
+      metrics, the global norms `gradient_norm`, `parameter_norm` and `update_norm`, `skipped` and
+      `skipped_in_a_row`.
     """
 
     def over_devices(tree: Tree) -> Tree:
         return tree if axis is None else jax.lax.psum(tree, axis)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Scalars]:
+    def train_step(state: TrainState, batch: Batch, taught: Tree = None) -> tuple[TrainState, Scalars]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if axis is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
@@ -74,6 +78,8 @@ def make_train_step(
             params: Tree, model_state: Tree, microbatch: Batch, key: jax.Array
         ) -> tuple[jax.Array, Tree]:
             variables = {"params": stop_gradients(params, trainable), **model_state}
+            if teacher is not None:
+                microbatch = {**microbatch, **jax.lax.stop_gradient(teacher(taught, microbatch))}
             inputs: dict[str, Any] = {**task.inputs(microbatch), "deterministic": False}
             outputs, model_state = model.apply(
                 variables, rngs={"dropout": key}, mutable=list(model_state), **inputs

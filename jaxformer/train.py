@@ -16,6 +16,7 @@ from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp, evaluate
 from jaxformer.evaluation.monitor import Monitor
 from jaxformer.finish import finish, write_result
+from jaxformer.memory import memory_errors_explained
 from jaxformer.observe.clock import Clock
 from jaxformer.observe.profile import Profile
 from jaxformer.observe.progress import Progress
@@ -25,6 +26,7 @@ from jaxformer.run import Run, alone_in, finished, open_for_training
 from jaxformer.start import announce, keep_tokenizer, restore_or_start
 from jaxformer.state import TrainState, to_items
 from jaxformer.tasks.base import Evaluation
+from jaxformer.teacher import LoadedTeacher, load_teacher
 
 logger = logging.getLogger("jaxformer")
 Scalars = dict[str, jax.Array]
@@ -50,7 +52,7 @@ def train(
 
     Raises:
       UserError: the config does not fit the data or the devices, or the folder holds another experiment or
-        another training is in it.
+        another training is in it; or the devices' memory does not suffice.
       NotFinite: gradients stayed infinite or NaN; the last good checkpoint is kept.
     """
     clock = Clock()
@@ -72,14 +74,16 @@ def train_in(run: Run, assembly: Assembly, clock: Clock, tracer: Profile, consol
     """Trains in a run's folder that is open; see `train`."""
     config, watched = assembly.experiment.checkpoint, assembly.experiment.eval
     with (
+        memory_errors_explained(assembly),
         Checkpoints(run.checkpoints, config, watched.monitor, watched.mode) as checkpoints,
         Preemption() as preemption,
     ):
         with clock.phase("startup"):
             keep_tokenizer(run, assembly.train_batches.tokenizer)
-            state, monitor, evaluation_due = restore_or_start(assembly, checkpoints)
+            teacher = load_teacher(assembly)
+            state, monitor, evaluation_due = restore_or_start(assembly, checkpoints, teacher)
             announce(assembly, run, int(state.step))
-        loop = Loop(assembly, checkpoints, clock, monitor, evaluation_due)
+        loop = Loop(assembly, checkpoints, clock, monitor, evaluation_due, teacher)
         speaks = jax.process_index() == 0
         batches = assembly.train_batches
         with (
@@ -119,6 +123,7 @@ class Loop:
         clock: Clock,
         monitor: Monitor,
         evaluation_due: bool = False,
+        teacher: LoadedTeacher | None = None,
     ):
         self.assembly, self.checkpoints, self.clock, self.monitor = assembly, checkpoints, clock, monitor
         config = assembly.experiment
@@ -133,6 +138,7 @@ class Loop:
         self.status = "completed"
         self.evaluation: Evaluation | None = None
         self.evaluation_due = evaluation_due
+        self.teacher = teacher
 
     def run(
         self,
@@ -145,7 +151,8 @@ class Loop:
         """Trains to the end, to an early stop or to a preemption; returns the last state."""
         layout, start = self.assembly.layout, int(state.step)
         self.step, self.writer, self.progress = start, writer, progress
-        train_step, self.eval_step = self.assembly.train_step(), self.assembly.eval_step()
+        train_step, self.eval_step = self.assembly.train_step(self.teacher), self.assembly.eval_step()
+        fixed = () if self.teacher is None else (self.teacher.variables,)
         self.preemption = preemption
         if self.evaluation_due:
             self.evaluation = self.evaluate(state)
@@ -158,7 +165,7 @@ class Loop:
                 evaluates = self.step % self.eval_every == 0 or self.step == self.total
                 tracer.before(self.step)
                 with self.clock.phase("compile" if first else "train"):
-                    state, metrics = train_step(state, layout.put(batch))
+                    state, metrics = train_step(state, layout.put(batch), *fixed)
                     self.read()  # the step before this one, which runs meanwhile
                     self.unread = (self.step, metrics)
                     if first or evaluates:
@@ -202,8 +209,9 @@ class Loop:
         last = self.checkpoints.latest_step()
         kept = "there is no checkpoint yet" if last is None else f"the last good checkpoint is of step {last}"
         count = self.assembly.experiment.train.stop_after_skipped
+        updates = "update was" if count == 1 else f"{count} updates were"
         return NotFinite(
-            f"step {step}: the last {count} updates were skipped, their gradients were not finite; {kept}",
+            f"step {step}: the last {updates} skipped, their gradients were not finite; {kept}",
             "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32'",
         )
 
@@ -265,6 +273,7 @@ class Loop:
                 "evaluation_due": self.evaluation_due,
                 "epoch_examples": self.assembly.train_batches.num_examples,
                 "tokenizer": getattr(self.assembly.train_batches.tokenizer, "digest", None),
+                "teacher": None if self.teacher is None else self.teacher.step,
             }
             self.checkpoints.save(self.step, to_items(state), progress, metrics)
             self.saved_at = time.monotonic()

@@ -216,7 +216,8 @@ def test_a_run_folder_of_another_experiment(capsys, tmp_path):
     from jaxformer.config import resolve
     from jaxformer.run import open_for_training
 
-    open_for_training(tmp_path / "taken", resolve(configfile.read(DIGITS)))
+    run = open_for_training(tmp_path / "taken", resolve(configfile.read(DIGITS)))
+    run.metrics.write_text('{"step": 1, "train/loss": 2.3}\n')
     message = refused(capsys, "train", "--config", DIGITS, "--run", "taken", "--config.model.width=64")
     assert "taken holds another experiment: model.width: 48 -> 64" in message
 

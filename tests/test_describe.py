@@ -144,3 +144,34 @@ def test_pmap_is_described_too(digits_dir, capsys):
     text = capsys.readouterr().out
     assert "(data=8, fsdp=1, tensor=1; pmap)" in text
     assert "not compiled" not in text
+
+
+@pytest.mark.parametrize(
+    ("preset", "head"),
+    [
+        ("bert-base", 'BERT with the head "mlm" (model.head), which is counted here, too'),
+        ("vit-ti16", "ViT with a head of 1,000 outputs (model.num_classes), which is counted here, too"),
+        ("gpt2", "GPT"),
+    ],
+)
+def test_the_head_that_is_counted_is_named(preset, head):
+    lines = describe(assemble(resolve(for_preset(preset))), compile_step=False).splitlines()
+    assert lines[0] == head
+
+
+def test_the_size_of_a_missing_dataset_has_its_source():
+    text = describe(assemble(resolve(for_preset("bert-base"))), compile_step=False)
+    assert "9,035,582,198 tokens, 512 an example, are nanoGPT's count" in text
+    text = describe(assemble(resolve(for_preset("vit-ti16"))), compile_step=False)
+    assert "its 1,281,167 examples (train) are by Russakovsky et al. 2015" in text
+
+
+def test_what_is_compiled_is_said_before(capsys):
+    argv = ["describe", "--config", "vit_digits", "--config.model.depth=1", "--config.train.total=1 step"]
+    notice = "compiling the train step for 8 devices; --no-compile leaves that out"
+    assert cli.main(argv) == 0
+    out, err = capsys.readouterr()
+    assert notice in err
+    assert "Training: 1 step of 64 = 64 examples" in out
+    assert cli.main([*argv, "--no-compile"]) == 0
+    assert "compiling" not in capsys.readouterr().err

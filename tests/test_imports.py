@@ -35,7 +35,7 @@ ALLOWED = {
     "config": BASE | {"checkpoints", "data", "models", "optim", "parallel", "precision", "tasks"},
     "configfile": BASE,
 }
-LAYERS_BELOW_TRAIN = set(ALLOWED) | {"assembly", "run", "evaluation", "inference"}
+LAYERS_BELOW_TRAIN = set(ALLOWED) | {"assembly", "memory", "run", "evaluation", "inference", "teacher"}
 
 
 def layer(module: str) -> str:

@@ -91,13 +91,15 @@ def sentences(count, seed):
 
 def example(text, other):
     words = text.split()
+    tags = [1 + (word == "river") if word in ("king", "river") else 0 for word in words]
     return {
         "text": text,
         "other": other,
         "label": sum(word in words for word in ("river", "king")) if "river" in words else 0,
         "score": len(words) / 4,
         "words": words,
-        "tags": [1 + (word == "river") if word in ("king", "river") else 0 for word in words],
+        "tags": tags,
+        "kinds": tags,
     }
 
 
@@ -117,6 +119,7 @@ def write(folder, seed=0):
         "score": tfds.features.Scalar(np.float32),
         "words": tfds.features.Sequence(tfds.features.Text()),
         "tags": tfds.features.Sequence(tfds.features.ClassLabel(names=["O", "B-who", "B-where"])),
+        "kinds": tfds.features.Sequence(tfds.features.ClassLabel(names=["other", "noun", "name"])),
     }
     made = {
         name: [example(text, " ".join(text.split()[::-1])) for text in texts]
@@ -129,6 +132,9 @@ def write(folder, seed=0):
         "answers": tfds.features.Sequence(answers),
     }
     asked = {name: [question(text, i) for i, text in enumerate(texts)] for name, texts in splits.items()}
+    asked["unanswerable"] = [
+        {**asked["test"][i], "answers": {"text": [], "answer_start": []}} for i in range(2)
+    ]
     write_dataset(folder, "questions", "1.0.0", features, asked)
     return str(folder)
 
@@ -362,6 +368,39 @@ MISFITS = {
             "data.examples": {"name": "sequences", "length": 48, "features": ["text"]},
         },
         "data.eval_transforms: make no targets",
+    ),
+    "a metric of more classes": (
+        "text_classification",
+        {"eval.monitor": "top5"},
+        "eval.monitor='top5': with 3 classes it is always 1; choose one of: loss, accuracy, balanced_accuracy",
+    ),
+    "a metric of entities": (
+        "token_classification",
+        {
+            "data.examples": {
+                "name": "tagged",
+                "length": 48,
+                "words_feature": "words",
+                "tags_feature": "kinds",
+            },
+            "eval.monitor": "f1",
+        },
+        "eval.monitor='f1': the tags are not of entities (no B-, no I-); choose one of: loss, accuracy",
+    ),
+    "a text without a first token": (
+        "text_classification",
+        {"data.tokenizer": {"name": "characters"}},
+        "data.tokenizer.template: writes no [CLS] or <s> before a text",
+    ),
+    "questions without answers in the evaluation": (
+        "span_qa",
+        {"eval.split": "unanswerable"},
+        "eval.split: 2 of its questions have no answer",
+    ),
+    "no answer at all in training": (
+        "span_qa",
+        {"data.train_split": "unanswerable"},
+        "data.train_split: no window holds its question's answer",
     ),
     "a metric that is not computed": (
         "translation",

@@ -80,19 +80,20 @@ class Layout:
             for name, (shape, dtype) in spec.items()
         }
 
-    def train_step(self, step: Callable, state: Tree) -> Callable:
+    def train_step(self, step: Callable, state: Tree, taught: bool = False) -> Callable:
         """`step(state, batch) -> (state, metrics)`, compiled; the state that goes in is donated.
 
         Args:
           step: the result of `make_train_step(..., axis=layout.axis)`.
           state: a train state (arrays or shapes), for its layout.
+          taught: whether a third argument is a teacher's variables, which are the same on every device.
         """
         if self.mode == "pmap":
-            return self.pmapped(step, donate=(0,))
+            return self.pmapped(step, donate=(0,), fixed=int(taught))
         shardings = self.shardings(state)
         return jax.jit(
             step,
-            in_shardings=(shardings, self.batch_sharding),
+            in_shardings=(shardings, self.batch_sharding, *[self.replicated] * taught),
             out_shardings=(shardings, self.replicated),
             donate_argnums=0,
         )
@@ -103,13 +104,13 @@ class Layout:
             return self.pmapped(step, donate=())
         return jax.jit(step, out_shardings=self.replicated)
 
-    def pmapped(self, step: Callable, donate: tuple[int, ...]) -> Callable:
-        """`step` on every device's rows; its first argument and its results are the same everywhere."""
+    def pmapped(self, step: Callable, donate: tuple[int, ...], fixed: int = 0) -> Callable:
+        """`step` on every device's rows; all arguments but the batch, and its results, are the same everywhere."""
         devices = list(self.mesh.devices.flat)
         mapped = jax.pmap(
             step,
             axis_name=PMAP_AXIS,
-            in_axes=(None, 0),
+            in_axes=(None, 0, *[None] * fixed),
             out_axes=None,
             devices=devices,
             donate_argnums=donate,
@@ -119,7 +120,7 @@ class Layout:
             return x.reshape(len(devices), -1, *x.shape[1:])
 
         split_batch = jax.jit(lambda batch: jax.tree.map(split, batch), out_shardings=self.batch_sharding)
-        return lambda tree, batch: mapped(tree, split_batch(batch))
+        return lambda tree, batch, *others: mapped(tree, split_batch(batch), *others)
 
 
 def bytes_a_device(tree: Tree) -> int:

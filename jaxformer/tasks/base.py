@@ -58,7 +58,8 @@ class Task(Protocol):
     """The contract. JAX traces all methods but `fits`, `check` and `summarize`; padding rows count in none of them.
 
     Attributes:
-      metric_names: the metrics that `summarize` may give, to check `eval.monitor` before training.
+      metric_names: the metrics that `summarize` may give, to check `eval.monitor` before training. Where the data
+        decide whether it gives one, the task has a method `absent_metrics`, too (see `ClassTask`).
     """
 
     metric_names: Sequence[str]

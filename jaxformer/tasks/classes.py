@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxformer.tasks import losses, metrics
 from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask, masked_sum
+from jaxformer.tasks.distillation import Distillation
 
 TOP = 5
 
@@ -25,11 +26,14 @@ class ClassTask:
       loss_name: "softmax" cross-entropy, or "sigmoid": the sum of a binary one a class (Beyer et al. 2020).
       label_smoothing: the share of a label that is spread over all classes, in training; 0.1 is usual.
       focal_gamma: how much less easy examples count (Lin et al. 2017); 2 is usual, None leaves all alike.
+      distillation: what is learnt from a teacher, whose logits `teacher_logits` [B, K] the step puts into the
+        batch; None has no teacher. A model with a head of its own for it (`distilled`) learns it there.
     """
 
     loss_name: Literal["softmax", "sigmoid"] = "softmax"
     label_smoothing: float = 0.0
     focal_gamma: float | None = None
+    distillation: Distillation | None = None
 
     metric_names: ClassVar[tuple[str, ...]] = (
         "loss",
@@ -47,9 +51,16 @@ class ClassTask:
         if self.focal_gamma is not None and not self.focal_gamma >= 0:
             yield f"focal_gamma={self.focal_gamma}: expected 0 or more, such as 2.0, or None for none"
 
+    def absent_metrics(self, model: Any, data: Batches) -> dict[str, str]:
+        """Metrics that `summarize` will not give -> why, as a part of a sentence."""
+        classes = getattr(model, "num_classes", None) or getattr(model, "num_labels", None)
+        few = classes is not None and classes <= TOP
+        return {"top5": f"with {classes} classes it is always 1"} if few else {}
+
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
-        """The number of examples, float32 []."""
-        return {self.loss_key: jnp.sum(example_mask(batch), dtype=jnp.float32)}
+        """The number of examples, float32 [], for each loss."""
+        count = jnp.sum(example_mask(batch), dtype=jnp.float32)
+        return {self.loss_key: count} | ({} if self.distillation is None else {"distillation": count})
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
         """The loss summed over the examples, float32 []; of mixed examples both labels' losses, weighted."""
@@ -58,7 +69,18 @@ class ClassTask:
             others = self.per_example(outputs.logits, batch["mixed_labels"], self.label_smoothing)
             weight = batch["mix_weight"]
             per_example = weight * per_example + (1 - weight) * others
-        return {self.loss_key: masked_sum(per_example, example_mask(batch))}
+        mask = example_mask(batch)
+        if self.distillation is None:
+            return {self.loss_key: masked_sum(per_example, mask)}
+        own = getattr(outputs, "distilled", None)
+        taught = self.distillation.per_example(
+            outputs.logits if own is None else own, batch["teacher_logits"]
+        )
+        share = self.distillation.weight
+        return {
+            self.loss_key: (1 - share) * masked_sum(per_example, mask),
+            "distillation": share * masked_sum(taught, mask),
+        }
 
     @property
     def loss_key(self) -> str:

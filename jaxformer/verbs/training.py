@@ -72,9 +72,13 @@ def describe(arguments: Namespace, overrides: Overrides) -> int:
         config["parallel"] = {"mode": "jit", "mesh": mesh}
     use_compilation_cache()
     from jaxformer.config import resolve
+    from jaxformer.observe.text import counted
 
     assembly = assemble(resolve(config))
     assembly.check()
+    if not arguments.no_compile:
+        devices = counted(assembly.layout.mesh.size, "device")
+        sys.stderr.write(f"compiling the train step for {devices}; --no-compile leaves that out\n")
     sys.stdout.write(text_of(assembly, compile_step=not arguments.no_compile) + "\n")
     return 0
 
@@ -105,3 +109,4 @@ def pretend_devices(mesh: dict[str, int]) -> None:
         f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
     )
     os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of XLA errors alone: it warns of how arrays move

@@ -195,6 +195,12 @@ def test_an_evaluation_is_scikit_learns():
 def test_few_classes_have_no_top5_and_names_are_filled_up():
     evaluation = evaluated(Classification(), np.eye(4, dtype=np.float32), np.arange(4), ["cat", "dog"])
     assert "top5" not in evaluation.metrics
+    for count in (4, 5, 6):
+        given = set(
+            evaluated(Classification(), np.eye(count, dtype=np.float32), np.arange(count), None).metrics
+        )
+        absent = Classification().absent_metrics(SimpleNamespace(num_classes=count), None)
+        assert given == set(Classification.metric_names) - set(absent)
     assert evaluation.tables["class_names"] == ["cat", "dog", "2", "3"]
     assert [row["name"] for row in evaluation.tables["per_class"]] == ["cat", "dog", "2", "3"]
 

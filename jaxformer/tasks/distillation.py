@@ -1,0 +1,45 @@
+"""Learning from a teacher's logits (Hinton et al. 2015; DeiT, Touvron et al. 2021, section 4)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What is learnt from a teacher, beside the labels. The teacher sees the same augmented examples.
+
+    Attributes:
+      run: the folder of the teacher's run, of any model of the same classes and examples of the same shape.
+      checkpoint: "best", "latest" or a step.
+      kind: "hard" takes the teacher's most likely class for a label (DeiT, equation 3); "soft" its whole
+        distribution, as the divergence KL(teacher, student) (equation 2).
+      weight: the share of the loss that is the teacher's; the labels have the rest.
+      temperature: that "soft" divides both sides' logits by; the loss is multiplied by its square.
+    """
+
+    run: str
+    checkpoint: str = "best"
+    kind: Literal["hard", "soft"] = "hard"
+    weight: float = 0.5
+    temperature: float = 3.0
+
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every value that cannot be."""
+        if not 0 < self.weight <= 1:
+            yield f"weight={self.weight}: expected a share over 0 and up to 1, such as 0.5"
+        if not self.temperature > 0:
+            yield f"temperature={self.temperature}: expected more than 0, such as 3.0"
+
+    def per_example(self, logits: jax.Array, teacher: jax.Array) -> jax.Array:
+        """The loss of each example, float32 [B], from the student's logits and the teacher's, both [B, K]."""
+        logits, teacher = logits.astype(jnp.float32), teacher.astype(jnp.float32)
+        if self.kind == "hard":
+            chosen = jnp.argmax(teacher, axis=-1, keepdims=True)
+            return -jnp.take_along_axis(jax.nn.log_softmax(logits), chosen, axis=-1)[:, 0]
+        ours = jax.nn.log_softmax(logits / self.temperature)
+        theirs = jax.nn.log_softmax(teacher / self.temperature)
+        return self.temperature**2 * jnp.sum(jnp.exp(theirs) * (theirs - ours), axis=-1)

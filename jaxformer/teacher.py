@@ -1,0 +1,89 @@
+"""The teacher of a distillation: another run's model, applied to the examples that the student sees."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxformer.assembly import Assembly
+from jaxformer.errors import ConfigError, UserError
+from jaxformer.inference.restore import Trained
+
+logger = logging.getLogger("jaxformer")
+Tree = Any
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """A teacher that is ready.
+
+    Attributes:
+      step: of its checkpoint.
+      variables: what its model is applied with, on every device.
+      model: the linen module, in its own run's precision.
+      task: its run's task, which turns batches into the model's arguments.
+    """
+
+    step: int
+    variables: Tree
+    model: Any
+    task: Any
+
+    def __call__(self, variables: Tree, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The logits of a batch's examples, float32 [B, K], as `teacher_logits`."""
+        outputs = self.model.apply(variables, **self.task.inputs(batch), deterministic=True)
+        return {"teacher_logits": outputs.logits}
+
+
+def load_teacher(assembly: Assembly) -> LoadedTeacher | None:
+    """The teacher that an experiment's task names; None if it names none.
+
+    Raises:
+      UserError: the folder is not a run's, or has no such checkpoint.
+      ConfigError: the teacher takes other examples than the student, or tells other classes apart.
+    """
+    wanted = getattr(assembly.task, "distillation", None)
+    if wanted is None:
+        return None
+    where = "task.distillation.run"
+    folder = Path(wanted.run)
+    trained = Trained(folder, wanted.checkpoint)
+    theirs, ours = trained.assembly.train_batches, assembly.train_batches
+    different = sorted(
+        name
+        for name, spec in theirs.element_spec.items()
+        if name != "labels" and ours.element_spec.get(name) != spec
+    )
+    if different:
+        name = different[0]
+        spec, own = theirs.element_spec[name][0], ours.element_spec.get(name, ["none"])[0]
+        raise ConfigError(
+            f"{where}={wanted.run!r}: the teacher takes {name} of shape {spec}, the student's is {own}"
+        )
+    names = (theirs.class_names, ours.class_names)
+    if None not in names and names[0] != names[1]:
+        raise ConfigError(
+            f"{where}={wanted.run!r}: the teacher's classes are {names[0]}, the student's {names[1]}"
+        )
+    classes = [count(part) for part in (trained.assembly, assembly)]
+    if classes[0] != classes[1]:
+        raise ConfigError(
+            f"{where}={wanted.run!r}: the teacher has {classes[0]} classes, the student {classes[1]}"
+        )
+    if trained.assembly.experiment.data.examples.text and theirs.tokenizer.digest != ours.tokenizer.digest:
+        raise UserError(
+            f"{where}={wanted.run!r}: the teacher's tokens mean other texts than the student's",
+            f"""train the student with data.tokenizer=dict(name="file", path="{folder / "tokenizer.json"}")""",
+        )
+    logger.info("teacher: %s at step %d", folder, trained.step)
+    variables = jax.device_put(trained.variables, assembly.layout.replicated)
+    return LoadedTeacher(trained.step, variables, trained.assembly.build_model(), trained.assembly.task)
+
+
+def count(assembly: Assembly) -> int:
+    """The classes that a model tells apart."""
+    model = assembly.bare_model
+    return getattr(model, "num_classes", None) or model.num_labels
