@@ -4,6 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxformer.data.annotated.boxes import import_detection
+    from jaxformer.data.annotated.masks import import_segmentation
     from jaxformer.data.batches import Batches, make_batches
     from jaxformer.data.config import TRANSFORMS, DataConfig
     from jaxformer.data.importing import import_images
@@ -15,7 +17,9 @@ __all__ = [
     "DataConfig",
     "contact_sheet",
     "dataset_table",
+    "import_detection",
     "import_images",
+    "import_segmentation",
     "list_datasets",
     "make_batches",
 ]
@@ -27,7 +31,9 @@ MODULES = {
     "DataConfig": "config",
     "contact_sheet": "listing",
     "dataset_table": "listing",
+    "import_detection": "annotated.boxes",
     "import_images": "importing",
+    "import_segmentation": "annotated.masks",
     "list_datasets": "listing",
     "make_batches": "batches",
 }

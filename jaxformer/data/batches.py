@@ -15,8 +15,19 @@ import grain
 import numpy as np
 
 from jaxformer.data.config import DataConfig
-from jaxformer.data.making import Batch, Spec, make_maker
-from jaxformer.data.order import MEMORY, POOL, Bucketed, Mixed, Order, Permuted, Shuffled, by_length, in_order
+from jaxformer.data.making import READABLE, Batch, Spec, make_maker
+from jaxformer.data.order import (
+    MEMORY,
+    POOL,
+    Bucketed,
+    Mixed,
+    Order,
+    Permuted,
+    Repeated,
+    Shuffled,
+    by_length,
+    in_order,
+)
 from jaxformer.data.sources import RowSource, Source, open_source
 
 Check = Callable[[Mapping[str, np.ndarray]], None]
@@ -48,16 +59,17 @@ def make_batches(
     if not train:
         transforms, batch_size = config.eval_transforms, config.eval_batch_size or batch_size
     threads, prefetch, buckets = config.read_threads, config.prefetch, config.buckets
-    return Batches(source, transforms, batch_size, seed, train, threads, prefetch, check, buckets)
+    repeats = config.repeats if train else 1
+    return Batches(source, transforms, batch_size, seed, train, threads, prefetch, check, buckets, repeats)
 
 
 class Batches:
     """A sequence of global batches: `batches[step]`.
 
     A batch is a dict of the arrays of its examples, stacked: of pictures `image` uint8 [B, H, W, C] and `labels`
-    int32 [B]; of text those of its kind (`examples.py`), padded to one length. In evaluation there is
-    `example_mask` bool [B] too, False on the rows that pad the last batch, and with text `index` int32 [B], the
-    number of each row in the split (0 on padding).
+    int32 [B]; of other kinds those that `examples.py` says, of text padded to one length. In evaluation there is
+    `example_mask` bool [B] too, False on the rows that pad the last batch or are skipped, and with text `index`
+    int32 [B], the number of each row in the split (0 on padding).
 
     Attributes:
       batch_size: examples in a global batch.
@@ -84,6 +96,7 @@ class Batches:
         prefetch: int = 4,
         check: Check | None = None,
         buckets: Sequence[int] = (),
+        repeats: int = 1,
     ):
         self.batch_size, self.train, self.source = batch_size, train, source
         self.class_names, self.tokenizer, self.sizes = source.class_names, source.tokenizer, source.sizes
@@ -91,7 +104,7 @@ class Batches:
         self._prefetch = prefetch
         self._check = check
         # What is random in an evaluation (masked tokens) is the same whatever the run's seed.
-        self._maker = make_maker(source, transforms, seed % 2**64 if train else 0)
+        self._maker = make_maker(source, transforms, seed % 2**64 if train else 0, train)
         self.element_spec: Spec = dict(self._maker.spec)
         if not train:
             self.element_spec["example_mask"] = ((), np.dtype(bool))
@@ -99,11 +112,11 @@ class Batches:
                 self.element_spec["index"] = ((), np.dtype(np.int32))
         self._lengths = source.lengths if buckets else None
         self._widths = np.asarray([*buckets, source.length]) if self._lengths is not None else None
-        self.num_examples, self._order = self._make_order(seed)
+        self.num_examples, self._order = self._make_order(seed, repeats)
         self.typical_length: int | None = None
         self.facts = [*source.facts, *self._padding()]
 
-    def _make_order(self, seed: int) -> tuple[int, Order]:
+    def _make_order(self, seed: int, repeats: int) -> tuple[int, Order]:
         """Examples in an epoch, and their order."""
         lengths = self._lengths
         if not self.train:
@@ -111,10 +124,11 @@ class Batches:
         counts, weights = self.source.parts
         quick = isinstance(self.source, RowSource) and max(counts) <= MEMORY
         parts = [(Permuted if quick else Shuffled)(n, seed, part) for part, n in enumerate(counts)]
-        order = parts[0] if len(parts) == 1 else Mixed(parts, weights)
-        if lengths is None:
-            return order.epoch, order
-        return order.epoch, Bucketed(order, order.epoch, lengths, self.batch_size, seed)
+        endless = parts[0] if len(parts) == 1 else Mixed(parts, weights)
+        order: Order = endless
+        if lengths is not None:
+            order = Bucketed(order, endless.epoch, lengths, self.batch_size // repeats, seed)
+        return endless.epoch, order if repeats == 1 else Repeated(order, self.batch_size, repeats)
 
     def __len__(self) -> int:
         """Batches in an evaluation; training has no length."""
@@ -124,7 +138,7 @@ class Batches:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps that show every example once; batches run across the ends of epochs."""
+        """Steps that show as many examples as there are; batches run across the ends of epochs."""
         return self.num_examples / self.batch_size
 
     def __getitem__(self, step: int) -> Batch:
@@ -197,7 +211,7 @@ class Batches:
         counters = np.arange(positions.start, positions.stop) if self.train else indices
         batch = self._maker(indices, counters, len(rows), self._length(step))
         if not self.train:
-            batch["example_mask"] = np.arange(len(rows)) < len(indices)
+            batch["example_mask"] = (np.arange(len(rows)) < len(indices)) & batch.pop(READABLE, True)
             if self.tokenizer is not None:
                 batch["index"] = np.zeros(len(rows), np.int32)
                 batch["index"][: len(indices)] = indices

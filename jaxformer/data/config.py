@@ -10,21 +10,30 @@ from jaxformer.schema import choice
 
 # Names in configs -> the transform's class, imported when it is chosen.
 TRANSFORMS: dict[str, str] = {
+    "autoaugment": "jaxformer.data.autoaugment:AutoAugment",
+    "back_translate": "jaxformer.data.text.paraphrases:BackTranslate",
     "center_crop": "jaxformer.data.transforms:CenterCrop",
     "color_jitter": "jaxformer.data.color:ColorJitter",
+    "detr_crop": "jaxformer.data.cropping:DetrCrop",
     "eda": "jaxformer.data.text.augment:Eda",
     "flip": "jaxformer.data.transforms:Flip",
     "mask_tokens": "jaxformer.data.text.masking:MaskTokens",
+    "mosaic": "jaxformer.data.mosaic:Mosaic",
     "pad_and_crop": "jaxformer.data.transforms:PadAndCrop",
     "randaugment": "jaxformer.data.randaugment:RandAugment",
+    "random_crop": "jaxformer.data.cropping:RandomCrop",
     "random_deletion": "jaxformer.data.text.augment:RandomDeletion",
     "random_erasing": "jaxformer.data.transforms:RandomErasing",
     "random_insertion": "jaxformer.data.text.augment:RandomInsertion",
     "random_resized_crop": "jaxformer.data.transforms:RandomResizedCrop",
     "random_swap": "jaxformer.data.text.augment:RandomSwap",
     "resize": "jaxformer.data.transforms:Resize",
+    "resize_shorter": "jaxformer.data.cropping:ResizeShorter",
+    "scale_jitter": "jaxformer.data.cropping:ScaleJitter",
     "synonym_replacement": "jaxformer.data.text.augment:SynonymReplacement",
+    "three_augment": "jaxformer.data.three_augment:ThreeAugment",
     "token_cutoff": "jaxformer.data.text.augment:TokenCutoff",
+    "trivialaugment": "jaxformer.data.trivialaugment:TrivialAugment",
 }
 
 # Names in configs -> the tokenizer's settings.
@@ -75,8 +84,11 @@ class DataConfig:
         tokenizer learns from all; an epoch is as long as it takes to see `train_split` of `name` once; evaluation
         is on `name` alone.
       batch_size: examples in a global training batch, over all devices and processes.
+      repeats: how often a training batch holds each of its examples, each time augmented anew (repeated augmentation,
+        Hoffer et al. 2020; DeiT: 3). An epoch stays as many rows as there are examples, so that all have been seen
+        after so many epochs.
       eval_batch_size: examples in a global evaluation batch; None takes `batch_size`.
-      examples: what becomes of the dataset's examples: pictures, or one of the kinds of token rows
+      examples: what becomes of the dataset's examples: one of the kinds of pictures or of token rows
         (`data/examples.py`).
       tokenizer: what makes tokens of text; a tokenizer that learns does so from `train_split`.
       buckets: lengths, besides the examples' own, that batches of token rows may be padded to, for kinds whose
@@ -98,6 +110,7 @@ class DataConfig:
     train_split: str = "train"
     mixture: tuple[Part, ...] = ()
     batch_size: int = 128
+    repeats: int = 1
     eval_batch_size: int | None = None
     examples: Any = choice(EXAMPLES, default_factory=Images)  # noqa: RUF009
     tokenizer: Any | None = choice(TOKENIZERS, default=None)  # noqa: RUF009
@@ -113,10 +126,15 @@ class DataConfig:
         yield from name_problems(self.name)
         if not self.train_split.strip():
             yield f"train_split={self.train_split!r}: empty; name a split, as in 'train' or 'train[:90%]'"
-        for field in ("batch_size", "eval_batch_size", "read_threads", "prefetch"):
+        for field in ("batch_size", "repeats", "eval_batch_size", "read_threads", "prefetch"):
             value = getattr(self, field)
             if value is not None and value < 1:
                 yield f"{field}={value}: must be at least 1"
+        if self.repeats > 1 and self.batch_size % self.repeats:
+            yield (
+                f"repeats={self.repeats}: a batch of batch_size={self.batch_size} does not divide by it; "
+                f"set batch_size={max(1, round(self.batch_size / self.repeats)) * self.repeats}"
+            )
         for index, transform in enumerate(self.eval_transforms):
             if getattr(transform, "random", False):
                 yield (

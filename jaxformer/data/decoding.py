@@ -47,3 +47,28 @@ def decode_strictly(encoded: bytes, channels: int, upright: bool) -> np.ndarray:
     except (OSError, SyntaxError) as error:
         raise ValueError(str(error)) from error
     return image if channels == 3 else image[:, :, None]
+
+
+def decode_mask(encoded: bytes) -> np.ndarray:
+    """Decodes a mask of class ids: a grey picture's values, or a palette's indices.
+
+    Returns:
+      uint8 or int32 [H, W].
+
+    Raises:
+      ValueError: the bytes are not a picture, or one with colours.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded)) as picture:
+            if picture.mode not in ("1", "L", "P", "I", "I;16"):
+                raise ValueError(
+                    f"a picture of mode {picture.mode}, not of class ids: grey, or with a palette"
+                )
+            mask = np.array(picture)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(str(error)) from error
+    return (
+        mask.astype(np.uint8 if mask.dtype == bool else np.int32, copy=False)
+        if mask.dtype != np.uint8
+        else mask
+    )

@@ -5,18 +5,22 @@ The sources that make them are `sources.py` for pictures and `text/` for tokens.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 # Names in configs -> the settings' class.
 EXAMPLES: dict[str, str] = {
+    "detection": "jaxformer.data.examples:Detection",
     "documents": "jaxformer.data.examples:Documents",
     "images": "jaxformer.data.examples:Images",
     "pairs": "jaxformer.data.examples:Pairs",
+    "segmentation": "jaxformer.data.examples:Segmentation",
     "sequences": "jaxformer.data.examples:Sequences",
     "spans": "jaxformer.data.examples:Spans",
     "tagged": "jaxformer.data.examples:Tagged",
     "windows": "jaxformer.data.examples:Windows",
 }
+
+Broken = Literal["refuse", "skip"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,97 @@ class Images:
     Attributes:
       image_feature: the dataset's feature that holds the image.
       label_feature: the dataset's feature that holds the label ("label", or CIFAR-100's "coarse_label").
+      broken: what is done about examples whose picture cannot be decoded: "refuse", or "skip": each is named once;
+        in training the next one stands in for it, an evaluation leaves it out.
     """
 
     image_feature: str = "image"
     label_feature: str = "label"
+    broken: Broken = "refuse"
     text: ClassVar[bool] = False
     varying: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Detection:
+    """Pictures with objects in boxes, in a frame of one size (`data/detection.py`).
+
+    `image` uint8 [B, H, W, 3], each picture resized to fit, with zeros below and at its right; `extent` int32 [B, 2],
+    its height and width there, and `original_size` int32 [B, 2], those that it was stored with; `boxes` float32
+    [B, N, 4], center x and y, width and height as shares of the extent; `labels` int32 [B, N], -1 where there is no
+    object.
+
+    Attributes:
+      size: of the frame: (height, width) in pixels, or the side of a square.
+      max_objects: N; of more objects in a picture the largest stay, and it is said how many are left out.
+      eval_size: of the frame in evaluations; None takes `size`.
+      enlarge: whether pictures smaller than the frame are enlarged to fill it; False keeps the sizes that transforms
+        such as "resize_shorter" chose.
+      image_feature: the dataset's feature that holds the image.
+      objects_feature: the feature that holds the sequence of objects.
+      bbox_feature, label_feature: an object's box (TFDS BBox) and class.
+      crowd_feature: an object's mark that it is many in one box, which are left out (COCO's "is_crowd"); None has none.
+      bad_boxes: what is done about boxes without an area or wholly outside of the picture: "drop", and it is said how
+        many, or "refuse". Boxes that reach out of the picture are clipped.
+      broken: as of "images".
+    """
+
+    size: int | tuple[int, int]
+    max_objects: int = 100
+    eval_size: int | tuple[int, int] | None = None
+    enlarge: bool = True
+    image_feature: str = "image"
+    objects_feature: str = "objects"
+    bbox_feature: str = "bbox"
+    label_feature: str = "label"
+    crowd_feature: str | None = None
+    bad_boxes: Literal["drop", "refuse"] = "drop"
+    broken: Broken = "refuse"
+    text: ClassVar[bool] = False
+    varying: ClassVar[bool] = False
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot work."""
+        yield from frame_problems(self.size, self.eval_size)
+        if self.max_objects < 1:
+            yield f"max_objects={self.max_objects}: must be at least 1"
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Pictures with the class of each pixel, in a frame of one size (`data/segmentation.py`).
+
+    `image` uint8 [B, H, W, 3], each picture resized to fit, with zeros below and at its right; `extent` int32 [B, 2],
+    its height and width there, and `original_size` int32 [B, 2], those that it was stored with; `segmentation` int32
+    [B, H, W], each pixel's class, -1 where there is none.
+
+    Attributes:
+      size: of the frame: (height, width) in pixels, or the side of a square.
+      eval_size: of the frame in evaluations; None takes `size`.
+      enlarge: as of "detection".
+      image_feature: the dataset's feature that holds the image.
+      mask_feature: the feature that holds the mask: an image of one channel whose values are class ids.
+      ignore_labels: ids that are no class; the others are numbered anew without them (CamVid: 11, ADE20K: 0).
+      class_names: names of all ids from 0 on, the ignored ones included, where the dataset does not have them.
+      broken: as of "images"; a mask of another size than its picture is broken, too.
+    """
+
+    size: int | tuple[int, int]
+    eval_size: int | tuple[int, int] | None = None
+    enlarge: bool = True
+    image_feature: str = "image"
+    mask_feature: str = "segmentation_mask"
+    ignore_labels: tuple[int, ...] = (255,)
+    class_names: tuple[str, ...] | None = None
+    broken: Broken = "refuse"
+    text: ClassVar[bool] = False
+    varying: ClassVar[bool] = False
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot work."""
+        yield from frame_problems(self.size, self.eval_size)
+        if any(not 0 <= label < 65536 for label in self.ignore_labels):
+            yield f"ignore_labels={self.ignore_labels}: expected ids from 0 to 65535"
 
 
 @dataclass(frozen=True)
@@ -224,3 +313,10 @@ def length_problems(length: int) -> Iterator[str]:
     """What is wrong with a row's length."""
     if length < 2:
         yield f"length={length}: must be at least 2 tokens"
+
+
+def frame_problems(size: int | tuple[int, int], eval_size: int | tuple[int, int] | None) -> Iterator[str]:
+    """What is wrong with the sizes of frames."""
+    for field, value in (("size", size), ("eval_size", eval_size)):
+        if value is not None and min(value if isinstance(value, tuple) else (value,)) < 1:
+            yield f"{field}={value}: must be at least 1 pixel"

@@ -1,17 +1,21 @@
 """What `jaxformer data list` and `jaxformer data show` put before people."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxformer.data.catalog import data_folder, find_datasets, open_builder
+from jaxformer.data.catalog import data_folder, find_dataset, find_datasets, open_builder
 from jaxformer.data.config import DataConfig
 from jaxformer.data.digits import NAME as DIGITS
+from jaxformer.data.examples import Detection, Segmentation
+from jaxformer.data.making import readable, transformed
 from jaxformer.data.sources import Source, open_source
 from jaxformer.errors import UserError
 
@@ -72,13 +76,21 @@ def dataset_table(data_dir: str | None = None) -> str:
     for row in rows:
         splits = ", ".join(f"{split} {count:,}" for split, count in row.splits.items())
         features = ", ".join(f"{name} {short(feature)}" for name, feature in row.features.items())
-        cells.append((row.name, row.version, splits, f"{row.size / 2**20:.1f} MB", row.problem or features))
+        cells.append((row.name, row.version, splits, data_size(row.size), row.problem or features))
     if not any(row.name == DIGITS for row in rows):
         cells.append((DIGITS, "1.0.0", "train 1,438, test 359", "", "embedded: prepared on first use"))
     widths = [max(len(line[column]) for line in cells) for column in range(4)]
     lines = ["  ".join([c.ljust(w) for c, w in zip(line, widths)] + [line[4]]).rstrip() for line in cells]
     folder, reason = data_folder(data_dir)
     return "\n".join([f"{folder} ({reason})", *lines])
+
+
+def data_size(size: int) -> str:
+    """Bytes in powers of 1024: "12 B", "3.4 KiB", "162.2 MiB"."""
+    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if size >= 1024**power:
+            return f"{size / 1024**power:.1f} {unit}"
+    return f"{size} B"
 
 
 def short(feature: str) -> str:
@@ -139,22 +151,71 @@ def contact_sheet(
     return path
 
 
+def with_examples(config: DataConfig) -> DataConfig:
+    """The config with the kind of examples that a dataset of pictures seems made for.
+
+    Raises:
+      UserError: the dataset is not there.
+    """
+    import tensorflow_datasets as tfds
+
+    features = dict(open_builder(find_dataset(config)).info.features.items())
+    masks = [name for name, f in features.items() if isinstance(f, tfds.features.LabeledImage)]
+    if "label" not in features and masks:
+        return replace(config, examples=Segmentation(size=CELL, mask_feature=masks[0], ignore_labels=()))
+    if "label" not in features and "objects" in features:
+        return replace(config, examples=Detection(size=CELL))
+    return config
+
+
 def pictures(
     source: Source, index: int, config: DataConfig, views: int, seed: int
 ) -> list[tuple[np.ndarray, str]]:
-    """An example as it is, and `views` times transformed, with captions."""
-    example = source.read([index])[0]
-    label = int(example["labels"])
-    names = source.class_names
-    name = names[label] if names and 0 <= label < len(names) else str(label)
-    shown = [(example["image"], name)]
+    """An example as it is, and `views` times transformed, with captions; boxes and masks are drawn into it."""
+    example = readable(source, index)
+    shown = [(annotated(example), in_words(example, source.class_names))]
     for view in range(views):
         rng = np.random.Generator(np.random.Philox(key=seed % 2**64, counter=[0, 0, view, index]))
-        transformed = example
-        for transform in config.transforms:
-            transformed = transform(transformed, rng)
-        shown.append((transformed["image"], f"view {view + 1}"))
+        changed = transformed(example, config.transforms, rng, source, index)
+        shown.append((annotated(changed), f"view {view + 1}"))
     return shown
+
+
+def in_words(example: Mapping[str, Any], names: list[str] | None) -> str:
+    """The class of a picture; of one with many, how many objects or classes there are."""
+    if "boxes" in example:
+        count = len(example["boxes"])
+        return f"{count} object{'' if count == 1 else 's'}"
+    if "segmentation" in example:
+        return f"{len(np.unique(example['segmentation'][example['segmentation'] >= 0]))} classes"
+    label = int(example["labels"])
+    return names[label] if names and 0 <= label < len(names) else str(label)
+
+
+def annotated(example: Mapping[str, Any]) -> np.ndarray:
+    """The picture with boxes in its classes' colours, or under a veil of them; uint8 [H, W, C]."""
+    image = np.ascontiguousarray(example["image"])
+    if "segmentation" in example:
+        classes = example["segmentation"]
+        veiled = (image * 0.4 + 0.6 * palette()[classes % len(palette())]).astype(np.uint8)
+        return np.where((classes >= 0)[:, :, None], veiled, image)
+    if "boxes" in example:
+        image = image.copy()
+        width = max(1, max(image.shape) // 100)
+        for box, label in zip(example["boxes"].round().astype(int).tolist(), example["labels"].tolist()):
+            colour = palette()[label % len(palette())].tolist()
+            cv2.rectangle(image, (box[0], box[1]), (box[2] - 1, box[3] - 1), colour, width)
+    return image
+
+
+@cache
+def palette() -> np.ndarray:
+    """uint8 [20, 3]: Matplotlib's colours for classes, the strong ones first."""
+    return (
+        (matplotlib.colormaps["tab20"]([*range(0, 20, 2), *range(1, 20, 2)])[:, :3] * 255)
+        .round()
+        .astype(np.uint8)
+    )
 
 
 def draw(cells: list[tuple[np.ndarray, str]], columns: int) -> Image.Image:

@@ -1,6 +1,6 @@
 """Makes the arrays of a batch from the indices of its examples: pictures one by one, token rows all at once."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import cv2
@@ -11,6 +11,8 @@ from jaxformer.errors import UserError
 
 Batch = dict[str, np.ndarray]
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]  # shape without the batch, and dtype, of each array
+
+READABLE = "readable"  # bool [B] beside the arrays of an evaluation's batch that has rows to skip
 
 
 class Maker(Protocol):
@@ -33,29 +35,35 @@ class Maker(Protocol):
         """
 
 
-def make_maker(source: Source | RowSource, transforms: Sequence[Any], seed: int) -> Maker:
+def make_maker(source: Source | RowSource, transforms: Sequence[Any], seed: int, train: bool = True) -> Maker:
     """The maker for a source; transforms that need to know the source's tokenizer are told it.
+
+    In training, another example stands in for one that is to be skipped; else its row is zeros and False in READABLE.
 
     Raises:
       UserError: the first example does not pass the transforms.
     """
     bound = [t.bind(source.tokenizer) if hasattr(t, "bind") else t for t in transforms]
-    kind = RowMaker if isinstance(source, RowSource) else ExampleMaker
-    return kind(source, bound, seed)  # type: ignore[arg-type]
+    if isinstance(source, RowSource):
+        return RowMaker(source, bound, seed)
+    return ExampleMaker(source, bound, seed, train)
 
 
 class ExampleMaker:
     """Examples that are read and transformed one by one; padding is zeros."""
 
-    def __init__(self, source: Source, transforms: Sequence[Any], seed: int):
-        self._source, self._transforms, self._seed = source, transforms, seed
-        first = next(self._examples(np.zeros(1, np.int64), np.zeros(1, np.int64)))
+    def __init__(self, source: Source, transforms: Sequence[Any], seed: int, train: bool = True):
+        self._source, self._transforms, self._seed, self._train = source, transforms, seed, train
+        first = self._finished(readable(source, 0), 0, next(generators(seed, np.zeros(1, np.int64))))
         self.spec: Spec = {key: (np.shape(value), dtype_of(value)) for key, value in first.items()}
 
     def __call__(self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None) -> Batch:
         """The examples, stacked."""
         batch = {key: np.zeros((rows, *shape), dtype) for key, (shape, dtype) in self.spec.items()}
         for row, example in enumerate(self._examples(indices, counters)):
+            if example is None:
+                batch.setdefault(READABLE, np.ones(rows, bool))[row] = False
+                continue
             for key, value in example.items():
                 rows_of_key = batch[key]
                 if np.shape(value) != rows_of_key.shape[1:]:
@@ -67,21 +75,47 @@ class ExampleMaker:
                 rows_of_key[row] = value
         return batch
 
-    def _examples(self, indices: np.ndarray, counters: np.ndarray) -> Iterator[Mapping[str, Any]]:
-        """Transformed examples."""
+    def _examples(self, indices: np.ndarray, counters: np.ndarray) -> Iterator[Mapping[str, Any] | None]:
+        """Transformed examples; None for one to skip."""
         if len(indices) == 0:
             return
         numbers = indices.tolist()
         examples = self._source.read(numbers)
         for example, index, rng in zip(examples, numbers, generators(self._seed, counters)):
-            yield transformed(example, self._transforms, rng, self._source, index)
+            if example is None and self._train:
+                example = readable(self._source, index)
+            yield None if example is None else self._finished(example, index, rng)
+
+    def _finished(
+        self, example: Mapping[str, Any], index: int, rng: np.random.Generator
+    ) -> Mapping[str, Any]:
+        """What a batch holds of an example."""
+        return self._source.finish(transformed(example, self._transforms, rng, self._source, index))
+
+
+def readable(source: Source, index: int) -> dict[str, Any]:
+    """The example at `index`, or the next one that is not to be skipped.
+
+    Raises:
+      UserError: all are.
+    """
+    for step in range(len(source)):
+        example = source.read([(index + step) % len(source)])[0]
+        if example is not None:
+            return example
+    raise UserError(f"dataset {source.name}, split {source.split!r}: all of its pictures are broken")
+
+
+def drawing(source: Source, rng: np.random.Generator) -> Callable[[int], list[dict[str, Any]]]:
+    """A function that draws examples of a source, as they are read."""
+    return lambda count: [readable(source, int(index)) for index in rng.integers(len(source), size=count)]
 
 
 class RowMaker:
     """Token rows that are gathered all at once; transforms, if there are any, get them one by one.
 
-    A transform sees a row without its padding, and may make it shorter. The arrays that it adds say in its `fills`
-    what stands on padding, else 0 does.
+    A transform sees a row without its padding, and may make it shorter, or longer if it has `within`: up to the
+    length of the batch. The arrays that it adds say in its `fills` what stands on padding, else 0 does.
     """
 
     def __init__(self, source: RowSource, transforms: Sequence[Any], seed: int):
@@ -99,7 +133,7 @@ class RowMaker:
         length = self._source.length if length is None else length
         batch = self._source.gather(indices, length)
         if self._transforms and len(indices):
-            examples = list(self._examples(batch, indices, counters))
+            examples = list(self._examples(batch, indices, counters, length))
             batch = {key: self._stack(key, [e[key] for e in examples], length) for key in examples[0]}
         missing = rows - len(indices)
         if not missing:
@@ -110,15 +144,16 @@ class RowMaker:
         }
 
     def _examples(
-        self, batch: Batch, indices: np.ndarray, counters: np.ndarray
+        self, batch: Batch, indices: np.ndarray, counters: np.ndarray, length: int
     ) -> Iterator[Mapping[str, Any]]:
-        """Transformed rows."""
+        """Transformed rows, at most `length` long."""
+        transforms = [t.within(length) if hasattr(t, "within") else t for t in self._transforms]
         lengths = self._source.lengths
         for row, rng in enumerate(generators(self._seed, counters)):
             index = int(indices[row])
             stop = None if lengths is None else int(lengths[index])
             example = {key: v[row, :stop] if v.ndim > 1 else v[row] for key, v in batch.items()}
-            yield transformed(example, self._transforms, rng, self._source, index)
+            yield transformed(example, transforms, rng, self._source, index)
 
     def _stack(self, key: str, values: list[Any], length: int) -> np.ndarray:
         """The values of one array, padded to `length` if they have a length."""
@@ -141,14 +176,15 @@ class RowMaker:
 def transformed(
     example: Mapping[str, Any], transforms: Sequence[Any], rng: np.random.Generator, source: Any, index: int
 ) -> Mapping[str, Any]:
-    """An example after all transforms.
+    """An example after all transforms; those that say `draws` are given a function that draws further ones.
 
     Raises:
       UserError: one fails; names the example.
     """
     for transform in transforms:
         try:
-            example = transform(example, rng)
+            further = (drawing(source, rng),) if getattr(transform, "draws", False) else ()
+            example = transform(example, rng, *further)
         except (ValueError, cv2.error) as error:
             name = type(transform).__name__
             raise UserError(f"{source.where(index)}: {name} failed: {str(error).strip()}") from error

@@ -163,6 +163,28 @@ class Bucketed:
         return np.concatenate([head, whole[rng.permutation(len(whole))].reshape(-1), tail])
 
 
+class Repeated:
+    """Another order with each example several times in a batch, for repeated augmentation (Hoffer et al. 2020).
+
+    A batch holds B / n examples of the other order, n times one after the other: copies are as far from each other as
+    can be, so that they are on different devices where there are several, and none is mixed with its own (mixup pairs
+    neighbours). An epoch stays as many positions as there are examples: it shows a part of 1 / n of them, as in DeiT
+    (Touvron et al. 2021; its RASampler has n = 3), and after n epochs all have been seen n times. (RASampler draws the
+    part anew in each epoch, so that some are seen more often than others.)
+    """
+
+    def __init__(self, order: Order, batch_size: int, repeats: int):
+        """Repeats each example of `order` so many times in a batch; `batch_size` is a multiple of `repeats`."""
+        self._order, self._batch_size, self._distinct = order, batch_size, batch_size // repeats
+
+    def __call__(self, positions: range) -> np.ndarray:
+        """The indices at `positions`."""
+        step, row = np.divmod(np.arange(positions.start, positions.stop), self._batch_size)
+        own = step * self._distinct + row % self._distinct  # positions in the other order
+        first = int(own.min())
+        return self._order(range(first, int(own.max()) + 1))[own - first]
+
+
 def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
     """Random numbers of (seed, number), apart from those of other purposes."""
     return np.random.Generator(np.random.Philox(key=seed % 2**64, counter=[0, 0, purpose, number]))

@@ -4,6 +4,7 @@ Any TFDS dataset that was prepared as array_record is read from its folder alone
 code that made it is needed.
 """
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ import numpy as np
 from jaxformer.data.catalog import Prepared, find_dataset, open_builder
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
-from jaxformer.data.examples import Images
+from jaxformer.data.examples import Detection, Images, Segmentation
 from jaxformer.errors import UserError
 from jaxformer.schema import did_you_mean
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer
+
+Example = dict[str, Any]
+logger = logging.getLogger("jaxformer")
 
 
 class Opened:
@@ -66,9 +70,16 @@ class Opened:
 class Source(Opened):
     """Examples by index, one by one."""
 
-    def read(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The examples at `indices`: dicts of arrays and integers, as `image` (uint8 [H, W, C]) and `labels`."""
+    def read(self, indices: Sequence[int]) -> list[Example | None]:
+        """The examples at `indices`: dicts of arrays and integers, as `image` (uint8 [H, W, C]) and `labels`.
+
+        None stands for an example that cannot be used, where such are to be skipped.
+        """
         raise NotImplementedError
+
+    def finish(self, example: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a batch holds of an example, after the transforms."""
+        return example
 
 
 @dataclass(frozen=True)
@@ -100,8 +111,13 @@ class RowSource(Opened):
         raise NotImplementedError
 
 
-class ImageSource(Source):
-    """Labelled images of one split of a prepared dataset, decoded when read."""
+class PictureSource(Source):
+    """Pictures of one split of a prepared dataset, decoded when read; a kind of examples adds what goes with them.
+
+    Attributes:
+      channels: of the pictures, 1 or 3.
+      features: the dataset's, TFDS's connectors by name.
+    """
 
     def __init__(self, config: DataConfig, split: str):
         """Opens `split`.
@@ -112,26 +128,36 @@ class ImageSource(Source):
         """
         from tensorflow_datasets.proto import tf_example_pb2
 
-        settings: Images = config.examples
+        settings = config.examples
         dataset = find_dataset(config)
         self.name = f"{dataset.name}/{dataset.version}"
         self.split = split
         builder = open_builder(dataset)
-        self.channels = self._channels(builder.info.features, settings.image_feature)
-        self.class_names = self._class_names(builder.info.features, settings.label_feature)
-        self._image, self._label = settings.image_feature, settings.label_feature
+        self.features = builder.info.features
+        self.channels = self._channels(self.features, settings.image_feature)
+        self._image, self._skip = settings.image_feature, settings.broken == "skip"
+        self._named: set[int] = set()
         self._parse = tf_example_pb2.Example.FromString
         self._records = open_records(builder, dataset, split)
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def read(self, indices: Sequence[int]) -> list[dict[str, Any]]:
-        """The examples at `indices`: `image` uint8 [H, W, C] and `labels`.
+    def decode(self, features: Any, index: int) -> Example:
+        """An example of its stored features, protocol buffers by name.
 
         Raises:
-          UserError: a file or an image is broken; names dataset, split and index.
+          ValueError: something of it cannot be decoded.
+          UserError: it does not fit the settings.
         """
+        raise NotImplementedError
+
+    def picture(self, features: Any) -> np.ndarray:
+        """An example's picture, uint8 [H, W, C]; raises ValueError or IndexError for one that is broken."""
+        return decode_image(features[self._image].bytes_list.value[0], self.channels)
+
+    def stored(self, indices: Sequence[int]) -> list[Any]:
+        """The stored features of the examples at `indices`: TFDS's own reading takes ten times as long."""
         try:
             records = self._records.__getitems__(indices)
         except RuntimeError as error:  # array_record's
@@ -139,18 +165,30 @@ class ImageSource(Source):
                 f"dataset {self.name}, split {self.split!r}: its files cannot be read ({error}); "
                 "prepare the dataset again"
             ) from error
-        return [self._decode(record, index) for record, index in zip(records, indices)]
+        return [self._parse(record).features.feature for record in records]
 
-    def _decode(self, record: bytes, index: int) -> dict[str, Any]:
-        # TFDS's own reading takes ten times as long: it goes through NumPy for every feature.
-        features = self._parse(record).features.feature
+    def read(self, indices: Sequence[int]) -> list[Example | None]:
+        """The examples at `indices`.
+
+        Raises:
+          UserError: a file or an image is broken; names dataset, split and index.
+        """
+        return [self._example(features, index) for features, index in zip(self.stored(indices), indices)]
+
+    def _example(self, features: Any, index: int) -> Example | None:
         try:
-            image = decode_image(features[self._image].bytes_list.value[0], self.channels)
+            return self.decode(features, index)
         except (ValueError, IndexError) as error:
-            raise UserError(
-                f"{self.where(index)}: broken image ({error}); prepare or import the dataset again"
-            ) from error
-        return {"image": image, "labels": features[self._label].int64_list.value[0]}
+            broken = f"{self.where(index)}: broken image ({error})"
+            if not self._skip:
+                raise UserError(
+                    f"{broken}; prepare or import the dataset again, or leave it out with "
+                    "data.examples.broken='skip'"
+                ) from error
+            if index not in self._named:
+                self._named.add(index)
+                logger.warning("%s; it is left out", broken)
+            return None
 
     def _channels(self, features: Any, key: str) -> int:
         """Channels of the image feature, 1 or 3."""
@@ -166,6 +204,21 @@ class ImageSource(Source):
                 f"data.examples.image_feature: {key!r} of {self.name} is {feature}, not a uint8 Image"
             )
         return 1 if feature.shape[-1] == 1 else 3
+
+
+class ImageSource(PictureSource):
+    """Labelled pictures: `image` uint8 [H, W, C] and `labels`."""
+
+    def __init__(self, config: DataConfig, split: str):
+        """Opens `split`; raises UserError as `PictureSource` does."""
+        super().__init__(config, split)
+        settings: Images = config.examples
+        self.class_names = self._class_names(self.features, settings.label_feature)
+        self._label = settings.label_feature
+
+    def decode(self, features: Any, index: int) -> Example:
+        """The picture and its label."""
+        return {"image": self.picture(features), "labels": features[self._label].int64_list.value[0]}
 
     def _class_names(self, features: Any, key: str) -> list[str] | None:
         """Names of the classes; None if the labels are bare integers."""
@@ -228,20 +281,25 @@ class CachedSource(Source):
 
     def __init__(self, source: Source):
         self._source = source
-        self._examples: list[dict[str, Any] | None] = [None] * len(source)
+        self._examples: list[Example | None] = [None] * len(source)
         self.name, self.split, self.class_names = source.name, source.split, source.class_names
+        self.facts, self.finish = source.facts, source.finish  # type: ignore[method-assign]
 
     def __len__(self) -> int:
         return len(self._source)
 
-    def read(self, indices: Sequence[int]) -> list[dict[str, Any]]:
+    def read(self, indices: Sequence[int]) -> list[Example | None]:
         """The examples at `indices`; several threads may call this at once."""
         missing = [index for index in indices if self._examples[index] is None]
         if missing:
             for index, example in zip(missing, self._source.read(missing)):
-                example["image"].setflags(write=False)
+                for value in (example or {}).values():
+                    if isinstance(value, np.ndarray):
+                        value.setflags(write=False)
                 self._examples[index] = example
-        return [dict(self._examples[index]) for index in indices]  # type: ignore[arg-type]
+        return [
+            None if example is None else dict(example) for example in map(self._examples.__getitem__, indices)
+        ]
 
 
 def open_source(config: DataConfig, split: str, train: bool = False) -> Source | RowSource:
@@ -250,9 +308,21 @@ def open_source(config: DataConfig, split: str, train: bool = False) -> Source |
     Raises:
       UserError: the dataset, version, split or feature is not there, or not what it has to be.
     """
-    if isinstance(config.examples, Images):
-        source = ImageSource(config, split)
-        return CachedSource(source) if config.cache == "memory" else source
-    from jaxformer.data.text.opening import open_rows
+    if config.examples.text:
+        from jaxformer.data.text.opening import open_rows
 
-    return open_rows(config, split, train)
+        return open_rows(config, split, train)
+    source = open_pictures(config, split, train)
+    return CachedSource(source) if config.cache == "memory" else source
+
+
+def open_pictures(config: DataConfig, split: str, train: bool) -> Source:
+    """Opens a split of pictures, of whatever kind."""
+    from jaxformer.data.detection import DetectionSource
+    from jaxformer.data.segmentation import SegmentationSource
+
+    if isinstance(config.examples, Detection):
+        return DetectionSource(config, split, train)
+    if isinstance(config.examples, Segmentation):
+        return SegmentationSource(config, split, train)
+    return ImageSource(config, split)

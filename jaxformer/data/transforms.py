@@ -1,7 +1,8 @@
 """Transforms of images on the host: `transform(example, rng) -> example`.
 
-`example["image"]` is uint8 [H, W, C], C being 1 or 3; other keys pass through. A transform never writes into
-the array that it was given. All that is random comes from `rng`. `random` says whether there is any.
+`example["image"]` is uint8 [H, W, C], C being 1 or 3. Boxes and masks move with it (`geometry.py`); other keys pass
+through. A transform never writes into the array that it was given. All that is random comes from `rng`. `random` says
+whether there is any.
 """
 
 import math
@@ -11,6 +12,8 @@ from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
+
+from jaxformer.data.geometry import MIN_VISIBLE, follow, mirroring, scaling, window
 
 Example = dict[str, Any]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -39,8 +42,7 @@ class Resize:
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Resizes the image."""
-        height, width = pair(self.size)
-        return example | {"image": resize(example["image"], height, width, self.interpolation)}
+        return resized(example, *pair(self.size), self.interpolation)
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot work."""
@@ -65,17 +67,17 @@ class CenterCrop:
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Resizes and crops the image."""
+        if self.shorter_side is not None:
+            rows, columns = shorter_side_size(example["image"].shape, self.shorter_side)
+            example = resized(example, rows, columns, self.interpolation)
         image = example["image"]
         height, width = pair(self.size)
-        if self.shorter_side is not None:
-            scale = self.shorter_side / min(image.shape[:2])
-            rows, columns = round(image.shape[0] * scale), round(image.shape[1] * scale)
-            image = resize(image, rows, columns, self.interpolation)
         missing = [max(0, want - have) for want, have in zip((height, width), image.shape)]
         if any(missing):
             image = pad(image, [(m // 2, m - m // 2) for m in missing])
         top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
-        return example | {"image": image[top : top + height, left : left + width]}
+        move = window(top - missing[0] // 2, left - missing[1] // 2, height, width)
+        return example | follow(example, move) | {"image": image[top : top + height, left : left + width]}
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot work."""
@@ -96,12 +98,14 @@ class RandomResizedCrop:
       scale: smallest and largest area of the part, as a fraction of the image's.
       ratio: smallest and largest width / height of the part; drawn uniformly in its logarithm.
       interpolation: as in `Resize`.
+      min_visible: objects of whose box a smaller share is left are dropped.
     """
 
     size: int | tuple[int, int]
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: Interpolation = "bilinear"
+    min_visible: float = MIN_VISIBLE
     random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -109,7 +113,10 @@ class RandomResizedCrop:
         image = example["image"]
         top, left, height, width = self.rectangle(image.shape[0], image.shape[1], rng)
         part = image[top : top + height, left : left + width]
-        return example | {"image": resize(part, *pair(self.size), self.interpolation)}
+        size = pair(self.size)
+        move = window(top, left, height, width).then(scaling((height, width), size))
+        moved = follow(example, move, self.min_visible)
+        return example | moved | {"image": resize(part, *size, self.interpolation)}
 
     def rectangle(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """(top, left, height, width) of a random part of an image of `height` x `width`."""
@@ -131,24 +138,29 @@ class RandomResizedCrop:
             yield f"scale={self.scale}: must be two fractions of the area, 0 < smallest <= largest <= 1"
         if not 0 < self.ratio[0] <= self.ratio[1]:
             yield f"ratio={self.ratio}: must be two ratios, 0 < smallest <= largest"
+        yield from share_problems("min_visible", self.min_visible)
 
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirrors the image left to right.
+    """Mirrors the image left to right, or upside down.
 
     Attributes:
       probability: how often.
+      direction: "horizontal" swaps left and right, "vertical" above and below.
     """
 
     probability: float = 0.5
+    direction: Literal["horizontal", "vertical"] = "horizontal"
     random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Perhaps flips the image."""
-        if rng.random() < self.probability:
-            return example | {"image": example["image"][:, ::-1]}
-        return example
+        if rng.random() >= self.probability:
+            return example
+        image, vertical = example["image"], self.direction == "vertical"
+        flipped = image[::-1] if vertical else image[:, ::-1]
+        return example | follow(example, mirroring(image.shape, vertical)) | {"image": flipped}
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot work."""
@@ -165,7 +177,8 @@ class PadAndCrop:
     Attributes:
       padding: pixels on each side.
       probability: how often; 1 is the standard.
-      mode: what is outside: "zeros", or "reflect" (the image mirrored about its border pixels).
+      mode: what is outside: "zeros", or "reflect" (the image mirrored about its border pixels; not where there are
+        boxes, since mirrored objects would have none).
     """
 
     padding: int = 4
@@ -182,11 +195,14 @@ class PadAndCrop:
         places = 2 * self.padding + 1
         down, right = divmod(int(rng.integers(places**2)), places)  # one draw is quicker than two
         down, right = down - self.padding, right - self.padding
+        moved = follow(example, window(-down, -right, height, width))
         if self.mode == "zeros":
-            return example | {"image": shift(image, down, right)}
+            return example | moved | {"image": shift(image, down, right)}
+        if "boxes" in example:
+            raise ValueError("mode='reflect' mirrors objects, which then have no boxes; take mode='zeros'")
         padded = pad(image, [(self.padding, self.padding)] * 2, self.mode)
         top, left = self.padding - down, self.padding - right
-        return example | {"image": padded[top : top + height, left : left + width]}
+        return example | moved | {"image": padded[top : top + height, left : left + width]}
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot work."""
@@ -240,6 +256,19 @@ class RandomErasing:
             yield f"ratio={self.ratio}: must be two ratios, 0 < smallest <= largest"
 
 
+def resized(example: Example, height: int, width: int, interpolation: Interpolation = "bilinear") -> Example:
+    """An example whose picture has a new size, with boxes and mask."""
+    image = example["image"]
+    moved = follow(example, scaling(image.shape, (height, width)), 0)
+    return example | moved | {"image": resize(image, height, width, interpolation)}
+
+
+def shorter_side_size(shape: tuple[int, ...], side: int) -> tuple[int, int]:
+    """(height, width) of a picture whose shorter side is resized to `side`, with the aspect ratio kept."""
+    scale = side / min(shape[:2])
+    return round(shape[0] * scale), round(shape[1] * scale)
+
+
 def resize(image: np.ndarray, height: int, width: int, interpolation: Interpolation) -> np.ndarray:
     """Resizes uint8 [H, W, C] to [height, width, C]: averages areas where both sides shrink."""
     if image.shape[:2] == (height, width):
@@ -281,5 +310,10 @@ def size_problems(size: int | tuple[int, int]) -> Iterator[str]:
 
 def probability_problems(probability: float) -> Iterator[str]:
     """What is wrong with a probability."""
-    if not 0 <= probability <= 1:
-        yield f"probability={probability}: must be between 0 and 1"
+    yield from share_problems("probability", probability)
+
+
+def share_problems(field: str, share: float) -> Iterator[str]:
+    """What is wrong with a field that is a share."""
+    if not 0 <= share <= 1:
+        yield f"{field}={share}: must be between 0 and 1"

@@ -28,6 +28,19 @@ def cifar10_dir() -> str:
     pytest.skip("needs cifar10, prepared as array_record, in TFDS_DATA_DIR")
 
 
+@pytest.fixture(scope="session")
+def shared_dir():
+    """A function of a dataset's name: a TFDS folder that holds it; without one the test is skipped."""
+
+    def find(name: str) -> str:
+        for folder in (os.environ.get("TFDS_DATA_DIR"), SHARED):
+            if folder and (Path(folder) / name).is_dir():
+                return str(folder)
+        pytest.skip(f"needs {name}, prepared as array_record, in TFDS_DATA_DIR")
+
+    return find
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

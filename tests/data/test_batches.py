@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import cv2
 import numpy as np
@@ -176,6 +177,38 @@ def test_random_numbers_belong_to_the_element_not_to_the_batch():
     stream = np.concatenate([small[step]["labels"] for step in range(50)])
     np.testing.assert_array_equal(stream[100:120], large[5]["labels"])
     assert len(set(stream)) == 200  # an example gets new numbers in the next epoch
+
+
+def test_repeats_are_augmented_anew_and_an_epoch_stays_as_long(digits_dir):
+    once, three = (make_batches(digits(digits_dir, batch_size=48, repeats=n), "train") for n in (1, 3))
+    assert three.num_examples == once.num_examples
+    assert three.steps_per_epoch == once.steps_per_epoch
+    for step in (0, 25):
+        copies = three[step]["image"].reshape(3, 16, 8, 8, 1)
+        labels = three[step]["labels"].reshape(3, 16)
+        assert (labels == labels[0]).all()
+        for one, other in ((0, 1), (1, 2)):  # by numbers of their own, which are now and then alike
+            assert (copies[one] != copies[other]).any((1, 2, 3)).mean() > 0.8
+    plain = make_batches(digits(digits_dir, batch_size=48, repeats=3, transforms=()), "train")
+    images = plain[7]["image"].reshape(3, 16, 8, 8, 1)
+    assert (images == images[0]).all()
+
+
+def test_repeats_are_the_same_for_any_processes_and_from_any_step(digits_dir):
+    make = partial(make_batches, digits(digits_dir, batch_size=48, repeats=3, read_threads=2), "train", 5)
+    batches = make()
+    whole = [batches[step] for step in range(4)]
+    parts = [batches.local(3, index, 4) for index in range(4)]
+    assert_equal({key: np.concatenate([part[key] for part in parts]) for key in parts[0]}, whole[3])
+    with make().read(2, stop=4) as reader:  # another run that goes on from step 2
+        for step, batch in zip((2, 3), reader, strict=True):
+            assert_equal(batch, whole[step])
+
+
+def test_an_evaluation_has_no_repeats(digits_dir):
+    config = digits(digits_dir, batch_size=48, repeats=3)
+    once = digits(digits_dir, batch_size=48)
+    assert_equal(make_batches(config, "test", train=False)[0], make_batches(once, "test", train=False)[0])
 
 
 def test_closing_ends_the_threads(digits_dir):

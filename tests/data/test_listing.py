@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxformer.data import DataConfig, contact_sheet, dataset_table, list_datasets
-from jaxformer.data.listing import CELL, COLUMNS, GAP, LABEL, short
+from jaxformer.data.listing import CELL, COLUMNS, GAP, LABEL, data_size, short
 from jaxformer.data.sources import ImageSource
 from jaxformer.data.transforms import Flip
 from jaxformer.errors import UserError
@@ -51,6 +51,14 @@ def test_a_damaged_dataset_does_not_hide_the_others(digits_dir, tmp_path):
 )
 def test_features_are_said_in_few_words(feature, words):
     assert short(feature) == words
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (3_500_000, "3.3 MiB"), (5 * 2**30, "5.0 GiB")],
+)
+def test_small_datasets_have_a_size_too(size, words):
+    assert data_size(size) == words
 
 
 def test_a_contact_sheet_shows_the_pictures_and_their_labels(digits_dir, tmp_path):

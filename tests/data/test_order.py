@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxformer.data.order import CYCLE, POOL, Bucketed, Mixed, Permuted, Shuffled, by_length, in_order
+from jaxformer.data.order import (
+    CYCLE,
+    POOL,
+    Bucketed,
+    Mixed,
+    Permuted,
+    Repeated,
+    Shuffled,
+    by_length,
+    in_order,
+)
 
 
 def test_grains_order_is_kept():
@@ -100,3 +110,27 @@ def test_an_epoch_of_a_mixture_shows_the_first_dataset_once():
     assert order.epoch == pytest.approx(90, abs=1)
     seen = order(range(0, 90))
     assert np.sort(seen[seen < 60]).tolist() == list(range(60))
+
+
+@pytest.mark.parametrize(("count", "batch", "repeats"), [(30, 12, 3), (7, 4, 2), (50, 6, 6), (9, 5, 1)])
+def test_repeats_are_in_one_batch_and_every_example_comes_equally_often(count, batch, repeats):
+    order = Repeated(Permuted(count, seed=3), batch, repeats)
+    batches = order(range(0, 4 * repeats * count * batch)).reshape(-1, batch)
+    copies = batches.reshape(len(batches), repeats, batch // repeats)
+    assert (copies == copies[:, :1]).all()  # each stands as often as asked, as far from its copies as can be
+    seen = copies[:, 0].reshape(-1, count)  # once round the dataset is so many epochs
+    np.testing.assert_array_equal(np.sort(seen), np.tile(np.arange(count), (len(seen), 1)))
+    np.testing.assert_array_equal(seen.reshape(-1), Permuted(count, seed=3)(range(seen.size)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    distinct=st.integers(1, 6),
+    repeats=st.integers(1, 4),
+    start=st.integers(0, 300),
+    length=st.integers(1, 60),
+)
+def test_any_positions_of_a_repeated_order_are_found_directly(distinct, repeats, start, length):
+    order = Repeated(Shuffled(23, seed=1), distinct * repeats, repeats)
+    whole = order(range(0, start + length))
+    np.testing.assert_array_equal(order(range(start, start + length)), whole[start:])

@@ -184,6 +184,8 @@ def test_a_truncated_file_is_named(folder, tmp_path, size):
         ({"train_split": " "}, "train_split=' ': empty"),
         ({"batch_size": 0}, "batch_size=0: must be at least 1"),
         ({"eval_batch_size": -4}, "eval_batch_size=-4: must be at least 1"),
+        ({"repeats": 0}, "repeats=0: must be at least 1"),
+        ({"batch_size": 128, "repeats": 3}, "repeats=3: a batch of batch_size=128 does not"),
         ({"prefetch": 0}, "prefetch=0: must be at least 1"),
         ({"read_threads": 0}, "read_threads=0: must be at least 1"),
         ({"eval_transforms": (Resize(8), Flip())}, "eval_transforms[1]=Flip: is random"),

@@ -1,0 +1,1 @@
+"""Imports of pictures whose objects or pixels are labelled."""

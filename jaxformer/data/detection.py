@@ -1,0 +1,142 @@
+"""Pictures with objects in boxes: reading them from a prepared dataset."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxformer.data.config import DataConfig
+from jaxformer.data.examples import Detection
+from jaxformer.data.framing import framed, object_rows
+from jaxformer.data.sources import Example, PictureSource
+from jaxformer.data.transforms import pair
+from jaxformer.errors import UserError
+from jaxformer.schema import did_you_mean
+
+COUNTED = 1000  # examples whose boxes are looked at before training
+
+
+class DetectionSource(PictureSource):
+    """Examples with `image` uint8 [H, W, 3], `boxes` float32 [n, 4] (pixels), `labels` int32 [n], `original_size`.
+
+    Batches hold what `examples.Detection` says.
+    """
+
+    def __init__(self, config: DataConfig, split: str, train: bool):
+        """Opens `split`; the boxes of its first examples are looked at, for `facts`.
+
+        Raises:
+          UserError: the dataset, version, split or feature is not there, or not what it has to be.
+        """
+        super().__init__(config, split)
+        self._settings: Detection = config.examples
+        settings = self._settings
+        self._size = pair(settings.size if train or settings.eval_size is None else settings.eval_size)
+        self.channels = 3
+        self.class_names, self._num_classes = self._classes()
+        self.facts = list(self._counts())
+
+    def decode(self, features: Any, index: int) -> Example:
+        """The picture and its objects, boxes clipped to it."""
+        image = self.picture(features)
+        height, width = image.shape[:2]
+        shares, labels = self._objects(features, index)
+        clipped, good = clip(shares)
+        if self._settings.bad_boxes == "refuse" and not good.all():
+            box = ", ".join(f"{value:.4g}" for value in shares[~good][0])
+            raise UserError(
+                f"{self.where(index)}: the box ({box}) (ymin, xmin, ymax, xmax) has no area in the picture; mend the "
+                "dataset, or leave such boxes out with data.examples.bad_boxes='drop'"
+            )
+        pixels = clipped[good][:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32)[None]
+        size = np.array([height, width], np.int32)
+        return {"image": image, "boxes": pixels, "labels": labels[good], "original_size": size}
+
+    def finish(self, example: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The picture in its frame and the objects in rows."""
+        made = framed(dict(example), self._size, self._settings.enlarge)
+        return made | object_rows(made, self._settings.max_objects)
+
+    def _objects(self, features: Any, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes float32 [n, 4] (ymin, xmin, ymax, xmax as shares) and labels int32 [n], as they are stored."""
+        settings = self._settings
+
+        def field(name: str) -> Any:
+            return features[f"{settings.objects_feature}/{name}"]
+
+        boxes = np.array(field(settings.bbox_feature).float_list.value, np.float32).reshape(-1, 4)
+        labels = np.array(field(settings.label_feature).int64_list.value, np.int64)
+        if settings.crowd_feature is not None:
+            single = np.array(field(settings.crowd_feature).int64_list.value, bool) ^ True
+            boxes, labels = boxes[single], labels[single]
+        if self._num_classes is not None and labels.size:
+            unknown = labels[(labels < 0) | (labels >= self._num_classes)]
+            if unknown.size:
+                raise UserError(
+                    f"{self.where(index)}: an object's class is {unknown[0]}, and the dataset has the classes 0 to "
+                    f"{self._num_classes - 1}; mend the dataset"
+                )
+        return boxes, labels.astype(np.int32)
+
+    def _counts(self) -> Iterator[str]:
+        """Lines about boxes that are changed or left out."""
+        count = min(len(self), COUNTED)
+        outside = bad = crowded = left_out = 0
+        for features, index in zip(self.stored(range(count)), range(count)):
+            shares, _ = self._objects(features, index)
+            clipped, good = clip(shares)
+            bad += int((~good).sum())
+            outside += int((clipped != shares).any(1)[good].sum())
+            more = int(good.sum()) - self._settings.max_objects
+            crowded, left_out = crowded + (more > 0), left_out + max(0, more)
+        where = self.split if count == len(self) else f"the first {count:,} of {self.split}"
+        if outside:
+            yield f"{where}: boxes that reach out of their pictures, and are clipped: {outside:,}"
+        if bad and self._settings.bad_boxes == "drop":
+            yield f"{where}: boxes without an area in their pictures, which are dropped: {bad:,}"
+        if left_out:
+            yield (
+                f"{where}: pictures with more than {self._settings.max_objects} objects (data.examples.max_objects): "
+                f"{crowded:,}; their smallest are left out, {left_out:,} in all"
+            )
+
+    def _classes(self) -> tuple[list[str] | None, int | None]:
+        """Names and number of the classes, as far as the dataset has them; checks the features of objects."""
+        import tensorflow_datasets as tfds
+
+        settings, known = self._settings, self.features
+        key = settings.objects_feature
+        sequences = [name for name, feature in known.items() if isinstance(feature, tfds.features.Sequence)]
+        if key not in sequences:
+            remedy = did_you_mean(key, sequences)
+            raise UserError(
+                f"data.examples.objects_feature: {self.name} has no sequence of objects {key!r}; {remedy}"
+            )
+        inside = known[key].feature
+        inside = dict(inside.items()) if isinstance(inside, tfds.features.FeaturesDict) else {}
+        wanted = {"bbox_feature": settings.bbox_feature, "label_feature": settings.label_feature}
+        if settings.crowd_feature is not None:
+            wanted["crowd_feature"] = settings.crowd_feature
+        for field, name in wanted.items():
+            if name not in inside:
+                raise UserError(
+                    f"data.examples.{field}: objects of {self.name} have no feature {name!r}; "
+                    f"{did_you_mean(name, inside)}"
+                )
+        box = inside[settings.bbox_feature]
+        layout = getattr(getattr(box, "bbox_format", None), "name", "REL_YXYX")
+        if not isinstance(box, tfds.features.BBoxFeature) or layout != "REL_YXYX":
+            raise UserError(
+                f"data.examples.bbox_feature: {settings.bbox_feature!r} of {self.name} is {box}, not a TFDS "
+                "BBoxFeature with shares of the picture (ymin, xmin, ymax, xmax)"
+            )
+        label = inside[settings.label_feature]
+        if not isinstance(label, tfds.features.ClassLabel):
+            return None, None
+        return list(label.names) if label.names else None, label.num_classes
+
+
+def clip(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes float32 [n, 4] of shares clipped to the picture, and bool [n]: which have an area then."""
+    clipped = np.clip(shares, 0, 1)
+    return clipped, (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])
