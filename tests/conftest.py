@@ -1,6 +1,7 @@
 """The whole suite runs on 8 virtual CPU devices, with strict ranks and a compilation cache."""
 
 import os
+import sys
 
 # Tests compile much and compute little: the compiler's costly passes are off.
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
@@ -8,6 +9,9 @@ FLAGS += " --xla_llvm_disable_expensive_passes=true"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
+
+# PyPI's torchvision does not import beside a CPU build of PyTorch, and transformers would: timm_reference.py knows how.
+sys.modules.setdefault("torchvision", None)
 
 import jax
 import pytest

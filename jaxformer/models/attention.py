@@ -276,6 +276,7 @@ class Attention(nn.Module):
       out_init: of the output.
       dtype: of the computation.
       param_dtype: of the parameters.
+      out_features: of the output; None: the width of what asks.
     """
 
     num_heads: int
@@ -291,6 +292,7 @@ class Attention(nn.Module):
     out_init: Initializer = xavier
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
+    out_features: int | None = None
 
     @nn.compact
     def __call__(
@@ -301,6 +303,7 @@ class Attention(nn.Module):
         mask: Mask = SEES_ALL,
         bias: jax.Array | None = None,
         rotary: tuple[jax.Array, jax.Array] | None = None,
+        positions: tuple[jax.Array, jax.Array] | None = None,
         cache: KeyValues | None = None,
         slot: jax.Array | None = None,
         deterministic: bool = True,
@@ -315,6 +318,8 @@ class Attention(nn.Module):
           mask: which keys each query sees.
           bias: as in `attention_weights`.
           rotary: `Rotary.tables` of the positions of `x`, in self-attention.
+          positions: what is added to what asks and to what is asked for queries and keys, but not for values (Carion et
+            al. 2020, appendix A.3), [B, T, D] and [B, S, D].
           cache: keys and values from before; with `slot` those of `x` are written into it, without it they are
             all that there is.
           slot: int32 [], where in the cache's S places the first token of `x` goes.
@@ -337,10 +342,12 @@ class Attention(nn.Module):
             return y if rotary is None else turn(y, rotary)
 
         query_init = scaled_init(self.kernel_init, head_dim**-0.5 / scale)
-        query = prepared("query", project("query", self.num_heads, x, query_init))
+        asks = x if positions is None else x + positions[0]
+        query = prepared("query", project("query", self.num_heads, asks, query_init))
         if cache is None or slot is not None:
             source = x if context is None else context
-            key = prepared("key", project("key", kv_heads, source, self.kernel_init))
+            asked = source if positions is None else source + positions[1]
+            key = prepared("key", project("key", kv_heads, asked, self.kernel_init))
             value = project("value", kv_heads, source, self.kernel_init)
             if cache is not None and slot is not None:
                 key, value = written(cache.key, key, slot, 2), written(cache.value, value, slot, 2)
@@ -356,7 +363,9 @@ class Attention(nn.Module):
             attended = attend(Dropout(self.dropout)(weights, deterministic=deterministic), value)
         else:
             attended = attention(query, key, value, bias=bias, mask=mask, scale=scale)
-        y = HeadsOut(x.shape[-1], self.out_bias, self.out_init, **dtypes, name="out")(attended)
+        y = HeadsOut(self.out_features or x.shape[-1], self.out_bias, self.out_init, **dtypes, name="out")(
+            attended
+        )
         return y, KeyValues(key, value)
 
 

@@ -43,6 +43,9 @@ class Shared:
       valid: bool [B, T], False on padding; for the experts' router.
       context: what cross-attention looks at, [B, S, D].
       context_mask: its mask.
+      context_bias: of cross-attention's logits, broadcast to [B, H, T, S].
+      positions: what is added to tokens for queries and keys alone, [B, T, D].
+      context_positions: the same of what cross-attention looks at, [B, S, D]; there where `positions` is.
       slot: int32 [], where the cache is written; None without a cache.
       remembers: whether the blocks return their caches.
     """
@@ -53,6 +56,9 @@ class Shared:
     valid: jax.Array | None = None
     context: jax.Array | None = None
     context_mask: Mask = SEES_ALL
+    context_bias: jax.Array | None = None
+    positions: jax.Array | None = None
+    context_positions: jax.Array | None = None
     slot: jax.Array | None = None
     remembers: bool = struct.field(pytree_node=False, default=False)
 
@@ -183,6 +189,7 @@ class Block(nn.Module):
                 mask=shared.mask if layer.mask is None else layer.mask,
                 bias=shared.bias,
                 rotary=shared.rotary,
+                positions=both(shared.positions, shared.positions),
                 cache=None if layer.cache is None else layer.cache.own,
                 slot=shared.slot,
                 deterministic=deterministic,
@@ -194,6 +201,8 @@ class Block(nn.Module):
                 y,
                 shared.context,
                 mask=shared.context_mask,
+                bias=shared.context_bias,
+                positions=both(shared.positions, shared.context_positions),
                 cache=None if layer.cache is None else layer.cache.memory,
                 deterministic=deterministic,
             )
@@ -251,3 +260,8 @@ class Block(nn.Module):
             self.param_dtype,
             name=name,
         )
+
+
+def both(first: jax.Array | None, second: jax.Array | None) -> tuple[jax.Array, jax.Array] | None:
+    """Two arrays, or None where either is."""
+    return None if first is None or second is None else (first, second)

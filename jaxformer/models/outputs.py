@@ -13,17 +13,51 @@ from jaxformer.models.experts import RouterLosses
 
 @struct.dataclass
 class ImageOutputs:
-    """Of an image classifier.
+    """Of an image classifier, which is a backbone, too.
 
     Attributes:
-      logits: float32 [B, K].
+      logits: float32 [B, K]; None of a model without a head (num_classes=0).
       features: [B, D], what the head sees.
       tokens: [B, T, D] of a Transformer (prefix tokens first), or the last feature map [B, H, W, C] of a CNN.
+      maps: feature maps [B, H, W, C], the finest first: one a stage of a CNN or a hierarchical Transformer, the
+        patches on their grid of a plain one.
+      distilled: float32 [B, K], logits of the head that learns from a teacher (Touvron et al. 2021, DeiT); None
+        of a model without one.
+    """
+
+    logits: jax.Array | None
+    features: jax.Array
+    tokens: jax.Array
+    maps: tuple[jax.Array, ...] = ()
+    distilled: jax.Array | None = None
+
+
+@struct.dataclass
+class Denoised:
+    """What a detector makes of objects that it was given with noise; G times, near their boxes and far off.
+
+    Attributes:
+      logits: float32 [L, B, G, 2, N, C].
+      boxes: float32 [L, B, G, 2, N, 4].
     """
 
     logits: jax.Array
-    features: jax.Array
-    tokens: jax.Array
+    boxes: jax.Array
+
+
+@struct.dataclass
+class DetectionOutputs:
+    """Of a detector: what every layer of its decoder says, the last one last.
+
+    Attributes:
+      logits: float32 [L, B, Q, C]; C is the number of classes, or one more, for no object.
+      boxes: float32 [L, B, Q, 4], centre x and y, width and height as shares of the picture without its padding.
+      denoised: in training, if it was given noised objects.
+    """
+
+    logits: jax.Array
+    boxes: jax.Array
+    denoised: Denoised | None = None
 
 
 @struct.dataclass

@@ -12,6 +12,18 @@ def sizes(model: Any, *names: str) -> Iterator[str]:
             yield f"{name}={value}: expected at least 1"
 
 
+def classes(model: Any) -> Iterator[str]:
+    """Yields a line for an impossible number of classes; 0 is a model without a head."""
+    if model.num_classes < 0:
+        yield f"num_classes={model.num_classes}: expected at least 1, or 0 for a model without a head"
+
+
+def stages(model: Any) -> Iterator[str]:
+    """Yields a line for an impossible number of blocks in a stage."""
+    if not model.stage_sizes or min(model.stage_sizes) < 1:
+        yield f"stage_sizes={list(model.stage_sizes)}: expected at least one stage of at least one block"
+
+
 def rates(model: Any, *names: str) -> Iterator[str]:
     """Yields a line for every rate that is no share."""
     for name in names:

@@ -1,6 +1,7 @@
 """From other projects' tensors to our parameters, name by name, as a table says.
 
-A table has a `Row` for each parameter; "{i}" in a row's names stands for the number of a layer. A `Family` has the
+A table has a `Row` for each parameter; in a row's names "{i}" stands for the number of a layer, "{j}" for another one
+(of a block in stage {i}), and "{j+1}" for that where they count from 1 and we from 0. A `Family` has the
 table and what else is in checkpoints of that kind. Tensors come as a mapping. It is extended later to import and
 export real checkpoints, by the same rows: a change of shape says where each axis goes and a part which share of a
 tensor it is, so they can be followed both ways.
@@ -19,6 +20,7 @@ from jaxformer.errors import UserError
 from jaxformer.paths import leaves_by_path
 
 Axes = tuple[tuple[int, ...], ...]
+PLACEHOLDER = re.compile(r"\{([a-z])([+-]\d+)?\}")  # of a number in a name: a letter, and what is added to it
 
 # change: for each axis of theirs, our axes that it is made of, in order. PyTorch's Linear has weight [out, in] and
 # its Conv2d [out, in, h, w]; our kernels have what goes in first, and so has transformers' Conv1D.
@@ -29,6 +31,12 @@ CHANGES: dict[str, Axes | None] = {
     "heads_in": ((1, 2), (0,)),  # [H Dh, D] is [D, H, Dh]
     "heads_out": ((2,), (0, 1)),  # [D, H Dh] is [H, Dh, D]
     "heads_bias": ((0, 1),),  # [H Dh] is [H, Dh]
+    "conv_linear": ((1,), (0,), (), ()),  # [F, D, 1, 1] is [D, F]
+    "linear_conv": ((3,), (0, 1, 2)),  # [F, D] is [1, 1, D, F]
+    "conv_heads_in": ((1, 2), (0,), (), ()),  # [H Dh, D, 1, 1] is [D, H, Dh]
+    "conv1d": ((3,), (2,), (0, 1)),  # [D, C, n] is [n, 1, C, D]
+    "conv_heads_out": ((2,), (0, 1), (), ()),  # [D, H Dh, 1, 1] is [H, Dh, D]
+    "channels": ((), (), (), (0,)),  # [1, 1, 1, C] is [C]
     "conv1d_heads_in": ((0,), (1, 2)),  # [D, H Dh] is [D, H, Dh]
     "conv1d_heads_out": ((0, 1), (2,)),  # [H Dh, D] is [H, Dh, D]
 }
@@ -196,23 +204,26 @@ def left_over(name: str, extras: Sequence[Extra], source: Mapping[str, np.ndarra
 
 
 def rows_of(table: Sequence[Row], path: str) -> Iterator[Row]:
-    """The rows for a path of ours, with the number of the layer filled in."""
+    """The rows for a path of ours, with the numbers of its layer filled in."""
     for row in table:
         numbers = numbers_in(row.ours, path)
         if numbers is not None:
             yield replace(row, ours=path, theirs=with_numbers(row.theirs, numbers))
 
 
-def numbers_in(pattern: str, name: str) -> tuple[str, ...] | None:
-    """What "{i}" stands for in `name`, if the rest of it is `pattern`; else None."""
-    expression = re.escape(pattern).replace(re.escape("{i}"), r"(\d+)")
-    found = re.fullmatch(expression, name)
-    return None if found is None else found.groups()
+def numbers_in(pattern: str, name: str) -> dict[str, int] | None:
+    """What the placeholders of `pattern` stand for in `name`, by their letters; None if it is another name."""
+    parts = PLACEHOLDER.split(pattern)  # text, letter, what is added to it, text, ...
+    letters, offsets = parts[1::3], parts[2::3]
+    found = re.fullmatch(r"(\d+)".join(map(re.escape, parts[::3])), name)
+    if found is None:
+        return None
+    return {x: int(n) - int(offset or 0) for x, offset, n in zip(letters, offsets, found.groups())}
 
 
-def with_numbers(pattern: str, numbers: tuple[str, ...]) -> str:
-    """`pattern` with the first of `numbers` for "{i}"."""
-    return pattern.replace("{i}", numbers[0]) if numbers else pattern
+def with_numbers(pattern: str, numbers: Mapping[str, int]) -> str:
+    """`pattern` with numbers for its placeholders."""
+    return PLACEHOLDER.sub(lambda found: str(numbers[found[1]] + int(found[2] or 0)), pattern)
 
 
 def axes_of(change: str, rank: int) -> Axes:

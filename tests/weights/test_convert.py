@@ -6,7 +6,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from jaxformer.weights.convert import CHANGES, Part, Row, axes_of, their_shape, to_ours
+from jaxformer.weights.convert import CHANGES, Part, Row, axes_of, rows_of, their_shape, to_ours
 from jaxformer.weights.transformers_config import FAMILIES
 
 
@@ -42,3 +42,11 @@ def test_a_part_of_a_fused_tensor():
     expected = [[[6, 7, 8], [9, 10, 11]], [[24, 25, 26], [27, 28, 29]]]
     np.testing.assert_array_equal(row.to_ours(fused, (2, 2, 3)), expected)
     assert Row("key/bias", "c_attn.bias", "heads_bias", Part(1, 3, axis=0)).their_shape((2, 3)) == (18,)
+
+
+def test_numbers_are_filled_in_and_counted_from_where_they_begin():
+    table = [Row("stage_{i}_block_{j}/conv_{k}/kernel", "block{i}/unit{j+1}/conv{k-1}/w"), Row("head", "fc")]
+    (row,) = rows_of(table, "stage_12_block_0/conv_3/kernel")
+    assert row.theirs == "block12/unit1/conv2/w"
+    assert [row.theirs for row in rows_of(table, "head")] == ["fc"]
+    assert not list(rows_of(table, "other/stage_1_block_0/conv_3/kernel"))

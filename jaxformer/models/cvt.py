@@ -1,0 +1,307 @@
+"""CvT, a hierarchical Transformer with convolutions in its embeddings and projections (Wu et al. 2021)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxformer.models.attention import ATTENTION_MAPS, attend, attention, attention_weights
+from jaxformer.models.conv import Conv
+from jaxformer.models.dense import HeadsIn, HeadsOut
+from jaxformer.models.drop_path import drop_path
+from jaxformer.models.dropout import Dropout
+from jaxformer.models.head import logits_of
+from jaxformer.models.mlp import ActivationName, Mlp
+from jaxformer.models.norms import LayerNorm, image_norm
+from jaxformer.models.outputs import ImageOutputs
+from jaxformer.models.problems import classes, rates, sizes, stages
+
+Dtype = Any
+truncated_normal = nn.initializers.truncated_normal(0.02)
+BATCH_NORM_EPSILON = 1e-5
+
+
+class ConvAttention(nn.Module):
+    """Attention whose queries, keys and values come through depthwise convolutions (Wu et al. 2021, section 3.2).
+
+    The logits are scaled by the width, not by the heads' size, as in the authors' code and transformers'.
+
+    Attributes:
+      num_heads: H.
+      kernel_size: of the convolutions, odd.
+      stride: of those of keys and values; that of queries is 1.
+      dropout: of the attention weights.
+      axis_name: pmap's axis, over which batch statistics are averaged.
+      dtype: of the computation.
+      param_dtype: of the parameters.
+    """
+
+    num_heads: int
+    kernel_size: int
+    stride: int
+    dropout: float
+    axis_name: str | None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, grid: tuple[int, int], deterministic: bool) -> jax.Array:
+        """Maps [B, P + h w, D] to the same; `grid` is (h, w), and the convolutions leave the P prefix tokens out.
+
+        If the collection "attention_maps" is mutable, the weights [B, H, T, S] are sown into it, as "weights".
+        """
+        batch, count, width = x.shape
+        prefix_tokens = count - grid[0] * grid[1]
+        prefix, patches = x[:, :prefix_tokens], x[:, prefix_tokens:].reshape(batch, *grid, width)
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        norm = image_norm(
+            "batch",
+            train=not deterministic,
+            axis_name=self.axis_name,
+            groups=1,
+            epsilon=BATCH_NORM_EPSILON,
+            **dtypes,
+        )
+
+        def projected(name: str, stride: int) -> jax.Array:
+            """Queries, keys or values [B, H, T, Dh]."""
+            conv = Conv(
+                width,
+                self.kernel_size,
+                stride,
+                depthwise=True,
+                kernel_init=truncated_normal,
+                **dtypes,
+                name=f"conv_{name}",
+            )
+            y = norm(name=f"norm_{name}")(conv(patches)).reshape(batch, -1, width)
+            y = jnp.concatenate([prefix, y], axis=1)
+            head_dim = width // self.num_heads
+            return HeadsIn(self.num_heads, head_dim, kernel_init=truncated_normal, **dtypes, name=name)(y)
+
+        query, key, value = (
+            projected("query", 1),
+            projected("key", self.stride),
+            projected("value", self.stride),
+        )
+        scale = width**-0.5
+        drops = self.dropout > 0 and not deterministic
+        asked_for = self.is_mutable_collection(ATTENTION_MAPS) and not self.is_initializing()
+        if drops or asked_for:
+            weights = attention_weights(query, key, scale=scale)
+            if asked_for:
+                self.put_variable(ATTENTION_MAPS, "weights", weights)
+            attended = attend(Dropout(self.dropout)(weights, deterministic=deterministic), value)
+        else:
+            attended = attention(query, key, value, scale=scale)
+        return HeadsOut(width, kernel_init=truncated_normal, **dtypes, name="out")(attended)
+
+
+class CvTBlock(nn.Module):
+    """Convolutional attention and an MLP, each after a norm and around a residual.
+
+    Attributes:
+      width: D.
+      num_heads: attention heads.
+      mlp_dim: the MLP's hidden width.
+      kernel_size: of the projections' convolutions.
+      stride: of those of keys and values.
+      downsample: kernel size and stride of a convolution in front: the first block of a stage; None has none.
+      drop_path: the rate of dropped paths.
+      activation: the MLP's.
+      norm_epsilon: of the LayerNorms.
+      dropout: after the convolution in front, and of each branch's result.
+      attention_dropout: of the attention weights.
+      axis_name: pmap's axis, over which batch statistics are averaged.
+      dtype: of the computation.
+      param_dtype: of the parameters.
+    """
+
+    width: int
+    num_heads: int
+    mlp_dim: int
+    kernel_size: int
+    stride: int
+    downsample: tuple[int, int] | None
+    drop_path: float
+    activation: ActivationName
+    norm_epsilon: float
+    dropout: float
+    attention_dropout: float
+    axis_name: str | None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, prefix: jax.Array, deterministic: bool) -> tuple[jax.Array, jax.Array]:
+        """Maps [B, H, W, C] and prefix tokens [B, P, D] to [B, h, w, D] and prefix tokens."""
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        if self.downsample is not None:
+            x = embedded(x, self.width, *self.downsample, self.norm_epsilon, "downsample", **dtypes)
+            x = Dropout(self.dropout)(x, deterministic=deterministic)
+        batch, *grid, width = x.shape
+        x = jnp.concatenate([prefix, x.reshape(batch, -1, width)], axis=1)
+
+        def branch(y: jax.Array) -> jax.Array:
+            y = Dropout(self.dropout)(y, deterministic=deterministic)
+            if self.drop_path and not deterministic:
+                y = drop_path(y, self.drop_path, self.make_rng("dropout"))
+            return y
+
+        attention = ConvAttention(
+            self.num_heads,
+            self.kernel_size,
+            self.stride,
+            self.attention_dropout,
+            self.axis_name,
+            **dtypes,
+            name="attention",
+        )
+        mlp = Mlp(
+            self.mlp_dim,
+            self.activation,
+            kernel_init=truncated_normal,
+            out_init=truncated_normal,
+            **dtypes,
+            name="mlp",
+        )
+        y = LayerNorm(self.norm_epsilon, **dtypes, name="norm_1")(x)
+        x = x + branch(attention(y, (grid[0], grid[1]), deterministic))
+        y = LayerNorm(self.norm_epsilon, **dtypes, name="norm_2")(x)
+        x = x + branch(mlp(y, deterministic=deterministic))
+        prefix_tokens = prefix.shape[1]
+        return x[:, prefix_tokens:].reshape(batch, *grid, width), x[:, :prefix_tokens]
+
+
+def embedded(
+    x: jax.Array, width: int, kernel_size: int, stride: int, epsilon: float, name: str, **dtypes: Dtype
+) -> jax.Array:
+    """Convolutional embedding of [B, H, W, C] (Wu et al. 2021, section 3.1), by two sub-modules of the caller.
+
+    Returns:
+      [B, ceil(H / stride), ceil(W / stride), width] where the stride divides H and W.
+    """
+    pad = max(kernel_size - stride + 1, 0) // 2
+    conv = Conv(
+        width,
+        kernel_size,
+        stride,
+        padding=pad,
+        use_bias=True,
+        kernel_init=truncated_normal,
+        **dtypes,
+        name=f"conv_{name}",
+    )
+    return LayerNorm(epsilon, **dtypes, name=f"norm_{name}")(conv(x))
+
+
+class CvT(nn.Module):
+    """A Convolutional vision Transformer that classifies images.
+
+    Every stage begins with a convolution that overlaps; there are no positions. The last stage has a class token.
+
+    Attributes:
+      stage_sizes: blocks in each stage.
+      widths: of the stages.
+      num_heads: attention heads of each stage; must divide its width.
+      embedding_kernels: of the convolution that each stage begins with, odd.
+      embedding_strides: of these convolutions.
+      projection_kernel: of the depthwise convolutions before queries, keys and values, odd.
+      key_stride: of those before keys and values.
+      mlp_ratio: the MLPs' hidden width over the width.
+      num_classes: K; 0 has no head.
+      activation: the MLPs'.
+      norm_epsilon: of every LayerNorm; 1e-5 in transformers' and the authors' code.
+      dropout: after each embedding, after attention and after the MLPs.
+      attention_dropout: of attention weights.
+      drop_path: stochastic depth: the last block's rate, growing linearly from 0 (in the authors' code it grows in the
+        last stage alone).
+      axis_name: pmap's axis, over which batch statistics are averaged.
+      dtype: of the computation.
+      param_dtype: of the parameters.
+    """
+
+    stage_sizes: tuple[int, ...] = (1, 2, 10)
+    widths: tuple[int, ...] = (64, 192, 384)
+    num_heads: tuple[int, ...] = (1, 3, 6)
+    embedding_kernels: tuple[int, ...] = (7, 3, 3)
+    embedding_strides: tuple[int, ...] = (4, 2, 2)
+    projection_kernel: int = 3
+    key_stride: int = 2
+    mlp_ratio: int = 4
+    num_classes: int = 1000
+    activation: ActivationName = "gelu_erf"
+    norm_epsilon: float = 1e-5
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.nowrap
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every impossible combination of fields."""
+        yield from stages(self)
+        yield from sizes(self, "key_stride", "mlp_ratio")
+        yield from classes(self)
+        yield from rates(self, "dropout", "attention_dropout", "drop_path")
+        for name in ("widths", "num_heads", "embedding_kernels", "embedding_strides"):
+            values = getattr(self, name)
+            if len(values) != len(self.stage_sizes) or min(values, default=0) < 1:
+                yield f"{name}={list(values)}: expected a number for each of {len(self.stage_sizes)} stages"
+        for width, heads in zip(self.widths, self.num_heads):
+            if heads > 0 and width % heads:
+                yield f"num_heads={list(self.num_heads)}: {heads} does not divide the stage's width of {width}"
+        if any(kernel % 2 == 0 for kernel in self.embedding_kernels):
+            yield f"embedding_kernels={list(self.embedding_kernels)}: expected odd numbers, such as 3"
+        if self.projection_kernel < 1 or self.projection_kernel % 2 == 0:
+            yield f"projection_kernel={self.projection_kernel}: expected an odd number, such as 3"
+        if self.norm_epsilon <= 0:
+            yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-5"
+
+    @nn.compact
+    def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
+        """Classifies images, float [B, H, W, C].
+
+        The outputs' "tokens" are the class token, then the last stage's places, row by row, after the norm.
+        """
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        drop_rates = iter(np.linspace(0, self.drop_path, sum(self.stage_sizes)))
+        kernels = tuple(zip(self.embedding_kernels, self.embedding_strides))
+        last = len(self.stage_sizes)
+        x = embedded(image, self.widths[0], *kernels[0], self.norm_epsilon, "stem", **dtypes)
+        x = Dropout(self.dropout)(x, deterministic=deterministic)
+        maps = []
+        for stage, (size, width, heads) in enumerate(zip(self.stage_sizes, self.widths, self.num_heads), 1):
+            prefix = jnp.zeros((len(x), 0, width), x.dtype)
+            if stage == last:
+                token = self.param("class_token", truncated_normal, (1, 1, width), self.param_dtype)
+                prefix = jnp.broadcast_to(token.astype(x.dtype), (len(x), 1, width))
+            for i in range(size):
+                block = CvTBlock(
+                    width=width,
+                    num_heads=heads,
+                    mlp_dim=self.mlp_ratio * width,
+                    kernel_size=self.projection_kernel,
+                    stride=self.key_stride,
+                    downsample=kernels[stage - 1] if stage > 1 and i == 0 else None,
+                    drop_path=float(next(drop_rates)),
+                    activation=self.activation,
+                    norm_epsilon=self.norm_epsilon,
+                    dropout=self.dropout,
+                    attention_dropout=self.attention_dropout,
+                    axis_name=self.axis_name,
+                    **dtypes,
+                    name=f"stage_{stage}_block_{i}",
+                )
+                x, prefix = block(x, prefix, deterministic)
+            maps.append(x)
+        tokens = jnp.concatenate([prefix, x.reshape(len(x), -1, x.shape[-1])], axis=1)
+        tokens = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(tokens)
+        features = tokens[:, 0]  # [B, D]
+        logits = logits_of(features, self.num_classes, self.param_dtype)
+        return ImageOutputs(logits, features, tokens, tuple(maps))
