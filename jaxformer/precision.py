@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from flax import struct
 
 DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16"]
@@ -30,7 +31,7 @@ def dtypes(precision: str | Dtypes) -> Dtypes:
 
 
 def in_precision(model: Any, precision: str | Dtypes, axis: str | None = None) -> Any:
-    """A linen module in a precision; `axis` is pmap's, over which BatchNorm averages."""
+    """A linen module in a precision, with the modules in its fields; `axis` is pmap's, over which BatchNorm averages."""
     chosen = dtypes(precision)
     changes: dict[str, Any] = {
         "dtype": jnp.dtype(chosen.compute),
@@ -38,6 +39,10 @@ def in_precision(model: Any, precision: str | Dtypes, axis: str | None = None) -
     }
     if any(field.name == "axis_name" for field in fields(model)):
         changes["axis_name"] = axis
+    for field in fields(model):
+        part = getattr(model, field.name, None)
+        if field.name != "parent" and isinstance(part, nn.Module):
+            changes[field.name] = in_precision(part, precision, axis)
     return model.clone(**changes)
 
 

@@ -1,10 +1,24 @@
 """Models: a name in a config -> the linen module that it names, imported when it is chosen."""
 
-MODELS = {
-    "vit": "jaxformer.models.vit:ViT",
+# Image models: classifiers, and backbones of whatever needs feature maps (`ImageOutputs.maps`).
+BACKBONES = {
+    "cct": "jaxformer.models.cct:CCT",
+    "coatnet": "jaxformer.models.coatnet:CoAtNet",
+    "conv_stem": "jaxformer.models.conv_stem:ConvStem",
+    "convnext": "jaxformer.models.convnext:ConvNeXt",
+    "cvt": "jaxformer.models.cvt:CvT",
+    "maxvit": "jaxformer.models.maxvit:MaxViT",
     "mlp_mixer": "jaxformer.models.mlp_mixer:MLPMixer",
-    "gpt": "jaxformer.models.gpt:GPT",
-    "bert": "jaxformer.models.bert:BERT",
-    "seq2seq": "jaxformer.models.seq2seq:Seq2Seq",
     "resnet": "jaxformer.models.resnet:ResNet",
+    "swin": "jaxformer.models.swin:Swin",
+    "vit": "jaxformer.models.vit:ViT",
+}
+
+MODELS = {
+    **BACKBONES,
+    "bert": "jaxformer.models.bert:BERT",
+    "detr": "jaxformer.models.detr:DETR",
+    "gpt": "jaxformer.models.gpt:GPT",
+    "segmenter": "jaxformer.models.segmenter:Segmenter",
+    "seq2seq": "jaxformer.models.seq2seq:Seq2Seq",
 }

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.models.block import Beside, Layer, Shared
-from jaxformer.models.dense import Dense
 from jaxformer.models.drop_path import drop_path
+from jaxformer.models.head import logits_of
 from jaxformer.models.mlp import Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.patches import PatchEmbedding, patch_problems
-from jaxformer.models.problems import rates, sizes
+from jaxformer.models.patches import PatchEmbedding, on_grids, patch_problems
+from jaxformer.models.problems import classes, rates, sizes
 from jaxformer.models.stack import RematName, Stack
 
 Dtype = Any
@@ -64,7 +64,7 @@ class MLPMixer(nn.Module):
       depth: blocks.
       token_mlp_dim: hidden width of the MLPs over patches.
       channel_mlp_dim: hidden width of the MLPs over channels.
-      num_classes: K.
+      num_classes: K; 0 has no head.
       drop_path: stochastic depth: the last block's rate, growing linearly from 0.
       remat: what the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing
         but each block's input, "dots" the products, "dots_without_batch" those of dense layers.
@@ -90,8 +90,15 @@ class MLPMixer(nn.Module):
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
         yield from patch_problems(self.image_size, self.patch_size)
-        yield from sizes(self, "width", "depth", "token_mlp_dim", "channel_mlp_dim", "num_classes")
+        yield from sizes(self, "width", "depth", "token_mlp_dim", "channel_mlp_dim")
+        yield from classes(self)
         yield from rates(self, "drop_path")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patches."""
+        side = self.image_size // self.patch_size
+        return side, side
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
@@ -103,7 +110,6 @@ class MLPMixer(nn.Module):
         x, _ = encoder(x, deterministic)
         tokens = LayerNorm(**dtypes, name="norm")(x)
         features = jnp.mean(tokens, axis=1, dtype=jnp.float32).astype(self.dtype)
-        head = Dense(
-            self.num_classes, kernel_init=nn.initializers.zeros, param_dtype=self.param_dtype, name="head"
-        )
-        return ImageOutputs(head(features), features, tokens)
+        logits = logits_of(features, self.num_classes, self.param_dtype)
+        grid = image.shape[1] // self.patch_size, image.shape[2] // self.patch_size
+        return ImageOutputs(logits, features, tokens, on_grids(tokens, [grid]))

@@ -1,6 +1,6 @@
-"""Patch embedding."""
+"""Patches of images, and of the feature maps of a backbone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.models.dense import flat, product
+from jaxformer.models.outputs import ImageOutputs
 
 Dtype = Any
+Grid = tuple[int, int]  # rows and columns
 
 
 def to_patches(image: jax.Array, size: int) -> jax.Array:
@@ -19,14 +21,82 @@ def to_patches(image: jax.Array, size: int) -> jax.Array:
     return grid.swapaxes(2, 3).reshape(batch, (height // size) * (width // size), size * size * channels)
 
 
+def on_grids(patches: jax.Array, grids: Sequence[Grid]) -> tuple[jax.Array, ...]:
+    """Patches [B, T, D], those of one grid after the other, as maps [B, rows, columns, D]."""
+    maps, start = [], 0
+    for rows, columns in grids:
+        taken = patches[:, start : start + rows * columns]
+        maps.append(taken.reshape(len(patches), rows, columns, patches.shape[-1]))
+        start += rows * columns
+    return tuple(maps)
+
+
+def chosen_maps(outputs: ImageOutputs, levels: Sequence[int]) -> list[jax.Array]:
+    """The feature maps [B, H, W, C] that `levels` choose, as indices of `outputs.maps`."""
+    return [outputs.maps[level] for level in levels]
+
+
 def patch_problems(image_size: int, patch_size: int) -> Iterator[str]:
     """Yields a line if patches do not tile the image."""
     if image_size < 1:
         yield f"image_size={image_size}: expected at least 1"
     elif patch_size < 1 or image_size % patch_size:
-        divisors = [d for d in range(1, image_size) if image_size % d == 0]
-        near = min(divisors, key=lambda d: abs(d - patch_size), default=1)
+        near = nearest_divisor(image_size, patch_size)
         yield f"patch_size={patch_size} does not divide image_size={image_size}: use one that does, as {near}"
+
+
+def backbone_outputs(backbone: Any, image_size: int) -> ImageOutputs:
+    """What a backbone gives for one image of `image_size` x `image_size` pixels: shapes, nothing is computed."""
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    return jax.eval_shape(backbone.init_with_output, jax.random.key(0), image)[0]
+
+
+def backbone_problems(
+    backbone: Any, image_size: int, levels: Sequence[int], patch_sizes: Sequence[int]
+) -> Iterator[str]:
+    """Yields a line for everything that keeps a backbone's maps from being cut into patches.
+
+    Args:
+      backbone: a linen module that gives ImageOutputs.
+      image_size: of the images, in pixels.
+      levels: of its maps.
+      patch_sizes: one for each level.
+    """
+    if backbone.num_classes:
+        yield f"backbone.num_classes={backbone.num_classes}: a backbone's own head is never read; set it to 0"
+    own_size = getattr(backbone, "image_size", image_size)
+    if own_size != image_size:
+        yield f"backbone.image_size={own_size}: set it to this model's image_size={image_size}"
+        return
+    if image_size < 1:
+        yield f"image_size={image_size}: expected at least 1"
+        return
+    try:
+        outputs = backbone_outputs(backbone, image_size)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        yield f"image_size={image_size}: too small for this backbone, or not a multiple of its strides ({said})"
+        return
+    count = len(outputs.maps)
+    for level, size in zip(levels, patch_sizes):
+        if not -count <= level < count:
+            yield f"levels: there is no {level}; this backbone has {count} maps, 0 to {count - 1}"
+            continue
+        side = outputs.maps[level].shape[1]
+        if side < 1:
+            yield f"image_size={image_size}: too small, nothing is left of it in this backbone's map {level}"
+        elif size < 1 or side % size:
+            near = nearest_divisor(side, size)
+            yield (
+                f"patch_size={size} does not divide the backbone's map {level} of {side}x{side}: "
+                f"use one that does, as {near}"
+            )
+
+
+def nearest_divisor(total: int, wanted: int) -> int:
+    """The divisor of `total` that is nearest to `wanted`."""
+    divisors = [d for d in range(1, total + 1) if total % d == 0]
+    return min(divisors, key=lambda d: abs(d - wanted))
 
 
 class PatchEmbedding(nn.Module):
@@ -55,3 +125,11 @@ class PatchEmbedding(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         patches = to_patches(image.astype(self.dtype), self.patch_size)
         return product(patches, kernel.reshape(-1, self.features), bias, self.dtype)
+
+
+def patch_map(embedding: PatchEmbedding, image: jax.Array) -> jax.Array:
+    """What `embedding` makes of the patches of [B, H, W, C], on their grid; rows and columns over are left out."""
+    size = embedding.patch_size
+    rows, columns = image.shape[1] // size, image.shape[2] // size
+    (patches,) = on_grids(embedding(image[:, : rows * size, : columns * size]), [(rows, columns)])
+    return patches

@@ -1,23 +1,34 @@
-"""The Vision Transformer (Dosovitskiy et al. 2021)."""
+"""The Vision Transformer (Dosovitskiy et al. 2021), on patches of the image or of a CNN's feature maps."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.models import BACKBONES
 from jaxformer.models.attention import Attention
 from jaxformer.models.block import Block
 from jaxformer.models.dense import Dense
 from jaxformer.models.dropout import Dropout
+from jaxformer.models.head import logits_of
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.patches import PatchEmbedding, patch_problems
+from jaxformer.models.patches import (
+    Grid,
+    PatchEmbedding,
+    backbone_outputs,
+    backbone_problems,
+    chosen_maps,
+    on_grids,
+    patch_problems,
+)
 from jaxformer.models.positions import sincos2d
-from jaxformer.models.problems import heads, rates, sizes
+from jaxformer.models.problems import classes, heads, rates, sizes
 from jaxformer.models.stack import RematName, Stack
+from jaxformer.schema import choice
 
 Dtype = Any
 normal = nn.initializers.normal(0.02)  # of positions and tokens, as in google-research/vision_transformer
@@ -61,14 +72,21 @@ class ViT(nn.Module):
 
     Attributes:
       image_size: height and width of the images, in pixels.
-      patch_size: height and width of a patch; must divide image_size.
+      patch_size: height and width of a patch of the image, or of a backbone's map; one for each of `levels`, or
+        one for all. Patches have to tile what they are cut from.
+      backbone: the model whose feature maps are cut into patches in the image's place: any of BACKBONES, with
+        num_classes=0. Its parameters are "backbone/...": `optimizer.freeze` freezes them. None has none.
+      levels: which of the backbone's maps, as indices; -1 is the last. Each has a patch embedding of its own, and
+        the tokens of one follow those of the other.
       width: D, of the tokens.
       depth: blocks.
       num_heads: attention heads; must divide width.
-      num_classes: K.
+      num_classes: K; 0 has no head.
       mlp_dim: the MLPs' hidden width; None: 4 x width.
       pool: what the head sees: the class token ("cls"), the mean of the patches ("average"), or attention
         pooling ("map"). Only "cls" has a class token.
+      distillation_token: a second token and a second head, which learns from a teacher (Touvron et al. 2021, DeiT,
+        section 4). Outputs have its logits as `distilled`; when evaluated, `logits` are the mean of both heads'.
       positions: a learned table, or fixed sines and cosines ("sincos2d").
       registers: extra learned tokens that are thrown away at the end (Darcet et al. 2024).
       representation: width of a tanh layer before the head, as Dosovitskiy et al. 2021 pretrain; None: no layer.
@@ -87,13 +105,16 @@ class ViT(nn.Module):
     """
 
     image_size: int = 224
-    patch_size: int = 16
+    patch_size: int | tuple[int, ...] = 16
+    backbone: Any | None = choice(BACKBONES, default=None)
+    levels: tuple[int, ...] = (-1,)
     width: int = 768
     depth: int = 12
     num_heads: int = 12
     num_classes: int = 1000
     mlp_dim: int | None = None
     pool: Literal["cls", "average", "map"] = "cls"
+    distillation_token: bool = False
     positions: Literal["learned", "sincos2d"] = "learned"
     registers: int = 0
     representation: int | None = None
@@ -112,10 +133,13 @@ class ViT(nn.Module):
     @nn.nowrap
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
-        yield from patch_problems(self.image_size, self.patch_size)
+        yield from self.patch_problems()
         yield from heads(self)
-        yield from sizes(self, "depth", "num_classes", "mlp_dim", "representation")
+        yield from sizes(self, "depth", "mlp_dim", "representation")
+        yield from classes(self)
         yield from rates(self, "dropout", "attention_dropout", "drop_path")
+        if self.distillation_token and (self.pool != "cls" or self.representation is not None):
+            yield 'distillation_token=True: needs pool="cls" and representation=None'
         if self.positions == "sincos2d" and (self.width % 4 or self.width < 8):
             yield f'width={self.width}: positions="sincos2d" needs a multiple of 4 from 8 on'
         if self.registers < 0:
@@ -123,21 +147,67 @@ class ViT(nn.Module):
         if self.norm_epsilon <= 0:
             yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-6"
 
+    @nn.nowrap
+    def patch_problems(self) -> Iterator[str]:
+        """Yields a line for everything that keeps the image, or the backbone's maps, from being cut into patches."""
+        if not self.levels or (self.backbone is None and self.levels != (-1,)):
+            yield f"levels={list(self.levels)}: expected indices of a backbone's maps, or [-1] without a backbone"
+        elif not isinstance(self.patch_size, int) and len(self.patch_size) != len(self.levels):
+            yield f"patch_size={list(self.patch_size)}: expected a number, or one for each of {len(self.levels)} levels"
+        elif self.backbone is None:
+            yield from patch_problems(self.image_size, self.patch_sizes[0])
+        else:
+            yield from backbone_problems(self.backbone, self.image_size, self.levels, self.patch_sizes)
+
+    @property
+    def patch_sizes(self) -> tuple[int, ...]:
+        """The patches' height and width, level by level."""
+        size = self.patch_size
+        return (size,) * len(self.levels) if isinstance(size, int) else size
+
     @property
     def prefix_tokens(self) -> int:
-        """Tokens in front of the patches: the class token and the registers."""
-        return (self.pool == "cls") + self.registers
+        """Tokens in front of the patches: the class token, the distillation token and the registers."""
+        return (self.pool == "cls") + self.distillation_token + self.registers
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Rows and columns of the patches of an image of image_size, level by level."""
+        sides = [self.image_size]
+        if self.backbone is not None:
+            outputs = backbone_outputs(self.backbone, self.image_size)
+            sides = [found.shape[1] for found in chosen_maps(outputs, self.levels)]
+        return tuple((side // size, side // size) for side, size in zip(sides, self.patch_sizes))
+
+    @property
+    def grid(self) -> Grid:
+        """Rows and columns of the last level's patches."""
+        return self.grids[-1]
+
+    @property
+    def tokens_before_grid(self) -> int:
+        """Tokens in front of the last level's patches."""
+        return self.prefix_tokens + sum(rows * columns for rows, columns in self.grids[:-1])
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
-        """Classifies images, float [B, H, W, C].
+        """Classifies images, float [B, H, W, C]; the table of positions is made for those that it is initialised with.
 
-        The outputs' "tokens" are the class token, the registers, then the patches, row by row.
+        The outputs' "tokens" are the class token, the distillation token, the registers, then the patches, row by
+        row; "maps" are the patches of each level on their grid.
         """
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         mlp_dim = self.mlp_dim or 4 * self.width
-        x = PatchEmbedding(self.patch_size, self.width, **dtypes, name="patch_embedding")(image)  # [B, T, D]
-        x = self.with_prefix_and_positions(x)
+        sources = [image]
+        if self.backbone is not None:
+            sources = chosen_maps(self.backbone(image, deterministic), self.levels)
+        names = [f"_{i}" for i in range(len(sources))] if len(sources) > 1 else [""]
+        patches = [
+            PatchEmbedding(size, self.width, **dtypes, name=f"patch_embedding{name}")(source)
+            for source, size, name in zip(sources, self.patch_sizes, names)
+        ]  # [B, T, D] each
+        grids = [(x.shape[1] // size, x.shape[2] // size) for x, size in zip(sources, self.patch_sizes)]
+        x = self.with_prefix_and_positions(jnp.concatenate(patches, axis=1), grids)
         x = Dropout(self.dropout)(x, deterministic=deterministic)
 
         block = {
@@ -156,45 +226,50 @@ class ViT(nn.Module):
         x, _ = encoder(x, deterministic)
         tokens = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(x)
 
-        patches = tokens[:, self.prefix_tokens :]
+        seen = tokens[:, self.prefix_tokens :]
         if self.pool == "cls":
             features = tokens[:, 0]  # [B, D]
         elif self.pool == "average":
-            features = jnp.mean(patches, axis=1, dtype=jnp.float32).astype(self.dtype)
+            features = jnp.mean(seen, axis=1, dtype=jnp.float32).astype(self.dtype)
         else:
             pool = MapPool(self.num_heads, mlp_dim, self.activation, self.norm_epsilon, **dtypes, name="pool")
-            features = pool(patches)
+            features = pool(seen)
         if self.representation is not None:
             layer = Dense(self.representation, kernel_init=lecun_normal, **dtypes, name="representation")
             features = jnp.tanh(layer(features))
-        # A head of zeros: every class is equally likely at first, as in google-research/vision_transformer.
-        head = Dense(
-            self.num_classes, kernel_init=nn.initializers.zeros, param_dtype=self.param_dtype, name="head"
-        )
-        return ImageOutputs(head(features), features, tokens)
+        logits = logits_of(features, self.num_classes, self.param_dtype)
+        distilled = None
+        if self.distillation_token:
+            distilled = logits_of(tokens[:, 1], self.num_classes, self.param_dtype, name="head_distilled")
+        if logits is not None and distilled is not None and deterministic:
+            logits = (logits + distilled) / 2
+        return ImageOutputs(logits, features, tokens, on_grids(seen, grids), distilled)
 
-    def with_prefix_and_positions(self, patches: jax.Array) -> jax.Array:
-        """Patches [B, T, D] with their positions added, behind the class token and the registers.
+    def with_prefix_and_positions(self, patches: jax.Array, grids: Sequence[Grid]) -> jax.Array:
+        """Patches [B, T, D] with their positions added, behind the class token, the distillation token and registers.
 
-        The learned table has a row for the class token and none for the registers, as in DINOv2.
+        The learned table has rows for the class token and the distillation token, as in DeiT, and none for the
+        registers, as in DINOv2.
         """
         batch, count, width = patches.shape
-        has_class = self.pool == "cls"
 
         def for_batch(tokens: jax.Array) -> jax.Array:
             return jnp.broadcast_to(tokens.astype(self.dtype), (batch, *tokens.shape[1:]))
 
         x = patches
         if self.positions == "sincos2d":
-            side = self.image_size // self.patch_size
-            x = x + for_batch(jnp.asarray(sincos2d(side, side, width)))
-        if has_class:
-            token = self.param("class_token", nn.initializers.zeros, (1, 1, width), self.param_dtype)
-            x = jnp.concatenate([for_batch(token), x], axis=1)  # [B, 1 + T, D]
+            tables = [jnp.asarray(sincos2d(*grid, width)) for grid in grids]
+            x = x + for_batch(jnp.concatenate(tables, axis=1))
+        prefix = []
+        if self.pool == "cls":
+            prefix.append(self.param("class_token", nn.initializers.zeros, (1, 1, width), self.param_dtype))
+        if self.distillation_token:
+            prefix.append(self.param("distillation_token", normal, (1, 1, width), self.param_dtype))
+        x = jnp.concatenate([*map(for_batch, prefix), x], axis=1)  # [B, prefix + T, D]
         if self.positions == "learned":
-            shape = (1, count + has_class, width)
+            shape = (1, len(prefix) + count, width)
             x = x + for_batch(self.param("position_embedding", normal, shape, self.param_dtype))
         if self.registers:
             tokens = self.param("register_tokens", normal, (1, self.registers, width), self.param_dtype)
-            x = jnp.concatenate([x[:, :has_class], for_batch(tokens), x[:, has_class:]], axis=1)
+            x = jnp.concatenate([x[:, : len(prefix)], for_batch(tokens), x[:, len(prefix) :]], axis=1)
         return x

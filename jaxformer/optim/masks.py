@@ -18,12 +18,21 @@ NO_DECAY = (
     r"[^/]*_bias/embedding",
     r"[^/]*scale$",
     "class_token",
+    "distillation_token",
     "register_tokens",
     r"[^/]*position_embedding",
     "probe",
+    "anchors",
+    "(query|label)_embedding",
 )
 # What stands before the first layer of a model: layer 0 of layer-wise decay, and not a matrix to Muon.
-EMBEDDINGS = (r"[^/]*embedding", "class_token", "register_tokens", r"[^/]*stem")
+EMBEDDINGS = (
+    r"[^/]*embedding(_\d+)?",
+    "class_token",
+    "distillation_token",
+    "register_tokens",
+    r"[^/]*stem(_\d+)?",
+)
 
 
 def path_mask(patterns: Iterable[str], params: Tree) -> Tree:

@@ -26,16 +26,30 @@ RULES: tuple[Rule, ...] = (
     (r"experts/down_kernel", ("fsdp", "tensor", None)),  # [E, F, D]
     (r"experts/router", (None, None)),  # [D, E]
     (r"mlp[^/]*/down/kernel", ("tensor", "fsdp")),  # [F, D]
-    (r"(patch_embedding|conv[^/]*)/kernel", (None, None, None, "fsdp")),  # [h, w, C, D]
-    (r"(head|representation|pooler|mlm_dense)/kernel", ("fsdp", "tensor")),  # [D, K]
-    (r"(head|representation|pooler|mlm_dense)/bias|mlm_bias", ("tensor",)),  # [K]
+    (r"(patch_embedding[^/]*|conv[^/]*)/kernel", (None, None, None, "fsdp")),  # [h, w, C, D]
+    (r"merge/kernel", (None, "fsdp")),  # [4 C, D]
+    (r"attention_pool/kernel", ("fsdp", None)),  # [D, 1]
+    (r"(head[^/]*|representation|pooler|mlm_dense)/kernel", ("fsdp", "tensor")),  # [D, K]
+    (r"(head[^/]*|representation|pooler|mlm_dense)/bias|mlm_bias", ("tensor",)),  # [K]
     (r"(token|decoder)_embedding/embedding", ("tensor", "fsdp")),  # [V, D]
     (r"(position|decoder_position|type)_embedding/embedding", (None, "fsdp")),  # [T, D]
     (r"[^/]*_bias/embedding", (None, "tensor")),  # [buckets, H]
-    (r"position_embedding|register_tokens|class_token|probe", (None, None, "fsdp")),  # [1, T, D]
-    (r"((cross_)?attention/out|mlp[^/]*/down|patch_embedding|conv[^/]*)/bias", (None,)),  # [D]
+    (r"(row|column)_position_embedding", (None, None)),  # [2 H - 1, Dh]
+    (
+        r"position_embedding|register_tokens|(class|distillation)_token|probe",
+        (None, None, "fsdp"),
+    ),  # [1, T, D]
+    (
+        r"((cross_)?attention/out|mlp[^/]*/down|patch_embedding[^/]*|conv[^/]*|attention_pool)/bias",
+        (None,),
+    ),  # [D]
     (r"[^/]*norm[^/]*/(scale|bias)", (None,)),  # [D]
     (r"layer_scale[^/]*/scale", (None,)),  # [D]
+    (r"(query_position|query|label)_embedding", (None, "fsdp")),  # [Q, D]
+    (r"level_\d+_position_embedding", (None,)),  # [D]
+    (r"anchors", (None, None)),  # [Q, 4]
+    (r"prior_\d+/place/kernel", ("fsdp", None)),  # [D, 4 H]
+    (r"prior_\d+/place/bias", (None,)),  # [4 H]
 )
 
 

@@ -33,6 +33,7 @@ def outputs_and_params(model):
         ({"representation": 12}, 5, 12, 5),
         ({"layer_scale": 1e-4, "qk_norm": True, "scan": True}, 5, 16, 5),
         ({"positions": "sincos2d"}, 5, 16, None),
+        ({"distillation_token": True, "registers": 3}, 9, 16, 6),
     ],
     ids=str,
 )
@@ -41,6 +42,8 @@ def test_shapes(fields, tokens, features, rows):
     assert outputs.logits.shape == (2, 5)
     assert outputs.features.shape == (2, features)
     assert outputs.tokens.shape == (2, tokens, 16)
+    assert [found.shape for found in outputs.maps] == [(2, 2, 2, 16)]
+    assert (outputs.distilled is not None) == ("head_distilled" in params) == ("distillation_token" in fields)
     assert ("position_embedding" in params) == (rows is not None)
     assert ("class_token" in params) == (fields.get("pool", "cls") == "cls")
     assert ("pool" in params) == (fields.get("pool") == "map")
@@ -53,6 +56,31 @@ def test_shapes(fields, tokens, features, rows):
 def test_a_fresh_model_finds_every_class_equally_likely():
     variables = jax.jit(ViT(**TINY).init)(jax.random.key(0), images())
     np.testing.assert_array_equal(jax.jit(ViT(**TINY).apply)(variables, images()).logits, np.zeros((2, 5)))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [ViT(**TINY, distillation_token=True, registers=2), MLPMixer(**MIXER)],
+    ids=["vit", "mixer"],
+)
+def test_without_classes_there_is_no_head_and_all_else_is_the_same(model):
+    """Of an image that is not square: the maps have the patches in their places."""
+    image = np.random.default_rng(1).normal(size=(2, 8, 12, 3)).astype(np.float32)
+    params = random_params(model, image)
+    bare = model.clone(num_classes=0)
+    without = {name: leaf for name, leaf in params.items() if not name.startswith("head")}
+    shapes = jax.eval_shape(bare.init, jax.random.key(0), image)["params"]
+    assert jax.tree.structure(shapes) == jax.tree.structure(without)
+    outputs = jax.jit(bare.apply)({"params": without}, image)
+    expected = jax.jit(model.apply)({"params": params}, image)
+    assert outputs.logits is None
+    assert outputs.distilled is None
+    np.testing.assert_allclose(outputs.features, expected.features, rtol=1e-5, atol=1e-6)
+    (found,) = expected.maps
+    assert found.shape == (2, 2, 3, 16)
+    prefix = getattr(model, "prefix_tokens", 0)
+    np.testing.assert_array_equal(found[:, 1, 2], expected.tokens[:, prefix + 5])
+    assert not list(bare.problems())
 
 
 @pytest.mark.parametrize("model", [ViT(**TINY, pool="map"), MLPMixer(**MIXER)], ids=["vit", "mixer"])
@@ -92,6 +120,9 @@ def test_mixer_mixes_patches():
         ({"drop_path": 1.0}, ["drop_path=1.0"]),
         ({"dropout": -0.1}, ["dropout=-0.1"]),
         ({"registers": -1}, ["registers=-1"]),
+        ({"num_classes": -1}, ["num_classes=-1", "0 for a model without a head"]),
+        ({"distillation_token": True, "pool": "average"}, ["distillation_token", "pool"]),
+        ({"distillation_token": True, "representation": 8}, ["distillation_token", "representation"]),
     ],
     ids=str,
 )
