@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scenes import NAME as SCENES
+from scenes import SIDE, write_scenes
 from sentences import NAME, write_sentences
 
 from jaxformer import configfile, schema
@@ -33,7 +35,25 @@ TINY = {
         "token_mlp_dim": 8,
         "channel_mlp_dim": 8,
     },
-    "resnet": {"width": 8, "stage_sizes": [1, 1], "num_classes": 10},
+    "resnet": {"width": 8, "stage_sizes": [1, 1, 1]},
+    "conv_stem": {"channels": [8, 8], "strides": [1, 2]},
+    "cct": {"image_size": 8, "stem_width": 8, "width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 8},
+    "coatnet": {
+        "image_size": 8,
+        "stem_widths": [8, 8],
+        "stage_sizes": [1, 1],
+        "widths": [8, 8],
+        "head_dim": 4,
+        "representation": None,
+    },
+    "detr": {
+        "width": 16,
+        "encoder_depth": 1,
+        "decoder_depth": 2,
+        "num_heads": 2,
+        "mlp_dim": 16,
+        "num_queries": 6,
+    },
     "gpt": {"width": 16, "depth": 2, "num_heads": 2, "context_length": 16, "vocab_size": None},
     "bert": {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 16, "max_positions": 16},
     "seq2seq": {
@@ -47,7 +67,22 @@ TINY = {
 }
 HEADS = {"num_kv_heads": 1, "mlp_dim": 16, "head_dim": 8}  # made tiny where a config sets them
 LENGTH = 16  # tokens in a text
-SIZED = ("random_resized_crop", "center_crop", "resize")
+SIZED = ("random_resized_crop", "center_crop", "resize", "random_crop", "scale_jitter", "mosaic")
+
+
+@pytest.fixture(scope="module")
+def scenes_dir(tmp_path_factory):
+    """A TFDS folder with a dataset of pictures with boxes and masks."""
+    return write_scenes(tmp_path_factory.mktemp("datasets"))
+
+
+@pytest.fixture(scope="module")
+def teacher_dir(tmp_path_factory, digits_dir):
+    """The folder of a run, for configs that learn from one."""
+    path = next(path for path in CONFIGS if path.stem == "resnet_cifar10")
+    folder = tmp_path_factory.mktemp("teacher")
+    train(resolve(tiny(path, digits_dir, None, None, None)), folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +93,20 @@ def sentences_dir(tmp_path_factory):
         yield write_sentences(tmp_path_factory.mktemp("datasets"))
 
 
-def tiny(path, digits_dir, sentences_dir):
+def shrink(model):
+    """Makes the dict of a model tiny, in place, with the backbone in it."""
+    model |= {name: HEADS[name] for name in HEADS if model.get(name) is not None} | TINY[model["name"]]
+    if model.get("backbone"):
+        shrink(model["backbone"])
+        if "patch_size" in model:
+            model["patch_size"] = 1
+
+
+def tiny(path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
     """The config's dicts, shrunk."""
     config = configfile.read(str(path))
     model, data = config["model"], config["data"]
-    model |= {name: HEADS[name] for name in HEADS if model.get(name) is not None} | TINY[model["name"]]
+    shrink(model)
     data |= {"train_split": "train", "batch_size": 16, "eval_batch_size": 64}
     if "tokenizer" in data:
         data |= {"name": NAME, "data_dir": str(sentences_dir)}
@@ -75,15 +119,25 @@ def tiny(path, digits_dir, sentences_dir):
             data["tokenizer"]["vocab_size"] = 300
         elif data["tokenizer"]["name"] == "file":
             data["tokenizer"] = {"name": "bytes", "template": data["tokenizer"]["template"]}
+    elif data.get("examples", {}).get("name") in ("detection", "segmentation"):
+        data |= {"name": SCENES, "data_dir": str(scenes_dir), "batch_size": 8, "eval_batch_size": 8}
+        data["examples"] |= {"size": [SIDE, SIDE]}
+        if "max_objects" in data["examples"]:
+            data["examples"]["max_objects"] = 4
     else:
         data |= {"name": "digits", "data_dir": str(digits_dir)}
         config["task"] |= {"mean": [0.5], "std": [0.5]}
+        if "distillation" in config["task"]:
+            config["task"]["distillation"]["run"] = str(teacher_dir)
+    side = SIDE if data["name"] == SCENES else 8
     for key in ("transforms", "eval_transforms"):
         for transform in config["data"].get(key, ()):
             if transform["name"] in SIZED:
-                transform |= {"size": 8} | ({"shorter_side": 8} if "shorter_side" in transform else {})
+                transform |= {"size": side} | ({"shorter_side": side} if "shorter_side" in transform else {})
     config["train"] |= {"total": "2 steps", "log_every": "1 step"}
     config["eval"] |= {"split": "test[:20]" if "tokenizer" in data else "test[:64]", "every": "1 step"}
+    if data["name"] == SCENES:
+        config["eval"]["split"] = "test"
     config["checkpoint"] = {"every": "1 step", "keep": 3}
     if "warmup" in config["schedule"]:
         config["schedule"]["warmup"] = "50%"
@@ -91,8 +145,8 @@ def tiny(path, digits_dir, sentences_dir):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_two_steps_and_going_on(path, tmp_path, digits_dir, sentences_dir):
-    experiment = resolve(tiny(path, digits_dir, sentences_dir))
+def test_two_steps_and_going_on(path, tmp_path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
+    experiment = resolve(tiny(path, digits_dir, sentences_dir, scenes_dir, teacher_dir))
     result = train(experiment, tmp_path / "run")
     assert (result["status"], result["step"]) == ("completed", 2)
     assert np.isfinite(list(result["final"].values())).all()

@@ -1,16 +1,21 @@
 """Residual networks: v1.5 (He et al. 2016a, with the stride in the 3x3) and v2 (He et al. 2016b: norms first)."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.models.conv import Conv
-from jaxformer.models.dense import Dense
+from jaxformer.models.cnn_attention import Placement
+from jaxformer.models.conv import Conv, PaddingName, StandardizationName
+from jaxformer.models.head import logits_of
+from jaxformer.models.mbconv import halved
 from jaxformer.models.norms import image_norm
 from jaxformer.models.outputs import ImageOutputs
+from jaxformer.models.problems import classes, sizes
+from jaxformer.models.resnet_stem import StemName, resnet_stem
 
 Dtype = Any
 EXPANSION = 4  # a bottleneck block's output channels over its width
@@ -25,6 +30,8 @@ class ResidualBlock(nn.Module):
       bottleneck: which kind.
       version: 1: a norm after each convolution, a ReLU at the end; 2: norm and ReLU before each convolution.
       norm: makes a normalisation from its linen keyword arguments.
+      conv: makes a convolution from features, kernel size, stride and name.
+      attention: the attentions that it has.
       dtype: of the computation.
       param_dtype: of the parameters.
     """
@@ -34,13 +41,14 @@ class ResidualBlock(nn.Module):
     bottleneck: bool
     version: int
     norm: Callable[..., nn.Module]
+    conv: Callable[..., nn.Module]
+    attention: tuple[Placement, ...] = ()
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [B, H, W, C] to [B, H / stride, W / stride, channels]."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         channels = self.width * (EXPANSION if self.bottleneck else 1)
         kernels = (1, 3, 1) if self.bottleneck else (3, 3)
         strides = (1, self.stride, 1) if self.bottleneck else (self.stride, 1)
@@ -52,34 +60,59 @@ class ResidualBlock(nn.Module):
             y = nn.relu(self.norm(name="norm_1")(x))
             residual = y if projects else x
         if projects:
-            residual = Conv(channels, 1, self.stride, **dtypes, name="conv_shortcut")(residual)
+            residual = self.conv(channels, 1, self.stride, name="conv_shortcut")(residual)
             if self.version == 1:
                 residual = self.norm(name="norm_shortcut")(residual)
         for i, (kernel, stride) in enumerate(zip(kernels, strides), 1):
             if self.version == 2 and i > 1:
                 y = nn.relu(self.norm(name=f"norm_{i}")(y))
-            y = Conv(channels if i == last else self.width, kernel, stride, **dtypes, name=f"conv_{i}")(y)
+            if kernel == 3 and self.has("inner"):
+                y = self.attended(y, "inner", "attention")
+                y = halved(y, "mean") if stride == 2 else y
+            else:
+                y = self.conv(channels if i == last else self.width, kernel, stride, name=f"conv_{i}")(y)
             if self.version == 1:
                 # The last scale is zero at first: every block starts as its shortcut (Goyal et al. 2017).
                 zero = {"scale_init": nn.initializers.zeros} if i == last else {}
                 y = self.norm(name=f"norm_{i}", **zero)(y)
                 y = nn.relu(y) if i < last else y
-        return nn.relu(residual + y) if self.version == 1 else residual + y
+        y = residual + self.attended(y, "branch", "gate")
+        return self.attended(nn.relu(y) if self.version == 1 else y, "block", "non_local")
+
+    @nn.nowrap
+    def has(self, where: str) -> bool:
+        """Whether there is an attention at a place; see `cnn_attention`."""
+        return any(placement.module.where == where for placement in self.attention)
+
+    @nn.nowrap
+    def attended(self, x: jax.Array, where: str, name: str) -> jax.Array:
+        """`x` after the attentions at a place: sub-modules `name`, `name`_2 and so on."""
+        here = [placement.module for placement in self.attention if placement.module.where == where]
+        for i, module in enumerate(here, 1):
+            own = {"name": name if i == 1 else f"{name}_{i}", "parent": self}
+            x = module.clone(dtype=self.dtype, param_dtype=self.param_dtype, **own)(x, self.norm)
+        return x
 
 
 class ResNet(nn.Module):
     """A residual network that classifies images.
 
     Attributes:
-      stage_sizes: blocks in each stage; every stage but the first halves the image and doubles the width.
+      stage_sizes: blocks in each stage; every stage but the first halves the image and doubles the width. Without
+        stages there is the stem alone.
       width: channels of the stem and inside the first stage's blocks.
-      num_classes: K.
+      num_classes: K; 0 has no head.
       block: "basic" (two 3x3) or "bottleneck".
       version: 1 (v1.5) or 2 (pre-activation).
       norm: "batch", whose running statistics are the collection "batch_stats", or "group".
       groups: of GroupNorm; a width that it does not divide takes the largest smaller number that does.
       norm_epsilon: added to variances.
-      stem: "imagenet": 7x7 of stride 2 and a max-pool; "small": 3x3, for images of about 32 pixels.
+      stem: "imagenet": 7x7 of stride 2 and a max-pool; "bit": the same, with zeros around what is pooled (Kolesnikov
+        et al. 2020); "deep": three 3x3 in the 7x7's place (He et al. 2019, ResNet-C); "small": 3x3, for images of
+        about 32 pixels.
+      attention: attentions inside blocks, such as {"module": {"name": "se"}, "stages": (3, 4)}; see `cnn_attention`.
+      padding: of convolutions and the max-pool: "even" on both sides alike, or "same" as TensorFlow pads.
+      standardize: how kernels are standardised ("bit", "vit_jax" or "timm"; see `conv.STANDARDIZATIONS`); None: not.
       axis_name: pmap's axis, over which batch statistics are averaged.
       dtype: of the computation.
       param_dtype: of the parameters.
@@ -93,7 +126,10 @@ class ResNet(nn.Module):
     norm: Literal["batch", "group"] = "batch"
     groups: int = 32
     norm_epsilon: float = 1e-5
-    stem: Literal["imagenet", "small"] = "imagenet"
+    stem: StemName = "imagenet"
+    attention: tuple[Placement, ...] = ()
+    padding: PaddingName = "even"
+    standardize: StandardizationName | None = None
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
@@ -101,17 +137,29 @@ class ResNet(nn.Module):
     @nn.nowrap
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
-        if not self.stage_sizes or min(self.stage_sizes) < 1:
-            yield f"stage_sizes={list(self.stage_sizes)}: expected at least one stage of at least one block"
-        for name in ("width", "num_classes", "groups"):
-            if getattr(self, name) < 1:
-                yield f"{name}={getattr(self, name)}: expected at least 1"
+        if self.stage_sizes and min(self.stage_sizes) < 1:
+            yield f"stage_sizes={list(self.stage_sizes)}: expected at least one block in each stage"
+        yield from sizes(self, "width", "groups")
+        yield from classes(self)
         if self.norm_epsilon <= 0:
             yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-5"
+        for i, placement in enumerate(self.attention):
+            yield from (f"attention[{i}].{line}" for line in placement.misplaced(self.stage_sizes))
+            heads = getattr(placement.module, "num_heads", 1)
+            if placement.module.where != "inner":
+                continue
+            if self.block != "bottleneck":
+                yield f'attention[{i}].module: stands in a bottleneck\'s 3x3; it needs block="bottleneck"'
+            elif heads > 0 and self.width % heads:
+                yield f"attention[{i}].module.num_heads={heads} does not divide width={self.width}: use one that does"
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
-        """Classifies images, float [B, H, W, C]; "tokens" of the outputs is the last feature map."""
+        """Classifies images, float [B, H, W, C]; "tokens" of the outputs is the last feature map.
+
+        "maps" has the stages' feature maps, or the stem's if there is no stage. Of version 2 the last one has gone
+        through the final norm.
+        """
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm = image_norm(
             self.norm,
@@ -121,12 +169,9 @@ class ResNet(nn.Module):
             epsilon=self.norm_epsilon,
             **dtypes,
         )
-        small = self.stem == "small"
-        x = Conv(self.width, 3 if small else 7, 1 if small else 2, **dtypes, name="conv_stem")(image)
-        if self.version == 1:
-            x = nn.relu(norm(name="norm_stem")(x))
-        if not small:
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=[(1, 1), (1, 1)])
+        conv = partial(Conv, padding=self.padding, standardize=self.standardize, **dtypes)
+        x = resnet_stem(image, self.stem, self.width, self.version == 1, self.padding, conv, norm)
+        maps = []
         for stage, size in enumerate(self.stage_sizes, 1):
             for i in range(size):
                 block = ResidualBlock(
@@ -135,14 +180,15 @@ class ResNet(nn.Module):
                     bottleneck=self.block == "bottleneck",
                     version=self.version,
                     norm=norm,
+                    conv=conv,
+                    attention=tuple(a for a in self.attention if a.holds(stage, i, size)),
                     **dtypes,
                     name=f"stage_{stage}_block_{i}",
                 )
                 x = block(x)
+            maps.append(x)
         if self.version == 2:
             x = nn.relu(norm(name="norm")(x))
         features = jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(self.dtype)  # [B, C]
-        head = Dense(
-            self.num_classes, kernel_init=nn.initializers.zeros, param_dtype=self.param_dtype, name="head"
-        )
-        return ImageOutputs(head(features), features, x)
+        logits = logits_of(features, self.num_classes, self.param_dtype)
+        return ImageOutputs(logits, features, x, (*maps[:-1], x))

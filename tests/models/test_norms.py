@@ -93,3 +93,37 @@ def test_batch_norm_and_its_running_statistics(arrays):
     evaluate = image_norm("batch", train=False, **make)()
     ours = jax.jit(evaluate.apply)({"params": variables["params"], "batch_stats": stats}, x)
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["jit", "pmap"])
+def test_batch_norm_on_8_devices_equals_1_on_the_whole_batch(mode):
+    """Result, gradient and running statistics, of shares of the batch whose means lie apart."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(8, 2, 3, 12)) + np.arange(8).reshape(8, 1, 1, 1)
+    x, weights = x.astype(np.float32), generator.normal(size=x.shape).astype(np.float32)
+    fields = {"groups": 1, "epsilon": 1e-5, "dtype": jnp.float32, "param_dtype": jnp.float32}
+    variables = {
+        "params": {"scale": np.full(12, 2, np.float32), "bias": np.ones(12, np.float32)},
+        "batch_stats": {"mean": np.zeros(12, np.float32), "var": np.ones(12, np.float32)},
+    }
+
+    def step(x, weights, axis):
+        norm = image_norm("batch", train=True, axis_name=axis, **fields)()
+
+        def loss(x):
+            y, updates = norm.apply(variables, x, mutable=["batch_stats"])
+            return jnp.sum(y * weights), (y, updates["batch_stats"])
+
+        return jax.grad(loss, has_aux=True)(x)
+
+    expected = jax.jit(lambda x, w: step(x, w, None))(x, weights)
+    if mode == "jit":
+        mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+        split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+        found = jax.jit(lambda x, w: step(x, w, None))(*jax.device_put((x, weights), split))
+    else:
+        of_x, (y, stats) = jax.pmap(
+            lambda x, w: step(x, w, "batch"), axis_name="batch", out_axes=(0, (0, None))
+        )(x[:, None], weights[:, None])
+        found = of_x[:, 0], (y[:, 0], stats)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)

@@ -7,6 +7,7 @@ import pytest
 from tiny import images, random_params
 
 from jaxformer.models.resnet import ResNet
+from jaxformer.models.resnet_stem import max_pool_of_zeros, max_pool_same
 
 TINY = {"stage_sizes": (1, 1), "width": 8, "num_classes": 5, "groups": 4}
 
@@ -50,3 +51,31 @@ def test_problems():
     assert "stage_sizes=[2, 0]" in line
     (line,) = ResNet(**{**TINY, "width": 0}).problems()
     assert "width=0" in line
+
+
+def test_maps_and_no_head():
+    """A map a stage, the finest first; of a stem alone its own."""
+    image = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
+    model = ResNet(stage_sizes=(1, 1, 1), width=8, num_classes=0)
+    outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    assert outputs.logits is None
+    assert "head" not in variables["params"]
+    assert [m.shape for m in outputs.maps] == [(2, 16, 16, 32), (2, 8, 8, 64), (2, 4, 4, 128)]
+    assert outputs.features.shape == (2, 128)
+    for stem in ("imagenet", "bit", "deep"):
+        outputs = jax.eval_shape(
+            lambda x, s=stem: ResNet((), 8, 0, stem=s).init_with_output(jax.random.key(0), x)[0], image
+        )
+        assert [m.shape for m in outputs.maps] == [(2, 16, 16, 8)]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 8), (9, 5)])
+def test_pools_of_stems(size):
+    """What is "same" is XLA's own SAME window; "bit" has zeros around, which count where all else is negative."""
+    x = np.random.default_rng(0).normal(-1, 1, size=(2, *size, 3)).astype(np.float32)
+    window = {"window_dimensions": (1, 3, 3, 1), "window_strides": (1, 2, 2, 1)}
+    same = jax.lax.reduce_window(x, -np.inf, jax.lax.max, padding="SAME", **window)
+    np.testing.assert_array_equal(jax.jit(max_pool_same)(x), same)
+    bordered = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    zeros = jax.lax.reduce_window(bordered, -np.inf, jax.lax.max, padding="VALID", **window)
+    np.testing.assert_array_equal(jax.jit(max_pool_of_zeros)(x), zeros)

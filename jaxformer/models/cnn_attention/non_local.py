@@ -1,0 +1,49 @@
+"""Non-local networks (Wang et al. 2018)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxformer.models.attention import Attention
+from jaxformer.models.mbconv import halved
+
+Dtype = Any
+
+
+class NonLocal(nn.Module):
+    """Attention from every place to all others, around a residual: the embedded Gaussian (section 3.2).
+
+    One head of half the channels, whose logits are not scaled. The norm behind it starts as zero, so that a block
+    starts as it would be without (section 4.1).
+
+    Attributes:
+      subsample: whether keys and values are of the maxima of each 2x2, which saves three quarters of the products
+        (section 3.3).
+      dtype: of the computation.
+      param_dtype: of the parameters.
+    """
+
+    subsample: bool = True
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    where = "block"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, norm: Callable[..., nn.Module]) -> jax.Array:
+        """Maps [B, H, W, C] to the same."""
+        batch, _, _, channels = x.shape
+        seen = halved(x, "max") if self.subsample else x
+        attention = Attention(
+            1,
+            head_dim=max(1, channels // 2),
+            scale=1.0,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="attention",
+        )
+        y, _ = attention(x.reshape(batch, -1, channels), seen.reshape(batch, -1, channels))
+        return x + norm(name="norm", scale_init=nn.initializers.zeros)(y.reshape(x.shape))
