@@ -35,6 +35,8 @@ def jaxpr_flops(jaxpr: Any) -> int:
             total += dot_flops(equation)
         elif name == "conv_general_dilated":
             total += convolution_flops(equation)
+        elif equation.params.get("name") == "shifted_products":
+            total += depthwise_flops(equation)
         elif name == "scan":
             total += equation.params["length"] * sum(inner)
         elif name == "cond":
@@ -67,3 +69,9 @@ def convolution_flops(equation: Any) -> int:
     kernel = equation.invars[1].aval.shape
     out_dimension = equation.params["dimension_numbers"].rhs_spec[0]
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // kernel[out_dimension]
+
+
+def depthwise_flops(equation: Any) -> int:
+    """2 x (elements of the result) x (kernel window), of a depthwise convolution by shifts (`models/depthwise.py`)."""
+    height, width, _ = equation.invars[1].aval.shape
+    return 2 * math.prod(equation.outvars[0].aval.shape) * height * width

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxformer.flops import count_flops
+from jaxformer.models.conv import Conv
 from jaxformer.models.vit import ViT
 from jaxformer.state import init_variables
 
@@ -68,3 +69,9 @@ def test_the_published_gflops_of_vit_b16():
     )
     found = count_flops(lambda v, x: model.apply(v, **x, deterministic=True), variables, image)
     assert found / 2e9 == pytest.approx(17.58, abs=0.05)
+
+
+def test_a_depthwise_convolution_counts_on_every_platform():
+    model = Conv(6, 3, 2, depthwise=True)
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 6))))
+    assert count_flops(model.apply, variables, zeros(2, 8, 8, 6)) == 2 * (2 * 4 * 4 * 6) * (3 * 3)
