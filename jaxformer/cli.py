@@ -65,6 +65,11 @@ def parser() -> Parser:
     what.add_argument(
         "--harness", nargs="+", metavar="TASK", help="lm-evaluation-harness: its tasks' names, or YAML files"
     )
+    evaluate.add_argument(
+        "--tta",
+        choices=["flip", "five_crop", "ten_crop"],
+        help="see each picture of the split several times: mirrored, in parts, or both, and average probabilities",
+    )
     evaluate.add_argument("--shots", type=int, metavar="K", help="demonstrations in a prompt (0)")
     evaluate.add_argument("--seed", type=int, help="of the demonstrations (0)")
     evaluate.add_argument("--limit", type=int, metavar="N", help="the first examples alone")
@@ -98,33 +103,43 @@ def parser() -> Parser:
     predict.add_argument(
         "--skip-broken", action="store_true", help="leave unreadable images out instead of stopping"
     )
+    predict.add_argument(
+        "--explain",
+        nargs="?",
+        type=Path,
+        const=True,
+        metavar="DIR",
+        help="pictures of what the model saw: attention, Grad-CAM (default: explanations, beside the predictions)",
+    )
+    predict.add_argument(
+        "--class",
+        dest="class_name",
+        metavar="NAME",
+        help="what Grad-CAM explains (default: what is predicted)",
+    )
 
     generate = verb("generate", "go on with a text, or translate it, with a run's language model")
     generate.add_argument("--workdir", type=Path, required=True, metavar="RUN", help="a run's folder")
     generate.add_argument("--prompt", action="append", metavar="TEXT", help="a text; give it again for more")
     generate.add_argument("--prompts", metavar="FILE", help="a file of prompts, one a line, - is stdin")
     generate.add_argument("--max-new-tokens", type=int, default=256, metavar="N", help="at most (256)")
-    generate.add_argument("--temperature", type=float, default=0.8, help="0 is greedy (0.8)")
-    generate.add_argument("--greedy", action="store_true", help="always the likeliest token")
+    generate.add_argument("--temperature", type=float, help="0 is greedy (0.8)")
+    generate.add_argument("--greedy", action="store_const", const=True, help="always the likeliest token")
     generate.add_argument("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens")
     generate.add_argument("--top-p", type=float, metavar="P", help="... from those that make up P together")
     generate.add_argument(
         "--min-p", type=float, metavar="P", help="... from those at least P as likely as the first"
     )
-    generate.add_argument(
-        "--repetition-penalty", type=float, default=1.0, metavar="X", help="1 is none, 1.2 is usual (1)"
-    )
+    generate.add_argument("--repetition-penalty", type=float, metavar="X", help="1 is none, 1.2 is usual (1)")
     generate.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="ends before this string"
     )
     generate.add_argument(
         "--beams", type=int, default=1, metavar="K", help="beam search instead of drawing (1)"
     )
-    generate.add_argument(
-        "--length-penalty", type=float, default=0.6, metavar="A", help="of beam search (0.6)"
-    )
-    generate.add_argument("--samples", type=int, default=1, metavar="N", help="texts for each prompt (1)")
-    generate.add_argument("--seed", type=int, default=0, help="of what is drawn (0)")
+    generate.add_argument("--length-penalty", type=float, metavar="A", help="of beam search (0.6)")
+    generate.add_argument("--samples", type=int, metavar="N", help="texts for each prompt (1)")
+    generate.add_argument("--seed", type=int, help="of what is drawn (0)")
     generate.add_argument("--json", action="store_true", help="a JSON line for each text")
     add_checkpoint(generate)
 
@@ -145,7 +160,7 @@ def parser() -> Parser:
         "--no-compile", action="store_true", help="leave out what needs the step compiled: activations"
     )
 
-    add_data(verb("data", "list, show and import datasets, and train tokenizers"))
+    add_data(verb("data", "list, show and import datasets, train tokenizers, paraphrase texts"))
     return root
 
 
@@ -175,28 +190,37 @@ def add_data(flags: argparse.ArgumentParser) -> None:
     show.add_argument("--output", type=Path, help="the picture's file (default: NAME.png)")
     add_import(data.add_parser("import", help="make a dataset of your own files", parents=[folder]))
     add_tokenizer(data.add_parser("tokenizer", help="train a tokenizer, or see what one does"), folder)
+    add_back_translation(
+        data.add_parser(
+            "back-translate",
+            help="paraphrase a dataset's texts with two runs that translate, for the transform back_translate",
+            parents=[folder],
+        )
+    )
 
 
 def add_import(importing: argparse.ArgumentParser) -> None:
     """The flags of `data import`."""
     importing.add_argument(
         "kind",
-        choices=["images", "text", "csv", "jsonl", "pairs", "conll", "squad"],
-        help="what the files are",
+        choices=["images", "detection", "segmentation", "text", "csv", "jsonl", "pairs", "conll", "squad"],
+        help="what the files are; csv has commas between columns, and a header line",
     )
     importing.add_argument(
         "source",
         nargs="+",
         type=Path,
         metavar="SOURCE",
-        help="images: one folder a class, or a CSV of path,label; pairs: two files side by side, or one with "
-        "tabs; else files, or folders of them. Files or folders named train, validation (val, dev), test are "
-        "these splits",
+        help="images: one folder a class, or a CSV of path,label; detection: COCO's JSON, a folder of VOC's XML, or "
+        "YOLO's data.yaml; segmentation: a folder with images, masks and classes.txt; pairs: two files side by "
+        "side, or one with tabs; else files, or folders of them. Files or folders named train, validation "
+        "(val, dev), test are these splits",
     )
     importing.add_argument("--name", required=True, help="the dataset's name, for data.name in configs")
     importing.add_argument(
         "--test-share",
         type=float,
+        metavar="SHARE",
         help="what is held out if there are no splits: at random (default: 0.2), or a text's tail (0.1)",
     )
     importing.add_argument(
@@ -216,13 +240,41 @@ def add_import(importing: argparse.ArgumentParser) -> None:
         "--text", type=names, metavar="COLUMN,...", help="csv, jsonl: the texts to keep (default: all)"
     )
     importing.add_argument(
-        "--classes", type=names, metavar="A,B,...", help="csv, jsonl, conll: all classes, in their order"
+        "--classes",
+        type=names,
+        metavar="A,B,...",
+        help="csv, jsonl, conll, segmentation: all classes, in their order",
     )
     importing.add_argument(
         "--columns",
         type=two_numbers,
         metavar="WORD,TAG",
         help="conll: these columns, from 1 (default: the first and the last)",
+    )
+
+
+def add_back_translation(flags: argparse.ArgumentParser) -> None:
+    """The flags of `data back-translate`."""
+    flags.add_argument("name", metavar="NAME", help="a dataset")
+    flags.add_argument("--feature", metavar="NAME", help="the text to paraphrase (default: the only one)")
+    flags.add_argument("--split", default="train", help="a TFDS split (default: train)")
+    flags.add_argument(
+        "--forward", type=Path, required=True, metavar="RUN", help="translates it into another language"
+    )
+    flags.add_argument(
+        "--backward", type=Path, required=True, metavar="RUN", help="translates that language back"
+    )
+    add_checkpoint(flags)
+    flags.add_argument("--samples", type=int, default=1, metavar="N", help="paraphrases for each text (1)")
+    flags.add_argument("--temperature", type=float, help="0 is greedy (0.9)")
+    flags.add_argument("--beams", type=int, default=1, metavar="K", help="beam search instead of drawing (1)")
+    flags.add_argument("--seed", type=int, default=0, help="of what is drawn (0)")
+    flags.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE.jsonl",
+        help="the paraphrases; FILE.jsonl.part until all are there, and the same command goes on with it",
     )
 
 
@@ -246,7 +298,10 @@ def add_tokenizer(flags: argparse.ArgumentParser, folder: argparse.ArgumentParse
         "--template", help="special tokens: none, gpt, bert, roberta, t5 or seq2seq (default: none)"
     )
     train.add_argument(
-        "--feature", type=names, metavar="NAME,...", help="a dataset's texts (default: the only one)"
+        "--feature",
+        type=names,
+        metavar="NAME,...",
+        help="a dataset's texts (default: the only one besides path)",
     )
     train.add_argument("--split", help="a TFDS split (default: train)")
     train.add_argument(

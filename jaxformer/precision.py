@@ -31,7 +31,7 @@ def dtypes(precision: str | Dtypes) -> Dtypes:
 
 
 def in_precision(model: Any, precision: str | Dtypes, axis: str | None = None) -> Any:
-    """A linen module in a precision, with the modules in its fields; `axis` is pmap's, over which BatchNorm averages."""
+    """A linen module in a precision, and the modules in its fields; `axis`: pmap's, over which BatchNorm averages."""
     chosen = dtypes(precision)
     changes: dict[str, Any] = {
         "dtype": jnp.dtype(chosen.compute),

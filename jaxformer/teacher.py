@@ -73,7 +73,8 @@ def load_teacher(assembly: Assembly) -> LoadedTeacher | None:
         raise ConfigError(
             f"{where}={wanted.run!r}: the teacher has {classes[0]} classes, the student {classes[1]}"
         )
-    if trained.assembly.experiment.data.examples.text and theirs.tokenizer.digest != ours.tokenizer.digest:
+    digests = {getattr(batches.tokenizer, "digest", None) for batches in (theirs, ours)}
+    if len(digests) > 1:
         raise UserError(
             f"{where}={wanted.run!r}: the teacher's tokens mean other texts than the student's",
             f"""train the student with data.tokenizer=dict(name="file", path="{folder / "tokenizer.json"}")""",

@@ -10,6 +10,7 @@ from jaxformer.data.writing import write_dataset
 
 NAME, SIDE = "scenes", 32
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
+CLASSES = (*COLOURS, "ground")  # of the masks
 
 
 def png(pixels):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scenes import CLASSES, SIDE, write_scenes
 from scenes import NAME as SCENES
-from scenes import SIDE, write_scenes
 from sentences import NAME, write_sentences
 
 from jaxformer import configfile, schema
@@ -54,6 +54,7 @@ TINY = {
         "mlp_dim": 16,
         "num_queries": 6,
     },
+    "segmenter": {"decoder": {"name": "fpn", "width": 8}},
     "gpt": {"width": 16, "depth": 2, "num_heads": 2, "context_length": 16, "vocab_size": None},
     "bert": {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 16, "max_positions": 16},
     "seq2seq": {
@@ -124,6 +125,9 @@ def tiny(path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
         data["examples"] |= {"size": [SIDE, SIDE]}
         if "max_objects" in data["examples"]:
             data["examples"]["max_objects"] = 4
+        else:
+            data["examples"] |= {"class_names": CLASSES, "ignore_labels": [len(CLASSES) - 1]}
+            config["task"]["class_weights"] = None
     else:
         data |= {"name": "digits", "data_dir": str(digits_dir)}
         config["task"] |= {"mean": [0.5], "std": [0.5]}

@@ -136,6 +136,23 @@ def test_evaluating_another_split_leaves_the_runs_own_evaluation(run, said):
     assert (run / "evaluation.json").read_bytes() == before
 
 
+def test_views_of_each_picture_are_averaged_and_the_runs_own_evaluation_stays(run, said):
+    before = (run / "evaluation.json").read_bytes()
+    printed = only_line(
+        said("evaluate", run, "--split", "train[:64]", "--checkpoint", "latest", "--tta", "flip")
+    )
+    trained = Trained(run, "latest", split="train[:64]")
+    batch = trained.assembly.eval_batches[0]
+    images, labels = batch["image"][:64], batch["labels"][:64]
+    both = [trained.probabilities(view) for view in (images, np.ascontiguousarray(images[:, :, ::-1]))]
+    chances = np.mean(both, axis=0)[np.arange(64), labels]
+    assert printed["tta"] == "flip"
+    assert printed["loss"] == pytest.approx(-np.log(chances).mean(), rel=1e-4)
+    assert printed["accuracy"] == pytest.approx((np.mean(both, axis=0).argmax(-1) == labels).mean())
+    said("evaluate", run, "--tta", "five_crop")
+    assert (run / "evaluation.json").read_bytes() == before
+
+
 def test_a_run_from_other_devices_is_evaluated_on_these(run, said):
     """A batch of 30, as 2 devices could share it."""
     about = json.loads((run / "config.json").read_text())
@@ -177,6 +194,23 @@ def test_predictions_go_into_the_run_by_default(run, said, tmp_path):
         "predictions.jsonl",
         *(f"{index}.png" for index in TEST[:2]),
     }
+
+
+def test_explanations_lie_beside_the_predictions(run, said, tmp_path):
+    save_digits(tmp_path / "digits", TEST[:2])
+    said("predict", run, tmp_path / "digits", "--class", "3", "--explain")
+    folder = run / "predictions" / "explanations"
+    lines = [json.loads(line) for line in (folder / "explanations.jsonl").read_text().splitlines()]
+    assert [Path(line["file"]).stem for line in lines] == sorted(str(index) for index in TEST[:2])
+    for line in lines:
+        shown = {Path(made["picture"]).name: made["shows"] for made in line["pictures"]}
+        assert list(shown) == ["rollout.png", "heads.png", "grad-cam.png"]
+        assert shown["grad-cam.png"] == "Grad-CAM of 3"
+        for made in line["pictures"]:
+            with Image.open(folder / made["picture"]) as picture:
+                picture.load()
+    said("predict", run, tmp_path / "digits", "--explain", tmp_path / "seen")
+    assert (tmp_path / "seen" / "explanations.jsonl").exists()
 
 
 def test_files_may_stand_after_flags(run, said, tmp_path):

@@ -8,7 +8,8 @@ from types import ModuleType
 def timm() -> ModuleType:
     """The package.
 
-    PyPI's torchvision fails to import beside a CPU build of PyTorch, for want of operators that timm's models do not use.
+    PyPI's torchvision fails to import beside a CPU build of PyTorch, for want of operators that timm's models do not
+    use.
     """
     if sys.modules.get("torchvision", 0) is None:  # as conftest.py hides it
         del sys.modules["torchvision"]

@@ -9,8 +9,10 @@ import jax
 import numpy as np
 
 from jaxformer.data import Batches
+from jaxformer.data.listing import font
 from jaxformer.observe import class_colours
-from jaxformer.observe.samples import Shown
+from jaxformer.observe.drawn_boxes import draw_boxes
+from jaxformer.observe.samples import DRAWN_SIZE, Shown
 from jaxformer.observe.text_samples import MOST_TOKENS, TokenMaps
 from jaxformer.parallel.compile import Layout
 from jaxformer.paths import leaves_by_path
@@ -21,6 +23,7 @@ Tree = Any
 LOOKED_AT_MOST = 10_000  # images
 TEXTS_AT_MOST = 2_000
 AHEAD = 8  # batches that the device may be behind
+BOX_TEXT = 9  # pixels of the names of boxes
 PARTS = ("encoder", "decoder", "cross")  # in this order
 NO_PART = re.compile(r"attention_maps|attention|weights|blocks|(stage_\d+_)?block_\d+")
 
@@ -126,6 +129,8 @@ def make_look(model: Any, task: Task, batches: Batches, layout: Layout) -> Calla
             said = {**said, **tagged_words(example, found["tags"], batches)}
         if "segmentation" in example:
             return segmented(example, found["classes"], said)
+        if "boxes" in example:
+            return detected(example, said)
         return shown(example, said, attention_weights(maps), batches)
 
     return look
@@ -172,6 +177,25 @@ def segmented(example: Row, found: np.ndarray, said: Mapping[str, Any]) -> Shown
     caption = "no pixel has a class" if right is None else f"{right:.1%} of its pixels are right"
     kept = {name: value for name, value in said.items() if name != "classes"}
     return Shown({**kept, "legend": legend, "caption": caption}, image, drawn=drawn)
+
+
+def detected(example: Row, said: Mapping[str, Any]) -> Shown:
+    """An example with objects in boxes: the true ones and those that were found, in their classes' colours.
+
+    Args:
+      example: its `image` and `extent`: the padding is cut off.
+      said: what the task says of it; "objects" are the true ones, "detections" those that were found.
+    """
+    rows, columns = (int(length) for length in example["extent"])
+    image = example["image"][:rows, :columns]
+    drawn = {
+        shows: draw_boxes(image, said[name], DRAWN_SIZE, font(BOX_TEXT))
+        for shows, name in (("truth", "objects"), ("prediction", "detections"))
+    }
+    classes = sorted({(one["index"], one["label"]) for name in ("objects", "detections") for one in said[name]})
+    legend = [{"name": name, "colour": class_colours.css(index)} for index, name in classes]
+    caption = f"{len(said['objects'])} objects, {len(said['detections'])} found"
+    return Shown({**said, "legend": legend, "caption": caption}, image, drawn=drawn)
 
 
 def attention_weights(maps: Tree) -> dict[str, np.ndarray]:

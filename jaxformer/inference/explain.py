@@ -112,17 +112,18 @@ class Explainer:
         """(variables, batch, class) -> what is said, attention and Grad-CAM's map, compiled."""
 
         def look(variables: Tree, batch: Tree, chosen: jax.Array) -> tuple[Tree, Tree, Tree]:
-            def score(found: tuple[Any, Tree]) -> jax.Array:
-                return class_score(found[0], chosen)[0]
+            def scored(outputs: Any) -> tuple[jax.Array, jax.Array]:
+                return class_score(outputs, chosen, batch["extent"][0], batch["image"].shape[1:3])
 
-            (outputs, maps), activation = with_activation(
-                self.target, lambda: self.apply(variables, batch), score
-            )
+            def run() -> tuple[Any, Tree]:
+                return self.apply(variables, batch)
+
+            (outputs, maps), activation = with_activation(self.target, run, lambda found: scored(found[0])[0])
             if isinstance(outputs, DetectionOutputs):
                 probabilities = self.task.of_classes.probabilities(outputs.logits[-1])
                 said = {"probabilities": probabilities[0], "boxes": outputs.boxes[-1][0]}
             else:
-                said = {"class": class_score(outputs, chosen)[1]}
+                said = {"class": scored(outputs)[1]}
             return said, maps.get(ATTENTION_MAPS, {}), activation
 
         return jax.jit(look, out_shardings=self.trained.assembly.layout.replicated)
@@ -155,7 +156,7 @@ class Explainer:
             asking = (np.arange(len(scores)) == query).astype(np.float64)[None]
             seen = received(weights[layer.path], asking, layer.places, layer.grid).mean(axis=0)
             name = self.name_of(int(said["probabilities"][query].argmax()))
-            shows = f"decoder's attention for object {number}: {name}, {scores[query]:.0%}"
+            shows = f"object {number}, {name} {scores[query]:.0%}: the decoder's attention"
             drawn = over_image(image, seen, shows, extent, said["boxes"][query])
             yield Picture(f"object-{number}", shows, drawn)
 
@@ -181,26 +182,33 @@ def explainable(model: Any, height: int, width: int) -> Any:
     return model.clone(window=None, stride=None)
 
 
-def class_score(outputs: Any, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
+def class_score(
+    outputs: Any, chosen: jax.Array, extent: jax.Array, size: tuple[int, int]
+) -> tuple[jax.Array, jax.Array]:
     """The score of a class of one image, float32 [], and the class, int32 [].
 
     Of a segmentation it is the sum of the logits where the class is said (Vinogradova et al. 2020, Seg-Grad-CAM,
-    equation 2), or of all where it is nowhere.
+    equation 2), or of all where it is nowhere; padding is left out.
 
     Args:
       outputs: with logits [1, K] or [1, h, w, K].
       chosen: the class; PREDICTED: the likeliest one, or that of most places.
+      extent: int32 [2], the image's height and width without padding.
+      size: with it.
     """
     logits = outputs.logits[0]
     if not isinstance(outputs, SegmentationOutputs):
         index = jnp.where(chosen == PREDICTED, jnp.argmax(logits), chosen)
         return logits[index], index
-    logits = logits.reshape(-1, logits.shape[-1])
-    says = jnp.argmax(logits, axis=-1)
-    most = jnp.argmax(jnp.bincount(says, length=logits.shape[-1]))
-    index = jnp.where(chosen == PREDICTED, most, chosen)
-    there = says == index
-    return jnp.sum(logits[:, index], where=there | ~jnp.any(there)), index
+    rows, columns = (
+        jnp.arange(count) * whole < real * count for count, whole, real in zip(logits.shape[:2], size, extent)
+    )
+    real = jnp.outer(rows, columns)
+    says = jnp.where(real, jnp.argmax(logits, axis=-1), -1)
+    counts = jnp.sum(says[..., None] == jnp.arange(logits.shape[-1])[None, None], axis=(0, 1))
+    index = jnp.where(chosen == PREDICTED, jnp.argmax(counts), chosen)
+    there = jnp.where(counts[index] > 0, says == index, real)
+    return jnp.sum(logits[..., index], where=there), index
 
 
 def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
@@ -223,7 +231,7 @@ def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> 
     originals = {path.resolve() for path in files}
     explanations: list[dict[str, Any]] = []
     for path, place in zip(files, place_pictures(files, folder)):
-        pictures = explainer.pictures({"image": explainer.trained.preprocess(path)})
+        pictures = explainer.pictures(explainer.trained.example(path))
         listed = []
         for picture in pictures:
             target = place.with_suffix("") / f"{picture.name}.png"

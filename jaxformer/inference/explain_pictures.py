@@ -85,7 +85,7 @@ def sheet(maps: np.ndarray, names: Sequence[str], said: str) -> Image.Image:
     drawn = Image.fromarray(head_pictures(maps, cell, GAP))
     down = max(1, round(height * cell / max(height, width))) + GAP
     left = int(max(font(SIZE).getlength(name) for name in names)) + 2 * MARGIN
-    across = min(LARGEST, int(font(SIZE).getlength(said)) + 2 * MARGIN)
+    across = min(LARGEST, int(font(SIZE).getlength(said)) + 2 * MARGIN + 1)
     canvas = Image.new("RGB", (max(left + drawn.width + MARGIN, across), drawn.height + MARGIN), PAPER)
     canvas.paste(drawn, (left, MARGIN), drawn)
     draw = ImageDraw.Draw(canvas)

@@ -106,7 +106,7 @@ class Trained:
             example = transform(example, np.random.default_rng(0))
         example["picture"] = example["image"]
         if isinstance(data.examples, (Detection, Segmentation)):
-            example = framed(example, shape[:2], data.examples.enlarge)
+            example = framed(example, (shape[0], shape[1]), data.examples.enlarge)
         if example["image"].shape != shape:
             raise UserError(
                 f"{path}: {example['image'].shape[0]}x{example['image'].shape[1]} pixels after data.eval_transforms, "

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from jaxformer.models.presets_cnn import resnet
+
 # size: (stage sizes, widths, stem width). Dai et al. 2021, table 3, which counts the stem as S0, and table 2 for the
 # parameters at 224 pixels in millions, here in brackets as they are with a tanh layer before the head, as in
 # google-research/maxvit: 0: 25 (25.0); 1: 42 (42.2); 2: 75 (74.7); 3: 168 (167.0); 4: 275 (275.4).
@@ -62,11 +64,21 @@ CCT_VARIANTS = (
     (14, 7, 2, 384, 1000),
 )
 
+# size: (width, layers, heads, image size on ADE20K). Strudel et al. 2021, table 1 and section 4.1, with its mask
+# transformer of two layers (section 4.2); the ViTs are AugReg's.
+SEGMENTER_SIZES = {
+    "ti": (192, 12, 3, 512),
+    "s": (384, 12, 6, 512),
+    "b": (768, 12, 12, 512),
+    "l": (1024, 24, 16, 640),
+}
+
 
 def hybrid_tables() -> dict[str, dict[str, Any]]:
     """Every preset's name and fields, "name" among them."""
     controls = swin_tables() | convnext_tables()
-    return coatnet_tables() | maxvit_tables() | cvt_tables() | cct_tables() | controls
+    tasks = detr_tables() | segmenter_tables()
+    return coatnet_tables() | maxvit_tables() | cvt_tables() | cct_tables() | controls | tasks
 
 
 def coatnet_tables() -> dict[str, dict[str, Any]]:
@@ -136,4 +148,27 @@ def cct_tables() -> dict[str, dict[str, Any]]:
             "stride": max(1, kernel // 2 - 1), "width": width, "depth": layers, "num_heads": heads,
             "mlp_dim": ratio * width, "num_classes": classes,
         }  # fmt: skip
+    return presets
+
+
+def detr_tables() -> dict[str, dict[str, Any]]:
+    """DETR with a ResNet, for COCO's 91 class ids (Carion et al. 2020, table 1); the rest are the model's defaults."""
+    return {
+        f"detr-r{depth}": {"name": "detr", "backbone": resnet(depth, num_classes=0), "num_classes": 91}
+        for depth in (50, 101)
+    }
+
+
+def segmenter_tables() -> dict[str, dict[str, Any]]:
+    """Segmenter with a ViT of patches of 16 pixels and the mask transformer, for ADE20K's 150 classes."""
+    presets: dict[str, dict[str, Any]] = {}
+    for size, (width, depth, heads, image_size) in SEGMENTER_SIZES.items():
+        tokens = {"width": width, "num_heads": heads}
+        presets[f"segmenter-{size}16"] = {
+            "name": "segmenter",
+            "backbone": {"name": "vit", "image_size": image_size, "depth": depth, **tokens, "num_classes": 0},
+            "decoder": {"name": "mask_transformer", **tokens},
+            "num_classes": 150,
+            "window": (image_size, image_size),
+        }
     return presets

@@ -25,6 +25,7 @@ from jaxformer.observe.text_samples import TokenMaps, draw_maps, drawn_every, ke
 
 SAMPLES = "samples"
 SHOWN_SIZE = 160  # pixels of the longer side of a picture in samples/
+DRAWN_SIZE = 320  # of one with the model's answer in it
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def write_image(path: Path, example: Shown, image: np.ndarray, patches: Patches)
     entry = {**example.said, "image": save_picture(named(path, ""), visible(image))}
     if example.drawn:
         entry["drawn"] = [
-            {"shows": shows, "picture": save_picture(named(path, f"-{shows}"), visible(picture))}
+            {"shows": shows, "picture": save_picture(named(path, f"-{shows}"), visible(picture, DRAWN_SIZE))}
             for shows, picture in example.drawn.items()
         ]
     if example.attention is None:
@@ -140,22 +141,23 @@ def heads_cell(layers: int, heads: int) -> int:
     return max(16, min(48, 480 // max(layers, heads)))
 
 
-def visible(image: np.ndarray) -> np.ndarray:
+def visible(image: np.ndarray, wanted: int = SHOWN_SIZE) -> np.ndarray:
     """An image at a size that can be seen: whole multiples of tiny ones, pixel by pixel; larger ones shrunk.
 
     Args:
       image: uint8 [H, W, C].
+      wanted: pixels of the longer side, about.
 
     Returns:
-      uint8 [H', W', C], the longer side about SHOWN_SIZE.
+      uint8 [H', W', C], C as it was.
     """
     import cv2
 
     height, width, channels = image.shape
     longer = max(height, width)
-    if longer < SHOWN_SIZE:
-        return image.repeat(SHOWN_SIZE // longer, axis=0).repeat(SHOWN_SIZE // longer, axis=1)
-    size = max(1, round(width * SHOWN_SIZE / longer)), max(1, round(height * SHOWN_SIZE / longer))
+    if longer < wanted:
+        return image.repeat(wanted // longer, axis=0).repeat(wanted // longer, axis=1)
+    size = max(1, round(width * wanted / longer)), max(1, round(height * wanted / longer))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], channels)
 
 

@@ -2,8 +2,10 @@
 
 TASKS = {
     "classification": "jaxformer.tasks.classification:Classification",
+    "detection": "jaxformer.tasks.detection:Detection",
     "causal_lm": "jaxformer.tasks.language:CausalLM",
     "masked_lm": "jaxformer.tasks.language:MaskedLM",
+    "segmentation": "jaxformer.tasks.segmentation:Segmentation",
     "text_classification": "jaxformer.tasks.text_classification:TextClassification",
     "text_regression": "jaxformer.tasks.text_classification:TextRegression",
     "token_classification": "jaxformer.tasks.tagging:TokenClassification",

@@ -39,23 +39,31 @@ def check_options(arguments: Namespace, kind: str | None) -> None:
         if getattr(arguments, name) is not None and name not in OPTIONS.get(kind or "", ()):
             kinds = " and ".join(f"--{other}" for other, names in OPTIONS.items() if name in names)
             raise UserError(f"--{name}: is for {kinds}; leave it out")
+    if arguments.tta is not None and kind is not None:
+        raise UserError(f"--tta: is for pictures of a split, not for --{kind}; leave it out")
 
 
 def on_split(arguments: Namespace) -> dict[str, Any]:
-    """The metrics of a split; those of the config's own are written into the run's folder, with their tables."""
+    """The metrics of a split; those of the config's own are written into the run's folder, with their tables.
+
+    With test-time augmentation nothing is written: the report shows what training saw.
+    """
     from jaxformer.evaluation.evaluator import evaluate as measure
+    from jaxformer.evaluation.views import many_views
     from jaxformer.files import write_json
     from jaxformer.inference.restore import Trained
+    from jaxformer.step import make_eval_step
 
-    trained = Trained(arguments.run, arguments.checkpoint, split=arguments.split)
-    assembly = trained.assembly
-    evaluation = measure(
-        assembly.eval_step(), trained.variables, assembly.task, assembly.eval_batches, assembly.layout
-    )
+    trained, tta = Trained(arguments.run, arguments.checkpoint, split=arguments.split), arguments.tta
+    assembly, layout = trained.assembly, trained.assembly.layout
+    model: Any = assembly.model if tta is None else many_views(assembly.model, assembly.task, tta)
+    eval_step = layout.eval_step(make_eval_step(model, assembly.task, axis=layout.axis))
+    evaluation = measure(eval_step, trained.variables, assembly.task, assembly.eval_batches, layout)
     written = {"step": trained.step, "metrics": evaluation.metrics, **evaluation.tables}
-    if arguments.split is None:
+    if arguments.split is None and tta is None:
         write_json(trained.run.evaluation, written)
-    return {"step": trained.step, "split": assembly.experiment.eval.split, **evaluation.metrics}
+    views = {} if tta is None else {"tta": tta}
+    return {"step": trained.step, "split": assembly.experiment.eval.split, **views, **evaluation.metrics}
 
 
 def language_model(arguments: Namespace) -> "tuple[CausalModel, int]":
@@ -66,7 +74,7 @@ def language_model(arguments: Namespace) -> "tuple[CausalModel, int]":
     """
     from jaxformer.inference.language import CausalModel
     from jaxformer.inference.restore import TrainedText
-    from jaxformer.tasks.language import kind_of
+    from jaxformer.tasks.text import kind_of
 
     trained = TrainedText(arguments.run, arguments.checkpoint)
     if kind_of(trained.model) != "decoder":
@@ -79,7 +87,8 @@ def language_model(arguments: Namespace) -> "tuple[CausalModel, int]":
 
 def on_fewshot(arguments: Namespace) -> dict[str, Any]:
     """The metrics of a task file; its rows go to RUN/fewshot/NAME-SHOTS.jsonl."""
-    from jaxformer.evaluation.fewshot import evaluate_fewshot, read_task, write_rows
+    from jaxformer.evaluation.fewshot import evaluate_fewshot, write_rows
+    from jaxformer.evaluation.fewshot_task import read_task
 
     read_task(arguments.fewshot)  # what is wrong with it is said before anything is loaded
     model, step = language_model(arguments)
@@ -94,13 +103,22 @@ def on_fewshot(arguments: Namespace) -> dict[str, Any]:
 
 
 def on_text(arguments: Namespace) -> dict[str, Any]:
-    """Perplexity and bits per byte of a text file."""
-    from jaxformer.evaluation.perplexity import perplexity
+    """Perplexity and bits per byte of a text file.
+
+    Raises:
+      UserError: it is empty, or has a character that is no token; or as of `perplexity`.
+    """
+    from jaxformer.evaluation.perplexity import encode, perplexity
     from jaxformer.inference.given import read_text
 
+    flag = f"--perplexity {arguments.perplexity}"
     text = read_text(arguments.perplexity)
+    if not text:
+        raise UserError(f"{flag}: is empty; name a file with text in it")
     model, step = language_model(arguments)
-    return {"step": step, "file": arguments.perplexity, **perplexity(model, text, arguments.stride)}
+    tokens = encode(model.tokenizer, text, flag)
+    found = perplexity(model, tokens, arguments.stride, len(text.encode()))
+    return {"step": step, "file": arguments.perplexity, **found}
 
 
 def on_harness(arguments: Namespace) -> dict[str, Any]:

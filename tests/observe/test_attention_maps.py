@@ -8,6 +8,7 @@ from jaxformer.observe.attention_maps import (
     attention_rollout,
     head_pictures,
     overlay,
+    received,
     square_grid,
 )
 
@@ -50,6 +51,14 @@ def test_the_mean_view_averages_the_patches_queries_alone():
 def test_a_grid_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="17 tokens are not 0 in front of 4 x 4"):
         attention_grid(np.zeros((17, 17)), (4, 4))
+
+
+def test_windows_are_put_back_where_they_were():
+    """Two windows of two tokens on a 1 x 3 grid; the second one's last token is padding, which says nothing."""
+    weights = np.array([[[[0.9, 0.1], [0.4, 0.6]]], [[[1.0, 0.0], [0.5, 0.5]]]])  # [N, H, T, S]
+    places = np.array([[2, 0], [1, -1]])
+    maps = received(weights, np.array([[1, 1], [1, 0]]), places, (1, 3))
+    np.testing.assert_allclose(maps, [[[0.7, 1.0, 1.3]]])
 
 
 def test_square_grids():

@@ -1,0 +1,96 @@
+"""Test-time augmentation: a model that sees each picture several times, and says what it thinks on average.
+
+    step = make_eval_step(ManyViews(model, "ten_crop"), task)
+
+One compiled function holds the model once and goes through the views in a loop, so that neither compiling nor memory
+grow with their number.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxformer.errors import UserError
+from jaxformer.tasks.classification import Classification
+from jaxformer.tasks.segmentation import Segmentation
+
+Tree = Any
+
+CROP = 7 / 8  # a crop's share of each side: 224 of 256 (Krizhevsky et al. 2012, section 4.1)
+VIEWS = ("flip", "five_crop", "ten_crop")
+
+
+@dataclass(frozen=True)
+class ManyViews:
+    """A model whose probabilities are averaged over views of each picture; it takes the model's place in evaluations.
+
+    Attributes:
+      model: a linen module of pictures whose outputs have `logits`: [B, K], or maps [B, h, w, K].
+      views: "flip", the picture and its mirror image; or parts of the picture, enlarged to its size: "five_crop", the
+        middle and the four corners, or "ten_crop", these and their mirror images (Krizhevsky et al. 2012).
+      sigmoid: whether each class has a probability of its own; else they are a softmax.
+    """
+
+    model: Any
+    views: str
+    sigmoid: bool = False
+
+    def apply(self, variables: Tree, image: jax.Array, deterministic: bool = True) -> Any:
+        """The model's outputs for images [B, H, W, C], with logits that say the views' mean probabilities.
+
+        What else is in the outputs is only there as shapes.
+        """
+        height, width, places = view_places(self.views, *image.shape[1:3])
+
+        def look(place: jax.Array) -> tuple[jax.Array, jax.Array]:
+            mirrored, top, left = place
+            part = jax.lax.dynamic_slice(
+                image, (0, top, left, 0), (len(image), height, width, image.shape[3])
+            )
+            part = jax.image.resize(jnp.where(mirrored == 1, part[:, :, ::-1], part), image.shape, "linear")
+            logits = self.model.apply(variables, part, deterministic=deterministic).logits.astype(jnp.float32)
+            if logits.ndim == 4:
+                logits = jnp.where(mirrored == 1, logits[:, :, ::-1], logits)
+            if self.sigmoid:
+                return jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+            return jax.nn.log_softmax(logits), jnp.zeros(())
+
+        own, others = (log_mean(logs) for logs in jax.lax.map(look, places))
+        outputs = jax.eval_shape(lambda: self.model.apply(variables, image, deterministic=deterministic))
+        return outputs.replace(logits=own - others)
+
+
+def view_places(views: str, height: int, width: int) -> tuple[int, int, np.ndarray]:
+    """The views of a picture of this size.
+
+    Returns:
+      Their height and width, and int32 [V, 3]: whether each is mirrored, and where its top and its left side are.
+    """
+    if views == "flip":
+        return height, width, np.array([[0, 0, 0], [1, 0, 0]], np.int32)
+    h, w = round(height * CROP), round(width * CROP)
+    down, right = height - h, width - w
+    corners = [[0, top, left] for top in (0, down) for left in (0, right)]
+    crops = np.array([[0, down // 2, right // 2], *corners], np.int32)
+    return h, w, crops if views == "five_crop" else np.concatenate([crops, crops + np.array([[1, 0, 0]])])
+
+
+def log_mean(logs: jax.Array) -> jax.Array:
+    """The logarithm of the mean over the first axis of what `logs` are logarithms of."""
+    return jax.nn.logsumexp(logs, axis=0) - jnp.log(logs.shape[0])
+
+
+def many_views(model: Any, task: Any, views: str) -> ManyViews:
+    """The model with these views, for a task.
+
+    Raises:
+      UserError: the task has no use for them.
+    """
+    segments = isinstance(task, Segmentation)
+    if not isinstance(task, Classification) and not (segments and views == "flip"):
+        remedy = "take --tta flip" if segments else "leave it out"
+        raise UserError(f"--tta {views}: is not for the run's task, {type(task).__name__}; {remedy}")
+    return ManyViews(model, views, sigmoid=getattr(task, "loss_name", None) == "sigmoid")

@@ -1,0 +1,211 @@
+"""From a backbone's feature maps to the logits of classes, by convolutions and products.
+
+A decoder is a linen module (maps, num_classes, deterministic) -> logits float32 [B, h, w, K]; maps are [B, H, W, C],
+the finest first. `least_maps` is how many of them it needs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxformer.models.conv import Conv
+from jaxformer.models.dropout import Dropout
+from jaxformer.models.head import logits_of
+from jaxformer.models.norms import LayerNorm, image_norm
+from jaxformer.models.problems import rates, sizes
+from jaxformer.models.resampling import resized_maps, size_of
+
+Dtype = Any
+NormKind = Literal["batch", "group"]
+
+
+class Linear(nn.Module):
+    """A linear map of each place of one of the maps (Strudel et al. 2021, section 3.2).
+
+    Attributes:
+      level: of which map; -1 is the last.
+      dropout: before it.
+      dtype: of the computation; the logits' is float32.
+      param_dtype: of the parameters.
+    """
+
+    level: int = -1
+    dropout: float = 0.0
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+    least_maps: ClassVar[int] = 1
+
+    @nn.nowrap
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every impossible combination of fields."""
+        yield from rates(self, "dropout")
+
+    @nn.compact
+    def __call__(self, maps: Sequence[jax.Array], num_classes: int, deterministic: bool) -> jax.Array:
+        """Logits float32 [B, h, w, K] on the map's grid."""
+        x = Dropout(self.dropout)(maps[self.level], deterministic)
+        return classified(x, num_classes, self.param_dtype)
+
+
+class PUP(nn.Module):
+    """Progressive upsampling (Zheng et al. 2021, SETR-PUP, section 3.3): a 3x3 and twice the size, again and again.
+
+    Attributes:
+      width: channels of the convolutions.
+      steps: how often; the paper's 4 go from patches of 16 pixels to the whole image.
+      level: which of the backbone's maps is decoded; -1 is the last.
+      norm: "batch" or "group", after each convolution.
+      groups: of GroupNorm.
+      norm_epsilon: of the norms.
+      dropout: before the classes.
+      axis_name: pmap's axis, over which batch statistics are averaged.
+      dtype: of the computation; the logits' is float32.
+      param_dtype: of the parameters.
+    """
+
+    width: int = 256
+    steps: int = 4
+    level: int = -1
+    norm: NormKind = "batch"
+    groups: int = 32
+    norm_epsilon: float = 1e-5
+    dropout: float = 0.0
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+    least_maps: ClassVar[int] = 1
+
+    @nn.nowrap
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every impossible combination of fields."""
+        yield from sizes(self, "width", "steps", "groups")
+        yield from rates(self, "dropout")
+
+    @nn.compact
+    def __call__(self, maps: Sequence[jax.Array], num_classes: int, deterministic: bool) -> jax.Array:
+        """Logits float32 [B, h, w, K], 2^steps times as high and wide as the map."""
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        norm = norm_of(self, deterministic)
+        x = LayerNorm(1e-6, **dtypes, name="norm_in")(maps[self.level])
+        for i in range(1, self.steps + 1):
+            x = Conv(self.width, 3, **dtypes, name=f"conv_{i}")(x)
+            x = nn.relu(norm(name=f"norm_{i}")(x))
+            x = resized_maps(x, (2 * x.shape[1], 2 * x.shape[2]))
+        return classified(Dropout(self.dropout)(x, deterministic), num_classes, self.param_dtype)
+
+
+class AllMLP(nn.Module):
+    """SegFormer's head (Xie et al. 2021, section 3.2): every map at one width and at the finest one's size, joined.
+
+    The layer that joins them is linear, and so is interpolation: it is applied to each map before that is enlarged.
+
+    Attributes:
+      width: channels that every map gets, and of what is joined.
+      norm: "batch" or "group", after joining.
+      groups: of GroupNorm.
+      norm_epsilon: of the norm.
+      dropout: before the classes; the paper has 0.1.
+      axis_name: pmap's axis, over which batch statistics are averaged.
+      dtype: of the computation; the logits' is float32.
+      param_dtype: of the parameters.
+    """
+
+    width: int = 256
+    norm: NormKind = "batch"
+    groups: int = 32
+    norm_epsilon: float = 1e-5
+    dropout: float = 0.1
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+    least_maps: ClassVar[int] = 2
+
+    @nn.nowrap
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every impossible combination of fields."""
+        yield from sizes(self, "width", "groups")
+        yield from rates(self, "dropout")
+
+    @nn.compact
+    def __call__(self, maps: Sequence[jax.Array], num_classes: int, deterministic: bool) -> jax.Array:
+        """Logits float32 [B, h, w, K] on the finest map's grid."""
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        joined = []
+        for i, x in enumerate(maps, 1):
+            x = Conv(self.width, 1, use_bias=True, **dtypes, name=f"conv_level_{i}")(x)
+            x = Conv(self.width, 1, **dtypes, name=f"conv_fuse_{i}")(x)
+            joined.append(resized_maps(x, size_of(maps[0])))
+        x = nn.relu(norm_of(self, deterministic)(name="norm")(sum(joined[1:], joined[0])))
+        return classified(Dropout(self.dropout)(x, deterministic), num_classes, self.param_dtype)
+
+
+class FPN(nn.Module):
+    """A feature pyramid (Lin et al. 2017, section 3): from the coarsest map to the finest, each added on the way.
+
+    Unlike the paper's, a 3x3 with a norm stands on the way down, as in a U-Net (Ronneberger et al. 2015), and there is
+    one output, the finest.
+
+    Attributes:
+      width: channels of the pyramid.
+      norm: "batch" or "group", after each convolution.
+      groups: of GroupNorm.
+      norm_epsilon: of the norms.
+      dropout: before the classes.
+      axis_name: pmap's axis, over which batch statistics are averaged.
+      dtype: of the computation; the logits' is float32.
+      param_dtype: of the parameters.
+    """
+
+    width: int = 64
+    norm: NormKind = "batch"
+    groups: int = 32
+    norm_epsilon: float = 1e-5
+    dropout: float = 0.0
+    axis_name: str | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+    least_maps: ClassVar[int] = 2
+
+    @nn.nowrap
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every impossible combination of fields."""
+        yield from sizes(self, "width", "groups")
+        yield from rates(self, "dropout")
+
+    @nn.compact
+    def __call__(self, maps: Sequence[jax.Array], num_classes: int, deterministic: bool) -> jax.Array:
+        """Logits float32 [B, h, w, K] on the finest map's grid."""
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv: Callable[..., nn.Module] = partial(Conv, **dtypes)
+        norm = norm_of(self, deterministic)
+        x = None
+        for i, own in reversed(list(enumerate(maps, 1))):
+            y = norm(name=f"norm_level_{i}")(conv(self.width, 1, name=f"conv_level_{i}")(own))
+            x = nn.relu(y if x is None else y + resized_maps(x, size_of(own)))
+            x = nn.relu(norm(name=f"norm_{i}")(conv(self.width, 3, name=f"conv_{i}")(x)))
+        assert x is not None
+        return classified(Dropout(self.dropout)(x, deterministic), num_classes, self.param_dtype)
+
+
+def norm_of(decoder: Any, deterministic: bool) -> Callable[..., nn.Module]:
+    """A normalisation of feature maps, as a decoder's fields have it."""
+    return image_norm(
+        decoder.norm,
+        train=not deterministic,
+        axis_name=decoder.axis_name,
+        groups=decoder.groups,
+        epsilon=decoder.norm_epsilon,
+        dtype=decoder.dtype,
+        param_dtype=decoder.param_dtype,
+    )
+
+
+def classified(x: jax.Array, num_classes: int, param_dtype: Dtype) -> jax.Array:
+    """Logits float32 [B, h, w, K] of [B, h, w, D], by a sub-module "head" of the linen module that calls this."""
+    logits = logits_of(x, num_classes, param_dtype)
+    assert logits is not None
+    return logits

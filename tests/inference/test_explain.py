@@ -1,0 +1,241 @@
+"""Explanations of pictures: which there are of which model, what they show, and what is refused."""
+
+import json
+from functools import cache, partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
+from PIL import Image
+
+from jaxformer.errors import UserError
+from jaxformer.inference.explain import PREDICTED, Explainer, class_score, explain_files, explainable
+from jaxformer.inference.explain_pictures import of_image, over_image, rollout_of
+from jaxformer.inference.grad_cam import find_target, with_activation
+from jaxformer.models.mask_transformer import MaskTransformer
+from jaxformer.models.outputs import ImageOutputs
+from jaxformer.models.segmenter import SegmentationOutputs, Segmenter
+from jaxformer.models.vit import ViT
+from jaxformer.paths import leaves_by_path
+from jaxformer.tasks.classification import Classification
+from jaxformer.tasks.detection import Detection
+from jaxformer.tasks.segmentation import Segmentation
+from jaxformer.verbs.predicting import check_explain
+
+NAMES = ["ant", "bee", "cat", "dog", "emu"]
+TASKS = {"detr": Detection(score_threshold=0.0), "segmenter": Segmentation()}
+IMAGE = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+
+
+def trained(name, model=None):
+    """What `Explainer` needs of a trained model."""
+    model = model or MODELS[name]
+    replicated = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    assembly = SimpleNamespace(
+        task=TASKS.get(name, Classification()),
+        build_model=lambda: model,
+        bare_model=model,
+        eval_batches=SimpleNamespace(element_spec={"image": (IMAGE.shape, np.uint8)}),
+        layout=SimpleNamespace(replicated=replicated),
+    )
+    return SimpleNamespace(
+        assembly=assembly,
+        variables=jax.tree.map(jnp.asarray, random_variables(model, picture())),
+        class_names=NAMES,
+        run=SimpleNamespace(folder=Path("runs/tiny")),
+        example=lambda path: {"image": np.asarray(Image.open(path))},
+    )
+
+
+@cache
+def explainer(name):
+    return Explainer(trained(name))
+
+
+EXPECTED = {
+    "registers": ["rollout", "heads", "grad-cam"],
+    "scanned": ["rollout", "heads", "grad-cam"],
+    "cct": ["rollout", "heads-encoder", "heads-pool", "grad-cam"],
+    "cvt": ["heads-stage_1", "heads-stage_2", "grad-cam"],
+    "swin": ["heads-stage_1", "heads-stage_2", "grad-cam"],
+    "botnet": ["heads-stage_1", "heads-stage_2", "grad-cam"],
+    "resnet": ["grad-cam"],
+    "segmenter": [
+        *["rollout-backbone-encoder", "heads-backbone-encoder"],
+        *["rollout-decoder-encoder", "heads-decoder-encoder", "grad-cam"],
+    ],
+    "detr": ["rollout", "heads-encoder", "heads-decoder", *[f"object-{i}" for i in range(1, 8)]],
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_pictures_of_all_families(name):
+    example = {"image": IMAGE} | ({"extent": np.array([24, 32])} if name == "detr" else {})
+    made = explainer(name).pictures(example)
+    assert [drawn.name for drawn in made] == EXPECTED[name]
+    for drawn in made:
+        assert drawn.shows
+        assert drawn.image.mode == "RGB"
+        if "heads" not in drawn.name:  # over the image, without its padding, and a line below
+            assert drawn.image.size == (320, (240 if name == "detr" else 320) + 24)
+        if drawn.name == "grad-cam":
+            assert drawn.shows.removeprefix("Grad-CAM of ") in NAMES
+
+
+@pytest.mark.parametrize("name", ["vit", "cct", "pooled", "coatnet", "detr"])
+def test_what_is_drawn_on_adds_up_to_one(name):
+    """Rows of a rollout sum to 1, and so does what the head draws on, but for what class tokens keep."""
+    _, run, _, layers = look_inside(MODELS[name], picture())
+    weights = leaves_by_path(jax.jit(run)()[1]["attention_maps"])
+    weights = {path: np.asarray(leaf) for path, leaf in weights.items()}
+    members = [layer for layer in layers if layer.against_rollout is None]
+    seen, whose = rollout_of(members, layers, weights)
+    assert seen.shape == members[0].grid
+    assert seen.min() >= 0
+    assert whose == {"vit": "the class token", "coatnet": "all places", "detr": "all places"}.get(
+        name, "the pooling"
+    )
+    if name == "vit":
+        assert 0 < seen.sum() < 1
+    else:
+        np.testing.assert_allclose(seen.sum(), 1, rtol=1e-5)
+
+
+def test_the_pooling_weighs_the_rollout():
+    """A pool that takes one place alone, over layers that look at themselves alone, shows that place."""
+    layers = look_inside(MODELS["cct"], picture())[3]
+    alone = np.broadcast_to(np.eye(64), (1, 2, 64, 64))
+    weights = {layer.path: alone for layer in layers} | {"pool": np.eye(64)[None, None, 10:11]}
+    seen, _ = rollout_of(layers[:2], layers, weights)
+    np.testing.assert_allclose(seen.reshape(-1), np.eye(64)[10])
+
+
+def test_grad_cam_of_a_mean_is_the_class_activation_map():
+    """Where the head sees the mean of all tokens, gradients are the head's kernel (Selvaraju et al., section 3.1)."""
+    model, _, calls, _ = look_inside(MODELS["mixer"], picture())
+    params = random_variables(model, picture())["params"]
+
+    def run():
+        return model.apply({"params": params}, picture())
+
+    outputs, found = jax.jit(
+        lambda: with_activation(find_target(model, calls), run, lambda outputs: outputs.logits[0, 2])
+    )()
+    expected = np.maximum(outputs.tokens[0] @ params["head"]["kernel"][:, 2] / 16, 0).reshape(4, 4)
+    assert expected.max() > 0
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def scores(logits, *chosen, extent=(8, 8)):
+    outputs = (
+        SegmentationOutputs if np.ndim(logits) == 4 else partial(ImageOutputs, features=None, tokens=None)
+    )
+    outputs, extent = outputs(logits=jnp.asarray(logits)), jnp.asarray(extent)
+    return [tuple(map(float, class_score(outputs, jnp.int32(index), extent, (8, 8)))) for index in chosen]
+
+
+def test_the_class_that_is_chosen():
+    assert scores([[1.0, 3.0, 2.0]], PREDICTED, 0, 2) == [(3, 1), (1, 0), (2, 2)]
+
+
+def test_of_a_segmentation_it_is_where_the_class_is_said():
+    logits = [[[[5.0, 1, 0], [4, 2, 0]], [[0, 3, 1], [7, 1, 1]]]]
+    assert scores(logits, PREDICTED, 1) == [(5 + 4 + 7, 0), (3, 1)]
+    assert scores(logits, 2) == [(2, 2)]  # nowhere said: of all
+    assert scores(logits, PREDICTED, 1, extent=(4, 8)) == [(9, 0), (3, 1)]  # the upper row alone
+
+
+def test_padding_does_not_ask():
+    layers = look_inside(MODELS["detr"], picture())[3]
+    asking = of_image(layers[0], (SIZE, SIZE), (SIZE, 20)).reshape(16, 16)  # 10 of 16 columns
+    assert (asking[:, :10] > 0).all()
+    assert not asking[:, 10:].any()
+
+
+def test_a_map_over_an_image_lies_where_it_is():
+    seen = np.zeros((4, 4))
+    seen[1, 2] = 1
+    drawn = np.asarray(over_image(np.full((32, 32, 1), 90, np.uint8), seen, "said", (32, 24)))
+    assert drawn.shape == (320 + 24, 240, 3)
+    bright = drawn[:-24].sum(axis=-1)
+    row, column = np.unravel_index(bright.argmax(), bright.shape)
+    assert (row // 80, column // 80) == (1, 2)
+
+
+def test_files_and_their_list(tmp_path):
+    paths = []
+    for name in ("a/one.png", "b/one.png"):
+        paths.append(tmp_path / name)
+        paths[-1].parent.mkdir()
+        Image.fromarray(IMAGE).save(paths[-1])
+    explanations = explain_files(explainer("resnet"), paths, tmp_path / "out")
+    assert [e["file"] for e in explanations] == [str(path) for path in paths]
+    lines = (tmp_path / "out" / "explanations.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == explanations
+    listed = {tmp_path / "out" / p["picture"] for e in explanations for p in e["pictures"]}
+    assert listed == set((tmp_path / "out").rglob("*.png"))
+    assert {p.parent.name for p in listed} == {"one", "one-2"}
+    with pytest.raises(UserError, match="would be overwritten"):
+        explain_files(explainer("resnet"), [paths[0], tmp_path / "out/one/grad-cam.png"], tmp_path / "out")
+
+
+def test_models_without_rollout_say_so(tmp_path, caplog):
+    Image.fromarray(IMAGE).save(tmp_path / "one.png")
+    with caplog.at_level("INFO", logger="jaxformer"):
+        explain_files(explainer("swin"), [tmp_path / "one.png"], tmp_path / "out")
+    assert "no rollout of stage_1, stage_2: its attention stays in windows" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("model", "chosen", "message"),
+    [
+        ("resnet", "crab", "--class crab: there is no such class; expected one of ant, bee, cat, dog, emu$"),
+        ("resnet", "ants", "--class ants: there is no such class; do you mean ant?"),
+        ("resnet", "5", "--class 5: there is no such class"),
+        ("detr", "ant", "--class: this model has no map of a class's evidence"),
+    ],
+)
+def test_classes_that_cannot_be(model, chosen, message):
+    with pytest.raises(UserError, match=message):
+        Explainer(trained(model), chosen)
+
+
+@pytest.mark.parametrize(("chosen", "index"), [("cat", 2), ("4", 4)])
+def test_classes_by_name_and_number(chosen, index):
+    assert Explainer(trained("resnet"), chosen).chosen == index < CLASSES
+
+
+def test_a_model_without_anything_to_show():
+    with pytest.raises(UserError, match=r"there is nothing to show of runs/tiny: its model \(ResNet\)"):
+        Explainer(trained("stem", resnet(stage_sizes=())))
+
+
+def test_windows_over_an_image():
+    segmenter = partial(Segmenter, decoder=MaskTransformer(16, 1, 2), num_classes=3)
+    of_any_size = segmenter(resnet(num_classes=0), window=(16, 16), stride=(8, 8))
+    assert explainable(of_any_size, 32, 32).window is None
+    of_one = segmenter(ViT(image_size=16, patch_size=8, num_classes=0), window=(16, 16))
+    assert explainable(of_one, 16, 16).window is None
+    with pytest.raises(UserError, match="sees images of 32x32 through windows of 16"):
+        explainable(of_one, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("explain", "class_name", "of_text", "message"),
+    [
+        (None, "cat", False, "--class: chooses what --explain shows"),
+        (True, None, True, "--explain: looks into models of images, and runs/tiny holds a model of text"),
+        (Path(__file__), None, False, "is a file, not a folder; put --explain behind the images"),
+    ],
+)
+def test_flags_that_do_not_go_together(explain, class_name, of_text, message):
+    arguments = SimpleNamespace(explain=explain, class_name=class_name, run="runs/tiny")
+    experiment = SimpleNamespace(data=SimpleNamespace(examples=SimpleNamespace(text=of_text)))
+    with pytest.raises(UserError, match=message):
+        check_explain(arguments, experiment)
+    arguments = SimpleNamespace(explain=None, class_name=None, run="runs/tiny")
+    check_explain(arguments, experiment)
