@@ -2,8 +2,8 @@
 
 Command:  launch/local.sh train --config configs/deit_distill_cifar10.py[:TEACHER_RUN]
 Device:   2 cores of an AMD EPYC
-Time:     NOT MEASURED YET
-Result:   NOT MEASURED YET
+Time:     not measured yet
+Result:   not measured yet
 
 The teacher is a run of configs/resnet_cifar10.py; another one's folder stands behind a colon.
 """

@@ -2,8 +2,8 @@
 
 Command:  launch/local.sh train --config configs/se_resnet_cifar10.py[:eca|:cbam|:coordinate|:non_local]
 Device:   2 cores of an AMD EPYC
-Time:     NOT MEASURED YET
-Result:   NOT MEASURED YET
+Time:     not measured yet
+Result:   not measured yet
 
 The budget is that of vit_cifar10: 6 epochs, batches of 100, about 80 to 110 MFLOP an image forward.
 """

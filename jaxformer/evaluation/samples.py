@@ -192,7 +192,9 @@ def detected(example: Row, said: Mapping[str, Any]) -> Shown:
         shows: draw_boxes(image, said[name], DRAWN_SIZE, font(BOX_TEXT))
         for shows, name in (("truth", "objects"), ("prediction", "detections"))
     }
-    classes = sorted({(one["index"], one["label"]) for name in ("objects", "detections") for one in said[name]})
+    classes = sorted(
+        {(one["index"], one["label"]) for name in ("objects", "detections") for one in said[name]}
+    )
     legend = [{"name": name, "colour": class_colours.css(index)} for index, name in classes]
     caption = f"{len(said['objects'])} objects, {len(said['detections'])} found"
     return Shown({**said, "legend": legend, "caption": caption}, image, drawn=drawn)

@@ -1,0 +1,250 @@
+"""DETR (Carion et al. 2020): objects in a picture as a set, by an encoder-decoder Transformer over a backbone's maps.
+
+With queries="anchors", a query is a box that every layer refines (Liu et al. 2022, DAB-DETR), each layer looks around
+its box first (Gao et al. 2021, SMCA), and `denoising` teaches the decoder with true boxes that were moved (Li et al.
+2022; Zhang et al. 2023): it learns in a fraction of the epochs.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxformer.models import BACKBONES
+from jaxformer.models.block import Block, Shared
+from jaxformer.models.conv import Conv
+from jaxformer.models.denoising import Noised, noised, seen_by
+from jaxformer.models.dense import xavier
+from jaxformer.models.detr_decoder import DetrDecoder, Memory, QueryName, logit, spread_anchors
+from jaxformer.models.image_positions import inside, map_positions, shares
+from jaxformer.models.masks import Mask
+from jaxformer.models.mlp import ActivationName
+from jaxformer.models.outputs import Denoised, DetectionOutputs
+from jaxformer.models.patches import chosen_maps
+from jaxformer.models.problems import heads, rates, sizes
+from jaxformer.models.stack import Stack
+from jaxformer.schema import choice
+
+Dtype = Any
+normal = nn.initializers.normal(1.0)  # of queries, as PyTorch's embeddings are
+RARE = (
+    0.01  # the chance of a class at first, where no class stands for no object (Lin et al. 2017, section 3.3)
+)
+
+
+class DETR(nn.Module):
+    """Finds the objects in pictures.
+
+    Attributes:
+      backbone: the model whose feature maps are looked at: any of BACKBONES, with num_classes=0. Its parameters are
+        "backbone/...": `optimizer.freeze` freezes them.
+      num_classes: K; None takes the dataset's.
+      levels: which of the backbone's maps, as indices; -1 is the last. The tokens of one follow those of the other.
+      width: D, of the tokens; a multiple of 8.
+      encoder_depth: blocks of the encoder; 0: the decoder looks at the maps themselves.
+      decoder_depth: blocks of the decoder; each one's answer is learnt from.
+      num_heads: attention heads; must divide width.
+      mlp_dim: the MLPs' hidden width.
+      num_queries: Q, the most objects that can be found in a picture.
+      queries: "learned" ones (the paper's), or "anchors": boxes.
+      no_object: whether there is one class more, the last, for no object: what the softmax needs, and the focal loss
+        does not.
+      denoising: in training, how often every true object is given to the decoder with noise; with anchors alone.
+      box_noise, label_noise: how much noise; see `denoising.noised`.
+      activation: the MLPs'.
+      norm_epsilon: of every LayerNorm.
+      dropout: of attention's and the MLPs' results, and in the MLPs.
+      attention_dropout: of attention weights.
+      dtype: of the computation.
+      param_dtype: of the parameters.
+    """
+
+    backbone: Any = choice(BACKBONES)
+    num_classes: int | None = None
+    levels: tuple[int, ...] = (-1,)
+    width: int = 256
+    encoder_depth: int = 6
+    decoder_depth: int = 6
+    num_heads: int = 8
+    mlp_dim: int = 2048
+    num_queries: int = 100
+    queries: QueryName = "learned"
+    no_object: bool = True
+    denoising: int = 0
+    box_noise: float = 1.0
+    label_noise: float = 0.25
+    activation: ActivationName = "relu"
+    norm_epsilon: float = 1e-5
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.nowrap
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every impossible combination of fields."""
+        if self.backbone.num_classes:
+            given = self.backbone.num_classes
+            yield f"backbone.num_classes={given}: a backbone's own head is never read; set it to 0"
+        if self.num_classes is not None and self.num_classes < 1:
+            yield f"num_classes={self.num_classes}: expected at least 1, or None for the dataset's"
+        if not self.levels:
+            yield "levels=[]: expected indices of the backbone's maps, such as [-1]"
+        yield from heads(self)
+        if self.width % 8:
+            yield f"width={self.width}: expected a multiple of 8, for positions in two directions"
+        yield from sizes(self, "decoder_depth", "mlp_dim", "num_queries")
+        if self.encoder_depth < 0:
+            yield f"encoder_depth={self.encoder_depth}: expected 0 (none) or more"
+        yield from rates(self, "dropout", "attention_dropout")
+        if self.denoising < 0 or (self.denoising and self.queries != "anchors"):
+            yield f'denoising={self.denoising}: expected 0, or a number with queries="anchors"'
+        if self.box_noise <= 0:
+            yield f"box_noise={self.box_noise}: expected more than 0, such as 1.0"
+        if not 0 <= self.label_noise <= 1:
+            yield f"label_noise={self.label_noise}: expected a share from 0 to 1"
+        if self.norm_epsilon <= 0:
+            yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-5"
+
+    @nn.compact
+    def __call__(
+        self,
+        image: jax.Array,
+        extent: jax.Array | None = None,
+        boxes: jax.Array | None = None,
+        labels: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> DetectionOutputs:
+        """Finds objects.
+
+        Args:
+          image: float [B, H, W, C], with padding at the bottom and right.
+          extent: int32 [B, 2], height and width without it; None: there is none.
+          boxes: the true ones, float32 [B, N, 4], for denoising in training.
+          labels: their classes, int32 [B, N], -1 where there is no object.
+          deterministic: whether there is neither dropout nor denoising.
+        """
+        if self.num_classes is None:
+            raise ValueError("DETR.num_classes is None: set it to the number of classes")
+        if extent is None:
+            extent = jnp.broadcast_to(jnp.asarray(image.shape[1:3], jnp.int32)[None], (len(image), 2))
+        memory = self.encoded(image, extent, deterministic)
+        x, positions, anchors = self.first_queries(len(image))
+        mask, noise = Mask(), None
+        if self.denoising:
+            table = self.param("label_embedding", normal, (self.num_classes, self.width), self.param_dtype)
+            if not deterministic and boxes is not None and labels is not None and anchors is not None:
+                key = self.make_rng("dropout")
+                noise = noised(
+                    key, boxes, labels, self.num_classes, self.denoising, self.box_noise, self.label_noise
+                )
+                ones = jax.nn.one_hot(noise.labels, self.num_classes, dtype=self.dtype)  # 0 without an object
+                x = jnp.concatenate([ones @ table.astype(self.dtype), x], axis=1)
+                anchors = jnp.concatenate([noise.boxes, anchors], axis=1)
+                mask = Mask(allowed=seen_by(noise, self.num_queries))
+        decoder = DetrDecoder(
+            self.queries,
+            self.decoder_depth,
+            self.num_classes + self.no_object,
+            0.0 if self.no_object else -math.log((1 - RARE) / RARE),
+            self.norm_epsilon,
+            self.block_fields,
+            self.dtype,
+            self.param_dtype,
+            name="decoder",
+        )
+        logits, found = decoder(x, positions, anchors, memory, mask, deterministic)
+        return outputs_of(logits, found, noise, self.denoising)
+
+    @property
+    def block_fields(self) -> dict[str, Any]:
+        """The fields of every block."""
+        return {
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "activation": self.activation,
+            "norm_epsilon": self.norm_epsilon,
+            "norm_position": "post",
+            "dropout": self.dropout,
+            "mlp_dropout": self.dropout,
+            "attention_dropout": self.attention_dropout,
+            "dtype": self.dtype,
+            "param_dtype": self.param_dtype,
+        }
+
+    def encoded(self, image: jax.Array, extent: jax.Array, deterministic: bool) -> Memory:
+        """The backbone's maps as tokens, after the encoder."""
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        maps = chosen_maps(self.backbone(image, deterministic), self.levels)
+        names = [f"_{i}" for i in range(len(maps))] if len(maps) > 1 else [""]
+        parts = []
+        for found, name in zip(maps, names):
+            height, width = found.shape[1:3]
+            project = Conv(
+                self.width, 1, use_bias=True, kernel_init=xavier, **dtypes, name=f"conv_projection{name}"
+            )
+            tokens = project(found).reshape(len(image), height * width, self.width)
+            frame = image.shape[1], image.shape[2]
+            rows, columns = inside(extent, frame, (height, width))
+            positions = map_positions(rows, columns, self.width)
+            if name:
+                level = self.param(f"level{name}_position_embedding", normal, (self.width,), self.param_dtype)
+                positions = positions + level[None, None]
+            parts.append((tokens, positions.astype(self.dtype), *grid(rows, columns)))
+        memory = Memory(*(jnp.concatenate(part, axis=1) for part in zip(*parts)))
+        if not self.encoder_depth:
+            return memory
+        encoder = Stack(Block, self.block_fields, self.encoder_depth, name="encoder")
+        shared = Shared(mask=Mask(keys=memory.seen), positions=memory.positions)
+        tokens, _ = encoder(memory.tokens, deterministic, shared)
+        return replace(memory, tokens=tokens)
+
+    def first_queries(self, batch: int) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
+        """Queries [B, Q, D], their positions [B, Q, D] and boxes [B, Q, 4]: one of the two is None."""
+
+        def for_all(x: jax.Array) -> jax.Array:
+            return jnp.broadcast_to(x[None], (batch, *x.shape))
+
+        shape = (self.num_queries, self.width)
+        if self.queries == "learned":
+            positions = self.param("query_position_embedding", normal, shape, self.param_dtype)
+            return jnp.zeros((batch, *shape), self.dtype), for_all(positions.astype(self.dtype)), None
+        x = self.param("query_embedding", normal, shape, self.param_dtype)
+        anchors = self.param(
+            "anchors", lambda key, count: logit(jnp.asarray(spread_anchors(count))), self.num_queries
+        )
+        return for_all(x.astype(self.dtype)), None, for_all(nn.sigmoid(anchors.astype(jnp.float32)))
+
+
+def grid(rows: jax.Array, columns: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Of a map's tokens, row by row: which are seen [B, h w], their places and their cells' sizes [B, h w, 2]."""
+    batch, height, width = rows.shape[0], rows.shape[1], columns.shape[1]
+    shape = (batch, height, width)
+
+    def flat(of_rows: jax.Array, of_columns: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y, x = jnp.broadcast_to(of_rows[:, :, None], shape), jnp.broadcast_to(of_columns[:, None], shape)
+        return y.reshape(batch, -1), x.reshape(batch, -1)
+
+    seen = jnp.logical_and(*flat(rows, columns))
+    y, x = flat(shares(rows), shares(columns))
+    cells = [1 / jnp.maximum(jnp.sum(which, axis=1, keepdims=True), 1) for which in (rows, columns)]
+    tall, wide = flat(*(jnp.broadcast_to(cell, which.shape) for cell, which in zip(cells, (rows, columns))))
+    return seen, jnp.stack([x, y], axis=-1), jnp.stack([wide, tall], axis=-1)
+
+
+def outputs_of(logits: jax.Array, boxes: jax.Array, noise: Noised | None, groups: int) -> DetectionOutputs:
+    """What the decoder says, [L, B, T, ...], apart for queries and for noised objects, which are in front."""
+    if noise is None:
+        return DetectionOutputs(logits, boxes)
+    total = noise.labels.shape[1]
+
+    def of_objects(x: jax.Array) -> jax.Array:
+        layers, batch = x.shape[:2]
+        return x[:, :, :total].reshape(layers, batch, groups, 2, total // (2 * groups), x.shape[-1])
+
+    denoised = Denoised(of_objects(logits), of_objects(boxes))
+    return DetectionOutputs(logits[:, :, total:], boxes[:, :, total:], denoised)
