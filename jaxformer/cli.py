@@ -12,6 +12,8 @@ from typing import NoReturn
 from jaxformer import __version__
 from jaxformer.errors import UserError
 
+INTERRUPTED = 130  # the exit code after Ctrl-C: 128 + SIGINT
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are UserErrors, like all others."""
@@ -140,7 +142,9 @@ def parser() -> Parser:
     generate.add_argument("--length-penalty", type=float, metavar="A", help="of beam search (0.6)")
     generate.add_argument("--samples", type=int, metavar="N", help="texts for each prompt (1)")
     generate.add_argument("--seed", type=int, help="of what is drawn (0)")
-    generate.add_argument("--json", action="store_true", help="a JSON line for each text")
+    generate.add_argument(
+        "--json", action="store_true", help="a JSON line for each text, as for several prompts"
+    )
     add_checkpoint(generate)
 
     report = verb("report", "write a run's report.html anew, or compare several runs")
@@ -350,7 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("jaxformer: interrupted\n")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()
         return 1

@@ -124,7 +124,9 @@ def test_an_encoder_decoder_writes_its_text_alone(run, said):
     writer = TextToText(*load(folder))
     (expected,) = writer.generate([writer.encode("the cat saw")], Generation(256, GREEDY))
     assert printed == f"{expected.text}\n"
-    beam = json.loads(said("generate", "--workdir", folder, "--prompt", "the cat saw", "--beams", "3"))
+    beam = json.loads(
+        said("generate", "--workdir", folder, "--prompt", "the cat saw", "--beams", "3", "--json")
+    )
     (expected,) = writer.generate([writer.encode("the cat saw")], Generation(256, beams=3))
     assert (beam["text"], beam["tokens"]) == (expected.text, expected.tokens)
 
@@ -179,7 +181,9 @@ def test_flags_of_beam_search_are_refused_elsewhere_and_its_own_elsewhere(refuse
 
 def test_beams_without_a_token_that_ends_texts_go_to_the_last_token(run, said):
     line = json.loads(
-        said("generate", "--workdir", run(), "--prompt", "a", "--beams", "3", "--max-new-tokens", "9")
+        said(
+            "generate", "--workdir", run(), "--prompt", "a", "--beams", "3", "--max-new-tokens", "9", "--json"
+        )
     )
     assert (line["tokens"], len(line["text"]), line["ended"]) == (9, 9, "length")
 

@@ -397,7 +397,9 @@ def schedule_problems(schedule: Any, total_steps: int, to_steps: ToSteps) -> Ite
     steps = {key: to_steps(value) for key, value in parts.items() if value is not None}
     for key, length in steps.items():
         if length > total_steps:
-            yield f"{key}={parts[key]} is {length} steps, and the training is {total_steps}: shorten it"
+            said = str(parts[key])
+            steps_of = "" if said.endswith("steps") else f" is {length} steps"
+            yield f"{key}={said}{steps_of}: the training is {total_steps} steps; shorten it, or say it as a share"
             return
     if sum(steps.values()) > total_steps + 1:
         yield (

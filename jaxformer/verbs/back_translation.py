@@ -59,8 +59,14 @@ def data_back_translate(arguments: Namespace) -> int:
     sys.stdout.write(
         f"{arguments.output}: {sum(found):,} paraphrases of {changed:,} texts; {len(found) - changed:,} texts have "
         "none (too long, or no other text came back) and stay as they are in training\n"
-        f"data.transforms=[dict(name='back_translate', path={str(arguments.output)!r})]\n"
     )
+    if not changed:
+        raise UserError(
+            f"{arguments.output}: holds no paraphrase, there is nothing to train with",
+            "the two runs may translate too badly yet, or take shorter texts than these; delete the file before the "
+            "next try",
+        )
+    sys.stdout.write(f"data.transforms=[dict(name='back_translate', path={str(arguments.output)!r})]\n")
     return 0
 
 

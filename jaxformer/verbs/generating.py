@@ -36,13 +36,17 @@ def generate(arguments: Namespace, overrides: Overrides) -> int:
             with naming(place):
                 ids.append(writer.encode(prompt))
                 writer.check_prompts(ids[-1:])
+        begin = "" if isinstance(writer, TextToText) else prompts[0]
         if len(prompts) > 1 or how.beams > 1 or arguments.json:
             for prompt, found in zip(prompts, writer.generate(ids, how)):
+                if len(prompts) == 1 and not arguments.json:
+                    sys.stdout.write(f"{begin}{found.text}\n")
+                    continue
                 line = {"prompt": prompt, "text": found.text, "tokens": found.tokens, "ended": found.ended}
                 print_json(line)
             return 0
         stops = StopStrings(how.stops, tokenizer.decode)
-        begin, shown = "" if isinstance(writer, TextToText) else prompts[0], 0
+        shown = 0
         for _ in writer.stream(ids, how, stops):
             text = begin + stops.settled(0)
             sys.stdout.write(text[shown:])
