@@ -11,7 +11,7 @@ import numpy as np
 from jaxformer.models.outputs import DetectionOutputs
 from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask, masked_sum
 from jaxformer.tasks.classes import class_name
-from jaxformer.tasks.detection_metrics import BoxScores, Objects, score_boxes
+from jaxformer.tasks.detection_metrics import METRIC_NAMES, BoxScores, Objects, score_boxes
 from jaxformer.tasks.metrics import check_labels
 from jaxformer.tasks.set_losses import ClassLoss, ClassLossName, Weights, denoising_losses, set_losses
 
@@ -58,7 +58,12 @@ class Detection:
     std: tuple[float, ...] = (0.5,)
 
     # Sizes that no object has are left out of what `summarize` gives, so none of these can be watched.
-    metric_names: ClassVar[tuple[str, ...]] = ("loss", "ap", "ap50", "ap75", "ar_1", "ar_10", "ar_100")
+    metric_names: ClassVar[tuple[str, ...]] = ("loss", *METRIC_NAMES)
+
+    def absent_metrics(self, model: Any, data: Batches) -> dict[str, str]:
+        """Metrics that `summarize` may not give -> why, as a part of a sentence."""
+        sizes = [name for name in METRIC_NAMES if name.endswith(("small", "medium", "large"))]
+        return dict.fromkeys(sizes, "is given only where there are objects of that size")
 
     @property
     def of_classes(self) -> ClassLoss:
