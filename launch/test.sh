@@ -17,4 +17,4 @@ if [ $# -eq 0 ]; then
     "$VENV/bin/python" -m ruff check .
     "$VENV/bin/python" -m mypy
 fi
-exec "$VENV/bin/python" -m pytest -n 2 ${markers[@]+"${markers[@]}"} "$@"
+exec "$VENV/bin/python" -m pytest -n 2 --dist worksteal ${markers[@]+"${markers[@]}"} "$@"

@@ -1,6 +1,7 @@
 """Distillation: its losses, the step with a teacher on every layout, and training with a run as teacher."""
 
 from dataclasses import replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -64,9 +65,11 @@ def batch():
     }
 
 
+@cache
 def variables(seed):
     """Of the tiny model, the head's among them, which is zero at first."""
-    found = init_variables(ViT(**TINY), {"image": jnp.zeros((1, 8, 8, 3))}, jax.random.key(seed))
+    inputs = {"image": jnp.zeros((1, 8, 8, 3))}
+    found = jax.jit(lambda: init_variables(ViT(**TINY), inputs, jax.random.key(seed)))()
     leaves, tree = jax.tree.flatten(found)
     rng = np.random.default_rng(seed)
     return jax.tree.unflatten(tree, [leaf + 0.3 * rng.normal(size=leaf.shape).astype("f") for leaf in leaves])
@@ -91,7 +94,7 @@ def test_the_gradient_is_that_of_the_two_losses(kind, batch):
     task = Classification(distillation=Distillation("run", kind=kind, weight=0.3, temperature=2.0))
     model, real = ViT(**TINY), batch["example_mask"]
     image = Classification().inputs(batch)["image"]
-    theirs = model.apply(variables(1), image).logits
+    theirs = jax.jit(model.apply)(variables(1), image).logits
 
     def loss(params):
         logits = model.apply({"params": params}, image).logits
@@ -102,7 +105,7 @@ def test_the_gradient_is_that_of_the_two_losses(kind, batch):
             taught = 4 * optax.kl_divergence(jax.nn.log_softmax(logits / 2), jax.nn.softmax(theirs / 2))
         return jnp.mean((0.7 * labels + 0.3 * taught)[real])
 
-    value, expected = jax.value_and_grad(loss)(variables(0)["params"])
+    value, expected = jax.jit(jax.value_and_grad(loss))(variables(0)["params"])
     found, metrics = stepped(batch, task)
     assert_close(found, expected, 1e-4)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)

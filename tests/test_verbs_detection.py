@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -58,13 +59,14 @@ def test_boxes_are_in_the_pixels_of_the_picture(run, tmp_path, capsys):
     assert [line["file"] for line in lines] == files
     trained = Trained(run)
     model, task = trained.assembly.build_model(), trained.assembly.task
+    apply = jax.jit(model.apply)
     for line, (name, (height, width)) in zip(lines, sizes.items()):
         example = trained.example(tmp_path / f"{name}.png")
         # Kept in shape, at the top left of the frame of 32 x 64 pixels.
         scale = min(SIDE / height, 2 * SIDE / width)
         np.testing.assert_allclose(example["extent"], [scale * height, scale * width], atol=1)
         batch = {key: example[key][None] for key in ("image", "extent")}
-        outputs = model.apply(trained.variables, **task.inputs(batch), deterministic=True)
+        outputs = apply(trained.variables, **task.inputs(batch))
         x, y, w, h = np.asarray(outputs.boxes[-1, 0], np.float64).T
         corners = np.clip(np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], 1), 0, 1)
         expected = corners * [width, height, width, height]

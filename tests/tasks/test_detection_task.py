@@ -198,7 +198,7 @@ def test_two_pictures_are_learnt_by_heart():
     _, _, first = take_steps(batch, variables=variables, **settings)
     _, state, last = take_steps(batch, variables=variables, count=150, **settings)
     assert last["loss"] < first["loss"] / 4
-    outputs = model.apply({"params": jax.device_get(state.params)}, **task.inputs(batch))
+    outputs = jax.jit(model.apply)({"params": jax.device_get(state.params)}, **task.inputs(batch))
     collected = task.collect(outputs, batch, model, None)
     found = task.summarize({}, jax.tree.map(np.asarray, collected), Data(class_names=["a", "b", "c"]))
     assert found.metrics["ap50"] > 0.9
@@ -212,10 +212,12 @@ def test_a_picture_without_objects_trains_and_evaluates():
     assert metrics["skipped"] == 0
     assert metrics["l1"] == 0
     assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient_of(before, state)))
-    outputs = model.apply(variables, **task.inputs(batch))
-    assert np.isfinite(np.asarray(task.errors(outputs, batch))).all()
+    outputs = jax.jit(model.apply)(variables, **task.inputs(batch))
+    assert np.isfinite(np.asarray(jax.jit(task.errors)(outputs, batch))).all()
     collected = jax.tree.map(np.asarray, task.collect(outputs, batch, model, variables))
-    found = task.summarize(jax.tree.map(np.asarray, task.eval_sums(outputs, batch)), collected, Data())
+    found = task.summarize(
+        jax.tree.map(np.asarray, jax.jit(task.eval_sums)(outputs, batch)), collected, Data()
+    )
     assert found.metrics["ap"] == 0
     assert np.isfinite(found.metrics["loss"])
 
