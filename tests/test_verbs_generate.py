@@ -129,6 +129,8 @@ def test_an_encoder_decoder_writes_its_text_alone(run, said):
     )
     (expected,) = writer.generate([writer.encode("the cat saw")], Generation(256, beams=3))
     assert (beam["text"], beam["tokens"]) == (expected.text, expected.tokens)
+    plain = said("generate", "--workdir", folder, "--prompt", "the cat saw", "--beams", "3")
+    assert plain == f"{expected.text}\n"
 
 
 def test_mistakes_of_generating_are_said_in_a_line(run, refused, tmp_path):

@@ -37,13 +37,14 @@ def generate(arguments: Namespace, overrides: Overrides) -> int:
                 ids.append(writer.encode(prompt))
                 writer.check_prompts(ids[-1:])
         begin = "" if isinstance(writer, TextToText) else prompts[0]
-        if len(prompts) > 1 or how.beams > 1 or arguments.json:
+        if len(prompts) > 1 or arguments.json:
             for prompt, found in zip(prompts, writer.generate(ids, how)):
-                if len(prompts) == 1 and not arguments.json:
-                    sys.stdout.write(f"{begin}{found.text}\n")
-                    continue
                 line = {"prompt": prompt, "text": found.text, "tokens": found.tokens, "ended": found.ended}
                 print_json(line)
+            return 0
+        if how.beams > 1:  # a search has no text before its end
+            (found,) = writer.generate(ids, how)
+            sys.stdout.write(f"{begin}{found.text}\n")
             return 0
         stops = StopStrings(how.stops, tokenizer.decode)
         shown = 0
