@@ -1,47 +1,66 @@
-"""A whole train step of ViT-Ti/16, ours against PyTorch eager on transformers' ViT: the same work, in turns.
+"""A whole train step, ours against PyTorch eager on the same model: the same work, in turns.
 
-    python benchmarks/train_step.py [--quick] [--batch 8] [--rounds 7] [--steps 4] [--dtype float32 bfloat16]
+    python benchmarks/train_step.py [--model vit-ti16] [--quick] [--batch 8] [--rounds 7] [--steps 4]
+                                    [--dtype float32 bfloat16]
 
 Forward pass, backward pass and AdamW on the same images (224 px, 1000 classes) on the CPU. Ours is the package's
-own train step with its metrics (norms of gradients, parameters and updates), jitted, its state donated. The peer
-is ViTForImageClassification with its default attention (scaled_dot_product_attention) and fused AdamW; its
-bfloat16 is torch.autocast. Both have erf gelu. The two take turns, `--rounds` times `--steps` steps each after
-a step that is not counted; the figures are medians over the rounds. FLOPs are those of matrix products, three
-times the forward pass's; the limit is the rate of one large matrix product in the same process.
+own train step with its metrics (norms of gradients, parameters and updates), jitted, its state donated. The peer of
+vit-ti16 is transformers' ViTForImageClassification with its default attention (scaled_dot_product_attention); that of
+the others is timm's model; all have fused AdamW, and torch.autocast is their bfloat16. The two take turns, `--rounds`
+times `--steps` steps each after a step that is not counted; the figures are medians over the rounds. FLOPs are those
+of matrix products and convolutions, three times the forward pass's; the limit is the rate of one large matrix product
+in the same process.
 """
 
 import argparse
 import os
 import statistics
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from common import in_turns, product_rate
+from flax import linen as nn
 
 from jaxformer.flops import count_flops, training_flops
+from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
-from jaxformer.models.vit import ViT
+from jaxformer.precision import in_precision
+from jaxformer.schema import convert_choice
 from jaxformer.state import init_state, init_variables
 from jaxformer.step import make_train_step
 from jaxformer.tasks.classification import Classification
 
-LEARNING_RATE, WEIGHT_DECAY, CLASSES = 1e-3, 0.05, 1000
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from timm_reference import timm
+
+LEARNING_RATE, WEIGHT_DECAY, CLASSES, SIZE = 1e-3, 0.05, 1000, 224
 Step = Callable[[], float]
 
+# A preset -> fields that make it what the peer is, and timm's name of it; None: transformers' ViT.
+PEERS = {
+    "vit-ti16": ({"activation": "gelu_erf", "norm_epsilon": 1e-12}, None),
+    "r26-vit-s32": ({}, "vit_small_r26_s32_224"),
+    "coatnet-0": ({}, "coatnet_0_224"),
+    "resnet-50": ({}, "resnet50"),
+}
 
-def vit(dtype: str, **fields) -> ViT:
-    """The model: transformers' default activation and epsilon."""
-    fields = preset("vit-ti16", activation="gelu_erf", norm_epsilon=1e-12, **fields)
-    fields.pop("name")
-    return ViT(**fields, dtype=jnp.dtype(dtype))
+
+def model_of(name: str, dtype: str) -> nn.Module:
+    """The preset, as the peer has it."""
+    errors: list[str] = []
+    model = convert_choice(MODELS, preset(name, **PEERS[name][0]), "model", errors)
+    assert not errors, errors
+    return in_precision(model, dtype)
 
 
-def ours(images: np.ndarray, labels: np.ndarray, dtype: str, **fields) -> Step:
+def ours(name: str, images: np.ndarray, labels: np.ndarray, dtype: str) -> Step:
     """Our train step, as a function that takes a step and returns the loss."""
-    model, task = vit(dtype, **fields), Classification()
+    model, task = model_of(name, dtype), Classification()
     batch = jax.device_put({"image": images, "labels": labels})
     optimizer = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     variables = jax.jit(lambda: init_variables(model, task.inputs(batch), jax.random.key(0)))()
@@ -56,12 +75,11 @@ def ours(images: np.ndarray, labels: np.ndarray, dtype: str, **fields) -> Step:
     return take
 
 
-def peer(images: np.ndarray, labels: np.ndarray, dtype: str) -> Step:
-    """The same in PyTorch, eager."""
-    import torch
+def torch_vit():
+    """transformers' ViT in the shape of our preset, from images to logits."""
     from transformers import ViTConfig, ViTForImageClassification
 
-    model = vit(dtype)
+    model = model_of("vit-ti16", "float32")
     config = ViTConfig(
         image_size=model.image_size,
         patch_size=model.patch_size,
@@ -71,8 +89,20 @@ def peer(images: np.ndarray, labels: np.ndarray, dtype: str) -> Step:
         intermediate_size=model.mlp_dim,
         num_labels=CLASSES,
     )
+    network = ViTForImageClassification(config)
+    return network, lambda pixels: network(pixels).logits
+
+
+def peer(name: str, images: np.ndarray, labels: np.ndarray, dtype: str) -> Step:
+    """The same in PyTorch, eager."""
+    import torch
+
     torch.manual_seed(0)
-    network = ViTForImageClassification(config).train()
+    if PEERS[name][1]:
+        network = logits_of = timm().create_model(PEERS[name][1], num_classes=CLASSES)
+    else:
+        network, logits_of = torch_vit()
+    network.train()
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
     )
@@ -81,7 +111,7 @@ def peer(images: np.ndarray, labels: np.ndarray, dtype: str) -> Step:
 
     def take() -> float:
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            logits = network(pixels).logits
+            logits = logits_of(pixels)
         loss = torch.nn.functional.cross_entropy(logits.float(), targets)
         loss.backward()
         optimizer.step()
@@ -94,29 +124,30 @@ def peer(images: np.ndarray, labels: np.ndarray, dtype: str) -> Step:
 def report(arguments: argparse.Namespace) -> Iterator[str]:
     """Lines of the comparison, as they are measured."""
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (arguments.batch, 224, 224, 3), dtype=np.uint8)
+    images = random.integers(0, 256, (arguments.batch, SIZE, SIZE, 3), dtype=np.uint8)
     labels = random.integers(0, CLASSES, arguments.batch).astype(np.int32)
-    model = vit("float32")
+    name, model = arguments.model, model_of(arguments.model, "float32")
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), image=jnp.zeros(images.shape)))
     forward = count_flops(lambda v: model.apply(v, image=jnp.zeros(images.shape)), shapes)
     flops = training_flops(forward)
     load = os.getloadavg()[0]
-    yield f"ViT-Ti/16, batch {arguments.batch}: {flops / 1e9:.1f} GFLOP a step; {os.cpu_count()} cores, load {load:.1f}"
+    yield f"{name}, batch {arguments.batch}: {flops / 1e9:.1f} GFLOP a step; {os.cpu_count()} cores, load {load:.1f}"
     for dtype in arguments.dtype:
-        contenders = {"jaxformer": ours(images, labels, dtype), "PyTorch": peer(images, labels, dtype)}
+        contenders = {side.__name__: side(name, images, labels, dtype) for side in (ours, peer)}
         seconds = in_turns(contenders, arguments.rounds, arguments.steps)
         medians = {name: statistics.median(values) for name, values in seconds.items()}
         limit = product_rate(dtype)
-        for name, values in seconds.items():
+        for side, values in seconds.items():
             yield (
-                f"{dtype} {name:9}: {medians[name]:.3f} s a step ({min(values):.3f} to {max(values):.3f}), "
-                f"{flops / medians[name] / 1e9:.0f} GFLOP/s of {limit / 1e9:.0f} in one large product"
+                f"{dtype} {side:4}: {medians[side]:.3f} s a step ({min(values):.3f} to {max(values):.3f}), "
+                f"{flops / medians[side] / 1e9:.0f} GFLOP/s of {limit / 1e9:.0f} in one large product"
             )
-        yield f"{dtype}: ours takes {medians['jaxformer'] / medians['PyTorch']:.2f} of PyTorch's time"
+        yield f"{dtype}: ours takes {medians['ours'] / medians['peer']:.2f} of PyTorch's time"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=PEERS, default="vit-ti16")
     parser.add_argument("--quick", action="store_true", help="2 rounds of 1 step, batch 2: does it run?")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)

@@ -1,9 +1,9 @@
 """A compact convolutional Transformer (Hassani et al. 2021) on CIFAR-10: 6 epochs from scratch on a laptop's CPU.
 
 Command:  launch/local.sh train --config configs/cct_cifar10.py
-Device:   2 cores of an AMD EPYC
-Time:     not measured yet
-Result:   not measured yet
+Device:   one core of an AMD EPYC, beside other work
+Time:     30:40 min from command to report, at 169 images/s; 312 images/s on two cores
+Result:   test accuracy 0.790 (seed 0)
 
 The budget is that of vit_cifar10: 6 epochs, batches of 100, about 80 to 110 MFLOP an image forward.
 """

@@ -25,11 +25,11 @@ def get_config():
         eval_transforms=[dict(name="resize", size=32)],  # for pictures of other sizes, in predict
         cache="memory",
     )
-    c.eval = dict(split="test", every="1 epoch", monitor="accuracy")
+    c.eval = dict(split="test", every="2 epochs", monitor="accuracy")
     c.optimizer = dict(name="muon", learning_rate=0.02, weight_decay=0.1)
     c.schedule = dict(name="one_cycle")
     c.precision = "float32"
     c.parallel = dict(mode="jit", mesh=dict(data=-1))
-    c.train = dict(total="5 epochs", accumulate=1, ema_decay=None)
+    c.train = dict(total="6 epochs", accumulate=1, ema_decay=None)
     c.checkpoint = dict(every="1 epoch", keep=2)
     return c

@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxformer.errors import UserError
 from jaxformer.models.bert import BERT
+from jaxformer.models.cnn_attention import ATTENTIONS
 from jaxformer.models.experts import Experts
 from jaxformer.models.gpt import GPT
 from jaxformer.models.mlp_mixer import MLPMixer
@@ -18,6 +19,7 @@ from jaxformer.parallel.compile import Layout, bytes_a_device
 from jaxformer.parallel.mesh import make_mesh, mesh_shape
 from jaxformer.parallel.rules import param_specs
 from jaxformer.paths import leaves_by_path
+from jaxformer.schema import resolve
 from jaxformer.state import init_state, init_variables
 
 VIT = ViT(image_size=8, patch_size=4, width=64, depth=2, num_heads=4, num_classes=16)
@@ -44,6 +46,14 @@ def test_sizes_that_do_not_make_up_the_devices(axes):
         mesh_shape(axes, 8)
 
 
+def attentive(name):
+    module = {"name": name, **({"num_heads": 2} if name == "botnet" else {})}
+    fields = {"stage_sizes": (1, 1), "width": 16, "num_classes": 16, "block": "bottleneck"}
+    model = resolve(ResNet, fields | {"attention": [{"module": module}]}, "model", errors := [])
+    assert not errors
+    return model
+
+
 EVERY_MODEL = {
     "vit": VIT,
     "vit, all options": VIT.clone(
@@ -55,6 +65,7 @@ EVERY_MODEL = {
     ),
     "resnet v1.5": ResNet(stage_sizes=(1, 1), width=16, num_classes=16, block="bottleneck", norm="batch"),
     "resnet v2": ResNet(stage_sizes=(1, 1), width=16, num_classes=16, block="basic", version=2, norm="group"),
+    **{f"resnet, {name}": attentive(name) for name in ATTENTIONS},
     "gpt": GPT(**SIZES, depth=2),
     "gpt, as llama": GPT(
         **SIZES,

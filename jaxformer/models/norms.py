@@ -10,6 +10,7 @@ from flax import linen as nn
 
 Dtype = Any
 NormName: TypeAlias = Literal["layer", "rms"]
+NormKind: TypeAlias = Literal["batch", "group", "frozen"]
 
 
 class LayerNorm(nn.Module):
@@ -106,7 +107,7 @@ class GroupNorm(nn.Module):
 
 
 def image_norm(
-    kind: Literal["batch", "group"],
+    kind: NormKind,
     *,
     train: bool,
     axis_name: str | None,
@@ -119,7 +120,9 @@ def image_norm(
 
     Args:
       kind: "batch" (Ioffe and Szegedy 2015) or "group". The running statistics of "batch" keep 0.9 a step;
-        their variance is the batch's own, where PyTorch's is the unbiased estimate.
+        their variance is the batch's own, where PyTorch's is the unbiased estimate. "frozen" is "batch" whose running
+        statistics are used in training, too, and never change: for backbones with imported weights that are frozen,
+        or learn from small batches (Carion et al. 2020, appendix A.4).
       train: whether batch statistics are those of the batch, and are averaged into the running ones.
       axis_name: pmap's axis, over which batch statistics are averaged; None under jit, where they are global.
       groups: of GroupNorm.
@@ -130,4 +133,5 @@ def image_norm(
     common = {"epsilon": epsilon, "dtype": dtype, "param_dtype": param_dtype}
     if kind == "group":
         return partial(GroupNorm, groups, **common)
-    return partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, axis_name=axis_name, **common)
+    running = kind == "frozen" or not train
+    return partial(nn.BatchNorm, use_running_average=running, momentum=0.9, axis_name=axis_name, **common)

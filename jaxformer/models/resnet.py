@@ -12,7 +12,7 @@ from jaxformer.models.cnn_attention import Placement
 from jaxformer.models.conv import Conv, PaddingName, StandardizationName
 from jaxformer.models.head import logits_of
 from jaxformer.models.mbconv import halved
-from jaxformer.models.norms import image_norm
+from jaxformer.models.norms import NormKind, image_norm
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.problems import classes, sizes
 from jaxformer.models.resnet_stem import StemName, resnet_stem
@@ -104,7 +104,8 @@ class ResNet(nn.Module):
       num_classes: K; 0 has no head.
       block: "basic" (two 3x3) or "bottleneck".
       version: 1 (v1.5) or 2 (pre-activation).
-      norm: "batch", whose running statistics are the collection "batch_stats", or "group".
+      norm: "batch", whose running statistics are the collection "batch_stats"; "frozen", which uses these in training,
+        too, and leaves them as they are; or "group".
       groups: of GroupNorm; a width that it does not divide takes the largest smaller number that does.
       norm_epsilon: added to variances.
       stem: "imagenet": 7x7 of stride 2 and a max-pool; "bit": the same, with zeros around what is pooled (Kolesnikov
@@ -123,7 +124,7 @@ class ResNet(nn.Module):
     num_classes: int = 1000
     block: Literal["basic", "bottleneck"] = "bottleneck"
     version: Literal[1, 2] = 1
-    norm: Literal["batch", "group"] = "batch"
+    norm: NormKind = "batch"
     groups: int = 32
     norm_epsilon: float = 1e-5
     stem: StemName = "imagenet"

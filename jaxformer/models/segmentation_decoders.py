@@ -6,7 +6,7 @@ the finest first. `least_maps` is how many of them it needs.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,11 @@ from flax import linen as nn
 from jaxformer.models.conv import Conv
 from jaxformer.models.dropout import Dropout
 from jaxformer.models.head import logits_of
-from jaxformer.models.norms import LayerNorm, image_norm
+from jaxformer.models.norms import LayerNorm, NormKind, image_norm
 from jaxformer.models.problems import rates, sizes
 from jaxformer.models.resampling import resized_maps, size_of
 
 Dtype = Any
-NormKind = Literal["batch", "group"]
 
 
 class Linear(nn.Module):
@@ -51,14 +50,12 @@ class Linear(nn.Module):
         return classified(x, num_classes, self.param_dtype)
 
 
-class PUP(nn.Module):
-    """Progressive upsampling (Zheng et al. 2021, SETR-PUP, section 3.3): a 3x3 and twice the size, again and again.
+class Convolutional(nn.Module):
+    """What the decoders below have in common: norms, and a width.
 
     Attributes:
-      width: channels of the convolutions.
-      steps: how often; the paper's 4 go from patches of 16 pixels to the whole image.
-      level: which of the backbone's maps is decoded; -1 is the last.
-      norm: "batch" or "group", after each convolution.
+      width: channels inside the decoder.
+      norm: "batch", "group" or "frozen"; see `norms.image_norm`.
       groups: of GroupNorm.
       norm_epsilon: of the norms.
       dropout: before the classes.
@@ -68,8 +65,6 @@ class PUP(nn.Module):
     """
 
     width: int = 256
-    steps: int = 4
-    level: int = -1
     norm: NormKind = "batch"
     groups: int = 32
     norm_epsilon: float = 1e-5
@@ -77,19 +72,50 @@ class PUP(nn.Module):
     axis_name: str | None = None
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
+
+    @nn.nowrap
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every impossible combination of fields."""
+        yield from sizes(self, "width", "groups")
+        yield from rates(self, "dropout")
+
+    @nn.nowrap
+    def norm_of(self, deterministic: bool) -> Callable[..., nn.Module]:
+        """A normalisation of feature maps."""
+        return image_norm(
+            self.norm,
+            train=not deterministic,
+            axis_name=self.axis_name,
+            groups=self.groups,
+            epsilon=self.norm_epsilon,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
+
+
+class PUP(Convolutional):
+    """Progressive upsampling (Zheng et al. 2021, SETR-PUP, section 3.3): a 3x3 and twice the size, again and again.
+
+    Attributes:
+      steps: how often; the paper's 4 go from patches of 16 pixels to the whole image.
+      level: which of the backbone's maps is decoded; -1 is the last.
+    """
+
+    steps: int = 4
+    level: int = -1
     least_maps: ClassVar[int] = 1
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
-        yield from sizes(self, "width", "steps", "groups")
-        yield from rates(self, "dropout")
+        yield from super().problems()
+        yield from sizes(self, "steps")
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], num_classes: int, deterministic: bool) -> jax.Array:
         """Logits float32 [B, h, w, K], 2^steps times as high and wide as the map."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = norm_of(self, deterministic)
+        norm = self.norm_of(deterministic)
         x = LayerNorm(1e-6, **dtypes, name="norm_in")(maps[self.level])
         for i in range(1, self.steps + 1):
             x = Conv(self.width, 3, **dtypes, name=f"conv_{i}")(x)
@@ -98,37 +124,17 @@ class PUP(nn.Module):
         return classified(Dropout(self.dropout)(x, deterministic), num_classes, self.param_dtype)
 
 
-class AllMLP(nn.Module):
+class AllMLP(Convolutional):
     """SegFormer's head (Xie et al. 2021, section 3.2): every map at one width and at the finest one's size, joined.
 
     The layer that joins them is linear, and so is interpolation: it is applied to each map before that is enlarged.
 
     Attributes:
-      width: channels that every map gets, and of what is joined.
-      norm: "batch" or "group", after joining.
-      groups: of GroupNorm.
-      norm_epsilon: of the norm.
       dropout: before the classes; the paper has 0.1.
-      axis_name: pmap's axis, over which batch statistics are averaged.
-      dtype: of the computation; the logits' is float32.
-      param_dtype: of the parameters.
     """
 
-    width: int = 256
-    norm: NormKind = "batch"
-    groups: int = 32
-    norm_epsilon: float = 1e-5
     dropout: float = 0.1
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
     least_maps: ClassVar[int] = 2
-
-    @nn.nowrap
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        yield from sizes(self, "width", "groups")
-        yield from rates(self, "dropout")
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], num_classes: int, deterministic: bool) -> jax.Array:
@@ -139,11 +145,11 @@ class AllMLP(nn.Module):
             x = Conv(self.width, 1, use_bias=True, **dtypes, name=f"conv_level_{i}")(x)
             x = Conv(self.width, 1, **dtypes, name=f"conv_fuse_{i}")(x)
             joined.append(resized_maps(x, size_of(maps[0])))
-        x = nn.relu(norm_of(self, deterministic)(name="norm")(sum(joined[1:], joined[0])))
+        x = nn.relu(self.norm_of(deterministic)(name="norm")(sum(joined[1:], joined[0])))
         return classified(Dropout(self.dropout)(x, deterministic), num_classes, self.param_dtype)
 
 
-class FPN(nn.Module):
+class FPN(Convolutional):
     """A feature pyramid (Lin et al. 2017, section 3): from the coarsest map to the finest, each added on the way.
 
     Unlike the paper's, a 3x3 with a norm stands on the way down, as in a U-Net (Ronneberger et al. 2015), and there is
@@ -151,37 +157,17 @@ class FPN(nn.Module):
 
     Attributes:
       width: channels of the pyramid.
-      norm: "batch" or "group", after each convolution.
-      groups: of GroupNorm.
-      norm_epsilon: of the norms.
-      dropout: before the classes.
-      axis_name: pmap's axis, over which batch statistics are averaged.
-      dtype: of the computation; the logits' is float32.
-      param_dtype: of the parameters.
     """
 
     width: int = 64
-    norm: NormKind = "batch"
-    groups: int = 32
-    norm_epsilon: float = 1e-5
-    dropout: float = 0.0
-    axis_name: str | None = None
-    dtype: Dtype = jnp.float32
-    param_dtype: Dtype = jnp.float32
     least_maps: ClassVar[int] = 2
-
-    @nn.nowrap
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        yield from sizes(self, "width", "groups")
-        yield from rates(self, "dropout")
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], num_classes: int, deterministic: bool) -> jax.Array:
         """Logits float32 [B, h, w, K] on the finest map's grid."""
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv: Callable[..., nn.Module] = partial(Conv, **dtypes)
-        norm = norm_of(self, deterministic)
+        norm = self.norm_of(deterministic)
         x = None
         for i, own in reversed(list(enumerate(maps, 1))):
             y = norm(name=f"norm_level_{i}")(conv(self.width, 1, name=f"conv_level_{i}")(own))
@@ -189,19 +175,6 @@ class FPN(nn.Module):
             x = nn.relu(norm(name=f"norm_{i}")(conv(self.width, 3, name=f"conv_{i}")(x)))
         assert x is not None
         return classified(Dropout(self.dropout)(x, deterministic), num_classes, self.param_dtype)
-
-
-def norm_of(decoder: Any, deterministic: bool) -> Callable[..., nn.Module]:
-    """A normalisation of feature maps, as a decoder's fields have it."""
-    return image_norm(
-        decoder.norm,
-        train=not deterministic,
-        axis_name=decoder.axis_name,
-        groups=decoder.groups,
-        epsilon=decoder.norm_epsilon,
-        dtype=decoder.dtype,
-        param_dtype=decoder.param_dtype,
-    )
 
 
 def classified(x: jax.Array, num_classes: int, param_dtype: Dtype) -> jax.Array:

@@ -91,8 +91,13 @@ def test_batch_norm_and_its_running_statistics(arrays):
         reference.running_var.copy_(torch.tensor(np.asarray(stats["var"])))
         expected = reference(nchw).permute(0, 2, 3, 1).numpy()
     evaluate = image_norm("batch", train=False, **make)()
-    ours = jax.jit(evaluate.apply)({"params": variables["params"], "batch_stats": stats}, x)
+    variables = {"params": variables["params"], "batch_stats": stats}
+    np.testing.assert_allclose(jax.jit(evaluate.apply)(variables, x), expected, rtol=1e-5, atol=1e-5)
+
+    frozen = image_norm("frozen", train=True, **make)()
+    ours, updates = jax.jit(lambda v, x: frozen.apply(v, x, mutable=["batch_stats"]))(variables, x)
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], stats)
 
 
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
