@@ -20,7 +20,7 @@ from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.patches import on_grids
 from jaxformer.models.pooling import max_pool
 from jaxformer.models.positions import sinusoidal
-from jaxformer.models.problems import classes, heads, rates, sizes
+from jaxformer.models.problems import classes, epsilons, heads, rates, sizes
 from jaxformer.models.stack import RematName, Stack
 
 Dtype = Any
@@ -153,8 +153,7 @@ class CCT(nn.Module):
             yield f"kernel_size={self.kernel_size}: expected an odd number, such as 3"
         if self.positions == "sinusoidal" and self.width % 2:
             yield f'width={self.width}: positions="sinusoidal" needs an even number'
-        if self.norm_epsilon <= 0:
-            yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-5"
+        yield from epsilons(self)
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:

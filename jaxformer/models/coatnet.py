@@ -16,7 +16,7 @@ from jaxformer.models.mbconv import MBConv, MBConvSettings, PoolName, halved, sh
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.problems import classes, rates, sizes, stages
+from jaxformer.models.problems import classes, epsilons, rates, sizes, stages
 from jaxformer.models.windows import GridBias
 
 Dtype = Any
@@ -153,24 +153,19 @@ class CoAtNet(nn.Module):
     @nn.nowrap
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
-        yield from stages(self)
-        yield from sizes(self, "image_size", "representation", "head_dim", "mlp_ratio")
+        yield from stages(self, "widths", "blocks")
+        yield from sizes(
+            self, "widths", "stem_widths", "image_size", "representation", "head_dim", "mlp_ratio"
+        )
         yield from classes(self)
         yield from rates(self, "dropout", "attention_dropout", "drop_path")
-        for name in ("widths", "blocks"):
-            if len(getattr(self, name)) != len(self.stage_sizes):
-                yield f"{name}={list(getattr(self, name))}: expected one for each of {len(self.stage_sizes)} stages"
-        for name in ("widths", "stem_widths"):
-            if min(getattr(self, name), default=1) < 1:
-                yield f"{name}={list(getattr(self, name))}: expected at least 1 each"
         if self.head_dim > 0:
             before = (self.stem_widths[-1], *self.widths)
             for came, width, kind in zip(before, self.widths, self.blocks):
                 of = width if self.attention_width == "out" else came
                 if kind == "attention" and (width % self.head_dim or of % self.head_dim):
                     yield f"head_dim={self.head_dim}: does not divide {of}, the width of attention; use one that does"
-        if self.norm_epsilon <= 0:
-            yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-6"
+        yield from epsilons(self)
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:

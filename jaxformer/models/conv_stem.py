@@ -15,7 +15,7 @@ from jaxformer.models.conv import Conv
 from jaxformer.models.head import logits_of
 from jaxformer.models.norms import image_norm
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.problems import classes
+from jaxformer.models.problems import classes, epsilons
 
 Dtype = Any
 
@@ -51,8 +51,7 @@ class ConvStem(nn.Module):
         elif len(self.strides) not in (1, len(self.channels)):
             yield f"strides={list(self.strides)}: expected one, or one for each of {len(self.channels)} channels"
         yield from classes(self)
-        if self.norm_epsilon <= 0:
-            yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-5"
+        yield from epsilons(self)
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:

@@ -16,7 +16,7 @@ from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.patches import PatchEmbedding, patch_map
-from jaxformer.models.problems import classes, rates, sizes, stages
+from jaxformer.models.problems import classes, epsilons, rates, sizes, stages
 
 Dtype = Any
 truncated_normal = nn.initializers.truncated_normal(0.02)
@@ -122,8 +122,7 @@ class ConvNeXt(nn.Module):
         yield from rates(self, "drop_path")
         if self.kernel_size < 1 or self.kernel_size % 2 == 0:
             yield f"kernel_size={self.kernel_size}: expected an odd number, such as 7"
-        if self.norm_epsilon <= 0:
-            yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-6"
+        yield from epsilons(self)
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:

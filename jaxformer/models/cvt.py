@@ -17,7 +17,7 @@ from jaxformer.models.head import logits_of
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm, image_norm
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.problems import classes, rates, sizes, stages
+from jaxformer.models.problems import classes, epsilons, rates, sizes, stages
 
 Dtype = Any
 truncated_normal = nn.initializers.truncated_normal(0.02)
@@ -245,14 +245,11 @@ class CvT(nn.Module):
     @nn.nowrap
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
-        yield from stages(self)
-        yield from sizes(self, "key_stride", "mlp_ratio")
+        of_stages = ("widths", "num_heads", "embedding_kernels", "embedding_strides")
+        yield from stages(self, *of_stages)
+        yield from sizes(self, *of_stages, "key_stride", "mlp_ratio")
         yield from classes(self)
         yield from rates(self, "dropout", "attention_dropout", "drop_path")
-        for name in ("widths", "num_heads", "embedding_kernels", "embedding_strides"):
-            values = getattr(self, name)
-            if len(values) != len(self.stage_sizes) or min(values, default=0) < 1:
-                yield f"{name}={list(values)}: expected a number for each of {len(self.stage_sizes)} stages"
         for width, heads in zip(self.widths, self.num_heads):
             if heads > 0 and width % heads:
                 yield f"num_heads={list(self.num_heads)}: {heads} does not divide the stage's width of {width}"
@@ -260,8 +257,7 @@ class CvT(nn.Module):
             yield f"embedding_kernels={list(self.embedding_kernels)}: expected odd numbers, such as 3"
         if self.projection_kernel < 1 or self.projection_kernel % 2 == 0:
             yield f"projection_kernel={self.projection_kernel}: expected an odd number, such as 3"
-        if self.norm_epsilon <= 0:
-            yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-5"
+        yield from epsilons(self)
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:

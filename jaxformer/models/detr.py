@@ -25,7 +25,7 @@ from jaxformer.models.masks import Mask
 from jaxformer.models.mlp import ActivationName
 from jaxformer.models.outputs import Denoised, DetectionOutputs
 from jaxformer.models.patches import chosen_maps
-from jaxformer.models.problems import heads, rates, sizes
+from jaxformer.models.problems import epsilons, heads, rates, sizes
 from jaxformer.models.stack import Stack
 from jaxformer.schema import choice
 
@@ -107,8 +107,7 @@ class DETR(nn.Module):
             yield f"box_noise={self.box_noise}: expected more than 0, such as 1.0"
         if not 0 <= self.label_noise <= 1:
             yield f"label_noise={self.label_noise}: expected a share from 0 to 1"
-        if self.norm_epsilon <= 0:
-            yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-5"
+        yield from epsilons(self)
 
     @nn.compact
     def __call__(

@@ -17,7 +17,7 @@ from jaxformer.models.mbconv import MBConv, MBConvSettings, stem, summary
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.problems import classes, rates, sizes, stages
+from jaxformer.models.problems import classes, epsilons, rates, sizes, stages
 from jaxformer.models.windows import GridBias, from_windows, to_windows
 
 Dtype = Any
@@ -195,21 +195,15 @@ class MaxViT(nn.Module):
     @nn.nowrap
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
-        yield from stages(self)
-        yield from sizes(self, "window", "representation", "head_dim", "mlp_ratio")
+        yield from stages(self, "widths")
+        yield from sizes(self, "widths", "stem_widths", "window", "representation", "head_dim", "mlp_ratio")
         yield from classes(self)
         yield from rates(self, "dropout", "attention_dropout", "drop_path")
-        if len(self.widths) != len(self.stage_sizes):
-            yield f"widths={list(self.widths)}: expected one for each of {len(self.stage_sizes)} stages"
-        for name in ("widths", "stem_widths"):
-            if min(getattr(self, name), default=1) < 1:
-                yield f"{name}={list(getattr(self, name))}: expected at least 1 each"
         if self.head_dim > 0:
             for width in dict.fromkeys(self.widths):
                 if width % self.head_dim:
                     yield f"head_dim={self.head_dim}: does not divide the width {width}; use one that does"
-        if self.norm_epsilon <= 0:
-            yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-5"
+        yield from epsilons(self)
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:

@@ -5,11 +5,20 @@ from typing import Any
 
 
 def sizes(model: Any, *names: str) -> Iterator[str]:
-    """Yields a line for every size under 1; None is none."""
+    """Yields a line for every size, or tuple of sizes, that is under 1; None is none."""
     for name in names:
         value = getattr(model, name)
-        if value is not None and value < 1:
+        if isinstance(value, tuple):
+            if min(value, default=1) < 1:
+                yield f"{name}={list(value)}: expected at least 1 each"
+        elif value is not None and value < 1:
             yield f"{name}={value}: expected at least 1"
+
+
+def epsilons(model: Any) -> Iterator[str]:
+    """Yields a line for an epsilon that keeps nothing from division by zero."""
+    if model.norm_epsilon <= 0:
+        yield f"norm_epsilon={model.norm_epsilon}: expected more than 0, such as 1e-6"
 
 
 def classes(model: Any) -> Iterator[str]:
@@ -18,10 +27,13 @@ def classes(model: Any) -> Iterator[str]:
         yield f"num_classes={model.num_classes}: expected at least 1, or 0 for a model without a head"
 
 
-def stages(model: Any) -> Iterator[str]:
-    """Yields a line for an impossible number of blocks in a stage."""
+def stages(model: Any, *names: str) -> Iterator[str]:
+    """Yields a line for an impossible number of blocks in a stage, and where a field has not one value for each."""
     if not model.stage_sizes or min(model.stage_sizes) < 1:
         yield f"stage_sizes={list(model.stage_sizes)}: expected at least one stage of at least one block"
+    for name in names:
+        if len(getattr(model, name)) != len(model.stage_sizes):
+            yield f"{name}={list(getattr(model, name))}: expected one for each of {len(model.stage_sizes)} stages"
 
 
 def rates(model: Any, *names: str) -> Iterator[str]:

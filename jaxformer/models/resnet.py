@@ -14,7 +14,7 @@ from jaxformer.models.head import logits_of
 from jaxformer.models.mbconv import halved
 from jaxformer.models.norms import NormKind, image_norm
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.problems import classes, sizes
+from jaxformer.models.problems import classes, epsilons, sizes
 from jaxformer.models.resnet_stem import StemName, resnet_stem
 
 Dtype = Any
@@ -142,8 +142,7 @@ class ResNet(nn.Module):
             yield f"stage_sizes={list(self.stage_sizes)}: expected at least one block in each stage"
         yield from sizes(self, "width", "groups")
         yield from classes(self)
-        if self.norm_epsilon <= 0:
-            yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-5"
+        yield from epsilons(self)
         for i, placement in enumerate(self.attention):
             yield from (f"attention[{i}].{line}" for line in placement.misplaced(self.stage_sizes))
             heads = getattr(placement.module, "num_heads", 1)

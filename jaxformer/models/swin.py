@@ -19,7 +19,7 @@ from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.patches import Grid, PatchEmbedding, patch_map
-from jaxformer.models.problems import classes, rates, sizes, stages
+from jaxformer.models.problems import classes, epsilons, rates, sizes, stages
 from jaxformer.models.windows import GridBias, from_windows, to_windows
 
 Dtype = Any
@@ -222,8 +222,7 @@ class Swin(nn.Module):
         yield from sizes(self, "width", "patch_size", "window", "mlp_ratio")
         yield from classes(self)
         yield from rates(self, "dropout", "attention_dropout", "drop_path")
-        if self.norm_epsilon <= 0:
-            yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-5"
+        yield from epsilons(self)
         if len(self.num_heads) != len(self.stage_sizes):
             yield f"num_heads={list(self.num_heads)}: expected a number for each of {len(self.stage_sizes)} stages"
         for stage, heads in enumerate(self.num_heads):

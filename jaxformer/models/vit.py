@@ -26,7 +26,7 @@ from jaxformer.models.patches import (
     patch_problems,
 )
 from jaxformer.models.positions import sincos2d
-from jaxformer.models.problems import classes, heads, rates, sizes
+from jaxformer.models.problems import classes, epsilons, heads, rates, sizes
 from jaxformer.models.stack import RematName, Stack
 from jaxformer.schema import choice
 
@@ -144,8 +144,7 @@ class ViT(nn.Module):
             yield f'width={self.width}: positions="sincos2d" needs a multiple of 4 from 8 on'
         if self.registers < 0:
             yield f"registers={self.registers}: expected 0 or more"
-        if self.norm_epsilon <= 0:
-            yield f"norm_epsilon={self.norm_epsilon}: expected more than 0, such as 1e-6"
+        yield from epsilons(self)
 
     @nn.nowrap
     def patch_problems(self) -> Iterator[str]:
