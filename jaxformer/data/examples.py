@@ -124,40 +124,8 @@ class Segmentation:
 
 
 @dataclass(frozen=True)
-class Windows:
-    """The split as one stream of tokens, cut into windows: `tokens` and `targets` int32 [B, T].
-
-    Documents are joined with the tokenizer's end-of-text token between them (its separator if it has no
-    such token, nothing if it has neither). Every token but the first is a target exactly once; the last
-    window is padded, with -1 as targets.
-
-    Attributes:
-      length: tokens in a window (T).
-      feature: the dataset's feature that holds the text.
-    """
-
-    length: int
-    feature: str = "text"
-    text: ClassVar[bool] = True
-    varying: ClassVar[bool] = False
-
-    @property
-    def text_features(self) -> tuple[str, ...]:
-        """The features that a tokenizer is learnt from."""
-        return (self.feature,)
-
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work."""
-        yield from length_problems(self.length)
-
-
-@dataclass(frozen=True)
-class Documents:
-    """Documents packed into rows: `tokens`, `targets`, `segment_ids` and `positions` int32 [B, T].
-
-    A document longer than a row is cut into pieces, and a piece's last target is the next piece's first token:
-    every token but a document's first is a target exactly once. Each piece is a segment of its own, with
-    positions from 0. Which pieces share a row is decided by best fit, the longest first.
+class RunningText:
+    """Texts of one feature, cut into rows of one length.
 
     Attributes:
       length: tokens in a row (T).
@@ -177,6 +145,26 @@ class Documents:
     def problems(self) -> Iterator[str]:
         """Yields what cannot work."""
         yield from length_problems(self.length)
+
+
+@dataclass(frozen=True)
+class Windows(RunningText):
+    """The split as one stream of tokens, cut into windows: `tokens` and `targets` int32 [B, T].
+
+    Documents are joined with the tokenizer's end-of-text token between them (its separator if it has no
+    such token, nothing if it has neither). Every token but the first is a target exactly once; the last
+    window is padded, with -1 as targets.
+    """
+
+
+@dataclass(frozen=True)
+class Documents(RunningText):
+    """Documents packed into rows: `tokens`, `targets`, `segment_ids` and `positions` int32 [B, T].
+
+    A document longer than a row is cut into pieces, and a piece's last target is the next piece's first token:
+    every token but a document's first is a target exactly once. Each piece is a segment of its own, with
+    positions from 0. Which pieces share a row is decided by best fit, the longest first.
+    """
 
 
 @dataclass(frozen=True)
