@@ -77,6 +77,7 @@ def ours(name: str, images: np.ndarray, labels: np.ndarray, dtype: str) -> Step:
 
 def torch_vit():
     """transformers' ViT in the shape of our preset, from images to logits."""
+    sys.modules.setdefault("torchvision", None)  # which does not import beside a CPU build of PyTorch
     from transformers import ViTConfig, ViTForImageClassification
 
     model = model_of("vit-ti16", "float32")

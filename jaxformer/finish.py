@@ -83,7 +83,8 @@ def write_result(
     """Writes result.json.
 
     Examples a second are those of the train steps alone: evaluation, checkpoints and the first step, which
-    compiles, are left out. MFU is three times the forward pass's FLOPs, over what the devices could do.
+    compiles, are left out. FLOPs are those of training: three times the forward pass's; MFU is their rate, over what
+    the devices could do.
     """
     name, batches = assembly.experiment.eval.monitor, assembly.train_batches
     seconds = clock.summary()
@@ -100,6 +101,7 @@ def write_result(
         "best": best,
         "seconds": seconds,
         "examples_per_second": per_second,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(assembly.state_shapes.params)),
         "flops_per_example": flops,
         "mfu": mfu,
         "peak": peak.source,

@@ -17,6 +17,7 @@ from jaxformer import cli
 from jaxformer.data.digits import split_indices, to_uint8
 from jaxformer.describe import assemble
 from jaxformer.inference.restore import Trained
+from jaxformer.observe.text import engineering
 from jaxformer.run import read_experiment
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "vit_digits.py")
@@ -245,7 +246,11 @@ def test_report_is_written_anew(run, said):
 def test_reports_of_several_runs_compare_them(run, said, tmp_path):
     other = shutil.copytree(run, tmp_path / "another")
     before = files(run)
-    assert said("report", run, other, "--output", tmp_path / "both.html") == f"{tmp_path / 'both.html'}\n"
+    *table, written = said("report", run, other, "--output", tmp_path / "both.html").splitlines()
+    assert written == str(tmp_path / "both.html")
+    shapes = assemble(read_experiment(run)[1]).variable_shapes["params"]
+    count = engineering(sum(leaf.size for leaf in jax.tree.leaves(shapes)))
+    assert [row.split("|")[3].strip() for row in table[2:]] == [count, count]
     page = (tmp_path / "both.html").read_text()
     assert "tiny" in page
     assert "another" in page

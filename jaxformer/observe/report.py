@@ -1,4 +1,4 @@
-"""Runs as pages: report.html, and comparisons. Each is one file that needs no network and no script."""
+"""A run as a page: report.html is one file that needs no network and no script."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
 from jaxformer.observe.run_folder import RunFolder, open_run
@@ -18,7 +17,6 @@ KINDS = {"samples": "Samples", "mistakes": "Worst mistakes"}
 TOP = 3  # classes listed for an example
 MOST_CONFUSED = 10
 SCORES = {"f1": "F1", "iou": "IoU"}  # columns of the per-class table that are drawn, the first that is there
-ABSENT = object()
 
 
 def write_report(run_dir: Path) -> Path:
@@ -233,78 +231,3 @@ def about(run: RunFolder) -> dict[str, str]:
         **versions,
     }
     return {name: str(value) for name, value in known.items() if value}
-
-
-def compare_runs(run_dirs: Sequence[Path], output: Path) -> Path:
-    """Writes a page that holds runs against each other: metrics, speed, differences in configs, curves.
-
-    Args:
-      run_dirs: run folders, in the order of the page.
-      output: the page's path.
-
-    Raises:
-      UserError: one is not a run's folder, or there is none.
-    """
-    if not run_dirs:
-        raise UserError(
-            "nothing to compare: name the folders of runs, as in `jaxformer report runs/a runs/b`"
-        )
-    runs = [open_run(folder) for folder in run_dirs]
-    names = distinct_names(runs)
-    write_atomically(Path(output), pages.render("comparison.html.j2", **comparison_parts(runs, names)))
-    return Path(output)
-
-
-def distinct_names(runs: Sequence[RunFolder]) -> list[str]:
-    """The folders' names; their paths where names are the same."""
-    names = [run.name for run in runs]
-    return [str(run.folder) if names.count(run.name) > 1 else run.name for run in runs]
-
-
-def comparison_parts(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, Any]:
-    """What the template shows, by name."""
-    colours = [plots.COLOURS[index % len(plots.COLOURS)] for index in range(len(runs))]
-    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
-    rows = []
-    for run, name, colour in zip(runs, names, colours):
-        result = run.result
-        best = best_metrics(result["best"]) if result and result["best"] else {}
-        cells = [
-            run.status,
-            pages.cell(run.step),
-            ", ".join(f"{k} {text.number(v)}" for k, v in best.items()),
-        ]
-        cells += [pages.cell(run.metrics.get(metric)) for metric in metrics]
-        cells.append(pages.cell(result["examples_per_second"] if result else None))
-        cells.append(
-            text.duration(result["seconds"]["total"]) if result and "total" in result["seconds"] else ""
-        )
-        rows.append({"name": name, "colour": colour, "cells": cells})
-    charts = []
-    for metric in dict.fromkeys(name for run in runs for name in run.curves):
-        lines = {name: run.curves[metric] for run, name in zip(runs, names) if metric in run.curves}
-        own = [colour for run, colour in zip(runs, colours) if metric in run.curves]
-        if pages.is_telling(lines):
-            charts.append((metric, chart(metric, lines, own)))
-    charts.sort(key=lambda chart: (not chart[0].startswith("eval/"), pages.panel_order(chart[0])))
-    return {
-        "title": f"{len(runs)} runs",
-        "names": [{"name": name, "colour": colour} for name, colour in zip(names, colours)],
-        "columns": ["status", "step", "best", *metrics, "examples/s", "time"],
-        "rows": rows,
-        "differences": config_differences(runs),
-        "curves": [svg for _, svg in charts],
-    }
-
-
-def config_differences(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
-    """Config leaves in which the runs are not all the same: "path" and a value for each run."""
-    leaves = [run.leaves for run in runs]
-    found = []
-    for path in sorted({path for each in leaves for path in each}):
-        values = [each.get(path, ABSENT) for each in leaves]
-        if any(value != values[0] for value in values):
-            found.append(
-                {"path": path, "values": ["" if value is ABSENT else repr(value) for value in values]}
-            )
-    return found

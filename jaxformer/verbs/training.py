@@ -41,11 +41,13 @@ def run_name(config: str) -> str:
 
 
 def report(arguments: Namespace, overrides: Overrides) -> int:
-    """Writes a run's report, or a comparison; prints where it is."""
-    from jaxformer.observe.report import compare_runs, write_report
+    """Writes a run's report, or a comparison and its table; prints where it is."""
+    from jaxformer.observe.comparison import compare_runs
+    from jaxformer.observe.report import write_report
 
     if len(arguments.runs) > 1:
-        written = compare_runs(arguments.runs, arguments.output or Path("comparison.html"))
+        written = arguments.output or Path("comparison.html")
+        sys.stdout.write(f"{compare_runs(arguments.runs, written)}\n")
     elif arguments.output is not None:
         raise UserError("--output is for comparisons of several runs; a run's report is RUN/report.html")
     else:

@@ -117,6 +117,8 @@ def make_run(tmp_path, digits):
                 "other": 0.4,
                 "total": 44.0,
             },
+            "parameters": 5_717_416,
+            "flops_per_example": 1_080_000_000,
             "examples_per_second": 2683.1,
             "mfu": 0.183,
             "peak": "measured here with a large matrix product in float32",
