@@ -97,6 +97,8 @@ def announce(assembly: Assembly, run: Run, start_step: int) -> None:
             bytes_per_device=bytes_a_device(assembly.state_shapes),
         ),
     )
+    if assembly.average is not None:
+        logger.info("evaluations, samples and predictions are those of the parameters' average")
     for fact in dict.fromkeys((*batches.facts, *assembly.eval_batches.facts)):
         logger.info("%s", fact)
     for remark in spare_classes(assembly.bare_model, batches):

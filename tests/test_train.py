@@ -17,8 +17,8 @@ from jaxformer.errors import ConfigError, UserError
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.evaluation.monitor import Monitor
 from jaxformer.inference.restore import Trained
-from jaxformer.run import alone_in
-from jaxformer.start import restore_or_start
+from jaxformer.run import Run, alone_in
+from jaxformer.start import announce, restore_or_start
 from jaxformer.state import to_items
 from jaxformer.train import NotFinite, train
 
@@ -184,13 +184,16 @@ def test_checkpoints_are_saved_by_the_clock(averaged):
     assert saved(averaged) == [*range(1, STEPS + 1)]
 
 
-def test_what_is_evaluated_is_the_average(averaged):
+def test_what_is_evaluated_is_the_average_and_that_is_said(averaged, caplog):
+    caplog.set_level("INFO", logger="jaxformer")
     assembly, (items, _) = restored(averaged)
     (metrics,) = logged(averaged, "eval").values()
     found = {name: evaluated(assembly, items["params"][name]) for name in ("average", "params")}
     assert found["average"] == pytest.approx(metrics, rel=1e-6)
     assert abs(found["params"]["loss"] - metrics["loss"]) > 1e-3
     assert json.loads((averaged / "evaluation.json").read_text())["metrics"] == metrics
+    announce(assembly, Run(averaged), 0)
+    assert "evaluations, samples and predictions are those of the parameters' average" in caplog.text
 
 
 def test_the_average_keeps_its_decay_a_step(averaged):
