@@ -1,9 +1,9 @@
 """A small ViT on CIFAR-10 whose tokens come from a CNN: a convolutional stem (Xiao et al. 2021), or a ResNet; 6 epochs.
 
 Command:  launch/local.sh train --config configs/hybrid_cifar10.py[:resnet]
-Device:   2 cores of an AMD EPYC
-Time:     not measured yet
-Result:   not measured yet
+Device:   one core of an AMD EPYC, beside other work
+Time:     36:21 min from command to report
+Result:   test accuracy 0.810 with the convolutional stem (seed 0)
 
 The budget is that of vit_cifar10: 6 epochs, batches of 100, about 80 to 110 MFLOP an image forward.
 """
