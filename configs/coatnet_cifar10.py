@@ -1,9 +1,9 @@
 """A small CoAtNet (Dai et al. 2021) on CIFAR-10: a stage of MBConv, then one of relative attention; 6 epochs.
 
 Command:  launch/local.sh train --config configs/coatnet_cifar10.py
-Device:   2 cores of an AMD EPYC
-Time:     not measured yet
-Result:   not measured yet
+Device:   one core of an AMD EPYC, beside other work
+Time:     46:35 min from command to report, at 113 images/s
+Result:   test accuracy 0.819 (seed 0)
 
 The budget is that of vit_cifar10: 6 epochs, batches of 100, about 80 to 110 MFLOP an image forward.
 """

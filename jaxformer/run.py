@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxformer.config import Experiment, resolve, to_dict
-from jaxformer.errors import UserError
+from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import read_json, write_json
 from jaxformer.observe.writers import METRICS
 
@@ -152,7 +152,7 @@ def read_experiment(folder: Path, overrides: Mapping[str, Any] | None = None) ->
     """The experiment that a run's folder holds.
 
     Raises:
-      UserError: the folder is not a run's.
+      UserError: the folder is not a run's, or its config is of another version.
     """
     run = Run(folder)
     about = read_json(run.config, needs=("config",))
@@ -160,7 +160,14 @@ def read_experiment(folder: Path, overrides: Mapping[str, Any] | None = None) ->
         raise UserError(
             f"{folder}: not a run's folder (no config.json in it); runs are made by `jaxformer train`"
         )
-    return run, resolve(about["config"])
+    try:
+        return run, resolve(about["config"])
+    except ConfigError as error:
+        raise UserError(
+            f"{run.config}: is not a config of this version of jaxformer; read it with the one that wrote it "
+            f"(git revision {about.get('git_revision') or 'unknown'})",
+            *error.lines,
+        ) from error
 
 
 def finished(run: Run) -> dict[str, Any] | None:

@@ -50,8 +50,12 @@ def load_teacher(assembly: Assembly) -> LoadedTeacher | None:
         return None
     where = "task.distillation.run"
     folder = Path(wanted.run)
-    trained = Trained(folder, wanted.checkpoint)
-    theirs, ours = trained.assembly.train_batches, assembly.train_batches
+    try:
+        trained = Trained(folder, wanted.checkpoint)
+        theirs = trained.assembly.train_batches
+    except UserError as error:
+        raise UserError(f"{where}={wanted.run!r}: the teacher cannot be read", *error.lines) from error
+    ours = assembly.train_batches
     different = sorted(
         name
         for name, spec in theirs.element_spec.items()

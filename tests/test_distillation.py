@@ -1,5 +1,7 @@
 """Distillation: its losses, the step with a teacher on every layout, and training with a run as teacher."""
 
+import json
+import shutil
 from dataclasses import replace
 from functools import cache
 
@@ -165,7 +167,9 @@ def test_a_run_teaches_another(teacher, digits_dir, tmp_path, monkeypatch):
 
 
 def test_a_teacher_that_does_not_fit_is_refused(teacher, digits_dir, tmp_path):
-    with pytest.raises(UserError, match="nowhere"):
+    with pytest.raises(
+        UserError, match=r"task\.distillation\.run=.*: the teacher cannot be read\n.*nowhere: not a run"
+    ):
         load_teacher(Assembly(experiment(digits_dir, distillation={"run": str(tmp_path / "nowhere")})))
     config = experiment(digits_dir, distillation={"run": str(teacher)})
     larger = replace(config.model, image_size=16)
@@ -176,6 +180,18 @@ def test_a_teacher_that_does_not_fit_is_refused(teacher, digits_dir, tmp_path):
         load_teacher(Assembly(replace(config, model=larger, data=resized)))
     with pytest.raises(ConfigError, match="has 10 classes, the student 12"):
         load_teacher(Assembly(replace(config, model=replace(config.model, num_classes=12))))
+
+
+def test_a_teacher_of_another_version_is_named(teacher, digits_dir, tmp_path):
+    old = shutil.copytree(teacher, tmp_path / "old")
+    about = json.loads((old / "config.json").read_text())
+    about["config"]["data"]["image_feature"] = "image"
+    (old / "config.json").write_text(json.dumps(about))
+    with pytest.raises(UserError) as error:
+        load_teacher(Assembly(experiment(digits_dir, distillation={"run": str(old)})))
+    assert error.value.lines[0].endswith("the teacher cannot be read")
+    assert error.value.lines[1].startswith(f"{old}/config.json: is not a config of this version of jaxformer")
+    assert "image_feature" in error.value.lines[2]
 
 
 def resize(size):

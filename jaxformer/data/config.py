@@ -135,6 +135,13 @@ class DataConfig:
                 f"repeats={self.repeats}: a batch of batch_size={self.batch_size} does not divide by it; "
                 f"set batch_size={max(1, round(self.batch_size / self.repeats)) * self.repeats}"
             )
+        kind = type(self.examples).__name__.lower()
+        for index, transform in enumerate(self.transforms):
+            if getattr(transform, "draws", False) and kind not in ("detection", "segmentation"):
+                yield (
+                    f"transforms[{index}]={type(transform).__name__}: joins pictures with boxes or masks, and "
+                    f"examples={kind!r} have one label; take task.mixup or task.cutmix"
+                )
         for index, transform in enumerate(self.eval_transforms):
             if getattr(transform, "random", False):
                 yield (

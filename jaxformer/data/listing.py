@@ -162,7 +162,8 @@ def with_examples(config: DataConfig) -> DataConfig:
     features = dict(open_builder(find_dataset(config)).info.features.items())
     masks = [name for name, f in features.items() if isinstance(f, tfds.features.LabeledImage)]
     if "label" not in features and masks:
-        return replace(config, examples=Segmentation(size=CELL, mask_feature=masks[0], ignore_labels=()))
+        none = () if (features[masks[0]].num_classes or 0) > 255 else (255,)
+        return replace(config, examples=Segmentation(size=CELL, mask_feature=masks[0], ignore_labels=none))
     if "label" not in features and "objects" in features:
         return replace(config, examples=Detection(size=CELL))
     return config

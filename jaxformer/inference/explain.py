@@ -112,7 +112,7 @@ class Explainer:
         """(variables, batch, class) -> what is said, attention and Grad-CAM's map, compiled."""
 
         def look(variables: Tree, batch: Tree, chosen: jax.Array) -> tuple[Tree, Tree, Tree]:
-            def scored(outputs: Any) -> tuple[jax.Array, jax.Array]:
+            def scored(outputs: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
                 return class_score(outputs, chosen, batch["extent"][0], batch["image"].shape[1:3])
 
             def run() -> tuple[Any, Tree]:
@@ -123,7 +123,7 @@ class Explainer:
                 probabilities = self.task.of_classes.probabilities(outputs.logits[-1])
                 said = {"probabilities": probabilities[0], "boxes": outputs.boxes[-1][0]}
             else:
-                said = {"class": scored(outputs)[1]}
+                said = dict(zip(("class", "found"), scored(outputs)[1:]))
             return said, maps.get(ATTENTION_MAPS, {}), activation
 
         return jax.jit(look, out_shardings=self.trained.assembly.layout.replicated)
@@ -138,7 +138,8 @@ class Explainer:
         weights = {path: np.asarray(leaf, np.float32) for path, leaf in leaves_by_path(maps).items()}
         made = list(attention_pictures(image, extent, self.layers, weights))
         if activation is not None:
-            shows = f"Grad-CAM of {self.name_of(int(said['class']))}"
+            nowhere = "" if said["found"] else ", said nowhere"
+            shows = f"Grad-CAM of {self.name_of(int(said['class']))}{nowhere}"
             made.append(Picture("grad-cam", shows, over_image(image, activation, shows, extent)))
         if "boxes" in said:
             made += self.object_pictures(image, extent, said, weights)
@@ -150,9 +151,11 @@ class Explainer:
         """Of each object, the surest first, what its query saw in the decoder's last layer, all heads alike."""
         layer = next(layer for layer in reversed(self.layers) if CROSS in layer.path.split("/"))
         scores = said["probabilities"].max(axis=-1)
-        order = np.argsort(-scores, kind="stable")[:MOST_OBJECTS]
+        order = np.argsort(-scores, kind="stable")
         sure = [query for query in order if scores[query] >= self.task.score_threshold]
-        for number, query in enumerate(sure or order[:1], 1):
+        if len(sure) > MOST_OBJECTS:
+            logger.info("of %d objects the %d surest are explained", len(sure), MOST_OBJECTS)
+        for number, query in enumerate(sure[:MOST_OBJECTS] or order[:1], 1):
             asking = (np.arange(len(scores)) == query).astype(np.float64)[None]
             seen = received(weights[layer.path], asking, layer.places, layer.grid).mean(axis=0)
             name = self.name_of(int(said["probabilities"][query].argmax()))
@@ -184,8 +187,8 @@ def explainable(model: Any, height: int, width: int) -> Any:
 
 def class_score(
     outputs: Any, chosen: jax.Array, extent: jax.Array, size: tuple[int, int]
-) -> tuple[jax.Array, jax.Array]:
-    """The score of a class of one image, float32 [], and the class, int32 [].
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The score of a class of one image, float32 [], the class, int32 [], and whether any place is said to be of it.
 
     Of a segmentation it is the sum of the logits where the class is said (Vinogradova et al. 2020, Seg-Grad-CAM,
     equation 2), or of all where it is nowhere; padding is left out.
@@ -199,7 +202,7 @@ def class_score(
     logits = outputs.logits[0]
     if not isinstance(outputs, SegmentationOutputs):
         index = jnp.where(chosen == PREDICTED, jnp.argmax(logits), chosen)
-        return logits[index], index
+        return logits[index], index, jnp.bool(True)
     rows, columns = (
         jnp.arange(count) * whole < real * count for count, whole, real in zip(logits.shape[:2], size, extent)
     )
@@ -208,7 +211,7 @@ def class_score(
     counts = jnp.sum(says[..., None] == jnp.arange(logits.shape[-1])[None, None], axis=(0, 1))
     index = jnp.where(chosen == PREDICTED, jnp.argmax(counts), chosen)
     there = jnp.where(counts[index] > 0, says == index, real)
-    return jnp.sum(logits[..., index], where=there), index
+    return jnp.sum(logits[..., index], where=there), index, counts[index] > 0
 
 
 def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:

@@ -11,12 +11,12 @@ from typing import Any, TextIO
 import numpy as np
 
 from jaxformer.data.decoding import decode_image
+from jaxformer.data.scanning import EXTENSIONS
 from jaxformer.errors import UserError
 from jaxformer.inference.annotate import annotate
 
 logger = logging.getLogger("jaxformer")
 
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}  # of the files that are taken from folders
 LINES = "predictions.jsonl"
 
 Prediction = dict[str, Any]
@@ -41,7 +41,7 @@ def predict_files(
     and each picture with its predictions below it as output_dir/NAME.png.
 
     Args:
-      paths: image files, and folders, whose pictures (SUFFIXES) are taken in alphabetical order.
+      paths: image files, and folders, whose pictures (EXTENSIONS) are taken in alphabetical order.
       predict_fn: images uint8 [batch_size, H, W, C] -> probabilities [batch_size, K]. All calls have the same
         shape, so that it is compiled once; the last batch is filled up with zeros.
       preprocess: a file -> uint8 [H, W, C], as the model takes it. Raises ValueError, OSError or UserError.
@@ -105,14 +105,14 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     given, found = list(paths), []
     for path in given:
         if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
             found += sorted(p for p in inside if not p.name.startswith("."))
         else:
             found.append(path)
     if not found:
-        kinds = ", ".join(sorted(SUFFIXES))
-        where = ", ".join(map(str, given)) or "nothing"
-        raise UserError(f"{where}: there are no images; expected files, or folders of {kinds}")
+        kinds = ", ".join(sorted(EXTENSIONS))
+        where = f"{', '.join(map(str, given))}: there are no images" if given else "no images were named"
+        raise UserError(f"{where}; expected files, or folders of {kinds}")
     return list(dict.fromkeys(found))
 
 

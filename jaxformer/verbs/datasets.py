@@ -83,8 +83,7 @@ def data_import(arguments: Namespace) -> int:
     if arguments.test_share is not None:
         common["test_share"] = arguments.test_share
     if arguments.kind not in FORMATS:
-        taken = {"classes"} if arguments.kind == "segmentation" else set()
-        given_options(arguments.kind, {name: value for name, value in options.items() if name not in taken})
+        given_options(arguments.kind, options)
     made: Imported
     if arguments.kind == "segmentation":
         made = import_segmentation(arguments.source, classes=options.pop("classes"), **common)
@@ -97,7 +96,8 @@ def data_import(arguments: Namespace) -> int:
     else:
         made = import_images(arguments.source[0], **common)
     splits = ", ".join(f"{name}: {count:,}" for name, count in made.splits.items())
-    classes = f"; {len(made.class_names)} classes" if made.class_names else ""
+    count = len(made.class_names)
+    classes = f"; {count} class{'' if count == 1 else 'es'}" if count else ""
     sys.stdout.write(f"{made.folder}: {splits}{classes}\n")
     if isinstance(made, ImportedText):
         sys.stdout.write(f"data.name={made.name!r} has the features {', '.join(made.features)}\n")
@@ -108,5 +108,6 @@ def data_import(arguments: Namespace) -> int:
     if len(made.broken) > MOST_LEFT_OUT:
         sys.stdout.write(f"left out: {len(made.broken) - MOST_LEFT_OUT:,} more\n")
     if made.duplicates:
-        sys.stdout.write(f"left out: {len(made.duplicates)} copies of other pictures\n")
+        copies = "1 copy" if len(made.duplicates) == 1 else f"{len(made.duplicates):,} copies"
+        sys.stdout.write(f"left out: {copies} of other pictures\n")
     return 0

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
 
+from jaxformer.data import DataConfig
 from jaxformer.data.cropping import DetrCrop, RandomCrop, ResizeShorter, ScaleJitter, cut
 from jaxformer.data.framing import framed, object_rows
 from jaxformer.data.geometry import VOID, Move, follow, mirroring, moved_boxes, moved_mask, scaling, window
@@ -288,4 +289,8 @@ def test_a_mosaic_needs_boxes_or_a_mask():
     with pytest.raises(ValueError, match="one label for four pictures"):
         Mosaic(1)({"image": scene(0)["image"], "labels": 1}, np.random.default_rng(0), lambda count: [])
     example = scene(0)
+    (line,) = DataConfig(name="digits", batch_size=4, transforms=(Mosaic(),)).problems()
+    assert line.startswith(
+        "transforms[0]=Mosaic: joins pictures with boxes or masks, and examples='images' have one"
+    )
     assert Mosaic(0)(example, np.random.default_rng(0), lambda count: []) is example

@@ -139,14 +139,14 @@ def scores(logits, *chosen, extent=(8, 8)):
 
 
 def test_the_class_that_is_chosen():
-    assert scores([[1.0, 3.0, 2.0]], PREDICTED, 0, 2) == [(3, 1), (1, 0), (2, 2)]
+    assert scores([[1.0, 3.0, 2.0]], PREDICTED, 0, 2) == [(3, 1, True), (1, 0, True), (2, 2, True)]
 
 
 def test_of_a_segmentation_it_is_where_the_class_is_said():
     logits = [[[[5.0, 1, 0], [4, 2, 0]], [[0, 3, 1], [7, 1, 1]]]]
-    assert scores(logits, PREDICTED, 1) == [(5 + 4 + 7, 0), (3, 1)]
-    assert scores(logits, 2) == [(2, 2)]  # nowhere said: of all
-    assert scores(logits, PREDICTED, 1, extent=(4, 8)) == [(9, 0), (3, 1)]  # the upper row alone
+    assert scores(logits, PREDICTED, 1) == [(5 + 4 + 7, 0, True), (3, 1, True)]
+    assert scores(logits, 2) == [(2, 2, False)]  # nowhere said: of all
+    assert scores(logits, PREDICTED, 1, extent=(4, 8)) == [(9, 0, True), (3, 1, False)]  # the upper row alone
 
 
 def test_padding_does_not_ask():

@@ -141,7 +141,9 @@ def test_originals_are_never_overwritten(digits, tmp_path):
 def test_mistakes_are_said_in_a_line(digits, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"empty: there are no images; expected files, or folders of \.bmp"):
+    with pytest.raises(
+        UserError, match=r"empty: there are no images; expected files, or folders of \.bmp, \.gif"
+    ):
         predict([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(UserError, match="file: cannot write there"):
         predict([digits[0]], tmp_path / "file")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from os.path import isfile  # is False for names that no file can have
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -88,7 +89,7 @@ def find_picture(name: str, folders: Iterable[Path]) -> Path | None:
     relative = PurePosixPath(name.replace("\\", "/"))
     if relative.is_absolute() or ".." in relative.parts or not relative.parts or ":" in relative.parts[0]:
         return None
-    return next((folder / relative for folder in folders if (folder / relative).is_file()), None)
+    return next((folder / relative for folder in folders if isfile(folder / relative)), None)
 
 
 def picture_of_stem(stem: str, folders: Iterable[Path]) -> Path | None:
@@ -96,7 +97,7 @@ def picture_of_stem(stem: str, folders: Iterable[Path]) -> Path | None:
     for folder in folders:
         for extension in sorted(EXTENSIONS):
             for name in (f"{stem}{extension}", f"{stem}{extension.upper()}"):
-                if (folder / name).is_file():
+                if isfile(folder / name):
                     return folder / name
     return None
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxformer.data.annotated.annotations import Annotated, Annotations, Box, check_split_names
 from jaxformer.data.annotated.coco import read_coco
-from jaxformer.data.annotated.splits import held_out, refuse_copies
+from jaxformer.data.annotated.splits import held_out, without_copies
 from jaxformer.data.annotated.voc import read_voc
 from jaxformer.data.annotated.yolo import CLASS_FILES, read_yolo
 from jaxformer.data.catalog import data_folder
@@ -77,10 +77,12 @@ def import_detection(
         raise UserError(f"test share {test_share}: must be at least 0 and less than 1")
     annotations = reader(paths)()
     check_split_names(annotations.pictures, paths[0])
-    ready = open_all(annotations)
+    ready, copies, broken = without_copies(
+        open_all(annotations), lambda r: r.checked, lambda r: sorted(r.boxes)
+    )
+    annotations.broken += broken
     if not skip_broken:
         refuse(annotations.broken)
-    refuse_copies([item.checked for item in ready])
     splits = held_out(ready, [item.annotated.split for item in ready], test_share, paths[0])
     if not any(item.boxes for item in splits["train"]):
         raise UserError(f"{paths[0]}: no object is left in train")
@@ -91,7 +93,7 @@ def import_detection(
     place = write(splits, annotations.class_names, name, folder)
     counts = {split: len(members) for split, members in splits.items()}
     return ImportedAnnotations(
-        name, place, counts, annotations.class_names, annotations.broken, [], annotations.notes
+        name, place, counts, annotations.class_names, annotations.broken, copies, annotations.notes
     )
 
 
@@ -178,7 +180,8 @@ def open_all(annotations: Annotations) -> list[Ready]:
 def no_area(box: Box, picture: Annotated) -> str:
     """What is wrong with a box that has no area in its picture."""
     corners = ", ".join(f"{value:g}" for value in box.corners)
-    return f"{box.where}: the box ({corners}) (x0, y0, x1, y1) has no area in {picture.name}"
+    hint = "; expected shares, from 0 to 1" if picture.shares and max(box.corners) > 2 else ""
+    return f"{box.where}: the box ({corners}) (x0, y0, x1, y1) has no area in {picture.name}{hint}"
 
 
 def in_shares(box: Box, size: tuple[int, int]) -> tuple[tuple[float, float, float, float] | None, bool]:

@@ -1,5 +1,6 @@
 """Turns a user's pictures with masks into a TFDS dataset, which `data.examples` "segmentation" then reads."""
 
+import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from PIL import Image
 
 from jaxformer.data.annotated.annotations import pictures_below, split_of_folders
 from jaxformer.data.annotated.boxes import ImportedAnnotations
-from jaxformer.data.annotated.splits import held_out, refuse_copies
+from jaxformer.data.annotated.splits import held_out, without_copies
 from jaxformer.data.catalog import data_folder
 from jaxformer.data.decoding import decode_mask
 from jaxformer.data.importing import VERSION, Checked, as_png, check, check_name
@@ -44,6 +45,23 @@ class Pair:
     mask: Path
     name: str
     split: str | None
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A pair that can be written.
+
+    Attributes:
+      pair: its files.
+      checked: the picture.
+      ids: that the mask holds.
+      digest: SHA-256 of the mask's ids.
+    """
+
+    pair: Pair
+    checked: Checked
+    ids: frozenset[int]
+    digest: bytes
 
 
 def import_segmentation(
@@ -87,14 +105,34 @@ def import_segmentation(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(lambda pair: check_pair(pair, len(class_names)), pairs))
     broken += [result for result in results if isinstance(result, tuple)]
+    opened = [result for result in results if isinstance(result, Opened)]
+    good, copies, otherwise = without_copies(opened, lambda o: o.checked, lambda o: o.digest)
     if not skip_broken:
-        refuse(broken)
-    good = [(pair, checked) for pair, checked in zip(pairs, results) if isinstance(checked, Checked)]
-    refuse_copies([checked for _, checked in good])
-    splits = held_out(good, [pair.split for pair, _ in good], test_share, paths[0])
+        refuse(broken + otherwise)
+    splits = held_out(good, [item.pair.split for item in good], test_share, paths[0])
+    notes = list(unseen_classes(splits["train"], class_names, paths[0]))
     place = write(splits, class_names, name, folder)
     counts = {split: len(members) for split, members in splits.items()}
-    return ImportedAnnotations(name, place, counts, class_names, broken, [])
+    return ImportedAnnotations(name, place, counts, class_names, broken + otherwise, copies, notes)
+
+
+def unseen_classes(members: Sequence[Opened], class_names: Sequence[str], source: Path) -> Iterator[str]:
+    """Yields a line if classes are in no mask for training.
+
+    Raises:
+      UserError: there is one class at most, and there should be more.
+    """
+    ids = frozenset().union(*(item.ids for item in members))
+    unseen = [name for label, name in enumerate(class_names) if label not in ids]
+    if unseen and len(unseen) >= len(class_names) - 1:
+        binary = f", which means none; write 1 for {class_names[1]}" if ids == {0, IGNORED} else ""
+        held = " and ".join(map(str, sorted(ids)))
+        raise UserError(
+            f"{source}: the masks in train hold nothing but {held}{binary}",
+            f"no pixel is of the class {', '.join(unseen)}, so that there is nothing to tell apart",
+        )
+    if unseen:
+        yield f"no pixel in train is of the class {', '.join(unseen)}"
 
 
 def find_pairs(paths: Sequence[Path], broken: list[Broken]) -> list[Pair]:
@@ -171,7 +209,7 @@ def read_classes(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def check_pair(pair: Pair, num_classes: int) -> Checked | Broken:
+def check_pair(pair: Pair, num_classes: int) -> Opened | Broken:
     """Opens a picture and its mask; says what is wrong with one of them."""
     checked = check(Picture(pair.image, "", pair.split))
     if isinstance(checked, str):
@@ -183,26 +221,27 @@ def check_pair(pair: Pair, num_classes: int) -> Checked | Broken:
     if mask.shape != checked.size:
         sizes = f"{mask.shape[0]}x{mask.shape[1]}, its picture {checked.size[0]}x{checked.size[1]}"
         return pair.mask, f"the mask is {sizes}"
-    unknown = np.setdiff1d(np.unique(mask), [*range(num_classes), IGNORED])
+    ids = np.unique(mask)
+    unknown = np.setdiff1d(ids, [*range(num_classes), IGNORED])
     if unknown.size:
         shown = ", ".join(map(str, unknown[:5].tolist())) + (", ..." if unknown.size > 5 else "")
         return (
             pair.mask,
             f"has the ids {shown}; there are the classes 0 to {num_classes - 1}, and {IGNORED} for none",
         )
-    return checked
+    digest = hashlib.sha256(mask.astype(np.uint8).tobytes()).digest()
+    return Opened(pair, checked, frozenset(ids.tolist()), digest)
 
 
-def write(
-    splits: dict[str, list[tuple[Pair, Checked]]], class_names: Sequence[str], name: str, folder: Path
-) -> Path:
+def write(splits: dict[str, list[Opened]], class_names: Sequence[str], name: str, folder: Path) -> Path:
     """Writes the dataset; reads each file a second time, so that memory stays small."""
     import tensorflow_datasets as tfds
 
-    def examples(members: list[tuple[Pair, Checked]]) -> Iterator[dict[str, Any]]:
-        for pair, checked in members:
+    def examples(members: list[Opened]) -> Iterator[dict[str, Any]]:
+        for item in members:
+            pair = item.pair
             yield {
-                "image": pair.image.read_bytes() if checked.as_is else as_png(pair.image, "RGB"),
+                "image": pair.image.read_bytes() if item.checked.as_is else as_png(pair.image, "RGB"),
                 "segmentation_mask": grey_png(pair.mask),
                 "path": pair.name,
             }

@@ -1,12 +1,13 @@
 """Splits of annotated pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from jaxformer.data.importing import Checked
+from jaxformer.data.text.formats import Broken
 from jaxformer.errors import UserError
 
 Item = TypeVar("Item")
@@ -40,13 +41,36 @@ def held_out(
     return members | ({"test": [items[place] for place in sorted(test)]} if test else {})
 
 
-def refuse_copies(checked: Sequence[Checked]) -> None:
-    """Refuses a picture in two splits: what it is evaluated on would have been learnt."""
-    first: dict[bytes, Checked] = {}
-    for item in checked:
-        other = first.setdefault(item.digest, item)
-        if other.picture.split != item.picture.split:
-            splits = f"{other.picture.split!r} and {item.picture.split!r}"
+def without_copies(
+    items: Sequence[Item], checked: Callable[[Item], Checked], annotated: Callable[[Item], Any]
+) -> tuple[list[Item], list[Path], list[Broken]]:
+    """The first of identical pictures; a copy could be evaluated on after it has been learnt.
+
+    Args:
+      items: pictures with their annotations.
+      checked: an item -> its picture's file.
+      annotated: an item -> what it is annotated with.
+
+    Returns:
+      What is kept; copies that are annotated alike; copies that are annotated otherwise, which is a mistake.
+
+    Raises:
+      UserError: the same picture is in two splits.
+    """
+    first: dict[bytes, Item] = {}
+    kept, copies, broken = [], [], []
+    for item in items:
+        other = first.setdefault(checked(item).digest, item)
+        ours, theirs = checked(item).picture, checked(other).picture
+        if other is item:
+            kept.append(item)
+        elif ours.split != theirs.split:
+            splits = f"{theirs.split!r} and {ours.split!r}"
             raise UserError(
-                f"{other.picture.path} and {item.picture.path} are the same picture, in the splits {splits}; remove one"
+                f"{theirs.path} and {ours.path} are the same picture, in the splits {splits}; remove one"
             )
+        elif annotated(item) == annotated(other):
+            copies.append(ours.path)
+        else:
+            broken.append((ours.path, f"is the same picture as {theirs.path}, with other annotations"))
+    return kept, copies, broken

@@ -97,13 +97,16 @@ def sized(tree: Element) -> bool:
 
 
 def find(path: Path, name: str) -> Path | None:
-    """The picture of a file of annotations: by the name in it, or by its own."""
+    """The picture of a file of annotations: by its own name or, where there is none, by the one that stands in it.
+
+    (What stands in it is out of date where files have been renamed.)
+    """
     places = [path.parent]
     for above in (path.parent.parent, path.parent.parent.parent):
         for folder in ("JPEGImages", "images"):
             places += [above / folder, above / folder / path.parent.name]
-    found = find_picture(name, places) if name else None
-    return found if found is not None else picture_of_stem(path.stem, places)
+    found = picture_of_stem(path.stem, places)
+    return find_picture(name, places) if found is None and name else found
 
 
 def listed_splits(root: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """YOLO's text: a file for each picture, a line for each object: class, center x and y, width and height as shares."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ from jaxformer.data.annotated.annotations import (
     Annotated,
     Annotations,
     Box,
+    picture_of_stem,
     pictures_below,
     split_of_folders,
 )
 from jaxformer.data.scanning import EXTENSIONS
-from jaxformer.data.text.formats import NotText, is_class_name, lines_of, read_text
+from jaxformer.data.text.formats import NotText, counted, is_class_name, lines_of, read_text
 from jaxformer.errors import UserError
 
 CLASS_FILES = ("classes.txt", "obj.names", "classes.names")
@@ -41,7 +43,10 @@ def read_yolo(source: Path) -> Annotations:
             found = [(path, None, name) for path, _, name in found]
     else:
         root = source.parent.parent if source.parent.name == "labels" else source.parent
-        made.class_names = class_names(source, [line for line in lines(source) if line])
+        named = lines(source)
+        while named and not named[-1]:
+            named.pop()
+        made.class_names = class_names(source, named)
         names = {path: path.relative_to(root).as_posix() for path in pictures_below(root)}
         found = [(path, split_of_folders(name), name) for path, name in names.items()]
     if not found:
@@ -52,7 +57,30 @@ def read_yolo(source: Path) -> Annotations:
     for (path, split, name), file in zip(found, labels):
         boxes = list(read_file(file, made)) if file.is_file() else []
         made.pictures.append(Annotated(path, name, split, boxes, file, shares=True))
+    without = sum(not file.is_file() for file in labels)
+    if without:
+        made.notes.append(f"without a file of labels, and so without objects: {counted(without, 'picture')}")
+    made.broken += [(file, "holds labels of no picture") for file in sorted(spare_labels(found))]
     return made
+
+
+def spare_labels(found: Sequence[tuple[Path, str | None, str]]) -> Iterator[Path]:
+    """Files of labels, beside those of the pictures, to which there is no picture."""
+    places: dict[Path, set[Path]] = {}
+    for path, _, _ in found:
+        places.setdefault(labels_of(path).parent, set()).add(path.parent)
+    for folder, pictures in places.items():
+        for file in folder.glob("*.txt"):
+            if looks_like_labels(file) and picture_of_stem(file.stem, pictures) is None:
+                yield file
+
+
+def looks_like_labels(path: Path) -> bool:
+    """Whether a file's first line is an object; other texts may lie beside pictures."""
+    try:
+        return bool(re.match(r"\s*\d+(\s+[-+.\deE]+){4,}\s*(\n|$)", read_text(path)))
+    except NotText:
+        return False
 
 
 def read_file(path: Path, made: Annotations) -> Iterator[Box]:
@@ -105,7 +133,9 @@ def load(path: Path) -> Mapping[str, Any]:
         place = f", line {mark.line + 1}" if mark is not None else ""
         raise UserError(f"{path}{place}: is not YAML") from error
     if not isinstance(content, dict) or "names" not in content or "train" not in content:
-        raise UserError(f"{path}: describes no dataset of YOLO; expected train, val and names")
+        raise UserError(
+            f"{path}: describes no dataset of YOLO; expected names and train, perhaps val and test"
+        )
     return content
 
 

@@ -26,6 +26,7 @@ FORMATS: dict[str, type] = {
     "conll": ConllFormat,
     "squad": SquadFormat,
 }
+OTHERS = {"segmentation": {"classes"}}  # options of kinds that are not of texts
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def given_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
         kinds = [k for k, cls in FORMATS.items() if name in {field.name for field in fields(cls)}]
+        kinds += [k for k, names in OTHERS.items() if name in names]
         if kind not in kinds:
             raise UserError(f"--{name}: is for {', '.join(kinds)}, not for {kind}; leave it out")
     return given

@@ -200,6 +200,48 @@ def test_the_same_picture_in_two_splits_is_refused(tmp_path):
     )
 
 
+def test_copies_are_left_out_and_copies_that_are_annotated_otherwise_named(tmp_path):
+    root = tmp_path / "files"
+    for number in range(6):
+        yolo(root / f"{number}.txt", 0 if number < 3 else number, root / f"{number}.png")
+    text(root / "classes.txt", "\n".join(NAMES) + "\n\n")
+    imported = bring(root, tmp_path, test_share=0.5)
+    assert imported.splits == {"train": 2, "test": 2}
+    assert [path.name for path in imported.duplicates] == ["1.png", "2.png"]
+    text(root / "1.txt", "0 0.5 0.5 0.1 0.1\n")
+    assert "files/1.png: is the same picture as " in refusal(root, tmp_path / "other")
+    assert "with other annotations" in refusal(root, tmp_path / "other")
+
+
+def test_a_renamed_picture_is_found_by_its_annotations_name(tmp_path):
+    root = tmp_path / "files"
+    for seed in range(4):
+        path = voc(root / f"{seed}.xml", seed, root / f"{seed}.png")
+        path.write_text(path.read_text().replace(f"<filename>{seed}.png", "<filename>0.png"))
+    bring(root, tmp_path, test_share=0)
+    assert seen(tmp_path, "train") == expected(range(4))
+
+
+def test_labels_without_a_picture_and_pictures_without_labels(tmp_path):
+    root = tmp_path / "files"
+    for seed in (0, 1, 3):
+        yolo(root / "labels" / f"{seed}.txt", seed, root / "images" / f"{seed}.png")
+    text(root / "classes.txt", "\n".join(NAMES))
+    text(root / "labels" / "notes.txt", "drawn in May\n")
+    (root / "labels" / "3.txt").rename(root / "labels" / "4.txt")
+    assert "labels/4.txt: holds labels of no picture" in refusal(root, tmp_path)
+    (root / "labels" / "4.txt").unlink()
+    assert "without a file of labels, and so without objects: 1 picture" in bring(root, tmp_path).notes
+    text(root / "classes.txt", f"{NAMES[0]}\n\n{NAMES[1]}\n")
+    assert "the class '' is empty or there twice" in refusal(root, tmp_path / "other")
+
+
+def test_a_name_that_no_file_can_have(tmp_path):
+    file = coco(tmp_path / "a.json", [0, 1], tmp_path)
+    file.write_text(file.read_text().replace('"1.png"', json.dumps("x" * 400 + ".png")))
+    assert "a.json: there is no picture 'xxx" in refusal(file, tmp_path)
+
+
 def test_categories_have_to_agree(tmp_path):
     root = in_coco(tmp_path / "files")
     coco(
@@ -273,6 +315,7 @@ def test_voc_without_its_picture_or_with_another_size(tmp_path):
             "0 1.5 0.5 0.1 0.1",
             "0.txt, line 3: the box (1.45, 0.45, 1.55, 0.55) (x0, y0, x1, y1) has no area in",
         ),
+        ("0 20 20 10 10", "has no area in images/train/0.png; expected shares, from 0 to 1"),
         ("0 0.5 0.5 0 0.1", "0.txt, line 3: the box (0.5, 0.45, 0.5, 0.55)"),
     ],
 )
@@ -287,7 +330,7 @@ def test_malformed_yolo_is_named(line, message, tmp_path):
     ("content", "message"),
     [
         ("names: [a\ntrain: x", "data.yaml, line 2: is not YAML"),
-        ("train: images", "data.yaml: describes no dataset of YOLO; expected train, val and names"),
+        ("train: images", "data.yaml: describes no dataset of YOLO; expected names and train"),
         ("train: imagez\nnames: [a]", "data.yaml: train is 'imagez', which is not in files"),
         ("train: images\nnames: []", "data.yaml: has no names of classes"),
         ("train: images\nnames: {1: a, 2: b}", "data.yaml: names has the keys 1, 2; expected 0, 1, 2, ..."),
@@ -316,6 +359,8 @@ def test_the_verb_prints_what_is_there(tmp_path, capsys):
     assert printed == f"{os.path.join('tfds', 'mine', '1.0.0')}: train: 6, validation: 6; 3 classes\n"
     assert cli.main(["data", "import", "detection", str(root), "--unit", "line", *where]) == 2
     assert "--unit: is for text, not for detection" in capsys.readouterr().err
+    assert cli.main(["data", "import", "detection", str(root), "--classes", "a,b", *where]) == 2
+    assert "--classes: is for csv, jsonl, conll, segmentation, not for" in capsys.readouterr().err
     sheet = str(tmp_path / "sheet.png")
     assert cli.main(["data", "show", "mine", "--data-dir", str(tmp_path / "tfds"), "--output", sheet]) == 0
     assert np.array(Image.open(sheet)).shape[1] > 100

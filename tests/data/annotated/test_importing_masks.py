@@ -1,5 +1,7 @@
 """Importing pictures with masks: what comes back is what went in, and mistakes are named."""
 
+import shutil
+
 import numpy as np
 import pytest
 from annotated_cases import HEIGHT, NAMES, WIDTH, bring_masks, mask_of, picture_of, png, refusal, save, text
@@ -95,6 +97,33 @@ def test_mistakes_are_named(tmp_path):
     (root / "images" / "1.png").write_bytes((root / "images" / "1.png").read_bytes()[:50])
     assert "images/1.png: not a readable picture" in said()
     assert bring_masks(root, tmp_path, skip_broken=True, test_share=0).splits == {"train": 4}
+
+
+def test_classes_that_are_nowhere_are_named_and_copies_left_out(tmp_path):
+    root = folder_of(tmp_path / "files")
+    text(root / "classes.txt", "\n".join([*CLASSES, "moon"]))
+    shutil.copy(root / "images" / "0.png", root / "images" / "9.png")
+    shutil.copy(root / "masks" / "0.png", root / "masks" / "9.png")
+    imported = bring_masks(root, tmp_path, test_share=0)
+    assert imported.notes == ["no pixel in train is of the class moon"]
+    assert imported.duplicates == [root / "images" / "9.png"]
+    assert imported.splits == {"train": 6}
+    (root / "images" / "9.png").unlink()
+    (root / "masks" / "9.png").unlink()
+    for seed in range(6):
+        save_mask(root / "masks" / f"{seed}.png", (255 * (mask_of(seed) > 0)).astype(np.uint8))
+    said = refusal(root, tmp_path / "other", import_segmentation)
+    assert "files: the masks in train hold nothing but 0 and 255, which means none; write 1 for blob" in said
+
+
+def test_a_mask_with_places_of_no_class_is_shown(tmp_path):
+    root = folder_of(tmp_path / "files")
+    mask = mask_of(0)
+    mask[:9] = 255
+    save_mask(root / "masks" / "0.png", mask)
+    bring_masks(root, tmp_path, test_share=0)
+    sheet = ["--output", str(tmp_path / "sheet.png")]
+    assert cli.main(["data", "show", "mine", "--data-dir", str(tmp_path / "tfds"), *sheet]) == 0
 
 
 def test_what_is_missing_is_named(tmp_path):
