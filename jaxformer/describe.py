@@ -1,8 +1,7 @@
 """What an experiment would train and what it would take, on devices that need not be here."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from jaxformer import schema
 from jaxformer.assembly import Assembly
 from jaxformer.config import Experiment
 from jaxformer.data.examples import Pairs
+from jaxformer.data.nominal import NominalBatches
 from jaxformer.errors import NotPrepared
 from jaxformer.flops import training_flops
 from jaxformer.models import MODELS
@@ -66,21 +66,6 @@ def for_preset(name: str) -> dict[str, Any]:
         "eval": {"split": "validation", "monitor": "loss", "mode": "min"},
         "train": {"total": "1 epoch"},
     }
-
-
-@dataclass(frozen=True)
-class NominalBatches:
-    """What is known of a dataset that is not here: enough to build and to compile an experiment."""
-
-    num_examples: int
-    batch_size: int
-    element_spec: Mapping[str, tuple[tuple[int, ...], np.dtype]]
-    facts: tuple[str, ...]
-    class_names: list[str] | None = None
-    tokenizer: None = None
-    source: None = None
-    sizes: Mapping[str, int] = field(default_factory=dict)
-    typical_length: None = None
 
 
 @dataclass(frozen=True)

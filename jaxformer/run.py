@@ -59,6 +59,11 @@ class Run:
         return self.folder / "config.json"
 
     @property
+    def data(self) -> Path:
+        """What is known of the dataset without it: sizes of arrays, names of classes (JSON)."""
+        return self.folder / "data.json"
+
+    @property
     def checkpoints(self) -> Path:
         """A folder a saved step."""
         return self.folder / "checkpoints"

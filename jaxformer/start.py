@@ -8,8 +8,10 @@ import jax
 
 from jaxformer.assembly import Assembly, spare_classes
 from jaxformer.checkpoints import Checkpoints
+from jaxformer.data.nominal import record
 from jaxformer.errors import UserError
 from jaxformer.evaluation.monitor import Monitor
+from jaxformer.files import write_json
 from jaxformer.flops import training_flops
 from jaxformer.observe.device import device_line
 from jaxformer.observe.summary import parameter_table, start_summary
@@ -72,6 +74,13 @@ def keep_tokenizer(run: Run, tokenizer: Any) -> None:
             f"data.tokenizer: makes other tokens than {run.tokenizer}, with which the run was begun",
             "restore the data or the file that it is made from, or start a new run with --run",
         )
+
+
+def keep_data(run: Run, assembly: Assembly) -> None:
+    """Saves what is known of the dataset, so that the run's model predicts where the dataset is not."""
+    if jax.process_index() == 0:
+        splits = {"train": assembly.train_batches, "evaluation": assembly.eval_batches}
+        write_json(run.data, {name: record(batches) for name, batches in splits.items()})
 
 
 def announce(assembly: Assembly, run: Run, start_step: int) -> None:

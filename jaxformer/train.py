@@ -23,7 +23,7 @@ from jaxformer.observe.progress import Progress
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.preemption import Preemption
 from jaxformer.run import Run, alone_in, finished, open_for_training
-from jaxformer.start import announce, keep_tokenizer, restore_or_start
+from jaxformer.start import announce, keep_data, keep_tokenizer, restore_or_start
 from jaxformer.state import TrainState, to_items
 from jaxformer.tasks.base import Evaluation
 from jaxformer.teacher import LoadedTeacher, load_teacher
@@ -80,6 +80,7 @@ def train_in(run: Run, assembly: Assembly, clock: Clock, tracer: Profile, consol
     ):
         with clock.phase("startup"):
             keep_tokenizer(run, assembly.train_batches.tokenizer)
+            keep_data(run, assembly)
             teacher = load_teacher(assembly)
             state, monitor, evaluation_due = restore_or_start(assembly, checkpoints, teacher)
             announce(assembly, run, int(state.step))

@@ -1,6 +1,7 @@
 """`predict` of a detector: boxes in the pixels of each picture, whatever its size."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -78,6 +79,25 @@ def test_boxes_are_in_the_pixels_of_the_picture(run, tmp_path, capsys):
         for entry in found:  # one of the queries' boxes
             assert np.abs(expected - entry["box"]).max(axis=1).min() < 0.02
         assert (tmp_path / "out" / f"{name}.png").exists()
+
+
+def test_to_predict_the_folder_is_enough(run, tmp_path, capsys):
+    moved = shutil.copytree(run, tmp_path / "moved")
+    about = json.loads((moved / "config.json").read_text())
+    about["config"]["data"]["data_dir"] = str(tmp_path / "nowhere")
+    (moved / "config.json").write_text(json.dumps(about))
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)).save(picture)
+    said = []
+    for folder in (run, moved):
+        assert cli.main(["predict", str(folder), str(picture), "--output", str(tmp_path / "out")]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1]
+    assert cli.main(["evaluate", str(moved)]) == 2
+    assert f"dataset {NAME!r} is not prepared" in capsys.readouterr().err
+    (moved / "data.json").unlink()
+    assert cli.main(["predict", str(moved), str(picture)]) == 2
+    assert f"dataset {NAME!r} is not prepared" in capsys.readouterr().err
 
 
 def test_a_text_is_not_a_picture(run, tmp_path, capsys):

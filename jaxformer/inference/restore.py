@@ -18,8 +18,9 @@ from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.examples import Detection, Segmentation, Tagged
 from jaxformer.data.framing import framed
+from jaxformer.data.nominal import NominalBatches, recorded
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
-from jaxformer.errors import UserError
+from jaxformer.errors import NotPrepared, UserError
 from jaxformer.files import read_json
 from jaxformer.precision import in_precision
 from jaxformer.run import Run, finished, read_experiment
@@ -34,6 +35,8 @@ BRING_BACK = "copy it from a backup, or train again in a new folder"
 class Trained:
     """A checkpoint's model; nothing in the run's folder is changed.
 
+    To predict of pictures the folder is enough; without the dataset, batches are nominal.
+
     Args:
       folder: the run's folder.
       checkpoint: "best", "latest" or a step; "best" is the latest where no evaluation came with a checkpoint.
@@ -43,10 +46,13 @@ class Trained:
       run: the folder's paths.
       step: which checkpoint it is.
       variables: what the model is applied with.
+      missing: why the dataset cannot be read; None where it can.
 
     Raises:
       UserError: not a run's folder, or it has no such checkpoint.
     """
+
+    missing: NotPrepared | None = None
 
     def __init__(self, folder: Path, checkpoint: str = "best", split: str | None = None):
         self.run, experiment = read_experiment(folder)
@@ -56,10 +62,31 @@ class Trained:
             tokenizer = FromFile(str(tokenizer_file(self.run)))
             experiment = replace(experiment, data=replace(experiment.data, tokenizer=tokenizer))
         self.assembly = Assembly(on_these_devices(experiment))
+        try:
+            self.assembly.train_batches, self.assembly.eval_batches  # noqa: B018 - builds them
+        except NotPrepared as error:
+            self.missing = error
+            vars(self.assembly).update(self.nominal_batches())
         shapes = self.assembly.state_shapes
         self.step, self.variables = restore_items(
             self.run, experiment, to_items(shapes)["params"], checkpoint
         )
+
+    def nominal_batches(self) -> dict[str, NominalBatches]:
+        """What the run's folder says of its dataset, in the place of the assembly's batches.
+
+        Raises:
+          UserError: it says nothing, or the examples are texts.
+        """
+        data = self.assembly.experiment.data
+        known = read_json(self.run.data, needs=("train", "evaluation"))
+        if known is None or data.examples.text:
+            assert self.missing is not None
+            raise self.missing
+        return {
+            "train_batches": recorded(known["train"], data.batch_size),
+            "eval_batches": recorded(known["evaluation"], data.eval_batch_size or data.batch_size),
+        }
 
     @property
     def class_names(self) -> list[str]:

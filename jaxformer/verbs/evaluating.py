@@ -55,6 +55,8 @@ def on_split(arguments: Namespace) -> dict[str, Any]:
     from jaxformer.step import make_eval_step
 
     trained, tta = Trained(arguments.run, arguments.checkpoint, split=arguments.split), arguments.tta
+    if trained.missing is not None:
+        raise trained.missing
     assembly, layout = trained.assembly, trained.assembly.layout
     model: Any = assembly.model if tta is None else many_views(assembly.model, assembly.task, tta)
     eval_step = layout.eval_step(make_eval_step(model, assembly.task, axis=layout.axis))
