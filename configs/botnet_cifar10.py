@@ -1,9 +1,9 @@
 """A small BoTNet (Srinivas et al. 2021) on CIFAR-10: attention in the place of the last stage's 3x3; 6 epochs.
 
 Command:  launch/local.sh train --config configs/botnet_cifar10.py
-Device:   2 cores of an AMD EPYC
-Time:     not measured yet
-Result:   not measured yet
+Device:   one core of an AMD EPYC, beside other work
+Time:     1:03:25 h from command to report, at 83 images/s
+Result:   test accuracy 0.793 (seed 0)
 
 The budget is that of vit_cifar10: 6 epochs, batches of 100, about 80 to 110 MFLOP an image forward.
 """

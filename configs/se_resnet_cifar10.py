@@ -1,9 +1,9 @@
 """A small ResNet with attention to its channels on CIFAR-10, 6 epochs: SE (Hu et al. 2018), ECA, CBAM and others.
 
 Command:  launch/local.sh train --config configs/se_resnet_cifar10.py[:eca|:cbam|:coordinate|:non_local]
-Device:   2 cores of an AMD EPYC
-Time:     not measured yet
-Result:   not measured yet
+Device:   one core of an AMD EPYC, beside other work
+Time:     42:23 min from command to report, at 123 images/s, with SE
+Result:   test accuracy 0.826 with SE (seed 0); the others are not trained to the end yet
 
 The budget is that of vit_cifar10: 6 epochs, batches of 100, about 80 to 110 MFLOP an image forward.
 """
