@@ -153,7 +153,7 @@ def open_for_training(folder: Path, experiment: Experiment) -> Run:
     return run
 
 
-def read_experiment(folder: Path, overrides: Mapping[str, Any] | None = None) -> tuple[Run, Experiment]:
+def read_experiment(folder: Path) -> tuple[Run, Experiment]:
     """The experiment that a run's folder holds.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxformer.data.scanning import EXTENSIONS
 from jaxformer.data.text.format_files import SPLIT_NAMES
-from jaxformer.data.text.formats import Broken
+from jaxformer.data.text.formats import Broken, NotText, lines_of, read_text
 from jaxformer.errors import UserError
 
 
@@ -111,6 +111,21 @@ def pictures_below(folder: Path) -> list[Path]:
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+
+
+def lines_in(path: Path) -> list[str]:
+    """A file's lines, without spaces around, and without empty ones at its end.
+
+    Raises:
+      UserError: it is no text.
+    """
+    try:
+        lines = [line.strip() for line in lines_of(read_text(path))]
+    except NotText as error:
+        raise UserError(f"{path}: {error}") from error
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
 
 
 def four_numbers(values: Any) -> tuple[float, float, float, float] | None:

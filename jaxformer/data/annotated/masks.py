@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxformer.data.annotated.annotations import pictures_below, split_of_folders
+from jaxformer.data.annotated.annotations import lines_in, pictures_below, split_of_folders
 from jaxformer.data.annotated.boxes import ImportedAnnotations
 from jaxformer.data.annotated.splits import held_out, without_copies
 from jaxformer.data.catalog import data_folder
 from jaxformer.data.decoding import decode_mask
 from jaxformer.data.importing import VERSION, Checked, as_png, check, check_name
 from jaxformer.data.scanning import Picture
-from jaxformer.data.text.formats import Broken, NotText, check_classes, lines_of, read_text, refuse
+from jaxformer.data.text.formats import Broken, check_classes, refuse
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError
 
@@ -200,13 +200,7 @@ def read_classes(paths: Sequence[Path]) -> list[str]:
             f"{paths[0]}: holds no classes.txt; write the classes' names into it, one a line, in the order of "
             "their ids from 0 on, or give them with --classes"
         )
-    try:
-        names = [line.strip() for line in lines_of(read_text(file))]
-    except NotText as error:
-        raise UserError(f"{file}: {error}") from error
-    while names and not names[-1]:
-        names.pop()
-    return names
+    return lines_in(file)
 
 
 def check_pair(pair: Pair, num_classes: int) -> Opened | Broken:

@@ -9,6 +9,7 @@ from jaxformer.data.annotated.annotations import (
     Annotated,
     Annotations,
     Box,
+    lines_in,
     picture_of_stem,
     pictures_below,
     split_of_folders,
@@ -43,10 +44,7 @@ def read_yolo(source: Path) -> Annotations:
             found = [(path, None, name) for path, _, name in found]
     else:
         root = source.parent.parent if source.parent.name == "labels" else source.parent
-        named = lines(source)
-        while named and not named[-1]:
-            named.pop()
-        made.class_names = class_names(source, named)
+        made.class_names = class_names(source, lines_in(source))
         names = {path: path.relative_to(root).as_posix() for path in pictures_below(root)}
         found = [(path, split_of_folders(name), name) for path, name in names.items()]
     if not found:
@@ -66,12 +64,13 @@ def read_yolo(source: Path) -> Annotations:
 
 def spare_labels(found: Sequence[tuple[Path, str | None, str]]) -> Iterator[Path]:
     """Files of labels, beside those of the pictures, to which there is no picture."""
+    known = {labels_of(path): path.parent for path, _, _ in found}
     places: dict[Path, set[Path]] = {}
-    for path, _, _ in found:
-        places.setdefault(labels_of(path).parent, set()).add(path.parent)
+    for file, folder in known.items():
+        places.setdefault(file.parent, set()).add(folder)
     for folder, pictures in places.items():
-        for file in folder.glob("*.txt"):
-            if looks_like_labels(file) and picture_of_stem(file.stem, pictures) is None:
+        for file in set(folder.glob("*.txt")) - set(known):
+            if picture_of_stem(file.stem, pictures) is None and looks_like_labels(file):
                 yield file
 
 
@@ -180,16 +179,8 @@ def locate(base: Path, place: str) -> Path | None:
 
 def listed(path: Path) -> list[Path]:
     """The pictures that a text file lists, relative to it."""
-    names = [line for line in lines(path) if line]
+    names = [line for line in lines_in(path) if line]
     return [path.parent / name for name in names if Path(name).suffix.lower() in EXTENSIONS]
-
-
-def lines(path: Path) -> list[str]:
-    """A file's lines, without spaces around."""
-    try:
-        return [line.strip() for line in lines_of(read_text(path))]
-    except NotText as error:
-        raise UserError(f"{path}: {error}") from error
 
 
 def labels_of(picture: Path) -> Path:
