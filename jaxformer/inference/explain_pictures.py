@@ -64,10 +64,11 @@ def over_image(
 
 
 def with_line(picture: Image.Image, said: str) -> Image.Image:
-    """A picture with a line of text below it."""
-    canvas = Image.new("RGB", (picture.width, picture.height + ROW), PAPER)
+    """A picture with a line of text below it, for which a narrow one is widened."""
+    across = min(LARGEST, int(font(SIZE).getlength(said)) + 2 * MARGIN + 1)
+    canvas = Image.new("RGB", (max(picture.width, across), picture.height + ROW), PAPER)
     canvas.paste(picture, (0, 0))
-    line = shorten(said, picture.width - 2 * MARGIN)
+    line = shorten(said, canvas.width - 2 * MARGIN)
     ImageDraw.Draw(canvas).text((MARGIN, picture.height + ROW // 2), line, TEXT, font(SIZE), anchor="lm")
     return canvas
 
@@ -85,8 +86,7 @@ def sheet(maps: np.ndarray, names: Sequence[str], said: str) -> Image.Image:
     drawn = Image.fromarray(head_pictures(maps, cell, GAP))
     down = max(1, round(height * cell / max(height, width))) + GAP
     left = int(max(font(SIZE).getlength(name) for name in names)) + 2 * MARGIN
-    across = min(LARGEST, int(font(SIZE).getlength(said)) + 2 * MARGIN + 1)
-    canvas = Image.new("RGB", (max(left + drawn.width + MARGIN, across), drawn.height + MARGIN), PAPER)
+    canvas = Image.new("RGB", (left + drawn.width + MARGIN, drawn.height + MARGIN), PAPER)
     canvas.paste(drawn, (left, MARGIN), drawn)
     draw = ImageDraw.Draw(canvas)
     for row, name in enumerate(names):

@@ -13,6 +13,7 @@ from inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables
 from PIL import Image
 
 from jaxformer.errors import UserError
+from jaxformer.inference.annotate import MARGIN, ROW, shorten
 from jaxformer.inference.explain import PREDICTED, Explainer, class_score, explain_files, explainable
 from jaxformer.inference.explain_pictures import of_image, over_image, rollout_of
 from jaxformer.inference.grad_cam import find_target, with_activation
@@ -81,7 +82,9 @@ def test_pictures_of_all_families(name):
         assert drawn.shows
         assert drawn.image.mode == "RGB"
         if "heads" not in drawn.name:  # over the image, without its padding, and a line below
-            assert drawn.image.size == (320, (240 if name == "detr" else 320) + 24)
+            assert drawn.image.height == (240 if name == "detr" else 320) + ROW
+            assert drawn.image.width >= 320
+        assert shorten(drawn.shows, drawn.image.width - 2 * MARGIN) == drawn.shows  # nothing is cut
         if drawn.name == "grad-cam":
             assert drawn.shows.removeprefix("Grad-CAM of ") in NAMES
 
