@@ -42,6 +42,7 @@ Tree = Any
 PROGRESS, METRICS = "progress", "metrics"  # the JSON items; Orbax chose the second name
 TEMPORARY = ".orbax-checkpoint-tmp"
 NONE, ALL_DAMAGED = -1, -2  # what process 0 tells the others instead of a step
+LEAST_PART = 2**20  # bytes of the smallest part that a device writes of an array that others have, too
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Checkpoints:
         arguments: dict[str, Any] = {PROGRESS: ocp.args.JsonSave({**progress, "step": step})}
         for name, tree in items.items():
             if arrays := named_arrays(tree):  # Orbax has no empty trees, and plain SGD keeps no state
-                arguments[name] = ocp.args.StandardSave(traverse_util.unflatten_dict(arrays, sep="/"))
+                arguments[name] = ocp.args.PyTreeSave(traverse_util.unflatten_dict(arrays, sep="/"))
         self._saving = step
         score = self._score(step, metrics or {})
         with self._failures_explained():
@@ -214,7 +215,7 @@ class Checkpoints:
                 create_directories_asynchronously=False,
             ),
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        self._manager = ocp.CheckpointManager(self.directory, options=options, handler_registry=handlers())
         return self._manager
 
     def _rank(self, score: Mapping[str, float]) -> tuple[float, float]:
@@ -351,6 +352,19 @@ class Checkpoints:
             logger.warning(
                 "checkpoint %s is damaged (%s) and cannot be moved: %s", folder, problem, reason(error)
             )
+
+
+def handlers() -> Any:
+    """Orbax's for saving, but that an array of which each device has a copy is written by all of them only if large.
+
+    By its default all of them are cut into a part a device, which makes saving many small ones 2 to 5 times as slow.
+    """
+    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=LEAST_PART)
+    types = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    registry.add(None, ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler(type_handler_registry=types))
+    registry.add(None, ocp.args.JsonSave, ocp.JsonCheckpointHandler())
+    return registry
 
 
 def named_arrays(tree: Tree) -> dict[str, Any]:
