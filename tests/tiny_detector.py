@@ -72,8 +72,12 @@ def batch_of(counts, most=4, size=32, seed=0):
 def variables_of(model, batch):
     """Random ones: no zero of the first values hides a mistake."""
     image = jnp.asarray(batch["image"][:1], jnp.float32)
-    variables = jax.jit(model.init)(jax.random.key(0), image)
-    leaves, structure = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [leaf + 0.2 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys)]
-    return jax.tree.unflatten(structure, moved)
+
+    def moved():
+        leaves, structure = jax.tree.flatten(model.init(jax.random.key(0), image))
+        keys = jax.random.split(jax.random.key(1), len(leaves))
+        return jax.tree.unflatten(
+            structure, [leaf + 0.2 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys)]
+        )
+
+    return jax.jit(moved)()

@@ -175,7 +175,10 @@ def test_padding_does_not_count(task):
 
 @pytest.mark.parametrize(
     ("model", "task"),
-    [(detector(), Detection(num_queries=5)), (anchored(), Detection(class_loss="focal"))],
+    [
+        (detector(encoder_depth=0), Detection(num_queries=5)),
+        (anchored(encoder_depth=0, decoder_depth=1), Detection(class_loss="focal")),
+    ],
     ids=["learned", "anchors"],
 )
 def test_accumulated_gradients_are_those_of_the_whole_batch(model, task):
@@ -205,7 +208,7 @@ def test_two_pictures_are_learnt_by_heart():
 
 
 def test_a_picture_without_objects_trains_and_evaluates():
-    model, task = detector(), Detection(num_queries=5)
+    model, task = detector(encoder_depth=0), Detection(num_queries=5)
     batch = {**batch_of([0, 0]), "index": np.arange(2), "original_size": np.full((2, 2), 64, np.int32)}
     variables = variables_of(model, batch)
     before, state, metrics = take_steps(batch, model=model, task=task, variables=variables, devices=1)
