@@ -1,9 +1,9 @@
 """A small ViT with DeiT's distillation token (Touvron et al. 2021) on CIFAR-10, taught by a CNN; 6 epochs.
 
 Command:  launch/local.sh train --config configs/deit_distill_cifar10.py[:TEACHER_RUN]
-Device:   2 cores of an AMD EPYC
-Time:     not measured yet
-Result:   not measured yet
+Device:   one core of an AMD EPYC, beside other work
+Time:     1:03 h for the last 2,606 of 3,000 steps
+Result:   test accuracy 0.723 (seed 0)
 
 The teacher is a run of configs/resnet_cifar10.py; another one's folder stands behind a colon.
 """
