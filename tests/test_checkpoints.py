@@ -90,6 +90,15 @@ def test_restores_bit_for_bit(opened):
     assert progress == {"seed": 7, "step": 3}
 
 
+def test_what_every_device_has_is_restored_whether_they_share_the_writing_or_not(opened):
+    parts = [
+        jnp.arange(8 * size, dtype=jnp.float32).reshape(8, -1, 4) for size in (64, module.LEAST_PART // 4)
+    ]
+    items = make_items(1, small=parts[0], large=parts[1])
+    save(opened(), 1, items=items)
+    assert_same(opened().restore(targets_of(items)).items, items)
+
+
 def test_no_checkpoint_yet(opened):
     checkpoints = opened()
     assert checkpoints.restore(targets_of(make_items(0))) is None
