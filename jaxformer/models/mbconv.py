@@ -173,7 +173,10 @@ def halved(x: jax.Array, pool: PoolName) -> jax.Array:
         x = jnp.pad(x, [(0, 0), (0, height % 2), (0, width % 2), (0, 0)], mode="edge")
     fours = x.reshape(batch, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
     if pool == "max":
-        return jnp.max(fours, axis=(2, 4))
+        # By order, not by equality with the maximum: XLA may compute x twice, by instructions that round differently,
+        # and a gradient that is shared among the equals is 0 / 0 where there are none.
+        pairs = jnp.where(fours[:, :, 0] < fours[:, :, 1], fours[:, :, 1], fours[:, :, 0])
+        return jnp.where(pairs[:, :, :, 0] < pairs[:, :, :, 1], pairs[:, :, :, 1], pairs[:, :, :, 0])
     return jnp.mean(fours, axis=(2, 4), dtype=jnp.float32).astype(x.dtype)
 
 

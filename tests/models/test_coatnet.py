@@ -113,6 +113,16 @@ def test_halving(size):
             np.testing.assert_allclose(found[:, i, j], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_each_maximums_gradient_goes_to_one_place():
+    """Shared among the equals, it would be 0 / 0 where XLA computes the input twice and rounds it differently."""
+    x = np.random.default_rng(0).integers(0, 2, (2, 6, 6, 3)).astype(np.float32)  # full of equals
+    weights = np.random.default_rng(1).normal(size=(2, 3, 3, 3)).astype(np.float32)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(halved(x, "max") * weights)))(x)
+    fours = np.asarray(gradient).reshape(2, 3, 2, 3, 2, 3).transpose(0, 1, 3, 5, 2, 4).reshape(2, 3, 3, 3, 4)
+    np.testing.assert_array_equal(fours.sum(axis=-1), weights)
+    assert (np.count_nonzero(fours, axis=-1) == 1).all()
+
+
 def mbconv(channels):
     """A block that halves [2, 8, 8, 3], and variables of ones, but for a last convolution of zeros."""
     block, x = MBConv(channels, 2, MBConvSettings(pool="max")), jnp.asarray(images(2, 8))
