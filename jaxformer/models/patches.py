@@ -88,7 +88,7 @@ def backbone_problems(
         elif size < 1 or side % size:
             near = nearest_divisor(side, size)
             yield (
-                f"patch_size={size} does not divide the backbone's map {level} of {side}x{side}: "
+                f"patch_size={size} does not divide the backbone's map of {side}x{side}: "
                 f"use one that does, as {near}"
             )
 

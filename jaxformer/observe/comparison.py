@@ -44,13 +44,13 @@ def distinct_names(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def in_short(run: RunFolder) -> dict[str, str]:
-    """What a run ended with and what it took, in words; what is not known is empty."""
+    """What a run ended with and what it took, in words; what is not known is empty, and the best is the status then."""
     result = run.result or {}
     best, seconds = result.get("best"), result.get("seconds", {})
     flops, rate = result.get("flops_per_example"), result.get("examples_per_second")
     shown = best_metrics(best) if best else {}
     return {
-        "best": ", ".join(f"{name} {text.number(value)}" for name, value in shown.items()),
+        "best": ", ".join(f"{name} {text.number(value)}" for name, value in shown.items()) or run.status,
         "parameters": text.engineering(result["parameters"]) if "parameters" in result else "",
         "FLOPs/example": text.engineering(flops) if flops else "",
         "examples/s": text.number(rate) if rate else "",
