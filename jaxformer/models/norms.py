@@ -105,7 +105,7 @@ class GroupNorm(nn.Module):
             means = jnp.broadcast_to(jnp.mean(parts, axis=-1, keepdims=True), parts.shape)
             return means.reshape(len(x), 1, 1, channels)
 
-        # First over places, then over a group's few channels: 2 to 7 times as quick on CPUs as over both at once.
+        # First over places, then over a group's few channels: 1.7 to 5.5 times as quick on CPUs as both at once.
         x32 = x.astype(jnp.float32)
         centred = x32 - over_groups(jnp.mean(x32, axis=(1, 2)))
         variance = over_groups(jnp.mean(jnp.square(centred), axis=(1, 2)))
