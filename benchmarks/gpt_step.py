@@ -25,7 +25,7 @@ import numpy as np
 import optax
 from common import Step, in_turns, product_rate
 
-from jaxformer.flops import count_flops, training_flops
+from jaxformer.analysis.flops import count_flops, training_flops
 from jaxformer.models.gpt import GPT
 from jaxformer.state import init_state, init_variables
 from jaxformer.step import make_train_step

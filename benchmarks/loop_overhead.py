@@ -18,7 +18,7 @@ import numpy as np
 
 import jaxformer.train
 from jaxformer.assembly import Assembly
-from jaxformer.config import resolve
+from jaxformer.config.sections import resolve
 from jaxformer.models.presets import preset
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.train import train

@@ -26,11 +26,11 @@ import optax
 from common import in_turns, product_rate
 from flax import linen as nn
 
-from jaxformer.flops import count_flops, training_flops
+from jaxformer.analysis.flops import count_flops, training_flops
+from jaxformer.config.schema import convert_choice
 from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
 from jaxformer.precision import in_precision
-from jaxformer.schema import convert_choice
 from jaxformer.state import init_state, init_variables
 from jaxformer.step import make_train_step
 from jaxformer.tasks.classification import Classification

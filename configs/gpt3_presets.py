@@ -10,9 +10,9 @@ the paper has them, are `--config.model.window=256 --config.model.window_every=2
 
 import ml_collections
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import UserError
 from jaxformer.models.presets import preset
-from jaxformer.schema import did_you_mean
 
 # name: tokens in a batch, learning rate (table 2.1).
 RECIPES = {

@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import optax
 
-from jaxformer import config as configs
-from jaxformer.config import Experiment
+from jaxformer.analysis.flops import count_flops
+from jaxformer.config import sections as configs
+from jaxformer.config.durations import Duration
+from jaxformer.config.schema import did_you_mean
+from jaxformer.config.sections import Experiment
 from jaxformer.data import Batches, make_batches
-from jaxformer.durations import Duration
 from jaxformer.errors import ConfigError
-from jaxformer.flops import count_flops
 from jaxformer.optim import (
     make_optimizer,
     make_schedule,
@@ -27,7 +28,6 @@ from jaxformer.optim.optimizers import ScheduleFree, eval_params
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
-from jaxformer.schema import did_you_mean
 from jaxformer.state import TrainState, init_state, init_variables
 from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
 

@@ -29,8 +29,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers as policies
 
+from jaxformer.config.durations import Duration
 from jaxformer.digests import damage, write_digests
-from jaxformer.durations import Duration
 from jaxformer.errors import UserError
 from jaxformer.files import write_json
 from jaxformer.paths import leaves_by_path

@@ -5,13 +5,13 @@ from typing import Any
 
 import jax
 
+from jaxformer.analysis.flops import training_flops
 from jaxformer.assembly import Assembly
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.evaluation import samples
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.evaluation.monitor import Monitor
 from jaxformer.files import write_json
-from jaxformer.flops import training_flops
 from jaxformer.observe import device
 from jaxformer.observe.clock import Clock
 from jaxformer.observe.report import write_report

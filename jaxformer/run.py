@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jaxformer.config import Experiment, resolve, to_dict
+from jaxformer.config.sections import Experiment, resolve, to_dict
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import read_json, write_json
 from jaxformer.observe.writers import METRICS

@@ -6,13 +6,13 @@ from typing import Any
 
 import jax
 
+from jaxformer.analysis.flops import training_flops
 from jaxformer.assembly import Assembly, spare_classes
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.data.nominal import record
 from jaxformer.errors import UserError
 from jaxformer.evaluation.monitor import Monitor
 from jaxformer.files import write_json
-from jaxformer.flops import training_flops
 from jaxformer.observe.device import device_line
 from jaxformer.observe.summary import parameter_table, start_summary
 from jaxformer.parallel.compile import bytes_a_device

@@ -8,15 +8,15 @@ from typing import Any
 
 import jax
 
+from jaxformer.analysis.memory import memory_errors_explained
 from jaxformer.assembly import Assembly
 from jaxformer.checkpoints import Checkpoints
-from jaxformer.config import Experiment
+from jaxformer.config.sections import Experiment
 from jaxformer.data.batches import Reader
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp, evaluate
 from jaxformer.evaluation.monitor import Monitor
 from jaxformer.finish import finish, write_result
-from jaxformer.memory import memory_errors_explained
 from jaxformer.observe.clock import Clock
 from jaxformer.observe.profile import Profile
 from jaxformer.observe.progress import Progress

@@ -212,8 +212,8 @@ def test_a_config_without_a_section(capsys, tmp_path):
 
 
 def test_a_run_folder_of_another_experiment(capsys, tmp_path):
-    from jaxformer import configfile
-    from jaxformer.config import resolve
+    from jaxformer.config import files as configfile
+    from jaxformer.config.sections import resolve
     from jaxformer.run import open_for_training
 
     run = open_for_training(tmp_path / "taken", resolve(configfile.read(DIGITS)))
@@ -229,8 +229,8 @@ def test_a_run_whose_config_is_broken(capsys, tmp_path):
 
 
 def test_a_run_without_a_checkpoint(capsys, tmp_path):
-    from jaxformer import configfile
-    from jaxformer.config import resolve
+    from jaxformer.config import files as configfile
+    from jaxformer.config.sections import resolve
     from jaxformer.run import open_for_training
 
     open_for_training(tmp_path / "fresh", resolve(configfile.read(DIGITS)))

@@ -16,8 +16,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxformer import checkpoints as module
 from jaxformer.checkpoints import CheckpointConfig, Checkpoints
+from jaxformer.config.durations import Duration
 from jaxformer.digests import damage
-from jaxformer.durations import Duration
 from jaxformer.errors import UserError
 
 ADAM = optax.adam(1e-3)

@@ -10,8 +10,9 @@ from scenes import CLASSES, SIDE, write_scenes
 from scenes import NAME as SCENES
 from sentences import NAME, write_sentences
 
-from jaxformer import configfile, schema
-from jaxformer.config import Experiment, resolve, to_dict
+from jaxformer.config import files as configfile
+from jaxformer.config import schema
+from jaxformer.config.sections import Experiment, resolve, to_dict
 from jaxformer.train import train
 
 CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.py"))
@@ -212,7 +213,7 @@ def test_the_imagenet_recipe_is_the_papers(monkeypatch, tmp_path):
     """Beyer et al. 2022: ViT-S/16, 90 epochs of batch 1024, 10,000 steps of warm-up to 1e-3."""
     import jax
 
-    from jaxformer.describe import assemble
+    from jaxformer.analysis.describe import assemble
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     config = configfile.read(str(next(p for p in CONFIGS if p.stem == "vit_s16_imagenet")))

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from jaxformer import cli, configfile
-from jaxformer.config import resolve
-from jaxformer.describe import assemble, describe, footprint, for_preset
+from jaxformer import cli
+from jaxformer.analysis.describe import assemble, describe, footprint, for_preset
+from jaxformer.config import files as configfile
+from jaxformer.config.sections import resolve
 from jaxformer.errors import UserError
 from jaxformer.paths import leaves_by_path
 

@@ -13,7 +13,7 @@ import pytest
 from stepping import assert_close, gradient_of
 
 from jaxformer.assembly import Assembly
-from jaxformer.config import resolve
+from jaxformer.config.sections import resolve
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.models.vit import ViT
 from jaxformer.parallel.compile import Layout

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxformer.durations import Duration
+from jaxformer.config.durations import Duration
 
 READINGS = {
     "5 epochs": (5, "epochs"),

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxformer.flops import count_flops
+from jaxformer.analysis.flops import count_flops
 from jaxformer.models.conv import Conv
 from jaxformer.models.vit import ViT
 from jaxformer.state import init_variables

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxformer import cli
-from jaxformer.memory import size_asked
+from jaxformer.analysis.memory import size_asked
 from jaxformer.train import Loop
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "vit_digits.py")

@@ -6,6 +6,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from jaxformer.config.schema import resolve
 from jaxformer.errors import UserError
 from jaxformer.models.bert import BERT
 from jaxformer.models.cnn_attention import ATTENTIONS
@@ -19,7 +20,6 @@ from jaxformer.parallel.compile import Layout, bytes_a_device
 from jaxformer.parallel.mesh import make_mesh, mesh_shape
 from jaxformer.parallel.rules import param_specs
 from jaxformer.paths import leaves_by_path
-from jaxformer.schema import resolve
 from jaxformer.state import init_state, init_variables
 
 VIT = ViT(image_size=8, patch_size=4, width=64, depth=2, num_heads=4, num_classes=16)

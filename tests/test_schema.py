@@ -11,8 +11,9 @@ from flax import linen as nn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxformer import configfile, schema
-from jaxformer.durations import Duration
+from jaxformer.config import files as configfile
+from jaxformer.config import schema
+from jaxformer.config.durations import Duration
 
 
 @dataclass(frozen=True)

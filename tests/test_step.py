@@ -10,7 +10,7 @@ import pytest
 import stepping
 from stepping import assert_close, gradient_of
 
-from jaxformer import schema
+from jaxformer.config import schema
 from jaxformer.models.resnet import ResNet
 from jaxformer.models.vit import ViT
 from jaxformer.optim import OPTIMIZERS, make_optimizer

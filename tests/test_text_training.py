@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from jaxformer.assembly import Assembly, filled
 from jaxformer.checkpoints import Checkpoints
-from jaxformer.config import resolve
+from jaxformer.config.sections import resolve
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.inference.restore import Trained, TrainedText

@@ -9,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxformer import cli, configfile
+from jaxformer import cli
 from jaxformer.assembly import Assembly
 from jaxformer.checkpoints import Checkpoints
-from jaxformer.config import resolve
+from jaxformer.config import files as configfile
+from jaxformer.config.sections import resolve
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.evaluation.monitor import Monitor

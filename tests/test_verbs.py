@@ -14,8 +14,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from jaxformer import cli
+from jaxformer.analysis.describe import assemble
 from jaxformer.data.digits import split_indices, to_uint8
-from jaxformer.describe import assemble
 from jaxformer.inference.restore import Trained
 from jaxformer.observe.text import engineering
 from jaxformer.run import read_experiment

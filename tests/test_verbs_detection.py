@@ -10,7 +10,7 @@ from PIL import Image
 from scenes import NAME, SIDE, write_scenes
 
 from jaxformer import cli
-from jaxformer.config import resolve
+from jaxformer.config.sections import resolve
 from jaxformer.inference.restore import Trained
 from jaxformer.train import train
 

@@ -11,9 +11,9 @@ import pytest
 from text_runs import LABELS, RUNS, TAGS, random_run, write_texts
 
 from jaxformer import cli
+from jaxformer.config.schema import load
 from jaxformer.inference.predict_text import PREDICTORS
 from jaxformer.inference.restore import TrainedText
-from jaxformer.schema import load
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.language import CausalLM
 

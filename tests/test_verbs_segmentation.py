@@ -9,7 +9,7 @@ from PIL import Image
 from scenes import CLASSES, NAME, SIDE, write_scenes
 
 from jaxformer import cli
-from jaxformer.config import resolve
+from jaxformer.config.sections import resolve
 from jaxformer.errors import UserError
 from jaxformer.inference.segment import at_size, map_image, map_places
 from jaxformer.observe import class_colours

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from jaxformer import cli
 from jaxformer.assembly import Assembly
 from jaxformer.checkpoints import Checkpoints
-from jaxformer.config import resolve
+from jaxformer.config.sections import resolve
 from jaxformer.data.writing import write_dataset
 from jaxformer.run import open_for_training
 from jaxformer.start import keep_tokenizer

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from jaxformer.config.schema import choice
 from jaxformer.data.examples import EXAMPLES, Images
-from jaxformer.schema import choice
 
 # Names in configs -> the transform's class, imported when it is chosen.
 TRANSFORMS: dict[str, str] = {

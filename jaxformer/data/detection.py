@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.data.config import DataConfig
 from jaxformer.data.examples import Detection
 from jaxformer.data.framing import framed, object_rows
 from jaxformer.data.sources import Example, PictureSource
 from jaxformer.data.transforms import pair
 from jaxformer.errors import UserError
-from jaxformer.schema import did_you_mean
 
 COUNTED = 1000  # examples whose boxes are looked at before training
 

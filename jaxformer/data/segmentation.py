@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_mask
 from jaxformer.data.examples import Segmentation
@@ -13,7 +14,6 @@ from jaxformer.data.geometry import VOID
 from jaxformer.data.sources import Example, PictureSource
 from jaxformer.data.transforms import pair
 from jaxformer.errors import UserError
-from jaxformer.schema import did_you_mean
 
 IDS = 65536  # that a mask's pixels may have
 UNKNOWN = -2

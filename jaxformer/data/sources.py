@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.data.catalog import Prepared, find_dataset, open_builder
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.examples import Detection, Images, Segmentation
 from jaxformer.errors import UserError
-from jaxformer.schema import did_you_mean
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import UserError
-from jaxformer.schema import did_you_mean
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxformer.config import Experiment
+from jaxformer.config.sections import Experiment
 from jaxformer.data.text.paraphrases import HEADER
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically

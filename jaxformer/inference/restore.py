@@ -13,7 +13,7 @@ from jax.sharding import SingleDeviceSharding
 
 from jaxformer.assembly import Assembly, filled
 from jaxformer.checkpoints import Checkpoints
-from jaxformer.config import Experiment
+from jaxformer.config.sections import Experiment
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.examples import Detection, Segmentation, Tagged

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.config.schema import choice
 from jaxformer.models import BACKBONES
 from jaxformer.models.block import Block, Shared
 from jaxformer.models.conv import Conv
@@ -27,7 +28,6 @@ from jaxformer.models.outputs import Denoised, DetectionOutputs
 from jaxformer.models.patches import chosen_maps
 from jaxformer.models.problems import epsilons, heads, rates, sizes
 from jaxformer.models.stack import Stack
-from jaxformer.schema import choice
 
 Dtype = Any
 normal = nn.initializers.normal(1.0)  # of queries, as PyTorch's embeddings are

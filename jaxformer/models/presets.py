@@ -3,11 +3,11 @@
 from copy import deepcopy
 from typing import Any
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import UserError
 from jaxformer.models.presets_cnn import cnn_tables
 from jaxformer.models.presets_hybrid import hybrid_tables
 from jaxformer.models.presets_text import text_tables
-from jaxformer.schema import did_you_mean
 
 # name: (width, depth, mlp_dim, heads, patch sizes). Ti and S: Touvron et al. 2021 (DeiT), table 1. B, L and H:
 # Dosovitskiy et al. 2021, table 1. g and G: Zhai et al. 2022, table 2.

@@ -9,11 +9,11 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
+from jaxformer.config.schema import choice
 from jaxformer.models import BACKBONES
 from jaxformer.models.patches import backbone_outputs
 from jaxformer.models.problems import sizes
 from jaxformer.models.resampling import resized_maps, size_of
-from jaxformer.schema import choice
 
 Dtype = Any
 Size = tuple[int, int]  # height and width

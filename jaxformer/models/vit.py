@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.config.schema import choice
 from jaxformer.models import BACKBONES
 from jaxformer.models.attention import Attention
 from jaxformer.models.block import Block
@@ -28,7 +29,6 @@ from jaxformer.models.patches import (
 from jaxformer.models.positions import sincos2d
 from jaxformer.models.problems import classes, epsilons, heads, rates, sizes
 from jaxformer.models.stack import RematName, Stack
-from jaxformer.schema import choice
 
 Dtype = Any
 normal = nn.initializers.normal(0.02)  # of positions and tokens, as in google-research/vision_transformer

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxformer.durations import Duration
+from jaxformer.config.durations import Duration
 
 ToSteps: TypeAlias = Callable[[Duration], int]
 

@@ -11,7 +11,7 @@ from jaxformer.errors import UserError
 from jaxformer.verbs.common import Overrides, use_compilation_cache
 
 if TYPE_CHECKING:
-    from jaxformer.config import Experiment
+    from jaxformer.config.sections import Experiment
     from jaxformer.inference.restore import Trained
 
 TEXT_SUFFIXES = {".csv", ".json", ".jsonl", ".tsv", ".txt"}

@@ -11,11 +11,11 @@ from jaxformer.verbs.common import Overrides, use_compilation_cache
 
 def train(arguments: Namespace, overrides: Overrides) -> int:
     """Trains, or goes on; 75 if SIGTERM came and the run was saved."""
-    from jaxformer import configfile
+    from jaxformer.config import files as configfile
 
     config = configfile.read(arguments.config, overrides)
     use_compilation_cache()
-    from jaxformer.config import resolve
+    from jaxformer.config.sections import resolve
     from jaxformer.observe.logs import make_console, terminal_logging
     from jaxformer.preemption import EXIT_CODE
     from jaxformer.train import NotFinite
@@ -61,9 +61,9 @@ def describe(arguments: Namespace, overrides: Overrides) -> int:
     mesh = parse_mesh(arguments.mesh)
     if mesh is not None:
         pretend_devices(mesh)
-    from jaxformer import configfile
-    from jaxformer.describe import assemble, for_preset
-    from jaxformer.describe import describe as text_of
+    from jaxformer.analysis.describe import assemble, for_preset
+    from jaxformer.analysis.describe import describe as text_of
+    from jaxformer.config import files as configfile
 
     if arguments.config is not None:
         config = configfile.read(arguments.config, overrides)
@@ -73,7 +73,7 @@ def describe(arguments: Namespace, overrides: Overrides) -> int:
     if mesh is not None:
         config["parallel"] = {"mode": "jit", "mesh": mesh}
     use_compilation_cache()
-    from jaxformer.config import resolve
+    from jaxformer.config.sections import resolve
     from jaxformer.observe.text import counted
 
     assembly = assemble(resolve(config))

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import UserError
-from jaxformer.schema import did_you_mean
 from jaxformer.weights.convert import Family
 from jaxformer.weights.transformers_bert import BERT, DISTILBERT, ROBERTA
 from jaxformer.weights.transformers_gpt2 import GPT2

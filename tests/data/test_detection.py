@@ -8,6 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from jaxformer.config.schema import resolve, to_dict
 from jaxformer.data import DataConfig, make_batches
 from jaxformer.data.cropping import ScaleJitter
 from jaxformer.data.examples import Detection, Images
@@ -17,7 +18,6 @@ from jaxformer.data.sources import open_source
 from jaxformer.data.transforms import Flip
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError
-from jaxformer.schema import resolve, to_dict
 
 CLASSES = ["cat", "dog"]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from jaxformer.config.schema import resolve, to_dict
 from jaxformer.data.catalog import find_datasets
 from jaxformer.data.config import DataConfig
 from jaxformer.data.examples import Images
@@ -16,7 +17,6 @@ from jaxformer.data.sources import ImageSource
 from jaxformer.data.transforms import Flip, RandomResizedCrop, Resize
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError
-from jaxformer.schema import resolve, to_dict
 
 PNG = (
     b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU\x00\x00\x00\n"

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
+from jaxformer.config.schema import load
 from jaxformer.data.autoaugment import AutoAugment
 from jaxformer.data.color import ColorJitter, shift_hue, to_array, to_picture
 from jaxformer.data.config import TRANSFORMS
@@ -26,7 +27,6 @@ from jaxformer.data.transforms import (
     resize,
 )
 from jaxformer.data.trivialaugment import TrivialAugment
-from jaxformer.schema import load
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
 

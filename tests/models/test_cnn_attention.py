@@ -7,6 +7,7 @@ import pytest
 from timm_reference import timm
 from tiny import images, random_params
 
+from jaxformer.config.schema import load, resolve, to_dict
 from jaxformer.models.cnn_attention import ATTENTIONS, Placement
 from jaxformer.models.cnn_attention.botnet import BottleneckAttention, relative_logits
 from jaxformer.models.cnn_attention.coordinate import CoordinateAttention
@@ -17,7 +18,6 @@ from jaxformer.models.norms import image_norm
 from jaxformer.models.resnet import ResNet
 from jaxformer.optim.masks import NO_DECAY, path_mask
 from jaxformer.paths import leaves_by_path
-from jaxformer.schema import load, resolve, to_dict
 
 C = 16
 

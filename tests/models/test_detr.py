@@ -7,6 +7,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from tiny_detector import CLASSES, anchored, batch_of, detector, objects, variables_of
 
+from jaxformer.config.schema import load
 from jaxformer.models.denoising import noised, seen_by
 from jaxformer.models.detr_decoder import BoxPrior, Memory, logit, spread_anchors
 from jaxformer.models.image_positions import box_positions, inside, map_positions
@@ -15,7 +16,6 @@ from jaxformer.optim import OPTIMIZERS
 from jaxformer.optim.masks import decay_mask
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.parallel.rules import param_specs
-from jaxformer.schema import load
 
 BATCH = batch_of([2, 3])
 IMAGE = BATCH["image"].astype(np.float32) / 255

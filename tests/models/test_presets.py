@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxformer.config.schema import load, resolve
 from jaxformer.errors import UserError
 from jaxformer.models import MODELS
 from jaxformer.models.presets import PRESETS, preset
-from jaxformer.schema import load, resolve
 
 # Of pretrained models' weights: whole numbers are exact.
 EXACT = {

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxformer.config.schema import resolve
 from jaxformer.models.presets import PRESETS, preset
 from jaxformer.models.resnet import ResNet
-from jaxformer.schema import resolve
 
 RESNET_50 = 25_557_032  # torchvision's num_params, as all of the first five
 # A non-local block of C channels: query, key, value and output with their biases, and the norm.

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from jaxformer.config.schema import load, resolve
 from jaxformer.models import MODELS
 from jaxformer.models.presets import PRESETS, preset
-from jaxformer.schema import load, resolve
 from jaxformer.weights.transformers_config import text_model_of
 
 # Of published checkpoints: the sum of their tensors' sizes, tied ones counted once. Encoders without a head, but with

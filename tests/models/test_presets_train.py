@@ -5,9 +5,9 @@ import numpy as np
 import optax
 import pytest
 
+from jaxformer.config.schema import convert_choice
 from jaxformer.models import MODELS
 from jaxformer.models.presets import PRESETS, preset
-from jaxformer.schema import convert_choice
 from jaxformer.state import init_state, init_variables
 from jaxformer.step import make_train_step
 from jaxformer.tasks.classification import Classification

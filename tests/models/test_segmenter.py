@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny import random_params
 
+from jaxformer.config.schema import load, resolve, to_dict
 from jaxformer.models import MODELS
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.presets import preset
@@ -14,7 +15,6 @@ from jaxformer.optim.masks import NO_DECAY, layer_indices, path_mask
 from jaxformer.parallel.rules import param_specs
 from jaxformer.paths import leaves_by_path
 from jaxformer.precision import in_precision
-from jaxformer.schema import load, resolve, to_dict
 
 CNN = {
     "name": "resnet",

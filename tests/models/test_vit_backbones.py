@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh
 from tiny import images, random_params
 
+from jaxformer.config.schema import resolve, to_dict
 from jaxformer.models.conv_stem import ConvStem
 from jaxformer.models.resnet import ResNet
 from jaxformer.models.vit import ViT
@@ -15,7 +16,6 @@ from jaxformer.optim.optimizers import AdamW
 from jaxformer.parallel.rules import param_specs
 from jaxformer.paths import leaves_by_path
 from jaxformer.precision import in_precision
-from jaxformer.schema import resolve, to_dict
 
 SIZE = 16
 STEM = ConvStem(channels=(6, 8))  # gives 4 x 4

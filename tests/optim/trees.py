@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxformer import schema
-from jaxformer.durations import Duration
+from jaxformer.config import schema
+from jaxformer.config.durations import Duration
 from jaxformer.optim import OPTIMIZERS, SCHEDULES, make_optimizer
 
 LAYERS, WIDTH, HEADS, HIDDEN, CLASSES = 3, 8, 2, 12, 5

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from jaxformer.config.schema import load, resolve
 from jaxformer.errors import UserError
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.schema import load, resolve
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.base import masked_sum
 from jaxformer.tasks.classes import ClassTask

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from tiny_tasks import CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, encoder, outputs_of, params_of
 
+from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizers import Characters
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import added
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.models.vit import ViT
-from jaxformer.schema import load, resolve
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.language import POSITIONS_SHOWN, CausalLM, MaskedLM
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from jaxformer.config.schema import load, resolve
 from jaxformer.errors import UserError
 from jaxformer.models.segmenter import SegmentationOutputs
-from jaxformer.schema import load, resolve
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.segmentation import Segmentation
 

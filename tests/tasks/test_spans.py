@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from tiny_tasks import DECODER, LENGTH, VOCAB, encoder
 
+from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizers import Characters
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import added, real_rows
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.schema import load, resolve
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.spans import SpanQA
 

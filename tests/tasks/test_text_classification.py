@@ -10,12 +10,12 @@ import pytest
 from scipy import stats
 from tiny_tasks import CASES, DECODER, LENGTH, VOCAB, encoder, outputs_of, params_of
 
+from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizer_templates import TEMPLATES
 from jaxformer.data.text.tokenizers import Bytes, Characters
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import added, real_rows
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.schema import load, resolve
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.text_classification import TextClassification, TextRegression
 

@@ -13,13 +13,13 @@ import sacrebleu
 from flax import linen as nn
 from tiny_tasks import BOS, CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, outputs_of, params_of, rows_of
 
+from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizers import Characters
 from jaxformer.evaluation.evaluator import added, real_rows
 from jaxformer.models.attention import KeyValues
 from jaxformer.models.block import LayerCache
 from jaxformer.models.cache import empty_cache
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.schema import load, resolve
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.translation import Translation
 from jaxformer.weights.layouts import stack_layers

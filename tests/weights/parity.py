@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from jaxformer.config.schema import load, resolve
 from jaxformer.models import MODELS
-from jaxformer.schema import load, resolve
 from jaxformer.weights.transformers_config import family_of, text_model_of
 
 FIELDS_OF_OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from timm_reference import timm
 
+from jaxformer.config.schema import load, resolve
 from jaxformer.errors import UserError
 from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
 from jaxformer.models.vit import ViT
 from jaxformer.paths import leaves_by_path
-from jaxformer.schema import load, resolve
 from jaxformer.weights.augreg import TABLE, from_augreg, read_npz
 from jaxformer.weights.convert import rows_of
 

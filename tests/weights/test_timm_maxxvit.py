@@ -9,10 +9,10 @@ import pytest
 from flax.traverse_util import flatten_dict
 from timm_reference import timm
 
+from jaxformer.config.schema import load, resolve
 from jaxformer.errors import UserError
 from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
-from jaxformer.schema import load, resolve
 from jaxformer.weights.timm_maxxvit import FAMILY
 from jaxformer.weights.variables import read_variables
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from timm_reference import timm
 
+from jaxformer.config.schema import resolve
 from jaxformer.errors import UserError
 from jaxformer.models.presets import preset
 from jaxformer.models.vit import ViT
-from jaxformer.schema import resolve
 from jaxformer.weights.timm_vit import from_timm
 
 SIZE, CLASSES = 16, 7

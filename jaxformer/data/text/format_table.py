@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.data.importing import natural
 from jaxformer.data.text.formats import (
     Broken,
@@ -20,7 +21,6 @@ from jaxformer.data.text.formats import (
 )
 from jaxformer.data.text.importing_splits import random_share
 from jaxformer.errors import UserError
-from jaxformer.schema import did_you_mean
 
 # What a cell can be, as messages say it.
 WORDS = {

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.data.catalog import find_dataset, open_builder
 from jaxformer.data.config import DataConfig
 from jaxformer.data.sources import open_records
 from jaxformer.errors import UserError
-from jaxformer.schema import did_you_mean
 
 READ_AHEAD = 1024  # records that are read at a time
 WHOLE = 64 * 2**20  # bytes of files that are hashed whole

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.data.text.tokenizer_building import byte_tokenizer, character_tokenizer
 from jaxformer.data.text.tokenizer_files import KINDS, parse_tokenizer_json, read_bytes, read_tokenizer
 from jaxformer.data.text.tokenizer_templates import (
@@ -26,7 +27,6 @@ from jaxformer.data.text.tokenizer_templates import (
 from jaxformer.data.text.tokenizer_training import Kind, train
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
-from jaxformer.schema import did_you_mean
 
 Texts = Callable[[], Iterator[str]]
 

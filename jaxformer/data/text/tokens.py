@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import tokenizers as hf_tokenizers
 
+from jaxformer.config.schema import to_dict
 from jaxformer.data.text.cache import Entry, Writer, cached
 from jaxformer.data.text.records import Records
 from jaxformer.data.text.tokenizers import Bytes, FromFile, Tokenizer
 from jaxformer.errors import UserError
-from jaxformer.schema import to_dict
 
 
 def build_tokenizer(config: Any, features: Sequence[str], parts: Sequence[Records]) -> Tokenizer:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from jaxformer.schema import choice
+from jaxformer.config.schema import choice
 
 ATTENTIONS = {
     "botnet": "jaxformer.models.cnn_attention.botnet:BottleneckAttention",

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from jaxformer.config.schema import resolve
 from jaxformer.data.batches import Batches, make_batches
 from jaxformer.data.config import DataConfig
 from jaxformer.data.writing import write_dataset
-from jaxformer.schema import resolve
 
 SHARED = Path(__file__).parents[4] / "shared" / "tensorflow_datasets"
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as HuggingFace
 
+from jaxformer.config.schema import config_fields
 from jaxformer.data.text.augment import (
     Eda,
     RandomDeletion,
@@ -20,7 +21,6 @@ from jaxformer.data.text.augment import (
 from jaxformer.data.text.text_transforms import TextTransform, change_words
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.errors import UserError
-from jaxformer.schema import config_fields
 
 SYNONYMS = {
     "film": ("motion picture", "movie"),

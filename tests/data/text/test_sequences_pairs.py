@@ -225,8 +225,8 @@ def test_labels_that_are_no_class_are_named(written, batches):
 
 
 def test_configs_of_text_are_checked(batches):
+    from jaxformer.config.schema import resolve
     from jaxformer.data.config import DataConfig
-    from jaxformer.schema import resolve
 
     def problems(**values) -> str:
         errors: list[str] = []

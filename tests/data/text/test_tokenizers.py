@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFace
 from tokenizers import decoders, models, pre_tokenizers
 
+from jaxformer.config.schema import resolve
 from jaxformer.data.text.tokenizer_building import byte_alphabet
 from jaxformer.data.text.tokenizer_templates import TEMPLATES
 from jaxformer.data.text.tokenizers import TOKENIZERS, Bytes, Characters, Tokenizer, Trained, describe
 from jaxformer.errors import UserError
-from jaxformer.schema import resolve
 
 TEXTS = [
     "",

@@ -11,8 +11,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.schema import did_you_mean
 
 PREFIX = "--config."
 
@@ -35,7 +35,7 @@ def find(name: str) -> Path:
 
 def shipped_configs() -> dict[str, Path]:
     """Name -> file of every config that comes with jaxformer."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     folder = next((f for f in (package / "configs", package.parent / "configs") if f.is_dir()), None)
     return {file.stem: file for file in sorted(folder.glob("[!_]*.py"))} if folder else {}
 

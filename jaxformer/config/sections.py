@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxformer import schema
 from jaxformer.checkpoints import CheckpointConfig
+from jaxformer.config import schema
+from jaxformer.config.durations import Duration
 from jaxformer.data.config import DataConfig
-from jaxformer.durations import Duration
 from jaxformer.errors import ConfigError
 from jaxformer.models import MODELS
 from jaxformer.optim import OPTIMIZERS, SCHEDULES

@@ -14,7 +14,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias, Union
 
-from jaxformer.durations import Duration
+from jaxformer.config.durations import Duration
 
 Table: TypeAlias = Mapping[str, type | str]
 

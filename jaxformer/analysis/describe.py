@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxformer import schema
+from jaxformer.analysis.flops import training_flops
 from jaxformer.assembly import Assembly
-from jaxformer.config import Experiment
+from jaxformer.config import schema
+from jaxformer.config.sections import Experiment
 from jaxformer.data.examples import Pairs
 from jaxformer.data.nominal import NominalBatches
 from jaxformer.errors import NotPrepared
-from jaxformer.flops import training_flops
 from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
 from jaxformer.observe import text
