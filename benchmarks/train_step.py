@@ -27,7 +27,7 @@ from common import in_turns, product_rate
 from flax import linen as nn
 
 from jaxformer.analysis.flops import count_flops, training_flops
-from jaxformer.config.schema import convert_choice
+from jaxformer.config import schema
 from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
 from jaxformer.precision import in_precision
@@ -52,10 +52,7 @@ PEERS = {
 
 def model_of(name: str, dtype: str) -> nn.Module:
     """The preset, as the peer has it."""
-    errors: list[str] = []
-    model = convert_choice(MODELS, preset(name, **PEERS[name][0]), "model", errors)
-    assert not errors, errors
-    return in_precision(model, dtype)
+    return in_precision(schema.build(MODELS, preset(name, **PEERS[name][0]), "model"), dtype)
 
 
 def ours(name: str, images: np.ndarray, labels: np.ndarray, dtype: str) -> Step:

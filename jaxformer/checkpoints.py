@@ -47,19 +47,16 @@ LEAST_PART = 2**20  # bytes of the smallest part that a device writes of an arra
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When checkpoints are saved and how many are kept. One is always saved at the end, and on SIGTERM.
-
-    Attributes:
-      every: how often, in training; None saves by the clock only.
-      every_minutes: how often, by the clock, in addition; None saves by progress only.
-      keep: how many of the latest checkpoints are kept. With 2, one that is damaged can be done without.
-      keep_best: how many of the best by eval.monitor are kept beside the latest; 0 keeps none for its metric.
-    """
+    """When checkpoints are saved and how many are kept. One is always saved at the end, and on SIGTERM."""
 
     every: Duration | None = Duration.parse("1 epoch")
+    """How often, in training; None saves by the clock only."""
     every_minutes: float | None = None
+    """How often, by the clock, in addition; None saves by progress only."""
     keep: int = 2
+    """How many of the latest checkpoints are kept. With 2, one that is damaged can be done without."""
     keep_best: int = 1
+    """How many of the best by eval.monitor are kept beside the latest; 0 keeps none for its metric."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination."""
@@ -74,15 +71,12 @@ class CheckpointConfig:
 
 
 class Restored(NamedTuple):
-    """What a checkpoint held.
-
-    Attributes:
-      items: the trees that were asked for, as arrays laid out as the targets said.
-      progress: what was given to `save`, with "step" in it.
-    """
+    """What a checkpoint held."""
 
     items: dict[str, Tree]
+    """The trees that were asked for, as arrays laid out as the targets said."""
     progress: dict[str, Any]
+    """What was given to `save`, with "step" in it."""
 
 
 class Checkpoints:

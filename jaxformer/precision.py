@@ -13,16 +13,13 @@ DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Dtypes:
-    """Dtypes one by one.
-
-    Attributes:
-      params: what parameters, their gradients and their moving average are stored in.
-      compute: what matrix products and activations are in. Softmax, normalisation statistics, losses and
-        metrics are always float32. "float16" turns dynamic loss scaling on.
-    """
+    """Dtypes one by one."""
 
     params: DtypeName = "float32"
+    """What parameters, their gradients and their moving average are stored in."""
     compute: DtypeName = "float32"
+    """What matrix products and activations are in. Softmax, normalisation statistics, losses and metrics are
+    always float32. "float16" turns dynamic loss scaling on."""
 
 
 def dtypes(precision: str | Dtypes) -> Dtypes:
@@ -48,15 +45,12 @@ def in_precision(model: Any, precision: str | Dtypes, axis: str | None = None) -
 
 @struct.dataclass
 class LossScale:
-    """Dynamic loss scaling (Micikevicius et al. 2018, section 3.2), needed by float16's short exponent.
-
-    Attributes:
-      scale: float32 [], what the loss is multiplied by, and gradients are divided by.
-      good_steps: int32 [], finite steps since the scale last changed.
-    """
+    """Dynamic loss scaling (Micikevicius et al. 2018, section 3.2), needed by float16's short exponent."""
 
     scale: jax.Array
+    """Float32 [], what the loss is multiplied by, and gradients are divided by."""
     good_steps: jax.Array
+    """Int32 [], finite steps since the scale last changed."""
 
     INITIAL = 2.0**15
     LARGEST = 2.0**24

@@ -16,28 +16,25 @@ Tree = Any
 
 @struct.dataclass
 class TrainState:
-    """What a train step takes and gives back. No random key is in it: keys derive from (seed, step).
-
-    Attributes:
-      step: int32 [], train steps taken, skipped ones included.
-      params: the parameters, a tree of arrays.
-      model_state: the model's other collections, such as {"batch_stats": ...}; {} for most Transformers.
-      opt_state: the optimizer's state.
-      average: the averaged parameters, which are then what is evaluated (an exponential moving average, or
-        that of a schedule-free optimizer), or None.
-      loss_scale: the dynamic loss scale (float16), or None.
-      skipped: int32 [], updates that were skipped because a gradient was not finite.
-      skipped_in_a_row: int32 [], how many of the latest updates were skipped without a good one between.
-    """
+    """What a train step takes and gives back. No random key is in it: keys derive from (seed, step)."""
 
     step: jax.Array
+    """Int32 [], train steps taken, skipped ones included."""
     params: Tree
+    """The parameters, a tree of arrays."""
     model_state: Tree
+    """The model's other collections, such as {"batch_stats": ...}; {} for most Transformers."""
     opt_state: Tree
+    """The optimizer's state."""
     average: Tree
+    """The averaged parameters, which are then what is evaluated (an exponential moving average, or that of a
+    schedule-free optimizer), or None."""
     loss_scale: LossScale | None
+    """The dynamic loss scale (float16), or None."""
     skipped: jax.Array
+    """Int32 [], updates that were skipped because a gradient was not finite."""
     skipped_in_a_row: jax.Array
+    """Int32 [], how many of the latest updates were skipped without a good one between."""
 
     def variables(self) -> dict[str, Tree]:
         """What the model is evaluated with: the averaged parameters where there are any."""

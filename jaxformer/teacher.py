@@ -18,19 +18,16 @@ Tree = Any
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """A teacher that is ready.
-
-    Attributes:
-      step: of its checkpoint.
-      variables: what its model is applied with, on every device.
-      model: the linen module, in its own run's precision.
-      task: its run's task, which turns batches into the model's arguments.
-    """
+    """A teacher that is ready."""
 
     step: int
+    """Of its checkpoint."""
     variables: Tree
+    """What its model is applied with, on every device."""
     model: Any
+    """The linen module, in its own run's precision."""
     task: Any
+    """Its run's task, which turns batches into the model's arguments."""
 
     def __call__(self, variables: Tree, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         """The logits of a batch's examples, float32 [B, K], as `teacher_logits`."""

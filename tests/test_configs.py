@@ -12,6 +12,7 @@ from sentences import NAME, write_sentences
 
 from jaxformer.config import files as configfile
 from jaxformer.config import schema
+from jaxformer.config.reference import reference
 from jaxformer.config.sections import Experiment, resolve, to_dict
 from jaxformer.train import train
 
@@ -182,30 +183,18 @@ def test_the_docstring_gives_command_and_result(path):
     assert "Result:" in text
 
 
-def documented(cls):
-    """The fields that a class's docstring describes."""
-    section = (cls.__doc__ or "").partition("Attributes:")[2]
-    lines = [line for line in section.splitlines() if line.strip()]
-    names = set()
-    for line in lines:
-        head = line.partition(":")[0].strip()
-        if ":" in line and line.startswith(" ") and " " not in head.replace(", ", ","):
-            names |= {name.strip() for name in head.split(",")}
-    return names
-
-
 def test_every_field_that_a_config_may_set_is_documented():
     def classes(cls):
         yield cls
         for field in schema.config_fields(cls).values():
-            for target in (field.metadata.get("choices") or {}).values():
+            choices = field.metadata.get("choices")
+            for target in choices.table.values() if choices else ():
                 yield schema.load(target)
             if hasattr(field.type, "__dataclass_fields__"):
                 yield from classes(field.type)
 
     for cls in classes(Experiment):
-        inherited = set().union(*(documented(base) for base in cls.__mro__))
-        missing = set(schema.config_fields(cls)) - inherited
+        missing = [field.name for field in reference(cls) if not field.doc]
         assert not missing, f"{cls.__name__}: {sorted(missing)}"
 
 

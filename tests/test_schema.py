@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import jax.numpy as jnp
 import pytest
@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from jaxformer.config import files as configfile
 from jaxformer.config import schema
 from jaxformer.config.durations import Duration
+from jaxformer.config.fields import Fraction, PositiveDuration, PositiveInt
+from jaxformer.config.reference import FieldReference, reference
 
 
 @dataclass(frozen=True)
@@ -177,10 +179,10 @@ def test_problems_are_asked_only_of_what_could_be_built():
 def test_lazy_entries_are_imported_when_they_are_chosen_and_not_before():
     table = {"circle": Circle, "broken": "no_such_module:Thing"}
     errors = []
-    assert schema.convert_choice(table, {"name": "circle"}, "x", errors) == Circle()
-    assert schema.named(Circle(), table) == {"name": "circle", "radius": 1.0}
+    assert schema.convert_choice(schema.Choices(table), {"name": "circle"}, "x", errors) == Circle()
+    assert schema.named(Circle(), schema.Choices(table)) == {"name": "circle", "radius": 1.0}
     with pytest.raises(ModuleNotFoundError):
-        schema.convert_choice(table, {"name": "broken"}, "x", errors)
+        schema.convert_choice(schema.Choices(table), {"name": "broken"}, "x", errors)
 
 
 class Module(nn.Module):
@@ -259,3 +261,117 @@ def test_overrides_reach_into_lists_and_may_say_dict():
     assert config["data"]["eval_transforms"] == [{"name": "resize", "size": 4}]
     assert configfile.literal("dict(**{})") == "dict(**{})"
     assert configfile.literal("open('x')") == "open('x')"
+
+
+@dataclass(frozen=True)
+class Constrained:
+    """Fields with constraints."""
+
+    width: PositiveInt = 8
+    """The width."""
+    mean: tuple[Fraction, ...] = (0.5,)
+    """Of the pixels;
+    one a channel."""
+    size: PositiveInt | tuple[PositiveInt, ...] | None = None
+    """A size, or several."""
+    every: PositiveDuration = Duration.parse("1 epoch")
+    """How often."""
+
+    def problems(self):
+        if self.width % 2:
+            yield f"width={self.width}: expected an even number"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"width": 0}, "x.width=0: expected 1 or more"),
+        ({"width": 3}, "x.width=3: expected an even number"),
+        ({"mean": [0.5, 2]}, "x.mean[1]=2.0: expected 0 to 1"),
+        ({"size": 0}, "x.size=0: expected 1 or more"),
+        ({"size": [1, 0]}, "x.size[1]=0: expected 1 or more"),
+        ({"every": "0 epochs"}, 'x.every="0 epochs": expected more than nothing, as in "1 epoch"'),
+        ({"width": "a"}, "x.width: expected int, was given 'a' (str)"),
+    ],
+)
+def test_constraints_are_checked_where_the_field_stands(given, expected):
+    errors = []
+    assert schema.resolve(Constrained, given, "x", errors) is None
+    assert errors == [expected]
+
+
+def test_constraints_let_good_values_pass():
+    errors = []
+    given = {"width": 2, "mean": [0, 1], "size": None, "every": "3 steps"}
+    built = schema.resolve(Constrained, given, "x", errors)
+    assert (errors, built) == ([], Constrained(2, (0.0, 1.0), None, Duration.parse("3 steps")))
+
+
+def test_an_instance_built_in_python_can_be_checked():
+    assert list(schema.problems(Constrained(width=-1, mean=(3.0,), size=(1, -1)))) == [
+        "width=-1: expected 1 or more",
+        "mean[0]=3.0: expected 0 to 1",
+        "size[1]=-1: expected 1 or more",
+        "width=-1: expected an even number",
+    ]
+    assert list(schema.problems(Constrained(size=(1, 2)))) == []
+
+
+def test_the_reference_says_what_a_field_is():
+    width, mean, size, every = reference(Constrained)
+    assert width == FieldReference("width", "int, 1 or more", "8", "The width.")
+    assert mean.doc == "Of the pixels; one a channel."
+    assert mean.type == "a list of float, 0 to 1"
+    assert size.default == "None"
+    assert every.default == "'1 epochs'"
+
+
+class OwnShape(Protocol):
+    """A contract."""
+
+    sides: int
+
+    def area(self): ...
+
+
+@dataclass(frozen=True)
+class Square:
+    side: float = 1.0
+    sides: ClassVar[int] = 4
+
+    def area(self):
+        return self.side**2
+
+
+@dataclass(frozen=True)
+class NoArea:
+    sides: int = 0
+
+
+def test_a_class_of_the_users_own_is_named_by_its_module():
+    choices, errors = schema.Choices({"circle": Circle}, OwnShape), []
+    name = f"{__name__}:Square"
+    square = schema.convert_choice(choices, {"name": name, "side": 2}, "x", errors)
+    assert errors == []
+    assert square == Square(2.0)
+    assert schema.named(square, choices) == {"name": name, "side": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cirle", "x.name: there is no 'cirle'; did you mean 'circle'?"),
+        ("no_such:Thing", "x.name: 'no_such:Thing' cannot be imported"),
+        (f"{__name__}:Nothing", "cannot be imported"),
+        (f"{__name__}:schema", "is no dataclass"),
+        (
+            f"{__name__}:NoArea",
+            f"x.name: '{__name__}:NoArea' lacks area; {__name__}.py describes the contract",
+        ),
+    ],
+)
+def test_a_class_that_does_not_meet_the_contract_is_refused(name, expected):
+    errors = []
+    assert schema.convert_choice(schema.Choices({"circle": Circle}, OwnShape), name, "x", errors) is None
+    assert len(errors) == 1
+    assert expected in errors[0]

@@ -53,7 +53,7 @@ def for_preset(name: str) -> dict[str, Any]:
             "train": {"total": "90 epochs"},
         }
     task, kind = TEXT_TASKS[model["name"]]
-    length = schema.convert(Any, model, "model", [], MODELS).context_length
+    length = schema.build(MODELS, model, "model").context_length
     return learning | {
         "task": {"name": task} | ({"beams": 0} if kind == "pairs" else {}),
         "model": model | ({"head": "mlm"} if model["name"] == "bert" else {}),

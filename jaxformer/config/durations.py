@@ -13,15 +13,12 @@ PATTERN = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kMB]?)\s*([a-z%]+)\s*"
 
 @dataclass(frozen=True)
 class Duration:
-    """A length of training.
-
-    Attributes:
-      amount: how many units, exact.
-      unit: "steps", "epochs", "examples", or "%" of the whole training.
-    """
+    """A length of training."""
 
     amount: Fraction
+    """How many units, exact."""
     unit: str
+    """ "steps", "epochs", "examples", or "%" of the whole training."""
 
     @classmethod
     def parse(cls, text: str) -> "Duration":

@@ -1,8 +1,12 @@
-"""Turns nested mappings into frozen dataclasses, and says everything that is wrong with them at once.
+"""Turns nested mappings into frozen dataclasses, and reports everything that is wrong with them at once.
 
 A field that chooses among named classes is declared `choice(TABLE)`: its value is a mapping whose `name` is a
 key of TABLE and whose other keys are that class's fields. TABLE maps names to classes, or to
-"package.module:Class", imported when it is chosen.
+"package.module:Class", which is imported when it is chosen. A config may name a class of the user's own in the
+same way; with `choice(TABLE, contract=...)` it has to have the members of that contract.
+
+Constraints stand with the fields (`fields.py`): `width: PositiveInt = 256`. What crosses fields is a method
+`problems()`.
 """
 
 import dataclasses
@@ -11,10 +15,12 @@ import importlib
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeAlias, Union
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeAlias, Union
 
 from jaxformer.config.durations import Duration
+from jaxformer.config.fields import Constraint
+from jaxformer.errors import ConfigError
 
 Table: TypeAlias = Mapping[str, type | str]
 
@@ -22,9 +28,25 @@ Table: TypeAlias = Mapping[str, type | str]
 SET_BY_THE_PROGRAM = frozenset({"parent", "name", "dtype", "param_dtype", "axis_name"})
 
 
-def choice(table: Table, **kwargs: Any) -> Any:
-    """A dataclass field whose value is one of `table`'s classes; annotated as a tuple, a tuple of them."""
-    return dataclasses.field(metadata={"choices": table}, **kwargs)
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """The classes that a field chooses among."""
+
+    table: Table
+    """Name -> class, or "package.module:Class"."""
+    contract: type | str | None = None
+    """What a class of the user's own has to look like: all its public members."""
+
+
+def choice(table: Table, contract: type | str | None = None, **kwargs: Any) -> Any:
+    """A dataclass field whose value is one of `table`'s classes; annotated as a tuple, a tuple of them.
+
+    Args:
+      table: name -> class, or "package.module:Class".
+      contract: the class (or its "package.module:Class") whose public members a user's own class needs.
+      **kwargs: those of `dataclasses.field`.
+    """
+    return dataclasses.field(metadata={"choices": Choices(table, contract)}, **kwargs)
 
 
 def load(target: type | str) -> type:
@@ -72,23 +94,94 @@ def resolve(cls: type, value: Mapping, path: str, errors: list[str]) -> Any:
     arguments = {}
     for key, field in fields.items():
         if key in value:
-            table = field.metadata.get("choices")
-            arguments[key] = convert(field.type, value[key], f"{dot}{key}", errors, table)
+            choices = field.metadata.get("choices")
+            arguments[key] = convert(field.type, value[key], f"{dot}{key}", errors, choices)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             errors.append(f"{dot}{key}: missing; {cls.__name__} needs it ({type_name(field.type)})")
     if len(errors) > before:
         return None
     built = cls(**arguments)
-    if hasattr(built, "problems"):
-        errors.extend(f"{dot}{line}" for line in built.problems())
+    errors.extend(f"{dot}{line}" for line in combinations(built))
     return built if len(errors) == before else None
 
 
-def convert(kind: Any, value: Any, path: str, errors: list[str], table: Table | None = None) -> Any:
+def build(table: Table, value: Any, path: str) -> Any:
+    """An instance of the class of `table` that `value` chooses: a name, or dict(name=..., field=...).
+
+    Args:
+      table: name -> class.
+      value: what to build.
+      path: what messages call it.
+
+    Raises:
+      ConfigError: a line for everything that is wrong.
+    """
+    errors: list[str] = []
+    built = convert_choice(Choices(table), value, path, errors)
+    if errors:
+        raise ConfigError(*errors)
+    return built
+
+
+def combinations(value: Any) -> Iterable[str]:
+    """What a class's own `problems()` finds in a combination of its fields; nothing if it has no such method."""
+    return value.problems() if hasattr(type(value), "problems") else ()
+
+
+def problems(value: Any) -> Iterator[str]:
+    """Yields a line for everything that is wrong with an instance that was built in Python: "width=0: expected ..."."""
+    for name, field in config_fields(type(value)).items():
+        yield from violations(field.type, getattr(value, name), name)
+    yield from combinations(value)
+
+
+def violations(kind: Any, value: Any, path: str) -> Iterator[str]:
+    """Yields a line for every constraint of the type `kind` that `value` does not meet."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if value is None:
+        return
+    if origin is Annotated:
+        before = None
+        for before in violations(args[0], value, path):
+            yield before
+        failed = (c for c in args[1:] if isinstance(c, Constraint) and not c.holds(value))
+        if before is None and (constraint := next(failed, None)):
+            yield f"{path}={shown(value)}: expected {constraint.expected}"
+    elif origin in (Union, types.UnionType):
+        lines = [list(violations(k, value, path)) for k in args if could_be(k, value)]
+        yield from min(lines, key=len, default=[])
+    elif origin is tuple and isinstance(value, tuple):
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        for i, (k, v) in enumerate(zip(kinds, value)):
+            yield from violations(k, v, f"{path}[{i}]")
+
+
+def could_be(kind: Any, value: Any) -> bool:
+    """Whether `value` could be of the type `kind`, going by its outermost type alone."""
+    if typing.get_origin(kind) is Annotated:
+        return could_be(typing.get_args(kind)[0], value)
+    outer = typing.get_origin(kind) or kind
+    return not isinstance(outer, type) or isinstance(value, outer) or (outer is float and type(value) is int)
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it."""
+    if isinstance(value, (str, Duration)):
+        return f'"{value}"'
+    return str(list(value) if isinstance(value, tuple) else value)
+
+
+def convert(kind: Any, value: Any, path: str, errors: list[str], choices: Choices | None = None) -> Any:
     """`value` as the type `kind`; where that cannot be, a line in `errors` and None."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        before = len(errors)
+        converted = convert(args[0], value, path, errors, choices)
+        if len(errors) == before:
+            errors.extend(violations(kind, converted, path))
+        return converted if len(errors) == before else None
     if origin in (Union, types.UnionType):
-        return convert_union(args, value, path, errors, table)
+        return convert_union(args, value, path, errors, choices)
     if origin is tuple:
         if isinstance(value, str) or not isinstance(value, (list, tuple)):
             return mismatch(kind, value, path, errors)
@@ -99,10 +192,10 @@ def convert(kind: Any, value: Any, path: str, errors: list[str], table: Table | 
         else:
             items = list(args)
         return tuple(
-            convert(k, v, f"{path}[{i}]", errors, table) for i, (k, v) in enumerate(zip(items, value))
+            convert(k, v, f"{path}[{i}]", errors, choices) for i, (k, v) in enumerate(zip(items, value))
         )
-    if table is not None:
-        return convert_choice(table, value, path, errors)
+    if choices is not None:
+        return convert_choice(choices, value, path, errors)
     if origin in (dict, Mapping) or (
         origin is not None and isinstance(origin, type) and issubclass(origin, Mapping)
     ):
@@ -137,7 +230,7 @@ def convert(kind: Any, value: Any, path: str, errors: list[str], table: Table | 
     return mismatch(kind, value, path, errors)
 
 
-def convert_union(args: tuple, value: Any, path: str, errors: list[str], table: Table | None) -> Any:
+def convert_union(args: tuple, value: Any, path: str, errors: list[str], choices: Choices | None) -> Any:
     """The first member of the union that fits; the messages of the likeliest one if none does."""
     if value is None and type(None) in args:
         return None
@@ -146,7 +239,7 @@ def convert_union(args: tuple, value: Any, path: str, errors: list[str], table: 
         if member is type(None):
             continue
         trial: list[str] = []
-        result = convert(member, value, path, trial, table)
+        result = convert(member, value, path, trial, choices)
         if not trial:
             return result
         attempts.append(trial)
@@ -160,19 +253,56 @@ def convert_union(args: tuple, value: Any, path: str, errors: list[str], table: 
     return mismatch(Union[args], value, path, errors)  # noqa: UP007
 
 
-def convert_choice(table: Table, value: Any, path: str, errors: list[str]) -> Any:
+def convert_choice(choices: Choices, value: Any, path: str, errors: list[str]) -> Any:
     """An instance of the class that `value["name"]` chooses."""
     if isinstance(value, str):
         value = {"name": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        names = ", ".join(sorted(table))
+        names = ", ".join(sorted(choices.table))
         errors.append(f"{path}: expected dict(name=..., ...), was given {value!r}; names: {names}")
         return None
     name = value["name"]
-    if name not in table:
-        errors.append(f"{path}.name: there is no {name!r}; {did_you_mean(name, table)}")
+    try:
+        cls = load(choices.table[name]) if name in choices.table else own_class(name, choices)
+    except LookupError as error:
+        errors.append(f"{path}.name: {error.args[0]}")
         return None
-    return resolve(load(table[name]), {k: v for k, v in value.items() if k != "name"}, path, errors)
+    return resolve(cls, {k: v for k, v in value.items() if k != "name"}, path, errors)
+
+
+def own_class(name: str, choices: Choices) -> type:
+    """The class of the user's own that "package.module:Class" names.
+
+    Raises:
+      LookupError: it cannot be imported, or does not meet the contract; its message is for the user.
+    """
+    if ":" not in name:
+        raise LookupError(f"there is no {name!r}; {did_you_mean(name, choices.table)}")
+    try:
+        cls = load(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise LookupError(f"{name!r} cannot be imported ({error}); expected package.module:Class") from error
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise LookupError(f"{name!r} is no dataclass; its fields are what a config sets")
+    contract = None if choices.contract is None else load(choices.contract)
+    missing = [] if contract is None else [m for m in members(contract) if not has_member(cls, m)]
+    if missing:
+        assert contract is not None
+        where = contract.__module__.replace(".", "/")
+        raise LookupError(f"{name!r} lacks {', '.join(missing)}; {where}.py describes the contract")
+    return cls
+
+
+def members(contract: type) -> list[str]:
+    """The public members that a contract declares, without those of linen's modules."""
+    own = [c for c in contract.__mro__ if c.__module__.split(".")[0] not in ("builtins", "typing", "flax")]
+    names = dict.fromkeys(name for c in own for name in (*vars(c).get("__annotations__", ()), *vars(c)))
+    return [name for name in names if not name.startswith("_") and name not in SET_BY_THE_PROGRAM]
+
+
+def has_member(cls: type, name: str) -> bool:
+    """Whether a class has an attribute, a method or a field of this name."""
+    return hasattr(cls, name) or name in {field.name for field in dataclasses.fields(cls)}
 
 
 def convert_duration(value: Any, path: str, errors: list[str]) -> Duration | None:
@@ -194,6 +324,8 @@ def mismatch(kind: Any, value: Any, path: str, errors: list[str]) -> None:
 def type_name(kind: Any) -> str:
     """A type as a person would write it: "float or None"."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return type_name(args[0])
     if origin in (Union, types.UnionType):
         return " or ".join(type_name(a) for a in args)
     if origin is tuple:
@@ -219,8 +351,8 @@ def to_dict(value: Any) -> Any:
         result = {}
         for key, field in config_fields(type(value)).items():
             item = getattr(value, key)
-            table = field.metadata.get("choices")
-            result[key] = to_dict(item) if table is None else named(item, table)
+            choices = field.metadata.get("choices")
+            result[key] = to_dict(item) if choices is None else named(item, choices)
         return result
     if isinstance(value, (list, tuple)):
         return [to_dict(item) for item in value]
@@ -229,13 +361,15 @@ def to_dict(value: Any) -> Any:
     return value
 
 
-def named(value: Any, table: Table) -> Any:
+def named(value: Any, choices: Choices) -> Any:
     """A chosen instance (or a tuple of them) as dict(name=..., ...)."""
     if isinstance(value, (list, tuple)):
-        return [named(item, table) for item in value]
+        return [named(item, choices) for item in value]
     if value is None:
         return None
-    name = next(n for n, target in table.items() if load_if_same(target, type(value)))
+    cls = type(value)
+    own = f"{cls.__module__}:{cls.__qualname__}"
+    name = next((n for n, target in choices.table.items() if load_if_same(target, cls)), own)
     return {"name": name, **to_dict(value)}
 
 

@@ -22,25 +22,22 @@ from jaxformer.tasks import TASKS
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Evaluation beside training.
-
-    Attributes:
-      split: the TFDS split to evaluate on.
-      every: how often; it is also evaluated after the last step.
-      monitor: the metric that decides which checkpoint is best.
-      mode: whether more of it is better ("max") or less ("min").
-      patience: stop after this many evaluations in a row without an improvement; None never stops early.
-      min_delta: how much better counts as an improvement.
-      restore_best: end with the best checkpoint's parameters instead of the last step's.
-    """
+    """Evaluation beside training."""
 
     split: str = "test"
+    """The TFDS split to evaluate on."""
     every: Duration = Duration.parse("1 epoch")
+    """How often; it is also evaluated after the last step."""
     monitor: str = "accuracy"
+    """The metric that decides which checkpoint is best."""
     mode: Literal["max", "min"] = "max"
+    """Whether more of it is better ("max") or less ("min")."""
     patience: int | None = None
+    """Stop after this many evaluations in a row without an improvement; None never stops early."""
     min_delta: float = 0.0
+    """How much better counts as an improvement."""
     restore_best: bool = False
+    """End with the best checkpoint's parameters instead of the last step's."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination."""
@@ -54,21 +51,18 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The length and the manner of training.
-
-    Attributes:
-      total: how long, in steps, epochs or examples.
-      accumulate: microbatches a step; the gradient is that of the whole batch, in less memory.
-      ema_decay: decay a step of a moving average of the parameters, which is then what is evaluated.
-      log_every: how often metrics are read from the device and written.
-      stop_after_skipped: the run stops after this many updates in a row that were not finite.
-    """
+    """The length and the manner of training."""
 
     total: Duration
+    """How long, in steps, epochs or examples."""
     accumulate: int = 1
+    """Microbatches a step; the gradient is that of the whole batch, in less memory."""
     ema_decay: float | None = None
+    """Decay a step of a moving average of the parameters, which is then what is evaluated."""
     log_every: Duration = Duration.parse("50 steps")
+    """How often metrics are read from the device and written."""
     stop_after_skipped: int = 20
+    """The run stops after this many updates in a row that were not finite."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination."""
@@ -86,33 +80,30 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that decides what a run computes.
-
-    Attributes:
-      seed: of initialisation, data order, augmentation and dropout.
-      task: what is learnt; tasks/ lists the names.
-      model: a model's name and its fields; models/ lists the names, models/presets.py ready tables.
-      data: the dataset, its batches and transforms.
-      eval: evaluation beside training.
-      optimizer: the optimizer's name, its hyperparameters, and rules by parameter path.
-      schedule: the learning rate over time, as a share of optimizer.learning_rate.
-      precision: "float32", "bfloat16" or "float16" computation with float32 parameters; or dtypes one by one.
-      parallel: jit over a mesh, or pmap.
-      train: length, accumulation, averaging, logging.
-      checkpoint: how often checkpoints are saved and how many are kept.
-    """
+    """Everything that decides what a run computes."""
 
     data: DataConfig
+    """The dataset, its batches and transforms."""
     train: TrainConfig
+    """Length, accumulation, averaging, logging."""
     task: Any = schema.choice(TASKS, default=None)
+    """What is learnt; tasks/ lists the names."""
     model: Any = schema.choice(MODELS, default=None)
+    """A model's name and its fields; models/ lists the names, models/presets.py ready tables."""
     optimizer: Any = schema.choice(OPTIMIZERS, default=None)
+    """The optimizer's name, its hyperparameters, and rules by parameter path."""
     schedule: Any = schema.choice(SCHEDULES, default=None)
+    """The learning rate over time, as a share of optimizer.learning_rate."""
     eval: EvalConfig = EvalConfig()
+    """Evaluation beside training."""
     precision: Literal["float32", "bfloat16", "float16"] | Dtypes = "float32"
+    """ "float32", "bfloat16" or "float16" computation with float32 parameters; or dtypes one by one."""
     parallel: ParallelConfig = ParallelConfig()
+    """Jit over a mesh, or pmap."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    """How often checkpoints are saved and how many are kept."""
     seed: int = 0
+    """Of initialisation, data order, augmentation and dropout."""
 
 
 def resolve(config: Mapping[str, Any]) -> Experiment:

@@ -123,16 +123,14 @@ class AutoAugment:
     """Applies one of a policy's 25 pairs of operations, drawn uniformly, each of the two as often as it says.
 
     What operations uncover is grey 128, and of no class in masks; pixels are not interpolated.
-
-    Attributes:
-      policy: the dataset that it was learnt on; they serve others, too.
-      ranges: "increasing" (torchvision: every operation grows with its magnitude), or "original" (the authors' code
-        for ImageNet, where enhancements go from 0.1 to 1.9, and posterize and solarize are stronger the smaller their
-        magnitude is).
     """
 
     policy: Literal["imagenet", "cifar10", "svhn"] = "imagenet"
+    """The dataset that it was learnt on; they serve others, too."""
     ranges: Literal["increasing", "original"] = "increasing"
+    """ "increasing" (torchvision: every operation grows with its magnitude), or "original" (the authors' code
+    for ImageNet, where enhancements go from 0.1 to 1.9, and posterize and solarize are stronger the smaller
+    their magnitude is)."""
     random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:

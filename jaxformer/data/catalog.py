@@ -19,17 +19,14 @@ FALLBACK_DIR = Path("~/.cache/jaxformer/tensorflow_datasets")
 
 @dataclass(frozen=True)
 class Prepared:
-    """A dataset that is ready on disk.
-
-    Attributes:
-      name: "cifar10", or with a TFDS config "imagenet_resized/64x64".
-      version: "3.0.2".
-      folder: where its files are.
-    """
+    """A dataset that is ready on disk."""
 
     name: str
+    """ "cifar10", or with a TFDS config "imagenet_resized/64x64"."""
     version: str
+    """ "3.0.2"."""
     folder: Path
+    """Where its files are."""
 
 
 def data_folder(data_dir: str | None) -> tuple[Path, str]:

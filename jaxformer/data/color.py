@@ -16,20 +16,18 @@ class ColorJitter:
 
     A strength s draws a factor uniformly from [max(0, 1 - s), 1 + s]; 0 leaves that property alone. On grey
     images saturation and hue have no effect.
-
-    Attributes:
-      brightness: strength; factor 0 is black, 1 the image.
-      contrast: strength; factor 0 is the image's mean grey, 1 the image.
-      saturation: strength; factor 0 is the grey image, 1 the image.
-      hue: largest shift of the hue either way, as a fraction of the colour circle, at most 0.5.
-      probability: how often anything is done at all.
     """
 
     brightness: float = 0.4
+    """Strength; factor 0 is black, 1 the image."""
     contrast: float = 0.4
+    """Strength; factor 0 is the image's mean grey, 1 the image."""
     saturation: float = 0.4
+    """Strength; factor 0 is the grey image, 1 the image."""
     hue: float = 0.0
+    """Largest shift of the hue either way, as a fraction of the colour circle, at most 0.5."""
     probability: float = 1.0
+    """How often anything is done at all."""
     random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:

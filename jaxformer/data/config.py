@@ -47,19 +47,16 @@ TOKENIZERS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Part:
-    """A further dataset of a mixture.
-
-    Attributes:
-      name: as `DataConfig.name`.
-      weight: how many of its examples are seen for each of the first dataset's.
-      version: as `DataConfig.version`.
-      train_split: its split; None takes the first dataset's.
-    """
+    """A further dataset of a mixture."""
 
     name: str
+    """As `DataConfig.name`."""
     weight: float
+    """How many of its examples are seen for each of the first dataset's."""
     version: str | None = None
+    """As `DataConfig.version`."""
     train_split: str | None = None
+    """Its split; None takes the first dataset's."""
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot work."""
@@ -70,56 +67,49 @@ class Part:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which examples a run sees, and what is done to them on the host.
-
-    Attributes:
-      name: "digits" (scikit-learn's, prepared on first use), or any prepared TFDS dataset, with its TFDS
-        config if it has one ("cifar10", "imagenet2012", "imagenet_resized/64x64", or a name given to `data
-        import`).
-      version: the dataset's version ("3.0.2"); None takes the newest that is prepared.
-      data_dir: the folder of TFDS datasets; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      train_split: the training split, with TFDS's slices if wanted ("train", "train[:90%]",
-        "train+validation").
-      mixture: further datasets of text that training mixes in, each with an order and epochs of its own. The
-        tokenizer learns from all; an epoch is as long as it takes to see `train_split` of `name` once; evaluation
-        is on `name` alone.
-      batch_size: examples in a global training batch, over all devices and processes.
-      repeats: how often a training batch holds each of its examples, each time augmented anew (repeated augmentation,
-        Hoffer et al. 2020; DeiT: 3). An epoch stays as many rows as there are examples, so that all have been seen
-        after so many epochs.
-      eval_batch_size: examples in a global evaluation batch; None takes `batch_size`.
-      examples: what becomes of the dataset's examples: one of the kinds of pictures or of token rows
-        (`data/examples.py`).
-      tokenizer: what makes tokens of text; a tokenizer that learns does so from `train_split`.
-      buckets: lengths, besides the examples' own, that batches of token rows may be padded to, for kinds whose
-        rows differ in length: each batch takes the smallest that holds its longest row, and rows of like lengths
-        come together. Each is a shape that is compiled.
-      transforms: what is done to each training example, in order, after decoding.
-      eval_transforms: the same for evaluation; random transforms do not belong here.
-      cache: of pictures, "memory" keeps decoded images in memory from their first use on (before any transform); "none"
-        reads and decodes them every time. (Token rows are mapped from
-        files, and have no use for it.)
-      read_threads: threads that read, decode and transform in the background; None takes one a core, at most
-        16.
-      prefetch: batches that are kept ready ahead of the step.
-    """
+    """Which examples a run sees, and what is done to them on the host."""
 
     name: str = "digits"
+    """ "digits" (scikit-learn's, prepared on first use), or any prepared TFDS dataset, with its TFDS config
+    if it has one ("cifar10", "imagenet2012", "imagenet_resized/64x64", or a name given to `data import`)."""
     version: str | None = None
+    """The dataset's version ("3.0.2"); None takes the newest that is prepared."""
     data_dir: str | None = None
+    """The folder of TFDS datasets; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     train_split: str = "train"
+    """The training split, with TFDS's slices if wanted ("train", "train[:90%]", "train+validation")."""
     mixture: tuple[Part, ...] = ()
+    """Further datasets of text that training mixes in, each with an order and epochs of its own. The
+    tokenizer learns from all; an epoch is as long as it takes to see `train_split` of `name` once; evaluation
+    is on `name` alone."""
     batch_size: int = 128
+    """Examples in a global training batch, over all devices and processes."""
     repeats: int = 1
+    """How often a training batch holds each of its examples, each time augmented anew (repeated augmentation,
+    Hoffer et al. 2020; DeiT: 3). An epoch stays as many rows as there are examples, so that all have been
+    seen after so many epochs."""
     eval_batch_size: int | None = None
+    """Examples in a global evaluation batch; None takes `batch_size`."""
     examples: Any = choice(EXAMPLES, default_factory=Images)  # noqa: RUF009
+    """What becomes of the dataset's examples: one of the kinds of pictures or of token rows
+    (`data/examples.py`)."""
     tokenizer: Any | None = choice(TOKENIZERS, default=None)  # noqa: RUF009
+    """What makes tokens of text; a tokenizer that learns does so from `train_split`."""
     buckets: tuple[int, ...] = ()
+    """Lengths, besides the examples' own, that batches of token rows may be padded to, for kinds whose rows
+    differ in length: each batch takes the smallest that holds its longest row, and rows of like lengths come
+    together. Each is a shape that is compiled."""
     transforms: tuple[Any, ...] = choice(TRANSFORMS, default=())
+    """What is done to each training example, in order, after decoding."""
     eval_transforms: tuple[Any, ...] = choice(TRANSFORMS, default=())
+    """The same for evaluation; random transforms do not belong here."""
     cache: Literal["none", "memory"] = "none"
+    """Of pictures, "memory" keeps decoded images in memory from their first use on (before any transform);
+    "none" reads and decodes them every time. (Token rows are mapped from files, and have no use for it.)"""
     read_threads: int | None = None
+    """Threads that read, decode and transform in the background; None takes one a core, at most 16."""
     prefetch: int = 4
+    """Batches that are kept ready ahead of the step."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every value that cannot work, whatever the dataset holds."""

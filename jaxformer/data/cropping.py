@@ -21,15 +21,12 @@ from jaxformer.data.transforms import (
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A random part of a fixed size; what a smaller picture lacks is zeros at its right and bottom.
-
-    Attributes:
-      size: the side of the square, or (height, width), in pixels.
-      min_visible: objects of whose box a smaller share is left are dropped.
-    """
+    """A random part of a fixed size; what a smaller picture lacks is zeros at its right and bottom."""
 
     size: int | tuple[int, int]
+    """The side of the square, or (height, width), in pixels."""
     min_visible: float = MIN_VISIBLE
+    """Objects of whose box a smaller share is left are dropped."""
     random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -48,19 +45,17 @@ class ScaleJitter:
 
     Enlarged, a random part is seen; shrunk, the picture stands at a random place on zeros. Unlike the paper's, a
     shrunk picture is not always at the top left.
-
-    Attributes:
-      scale: smallest and largest factor, drawn uniformly; the paper's standard jitter is 0.8 to 1.25, its large one
-        0.1 to 2.
-      size: of the result, (height, width) or the side of a square; None keeps each picture's own.
-      interpolation: as in `Resize`.
-      min_visible: objects of whose box a smaller share is left are dropped.
     """
 
     scale: tuple[float, float] = (0.5, 2.0)
+    """Smallest and largest factor, drawn uniformly; the paper's standard jitter is 0.8 to 1.25, its large one
+    0.1 to 2."""
     size: int | tuple[int, int] | None = None
+    """Of the result, (height, width) or the side of a square; None keeps each picture's own."""
     interpolation: Interpolation = "bilinear"
+    """As in `Resize`."""
     min_visible: float = MIN_VISIBLE
+    """Objects of whose box a smaller share is left are dropped."""
     random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -91,16 +86,15 @@ class ResizeShorter:
 
     With several sides it is DETR's choice of scale (Carion et al. 2020, section 4); its `longest` is 1333. Set
     `data.examples.enlarge=False`, else what is smaller than the frame is enlarged again.
-
-    Attributes:
-      sides: lengths of the shorter side, in pixels; one is drawn for each picture.
-      longest: the longer side is at most so long, and the shorter one as much shorter as it takes; None is no bound.
-      interpolation: as in `Resize`.
     """
 
     sides: tuple[int, ...] = (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
+    """Lengths of the shorter side, in pixels; one is drawn for each picture."""
     longest: int | None = None
+    """The longer side is at most so long, and the shorter one as much shorter as it takes; None is no
+    bound."""
     interpolation: Interpolation = "bilinear"
+    """As in `Resize`."""
 
     @property
     def random(self) -> bool:
@@ -130,20 +124,18 @@ class DetrCrop:
 
     The part's height and width are drawn apart from each other. `ResizeShorter` comes after it, whether it cropped or
     not.
-
-    Attributes:
-      probability: how often.
-      sides: lengths that the shorter side is resized to before; one is drawn for each picture.
-      size: smallest and largest height and width of the part, in pixels.
-      interpolation: as in `Resize`.
-      min_visible: objects of whose box a smaller share is left are dropped.
     """
 
     probability: float = 0.5
+    """How often."""
     sides: tuple[int, ...] = (400, 500, 600)
+    """Lengths that the shorter side is resized to before; one is drawn for each picture."""
     size: tuple[int, int] = (384, 600)
+    """Smallest and largest height and width of the part, in pixels."""
     interpolation: Interpolation = "bilinear"
+    """As in `Resize`."""
     min_visible: float = MIN_VISIBLE
+    """Objects of whose box a smaller share is left are dropped."""
     random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:

@@ -25,18 +25,15 @@ Broken = Literal["refuse", "skip"]
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled pictures: `image` uint8 [B, H, W, C] and `labels` int32 [B].
-
-    Attributes:
-      image_feature: the dataset's feature that holds the image.
-      label_feature: the dataset's feature that holds the label ("label", or CIFAR-100's "coarse_label").
-      broken: what is done about examples whose picture cannot be decoded: "refuse", or "skip": each is named once;
-        in training the next one stands in for it, an evaluation leaves it out.
-    """
+    """Labelled pictures: `image` uint8 [B, H, W, C] and `labels` int32 [B]."""
 
     image_feature: str = "image"
+    """The dataset's feature that holds the image."""
     label_feature: str = "label"
+    """The dataset's feature that holds the label ("label", or CIFAR-100's "coarse_label")."""
     broken: Broken = "refuse"
+    """What is done about examples whose picture cannot be decoded: "refuse", or "skip": each is named once;
+    in training the next one stands in for it, an evaluation leaves it out."""
     text: ClassVar[bool] = False
     varying: ClassVar[bool] = False
 
@@ -49,33 +46,32 @@ class Detection:
     its height and width there, and `original_size` int32 [B, 2], those that it was stored with; `boxes` float32
     [B, N, 4], center x and y, width and height as shares of the extent; `labels` int32 [B, N], -1 where there is no
     object.
-
-    Attributes:
-      size: of the frame: (height, width) in pixels, or the side of a square.
-      max_objects: N; of more objects in a picture the largest stay, and it is said how many are left out.
-      eval_size: of the frame in evaluations; None takes `size`.
-      enlarge: whether pictures smaller than the frame are enlarged to fill it; False keeps the sizes that transforms
-        such as "resize_shorter" chose.
-      image_feature: the dataset's feature that holds the image.
-      objects_feature: the feature that holds the sequence of objects.
-      bbox_feature, label_feature: an object's box (TFDS BBox) and class.
-      crowd_feature: an object's mark that it is many in one box, which are left out (COCO's "is_crowd"); None has none.
-      bad_boxes: what is done about boxes without an area or wholly outside of the picture: "drop", and it is said how
-        many, or "refuse". Boxes that reach out of the picture are clipped.
-      broken: as of "images".
     """
 
     size: int | tuple[int, int]
+    """Of the frame: (height, width) in pixels, or the side of a square."""
     max_objects: int = 100
+    """N; of more objects in a picture the largest stay, and it is said how many are left out."""
     eval_size: int | tuple[int, int] | None = None
+    """Of the frame in evaluations; None takes `size`."""
     enlarge: bool = True
+    """Whether pictures smaller than the frame are enlarged to fill it; False keeps the sizes that transforms
+    such as "resize_shorter" chose."""
     image_feature: str = "image"
+    """The dataset's feature that holds the image."""
     objects_feature: str = "objects"
+    """The feature that holds the sequence of objects."""
     bbox_feature: str = "bbox"
+    """Of an object, its box (TFDS BBox)."""
     label_feature: str = "label"
+    """Of an object, its class."""
     crowd_feature: str | None = None
+    """An object's mark that it is many in one box, which are left out (COCO's "is_crowd"); None has none."""
     bad_boxes: Literal["drop", "refuse"] = "drop"
+    """What is done about boxes without an area or wholly outside of the picture: "drop", and it is said how
+    many, or "refuse". Boxes that reach out of the picture are clipped."""
     broken: Broken = "refuse"
+    """As of "images"."""
     text: ClassVar[bool] = False
     varying: ClassVar[bool] = False
 
@@ -93,26 +89,24 @@ class Segmentation:
     `image` uint8 [B, H, W, 3], each picture resized to fit, with zeros below and at its right; `extent` int32 [B, 2],
     its height and width there, and `original_size` int32 [B, 2], those that it was stored with; `segmentation` int32
     [B, H, W], each pixel's class, -1 where there is none.
-
-    Attributes:
-      size: of the frame: (height, width) in pixels, or the side of a square.
-      eval_size: of the frame in evaluations; None takes `size`.
-      enlarge: as of "detection".
-      image_feature: the dataset's feature that holds the image.
-      mask_feature: the feature that holds the mask: an image of one channel whose values are class ids.
-      ignore_labels: ids that are no class; the others are numbered anew without them (CamVid: 11, ADE20K: 0).
-      class_names: names of all ids from 0 on, the ignored ones included, where the dataset does not have them.
-      broken: as of "images"; a mask of another size than its picture is broken, too.
     """
 
     size: int | tuple[int, int]
+    """Of the frame: (height, width) in pixels, or the side of a square."""
     eval_size: int | tuple[int, int] | None = None
+    """Of the frame in evaluations; None takes `size`."""
     enlarge: bool = True
+    """As of "detection"."""
     image_feature: str = "image"
+    """The dataset's feature that holds the image."""
     mask_feature: str = "segmentation_mask"
+    """The feature that holds the mask: an image of one channel whose values are class ids."""
     ignore_labels: tuple[int, ...] = (255,)
+    """Ids that are no class; the others are numbered anew without them (CamVid: 11, ADE20K: 0)."""
     class_names: tuple[str, ...] | None = None
+    """Names of all ids from 0 on, the ignored ones included, where the dataset does not have them."""
     broken: Broken = "refuse"
+    """As of "images"; a mask of another size than its picture is broken, too."""
     text: ClassVar[bool] = False
     varying: ClassVar[bool] = False
 
@@ -125,15 +119,12 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class RunningText:
-    """Texts of one feature, cut into rows of one length.
-
-    Attributes:
-      length: tokens in a row (T).
-      feature: the dataset's feature that holds the text.
-    """
+    """Texts of one feature, cut into rows of one length."""
 
     length: int
+    """Tokens in a row (T)."""
     feature: str = "text"
+    """The dataset's feature that holds the text."""
     text: ClassVar[bool] = True
     varying: ClassVar[bool] = False
 
@@ -172,16 +163,14 @@ class Sequences:
     """One or two texts a row, with a label: `tokens`, `token_mask`, `token_types` [B, T] and `labels` [B].
 
     Labels are int32 classes, or float32 if the dataset's feature is a float (regression).
-
-    Attributes:
-      length: tokens in a row (T), special tokens included; the longer of two texts is cut first.
-      features: the dataset's one or two features that hold the texts.
-      label_feature: the feature that holds the label; None for texts alone.
     """
 
     length: int
+    """Tokens in a row (T), special tokens included; the longer of two texts is cut first."""
     features: tuple[str, ...] = ("sentence",)
+    """The dataset's one or two features that hold the texts."""
     label_feature: str | None = "label"
+    """The feature that holds the label; None for texts alone."""
     text: ClassVar[bool] = True
     varying: ClassVar[bool] = True
 
@@ -202,16 +191,14 @@ class Tagged:
     """Words with a tag each: `tokens`, `token_mask` and `labels` [B, T].
 
     Words are cut into pieces; the first piece of a word has its tag, every other token -1.
-
-    Attributes:
-      length: tokens in a row (T), special tokens included; words beyond are cut off, and counted.
-      words_feature: the dataset's feature that holds a list of words.
-      tags_feature: the feature that holds a list of as many classes.
     """
 
     length: int
+    """Tokens in a row (T), special tokens included; words beyond are cut off, and counted."""
     words_feature: str = "tokens"
+    """The dataset's feature that holds a list of words."""
     tags_feature: str = "ner"
+    """The feature that holds a list of as many classes."""
     text: ClassVar[bool] = True
     varying: ClassVar[bool] = True
 
@@ -231,23 +218,22 @@ class Spans:
 
     Rows are windows over (question, context): `tokens`, `token_mask`, `token_types` [B, T], the answer's first
     and last token `start`, `end` [B] (0, 0 where the window does not hold all of it), and `example` [B].
-
-    Attributes:
-      length: tokens in a window (T), question and special tokens included.
-      stride: tokens of the context that neighbouring windows share.
-      question_length: longer questions are cut to so many tokens.
-      question_feature, context_feature: the dataset's features that hold these texts.
-      answers_feature: the feature that holds the list of answers, each with `text` and `answer_start`.
-      id_feature: the feature that holds the question's id; None numbers the questions.
     """
 
     length: int
+    """Tokens in a window (T), question and special tokens included."""
     stride: int = 128
+    """Tokens of the context that neighbouring windows share."""
     question_length: int = 64
+    """Longer questions are cut to so many tokens."""
     question_feature: str = "question"
+    """The dataset's feature that holds the question."""
     context_feature: str = "context"
+    """The dataset's feature that holds the text with the answer."""
     answers_feature: str = "answers"
+    """The feature that holds the list of answers, each with `text` and `answer_start`."""
     id_feature: str | None = "id"
+    """The feature that holds the question's id; None numbers the questions."""
     text: ClassVar[bool] = True
     varying: ClassVar[bool] = True
 
@@ -273,17 +259,14 @@ class Spans:
 
 @dataclass(frozen=True)
 class Pairs:
-    """A text and its translation: `tokens`, `token_mask` [B, T], `decoder_tokens` and `targets` int32 [B, T].
-
-    Attributes:
-      length: tokens in each of the two (T), special tokens included; what is longer is cut, and counted.
-      source_feature: the dataset's feature that holds the text.
-      target_feature: the feature that holds its translation.
-    """
+    """A text and its translation: `tokens`, `token_mask` [B, T], `decoder_tokens` and `targets` int32 [B, T]."""
 
     length: int
+    """Tokens in each of the two (T), special tokens included; what is longer is cut, and counted."""
     source_feature: str = "source"
+    """The dataset's feature that holds the text."""
     target_feature: str = "target"
+    """The feature that holds its translation."""
     text: ClassVar[bool] = True
     varying: ClassVar[bool] = True
 

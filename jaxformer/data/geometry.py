@@ -17,15 +17,12 @@ MIN_VISIBLE = 0.1  # an object of whose box less than this share is left in the 
 
 @dataclass(frozen=True)
 class Move:
-    """Where the points of a new picture come from: x_old = a x + b y + c, y_old = d x + e y + f.
-
-    Attributes:
-      matrix: (a, b, c, d, e, f), as Pillow's `transform` takes it.
-      size: height and width of the new picture.
-    """
+    """Where the points of a new picture come from: x_old = a x + b y + c, y_old = d x + e y + f."""
 
     matrix: tuple[float, float, float, float, float, float]
+    """(a, b, c, d, e, f), as Pillow's `transform` takes it."""
     size: tuple[int, int]
+    """Height and width of the new picture."""
 
     def then(self, after: "Move") -> "Move":
         """This move and then another."""

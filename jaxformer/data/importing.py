@@ -26,42 +26,36 @@ GREY_MODES = {"1", "L", "LA", "I", "I;16"}
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import made.
-
-    Attributes:
-      name: the dataset's name, for `data.name`.
-      folder: where it is.
-      splits: pictures by split.
-      class_names: the classes, in the order of their labels.
-      broken: files that were left out, and why (only with `skip_broken`).
-      duplicates: files that were left out because another of the same class has the same bytes.
-    """
+    """What an import made."""
 
     name: str
+    """The dataset's name, for `data.name`."""
     folder: Path
+    """Where it is."""
     splits: dict[str, int]
+    """Pictures by split."""
     class_names: list[str]
+    """The classes, in the order of their labels."""
     broken: list[tuple[Path, str]]
+    """Files that were left out, and why (only with `skip_broken`)."""
     duplicates: list[Path]
+    """Files that were left out because another of the same class has the same bytes."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A picture that was opened.
-
-    Attributes:
-      picture: the file and its label.
-      size: height and width, upright.
-      grey: whether it has no colour.
-      as_is: whether the file's bytes can be stored: an 8-bit RGB or grey JPEG or PNG that stands upright.
-      digest: SHA-256 of the file.
-    """
+    """A picture that was opened."""
 
     picture: Picture
+    """The file and its label."""
     size: tuple[int, int]
+    """Height and width, upright."""
     grey: bool
+    """Whether it has no colour."""
     as_is: bool
+    """Whether the file's bytes can be stored: an 8-bit RGB or grey JPEG or PNG that stands upright."""
     digest: bytes
+    """SHA-256 of the file."""
 
 
 def import_images(

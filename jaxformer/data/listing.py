@@ -27,23 +27,20 @@ COLUMNS = 10
 
 @dataclass(frozen=True)
 class DatasetRow:
-    """A prepared dataset, as it describes itself.
-
-    Attributes:
-      name: for `data.name`.
-      version: for `data.version`.
-      splits: examples by split.
-      size: bytes of its files.
-      features: features by name, as TFDS writes them: "Image(shape=(32, 32, 3), dtype=uint8)".
-      problem: why it cannot be read, or None.
-    """
+    """A prepared dataset, as it describes itself."""
 
     name: str
+    """For `data.name`."""
     version: str
+    """For `data.version`."""
     splits: dict[str, int]
+    """Examples by split."""
     size: int
+    """Bytes of its files."""
     features: dict[str, str]
+    """Features by name, as TFDS writes them: "Image(shape=(32, 32, 3), dtype=uint8)"."""
     problem: str | None
+    """Why it cannot be read, or None."""
 
 
 def list_datasets(data_dir: str | None = None) -> list[DatasetRow]:

@@ -16,13 +16,10 @@ READABLE = "readable"  # bool [B] beside the arrays of an evaluation's batch tha
 
 
 class Maker(Protocol):
-    """Makes batches.
-
-    Attributes:
-      spec: the arrays that it makes; of rows that differ in length, the longest.
-    """
+    """Makes batches."""
 
     spec: Spec
+    """The arrays that it makes; of rows that differ in length, the longest."""
 
     def __call__(self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None) -> Batch:
         """A batch of `rows` examples.

@@ -23,21 +23,19 @@ class Mosaic:
     """Puts four pictures around a random point, with their boxes and masks; what reaches out is cut off.
 
     The other three are drawn from the whole split, as they are read: put it first in `data.transforms`.
-
-    Attributes:
-      probability: how often.
-      scale: smallest and largest size of the four, drawn for each, as a share of what fits into the result: at 0.5
-        all of each picture can be seen, at 1 about a quarter.
-      center: smallest and largest place of the point where they meet, as shares of height and width.
-      size: of the result, (height, width) or the side of a square; None takes the first picture's.
-      min_visible: objects of whose box a smaller share is left are dropped.
     """
 
     probability: float = 0.5
+    """How often."""
     scale: tuple[float, float] = (0.5, 1.0)
+    """Smallest and largest size of the four, drawn for each, as a share of what fits into the result: at 0.5
+    all of each picture can be seen, at 1 about a quarter."""
     center: tuple[float, float] = (0.3, 0.7)
+    """Smallest and largest place of the point where they meet, as shares of height and width."""
     size: int | tuple[int, int] | None = None
+    """Of the result, (height, width) or the side of a square; None takes the first picture's."""
     min_visible: float = MIN_VISIBLE
+    """Objects of whose box a smaller share is left are dropped."""
     random: ClassVar[bool] = True
     draws: ClassVar[bool] = True  # is given a function that draws further examples
 

@@ -23,19 +23,16 @@ Operation = tuple[str, float, Image.Resampling]  # name, argument, and how what 
 
 @dataclass(frozen=True)
 class Range:
-    """An operation's argument: `start` at magnitude 0, `end` at magnitude 10, linear between and beyond.
-
-    Attributes:
-      start: the argument at magnitude 0.
-      end: the argument at magnitude 10.
-      signed: whether the difference from `start` is negated in half of the cases.
-      whole: what makes an integer of the difference from `start`: `int` truncates, `round` takes the nearest.
-    """
+    """An operation's argument: `start` at magnitude 0, `end` at magnitude 10, linear between and beyond."""
 
     start: float
+    """The argument at magnitude 0."""
     end: float
+    """The argument at magnitude 10."""
     signed: bool = False
+    """Whether the difference from `start` is negated in half of the cases."""
     whole: Callable[[float], int] | None = None
+    """What makes an integer of the difference from `start`: `int` truncates, `round` takes the nearest."""
 
     def __call__(self, magnitude: float, rng: np.random.Generator) -> float:
         """The argument at `magnitude`."""

@@ -51,21 +51,19 @@ class RandAugment:
     3).
 
     The operations are Pillow's, as in timm; what they uncover is grey 128, and of no class in masks.
-
-    Attributes:
-      num_layers: operations in a row ("N"); the same may come twice.
-      magnitude: their strength ("M"), of 10; the original goes up to 30.
-      ranges: "original" (Cubuk et al., big_vision; nearest-pixel geometry) or "increasing" (timm's inc1,
-        DeiT: every operation grows with the magnitude, which is held at 10; bilinear or bicubic at random).
-      magnitude_std: standard deviation of a normal noise on the magnitude (DeiT: 0.5).
-      probability: how often each of the operations is applied (1 in the paper; timm: 0.5).
     """
 
     num_layers: int = 2
+    """Operations in a row ("N"); the same may come twice."""
     magnitude: float = 10.0
+    """Their strength ("M"), of 10; the original goes up to 30."""
     ranges: Literal["original", "increasing"] = "original"
+    """ "original" (Cubuk et al., big_vision; nearest-pixel geometry) or "increasing" (timm's inc1, DeiT:
+    every operation grows with the magnitude, which is held at 10; bilinear or bicubic at random)."""
     magnitude_std: float = 0.0
+    """Standard deviation of a normal noise on the magnitude (DeiT: 0.5)."""
     probability: float = 1.0
+    """How often each of the operations is applied (1 in the paper; timm: 0.5)."""
     random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:

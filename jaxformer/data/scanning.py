@@ -24,30 +24,24 @@ SPLIT_FOLDERS = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A labelled file.
-
-    Attributes:
-      path: the file.
-      label: its class.
-      split: its split, or None if the source does not say.
-    """
+    """A labelled file."""
 
     path: Path
+    """The file."""
     label: str
+    """Its class."""
     split: str | None
+    """Its split, or None if the source does not say."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a scan found.
-
-    Attributes:
-      pictures: labelled files, in a fixed order.
-      others: files among them that are no pictures by their names.
-    """
+    """What a scan found."""
 
     pictures: list[Picture]
+    """Labelled files, in a fixed order."""
     others: list[Path]
+    """Files among them that are no pictures by their names."""
 
 
 def scan(source: Path) -> Found:

@@ -27,27 +27,24 @@ logger = logging.getLogger("jaxformer")
 
 
 class Opened:
-    """What every source says of itself.
-
-    Attributes:
-      name: dataset and version, "cifar10/3.0.2".
-      split: the split, with its slice.
-      class_names: names of the classes, if the dataset has them.
-      tokenizer: what made the tokens; None if there are none.
-      length: places in the longest row of tokens; 0 if there are none.
-      lengths: int32 [N], places that each row needs; None if all are alike.
-      filled: [N], places of each row that are not padding, if that is not `lengths`.
-      facts: lines for people, said when a run starts.
-    """
+    """What every source says of itself."""
 
     name: str
+    """Dataset and version, "cifar10/3.0.2"."""
     split: str
+    """The split, with its slice."""
     class_names: list[str] | None = None
+    """Names of the classes, if the dataset has them."""
     tokenizer: "Tokenizer | None" = None
+    """What made the tokens; None if there are none."""
     length: int = 0
+    """Places in the longest row of tokens; 0 if there are none."""
     lengths: np.ndarray | None = None
+    """Int32 [N], places that each row needs; None if all are alike."""
     filled: np.ndarray | None = None
+    """[N], places of each row that are not padding, if that is not `lengths`."""
     facts: Sequence[str] = ()
+    """Lines for people, said when a run starts."""
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -84,27 +81,21 @@ class Source(Opened):
 
 @dataclass(frozen=True)
 class Array:
-    """One array of a batch of rows, without the batch.
-
-    Attributes:
-      shape: with full length.
-      dtype: of its items.
-      fill: what stands where there is nothing.
-    """
+    """One array of a batch of rows, without the batch."""
 
     shape: tuple[int, ...]
+    """With full length."""
     dtype: Any = np.int32
+    """Of its items."""
     fill: int = 0
+    """What stands where there is nothing."""
 
 
 class RowSource(Opened):
-    """Rows of tokens by index, many at once.
-
-    Attributes:
-      spec: the arrays of a batch.
-    """
+    """Rows of tokens by index, many at once."""
 
     spec: Mapping[str, Array]
+    """The arrays of a batch."""
 
     def gather(self, indices: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """The rows at `indices`, int64 [B], padded to `length`."""

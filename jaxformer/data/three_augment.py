@@ -19,14 +19,12 @@ class ThreeAugment:
     """Makes a picture grey, solarizes it or blurs it, one of the three drawn uniformly, and jitters its colours.
 
     DeiT III flips and crops before: transforms of their own. Nothing moves, so boxes and masks stay.
-
-    Attributes:
-      jitter: strength of brightness, contrast and saturation, see `ColorJitter`; 0 leaves the colours alone.
-      radius: smallest and largest standard deviation of the blur, in pixels; the paper's, for pictures of 224.
     """
 
     jitter: float = 0.3
+    """Strength of brightness, contrast and saturation, see `ColorJitter`; 0 leaves the colours alone."""
     radius: tuple[float, float] = (0.1, 2.0)
+    """Smallest and largest standard deviation of the blur, in pixels; the paper's, for pictures of 224."""
     random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:

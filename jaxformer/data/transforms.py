@@ -28,16 +28,13 @@ INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class Resize:
-    """Resizes to a fixed height and width, whatever the aspect ratio.
-
-    Attributes:
-      size: the side of the square, or (height, width), in pixels.
-      interpolation: how pixels are interpolated where the image grows; where it shrinks, areas are averaged
-        (except with "nearest"), which does not alias.
-    """
+    """Resizes to a fixed height and width, whatever the aspect ratio."""
 
     size: int | tuple[int, int]
+    """The side of the square, or (height, width), in pixels."""
     interpolation: Interpolation = "bilinear"
+    """How pixels are interpolated where the image grows; where it shrinks, areas are averaged (except with
+    "nearest"), which does not alias."""
     random: ClassVar[bool] = False
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -51,18 +48,15 @@ class Resize:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """Resizes the shorter side, keeping the aspect ratio, and cuts the middle out: the usual evaluation view.
-
-    Attributes:
-      size: the side of the square that is cut out, or (height, width), in pixels.
-      shorter_side: the shorter side after resizing; None does not resize (a smaller image is padded with
-        zeros). The usual value is size / 0.875: 256 for 224.
-      interpolation: as in `Resize`.
-    """
+    """Resizes the shorter side, keeping the aspect ratio, and cuts the middle out: the usual evaluation view."""
 
     size: int | tuple[int, int]
+    """The side of the square that is cut out, or (height, width), in pixels."""
     shorter_side: int | None = None
+    """The shorter side after resizing; None does not resize (a smaller image is padded with zeros). The usual
+    value is size / 0.875: 256 for 224."""
     interpolation: Interpolation = "bilinear"
+    """As in `Resize`."""
     random: ClassVar[bool] = False
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -92,20 +86,18 @@ class RandomResizedCrop:
 
     An area and an aspect ratio are drawn, up to ten times until the rectangle fits; else the largest centered
     rectangle of an allowed ratio is taken. This is torchvision's procedure.
-
-    Attributes:
-      size: side of the result, or (height, width), in pixels.
-      scale: smallest and largest area of the part, as a fraction of the image's.
-      ratio: smallest and largest width / height of the part; drawn uniformly in its logarithm.
-      interpolation: as in `Resize`.
-      min_visible: objects of whose box a smaller share is left are dropped.
     """
 
     size: int | tuple[int, int]
+    """Side of the result, or (height, width), in pixels."""
     scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest area of the part, as a fraction of the image's."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of the part; drawn uniformly in its logarithm."""
     interpolation: Interpolation = "bilinear"
+    """As in `Resize`."""
     min_visible: float = MIN_VISIBLE
+    """Objects of whose box a smaller share is left are dropped."""
     random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -143,15 +135,12 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirrors the image left to right, or upside down.
-
-    Attributes:
-      probability: how often.
-      direction: "horizontal" swaps left and right, "vertical" above and below.
-    """
+    """Mirrors the image left to right, or upside down."""
 
     probability: float = 0.5
+    """How often."""
     direction: Literal["horizontal", "vertical"] = "horizontal"
+    """ "horizontal" swaps left and right, "vertical" above and below."""
     random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -173,17 +162,15 @@ class PadAndCrop:
     random.
 
     The standard augmentation for CIFAR (He et al. 2016, section 4.2: 4 pixels of zeros).
-
-    Attributes:
-      padding: pixels on each side.
-      probability: how often; 1 is the standard.
-      mode: what is outside: "zeros", or "reflect" (the image mirrored about its border pixels; not where there are
-        boxes, since mirrored objects would have none).
     """
 
     padding: int = 4
+    """Pixels on each side."""
     probability: float = 1.0
+    """How often; 1 is the standard."""
     mode: Literal["zeros", "reflect"] = "zeros"
+    """What is outside: "zeros", or "reflect" (the image mirrored about its border pixels; not where there are
+    boxes, since mirrored objects would have none)."""
     random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -213,19 +200,16 @@ class PadAndCrop:
 
 @dataclass(frozen=True)
 class RandomErasing:
-    """Overwrites a random rectangle (Zhong et al. 2020, algorithm 1; "RE-R" with noise, its best variant).
-
-    Attributes:
-      probability: how often.
-      area: smallest and largest area of the rectangle, as a fraction of the image's.
-      ratio: smallest and largest height / width of it; drawn uniformly in its logarithm, as timm does.
-      fill: "noise" (every value uniform in 0..255) or "zeros".
-    """
+    """Overwrites a random rectangle (Zhong et al. 2020, algorithm 1; "RE-R" with noise, its best variant)."""
 
     probability: float = 0.25
+    """How often."""
     area: tuple[float, float] = (0.02, 1 / 3)
+    """Smallest and largest area of the rectangle, as a fraction of the image's."""
     ratio: tuple[float, float] = (0.3, 10 / 3)
+    """Smallest and largest height / width of it; drawn uniformly in its logarithm, as timm does."""
     fill: Literal["noise", "zeros"] = "noise"
+    """ "noise" (every value uniform in 0..255) or "zeros"."""
     random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:

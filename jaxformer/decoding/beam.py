@@ -21,25 +21,22 @@ Reorder: TypeAlias = Callable[[State, jax.Array], State]
 
 @struct.dataclass
 class Beams:
-    """Where a search is: K beams that go on, and the K best hypotheses, which are over.
-
-    Attributes:
-      position: int32 [], how many tokens the beams have.
-      tokens: int32 [B, K, N], the beams.
-      logprobs: float32 [B, K], the beams', the likeliest first; -inf where there is none.
-      finished: int32 [B, K, N], hypotheses.
-      lengths: int32 [B, K], of the hypotheses.
-      scores: float32 [B, K], of the hypotheses, the best first; -inf where there is none yet.
-      state: the model's, with B * K rows, before it has read the last tokens.
-    """
+    """Where a search is: K beams that go on, and the K best hypotheses, which are over."""
 
     position: jax.Array
+    """Int32 [], how many tokens the beams have."""
     tokens: jax.Array
+    """Int32 [B, K, N], the beams."""
     logprobs: jax.Array
+    """Float32 [B, K], the beams', the likeliest first; -inf where there is none."""
     finished: jax.Array
+    """Int32 [B, K, N], hypotheses."""
     lengths: jax.Array
+    """Int32 [B, K], of the hypotheses."""
     scores: jax.Array
+    """Float32 [B, K], of the hypotheses, the best first; -inf where there is none yet."""
     state: State
+    """The model's, with B * K rows, before it has read the last tokens."""
 
 
 def beam_search(

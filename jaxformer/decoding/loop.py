@@ -29,60 +29,51 @@ Emitted: TypeAlias = tuple[
 
 @dataclass(frozen=True)
 class Rules:
-    """What a decoding keeps to; static under jit.
-
-    Attributes:
-      sampling: how tokens are chosen.
-      eos_ids: a row is finished when it has chosen one of these.
-      pad_id: what finished rows emit.
-      logprobs: whether the log-probabilities of the chosen tokens are wanted.
-    """
+    """What a decoding keeps to; static under jit."""
 
     sampling: Sampling
+    """How tokens are chosen."""
     eos_ids: tuple[int, ...]
+    """A row is finished when it has chosen one of these."""
     pad_id: int
+    """What finished rows emit."""
     logprobs: bool = False
+    """Whether the log-probabilities of the chosen tokens are wanted."""
 
 
 @struct.dataclass
 class Progress:
-    """Where a decoding is.
-
-    Attributes:
-      position: int32 [], the number of the next token: how many the longest row has, if the first has the number 0.
-      tokens: int32 [B], the last token of each row.
-      logprobs: float32 [B], their log-probabilities; None if they are not wanted.
-      lengths: int32 [B], how many tokens each row has, its end included.
-      done: bool [B], which rows are finished.
-      seen: bool [B, V], what the repetition penalty is for; None without one.
-      state: the model's, before it has read `tokens`.
-    """
+    """Where a decoding is."""
 
     position: jax.Array
+    """Int32 [], the number of the next token: how many the longest row has, if the first has the number 0."""
     tokens: jax.Array
+    """Int32 [B], the last token of each row."""
     logprobs: jax.Array | None
+    """Float32 [B], their log-probabilities; None if they are not wanted."""
     lengths: jax.Array
+    """Int32 [B], how many tokens each row has, its end included."""
     done: jax.Array
+    """Bool [B], which rows are finished."""
     seen: jax.Array | None
+    """Bool [B, V], what the repetition penalty is for; None without one."""
     state: State
+    """The model's, before it has read `tokens`."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """The next tokens of a stream, on the host.
-
-    Attributes:
-      tokens: int32 [B, n], n >= 1.
-      counts: int32 [B], how many of them are the row's; the others are padding. Where a stop string has ended the
-        row, some may come after it: `StopStrings` knows.
-      done: bool [B], which rows are finished, by an end token or by a stop string.
-      logprobs: float32 [B, n]; None if they are not wanted.
-    """
+    """The next tokens of a stream, on the host."""
 
     tokens: np.ndarray
+    """Int32 [B, n], n >= 1."""
     counts: np.ndarray
+    """Int32 [B], how many of them are the row's; the others are padding. Where a stop string has ended the
+    row, some may come after it: `StopStrings` knows."""
     done: np.ndarray
+    """Bool [B], which rows are finished, by an end token or by a stop string."""
     logprobs: np.ndarray | None
+    """Float32 [B, n]; None if they are not wanted."""
 
 
 class StopStrings:

@@ -25,22 +25,19 @@ HALVINGS = BITS_OF_ONE.bit_length()
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen.
-
-    Attributes:
-      temperature: what logits are divided by; 0 takes the likeliest token, whatever the other filters say.
-      top_k: keep the k likeliest tokens, and those that are as likely as the k-th (Fan et al. 2018).
-      top_p: keep the likeliest tokens until their probabilities add up to this (Holtzman et al. 2020).
-      min_p: keep tokens that are at least this share as likely as the likeliest (Nguyen et al. 2024).
-      repetition_penalty: divides positive and multiplies negative logits of tokens that were there before
-        (Keskar et al. 2019, section 4.1); 1.2 in the paper, 1 for none. It counts in greedy decoding, too.
-    """
+    """How the next token is chosen."""
 
     temperature: float = 1.0
+    """What logits are divided by; 0 takes the likeliest token, whatever the other filters say."""
     top_k: int | None = None
+    """Keep the k likeliest tokens, and those that are as likely as the k-th (Fan et al. 2018)."""
     top_p: float | None = None
+    """Keep the likeliest tokens until their probabilities add up to this (Holtzman et al. 2020)."""
     min_p: float | None = None
+    """Keep tokens that are at least this share as likely as the likeliest (Nguyen et al. 2024)."""
     repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens that were there before (Keskar et al. 2019,
+    section 4.1); 1.2 in the paper, 1 for none. It counts in greedy decoding, too."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every field whose value cannot be."""

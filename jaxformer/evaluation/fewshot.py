@@ -60,19 +60,16 @@ class LanguageModel(Protocol):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is asked about an example.
-
-    Attributes:
-      context: the text before the answer: instruction, demonstrations and prompt.
-      shots: how many demonstrations are in it.
-      requests: token ids, int32, (context, continuation) for each choice.
-      unconditional: the same after the task's `answer_context`; empty without one.
-    """
+    """What a model is asked about an example."""
 
     context: str
+    """The text before the answer: instruction, demonstrations and prompt."""
     shots: int
+    """How many demonstrations are in it."""
     requests: list[tuple[np.ndarray, np.ndarray]]
+    """Token ids, int32, (context, continuation) for each choice."""
     unconditional: list[tuple[np.ndarray, np.ndarray]]
+    """The same after the task's `answer_context`; empty without one."""
 
     @property
     def longest(self) -> int:

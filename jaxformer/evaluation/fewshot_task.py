@@ -34,46 +34,40 @@ HEADER = {"task", "metric", "instruction", "template", "delimiter", "answer_cont
 
 @dataclass(frozen=True)
 class Example:
-    """A line of a task file.
-
-    Attributes:
-      line: its number, from 1.
-      prompt: the template, filled in.
-      choices: the answers to choose from; in a cloze task, the only one.
-      answer: which of them is right.
-    """
+    """A line of a task file."""
 
     line: int
+    """Its number, from 1."""
     prompt: str
+    """The template, filled in."""
     choices: tuple[str, ...]
+    """The answers to choose from; in a cloze task, the only one."""
     answer: int
+    """Which of them is right."""
 
 
 @dataclass(frozen=True)
 class FewShotTask:
-    """A task file; see this module's docstring.
-
-    Attributes:
-      path: the file.
-      line: the number of its first line, which the header is, if there is one.
-      name: what its header calls it; else the file's stem.
-      metric: one of METRICS.
-      instruction: stands before the demonstrations; may be empty.
-      delimiter: stands between a prompt and its answer.
-      answer_context: what choices are normalised by, or None.
-      tests: the examples of split "test".
-      demos: the examples of split "demo"; if there are none, demonstrations come from `tests`.
-    """
+    """A task file; see this module's docstring."""
 
     path: Path
+    """The file."""
     line: int
+    """The number of its first line, which the header is, if there is one."""
     name: str
+    """What its header calls it; else the file's stem."""
     metric: str
+    """One of METRICS."""
     instruction: str
+    """Stands before the demonstrations; may be empty."""
     delimiter: str
+    """Stands between a prompt and its answer."""
     answer_context: str | None
+    """What choices are normalised by, or None."""
     tests: tuple[Example, ...]
+    """The examples of split "test"."""
     demos: tuple[Example, ...]
+    """The examples of split "demo"; if there are none, demonstrations come from `tests`."""
 
     def demonstrations(self, index: int, shots: int, seed: int) -> list[Example]:
         """The demonstrations for test example `index`: a pure function of the arguments, never the example itself.

@@ -7,23 +7,20 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Monitor:
-    """What evaluations have shown so far.
-
-    Attributes:
-      mode: whether more of the metric is better ("max") or less ("min").
-      min_delta: how much better than `reference` counts as an improvement.
-      best: the best value so far; None before the first evaluation.
-      best_step: the step it was measured at.
-      reference: the value of the last improvement: of small gains, only their sum counts.
-      waited: evaluations since then.
-    """
+    """What evaluations have shown so far."""
 
     mode: Literal["max", "min"]
+    """Whether more of the metric is better ("max") or less ("min")."""
     min_delta: float = 0.0
+    """How much better than `reference` counts as an improvement."""
     best: float | None = None
+    """The best value so far; None before the first evaluation."""
     best_step: int | None = None
+    """The step it was measured at."""
     reference: float | None = None
+    """The value of the last improvement: of small gains, only their sum counts."""
     waited: int = 0
+    """Evaluations since then."""
 
     def seen(self, step: int, value: float) -> "Monitor":
         """The monitor after an evaluation. NaN is never the best, and never improves."""

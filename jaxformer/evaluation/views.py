@@ -25,18 +25,15 @@ VIEWS = ("flip", "five_crop", "ten_crop")
 
 @dataclass(frozen=True)
 class ManyViews:
-    """A model whose probabilities are averaged over views of each picture; it takes the model's place in evaluations.
-
-    Attributes:
-      model: a linen module of pictures whose outputs have `logits`: [B, K], or maps [B, h, w, K].
-      views: "flip", the picture and its mirror image; or parts of the picture, enlarged to its size: "five_crop", the
-        middle and the four corners, or "ten_crop", these and their mirror images (Krizhevsky et al. 2012).
-      sigmoid: whether each class has a probability of its own; else they are a softmax.
-    """
+    """Averages the probabilities of a model over views of each image; evaluated in the place of that model."""
 
     model: Any
+    """A linen module of pictures whose outputs have `logits`: [B, K], or maps [B, h, w, K]."""
     views: str
+    """ "flip", the picture and its mirror image; or parts of the picture, enlarged to its size: "five_crop",
+    the middle and the four corners, or "ten_crop", these and their mirror images (Krizhevsky et al. 2012)."""
     sigmoid: bool = False
+    """Whether each class has a probability of its own; else they are a softmax."""
 
     def apply(self, variables: Tree, image: jax.Array, deterministic: bool = True) -> Any:
         """The model's outputs for images [B, H, W, C], with logits that say the views' mean probabilities.

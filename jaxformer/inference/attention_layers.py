@@ -33,47 +33,41 @@ NOWHERE = -1  # the place of a token that stands for no place
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a module.
-
-    Attributes:
-      module: what was called, as it was bound.
-      path: its place in the model.
-      grids: rows and columns of the feature maps that it gave; none of a module that gives tokens.
-      output: what it gave, if that is one array: its shape and dtype.
-    """
+    """A call of a module."""
 
     module: nn.Module
+    """What was called, as it was bound."""
     path: Path
+    """Its place in the model."""
     grids: tuple[Grid, ...]
+    """Rows and columns of the feature maps that it gave; none of a module that gives tokens."""
     output: jax.ShapeDtypeStruct | None
+    """What it gave, if that is one array: its shape and dtype."""
 
 
 @dataclass(frozen=True)
 class AttentionLayer:
-    """An attention over the places of a grid.
-
-    Attributes:
-      path: of its weights [N, H, T, S] in the collection "attention_maps".
-      name: what it is called among those that are drawn together.
-      part: what they are called: "encoder", "stage_3".
-      grid: rows and columns of what it looks at.
-      queries: int [N, T], the place of each query on the queries' grid, row by row; -1 of one that has none.
-      places: int [N, S], of each key on `grid`.
-      asking: float64 [N, T], how much each query counts in what is shown.
-      whose: what these queries are called.
-      against_rollout: why layers of its kind cannot be multiplied; None: they can, since every one has the tokens of
-        the one before, and a residual around it.
-    """
+    """An attention over the places of a grid."""
 
     path: str
+    """Of its weights [N, H, T, S] in the collection "attention_maps"."""
     name: str
+    """What it is called among those that are drawn together."""
     part: str
+    """What they are called: "encoder", "stage_3"."""
     grid: Grid
+    """Rows and columns of what it looks at."""
     queries: np.ndarray
+    """Int [N, T], the place of each query on the queries' grid, row by row; -1 of one that has none."""
     places: np.ndarray
+    """Int [N, S], of each key on `grid`."""
     asking: np.ndarray
+    """Float64 [N, T], how much each query counts in what is shown."""
     whose: str
+    """What these queries are called."""
     against_rollout: str | None
+    """Why layers of its kind cannot be multiplied; None: they can, since every one has the tokens of the one
+    before, and a residual around it."""
 
 
 def unrolled(model: Any) -> Any:

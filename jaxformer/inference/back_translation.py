@@ -27,19 +27,16 @@ CHUNK = 128  # texts that are written at a time
 
 @dataclass(frozen=True)
 class BackTranslation:
-    """How texts are translated there and back.
-
-    Attributes:
-      forward: writes texts in another language.
-      backward: writes them in the first one again.
-      how: how each of the two is asked to.
-      samples: times that it is done with each text.
-    """
+    """How texts are translated there and back."""
 
     forward: TextToText
+    """Writes texts in another language."""
     backward: TextToText
+    """Writes them in the first one again."""
     how: Generation
+    """How each of the two is asked to."""
     samples: int = 1
+    """Times that it is done with each text."""
 
     def paraphrases(self, texts: Sequence[str], number: int) -> list[list[str]]:
         """The paraphrases of each text, from none to `samples`, without repeats and the text itself.

@@ -19,17 +19,14 @@ GAP = 3  # pixels between the maps on a sheet
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of what a model saw.
-
-    Attributes:
-      name: its file's, without the ending.
-      shows: what it is.
-      image: the picture.
-    """
+    """A picture of what a model saw."""
 
     name: str
+    """Its file's, without the ending."""
     shows: str
+    """What it is."""
     image: Image.Image
+    """The picture."""
 
 
 def over_image(

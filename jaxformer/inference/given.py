@@ -18,16 +18,14 @@ KEYS = ("question", "context")
 class Given:
     """Texts, and where they stood.
 
-    Attributes:
-      texts: a text each, or a list of words, or a pair: (text, text) or (question, context).
-      places: as "reviews.txt, line 3", for messages.
-
     Raises:
       UserError: a text is no Unicode, as from JSON's "\\ud800" or a command line that is not UTF-8.
     """
 
     texts: list[Any]
+    """A text each, or a list of words, or a pair: (text, text) or (question, context)."""
     places: list[str]
+    """As "reviews.txt, line 3", for messages."""
 
     def __post_init__(self) -> None:
         for text, place in zip(self.texts, self.places):

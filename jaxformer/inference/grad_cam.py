@@ -17,19 +17,16 @@ from jaxformer.models.vit import ViT
 
 @dataclass(frozen=True)
 class Target:
-    """The feature map at which gradients are taken.
-
-    Attributes:
-      path: the module that gives it.
-      output: its shape and dtype: a map [1, h, w, C], or tokens [1, T, C].
-      grid: (h, w).
-      in_front: tokens in front of the places.
-    """
+    """The feature map at which gradients are taken."""
 
     path: Path
+    """The module that gives it."""
     output: jax.ShapeDtypeStruct
+    """Its shape and dtype: a map [1, h, w, C], or tokens [1, T, C]."""
     grid: Grid
+    """(h, w)."""
     in_front: int
+    """Tokens in front of the places."""
 
 
 def find_target(model: Any, calls: Sequence[Call]) -> Target | None:

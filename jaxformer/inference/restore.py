@@ -46,13 +46,13 @@ class Trained:
       run: the folder's paths.
       step: which checkpoint it is.
       variables: what the model is applied with.
-      missing: why the dataset cannot be read; None where it can.
 
     Raises:
       UserError: not a run's folder, or it has no such checkpoint.
     """
 
     missing: NotPrepared | None = None
+    """Why the dataset cannot be read; None where it can."""
 
     def __init__(self, folder: Path, checkpoint: str = "best", split: str | None = None):
         self.run, experiment = read_experiment(folder)

@@ -23,38 +23,32 @@ NO_TOKEN = -1  # is never chosen
 
 @dataclass(frozen=True)
 class Generation:
-    """How texts are gone on with.
-
-    Attributes:
-      max_new_tokens: tokens to write, at most.
-      sampling: how each is chosen.
-      stops: strings before which a text ends.
-      seed: of what is random.
-      beams: hypotheses to follow; 1 samples (or is greedy, with temperature 0).
-      length_penalty: of beam search (Wu et al. 2016, equation 14).
-    """
+    """How texts are gone on with."""
 
     max_new_tokens: int = 256
+    """Tokens to write, at most."""
     sampling: Sampling = field(default_factory=Sampling)
+    """How each is chosen."""
     stops: tuple[str, ...] = ()
+    """Strings before which a text ends."""
     seed: int = 0
+    """Of what is random."""
     beams: int = 1
+    """Hypotheses to follow; 1 samples (or is greedy, with temperature 0)."""
     length_penalty: float = 0.6
+    """Of beam search (Wu et al. 2016, equation 14)."""
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What came after a prompt.
-
-    Attributes:
-      text: without the prompt, up to the stop string or the end of text.
-      tokens: how many there are.
-      ended: "end of text", "stop string" or "length".
-    """
+    """What came after a prompt."""
 
     text: str
+    """Without the prompt, up to the stop string or the end of text."""
     tokens: int
+    """How many there are."""
     ended: str
+    """ "end of text", "stop string" or "length"."""
 
 
 class Writer(Protocol):

@@ -32,15 +32,12 @@ SEES_ALL = Mask()
 
 @struct.dataclass
 class KeyValues:
-    """Keys and values of one attention layer.
-
-    Attributes:
-      key: [B, Hkv, S, Dh].
-      value: [B, Hkv, S, Dh].
-    """
+    """Keys and values of one attention layer."""
 
     key: jax.Array
+    """[B, Hkv, S, Dh]."""
     value: jax.Array
+    """[B, Hkv, S, Dh]."""
 
 
 def attention_weights(
@@ -259,40 +256,37 @@ def compute_capability() -> tuple[int, ...]:
 
 
 class Attention(nn.Module):
-    """Multi-head attention (Vaswani et al. 2017, section 3.2.2).
-
-    Attributes:
-      num_heads: query heads H.
-      num_kv_heads: heads of keys and values, each shared by as many query heads: 1 is multi-query attention
-        (Shazeer 2019), fewer than H grouped-query (Ainslie et al. 2023). None: H.
-      head_dim: Dh; None: the width over H.
-      qkv_bias: whether query, key and value have biases.
-      out_bias: whether the output has one.
-      scale: of the logits; None: 1 / sqrt(Dh). With T5's scale of 1 the query's kernel starts so much smaller.
-      qk_norm: normalises queries and keys (Dehghani et al. 2023, ViT-22B, section 2.1), with RMSNorm.
-      norm_epsilon: of these norms.
-      dropout: of the attention weights.
-      kernel_init: of query, key and value.
-      out_init: of the output.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-      out_features: of the output; None: the width of what asks.
-    """
+    """Multi-head attention (Vaswani et al. 2017, section 3.2.2)."""
 
     num_heads: int
+    """Query heads H."""
     num_kv_heads: int | None = None
+    """Heads of keys and values, each shared by as many query heads: 1 is multi-query attention (Shazeer
+    2019), fewer than H grouped-query (Ainslie et al. 2023). None: H."""
     head_dim: int | None = None
+    """Dh; None: the width over H."""
     qkv_bias: bool = True
+    """Whether query, key and value have biases."""
     out_bias: bool = True
+    """Whether the output has one."""
     scale: float | None = None
+    """Of the logits; None: 1 / sqrt(Dh). With T5's scale of 1 the query's kernel starts so much smaller."""
     qk_norm: bool = False
+    """Normalises queries and keys (Dehghani et al. 2023, ViT-22B, section 2.1), with RMSNorm."""
     norm_epsilon: float = 1e-6
+    """Of these norms."""
     dropout: float = 0.0
+    """Of the attention weights."""
     kernel_init: Initializer = xavier
+    """Of query, key and value."""
     out_init: Initializer = xavier
+    """Of the output."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
     out_features: int | None = None
+    """Of the output; None: the width of what asks."""
 
     @nn.compact
     def __call__(

@@ -24,53 +24,50 @@ normal = nn.initializers.normal(0.02)
 
 
 class BERT(nn.Module):
-    """An encoder with a head for what is to be learnt.
-
-    Attributes:
-      vocab_size: rows of the token table; None: as many as the tokenizer has tokens.
-      max_positions: rows of the position table.
-      position_offset: the row of the first token; RoBERTa's is 2 (its padding's number plus 1).
-      token_types: rows of the table of token types; 0: there is none.
-      width: D, of the tokens.
-      depth: blocks.
-      num_heads: attention heads.
-      mlp_dim: the MLPs' hidden width; None: 4 x width.
-      activation: the MLPs' and the masked-LM head's.
-      norm_epsilon: of every LayerNorm: 1e-12 in BERT, 1e-5 in RoBERTa.
-      norm_position: "post" in BERT; "pre" trains without a warm-up from scratch.
-      head: what is on top: masked-LM logits ("mlm"), classes or numbers of a text ("sequence"), of each token
-        ("token"), the borders of an answer ("span"), or nothing ("none").
-      num_labels: K, of the heads "sequence" and "token"; None: as many as the dataset has classes.
-      pooler: the layer between the first token and a head over texts: tanh(dense), as in BERT and RoBERTa, relu(dense)
-        as in DistilBERT, or "none".
-      dropout: after the embedding, of each branch and before a head.
-      attention_dropout: of attention weights.
-      remat: what the backward pass keeps; see `ViT`.
-      scan: scans over stacked layers instead of unrolling them: compiles faster.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """An encoder with a head for what is to be learnt."""
 
     vocab_size: int | None = None
+    """Rows of the token table; None: as many as the tokenizer has tokens."""
     max_positions: int = 512
+    """Rows of the position table."""
     position_offset: int = 0
+    """The row of the first token; RoBERTa's is 2 (its padding's number plus 1)."""
     token_types: int = 2
+    """Rows of the table of token types; 0: there is none."""
     width: int = 768
+    """D, of the tokens."""
     depth: int = 12
+    """blocks."""
     num_heads: int = 12
+    """Attention heads."""
     mlp_dim: int | None = None
+    """The MLPs' hidden width; None: 4 x width."""
     activation: ActivationName = "gelu_erf"
+    """The MLPs' and the masked-LM head's."""
     norm_epsilon: float = 1e-12
+    """Of every LayerNorm: 1e-12 in BERT, 1e-5 in RoBERTa."""
     norm_position: Literal["pre", "post"] = "post"
+    """ "post" in BERT; "pre" trains without a warm-up from scratch."""
     head: Literal["mlm", "sequence", "token", "span", "none"] = "mlm"
+    """What is on top: masked-LM logits ("mlm"), classes or numbers of a text ("sequence"), of each token
+    ("token"), the borders of an answer ("span"), or nothing ("none")."""
     num_labels: int | None = None
+    """K, of the heads "sequence" and "token"; None: as many as the dataset has classes."""
     pooler: Literal["tanh", "relu", "none"] = "tanh"
+    """The layer between the first token and a head over texts: tanh(dense), as in BERT and RoBERTa,
+    relu(dense) as in DistilBERT, or "none"."""
     dropout: float = 0.1
+    """After the embedding, of each branch and before a head."""
     attention_dropout: float = 0.1
+    """Of attention weights."""
     remat: RematName = "none"
+    """What the backward pass keeps; see `ViT`."""
     scan: bool = False
+    """Scans over stacked layers instead of unrolling them: compiles faster."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

@@ -21,88 +21,73 @@ Dtype = Any
 
 @struct.dataclass
 class LayerCache:
-    """What one block remembers of the tokens before.
-
-    Attributes:
-      own: keys and values of self-attention.
-      memory: those of cross-attention, computed once; None where there is none.
-    """
+    """What one block remembers of the tokens before."""
 
     own: KeyValues
+    """Keys and values of self-attention."""
     memory: KeyValues | None = None
+    """Those of cross-attention, computed once; None where there is none."""
 
 
 @struct.dataclass
 class Shared:
-    """What all blocks of a stack are given.
-
-    Attributes:
-      mask: of self-attention.
-      bias: of self-attention's logits, broadcast to [B, H, T, S].
-      rotary: `Rotary.tables` of the tokens' positions.
-      valid: bool [B, T], False on padding; for the experts' router.
-      context: what cross-attention looks at, [B, S, D].
-      context_mask: its mask.
-      context_bias: of cross-attention's logits, broadcast to [B, H, T, S].
-      positions: what is added to tokens for queries and keys alone, [B, T, D].
-      context_positions: the same of what cross-attention looks at, [B, S, D]; there where `positions` is.
-      slot: int32 [], where the cache is written; None without a cache.
-      remembers: whether the blocks return their caches.
-    """
+    """What all blocks of a stack are given."""
 
     mask: Mask = SEES_ALL
+    """Of self-attention."""
     bias: jax.Array | None = None
+    """Of self-attention's logits, broadcast to [B, H, T, S]."""
     rotary: tuple[jax.Array, jax.Array] | None = None
+    """`Rotary.tables` of the tokens' positions."""
     valid: jax.Array | None = None
+    """Bool [B, T], False on padding; for the experts' router."""
     context: jax.Array | None = None
+    """What cross-attention looks at, [B, S, D]."""
     context_mask: Mask = SEES_ALL
+    """Its mask."""
     context_bias: jax.Array | None = None
+    """Of cross-attention's logits, broadcast to [B, H, T, S]."""
     positions: jax.Array | None = None
+    """What is added to tokens for queries and keys alone, [B, T, D]."""
     context_positions: jax.Array | None = None
+    """The same of what cross-attention looks at, [B, S, D]; there where `positions` is."""
     slot: jax.Array | None = None
+    """Int32 [], where the cache is written; None without a cache."""
     remembers: bool = struct.field(pytree_node=False, default=False)
+    """Whether the blocks return their caches."""
 
 
 @struct.dataclass
 class Layer:
-    """What one block of a stack is given.
-
-    Attributes:
-      drop_path: its rate of dropped paths, float32 []; None where no path is ever dropped.
-      mask: of self-attention, in the place of the shared one.
-      cache: what it remembers.
-    """
+    """What one block of a stack is given."""
 
     drop_path: jax.Array | None = None
+    """Its rate of dropped paths, float32 []; None where no path is ever dropped."""
     mask: Mask | None = None
+    """Of self-attention, in the place of the shared one."""
     cache: LayerCache | None = None
+    """What it remembers."""
 
 
 @struct.dataclass
 class Beside:
-    """What a block returns beside its tokens.
-
-    Attributes:
-      cache: what it remembers now, if asked.
-      router: its router's losses, if it has experts.
-    """
+    """What a block returns beside its tokens."""
 
     cache: LayerCache | None = None
+    """What it remembers now, if asked."""
     router: RouterLosses | None = None
+    """Its router's losses, if it has experts."""
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel of a residual branch (Touvron et al. 2021, CaiT, section 2).
-
-    Attributes:
-      initial: the factor's first value.
-      dtype: of the computation.
-      param_dtype: of the factors.
-    """
+    """A learned factor for each channel of a residual branch (Touvron et al. 2021, CaiT, section 2)."""
 
     initial: float
+    """The factor's first value."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the factors."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -112,56 +97,53 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each around a residual (Vaswani et al. 2017, section 3.1).
-
-    Attributes:
-      num_heads: attention heads.
-      mlp_dim: the MLP's hidden width.
-      num_kv_heads: heads of keys and values; None: as many.
-      head_dim: a head's size; None: the width over the heads.
-      activation: the MLP's.
-      norm: LayerNorm ("layer") or RMSNorm ("rms").
-      norm_epsilon: of the norms.
-      norm_position: before each branch ("pre", Dosovitskiy et al. 2021, equations 2 and 3) or after each sum
-        ("post", Vaswani et al. 2017).
-      use_bias: whether dense layers and LayerNorms have biases.
-      qkv_bias: whether query, key and value have; None: as the others.
-      attention_scale: of the attention's logits; None: 1 / sqrt(head_dim).
-      qk_norm: normalises queries and keys.
-      cross: whether there is cross-attention between the two (to `Shared.context`).
-      experts: a mixture of experts in the MLP's place.
-      layer_scale: the first value of LayerScale; None has none.
-      dropout: of each branch's result.
-      mlp_dropout: after the MLP's activation.
-      attention_dropout: of the attention weights.
-      kernel_init: of the kernels into heads and hidden units.
-      out_init: of those back to the width.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """Attention and MLP, each around a residual (Vaswani et al. 2017, section 3.1)."""
 
     num_heads: int
+    """Attention heads."""
     mlp_dim: int
+    """The MLP's hidden width."""
     num_kv_heads: int | None = None
+    """Heads of keys and values; None: as many."""
     head_dim: int | None = None
+    """A head's size; None: the width over the heads."""
     activation: ActivationName = "gelu_tanh"
+    """The MLP's."""
     norm: NormName = "layer"
+    """LayerNorm ("layer") or RMSNorm ("rms")."""
     norm_epsilon: float = 1e-6
+    """Of the norms."""
     norm_position: Literal["pre", "post"] = "pre"
+    """Before each branch ("pre", Dosovitskiy et al. 2021, equations 2 and 3) or after each sum ("post",
+    Vaswani et al. 2017)."""
     use_bias: bool = True
+    """Whether dense layers and LayerNorms have biases."""
     qkv_bias: bool | None = None
+    """Whether query, key and value have; None: as the others."""
     attention_scale: float | None = None
+    """Of the attention's logits; None: 1 / sqrt(head_dim)."""
     qk_norm: bool = False
+    """Normalises queries and keys."""
     cross: bool = False
+    """Whether there is cross-attention between the two (to `Shared.context`)."""
     experts: Experts | None = None
+    """A mixture of experts in the MLP's place."""
     layer_scale: float | None = None
+    """The first value of LayerScale; None has none."""
     dropout: float = 0.0
+    """Of each branch's result."""
     mlp_dropout: float = 0.0
+    """After the MLP's activation."""
     attention_dropout: float = 0.0
+    """Of the attention weights."""
     kernel_init: Initializer = xavier
+    """Of the kernels into heads and hidden units."""
     out_init: Initializer = xavier
+    """Of those back to the width."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(

@@ -21,16 +21,14 @@ class Cache:
 
     Rows have their tokens at the same slots: prompts of different lengths are padded on the left. Where every layer
     sees only a window, the slots may be fewer than the tokens; then they are written round and round.
-
-    Attributes:
-      layers: of each layer.
-      positions: int32 [B, S], the position of the token in each slot; EMPTY where there is none (yet), and padding.
-      index: int32 [], how many tokens were written.
     """
 
     layers: tuple[LayerCache, ...]
+    """Of each layer."""
     positions: jax.Array
+    """Int32 [B, S], the position of the token in each slot; EMPTY where there is none (yet), and padding."""
     index: jax.Array
+    """Int32 [], how many tokens were written."""
 
     @property
     def slot(self) -> jax.Array:

@@ -33,26 +33,24 @@ class CCTBlock(nn.Module):
 
     That is how the authors' code has it (SHI-Labs/Compact-Transformers, src/utils/transformers.py): what the MLP adds
     to is normalised, x = norm_2(x + attention(norm_1(x))), then x + mlp(x). Query, key and value have no biases.
-
-    Attributes:
-      num_heads: attention heads.
-      mlp_dim: the MLP's hidden width.
-      activation: the MLP's.
-      norm_epsilon: of the norms.
-      dropout: of each branch's result, and in the MLP.
-      attention_dropout: of the attention weights.
-      dtype: of the computation.
-      param_dtype: of the parameters.
     """
 
     num_heads: int
+    """Attention heads."""
     mlp_dim: int
+    """The MLP's hidden width."""
     activation: ActivationName
+    """The MLP's."""
     norm_epsilon: float
+    """Of the norms."""
     dropout: float
+    """Of each branch's result, and in the MLP."""
     attention_dropout: float
+    """Of the attention weights."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(
@@ -92,55 +90,52 @@ class CCTBlock(nn.Module):
 
 
 class CCT(nn.Module):
-    """A Transformer whose tokens are made by convolutions, that classifies images.
-
-    Attributes:
-      image_size: height and width of the images, in pixels; a learned table of positions is for this size.
-      conv_layers: convolutions before the Transformer; a ReLU and a max-pool that halves the map follow each.
-      kernel_size: of the convolutions, odd.
-      stride: of the convolutions.
-      stem_width: channels of all convolutions but the last.
-      width: D, of the tokens.
-      depth: blocks.
-      num_heads: attention heads; must divide width.
-      mlp_dim: the MLPs' hidden width; None: 2 x width.
-      num_classes: K; 0 has no head.
-      pool: what the head sees: the tokens, weighted by a softmax over all of them of one number that a linear map gives
-        for each ("sequence", section 3.3 of the paper), or their mean ("average").
-      positions: a learned table, fixed sines and cosines, or "none": the convolutions tell positions, too.
-      activation: the MLPs'.
-      norm_epsilon: of every LayerNorm.
-      dropout: after the positions, after attention and in the MLPs.
-      attention_dropout: of attention weights; 0.1 in the authors' code.
-      drop_path: stochastic depth: the last block's rate, growing linearly from 0; 0.1 in the authors' code.
-      remat: what the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing
-        but each block's input, "dots" the products, "dots_without_batch" those of dense layers.
-      scan: scans over stacked layers instead of unrolling them: compiles faster.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """A Transformer whose tokens are made by convolutions, that classifies images."""
 
     image_size: int = 32
+    """Height and width of the images, in pixels; a learned table of positions is for this size."""
     conv_layers: int = 1
+    """Convolutions before the Transformer; a ReLU and a max-pool that halves the map follow each."""
     kernel_size: int = 3
+    """Of the convolutions, odd."""
     stride: int = 1
+    """Of the convolutions."""
     stem_width: int = 64
+    """Channels of all convolutions but the last."""
     width: int = 256
+    """D, of the tokens."""
     depth: int = 7
+    """blocks."""
     num_heads: int = 4
+    """Attention heads; must divide width."""
     num_classes: int = 10
+    """K; 0 has no head."""
     mlp_dim: int | None = None
+    """The MLPs' hidden width; None: 2 x width."""
     pool: Literal["sequence", "average"] = "sequence"
+    """What the head sees: the tokens, weighted by a softmax over all of them of one number that a linear map
+    gives for each ("sequence", section 3.3 of the paper), or their mean ("average")."""
     positions: Literal["learned", "sinusoidal", "none"] = "learned"
+    """A learned table, fixed sines and cosines, or "none": the convolutions tell positions, too."""
     activation: ActivationName = "gelu_erf"
+    """The MLPs'."""
     norm_epsilon: float = 1e-5
+    """Of every LayerNorm."""
     dropout: float = 0.0
+    """After the positions, after attention and in the MLPs."""
     attention_dropout: float = 0.0
+    """Of attention weights; 0.1 in the authors' code."""
     drop_path: float = 0.0
+    """Stochastic depth: the last block's rate, growing linearly from 0; 0.1 in the authors' code."""
     remat: RematName = "none"
+    """What the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing but each
+    block's input, "dots" the products, "dots_without_batch" those of dense layers."""
     scan: bool = False
+    """Scans over stacked layers instead of unrolling them: compiles faster."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

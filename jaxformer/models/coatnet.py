@@ -27,40 +27,38 @@ class RelativeBlock(nn.Module):
 
     Where it halves its feature map, x becomes Proj(Pool(x)) + Attention(Pool(Norm(x))) (Dai et al. 2021, appendix
     A.1).
-
-    Attributes:
-      channels: that come out.
-      stride: 1, or 2 to halve the feature map.
-      places: rows and columns of the largest feature map that attention sees.
-      head_dim: a head's size; there are as many as fit into the attention's width.
-      attention_width: that of the channels that come "out" or go "in".
-      mlp_ratio: the MLP's hidden width over the channels.
-      activation: the MLP's.
-      pool: how the feature map is halved.
-      shortcut_bias: whether the shortcut's 1x1 has a bias.
-      norm_epsilon: of the norms.
-      drop_path: the rate of dropped paths.
-      dropout: of each branch's result, and in the MLP.
-      attention_dropout: of the attention weights.
-      dtype: of the computation.
-      param_dtype: of the parameters.
     """
 
     channels: int
+    """That come out."""
     stride: int
+    """1, or 2 to halve the feature map."""
     places: int
+    """Rows and columns of the largest feature map that attention sees."""
     head_dim: int
+    """A head's size; there are as many as fit into the attention's width."""
     attention_width: Literal["out", "in"]
+    """That of the channels that come "out" or go "in"."""
     mlp_ratio: int
+    """The MLP's hidden width over the channels."""
     activation: ActivationName
+    """The MLP's."""
     pool: PoolName
+    """How the feature map is halved."""
     shortcut_bias: bool
+    """Whether the shortcut's 1x1 has a bias."""
     norm_epsilon: float
+    """Of the norms."""
     drop_path: float
+    """The rate of dropped paths."""
     dropout: float
+    """Of each branch's result, and in the MLP."""
     attention_dropout: float
+    """Of the attention weights."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
@@ -101,54 +99,51 @@ class RelativeBlock(nn.Module):
 
 
 class CoAtNet(nn.Module):
-    """A CoAtNet that classifies images. The default is CoAtNet-0.
-
-    Attributes:
-      stage_sizes: blocks in each stage; every stage halves the feature map, and the stem the image.
-      widths: channels of each stage.
-      blocks: what each stage is made of.
-      stem_widths: channels of the stem's two convolutions.
-      stem_bias: whether they have biases.
-      image_size: the largest side of an image in pixels that the tables of biases have distances for.
-      num_classes: K; 0 has no head.
-      representation: width of a tanh layer between pooling and head; None: no layer, and the norm stands before the
-        pooling.
-      mbconv: the convolutional blocks.
-      head_dim: size of the attention heads; must divide the widths.
-      attention_width: which channels the attention of a stage's first block has, those that come "out" or go "in".
-      shortcut_bias: whether the shortcuts of attention stages have biases.
-      mlp_ratio: the MLPs' hidden width over the width.
-      activation: the MLPs'.
-      norm_epsilon: of LayerNorms.
-      dropout: of attention and MLPs.
-      attention_dropout: of attention weights.
-      drop_path: stochastic depth: the last block's rate, growing linearly from 0.
-      axis_name: pmap's axis, over which batch statistics are averaged.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """A CoAtNet that classifies images. The default is CoAtNet-0."""
 
     stage_sizes: tuple[int, ...] = (2, 3, 5, 2)
+    """Blocks in each stage; every stage halves the feature map, and the stem the image."""
     widths: tuple[int, ...] = (96, 192, 384, 768)
+    """Channels of each stage."""
     blocks: tuple[Literal["mbconv", "attention"], ...] = ("mbconv", "mbconv", "attention", "attention")
+    """What each stage is made of."""
     stem_widths: tuple[int, int] = (64, 64)
+    """Channels of the stem's two convolutions."""
     stem_bias: bool = False
+    """Whether they have biases."""
     image_size: int = 224
+    """The largest side of an image in pixels that the tables of biases have distances for."""
     num_classes: int = 1000
+    """K; 0 has no head."""
     representation: int | None = 768
+    """Width of a tanh layer between pooling and head; None: no layer, and the norm stands before the
+    pooling."""
     mbconv: MBConvSettings = MBConvSettings()
+    """The convolutional blocks."""
     head_dim: int = 32
+    """Size of the attention heads; must divide the widths."""
     attention_width: Literal["out", "in"] = "out"
+    """Which channels the attention of a stage's first block has, those that come "out" or go "in"."""
     shortcut_bias: bool = True
+    """Whether the shortcuts of attention stages have biases."""
     mlp_ratio: int = 4
+    """The MLPs' hidden width over the width."""
     activation: ActivationName = "gelu_erf"
+    """The MLPs'."""
     norm_epsilon: float = 1e-6
+    """Of LayerNorms."""
     dropout: float = 0.0
+    """Of attention and MLPs."""
     attention_dropout: float = 0.0
+    """Of attention weights."""
     drop_path: float = 0.0
+    """Stochastic depth: the last block's rate, growing linearly from 0."""
     axis_name: str | None = None
+    """Pmap's axis, over which batch statistics are averaged."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

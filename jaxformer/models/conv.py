@@ -20,15 +20,12 @@ StandardizationName: TypeAlias = Literal["bit", "vit_jax", "timm"]
 
 @dataclass(frozen=True)
 class Standardization:
-    """How a kernel is standardised (Qiao et al. 2019, Weight Standardization, equation 7).
-
-    Attributes:
-      epsilon: a small number.
-      added_to: what it is added to: the "variance", below the root, or the standard "deviation".
-    """
+    """How a kernel is standardised (Qiao et al. 2019, Weight Standardization, equation 7)."""
 
     epsilon: float
+    """A small number."""
     added_to: Literal["variance", "deviation"]
+    """What it is added to: the "variance", below the root, or the standard "deviation"."""
 
     def __call__(self, kernel: jax.Array) -> jax.Array:
         """The kernel [h, w, C, features] with a mean of 0 and a variance of 1 for each of the features; float32."""
@@ -52,33 +49,31 @@ class Conv(nn.Module):
 
     On CPUs a 1x1 is a product and a depthwise convolution a sum of shifted products, which is several times quicker
     there (`models/depthwise.py`). XLA has the others: as patches and a product they were no quicker.
-
-    Attributes:
-      features: output channels.
-      kernel_size: height and width of the kernel, or one number for both.
-      stride: of both directions.
-      use_bias: whether there is a bias.
-      groups: into which channels fall, each with kernels of its own.
-      depthwise: whether every channel is a group.
-      padding: "even" pads both sides by half the kernel's size, rounded down, as PyTorch's models do; "same" as
-        little as TensorFlow does, and more at the end; a number pads all sides by that much.
-      standardize: how the kernel is standardised, a key of STANDARDIZATIONS; None: it is not.
-      kernel_init: of the kernel [h, w, C / groups, features].
-      dtype: of the computation.
-      param_dtype: of the parameters.
     """
 
     features: int
+    """Output channels."""
     kernel_size: int | tuple[int, int] = 3
+    """Height and width of the kernel, or one number for both."""
     stride: int = 1
+    """Of both directions."""
     use_bias: bool = False
+    """Whether there is a bias."""
     groups: int = 1
+    """Into which channels fall, each with kernels of its own."""
     depthwise: bool = False
+    """Whether every channel is a group."""
     padding: PaddingName | int = "even"
+    """ "even" pads both sides by half the kernel's size, rounded down, as PyTorch's models do; "same" as
+    little as TensorFlow does, and more at the end; a number pads all sides by that much."""
     standardize: StandardizationName | None = None
+    """How the kernel is standardised, a key of STANDARDIZATIONS; None: it is not."""
     kernel_init: Initializer = he_fan_out
+    """Of the kernel [h, w, C / groups, features]."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

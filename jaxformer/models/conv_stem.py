@@ -21,25 +21,22 @@ Dtype = Any
 
 
 class ConvStem(nn.Module):
-    """3x3 convolutions, each with BatchNorm and a ReLU behind it.
-
-    Attributes:
-      channels: of the convolutions; usually doubled where the map is halved.
-      strides: of the convolutions; one for each, or one for all.
-      num_classes: K of a linear head on the map's mean; 0 has none.
-      norm_epsilon: added to variances.
-      axis_name: pmap's axis, over which batch statistics are averaged.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """3x3 convolutions, each with BatchNorm and a ReLU behind it."""
 
     channels: tuple[int, ...] = (48, 96, 192, 384)
+    """Of the convolutions; usually doubled where the map is halved."""
     strides: tuple[int, ...] = (2,)
+    """Of the convolutions; one for each, or one for all."""
     num_classes: int = 0
+    """K of a linear head on the map's mean; 0 has none."""
     norm_epsilon: float = 1e-5
+    """Added to variances."""
     axis_name: str | None = None
+    """Pmap's axis, over which batch statistics are averaged."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

@@ -23,30 +23,27 @@ truncated_normal = nn.initializers.truncated_normal(0.02)
 
 
 class ConvNeXtBlock(nn.Module):
-    """A depthwise convolution, a norm and an MLP over channels, around one residual (Liu et al. 2022, figure 4).
-
-    Attributes:
-      mlp_dim: the MLP's hidden width.
-      kernel_size: of the depthwise convolution, odd.
-      downsamples: halves height and width first, and doubles the channels, by a norm and a 2x2 convolution: the first
-        block of a stage.
-      drop_path: the rate of dropped paths.
-      activation: the MLP's.
-      layer_scale: first value of LayerScale; None has none.
-      norm_epsilon: of the norms.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """A depthwise convolution, a norm and an MLP over channels, around one residual (Liu et al. 2022, figure 4)."""
 
     mlp_dim: int
+    """The MLP's hidden width."""
     kernel_size: int
+    """Of the depthwise convolution, odd."""
     downsamples: bool
+    """Halves height and width first, and doubles the channels, by a norm and a 2x2 convolution: the first
+    block of a stage."""
     drop_path: float
+    """The rate of dropped paths."""
     activation: ActivationName
+    """The MLP's."""
     layer_scale: float | None
+    """First value of LayerScale; None has none."""
     norm_epsilon: float
+    """Of the norms."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
@@ -83,35 +80,32 @@ class ConvNeXtBlock(nn.Module):
 
 
 class ConvNeXt(nn.Module):
-    """A ConvNeXt that classifies images.
-
-    Attributes:
-      stage_sizes: blocks in each stage; every stage but the first halves the feature map and doubles the width.
-      width: channels of the first stage.
-      patch_size: height and width of a patch of the stem.
-      kernel_size: of the depthwise convolutions, odd.
-      mlp_ratio: the MLPs' hidden width over the width.
-      num_classes: K; 0 has no head.
-      activation: the MLPs'.
-      layer_scale: first value of LayerScale (Touvron et al. 2021, CaiT); None has none.
-      norm_epsilon: of every LayerNorm.
-      drop_path: stochastic depth: the last block's rate, growing linearly from 0.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """A ConvNeXt that classifies images."""
 
     stage_sizes: tuple[int, ...] = (3, 3, 9, 3)
+    """Blocks in each stage; every stage but the first halves the feature map and doubles the width."""
     width: int = 96
+    """Channels of the first stage."""
     patch_size: int = 4
+    """Height and width of a patch of the stem."""
     kernel_size: int = 7
+    """Of the depthwise convolutions, odd."""
     mlp_ratio: int = 4
+    """The MLPs' hidden width over the width."""
     num_classes: int = 1000
+    """K; 0 has no head."""
     activation: ActivationName = "gelu_erf"
+    """The MLPs'."""
     layer_scale: float | None = 1e-6
+    """First value of LayerScale (Touvron et al. 2021, CaiT); None has none."""
     norm_epsilon: float = 1e-6
+    """Of every LayerNorm."""
     drop_path: float = 0.0
+    """Stochastic depth: the last block's rate, growing linearly from 0."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

@@ -28,24 +28,22 @@ class ConvAttention(nn.Module):
     """Attention whose queries, keys and values come through depthwise convolutions (Wu et al. 2021, section 3.2).
 
     The logits are scaled by the width, not by the heads' size, as in the authors' code and transformers'.
-
-    Attributes:
-      num_heads: H.
-      kernel_size: of the convolutions, odd.
-      stride: of those of keys and values; that of queries is 1.
-      dropout: of the attention weights.
-      axis_name: pmap's axis, over which batch statistics are averaged.
-      dtype: of the computation.
-      param_dtype: of the parameters.
     """
 
     num_heads: int
+    """H."""
     kernel_size: int
+    """Of the convolutions, odd."""
     stride: int
+    """Of those of keys and values; that of queries is 1."""
     dropout: float
+    """Of the attention weights."""
     axis_name: str | None
+    """Pmap's axis, over which batch statistics are averaged."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, grid: tuple[int, int], deterministic: bool) -> jax.Array:
@@ -101,39 +99,36 @@ class ConvAttention(nn.Module):
 
 
 class CvTBlock(nn.Module):
-    """Convolutional attention and an MLP, each after a norm and around a residual.
-
-    Attributes:
-      width: D.
-      num_heads: attention heads.
-      mlp_dim: the MLP's hidden width.
-      kernel_size: of the projections' convolutions.
-      stride: of those of keys and values.
-      downsample: kernel size and stride of a convolution in front: the first block of a stage; None has none.
-      drop_path: the rate of dropped paths.
-      activation: the MLP's.
-      norm_epsilon: of the LayerNorms.
-      dropout: after the convolution in front, and of each branch's result.
-      attention_dropout: of the attention weights.
-      axis_name: pmap's axis, over which batch statistics are averaged.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """Convolutional attention and an MLP, each after a norm and around a residual."""
 
     width: int
+    """D."""
     num_heads: int
+    """Attention heads."""
     mlp_dim: int
+    """The MLP's hidden width."""
     kernel_size: int
+    """Of the projections' convolutions."""
     stride: int
+    """Of those of keys and values."""
     downsample: tuple[int, int] | None
+    """Kernel size and stride of a convolution in front: the first block of a stage; None has none."""
     drop_path: float
+    """The rate of dropped paths."""
     activation: ActivationName
+    """The MLP's."""
     norm_epsilon: float
+    """Of the LayerNorms."""
     dropout: float
+    """After the convolution in front, and of each branch's result."""
     attention_dropout: float
+    """Of the attention weights."""
     axis_name: str | None
+    """Pmap's axis, over which batch statistics are averaged."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, prefix: jax.Array, deterministic: bool) -> tuple[jax.Array, jax.Array]:
@@ -202,45 +197,43 @@ class CvT(nn.Module):
     """A Convolutional vision Transformer that classifies images.
 
     Every stage begins with a convolution that overlaps; there are no positions. The last stage has a class token.
-
-    Attributes:
-      stage_sizes: blocks in each stage.
-      widths: of the stages.
-      num_heads: attention heads of each stage; must divide its width.
-      embedding_kernels: of the convolution that each stage begins with, odd.
-      embedding_strides: of these convolutions.
-      projection_kernel: of the depthwise convolutions before queries, keys and values, odd.
-      key_stride: of those before keys and values.
-      mlp_ratio: the MLPs' hidden width over the width.
-      num_classes: K; 0 has no head.
-      activation: the MLPs'.
-      norm_epsilon: of every LayerNorm; 1e-5 in transformers' and the authors' code.
-      dropout: after each embedding, after attention and after the MLPs.
-      attention_dropout: of attention weights.
-      drop_path: stochastic depth: the last block's rate, growing linearly from 0 (in the authors' code it grows in the
-        last stage alone).
-      axis_name: pmap's axis, over which batch statistics are averaged.
-      dtype: of the computation.
-      param_dtype: of the parameters.
     """
 
     stage_sizes: tuple[int, ...] = (1, 2, 10)
+    """Blocks in each stage."""
     widths: tuple[int, ...] = (64, 192, 384)
+    """Of the stages."""
     num_heads: tuple[int, ...] = (1, 3, 6)
+    """Attention heads of each stage; must divide its width."""
     embedding_kernels: tuple[int, ...] = (7, 3, 3)
+    """Of the convolution that each stage begins with, odd."""
     embedding_strides: tuple[int, ...] = (4, 2, 2)
+    """Of these convolutions."""
     projection_kernel: int = 3
+    """Of the depthwise convolutions before queries, keys and values, odd."""
     key_stride: int = 2
+    """Of those before keys and values."""
     mlp_ratio: int = 4
+    """The MLPs' hidden width over the width."""
     num_classes: int = 1000
+    """K; 0 has no head."""
     activation: ActivationName = "gelu_erf"
+    """The MLPs'."""
     norm_epsilon: float = 1e-5
+    """Of every LayerNorm; 1e-5 in transformers' and the authors' code."""
     dropout: float = 0.0
+    """After each embedding, after attention and after the MLPs."""
     attention_dropout: float = 0.0
+    """Of attention weights."""
     drop_path: float = 0.0
+    """Stochastic depth: the last block's rate, growing linearly from 0 (in the authors' code it grows in the
+    last stage alone)."""
     axis_name: str | None = None
+    """Pmap's axis, over which batch statistics are averaged."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

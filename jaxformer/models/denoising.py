@@ -13,17 +13,14 @@ SMALLEST = 1e-3  # of a noised box's sides, as a share of the picture
 
 @struct.dataclass
 class Noised:
-    """Noised objects; T = 2 N groups: group by group, first the near ones, then the far ones.
-
-    Attributes:
-      boxes: float32 [B, T, 4] in cxcywh.
-      labels: int32 [B, T], some of them wrong; -1 where there is no object.
-      group: int32 [T].
-    """
+    """Noised objects; T = 2 N groups: group by group, first the near ones, then the far ones."""
 
     boxes: jax.Array
+    """Float32 [B, T, 4] in cxcywh."""
     labels: jax.Array
+    """Int32 [B, T], some of them wrong; -1 where there is no object."""
     group: jax.Array
+    """Int32 [T]."""
 
 
 def noised(

@@ -15,23 +15,20 @@ xavier = nn.initializers.xavier_uniform()  # as in google-research/vision_transf
 
 
 class Dense(nn.Module):
-    """x @ kernel + bias.
-
-    Attributes:
-      features: the size of the last axis of the result.
-      use_bias: whether there is a bias.
-      kernel_init: of the kernel [in, features].
-      bias_init: of the bias [features].
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """x @ kernel + bias."""
 
     features: int
+    """The size of the last axis of the result."""
     use_bias: bool = True
+    """Whether there is a bias."""
     kernel_init: Initializer = xavier
+    """Of the kernel [in, features]."""
     bias_init: Initializer = nn.initializers.zeros
+    """Of the bias [features]."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -44,23 +41,20 @@ class Dense(nn.Module):
 
 
 class HeadsIn(nn.Module):
-    """From the width to heads: kernel [D, H, Dh], bias [H, Dh].
-
-    Attributes:
-      num_heads: H.
-      head_dim: Dh.
-      use_bias: whether there is a bias.
-      kernel_init: of the kernel as a matrix [D, H Dh].
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """From the width to heads: kernel [D, H, Dh], bias [H, Dh]."""
 
     num_heads: int
+    """H."""
     head_dim: int
+    """Dh."""
     use_bias: bool = True
+    """Whether there is a bias."""
     kernel_init: Initializer = xavier
+    """Of the kernel as a matrix [D, H Dh]."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -75,21 +69,18 @@ class HeadsIn(nn.Module):
 
 
 class HeadsOut(nn.Module):
-    """From heads to the width: kernel [H, Dh, D], bias [D].
-
-    Attributes:
-      features: D.
-      use_bias: whether there is a bias.
-      kernel_init: of the kernel as a matrix [H Dh, D].
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """From heads to the width: kernel [H, Dh, D], bias [D]."""
 
     features: int
+    """D."""
     use_bias: bool = True
+    """Whether there is a bias."""
     kernel_init: Initializer = xavier
+    """Of the kernel as a matrix [H Dh, D]."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

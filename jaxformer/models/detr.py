@@ -37,52 +37,50 @@ RARE = (
 
 
 class DETR(nn.Module):
-    """Finds the objects in pictures.
-
-    Attributes:
-      backbone: the model whose feature maps are looked at: any of BACKBONES, with num_classes=0. Its parameters are
-        "backbone/...": `optimizer.freeze` freezes them.
-      num_classes: K; None takes the dataset's.
-      levels: which of the backbone's maps, as indices; -1 is the last. The tokens of one follow those of the other.
-      width: D, of the tokens; a multiple of 8.
-      encoder_depth: blocks of the encoder; 0: the decoder looks at the maps themselves.
-      decoder_depth: blocks of the decoder; each one's answer is learnt from.
-      num_heads: attention heads; must divide width.
-      mlp_dim: the MLPs' hidden width.
-      num_queries: Q, the most objects that can be found in a picture.
-      queries: "learned" ones (the paper's), or "anchors": boxes.
-      no_object: whether there is one class more, the last, for no object: what the softmax needs, and the focal loss
-        does not.
-      denoising: in training, how often every true object is given to the decoder with noise; with anchors alone.
-      box_noise, label_noise: how much noise; see `denoising.noised`.
-      activation: the MLPs'.
-      norm_epsilon: of every LayerNorm.
-      dropout: of attention's and the MLPs' results, and in the MLPs.
-      attention_dropout: of attention weights.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """Finds the objects in pictures."""
 
     backbone: Any = choice(BACKBONES)
+    """The model whose feature maps are looked at: any of BACKBONES, with num_classes=0. Its parameters are
+    "backbone/...": `optimizer.freeze` freezes them."""
     num_classes: int | None = None
+    """K; None takes the dataset's."""
     levels: tuple[int, ...] = (-1,)
+    """Which of the backbone's maps, as indices; -1 is the last. The tokens of one follow those of the
+    other."""
     width: int = 256
+    """D, of the tokens; a multiple of 8."""
     encoder_depth: int = 6
+    """Blocks of the encoder; 0: the decoder looks at the maps themselves."""
     decoder_depth: int = 6
+    """Blocks of the decoder; each one's answer is learnt from."""
     num_heads: int = 8
+    """Attention heads; must divide width."""
     mlp_dim: int = 2048
+    """The MLPs' hidden width."""
     num_queries: int = 100
+    """Q, the most objects that can be found in a picture."""
     queries: QueryName = "learned"
+    """ "learned" ones (the paper's), or "anchors": boxes."""
     no_object: bool = True
+    """Whether there is one class more, the last, for no object: what the softmax needs, and the focal loss
+    does not."""
     denoising: int = 0
+    """In training, how often every true object is given to the decoder with noise; with anchors alone.
+    box_noise, label_noise: how much noise; see `denoising.noised`."""
     box_noise: float = 1.0
     label_noise: float = 0.25
     activation: ActivationName = "relu"
+    """The MLPs'."""
     norm_epsilon: float = 1e-5
+    """Of every LayerNorm."""
     dropout: float = 0.1
+    """Of attention's and the MLPs' results, and in the MLPs."""
     attention_dropout: float = 0.0
+    """Of attention weights."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

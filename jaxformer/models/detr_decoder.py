@@ -23,21 +23,18 @@ EDGE = 1e-4  # what keeps the logarithm of a box's share finite
 
 @struct.dataclass
 class Memory:
-    """What the decoder looks at.
-
-    Attributes:
-      tokens: [B, S, D].
-      positions: [B, S, D].
-      seen: bool [B, S], False on padding.
-      places: float32 [B, S, 2], x and y of each token as shares of the picture.
-      cells: float32 [B, S, 2], width and height of what a token stands for.
-    """
+    """What the decoder looks at."""
 
     tokens: jax.Array
+    """[B, S, D]."""
     positions: jax.Array
+    """[B, S, D]."""
     seen: jax.Array
+    """Bool [B, S], False on padding."""
     places: jax.Array
+    """Float32 [B, S, 2], x and y of each token as shares of the picture."""
     cells: jax.Array
+    """Float32 [B, S, 2], width and height of what a token stands for."""
 
 
 def spread_anchors(count: int) -> np.ndarray:
@@ -62,16 +59,14 @@ class BoxPrior(nn.Module):
 
     Each head looks at a place of its own around the box's centre, in a Gaussian as wide as the box; where exactly, the
     query says.
-
-    Attributes:
-      num_heads: H.
-      dtype: of the computation.
-      param_dtype: of the parameters.
     """
 
     num_heads: int
+    """H."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, boxes: jax.Array, memory: Memory) -> jax.Array:
@@ -115,26 +110,24 @@ class DetrDecoder(nn.Module):
     With "learned" queries it is DETR's (Carion et al. 2020, section 3.2). With "anchors" queries have boxes, which each
     layer refines (Liu et al. 2022, DAB-DETR, sections 3 and 4): the box says where the query is, and where
     cross-attention looks first (`BoxPrior`).
-
-    Attributes:
-      queries: which kind.
-      depth: blocks.
-      num_outputs: logits of a query.
-      class_bias: of these logits at first.
-      norm_epsilon: of the final norm.
-      block: the fields of every `Block`.
-      dtype: of the computation.
-      param_dtype: of the parameters.
     """
 
     queries: QueryName
+    """Which kind."""
     depth: int
+    """blocks."""
     num_outputs: int
+    """Logits of a query."""
     class_bias: float
+    """Of these logits at first."""
     norm_epsilon: float
+    """Of the final norm."""
     block: dict[str, Any]
+    """The fields of every `Block`."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(

@@ -14,12 +14,10 @@ class Dropout(nn.Module):
     """Zeros a share of the values in training, and scales the others so that their expectation stays.
 
     Random bits cost more than all else here, so that four values share a word of them: eight bits each.
-
-    Attributes:
-      rate: the share, less than 1; to 1/256.
     """
 
     rate: float
+    """The share, less than 1; to 1/256."""
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:

@@ -12,21 +12,18 @@ Dtype = Any
 
 
 class Embedding(nn.Module):
-    """A vector for each number, and the way back from vectors to numbers (Press and Wolf 2017).
-
-    Attributes:
-      rows: how many numbers V.
-      features: D.
-      table_init: of the table [V, D].
-      dtype: of the vectors.
-      param_dtype: of the table.
-    """
+    """A vector for each number, and the way back from vectors to numbers (Press and Wolf 2017)."""
 
     rows: int
+    """How many numbers V."""
     features: int
+    """D."""
     table_init: Initializer = nn.initializers.normal(0.02)
+    """Of the table [V, D]."""
     dtype: Dtype = jnp.float32
+    """Of the vectors."""
     param_dtype: Dtype = jnp.float32
+    """Of the table."""
 
     def setup(self) -> None:
         """The table."""

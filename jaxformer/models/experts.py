@@ -17,23 +17,20 @@ Dtype = Any
 
 @dataclass(frozen=True)
 class Experts:
-    """How many experts there are and how tokens find them.
-
-    Attributes:
-      count: experts E.
-      top_k: experts that each token goes to; 1 is Switch (Fedus et al. 2022), 2 GShard (Lepikhin et al. 2021).
-      capacity: places an expert has for a sequence, as a multiple of its even share of the tokens; tokens that find
-        no place skip the expert. 1.25 is Switch's. Where places are few, which tokens get them depends on the whole
-        text, later tokens too; decoding token by token gives each a place.
-      balance: weight of the load-balance loss (Fedus et al. 2022, equation 4).
-      z: weight of the router's z-loss (Zoph et al. 2022, ST-MoE, equation 5).
-    """
+    """How many experts there are and how tokens find them."""
 
     count: int
+    """Experts E."""
     top_k: int = 2
+    """Experts that each token goes to; 1 is Switch (Fedus et al. 2022), 2 GShard (Lepikhin et al. 2021)."""
     capacity: float = 1.25
+    """Places an expert has for a sequence, as a multiple of its even share of the tokens; tokens that find no
+    place skip the expert. 1.25 is Switch's. Where places are few, which tokens get them depends on the whole
+    text, later tokens too; decoding token by token gives each a place."""
     balance: float = 0.01
+    """Weight of the load-balance loss (Fedus et al. 2022, equation 4)."""
     z: float = 0.001
+    """Weight of the router's z-loss (Zoph et al. 2022, ST-MoE, equation 5)."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every value that cannot be."""
@@ -56,14 +53,12 @@ class RouterLosses:
     """What a router is taught besides the task, for each sequence, weighted; float32 [B].
 
     Of each sequence and not of the batch, so that they add up over microbatches and devices.
-
-    Attributes:
-      balance: E sum_e (share of tokens sent to e) (mean probability of e): 1 where all experts get as much.
-      z: the mean square of the logits' logarithm of sums.
     """
 
     balance: jax.Array
+    """E sum_e (share of tokens sent to e) (mean probability of e): 1 where all experts get as much."""
     z: jax.Array
+    """The mean square of the logits' logarithm of sums."""
 
 
 def route(
@@ -95,25 +90,22 @@ def route(
 
 
 class ExpertMlp(nn.Module):
-    """An MLP of experts: kernels have an axis for experts in front.
-
-    Attributes:
-      config: the experts.
-      mlp_dim: each expert's hidden width F.
-      activation: the experts'.
-      kernel_init: of the kernels that go up, as of one matrix.
-      out_init: of those that go down.
-      dtype: of the computation; the router's is float32.
-      param_dtype: of the parameters.
-    """
+    """An MLP of experts: kernels have an axis for experts in front."""
 
     config: Experts
+    """The experts."""
     mlp_dim: int
+    """Each expert's hidden width F."""
     activation: ActivationName = "gelu_tanh"
+    """The experts'."""
     kernel_init: Initializer = xavier
+    """Of the kernels that go up, as of one matrix."""
     out_init: Initializer = xavier
+    """Of those that go down."""
     dtype: Dtype = jnp.float32
+    """Of the computation; the router's is float32."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, RouterLosses]:

@@ -26,65 +26,62 @@ Dtype = Any
 
 
 class GPT(nn.Module):
-    """A decoder that predicts the next token.
-
-    Attributes:
-      vocab_size: rows of the token table; None: as many as the tokenizer has tokens.
-      context_length: the longest text, in tokens.
-      width: D, of the tokens.
-      depth: blocks.
-      num_heads: attention heads.
-      num_kv_heads: heads of keys and values; None: as many as of queries.
-      head_dim: a head's size; None: width / num_heads.
-      mlp_dim: the MLPs' hidden width; None: 4 x width.
-      activation: the MLPs'; GPT-2 and GPT-3 have "gelu_tanh", Llama and Qwen "swiglu".
-      norm: LayerNorm ("layer") or RMSNorm ("rms").
-      norm_epsilon: of every norm.
-      use_bias: whether dense layers and LayerNorms have biases.
-      qkv_bias: whether query, key and value have; None: as the others. (Qwen 2 has these alone.)
-      qk_norm: RMSNorm on queries and keys.
-      positions: a learned table, "sinusoidal" ones added (Vaswani et al. 2017), "rotary", "alibi", T5's "relative"
-        bias, or "none".
-      rotary: how "rotary" positions turn, and how they are stretched.
-      tied: whether the head is the token table (Press and Wolf 2017).
-      window: how many tokens a local layer sees, itself included; None: all.
-      window_every: of so many layers, all but the first are local: 1 makes all of them so, 2 alternates dense and
-        banded layers as GPT-3 does.
-      experts: a mixture of experts in the place of every MLP.
-      dropout: after the embedding and of each branch.
-      attention_dropout: of attention weights.
-      remat: what the backward pass keeps; see `ViT`.
-      scan: scans over stacked layers instead of unrolling them: compiles faster.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """A decoder that predicts the next token."""
 
     vocab_size: int | None = None
+    """Rows of the token table; None: as many as the tokenizer has tokens."""
     context_length: int = 1024
+    """The longest text, in tokens."""
     width: int = 768
+    """D, of the tokens."""
     depth: int = 12
+    """blocks."""
     num_heads: int = 12
+    """Attention heads."""
     num_kv_heads: int | None = None
+    """Heads of keys and values; None: as many as of queries."""
     head_dim: int | None = None
+    """A head's size; None: width / num_heads."""
     mlp_dim: int | None = None
+    """The MLPs' hidden width; None: 4 x width."""
     activation: ActivationName = "gelu_tanh"
+    """The MLPs'; GPT-2 and GPT-3 have "gelu_tanh", Llama and Qwen "swiglu"."""
     norm: NormName = "layer"
+    """LayerNorm ("layer") or RMSNorm ("rms")."""
     norm_epsilon: float = 1e-5
+    """Of every norm."""
     use_bias: bool = True
+    """Whether dense layers and LayerNorms have biases."""
     qkv_bias: bool | None = None
+    """Whether query, key and value have; None: as the others. (Qwen 2 has these alone.)"""
     qk_norm: bool = False
+    """RMSNorm on queries and keys."""
     positions: Literal["learned", "sinusoidal", "rotary", "alibi", "relative", "none"] = "learned"
+    """A learned table, "sinusoidal" ones added (Vaswani et al. 2017), "rotary", "alibi", T5's "relative"
+    bias, or "none"."""
     rotary: Rotary = Rotary()
+    """How "rotary" positions turn, and how they are stretched."""
     tied: bool = True
+    """Whether the head is the token table (Press and Wolf 2017)."""
     window: int | None = None
+    """How many tokens a local layer sees, itself included; None: all."""
     window_every: int = 1
+    """Of so many layers, all but the first are local: 1 makes all of them so, 2 alternates dense and banded
+    layers as GPT-3 does."""
     experts: Experts | None = None
+    """A mixture of experts in the place of every MLP."""
     dropout: float = 0.0
+    """After the embedding and of each branch."""
     attention_dropout: float = 0.0
+    """Of attention weights."""
     remat: RematName = "none"
+    """What the backward pass keeps; see `ViT`."""
     scan: bool = False
+    """Scans over stacked layers instead of unrolling them: compiles faster."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

@@ -21,33 +21,30 @@ UNIT = 1e-12  # the least length that a token is divided by
 
 
 class MaskTransformer(nn.Module):
-    """A few blocks over patches and one learned token a class; a mask is how alike its token and each patch are.
-
-    Attributes:
-      width: D, of the tokens.
-      depth: blocks.
-      num_heads: attention heads; must divide width.
-      mlp_dim: the MLPs' hidden width; None: 4 x width.
-      level: which of the backbone's maps is decoded; -1 is the last.
-      activation: the MLPs'; the authors' code has the exact GELU.
-      norm_epsilon: of every LayerNorm; the authors' code has PyTorch's 1e-5.
-      dropout: after attention and in the MLPs.
-      drop_path: stochastic depth: the last block's rate, growing linearly from 0.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """A few blocks over patches and one learned token a class; a mask is how alike its token and each patch are."""
 
     width: int = 192
+    """D, of the tokens."""
     depth: int = 2
+    """blocks."""
     num_heads: int = 3
+    """Attention heads; must divide width."""
     mlp_dim: int | None = None
+    """The MLPs' hidden width; None: 4 x width."""
     level: int = -1
+    """Which of the backbone's maps is decoded; -1 is the last."""
     activation: ActivationName = "gelu_erf"
+    """The MLPs'; the authors' code has the exact GELU."""
     norm_epsilon: float = 1e-5
+    """Of every LayerNorm; the authors' code has PyTorch's 1e-5."""
     dropout: float = 0.0
+    """After attention and in the MLPs."""
     drop_path: float = 0.0
+    """Stochastic depth: the last block's rate, growing linearly from 0."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

@@ -7,21 +7,19 @@ from flax import struct
 
 @struct.dataclass
 class Mask:
-    """What may be seen; every condition that is set must hold. The default hides nothing.
-
-    Attributes:
-      causal: query i sees the keys 0 to i.
-      window: query i sees the keys i - window + 1 to i (with `causal`), as in Child et al. 2019's banded attention.
-      segments: int32 [B, T]; in self-attention a query sees its own segment alone (packed documents).
-      keys: bool [B, S]; keys that are False are padding.
-      allowed: bool, broadcast to [B, 1, T, S]; for what the others cannot say, such as a cache's slots.
-    """
+    """What may be seen; every condition that is set must hold. The default hides nothing."""
 
     causal: bool = struct.field(pytree_node=False, default=False)
+    """Query i sees the keys 0 to i."""
     window: int | None = struct.field(pytree_node=False, default=None)
+    """Query i sees the keys i - window + 1 to i (with `causal`), as in Child et al. 2019's banded
+    attention."""
     segments: jax.Array | None = None
+    """Int32 [B, T]; in self-attention a query sees its own segment alone (packed documents)."""
     keys: jax.Array | None = None
+    """Bool [B, S]; keys that are False are padding."""
     allowed: jax.Array | None = None
+    """Bool, broadcast to [B, 1, T, S]; for what the others cannot say, such as a cache's slots."""
 
     @property
     def is_structural(self) -> bool:

@@ -45,32 +45,31 @@ class PartitionBlock(nn.Module):
     """Attention within the parts of a feature map and an MLP, each after a norm and around a residual.
 
     Feature maps that are no whole number of parts are padded, and padding is not seen.
-
-    Attributes:
-      parts: "block": places that lie together; "grid": places that lie equally far apart (Tu et al. 2022, section 3.2).
-      size: rows and columns of a part; a smaller feature map is one part.
-      head_dim: a head's size.
-      mlp_ratio: the MLP's hidden width over the width.
-      activation: the MLP's.
-      norm_epsilon: of the norms.
-      drop_path: the rate of dropped paths.
-      dropout: of each branch's result, and in the MLP.
-      attention_dropout: of the attention weights.
-      dtype: of the computation.
-      param_dtype: of the parameters.
     """
 
     parts: Literal["block", "grid"]
+    """ "block": places that lie together; "grid": places that lie equally far apart (Tu et al. 2022, section
+    3.2)."""
     size: int
+    """Rows and columns of a part; a smaller feature map is one part."""
     head_dim: int
+    """A head's size."""
     mlp_ratio: int
+    """The MLP's hidden width over the width."""
     activation: ActivationName
+    """The MLP's."""
     norm_epsilon: float
+    """Of the norms."""
     drop_path: float
+    """The rate of dropped paths."""
     dropout: float
+    """Of each branch's result, and in the MLP."""
     attention_dropout: float
+    """Of the attention weights."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
@@ -117,25 +116,22 @@ class PartitionBlock(nn.Module):
 
 
 class MaxViTBlock(nn.Module):
-    """MBConv, attention in blocks, attention on a grid (Tu et al. 2022, figure 2).
-
-    Attributes:
-      channels: that come out.
-      stride: 1, or 2 to halve the feature map.
-      mbconv: the convolutional part.
-      partition: fields of both `PartitionBlock`s.
-      axis_name: pmap's axis, over which batch statistics are averaged.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """MBConv, attention in blocks, attention on a grid (Tu et al. 2022, figure 2)."""
 
     channels: int
+    """That come out."""
     stride: int
+    """1, or 2 to halve the feature map."""
     mbconv: MBConvSettings
+    """The convolutional part."""
     partition: dict[str, Any]
+    """Fields of both `PartitionBlock`s."""
     axis_name: str | None
+    """Pmap's axis, over which batch statistics are averaged."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
@@ -149,48 +145,46 @@ class MaxViTBlock(nn.Module):
 
 
 class MaxViT(nn.Module):
-    """A MaxViT that classifies images, of any size. The default is MaxViT-T.
-
-    Attributes:
-      stage_sizes: blocks in each stage; every stage halves the feature map, and the stem the image.
-      widths: channels of each stage.
-      stem_widths: channels of the stem's two convolutions.
-      stem_bias: whether they have biases.
-      window: rows and columns of the blocks and of the grid that attention stays in; a 32nd of the image as published.
-      num_classes: K; 0 has no head.
-      representation: width of a tanh layer between pooling and head; None: no layer, and the norm stands before the
-        pooling.
-      mbconv: the convolutional blocks.
-      head_dim: size of the attention heads; must divide the widths.
-      mlp_ratio: the MLPs' hidden width over the width.
-      activation: the MLPs'.
-      norm_epsilon: of LayerNorms.
-      dropout: of attention and MLPs.
-      attention_dropout: of attention weights.
-      drop_path: stochastic depth: the last block's rate, growing linearly from 0.
-      axis_name: pmap's axis, over which batch statistics are averaged.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """A MaxViT that classifies images, of any size. The default is MaxViT-T."""
 
     stage_sizes: tuple[int, ...] = (2, 2, 5, 2)
+    """Blocks in each stage; every stage halves the feature map, and the stem the image."""
     widths: tuple[int, ...] = (64, 128, 256, 512)
+    """Channels of each stage."""
     stem_widths: tuple[int, int] = (64, 64)
+    """Channels of the stem's two convolutions."""
     stem_bias: bool = True
+    """Whether they have biases."""
     window: int = 7
+    """Rows and columns of the blocks and of the grid that attention stays in; a 32nd of the image as
+    published."""
     num_classes: int = 1000
+    """K; 0 has no head."""
     representation: int | None = 512
+    """Width of a tanh layer between pooling and head; None: no layer, and the norm stands before the
+    pooling."""
     mbconv: MBConvSettings = MBCONV
+    """The convolutional blocks."""
     head_dim: int = 32
+    """Size of the attention heads; must divide the widths."""
     mlp_ratio: int = 4
+    """The MLPs' hidden width over the width."""
     activation: ActivationName = "gelu_tanh"
+    """The MLPs'."""
     norm_epsilon: float = 1e-5
+    """Of LayerNorms."""
     dropout: float = 0.0
+    """Of attention and MLPs."""
     attention_dropout: float = 0.0
+    """Of attention weights."""
     drop_path: float = 0.0
+    """Stochastic depth: the last block's rate, growing linearly from 0."""
     axis_name: str | None = None
+    """Pmap's axis, over which batch statistics are averaged."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

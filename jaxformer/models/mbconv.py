@@ -25,36 +25,34 @@ he_fan_in = nn.initializers.variance_scaling(
 
 @dataclass(frozen=True)
 class MBConvSettings:
-    """What MBConv blocks have in common; the default is that of Dai et al. 2021 (CoAtNet) as timm reads it.
-
-    Attributes:
-      expansion: hidden channels over the block's.
-      expand: the block's channels that are meant: those that come "out" of it, or those that go "in".
-      stride_at: where the block halves its feature map: in the "depthwise" convolution, or by a "pool" before the
-        first one.
-      pool: how feature maps are halved beside a convolution: the "mean" of each 2x2 or its "max".
-      activation: after the norms of the hidden channels.
-      first_activation: whether one follows the block's first norm, too.
-      squeeze: the squeeze's width over the block's channels that `expand` means (of hidden ones where that is "in").
-      squeeze_activation: in the squeeze.
-      squeeze_early: whether it stands before the norm that follows the depthwise convolution, not after it.
-      use_bias: whether the last convolution and the shortcut's have biases.
-      padding: of strided convolutions: "same" as TensorFlow pads, more at the end, or "even" on both sides alike.
-      norm_epsilon: of BatchNorm.
-    """
+    """What MBConv blocks have in common; the default is that of Dai et al. 2021 (CoAtNet) as timm reads it."""
 
     expansion: float = 4.0
+    """Hidden channels over the block's."""
     expand: Literal["out", "in"] = "out"
+    """The block's channels that are meant: those that come "out" of it, or those that go "in"."""
     stride_at: Literal["depthwise", "pool"] = "depthwise"
+    """Where the block halves its feature map: in the "depthwise" convolution, or by a "pool" before the first
+    one."""
     pool: PoolName = "mean"
+    """How feature maps are halved beside a convolution: the "mean" of each 2x2 or its "max"."""
     activation: ActivationName = "gelu_erf"
+    """After the norms of the hidden channels."""
     first_activation: bool = False
+    """Whether one follows the block's first norm, too."""
     squeeze: float = 0.25
+    """The squeeze's width over the block's channels that `expand` means (of hidden ones where that is
+    "in")."""
     squeeze_activation: ActivationName = "silu"
+    """In the squeeze."""
     squeeze_early: bool = False
+    """Whether it stands before the norm that follows the depthwise convolution, not after it."""
     use_bias: bool = True
+    """Whether the last convolution and the shortcut's have biases."""
     padding: PaddingName = "even"
+    """Of strided convolutions: "same" as TensorFlow pads, more at the end, or "even" on both sides alike."""
     norm_epsilon: float = 1e-5
+    """Of BatchNorm."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every value that cannot be."""
@@ -90,24 +88,22 @@ class MBConv(nn.Module):
     """A 1x1 that widens, a 3x3 for each channel, a squeeze and a 1x1 that narrows, around a residual.
 
     As in MobileNetV2 (Sandler et al. 2018), with the norm in front and a squeeze (Dai et al. 2021, section 2.3).
-
-    Attributes:
-      channels: that come out.
-      stride: 1, or 2 to halve the feature map; then, if channels change, the shortcut is a pool and a 1x1.
-      settings: what is alike in all of a model's blocks.
-      drop_path: the rate of dropped paths.
-      axis_name: pmap's axis, over which batch statistics are averaged.
-      dtype: of the computation.
-      param_dtype: of the parameters.
     """
 
     channels: int
+    """That come out."""
     stride: int
+    """1, or 2 to halve the feature map; then, if channels change, the shortcut is a pool and a 1x1."""
     settings: MBConvSettings
+    """What is alike in all of a model's blocks."""
     drop_path: float = 0.0
+    """The rate of dropped paths."""
     axis_name: str | None = None
+    """Pmap's axis, over which batch statistics are averaged."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:

@@ -52,27 +52,24 @@ GATED = frozenset({"swiglu", "geglu", "geglu_erf"})
 
 
 class Mlp(nn.Module):
-    """Two dense layers with an activation between (Vaswani et al. 2017, section 3.3), or three with a gate.
-
-    Attributes:
-      mlp_dim: the hidden width F.
-      activation: a key of ACTIVATIONS.
-      dropout: after the activation.
-      use_bias: whether the layers have biases.
-      kernel_init: of the layers that go up.
-      out_init: of the layer that goes down.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """Two dense layers with an activation between (Vaswani et al. 2017, section 3.3), or three with a gate."""
 
     mlp_dim: int
+    """The hidden width F."""
     activation: ActivationName = "gelu_tanh"
+    """A key of ACTIVATIONS."""
     dropout: float = 0.0
+    """After the activation."""
     use_bias: bool = True
+    """Whether the layers have biases."""
     kernel_init: Initializer = xavier
+    """Of the layers that go up."""
     out_init: Initializer = xavier
+    """Of the layer that goes down."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, deterministic: bool = True) -> jax.Array:

@@ -21,19 +21,16 @@ Dtype = Any
 
 
 class MixerBlock(nn.Module):
-    """An MLP over patches, then one over channels (Tolstikhin et al. 2021, equation 1).
-
-    Attributes:
-      token_mlp_dim: hidden width of the MLP over patches.
-      channel_mlp_dim: hidden width of the MLP over channels.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """An MLP over patches, then one over channels (Tolstikhin et al. 2021, equation 1)."""
 
     token_mlp_dim: int
+    """Hidden width of the MLP over patches."""
     channel_mlp_dim: int
+    """Hidden width of the MLP over channels."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(
@@ -55,36 +52,33 @@ class MixerBlock(nn.Module):
 
 
 class MLPMixer(nn.Module):
-    """An MLP-Mixer that classifies images.
-
-    Attributes:
-      image_size: height and width of the images, in pixels.
-      patch_size: height and width of a patch; must divide image_size.
-      width: D, channels.
-      depth: blocks.
-      token_mlp_dim: hidden width of the MLPs over patches.
-      channel_mlp_dim: hidden width of the MLPs over channels.
-      num_classes: K; 0 has no head.
-      drop_path: stochastic depth: the last block's rate, growing linearly from 0.
-      remat: what the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing
-        but each block's input, "dots" the products, "dots_without_batch" those of dense layers.
-      scan: scans over stacked layers instead of unrolling them: compiles faster.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """An MLP-Mixer that classifies images."""
 
     image_size: int = 224
+    """Height and width of the images, in pixels."""
     patch_size: int = 16
+    """Height and width of a patch; must divide image_size."""
     width: int = 768
+    """D, channels."""
     depth: int = 12
+    """blocks."""
     token_mlp_dim: int = 384
+    """Hidden width of the MLPs over patches."""
     channel_mlp_dim: int = 3072
+    """Hidden width of the MLPs over channels."""
     num_classes: int = 1000
+    """K; 0 has no head."""
     drop_path: float = 0.0
+    """Stochastic depth: the last block's rate, growing linearly from 0."""
     remat: RematName = "none"
+    """What the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing but each
+    block's input, "dots" the products, "dots_without_batch" those of dense layers."""
     scan: bool = False
+    """Scans over stacked layers instead of unrolling them: compiles faster."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

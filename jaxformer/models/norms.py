@@ -14,19 +14,16 @@ NormKind: TypeAlias = Literal["batch", "group", "frozen"]
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the last axis (Ba et al. 2016).
-
-    Attributes:
-      epsilon: added to the variance; 1e-6 in JAX's Vision Transformers, 1e-12 in BERT and transformers' ViT.
-      use_bias: whether there is a bias.
-      dtype: of the result.
-      param_dtype: of scale and bias.
-    """
+    """Layer normalisation over the last axis (Ba et al. 2016)."""
 
     epsilon: float = 1e-6
+    """Added to the variance; 1e-6 in JAX's Vision Transformers, 1e-12 in BERT and transformers' ViT."""
     use_bias: bool = True
+    """Whether there is a bias."""
     dtype: Dtype = jnp.float32
+    """Of the result."""
     param_dtype: Dtype = jnp.float32
+    """Of scale and bias."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -44,17 +41,14 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the last axis (Zhang and Sennrich 2019).
-
-    Attributes:
-      epsilon: added to the mean square.
-      dtype: of the result.
-      param_dtype: of the scale.
-    """
+    """Root-mean-square normalisation over the last axis (Zhang and Sennrich 2019)."""
 
     epsilon: float = 1e-6
+    """Added to the mean square."""
     dtype: Dtype = jnp.float32
+    """Of the result."""
     param_dtype: Dtype = jnp.float32
+    """Of the scale."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -75,21 +69,18 @@ def token_norm(
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation of feature maps (Wu and He 2018).
-
-    Attributes:
-      groups: the number of groups; a width that it does not divide takes the largest smaller number that does.
-      epsilon: added to the variance.
-      scale_init: of the scale.
-      dtype: of the result.
-      param_dtype: of scale and bias.
-    """
+    """Group normalisation of feature maps (Wu and He 2018)."""
 
     groups: int = 32
+    """The number of groups; a width that it does not divide takes the largest smaller number that does."""
     epsilon: float = 1e-5
+    """Added to the variance."""
     scale_init: Callable[..., jax.Array] = nn.initializers.ones
+    """Of the scale."""
     dtype: Dtype = jnp.float32
+    """Of the result."""
     param_dtype: Dtype = jnp.float32
+    """Of scale and bias."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

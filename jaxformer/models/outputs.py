@@ -13,70 +13,58 @@ from jaxformer.models.experts import RouterLosses
 
 @struct.dataclass
 class ImageOutputs:
-    """Of an image classifier, which is a backbone, too.
-
-    Attributes:
-      logits: float32 [B, K]; None of a model without a head (num_classes=0).
-      features: [B, D], what the head sees.
-      tokens: [B, T, D] of a Transformer (prefix tokens first), or the last feature map [B, H, W, C] of a CNN.
-      maps: feature maps [B, H, W, C], the finest first: one a stage of a CNN or a hierarchical Transformer, the
-        patches on their grid of a plain one.
-      distilled: float32 [B, K], logits of the head that learns from a teacher (Touvron et al. 2021, DeiT); None
-        of a model without one.
-    """
+    """Of an image classifier, which is a backbone, too."""
 
     logits: jax.Array | None
+    """Float32 [B, K]; None of a model without a head (num_classes=0)."""
     features: jax.Array
+    """[B, D], what the head sees."""
     tokens: jax.Array
+    """[B, T, D] of a Transformer (prefix tokens first), or the last feature map [B, H, W, C] of a CNN."""
     maps: tuple[jax.Array, ...] = ()
+    """Feature maps [B, H, W, C], the finest first: one a stage of a CNN or a hierarchical Transformer, the
+    patches on their grid of a plain one."""
     distilled: jax.Array | None = None
+    """Float32 [B, K], logits of the head that learns from a teacher (Touvron et al. 2021, DeiT); None of a
+    model without one."""
 
 
 @struct.dataclass
 class Denoised:
-    """What a detector makes of objects that it was given with noise; G times, near their boxes and far off.
-
-    Attributes:
-      logits: float32 [L, B, G, 2, N, C].
-      boxes: float32 [L, B, G, 2, N, 4].
-    """
+    """What a detector makes of objects that it was given with noise; G times, near their boxes and far off."""
 
     logits: jax.Array
+    """Float32 [L, B, G, 2, N, C]."""
     boxes: jax.Array
+    """Float32 [L, B, G, 2, N, 4]."""
 
 
 @struct.dataclass
 class DetectionOutputs:
-    """Of a detector: what every layer of its decoder says, the last one last.
-
-    Attributes:
-      logits: float32 [L, B, Q, C]; C is the number of classes, or one more, for no object.
-      boxes: float32 [L, B, Q, 4], centre x and y, width and height as shares of the picture without its padding.
-      denoised: in training, if it was given noised objects.
-    """
+    """Of a detector: what every layer of its decoder says, the last one last."""
 
     logits: jax.Array
+    """Float32 [L, B, Q, C]; C is the number of classes, or one more, for no object."""
     boxes: jax.Array
+    """Float32 [L, B, Q, 4], centre x and y, width and height as shares of the picture without its padding."""
     denoised: Denoised | None = None
+    """In training, if it was given noised objects."""
 
 
 @struct.dataclass
 class TextOutputs:
-    """Of a model of text.
-
-    Attributes:
-      logits: float32; [B, T, V] of a language model, [B, T, K] of a head over tokens, [B, K] of one over texts.
-      tokens: [B, T, D], what the last block gives.
-      features: [B, D], what a head over texts sees; None where there is none.
-      router: the losses of all layers' routers, float32 [B] each; None without experts.
-      cache: the cache after these tokens, if one came in.
-    """
+    """Of a model of text."""
 
     logits: jax.Array
+    """Float32; [B, T, V] of a language model, [B, T, K] of a head over tokens, [B, K] of one over texts."""
     tokens: jax.Array
+    """[B, T, D], what the last block gives."""
     features: jax.Array | None = None
+    """[B, D], what a head over texts sees; None where there is none."""
     router: RouterLosses | None = None
+    """The losses of all layers' routers, float32 [B] each; None without experts."""
     cache: Cache | None = None
+    """The cache after these tokens, if one came in."""
 
 
 def router_losses(beside: Sequence[Beside]) -> RouterLosses | None:

@@ -104,18 +104,16 @@ class PatchEmbedding(nn.Module):
 
     The kernel [size, size, C, D] is that of a convolution with stride `size`; it is applied as a reshape and
     one product, which is twice as fast on CPUs.
-
-    Attributes:
-      patch_size: height and width of a patch.
-      features: D.
-      dtype: of the computation.
-      param_dtype: of the parameters.
     """
 
     patch_size: int
+    """Height and width of a patch."""
     features: int
+    """D."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:

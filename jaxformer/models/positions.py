@@ -56,21 +56,18 @@ def alibi_bias(queries: jax.Array, keys: jax.Array, num_heads: int) -> jax.Array
 
 
 class RelativeBias(nn.Module):
-    """T5's bias of attention for each head and bucket of distances (Raffel et al. 2020, section 2.1).
-
-    Attributes:
-      num_heads: H.
-      bidirectional: half of the buckets are for keys behind the query; else those share the first bucket.
-      num_buckets: buckets; half of a direction's are for single distances, the rest grow as logarithms.
-      max_distance: from which on all distances share the last bucket.
-      param_dtype: of the parameters.
-    """
+    """T5's bias of attention for each head and bucket of distances (Raffel et al. 2020, section 2.1)."""
 
     num_heads: int
+    """H."""
     bidirectional: bool
+    """Half of the buckets are for keys behind the query; else those share the first bucket."""
     num_buckets: int = 32
+    """Buckets; half of a direction's are for single distances, the rest grow as logarithms."""
     max_distance: int = 128
+    """From which on all distances share the last bucket."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:

@@ -22,29 +22,26 @@ EXPANSION = 4  # a bottleneck block's output channels over its width
 
 
 class ResidualBlock(nn.Module):
-    """A basic block (two 3x3) or a bottleneck (1x1, 3x3 with the stride, 1x1), around a residual.
-
-    Attributes:
-      width: channels inside; a bottleneck gives EXPANSION times as many.
-      stride: of the block.
-      bottleneck: which kind.
-      version: 1: a norm after each convolution, a ReLU at the end; 2: norm and ReLU before each convolution.
-      norm: makes a normalisation from its linen keyword arguments.
-      conv: makes a convolution from features, kernel size, stride and name.
-      attention: the attentions that it has.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """A basic block (two 3x3) or a bottleneck (1x1, 3x3 with the stride, 1x1), around a residual."""
 
     width: int
+    """Channels inside; a bottleneck gives EXPANSION times as many."""
     stride: int
+    """Of the block."""
     bottleneck: bool
+    """Which kind."""
     version: int
+    """1: a norm after each convolution, a ReLU at the end; 2: norm and ReLU before each convolution."""
     norm: Callable[..., nn.Module]
+    """Makes a normalisation from its linen keyword arguments."""
     conv: Callable[..., nn.Module]
+    """Makes a convolution from features, kernel size, stride and name."""
     attention: tuple[Placement, ...] = ()
+    """The attentions that it has."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -95,45 +92,42 @@ class ResidualBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A residual network that classifies images.
-
-    Attributes:
-      stage_sizes: blocks in each stage; every stage but the first halves the image and doubles the width. Without
-        stages there is the stem alone.
-      width: channels of the stem and inside the first stage's blocks.
-      num_classes: K; 0 has no head.
-      block: "basic" (two 3x3) or "bottleneck".
-      version: 1 (v1.5) or 2 (pre-activation).
-      norm: "batch", whose running statistics are the collection "batch_stats"; "frozen", which uses these in training,
-        too, and leaves them as they are; or "group".
-      groups: of GroupNorm; a width that it does not divide takes the largest smaller number that does.
-      norm_epsilon: added to variances.
-      stem: "imagenet": 7x7 of stride 2 and a max-pool; "bit": the same, with zeros around what is pooled (Kolesnikov
-        et al. 2020); "deep": three 3x3 in the 7x7's place (He et al. 2019, ResNet-C); "small": 3x3, for images of
-        about 32 pixels.
-      attention: attentions inside blocks, such as {"module": {"name": "se"}, "stages": (3, 4)}; see `cnn_attention`.
-      padding: of convolutions and the max-pool: "even" on both sides alike, or "same" as TensorFlow pads.
-      standardize: how kernels are standardised ("bit", "vit_jax" or "timm"; see `conv.STANDARDIZATIONS`); None: not.
-      axis_name: pmap's axis, over which batch statistics are averaged.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """A residual network that classifies images."""
 
     stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
+    """Blocks in each stage; every stage but the first halves the image and doubles the width. Without stages
+    there is the stem alone."""
     width: int = 64
+    """Channels of the stem and inside the first stage's blocks."""
     num_classes: int = 1000
+    """K; 0 has no head."""
     block: Literal["basic", "bottleneck"] = "bottleneck"
+    """ "basic" (two 3x3) or "bottleneck"."""
     version: Literal[1, 2] = 1
+    """1 (v1.5) or 2 (pre-activation)."""
     norm: NormKind = "batch"
+    """ "batch", whose running statistics are the collection "batch_stats"; "frozen", which uses these in
+    training, too, and leaves them as they are; or "group"."""
     groups: int = 32
+    """Of GroupNorm; a width that it does not divide takes the largest smaller number that does."""
     norm_epsilon: float = 1e-5
+    """Added to variances."""
     stem: StemName = "imagenet"
+    """ "imagenet": 7x7 of stride 2 and a max-pool; "bit": the same, with zeros around what is pooled
+    (Kolesnikov et al. 2020); "deep": three 3x3 in the 7x7's place (He et al. 2019, ResNet-C); "small": 3x3,
+    for images of about 32 pixels."""
     attention: tuple[Placement, ...] = ()
+    """Attentions inside blocks, such as {"module": {"name": "se"}, "stages": (3, 4)}; see `cnn_attention`."""
     padding: PaddingName = "even"
+    """Of convolutions and the max-pool: "even" on both sides alike, or "same" as TensorFlow pads."""
     standardize: StandardizationName | None = None
+    """How kernels are standardised ("bit", "vit_jax" or "timm"; see `conv.STANDARDIZATIONS`); None: not."""
     axis_name: str | None = None
+    """Pmap's axis, over which batch statistics are averaged."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

@@ -12,31 +12,28 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Rotary:
-    """How queries and keys turn with their position; in halves (x_i, x_{i + d/2}), as Llama and Qwen store them.
-
-    Attributes:
-      base: the longest wavelength over 2 pi, roughly.
-      share: of a head's size that turns; the rest has no position (Black et al. 2022, GPT-NeoX: 0.25).
-      scaling: to contexts `factor` times as long as `original_length`: "linear" divides positions (Chen et al.
-        2023), "ntk" enlarges the base (bloc97 2023), "yarn" divides long wavelengths alone and sharpens attention
-        (Peng et al. 2023), "llama3" is Llama 3.1's (its `apply_scaling`).
-      factor: how many times longer.
-      original_length: the context that the model was trained on; for "yarn" and "llama3".
-      fast: "yarn": wavelengths that turn this often in the original context are left as they are.
-      slow: "yarn": those that turn less often than this are divided wholly.
-      low: "llama3": `original_length` over the wavelength below which it is divided wholly.
-      high: "llama3": that above which it is left as it is.
-    """
+    """How queries and keys turn with their position; in halves (x_i, x_{i + d/2}), as Llama and Qwen store them."""
 
     base: float = 10_000.0
+    """The longest wavelength over 2 pi, roughly."""
     share: float = 1.0
+    """Of a head's size that turns; the rest has no position (Black et al. 2022, GPT-NeoX: 0.25)."""
     scaling: Literal["none", "linear", "ntk", "yarn", "llama3"] = "none"
+    """To contexts `factor` times as long as `original_length`: "linear" divides positions (Chen et al. 2023),
+    "ntk" enlarges the base (bloc97 2023), "yarn" divides long wavelengths alone and sharpens attention (Peng
+    et al. 2023), "llama3" is Llama 3.1's (its `apply_scaling`)."""
     factor: float = 1.0
+    """How many times longer."""
     original_length: int = 2048
+    """The context that the model was trained on; for "yarn" and "llama3"."""
     fast: float = 32.0
+    """ "yarn": wavelengths that turn this often in the original context are left as they are."""
     slow: float = 1.0
+    """ "yarn": those that turn less often than this are divided wholly."""
     low: float = 1.0
+    """ "llama3": `original_length` over the wavelength below which it is divided wholly."""
     high: float = 4.0
+    """ "llama3": that above which it is left as it is."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every value that cannot be."""

@@ -23,19 +23,16 @@ Dtype = Any
 
 
 class Linear(nn.Module):
-    """A linear map of each place of one of the maps (Strudel et al. 2021, section 3.2).
-
-    Attributes:
-      level: of which map; -1 is the last.
-      dropout: before it.
-      dtype: of the computation; the logits' is float32.
-      param_dtype: of the parameters.
-    """
+    """A linear map of each place of one of the maps (Strudel et al. 2021, section 3.2)."""
 
     level: int = -1
+    """Of which map; -1 is the last."""
     dropout: float = 0.0
+    """Before it."""
     dtype: Dtype = jnp.float32
+    """Of the computation; the logits' is float32."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
     least_maps: ClassVar[int] = 1
 
     @nn.nowrap
@@ -51,27 +48,24 @@ class Linear(nn.Module):
 
 
 class Convolutional(nn.Module):
-    """What the decoders below have in common: norms, and a width.
-
-    Attributes:
-      width: channels inside the decoder.
-      norm: "batch", "group" or "frozen"; see `norms.image_norm`.
-      groups: of GroupNorm.
-      norm_epsilon: of the norms.
-      dropout: before the classes.
-      axis_name: pmap's axis, over which batch statistics are averaged.
-      dtype: of the computation; the logits' is float32.
-      param_dtype: of the parameters.
-    """
+    """What the decoders below have in common: norms, and a width."""
 
     width: int = 256
+    """Channels inside the decoder."""
     norm: NormKind = "batch"
+    """ "batch", "group" or "frozen"; see `norms.image_norm`."""
     groups: int = 32
+    """Of GroupNorm."""
     norm_epsilon: float = 1e-5
+    """Of the norms."""
     dropout: float = 0.0
+    """Before the classes."""
     axis_name: str | None = None
+    """Pmap's axis, over which batch statistics are averaged."""
     dtype: Dtype = jnp.float32
+    """Of the computation; the logits' is float32."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
@@ -94,15 +88,12 @@ class Convolutional(nn.Module):
 
 
 class PUP(Convolutional):
-    """Progressive upsampling (Zheng et al. 2021, SETR-PUP, section 3.3): a 3x3 and twice the size, again and again.
-
-    Attributes:
-      steps: how often; the paper's 4 go from patches of 16 pixels to the whole image.
-      level: which of the backbone's maps is decoded; -1 is the last.
-    """
+    """Progressive upsampling (Zheng et al. 2021, SETR-PUP, section 3.3): a 3x3 and twice the size, again and again."""
 
     steps: int = 4
+    """How often; the paper's 4 go from patches of 16 pixels to the whole image."""
     level: int = -1
+    """Which of the backbone's maps is decoded; -1 is the last."""
     least_maps: ClassVar[int] = 1
 
     @nn.nowrap
@@ -128,12 +119,10 @@ class AllMLP(Convolutional):
     """SegFormer's head (Xie et al. 2021, section 3.2): every map at one width and at the finest one's size, joined.
 
     The layer that joins them is linear, and so is interpolation: it is applied to each map before that is enlarged.
-
-    Attributes:
-      dropout: before the classes; the paper has 0.1.
     """
 
     dropout: float = 0.1
+    """Before the classes; the paper has 0.1."""
     least_maps: ClassVar[int] = 2
 
     @nn.compact
@@ -154,12 +143,10 @@ class FPN(Convolutional):
 
     Unlike the paper's, a 3x3 with a norm stands on the way down, as in a U-Net (Ronneberger et al. 2015), and there is
     one output, the finest.
-
-    Attributes:
-      width: channels of the pyramid.
     """
 
     width: int = 64
+    """Channels of the pyramid."""
     least_maps: ClassVar[int] = 2
 
     @nn.compact

@@ -30,15 +30,12 @@ DECODERS = {
 
 @struct.dataclass
 class SegmentationOutputs:
-    """Of a model that segments images.
-
-    Attributes:
-      logits: float32 [B, h, w, K] on a grid over the image, of windows at the image's size.
-      maps: the backbone's feature maps; none where windows were laid over the image.
-    """
+    """Of a model that segments images."""
 
     logits: jax.Array
+    """Float32 [B, h, w, K] on a grid over the image, of windows at the image's size."""
     maps: tuple[jax.Array, ...] = ()
+    """The backbone's feature maps; none where windows were laid over the image."""
 
     def at(self, size: Size) -> jax.Array:
         """Logits float32 [B, H, W, K], interpolated bilinearly to the image's height and width."""
@@ -46,28 +43,26 @@ class SegmentationOutputs:
 
 
 class Segmenter(nn.Module):
-    """A backbone and a decoder.
-
-    Attributes:
-      backbone: what gives feature maps: any of BACKBONES, with num_classes=0. Its parameters are "backbone/...":
-        `optimizer.freeze` freezes them. Those that need no `image_size` take images of any size.
-      decoder: what makes logits of them: "mask_transformer" (Strudel et al. 2021), "linear", "pup" (Zheng et al. 2021),
-        or of several maps "mlp" (Xie et al. 2021) and "fpn".
-      num_classes: K; None: as many as the data have.
-      window: height and width of windows that are laid over larger images in evaluations; their logits are averaged
-        where they overlap. None: images are seen as a whole.
-      stride: from one window to the next, down and across; the last ones end with the image. None: 2/3 of the window.
-      dtype: of the computation; the logits' is float32.
-      param_dtype: of the parameters.
-    """
+    """A backbone and a decoder."""
 
     backbone: Any = choice(BACKBONES)
+    """What gives feature maps: any of BACKBONES, with num_classes=0. Its parameters are "backbone/...":
+    `optimizer.freeze` freezes them. Those that need no `image_size` take images of any size."""
     decoder: Any = choice(DECODERS)
+    """What makes logits of them: "mask_transformer" (Strudel et al. 2021), "linear", "pup" (Zheng et al.
+    2021), or of several maps "mlp" (Xie et al. 2021) and "fpn"."""
     num_classes: int | None = None
+    """K; None: as many as the data have."""
     window: Size | None = None
+    """Height and width of windows that are laid over larger images in evaluations; their logits are averaged
+    where they overlap. None: images are seen as a whole."""
     stride: Size | None = None
+    """From one window to the next, down and across; the last ones end with the image. None: 2/3 of the
+    window."""
     dtype: Dtype = jnp.float32
+    """Of the computation; the logits' is float32."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

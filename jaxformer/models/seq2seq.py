@@ -27,63 +27,60 @@ fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
 class Seq2Seq(nn.Module):
-    """An encoder of one text and a decoder of another that looks at it.
-
-    Attributes:
-      vocab_size: rows of the token tables; None: as many as the tokenizer has tokens.
-      context_length: the longest text on either side, in tokens.
-      width: D, of the tokens.
-      encoder_depth: the encoder's blocks.
-      decoder_depth: the decoder's blocks.
-      num_heads: attention heads.
-      head_dim: a head's size; None: width / num_heads.
-      mlp_dim: the MLPs' hidden width; None: 4 x width.
-      activation: the MLPs': "relu" in the Transformer and T5 1.0, "geglu" in T5 1.1.
-      norm: LayerNorm ("layer") or T5's RMSNorm ("rms").
-      norm_epsilon: of every norm.
-      norm_position: "post" as published, "pre" as T5 and as deep ones train.
-      use_bias: whether dense layers and LayerNorms have biases; T5 has none.
-      positions: "sinusoidal" ones or a "learned" table, added on both sides, or T5's "relative" bias.
-      attention_scale: of attention's logits; None: 1 / sqrt(head_dim). T5's is 1.
-      shared: whether encoder and decoder have one token table.
-      tied: whether the head is the decoder's token table.
-      scaled_embedding: whether tokens are multiplied by sqrt(width) (Vaswani et al. 2017, section 3.4).
-      scaled_logits: whether what a tied head sees is divided by sqrt(width), as in T5.
-      dropout: after the embeddings, of each branch and, with norms in front, after the last one.
-      mlp_dropout: after the MLPs' activation.
-      attention_dropout: of attention weights.
-      remat: what the backward pass keeps; see `ViT`.
-      scan: scans over stacked layers instead of unrolling them: compiles faster.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """An encoder of one text and a decoder of another that looks at it."""
 
     vocab_size: int | None = None
+    """Rows of the token tables; None: as many as the tokenizer has tokens."""
     context_length: int = 512
+    """The longest text on either side, in tokens."""
     width: int = 512
+    """D, of the tokens."""
     encoder_depth: int = 6
+    """The encoder's blocks."""
     decoder_depth: int = 6
+    """The decoder's blocks."""
     num_heads: int = 8
+    """Attention heads."""
     head_dim: int | None = None
+    """A head's size; None: width / num_heads."""
     mlp_dim: int | None = None
+    """The MLPs' hidden width; None: 4 x width."""
     activation: ActivationName = "relu"
+    """The MLPs': "relu" in the Transformer and T5 1.0, "geglu" in T5 1.1."""
     norm: NormName = "layer"
+    """LayerNorm ("layer") or T5's RMSNorm ("rms")."""
     norm_epsilon: float = 1e-6
+    """Of every norm."""
     norm_position: Literal["pre", "post"] = "post"
+    """ "post" as published, "pre" as T5 and as deep ones train."""
     use_bias: bool = True
+    """Whether dense layers and LayerNorms have biases; T5 has none."""
     positions: Literal["sinusoidal", "learned", "relative"] = "sinusoidal"
+    """ "sinusoidal" ones or a "learned" table, added on both sides, or T5's "relative" bias."""
     attention_scale: float | None = None
+    """Of attention's logits; None: 1 / sqrt(head_dim). T5's is 1."""
     shared: bool = True
+    """Whether encoder and decoder have one token table."""
     tied: bool = True
+    """Whether the head is the decoder's token table."""
     scaled_embedding: bool = True
+    """Whether tokens are multiplied by sqrt(width) (Vaswani et al. 2017, section 3.4)."""
     scaled_logits: bool = False
+    """Whether what a tied head sees is divided by sqrt(width), as in T5."""
     dropout: float = 0.1
+    """After the embeddings, of each branch and, with norms in front, after the last one."""
     mlp_dropout: float = 0.0
+    """After the MLPs' activation."""
     attention_dropout: float = 0.0
+    """Of attention weights."""
     remat: RematName = "none"
+    """What the backward pass keeps; see `ViT`."""
     scan: bool = False
+    """Scans over stacked layers instead of unrolling them: compiles faster."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

@@ -27,23 +27,21 @@ class Stack(nn.Module):
     """Blocks one after the other.
 
     A block is a module that maps (x, layer, shared, deterministic) to (x, beside); see `block.py` for the types.
-
-    Attributes:
-      block: the blocks' class.
-      fields: those of every block.
-      depth: how many.
-      drop_path: the last block's rate of dropped paths; it grows linearly from 0 in the first.
-      remat: what the backward pass keeps; a key of REMAT_POLICIES, or "none" to keep everything.
-      scan: one block scanned over stacked parameters ("blocks", a leading axis for layers) instead of `depth`
-        blocks ("block_0", ...): compiles in the same time whatever the depth. weights/layouts.py converts.
     """
 
     block: type[nn.Module]
+    """The blocks' class."""
     fields: dict[str, Any]
+    """Those of every block."""
     depth: int
+    """How many."""
     drop_path: float = 0.0
+    """The last block's rate of dropped paths; it grows linearly from 0 in the first."""
     remat: RematName = "none"
+    """What the backward pass keeps; a key of REMAT_POLICIES, or "none" to keep everything."""
     scan: bool = False
+    """One block scanned over stacked parameters ("blocks", a leading axis for layers) instead of `depth`
+    blocks ("block_0", ...): compiles in the same time whatever the depth. weights/layouts.py converts."""
 
     @nn.compact
     def __call__(

@@ -32,16 +32,14 @@ class Windows:
 
     The map is padded to whole windows and rolled up and left, so that those at the end hold places of opposite borders
     (Liu et al. 2021, figure 4); a mask keeps them apart, and padding from the rest.
-
-    Attributes:
-      shape: rows and columns of the feature map.
-      side: those of a window; a side of the map that is not longer is cut into one, which does not shift.
-      shifted: whether the windows are shifted.
     """
 
     shape: Grid
+    """Rows and columns of the feature map."""
     side: int
+    """Those of a window; a side of the map that is not longer is cut into one, which does not shift."""
     shifted: bool
+    """Whether the windows are shifted."""
 
     @property
     def size(self) -> Grid:
@@ -91,35 +89,32 @@ class Windows:
 
 
 class SwinBlock(nn.Module):
-    """Attention in windows and an MLP, each after a norm and around a residual (Liu et al. 2021, equation 3).
-
-    Attributes:
-      num_heads: attention heads.
-      mlp_dim: the MLP's hidden width.
-      window: rows and columns of a window; a smaller feature map is one window.
-      shifted: whether the windows lie half a window further down and right, if there is more than one.
-      merges: halves height and width first, and doubles the channels: the first block of a stage.
-      drop_path: the rate of dropped paths.
-      activation: the MLP's.
-      norm_epsilon: of the norms.
-      dropout: of each branch's result, and in the MLP.
-      attention_dropout: of the attention weights.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """Attention in windows and an MLP, each after a norm and around a residual (Liu et al. 2021, equation 3)."""
 
     num_heads: int
+    """Attention heads."""
     mlp_dim: int
+    """The MLP's hidden width."""
     window: int
+    """Rows and columns of a window; a smaller feature map is one window."""
     shifted: bool
+    """Whether the windows lie half a window further down and right, if there is more than one."""
     merges: bool
+    """Halves height and width first, and doubles the channels: the first block of a stage."""
     drop_path: float
+    """The rate of dropped paths."""
     activation: ActivationName
+    """The MLP's."""
     norm_epsilon: float
+    """Of the norms."""
     dropout: float
+    """Of each branch's result, and in the MLP."""
     attention_dropout: float
+    """Of the attention weights."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
@@ -180,40 +175,37 @@ def joined_in_fours(x: jax.Array) -> jax.Array:
 
 
 class Swin(nn.Module):
-    """A Swin Transformer that classifies images.
-
-    Attributes:
-      stage_sizes: blocks in each stage; every stage but the first halves the feature map and doubles the width.
-      num_heads: attention heads of each stage; must divide its width.
-      width: of the first stage.
-      patch_size: height and width of a patch.
-      window: rows and columns of the windows; every second block's lie half a window further. Images may have any
-        size: windows that are not full are padded, and padding is not seen.
-      mlp_ratio: the MLPs' hidden width over the width.
-      num_classes: K; 0 has no head.
-      activation: the MLPs'.
-      norm_epsilon: of every LayerNorm; 1e-5 in the authors' code and timm's.
-      dropout: after the embedding, after attention and in the MLPs.
-      attention_dropout: of attention weights.
-      drop_path: stochastic depth: the last block's rate, growing linearly from 0.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """A Swin Transformer that classifies images."""
 
     stage_sizes: tuple[int, ...] = (2, 2, 6, 2)
+    """Blocks in each stage; every stage but the first halves the feature map and doubles the width."""
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
+    """Attention heads of each stage; must divide its width."""
     width: int = 96
+    """Of the first stage."""
     patch_size: int = 4
+    """Height and width of a patch."""
     window: int = 7
+    """Rows and columns of the windows; every second block's lie half a window further. Images may have any
+    size: windows that are not full are padded, and padding is not seen."""
     mlp_ratio: int = 4
+    """The MLPs' hidden width over the width."""
     num_classes: int = 1000
+    """K; 0 has no head."""
     activation: ActivationName = "gelu_erf"
+    """The MLPs'."""
     norm_epsilon: float = 1e-5
+    """Of every LayerNorm; 1e-5 in the authors' code and timm's."""
     dropout: float = 0.0
+    """After the embedding, after attention and in the MLPs."""
     attention_dropout: float = 0.0
+    """Of attention weights."""
     drop_path: float = 0.0
+    """Stochastic depth: the last block's rate, growing linearly from 0."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

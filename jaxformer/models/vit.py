@@ -36,23 +36,20 @@ lecun_normal = nn.initializers.lecun_normal()
 
 
 class MapPool(nn.Module):
-    """Multi-head attention pooling by one learned query (Zhai et al. 2022, section 3.4), as in big_vision.
-
-    Attributes:
-      num_heads: attention heads.
-      mlp_dim: the MLP's hidden width.
-      activation: the MLP's.
-      norm_epsilon: of the LayerNorm.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """Multi-head attention pooling by one learned query (Zhai et al. 2022, section 3.4), as in big_vision."""
 
     num_heads: int
+    """Attention heads."""
     mlp_dim: int
+    """The MLP's hidden width."""
     activation: ActivationName = "gelu_tanh"
+    """The MLP's."""
     norm_epsilon: float = 1e-6
+    """Of the LayerNorm."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
@@ -68,67 +65,64 @@ class MapPool(nn.Module):
 
 
 class ViT(nn.Module):
-    """A Vision Transformer that classifies images.
-
-    Attributes:
-      image_size: height and width of the images, in pixels.
-      patch_size: height and width of a patch of the image, or of a backbone's map; one for each of `levels`, or
-        one for all. Patches have to tile what they are cut from.
-      backbone: the model whose feature maps are cut into patches in the image's place: any of BACKBONES, with
-        num_classes=0. Its parameters are "backbone/...": `optimizer.freeze` freezes them. None has none.
-      levels: which of the backbone's maps, as indices; -1 is the last. Each has a patch embedding of its own, and
-        the tokens of one follow those of the other.
-      width: D, of the tokens.
-      depth: blocks.
-      num_heads: attention heads; must divide width.
-      num_classes: K; 0 has no head.
-      mlp_dim: the MLPs' hidden width; None: 4 x width.
-      pool: what the head sees: the class token ("cls"), the mean of the patches ("average"), or attention
-        pooling ("map"). Only "cls" has a class token.
-      distillation_token: a second token and a second head, which learns from a teacher (Touvron et al. 2021, DeiT,
-        section 4). Outputs have its logits as `distilled`; when evaluated, `logits` are the mean of both heads'.
-      positions: a learned table, or fixed sines and cosines ("sincos2d").
-      registers: extra learned tokens that are thrown away at the end (Darcet et al. 2024).
-      representation: width of a tanh layer before the head, as Dosovitskiy et al. 2021 pretrain; None: no layer.
-      layer_scale: first value of LayerScale (Touvron et al. 2021, CaiT); None has none.
-      qk_norm: RMSNorm on queries and keys (Dehghani et al. 2023).
-      activation: the MLPs'; "gelu_tanh" in JAX's ViTs, "gelu_erf" in transformers' and timm's.
-      norm_epsilon: of every LayerNorm; 1e-6 in JAX's ViTs and timm's, 1e-12 in transformers'.
-      dropout: after the embedding, after attention and in the MLPs.
-      attention_dropout: of attention weights.
-      drop_path: stochastic depth: the last block's rate, growing linearly from 0.
-      remat: what the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing
-        but each block's input, "dots" the products, "dots_without_batch" those of dense layers.
-      scan: scans over stacked layers instead of unrolling them: compiles faster.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """A Vision Transformer that classifies images."""
 
     image_size: int = 224
+    """Height and width of the images, in pixels."""
     patch_size: int | tuple[int, ...] = 16
+    """Height and width of a patch of the image, or of a backbone's map; one for each of `levels`, or one for
+    all. Patches have to tile what they are cut from."""
     backbone: Any | None = choice(BACKBONES, default=None)
+    """The model whose feature maps are cut into patches in the image's place: any of BACKBONES, with
+    num_classes=0. Its parameters are "backbone/...": `optimizer.freeze` freezes them. None has none."""
     levels: tuple[int, ...] = (-1,)
+    """Which of the backbone's maps, as indices; -1 is the last. Each has a patch embedding of its own, and
+    the tokens of one follow those of the other."""
     width: int = 768
+    """D, of the tokens."""
     depth: int = 12
+    """blocks."""
     num_heads: int = 12
+    """Attention heads; must divide width."""
     num_classes: int = 1000
+    """K; 0 has no head."""
     mlp_dim: int | None = None
+    """The MLPs' hidden width; None: 4 x width."""
     pool: Literal["cls", "average", "map"] = "cls"
+    """What the head sees: the class token ("cls"), the mean of the patches ("average"), or attention pooling
+    ("map"). Only "cls" has a class token."""
     distillation_token: bool = False
+    """A second token and a second head, which learns from a teacher (Touvron et al. 2021, DeiT, section 4).
+    Outputs have its logits as `distilled`; when evaluated, `logits` are the mean of both heads'."""
     positions: Literal["learned", "sincos2d"] = "learned"
+    """A learned table, or fixed sines and cosines ("sincos2d")."""
     registers: int = 0
+    """Extra learned tokens that are thrown away at the end (Darcet et al. 2024)."""
     representation: int | None = None
+    """Width of a tanh layer before the head, as Dosovitskiy et al. 2021 pretrain; None: no layer."""
     layer_scale: float | None = None
+    """First value of LayerScale (Touvron et al. 2021, CaiT); None has none."""
     qk_norm: bool = False
+    """RMSNorm on queries and keys (Dehghani et al. 2023)."""
     activation: ActivationName = "gelu_tanh"
+    """The MLPs'; "gelu_tanh" in JAX's ViTs, "gelu_erf" in transformers' and timm's."""
     norm_epsilon: float = 1e-6
+    """Of every LayerNorm; 1e-6 in JAX's ViTs and timm's, 1e-12 in transformers'."""
     dropout: float = 0.0
+    """After the embedding, after attention and in the MLPs."""
     attention_dropout: float = 0.0
+    """Of attention weights."""
     drop_path: float = 0.0
+    """Stochastic depth: the last block's rate, growing linearly from 0."""
     remat: RematName = "none"
+    """What the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing but each
+    block's input, "dots" the products, "dots_without_batch" those of dense layers."""
     scan: bool = False
+    """Scans over stacked layers instead of unrolling them: compiles faster."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:

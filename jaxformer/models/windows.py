@@ -26,18 +26,15 @@ def from_windows(windows: jax.Array, size: tuple[int, int], shape: tuple[int, in
 
 
 class GridBias(nn.Module):
-    """A bias of attention for each head and each distance on a grid (Liu et al. 2021, Swin, equation 4).
-
-    Attributes:
-      num_heads: H.
-      size: S, rows and columns of the largest grid; the table has (2 S - 1)^2 distances, row by row, and a smaller
-        grid takes those that it has.
-      param_dtype: of the table.
-    """
+    """A bias of attention for each head and each distance on a grid (Liu et al. 2021, Swin, equation 4)."""
 
     num_heads: int
+    """H."""
     size: int
+    """S, rows and columns of the largest grid; the table has (2 S - 1)^2 distances, row by row, and a smaller
+    grid takes those that it has."""
     param_dtype: Dtype = jnp.float32
+    """Of the table."""
 
     @nn.compact
     def __call__(self, height: int, width: int) -> jax.Array:

@@ -53,30 +53,24 @@ MFU_FORMULA = "model FLOPs per example (forward + backward) x examples/s / (devi
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """Memory of the fullest device of this process, in bytes.
-
-    Attributes:
-      used: in use now.
-      peak: the most that was in use.
-      limit: all that may be used.
-    """
+    """Memory of the fullest device of this process, in bytes."""
 
     used: int
+    """In use now."""
     peak: int
+    """The most that was in use."""
     limit: int
+    """All that may be used."""
 
 
 @dataclass(frozen=True)
 class Peak:
-    """What a device can do at best.
-
-    Attributes:
-      flops: FLOP/s of one device.
-      source: where the figure comes from, in words.
-    """
+    """What a device can do at best."""
 
     flops: float
+    """FLOP/s of one device."""
     source: str
+    """Where the figure comes from, in words."""
 
 
 def is_first_process() -> bool:

@@ -13,23 +13,20 @@ from jaxformer.observe.writers import Curves, read_metrics
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run as its folder tells it.
-
-    Attributes:
-      folder: where it is.
-      about: config.json: the config, the command, versions, the git revision.
-      result: result.json; None while the run goes on, or if it was killed.
-      evaluation: evaluation.json; None before the run has ended with one.
-      curves: metric name -> (steps, values).
-      samples: what samples.json files hold, with their "folder".
-    """
+    """A run as its folder tells it."""
 
     folder: Path
+    """Where it is."""
     about: dict[str, Any]
+    """config.json: the config, the command, versions, the git revision."""
     result: dict[str, Any] | None
+    """result.json; None while the run goes on, or if it was killed."""
     evaluation: dict[str, Any] | None
+    """evaluation.json; None before the run has ended with one."""
     curves: Curves
+    """Metric name -> (steps, values)."""
     samples: list[dict[str, Any]]
+    """What samples.json files hold, with their "folder"."""
 
     @property
     def name(self) -> str:

@@ -30,37 +30,31 @@ DRAWN_SIZE = 320  # of one with the model's answer in it
 
 @dataclass(frozen=True)
 class Shown:
-    """An example with what the model made of it.
-
-    Attributes:
-      said: what the task's `sample` says of it; of a text also "called", what its text is called, and "answer", the
-        range of its letters that is the answer, where there are such things.
-      image: uint8 [H, W, C], C 1 or 3; None of a text.
-      attention: of an image, softmax weights [L, H, T, T]; None for a model without attention.
-      maps: of a text, the attention of each part of the model.
-      drawn: of an image, further pictures, uint8 [H, W, 3], by what they show.
-    """
+    """An example with what the model made of it."""
 
     said: Mapping[str, Any]
+    """What the task's `sample` says of it; of a text also "called", what its text is called, and "answer",
+    the range of its letters that is the answer, where there are such things."""
     image: np.ndarray | None = None
+    """Uint8 [H, W, C], C 1 or 3; None of a text."""
     attention: np.ndarray | None = None
+    """Of an image, softmax weights [L, H, T, T]; None for a model without attention."""
     maps: Sequence[TokenMaps] = ()
+    """Of a text, the attention of each part of the model."""
     drawn: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Of an image, further pictures, uint8 [H, W, 3], by what they show."""
 
 
 @dataclass(frozen=True)
 class Patches:
-    """Where an image's patches are among a model's tokens, and whose attention is shown.
-
-    Attributes:
-      grid: (h, w) of the patches; None: the largest square of the tokens, and the rest is prefix tokens.
-      prefix_tokens: class and register tokens in front of the patches, where `grid` is given.
-      query: whose attention; None: the class token's if there is a prefix, else the patches' mean.
-    """
+    """Where an image's patches are among a model's tokens, and whose attention is shown."""
 
     grid: tuple[int, int] | None = None
+    """(h, w) of the patches; None: the largest square of the tokens, and the rest is prefix tokens."""
     prefix_tokens: int = 0
+    """Class and register tokens in front of the patches, where `grid` is given."""
     query: Query | None = None
+    """Whose attention; None: the class token's if there is a prefix, else the patches' mean."""
 
 
 def write_samples(

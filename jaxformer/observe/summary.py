@@ -11,19 +11,16 @@ from jaxformer.observe.device import MFU_FORMULA
 
 @dataclass(frozen=True)
 class ParameterRow:
-    """A line of the parameter table: one array, or a module's.
-
-    Attributes:
-      path: "encoder/block_0/attention/query/kernel", or its first parts.
-      shape: "3 x 64 x 64" for an array, "8 arrays" for several.
-      count: numbers in it.
-      dtype: "float32"; several are joined with commas.
-    """
+    """A line of the parameter table: one array, or a module's."""
 
     path: str
+    """ "encoder/block_0/attention/query/kernel", or its first parts."""
     shape: str
+    """ "3 x 64 x 64" for an array, "8 arrays" for several."""
     count: int
+    """Numbers in it."""
     dtype: str
+    """ "float32"; several are joined with commas."""
 
 
 def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:

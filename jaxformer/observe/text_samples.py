@@ -26,21 +26,18 @@ VISIBLE = {code: chr(0x2400 + code) for code in range(32)} | {0x7F: "␡", ord("
 
 @dataclass(frozen=True)
 class TokenMaps:
-    """Attention of one part of a model, for one text.
-
-    Attributes:
-      name: the part: "encoder", "decoder", or "cross" for what a decoder looks at in the source.
-      weights: float32 [L, heads, T, S], T queries and S keys: the text's first tokens, without padding.
-      queries: T tokens.
-      keys: S tokens.
-      whole: whether these are all of its tokens.
-    """
+    """Attention of one part of a model, for one text."""
 
     name: str
+    """The part: "encoder", "decoder", or "cross" for what a decoder looks at in the source."""
     weights: np.ndarray
+    """Float32 [L, heads, T, S], T queries and S keys: the text's first tokens, without padding."""
     queries: Sequence[str]
+    """T tokens."""
     keys: Sequence[str]
+    """S tokens."""
     whole: bool = True
+    """Whether these are all of its tokens."""
 
 
 def tokens_drawn(layers: int, heads: int) -> int:

@@ -19,37 +19,35 @@ class Optimizer(ABC):
 
     Patterns are regular expressions for whole names of a parameter's path (`paths.py`): "head" takes
     head/kernel and head/bias, "encoder/block_[0-3]" the first four blocks, stacked or not.
-
-    Attributes:
-      learning_rate: the peak, of which the schedule is a share.
-      weight_decay: decoupled from the gradient and multiplied by the learning rate, as in PyTorch's and in
-        optax's AdamW (Loshchilov and Hutter 2019). Where a paper multiplies it by the schedule alone
-        (big_vision), its number is weight_decay * learning_rate here: 1e-4 at a peak of 1e-3 is 0.1.
-      clip_norm: the largest global norm of the gradient; larger ones are scaled down.
-      clip_value: the largest absolute value of a gradient's entry; comes before clip_norm.
-      agc: adaptive gradient clipping (Brock et al. 2021, section 4.1): the largest norm of a unit's gradient
-        as a share of the norm of its weights, 0.01 in the paper. Not the head's; comes after clip_norm.
-      no_decay: patterns of parameters that neither decay nor are regularised.
-      freeze: patterns of parameters that do not move: no gradient, no optimizer state.
-      learning_rate_multipliers: pairs of a pattern and what it multiplies the whole update by, decay
-        included; the first pattern that takes a parameter counts.
-      layer_decay: multiplies the update of layer i of N, decay included, by layer_decay ** (N - i):
-        embeddings are layer 0, block i is layer i + 1, the head is layer N (Bao et al. 2022).
-      l1: adds l1 * sum |w| to the loss.
-      l2: adds l2 / 2 * sum w^2 to the loss: what PyTorch's SGD and Adam call weight_decay.
     """
 
     learning_rate: float
+    """The peak, of which the schedule is a share."""
     weight_decay: float = 0.0
+    """Decoupled from the gradient and multiplied by the learning rate, as in PyTorch's and in optax's AdamW
+    (Loshchilov and Hutter 2019). Where a paper multiplies it by the schedule alone (big_vision), its number
+    is weight_decay * learning_rate here: 1e-4 at a peak of 1e-3 is 0.1."""
     clip_norm: float | None = None
+    """The largest global norm of the gradient; larger ones are scaled down."""
     clip_value: float | None = None
+    """The largest absolute value of a gradient's entry; comes before clip_norm."""
     agc: float | None = None
+    """Adaptive gradient clipping (Brock et al. 2021, section 4.1): the largest norm of a unit's gradient as a
+    share of the norm of its weights, 0.01 in the paper. Not the head's; comes after clip_norm."""
     no_decay: tuple[str, ...] = NO_DECAY
+    """Patterns of parameters that neither decay nor are regularised."""
     freeze: tuple[str, ...] = ()
+    """Patterns of parameters that do not move: no gradient, no optimizer state."""
     learning_rate_multipliers: tuple[tuple[str, float], ...] = ()
+    """Pairs of a pattern and what it multiplies the whole update by, decay included; the first pattern that
+    takes a parameter counts."""
     layer_decay: float | None = None
+    """Multiplies the update of layer i of N, decay included, by layer_decay ** (N - i): embeddings are layer
+    0, block i is layer i + 1, the head is layer N (Bao et al. 2022)."""
     l1: float = 0.0
+    """Adds l1 * sum |w| to the loss."""
     l2: float = 0.0
+    """Adds l2 / 2 * sum w^2 to the loss: what PyTorch's SGD and Adam call weight_decay."""
 
     def direction(self) -> optax.GradientTransformation:
         """From the (clipped) gradient to the direction of descent, before the learning rate."""

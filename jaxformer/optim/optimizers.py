@@ -39,17 +39,14 @@ class SGD(Optimizer):
 
 @dataclass(frozen=True)
 class Momentum(Optimizer):
-    """SGD with momentum: m = momentum * m + g (Sutskever et al. 2013; PyTorch's SGD without dampening).
-
-    Attributes:
-      momentum: how much of the last direction is kept.
-      nesterov: takes g + momentum * m instead of m.
-      mu_dtype: of m; None: as the parameters.
-    """
+    """SGD with momentum: m = momentum * m + g (Sutskever et al. 2013; PyTorch's SGD without dampening)."""
 
     momentum: float = 0.9
+    """How much of the last direction is kept."""
     nesterov: bool = False
+    """Takes g + momentum * m instead of m."""
     mu_dtype: MomentDtype | None = None
+    """Of m; None: as the parameters."""
 
     def direction(self) -> optax.GradientTransformation:
         """The accumulated gradient."""
@@ -63,21 +60,18 @@ class Momentum(Optimizer):
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015, algorithm 1). It has no weight decay: adamw has.
-
-    Attributes:
-      b1: how much of the gradients' average is kept a step.
-      b2: how much of the squared gradients' average is kept a step.
-      eps: added to the root of the second moment.
-      nesterov: looks one step ahead (Dozat 2016, NAdam).
-      mu_dtype: of the first moment; None: as the parameters.
-    """
+    """Adam (Kingma and Ba 2015, algorithm 1). It has no weight decay: adamw has."""
 
     b1: float = 0.9
+    """How much of the gradients' average is kept a step."""
     b2: float = 0.999
+    """How much of the squared gradients' average is kept a step."""
     eps: float = 1e-8
+    """Added to the root of the second moment."""
     nesterov: bool = False
+    """Looks one step ahead (Dozat 2016, NAdam)."""
     mu_dtype: MomentDtype | None = None
+    """Of the first moment; None: as the parameters."""
 
     def direction(self) -> optax.GradientTransformation:
         """The first moment over the root of the second."""
@@ -113,22 +107,20 @@ class Adafactor(Optimizer):
 
     The update is a share of the weights' size, so that learning_rate is relative, too (the paper: at most
     1e-2). Weight decay is multiplied by the learning rate, unlike in optax's alias.
-
-    Attributes:
-      decay_rate: the second moment keeps 1 - step^-decay_rate of itself a step.
-      min_dim_size_to_factor: parameters with fewer than two axes of this length keep a full second moment.
-      clipping_threshold: the largest root mean square of a parameter's update; None: no limit.
-      multiply_by_parameter_scale: makes the update a share of the root mean square of the weights.
-      momentum: how much of the average of updates is kept a step; None: no average, and no memory for it.
-      mu_dtype: of that average.
     """
 
     decay_rate: float = 0.8
+    """The second moment keeps 1 - step^-decay_rate of itself a step."""
     min_dim_size_to_factor: int = 128
+    """Parameters with fewer than two axes of this length keep a full second moment."""
     clipping_threshold: float | None = 1.0
+    """The largest root mean square of a parameter's update; None: no limit."""
     multiply_by_parameter_scale: bool = True
+    """Makes the update a share of the root mean square of the weights."""
     momentum: float | None = None
+    """How much of the average of updates is kept a step; None: no average, and no memory for it."""
     mu_dtype: MomentDtype = "float32"
+    """Of that average."""
 
     def direction(self) -> optax.GradientTransformation:
         """The gradient over the root of its factored second moment."""
@@ -160,16 +152,14 @@ class Lion(Optimizer):
     """Lion (Chen et al. 2023, algorithm 2): the sign of a momentum.
 
     Wants a learning_rate 3 to 10 times smaller than AdamW's, and a weight_decay that much larger (section 5).
-
-    Attributes:
-      b1: the momentum's share in the direction.
-      b2: how much of the momentum is kept a step.
-      mu_dtype: of the momentum; None: as the parameters.
     """
 
     b1: float = 0.9
+    """The momentum's share in the direction."""
     b2: float = 0.99
+    """How much of the momentum is kept a step."""
     mu_dtype: MomentDtype | None = None
+    """Of the momentum; None: as the parameters."""
 
     def direction(self) -> optax.GradientTransformation:
         """The sign."""
@@ -186,18 +176,16 @@ class LAMB(Optimizer):
     """LAMB (You et al. 2020, algorithm 2): Adam's direction with decay, made as long as the weights.
 
     Lengths are taken parameter by parameter and, in a stack, layer by layer.
-
-    Attributes:
-      b1: how much of the gradients' average is kept a step.
-      b2: how much of the squared gradients' average is kept a step.
-      eps: added to the root of the second moment.
-      mu_dtype: of the first moment; None: as the parameters.
     """
 
     b1: float = 0.9
+    """How much of the gradients' average is kept a step."""
     b2: float = 0.999
+    """How much of the squared gradients' average is kept a step."""
     eps: float = 1e-6
+    """Added to the root of the second moment."""
     mu_dtype: MomentDtype | None = None
+    """Of the first moment; None: as the parameters."""
 
     def direction(self) -> optax.GradientTransformation:
         """Adam's direction and the decay, scaled to the norm of the weights."""
@@ -221,29 +209,27 @@ class Muon(Optimizer):
     Attention kernels are matrices [D, H Dh] and [H Dh, D], convolutions [h w C, D]; a stack of layers is
     orthogonalised layer by layer. With `consistent_rms` both parts move about as far as under AdamW, so that
     its learning_rate and weight_decay fit (Liu et al. 2025, Moonlight, section 2.2).
-
-    Attributes:
-      momentum: how much of the gradients' average is kept a step.
-      nesterov: looks one step ahead.
-      ns_steps: Newton-Schulz iterations.
-      consistent_rms: the root mean square of a matrix's update; None: its singular values are about
-        sqrt(max(1, out / in)), as in KellerJordan/Muon.
-      adam: patterns of parameters that Adam takes, besides all that are no kernels.
-      adam_b1: how much of the gradients' average is kept a step by Adam.
-      adam_b2: how much of the squared gradients' average is kept a step by Adam.
-      eps: added to Adam's root of the second moment, and to the norm of the matrix.
-      mu_dtype: of the momentum and of Adam's first moment; None: as the parameters.
     """
 
     momentum: float = 0.95
+    """How much of the gradients' average is kept a step."""
     nesterov: bool = True
+    """Looks one step ahead."""
     ns_steps: int = 5
+    """Newton-Schulz iterations."""
     consistent_rms: float | None = 0.2
+    """The root mean square of a matrix's update; None: its singular values are about sqrt(max(1, out / in)),
+    as in KellerJordan/Muon."""
     adam: tuple[str, ...] = (*EMBEDDINGS, "head")
+    """Patterns of parameters that Adam takes, besides all that are no kernels."""
     adam_b1: float = 0.9
+    """How much of the gradients' average is kept a step by Adam."""
     adam_b2: float = 0.95
+    """How much of the squared gradients' average is kept a step by Adam."""
     eps: float = 1e-8
+    """Added to Adam's root of the second moment, and to the norm of the matrix."""
     mu_dtype: MomentDtype | None = None
+    """Of the momentum and of Adam's first moment; None: as the parameters."""
 
     def direction(self) -> optax.GradientTransformation:
         """Orthogonal matrices, and Adam's direction."""
@@ -315,18 +301,16 @@ class ScheduleFree(Optimizer):
     Gradients are taken at y = b1 x + (1 - b1) z, where z moves by the base optimizer and x is the average of
     all z, weighted by the squared learning rate. Training holds y; evaluation uses x (`eval_params`). Made
     for schedule.name="constant" with a warm-up.
-
-    Attributes:
-      base: adam (without its momentum) or sgd.
-      b1: the average's share in the point where gradients are taken.
-      b2: how much of adam's average of squared gradients is kept a step.
-      eps: added to the root of adam's second moment.
     """
 
     base: Literal["adam", "sgd"] = "adam"
+    """Adam (without its momentum) or sgd."""
     b1: float = 0.9
+    """The average's share in the point where gradients are taken."""
     b2: float = 0.999
+    """How much of adam's average of squared gradients is kept a step."""
     eps: float = 1e-8
+    """Added to the root of adam's second moment."""
 
     def direction(self) -> optax.GradientTransformation:
         """The gradient over the root of its second moment."""
@@ -366,25 +350,22 @@ def eval_params(opt_state: Tree, params: Tree) -> Tree:
 
 @dataclass(frozen=True)
 class Prodigy(Optimizer):
-    """Prodigy (Mishchenko and Defazio 2024, algorithm 4): Adam that estimates its own learning rate.
-
-    Attributes:
-      learning_rate: what its estimate is multiplied by; 1 is meant.
-      b1: how much of the gradients' average is kept a step.
-      b2: how much of the squared gradients' average is kept a step.
-      eps: added to the root of the second moment.
-      estimate: the first estimate of the learning rate, too small on purpose.
-      estimate_coefficient: multiplies the estimate; the place to tune.
-      safeguard_warmup: leaves the warm-up out of the estimate.
-    """
+    """Prodigy (Mishchenko and Defazio 2024, algorithm 4): Adam that estimates its own learning rate."""
 
     learning_rate: float = 1.0
+    """What its estimate is multiplied by; 1 is meant."""
     b1: float = 0.9
+    """How much of the gradients' average is kept a step."""
     b2: float = 0.999
+    """How much of the squared gradients' average is kept a step."""
     eps: float = 1e-8
+    """Added to the root of the second moment."""
     estimate: float = 1e-6
+    """The first estimate of the learning rate, too small on purpose."""
     estimate_coefficient: float = 1.0
+    """Multiplies the estimate; the place to tune."""
     safeguard_warmup: bool = False
+    """Leaves the warm-up out of the estimate."""
 
     def transformation(
         self, schedule: optax.Schedule, multiply: optax.GradientTransformation
@@ -434,24 +415,22 @@ class Sophia(Optimizer):
 
     Every `update_interval` steps it takes a Hessian-vector product of the whole batch's loss: about twice a
     gradient's work, and its memory without microbatches.
-
-    Attributes:
-      b1: how much of the gradients' average is kept a step.
-      b2: how much of the average of the Hessian's diagonal is kept at each estimate.
-      eps: the least that the momentum is divided by.
-      gamma: multiplies the Hessian's diagonal; larger ones clip more rarely.
-      clip_threshold: the largest absolute value of the direction's entries.
-      update_interval: steps between two estimates.
-      mu_dtype: of the momentum; None: as the parameters.
     """
 
     b1: float = 0.965
+    """How much of the gradients' average is kept a step."""
     b2: float = 0.99
+    """How much of the average of the Hessian's diagonal is kept at each estimate."""
     eps: float = 1e-8
+    """The least that the momentum is divided by."""
     gamma: float = 0.01
+    """Multiplies the Hessian's diagonal; larger ones clip more rarely."""
     clip_threshold: float = 1.0
+    """The largest absolute value of the direction's entries."""
     update_interval: int = 10
+    """Steps between two estimates."""
     mu_dtype: MomentDtype | None = None
+    """Of the momentum; None: as the parameters."""
 
     def direction(self) -> optax.GradientTransformation:
         """Momentum over curvature, clipped."""

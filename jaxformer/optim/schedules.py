@@ -41,33 +41,27 @@ MOST_RESTARTS = 1000
 
 @dataclass(frozen=True)
 class Spans:
-    """The three parts of a training, in steps.
-
-    Attributes:
-      warmup: steps of warm-up.
-      curve: steps between warm-up and cool-down.
-      cooldown: steps of cool-down.
-    """
+    """The three parts of a training, in steps."""
 
     warmup: int
+    """Steps of warm-up."""
     curve: int
+    """Steps between warm-up and cool-down."""
     cooldown: int
+    """Steps of cool-down."""
 
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """What all schedules have.
-
-    Attributes:
-      warmup: how long the learning rate rises in a straight line from zero (Goyal et al. 2017, section 2.2).
-      cooldown: how long, at the end, it falls in a straight line.
-      final: the share of the peak at which the curve ends, if it falls by itself (a cool-down then goes on to
-        zero); else the share at which the cool-down ends.
-    """
+    """What all schedules have."""
 
     warmup: Duration | None = None
+    """How long the learning rate rises in a straight line from zero (Goyal et al. 2017, section 2.2)."""
     cooldown: Duration | None = None
+    """How long, at the end, it falls in a straight line."""
     final: float = 0.0
+    """The share of the peak at which the curve ends, if it falls by itself (a cool-down then goes on to
+    zero); else the share at which the cool-down ends."""
 
     falls: ClassVar[bool] = True  # whether the curve comes down by itself
 
@@ -128,12 +122,10 @@ class InverseSqrt(Schedule):
 
     Where s is the warm-up, that is sqrt(warmup / step), the Transformer's schedule (Vaswani et al. 2017,
     section 5.3), whose peak is learning_rate = d^-0.5 warmup^-0.5.
-
-    Attributes:
-      timescale: how slowly it falls; None: as long as the warm-up.
     """
 
     timescale: Duration | None = None
+    """How slowly it falls; None: as long as the warm-up."""
     falls: ClassVar[bool] = False
 
     def curve(self, spans: Spans, to_steps: ToSteps) -> optax.Schedule:
@@ -162,14 +154,12 @@ class WarmupStableDecay(Schedule):
     With u, the share of the cool-down that is over, and d = 1 - final, it falls as 1 - d u (linear),
     1 - d sqrt(u) (one_minus_sqrt, the best in Haegele et al. 2024, section 3) or 1 - d (1 - cos(pi u)) / 2
     (cosine).
-
-    Attributes:
-      cooldown: how long the decay at the end is.
-      shape: of the decay.
     """
 
     cooldown: Duration | None = Duration.parse("20%")
+    """How long the decay at the end is."""
     shape: Literal["linear", "one_minus_sqrt", "cosine"] = "one_minus_sqrt"
+    """Of the decay."""
     falls: ClassVar[bool] = False
 
     def curve(self, spans: Spans, to_steps: ToSteps) -> optax.Schedule:
@@ -199,17 +189,15 @@ class OneCycle(Schedule):
 
     Both ways along half a cosine wave, as in PyTorch's OneCycleLR, or in straight lines. With a cool-down the
     curve comes down to `start`, and the cool-down goes on to `final`: the paper's third phase.
-
-    Attributes:
-      warmup: how long the rise is.
-      start: the share of the peak at the first step (PyTorch: 1 / 25).
-      shape: of the rise and the fall.
     """
 
     warmup: Duration | None = Duration.parse("30%")
+    """How long the rise is."""
     start: float = 0.04
+    """The share of the peak at the first step (PyTorch: 1 / 25)."""
     final: float = 4e-6
     shape: Literal["cosine", "linear"] = "cosine"
+    """Of the rise and the fall."""
 
     def ends(self) -> tuple[float, float]:
         """The shares of the peak where the warm-up begins and where the cool-down ends."""
@@ -233,13 +221,10 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    """f(t) = final + (1 - final) (1 - t / n)^power.
-
-    Attributes:
-      power: of the decay; 0.9 is DeepLab's "poly" (Chen et al. 2018, section 4.1), 1 is linear.
-    """
+    """f(t) = final + (1 - final) (1 - t / n)^power."""
 
     power: float = 0.9
+    """Of the decay; 0.9 is DeepLab's "poly" (Chen et al. 2018, section 4.1), 1 is linear."""
 
     def curve(self, spans: Spans, to_steps: ToSteps) -> optax.Schedule:
         """A power."""
@@ -254,16 +239,13 @@ class Polynomial(Schedule):
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    """f(t) = factor^k, where k drops lie at or before step t of the training (He et al. 2016, section 4.2).
-
-    Attributes:
-      drops: when the rate drops, counted from the start of the training, warm-up included: ("30 epochs",
-        "60 epochs", "80 epochs") is Goyal et al. 2017's.
-      factor: what a drop multiplies the rate by.
-    """
+    """f(t) = factor^k, where k drops lie at or before step t of the training (He et al. 2016, section 4.2)."""
 
     drops: tuple[Duration, ...] = ()
+    """When the rate drops, counted from the start of the training, warm-up included: ("30 epochs", "60
+    epochs", "80 epochs") is Goyal et al. 2017's."""
     factor: float = 0.1
+    """What a drop multiplies the rate by."""
     falls: ClassVar[bool] = False
 
     def curve(self, spans: Spans, to_steps: ToSteps) -> optax.Schedule:
@@ -300,16 +282,14 @@ class CosineRestarts(Schedule):
 
     Cycle i has p_i = period growth^i steps (rounded) and begins at decay^i; with u the share of it that is
     over, f = final + (decay^i - final) (1 + cos(pi u)) / 2. The end of the training cuts the last cycle off.
-
-    Attributes:
-      period: the length of the first cycle.
-      growth: how many times longer each next one is.
-      decay: the share of a cycle's first rate at which the next one begins.
     """
 
     period: Duration = Duration.parse("10%")
+    """The length of the first cycle."""
     growth: float = 2.0
+    """How many times longer each next one is."""
     decay: float = 1.0
+    """The share of a cycle's first rate at which the next one begins."""
 
     def cycles(self, spans: Spans, to_steps: ToSteps) -> list[int]:
         """The length of each cycle that begins within the curve (and of at most one too many)."""

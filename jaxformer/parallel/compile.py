@@ -18,15 +18,12 @@ PMAP_AXIS = "data"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where arrays live, for one mode and one mesh.
-
-    Attributes:
-      mode: "jit" or "pmap".
-      mesh: the devices. Under pmap all of them are on its "data" axis.
-    """
+    """Where arrays live, for one mode and one mesh."""
 
     mode: str
+    """ "jit" or "pmap"."""
     mesh: Mesh
+    """The devices. Under pmap all of them are on its "data" axis."""
 
     @property
     def axis(self) -> str | None:

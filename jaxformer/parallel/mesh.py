@@ -15,16 +15,13 @@ AXES = ("data", "fsdp", "tensor")
 
 @dataclass(frozen=True)
 class ParallelConfig:
-    """How the devices work together.
-
-    Attributes:
-      mode: "jit" lays one program out over a mesh; "pmap" is data parallelism, a copy of the state a device.
-      mesh: axis -> size; one may be -1: the rest. "data" splits the batch; "fsdp" splits the batch and every
-        large parameter with its optimizer state; "tensor" splits heads and MLP columns. pmap has "data" alone.
-    """
+    """How the devices work together."""
 
     mode: Literal["jit", "pmap"] = "jit"
+    """ "jit" lays one program out over a mesh; "pmap" is data parallelism, a copy of the state a device."""
     mesh: Mapping[str, int] = field(default_factory=lambda: {"data": -1})
+    """Axis -> size; one may be -1: the rest. "data" splits the batch; "fsdp" splits the batch and every large
+    parameter with its optimizer state; "tensor" splits heads and MLP columns. pmap has "data" alone."""
 
     def problems(self):
         """Yields a line for every impossible combination."""

@@ -21,19 +21,16 @@ Sums = Any  # a tree of arrays
 
 
 class Batches(Protocol):
-    """What a task sees of `data/batches.py`.
-
-    Attributes:
-      element_spec: for each array of a batch, its shape without the batch, and its dtype.
-      class_names: names of the classes, or None.
-      tokenizer: what made the tokens, or None.
-      source: the split's examples, for what only they know (texts, answers).
-    """
+    """What a task sees of `data/batches.py`."""
 
     element_spec: dict[str, tuple[tuple[int, ...], np.dtype]]
+    """For each array of a batch, its shape without the batch, and its dtype."""
     class_names: list[str] | None
+    """Names of the classes, or None."""
     tokenizer: Any
+    """What made the tokens, or None."""
     source: Any
+    """The split's examples, for what only they know (texts, answers)."""
 
 
 Row = Mapping[str, np.ndarray]  # one example's arrays, without the batch
@@ -41,28 +38,22 @@ Row = Mapping[str, np.ndarray]  # one example's arrays, without the batch
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation of a split found.
-
-    Attributes:
-      metrics: name -> number; `eval.monitor` names one of them.
-      tables: what is more than a number, as JSON values, for evaluation.json. The report shows those that it
-        knows: "class_names", "confusion", "per_class", "calibration" (see `ClassMetrics.summarize`),
-        "loss_by_position" (`LanguageModeling.summarize`) and "notes", lines of text.
-    """
+    """What an evaluation of a split found."""
 
     metrics: dict[str, float]
+    """Name -> number; `eval.monitor` names one of them."""
     tables: dict[str, Any]
+    """What is more than a number, as JSON values, for evaluation.json. The report shows those that it knows:
+    "class_names", "confusion", "per_class", "calibration" (see `ClassMetrics.summarize`), "loss_by_position"
+    (`LanguageModeling.summarize`) and "notes", lines of text."""
 
 
 class Task(Protocol):
-    """The contract. JAX traces all methods but `fits`, `check` and `summarize`; padding rows count in none of them.
-
-    Attributes:
-      metric_names: the metrics that `summarize` may give, to check `eval.monitor` before training. Where the data
-        decide whether it gives one, the task has a method `absent_metrics`, too (see `ClassTask`).
-    """
+    """The contract. JAX traces all methods but `fits`, `check` and `summarize`; padding rows count in none of them."""
 
     metric_names: Sequence[str]
+    """The metrics that `summarize` may give, to check `eval.monitor` before training. Where the data decide
+    whether it gives one, the task has a method `absent_metrics`, too (see `ClassTask`)."""
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         """Yields a line for every way in which the dataset does not fit the model; before anything is computed."""

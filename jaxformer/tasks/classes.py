@@ -21,19 +21,17 @@ class ClassTask:
 
     Batches have `labels` (int32 [B]) and, where rows may be padding, `example_mask` (bool [B]). Models give outputs
     with `logits`, [B, K].
-
-    Attributes:
-      loss_name: "softmax" cross-entropy, or "sigmoid": the sum of a binary one a class (Beyer et al. 2020).
-      label_smoothing: the share of a label that is spread over all classes, in training; 0.1 is usual.
-      focal_gamma: how much less easy examples count (Lin et al. 2017); 2 is usual, None leaves all alike.
-      distillation: what is learnt from a teacher, whose logits `teacher_logits` [B, K] the step puts into the
-        batch; None has no teacher. A model with a head of its own for it (`distilled`) learns it there.
     """
 
     loss_name: Literal["softmax", "sigmoid"] = "softmax"
+    """ "softmax" cross-entropy, or "sigmoid": the sum of a binary one a class (Beyer et al. 2020)."""
     label_smoothing: float = 0.0
+    """The share of a label that is spread over all classes, in training; 0.1 is usual."""
     focal_gamma: float | None = None
+    """How much less easy examples count (Lin et al. 2017); 2 is usual, None leaves all alike."""
     distillation: Distillation | None = None
+    """What is learnt from a teacher, whose logits `teacher_logits` [B, K] the step puts into the batch; None
+    has no teacher. A model with a head of its own for it (`distilled`) learns it there."""
 
     metric_names: ClassVar[tuple[str, ...]] = (
         "loss",

@@ -19,20 +19,18 @@ class Classification(ClassTask):
 
     Batches have `image` (uint8, or float 0..255, [B, H, W, C]), `labels` (int32 [B]) and, where rows may be
     padding, `example_mask` (bool [B]). Models give `ImageOutputs`.
-
-    Attributes:
-      mixup: alpha of mixup (Zhang et al. 2018); 0.2 to 0.8 is usual, 0 is off.
-      cutmix: alpha of CutMix (Yun et al. 2019); 1 is usual, 0 is off.
-      cutmix_share: where both are on, the share of batches that take CutMix; the others take mixup.
-      mean: of the pixels, in 0..1; one number for all channels, or one for each. Taken off on the device.
-      std: likewise; what is left is divided by it.
     """
 
     mixup: float = 0.0
+    """Alpha of mixup (Zhang et al. 2018); 0.2 to 0.8 is usual, 0 is off."""
     cutmix: float = 0.0
+    """Alpha of CutMix (Yun et al. 2019); 1 is usual, 0 is off."""
     cutmix_share: float = 0.5
+    """Where both are on, the share of batches that take CutMix; the others take mixup."""
     mean: tuple[float, ...] = (0.5,)
+    """Of the pixels, in 0..1; one number for all channels, or one for each. Taken off on the device."""
     std: tuple[float, ...] = (0.5,)
+    """Likewise; what is left is divided by it."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every value that cannot be."""

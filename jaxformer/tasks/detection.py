@@ -27,35 +27,33 @@ class Detection:
     be padding, `example_mask`. Models give `DetectionOutputs` (`DETR`). In every layer of the decoder each true object
     is given a prediction of its own, so that all costs together are the least; there are losses of classes, of the
     boxes' distance (L1) and of their overlap (GIoU).
-
-    Attributes:
-      class_loss: "softmax", with a class for no object (model.no_object), or "focal", without; see `ClassLoss`.
-      class_weight: of the class's loss and cost; None: 1 with "softmax" (Carion et al. 2020), 2 with "focal" (Zhu et
-        al. 2021).
-      l1_weight: of the loss and cost of the four numbers' distances.
-      giou_weight: of those of generalised IoU.
-      no_object_weight: what the softmax's loss of no object counts.
-      focal_alpha: what a true class counts; a false one 1 - alpha.
-      focal_gamma: how much less counts what is right already.
-      num_queries: of the model, which the softmax's loss is divided by; None takes it from there.
-      auxiliary: whether all of the decoder's layers are learnt from, not only the last.
-      score_threshold: the least score of what pictures show and `predict` says.
-      mean: of the pixels, in 0..1; one number for all channels, or one for each.
-      std: likewise; what is left is divided by it.
     """
 
     class_loss: ClassLossName = "softmax"
+    """ "softmax", with a class for no object (model.no_object), or "focal", without; see `ClassLoss`."""
     class_weight: float | None = None
+    """Of the class's loss and cost; None: 1 with "softmax" (Carion et al. 2020), 2 with "focal" (Zhu et al.
+    2021)."""
     l1_weight: float = 5.0
+    """Of the loss and cost of the four numbers' distances."""
     giou_weight: float = 2.0
+    """Of those of generalised IoU."""
     no_object_weight: float = 0.1
+    """What the softmax's loss of no object counts."""
     focal_alpha: float = 0.25
+    """What a true class counts; a false one 1 - alpha."""
     focal_gamma: float = 2.0
+    """How much less counts what is right already."""
     num_queries: int | None = None
+    """Of the model, which the softmax's loss is divided by; None takes it from there."""
     auxiliary: bool = True
+    """Whether all of the decoder's layers are learnt from, not only the last."""
     score_threshold: float = 0.5
+    """The least score of what pictures show and `predict` says."""
     mean: tuple[float, ...] = (0.5,)
+    """Of the pixels, in 0..1; one number for all channels, or one for each."""
     std: tuple[float, ...] = (0.5,)
+    """Likewise; what is left is divided by it."""
 
     # Sizes that no object has are left out of what `summarize` gives, so none of these can be watched.
     metric_names: ClassVar[tuple[str, ...]] = ("loss", *METRIC_NAMES)

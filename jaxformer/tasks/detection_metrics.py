@@ -26,36 +26,32 @@ METRIC_NAMES = (
 
 @dataclass(frozen=True)
 class Objects:
-    """A picture's objects, true or detected.
-
-    Attributes:
-      boxes: [N, 4], x0, y0, x1, y1 in pixels.
-      labels: int [N], their classes.
-      scores: [N], how sure each detection is; None for true objects.
-      crowd: bool [N], true objects that are many in one box: what is found in them counts neither way; None is none.
-      area: [N], sizes of true objects if they are not their boxes' (COCO's are their masks'); None takes the boxes'.
-    """
+    """A picture's objects, true or detected."""
 
     boxes: np.ndarray
+    """[N, 4], x0, y0, x1, y1 in pixels."""
     labels: np.ndarray
+    """Int [N], their classes."""
     scores: np.ndarray | None = None
+    """[N], how sure each detection is; None for true objects."""
     crowd: np.ndarray | None = None
+    """Bool [N], true objects that are many in one box: what is found in them counts neither way; None is
+    none."""
     area: np.ndarray | None = None
+    """[N], sizes of true objects if they are not their boxes' (COCO's are their masks'); None takes the
+    boxes'."""
 
 
 @dataclass(frozen=True)
 class BoxScores:
-    """Precision and recall; NaN for a class without true objects of a size.
-
-    Attributes:
-      precision: [T, R, K, A], at each recall, with 100 detections at most.
-      recall: [T, K, A, L], the highest.
-      support: int [K], true objects of each class, without crowds.
-    """
+    """Precision and recall; NaN for a class without true objects of a size."""
 
     precision: np.ndarray
+    """[T, R, K, A], at each recall, with 100 detections at most."""
     recall: np.ndarray
+    """[T, K, A, L], the highest."""
     support: np.ndarray
+    """Int [K], true objects of each class, without crowds."""
 
     def metrics(self) -> dict[str, float]:
         """COCO's twelve figures, 0 to 1; those of sizes that no true object has are left out, and `ap` is 0 then."""
@@ -85,19 +81,16 @@ class BoxScores:
 
 @dataclass(frozen=True)
 class Matches:
-    """What became of the detections of one class in one picture, the surest first; A sizes, T thresholds.
-
-    Attributes:
-      scores: [D].
-      matched: bool [A, T, D], whether a true object was found.
-      ignored: bool [A, T, D], whether it counts neither way.
-      positives: int [A], the true objects that are to be found.
-    """
+    """What became of the detections of one class in one picture, the surest first; A sizes, T thresholds."""
 
     scores: np.ndarray
+    """[D]."""
     matched: np.ndarray
+    """Bool [A, T, D], whether a true object was found."""
     ignored: np.ndarray
+    """Bool [A, T, D], whether it counts neither way."""
     positives: np.ndarray
+    """Int [A], the true objects that are to be found."""
 
 
 def score_boxes(predicted: Sequence[Objects], true: Sequence[Objects], num_classes: int) -> BoxScores:

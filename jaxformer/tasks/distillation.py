@@ -10,22 +10,19 @@ import jax.numpy as jnp
 
 @dataclass(frozen=True)
 class Distillation:
-    """What is learnt from a teacher, beside the labels. The teacher sees the same augmented examples.
-
-    Attributes:
-      run: the folder of the teacher's run, of any model of the same classes and examples of the same shape.
-      checkpoint: "best", "latest" or a step.
-      kind: "hard" takes the teacher's most likely class for a label (DeiT, equation 3); "soft" its whole
-        distribution, as the divergence KL(teacher, student) (equation 2).
-      weight: the share of the loss that is the teacher's; the labels have the rest.
-      temperature: that "soft" divides both sides' logits by; the loss is multiplied by its square.
-    """
+    """What is learnt from a teacher, beside the labels. The teacher sees the same augmented examples."""
 
     run: str
+    """The folder of the teacher's run, of any model of the same classes and examples of the same shape."""
     checkpoint: str = "best"
+    """ "best", "latest" or a step."""
     kind: Literal["hard", "soft"] = "hard"
+    """ "hard" takes the teacher's most likely class for a label (DeiT, equation 3); "soft" its whole
+    distribution, as the divergence KL(teacher, student) (equation 2)."""
     weight: float = 0.5
+    """The share of the loss that is the teacher's; the labels have the rest."""
     temperature: float = 3.0
+    """That "soft" divides both sides' logits by; the loss is multiplied by its square."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every value that cannot be."""

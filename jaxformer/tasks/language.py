@@ -25,15 +25,13 @@ class TokenTask(TextTask):
     Batches have `tokens`, `targets` (int32 [B, T], negative where there is none) and what else describes tokens.
     Models give `TextOutputs` with logits [B, T, V]. There are no metrics of training besides the loss: the likeliest of
     many tokens takes time to find.
-
-    Attributes:
-      label_smoothing: the share of a target that is spread over all tokens, in training.
-      z_loss: the weight of the square of the logits' logarithm of sums, which keeps it near 0 (Chowdhery et al. 2022,
-        PaLM, section 5: 1e-4); 0 is off.
     """
 
     label_smoothing: float = 0.0
+    """The share of a target that is spread over all tokens, in training."""
     z_loss: float = 0.0
+    """The weight of the square of the logits' logarithm of sums, which keeps it near 0 (Chowdhery et al.
+    2022, PaLM, section 5: 1e-4); 0 is off."""
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "perplexity", "accuracy")
 

@@ -19,33 +19,31 @@ FORBIDDEN = 1e18
 
 @struct.dataclass
 class Search:
-    """One problem of N targets and Q queries on its way; every step makes one of two moves.
-
-    Attributes:
-      owner: the target of each query or NONE, int32 [Q].
-      price: what each query's costs are lowered by, at most 0, float32 [Q].
-      waiting: the targets that have no query yet, bool [N].
-      root: the target that is searched for, int32 [].
-      target: the one whose queries are looked at next, int32 [].
-      via: the query that it owns, NONE at the root, int32 [].
-      length: of the path that leads to it, float32 [].
-      distance: of the shortest path to each query so far, float32 [Q].
-      previous: the query before each on that path; NONE: it comes from the root; int32 [Q].
-      settled: whether that path is the shortest of all, bool [Q].
-      end: the query that takes its new target next, on the way back to the root; NONE while searching; int32 [].
-    """
+    """One problem of N targets and Q queries on its way; every step makes one of two moves."""
 
     owner: jax.Array
+    """The target of each query or NONE, int32 [Q]."""
     price: jax.Array
+    """What each query's costs are lowered by, at most 0, float32 [Q]."""
     waiting: jax.Array
+    """The targets that have no query yet, bool [N]."""
     root: jax.Array
+    """The target that is searched for, int32 []."""
     target: jax.Array
+    """The one whose queries are looked at next, int32 []."""
     via: jax.Array
+    """The query that it owns, NONE at the root, int32 []."""
     length: jax.Array
+    """Of the path that leads to it, float32 []."""
     distance: jax.Array
+    """Of the shortest path to each query so far, float32 [Q]."""
     previous: jax.Array
+    """The query before each on that path; NONE: it comes from the root; int32 [Q]."""
     settled: jax.Array
+    """Whether that path is the shortest of all, bool [Q]."""
     end: jax.Array
+    """The query that takes its new target next, on the way back to the root; NONE while searching; int32
+    []."""
 
 
 def match(costs: jax.Array, valid: jax.Array) -> jax.Array:

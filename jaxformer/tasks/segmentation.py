@@ -30,24 +30,22 @@ class Segmentation:
 
     Batches have `image` (uint8, or float 0..255, [B, H, W, C]), `segmentation` (int32 [B, H, W], each pixel's class; -1
     is ignored everywhere) and, where rows may be padding, `example_mask` (bool [B]). Models give `SegmentationOutputs`.
-
-    Attributes:
-      cross_entropy: weight of the pixels' cross-entropy, which is a mean over the pixels that have a class.
-      dice: weight of the Dice loss, a mean over images (`segmentation_losses.dice`).
-      lovasz: weight of the Lovasz-softmax loss, a mean over images (`segmentation_losses.lovasz_softmax`).
-      lovasz_step: it sees every so many-th pixel down and across; it sorts the pixels once a class, which takes long.
-      class_weights: of the classes' pixels in the cross-entropy, which is then a weighted mean; None: all alike.
-      mean: of the pixels, in 0..1; one number for all channels, or one for each. Taken off on the device.
-      std: likewise; what is left is divided by it.
     """
 
     cross_entropy: float = 1.0
+    """Weight of the pixels' cross-entropy, which is a mean over the pixels that have a class."""
     dice: float = 0.0
+    """Weight of the Dice loss, a mean over images (`segmentation_losses.dice`)."""
     lovasz: float = 0.0
+    """Weight of the Lovasz-softmax loss, a mean over images (`segmentation_losses.lovasz_softmax`)."""
     lovasz_step: int = 1
+    """It sees every so many-th pixel down and across; it sorts the pixels once a class, which takes long."""
     class_weights: tuple[float, ...] | None = None
+    """Of the classes' pixels in the cross-entropy, which is then a weighted mean; None: all alike."""
     mean: tuple[float, ...] = (0.5,)
+    """Of the pixels, in 0..1; one number for all channels, or one for each. Taken off on the device."""
     std: tuple[float, ...] = (0.5,)
+    """Likewise; what is left is divided by it."""
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", *METRIC_NAMES)
 

@@ -20,20 +20,17 @@ ClassLossName: TypeAlias = Literal["softmax", "focal"]
 
 @dataclass(frozen=True)
 class ClassLoss:
-    """How a prediction's class is learnt.
-
-    Attributes:
-      name: "softmax" cross-entropy with one class more, the last, for no object (Carion et al. 2020); or "focal": a
-        sigmoid a class, none of which is true where there is no object (Lin et al. 2017; Zhu et al. 2021).
-      no_object: what the softmax's cross-entropy of no object counts.
-      alpha: what a true class counts with "focal"; a false one counts 1 - alpha.
-      gamma: how much less counts what is right already, with "focal".
-    """
+    """How a prediction's class is learnt."""
 
     name: ClassLossName = "softmax"
+    """ "softmax" cross-entropy with one class more, the last, for no object (Carion et al. 2020); or "focal":
+    a sigmoid a class, none of which is true where there is no object (Lin et al. 2017; Zhu et al. 2021)."""
     no_object: float = 0.1
+    """What the softmax's cross-entropy of no object counts."""
     alpha: float = 0.25
+    """What a true class counts with "focal"; a false one counts 1 - alpha."""
     gamma: float = 2.0
+    """How much less counts what is right already, with "focal"."""
 
     def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         """The loss of each prediction, float32 [...], of logits [..., C] and labels int32 [...], -1 for no object."""

@@ -23,14 +23,12 @@ class SpanQA(TextTask):
 
     Batches have `tokens`, `token_mask`, `token_types` (int32 [B, T]), `start` and `end` (int32 [B], 0 where the window
     does not hold the answer). Models give logits [B, T, 2].
-
-    Attributes:
-      max_answer_tokens: tokens in an answer, at most.
-      n_best: answers that are compared for each question.
     """
 
     max_answer_tokens: int = 30
+    """Tokens in an answer, at most."""
     n_best: int = 20
+    """Answers that are compared for each question."""
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "exact_match", "f1")
 

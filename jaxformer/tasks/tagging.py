@@ -23,12 +23,10 @@ class TokenClassification(TextTask):
 
     Batches have `tokens`, `token_mask` and `labels` (int32 [B, T], negative where no word begins). Models give logits
     [B, T, K].
-
-    Attributes:
-      label_smoothing: the share of a tag that is spread over all tags, in training.
     """
 
     label_smoothing: float = 0.0
+    """The share of a tag that is spread over all tags, in training."""
 
     metric_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "precision", "recall", "f1")
 

@@ -22,12 +22,10 @@ class TextClassification(ClassTask, TextTask):
 
     Batches have `tokens`, `token_mask`, `token_types` (int32 [B, T]) and `labels` (int32 [B]); see `ClassTask` for the
     rest.
-
-    Attributes:
-      mixup: alpha of mixup of embedded texts, word by word (Guo et al. 2019, wordMixup); 0 is off.
     """
 
     mixup: float = 0.0
+    """Alpha of mixup of embedded texts, word by word (Guo et al. 2019, wordMixup); 0 is off."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every value that cannot be."""

@@ -25,20 +25,18 @@ class Translation(TextTask):
 
     Batches have `tokens`, `token_mask` (the source's, [B, S]), `decoder_tokens` and `targets` (int32 [B, T], the latter
     negative on padding). Models give logits [B, T, V] (`Seq2Seq`).
-
-    Attributes:
-      label_smoothing: the share of a target that is spread over all tokens, in training; 0.1 in Vaswani et al. 2017.
-      beams: hypotheses that are followed in an evaluation; 1 is greedy, 0 decodes nothing (no BLEU).
-      length_penalty: alpha of Wu et al. 2016, equation 14; 0.6 in Vaswani et al. 2017.
-      max_new_tokens: tokens in a translation, at most; None: as many as the model takes.
-      eos_id: the token that ends a translation; None: the tokenizer's.
     """
 
     label_smoothing: float = 0.0
+    """The share of a target that is spread over all tokens, in training; 0.1 in Vaswani et al. 2017."""
     beams: int = 1
+    """Hypotheses that are followed in an evaluation; 1 is greedy, 0 decodes nothing (no BLEU)."""
     length_penalty: float = 0.6
+    """Alpha of Wu et al. 2016, equation 14; 0.6 in Vaswani et al. 2017."""
     max_new_tokens: int | None = None
+    """Tokens in a translation, at most; None: as many as the model takes."""
     eos_id: int | None = None
+    """The token that ends a translation; None: the tokenizer's."""
 
     @property
     def metric_names(self) -> tuple[str, ...]:

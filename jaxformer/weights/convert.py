@@ -44,17 +44,14 @@ CHANGES: dict[str, Axes | None] = {
 
 @dataclass(frozen=True)
 class Part:
-    """One of the equal parts that a tensor of theirs falls into.
-
-    Attributes:
-      index: which.
-      count: how many there are.
-      axis: along which axis of theirs.
-    """
+    """One of the equal parts that a tensor of theirs falls into."""
 
     index: int
+    """which."""
     count: int
+    """How many there are."""
     axis: int
+    """Along which axis of theirs."""
 
     def of(self, tensor: np.ndarray) -> np.ndarray:
         """This part of a tensor."""
@@ -71,18 +68,16 @@ class Row:
     """One parameter of ours and the tensor of theirs that it is.
 
     Of several rows with the same `ours` the first counts whose tensor is in the checkpoint.
-
-    Attributes:
-      ours: its path in the unrolled layout, such as "encoder/block_{i}/norm_1/scale".
-      theirs: its name in their checkpoint.
-      change: how the shape changes; a key of CHANGES.
-      part: the part of the tensor that it is; None: all of it.
     """
 
     ours: str
+    """Its path in the unrolled layout, such as "encoder/block_{i}/norm_1/scale"."""
     theirs: str
+    """Its name in their checkpoint."""
     change: str = "same"
+    """How the shape changes; a key of CHANGES."""
     part: Part | None = None
+    """The part of the tensor that it is; None: all of it."""
 
     def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of their tensor for a parameter of ours of `shape`."""
@@ -96,33 +91,27 @@ class Row:
 
 @dataclass(frozen=True)
 class Extra:
-    """A tensor in their checkpoints that may be there beside those of our parameters.
-
-    Attributes:
-      theirs: its name.
-      equals: the name of the tensor that it has to equal, where a model ties the two; None: it is left unread, whatever
-        it holds.
-    """
+    """A tensor in their checkpoints that may be there beside those of our parameters."""
 
     theirs: str
+    """Its name."""
     equals: str | None = None
+    """The name of the tensor that it has to equal, where a model ties the two; None: it is left unread,
+    whatever it holds."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """How checkpoints of a family of models are read.
-
-    Attributes:
-      rows: the table.
-      extras: what else may be in them.
-      prefix: what names begin with, except in checkpoints of the model without its head ("bert.").
-      renamed: ends of names as older versions wrote them, and as they are in the table.
-    """
+    """How checkpoints of a family of models are read."""
 
     rows: tuple[Row, ...]
+    """The table."""
     extras: tuple[Extra, ...] = ()
+    """What else may be in them."""
     prefix: str = ""
+    """What names begin with, except in checkpoints of the model without its head ("bert.")."""
     renamed: tuple[tuple[str, str], ...] = ()
+    """Ends of names as older versions wrote them, and as they are in the table."""
 
     def read(self, source: Mapping[str, np.ndarray], params_shapes: Any) -> dict[str, Any]:
         """Our parameters; see `from_table`."""

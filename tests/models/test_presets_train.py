@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxformer.config.schema import convert_choice
+from jaxformer.config import schema
 from jaxformer.models import MODELS
 from jaxformer.models.presets import PRESETS, preset
 from jaxformer.state import init_state, init_variables
@@ -53,9 +53,8 @@ def test_no_family_is_left_out():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PRESET_SIZES)
 def test_it_learns_a_batch_by_heart(name):
-    fields, size, errors = preset(name), PRESET_SIZES[name], []
-    model = convert_choice(MODELS, fields, "model", errors)
-    assert not errors
+    fields, size = preset(name), PRESET_SIZES[name]
+    model = schema.build(MODELS, fields, "model")
     task, batch = TASKS.get(fields["name"], Classification()), a_batch(fields["name"], size)
     optimizer = optax.adam(1e-4)
     variables = jax.jit(lambda: init_variables(model, task.inputs(batch), jax.random.key(0)))()

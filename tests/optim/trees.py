@@ -15,7 +15,7 @@ LAYERS, WIDTH, HEADS, HIDDEN, CLASSES = 3, 8, 2, 12, 5
 def config(table, **fields):
     """A config through the schema, as a config file gives it."""
     errors = []
-    value = schema.convert_choice(table, fields, "x", errors)
+    value = schema.convert_choice(schema.Choices(table), fields, "x", errors)
     assert not errors, errors
     return value
 

@@ -15,57 +15,48 @@ from jaxformer.errors import UserError
 
 @dataclass(frozen=True)
 class Box:
-    """An object in a picture.
-
-    Attributes:
-      label: its class.
-      corners: x0, y0, x1, y1, in pixels or, where the format has them so, as shares of the picture.
-      where: its place in the file of annotations: "line 3", "annotation 17".
-    """
+    """An object in a picture."""
 
     label: str
+    """Its class."""
     corners: tuple[float, float, float, float]
+    """X0, y0, x1, y1, in pixels or, where the format has them so, as shares of the picture."""
     where: str
+    """Its place in the file of annotations: "line 3", "annotation 17"."""
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """A picture and its objects.
-
-    Attributes:
-      path: the picture's file.
-      name: how the dataset calls it.
-      split: its split, or None if nothing says.
-      boxes: its objects; there may be none.
-      source: the file of annotations.
-      size: height and width, if the annotations say so.
-      shares: whether the boxes are shares of the picture.
-    """
+    """A picture and its objects."""
 
     path: Path
+    """The picture's file."""
     name: str
+    """How the dataset calls it."""
     split: str | None
+    """Its split, or None if nothing says."""
     boxes: Sequence[Box]
+    """Its objects; there may be none."""
     source: Path
+    """The file of annotations."""
     size: tuple[int, int] | None = None
+    """Height and width, if the annotations say so."""
     shares: bool = False
+    """Whether the boxes are shares of the picture."""
 
 
 @dataclass
 class Annotations:
-    """What a reader found.
-
-    Attributes:
-      pictures: in the order of the files.
-      class_names: in the order of their labels.
-      notes: what was changed or left out by intent; a line for people each.
-      broken: what cannot be used, and why.
-    """
+    """What a reader found."""
 
     pictures: list[Annotated] = field(default_factory=list)
+    """In the order of the files."""
     class_names: list[str] = field(default_factory=list)
+    """In the order of their labels."""
     notes: list[str] = field(default_factory=list)
+    """What was changed or left out by intent; a line for people each."""
     broken: list[Broken] = field(default_factory=list)
+    """What cannot be used, and why."""
 
 
 def split_of_name(path: Path) -> str | None:

@@ -22,28 +22,22 @@ from jaxformer.errors import UserError
 
 @dataclass(frozen=True)
 class ImportedAnnotations(Imported):
-    """What an import of annotated pictures made.
-
-    Attributes:
-      notes: what was changed or left out by intent; a line for people each.
-    """
+    """What an import of annotated pictures made."""
 
     notes: list[str] = field(default_factory=list)
+    """What was changed or left out by intent; a line for people each."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A picture that can be written.
-
-    Attributes:
-      annotated: as it was read.
-      checked: the picture's file.
-      boxes: labels with ymin, xmin, ymax, xmax as shares of the picture.
-    """
+    """A picture that can be written."""
 
     annotated: Annotated
+    """As it was read."""
     checked: Checked
+    """The picture's file."""
     boxes: Sequence[tuple[str, tuple[float, float, float, float]]]
+    """Labels with ymin, xmin, ymax, xmax as shares of the picture."""
 
 
 def import_detection(

@@ -32,36 +32,30 @@ IGNORED = 255
 
 @dataclass(frozen=True)
 class Pair:
-    """A picture and its mask.
-
-    Attributes:
-      image: the picture's file.
-      mask: the mask's file.
-      name: how the dataset calls it.
-      split: its split, or None if no folder says.
-    """
+    """A picture and its mask."""
 
     image: Path
+    """The picture's file."""
     mask: Path
+    """The mask's file."""
     name: str
+    """How the dataset calls it."""
     split: str | None
+    """Its split, or None if no folder says."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A pair that can be written.
-
-    Attributes:
-      pair: its files.
-      checked: the picture.
-      ids: that the mask holds.
-      digest: SHA-256 of the mask's ids.
-    """
+    """A pair that can be written."""
 
     pair: Pair
+    """Its files."""
     checked: Checked
+    """The picture."""
     ids: frozenset[int]
+    """That the mask holds."""
     digest: bytes
+    """SHA-256 of the mask's ids."""
 
 
 def import_segmentation(

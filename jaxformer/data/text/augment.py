@@ -65,15 +65,12 @@ class WordTransform(TextTransform):
 
 @dataclass(frozen=True)
 class SynonymReplacement(WordTransform):
-    """Replaces words with synonyms (EDA's "SR").
-
-    Attributes:
-      thesaurus: file or folder of synonyms; see `load_thesaurus`.
-      alpha: share of the words to replace, rounded down, but at least one word.
-    """
+    """Replaces words with synonyms (EDA's "SR")."""
 
     thesaurus: str
+    """File or folder of synonyms; see `load_thesaurus`."""
     alpha: float = 0.1
+    """Share of the words to replace, rounded down, but at least one word."""
 
     def augment(self, words: Words, rng: np.random.Generator) -> Words:
         """Replaces."""
@@ -87,15 +84,12 @@ class SynonymReplacement(WordTransform):
 
 @dataclass(frozen=True)
 class RandomInsertion(WordTransform):
-    """Inserts synonyms of the text's words anywhere (EDA's "RI").
-
-    Attributes:
-      thesaurus: file or folder of synonyms; see `load_thesaurus`.
-      alpha: words to insert, as a share of the words, rounded down, but at least one.
-    """
+    """Inserts synonyms of the text's words anywhere (EDA's "RI")."""
 
     thesaurus: str
+    """File or folder of synonyms; see `load_thesaurus`."""
     alpha: float = 0.1
+    """Words to insert, as a share of the words, rounded down, but at least one."""
 
     def augment(self, words: Words, rng: np.random.Generator) -> Words:
         """Inserts."""
@@ -109,13 +103,10 @@ class RandomInsertion(WordTransform):
 
 @dataclass(frozen=True)
 class RandomSwap(WordTransform):
-    """Swaps two words, several times (EDA's "RS").
-
-    Attributes:
-      alpha: swaps, as a share of the words, rounded down, but at least one.
-    """
+    """Swaps two words, several times (EDA's "RS")."""
 
     alpha: float = 0.1
+    """Swaps, as a share of the words, rounded down, but at least one."""
 
     def augment(self, words: Words, rng: np.random.Generator) -> Words:
         """Swaps."""
@@ -128,13 +119,10 @@ class RandomSwap(WordTransform):
 
 @dataclass(frozen=True)
 class RandomDeletion(WordTransform):
-    """Deletes words (EDA's "RD").
-
-    Attributes:
-      alpha: the probability with which each word is deleted; one word always stays.
-    """
+    """Deletes words (EDA's "RD")."""
 
     alpha: float = 0.1
+    """The probability with which each word is deleted; one word always stays."""
 
     def augment(self, words: Words, rng: np.random.Generator) -> Words:
         """Deletes."""
@@ -152,22 +140,20 @@ class Eda(WordTransform):
     The paper writes several changed copies beside each original; here an example is changed anew whenever it is
     seen. Its section 3.3 has alpha = 0.05 with 16 copies for 500 examples, 0.05 and 8 for 2,000, 0.1 and 4 for
     5,000 and more: `share` 16/17, 8/9, 4/5.
-
-    Attributes:
-      thesaurus: file or folder of synonyms; see `load_thesaurus`.
-      alpha_replacement: as `SynonymReplacement.alpha`; 0 leaves the operation out, here and below.
-      alpha_insertion: as `RandomInsertion.alpha`.
-      alpha_swap: as `RandomSwap.alpha`.
-      alpha_deletion: as `RandomDeletion.alpha`.
-      share: share of the examples that are changed; 0.9 is the nine copies to an original of the paper's code.
     """
 
     thesaurus: str
+    """File or folder of synonyms; see `load_thesaurus`."""
     alpha_replacement: float = 0.1
+    """As `SynonymReplacement.alpha`; 0 leaves the operation out, here and below."""
     alpha_insertion: float = 0.1
+    """As `RandomInsertion.alpha`."""
     alpha_swap: float = 0.1
+    """As `RandomSwap.alpha`."""
     alpha_deletion: float = 0.1
+    """As `RandomDeletion.alpha`."""
     share: float = 0.9
+    """Share of the examples that are changed; 0.9 is the nine copies to an original of the paper's code."""
 
     def augment(self, words: Words, rng: np.random.Generator) -> Words:
         """Does one operation, or none."""
@@ -203,12 +189,10 @@ class TokenCutoff(TextTransform):
 
     They stay where they are and `token_mask` is False on them, as if they were padding. Special tokens stay to
     be seen, and at least one other. The paper adds a consistency loss between views, which this is not.
-
-    Attributes:
-      share: share of the tokens to hide, rounded down; the paper tries 0.05 to 0.2.
     """
 
     share: float = 0.1
+    """Share of the tokens to hide, rounded down; the paper tries 0.05 to 0.2."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Masks tokens.

@@ -29,17 +29,14 @@ ENTRY = "entry.json"
 
 @dataclass(frozen=True)
 class Entry:
-    """What was made.
-
-    Attributes:
-      arrays: by name; read-only, mapped from the files.
-      notes: JSON values that were noted while they were made.
-      digest: of what it was made from.
-    """
+    """What was made."""
 
     arrays: Mapping[str, np.ndarray]
+    """By name; read-only, mapped from the files."""
     notes: Mapping[str, Any]
+    """JSON values that were noted while they were made."""
     digest: str
+    """Of what it was made from."""
 
 
 class Column:

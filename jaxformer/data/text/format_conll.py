@@ -25,19 +25,16 @@ BIO = re.compile(r"O|[BI]-.+")
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence.
-
-    Attributes:
-      file: where it is from.
-      line: the line in which it begins, from 1.
-      tokens: its words.
-      tags: a tag a word.
-    """
+    """A sentence."""
 
     file: TextFile
+    """Where it is from."""
     line: int
+    """The line in which it begins, from 1."""
     tokens: list[str]
+    """Its words."""
     tags: list[str]
+    """A tag a word."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +44,6 @@ class ConllFormat:
     Where any tag begins with "B-" or "I-", all have to be BIO: O, B-X at the beginning of an entity, I-X inside.
     IOB1, where B-X stands only between two entities of one type, becomes BIO (Tjong Kim Sang and Veenstra 1999,
     "Representing Text Chunks", section 2.1).
-
-    Attributes:
-      columns: which columns hold the word and its tag, from 1; None takes the first and the last.
-      classes: the tags, in the order of their labels; empty takes those that there are, O first.
     """
 
     extensions: ClassVar[frozenset[str]] = frozenset(
@@ -59,7 +52,9 @@ class ConllFormat:
     test_share: ClassVar[float] = 0.2
 
     columns: tuple[int, int] | None = None
+    """Which columns hold the word and its tag, from 1; None takes the first and the last."""
     classes: tuple[str, ...] = ()
+    """The tags, in the order of their labels; empty takes those that there are, O first."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every combination of options that cannot work."""

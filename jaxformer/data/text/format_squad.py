@@ -69,17 +69,14 @@ class SquadFormat:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads one file.
-
-    Attributes:
-      file: the file.
-      text: what it holds.
-      broken: takes questions and answers that are wrong.
-    """
+    """Reads one file."""
 
     file: TextFile
+    """The file."""
     text: str
+    """What it holds."""
     broken: list[Broken]
+    """Takes questions and answers that are wrong."""
 
     def examples(self) -> Iterator[Example]:
         """Its questions.

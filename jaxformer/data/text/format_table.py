@@ -35,49 +35,40 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table.
-
-    Attributes:
-      file: where it is from.
-      line: the line in which it begins, from 1.
-      cells: values by column; None where there is nothing.
-    """
+    """A row of a table."""
 
     file: TextFile
+    """Where it is from."""
     line: int
+    """The line in which it begins, from 1."""
     cells: dict[str, Any]
+    """Values by column; None where there is nothing."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a column becomes.
-
-    Attributes:
-      name: the column's name, and the feature's.
-      kind: "text", "class", "integer", "number" or "boolean".
-    """
+    """What a column becomes."""
 
     name: str
+    """The column's name, and the feature's."""
     kind: str
+    """ "text", "class", "integer", "number" or "boolean"."""
 
 
 @dataclass(frozen=True)
 class TableFormat(abc.ABC):
-    """Rows as examples; columns of texts become texts, those of numbers numbers.
-
-    Attributes:
-      label: the column to predict: classes by name, or with `regression` a number. None makes no label.
-      regression: whether the label is a number.
-      text: the columns of texts to keep; empty keeps all.
-      classes: the classes, in the order of their labels; empty takes those that there are, sorted.
-    """
+    """Rows as examples; columns of texts become texts, those of numbers numbers."""
 
     test_share: ClassVar[float] = 0.2
 
     label: str | None = None
+    """The column to predict: classes by name, or with `regression` a number. None makes no label."""
     regression: bool = False
+    """Whether the label is a number."""
     text: tuple[str, ...] = ()
+    """The columns of texts to keep; empty keeps all."""
     classes: tuple[str, ...] = field(default=())
+    """The classes, in the order of their labels; empty takes those that there are, sorted."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every combination of options that cannot work."""

@@ -11,17 +11,14 @@ from jaxformer.data.text.formats import Broken, Example, Parsed, TextFile, lines
 
 @dataclass(frozen=True)
 class TextFormat:
-    """UTF-8 texts as examples of `text` and `path`.
-
-    Attributes:
-      unit: what an example is: a whole "file", a "paragraph" (blank lines are between them) or a "line" (blank
-        ones are none).
-    """
+    """UTF-8 texts as examples of `text` and `path`."""
 
     extensions: ClassVar[frozenset[str]] = frozenset({".txt", ".text", ".md"})
     test_share: ClassVar[float] = 0.1
 
     unit: Literal["file", "paragraph", "line"] = "file"
+    """What an example is: a whole "file", a "paragraph" (blank lines are between them) or a "line" (blank
+    ones are none)."""
 
     def problems(self) -> Iterator[str]:
         """Yields nothing: every option works."""

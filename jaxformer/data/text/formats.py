@@ -14,53 +14,44 @@ Broken = tuple[Path, str]
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file to import.
-
-    Attributes:
-      path: where it is.
-      name: its path within the source's folder, with "/".
-      split: its split, or None if no file says which.
-    """
+    """A file to import."""
 
     path: Path
+    """Where it is."""
     name: str
+    """Its path within the source's folder, with "/"."""
     split: str | None
+    """Its split, or None if no file says which."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """An example that was read.
-
-    Attributes:
-      values: by feature, as TFDS encodes them.
-      split: its split, or None if the files do not say.
-      label: its class, where each class is held out by the same share.
-      topic: what it is about; examples of one topic stay in one split.
-    """
+    """An example that was read."""
 
     values: dict[str, Any]
+    """By feature, as TFDS encodes them."""
     split: str | None
+    """Its split, or None if the files do not say."""
     label: str = ""
+    """Its class, where each class is held out by the same share."""
     topic: str = ""
+    """What it is about; examples of one topic stay in one split."""
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a reader found.
-
-    Attributes:
-      features: TFDS feature connectors by name.
-      examples: in the order of the files.
-      class_names: the classes, in the order of their labels.
-      needed: classes that have to be in the training split, or nothing can be learnt about them.
-      notes: what was changed or left out by intent; a line for people each.
-    """
+    """What a reader found."""
 
     features: dict[str, Any]
+    """TFDS feature connectors by name."""
     examples: list[Example]
+    """In the order of the files."""
     class_names: list[str] = field(default_factory=list)
+    """The classes, in the order of their labels."""
     needed: list[str] = field(default_factory=list)
+    """Classes that have to be in the training split, or nothing can be learnt about them."""
     notes: list[str] = field(default_factory=list)
+    """What was changed or left out by intent; a line for people each."""
 
 
 class Format(Protocol):

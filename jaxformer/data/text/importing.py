@@ -31,15 +31,12 @@ OTHERS = {"segmentation": {"classes"}}  # options of kinds that are not of texts
 
 @dataclass(frozen=True)
 class ImportedText(Imported):
-    """What an import of text files made.
-
-    Attributes:
-      features: the examples' features.
-      notes: what was changed or left out by intent; a line for people each.
-    """
+    """What an import of text files made."""
 
     features: list[str]
+    """The examples' features."""
     notes: list[str]
+    """What was changed or left out by intent; a line for people each."""
 
 
 def make_format(kind: str, options: Mapping[str, Any]) -> Format:

@@ -27,16 +27,14 @@ class MaskTokens:
 
     It may stand in `eval_transforms` too, so it does not count as random: there its choices come from the
     example's index alone, so that every evaluation of every run sees the same masks.
-
-    Attributes:
-      share: the probability with which each token is chosen, or each word.
-      whole_word: whether the pieces of a word are chosen together (Google's "whole word masking"). A word begins
-        at a token that is no continuation: for WordPiece those with "##"; for byte-level and sentencepiece
-        tokenizers those without a space before them.
     """
 
     share: float = 0.15
+    """The probability with which each token is chosen, or each word."""
     whole_word: bool = False
+    """Whether the pieces of a word are chosen together (Google's "whole word masking"). A word begins at a
+    token that is no continuation: for WordPiece those with "##"; for byte-level and sentencepiece tokenizers
+    those without a space before them."""
     random: ClassVar[bool] = False
 
     def bind(self, tokenizer: "Tokenizer") -> "BoundMaskTokens":
@@ -60,13 +58,10 @@ class MaskTokens:
 
 
 class BoundMaskTokens:
-    """`MaskTokens` of a tokenizer.
-
-    Attributes:
-      fills: what stands on padding in the arrays that it adds.
-    """
+    """`MaskTokens` of a tokenizer."""
 
     fills: ClassVar[Mapping[str, int]] = {"targets": IGNORED, "token_mask": 0}
+    """What stands on padding in the arrays that it adds."""
 
     def __init__(self, share: float, mask_id: int, special: np.ndarray, begins: np.ndarray | None):
         """`special` and `begins` are bool [vocab_size]: special tokens, and those that begin a word."""

@@ -41,17 +41,15 @@ class BackTranslate(TextTransform):
     1904.12848, to augment texts.) One of the text's paraphrases is drawn, evenly; a text that has none stays.
     It has to be the first transform, since a text is known by the tokens that the dataset has. Of two texts of
     the same beginning, both cut to `data.examples.length`, the first in the order of tokens stands for both.
-
-    Attributes:
-      path: the file, see this module's docstring; `jaxformer data back-translate` makes it.
-      probability: with which a text is replaced.
-      unknown: what becomes of a text that is not in the file: "refuse" stops, for it is the file of other texts;
-        "keep" lets it be, where the file is of a part of the data.
     """
 
     path: str
+    """The file, see this module's docstring; `jaxformer data back-translate` makes it."""
     probability: float = 0.5
+    """With which a text is replaced."""
     unknown: Literal["refuse", "keep"] = "refuse"
+    """What becomes of a text that is not in the file: "refuse" stops, for it is the file of other texts;
+    "keep" lets it be, where the file is of a part of the data."""
 
     def load(self, tokenizer: "Tokenizer") -> "Paraphrases":
         """Reads the file.

@@ -16,12 +16,12 @@ class TokenRows(RowSource):
 
     Attributes:
       records: the split's examples.
-      tokenizer: what made the tokens.
-      num_classes: how many classes there are, if there are classes and that is known.
     """
 
     tokenizer: Tokenizer
+    """What made the tokens."""
     num_classes: int | None = None
+    """How many classes there are, if there are classes and that is known."""
 
     def __init__(self, records: Records, tokenizer: Tokenizer, length: int):
         self.records, self.tokenizer, self.length = records, tokenizer, length

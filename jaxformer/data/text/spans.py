@@ -18,21 +18,18 @@ NOWHERE = (-1, -1)  # the characters of a token that is not of the context
 
 @dataclass(frozen=True)
 class Question:
-    """One of the dataset's examples.
-
-    Attributes:
-      id: the question's id.
-      question: its text.
-      context: the text that answers it.
-      answers: all that count as right; empty if there is none.
-      starts: where each answer begins in the context, in characters.
-    """
+    """One of the dataset's examples."""
 
     id: str
+    """The question's id."""
     question: str
+    """Its text."""
     context: str
+    """The text that answers it."""
     answers: list[str]
+    """All that count as right; empty if there is none."""
     starts: list[int]
+    """Where each answer begins in the context, in characters."""
 
 
 class SpanRows(RaggedRows):

@@ -26,29 +26,23 @@ BY_PLACE = ("targets", "decoder_tokens", "segment_ids", "positions", "start", "e
 
 @dataclass(frozen=True)
 class Bound:
-    """What a transform of text works with, once it is known.
-
-    Attributes:
-      tokenizer: decodes and encodes.
-      max_length: tokens that an example may have; None for as many as it had before.
-      loaded: what `TextTransform.load` has read.
-    """
+    """What a transform of text works with, once it is known."""
 
     tokenizer: "Tokenizer"
+    """Decodes and encodes."""
     max_length: int | None
+    """Tokens that an example may have; None for as many as it had before."""
     loaded: Any
+    """What `TextTransform.load` has read."""
 
 
 @dataclass(frozen=True)
 class TextTransform:
-    """What all transforms of text have in common: they are bound to a tokenizer before they are used.
-
-    Attributes:
-      bound: what a copy is bound to; a config does not set it.
-    """
+    """What all transforms of text have in common: they are bound to a tokenizer before they are used."""
 
     random: ClassVar[bool] = True
     bound: Bound | None = field(default=None, init=False, repr=False, compare=False)
+    """What a copy is bound to; a config does not set it."""
 
     def bind(self, tokenizer: "Tokenizer", max_length: int | None = None) -> Self:
         """A copy that can be called.

@@ -52,13 +52,10 @@ class Thesaurus(Protocol):
 
 @dataclass(frozen=True)
 class WordList:
-    """Synonyms as a table says.
-
-    Attributes:
-      table: word in lower case -> its synonyms, sorted.
-    """
+    """Synonyms as a table says."""
 
     table: Mapping[str, tuple[str, ...]]
+    """Word in lower case -> its synonyms, sorted."""
 
     def synonyms(self, word: str) -> tuple[str, ...]:
         """The synonyms of `word`."""
@@ -71,14 +68,12 @@ class WordNet:
 
     Inflected words are looked up by their base forms too, so "movies" has "film" and "movie": the lists of
     exceptions come first, else an ending is detached once (morph(7WN)).
-
-    Attributes:
-      synsets: part of speech -> word in lower case -> the synsets that hold it.
-      exceptions: part of speech -> irregular form -> its base forms.
     """
 
     synsets: Mapping[str, Mapping[str, list[Synset]]]
+    """Part of speech -> word in lower case -> the synsets that hold it."""
     exceptions: Mapping[str, Mapping[str, list[str]]]
+    """Part of speech -> irregular form -> its base forms."""
 
     def synonyms(self, word: str) -> tuple[str, ...]:
         """The synonyms of `word`; those of several words have spaces."""

@@ -15,18 +15,15 @@ TEMPLATES: tuple[Template, ...] = get_args(Template)
 
 @dataclass(frozen=True)
 class Layout:
-    """What a template needs and writes.
-
-    Attributes:
-      tokens: the special tokens that a vocabulary made for it begins with, in this order: padding is 0.
-      single: one text, in the notation of TemplateProcessing: $A is the text, ":0" the type of its tokens;
-        empty if nothing is written.
-      pair: two texts. Of these models only BERT's tell them apart by type.
-    """
+    """What a template needs and writes."""
 
     tokens: tuple[str, ...]
+    """The special tokens that a vocabulary made for it begins with, in this order: padding is 0."""
     single: str = ""
+    """One text, in the notation of TemplateProcessing: $A is the text, ":0" the type of its tokens; empty if
+    nothing is written."""
     pair: str = ""
+    """Two texts. Of these models only BERT's tell them apart by type."""
 
 
 LAYOUTS: dict[Template, Layout] = {

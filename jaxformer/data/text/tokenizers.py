@@ -176,13 +176,10 @@ class Characters:
 
     Without an unknown token (templates "none" and "gpt") a character that is in none of the texts is an error
     that names it; with one ("bert", "roberta", "t5", "seq2seq") it is that token.
-
-    Attributes:
-      template: the special tokens, at the first ids, and where they stand; see LAYOUTS in
-        tokenizer_templates.py.
     """
 
     template: Template = "none"
+    """The special tokens, at the first ids, and where they stand; see LAYOUTS in tokenizer_templates.py."""
 
     def build(self, texts: Texts) -> Tokenizer:
         """The tokenizer of the texts' characters; raises UserError where they have none."""
@@ -195,14 +192,11 @@ class Characters:
 
 @dataclass(frozen=True)
 class Bytes:
-    """One token for each byte of UTF-8; every text round-trips, and there is nothing to train.
-
-    Attributes:
-      template: the special tokens, at the first ids, and where they stand; the bytes come after them (Xue et
-        al., 2021). With "none", ids are bytes.
-    """
+    """One token for each byte of UTF-8; every text round-trips, and there is nothing to train."""
 
     template: Template = "none"
+    """The special tokens, at the first ids, and where they stand; the bytes come after them (Xue et al.,
+    2021). With "none", ids are bytes."""
 
     def build(self, texts: Texts) -> Tokenizer:
         """The tokenizer; it does not look at the texts."""
@@ -215,21 +209,18 @@ class Bytes:
 
 @dataclass(frozen=True)
 class FromFile:
-    """A published tokenizer.
-
-    Attributes:
-      path: a tokenizer.json; a vocab.txt of BERT's; a vocab.json with merges.txt beside it, of GPT-2's or
-        RoBERTa's; a sentencepiece model (.model), unigram or BPE; or a folder that holds one of them.
-      template: where special tokens stand; None keeps what the file says (a vocab.txt: "bert"; a vocab.json:
-        "roberta" if it has <s>, </s> and <pad>, else none; a sentencepiece model: none). No token is added to
-        the vocabulary: one that a template needs has to be there.
-      lowercase: for vocab.txt alone, which does not say it; None takes the tokenizer_config.json beside it,
-        else whether the vocabulary has no capitals.
-    """
+    """A published tokenizer."""
 
     path: str
+    """A tokenizer.json; a vocab.txt of BERT's; a vocab.json with merges.txt beside it, of GPT-2's or
+    RoBERTa's; a sentencepiece model (.model), unigram or BPE; or a folder that holds one of them."""
     template: Template | None = None
+    """Where special tokens stand; None keeps what the file says (a vocab.txt: "bert"; a vocab.json: "roberta"
+    if it has <s>, </s> and <pad>, else none; a sentencepiece model: none). No token is added to the
+    vocabulary: one that a template needs has to be there."""
     lowercase: bool | None = None
+    """For vocab.txt alone, which does not say it; None takes the tokenizer_config.json beside it, else
+    whether the vocabulary has no capitals."""
 
     def build(self, texts: Texts) -> Tokenizer:
         """Reads the tokenizer; it does not look at the texts.
@@ -252,24 +243,21 @@ class FromFile:
 
 @dataclass(frozen=True)
 class Trained:
-    """Subwords, trained on the training texts. The same texts give the same tokenizer.
-
-    Attributes:
-      kind: "bpe" (byte-level, as in GPT-2: every text round-trips), "wordpiece" (as in BERT: drops accents
-        when it lowercases, and all spacing), or "unigram" (sentencepiece's, as in T5: NFKC, a run of spaces or
-        a newline is one space).
-      vocab_size: tokens at most, special ones among them; texts that are too short give fewer.
-      lowercase: whether texts are lowercased.
-      template: the special tokens, at the first ids, and where they stand; "wordpiece" and "unigram" get an
-        unknown token in any case.
-      min_frequency: how often a pair has to be there to become a token (not for "unigram").
-    """
+    """Subwords, trained on the training texts. The same texts give the same tokenizer."""
 
     kind: Kind = "bpe"
+    """ "bpe" (byte-level, as in GPT-2: every text round-trips), "wordpiece" (as in BERT: drops accents when
+    it lowercases, and all spacing), or "unigram" (sentencepiece's, as in T5: NFKC, a run of spaces or a
+    newline is one space)."""
     vocab_size: int = 8192
+    """Tokens at most, special ones among them; texts that are too short give fewer."""
     lowercase: bool = False
+    """Whether texts are lowercased."""
     template: Template = "none"
+    """The special tokens, at the first ids, and where they stand; "wordpiece" and "unigram" get an unknown
+    token in any case."""
     min_frequency: int = 2
+    """How often a pair has to be there to become a token (not for "unigram")."""
 
     def build(self, texts: Texts) -> Tokenizer:
         """Trains the tokenizer; may go over the texts several times.

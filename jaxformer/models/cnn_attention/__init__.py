@@ -28,17 +28,15 @@ ATTENTIONS = {
 
 @dataclass(frozen=True)
 class Placement:
-    """Which attention stands where in a ResNet.
-
-    Attributes:
-      module: one of ATTENTIONS, such as {"name": "se", "reduction": 8}.
-      stages: those that have it, counted from 1; None: all.
-      blocks: those of each of these stages that have it, counted from 0, or from the end: -1 is the last; None: all.
-    """
+    """Which attention stands where in a ResNet."""
 
     module: Any = choice(ATTENTIONS)  # noqa: RUF009
+    """One of ATTENTIONS, such as {"name": "se", "reduction": 8}."""
     stages: tuple[int, ...] | None = None
+    """Those that have it, counted from 1; None: all."""
     blocks: tuple[int, ...] | None = None
+    """Those of each of these stages that have it, counted from 0, or from the end: -1 is the last; None:
+    all."""
 
     def holds(self, stage: int, block: int, size: int) -> bool:
         """Whether block number `block` of the `size` blocks in a stage has it."""

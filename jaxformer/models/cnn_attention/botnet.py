@@ -20,16 +20,14 @@ class BottleneckAttention(nn.Module):
 
     The tables of positions make the feature map's size part of the parameters. There is no projection behind it: the
     bottleneck's last 1x1 is one.
-
-    Attributes:
-      num_heads: H, which divides the channels.
-      dtype: of the computation.
-      param_dtype: of the parameters.
     """
 
     num_heads: int = 4
+    """H, which divides the channels."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     where = "inner"
 

@@ -19,20 +19,18 @@ class CBAM(nn.Module):
     """A gate for each channel, then one for each place, both by means and maxima (section 3).
 
     The norm behind the convolution over places is of the authors' code; the paper does not mention it.
-
-    Attributes:
-      reduction: channels over the hidden ones of the MLP that gives channels their gates.
-      kernel_size: of the convolution that gives places theirs, odd.
-      use_bias: whether the MLP has biases: yes in the authors' code, no in timm's.
-      dtype: of the computation.
-      param_dtype: of the parameters.
     """
 
     reduction: int = 16
+    """Channels over the hidden ones of the MLP that gives channels their gates."""
     kernel_size: int = 7
+    """Of the convolution that gives places theirs, odd."""
     use_bias: bool = True
+    """Whether the MLP has biases: yes in the authors' code, no in timm's."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     where = "branch"
 

@@ -15,19 +15,16 @@ Dtype = Any
 
 
 class CoordinateAttention(nn.Module):
-    """Gates for each row and each column of every channel, by the means over the other direction (section 3.2).
-
-    Attributes:
-      reduction: channels over hidden ones.
-      least: hidden channels, at least.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """Gates for each row and each column of every channel, by the means over the other direction (section 3.2)."""
 
     reduction: int = 32
+    """Channels over hidden ones."""
     least: int = 8
+    """Hidden channels, at least."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     where = "branch"
 

@@ -21,19 +21,16 @@ def kernel_size(channels: int, gamma: float, b: float) -> int:
 
 
 class EfficientChannelAttention(nn.Module):
-    """A gate for each channel, by a convolution over channels of what all places have on average (section 3.2).
-
-    Attributes:
-      gamma: of `kernel_size`.
-      b: of `kernel_size`.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """A gate for each channel, by a convolution over channels of what all places have on average (section 3.2)."""
 
     gamma: float = 2.0
+    """Of `kernel_size`."""
     b: float = 1.0
+    """Of `kernel_size`."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     where = "branch"
 

@@ -18,17 +18,15 @@ class NonLocal(nn.Module):
 
     One head of half the channels, whose logits are not scaled. The norm behind it starts as zero, so that a block
     starts as it would be without (section 4.1).
-
-    Attributes:
-      subsample: whether keys and values are of the maxima of each 2x2, which saves three quarters of the products
-        (section 3.3).
-      dtype: of the computation.
-      param_dtype: of the parameters.
     """
 
     subsample: bool = True
+    """Whether keys and values are of the maxima of each 2x2, which saves three quarters of the products
+    (section 3.3)."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     where = "block"
 

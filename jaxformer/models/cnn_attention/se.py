@@ -15,17 +15,14 @@ Dtype = Any
 
 
 class SqueezeExcitation(nn.Module):
-    """A gate for each channel, by an MLP of what all places have on average (section 3).
-
-    Attributes:
-      reduction: channels over the MLP's hidden ones.
-      dtype: of the computation.
-      param_dtype: of the parameters.
-    """
+    """A gate for each channel, by an MLP of what all places have on average (section 3)."""
 
     reduction: int = 16
+    """Channels over the MLP's hidden ones."""
     dtype: Dtype = jnp.float32
+    """Of the computation."""
     param_dtype: Dtype = jnp.float32
+    """Of the parameters."""
 
     where = "branch"
 

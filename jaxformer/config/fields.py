@@ -1,0 +1,65 @@
+"""Constraints that stand with a field: `width: Annotated[int, at_least(1)] = 256`, or `width: PositiveInt = 256`.
+
+`schema.py` checks them and `reference.py` prints them. A constraint of a tuple's entries stands inside:
+`mean: tuple[Fraction, ...]`. None is never checked: where it is allowed, the type says so (`PositiveInt | None`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
+
+from jaxformer.config.durations import Duration
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A condition on a field's value."""
+
+    expected: str
+    """The condition in words, as they follow "expected": "1 or more"."""
+    holds: Callable[[Any], bool]
+    """Whether a value of the field's type meets it."""
+
+
+def at_least(low: float, expected: str | None = None) -> Constraint:
+    """low <= value; `expected` replaces the words of the message."""
+    return Constraint(expected or f"{low} or more", lambda value: value >= low)
+
+
+def above(low: float, expected: str | None = None) -> Constraint:
+    """low < value."""
+    return Constraint(expected or f"a number above {low}", lambda value: value > low)
+
+
+def between(low: float, high: float, expected: str | None = None) -> Constraint:
+    """low <= value <= high."""
+    return Constraint(expected or f"{low} to {high}", lambda value: low <= value <= high)
+
+
+def strictly_between(low: float, high: float, expected: str | None = None) -> Constraint:
+    """low < value < high."""
+    return Constraint(
+        expected or f"a number between {low} and {high}, neither of them", lambda value: low < value < high
+    )
+
+
+def length(*allowed: int, expected: str | None = None) -> Constraint:
+    """The number of entries is one of `allowed`."""
+    numbers = " or ".join(map(str, allowed))
+    return Constraint(expected or f"{numbers} entries", lambda value: len(value) in allowed)
+
+
+def not_empty(expected: str | None = None) -> Constraint:
+    """At least one entry or character."""
+    return Constraint(expected or "at least one entry", lambda value: len(value) > 0)
+
+
+PositiveInt: TypeAlias = Annotated[int, at_least(1)]
+NonNegativeInt: TypeAlias = Annotated[int, at_least(0)]
+PositiveFloat: TypeAlias = Annotated[float, above(0)]
+NonNegativeFloat: TypeAlias = Annotated[float, at_least(0)]
+Fraction: TypeAlias = Annotated[float, between(0, 1)]
+Rate: TypeAlias = Annotated[float, Constraint("0 or more, and less than 1", lambda value: 0 <= value < 1)]
+PositiveDuration: TypeAlias = Annotated[
+    Duration, Constraint('more than nothing, as in "1 epoch"', lambda value: value.amount > 0)
+]
