@@ -65,10 +65,11 @@ class DETR(nn.Module):
     """Whether there is one class more, the last, for no object: what the softmax needs, and the focal loss
     does not."""
     denoising: int = 0
-    """In training, how often every true object is given to the decoder with noise; with anchors alone.
-    box_noise, label_noise: how much noise; see `denoising.noised`."""
+    """In training, how often every true object is given to the decoder with noise; with anchors alone."""
     box_noise: float = 1.0
+    """How far the boxes of `denoising` are moved; see `denoising.noised`."""
     label_noise: float = 0.25
+    """The share of the labels of `denoising` that are drawn anew; see `denoising.noised`."""
     activation: ActivationName = "relu"
     """The MLPs'."""
     norm_epsilon: float = 1e-5
