@@ -7,9 +7,20 @@ from mkdocs.structure.files import File, Files
 
 from jaxformer.config import schema
 from jaxformer.config.reference import inner, is_section, reference
-from jaxformer.config.sections import Experiment
+from jaxformer.config.sections import ExperimentConfig
 
-SECTIONS = "task model data eval optimizer schedule precision parallel train checkpoint".split()
+SECTIONS = [
+    "task",
+    "model",
+    "data",
+    "eval",
+    "optimizer",
+    "schedule",
+    "precision",
+    "parallel",
+    "train",
+    "checkpoint",
+]
 
 
 def on_files(files: Files, config) -> Files:
@@ -21,13 +32,16 @@ def on_files(files: Files, config) -> Files:
 
 def page(section: str) -> str:
     """The Markdown of one section's fields, with a heading for each class that a field chooses among."""
-    field = next(f for f in reference(Experiment) if f.name == section)
+    field = next(f for f in reference(ExperimentConfig) if f.name == section)
     lines = [f"# `{section}`", "", field.doc, ""]
-    known = inner(Experiment).get(section)
+    known = inner(ExperimentConfig).get(section)
     if known is None:
         lines += [f"Type: {field.type}. Default: `{field.default}`.", ""]
     elif isinstance(known, dict):
-        lines += [f'`{section}.name` is one of the headings below, or `"package.module:Class"` of your own.', ""]
+        lines += [
+            f'`{section}.name` is one of the headings below, or `"package.module:Class"` of your own.',
+            "",
+        ]
         for name, cls in known.items():
             lines += class_lines(name, cls, "##")
     else:
@@ -36,17 +50,23 @@ def page(section: str) -> str:
 
 
 def class_lines(name: str, cls: type, heading: str) -> list[str]:
-    """A heading, the first paragraph of the class's docstring and its fields; then the classes that they choose among."""
+    """A heading, what the class is, and its fields; then the classes that its fields choose among."""
     lines = [f'{heading} "{name}"', ""] if name else []
     summary = " ".join((cls.__doc__ or "").partition("\n\n")[0].split())
     lines += [escaped(summary), ""]
     fields = reference(cls)
     if fields:
         lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
-        lines += [f"| `{f.name}` | {escaped(f.type)} | {code(f.default)} | {escaped(f.doc)} |" for f in fields]
+        lines += [
+            f"| `{f.name}` | {escaped(f.type)} | {code(f.default)} | {escaped(f.doc)} |" for f in fields
+        ]
         lines.append("")
     for field, known in inner(cls).items():
-        if isinstance(known, dict) and heading == "##" and not schema.config_fields(cls)[field].metadata.get("shared"):
+        if (
+            isinstance(known, dict)
+            and heading == "##"
+            and not schema.config_fields(cls)[field].metadata.get("shared")
+        ):
             if any(is_section(k) and field in ("backbone", "decoder") for k in known.values()):
                 continue  # these are models, which have headings of their own
             for choice, inside in known.items():
