@@ -24,7 +24,7 @@ ALLOWED = {
     "models": BASE,
     "data": BASE,
     "optim": BASE | {"paths"},
-    "decoding": BASE,
+    "decoding": BASE | {"models"},
     "tasks": BASE | {"decoding", "models", "weights"},
     "precision": BASE,
     "preemption": set(),
@@ -35,10 +35,11 @@ ALLOWED = {
     "checkpoints": BASE | {"digests", "paths"},
     "digests": {"files"},
     "weights": BASE | {"models", "paths"},
-    "observe": BASE,
+    "observe": BASE | {"runs"},
+    "runs": BASE | {"config.sections", "data", "observe"},
     "experiment": BASE
-    | {"analysis", "config.sections", "data", "models", "optim", "parallel", "precision"}
-    | {"state", "step", "tasks", "teacher"},
+    | {"analysis", "config.sections", "data", "evaluation", "models", "optim"}
+    | {"parallel", "precision", "state", "step", "tasks", "teacher"},
 }
 ABOVE = {
     "__init__",
@@ -46,10 +47,8 @@ ABOVE = {
     "analysis",
     "cli",
     "evaluation",
-    "finish",
     "inference",
-    "run",
-    "start",
+    "reporting",
     "teacher",
 }
 ABOVE |= {"train", "verbs"}

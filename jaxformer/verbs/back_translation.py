@@ -22,9 +22,9 @@ def data_back_translate(arguments: Namespace) -> int:
     from jaxformer.inference.back_translation import (
         BackTranslation,
         check_runs,
-        load_translation,
         write_paraphrases,
     )
+    from jaxformer.inference.loaded import LoadedRun
     from jaxformer.observe.logs import make_console, terminal_logging
     from jaxformer.observe.progress import Progress
 
@@ -33,21 +33,21 @@ def data_back_translate(arguments: Namespace) -> int:
     texts = distinct_texts(records, feature)
     console = make_console()
     with terminal_logging(console):
-        forward, forward_step = load_translation(arguments.forward, arguments.checkpoint)
-        backward, backward_step = load_translation(arguments.backward, arguments.checkpoint)
+        forward = LoadedRun(arguments.forward, arguments.checkpoint)
+        backward = LoadedRun(arguments.backward, arguments.checkpoint)
         made: dict[str, Any] = {
             "dataset": records.name,
             "split": records.split,
             "feature": feature,
             "digest": records.digest(),
-            "forward": [str(arguments.forward), forward_step],
-            "backward": [str(arguments.backward), backward_step],
+            "forward": [str(arguments.forward), forward.step],
+            "backward": [str(arguments.backward), backward.step],
             "samples": arguments.samples,
             "temperature": how.sampling.temperature,
             "beams": how.beams,
             "seed": how.seed,
         }
-        by = BackTranslation(forward, backward, how, arguments.samples)
+        by = BackTranslation(forward.writer, backward.writer, how, arguments.samples)
         with writing_to(arguments.output):
             counts = write_paraphrases(arguments.output, made, texts, by)
             before = next(counts)

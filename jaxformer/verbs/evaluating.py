@@ -2,7 +2,7 @@
 
 import json
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from jaxformer.errors import UserError
 from jaxformer.verbs.common import Overrides, print_json, use_compilation_cache, writing_to
@@ -48,24 +48,17 @@ def on_split(arguments: Namespace) -> dict[str, Any]:
 
     With test-time augmentation nothing is written: the report shows what training saw.
     """
-    from jaxformer.evaluation.evaluator import evaluate as measure
-    from jaxformer.evaluation.views import many_views
     from jaxformer.files import write_json
-    from jaxformer.inference.restore import Trained
-    from jaxformer.step import make_eval_step
+    from jaxformer.inference.loaded import LoadedRun
 
-    trained, tta = Trained(arguments.run, arguments.checkpoint, split=arguments.split), arguments.tta
-    if trained.missing is not None:
-        raise trained.missing
-    experiment, layout = trained.experiment, trained.experiment.layout
-    model: Any = experiment.model if tta is None else many_views(experiment.model, experiment.task, tta)
-    eval_step = layout.eval_step(make_eval_step(model, experiment.task, axis=layout.axis))
-    evaluation = measure(eval_step, trained.variables, experiment.task, experiment.eval_data, layout)
-    written = {"step": trained.step, "metrics": evaluation.metrics, **evaluation.tables}
+    loaded, tta = LoadedRun(arguments.run, arguments.checkpoint), arguments.tta
+    evaluation = loaded.evaluate(arguments.split, views=tta)
+    written = {"step": loaded.step, "metrics": evaluation.metrics, **evaluation.tables}
     if arguments.split is None and tta is None:
-        write_json(trained.run.evaluation, written)
+        write_json(loaded.run.evaluation_file, written)
     views = {} if tta is None else {"tta": tta}
-    return {"step": trained.step, "split": experiment.config.eval.split, **views, **evaluation.metrics}
+    split = arguments.split or loaded.config.eval.split
+    return {"step": loaded.step, "split": split, **views, **evaluation.metrics}
 
 
 def language_model(arguments: Namespace) -> "tuple[CausalModel, int]":
@@ -75,16 +68,15 @@ def language_model(arguments: Namespace) -> "tuple[CausalModel, int]":
       UserError: the run's model is another one.
     """
     from jaxformer.inference.language import CausalModel
-    from jaxformer.inference.restore import TrainedText
-    from jaxformer.tasks.text import kind_of
+    from jaxformer.inference.loaded import LoadedRun
 
-    trained = TrainedText(arguments.run, arguments.checkpoint)
-    if kind_of(trained.model) != "decoder":
+    loaded = LoadedRun(arguments.run, arguments.checkpoint)
+    if not loaded.is_language_model:
         raise UserError(
-            f"{arguments.run}: holds a model ({type(trained.model).__name__}) that does not go from token to token",
+            f"{arguments.run}: holds a model ({type(loaded.model).__name__}) that does not go from token to token",
             "--fewshot, --perplexity and --harness are for language models; leave them out to evaluate on a split",
         )
-    return CausalModel(trained.model, trained.variables, trained.tokenizer), trained.step
+    return cast(CausalModel, loaded.writer), loaded.step
 
 
 def on_fewshot(arguments: Namespace) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def generate(arguments: Namespace, overrides: Overrides) -> int:
     use_compilation_cache()
     from jaxformer.decoding.loop import StopStrings
     from jaxformer.inference.given import naming
-    from jaxformer.inference.language import CausalModel, load
+    from jaxformer.inference.loaded import LoadedRun
     from jaxformer.inference.translate import TextToText
     from jaxformer.observe.logs import make_console, terminal_logging
 
@@ -29,8 +29,7 @@ def generate(arguments: Namespace, overrides: Overrides) -> int:
     given = read_prompts(arguments)
     prompts = [prompt for prompt, _ in given]
     with terminal_logging(make_console()):
-        model, variables, tokenizer = load(arguments.workdir, arguments.checkpoint)
-        writer = (TextToText if hasattr(model, "encode") else CausalModel)(model, variables, tokenizer)
+        writer = LoadedRun(arguments.workdir, arguments.checkpoint).writer
         ids = []
         for prompt, place in given:
             with naming(place):
@@ -46,7 +45,7 @@ def generate(arguments: Namespace, overrides: Overrides) -> int:
             (found,) = writer.generate(ids, how)
             sys.stdout.write(f"{begin}{found.text}\n")
             return 0
-        stops = StopStrings(how.stops, tokenizer.decode)
+        stops = StopStrings(how.stops, writer.tokenizer.decode)
         shown = 0
         for _ in writer.stream(ids, how, stops):
             text = begin + stops.settled(0)
@@ -87,6 +86,7 @@ def generation(arguments: Namespace) -> "Generation":
     Raises:
       UserError: a value cannot be.
     """
+    from jaxformer.config import schema
     from jaxformer.decoding.sampling import Sampling
     from jaxformer.inference.writing import Generation
 
@@ -94,7 +94,7 @@ def generation(arguments: Namespace) -> "Generation":
         return {name: value for name in names if (value := getattr(arguments, name)) is not None}
 
     sampling = Sampling(**{"temperature": 0.0 if arguments.greedy else TEMPERATURE, **given(*SAMPLING)})
-    if problems := list(sampling.problems()):
+    if problems := list(schema.problems(sampling)):
         raise UserError(*map(in_flags, problems))
     return Generation(
         arguments.max_new_tokens,

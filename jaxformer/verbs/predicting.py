@@ -12,7 +12,7 @@ from jaxformer.verbs.common import Overrides, use_compilation_cache
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
-    from jaxformer.inference.restore import Trained
+    from jaxformer.inference.loaded import LoadedRun
 
 TEXT_SUFFIXES = {".csv", ".json", ".jsonl", ".tsv", ".txt"}
 OF_TEXT = ("text", "question", "context_file")  # flags
@@ -23,9 +23,9 @@ def predict(arguments: Namespace, overrides: Overrides) -> int:
     """Predicts files, of images or of text as the run's model takes them; prints a JSON line each."""
     from jaxformer.inference.predict import check_top
     from jaxformer.observe.logs import make_console, terminal_logging
-    from jaxformer.run import read_experiment
+    from jaxformer.runs import Run
 
-    _, experiment = read_experiment(arguments.run)
+    experiment = Run.open(arguments.run).read_config()
     check_top(arguments.top)
     check_explain(arguments, experiment)
     use_compilation_cache()
@@ -51,14 +51,14 @@ def predict_images(arguments: Namespace) -> None:
         )
     from jaxformer.data.examples import Detection, Segmentation
     from jaxformer.inference.detect import detect_files
+    from jaxformer.inference.loaded import LoadedRun
     from jaxformer.inference.predict import predict_files
-    from jaxformer.inference.restore import Trained
     from jaxformer.inference.segment import segment_files
 
-    trained = Trained(arguments.run, arguments.checkpoint)
+    trained = LoadedRun(arguments.run, arguments.checkpoint)
     explain = make_explain(arguments, trained)
     answers = {Segmentation: segment_files, Detection: detect_files}
-    answer = answers.get(type(trained.experiment.config.data.examples))
+    answer = answers.get(type(trained.config.data.examples))
     if answer is not None:
         results = answer(
             trained,
@@ -104,7 +104,7 @@ def check_explain(arguments: Namespace, experiment: "ExperimentConfig") -> None:
         )
 
 
-def make_explain(arguments: Namespace, trained: "Trained") -> Callable[[Sequence[Path]], object]:
+def make_explain(arguments: Namespace, trained: "LoadedRun") -> Callable[[Sequence[Path]], object]:
     """A function that writes what the model saw in pictures, if --explain is given.
 
     Raises:
@@ -129,8 +129,8 @@ def predict_texts(arguments: Namespace, experiment: "ExperimentConfig") -> None:
     from jaxformer.data.scanning import EXTENSIONS
     from jaxformer.files import to_json, write_atomically
     from jaxformer.inference import predict_text
+    from jaxformer.inference.loaded import LoadedRun
     from jaxformer.inference.predict import LINES, writing
-    from jaxformer.inference.restore import TrainedText
 
     for path in map(Path, arguments.inputs):
         if path.suffix.lower() in EXTENSIONS or path.is_dir():
@@ -150,7 +150,7 @@ def predict_texts(arguments: Namespace, experiment: "ExperimentConfig") -> None:
     output = arguments.output or arguments.run / "predictions"
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    trained = TrainedText(arguments.run, arguments.checkpoint)
+    trained = LoadedRun(arguments.run, arguments.checkpoint)
     lines = []
     for prediction in predict_text.predict_texts(trained, given, arguments.top):
         lines.append(json.dumps(to_json(prediction), ensure_ascii=False, allow_nan=False) + "\n")

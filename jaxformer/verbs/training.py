@@ -16,12 +16,13 @@ def train(arguments: Namespace, overrides: Overrides) -> int:
     config = configfile.read(arguments.config, overrides)
     use_compilation_cache()
     from jaxformer.config.sections import resolve
+    from jaxformer.experiment import Experiment
     from jaxformer.observe.logs import make_console, terminal_logging
     from jaxformer.preemption import EXIT_CODE
     from jaxformer.train import NotFinite
     from jaxformer.train import train as run
 
-    experiment = resolve(config)
+    experiment = Experiment(resolve(config))
     folder = arguments.run or Path("runs") / run_name(arguments.config)
     console = make_console()
     with terminal_logging(console):
