@@ -65,8 +65,6 @@ class Run:
           UserError: it is not a run's folder.
         """
         run = cls(Path(folder))
-        if not run.folder.is_dir():
-            raise UserError(f"{folder}: there is no such folder; runs are made by `jaxformer train`")
         run.about  # noqa: B018 - reads it
         return run
 
@@ -114,8 +112,9 @@ class Run:
         """config.json: the config, the command, versions, the git revision."""
         found = read_json(self.config_file, needs=("config",))
         if found is None:
+            lacks = "no config.json in it" if self.folder.is_dir() else "there is no such folder"
             raise UserError(
-                f"{self.folder}: not a run's folder (no config.json in it); runs are made by `jaxformer train`"
+                f"{self.folder}: not a run's folder ({lacks}); runs are made by `jaxformer train`"
             )
         return found
 

@@ -147,14 +147,14 @@ def test_mistakes_of_generating_are_said_in_a_line(run, refused, tmp_path):
     )
     assert "--samples 0: expected at least 1" in refused(*ask, "--prompt", "a", "--samples", "0")
     assert "--temperature -1.0: expected 0" in refused(*ask, "--prompt", "a", "--temperature", "-1")
-    assert "--top-k 0: give 1 or more, or leave it out" in refused(*ask, "--prompt", "a", "--top-k", "0")
+    assert "--top-k 0: expected 1 or more, or None to keep all tokens" in refused(*ask, "--prompt", "a", "--top-k", "0")
     assert "--length-penalty -1.0" in refused(*ask, "--prompt", "a", "--beams", "2", "--length-penalty", "-1")
     assert "nothing.txt: cannot be read" in refused(*ask, "--prompts", "nothing.txt")
     (tmp_path / "prompts.txt").write_text("\n \n")
     assert "prompts.txt: there is no text in it; give one a line" in refused(*ask, "--prompts", "prompts.txt")
     (tmp_path / "prompts.txt").write_text("a\n\nthe é\n")
     assert "prompts.txt, line 3: 'é' (U+00E9)" in refused(*ask, "--prompts", "prompts.txt")
-    assert "--checkpoint newest: expected best, latest or a step" in refused(
+    assert "checkpoint='newest': expected best, latest or a step" in refused(
         *ask, "--prompt", "a", "--checkpoint", "newest"
     )
     assert "77" in refused(*ask, "--prompt", "a", "--checkpoint", "77")
