@@ -4,12 +4,14 @@ The references are the models of transformers and timm, with PyTorch's own losse
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 import pytest
+import test_timm_maxxvit
 from flax.traverse_util import flatten_dict
 from image_parity import channels_first, randomised, tensors_of
 from image_parity import shapes_of as image_shapes_of
@@ -24,7 +26,10 @@ from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.language import CausalLM, MaskedLM
 from jaxformer.tasks.text_classification import TextClassification
 from jaxformer.tasks.translation import Translation
+from jaxformer.weights.timm_convnext import FAMILY as CONVNEXT
+from jaxformer.weights.timm_maxxvit import FAMILY as MAXXVIT
 from jaxformer.weights.timm_resnet import FAMILY as RESNET
+from jaxformer.weights.timm_swin import FAMILY as SWIN
 from jaxformer.weights.timm_vit import from_timm
 from jaxformer.weights.transformers_config import family_of, text_model_of
 from jaxformer.weights.variables import read_variables
@@ -158,12 +163,12 @@ def t5():
     return of_transformers(name, config, task, batch, inputs, cross_entropy(targets))
 
 
-def of_timm(model, reference, read, train):
-    image = np.random.default_rng(0).integers(0, 256, size=(3, SIZE, SIZE, 3)).astype(np.uint8)
+def of_timm(model, reference, read, train, size=SIZE):
+    image = np.random.default_rng(0).integers(0, 256, size=(3, size, size, 3)).astype(np.uint8)
     normalised = channels_first(((image / 255 - 0.5) / 0.5).astype(np.float32))
     loss = cross_entropy(LABELS)
     reference = randomised(reference).train(train)
-    shapes = image_shapes_of(model, SIZE)
+    shapes = image_shapes_of(model, size)
     batch = {"image": image, "labels": LABELS}
     return Case(
         model,
@@ -193,11 +198,52 @@ def resnet():
     reference = resnet.ResNet(resnet.Bottleneck, (1, 1), num_classes=CLASSES, channels=(64, 128))
     reference.layer3, reference.layer4 = torch.nn.Identity(), torch.nn.Identity()
     model = ResNet(stage_sizes=(1, 1), num_classes=CLASSES)
-    return of_timm(model, reference, lambda t, s: read_variables(RESNET, t, s), train=True)
+    return of_timm(model, reference, partial(read_from, RESNET), train=True)
+
+
+def swin():
+    timm()
+    from timm.models.swin_transformer import SwinTransformer
+
+    sizes = {"num_heads": (1, 2), "num_classes": CLASSES}
+    reference = SwinTransformer(
+        img_size=32, window_size=4, depths=(2, 2), embed_dim=8, drop_path_rate=0, **sizes
+    )
+    model = build("swin", {"stage_sizes": (2, 2), "width": 8, "window": 4, **sizes})
+    return of_timm(model, reference, partial(read_from, SWIN), train=False, size=32)
+
+
+def convnext():
+    timm()
+    from timm.models.convnext import ConvNeXt
+
+    reference = ConvNeXt(depths=(1, 2, 1, 1), dims=(8, 16, 32, 64), num_classes=CLASSES)
+    model = build("convnext", {"stage_sizes": (1, 2, 1, 1), "width": 8, "num_classes": CLASSES})
+    return of_timm(model, reference, partial(read_from, CONVNEXT), train=False, size=35)
+
+
+def coatnet():
+    return of_maxxvit(*test_timm_maxxvit.coatnet())
+
+
+def maxvit():
+    return of_maxxvit(*test_timm_maxxvit.maxvit())
+
+
+def of_maxxvit(fields, config):
+    size, reference = test_timm_maxxvit.SIZE, test_timm_maxxvit.reference_of(config)
+    model = test_timm_maxxvit.build({**fields, "drop_path": 0.0})
+    return of_timm(model, reference, partial(read_from, MAXXVIT), train=True, size=size)
+
+
+def read_from(family, tensors, shapes):
+    return read_variables(family, tensors, shapes)
 
 
 @pytest.mark.parametrize(
-    "family", [gpt2, llama, bert_masked, bert_classes, t5, vit, resnet], ids=lambda f: f.__name__
+    "family",
+    [gpt2, llama, bert_masked, bert_classes, t5, vit, resnet, swin, convnext, coatnet, maxvit],
+    ids=lambda f: f.__name__,
 )
 def test_two_steps_are_those_of_pytorch(family):
     case = family()
