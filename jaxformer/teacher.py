@@ -87,5 +87,4 @@ def load_teacher(assembly: Assembly) -> LoadedTeacher | None:
 
 def count(assembly: Assembly) -> int:
     """The classes that a model tells apart."""
-    model = assembly.bare_model
-    return getattr(model, "num_classes", None) or model.num_labels
+    return assembly.bare_model.num_classes
