@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from text_runs import LABELS, RUNS, TAGS, random_run, write_texts
+from helpers.text_runs import LABELS, RUNS, TAGS, random_run, write_texts
 
 from jaxformer import cli
 from jaxformer.config.schema import load

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.tiny_tasks import CASES, DECODER, LENGTH, VOCAB, encoder, outputs_of, params_of
 from scipy import stats
-from tiny_tasks import CASES, DECODER, LENGTH, VOCAB, encoder, outputs_of, params_of
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizer_templates import TEMPLATES
