@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jaxformer.config.sections import Experiment, resolve, to_dict
+from jaxformer.config.sections import ExperimentConfig, resolve, to_dict
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import read_json, write_json
 from jaxformer.observe.writers import METRICS
@@ -121,7 +121,7 @@ def alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def open_for_training(folder: Path, experiment: Experiment) -> Run:
+def open_for_training(folder: Path, experiment: ExperimentConfig) -> Run:
     """Makes a run's folder, or enters one that holds the same experiment, or one in which nothing was saved yet.
 
     Raises:
@@ -153,7 +153,7 @@ def open_for_training(folder: Path, experiment: Experiment) -> Run:
     return run
 
 
-def read_experiment(folder: Path) -> tuple[Run, Experiment]:
+def read_experiment(folder: Path) -> tuple[Run, ExperimentConfig]:
     """The experiment that a run's folder holds.
 
     Raises:

@@ -36,7 +36,7 @@ ALLOWED = {
     "digests": {"files"},
     "weights": BASE | {"models", "paths"},
     "observe": BASE,
-    "assembly": BASE
+    "experiment": BASE
     | {"analysis", "config.sections", "data", "models", "optim", "parallel", "precision"}
     | {"state", "step", "tasks", "teacher"},
 }

@@ -12,11 +12,11 @@ import pytest
 import tensorflow_datasets as tfds
 from flax import traverse_util
 
-from jaxformer.assembly import Assembly, filled
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import resolve
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import ConfigError, UserError
+from jaxformer.experiment import Experiment, filled
 from jaxformer.inference.restore import Trained, TrainedText
 from jaxformer.models.bert import BERT
 from jaxformer.run import Run
@@ -193,7 +193,7 @@ def logged(folder, name):
 def test_every_task_trains_on_a_dataset_of_files(kind, datasets, tmp_path):
     result = train(experiment(kind, datasets), tmp_path)
     assert (result["status"], result["step"]) == ("completed", 8)
-    task = Assembly(experiment(kind, datasets)).task
+    task = Experiment(experiment(kind, datasets)).task
     evaluations = logged(tmp_path, "eval")
     assert list(evaluations) == [4, 8]
     for metrics in evaluations.values():
@@ -206,12 +206,12 @@ def test_every_task_trains_on_a_dataset_of_files(kind, datasets, tmp_path):
 
 
 def test_sizes_and_tokens_come_from_the_data(datasets):
-    assembly = Assembly(experiment("text_classification", datasets))
-    tokenizer = assembly.train_batches.tokenizer
-    assert assembly.bare_model.vocab_size == tokenizer.vocab_size
-    assert assembly.bare_model.num_labels == 3
-    assert Assembly(experiment("translation", datasets)).task.eos_id is not None
-    given = Assembly(
+    built = Experiment(experiment("text_classification", datasets))
+    tokenizer = built.train_data.tokenizer
+    assert built.bare_model.vocab_size == tokenizer.vocab_size
+    assert built.bare_model.num_labels == 3
+    assert Experiment(experiment("translation", datasets)).task.eos_id is not None
+    given = Experiment(
         experiment("text_classification", datasets, **{"model.vocab_size": 99, "model.num_labels": 7})
     )
     assert (given.bare_model.vocab_size, given.bare_model.num_labels) == (99, 7)
@@ -245,7 +245,7 @@ def interrupted(patch, at, how):
 def saved(folder):
     trained = Trained(folder, "latest")
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-        return checkpoints.restore(to_items(trained.assembly.state_shapes)).items
+        return checkpoints.restore(to_items(trained.experiment.state_shapes)).items
 
 
 @pytest.mark.parametrize("kind", ["causal_lm", "text_classification"])
@@ -268,7 +268,7 @@ def test_an_epoch_that_is_interrupted_goes_on_bit_for_bit(kind, datasets, tmp_pa
     for name in ("train", "eval"):
         assert logged(folder, name) == logged(tmp_path / "whole", name)
     jax.tree.map(np.testing.assert_array_equal, saved(folder), saved(tmp_path / "whole"))
-    assert 1 < Assembly(config).train_batches.steps_per_epoch < 10
+    assert 1 < Experiment(config).train_data.steps_per_epoch < 10
 
 
 def test_another_tokenizer_is_refused(datasets, tmp_path):
@@ -414,19 +414,19 @@ MISFITS = {
 def test_what_does_not_fit_is_said_before_training(case, datasets):
     kind, changes, message = MISFITS[case]
     with pytest.raises(ConfigError) as error:
-        Assembly(experiment(kind, datasets, **changes)).check()
+        Experiment(experiment(kind, datasets, **changes)).check()
     lines = str(error.value).splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith(message)
 
 
 def test_targets_without_masks_are_refused_by_the_first_batch(datasets):
-    assembly = Assembly(
+    built = Experiment(
         experiment("masked_lm", datasets, **{"data.transforms": [], "data.eval_transforms": []})
     )
-    assembly.check()
+    built.check()
     with pytest.raises(UserError, match=r"data\.transforms: no token is masked"):
-        assembly.train_batches[0]
+        built.train_data[0]
 
 
 # Real data
