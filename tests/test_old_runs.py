@@ -20,11 +20,11 @@ COMMANDS = {
     **{f"{run}-predict": f"predict runs/{run} inputs/scenes" for run in ("detr", "segmenter")},
     "bert-predict": "predict runs/bert inputs/reviews.txt",
     "vit-tta": "evaluate runs/vit --tta flip",
-    "gpt-generate": f"generate --workdir runs/gpt --prompt 'the cat' --prompt old --greedy {SHORT}",
+    "gpt-generate": f"generate runs/gpt --prompt 'the cat' --prompt old --greedy {SHORT}",
     "gpt-draw": "generate --workdir runs/gpt --prompt 'the cat' --temperature 0.7 --top-k 5 --seed 3 --samples 2 "
     f"{SHORT}",
-    "gpt-perplexity": "evaluate runs/gpt --perplexity inputs/story.txt",
-    "seq2seq-generate": f"generate --workdir runs/seq2seq --prompt 'the cat saw Ann' --json --beams 2 {SHORT}",
+    "gpt-perplexity": "perplexity runs/gpt inputs/story.txt",
+    "seq2seq-generate": f"generate runs/seq2seq --prompt 'the cat saw Ann' --json --beams 2 {SHORT}",
 }
 
 
