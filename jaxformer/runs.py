@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxformer.config import schema
+from jaxformer.config.upgrades import upgraded
 from jaxformer.data.nominal import record
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import read_json, write_json
@@ -120,8 +121,8 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved config, as it is written."""
-        return self.about["config"]
+        """The resolved config, as this version names its fields."""
+        return upgraded(self.about["config"])
 
     @cached_property
     def leaves(self) -> dict[str, Any]:
@@ -242,7 +243,7 @@ class Run:
                 "restore that file, or give this run a folder of its own",
             )
         if before is not None and self.holds_something:
-            changes = list(differences(before["config"], described))
+            changes = list(differences(upgraded(before["config"]), described))
             refused = [line for path, line in changes if not path.startswith(MAY_CHANGE)]
             if refused:
                 raise UserError(
