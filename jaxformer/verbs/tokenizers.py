@@ -41,6 +41,7 @@ def tokenizer_settings(arguments: Namespace) -> Any:
     Raises:
       UserError: one cannot be, or belongs to another kind.
     """
+    from jaxformer.config.schema import problems
     from jaxformer.data.text.tokenizers import Characters, Trained
 
     given = {
@@ -54,8 +55,8 @@ def tokenizer_settings(arguments: Namespace) -> Any:
         settings: Any = Characters(**given)
     else:
         settings = Trained(arguments.kind, **given)
-    if problems := list(settings.problems()):
-        raise UserError(*map(in_flags, problems))
+    if found := list(problems(settings)):
+        raise UserError(*map(in_flags, found))
     return settings
 
 
