@@ -143,7 +143,7 @@ def test_views_of_each_picture_are_averaged_and_the_runs_own_evaluation_stays(ru
         said("evaluate", run, "--split", "train[:64]", "--checkpoint", "latest", "--tta", "flip")
     )
     trained = Trained(run, "latest", split="train[:64]")
-    batch = trained.assembly.eval_batches[0]
+    batch = trained.experiment.eval_data[0]
     images, labels = batch["image"][:64], batch["labels"][:64]
     both = [trained.probabilities(view) for view in (images, np.ascontiguousarray(images[:, :, ::-1]))]
     chances = np.mean(both, axis=0)[np.arange(64), labels]
@@ -174,8 +174,8 @@ def test_predict_gives_the_models_own_predictions_and_pictures(run, said, tmp_pa
     assert [line["file"] for line in lines] == [str(path) for path in paths]
 
     trained = Trained(run, "latest")
-    inputs = trained.assembly.task.inputs({"image": to_uint8(DIGITS.images[chosen])[..., None]})
-    logits = trained.assembly.model.apply(trained.variables, **inputs, deterministic=True).logits
+    inputs = trained.experiment.task.inputs({"image": to_uint8(DIGITS.images[chosen])[..., None]})
+    logits = trained.experiment.model.apply(trained.variables, **inputs, deterministic=True).logits
     expected = np.asarray(jax.nn.softmax(logits))
     assert [line["predictions"][0]["index"] for line in lines] == expected.argmax(-1).tolist()
     for path, line, row in zip(paths, lines, expected):

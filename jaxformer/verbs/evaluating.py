@@ -57,15 +57,15 @@ def on_split(arguments: Namespace) -> dict[str, Any]:
     trained, tta = Trained(arguments.run, arguments.checkpoint, split=arguments.split), arguments.tta
     if trained.missing is not None:
         raise trained.missing
-    assembly, layout = trained.assembly, trained.assembly.layout
-    model: Any = assembly.model if tta is None else many_views(assembly.model, assembly.task, tta)
-    eval_step = layout.eval_step(make_eval_step(model, assembly.task, axis=layout.axis))
-    evaluation = measure(eval_step, trained.variables, assembly.task, assembly.eval_batches, layout)
+    experiment, layout = trained.experiment, trained.experiment.layout
+    model: Any = experiment.model if tta is None else many_views(experiment.model, experiment.task, tta)
+    eval_step = layout.eval_step(make_eval_step(model, experiment.task, axis=layout.axis))
+    evaluation = measure(eval_step, trained.variables, experiment.task, experiment.eval_data, layout)
     written = {"step": trained.step, "metrics": evaluation.metrics, **evaluation.tables}
     if arguments.split is None and tta is None:
         write_json(trained.run.evaluation, written)
     views = {} if tta is None else {"tta": tta}
-    return {"step": trained.step, "split": assembly.experiment.eval.split, **views, **evaluation.metrics}
+    return {"step": trained.step, "split": experiment.config.eval.split, **views, **evaluation.metrics}
 
 
 def language_model(arguments: Namespace) -> "tuple[CausalModel, int]":

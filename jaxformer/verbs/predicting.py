@@ -11,7 +11,7 @@ from jaxformer.errors import UserError
 from jaxformer.verbs.common import Overrides, use_compilation_cache
 
 if TYPE_CHECKING:
-    from jaxformer.config.sections import Experiment
+    from jaxformer.config.sections import ExperimentConfig
     from jaxformer.inference.restore import Trained
 
 TEXT_SUFFIXES = {".csv", ".json", ".jsonl", ".tsv", ".txt"}
@@ -58,7 +58,7 @@ def predict_images(arguments: Namespace) -> None:
     trained = Trained(arguments.run, arguments.checkpoint)
     explain = make_explain(arguments, trained)
     answers = {Segmentation: segment_files, Detection: detect_files}
-    answer = answers.get(type(trained.assembly.experiment.data.examples))
+    answer = answers.get(type(trained.experiment.config.data.examples))
     if answer is not None:
         results = answer(
             trained,
@@ -83,7 +83,7 @@ def predict_images(arguments: Namespace) -> None:
     explain([Path(result["file"]) for result in results])
 
 
-def check_explain(arguments: Namespace, experiment: "Experiment") -> None:
+def check_explain(arguments: Namespace, experiment: "ExperimentConfig") -> None:
     """Refuses what cannot be explained, as far as the config says it.
 
     Raises:
@@ -120,7 +120,7 @@ def make_explain(arguments: Namespace, trained: "Trained") -> Callable[[Sequence
     return lambda paths: explain_files(explainer, paths, folder)
 
 
-def predict_texts(arguments: Namespace, experiment: "Experiment") -> None:
+def predict_texts(arguments: Namespace, experiment: "ExperimentConfig") -> None:
     """Predicts texts; the JSON lines go to a folder, too.
 
     Raises:

@@ -76,12 +76,12 @@ def describe(arguments: Namespace, overrides: Overrides) -> int:
     from jaxformer.config.sections import resolve
     from jaxformer.observe.text import counted
 
-    assembly = assemble(resolve(config))
-    assembly.check()
+    experiment = assemble(resolve(config))
+    experiment.check()
     if not arguments.no_compile:
-        devices = counted(assembly.layout.mesh.size, "device")
+        devices = counted(experiment.layout.mesh.size, "device")
         sys.stderr.write(f"compiling the train step for {devices}; --no-compile leaves that out\n")
-    sys.stdout.write(text_of(assembly, compile_step=not arguments.no_compile) + "\n")
+    sys.stdout.write(text_of(experiment, compile_step=not arguments.no_compile) + "\n")
     return 0
 
 

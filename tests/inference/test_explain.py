@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
+from helpers.inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
 from PIL import Image
 
 from jaxformer.errors import UserError
@@ -36,15 +36,15 @@ def trained(name, model=None):
     """What `Explainer` needs of a trained model."""
     model = model or MODELS[name]
     replicated = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    assembly = SimpleNamespace(
+    experiment = SimpleNamespace(
         task=TASKS.get(name, Classification()),
         build_model=lambda: model,
         bare_model=model,
-        eval_batches=SimpleNamespace(element_spec={"image": (IMAGE.shape, np.uint8)}),
+        eval_data=SimpleNamespace(element_spec={"image": (IMAGE.shape, np.uint8)}),
         layout=SimpleNamespace(replicated=replicated),
     )
     return SimpleNamespace(
-        assembly=assembly,
+        experiment=experiment,
         variables=jax.tree.map(jnp.asarray, random_variables(model, picture())),
         class_names=NAMES,
         run=SimpleNamespace(folder=Path("runs/tiny")),

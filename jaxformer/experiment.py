@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -13,8 +13,9 @@ from jaxformer.analysis.flops import count_flops
 from jaxformer.config import sections as configs
 from jaxformer.config.durations import Duration
 from jaxformer.config.schema import did_you_mean
-from jaxformer.config.sections import Experiment
+from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data import Batches, make_batches
+from jaxformer.data.nominal import NominalBatches
 from jaxformer.errors import ConfigError
 from jaxformer.optim import (
     make_optimizer,
@@ -34,52 +35,65 @@ from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, mo
 Tree = Any
 
 
-class Assembly:
-    """The parts, each built when it is first asked for.
+class Experiment:
+    """An experiment's parts, each built when it is first asked for.
 
     Args:
-      experiment: the resolved config.
+      config: the resolved config.
       devices: the devices to use; all there are if None.
+      train_data: what takes the place of the training split's batches, as where the dataset is not prepared.
+      eval_data: what takes the place of the evaluation split's batches.
 
     Raises:
       ConfigError, UserError: from `check()` or from the part that is asked for.
     """
 
-    def __init__(self, experiment: Experiment, devices: Sequence[jax.Device] | None = None):
-        self.experiment = experiment
-        self.devices = devices
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        devices: Sequence[jax.Device] | None = None,
+        *,
+        train_data: Batches | NominalBatches | None = None,
+        eval_data: Batches | NominalBatches | None = None,
+    ):
+        self.config, self.devices = config, devices
+        self._given = {"train": train_data, "eval": eval_data}
 
     @cached_property
     def layout(self) -> Layout:
         """Mesh and mode."""
-        parallel = self.experiment.parallel
+        parallel = self.config.parallel
         return Layout(parallel.mode, make_mesh(parallel.mesh, self.devices))
 
     @cached_property
     def task(self) -> Any:
         """What is learnt; fields that the config leaves to the data, or to the model, are filled in."""
-        queries = getattr(self.experiment.model, "num_queries", None)
+        queries = getattr(self.config.model, "num_queries", None)
         of_model = {} if queries is None else {"num_queries": queries}
-        return filled(self.experiment.task, known_sizes(self.train_batches) | of_model)
+        return filled(self.config.task, known_sizes(self.train_data) | of_model)
 
     @cached_property
     def bare_model(self) -> Any:
         """The linen module as the config has it; fields that it leaves to the data are filled in."""
-        return filled(self.experiment.model, known_sizes(self.train_batches))
+        return filled(self.config.model, known_sizes(self.train_data))
 
     def build_model(self, axis: str | None = None) -> Any:
         """The linen module in the experiment's precision; `axis`: pmap's, over which BatchNorm averages."""
-        return in_precision(self.bare_model, self.experiment.precision, axis)
+        return in_precision(self.bare_model, self.config.precision, axis)
 
     @cached_property
-    def train_batches(self) -> Batches:
-        """`train_batches[step]`."""
-        return self.batches(self.experiment.data.train_split, train=True)
+    def train_data(self) -> Batches:
+        """The batches of the training split: `train_data[step]`."""
+        if (given := self._given["train"]) is not None:
+            return cast(Batches, given)
+        return self.batches(self.config.data.train_split, train=True)
 
     @cached_property
-    def eval_batches(self) -> Batches:
-        """The evaluation split, in order."""
-        return self.batches(self.experiment.eval.split, train=False)
+    def eval_data(self) -> Batches:
+        """The batches of the evaluation split, in order."""
+        if (given := self._given["eval"]) is not None:
+            return cast(Batches, given)
+        return self.batches(self.config.eval.split, train=False)
 
     def batches(self, split: str, *, train: bool) -> Batches:
         """A split's batches, each looked at by the task."""
@@ -87,7 +101,7 @@ class Assembly:
         def check(batch: Mapping[str, np.ndarray]) -> None:
             self.task.check(self.bare_model, batch)
 
-        return make_batches(self.experiment.data, split, self.experiment.seed, train, check)
+        return make_batches(self.config.data, split, self.config.seed, train, check)
 
     @cached_property
     def model(self) -> Any:
@@ -97,21 +111,21 @@ class Assembly:
     @cached_property
     def total_steps(self) -> int:
         """The length of the training."""
-        return self.steps(self.experiment.train.total, total_steps=None)
+        data = self.train_data
+        return self.config.train.total.steps(batch_size=data.batch_size, epoch_examples=data.num_examples)
 
-    def steps(self, duration: Duration, total_steps: int | None = -1) -> int:
+    def steps(self, duration: Duration) -> int:
         """A duration in steps of this experiment."""
+        data = self.train_data
         return duration.steps(
-            batch_size=self.train_batches.batch_size,
-            epoch_examples=self.train_batches.num_examples,
-            total_steps=self.total_steps if total_steps == -1 else total_steps,
+            batch_size=data.batch_size, epoch_examples=data.num_examples, total_steps=self.total_steps
         )
 
     @cached_property
     def schedule(self) -> optax.Schedule:
         """Learning rate by step."""
-        peak = self.experiment.optimizer.learning_rate
-        return make_schedule(self.experiment.schedule, peak, self.total_steps, self.steps)
+        peak = self.config.optimizer.learning_rate
+        return make_schedule(self.config.schedule, peak, self.total_steps, self.steps)
 
     @cached_property
     def variable_shapes(self) -> dict[str, Tree]:
@@ -120,31 +134,31 @@ class Assembly:
 
     def init_variables(self) -> dict[str, Tree]:
         """Fresh variables, from the seed."""
-        spec = self.train_batches.element_spec
+        spec = self.train_data.element_spec
         batch = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in spec.items()}
         model = self.build_model(axis=None)
-        return init_variables(model, self.task.inputs(batch), jax.random.key(self.experiment.seed))
+        return init_variables(model, self.task.inputs(batch), jax.random.key(self.config.seed))
 
     @cached_property
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
         """The optimizer with its rules by path."""
-        return make_optimizer(self.experiment.optimizer, self.schedule, self.variable_shapes["params"])
+        return make_optimizer(self.config.optimizer, self.schedule, self.variable_shapes["params"])
 
     @property
     def average(self) -> Average | None:
         """How the parameters are averaged."""
-        if isinstance(self.experiment.optimizer, ScheduleFree):
+        if isinstance(self.config.optimizer, ScheduleFree):
             return lambda average, opt_state, params: eval_params(opt_state, params)
-        decay = self.experiment.train.ema_decay
+        decay = self.config.train.ema_decay
         return None if decay is None else moving_average(decay)
 
     def init_state(self) -> TrainState:
-        """The state before the first step (trace it: `layout.born(assembly.init_state)`)."""
+        """The state before the first step (trace it: `layout.born(experiment.init_state)`)."""
         return init_state(
             self.init_variables(),
             self.optimizer,
             with_average=self.average is not None,
-            with_loss_scale=dtypes(self.experiment.precision).compute == "float16",
+            with_loss_scale=dtypes(self.config.precision).compute == "float16",
         )
 
     @cached_property
@@ -155,17 +169,17 @@ class Assembly:
     @cached_property
     def batch_shapes(self) -> Tree:
         """A global training batch as shapes with shardings."""
-        return self.layout.batch_shapes(self.train_batches.element_spec, self.train_batches.batch_size)
+        return self.layout.batch_shapes(self.train_data.element_spec, self.train_data.batch_size)
 
     def train_step(self, teacher: Teacher | None = None) -> Any:
         """The compiled train step; with a teacher its third argument is the teacher's variables."""
-        train, params = self.experiment.train, self.variable_shapes["params"]
-        optimizer = self.experiment.optimizer
+        train, params = self.config.train, self.variable_shapes["params"]
+        optimizer = self.config.optimizer
         step = make_train_step(
             self.model,
             self.task,
             self.optimizer,
-            seed=self.experiment.seed,
+            seed=self.config.seed,
             accumulate=train.accumulate,
             average=self.average,
             trainable=trainable_mask(optimizer, params) if optimizer.freeze else None,
@@ -183,7 +197,7 @@ class Assembly:
     @cached_property
     def forward_flops(self) -> int:
         """FLOPs of the model's forward pass for one example; with buckets, for one of the average length."""
-        batches = self.train_batches
+        batches = self.train_data
         spec = dict(batches.element_spec)
         if batches.typical_length is not None:
             for name, (shape, dtype) in spec.items():
@@ -202,22 +216,22 @@ class Assembly:
         Raises:
           ConfigError: a line for everything that does not fit.
         """
-        total = self.experiment.train.total
+        total = self.config.train.total
         if not 0 < self.total_steps < 2**31:
             raise ConfigError(f'train.total="{total}" is {self.total_steps} steps: expected 1 to 2**31 - 1')
-        errors = list(configs.across_devices(self.experiment, self.layout.batch_shards))
-        model_problems = list(self.task.fits(self.bare_model, self.train_batches, self.eval_batches))
+        errors = list(configs.across_devices(self.config, self.layout.batch_shards))
+        model_problems = list(self.task.fits(self.bare_model, self.train_data, self.eval_data))
         errors += model_problems
         errors += [
-            f"schedule.{p}" for p in schedule_problems(self.experiment.schedule, self.total_steps, self.steps)
+            f"schedule.{p}" for p in schedule_problems(self.config.schedule, self.total_steps, self.steps)
         ]
         if not model_problems:
             errors += [
                 f"optimizer.{p}"
-                for p in optimizer_problems(self.experiment.optimizer, self.variable_shapes["params"])
+                for p in optimizer_problems(self.config.optimizer, self.variable_shapes["params"])
             ]
-        watched = self.experiment.eval.monitor
-        absent = absent_metrics(self.task, self.bare_model, self.eval_batches)
+        watched = self.config.eval.monitor
+        absent = absent_metrics(self.task, self.bare_model, self.eval_data)
         if watched not in self.task.metric_names:
             errors.append(
                 f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, self.task.metric_names)}"
@@ -231,20 +245,15 @@ class Assembly:
 
 def known_sizes(batches: Batches) -> dict[str, int]:
     """What batches say of a model's and a task's fields, by the fields' names."""
-    sizes = dict(batches.sizes)
-    if "num_classes" in sizes:
-        sizes["num_labels"] = sizes["num_classes"]
     eos_id = getattr(batches.tokenizer, "eos_id", None)
-    return sizes if eos_id is None else sizes | {"eos_id": eos_id}
+    return dict(batches.sizes) | ({} if eos_id is None else {"eos_id": eos_id})
 
 
 def spare_classes(model: Any, batches: Batches) -> Iterator[str]:
     """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
-    known = known_sizes(batches)
-    for name in ("num_classes", "num_labels"):
-        classes, given = known.get(name), getattr(model, name, None)
-        if classes is not None and given is not None and given > classes:
-            yield f"model.{name}={given}: the dataset has {classes} classes; the model's others have no example"
+    classes, given = known_sizes(batches).get("num_classes"), getattr(model, "num_classes", None)
+    if classes is not None and given is not None and given > classes:
+        yield f"model.num_classes={given}: the dataset has {classes} classes; the model's others have no example"
 
 
 def absent_metrics(task: Any, model: Any, data: Batches) -> Mapping[str, str]:

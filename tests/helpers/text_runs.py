@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxformer import cli
-from jaxformer.assembly import Assembly
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import resolve
 from jaxformer.data.writing import write_dataset
+from jaxformer.experiment import Experiment
 from jaxformer.run import open_for_training
 from jaxformer.start import keep_tokenizer
 
@@ -40,7 +40,7 @@ RUNS = {
     "classes": ("text_classification", {"head": "sequence"}, SEQUENCES, WORDPIECE, "accuracy"),
     "pairs": (
         "text_regression",
-        {"head": "sequence", "num_labels": 1},
+        {"head": "sequence", "num_classes": 1},
         {**SEQUENCES, "features": ["text", "other"], "label_feature": "score"},
         WORDPIECE,
         "loss",
@@ -144,11 +144,11 @@ def train_run(name: str, data_dir: Path, folder: Path) -> Path:
 
 def random_run(name: str, data_dir: Path, folder: Path) -> Path:
     """A run's folder as training leaves it, but that its parameters are random and large, and nothing is evaluated."""
-    experiment = resolve(config_of(name, data_dir))
-    assembly = Assembly(experiment)
-    assembly.check()
-    run = open_for_training(folder, experiment)
-    keep_tokenizer(run, assembly.train_batches.tokenizer)
+    config = resolve(config_of(name, data_dir))
+    experiment = Experiment(config)
+    experiment.check()
+    run = open_for_training(folder, config)
+    keep_tokenizer(run, experiment.train_data.tokenizer)
     rng = np.random.default_rng(8)
 
     def drawn(path, leaf):
@@ -157,8 +157,8 @@ def random_run(name: str, data_dir: Path, folder: Path) -> Path:
             1 + 0.1 * noise if path[-1].key == "scale" else (0.1 if leaf.ndim == 1 else 0.7) * noise
         )
 
-    params = jax.tree_util.tree_map_with_path(drawn, assembly.variable_shapes["params"])
+    params = jax.tree_util.tree_map_with_path(drawn, experiment.variable_shapes["params"])
     items = {"params": {"params": params, "model_state": {}, "average": None}}
-    with Checkpoints(run.checkpoints, experiment.checkpoint) as checkpoints:
+    with Checkpoints(run.checkpoints, config.checkpoint) as checkpoints:
         checkpoints.save(1, items, {})
     return folder
