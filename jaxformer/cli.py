@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from jaxformer import __version__
 from jaxformer.errors import UserError
+from jaxformer.importing.formats import FORMATS
 
 INTERRUPTED = 130  # the exit code after Ctrl-C: 128 + SIGINT
 
@@ -207,7 +208,7 @@ def add_import(importing: argparse.ArgumentParser) -> None:
     """The flags of `data import`."""
     importing.add_argument(
         "kind",
-        choices=["images", "detection", "segmentation", "text", "csv", "jsonl", "pairs", "conll", "squad"],
+        choices=list(FORMATS),
         help="what the files are; csv has commas between columns, and a header line",
     )
     importing.add_argument(

@@ -22,7 +22,9 @@ def check_given(classes: Sequence[str]) -> None:
     """Raises a UserError for an impossible name among the classes that the user gave."""
     for name in classes:
         if not is_class_name(name):
-            raise UserError(f"`classes`: {name!r} is no name of a class; it needs to be one line without spaces around")
+            raise UserError(
+                f"`classes`: {name!r} is no name of a class; it needs to be one line without spaces around"
+            )
         if list(classes).count(name) > 1:
             raise UserError(f"`classes`: {name!r} is there twice")
 
@@ -42,7 +44,9 @@ def read_names(path: Path) -> list[str]:
     return check_read(path, [line.strip() for line in lines_of(read_text(path).rstrip())])
 
 
-def several_classes(names: Sequence[str], needed: Sequence[str] = ()) -> Callable[[Examples, Path], list[str]]:
+def several_classes(
+    names: Sequence[str], needed: Sequence[str] = ()
+) -> Callable[[Examples, Path], list[str]]:
     """A check of `Contents`: there is not only one class, and examples of those `needed` are in train."""
 
     def check(train: Examples, source: Path) -> list[str]:
@@ -51,7 +55,9 @@ def several_classes(names: Sequence[str], needed: Sequence[str] = ()) -> Callabl
         there = {example.label for example in train}
         missing = [name for name in needed if name not in there]
         if missing:
-            raise UserError(f"{source}: no example in train for {', '.join(missing)}; check how classes are spelt")
+            raise UserError(
+                f"{source}: no example in train for {', '.join(missing)}; check how classes are spelt"
+            )
         return []
 
     return check

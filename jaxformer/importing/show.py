@@ -1,15 +1,12 @@
-"""What `jaxformer data list` and `jaxformer data show` put before people."""
+"""What `jaxformer data list` and `jaxformer data show` print and draw."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import cv2
-import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from jaxformer.data.catalog import data_folder, find_dataset, find_datasets, open_builder
 from jaxformer.data.config import DataConfig
@@ -17,12 +14,19 @@ from jaxformer.data.digits import NAME as DIGITS
 from jaxformer.data.examples import Detection, Segmentation
 from jaxformer.data.making import readable, transformed
 from jaxformer.data.sources import Source, open_source
+from jaxformer.data.text.records import Records, class_names, inner
 from jaxformer.errors import UserError
+from jaxformer.files import writing_to
+from jaxformer.observe.annotate import SIZE, font, shorten
+from jaxformer.observe.class_colours import over_image
+from jaxformer.observe.drawn_boxes import draw_boxes
+from jaxformer.observe.text import counted, data_size
 
-CELL = 96  # pixels of a picture on a contact sheet
+CELL = 96  # pixels of an image on a contact sheet
 LABEL = 18  # pixels of the line under it
 GAP = 8
 COLUMNS = 10
+LONGEST = 1000  # characters of a text that are shown
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,11 @@ class DatasetRow:
     """A prepared dataset, as it describes itself."""
 
     name: str
-    """For `data.name`."""
+    """The name for `data.name`."""
     version: str
-    """For `data.version`."""
+    """The version for `data.version`."""
     splits: dict[str, int]
-    """Examples by split."""
+    """The number of examples by split."""
     size: int
     """Bytes of its files."""
     features: dict[str, str]
@@ -58,16 +62,15 @@ def list_datasets(data_dir: str | None = None) -> list[DatasetRow]:
             continue
         splits = {name: split.num_examples for name, split in info.splits.items()}
         features = {name: repr(feature) for name, feature in info.features.items()}
-        file_format = info.file_format.value
-        problem = None if file_format == "array_record" else f"stored as {file_format}, needs TensorFlow"
-        rows.append(
-            DatasetRow(dataset.name, dataset.version, splits, int(info.dataset_size), features, problem)
-        )
+        stored = info.file_format.value
+        problem = None if stored == "array_record" else f"stored as {stored}, needs TensorFlow"
+        size = int(info.dataset_size)
+        rows.append(DatasetRow(dataset.name, dataset.version, splits, size, features, problem))
     return rows
 
 
 def dataset_table(data_dir: str | None = None) -> str:
-    """The same as a table for people, with where it was looked for."""
+    """The prepared datasets as a table for people, below the folder in which they are."""
     rows = list_datasets(data_dir)
     cells = [("name", "version", "examples", "size", "features")]
     for row in rows:
@@ -76,18 +79,10 @@ def dataset_table(data_dir: str | None = None) -> str:
         cells.append((row.name, row.version, splits, data_size(row.size), row.problem or features))
     if not any(row.name == DIGITS for row in rows):
         cells.append((DIGITS, "1.0.0", "train 1,438, test 359", "", "embedded: prepared on first use"))
-    widths = [max(len(line[column]) for line in cells) for column in range(4)]
-    lines = ["  ".join([c.ljust(w) for c, w in zip(line, widths)] + [line[4]]).rstrip() for line in cells]
+    widths = [max(len(line[column]) for line in cells) for column in range(4)] + [0]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
     folder, reason = data_folder(data_dir)
     return "\n".join([f"{folder} ({reason})", *lines])
-
-
-def data_size(size: int) -> str:
-    """Bytes in powers of 1024: "12 B", "3.4 KiB", "162.2 MiB"."""
-    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
-        if size >= 1024**power:
-            return f"{size / 1024**power:.1f} {unit}"
-    return f"{size} B"
 
 
 def short(feature: str) -> str:
@@ -101,55 +96,20 @@ def short(feature: str) -> str:
     return kind
 
 
-def contact_sheet(
-    config: DataConfig,
-    split: str,
-    path: str | Path,
-    count: int = 64,
-    views: int = 0,
-    seed: int = 0,
-) -> Path:
-    """Draws pictures of a split, with their labels under them, into a PNG.
-
-    Args:
-      config: the data config.
-      split: a split, with TFDS's slices if wanted.
-      path: the file to write.
-      count: how many pictures; they are taken at even distances from the whole split.
-      views: how many times each picture is shown again after `config.transforms`, to the right of itself.
-      seed: of the transforms.
-
-    Returns:
-      The file.
+def has_images(config: DataConfig) -> bool:
+    """Whether a dataset has images.
 
     Raises:
-      UserError: the dataset cannot be read, or the file not written.
+      UserError: the dataset is not there.
     """
-    if count < 1:
-        raise UserError(f"count {count}: must be at least 1")
-    if config.examples.text:
-        raise UserError(f"data.examples: {type(config.examples).__name__.lower()!r} have no pictures to draw")
-    source = open_source(config, split)
-    assert isinstance(source, Source)
-    indices = [int(index) for index in np.linspace(0, len(source) - 1, min(count, len(source))).round()]
-    cells = [
-        (image, caption)
-        for index in indices
-        for image, caption in pictures(source, index, config, views, seed)
-    ]
-    columns = (1 + views) * max(1, COLUMNS // (1 + views))  # an example's views stay in one row
-    sheet = draw(cells, min(columns, len(cells)))
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(path, format="PNG")
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the contact sheet: {error.strerror or error}") from error
-    return path
+    import tensorflow_datasets as tfds
+
+    features = open_builder(find_dataset(config)).info.features
+    return any(isinstance(feature, tfds.features.Image) for feature in features.values())
 
 
 def with_examples(config: DataConfig) -> DataConfig:
-    """The config with the kind of examples that a dataset of pictures seems made for.
+    """The config with the kind of examples that a dataset of images seems made for.
 
     Raises:
       UserError: the dataset is not there.
@@ -166,85 +126,125 @@ def with_examples(config: DataConfig) -> DataConfig:
     return config
 
 
-def pictures(
-    source: Source, index: int, config: DataConfig, views: int, seed: int
-) -> list[tuple[np.ndarray, str]]:
-    """An example as it is, and `views` times transformed, with captions; boxes and masks are drawn into it."""
-    example = readable(source, index)
-    shown = [(annotated(example), in_words(example, source.class_names))]
-    for view in range(views):
-        rng = np.random.Generator(np.random.Philox(key=seed % 2**64, counter=[0, 0, view, index]))
-        changed = transformed(example, config.transforms, rng, source, index)
-        shown.append((annotated(changed), f"view {view + 1}"))
-    return shown
+def evenly(length: int, count: int) -> list[int]:
+    """At most `count` indices at even distances, the first and the last among them.
+
+    Raises:
+      UserError: the count is 0 or less.
+    """
+    if count < 1:
+        raise UserError(f"`count` {count}: must be at least 1")
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+
+
+def contact_sheet(
+    config: DataConfig,
+    split: str,
+    path: str | Path,
+    count: int = 64,
+    views: int = 0,
+    seed: int = 0,
+) -> Path:
+    """Draws images of a split, with their labels under them, into a PNG.
+
+    Args:
+      config: the data config.
+      split: a split, with TFDS's slices if wanted.
+      path: the file to write.
+      count: how many images; they are taken at even distances from the whole split.
+      views: how many times each image is shown again after `config.transforms`, to the right of itself.
+      seed: the seed of the transforms.
+
+    Returns:
+      The file.
+
+    Raises:
+      UserError: the dataset cannot be read, or the file not written.
+    """
+    if config.examples.text:
+        raise UserError(f"data.examples: {type(config.examples).__name__.lower()!r} have no images to draw")
+    source = open_source(config, split)
+    assert isinstance(source, Source)
+    cells = []
+    for index in evenly(len(source), count):
+        example = readable(source, index)
+        cells.append((drawn(example), in_words(example, source.class_names)))
+        for view in range(views):
+            rng = np.random.Generator(np.random.Philox(key=seed % 2**64, counter=[0, 0, view, index]))
+            changed = transformed(example, config.transforms, rng, source, index)
+            cells.append((drawn(changed), f"view {view + 1}"))
+    columns = (1 + views) * max(1, COLUMNS // (1 + views))  # an example's views stay in one row
+    path = Path(path)
+    with writing_to(path, "name another file with `output`"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet_of(cells, min(columns, len(cells))).save(path, format="PNG")
+    return path
 
 
 def in_words(example: Mapping[str, Any], names: list[str] | None) -> str:
-    """The class of a picture; of one with many, how many objects or classes there are."""
+    """The class of an image; of one with many, how many objects or classes there are."""
     if "boxes" in example:
-        count = len(example["boxes"])
-        return f"{count} object{'' if count == 1 else 's'}"
+        return counted(len(example["boxes"]), "object")
     if "segmentation" in example:
         return f"{len(np.unique(example['segmentation'][example['segmentation'] >= 0]))} classes"
     label = int(example["labels"])
     return names[label] if names and 0 <= label < len(names) else str(label)
 
 
-def annotated(example: Mapping[str, Any]) -> np.ndarray:
-    """The picture with boxes in its classes' colours, or under a veil of them; uint8 [H, W, C]."""
-    image = np.ascontiguousarray(example["image"])
-    if "segmentation" in example:
-        classes = example["segmentation"]
-        veiled = (image * 0.4 + 0.6 * palette()[classes % len(palette())]).astype(np.uint8)
-        return np.where((classes >= 0)[:, :, None], veiled, image)
+def drawn(example: Mapping[str, Any]) -> Image.Image:
+    """The image as it fills a cell: with boxes in its classes' colours, or under them; small pixels stay sharp."""
+    image = np.broadcast_to(example["image"], (*example["image"].shape[:2], 3))
     if "boxes" in example:
-        image = image.copy()
-        width = max(1, max(image.shape) // 100)
-        for box, label in zip(example["boxes"].round().astype(int).tolist(), example["labels"].tolist()):
-            colour = palette()[label % len(palette())].tolist()
-            cv2.rectangle(image, (box[0], box[1]), (box[2] - 1, box[3] - 1), colour, width)
-    return image
+        pairs = zip(example["boxes"].tolist(), example["labels"].tolist())
+        objects = [{"label": "", "index": label, "box": box} for box, label in pairs]
+        return Image.fromarray(draw_boxes(image, objects, CELL, font(SIZE)))
+    if "segmentation" in example:
+        image = over_image(image, example["segmentation"])
+    scale = CELL / max(image.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
+    return Image.fromarray(np.ascontiguousarray(image)).resize((width, height), method)
 
 
-@cache
-def palette() -> np.ndarray:
-    """uint8 [20, 3]: Matplotlib's colours for classes, the strong ones first."""
-    return (
-        (matplotlib.colormaps["tab20"]([*range(0, 20, 2), *range(1, 20, 2)])[:, :3] * 255)
-        .round()
-        .astype(np.uint8)
-    )
-
-
-def draw(cells: list[tuple[np.ndarray, str]], columns: int) -> Image.Image:
-    """Pictures uint8 [H, W, C] with captions, in rows, on white."""
+def sheet_of(cells: list[tuple[Image.Image, str]], columns: int) -> Image.Image:
+    """Images with captions, in rows, on white."""
     rows = -(-len(cells) // columns)
-    width, height = columns * (CELL + GAP) + GAP, rows * (CELL + LABEL + GAP) + GAP
-    sheet = Image.new("RGB", (width, height), "white")
-    pen, face = ImageDraw.Draw(sheet), font(12)
+    sheet = Image.new("RGB", (columns * (CELL + GAP) + GAP, rows * (CELL + LABEL + GAP) + GAP), "white")
+    pen = ImageDraw.Draw(sheet)
     for place, (image, caption) in enumerate(cells):
         row, column = divmod(place, columns)
         left, top = GAP + column * (CELL + GAP), GAP + row * (CELL + LABEL + GAP)
-        picture = Image.fromarray(fit(image))
-        sheet.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
-        while caption and pen.textlength(caption, face) > CELL + GAP // 2:
-            caption = caption.removesuffix("…")[:-1] + "…"
-        pen.text((left + CELL / 2, top + CELL + 1), caption, fill="black", font=face, anchor="ma")
+        sheet.paste(image, (left + (CELL - image.width) // 2, top + (CELL - image.height) // 2))
+        below = (left + CELL / 2, top + CELL + 1)
+        pen.text(below, shorten(caption, CELL + GAP // 2), fill="black", font=font(SIZE), anchor="ma")
     return sheet
 
 
-def fit(image: np.ndarray) -> np.ndarray:
-    """Scales a picture to fill a cell, keeping its aspect ratio; small pixels stay sharp squares."""
-    scale = CELL / max(image.shape[:2])
-    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    method = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
-    resized = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method)
-    return cv2.cvtColor(resized, cv2.COLOR_GRAY2RGB) if resized.ndim == 2 else resized
+def examples_as_text(config: DataConfig, split: str, count: int) -> str:
+    """Some examples of a split, at even distances from the whole of it: a line a feature, an empty line between.
+
+    Raises:
+      UserError: the dataset or the split cannot be read.
+    """
+    records = Records(config, split)
+    shown = []
+    for index in evenly(len(records), count):
+        record = records.read([index])[0]
+        lines = [f"  {name}: {value_of(records, record[name], name)}" for name in sorted(record)]
+        shown.append("\n".join([f"{records.name}, {split}, index {index}", *lines]))
+    return "\n\n".join(shown)
 
 
-@cache
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with Matplotlib and has more than Latin letters."""
-    return ImageFont.truetype(
-        str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size
-    )
+def value_of(records: Records, value: Any, name: str) -> str:
+    """A feature's value of one example: texts as they are, classes by their names."""
+    feature = dict(records.features.items()).get(name)
+    numbers = [*value.int64_list.value, *value.float_list.value]
+    names, _ = class_names(inner(feature) or feature)
+    if names is not None:
+        shown = [names[number] if 0 <= number < len(names) else str(number) for number in numbers]
+    else:
+        shown = [f"{number:g}" if isinstance(number, float) else str(number) for number in numbers]
+    text = " ".join([*(part.decode("utf-8", "replace") for part in value.bytes_list.value), *shown])
+    if len(text) > LONGEST:
+        text = text[:LONGEST] + "…"
+    return text.strip("\n").replace("\n", "\n    ")

@@ -1,13 +1,16 @@
 """Listing, showing and importing datasets."""
 
+import re
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jaxformer.errors import UserError
 from jaxformer.verbs.back_translation import data_back_translate
-from jaxformer.verbs.common import Overrides
+from jaxformer.verbs.common import Overrides, in_flags
 from jaxformer.verbs.tokenizers import tokenizer_show, tokenizer_train
 
 MOST_LEFT_OUT = 20  # lines about what an import left out
@@ -34,7 +37,7 @@ def data_tokenizer(arguments: Namespace) -> int:
 
 def data_list(arguments: Namespace) -> int:
     """Prints the datasets that are prepared."""
-    from jaxformer.data import dataset_table
+    from jaxformer.importing import dataset_table
 
     sys.stdout.write(dataset_table(arguments.data_dir) + "\n")
     return 0
@@ -42,9 +45,8 @@ def data_list(arguments: Namespace) -> int:
 
 def data_show(arguments: Namespace) -> int:
     """Prints examples of text; of pictures it writes a contact sheet and prints where it is."""
-    from jaxformer.data import DataConfig, contact_sheet
-    from jaxformer.data.listing import with_examples
-    from jaxformer.data.text.showing import examples_as_text, has_images
+    from jaxformer.data import DataConfig
+    from jaxformer.importing.show import contact_sheet, examples_as_text, has_images, with_examples
 
     config = DataConfig(name=arguments.name, data_dir=arguments.data_dir)
     if has_images(config):
@@ -65,49 +67,46 @@ def data_show(arguments: Namespace) -> int:
 
 def data_import(arguments: Namespace) -> int:
     """Makes a dataset of a user's own files and prints what is in it."""
-    from jaxformer.data.annotated.boxes import ImportedAnnotations, import_detection
-    from jaxformer.data.annotated.masks import import_segmentation
-    from jaxformer.data.importing import Imported, import_images
-    from jaxformer.data.text.formats import located
-    from jaxformer.data.text.importing import FORMATS, ImportedText, given_options, import_text, make_format
+    from jaxformer.files import located
+    from jaxformer.importing import import_dataset
 
     options = {
         name: getattr(arguments, name)
         for name in ("unit", "label", "regression", "text", "classes", "columns")
     }
-    common: dict[str, Any] = {
-        "name": arguments.name,
-        "data_dir": arguments.data_dir,
-        "skip_broken": arguments.skip_broken,
-    }
-    if arguments.test_share is not None:
-        common["test_share"] = arguments.test_share
-    if arguments.kind not in FORMATS:
-        given_options(arguments.kind, options)
-    made: Imported
-    if arguments.kind == "segmentation":
-        made = import_segmentation(arguments.source, classes=options.pop("classes"), **common)
-    elif arguments.kind == "detection":
-        made = import_detection(arguments.source, **common)
-    elif arguments.kind != "images":
-        made = import_text(arguments.source, format=make_format(arguments.kind, options), **common)
-    elif len(arguments.source) > 1:
-        raise UserError(f"{arguments.source[1]}: is one source too many; images come from one folder or CSV")
-    else:
-        made = import_images(arguments.source[0], **common)
+    with arguments_as_flags(*options, "test_share", "skip_broken", "data_dir"):
+        made = import_dataset(
+            arguments.kind,
+            arguments.source,
+            arguments.name,
+            arguments.data_dir,
+            arguments.test_share,
+            arguments.skip_broken,
+            **options,
+        )
     splits = ", ".join(f"{name}: {count:,}" for name, count in made.splits.items())
     count = len(made.class_names)
     classes = f"; {count} class{'' if count == 1 else 'es'}" if count else ""
     sys.stdout.write(f"{made.folder}: {splits}{classes}\n")
-    if isinstance(made, ImportedText):
+    if "image" not in made.features:
         sys.stdout.write(f"data.name={made.name!r} has the features {', '.join(made.features)}\n")
-    if isinstance(made, (ImportedText, ImportedAnnotations)):
-        sys.stdout.writelines(f"{note}\n" for note in made.notes)
+    sys.stdout.writelines(f"{note}\n" for note in made.notes)
     for path, reason in made.broken[:MOST_LEFT_OUT]:
         sys.stdout.write(f"left out: {located(path, reason)}\n")
     if len(made.broken) > MOST_LEFT_OUT:
         sys.stdout.write(f"left out: {len(made.broken) - MOST_LEFT_OUT:,} more\n")
     if made.duplicates:
         copies = "1 copy" if len(made.duplicates) == 1 else f"{len(made.duplicates):,} copies"
-        sys.stdout.write(f"left out: {copies} of other pictures\n")
+        sys.stdout.write(f"left out: {copies} of other images\n")
     return 0
+
+
+@contextmanager
+def arguments_as_flags(*names: str) -> Iterator[None]:
+    """Has messages name flags where the library names arguments: "--skip-broken" for "`skip_broken=True`"."""
+    try:
+        yield
+    except UserError as error:
+        argument = re.compile(f"`({'|'.join(names)})(=True)?`")
+        lines = (argument.sub(lambda found: in_flags(found[1]), line) for line in error.lines)
+        raise UserError(*lines) from error

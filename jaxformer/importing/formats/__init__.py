@@ -48,7 +48,12 @@ FORMATS: dict[str, Format] = {
         "masks", "read_masks", "a folder with images, masks and classes.txt; or two folders", "classes"
     ),
     "text": _format(
-        "text", "read_texts", TEXT_FILES, "unit", extensions=frozenset({".txt", ".text", ".md"}), test_share=0.1
+        "text",
+        "read_texts",
+        TEXT_FILES,
+        "unit",
+        extensions=frozenset({".txt", ".text", ".md"}),
+        test_share=0.1,
     ),
     "csv": _format("csv", "read_csv", TEXT_FILES, *TABLE_OPTIONS, extensions=frozenset({".csv"})),
     "jsonl": _format(

@@ -98,7 +98,9 @@ def read_file(
 def stated_size(image: dict[str, Any]) -> tuple[int, int] | None:
     """The height and width of an image, if they are there; some tools write zeros."""
     height, width = image.get("height"), image.get("width")
-    return (height, width) if isinstance(height, int) and isinstance(width, int) and height and width else None
+    return (
+        (height, width) if isinstance(height, int) and isinstance(width, int) and height and width else None
+    )
 
 
 def annotation_problem(annotation: Any, images: dict[Any, Any], names: dict[int, str]) -> str | None:

@@ -19,11 +19,12 @@ def read_detection(sources: Sources) -> Contents:
     Raises:
       UserError: no format does, or two of them do.
     """
-    found = {}
+    found: dict[str, list[Path]] = {}
     for name, format in FORMATS.items():
         if format.find is not None:
             files = cast(Callable[[Sequence[Path]], list[Path]], load(format.find))(sources.paths)
-            found |= {name: files} if files else {}
+            if files:
+                found[name] = files
     if not found:
         raise UserError(f"{sources.paths[0]}: holds no annotations; expected {EXPECTED}")
     if len(found) > 1:

@@ -20,8 +20,8 @@ def read_images(sources: Sources) -> Contents:
     """Reads a folder with one folder a class, perhaps inside folders train, val, test; or a CSV.
 
     A CSV has the columns `path` (relative to the CSV), `label` and perhaps `split`. JPEG and PNG files are stored byte
-    by byte; others, and those that a camera turned, are stored upright as PNG. Without colour in any of them the dataset
-    is grey. Each example has `image`, `label` and `path`.
+    by byte; others, and those that a camera turned, are stored upright as PNG. The dataset is grey if no image has
+    colour. Each example has `image`, `label` and `path`.
 
     Raises:
       UserError: the folder or CSV is not like that; says where.
@@ -57,7 +57,9 @@ def in_folder(root: Path, broken: list[Broken]) -> list[Labelled]:
     folders = subfolders(root)
     loose = [path for path in files(root) if path.suffix.lower() in IMAGE_EXTENSIONS]
     if loose:
-        raise UserError(f"{root}: {listing(loose)} in no class; expected one folder a class, with the images in them")
+        raise UserError(
+            f"{root}: {listing(loose)} in no class; expected one folder a class, with the images in them"
+        )
     if not folders:
         raise UserError(f"{root}: holds no folders; expected one folder a class, or a CSV of path,label")
     splits = {folder: SPLIT_NAMES.get(folder.name.lower()) for folder in folders}
@@ -66,7 +68,9 @@ def in_folder(root: Path, broken: list[Broken]) -> list[Labelled]:
         return in_classes(root, root, None, broken)
     if len(named) < len(folders):
         others = [folder for folder in folders if folder not in named]
-        raise UserError(f"{root}: {listing(others)} beside {listing(named)}; expected folders of splits or of classes")
+        raise UserError(
+            f"{root}: {listing(others)} beside {listing(named)}; expected folders of splits or of classes"
+        )
     for folder, split in splits.items():
         if list(splits.values()).count(split) > 1:
             raise UserError(f"{folder}: there are two folders for the split {split!r}; keep one")
@@ -83,7 +87,9 @@ def in_classes(root: Path, parent: Path, split: str | None, broken: list[Broken]
     for folder in folders:
         nested = subfolders(folder)
         if nested:
-            raise UserError(f"{nested[0]}: a folder in the class {folder.name!r}; class folders hold images only")
+            raise UserError(
+                f"{nested[0]}: a folder in the class {folder.name!r}; class folders hold images only"
+            )
         images = [path for path in files(folder) if path.suffix.lower() in IMAGE_EXTENSIONS]
         found += [(File(path, path.relative_to(root).as_posix(), split), folder.name) for path in images]
         broken += [(path, "is no image by its name") for path in files(folder) if path not in images]

@@ -101,7 +101,9 @@ def find_pairs(sources: Sources) -> list[tuple[File, Path]]:
         if not path.is_dir():
             raise UserError(f"{path}: is no folder; give a folder, or one of images and one of masks")
     if len(more) > 1:
-        raise UserError(f"{more[1]}: is one source too many; give a folder, or one of images and one of masks")
+        raise UserError(
+            f"{more[1]}: is one source too many; give a folder, or one of images and one of masks"
+        )
     if more:
         images, masks = ({p: p.relative_to(folder) for p in sorted_below(folder)} for folder in sources.paths)
     else:
@@ -143,8 +145,8 @@ def read_classes(paths: Sequence[Path]) -> list[str]:
     file = next((f / name for f in folders for name in CLASS_FILES if (f / name).is_file()), None)
     if file is None:
         raise UserError(
-            f"{paths[0]}: holds no classes.txt; write the classes' names into it, one a line, in the order of their ids "
-            "from 0 on, or give them with `classes`"
+            f"{paths[0]}: holds no classes.txt; write the classes' names into it, one a line, in the order of their "
+            "ids from 0 on, or give them with `classes`"
         )
     return read_names(file)
 

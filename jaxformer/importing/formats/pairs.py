@@ -71,10 +71,10 @@ def side_by_side(first: File, second: File, sources: Sources) -> Iterator[Pair]:
     if len(one) != len(other):
         longer = first if len(one) > len(other) else second
         raise UserError(
-            f"{first.path} has {counted(len(one), 'line')} and {second.path} {len(other):,}: they do not belong together "
-            "line by line",
-            f"the first without a partner is {longer.path}, line {min(len(one), len(other)) + 1}; if lines in the middle "
-            "are missing, all after them are wrong",
+            f"{first.path} has {counted(len(one), 'line')} and {second.path} {len(other):,}: they do not belong "
+            "together line by line",
+            f"the first without a partner is {longer.path}, line {min(len(one), len(other)) + 1}; if lines in the "
+            "middle are missing, all after them are wrong",
         )
     for line, (ours, theirs) in enumerate(zip(one, other), 1):
         if bool(ours.strip()) == bool(theirs.strip()):
@@ -95,7 +95,8 @@ def partners(files: Sequence[File]) -> list[tuple[File, File]]:
         if len(group) != 2:
             names = ", ".join(file.path.name for file in group)
             raise UserError(
-                f"{stem}: {counted(len(group), 'file')} of that name ({names}); expected two, as in train.en and train.de"
+                f"{stem}: {counted(len(group), 'file')} of that name ({names}); expected two, "
+                "as in train.en and train.de"
             )
         if group[0].split != group[1].split:
             raise UserError(f"{group[0].path} and {group[1].path}: name two splits; pair files of one split")

@@ -137,7 +137,9 @@ class Reader:
             )
         return value[key]
 
-    def members(self, value: Any, key: str, place: str, prefix: str | None = None) -> Iterator[tuple[str, Any]]:
+    def members(
+        self, value: Any, key: str, place: str, prefix: str | None = None
+    ) -> Iterator[tuple[str, Any]]:
         """The entries of an object's list, with where they stand: "data[0].paragraphs[3]"."""
         before = f"{place}." if prefix is None else prefix
         for number, entry in enumerate(self.member(value, key, list, place)):

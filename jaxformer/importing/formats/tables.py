@@ -55,7 +55,9 @@ class Table:
         """Raises a UserError for options that contradict each other."""
         for name, given in (("regression", self.regression), ("classes", self.classes)):
             if given and self.label is None:
-                raise UserError(f"`{name}`: is about the label, and there is none; name its column with `label`")
+                raise UserError(
+                    f"`{name}`: is about the label, and there is none; name its column with `label`"
+                )
         if self.regression and self.classes:
             raise UserError("`classes`: a regression has none; give `classes` or `regression`")
         if self.label in self.text:
@@ -176,7 +178,9 @@ class Table:
     def class_of(self, value: Any, kind: str, where: str) -> str:
         """A label as the name of a class."""
         if kind == "nested" or (isinstance(value, float) and kind == "number"):
-            raise ValueError(f"{where} holds {value!r}, which is no class's name (a number needs `regression`)")
+            raise ValueError(
+                f"{where} holds {value!r}, which is no class's name (a number needs `regression`)"
+            )
         name = str(value).strip()
         if not is_class_name(name):
             raise ValueError(f"{where} holds {value!r}, which is no class's name; it needs to be one line")

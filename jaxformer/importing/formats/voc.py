@@ -112,7 +112,7 @@ def listed_splits(root: Path) -> dict[str, str]:
 
 
 def parse(path: Path) -> ElementTree.Element:
-    """A file of annotations as a tree; without document types, and so without entities, which could grow without bound.
+    """A file of annotations as a tree; without document types, whose entities could grow without bound.
 
     Raises:
       BrokenFile: it is something else.
@@ -120,18 +120,15 @@ def parse(path: Path) -> ElementTree.Element:
     text = read_text(path).strip()
     if re.search(r"<!(DOCTYPE|ENTITY)", text):
         raise BrokenFile(path, "has a document type or entities, which annotations do not need; remove them")
-    parser, depth = ElementTree.XMLPullParser(("start", "end")), 0
     try:
-        parser.feed(text)
-        parser.close()
+        tree = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
         raise BrokenFile(path, f"line {error.position[0]}: is not XML ({ErrorString(error.code)})") from error
-    tree = ElementTree.Element("")
-    for event, element in parser.read_events():
-        depth += 1 if event == "start" else -1
-        if depth > MOST_NESTED:
-            raise BrokenFile(path, "is nested too deeply")
-        tree = element  # the last one to end is the outermost
+    level = list(tree)
+    for _ in range(MOST_NESTED):
+        level = [inner for element in level for inner in element]
+    if level:
+        raise BrokenFile(path, "is nested too deeply")
     if tree.tag != "annotation":
         raise BrokenFile(path, f"is <{tree.tag}>, not VOC's <annotation>")
     return tree

@@ -63,7 +63,9 @@ def read_yolo(sources: Sources) -> Contents:
         for file, path in zip(found, labels)
     ]
     without = sum(not path.is_file() for path in labels)
-    notes = [f"without a file of labels, and so without objects: {counted(without, 'image')}"] if without else []
+    notes = (
+        [f"without a file of labels, and so without objects: {counted(without, 'image')}"] if without else []
+    )
     sources.broken.extend((path, "holds labels of no image") for path in sorted(spare_labels(found)))
     return detection_contents(images, class_names, notes, sources)
 
@@ -137,7 +139,9 @@ def load(path: Path) -> Mapping[str, Any]:
         place = f", line {mark.line + 1}" if mark is not None else ""
         raise UserError(f"{path}{place}: is not YAML") from error
     if not isinstance(content, dict) or "names" not in content or "train" not in content:
-        raise UserError(f"{path}: describes no dataset of YOLO; expected names and train, perhaps val and test")
+        raise UserError(
+            f"{path}: describes no dataset of YOLO; expected names and train, perhaps val and test"
+        )
     return content
 
 

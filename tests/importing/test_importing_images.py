@@ -1,17 +1,22 @@
 """Importing one's own pictures: what comes back is what went in, and what is wrong is named."""
 
 import os
+from functools import partial
 
 import cv2
 import numpy as np
 import pytest
+from helpers.importing_cases import real
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from jaxformer.data import DataConfig, import_images, make_batches
+from jaxformer.data import DataConfig, make_batches
 from jaxformer.data.digits import to_uint8
-from jaxformer.data.importing import natural
 from jaxformer.errors import UserError
+from jaxformer.importing import import_dataset
+from jaxformer.importing.classes import natural
+
+import_images = partial(import_dataset, "images")
 
 CLASSES = ["cat", "dog"]
 
@@ -82,13 +87,12 @@ def test_digits_written_as_files_give_digits_again(tmp_path):
     np.testing.assert_array_equal(batches[0]["labels"], digits.target[order])
 
 
-def test_cifar10_as_jpeg_files_keeps_every_byte(cifar10_dir, tmp_path):
+def test_cifar10_as_jpeg_files_keeps_every_byte(tmp_path):
     import tensorflow_datasets as tfds
 
-    source = tfds.builder_from_directory(f"{cifar10_dir}/cifar10/3.0.2").as_data_source(
-        "test[:60]", decoders={"image": tfds.decode.SkipDecoding()}
-    )
-    names = make_batches(DataConfig(name="cifar10", data_dir=cifar10_dir), "test", train=False).class_names
+    builder = real("cifar10")
+    source = builder.as_data_source("test[:60]", decoders={"image": tfds.decode.SkipDecoding()})
+    names = builder.info.features["label"].names
     for index, example in enumerate(source):
         path = tmp_path / "files" / names[example["label"]] / f"{index:03}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +159,7 @@ def test_identical_files_are_taken_once_or_refused(pictures, tmp_path):
     copy.rename(pictures / "dog" / "copy.png")
     text = refusal(pictures, tmp_path)
     assert "cat/3.png and" in text
-    assert "dog/copy.png are the same picture, with labels 'cat' and 'dog'; remove one" in text
+    assert "dog/copy.png are the same image, with the labels 'cat' and 'dog'; remove one" in text
 
 
 def test_broken_files_are_named_or_left_out(pictures, tmp_path):
@@ -166,8 +170,8 @@ def test_broken_files_are_named_or_left_out(pictures, tmp_path):
     (pictures / "dog" / "words.png").write_text("not a picture")
     (pictures / "dog" / ".DS_Store").write_text("ignored")
     text = refusal(pictures, tmp_path)
-    assert "not a picture by its name (and 3 more: half.jpg, empty.png, words.png)" in text
-    assert "--skip-broken" in text
+    assert "is no image by its name (and 3 more: half.jpg, empty.png, words.png)" in text
+    assert "`skip_broken=True`" in text
     imported = import_images(pictures, "pets", str(tmp_path / "tfds"), skip_broken=True)
     assert sum(imported.splits.values()) == 20
     reasons = {path.name: reason for path, reason in imported.broken}
@@ -193,7 +197,7 @@ def test_impossible_names_are_refused(pictures, tmp_path):
     assert "is there already; remove it, or choose another name" in refusal(pictures, tmp_path, "pets")
     assert "use lower-case letters" in refusal(pictures, tmp_path, "My Pets")
     assert "embedded dataset's" in refusal(pictures, tmp_path, "digits")
-    assert "test share 1.0: must be" in refusal(pictures, tmp_path, test_share=1.0)
+    assert "`test_share` 1.0: must be" in refusal(pictures, tmp_path, test_share=1.0)
 
 
 def test_folders_of_another_shape_are_refused(pictures, tmp_path):
@@ -203,7 +207,7 @@ def test_folders_of_another_shape_are_refused(pictures, tmp_path):
     (tmp_path / "file.zip").write_bytes(b"")
     assert "expected a folder with one folder a class, or a CSV" in refusal(tmp_path / "file.zip", tmp_path)
     (pictures / "bird").mkdir()
-    assert "bird: no pictures in it; remove empty class folders" in refusal(pictures, tmp_path)
+    assert "bird: no images in it; remove empty class folders" in refusal(pictures, tmp_path)
     (pictures / "bird" / "young").mkdir()
     assert "young: a folder in the class 'bird'" in refusal(pictures, tmp_path)
     (pictures / "bird" / "young").rmdir()
@@ -222,17 +226,17 @@ def test_classes_that_cannot_be_learnt_are_refused(pictures, tmp_path):
     (tmp_path / "one" / "cat").rename(tmp_path / "splits" / "train" / "cat")
     save(tmp_path / "splits" / "train" / "dogs" / "1.png", colour(77))
     save(tmp_path / "splits" / "test" / "dog" / "1.png", colour(78))
-    assert "no picture in train for dog; check how classes are spelt" in refusal(
+    assert "no example in train for dog; check how classes are spelt" in refusal(
         tmp_path / "splits", tmp_path
     )
     (tmp_path / "splits" / "train").rename(tmp_path / "splits" / "val")
-    assert "has the splits validation, test, but no train" in refusal(tmp_path / "splits", tmp_path)
+    assert "there is validation and test, but no train" in refusal(tmp_path / "splits", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "columns are ; expected path,label"),
+        ("", "labels.csv: is empty"),
         ("file,class\ncat/1.png,cat\n", "columns are file, class; expected path,label"),
         ("path,label\n", "has no rows"),
         ("path,label\ncat/1.png\n", "line 2: 1 values for 2 columns"),
@@ -244,7 +248,7 @@ def test_classes_that_cannot_be_learnt_are_refused(pictures, tmp_path):
         ("path,label\n/etc/passwd,cat\n", "line 2: '/etc/passwd' leaves"),
         ("path,label\nlink.png,cat\n", "line 2: 'link.png' leaves"),
         ("path,label,split\ncat/1.png,cat,trian\n", "line 2: split 'trian' is not train, validation or test"),
-        ("path,label\ncat/1.png,caf\xe9\n", "not a CSV in UTF-8"),
+        ("path,label\ncat/1.png,caf\xe9\n", "line 2: byte 24 (0xe9) is not UTF-8"),
     ],
 )
 def test_csvs_that_cannot_be_are_refused_with_their_line(pictures, tmp_path, content, words):
@@ -256,5 +260,7 @@ def test_csvs_that_cannot_be_are_refused_with_their_line(pictures, tmp_path, con
 
 def test_a_folder_that_cannot_be_written_is_named(pictures, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write the dataset into .*file"):
+    with pytest.raises(
+        UserError, match=r"file: cannot write there \(.*; name another folder with `data_dir`"
+    ):
         import_images(pictures, "pets", str(tmp_path / "file"))

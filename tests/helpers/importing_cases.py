@@ -1,4 +1,4 @@
-"""What the tests of importing text share."""
+"""What the tests of importing share."""
 
 import os
 from pathlib import Path
@@ -6,19 +6,18 @@ from typing import Any
 
 import pytest
 
-from jaxformer.data.text.importing import ImportedText, import_text, make_format
 from jaxformer.errors import UserError
+from jaxformer.importing import Imported, import_dataset
 
-SHARED = Path(__file__).parents[4] / "shared" / "tensorflow_datasets"
+SHARED = Path(__file__).parents[3] / "shared" / "tensorflow_datasets"
 
 
-def bring(sources: Any, folder: Path, kind: str, name: str = "mine", **options: Any) -> ImportedText:
+def bring(sources: Any, folder: Path, kind: str, name: str = "mine", **options: Any) -> Imported:
     """Imports files as a user would."""
-    ours = {key: options.pop(key) for key in ("test_share", "skip_broken") if key in options}
-    return import_text(sources, name, make_format(kind, options), str(folder / "tfds"), **ours)
+    return import_dataset(kind, sources, name, str(folder / "tfds"), **options)
 
 
-def examples(imported: ImportedText, split: str) -> list[dict[str, Any]]:
+def examples(imported: Imported, split: str) -> list[dict[str, Any]]:
     """What TFDS reads of a split, with text as str and sequences as lists."""
     import tensorflow_datasets as tfds
 

@@ -4,9 +4,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from helpers.importing_cases import bring, examples, real, refusal, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from importing_cases import bring, examples, real, refusal, write
 
 TEXTS = st.text(st.characters(exclude_characters="\r", codec="utf-8"), min_size=1, max_size=200).filter(
     lambda text: text.strip() and not text.startswith("\ufeff")
@@ -95,12 +95,14 @@ def test_splits_that_contradict_each_other(tmp_path):
     write(tmp_path / "a" / "test.txt", "a")
     assert "there is test, but no train" in refusal(tmp_path / "a", tmp_path, "text")
     write(tmp_path / "a" / "other.txt", "a")
-    assert "names a split, and other.txt none" in refusal(tmp_path / "a", tmp_path, "text")
+    assert "test.txt is in the split 'test', and other.txt in none" in refusal(
+        tmp_path / "a", tmp_path, "text"
+    )
     write(tmp_path / "a" / "train" / "x.txt", "a")
     text = refusal(tmp_path / "a", tmp_path, "text")
     assert "other.txt, test.txt beside train; expected folders of splits, or none" in text
     sources = [write(tmp_path / "b" / "train.txt", "a"), write(tmp_path / "b" / "test.txt", "b")]
-    assert "leave --test-share out" in refusal(sources, tmp_path, "text", test_share=0.1)
+    assert "leave `test_share` out" in refusal(sources, tmp_path, "text", test_share=0.1)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +122,7 @@ def test_files_that_are_no_text_are_named_or_left_out(tmp_path, content, words):
     assert "no examples are left" in refusal(path, tmp_path, "text", skip_broken=True)
     write(tmp_path / "files" / "b.txt", "good")
     write(tmp_path / "files" / "c.pdf", "%PDF")
-    assert "(and 1 more)" in refusal(tmp_path / "files", tmp_path, "text")
+    assert "(and 1 more: a.txt)" in refusal(tmp_path / "files", tmp_path, "text")
     made = bring(tmp_path / "files", tmp_path, "text", skip_broken=True, test_share=0)
     assert examples(made, "train") == [{"text": "good", "path": "b.txt"}]
     assert sorted(path.name for path, _ in made.broken) == ["a.txt", "c.pdf"]
@@ -132,8 +134,8 @@ def test_sources_that_cannot_be(tmp_path):
     assert "is given twice" in refusal([path, path], tmp_path, "text")
     (tmp_path / "void").mkdir()
     assert "no .md, .text, .txt files in there" in refusal(tmp_path / "void", tmp_path, "text")
-    assert "test share 1.0: must be" in refusal(path, tmp_path, "text", test_share=1.0)
-    assert "--label: is for csv, jsonl, not for text" in refusal(path, tmp_path, "text", label="x")
+    assert "`test_share` 1.0: must be" in refusal(path, tmp_path, "text", test_share=1.0)
+    assert "`label`: is for csv, jsonl, not for text" in refusal(path, tmp_path, "text", label="x")
     bring(path, tmp_path, "text")
     assert "is there already" in refusal(path, tmp_path, "text")
     (tmp_path / "loop").mkdir()

@@ -5,11 +5,24 @@ import os
 
 import numpy as np
 import pytest
-from annotated_cases import HEIGHT, NAMES, WIDTH, bring, coco, expected, refusal, save, seen, text, voc, yolo
+from helpers.annotated_cases import (
+    HEIGHT,
+    NAMES,
+    WIDTH,
+    bring,
+    coco,
+    expected,
+    refusal,
+    save,
+    seen,
+    text,
+    voc,
+    yolo,
+)
 from PIL import Image
 
 from jaxformer import cli
-from jaxformer.data.annotated.annotations import split_of_folders
+from jaxformer.importing.sources import split_of_folders
 
 
 def in_coco(root, split_names=("train2017", "val2017")):
@@ -98,7 +111,7 @@ def test_crowds_and_boxes_that_reach_out_are_counted(tmp_path):
     imported = bring(file, tmp_path, test_share=0)
     assert imported.notes[:2] == [
         "left out: crowds (iscrowd), boxes around many objects: 1",
-        "clipped: 1 box that reached out of the picture",
+        "clipped: 1 box that reached out of the image",
     ]
     first = content["annotations"][0]["category_id"] // 10
     assert seen(tmp_path, "train")[0] == [(first, 0, 10, 10, HEIGHT)]
@@ -129,11 +142,11 @@ def annotation(**changes):
         ({"images": [{"id": 0, "file_name": "0.png"}] * 2}, "a.json: images[1]: the id 0 is there twice"),
         (
             {"images": [{"id": 0, "file_name": "z.png"}], "annotations": []},
-            "a.json: there is no picture 'z.png' beside it",
+            "a.json: there is no image 'z.png' beside it",
         ),
         (
             {"images": [{"id": 0, "file_name": "../0.png"}], "annotations": []},
-            "a.json: there is no picture '../0.png' beside it",
+            "a.json: there is no image '../0.png' beside it",
         ),
         ({"annotations": [3]}, "a.json: annotations[0]: is not an object"),
         ({"annotations": annotation(image_id=99)}, "a.json: annotations[0]: there is no image of the id 99"),
@@ -168,7 +181,7 @@ def test_what_is_broken_can_be_left_out(tmp_path):
         tmp_path, annotations=[*annotation(bbox=[1, 2, 0, 3]), *annotation(), *annotation(image_id=1)]
     )
     (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:60])
-    assert "(and 1 more)" in refusal(file, tmp_path)
+    assert "(and 1 more: " in refusal(file, tmp_path)
     imported = bring(file, tmp_path, skip_broken=True, test_share=0)
     assert sorted(path.name for path, _ in imported.broken) == ["1.png", "a.json"]
     assert imported.splits == {"train": 2}
@@ -178,7 +191,7 @@ def test_what_is_broken_can_be_left_out(tmp_path):
 def test_sizes_that_differ_are_named(tmp_path):
     file = changed(tmp_path)
     Image.new("RGB", (WIDTH, HEIGHT + 1)).save(tmp_path / "1.png")
-    assert "a.json: 1.png is 40x60 (height x width) there, the picture is 41x60" in refusal(file, tmp_path)
+    assert "a.json: 1.png is 40x60 (height x width) there, and the image is 41x60" in refusal(file, tmp_path)
 
 
 def test_files_that_are_not_json_or_not_there(tmp_path):
@@ -189,13 +202,15 @@ def test_files_that_are_not_json_or_not_there(tmp_path):
     assert "d.json: there is no such folder or file" in refusal(tmp_path / "d.json", tmp_path)
     (tmp_path / "empty").mkdir()
     assert "empty: holds no annotations; expected COCO's JSON" in refusal(tmp_path / "empty", tmp_path)
-    assert "a.txt: expected COCO's .json" in refusal(text(tmp_path / "a.txt", "x"), tmp_path)
+    assert "a.txt: holds no annotations; expected COCO's JSON" in refusal(
+        text(tmp_path / "a.txt", "x"), tmp_path
+    )
 
 
 def test_the_same_picture_in_two_splits_is_refused(tmp_path):
     root = in_coco(tmp_path / "files")
     save(root / "val2017" / "7.png", 1)
-    assert "are the same picture, in the splits 'train' and 'validation'; remove one" in refusal(
+    assert "are the same image, with the splits 'train' and 'validation'; remove one" in refusal(
         root, tmp_path
     )
 
@@ -209,7 +224,7 @@ def test_copies_are_left_out_and_copies_that_are_annotated_otherwise_named(tmp_p
     assert imported.splits == {"train": 2, "test": 2}
     assert [path.name for path in imported.duplicates] == ["1.png", "2.png"]
     text(root / "1.txt", "0 0.5 0.5 0.1 0.1\n")
-    assert "files/1.png: is the same picture as " in refusal(root, tmp_path / "other")
+    assert "files/1.png: is the same image as " in refusal(root, tmp_path / "other")
     assert "with other annotations" in refusal(root, tmp_path / "other")
 
 
@@ -229,9 +244,9 @@ def test_labels_without_a_picture_and_pictures_without_labels(tmp_path):
     text(root / "classes.txt", "\n".join(NAMES))
     text(root / "labels" / "notes.txt", "drawn in May\n")
     (root / "labels" / "3.txt").rename(root / "labels" / "4.txt")
-    assert "labels/4.txt: holds labels of no picture" in refusal(root, tmp_path)
+    assert "labels/4.txt: holds labels of no image" in refusal(root, tmp_path)
     (root / "labels" / "4.txt").unlink()
-    assert "without a file of labels, and so without objects: 1 picture" in bring(root, tmp_path).notes
+    assert "without a file of labels, and so without objects: 1 image" in bring(root, tmp_path).notes
     text(root / "classes.txt", f"{NAMES[0]}\n\n{NAMES[1]}\n")
     assert "the class '' is empty or there twice" in refusal(root, tmp_path / "other")
 
@@ -239,7 +254,7 @@ def test_labels_without_a_picture_and_pictures_without_labels(tmp_path):
 def test_a_name_that_no_file_can_have(tmp_path):
     file = coco(tmp_path / "a.json", [0, 1], tmp_path)
     file.write_text(file.read_text().replace('"1.png"', json.dumps("x" * 400 + ".png")))
-    assert "a.json: there is no picture 'xxx" in refusal(file, tmp_path)
+    assert "a.json: there is no image 'xxx" in refusal(file, tmp_path)
 
 
 def test_categories_have_to_agree(tmp_path):
@@ -295,13 +310,13 @@ def test_malformed_voc_is_named(content, message, tmp_path):
 def test_voc_without_its_picture_or_with_another_size(tmp_path):
     files = tmp_path / "files"
     voc(files / "0.xml", 0, files / "0.png", size=(HEIGHT, WIDTH))
-    assert "0.xml: 0.png is 60x40 (height x width) there, the picture is 40x60" in refusal(files, tmp_path)
+    assert "0.xml: 0.png is 60x40 (height x width) there, and the image is 40x60" in refusal(files, tmp_path)
     voc(files / "0.xml", 0, files / "0.png", size=(0, 0))  # some tools write zeros
     bring(files, tmp_path, test_share=0)
     (files / "0.png").unlink()
     with pytest.raises(AssertionError):  # the dataset of before is there
         refusal(files, tmp_path)
-    assert "there is no picture 0 beside it, nor in JPEGImages" in refusal(files, tmp_path / "other")
+    assert "there is no image 0 beside it, nor in JPEGImages" in refusal(files, tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -310,7 +325,7 @@ def test_voc_without_its_picture_or_with_another_size(tmp_path):
         ("x 0.1 0.1 0.1 0.1", "0.txt, line 3: 'x 0.1 0.1 0.1 0.1' is not a class and numbers"),
         ("0 0.1 0.1 0.1", "0.txt, line 3: has 3 numbers after the class, expected 4"),
         ("7 0.5 0.5 0.1 0.1", "0.txt, line 3: the class is 7; there are 0 to 2"),
-        ("0 nan 0.5 0.1 0.1", "0.txt, line 3: '0 nan 0.5 0.1 0.1' are not shares of the picture"),
+        ("0 nan 0.5 0.1 0.1", "0.txt, line 3: '0 nan 0.5 0.1 0.1' are not shares of the image"),
         (
             "0 1.5 0.5 0.1 0.1",
             "0.txt, line 3: the box (1.45, 0.45, 1.55, 0.55) (x0, y0, x1, y1) has no area in",
@@ -360,7 +375,7 @@ def test_the_verb_prints_what_is_there(tmp_path, capsys):
     assert cli.main(["data", "import", "detection", str(root), "--unit", "line", *where]) == 2
     assert "--unit: is for text, not for detection" in capsys.readouterr().err
     assert cli.main(["data", "import", "detection", str(root), "--classes", "a,b", *where]) == 2
-    assert "--classes: is for csv, jsonl, conll, segmentation, not for" in capsys.readouterr().err
+    assert "--classes: is for segmentation, csv, jsonl, conll, not for" in capsys.readouterr().err
     sheet = str(tmp_path / "sheet.png")
     assert cli.main(["data", "show", "mine", "--data-dir", str(tmp_path / "tfds"), "--output", sheet]) == 0
     assert np.array(Image.open(sheet)).shape[1] > 100

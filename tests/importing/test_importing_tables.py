@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.importing_cases import bring, examples, real, refusal, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from importing_cases import bring, examples, real, refusal, write
 
 CELLS = st.text(st.characters(exclude_characters="\r", codec="utf-8"), max_size=40)
 REVIEWS = 'text,label\n"good, very\ngood",pos\n"so ""so""",neg\nbad,neg\nfine,pos\n'
@@ -139,8 +139,8 @@ def test_long_cells_are_read(tmp_path):
         ("\ntext\na\n", {}, "line 1: is empty; the first line names the columns"),
         ("1,2\n3,4\n", {}, "line 1: 1, 2: numbers, where the columns' names belong"),
         ("text,label\n", {}, "no examples are left"),
-        (REVIEWS, {"label": "labels"}, "has no column 'labels', which --label names; did you mean 'label'?"),
-        (REVIEWS, {"text": ("txt",)}, "has no column 'txt', which --text names; did you mean 'text'?"),
+        (REVIEWS, {"label": "labels"}, "has no column 'labels', which `label` names; did you mean 'label'?"),
+        (REVIEWS, {"text": ("txt",)}, "has no column 'txt', which `text` names; did you mean 'text'?"),
         ("text,label\nx,y\n", {"label": "label"}, "only the class 'y'; two are needed"),
         ("text,n\na,1\nb,2\nc,many\n", {}, "line 4: column 'n' holds text, but a whole number in line 2"),
         ("a,b\n1,2\n", {}, "no column holds texts; there are: a, b"),
@@ -164,7 +164,7 @@ def test_csvs_that_cannot_be_are_refused(tmp_path, content, options, words):
         (
             "x,maybe",
             {"label": "label", "classes": ("neg", "pos")},
-            "holds 'maybe', which is not in --classes",
+            "holds 'maybe', which is not in `classes`",
         ),
         ('x,"a\nb"', {"label": "label"}, "line 7: column 'label' holds 'a\\nb', which is no class's name"),
     ],
@@ -173,7 +173,7 @@ def test_rows_that_are_broken_are_named_or_left_out(tmp_path, row, options, word
     path = write(tmp_path / "a.csv", REVIEWS + row + "\n")  # the first row takes lines 2 and 3
     text = refusal(path, tmp_path, "csv", **options)
     assert words in text
-    assert "--skip-broken" in text
+    assert "`skip_broken=True`" in text
     made = bring(path, tmp_path, "csv", skip_broken=True, test_share=0, **options)
     assert made.splits == {"train": 4}
     assert len(made.broken) == 1
@@ -227,13 +227,13 @@ def test_mixed_types_name_both_lines(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"regression": True}, "--regression: is about the label, and there is none"),
-        ({"classes": ("a", "b")}, "--classes: is about the label"),
-        ({"label": "x", "classes": ("a", "b"), "regression": True}, "give --classes or --regression"),
-        ({"label": "x", "text": ("x",)}, "--text: 'x' is the label"),
-        ({"label": "x", "classes": ("a", "a")}, "--classes: 'a' is there twice"),
-        ({"label": "x", "classes": ("a", "")}, "--classes: '' is not a class's name"),
-        ({"label": "x", "classes": ("a",)}, "--classes: there is only 'a'"),
+        ({"regression": True}, "`regression`: is about the label, and there is none"),
+        ({"classes": ("a", "b")}, "`classes`: is about the label"),
+        ({"label": "x", "classes": ("a", "b"), "regression": True}, "give `classes` or `regression`"),
+        ({"label": "x", "text": ("x",)}, "`text`: 'x' is the label"),
+        ({"label": "x", "classes": ("a", "a")}, "`classes`: 'a' is there twice"),
+        ({"label": "x", "classes": ("a", "")}, "`classes`: '' is no name of a class"),
+        ({"label": "x", "classes": ("a",)}, "`classes`: there is only 'a'"),
     ],
 )
 def test_options_that_contradict_each_other(tmp_path, options, words):

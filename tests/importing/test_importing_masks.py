@@ -4,12 +4,23 @@ import shutil
 
 import numpy as np
 import pytest
-from annotated_cases import HEIGHT, NAMES, WIDTH, bring_masks, mask_of, picture_of, png, refusal, save, text
+from helpers.annotated_cases import (
+    HEIGHT,
+    NAMES,
+    WIDTH,
+    bring_masks,
+    import_segmentation,
+    mask_of,
+    picture_of,
+    png,
+    refusal,
+    save,
+    text,
+)
 from PIL import Image
 
 from jaxformer import cli
 from jaxformer.data import DataConfig, make_batches
-from jaxformer.data.annotated.masks import import_segmentation
 from jaxformer.data.examples import Segmentation
 
 CLASSES = ["ground", *NAMES]
@@ -84,7 +95,7 @@ def test_mistakes_are_named(tmp_path):
 
     mask = root / "masks" / "0.png"
     save_mask(mask, mask_of(0)[:-1])
-    assert said().startswith("files/masks/0.png: the mask is 39x60, its picture 40x60; repair it")
+    assert said().startswith("files/masks/0.png: the mask is 39x60, its image 40x60; repair it")
     save_mask(mask, np.full((HEIGHT, WIDTH), 4, np.uint8))
     assert "0.png: has the ids 4; there are the classes 0 to 3, and 255 for none" in said()
     mask.write_bytes(png(np.zeros((HEIGHT, WIDTH, 3), np.uint8)))
@@ -95,7 +106,7 @@ def test_mistakes_are_named(tmp_path):
     assert "images/0.png: has no mask of its name" in said()
     (root / "images" / "0.png").unlink()
     (root / "images" / "1.png").write_bytes((root / "images" / "1.png").read_bytes()[:50])
-    assert "images/1.png: not a readable picture" in said()
+    assert "images/1.png: not a readable image" in said()
     assert bring_masks(root, tmp_path, skip_broken=True, test_share=0).splits == {"train": 4}
 
 
@@ -136,14 +147,16 @@ def test_what_is_missing_is_named(tmp_path):
     assert "files: holds no classes.txt; write the classes' names into it" in said()
     assert "'a' is there twice" in said(classes=["a", "a"])
     assert "has 300 classes; there may be 1 to 255" in said(classes=[str(n) for n in range(300)])
-    assert "nowhere: there is no such folder" in said(tmp_path / "nowhere", classes=CLASSES)
+    assert "nowhere: there is no such folder or file" in said(tmp_path / "nowhere", classes=CLASSES)
     (tmp_path / "empty").mkdir()
-    assert "empty: holds no pictures; expected folders images and masks" in said(
+    assert "empty: holds no images; expected folders images and masks" in said(
         tmp_path / "empty", classes=CLASSES
     )
     save(root / "images" / "train" / "9.png", 9)
     save_mask(root / "masks" / "train" / "9.png", mask_of(9))
-    assert "is in no split, and others are" in said(classes=CLASSES)
+    assert "9.png is in the split 'train', and 0.png, 1.png, 2.png and 3 more in none" in said(
+        classes=CLASSES
+    )
 
 
 def test_the_verb_takes_classes(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 from PIL import Image
 
 from jaxformer.data import DataConfig, make_batches
-from jaxformer.data.annotated.boxes import import_detection
-from jaxformer.data.annotated.masks import import_segmentation
 from jaxformer.data.examples import Detection
 from jaxformer.errors import UserError
+from jaxformer.importing import import_dataset
+
+import_detection = partial(import_dataset, "detection")
+import_segmentation = partial(import_dataset, "segmentation")
 
 NAMES = ["blob", "chip", "disc"]
 HEIGHT, WIDTH = 40, 60

@@ -1,11 +1,11 @@
 """Tagged sentences: words and tags come back, IOB1 becomes BIO, and what does not fit is named."""
 
 import pytest
+from helpers.importing_cases import bring, examples, real, refusal, write
 from hypothesis import given
 from hypothesis import strategies as st
-from importing_cases import bring, examples, real, refusal, write
 
-from jaxformer.data.text.format_conll import to_bio
+from jaxformer.importing.formats.conll import to_bio
 
 NEWS = """-DOCSTART- -X- -X- O
 
@@ -115,7 +115,7 @@ def test_iob1_is_counted(tmp_path):
         ("Bern E-LOC", {}, "line 5: tag 'E-LOC' is none of O, B-X and I-X"),
         ("Bern B-", {}, "line 5: tag 'B-' is none of O, B-X and I-X"),
         ("Bern B-LOC\u00a0", {}, "line 5: tag 'B-LOC\\xa0' has odd white space"),
-        ("Bern B-LOC", {"classes": ("O", "B-PER", "I-PER")}, "line 5: tag 'B-LOC' is not in --classes"),
+        ("Bern B-LOC", {"classes": ("O", "B-PER", "I-PER")}, "line 5: tag 'B-LOC' is not in `classes`"),
     ],
 )
 def test_sentences_that_are_broken_are_named_or_left_out(tmp_path, line, options, words):
@@ -131,6 +131,6 @@ def test_what_cannot_be_read_as_tags(tmp_path):
     path = write(tmp_path / "b.conll", "a O\nb O\n")
     assert "only the class 'O'; two are needed" in refusal(path, tmp_path, "conll")
     assert "line 1: has 2 columns; expected column 4" in refusal(path, tmp_path, "conll", columns=(1, 4))
-    assert "--columns: 1,1: expected the word's and the tag's" in refusal(
+    assert "`columns` 1,1: expected the word's and the tag's" in refusal(
         path, tmp_path, "conll", columns=(1, 1)
     )

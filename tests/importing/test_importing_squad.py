@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from importing_cases import bring, examples, real, refusal, write
+from helpers.importing_cases import bring, examples, real, refusal, write
 
 CONTEXT = "Zürich 🚋 is larger than Bern; Bern is the capital."
 

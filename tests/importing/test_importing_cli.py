@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import pytest
-from importing_cases import write
+from helpers.importing_cases import write
 
 from jaxformer import cli
-from jaxformer.data.text.importing import FORMATS
+from jaxformer.importing.formats import FORMATS
 
 
 @pytest.fixture
@@ -93,7 +93,8 @@ def test_a_long_list_of_what_was_left_out_is_cut(run, tmp_path):
 )
 def test_mistakes_are_answered_with_code_2(run, tmp_path, monkeypatch, argv, message):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path / "a.csv", "t,y\nx,1\n")
+    for name in ("a.csv", "b.csv"):
+        write(tmp_path / name, "t,y\nx,1\n")
     code, out, messages = run(*argv)
     assert (code, out) == (2, "")
     assert message in messages

@@ -4,9 +4,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from helpers.importing_cases import bring, examples, real, refusal, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from importing_cases import bring, examples, real, refusal, write
 
 LINES = st.text(st.characters(exclude_characters="\r\n\t", codec="utf-8"), min_size=1, max_size=30).filter(
     lambda line: line.strip() and not line.startswith("\ufeff")
