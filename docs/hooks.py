@@ -9,7 +9,7 @@ from jaxformer.config import schema
 from jaxformer.config.reference import inner, is_section, reference
 from jaxformer.config.sections import Experiment
 
-SECTIONS = "task model data eval optimizer schedule precision parallel train checkpoint".split()
+SECTIONS = ["task", "model", "data", "eval", "optimizer", "schedule", "precision", "parallel", "train", "checkpoint"]
 
 
 def on_files(files: Files, config) -> Files:
@@ -27,7 +27,10 @@ def page(section: str) -> str:
     if known is None:
         lines += [f"Type: {field.type}. Default: `{field.default}`.", ""]
     elif isinstance(known, dict):
-        lines += [f'`{section}.name` is one of the headings below, or `"package.module:Class"` of your own.', ""]
+        lines += [
+            f'`{section}.name` is one of the headings below, or `"package.module:Class"` of your own.',
+            "",
+        ]
         for name, cls in known.items():
             lines += class_lines(name, cls, "##")
     else:
@@ -43,10 +46,16 @@ def class_lines(name: str, cls: type, heading: str) -> list[str]:
     fields = reference(cls)
     if fields:
         lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
-        lines += [f"| `{f.name}` | {escaped(f.type)} | {code(f.default)} | {escaped(f.doc)} |" for f in fields]
+        lines += [
+            f"| `{f.name}` | {escaped(f.type)} | {code(f.default)} | {escaped(f.doc)} |" for f in fields
+        ]
         lines.append("")
     for field, known in inner(cls).items():
-        if isinstance(known, dict) and heading == "##" and not schema.config_fields(cls)[field].metadata.get("shared"):
+        if (
+            isinstance(known, dict)
+            and heading == "##"
+            and not schema.config_fields(cls)[field].metadata.get("shared")
+        ):
             if any(is_section(k) and field in ("backbone", "decoder") for k in known.values()):
                 continue  # these are models, which have headings of their own
             for choice, inside in known.items():
