@@ -3,7 +3,8 @@
     .venv/bin/python benchmarks/matching.py [--batch 8] [--queries 100] [--targets 64] [--rounds 9]
 
 Ours is `tasks.assignment.linear_assignment`, jitted, on the default device; the peer is
-`scipy.optimize.linear_sum_assignment`, one problem after the other on the host, on costs that are in its memory already. The two take turns. Costs are drawn as:
+`scipy.optimize.linear_sum_assignment`, one problem after the other on the
+host, on costs that are in its memory already. The two take turns. Costs are drawn as:
 "uniform" ones; L1 distances of boxes that lie anywhere ("boxes"), or of predictions that are all much the same, as
 before training ("alike"); and products, where every target likes the same queries ("contested"), which take longest.
 """

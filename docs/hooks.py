@@ -9,7 +9,18 @@ from jaxformer.config import schema
 from jaxformer.config.reference import inner, is_section, reference
 from jaxformer.config.sections import Experiment
 
-SECTIONS = ["task", "model", "data", "eval", "optimizer", "schedule", "precision", "parallel", "train", "checkpoint"]
+SECTIONS = [
+    "task",
+    "model",
+    "data",
+    "eval",
+    "optimizer",
+    "schedule",
+    "precision",
+    "parallel",
+    "train",
+    "checkpoint",
+]
 
 
 def on_files(files: Files, config) -> Files:
