@@ -7,7 +7,7 @@ from mkdocs.structure.files import File, Files
 
 from jaxformer.config import schema
 from jaxformer.config.reference import inner, is_section, reference
-from jaxformer.config.sections import Experiment
+from jaxformer.config.sections import ExperimentConfig
 
 SECTIONS = [
     "task",
@@ -32,9 +32,9 @@ def on_files(files: Files, config) -> Files:
 
 def page(section: str) -> str:
     """The Markdown of one section's fields, with a heading for each class that a field chooses among."""
-    field = next(f for f in reference(Experiment) if f.name == section)
+    field = next(f for f in reference(ExperimentConfig) if f.name == section)
     lines = [f"# `{section}`", "", field.doc, ""]
-    known = inner(Experiment).get(section)
+    known = inner(ExperimentConfig).get(section)
     if known is None:
         lines += [f"Type: {field.type}. Default: `{field.default}`.", ""]
     elif isinstance(known, dict):
@@ -50,7 +50,7 @@ def page(section: str) -> str:
 
 
 def class_lines(name: str, cls: type, heading: str) -> list[str]:
-    """A heading, the first paragraph of the class's docstring and its fields; then the classes that they choose among."""
+    """A heading, what the class is, and its fields; then the classes that its fields choose among."""
     lines = [f'{heading} "{name}"', ""] if name else []
     summary = " ".join((cls.__doc__ or "").partition("\n\n")[0].split())
     lines += [escaped(summary), ""]
