@@ -33,7 +33,7 @@ def random_problem(seed: int, pictures: int = 6, num_classes: int = 3):
         boxes, labels = random_boxes(rng, count), rng.integers(0, num_classes, count)
         true.append(Objects(boxes, labels))
         near = boxes[rng.integers(0, count, 2 * count)] if count else np.zeros((0, 4))
-        near = near + rng.normal(0, 2, near.shape).round()
+        near = near + rng.normal(0, 1, near.shape).round()
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
         found = np.concatenate([near, random_boxes(rng, int(rng.integers(0, 6)))])
         scores = rng.integers(0, 20, len(found)) / 20  # with ties
