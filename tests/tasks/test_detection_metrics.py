@@ -142,7 +142,9 @@ def test_one_of_two_found_with_a_false_one_before_it():
 def test_an_object_is_found_once():
     true = [objects([[0, 0, 100, 100]], [0])]
     found = [objects([[0, 0, 100, 100], [0, 0, 100, 99]], [0, 0], [0.9, 0.8])]
-    assert score_boxes(found, true, 1).metrics()["ap"] == pytest.approx(1)  # the second is false, but after all recall
+    assert score_boxes(found, true, 1).metrics()["ap"] == pytest.approx(
+        1
+    )  # the second is false, but after all recall
     swapped = [objects(found[0].boxes, [0, 0], [0.8, 0.9])]
     metrics = score_boxes(swapped, true, 1).metrics()
     assert metrics["ap50"] == pytest.approx(1)

@@ -1,13 +1,13 @@
-"""Pictures with their predictions drawn below them."""
+"""Images with their predictions drawn below them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from jaxformer.data.listing import font
-
-SMALLEST, LARGEST = 320, 640  # pixels of a picture's longer side as it is drawn
+SMALLEST, LARGEST = 320, 640  # pixels of an image's longer side as it is drawn
 MARGIN, ROW, SIZE = 10, 24, 13  # pixels
 BAR, TEXT, LINE, PAPER = "#4c78a8", "#222222", "#e6e6e6", "#ffffff"
 ELLIPSIS = "…"
@@ -16,12 +16,12 @@ ELLIPSIS = "…"
 def annotate(
     image: np.ndarray, predictions: Sequence[tuple[str, float]], colours: Sequence[str] = ()
 ) -> Image.Image:
-    """Draws a row below the picture for each prediction: its label, a bar, and the probability in percent.
+    """Draws a row below the image for each prediction: its label, a bar, and the probability in percent.
 
     Args:
       image: uint8 [H, W, 3]; small ones are enlarged in whole pixels, large ones reduced.
       predictions: labels with probabilities, 0 to 1, as they are to be listed.
-      colours: of the bars; none: all alike.
+      colours: colours of the bars; none: all alike.
     """
     picture = fit(Image.fromarray(image))
     width = max(picture.width, SMALLEST) + 2 * MARGIN
@@ -44,8 +44,13 @@ def annotate(
     return canvas
 
 
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with Matplotlib and has more than Latin letters."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
+
+
 def fit(picture: Image.Image) -> Image.Image:
-    """The picture with its longer side between SMALLEST and LARGEST pixels, if whole pixels allow."""
+    """The image with its longer side between SMALLEST and LARGEST pixels, if whole pixels allow."""
     longer = max(picture.size)
     if longer < SMALLEST:
         factor = SMALLEST // longer
