@@ -4,7 +4,7 @@ import re
 
 import pytest
 import tokenizers
-from text_runs import LABELS, SENTENCE, write_texts
+from helpers.text_runs import LABELS, SENTENCE, write_texts
 
 from jaxformer import cli
 

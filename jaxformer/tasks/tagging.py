@@ -40,7 +40,7 @@ class TokenClassification(TokenTask):
         """Refuses tags that the model does not have, too."""
         super().check(model, batch)
         labels = batch["labels"]
-        check_labels(model.num_labels, labels[labels >= 0], "model.num_labels")
+        check_labels(model.num_classes, labels[labels >= 0])
 
     def absent_metrics(self, model: Any, data: Batches) -> dict[str, str]:
         if are_entities(data.class_names):

@@ -139,11 +139,13 @@ def text_fits(model: Any, train: Batches, evaluation: Batches, needs: tuple[str,
 
 def labels_fit(model: Any, train: Batches, what: str) -> Iterator[str]:
     """Yields a line if the model has fewer classes than the dataset, or nobody knows how many there are."""
-    names, classes = train.class_names, getattr(model, "num_labels", 0)
+    if kind_of(model) != "encoder":
+        return
+    names, classes = train.class_names, model.num_classes
     if classes is None:
-        yield f"model.num_labels: missing, and the dataset does not say how many {what} it has; set it"
-    elif names is not None and 0 < classes < len(names):
-        yield f"model.num_labels={classes}: the dataset has {len(names)} {what}; set it to that, or to None"
+        yield f"model.num_classes: missing, and the dataset does not say how many {what} it has; set it"
+    elif names is not None and classes < len(names):
+        yield f"model.num_classes={classes}: the dataset has {len(names)} {what}; set it to that, or to None"
 
 
 def text_of(example: Row, data: DataInfo) -> str:

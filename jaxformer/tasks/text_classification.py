@@ -11,7 +11,7 @@ import numpy as np
 from jaxformer.config.fields import at_least
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import metrics
-from jaxformer.tasks.base import Batch, Batches, DataInfo, Evaluation, Row, example_mask, masked_sum
+from jaxformer.tasks.base import Batch, Batches, DataInfo, Evaluation, Row, example_mask, kind_of, masked_sum
 from jaxformer.tasks.classes import ClassTask
 from jaxformer.tasks.text import TextTask, labels_fit, text_of
 from jaxformer.tasks.text_metrics import pearson, spearman
@@ -57,7 +57,7 @@ class TextClassification(ClassTask, WholeTextTask):
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
         """Refuses labels that are no class of the model, too."""
         super().check(model, batch)
-        metrics.check_labels(model.num_labels, batch["labels"], "model.num_labels")
+        metrics.check_labels(model.num_classes, batch["labels"])
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
         """Tokens, what describes them, and the texts that they are mixed with."""
@@ -98,8 +98,8 @@ class TextRegression(WholeTextTask):
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         yield from super().fits(model, train, evaluation)
-        if getattr(model, "num_labels", 1) != 1:
-            yield f"model.num_labels={model.num_labels}: a regression has 1 output; set it to that"
+        if kind_of(model) == "encoder" and model.num_classes != 1:
+            yield f"model.num_classes={model.num_classes}: a regression has 1 output; set it to that"
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
         """The number of examples, float32 []."""

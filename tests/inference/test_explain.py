@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
+from helpers.inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
+from jaxformer.inference.annotate import MARGIN, ROW, shorten
 from PIL import Image
 
 from jaxformer.errors import UserError
-from jaxformer.inference.annotate import MARGIN, ROW, shorten
 from jaxformer.inference.explain import PREDICTED, Explainer, class_score, explain_files, explainable
 from jaxformer.inference.explain_pictures import of_image, over_image, rollout_of
 from jaxformer.inference.grad_cam import find_target, with_activation
