@@ -25,7 +25,6 @@ from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.detection import Detection
 from jaxformer.tasks.segmentation import Segmentation
-from jaxformer.verbs.predicting import check_explain
 
 NAMES = ["ant", "bee", "cat", "dog", "emu"]
 TASKS = {"detr": Detection(score_threshold=0.0), "segmenter": Segmentation()}
@@ -225,20 +224,3 @@ def test_windows_over_an_image():
     assert explainable(of_one, 16, 16).window is None
     with pytest.raises(UserError, match="sees images of 32x32 through windows of 16"):
         explainable(of_one, 32, 32)
-
-
-@pytest.mark.parametrize(
-    ("explain", "class_name", "of_text", "message"),
-    [
-        (None, "cat", False, "--class: chooses what --explain shows"),
-        (True, None, True, "--explain: looks into models of images, and runs/tiny holds a model of text"),
-        (Path(__file__), None, False, "is a file, not a folder; put --explain behind the images"),
-    ],
-)
-def test_flags_that_do_not_go_together(explain, class_name, of_text, message):
-    arguments = SimpleNamespace(explain=explain, class_name=class_name, run="runs/tiny")
-    experiment = SimpleNamespace(data=SimpleNamespace(examples=SimpleNamespace(text=of_text)))
-    with pytest.raises(UserError, match=message):
-        check_explain(arguments, experiment)
-    arguments = SimpleNamespace(explain=None, class_name=None, run="runs/tiny")
-    check_explain(arguments, experiment)
