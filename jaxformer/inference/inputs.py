@@ -1,7 +1,7 @@
 """What `predict` makes of a user's own images and texts: examples as in training, one input at a time."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,8 @@ def text_inputs(run: Any, inputs: Any) -> list[Input]:
     Raises:
       UserError: a text cannot be encoded, or holds nothing to predict; names it.
     """
-    task, examples = run.task, run.config.data.examples
-    given = as_given(inputs, task.reads, pairs=len(getattr(examples, "features", ())) == 2)
+    task = run.task
+    given = as_given(inputs, task.reads, is_pairs(run))
     found = questions(run, given) if task.reads == "question" else texts(run, given)
     for one in found:
         with naming(one.place):
@@ -88,27 +88,41 @@ def text_inputs(run: Any, inputs: Any) -> list[Input]:
     return found
 
 
+def is_pairs(run: Any) -> bool:
+    """Whether the run's examples are pairs of texts."""
+    return len(getattr(run.config.data.examples, "features", ())) == 2
+
+
 def texts(run: Any, given: Given) -> list[Input]:
     """Texts, pairs of them or lists of words, one example each."""
     examples, tokenizer, words = run.config.data.examples, run.tokenizer, run.task.reads == "words"
     places: Any = given  # they name a text as the examples of a dataset are named
     if hasattr(examples, "features") or words:
-        encoder = Encoder(tokenizer, examples.length, len(getattr(examples, "features", ())) == 2)
+        encoder = Encoder(tokenizer, examples.length, is_pairs(run))
         encodings = encoder(given.texts, places, 0, words=words)
-    elif examples.varying:
-        encodings = tokenizer.hf.encode_batch(given.texts)
+        rows = [arrays_of(encoding.ids, encoding.type_ids) for encoding in encodings]
+        cut = sum(bool(encoding.overflowing) for encoding in encodings)
     else:  # windows and documents have no special tokens around them
-        encodings = tokenizer.hf.encode_batch(given.texts, add_special_tokens=False)
-        for encoding in encodings:
-            encoding.truncate(examples.length)
-    cut = sum(bool(encoding.overflowing) for encoding in encodings)
+        whole = examples.varying
+        encodings = encoded(tokenizer, given, whole)
+        rows = [arrays_of(ids if whole else ids[: examples.length]) for ids in encodings]
+        cut = sum(len(ids) > len(row["tokens"]) for ids, row in zip(encodings, rows))
     if cut:
-        logger.warning("%d of %d texts were cut at %d tokens", cut, len(encodings), examples.length)
+        logger.warning("%d of %d texts were cut at %d tokens", cut, len(rows), examples.length)
     found = []
-    for text, place, encoding in zip(given.texts, given.places, encodings):
+    for number, (text, place, row) in enumerate(zip(given.texts, given.places, rows)):
         asked = {"words": text} if words else {"text": text} if isinstance(text, str) else {"texts": [*text]}
-        extra = {"words": text, "word_ids": encoding.word_ids} if words else {}
-        found.append(Input(place, asked, [arrays_of(encoding)], extra))
+        extra = {"words": text, "word_ids": encodings[number].word_ids} if words else {}
+        found.append(Input(place, asked, [row], extra))
+    return found
+
+
+def encoded(tokenizer: Any, given: Given, special: bool) -> list[list[int]]:
+    """The ids of texts; a text that cannot be encoded is named."""
+    found = []
+    for text, place in zip(given.texts, given.places):
+        with naming(place):
+            found += tokenizer.encode_batch([text], special=special)
     return found
 
 
@@ -124,25 +138,22 @@ def questions(run: Any, given: Given) -> list[Input]:
         cut += is_cut
         characters = [
             np.array(
-                [
-                    span if part == 1 else NOWHERE
-                    for span, part in zip(window.offsets, window.sequence_ids)
-                ]
+                [span if part == 1 else NOWHERE for span, part in zip(window.offsets, window.sequence_ids)]
             )
             for window in windows
         ]
         extra = {"context": context, "characters": characters}
-        rows = [arrays_of(window) for window in windows]
+        rows = [arrays_of(window.ids, window.type_ids) for window in windows]
         found.append(Input(given.places[number], {"question": text}, rows, extra))
     if cut:
         logger.warning("%d of %d questions were cut at %d tokens", cut, len(found), settings.question_length)
     return found
 
 
-def arrays_of(encoding: Any) -> Row:
-    """The arrays of an encoding, without padding."""
+def arrays_of(ids: Sequence[int], types: Sequence[int] | None = None) -> Row:
+    """The arrays of a text, without padding."""
     return {
-        "tokens": np.array(encoding.ids, np.int32),
-        "token_types": np.array(encoding.type_ids, np.int32),
-        "token_mask": np.ones(len(encoding.ids), bool),
+        "tokens": np.array(ids, np.int32),
+        "token_types": np.array([0] * len(ids) if types is None else types, np.int32),
+        "token_mask": np.ones(len(ids), bool),
     }

@@ -2,22 +2,23 @@
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import jax
 import numpy as np
 
-from jaxformer.data.scanning import EXTENSIONS
 from jaxformer.errors import UserError
+from jaxformer.inference.image_files import find_images, place_images, readable, writing
 from jaxformer.inference.inputs import Input, image_input, shown_image, text_inputs
 from jaxformer.inference.writing import BATCH, rounded
 from jaxformer.tasks.base import Batch, Row
+
+if TYPE_CHECKING:
+    from jaxformer.inference.loaded import LoadedRun
 
 logger = logging.getLogger("jaxformer")
 
@@ -26,36 +27,14 @@ LINES = "predictions.jsonl"
 Prediction = dict[str, Any]
 
 
-class Run(Protocol):
-    """What predictions need of a trained run."""
-
-    config: Any
-    model: Any
-    task: Any
-    variables: Any
-    tokenizer: Any
-    layout: Any
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the first classes."""
-
-    @property
-    def batch_size(self) -> int:
-        """How many images are predicted at a time."""
-
-    def example(self, image: Any) -> dict[str, np.ndarray]:
-        """An image as the model takes it; see `inputs.image_input`."""
-
-
-def predict(run: Run, inputs: Any, top: int = 5) -> Iterator[Prediction]:
+def predict(run: "LoadedRun", inputs: Any, top: int = 5) -> Iterator[Prediction]:
     """Yields the model's answer to each input, in their order, as JSON values.
 
     What was asked comes first: "file" of an image file, "text" (or "texts" of a pair), "words", "question". Then what
     the task's `answers` gives: "predictions", "objects", "classes", "value", "tags", "masks", "answer", "translation".
 
     Args:
-      run: a trained run, such as a `LoadedRun`.
+      run: a trained run.
       inputs: one input or several: of a model of images, files or uint8 [H, W, C]; of a model of texts, texts (words
         and tags: strings or lists of words), pairs of texts or (question, context); or `given.Given`.
       top: how many answers to list where there are several.
@@ -84,7 +63,7 @@ def check_task(task: Any) -> None:
         )
 
 
-def read(run: Run, inputs: Any) -> Iterable[Input]:
+def read(run: "LoadedRun", inputs: Any) -> Iterable[Input]:
     """The inputs as the model takes them; images as they are asked for."""
     if run.task.reads != "image":
         return text_inputs(run, inputs)
@@ -92,7 +71,7 @@ def read(run: Run, inputs: Any) -> Iterable[Input]:
     return (image_input(run, image) for image in several)
 
 
-def apply(run: Run, inputs: Iterable[Input], top: int) -> Iterator[tuple[Input, Row]]:
+def apply(run: "LoadedRun", inputs: Iterable[Input], top: int) -> Iterator[tuple[Input, Row]]:
     """Yields each input with its prediction: a row of `Task.predict`, or several rows stacked of a question.
 
     All batches have one shape, so that it is compiled once.
@@ -130,7 +109,7 @@ def apply(run: Run, inputs: Iterable[Input], top: int) -> Iterator[tuple[Input, 
 
 
 def predicted_rows(
-    run: Run, examples: Iterator[Row], rows: int, lengths: Mapping[str, int], top: int
+    run: "LoadedRun", examples: Iterator[Row], rows: int, lengths: Mapping[str, int], top: int
 ) -> Iterator[Row]:
     """Yields a row of `Task.predict` for each example, of which `rows` are one batch."""
     fill = {"tokens": 0 if run.tokenizer is None else run.tokenizer.pad_id or 0}
@@ -167,7 +146,7 @@ def check_finite(rows: Sequence[Row], place: str) -> None:
 
 
 def predict_files(
-    run: Run,
+    run: "LoadedRun",
     paths: Iterable[str | Path],
     output_dir: Path,
     top: int = 5,
@@ -185,7 +164,7 @@ def predict_files(
 
     Args:
       run: a trained run of a task over images.
-      paths: image files, and folders, whose images (EXTENSIONS) are taken in alphabetical order.
+      paths: image files, and folders, whose images are taken in alphabetical order.
       output_dir: is made if it is not there.
       top: how many classes to list, the likeliest first.
       skip_broken: log the files that cannot be read and leave them out, instead of stopping.
@@ -223,90 +202,3 @@ def predict_files(
     what = "1 image with its" if len(files) == 1 else f"{len(files)} images with their"
     logger.info("%s predictions are in %s", what, output_dir)
     return results
-
-
-def find_images(paths: Iterable[Path]) -> list[Path]:
-    """The files, and the images in the folders and below them; each once.
-
-    Raises:
-      UserError: there is none.
-    """
-    given, found = list(paths), []
-    for path in given:
-        if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-            found += sorted(p for p in inside if not p.name.startswith("."))
-        else:
-            found.append(path)
-    if not found:
-        kinds = ", ".join(sorted(EXTENSIONS))
-        where = f"{', '.join(map(str, given))}: there are no images" if given else "no images were named"
-        raise UserError(f"{where}; expected files, or folders of {kinds}")
-    return list(dict.fromkeys(found))
-
-
-def readable(files: Sequence[Path], preprocess: Any, skip_broken: bool) -> list[Path]:
-    """The files that `preprocess` takes; the others are logged or, unless they may be skipped, raised."""
-    broken = {}
-    for path in files:
-        try:
-            preprocess(path)
-        except (OSError, ValueError, UserError) as error:
-            broken[path] = reason(path, error)
-    lines = [f"{path}: {why}" for path, why in broken.items()]
-    if broken and (not skip_broken or len(broken) == len(files)):
-        remedy = "" if skip_broken else "; fix them, or skip broken files"
-        raise UserError(f"{len(broken)} of {len(files)} images cannot be read{remedy}", *lines)
-    for line in lines:
-        logger.warning("skipped %s", line)
-    return [path for path in files if path not in broken]
-
-
-def reason(path: Path, error: Exception) -> str:
-    """Why a file cannot be read, without its name."""
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return text.strip().removeprefix(f"{path}: ").replace("\n", " ")
-
-
-def place_images(
-    files: Sequence[Path], output_dir: Path, written: Mapping[str, str] | None = None
-) -> list[dict[str, Path]]:
-    """Where the images drawn for each file go: under "" NAME.png, with a number where another file has the same name.
-
-    Args:
-      files: the image files.
-      output_dir: the folder.
-      written: further images beside each (`Task.written`).
-
-    Raises:
-      UserError: one would overwrite one of the files or another image.
-    """
-    used: Counter[str] = Counter()
-    taken = {path.resolve() for path in files}
-    places: list[dict[str, Path]] = []
-    for path in files:
-        name = path.stem
-        while used[name]:
-            used[path.stem] += 1
-            name = f"{path.stem}-{used[path.stem]}"
-        used[name] += 1
-        endings = {"": "", **(written or {})}
-        places.append({key: output_dir / f"{name}{ending}.png" for key, ending in endings.items()})
-    for key in ("", *(written or {})):  # the annotated ones have the first choice
-        for place in places:
-            if place[key].resolve() in taken:
-                raise UserError(f"{place[key]}: would be overwritten; choose another output folder")
-            taken.add(place[key].resolve())
-    return places
-
-
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turns what the file system refuses into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{folder}: cannot write there ({reason}); choose another output folder") from error

@@ -70,6 +70,14 @@ class Task(ABC):
     """Images that `predict` writes beside the annotated one: their keys in `draw` and in the JSON line -> how the
     names of the files end."""
 
+    views: ClassVar[tuple[str, ...]] = ()
+    """The sets of views over which an evaluation can average (`evaluation/views.py`)."""
+
+    @property
+    def independent_classes(self) -> bool:
+        """Whether each class has a probability of its own; else they sum to 1."""
+        return False
+
     @property
     @abstractmethod
     def metric_names(self) -> Sequence[str]:

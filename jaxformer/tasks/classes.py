@@ -77,6 +77,10 @@ class ClassTask(Task):
         }
 
     @property
+    def independent_classes(self) -> bool:
+        return self.loss_name == "sigmoid"
+
+    @property
     def loss_key(self) -> str:
         """The loss's name among a train step's metrics."""
         return "cross_entropy" if self.focal_gamma is None else "focal"

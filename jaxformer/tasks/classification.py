@@ -32,6 +32,8 @@ class Classification(ClassTask, ImageTask):
     cutmix_share: Fraction = 0.5
     """Share of the batches that take CutMix where both are on; the others take mixup."""
 
+    views = ("flip", "five_crop", "ten_crop")
+
     def misfits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         height, width, channels = train.element_spec["image"][0]
         size = getattr(model, "image_size", None)

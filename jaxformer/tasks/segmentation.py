@@ -66,6 +66,7 @@ class Segmentation(ImageTask):
     examples = "segmentation"
     kind = "segmenter"
     kind_does = ("segment images", "segmenter")
+    views = ("flip",)
     written: ClassVar = {"map": "-classes"}
 
     def problems(self) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """A text from a text: translation, and whatever else an encoder-decoder learns."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxformer.config.fields import PositiveInt, at_least
 from jaxformer.decoding.beam import beam_search, repeat_rows
+from jaxformer.decoding.steps import next_target, read_sources, take_targets
 from jaxformer.errors import UserError
-from jaxformer.models.cache import Cache
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks.base import Batch, Batches, DataInfo, Evaluation, Row, kind_of
 from jaxformer.tasks.text import TokenTask
@@ -63,32 +63,20 @@ class Translation(TokenTask):
     def translate(self, batch: Batch, model: Any, variables: Any) -> jax.Array:
         """The best translation of each source, int32 [B, N], with its end token, then -1."""
         model, variables = unrolled(model, variables)
-        beams = max(1, self.beams)
-        apply = partial(model.apply, variables)
         tokens, mask = jnp.asarray(batch["tokens"]), jnp.asarray(batch["token_mask"])
-        first = jnp.asarray(batch["decoder_tokens"])[:, :1]
+        first, beams = jnp.asarray(batch["decoder_tokens"])[:, 0], max(1, self.beams)
         limit = min(self.max_new_tokens or model.context_length, model.context_length - 1)
-        rows = len(tokens)
-        context = apply(tokens, mask, method="encode")
-        start = model.start(rows, limit + 1)
-        outputs = apply(first, context, mask, cache=start, last_only=True, method="decode")
-        state = repeat_rows((outputs.cache, mask), rows, beams)
-
-        def step(state: tuple[Cache, jax.Array], tokens: jax.Array) -> tuple[jax.Array, Any]:
-            cache, mask = state
-            outputs = apply(tokens[:, None], None, mask, cache=cache, last_only=True, method="decode")
-            return outputs.logits[:, -1], (outputs.cache, mask)
-
+        state, logits = read_sources(model, variables, tokens, mask, first, limit + 1)
         written, lengths, _ = beam_search(
-            step,
-            state,
-            outputs.logits[:, -1],
+            partial(next_target, model, variables),
+            repeat_rows(state, len(tokens), beams),
+            logits,
             beams=beams,
             max_new_tokens=limit,
             eos_id=self.eos_id or 0,
             pad_id=-1,
             length_penalty=self.length_penalty,
-            reorder=reordered,
+            reorder=take_targets,
         )
         inside = jnp.arange(limit)[None, :] < lengths[:, :1]
         return jnp.where(inside, written[:, 0], -1)
@@ -141,11 +129,3 @@ class Translation(TokenTask):
             "target": decode(targets[there]),
             "prediction": decode(predicted["likeliest"][there]),
         }
-
-
-def reordered(state: tuple[Cache, jax.Array], rows: jax.Array) -> tuple[Cache, jax.Array]:
-    """The state with its rows in the order of the beams; the source's arrays are alike for all beams, and stay."""
-    cache, mask = state
-    own = jax.tree.map(lambda x: jnp.take(x, rows, axis=0), [layer.own for layer in cache.layers])
-    layers = tuple(replace(layer, own=kept) for layer, kept in zip(cache.layers, own))
-    return replace(cache, layers=layers), mask
