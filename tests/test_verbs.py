@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -145,7 +146,8 @@ def test_views_of_each_picture_are_averaged_and_the_runs_own_evaluation_stays(ru
     trained = LoadedRun(run, "latest")
     batch = trained.opened("train[:64]").eval_data[0]
     images, labels = batch["image"][:64], batch["labels"][:64]
-    both = [trained.probabilities(view) for view in (images, np.ascontiguousarray(images[:, :, ::-1]))]
+    apply = jax.jit(partial(trained.task.predict, trained.model, trained.variables))
+    both = [apply({"image": view})["probabilities"] for view in (images, images[:, :, ::-1])]
     chances = np.mean(both, axis=0)[np.arange(64), labels]
     assert printed["tta"] == "flip"
     assert printed["loss"] == pytest.approx(-np.log(chances).mean(), rel=1e-4)

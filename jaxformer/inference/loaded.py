@@ -176,18 +176,19 @@ class LoadedRun:
         """An image as the model takes it, uint8 [H, W, C]; see `example`."""
         return self.example(image)["image"]
 
-    @cached_property
-    def _probabilities(self) -> Any:
-        model, task = self.model, self.task
+    def predict(self, inputs: Any, *, top: int = 5) -> list[dict[str, Any]]:
+        """The model's answer to each input, as JSON values; see `jaxformer.inference.predict.predict`.
 
-        def predict(variables: Tree, batch: Tree) -> jax.Array:
-            return task.probabilities(model.apply(variables, **task.inputs(batch), deterministic=True))
+        Args:
+          inputs: one input or several: image files or uint8 [H, W, C]; texts, pairs of texts, (question, context).
+          top: how many answers to list where there are several.
 
-        return jax.jit(predict, out_shardings=self.layout.replicated)
+        Raises:
+          UserError: the task predicts nothing, an input cannot be read, or its prediction is not finite.
+        """
+        from jaxformer.inference.predict import predict
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities float32 [B, K] of images uint8 [B, H, W, C]."""
-        return np.asarray(self._probabilities(self.variables, self.layout.put({"image": images})))
+        return list(predict(self, inputs, top))
 
     # Texts
 
