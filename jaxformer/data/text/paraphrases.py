@@ -10,7 +10,7 @@ What made the file may stand in the first line, as an object under the key "back
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
@@ -128,9 +128,10 @@ def read_paraphrases(path: Path) -> dict[str, tuple[str, ...]]:
     for number, line in numbered_objects(path):
         if number == 1 and HEADER in line:
             continue
-        text, found = line.get("text"), line.get("paraphrases")
-        texts = [text, *found] if isinstance(found, list) else [None]
-        if not all(isinstance(one, str) for one in texts) or not all(map(str.strip, texts[1:])):
+        text: Any = line.get("text")
+        found: Any = line.get("paraphrases")
+        strings = isinstance(text, str) and isinstance(found, list) and all(isinstance(p, str) for p in found)
+        if not strings or not all(paraphrase.strip() for paraphrase in found):
             raise UserError(
                 f"{path}, line {number}: is not a text with its paraphrases; "
                 'write it as in {"text": "a good film", "paraphrases": ["a fine movie"]}'

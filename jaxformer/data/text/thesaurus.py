@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from jaxformer.data.text.numbered import numbered_lines, numbered_objects
 from jaxformer.errors import UserError
@@ -107,7 +108,7 @@ def json_entries(path: Path) -> Iterator[tuple[str, list[str]]]:
     """(word, synonyms) of lines {"word": ..., "synonyms": [...]}."""
     for number, entry in numbered_objects(path):
         synonyms = entry.get("synonyms")
-        names = [entry.get("word"), *synonyms] if isinstance(synonyms, list) else [None]
+        names: list[Any] = [entry.get("word"), *synonyms] if isinstance(synonyms, list) else [None]
         if not all(isinstance(name, str) and name.strip() for name in names):
             raise UserError(
                 f"{path}, line {number}: is not a word and its synonyms; "
