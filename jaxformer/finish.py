@@ -6,11 +6,11 @@ from typing import Any
 import jax
 
 from jaxformer.analysis.flops import training_flops
-from jaxformer.assembly import Assembly
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.evaluation import samples
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.evaluation.monitor import Monitor
+from jaxformer.experiment import Experiment
 from jaxformer.files import write_json
 from jaxformer.observe import device
 from jaxformer.observe.clock import Clock
@@ -28,7 +28,7 @@ SHOWN = 16  # samples, and as many mistakes
 
 
 def finish(
-    assembly: Assembly,
+    experiment: Experiment,
     run: Run,
     checkpoints: Checkpoints,
     clock: Clock,
@@ -48,23 +48,23 @@ def finish(
       The result, as in result.json.
     """
     step = last = int(state.step)
-    if assembly.experiment.eval.restore_best and monitor.best_step not in (None, step):
+    if experiment.config.eval.restore_best and monitor.best_step not in (None, step):
         with clock.phase("checkpoint"):
-            best = checkpoints.restore_best(to_items(assembly.state_shapes))
+            best = checkpoints.restore_best(to_items(experiment.state_shapes))
         if best is not None:
             state, evaluation, step = from_items(best.items), None, best.progress["step"]
             logger.info("ending with the best checkpoint, of step %d", step)
     variables = state.variables()
     with clock.phase("evaluate"):
         evaluation = evaluation or evaluate(
-            assembly.eval_step(), variables, assembly.task, assembly.eval_batches, assembly.layout
+            experiment.eval_step(), variables, experiment.task, experiment.eval_data, experiment.layout
         )
         write_json(run.evaluation, {"step": step, "metrics": evaluation.metrics, **evaluation.tables})
     with clock.phase("report"):
-        write_shown(assembly, run, variables)
+        write_shown(experiment, run, variables)
     with clock.phase("checkpoint"):
         checkpoints.wait()
-    result = write_result(assembly, run, clock, status, last, monitor, evaluation)
+    result = write_result(experiment, run, clock, status, last, monitor, evaluation)
     if jax.process_index() == 0:
         report = write_report(run.folder)
         logger.info("%s", end_summary(result, report=str(report)))
@@ -72,7 +72,7 @@ def finish(
 
 
 def write_result(
-    assembly: Assembly,
+    experiment: Experiment,
     run: Run,
     clock: Clock,
     status: str,
@@ -86,13 +86,13 @@ def write_result(
     compiles, are left out. FLOPs are those of training: three times the forward pass's; MFU is their rate, over what
     the devices could do.
     """
-    name, batches = assembly.experiment.eval.monitor, assembly.train_batches
+    name, batches = experiment.config.eval.monitor, experiment.train_data
     seconds = clock.summary()
     steps = clock.count("train")
     per_second = steps * batches.batch_size / clock.seconds_of("train") if steps else None
     best = None if monitor.best is None else {"step": monitor.best_step, name: monitor.best}
-    flops = training_flops(assembly.forward_flops)
-    peak = device.find_peak(dtypes(assembly.experiment.precision).compute)
+    flops = training_flops(experiment.forward_flops)
+    peak = device.find_peak(dtypes(experiment.config.precision).compute)
     mfu = None if per_second is None else device.mfu(flops, per_second, jax.device_count(), peak.flops)
     result = {
         "status": status,
@@ -101,7 +101,7 @@ def write_result(
         "best": best,
         "seconds": seconds,
         "examples_per_second": per_second,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(assembly.state_shapes.params)),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(experiment.state_shapes.params)),
         "flops_per_example": flops,
         "mfu": mfu,
         "peak": peak.source,
@@ -112,15 +112,15 @@ def write_result(
     return result
 
 
-def write_shown(assembly: Assembly, run: Run, variables: Tree) -> None:
+def write_shown(experiment: Experiment, run: Run, variables: Tree) -> None:
     """Writes samples with predictions and attention, and the worst mistakes."""
-    model, task, batches = assembly.build_model(), assembly.task, assembly.eval_batches
+    model, task, batches = experiment.build_model(), experiment.task, experiment.eval_data
     patches = Patches(
         getattr(model, "grid", None),
         getattr(model, "tokens_before_grid", 0),
         "class_token" if getattr(model, "pool", None) == "cls" else "mean",
     )
-    chosen = samples.choose(model, task, variables, batches, assembly.layout, SHOWN)
+    chosen = samples.choose(model, task, variables, batches, experiment.layout, SHOWN)
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:
             write_samples(run.folder, examples, kind=kind, patches=patches)

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 
 from jaxformer.analysis.flops import training_flops
-from jaxformer.assembly import Assembly, spare_classes
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.data.nominal import record
 from jaxformer.errors import UserError
 from jaxformer.evaluation.monitor import Monitor
+from jaxformer.experiment import Experiment, spare_classes
 from jaxformer.files import write_json
 from jaxformer.observe.device import device_line
 from jaxformer.observe.summary import parameter_table, start_summary
@@ -25,7 +25,7 @@ logger = logging.getLogger("jaxformer")
 
 
 def restore_or_start(
-    assembly: Assembly, checkpoints: Checkpoints, teacher: LoadedTeacher | None = None
+    experiment: Experiment, checkpoints: Checkpoints, teacher: LoadedTeacher | None = None
 ) -> tuple[TrainState, Monitor, bool]:
     """The state of the newest good checkpoint, or a fresh one, with what evaluations had shown until then.
 
@@ -36,13 +36,13 @@ def restore_or_start(
       UserError: the checkpoint is of a training split of another size, so its steps mean other examples; or the
         teacher's checkpoint is not the one of before.
     """
-    config = assembly.experiment.eval
+    config = experiment.config.eval
     monitor = Monitor(config.mode, config.min_delta)
-    restored = checkpoints.restore(to_items(assembly.state_shapes))
+    restored = checkpoints.restore(to_items(experiment.state_shapes))
     if restored is None:
-        return assembly.layout.born(assembly.init_state), monitor, False
+        return experiment.layout.born(experiment.init_state), monitor, False
     items, progress = restored
-    examples = assembly.train_batches.num_examples
+    examples = experiment.train_data.num_examples
     if progress["epoch_examples"] != examples:
         raise UserError(
             f"data.train_split: the run was trained on {progress['epoch_examples']} examples, now there are {examples}",
@@ -76,39 +76,39 @@ def keep_tokenizer(run: Run, tokenizer: Any) -> None:
         )
 
 
-def keep_data(run: Run, assembly: Assembly) -> None:
+def keep_data(run: Run, experiment: Experiment) -> None:
     """Saves what is known of the dataset, so that the run's model predicts where the dataset is not."""
     if jax.process_index() == 0:
-        splits = {"train": assembly.train_batches, "evaluation": assembly.eval_batches}
+        splits = {"train": experiment.train_data, "evaluation": experiment.eval_data}
         write_json(run.data, {name: record(batches) for name, batches in splits.items()})
 
 
-def announce(assembly: Assembly, run: Run, start_step: int) -> None:
+def announce(experiment: Experiment, run: Run, start_step: int) -> None:
     """Logs what is about to run: the device line, the parameter table, FLOPs, memory, and what is odd."""
-    experiment, batches = assembly.experiment, assembly.train_batches
-    params = assembly.variable_shapes["params"]
+    config, batches = experiment.config, experiment.train_data
+    params = experiment.variable_shapes["params"]
     logger.info("%s", parameter_table(params))
     logger.info(
         "%s",
         start_summary(
             run_dir=str(run.folder),
             device=device_line(),
-            model=type(experiment.model).__name__,
+            model=type(config.model).__name__,
             parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
-            data=f"{experiment.data.name}: {batches.num_examples:,} examples to train on, "
-            f"{assembly.eval_batches.num_examples:,} to evaluate on",
+            data=f"{config.data.name}: {batches.num_examples:,} examples to train on, "
+            f"{experiment.eval_data.num_examples:,} to evaluate on",
             batch_size=batches.batch_size,
             start_step=start_step,
-            total_steps=assembly.total_steps,
+            total_steps=experiment.total_steps,
             steps_per_epoch=batches.steps_per_epoch,
-            precision=dtypes(experiment.precision).compute,
-            flops_per_example=training_flops(assembly.forward_flops),
-            bytes_per_device=bytes_a_device(assembly.state_shapes),
+            precision=dtypes(config.precision).compute,
+            flops_per_example=training_flops(experiment.forward_flops),
+            bytes_per_device=bytes_a_device(experiment.state_shapes),
         ),
     )
-    if assembly.average is not None:
+    if experiment.average is not None:
         logger.info("evaluations, samples and predictions are those of the parameters' average")
-    for fact in dict.fromkeys((*batches.facts, *assembly.eval_batches.facts)):
+    for fact in dict.fromkeys((*batches.facts, *experiment.eval_data.facts)):
         logger.info("%s", fact)
-    for remark in spare_classes(assembly.bare_model, batches):
+    for remark in spare_classes(experiment.bare_model, batches):
         logger.warning("%s", remark)

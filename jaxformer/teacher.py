@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from jaxformer.assembly import Assembly
 from jaxformer.errors import ConfigError, UserError
+from jaxformer.experiment import Experiment
 from jaxformer.inference.restore import Trained
 
 logger = logging.getLogger("jaxformer")
@@ -35,24 +35,24 @@ class LoadedTeacher:
         return {"teacher_logits": outputs.logits}
 
 
-def load_teacher(assembly: Assembly) -> LoadedTeacher | None:
+def load_teacher(experiment: Experiment) -> LoadedTeacher | None:
     """The teacher that an experiment's task names; None if it names none.
 
     Raises:
       UserError: the folder is not a run's, or has no such checkpoint.
       ConfigError: the teacher takes other examples than the student, or tells other classes apart.
     """
-    wanted = getattr(assembly.task, "distillation", None)
+    wanted = getattr(experiment.task, "distillation", None)
     if wanted is None:
         return None
     where = "task.distillation.run"
     folder = Path(wanted.run)
     try:
         trained = Trained(folder, wanted.checkpoint)
-        theirs = trained.assembly.train_batches
+        theirs = trained.experiment.train_data
     except UserError as error:
         raise UserError(f"{where}={wanted.run!r}: the teacher cannot be read", *error.lines) from error
-    ours = assembly.train_batches
+    ours = experiment.train_data
     different = sorted(
         name
         for name, spec in theirs.element_spec.items()
@@ -69,7 +69,7 @@ def load_teacher(assembly: Assembly) -> LoadedTeacher | None:
         raise ConfigError(
             f"{where}={wanted.run!r}: the teacher's classes are {names[0]}, the student's {names[1]}"
         )
-    classes = [count(part) for part in (trained.assembly, assembly)]
+    classes = [count(part) for part in (trained.experiment, experiment)]
     if classes[0] != classes[1]:
         raise ConfigError(
             f"{where}={wanted.run!r}: the teacher has {classes[0]} classes, the student {classes[1]}"
@@ -81,11 +81,10 @@ def load_teacher(assembly: Assembly) -> LoadedTeacher | None:
             f"""train the student with data.tokenizer=dict(name="file", path="{folder / "tokenizer.json"}")""",
         )
     logger.info("teacher: %s at step %d", folder, trained.step)
-    variables = jax.device_put(trained.variables, assembly.layout.replicated)
-    return LoadedTeacher(trained.step, variables, trained.assembly.build_model(), trained.assembly.task)
+    variables = jax.device_put(trained.variables, experiment.layout.replicated)
+    return LoadedTeacher(trained.step, variables, trained.experiment.build_model(), trained.experiment.task)
 
 
-def count(assembly: Assembly) -> int:
+def count(experiment: Experiment) -> int:
     """The classes that a model tells apart."""
-    model = assembly.bare_model
-    return getattr(model, "num_classes", None) or model.num_labels
+    return experiment.bare_model.num_classes

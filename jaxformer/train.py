@@ -9,13 +9,13 @@ from typing import Any
 import jax
 
 from jaxformer.analysis.memory import memory_errors_explained
-from jaxformer.assembly import Assembly
 from jaxformer.checkpoints import Checkpoints
-from jaxformer.config.sections import Experiment
+from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.batches import Reader
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp, evaluate
 from jaxformer.evaluation.monitor import Monitor
+from jaxformer.experiment import Experiment
 from jaxformer.finish import finish, write_result
 from jaxformer.observe.clock import Clock
 from jaxformer.observe.profile import Profile
@@ -37,12 +37,12 @@ class NotFinite(UserError):
 
 
 def train(
-    experiment: Experiment, folder: Path, *, profile: str | None = None, console: Any = None
+    config: ExperimentConfig, folder: Path, *, profile: str | None = None, console: Any = None
 ) -> dict[str, Any]:
     """Trains from scratch, or from where the run in `folder` stopped, to the end.
 
     Args:
-      experiment: the resolved config.
+      config: the resolved config.
       folder: the run's folder; made if it is not there.
       profile: steps to trace, "FIRST:LAST".
       console: a rich Console to show the progress on; None logs lines.
@@ -57,36 +57,36 @@ def train(
     """
     clock = Clock()
     with clock.phase("startup"):
-        assembly = Assembly(experiment)
-        assembly.check()
+        experiment = Experiment(config)
+        experiment.check()
         tracer = Profile(profile, folder)
     with alone_in(folder) if jax.process_index() == 0 else nullcontext():
-        run = open_for_training(folder, experiment)
+        run = open_for_training(folder, config)
         if (result := finished(run)) is not None:
             logger.info(
                 "%s is finished (%s at step %d): nothing to do", folder, result["status"], result["step"]
             )
             return result
-        return train_in(run, assembly, clock, tracer, console)
+        return train_in(run, experiment, clock, tracer, console)
 
 
-def train_in(run: Run, assembly: Assembly, clock: Clock, tracer: Profile, console: Any) -> dict[str, Any]:
+def train_in(run: Run, experiment: Experiment, clock: Clock, tracer: Profile, console: Any) -> dict[str, Any]:
     """Trains in a run's folder that is open; see `train`."""
-    config, watched = assembly.experiment.checkpoint, assembly.experiment.eval
+    config, watched = experiment.config.checkpoint, experiment.config.eval
     with (
-        memory_errors_explained(assembly),
+        memory_errors_explained(experiment),
         Checkpoints(run.checkpoints, config, watched.monitor, watched.mode) as checkpoints,
         Preemption() as preemption,
     ):
         with clock.phase("startup"):
-            keep_tokenizer(run, assembly.train_batches.tokenizer)
-            keep_data(run, assembly)
-            teacher = load_teacher(assembly)
-            state, monitor, evaluation_due = restore_or_start(assembly, checkpoints, teacher)
-            announce(assembly, run, int(state.step))
-        loop = Loop(assembly, checkpoints, clock, monitor, evaluation_due, teacher)
+            keep_tokenizer(run, experiment.train_data.tokenizer)
+            keep_data(run, experiment)
+            teacher = load_teacher(experiment)
+            state, monitor, evaluation_due = restore_or_start(experiment, checkpoints, teacher)
+            announce(experiment, run, int(state.step))
+        loop = Loop(experiment, checkpoints, clock, monitor, evaluation_due, teacher)
         speaks = jax.process_index() == 0
-        batches = assembly.train_batches
+        batches = experiment.train_data
         with (
             MetricWriter(run.folder, int(state.step), enabled=speaks) as writer,
             Progress(
@@ -102,8 +102,8 @@ def train_in(run: Run, assembly: Assembly, clock: Clock, tracer: Profile, consol
         if loop.status == "preempted":
             checkpoints.wait()
             logger.info("SIGTERM: saved at step %d; the same command goes on from there", loop.step)
-            return write_result(assembly, run, clock, loop.status, loop.step, loop.monitor)
-        return finish(assembly, run, checkpoints, clock, loop.status, state, loop.monitor, loop.evaluation)
+            return write_result(experiment, run, clock, loop.status, loop.step, loop.monitor)
+        return finish(experiment, run, checkpoints, clock, loop.status, state, loop.monitor, loop.evaluation)
 
 
 class Loop:
@@ -119,19 +119,21 @@ class Loop:
 
     def __init__(
         self,
-        assembly: Assembly,
+        experiment: Experiment,
         checkpoints: Checkpoints,
         clock: Clock,
         monitor: Monitor,
         evaluation_due: bool = False,
         teacher: LoadedTeacher | None = None,
     ):
-        self.assembly, self.checkpoints, self.clock, self.monitor = assembly, checkpoints, clock, monitor
-        config = assembly.experiment
-        self.total = assembly.total_steps
-        self.eval_every = assembly.steps(config.eval.every)
-        self.log_every = assembly.steps(config.train.log_every)
-        self.save_every = None if config.checkpoint.every is None else assembly.steps(config.checkpoint.every)
+        self.experiment, self.checkpoints, self.clock, self.monitor = experiment, checkpoints, clock, monitor
+        config = experiment.config
+        self.total = experiment.total_steps
+        self.eval_every = experiment.steps(config.eval.every)
+        self.log_every = experiment.steps(config.train.log_every)
+        self.save_every = (
+            None if config.checkpoint.every is None else experiment.steps(config.checkpoint.every)
+        )
         self.saved_at = time.monotonic()
         self.rated = (0, 0.0)
         self.unread: tuple[int, Scalars] | None = None
@@ -150,9 +152,9 @@ class Loop:
         preemption: Preemption,
     ) -> TrainState:
         """Trains to the end, to an early stop or to a preemption; returns the last state."""
-        layout, start = self.assembly.layout, int(state.step)
+        layout, start = self.experiment.layout, int(state.step)
         self.step, self.writer, self.progress = start, writer, progress
-        train_step, self.eval_step = self.assembly.train_step(self.teacher), self.assembly.eval_step()
+        train_step, self.eval_step = self.experiment.train_step(self.teacher), self.experiment.eval_step()
         fixed = () if self.teacher is None else (self.teacher.variables,)
         self.preemption = preemption
         if self.evaluation_due:
@@ -187,14 +189,14 @@ class Loop:
     def batches(self, start: int) -> Reader:
         """This process's rows of the batches from step `start` on; none if training is over."""
         stop = start if self.stopped_early() else self.total
-        return self.assembly.train_batches.read(start, jax.process_index(), jax.process_count(), stop=stop)
+        return self.experiment.train_data.read(start, jax.process_index(), jax.process_count(), stop=stop)
 
     def read(self) -> None:
         """Waits for the latest step that is not read yet, if there is one; writes its metrics when they are due."""
         if self.unread is None:
             return
         (step, metrics), self.unread = self.unread, None
-        stuck = int(metrics["skipped_in_a_row"]) >= self.assembly.experiment.train.stop_after_skipped
+        stuck = int(metrics["skipped_in_a_row"]) >= self.experiment.config.train.stop_after_skipped
         self.progress.advance(step)
         if step % self.log_every == 0 or step == self.total or stuck:
             values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
@@ -209,7 +211,7 @@ class Loop:
         self.checkpoints.wait()
         last = self.checkpoints.latest_step()
         kept = "there is no checkpoint yet" if last is None else f"the last good checkpoint is of step {last}"
-        count = self.assembly.experiment.train.stop_after_skipped
+        count = self.experiment.config.train.stop_after_skipped
         updates = "update was" if count == 1 else f"{count} updates were"
         return NotFinite(
             f"step {step}: the last {updates} skipped, their gradients were not finite; {kept}",
@@ -220,25 +222,25 @@ class Loop:
         """Over the train steps since this was last asked; evaluation, saving and compiling are left out."""
         now = (self.clock.count("train"), self.clock.seconds_of("train"))
         (steps, seconds), self.rated = self.rated, now
-        done = (now[0] - steps) * self.assembly.train_batches.batch_size
+        done = (now[0] - steps) * self.experiment.train_data.batch_size
         return done / (now[1] - seconds) if done else 0.0
 
     def evaluate(self, state: TrainState) -> Evaluation | None:
         """Evaluates and tells the monitor, the writer and the progress line; None if SIGTERM came meanwhile."""
-        assembly = self.assembly
+        experiment = self.experiment
         with self.clock.phase("evaluate"), self.progress.activity("evaluating"):
             try:
                 evaluation = evaluate(
                     self.eval_step,
                     state.variables(),
-                    assembly.task,
-                    assembly.eval_batches,
-                    assembly.layout,
+                    experiment.task,
+                    experiment.eval_data,
+                    experiment.layout,
                     give_up=lambda: self.preemption.requested,
                 )
             except GivenUp:
                 return None
-        self.monitor = self.monitor.seen(self.step, evaluation.metrics[assembly.experiment.eval.monitor])
+        self.monitor = self.monitor.seen(self.step, evaluation.metrics[experiment.config.eval.monitor])
         self.writer.write(self.step, {f"eval/{name}": value for name, value in evaluation.metrics.items()})
         self.progress.evaluated(self.step, evaluation.metrics)
         if self.evaluation_due:  # the step was saved without it
@@ -248,12 +250,12 @@ class Loop:
 
     def stopped_early(self) -> bool:
         """Whether the monitored metric has not improved for `eval.patience` evaluations."""
-        patience = self.assembly.experiment.eval.patience
+        patience = self.experiment.config.eval.patience
         return patience is not None and self.monitor.waited >= patience
 
     def save_is_due(self, preempted: bool) -> bool:
         """Whether to save after this step: when asked for, when due, and when the evaluation was the best yet."""
-        minutes = self.assembly.experiment.checkpoint.every_minutes
+        minutes = self.experiment.config.checkpoint.every_minutes
         return (
             preempted
             or self.step == self.total
@@ -272,8 +274,8 @@ class Loop:
                 "step": self.step,
                 "monitor": self.monitor.to_json(),
                 "evaluation_due": self.evaluation_due,
-                "epoch_examples": self.assembly.train_batches.num_examples,
-                "tokenizer": getattr(self.assembly.train_batches.tokenizer, "digest", None),
+                "epoch_examples": self.experiment.train_data.num_examples,
+                "tokenizer": getattr(self.experiment.train_data.tokenizer, "digest", None),
                 "teacher": None if self.teacher is None else self.teacher.step,
             }
             self.checkpoints.save(self.step, to_items(state), progress, metrics)

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from stepping import assert_close, gradient_of
+from helpers.stepping import assert_close, gradient_of
 
-from jaxformer.assembly import Assembly
 from jaxformer.config.sections import resolve
 from jaxformer.errors import ConfigError, UserError
+from jaxformer.experiment import Experiment
 from jaxformer.models.vit import ViT
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
@@ -170,16 +170,16 @@ def test_a_teacher_that_does_not_fit_is_refused(teacher, digits_dir, tmp_path):
     with pytest.raises(
         UserError, match=r"task\.distillation\.run=.*: the teacher cannot be read\n.*nowhere: not a run"
     ):
-        load_teacher(Assembly(experiment(digits_dir, distillation={"run": str(tmp_path / "nowhere")})))
+        load_teacher(Experiment(experiment(digits_dir, distillation={"run": str(tmp_path / "nowhere")})))
     config = experiment(digits_dir, distillation={"run": str(teacher)})
     larger = replace(config.model, image_size=16)
     resized = replace(config.data, transforms=resize(16), eval_transforms=resize(16))
     with pytest.raises(
         ConfigError, match=r"takes image of shape \(8, 8, 1\), the student's is \(16, 16, 1\)"
     ):
-        load_teacher(Assembly(replace(config, model=larger, data=resized)))
+        load_teacher(Experiment(replace(config, model=larger, data=resized)))
     with pytest.raises(ConfigError, match="has 10 classes, the student 12"):
-        load_teacher(Assembly(replace(config, model=replace(config.model, num_classes=12))))
+        load_teacher(Experiment(replace(config, model=replace(config.model, num_classes=12))))
 
 
 def test_a_teacher_of_another_version_is_named(teacher, digits_dir, tmp_path):
@@ -188,7 +188,7 @@ def test_a_teacher_of_another_version_is_named(teacher, digits_dir, tmp_path):
     about["config"]["data"]["image_feature"] = "image"
     (old / "config.json").write_text(json.dumps(about))
     with pytest.raises(UserError) as error:
-        load_teacher(Assembly(experiment(digits_dir, distillation={"run": str(old)})))
+        load_teacher(Experiment(experiment(digits_dir, distillation={"run": str(old)})))
     assert error.value.lines[0].endswith("the teacher cannot be read")
     assert error.value.lines[1].startswith(f"{old}/config.json: is not a config of this version of jaxformer")
     assert "image_feature" in error.value.lines[2]

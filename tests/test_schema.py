@@ -323,6 +323,7 @@ def test_the_reference_says_what_a_field_is():
     assert mean.doc == "Of the pixels; one a channel."
     assert mean.type == "a list of float, 0 to 1"
     assert size.default == "None"
+    assert every.type == 'a duration like "5 epochs", more than nothing, as in "1 epoch"'
     assert every.default == "'1 epochs'"
 
 

@@ -12,11 +12,11 @@ import pytest
 import tensorflow_datasets as tfds
 from flax import traverse_util
 
-from jaxformer.assembly import Assembly, filled
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import resolve
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import ConfigError, UserError
+from jaxformer.experiment import Experiment, filled
 from jaxformer.inference.restore import Trained, TrainedText
 from jaxformer.models.bert import BERT
 from jaxformer.run import Run
@@ -49,7 +49,7 @@ KINDS = {
         "data.buckets": [32],
     },
     "text_regression": {
-        "model": BERT_FIELDS | {"head": "sequence", "num_labels": 1},
+        "model": BERT_FIELDS | {"head": "sequence", "num_classes": 1},
         "data.examples": {
             "name": "sequences",
             "length": 48,
@@ -193,7 +193,7 @@ def logged(folder, name):
 def test_every_task_trains_on_a_dataset_of_files(kind, datasets, tmp_path):
     result = train(experiment(kind, datasets), tmp_path)
     assert (result["status"], result["step"]) == ("completed", 8)
-    task = Assembly(experiment(kind, datasets)).task
+    task = Experiment(experiment(kind, datasets)).task
     evaluations = logged(tmp_path, "eval")
     assert list(evaluations) == [4, 8]
     for metrics in evaluations.values():
@@ -206,21 +206,21 @@ def test_every_task_trains_on_a_dataset_of_files(kind, datasets, tmp_path):
 
 
 def test_sizes_and_tokens_come_from_the_data(datasets):
-    assembly = Assembly(experiment("text_classification", datasets))
-    tokenizer = assembly.train_batches.tokenizer
-    assert assembly.bare_model.vocab_size == tokenizer.vocab_size
-    assert assembly.bare_model.num_labels == 3
-    assert Assembly(experiment("translation", datasets)).task.eos_id is not None
-    given = Assembly(
-        experiment("text_classification", datasets, **{"model.vocab_size": 99, "model.num_labels": 7})
+    built = Experiment(experiment("text_classification", datasets))
+    tokenizer = built.train_data.tokenizer
+    assert built.bare_model.vocab_size == tokenizer.vocab_size
+    assert built.bare_model.num_classes == 3
+    assert Experiment(experiment("translation", datasets)).task.eos_id is not None
+    given = Experiment(
+        experiment("text_classification", datasets, **{"model.vocab_size": 99, "model.num_classes": 7})
     )
-    assert (given.bare_model.vocab_size, given.bare_model.num_labels) == (99, 7)
+    assert (given.bare_model.vocab_size, given.bare_model.num_classes) == (99, 7)
     given.check()
 
 
 def test_only_what_is_none_is_filled_in():
-    model = filled(BERT(vocab_size=5), {"vocab_size": 9, "num_labels": 2, "num_classes": 2})
-    assert (model.vocab_size, model.num_labels) == (5, 2)
+    model = filled(BERT(vocab_size=5), {"vocab_size": 9, "num_classes": 2})
+    assert (model.vocab_size, model.num_classes) == (5, 2)
     assert filled(Translation(), {"eos_id": 3}) == Translation(eos_id=3)
     assert filled(Translation(eos_id=1), {"eos_id": 3}) == Translation(eos_id=1)
 
@@ -245,7 +245,7 @@ def interrupted(patch, at, how):
 def saved(folder):
     trained = Trained(folder, "latest")
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-        return checkpoints.restore(to_items(trained.assembly.state_shapes)).items
+        return checkpoints.restore(to_items(trained.experiment.state_shapes)).items
 
 
 @pytest.mark.parametrize("kind", ["causal_lm", "text_classification"])
@@ -268,7 +268,7 @@ def test_an_epoch_that_is_interrupted_goes_on_bit_for_bit(kind, datasets, tmp_pa
     for name in ("train", "eval"):
         assert logged(folder, name) == logged(tmp_path / "whole", name)
     jax.tree.map(np.testing.assert_array_equal, saved(folder), saved(tmp_path / "whole"))
-    assert 1 < Assembly(config).train_batches.steps_per_epoch < 10
+    assert 1 < Experiment(config).train_data.steps_per_epoch < 10
 
 
 def test_another_tokenizer_is_refused(datasets, tmp_path):
@@ -317,13 +317,13 @@ MISFITS = {
     "too small a vocabulary": ("causal_lm", {"model.vocab_size": 9}, "model.vocab_size=9: the tokenizer has"),
     "too many classes": (
         "text_classification",
-        {"model.num_labels": 2},
-        "model.num_labels=2: the dataset has 3 classes; set it to that, or to None",
+        {"model.num_classes": 2},
+        "model.num_classes=2: the dataset has 3 classes; set it to that, or to None",
     ),
     "too many tags": (
         "token_classification",
-        {"model.num_labels": 2},
-        "model.num_labels=2: the dataset has 3 tags",
+        {"model.num_classes": 2},
+        "model.num_classes=2: the dataset has 3 tags",
     ),
     "another head": ("span_qa", {"model.head": "token"}, 'model.head="token": this task needs "span"'),
     "a decoder for classes": (
@@ -358,8 +358,8 @@ MISFITS = {
     ),
     "several outputs of a regression": (
         "text_regression",
-        {"model.num_labels": 2},
-        "model.num_labels=2: a regress",
+        {"model.num_classes": 2},
+        "model.num_classes=2: a regress",
     ),
     "masks in training alone": (
         "masked_lm",
@@ -414,19 +414,19 @@ MISFITS = {
 def test_what_does_not_fit_is_said_before_training(case, datasets):
     kind, changes, message = MISFITS[case]
     with pytest.raises(ConfigError) as error:
-        Assembly(experiment(kind, datasets, **changes)).check()
+        Experiment(experiment(kind, datasets, **changes)).check()
     lines = str(error.value).splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith(message)
 
 
 def test_targets_without_masks_are_refused_by_the_first_batch(datasets):
-    assembly = Assembly(
+    built = Experiment(
         experiment("masked_lm", datasets, **{"data.transforms": [], "data.eval_transforms": []})
     )
-    assembly.check()
+    built.check()
     with pytest.raises(UserError, match=r"data\.transforms: no token is masked"):
-        assembly.train_batches[0]
+        built.train_data[0]
 
 
 # Real data

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from jaxformer import cli
-from jaxformer.assembly import Assembly
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config import files as configfile
 from jaxformer.config.sections import resolve
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.evaluation.monitor import Monitor
+from jaxformer.experiment import Experiment
 from jaxformer.inference.restore import Trained
 from jaxformer.run import Run, alone_in
 from jaxformer.start import announce, restore_or_start
@@ -76,15 +76,15 @@ def saved(folder):
 
 
 def restored(folder, step=None):
-    """The config's assembly, and what a checkpoint holds."""
+    """The config's experiment, and what a checkpoint holds."""
     trained = Trained(folder, "latest")
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-        return trained.assembly, checkpoints.restore(to_items(trained.assembly.state_shapes), step)
+        return trained.experiment, checkpoints.restore(to_items(trained.experiment.state_shapes), step)
 
 
-def evaluated(assembly, params):
+def evaluated(built, params):
     variables = {"params": params}
-    found = evaluate(assembly.eval_step(), variables, assembly.task, assembly.eval_batches, assembly.layout)
+    found = evaluate(built.eval_step(), variables, built.task, built.eval_data, built.layout)
     return found.metrics
 
 
@@ -164,7 +164,9 @@ def test_restore_best_ends_with_the_best_checkpoint(tmp_path):
     assert (written["step"], written["metrics"]) == (best, result["final"])
     trained = Trained(tmp_path, "best")
     assert trained.step == best
-    assert evaluated(trained.assembly, trained.variables["params"]) == pytest.approx(metrics[best], rel=1e-6)
+    assert evaluated(trained.experiment, trained.variables["params"]) == pytest.approx(
+        metrics[best], rel=1e-6
+    )
 
 
 def test_restore_best_needs_a_best_checkpoint():
@@ -187,13 +189,13 @@ def test_checkpoints_are_saved_by_the_clock(averaged):
 
 def test_what_is_evaluated_is_the_average_and_that_is_said(averaged, caplog):
     caplog.set_level("INFO", logger="jaxformer")
-    assembly, (items, _) = restored(averaged)
+    built, (items, _) = restored(averaged)
     (metrics,) = logged(averaged, "eval").values()
-    found = {name: evaluated(assembly, items["params"][name]) for name in ("average", "params")}
+    found = {name: evaluated(built, items["params"][name]) for name in ("average", "params")}
     assert found["average"] == pytest.approx(metrics, rel=1e-6)
     assert abs(found["params"]["loss"] - metrics["loss"]) > 1e-3
     assert json.loads((averaged / "evaluation.json").read_text())["metrics"] == metrics
-    announce(assembly, Run(averaged), 0)
+    announce(built, Run(averaged), 0)
     assert "evaluations, samples and predictions are those of the parameters' average" in caplog.text
 
 
@@ -229,14 +231,14 @@ def test_the_mode_and_the_microbatches_change_nothing(changes, plain, tmp_path):
 
 def on(count, **mesh):
     changes = {"parallel.mesh": mesh, "model.dropout": 0.1}
-    return Assembly(experiment(**changes), jax.devices()[:count])
+    return Experiment(experiment(**changes), jax.devices()[:count])
 
 
-def steps(assembly, state, first, last):
+def steps(built, state, first, last):
     """The state after the steps from `first` up to `last`, and their losses."""
-    train_step, losses = assembly.train_step(), []
+    train_step, losses = built.train_step(), []
     for step in range(first, last):
-        state, metrics = train_step(state, assembly.layout.put(assembly.train_batches[step]))
+        state, metrics = train_step(state, built.layout.put(built.train_data[step]))
         losses.append(float(metrics["loss"]))
     return state, losses
 
@@ -246,13 +248,13 @@ def half_way(tmp_path_factory):
     """Checkpoints after the first steps on 8 devices by their mesh, and the losses of all steps there."""
     folders, losses = {}, {}
     for name, mesh in {"data": {"data": 8}, "fsdp": {"fsdp": 4, "data": 2}}.items():
-        assembly, folders[name] = on(8, **mesh), tmp_path_factory.mktemp(name)
+        built, folders[name] = on(8, **mesh), tmp_path_factory.mktemp(name)
         with Checkpoints(folders[name]) as checkpoints:
-            state, losses[name] = steps(assembly, restore_or_start(assembly, checkpoints)[0], 0, 3)
-            examples = assembly.train_batches.num_examples
+            state, losses[name] = steps(built, restore_or_start(built, checkpoints)[0], 0, 3)
+            examples = built.train_data.num_examples
             progress = {"monitor": {}, "evaluation_due": False, "epoch_examples": examples}
             checkpoints.save(3, to_items(state), progress)
-            losses[name] += steps(assembly, state, 3, STEPS)[1]
+            losses[name] += steps(built, state, 3, STEPS)[1]
     return folders, losses
 
 
@@ -264,12 +266,12 @@ def test_fsdp_changes_no_loss(half_way):
 @pytest.mark.parametrize(("mesh", "count"), [("data", 8), ("data", 4), ("data", 1), ("fsdp", 4)])
 def test_going_on_on_other_devices_changes_no_loss(mesh, count, half_way):
     folders, losses = half_way
-    assembly = on(count, data=count)
+    built = on(count, data=count)
     with Checkpoints(folders[mesh], read_only=True) as checkpoints:
-        state, *_ = restore_or_start(assembly, checkpoints)
+        state, *_ = restore_or_start(built, checkpoints)
     assert int(state.step) == 3
     assert all(leaf.sharding.device_set == set(jax.devices()[:count]) for leaf in jax.tree.leaves(state))
-    assert steps(assembly, state, 3, STEPS)[1] == pytest.approx(losses["data"][3:], rel=1e-5)
+    assert steps(built, state, 3, STEPS)[1] == pytest.approx(losses["data"][3:], rel=1e-5)
 
 
 def test_sigterm_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_path, monkeypatch):

@@ -6,8 +6,8 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from helpers.scenes import NAME, SIDE, write_scenes
 from PIL import Image
-from scenes import NAME, SIDE, write_scenes
 
 from jaxformer import cli
 from jaxformer.config.sections import resolve
@@ -59,7 +59,7 @@ def test_boxes_are_in_the_pixels_of_the_picture(run, tmp_path, capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["file"] for line in lines] == files
     trained = Trained(run)
-    model, task = trained.assembly.build_model(), trained.assembly.task
+    model, task = trained.experiment.build_model(), trained.experiment.task
     apply = jax.jit(model.apply)
     for line, (name, (height, width)) in zip(lines, sizes.items()):
         example = trained.example(tmp_path / f"{name}.png")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from text_runs import LABELS, RUNS, TAGS, random_run, write_texts
+from helpers.text_runs import LABELS, RUNS, TAGS, random_run, write_texts
 
 from jaxformer import cli
 from jaxformer.config.schema import load
@@ -128,7 +128,7 @@ def test_classes_without_an_evaluation_have_the_datasets_names_or_numbers(run, l
     assert "the number of classes is in neither evaluation.json nor the config" in refused(
         folder, "--text", TEXTS[0]
     )
-    about["config"]["model"]["num_labels"] = 3
+    about["config"]["model"]["num_classes"] = 3
     (folder / "config.json").write_text(json.dumps(about))
     (line,) = lines(folder, "--text", TEXTS[0])
     assert {p["label"] for p in line["predictions"]} == {"0", "1", "2"}
@@ -218,7 +218,7 @@ def test_translations_are_those_of_generate(run, lines, capsys):
     found = lines(folder, "--text", TEXTS[0], "--text", TEXTS[1])
     prompts = [part for text in TEXTS for part in ("--prompt", text)]
     capsys.readouterr()
-    assert cli.main(["generate", "--workdir", str(folder), *prompts, "--beams", "2"]) == 0
+    assert cli.main(["generate", str(folder), *prompts, "--beams", "2"]) == 0
     generated = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
     assert [line["translation"] for line in found] == generated
 
@@ -237,7 +237,7 @@ def test_what_a_run_does_not_take_is_said(run, refused, tmp_path):
         folder, "--question", "why"
     )
     assert "--skip-broken: is for images" in refused(folder, "--text", "a", "--skip-broken")
-    assert "--top 0: expected at least 1" in refused(folder, "--text", "a", "--top", "0")
+    assert "--top 0: expected 1 or more" in refused(folder, "--text", "a", "--top", "0")
     assert "--text 1: has half a surrogate pair" in refused(folder, "--text", "a\udcff")
     assert "unrecognized arguments: --nonsense" in refused(folder, "--nonsense")
     (folder / "file").write_text("")

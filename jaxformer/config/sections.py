@@ -1,6 +1,6 @@
 """The schema of an experiment: frozen dataclasses, every field documented.
 
-`configfile.py` reads a config file into plain dicts; `resolve` here turns them into an `Experiment` and says
+`files.py` reads a config file into plain dicts; `resolve` here turns them into an `ExperimentConfig` and says
 everything that is wrong at once, a line each. From there on nothing reads a dict.
 """
 
@@ -79,7 +79,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class ExperimentConfig:
     """Everything that decides what a run computes."""
 
     data: DataConfig
@@ -106,14 +106,14 @@ class Experiment:
     """Of initialisation, data order, augmentation and dropout."""
 
 
-def resolve(config: Mapping[str, Any]) -> Experiment:
-    """The Experiment that nested dicts describe.
+def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
+    """The ExperimentConfig that nested dicts describe.
 
     Raises:
       ConfigError: one line for everything that is wrong.
     """
     errors: list[str] = []
-    known = schema.config_fields(Experiment)
+    known = schema.config_fields(ExperimentConfig)
     for key in config:
         if key not in known:
             errors.append(f"{key}: a config has no field {key!r}; {schema.did_you_mean(key, known)}")
@@ -131,7 +131,7 @@ def resolve(config: Mapping[str, Any]) -> Experiment:
     errors.extend(across_sections(sections))
     if errors:
         raise ConfigError(*errors)
-    return Experiment(**sections)
+    return ExperimentConfig(**sections)
 
 
 def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
@@ -154,20 +154,20 @@ def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
         yield 'optimizer.name: sophia estimates curvature over the whole batch; use parallel.mode="jit"'
 
 
-def across_devices(experiment: Experiment, batch_shards: int) -> Iterator[str]:
+def across_devices(config: ExperimentConfig, batch_shards: int) -> Iterator[str]:
     """Yields a line for every batch size that the devices cannot share evenly.
 
     Args:
       batch_shards: into how many parts the mesh splits a batch.
     """
-    batch, accumulate = experiment.data.batch_size, experiment.train.accumulate
+    batch, accumulate = config.data.batch_size, config.train.accumulate
     if batch % (batch_shards * accumulate):
         microbatches = f" x {accumulate} microbatches" if accumulate > 1 else ""
         yield (
             f"data.batch_size={batch} is not a multiple of {batch_shards} devices{microbatches}: "
             f"use {max(1, round(batch / (batch_shards * accumulate))) * batch_shards * accumulate}"
         )
-    eval_batch = experiment.data.eval_batch_size or batch
+    eval_batch = config.data.eval_batch_size or batch
     if eval_batch % batch_shards:
         yield (
             f"data.eval_batch_size={eval_batch} is not a multiple of {batch_shards} devices: "
@@ -180,6 +180,6 @@ def largest_divisor(number: int, at_most: int) -> int:
     return next(d for d in range(min(at_most, number), 0, -1) if number % d == 0)
 
 
-def to_dict(experiment: Experiment) -> dict[str, Any]:
+def to_dict(config: ExperimentConfig) -> dict[str, Any]:
     """The resolved config as JSON values, every default written out; `resolve` reads it back."""
-    return schema.to_dict(experiment)
+    return schema.to_dict(config)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxformer.config.sections import Experiment
+from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.text.paraphrases import HEADER
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
@@ -106,7 +106,7 @@ def check_runs(forward: Path, backward: Path) -> None:
         )
 
 
-def read_translation(flag: str, folder: Path) -> Experiment:
+def read_translation(flag: str, folder: Path) -> ExperimentConfig:
     """The experiment of a run that translates.
 
     Raises:

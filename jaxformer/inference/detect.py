@@ -59,7 +59,7 @@ def detect_files(
     """
     files = readable(find_images(paths), trained.example, skip_broken)
     pictures = place_pictures(files, output_dir)
-    predict, task = make_predict(trained), trained.assembly.task
+    predict, task = make_predict(trained), trained.experiment.task
     results: list[dict[str, Any]] = []
     with writing(output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def detect_files(
 
 def own_picture(path: Path, example: dict[str, np.ndarray], trained: Trained) -> np.ndarray:
     """The file's own picture, uint8 [H, W, 3]; where the run's transforms cut something off, what they left."""
-    transforms = trained.assembly.experiment.data.eval_transforms
+    transforms = trained.experiment.config.data.eval_transforms
     if all(isinstance(transform, KEEP_ALL) for transform in transforms):
         return decode_image(path.read_bytes(), 3, upright=True)
     return example["picture"]
@@ -96,8 +96,8 @@ def make_predict(
     trained: Trained,
 ) -> Callable[[Sequence[dict[str, np.ndarray]]], list[dict[str, np.ndarray]]]:
     """A function from examples to the detections of each, all in one batch of `trained.batch_size`."""
-    model, task = trained.assembly.build_model(), trained.assembly.task
-    layout = trained.assembly.layout
+    model, task = trained.experiment.build_model(), trained.experiment.task
+    layout = trained.experiment.layout
 
     @partial(jax.jit, out_shardings=layout.replicated)
     def detect(variables: Tree, batch: Tree) -> dict[str, jax.Array]:

@@ -55,10 +55,10 @@ class Explainer:
     """
 
     def __init__(self, trained: Trained, class_name: str | None = None):
-        self.trained, self.task = trained, trained.assembly.task
-        self.model = explainable(unrolled(trained.assembly.build_model()), *self.shape[:2])
+        self.trained, self.task = trained, trained.experiment.task
+        self.model = explainable(unrolled(trained.experiment.build_model()), *self.shape[:2])
         batch = self.batch_of(
-            {"image": np.zeros(trained.assembly.eval_batches.element_spec["image"][0], np.uint8)}
+            {"image": np.zeros(trained.experiment.eval_data.element_spec["image"][0], np.uint8)}
         )
         calls, (_, maps) = calls_of(lambda: self.apply(trained.variables, batch))
         self.layers = attention_layers(self.model, calls, maps.get(ATTENTION_MAPS, {}))
@@ -73,7 +73,7 @@ class Explainer:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the images that the model takes."""
-        height, width, channels = self.trained.assembly.eval_batches.element_spec["image"][0]
+        height, width, channels = self.trained.experiment.eval_data.element_spec["image"][0]
         return height, width, channels
 
     def class_index(self, name: str) -> int:
@@ -89,7 +89,7 @@ class Explainer:
         names = self.trained.class_names
         if name in names:
             return names.index(name)
-        if name.isdecimal() and int(name) < max(len(names), self.trained.assembly.bare_model.num_classes):
+        if name.isdecimal() and int(name) < max(len(names), self.trained.experiment.bare_model.num_classes):
             return int(name)
         near = difflib.get_close_matches(name, names, n=1)
         known = f"do you mean {near[0]}?" if near else f"expected one of {', '.join(names[:10])}"
@@ -126,7 +126,7 @@ class Explainer:
                 said = dict(zip(("class", "found"), scored(outputs)[1:]))
             return said, maps.get(ATTENTION_MAPS, {}), activation
 
-        return jax.jit(look, out_shardings=self.trained.assembly.layout.replicated)
+        return jax.jit(look, out_shardings=self.trained.experiment.layout.replicated)
 
     def pictures(self, example: Mapping[str, np.ndarray]) -> list[Picture]:
         """What the model saw in an example: `image` uint8 [H, W, C] and, if there is padding, `extent`."""

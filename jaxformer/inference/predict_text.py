@@ -84,7 +84,7 @@ def predict_texts(trained: TrainedText, given: Given, top: int = 5) -> Iterator[
     Raises:
       UserError: the task predicts nothing; a text has no mask, or cannot be encoded; a prediction is not finite.
     """
-    return predictor(trained.experiment.task)(trained, given, top)
+    return predictor(trained.config.task)(trained, given, top)
 
 
 def predictor(task: Any) -> Predict:
@@ -104,14 +104,14 @@ def predictor(task: Any) -> Predict:
 
 def of_classes(trained: TrainedText, given: Given, top: int) -> Iterator[Prediction]:
     """The likeliest classes of texts, or of pairs."""
-    rows = apply(trained, encode(trained, given), trained.experiment.task.predictions)
+    rows = apply(trained, encode(trained, given), trained.config.task.predictions)
     for text, place, row in zip(given.texts, given.places, rows):
         yield named(text) | {"predictions": likeliest(place, row["probabilities"], trained.class_names, top)}
 
 
 def of_numbers(trained: TrainedText, given: Given, top: int) -> Iterator[Prediction]:
     """The numbers of texts, or of pairs."""
-    rows = apply(trained, encode(trained, given), trained.experiment.task.predictions)
+    rows = apply(trained, encode(trained, given), trained.config.task.predictions)
     for text, place, row in zip(given.texts, given.places, rows):
         check_finite(row["value"], place)
         yield named(text) | {"value": float(row["value"])}
@@ -120,7 +120,7 @@ def of_numbers(trained: TrainedText, given: Given, top: int) -> Iterator[Predict
 def of_words(trained: TrainedText, given: Given, top: int) -> Iterator[Prediction]:
     """The tag of each word: that of its first token, as in training."""
     encodings = encode(trained, given)
-    rows = apply(trained, encodings, trained.experiment.task.predictions)
+    rows = apply(trained, encodings, trained.config.task.predictions)
     for words, encoding, row in zip(given.texts, encodings, rows):
         tags: list[str | None] = [None] * len(words)
         for token, word in reversed([*enumerate(encoding.word_ids)]):
@@ -163,7 +163,7 @@ def of_masks(trained: TrainedText, given: Given, top: int) -> Iterator[Predictio
 
 def of_questions(trained: TrainedText, given: Given, top: int) -> Iterator[Prediction]:
     """The best answers to questions about texts, over all windows of each."""
-    settings, task = trained.experiment.data.examples, trained.experiment.task
+    settings, task = trained.config.data.examples, trained.config.task
     encoder = Encoder(trained.tokenizer, settings.length, True, "only_second", settings.stride)
     places: Any = given  # as in `encode`
     windows: list[Any] = []
@@ -198,7 +198,7 @@ def of_questions(trained: TrainedText, given: Given, top: int) -> Iterator[Predi
 
 def of_translations(trained: TrainedText, given: Given, top: int) -> Iterator[Prediction]:
     """Translations, found as in an evaluation of the run: by beam search, or greedily."""
-    task = trained.experiment.task
+    task = trained.config.task
     writer = TextToText(trained.model, trained.variables, trained.tokenizer)
     how = Generation(
         task.max_new_tokens or writer.context_length,
@@ -238,7 +238,7 @@ def encode(trained: TrainedText, given: Given) -> list[Any]:
     Raises:
       UserError: a text cannot be encoded; names it.
     """
-    examples = trained.experiment.data.examples
+    examples = trained.config.data.examples
     places: Any = given  # they name a text as the examples of a dataset are named
     if isinstance(examples, (Sequences, Tagged)):
         encoder = Encoder(trained.tokenizer, examples.length, len(getattr(examples, "features", ())) == 2)
@@ -268,7 +268,7 @@ def apply(
       read: (outputs, batch) -> arrays [B, ...], as `Task.predictions`.
       more: further arrays of the batches, [N, ...].
     """
-    model, task = trained.model, trained.experiment.task
+    model, task = trained.model, trained.config.task
     longest = max((len(encoding) for encoding in encodings), default=0)
     length = min(rounded(max(1, longest)), model.context_length)
     rows = min(BATCH, len(encodings))

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from jaxformer.assembly import Assembly, filled
 from jaxformer.checkpoints import Checkpoints
-from jaxformer.config.sections import Experiment
+from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.examples import Detection, Segmentation, Tagged
@@ -21,6 +20,7 @@ from jaxformer.data.framing import framed
 from jaxformer.data.nominal import NominalBatches, recorded
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import NotPrepared, UserError
+from jaxformer.experiment import Experiment, filled
 from jaxformer.files import read_json
 from jaxformer.precision import in_precision
 from jaxformer.run import Run, finished, read_experiment
@@ -55,63 +55,62 @@ class Trained:
     """Why the dataset cannot be read; None where it can."""
 
     def __init__(self, folder: Path, checkpoint: str = "best", split: str | None = None):
-        self.run, experiment = read_experiment(folder)
+        self.run, config = read_experiment(folder)
         if split is not None:
-            experiment = replace(experiment, eval=replace(experiment.eval, split=split))
-        if experiment.data.examples.text:  # what the run was trained with, whatever made it
+            config = replace(config, eval=replace(config.eval, split=split))
+        if config.data.examples.text:  # what the run was trained with, whatever made it
             tokenizer = FromFile(str(tokenizer_file(self.run)))
-            experiment = replace(experiment, data=replace(experiment.data, tokenizer=tokenizer))
-        self.assembly = Assembly(on_these_devices(experiment))
+            config = replace(config, data=replace(config.data, tokenizer=tokenizer))
+        self.experiment = Experiment(on_these_devices(config))
         try:
-            self.assembly.train_batches, self.assembly.eval_batches  # noqa: B018 - builds them
+            self.experiment.train_data, self.experiment.eval_data  # noqa: B018 - builds them
         except NotPrepared as error:
             self.missing = error
-            vars(self.assembly).update(self.nominal_batches())
-        shapes = self.assembly.state_shapes
-        self.step, self.variables = restore_items(
-            self.run, experiment, to_items(shapes)["params"], checkpoint
-        )
+            train_data, eval_data = self.nominal_batches()
+            self.experiment = Experiment(self.experiment.config, train_data=train_data, eval_data=eval_data)
+        shapes = self.experiment.state_shapes
+        self.step, self.variables = restore_items(self.run, config, to_items(shapes)["params"], checkpoint)
 
-    def nominal_batches(self) -> dict[str, NominalBatches]:
-        """What the run's folder says of its dataset, in the place of the assembly's batches.
+    def nominal_batches(self) -> tuple[NominalBatches, NominalBatches]:
+        """What the run's folder says of its dataset, in the place of the experiment's batches.
 
         Raises:
           UserError: it says nothing, or the examples are texts.
         """
-        data = self.assembly.experiment.data
+        data = self.experiment.config.data
         known = read_json(self.run.data, needs=("train", "evaluation"))
         if known is None or data.examples.text:
             assert self.missing is not None
             raise self.missing
-        return {
-            "train_batches": recorded(known["train"], data.batch_size),
-            "eval_batches": recorded(known["evaluation"], data.eval_batch_size or data.batch_size),
-        }
+        return (
+            recorded(known["train"], data.batch_size),
+            recorded(known["evaluation"], data.eval_batch_size or data.batch_size),
+        )
 
     @property
     def class_names(self) -> list[str]:
         """Names of the classes; their numbers where the dataset names none."""
-        names = self.assembly.eval_batches.class_names
-        return names or [str(i) for i in range(self.assembly.bare_model.num_classes)]
+        names = self.experiment.eval_data.class_names
+        return names or [str(i) for i in range(self.experiment.bare_model.num_classes)]
 
     @property
     def batch_size(self) -> int:
         """Images that are predicted at a time."""
-        return min(32 * self.assembly.layout.batch_shards, self.assembly.eval_batches.batch_size)
+        return min(32 * self.experiment.layout.batch_shards, self.experiment.eval_data.batch_size)
 
     @cached_property
     def predict_step(self) -> Any:
         """(variables, batch) -> probabilities [B, K], compiled."""
-        model, task = self.assembly.build_model(), self.assembly.task
+        model, task = self.experiment.build_model(), self.experiment.task
 
         def predict(variables: Tree, batch: Tree) -> jax.Array:
             return task.probabilities(model.apply(variables, **task.inputs(batch), deterministic=True))
 
-        return jax.jit(predict, out_shardings=self.assembly.layout.replicated)
+        return jax.jit(predict, out_shardings=self.experiment.layout.replicated)
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Probabilities float32 [B, K] of images uint8 [B, H, W, C]."""
-        return np.asarray(self.predict_step(self.variables, self.assembly.layout.put({"image": images})))
+        return np.asarray(self.predict_step(self.variables, self.experiment.layout.put({"image": images})))
 
     def preprocess(self, path: Path) -> np.ndarray:
         """An image file as the model takes it, uint8 [H, W, C]: with the run's evaluation transforms.
@@ -126,9 +125,9 @@ class Trained:
 
         The two differ where examples stand in a frame: then "extent" is the picture's height and width in "image".
         """
-        shape = self.assembly.eval_batches.element_spec["image"][0]
+        shape = self.experiment.eval_data.element_spec["image"][0]
         example = {"image": decode_image(path.read_bytes(), shape[-1], upright=True)}
-        data = self.assembly.experiment.data
+        data = self.experiment.config.data
         for transform in data.eval_transforms:
             example = transform(example, np.random.default_rng(0))
         example["picture"] = example["image"]
@@ -154,7 +153,7 @@ class TrainedText:
 
     Attributes:
       run: the folder's paths.
-      experiment: its config.
+      config: its config.
       step: which checkpoint it is.
       model: the linen module, in the experiment's precision.
       variables: what it is applied with.
@@ -167,8 +166,8 @@ class TrainedText:
     """
 
     def __init__(self, folder: Path, checkpoint: str = "best"):
-        self.run, self.experiment = read_experiment(folder)
-        if not self.experiment.data.examples.text:
+        self.run, self.config = read_experiment(folder)
+        if not self.config.data.examples.text:
             raise UserError(
                 f"{folder}: holds no model of text",
                 "`jaxformer predict RUN IMAGE ...` is for models of images",
@@ -176,22 +175,22 @@ class TrainedText:
         self.tokenizer = Tokenizer.load(tokenizer_file(self.run))
         known = {"vocab_size": self.tokenizer.vocab_size}
         self.class_names: list[str] = []
-        if getattr(self.experiment.model, "head", None) in ("sequence", "token"):
-            names, count = classes(self.run, self.experiment.data)
+        if getattr(self.config.model, "head", None) in ("sequence", "token"):
+            names, count = classes(self.run, self.config.data)
             self.class_names = names or []
-            if count is None and self.experiment.model.num_labels is None:
+            if count is None and self.config.model.num_classes is None:
                 raise UserError(
                     f"{folder}: the number of classes is in neither {self.run.evaluation.name} nor the config, "
-                    f"and dataset {self.experiment.data.name!r} cannot be read",
+                    f"and dataset {self.config.data.name!r} cannot be read",
                     "name the folder of the dataset in TFDS_DATA_DIR",
                 )
-            known |= {} if count is None else {"num_labels": count}
-        self.model = in_precision(filled(self.experiment.model, known), self.experiment.precision)
+            known |= {} if count is None else {"num_classes": count}
+        self.model = in_precision(filled(self.config.model, known), self.config.precision)
         example = jnp.zeros((1, 2), jnp.int32)
         arguments = (example, example) if hasattr(self.model, "encode") else (example,)
         shapes = jax.eval_shape(self.model.init, jax.random.key(0), *arguments)
-        averaged = Assembly(self.experiment).average is not None
-        self.step, self.variables = restore_params(self.run, self.experiment, shapes, averaged, checkpoint)
+        averaged = Experiment(self.config).average is not None
+        self.step, self.variables = restore_params(self.run, self.config, shapes, averaged, checkpoint)
         logger.info("%s at step %d, %s tokens", folder, self.step, f"{self.tokenizer.vocab_size:,}")
 
 
@@ -226,21 +225,21 @@ def classes(run: Run, data: DataConfig) -> tuple[list[str] | None, int | None]:
     return class_names(inner(feature) if tagged else feature)
 
 
-def on_these_devices(experiment: Experiment) -> Experiment:
-    """The experiment, laid out over the devices that are here rather than those it was trained on."""
-    data, count = experiment.data, jax.device_count()
+def on_these_devices(config: ExperimentConfig) -> ExperimentConfig:
+    """The config, laid out over the devices that are here rather than those it was trained on."""
+    data, count = config.data, jax.device_count()
     rows = -(-(data.eval_batch_size or data.batch_size) // count) * count  # padding does not count
-    return replace(experiment, parallel=type(experiment.parallel)(), data=replace(data, eval_batch_size=rows))
+    return replace(config, parallel=type(config.parallel)(), data=replace(data, eval_batch_size=rows))
 
 
 def restore_params(
-    run: Run, experiment: Experiment, variables: Tree, averaged: bool, checkpoint: str
+    run: Run, config: ExperimentConfig, variables: Tree, averaged: bool, checkpoint: str
 ) -> tuple[int, Tree]:
     """A checkpoint's step and variables, on the first device; neither the optimizer's state nor the data are needed.
 
     Args:
       run: the run's folder.
-      experiment: its config.
+      config: its config.
       variables: the model's, as shapes.
       averaged: whether an average of the parameters was kept.
       checkpoint: as in `Trained`.
@@ -251,15 +250,15 @@ def restore_params(
         for tree in (variables["params"], {n: v for n, v in variables.items() if n != "params"})
     )
     items = {"params": params, "model_state": state, "average": params if averaged else None}
-    return restore_items(run, experiment, items, checkpoint)
+    return restore_items(run, config, items, checkpoint)
 
 
-def restore_items(run: Run, experiment: Experiment, target: Tree, checkpoint: str) -> tuple[int, Tree]:
+def restore_items(run: Run, config: ExperimentConfig, target: Tree, checkpoint: str) -> tuple[int, Tree]:
     """The checkpoint's step and variables.
 
     Args:
       run: the run's folder.
-      experiment: its config.
+      config: its config.
       target: the item "params" of a checkpoint, as shapes with shardings.
       checkpoint: "best", "latest" or a step.
 
@@ -268,7 +267,7 @@ def restore_items(run: Run, experiment: Experiment, target: Tree, checkpoint: st
     """
     if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
         raise UserError(f"--checkpoint {checkpoint}: expected best, latest or a step")
-    watched = experiment.eval
+    watched = config.eval
     with Checkpoints(
         run.checkpoints, monitor=watched.monitor, mode=watched.mode, read_only=True
     ) as checkpoints:

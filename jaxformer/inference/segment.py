@@ -90,8 +90,8 @@ def segment_files(
 
 def make_predict(trained: Trained) -> Any:
     """A function from examples to their classes, int [N, H, W], all in one batch of `trained.batch_size`."""
-    model, task = trained.assembly.build_model(), trained.assembly.task
-    layout = trained.assembly.layout
+    model, task = trained.experiment.build_model(), trained.experiment.task
+    layout = trained.experiment.layout
 
     @partial(jax.jit, out_shardings=layout.replicated)
     def classes_of(variables: Any, batch: Any) -> jax.Array:

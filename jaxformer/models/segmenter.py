@@ -123,7 +123,7 @@ class Segmenter(nn.Module):
 
     def whole(self, image: jax.Array, deterministic: bool) -> SegmentationOutputs:
         """Segments images, each seen as a whole."""
-        assert self.num_classes is not None, "num_classes: the data decide it (assembly.filled), or name it"
+        assert self.num_classes is not None, "num_classes: the data decide it (experiment.filled), or name it"
         maps = self.backbone(image, deterministic).maps
         return SegmentationOutputs(self.decoder(maps, self.num_classes, deterministic), maps)
 

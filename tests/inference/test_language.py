@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_writers import (
+from helpers.tiny_writers import (
     CONTEXT,
     GPTS,
     LETTERS,

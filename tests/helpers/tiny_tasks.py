@@ -1,0 +1,173 @@
+"""For every task over text a small model, and batches of unequal padding."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxformer.models.bert import BERT
+from jaxformer.models.experts import Experts
+from jaxformer.models.gpt import GPT
+from jaxformer.models.seq2seq import Seq2Seq
+from jaxformer.tasks.language import CausalLM, MaskedLM
+from jaxformer.tasks.spans import SpanQA
+from jaxformer.tasks.tagging import TokenClassification
+from jaxformer.tasks.text_classification import TextClassification, TextRegression
+from jaxformer.tasks.translation import Translation
+
+VOCAB, LENGTH, CLASSES = 16, 8, 4
+BOS, EOS = 1, 2
+SIZES = {"vocab_size": VOCAB, "width": 16, "num_heads": 2, "mlp_dim": 32}
+DECODER = GPT(**SIZES, context_length=LENGTH, depth=1)
+EXPERTS = GPT(**SIZES, context_length=LENGTH, depth=2, experts=Experts(4, top_k=2, balance=0.5, z=0.1))
+TRANSLATOR = Seq2Seq(**SIZES, context_length=LENGTH, encoder_depth=1, decoder_depth=2, dropout=0.0)
+
+
+def encoder(head: str, labels: int | None = CLASSES) -> BERT:
+    """A BERT with a head and without dropout."""
+    rates = {"dropout": 0.0, "attention_dropout": 0.0}
+    return BERT(**SIZES, max_positions=LENGTH, depth=1, head=head, num_classes=labels, **rates)
+
+
+def padded(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    """Texts of 2 to all tokens."""
+    mask = np.arange(LENGTH) < rng.integers(2, LENGTH + 1, (rows, 1))
+    tokens = np.where(mask, rng.integers(3, VOCAB, (rows, LENGTH)), 0).astype(np.int32)
+    return {"tokens": tokens, "token_mask": mask}
+
+
+def windows(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    text = padded(rng, rows)
+    targets = np.where(text["token_mask"], rng.integers(0, VOCAB, (rows, LENGTH)), -1).astype(np.int32)
+    return {"tokens": text["tokens"], "targets": targets}
+
+
+def documents(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    """Two documents a row; the first has three tokens at most."""
+    text = padded(rng, rows)
+    mask, first = text["token_mask"], rng.integers(1, 4, (rows, 1))
+    places = np.broadcast_to(np.arange(LENGTH), mask.shape)
+    return {
+        "tokens": text["tokens"],
+        "targets": np.where(mask, rng.integers(0, VOCAB, mask.shape), -1).astype(np.int32),
+        "segment_ids": np.where(mask, 1 + (places >= first), 0).astype(np.int32),
+        "positions": np.where(mask, places - np.where(places >= first, first, 0), 0).astype(np.int32),
+    }
+
+
+def masked(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    """A target at a third of the tokens; some rows have none."""
+    text = padded(rng, rows)
+    chosen = text["token_mask"] & (rng.random((rows, LENGTH)) < 0.3)
+    return {**text, "targets": np.where(chosen, rng.integers(0, VOCAB, chosen.shape), -1).astype(np.int32)}
+
+
+def typed(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    text = padded(rng, rows)
+    return {**text, "token_types": (text["token_mask"] & (np.arange(LENGTH) > 2)).astype(np.int32)}
+
+
+def classes(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    return {**typed(rng, rows), "labels": rng.integers(0, CLASSES, rows, dtype=np.int32)}
+
+
+def numbers(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    return {**typed(rng, rows), "labels": rng.normal(size=rows).astype(np.float32)}
+
+
+def tags(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    text = padded(rng, rows)
+    words = text["token_mask"] & (rng.random((rows, LENGTH)) < 0.6)
+    return {**text, "labels": np.where(words, rng.integers(0, CLASSES, words.shape), -1).astype(np.int32)}
+
+
+def spans(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    text = typed(rng, rows)
+    last = text["token_mask"].sum(1)
+    end = rng.integers(0, last)
+    start = np.minimum(rng.integers(0, last), end)
+    index = np.arange(rows, dtype=np.int32)
+    return {**text, "start": start.astype(np.int32), "end": end.astype(np.int32), "index": index}
+
+
+def pairs(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    mask = np.arange(LENGTH) < rng.integers(2, LENGTH + 1, (rows, 1))
+    targets = np.where(mask, rng.integers(3, VOCAB, mask.shape), -1).astype(np.int32)
+    targets[np.arange(rows), mask.sum(1) - 1] = EOS
+    before = np.concatenate([np.full((rows, 1), BOS), np.maximum(targets[:, :-1], 0)], axis=1)
+    index = np.arange(rows, dtype=np.int32)
+    return {
+        **padded(rng, rows),
+        "decoder_tokens": before.astype(np.int32),
+        "targets": targets,
+        "index": index,
+    }
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task, a model that fits it and a maker of the arrays of so many rows."""
+
+    task: Any
+    model: Any
+    arrays: Callable[[np.random.Generator, int], dict[str, np.ndarray]]
+
+    def batch(self, rows: int = 16, seed: int = 0) -> dict[str, np.ndarray]:
+        """A batch in which no row is padding."""
+        return self.arrays(np.random.default_rng(seed), rows)
+
+    def uneven(self, rows: int = 16, part: int = 4) -> dict[str, np.ndarray]:
+        """A batch whose parts are unlike: the first has no example, the second one, and the third no target."""
+        batch, mask = self.batch(rows), np.random.default_rng(1).random(rows) < 0.8
+        mask[:part], mask[part : 2 * part] = False, np.arange(part) == 1
+        mask[2 * part : 3 * part] = True
+        without = batch.get("targets", batch.get("labels"))
+        if without is not None and without.ndim == 2:
+            without[2 * part : 3 * part] = -1
+        return {**batch, "example_mask": mask}
+
+    @property
+    def inputs(self) -> dict[str, np.ndarray]:
+        """The model's arguments."""
+        return self.task.inputs(self.batch(2))
+
+
+CASES = {
+    "windows": Case(CausalLM(), DECODER, windows),
+    "documents, experts": Case(CausalLM(label_smoothing=0.1, z_loss=0.01), EXPERTS, documents),
+    "masked": Case(MaskedLM(label_smoothing=0.1), encoder("mlm"), masked),
+    "classes": Case(TextClassification(label_smoothing=0.1), encoder("sequence"), classes),
+    "numbers": Case(TextRegression(), encoder("sequence", 1), numbers),
+    "tags": Case(TokenClassification(label_smoothing=0.1), encoder("token"), tags),
+    "spans": Case(SpanQA(), encoder("span"), spans),
+    "translation": Case(Translation(label_smoothing=0.1, beams=2, eos_id=EOS), TRANSLATOR, pairs),
+}
+
+
+@cache
+def params_of(name: str, scale: float = 0.3) -> Any:
+    """Random parameters of a case's model: no zero and no one is left to hide a mistake."""
+    case = CASES[name]
+    init = lambda key: case.model.init(key, **case.inputs)  # noqa: E731
+    shapes = jax.eval_shape(init, jax.random.key(0))["params"]
+    generator = np.random.default_rng(0)
+    return jax.tree.map(lambda s: (scale * generator.normal(size=s.shape)).astype(s.dtype), shapes)
+
+
+def outputs_of(case: Case, params: Any, batch: Any, **kwargs: Any) -> Any:
+    """The model's outputs."""
+    return case.model.apply({"params": params}, **case.task.inputs(batch), **kwargs)
+
+
+def rows_of(batch: dict[str, np.ndarray], rows: Any) -> dict[str, np.ndarray]:
+    """Some rows of a batch."""
+    return {name: array[rows] for name, array in batch.items()}
+
+
+def as_jax(batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """The batch as arrays on the device."""
+    return {name: jnp.asarray(array) for name, array in batch.items()}
