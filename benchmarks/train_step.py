@@ -36,7 +36,7 @@ from jaxformer.step import make_train_step
 from jaxformer.tasks.classification import Classification
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-from timm_reference import timm
+from helpers.timm_reference import timm
 
 LEARNING_RATE, WEIGHT_DECAY, CLASSES, SIZE = 1e-3, 0.05, 1000, 224
 Step = Callable[[], float]
@@ -85,7 +85,7 @@ def torch_vit():
         num_hidden_layers=model.depth,
         num_attention_heads=model.num_heads,
         intermediate_size=model.mlp_dim,
-        num_labels=CLASSES,
+        num_classes=CLASSES,
     )
     network = ViTForImageClassification(config)
     return network, lambda pixels: network(pixels).logits

@@ -245,20 +245,15 @@ class Experiment:
 
 def known_sizes(batches: Batches) -> dict[str, int]:
     """What batches say of a model's and a task's fields, by the fields' names."""
-    sizes = dict(batches.sizes)
-    if "num_classes" in sizes:
-        sizes["num_labels"] = sizes["num_classes"]
     eos_id = getattr(batches.tokenizer, "eos_id", None)
-    return sizes if eos_id is None else sizes | {"eos_id": eos_id}
+    return dict(batches.sizes) | ({} if eos_id is None else {"eos_id": eos_id})
 
 
 def spare_classes(model: Any, batches: Batches) -> Iterator[str]:
     """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
-    known = known_sizes(batches)
-    for name in ("num_classes", "num_labels"):
-        classes, given = known.get(name), getattr(model, name, None)
-        if classes is not None and given is not None and given > classes:
-            yield f"model.{name}={given}: the dataset has {classes} classes; the model's others have no example"
+    classes, given = known_sizes(batches).get("num_classes"), getattr(model, "num_classes", None)
+    if classes is not None and given is not None and given > classes:
+        yield f"model.num_classes={given}: the dataset has {classes} classes; the model's others have no example"
 
 
 def absent_metrics(task: Any, model: Any, data: Batches) -> Mapping[str, str]:

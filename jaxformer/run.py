@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxformer.config.sections import ExperimentConfig, resolve, to_dict
+from jaxformer.config.upgrades import upgraded
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import read_json, write_json
 from jaxformer.observe.writers import METRICS
@@ -136,7 +137,7 @@ def open_for_training(folder: Path, experiment: ExperimentConfig) -> Run:
             "restore that file, or give this one its own folder with --run",
         )
     if before is not None and run.holds_something:
-        changes = list(differences(before["config"], described))
+        changes = list(differences(upgraded(before["config"]), described))
         refused = [line for path, line in changes if not path.startswith(MAY_CHANGE)]
         if refused:
             raise UserError(
@@ -166,7 +167,7 @@ def read_experiment(folder: Path) -> tuple[Run, ExperimentConfig]:
             f"{folder}: not a run's folder (no config.json in it); runs are made by `jaxformer train`"
         )
     try:
-        return run, resolve(about["config"])
+        return run, resolve(upgraded(about["config"]))
     except ConfigError as error:
         raise UserError(
             f"{run.config}: is not a config of this version of jaxformer; read it with the one that wrote it "

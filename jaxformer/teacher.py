@@ -87,5 +87,4 @@ def load_teacher(experiment: Experiment) -> LoadedTeacher | None:
 
 def count(experiment: Experiment) -> int:
     """The classes that a model tells apart."""
-    model = experiment.bare_model
-    return getattr(model, "num_classes", None) or model.num_labels
+    return experiment.bare_model.num_classes

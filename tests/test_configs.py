@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scenes import CLASSES, SIDE, write_scenes
-from scenes import NAME as SCENES
-from sentences import NAME, write_sentences
+from helpers.scenes import CLASSES, SIDE, write_scenes
+from helpers.scenes import NAME as SCENES
+from helpers.sentences import NAME, write_sentences
 
 from jaxformer.config import files as configfile
 from jaxformer.config import schema

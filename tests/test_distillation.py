@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from stepping import assert_close, gradient_of
+from helpers.stepping import assert_close, gradient_of
 
 from jaxformer.config.sections import resolve
 from jaxformer.errors import ConfigError, UserError

@@ -20,6 +20,7 @@ ALLOWED = {
     "config.schema": {"config.durations", "config.fields", "errors"},
     "config.reference": {"config.durations", "config.fields", "config.schema", "errors"},
     "config.files": BASE,
+    "config.upgrades": set(),
     "config.sections": BASE | {"checkpoints", "data", "models", "optim", "parallel", "precision", "tasks"},
     "models": BASE,
     "data": BASE,
@@ -35,7 +36,7 @@ ALLOWED = {
     "checkpoints": BASE | {"digests", "paths"},
     "digests": {"files"},
     "weights": BASE | {"models", "paths"},
-    "observe": BASE,
+    "observe": BASE | {"config.upgrades"},
     "experiment": BASE
     | {"analysis", "config.sections", "data", "models", "optim", "parallel", "precision"}
     | {"state", "step", "tasks", "teacher"},

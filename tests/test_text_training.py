@@ -49,7 +49,7 @@ KINDS = {
         "data.buckets": [32],
     },
     "text_regression": {
-        "model": BERT_FIELDS | {"head": "sequence", "num_labels": 1},
+        "model": BERT_FIELDS | {"head": "sequence", "num_classes": 1},
         "data.examples": {
             "name": "sequences",
             "length": 48,
@@ -209,18 +209,18 @@ def test_sizes_and_tokens_come_from_the_data(datasets):
     built = Experiment(experiment("text_classification", datasets))
     tokenizer = built.train_data.tokenizer
     assert built.bare_model.vocab_size == tokenizer.vocab_size
-    assert built.bare_model.num_labels == 3
+    assert built.bare_model.num_classes == 3
     assert Experiment(experiment("translation", datasets)).task.eos_id is not None
     given = Experiment(
-        experiment("text_classification", datasets, **{"model.vocab_size": 99, "model.num_labels": 7})
+        experiment("text_classification", datasets, **{"model.vocab_size": 99, "model.num_classes": 7})
     )
-    assert (given.bare_model.vocab_size, given.bare_model.num_labels) == (99, 7)
+    assert (given.bare_model.vocab_size, given.bare_model.num_classes) == (99, 7)
     given.check()
 
 
 def test_only_what_is_none_is_filled_in():
-    model = filled(BERT(vocab_size=5), {"vocab_size": 9, "num_labels": 2, "num_classes": 2})
-    assert (model.vocab_size, model.num_labels) == (5, 2)
+    model = filled(BERT(vocab_size=5), {"vocab_size": 9, "num_classes": 2})
+    assert (model.vocab_size, model.num_classes) == (5, 2)
     assert filled(Translation(), {"eos_id": 3}) == Translation(eos_id=3)
     assert filled(Translation(eos_id=1), {"eos_id": 3}) == Translation(eos_id=1)
 
@@ -317,13 +317,13 @@ MISFITS = {
     "too small a vocabulary": ("causal_lm", {"model.vocab_size": 9}, "model.vocab_size=9: the tokenizer has"),
     "too many classes": (
         "text_classification",
-        {"model.num_labels": 2},
-        "model.num_labels=2: the dataset has 3 classes; set it to that, or to None",
+        {"model.num_classes": 2},
+        "model.num_classes=2: the dataset has 3 classes; set it to that, or to None",
     ),
     "too many tags": (
         "token_classification",
-        {"model.num_labels": 2},
-        "model.num_labels=2: the dataset has 3 tags",
+        {"model.num_classes": 2},
+        "model.num_classes=2: the dataset has 3 tags",
     ),
     "another head": ("span_qa", {"model.head": "token"}, 'model.head="token": this task needs "span"'),
     "a decoder for classes": (
@@ -358,8 +358,8 @@ MISFITS = {
     ),
     "several outputs of a regression": (
         "text_regression",
-        {"model.num_labels": 2},
-        "model.num_labels=2: a regress",
+        {"model.num_classes": 2},
+        "model.num_classes=2: a regress",
     ),
     "masks in training alone": (
         "masked_lm",

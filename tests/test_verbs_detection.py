@@ -6,8 +6,8 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from helpers.scenes import NAME, SIDE, write_scenes
 from PIL import Image
-from scenes import NAME, SIDE, write_scenes
 
 from jaxformer import cli
 from jaxformer.config.sections import resolve

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from text_runs import SENTENCE, random_run, train_run, write_texts
+from helpers.text_runs import SENTENCE, random_run, train_run, write_texts
 
 from jaxformer import cli
 from jaxformer.decoding.sampling import Sampling

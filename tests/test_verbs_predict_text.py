@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from text_runs import LABELS, RUNS, TAGS, random_run, write_texts
+from helpers.text_runs import LABELS, RUNS, TAGS, random_run, write_texts
 
 from jaxformer import cli
 from jaxformer.config.schema import load
@@ -128,7 +128,7 @@ def test_classes_without_an_evaluation_have_the_datasets_names_or_numbers(run, l
     assert "the number of classes is in neither evaluation.json nor the config" in refused(
         folder, "--text", TEXTS[0]
     )
-    about["config"]["model"]["num_labels"] = 3
+    about["config"]["model"]["num_classes"] = 3
     (folder / "config.json").write_text(json.dumps(about))
     (line,) = lines(folder, "--text", TEXTS[0])
     assert {p["label"] for p in line["predictions"]} == {"0", "1", "2"}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.scenes import CLASSES, NAME, SIDE, write_scenes
 from PIL import Image
-from scenes import CLASSES, NAME, SIDE, write_scenes
 
 from jaxformer import cli
 from jaxformer.config.sections import resolve

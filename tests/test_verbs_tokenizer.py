@@ -4,7 +4,7 @@ import re
 
 import pytest
 import tokenizers
-from text_runs import LABELS, SENTENCE, write_texts
+from helpers.text_runs import LABELS, SENTENCE, write_texts
 
 from jaxformer import cli
 
@@ -112,8 +112,8 @@ def test_mistakes_are_said_in_a_line(refused, tmp_path):
     (tmp_path / "a.txt").write_text(TEXT)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     train = ("tokenizer", "train", "a.txt", "--kind")
-    assert "--vocab-size 10: must be at least 257" in refused(*train, "bpe", "--vocab-size", "10")
-    assert "--template 'brt': unknown; did you mean 'bert'" in refused(*train, "bpe", "--template", "brt")
+    assert "--vocab-size 10: expected 257 or more" in refused(*train, "bpe", "--vocab-size", "10")
+    assert '--template "brt": expected one of none, gpt, bert' in refused(*train, "bpe", "--template", "brt")
     assert "--vocab-size: is not for characters" in refused(*train, "characters", "--vocab-size", "10")
     assert "--split: is for datasets" in refused(*train, "bpe", "--split", "train")
     assert "latin.txt: is not UTF-8" in refused("tokenizer", "train", "latin.txt", "--kind", "bpe")

@@ -178,13 +178,13 @@ class TrainedText:
         if getattr(self.config.model, "head", None) in ("sequence", "token"):
             names, count = classes(self.run, self.config.data)
             self.class_names = names or []
-            if count is None and self.config.model.num_labels is None:
+            if count is None and self.config.model.num_classes is None:
                 raise UserError(
                     f"{folder}: the number of classes is in neither {self.run.evaluation.name} nor the config, "
                     f"and dataset {self.config.data.name!r} cannot be read",
                     "name the folder of the dataset in TFDS_DATA_DIR",
                 )
-            known |= {} if count is None else {"num_labels": count}
+            known |= {} if count is None else {"num_classes": count}
         self.model = in_precision(filled(self.config.model, known), self.config.precision)
         example = jnp.zeros((1, 2), jnp.int32)
         arguments = (example, example) if hasattr(self.model, "encode") else (example,)

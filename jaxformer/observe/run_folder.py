@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxformer.config.upgrades import upgraded
 from jaxformer.errors import UserError
 from jaxformer.files import read_json
 from jaxformer.observe.samples import read_samples
@@ -35,8 +36,8 @@ class RunFolder:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved config."""
-        return self.about["config"]
+        """The resolved config, as this version names its fields."""
+        return upgraded(self.about["config"])
 
     @property
     def monitor(self) -> str | None:

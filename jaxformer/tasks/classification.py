@@ -55,7 +55,7 @@ class Classification(ClassTask):
             made = ", ".join(sorted(train.element_spec))
             yield f"data.examples: batches have {made}, this task needs image: choose images, or another task"
             return
-        if not hasattr(model, "num_classes"):
+        if not hasattr(model, "num_classes") or hasattr(model, "vocab_size"):
             yield f'model: {type(model).__name__} does not classify images; choose another, such as "vit"'
             return
         height, width, channels = train.element_spec["image"][0]

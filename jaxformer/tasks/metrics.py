@@ -105,24 +105,23 @@ def balanced_accuracy(confusion: np.ndarray) -> float:
     return float(classes["recall"][there].mean()) if there.any() else 0.0
 
 
-def check_labels(num_classes: int, labels: np.ndarray, field: str = "model.num_classes") -> None:
+def check_labels(num_classes: int, labels: np.ndarray) -> None:
     """Refuses labels that are not classes of the model: on the device they give garbage without an error.
 
     Args:
       num_classes: K of the model.
       labels: int [B], a batch's; there may be none.
-      field: where K is set.
 
     Raises:
       UserError: a label is not in 0 to K - 1.
     """
     if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
         remedy = (
-            f"set {field}={labels.max() + 1} or more"
+            f"set model.num_classes={labels.max() + 1} or more"
             if labels.min() >= 0
             else "leave examples without a label out of the split (TFDS marks them -1)"
         )
         raise UserError(
-            f"{field}={num_classes}: the labels must be 0 to {num_classes - 1}, "
+            f"model.num_classes={num_classes}: the labels must be 0 to {num_classes - 1}, "
             f"a batch has {labels.min()} to {labels.max()}; {remedy}"
         )

@@ -48,7 +48,7 @@ class TokenClassification(TextTask):
         """Refuses tags that the model does not have, and tokens that it does not know."""
         super().check(model, batch)
         labels = batch["labels"]
-        check_labels(model.num_labels, labels[labels >= 0], "model.num_labels")
+        check_labels(model.num_classes, labels[labels >= 0])
 
     def absent_metrics(self, model: Any, data: Batches) -> dict[str, str]:
         """Metrics that `summarize` will not give -> why, as a part of a sentence."""

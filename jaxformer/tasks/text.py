@@ -101,11 +101,11 @@ def check_tokens(model: Any, batch: Mapping[str, np.ndarray]) -> None:
 
 def labels_fit(model: Any, train: Batches, what: str) -> Iterator[str]:
     """Yields a line if the model has fewer labels than the dataset, or nobody knows how many there are."""
-    names, labels = train.class_names, getattr(model, "num_labels", 0)
+    names, labels = train.class_names, getattr(model, "num_classes", 0)
     if labels is None:
-        yield f"model.num_labels: missing, and the dataset does not say how many {what} it has; set it"
+        yield f"model.num_classes: missing, and the dataset does not say how many {what} it has; set it"
     elif names is not None and 0 < labels < len(names):
-        yield f"model.num_labels={labels}: the dataset has {len(names)} {what}; set it to that, or to None"
+        yield f"model.num_classes={labels}: the dataset has {len(names)} {what}; set it to that, or to None"
 
 
 def text_of(example: Row, data: Batches) -> str:

@@ -12,7 +12,7 @@ from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import metrics
 from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask, masked_sum
 from jaxformer.tasks.classes import ClassTask
-from jaxformer.tasks.text import TextTask, head_fits, labels_fit, text_fits, text_of
+from jaxformer.tasks.text import TextTask, head_fits, kind_of, labels_fit, text_fits, text_of
 from jaxformer.tasks.text_metrics import pearson, spearman
 
 
@@ -49,7 +49,7 @@ class TextClassification(ClassTask, TextTask):
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
         """Refuses labels that are no class of the model, and tokens that it does not know."""
         super().check(model, batch)
-        metrics.check_labels(model.num_labels, batch["labels"], "model.num_labels")
+        metrics.check_labels(model.num_classes, batch["labels"])
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
         """Tokens and what describes them; and the texts that they are mixed with."""
@@ -96,8 +96,8 @@ class TextRegression(TextTask):
         yield from first_token_fits(train)
         if train.element_spec.get("labels", ((), None))[0]:
             yield "data.examples: each token has a label, this task needs one a text; choose sequences"
-        if getattr(model, "num_labels", 1) != 1:
-            yield f"model.num_labels={model.num_labels}: a regression has 1 output; set it to that"
+        if kind_of(model) == "encoder" and model.num_classes != 1:
+            yield f"model.num_classes={model.num_classes}: a regression has 1 output; set it to that"
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
         """The number of examples, float32 []."""

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from bigram import Bigram, characters, random_table, words
+from helpers.bigram import Bigram, characters, random_table, words
 
 from jaxformer.errors import UserError
 from jaxformer.evaluation.fewshot import (

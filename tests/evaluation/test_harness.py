@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bigram import Bigram, characters, random_table, words
+from helpers.bigram import Bigram, characters, random_table, words
 
 from jaxformer.errors import UserError
 from jaxformer.evaluation.fewshot import encode_pair, evaluate_fewshot

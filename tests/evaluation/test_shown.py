@@ -136,7 +136,10 @@ def test_the_largest_errors_come_first_and_ties_in_order():
 
 def test_texts_of_several_lengths_are_each_looked_at_as_in_their_batch(layout):
     batches = Rows(labelled, widths=(8, 8, 12, 16))
-    task, model = TextClassification(), BERT(**TINY, depth=2, max_positions=16, head="sequence", num_labels=2)
+    task, model = (
+        TextClassification(),
+        BERT(**TINY, depth=2, max_positions=16, head="sequence", num_classes=2),
+    )
     variables = fresh(model, task, batches)
     errors, positions = find_errors(model, task, variables, batches, layout)
     real = np.r_[0:29]  # the last batch lacks three
@@ -204,7 +207,7 @@ def test_tagged_words_are_shown_whole(layout):
 
     batches, task = Rows(tagged, widths=(12,)), TokenClassification()
     batches.tokenizer, batches.class_names = Tokenizer(library), ["O", "B-place", "B-person"]
-    model = BERT(**TINY, depth=1, max_positions=16, head="token", num_labels=3)
+    model = BERT(**TINY, depth=1, max_positions=16, head="token", num_classes=3)
     variables = fresh(model, task, batches)
     variables["params"]["head"]["bias"] = jnp.array([0.0, 0.0, 99.0])  # all are persons to it
     (shown,) = choose(model, task, variables, batches, layout, count=1)["samples"]

@@ -5,7 +5,7 @@ import shutil
 from unittest.mock import ANY
 
 import pytest
-import text_runs
+from helpers import text_runs
 
 from jaxformer import cli
 from jaxformer.data.batches import make_batches

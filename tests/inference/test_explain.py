@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
+from helpers.inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
 from PIL import Image
 
 from jaxformer.errors import UserError

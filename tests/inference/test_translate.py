@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny_writers import CONTEXT, SEQ2SEQS, best_hypothesis, gpt, next_logits, seq2seq
+from helpers.tiny_writers import CONTEXT, SEQ2SEQS, best_hypothesis, gpt, next_logits, seq2seq
 
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import images
+from helpers.tiny import images
 
 from jaxformer.models.cct import CCT
 from jaxformer.models.convnext import ConvNeXt

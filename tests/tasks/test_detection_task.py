@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.stepping import assert_close, gradient_of, take_steps
+from helpers.tiny_detector import CLASSES, anchored, batch_of, detector, objects, variables_of
 from scipy.optimize import linear_sum_assignment
-from stepping import assert_close, gradient_of, take_steps
-from tiny_detector import CLASSES, anchored, batch_of, detector, objects, variables_of
 
 from jaxformer.errors import UserError
 from jaxformer.models.outputs import Denoised, DetectionOutputs

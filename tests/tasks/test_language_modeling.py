@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from tiny_tasks import CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, encoder, outputs_of, params_of
+from helpers.tiny_tasks import CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, encoder, outputs_of, params_of
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizers import Characters

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_tasks import DECODER, LENGTH, VOCAB, encoder
+from helpers.tiny_tasks import DECODER, LENGTH, VOCAB, encoder
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizers import Characters

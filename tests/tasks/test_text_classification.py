@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.tiny_tasks import CASES, DECODER, LENGTH, VOCAB, encoder, outputs_of, params_of
 from scipy import stats
-from tiny_tasks import CASES, DECODER, LENGTH, VOCAB, encoder, outputs_of, params_of
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizer_templates import TEMPLATES
@@ -243,13 +243,13 @@ def test_a_head_that_reads_the_first_token_needs_one_that_stands_for_the_text(te
             MIXUP,
             encoder("sequence"),
             data(classes=list("abcde")),
-            "model.num_labels=4: the dataset has 5 classes",
+            "model.num_classes=4: the dataset has 5 classes",
         ),
         (
             MIXUP,
             encoder("sequence", None),
             data(),
-            "model.num_labels: missing, and the dataset does not say how many",
+            "model.num_classes: missing, and the dataset does not say how many",
         ),
         (MIXUP, encoder("mlm"), data(), 'model.head="mlm": this task needs "sequence"'),
         (MIXUP, DECODER, data(), 'model: GPT has no head "sequence"'),
@@ -257,13 +257,13 @@ def test_a_head_that_reads_the_first_token_needs_one_that_stands_for_the_text(te
             TextRegression(),
             encoder("sequence", 2),
             data(dtype=np.float32),
-            "model.num_labels=2: a regression has 1",
+            "model.num_classes=2: a regression has 1",
         ),
         (
             TextRegression(),
             encoder("sequence", None),
             data(dtype=np.float32),
-            "model.num_labels=None: a regression",
+            "model.num_classes=None: a regression",
         ),
         (TextRegression(), encoder("sequence", 1), data((LENGTH,)), "data.examples: each token has a label"),
         (TextRegression(), DECODER, data(dtype=np.float32), 'model: GPT has no head "sequence"'),
@@ -278,7 +278,7 @@ def test_what_does_not_fit_is_named(task, model, train, message):
 
 def test_labels_that_are_no_class_are_refused(batch):
     MIXUP.check(encoder("sequence"), batch)
-    with pytest.raises(UserError, match=r"model\.num_labels=2: the labels must be 0 to 1"):
+    with pytest.raises(UserError, match=r"model\.num_classes=2: the labels must be 0 to 1"):
         MIXUP.check(encoder("sequence", 2), batch)
     with pytest.raises(UserError, match=r"model\.vocab_size=9: a batch has the token"):
         TextRegression().check(encoder("sequence", 1).clone(vocab_size=9), batch)

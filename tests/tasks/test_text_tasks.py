@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_tasks import CASES, outputs_of, params_of, rows_of
+from helpers.tiny_tasks import CASES, outputs_of, params_of, rows_of
 
 from jaxformer.tasks import TASKS
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sacrebleu
 from flax import linen as nn
-from tiny_tasks import BOS, CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, outputs_of, params_of, rows_of
+from helpers.tiny_tasks import BOS, CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, outputs_of, params_of, rows_of
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizers import Characters

@@ -40,7 +40,7 @@ RUNS = {
     "classes": ("text_classification", {"head": "sequence"}, SEQUENCES, WORDPIECE, "accuracy"),
     "pairs": (
         "text_regression",
-        {"head": "sequence", "num_labels": 1},
+        {"head": "sequence", "num_classes": 1},
         {**SEQUENCES, "features": ["text", "other"], "label_feature": "score"},
         WORDPIECE,
         "loss",

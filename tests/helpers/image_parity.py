@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
-from parity import build
 
+from helpers.parity import build
 from jaxformer.models.presets import preset
 from jaxformer.weights.variables import read_variables
 

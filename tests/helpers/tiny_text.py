@@ -4,8 +4,8 @@ from itertools import product
 
 import jax
 import numpy as np
-from tiny import random_params
 
+from helpers.tiny import random_params
 from jaxformer.models.gpt import GPT
 from jaxformer.models.rotary import Rotary
 
