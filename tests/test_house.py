@@ -47,7 +47,6 @@ NOT_OUR_FLAGS = {
 }
 # Files below verbs/ whose messages still name flags; to be emptied.
 STILL_NAME_FLAGS = {
-    "config/files.py",
     "data/annotated/masks.py",
     "data/catalog.py",
     "data/importing.py",

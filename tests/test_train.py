@@ -57,7 +57,7 @@ def overrides(changes):
 
 
 def experiment(**changes):
-    return resolve(configfile.read(CONFIG, overrides(changes)))
+    return resolve(configfile.read(CONFIG, [o.removeprefix("--config.") for o in overrides(changes)]))
 
 
 def logged(folder, name):
