@@ -1,6 +1,6 @@
 """An experiment's parts, built from its config and checked against each other before any long work starts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, cast
@@ -17,6 +17,7 @@ from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data import Batches, make_batches
 from jaxformer.data.nominal import NominalBatches
 from jaxformer.errors import ConfigError
+from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.optim import (
     make_optimizer,
     make_schedule,
@@ -25,12 +26,13 @@ from jaxformer.optim import (
     schedule_problems,
     trainable_mask,
 )
-from jaxformer.optim.optimizers import ScheduleFree, eval_params
+from jaxformer.optim.optimizers import eval_params
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.state import TrainState, init_state, init_variables
 from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
+from jaxformer.tasks.base import Evaluation
 
 Tree = Any
 
@@ -147,13 +149,17 @@ class Experiment:
     @property
     def average(self) -> Average | None:
         """How the parameters are averaged."""
-        if isinstance(self.config.optimizer, ScheduleFree):
+        if self.config.optimizer.averages:
             return lambda average, opt_state, params: eval_params(opt_state, params)
         decay = self.config.train.ema_decay
         return None if decay is None else moving_average(decay)
 
     def init_state(self) -> TrainState:
-        """The state before the first step (trace it: `layout.born(experiment.init_state)`)."""
+        """The state before the first step, on the devices."""
+        return self.layout.born(self._fresh_state)
+
+    def _fresh_state(self) -> TrainState:
+        """The state before the first step, to be traced."""
         return init_state(
             self.init_variables(),
             self.optimizer,
@@ -164,7 +170,7 @@ class Experiment:
     @cached_property
     def state_shapes(self) -> TrainState:
         """The train state as shapes with shardings."""
-        return self.layout.abstract(jax.eval_shape(self.init_state))
+        return self.layout.abstract(jax.eval_shape(self._fresh_state))
 
     @cached_property
     def batch_shapes(self) -> Tree:
@@ -190,9 +196,26 @@ class Experiment:
         )
         return self.layout.train_step(step, self.state_shapes, taught=teacher is not None)
 
-    def eval_step(self) -> Any:
-        """The compiled eval step."""
+    @cached_property
+    def eval_step(self) -> Callable[..., Any]:
+        """The eval step, compiled: (variables, batch) -> (sums, collected)."""
         return self.layout.eval_step(make_eval_step(self.model, self.task, axis=self.layout.axis))
+
+    def train_batches(self, state: TrainState, stop: int | None = None) -> Iterator[dict[str, jax.Array]]:
+        """Yields the batches of the steps that come after `state`, on the devices; they are read ahead.
+
+        Args:
+          state: a train state.
+          stop: the step to end before; None: the end of the training.
+        """
+        start, last = int(state.step), self.total_steps if stop is None else stop
+        reader = self.train_data.read(start, jax.process_index(), jax.process_count(), stop=max(start, last))
+        with reader as batches:
+            yield from map(self.layout.put, batches)
+
+    def evaluate(self, state: TrainState) -> Evaluation:
+        """Evaluates a train state on the evaluation split."""
+        return evaluate(self.eval_step, state.variables(), self.task, self.eval_data, self.layout)
 
     @cached_property
     def forward_flops(self) -> int:

@@ -25,7 +25,7 @@ ALLOWED = {
     "models": BASE,
     "data": BASE,
     "optim": BASE | {"paths"},
-    "decoding": BASE,
+    "decoding": BASE | {"models"},
     "tasks": BASE | {"decoding", "models", "weights"},
     "precision": BASE,
     "preemption": set(),
@@ -36,10 +36,11 @@ ALLOWED = {
     "checkpoints": BASE | {"digests", "paths"},
     "digests": {"files"},
     "weights": BASE | {"models", "paths"},
-    "observe": BASE | {"config.upgrades"},
+    "observe": BASE | {"runs"},
+    "runs": BASE | {"config.sections", "config.upgrades", "data", "observe"},
     "experiment": BASE
-    | {"analysis", "config.sections", "data", "models", "optim", "parallel", "precision"}
-    | {"state", "step", "tasks", "teacher"},
+    | {"analysis", "config.sections", "data", "evaluation", "models", "optim"}
+    | {"parallel", "precision", "state", "step", "tasks", "teacher"},
 }
 ABOVE = {
     "__init__",
@@ -47,10 +48,8 @@ ABOVE = {
     "analysis",
     "cli",
     "evaluation",
-    "finish",
     "inference",
-    "run",
-    "start",
+    "reporting",
     "teacher",
 }
 ABOVE |= {"train", "verbs"}

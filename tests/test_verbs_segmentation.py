@@ -11,6 +11,7 @@ from PIL import Image
 from jaxformer import cli
 from jaxformer.config.sections import resolve
 from jaxformer.errors import UserError
+from jaxformer.experiment import Experiment
 from jaxformer.inference.segment import at_size, map_image, map_places
 from jaxformer.observe import class_colours
 from jaxformer.observe.report import write_report
@@ -46,7 +47,7 @@ def run(tmp_path_factory):
     datasets = write_scenes(tmp_path_factory.mktemp("datasets"))
     config = {**CONFIG, "data": {**CONFIG["data"], "data_dir": str(datasets)}}
     folder = tmp_path_factory.mktemp("runs") / "segmenter"
-    train(resolve(config), folder)
+    train(Experiment(resolve(config)), folder)
     return folder
 
 

@@ -15,8 +15,8 @@ from jaxformer.data.cropping import ResizeShorter
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.listing import font
 from jaxformer.data.transforms import Resize
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.inference.predict import LINES, find_images, place_pictures, readable, writing
-from jaxformer.inference.restore import Trained
 from jaxformer.observe.drawn_boxes import draw_boxes
 
 logger = logging.getLogger("jaxformer")
@@ -29,7 +29,7 @@ Tree = Any
 
 
 def detect_files(
-    trained: Trained,
+    trained: LoadedRun,
     paths: Iterable[Path],
     output_dir: Path,
     *,
@@ -59,7 +59,7 @@ def detect_files(
     """
     files = readable(find_images(paths), trained.example, skip_broken)
     pictures = place_pictures(files, output_dir)
-    predict, task = make_predict(trained), trained.experiment.task
+    predict, task = make_predict(trained), trained.task
     results: list[dict[str, Any]] = []
     with writing(output_dir):
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -84,20 +84,20 @@ def detect_files(
     return results
 
 
-def own_picture(path: Path, example: dict[str, np.ndarray], trained: Trained) -> np.ndarray:
+def own_picture(path: Path, example: dict[str, np.ndarray], trained: LoadedRun) -> np.ndarray:
     """The file's own picture, uint8 [H, W, 3]; where the run's transforms cut something off, what they left."""
-    transforms = trained.experiment.config.data.eval_transforms
+    transforms = trained.config.data.eval_transforms
     if all(isinstance(transform, KEEP_ALL) for transform in transforms):
         return decode_image(path.read_bytes(), 3, upright=True)
     return example["picture"]
 
 
 def make_predict(
-    trained: Trained,
+    trained: LoadedRun,
 ) -> Callable[[Sequence[dict[str, np.ndarray]]], list[dict[str, np.ndarray]]]:
     """A function from examples to the detections of each, all in one batch of `trained.batch_size`."""
-    model, task = trained.experiment.build_model(), trained.experiment.task
-    layout = trained.experiment.layout
+    model, task = trained.model, trained.task
+    layout = trained.layout
 
     @partial(jax.jit, out_shardings=layout.replicated)
     def detect(variables: Tree, batch: Tree) -> dict[str, jax.Array]:

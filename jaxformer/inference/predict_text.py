@@ -15,9 +15,8 @@ from jaxformer.data.text.tokens import Encoder
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError
 from jaxformer.inference.given import Given, as_pairs, as_words, read_questions, read_texts
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.inference.predict import Prediction, likeliest
-from jaxformer.inference.restore import TrainedText
-from jaxformer.inference.translate import TextToText
 from jaxformer.inference.writing import BATCH, Generation, rounded
 from jaxformer.tasks.base import Batch
 from jaxformer.tasks.classes import class_name
@@ -30,7 +29,7 @@ from jaxformer.tasks.translation import Translation
 
 logger = logging.getLogger("jaxformer")
 Arrays = dict[str, Any]
-Predict = Callable[[TrainedText, Given, int], Iterator[Prediction]]
+Predict = Callable[[LoadedRun, Given, int], Iterator[Prediction]]
 
 
 def read_inputs(
@@ -72,7 +71,7 @@ def read_inputs(
     return as_pairs(given) if len(getattr(examples, "features", ())) == 2 else given
 
 
-def predict_texts(trained: TrainedText, given: Given, top: int = 5) -> Iterator[Prediction]:
+def predict_texts(trained: LoadedRun, given: Given, top: int = 5) -> Iterator[Prediction]:
     """Yields what the model says of each text, in their order, as JSON values.
 
     Of a class: "text" ("texts" of a pair) and "predictions", the `top` likeliest ("label", "index", "probability"). Of
@@ -84,7 +83,7 @@ def predict_texts(trained: TrainedText, given: Given, top: int = 5) -> Iterator[
     Raises:
       UserError: the task predicts nothing; a text has no mask, or cannot be encoded; a prediction is not finite.
     """
-    return predictor(trained.config.task)(trained, given, top)
+    return predictor(trained.task)(trained, given, top)
 
 
 def predictor(task: Any) -> Predict:
@@ -102,25 +101,25 @@ def predictor(task: Any) -> Predict:
     )
 
 
-def of_classes(trained: TrainedText, given: Given, top: int) -> Iterator[Prediction]:
+def of_classes(trained: LoadedRun, given: Given, top: int) -> Iterator[Prediction]:
     """The likeliest classes of texts, or of pairs."""
-    rows = apply(trained, encode(trained, given), trained.config.task.predictions)
+    rows = apply(trained, encode(trained, given), trained.task.predictions)
     for text, place, row in zip(given.texts, given.places, rows):
         yield named(text) | {"predictions": likeliest(place, row["probabilities"], trained.class_names, top)}
 
 
-def of_numbers(trained: TrainedText, given: Given, top: int) -> Iterator[Prediction]:
+def of_numbers(trained: LoadedRun, given: Given, top: int) -> Iterator[Prediction]:
     """The numbers of texts, or of pairs."""
-    rows = apply(trained, encode(trained, given), trained.config.task.predictions)
+    rows = apply(trained, encode(trained, given), trained.task.predictions)
     for text, place, row in zip(given.texts, given.places, rows):
         check_finite(row["value"], place)
         yield named(text) | {"value": float(row["value"])}
 
 
-def of_words(trained: TrainedText, given: Given, top: int) -> Iterator[Prediction]:
+def of_words(trained: LoadedRun, given: Given, top: int) -> Iterator[Prediction]:
     """The tag of each word: that of its first token, as in training."""
     encodings = encode(trained, given)
-    rows = apply(trained, encodings, trained.config.task.predictions)
+    rows = apply(trained, encodings, trained.task.predictions)
     for words, encoding, row in zip(given.texts, encodings, rows):
         tags: list[str | None] = [None] * len(words)
         for token, word in reversed([*enumerate(encoding.word_ids)]):
@@ -129,7 +128,7 @@ def of_words(trained: TrainedText, given: Given, top: int) -> Iterator[Predictio
         yield {"words": words, "tags": tags}
 
 
-def of_masks(trained: TrainedText, given: Given, top: int) -> Iterator[Prediction]:
+def of_masks(trained: LoadedRun, given: Given, top: int) -> Iterator[Prediction]:
     """The likeliest tokens in the place of each mask."""
     tokenizer, mask_id = trained.tokenizer, trained.tokenizer.mask_id
     encodings = encode(trained, given)
@@ -161,9 +160,9 @@ def of_masks(trained: TrainedText, given: Given, top: int) -> Iterator[Predictio
         yield {"text": text, "masks": found}
 
 
-def of_questions(trained: TrainedText, given: Given, top: int) -> Iterator[Prediction]:
+def of_questions(trained: LoadedRun, given: Given, top: int) -> Iterator[Prediction]:
     """The best answers to questions about texts, over all windows of each."""
-    settings, task = trained.config.data.examples, trained.config.task
+    settings, task = trained.config.data.examples, trained.task
     encoder = Encoder(trained.tokenizer, settings.length, True, "only_second", settings.stride)
     places: Any = given  # as in `encode`
     windows: list[Any] = []
@@ -196,10 +195,10 @@ def of_questions(trained: TrainedText, given: Given, top: int) -> Iterator[Predi
         yield {"question": text, **best, "answers": answers[number][:top]}
 
 
-def of_translations(trained: TrainedText, given: Given, top: int) -> Iterator[Prediction]:
+def of_translations(trained: LoadedRun, given: Given, top: int) -> Iterator[Prediction]:
     """Translations, found as in an evaluation of the run: by beam search, or greedily."""
-    task = trained.config.task
-    writer = TextToText(trained.model, trained.variables, trained.tokenizer)
+    task = trained.task
+    writer = trained.writer
     how = Generation(
         task.max_new_tokens or writer.context_length,
         Sampling(temperature=0),
@@ -232,7 +231,7 @@ def check_finite(values: np.ndarray, place: str) -> None:
         raise UserError(f"{place}: what the model says is not finite; try another --checkpoint")
 
 
-def encode(trained: TrainedText, given: Given) -> list[Any]:
+def encode(trained: LoadedRun, given: Given) -> list[Any]:
     """Encodings as in training: with its special tokens, where it had them, cut at its length, which is logged.
 
     Raises:
@@ -254,7 +253,7 @@ def encode(trained: TrainedText, given: Given) -> list[Any]:
 
 
 def apply(
-    trained: TrainedText,
+    trained: LoadedRun,
     encodings: Sequence[Any],
     read: Callable[[Any, Batch], Arrays],
     more: Arrays | None = None,
@@ -268,7 +267,7 @@ def apply(
       read: (outputs, batch) -> arrays [B, ...], as `Task.predictions`.
       more: further arrays of the batches, [N, ...].
     """
-    model, task = trained.model, trained.config.task
+    model, task = trained.model, trained.task
     longest = max((len(encoding) for encoding in encodings), default=0)
     length = min(rounded(max(1, longest)), model.context_length)
     rows = min(BATCH, len(encodings))

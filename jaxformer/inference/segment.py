@@ -14,8 +14,8 @@ from PIL import Image
 
 from jaxformer.errors import UserError
 from jaxformer.inference.annotate import annotate
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.inference.predict import LINES, find_images, place_pictures, readable, writing
-from jaxformer.inference.restore import Trained
 from jaxformer.observe import class_colours
 
 logger = logging.getLogger("jaxformer")
@@ -25,7 +25,7 @@ BYTE = 256
 
 
 def segment_files(
-    trained: Trained,
+    trained: LoadedRun,
     paths: Iterable[Path],
     output_dir: Path,
     *,
@@ -88,10 +88,10 @@ def segment_files(
     return results
 
 
-def make_predict(trained: Trained) -> Any:
+def make_predict(trained: LoadedRun) -> Any:
     """A function from examples to their classes, int [N, H, W], all in one batch of `trained.batch_size`."""
-    model, task = trained.experiment.build_model(), trained.experiment.task
-    layout = trained.experiment.layout
+    model, task = trained.model, trained.task
+    layout = trained.layout
 
     @partial(jax.jit, out_shardings=layout.replicated)
     def classes_of(variables: Any, batch: Any) -> jax.Array:

@@ -58,9 +58,9 @@ class Predict(OfRun):
         return self.output or self.run / "predictions"
 
     def __call__(self) -> int:
-        from jaxformer.run import read_experiment
+        from jaxformer.runs import Run
 
-        _, config = read_experiment(self.run)
+        config = Run.open(self.run).read_config()
         with working():
             if config.data.examples.text:
                 self.predict_texts(config)
@@ -84,11 +84,11 @@ class Predict(OfRun):
         from jaxformer.data.examples import Detection, Segmentation
         from jaxformer.inference.detect import detect_files
         from jaxformer.inference.explain import Explainer, explain_files
+        from jaxformer.inference.loaded import LoadedRun
         from jaxformer.inference.predict import predict_files
-        from jaxformer.inference.restore import Trained
         from jaxformer.inference.segment import segment_files
 
-        trained = Trained(self.run, self.checkpoint)
+        trained = LoadedRun(self.run, self.checkpoint)
         explainer = None if self.explain is None else Explainer(trained, self.class_name)
         paths = [Path(path) for path in self.inputs]
         answers = {Segmentation: segment_files, Detection: detect_files}
@@ -121,8 +121,8 @@ class Predict(OfRun):
         from jaxformer.data.scanning import EXTENSIONS
         from jaxformer.files import to_json, write_atomically
         from jaxformer.inference import predict_text
+        from jaxformer.inference.loaded import LoadedRun
         from jaxformer.inference.predict import LINES, writing
-        from jaxformer.inference.restore import TrainedText
 
         if self.explain is not None:
             refuse_text(self.run)
@@ -143,7 +143,7 @@ class Predict(OfRun):
         )
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        trained = TrainedText(self.run, self.checkpoint)
+        trained = LoadedRun(self.run, self.checkpoint)
         lines = []
         for prediction in predict_text.predict_texts(trained, given, self.top):
             lines.append(json.dumps(to_json(prediction), ensure_ascii=False, allow_nan=False) + "\n")

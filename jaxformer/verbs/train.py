@@ -28,11 +28,12 @@ class Train(Verb):
         config = files.read(self.config, self.overrides)
         use_compilation_cache()
         from jaxformer.config.sections import resolve
+        from jaxformer.experiment import Experiment
         from jaxformer.observe.logs import make_console, terminal_logging
         from jaxformer.preemption import EXIT_CODE
         from jaxformer.train import NotFinite, train
 
-        experiment = resolve(config)
+        experiment = Experiment(resolve(config))
         folder = self.workdir or Path("runs") / run_name(self.config)
         console = make_console()
         with terminal_logging(console):

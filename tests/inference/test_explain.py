@@ -36,14 +36,14 @@ def trained(name, model=None):
     model = model or MODELS[name]
     replicated = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     experiment = SimpleNamespace(
-        task=TASKS.get(name, Classification()),
-        build_model=lambda: model,
         bare_model=model,
         eval_data=SimpleNamespace(element_spec={"image": (IMAGE.shape, np.uint8)}),
-        layout=SimpleNamespace(replicated=replicated),
     )
     return SimpleNamespace(
         experiment=experiment,
+        model=model,
+        task=TASKS.get(name, Classification()),
+        layout=SimpleNamespace(replicated=replicated),
         variables=jax.tree.map(jnp.asarray, random_variables(model, picture())),
         class_names=NAMES,
         run=SimpleNamespace(folder=Path("runs/tiny")),
