@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from jaxformer.data import Batches
-from jaxformer.data.listing import font
 from jaxformer.observe import class_colours
+from jaxformer.observe.annotate import font
 from jaxformer.observe.drawn_boxes import draw_boxes
 from jaxformer.observe.samples import DRAWN_SIZE, Shown
 from jaxformer.observe.text_samples import MOST_TOKENS, TokenMaps

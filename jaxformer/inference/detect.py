@@ -13,10 +13,10 @@ from PIL import Image
 
 from jaxformer.data.cropping import ResizeShorter
 from jaxformer.data.decoding import decode_image
-from jaxformer.data.listing import font
 from jaxformer.data.transforms import Resize
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.inference.predict import LINES, find_images, place_pictures, readable, writing
+from jaxformer.observe.annotate import font
 from jaxformer.observe.drawn_boxes import draw_boxes
 
 logger = logging.getLogger("jaxformer")

@@ -11,9 +11,9 @@ from typing import Any, TextIO
 import numpy as np
 
 from jaxformer.data.decoding import decode_image
-from jaxformer.data.scanning import EXTENSIONS
 from jaxformer.errors import UserError
-from jaxformer.inference.annotate import annotate
+from jaxformer.files import IMAGE_EXTENSIONS
+from jaxformer.observe.annotate import annotate
 
 logger = logging.getLogger("jaxformer")
 
@@ -41,7 +41,7 @@ def predict_files(
     and each picture with its predictions below it as output_dir/NAME.png.
 
     Args:
-      paths: image files, and folders, whose pictures (EXTENSIONS) are taken in alphabetical order.
+      paths: image files, and folders, whose pictures (IMAGE_EXTENSIONS) are taken in alphabetical order.
       predict_fn: images uint8 [batch_size, H, W, C] -> probabilities [batch_size, K]. All calls have the same
         shape, so that it is compiled once; the last batch is filled up with zeros.
       preprocess: a file -> uint8 [H, W, C], as the model takes it. Raises ValueError, OSError or UserError.
@@ -105,12 +105,12 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     given, found = list(paths), []
     for path in given:
         if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+            inside = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file())
             found += sorted(p for p in inside if not p.name.startswith("."))
         else:
             found.append(path)
     if not found:
-        kinds = ", ".join(sorted(EXTENSIONS))
+        kinds = ", ".join(sorted(IMAGE_EXTENSIONS))
         where = f"{', '.join(map(str, given))}: there are no images" if given else "no images were named"
         raise UserError(f"{where}; expected files, or folders of {kinds}")
     return list(dict.fromkeys(found))

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from jaxformer.errors import UserError
-from jaxformer.inference.annotate import annotate
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.inference.predict import LINES, find_images, place_pictures, readable, writing
 from jaxformer.observe import class_colours
+from jaxformer.observe.annotate import annotate
 
 logger = logging.getLogger("jaxformer")
 

@@ -96,13 +96,14 @@ def called(field: dataclasses.Field) -> str:
 
 
 def in_flags(cls: type, line: str) -> str:
-    """A line about a field of `cls` with the flag in the field's place: "--top-k 0: ..." of "top_k=0: ..."."""
+    """A message about fields of `cls` with their flags: "--top-k 0: ..." of "top_k=0: ...", and for `top_k` --top-k."""
+    names = {field.name: called(field) for field in schema.config_fields(cls).values()}
+    line = re.sub(r"`(\w+)(=True)?`", lambda found: names.get(found[1], found[0]), line)
     found = re.match(r'(\w+)(?:\[\d+\])?(?:=("[^"]*"|.*?))?: ', line)
-    if found is None or found[1] not in schema.config_fields(cls):
+    if found is None or found[1] not in names:
         return line
-    name = called(schema.config_fields(cls)[found[1]])
-    value = (found[2] or "").strip('"')
-    return f"{name} {value}".rstrip() + f": {line[found.end() :]}"
+    value = (found[2] or "").strip("\"'")
+    return f"{names[found[1]]} {value}".rstrip() + f": {line[found.end() :]}"
 
 
 def plain(kind: Any) -> tuple[Any, bool]:

@@ -13,7 +13,6 @@ from helpers.inside import CLASSES, MODELS, SIZE, look_inside, picture, random_v
 from PIL import Image
 
 from jaxformer.errors import UserError
-from jaxformer.inference.annotate import MARGIN, ROW, shorten
 from jaxformer.inference.explain import PREDICTED, Explainer, class_score, explain_files, explainable
 from jaxformer.inference.explain_pictures import of_image, over_image, rollout_of
 from jaxformer.inference.grad_cam import find_target, with_activation
@@ -21,6 +20,7 @@ from jaxformer.models.mask_transformer import MaskTransformer
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.segmenter import SegmentationOutputs, Segmenter
 from jaxformer.models.vit import ViT
+from jaxformer.observe.annotate import MARGIN, ROW, shorten
 from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.detection import Detection

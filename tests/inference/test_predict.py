@@ -11,8 +11,8 @@ from sklearn.datasets import load_digits
 
 from jaxformer.data.decoding import decode_image
 from jaxformer.errors import UserError
-from jaxformer.inference.annotate import BAR, LARGEST, SMALLEST, annotate, shorten
 from jaxformer.inference.predict import find_images, predict_files
+from jaxformer.observe.annotate import BAR, LARGEST, SMALLEST, annotate, shorten
 
 NAMES = [f"digit {i}" for i in range(10)]
 DIGITS = load_digits()
