@@ -24,6 +24,7 @@ ALLOWED = {
     "config.sections": BASE | {"checkpoints", "data", "models", "optim", "parallel", "precision", "tasks"},
     "models": BASE,
     "data": BASE,
+    "importing": BASE | {"data", "observe"},
     "optim": BASE | {"paths"},
     "decoding": BASE | {"models"},
     "tasks": BASE | {"decoding", "models", "weights"},

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxformer.data.scanning import EXTENSIONS
 from jaxformer.errors import UserError
+from jaxformer.files import IMAGE_EXTENSIONS
 
 logger = logging.getLogger("jaxformer")
 
@@ -22,12 +22,12 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     given, found = list(paths), []
     for path in given:
         if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+            inside = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file())
             found += sorted(p for p in inside if not p.name.startswith("."))
         else:
             found.append(path)
     if not found:
-        kinds = ", ".join(sorted(EXTENSIONS))
+        kinds = ", ".join(sorted(IMAGE_EXTENSIONS))
         where = f"{', '.join(map(str, given))}: there are no images" if given else "no images were named"
         raise UserError(f"{where}; expected files, or folders of {kinds}")
     return list(dict.fromkeys(found))

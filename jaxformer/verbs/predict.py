@@ -102,8 +102,7 @@ class Predict(OfRun):
         Raises:
           UserError: images were given; or as of `predict`.
         """
-        from jaxformer.data.scanning import EXTENSIONS
-        from jaxformer.files import to_json, write_atomically
+        from jaxformer.files import IMAGE_EXTENSIONS, to_json, write_atomically
         from jaxformer.inference.image_files import writing
         from jaxformer.inference.loaded import LoadedRun
         from jaxformer.inference.predict import LINES, check_task, predict
@@ -111,7 +110,7 @@ class Predict(OfRun):
         if self.explain is not None:
             refuse_text(self.run)
         for path in map(Path, self.inputs):
-            if path.suffix.lower() in EXTENSIONS or path.is_dir():
+            if path.suffix.lower() in IMAGE_EXTENSIONS or path.is_dir():
                 raise UserError(
                     f"{path}: {self.run} holds a model of text; give files of one text a line, or --text TEXT"
                 )

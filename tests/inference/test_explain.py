@@ -21,6 +21,7 @@ from jaxformer.models.mask_transformer import MaskTransformer
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.segmenter import SegmentationOutputs, Segmenter
 from jaxformer.models.vit import ViT
+from jaxformer.observe.annotate import MARGIN, ROW, shorten
 from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.detection import Detection
