@@ -261,7 +261,7 @@ def test_a_run_without_a_checkpoint(capsys, tmp_path):
 
     Run(tmp_path / "fresh").enter(resolve(configfile.read(DIGITS)))
     assert "there is no checkpoint yet" in refused(capsys, "evaluate", "fresh")
-    assert "checkpoint='newest': expected best, latest or a step" in refused(
+    assert "--checkpoint newest: expected best, latest or a step" in refused(
         capsys, "evaluate", "fresh", "--checkpoint", "newest"
     )
 
