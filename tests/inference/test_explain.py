@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
-from jaxformer.inference.annotate import MARGIN, ROW, shorten
 from PIL import Image
 
 from jaxformer.errors import UserError
