@@ -139,4 +139,4 @@ def test_a_dataset_of_text_is_shown_as_text(said, refused, tmp_path):
     names = {"Oslo": "B-place", "Ann": "B-person"}
     assert values["tags"].split() == [names.get(word, "O") for word in values["words"].split()]
     assert "--output: tiny has no pictures to draw" in refused("show", "tiny", "--output", "a.png")
-    assert "count 0" in refused("show", "tiny", "--count", "0")
+    assert "--count 0" in refused("show", "tiny", "--count", "0")

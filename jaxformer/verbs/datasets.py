@@ -52,15 +52,16 @@ def data_show(arguments: Namespace) -> int:
     if has_images(config):
         output = arguments.output or Path(f"{arguments.name.replace('/', '-')}.png")
         count = PICTURES if arguments.count is None else arguments.count
-        shown = str(contact_sheet(with_examples(config), arguments.split, output, count))
+        with arguments_as_flags("count", "output"):
+            shown = str(contact_sheet(with_examples(config), arguments.split, output, count))
     elif arguments.output is not None:
         raise UserError(
             f"--output: {arguments.name} has no pictures to draw; its texts are printed, leave it out"
         )
     else:
-        shown = examples_as_text(
-            config, arguments.split, TEXTS if arguments.count is None else arguments.count
-        )
+        count = TEXTS if arguments.count is None else arguments.count
+        with arguments_as_flags("count"):
+            shown = examples_as_text(config, arguments.split, count)
     sys.stdout.write(f"{shown}\n")
     return 0
 
