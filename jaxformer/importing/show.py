@@ -15,11 +15,11 @@ from jaxformer.data.examples import Detection, Segmentation
 from jaxformer.data.making import readable, transformed
 from jaxformer.data.sources import Source, open_source
 from jaxformer.data.text.records import Records, class_names, inner
+from jaxformer.drawing.annotate import SIZE, font, shorten
+from jaxformer.drawing.boxes import draw_boxes
+from jaxformer.drawing.class_colours import over_image
 from jaxformer.errors import UserError
 from jaxformer.files import writing_to
-from jaxformer.observe.annotate import SIZE, font, shorten
-from jaxformer.observe.class_colours import over_image
-from jaxformer.observe.drawn_boxes import draw_boxes
 from jaxformer.observe.text import counted, data_size
 
 CELL = 96  # pixels of an image on a contact sheet
