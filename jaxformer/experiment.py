@@ -258,7 +258,7 @@ class Experiment:
                 for p in optimizer_problems(self.config.optimizer, self.variable_shapes["params"])
             ]
         watched = self.config.eval.monitor
-        absent = absent_metrics(self.task, self.bare_model, self.eval_data)
+        absent = self.task.absent_metrics(self.bare_model, self.eval_data)
         if watched not in self.task.metric_names:
             errors.append(
                 f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, self.task.metric_names)}"
@@ -281,11 +281,6 @@ def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
     classes, given = known_sizes(batches).get("num_classes"), getattr(model, "num_classes", None)
     if classes is not None and given is not None and given > classes:
         yield f"model.num_classes={given}: the dataset has {classes} classes; the model's others have no example"
-
-
-def absent_metrics(task: Any, model: Any, data: "Batches") -> Mapping[str, str]:
-    """Metrics of the task that this data will not give -> why."""
-    return task.absent_metrics(model, data) if hasattr(task, "absent_metrics") else {}
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:

@@ -17,11 +17,11 @@ from jaxformer.data.kinds.detection import Detection
 from jaxformer.data.kinds.segmentation import Segmentation
 from jaxformer.data.opening import open_source
 from jaxformer.data.records import Records, class_names, inner
+from jaxformer.drawing.annotate import SIZE, font, shorten
+from jaxformer.drawing.boxes import draw_boxes
+from jaxformer.drawing.class_colours import over_image
 from jaxformer.errors import UserError
 from jaxformer.files import writing_to
-from jaxformer.observe.annotate import SIZE, font, shorten
-from jaxformer.observe.class_colours import over_image
-from jaxformer.observe.drawn_boxes import draw_boxes
 from jaxformer.observe.text import counted, data_size
 
 CELL = 96  # pixels of an image on a contact sheet

@@ -17,9 +17,9 @@ from jaxformer.data.mosaic import Mosaic
 from jaxformer.data.opening import open_source
 from jaxformer.data.transforms import Flip
 from jaxformer.data.writing import write_dataset
+from jaxformer.drawing.class_colours import colour
 from jaxformer.errors import UserError
 from jaxformer.importing.show import contact_sheet, with_examples
-from jaxformer.observe.class_colours import colour
 
 CLASSES = ["cat", "dog"]
 
