@@ -174,7 +174,7 @@ class LoadedRun:
         """The model's answer to each input, as JSON values; see `jaxformer.inference.predict.predict`.
 
         Args:
-          inputs: one input or several: image files or uint8 [H, W, C]; texts, pairs of texts, (question, context).
+          inputs: one input or several: image files, uint8 [H, W, C] or [N, H, W, C]; texts, pairs of texts, (question, context).
           top: how many answers to list where there are several.
 
         Raises:
@@ -182,7 +182,8 @@ class LoadedRun:
         """
         from jaxformer.inference.predict import predict
 
-        return list(predict(self, inputs, top))
+        is_batch = isinstance(inputs, np.ndarray) and inputs.ndim == 4
+        return list(predict(self, list(inputs) if is_batch else inputs, top))
 
     # Texts
 
