@@ -174,7 +174,8 @@ class LoadedRun:
         """The model's answer to each input, as JSON values; see `jaxformer.inference.predict.predict`.
 
         Args:
-          inputs: one input or several: image files, uint8 [H, W, C] or [N, H, W, C]; texts, pairs of texts, (question, context).
+          inputs: one input or several: image files, uint8 [H, W, C] or [N, H, W, C]; texts, pairs of texts,
+            (question, context).
           top: how many answers to list where there are several.
 
         Raises:
