@@ -47,7 +47,6 @@ class LoadedRun:
       config: the run's config.
       step: which checkpoint it is.
       variables: what the model is applied with, the same on all devices.
-      tokenizer: what a text model's tokens mean; None for a model of images.
       experiment: the parts of the config on the devices that are here. Its data are nominal: arrays' shapes
         and the names of classes, as the folder has them (`opened` has the examples).
 
@@ -58,9 +57,7 @@ class LoadedRun:
     def __init__(self, folder: str | Path, checkpoint: str | int = "best"):
         self.run = Run.open(folder)
         self.config = self.run.read_config()
-        self.tokenizer: Tokenizer | None = (
-            read_tokenizer(self.run) if self.config.data.examples.text else None
-        )
+        self._tokenizer = read_tokenizer(self.run) if self.config.data.examples.text else None
         here = self._here()
         train_data, eval_data = self._known_data(here.data)
         self.experiment = Experiment(here, train_data=train_data, eval_data=eval_data)
@@ -76,7 +73,7 @@ class LoadedRun:
         config, data, count = self.config, self.config.data, jax.device_count()
         rows = -(-(data.eval_batch_size or data.batch_size) // count) * count  # padding does not count
         data = replace(data, eval_batch_size=rows)
-        if self.tokenizer is not None:  # what the run was trained with, whatever made it
+        if self._tokenizer is not None:  # what the run was trained with, whatever made it
             data = replace(data, tokenizer=FromFile(str(self.run.tokenizer_file)))
         evaluation = config.eval if split is None else replace(config.eval, split=split)
         return replace(config, data=data, eval=evaluation, parallel=type(config.parallel)())
@@ -93,13 +90,24 @@ class LoadedRun:
             splits = None
         if not splits:
             return None, None
-        train, evaluation = (replace(split, tokenizer=self.tokenizer) for split in splits)
+        train, evaluation = (replace(split, tokenizer=self._tokenizer) for split in splits)
         return train, evaluation
 
     @property
     def metrics(self) -> dict[str, float]:
         """The run's final metrics."""
         return self.run.metrics
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What the tokens of a text model mean.
+
+        Raises:
+          UserError: the model is of images.
+        """
+        if self._tokenizer is None:
+            raise UserError(f"{self.run.folder}: holds a model of images, which has no tokenizer")
+        return self._tokenizer
 
     @property
     def layout(self) -> Layout:
@@ -200,7 +208,7 @@ class LoadedRun:
 
         writers = {"decoder": CausalModel, "encoder-decoder": TextToText}
         writer = writers.get(kind_of(self.model))
-        if writer is None or self.tokenizer is None:
+        if writer is None:
             raise UserError(
                 f"{self.run.folder}: holds a model ({type(self.model).__name__}) that writes no texts",
                 "`jaxformer predict` says what it makes of a text or an image",
