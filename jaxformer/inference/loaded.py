@@ -15,8 +15,9 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
-from jaxformer.data.examples import Detection, Segmentation
-from jaxformer.data.framing import framed
+from jaxformer.data.kinds.detection import Detection
+from jaxformer.data.kinds.segmentation import Segmentation
+from jaxformer.data.letterbox import letterbox
 from jaxformer.data.nominal import NominalBatches, recorded
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
@@ -57,7 +58,7 @@ class LoadedRun:
     def __init__(self, folder: str | Path, checkpoint: str | int = "best"):
         self.run = Run.open(folder)
         self.config = self.run.read_config()
-        self._tokenizer = read_tokenizer(self.run) if self.config.data.examples.text else None
+        self._tokenizer = read_tokenizer(self.run) if self.config.data.examples.modality == "text" else None
         here = self._here()
         train_data, eval_data = self._known_data(here.data)
         self.experiment = Experiment(here, train_data=train_data, eval_data=eval_data)
@@ -165,7 +166,7 @@ class LoadedRun:
             example = transform(example, np.random.default_rng(0))
         example["picture"] = example["image"]
         if isinstance(data.examples, (Detection, Segmentation)):
-            example = framed(example, (shape[0], shape[1]), data.examples.enlarge)
+            example = letterbox(example, (shape[0], shape[1]), data.examples.enlarge)
         if example["image"].shape != shape:
             height, width = example["image"].shape[:2]
             raise UserError(
