@@ -13,10 +13,10 @@ import optax
 import pytest
 import test_timm_maxxvit
 from flax.traverse_util import flatten_dict
-from image_parity import channels_first, randomised, tensors_of
-from image_parity import shapes_of as image_shapes_of
-from parity import build, shapes_of, text
-from timm_reference import timm
+from helpers.image_parity import channels_first, randomised, tensors_of
+from helpers.image_parity import shapes_of as image_shapes_of
+from helpers.parity import build, shapes_of, text
+from helpers.timm_reference import timm
 
 from jaxformer.models.resnet import ResNet
 from jaxformer.models.vit import ViT
