@@ -25,7 +25,6 @@ from jaxformer.optim import (
     schedule_problems,
     trainable_mask,
 )
-from jaxformer.optim.optimizers import ScheduleFree, eval_params
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
@@ -147,8 +146,8 @@ class Experiment:
     @property
     def average(self) -> Average | None:
         """How the parameters are averaged."""
-        if isinstance(self.config.optimizer, ScheduleFree):
-            return lambda average, opt_state, params: eval_params(opt_state, params)
+        if self.config.optimizer.averages:
+            return lambda average, opt_state, params: self.config.optimizer.eval_params(opt_state, params)
         decay = self.config.train.ema_decay
         return None if decay is None else moving_average(decay)
 

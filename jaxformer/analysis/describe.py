@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxformer.analysis.flops import training_flops
+from jaxformer.analysis.optimization import describe_rules, describe_schedule
 from jaxformer.config import schema
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.examples import Pairs
@@ -17,7 +18,6 @@ from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
 from jaxformer.observe import text
 from jaxformer.observe.summary import parameter_table
-from jaxformer.optim import describe_rules, describe_schedule
 from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.teacher import load_teacher
 

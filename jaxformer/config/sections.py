@@ -90,9 +90,9 @@ class ExperimentConfig:
     """What is learnt; tasks/ lists the names."""
     model: Any = schema.choice(MODELS, default=None)
     """A model's name and its fields; models/ lists the names, models/presets.py ready tables."""
-    optimizer: Any = schema.choice(OPTIMIZERS, default=None)
+    optimizer: Any = schema.choice(OPTIMIZERS, contract="jaxformer.optim.base:Optimizer", default=None)
     """The optimizer's name, its hyperparameters, and rules by parameter path."""
-    schedule: Any = schema.choice(SCHEDULES, default=None)
+    schedule: Any = schema.choice(SCHEDULES, contract="jaxformer.optim.schedule:Schedule", default=None)
     """The learning rate over time, as a share of optimizer.learning_rate."""
     eval: EvalConfig = EvalConfig()
     """Evaluation beside training."""
@@ -147,11 +147,12 @@ def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
         yield "eval.restore_best: the best checkpoint has to be kept for it; set checkpoint.keep_best=1"
     if not 0 <= sections.get("seed", 0) < 2**32:
         yield f"seed={sections['seed']}: expected 0 to 2**32 - 1"
-    optimizer = type(sections.get("optimizer")).__name__
-    if optimizer == "ScheduleFree" and train and train.ema_decay is not None:
-        yield "train.ema_decay: schedule_free averages the parameters by itself; set train.ema_decay=None"
-    if optimizer == "Sophia" and parallel and parallel.mode == "pmap":
-        yield 'optimizer.name: sophia estimates curvature over the whole batch; use parallel.mode="jit"'
+    if optimizer := sections.get("optimizer"):
+        name = type(optimizer).__name__
+        if optimizer.averages and train and train.ema_decay is not None:
+            yield f"train.ema_decay: {name} averages the parameters by itself; set train.ema_decay=None"
+        if optimizer.needs_whole_batch and parallel and parallel.mode == "pmap":
+            yield f'optimizer.name: {name} needs the loss of the whole batch; use parallel.mode="jit"'
 
 
 def across_devices(config: ExperimentConfig, batch_shards: int) -> Iterator[str]:
