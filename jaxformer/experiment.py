@@ -152,7 +152,7 @@ class Experiment:
         return None if decay is None else moving_average(decay)
 
     def init_state(self) -> TrainState:
-        """The state before the first step (trace it: `layout.born(experiment.init_state)`)."""
+        """The state before the first step (trace it: `layout.init_sharded(experiment.init_state)`)."""
         return init_state(
             self.init_variables(),
             self.optimizer,

@@ -40,7 +40,7 @@ def restore_or_start(
     monitor = Monitor(config.mode, config.min_delta)
     restored = checkpoints.restore(to_items(experiment.state_shapes))
     if restored is None:
-        return experiment.layout.born(experiment.init_state), monitor, False
+        return experiment.layout.init_sharded(experiment.init_state), monitor, False
     items, progress = restored
     examples = experiment.train_data.num_examples
     if progress["epoch_examples"] != examples:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from jaxformer.checkpoints import CheckpointConfig
 from jaxformer.config import schema
+from jaxformer.config.checkpoints import CheckpointConfig
 from jaxformer.config.durations import Duration
 from jaxformer.data.config import DataConfig
 from jaxformer.errors import ConfigError

@@ -107,7 +107,7 @@ def make_predict(
         rows = {name: np.stack([example[name] for example in examples]) for name in ("image", "extent")}
         missing = trained.batch_size - len(examples)
         batch = {name: np.pad(x, [(0, missing)] + [(0, 0)] * (x.ndim - 1)) for name, x in rows.items()}
-        found = jax.device_get(detect(trained.variables, layout.put(batch)))
+        found = jax.device_get(detect(trained.variables, layout.shard_batch(batch)))
         return [{name: values[row] for name, values in found.items()} for row in range(len(examples))]
 
     return predict

@@ -110,7 +110,9 @@ class Trained:
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Probabilities float32 [B, K] of images uint8 [B, H, W, C]."""
-        return np.asarray(self.predict_step(self.variables, self.experiment.layout.put({"image": images})))
+        return np.asarray(
+            self.predict_step(self.variables, self.experiment.layout.shard_batch({"image": images}))
+        )
 
     def preprocess(self, path: Path) -> np.ndarray:
         """An image file as the model takes it, uint8 [H, W, C]: with the run's evaluation transforms.

@@ -101,7 +101,7 @@ def make_predict(trained: Trained) -> Any:
     def predict(examples: Sequence[dict[str, np.ndarray]]) -> np.ndarray:
         images = np.stack([example["image"] for example in examples])
         padding = np.zeros((trained.batch_size - len(images), *images.shape[1:]), images.dtype)
-        batch = layout.put({"image": np.concatenate([images, padding])})
+        batch = layout.shard_batch({"image": np.concatenate([images, padding])})
         return np.asarray(classes_of(trained.variables, batch))[: len(images)]
 
     return predict

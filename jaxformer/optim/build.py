@@ -85,8 +85,8 @@ def clipping(config: Optimizer) -> optax.GradientTransformation:
         parts.append(optax.clip(config.clip_value))
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    if config.agc is not None:
-        parts.append(by_layer(lambda path, rank: clip_units(config.agc, path, rank)))
+    if (ratio := config.agc) is not None:
+        parts.append(by_layer(lambda path, rank: clip_units(ratio, path, rank)))
     return optax.chain(*parts)
 
 

@@ -59,11 +59,11 @@ class Layout:
             self.shardings(state),
         )
 
-    def born(self, init: Callable[[], Tree]) -> Tree:
+    def init_sharded(self, init: Callable[[], Tree]) -> Tree:
         """Runs `init` so that its result is laid out from the start: no device ever holds it whole."""
         return jax.jit(init, out_shardings=self.shardings(jax.eval_shape(init)))()
 
-    def put(self, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    def shard_batch(self, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows of a batch, as arrays over all devices."""
         return {
             name: jax.make_array_from_process_local_data(self.batch_sharding, rows)
