@@ -70,7 +70,7 @@ records: list = []
 def loop_seconds(config, folder, first):
     """Seconds a step of the loop by both clocks, between the records of its 10th and its last step but 10."""
     records.clear()
-    train(config, folder)
+    train(Experiment(config), folder)
     (start, began), (end, ended) = records[0], records[first]
     return (ended - began) / (end - start)
 
@@ -89,7 +89,7 @@ def main():
     config = resolve({**CONFIG, "train": {"total": f"{total} steps", "log_every": "10 steps"}})
     experiment = Experiment(config)
     step, batch = experiment.train_step(), experiment.layout.shard_batch(experiment.train_data[0])
-    _, state = bare_seconds(step, experiment.layout.init_sharded(experiment.init_state), batch, 2)
+    _, state = bare_seconds(step, experiment.init_state(), batch, 2)
     rows = []
     for number in range(arguments.rounds):
         before, state = bare_seconds(step, state, batch, arguments.steps // 2)

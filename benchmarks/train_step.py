@@ -85,7 +85,7 @@ def torch_vit():
         num_hidden_layers=model.depth,
         num_attention_heads=model.num_heads,
         intermediate_size=model.mlp_dim,
-        num_labels=CLASSES,
+        num_classes=CLASSES,
     )
     network = ViTForImageClassification(config)
     return network, lambda pixels: network(pixels).logits

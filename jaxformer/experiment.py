@@ -1,6 +1,6 @@
 """An experiment's parts, built from its config and checked against each other before any long work starts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, cast
@@ -17,6 +17,7 @@ from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data import Batches, make_batches
 from jaxformer.data.nominal import NominalBatches
 from jaxformer.errors import ConfigError
+from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.optim import (
     make_optimizer,
     make_schedule,
@@ -30,6 +31,7 @@ from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.state import TrainState, init_state, init_variables
 from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
+from jaxformer.tasks.base import Evaluation
 
 Tree = Any
 
@@ -152,7 +154,11 @@ class Experiment:
         return None if decay is None else moving_average(decay)
 
     def init_state(self) -> TrainState:
-        """The state before the first step (trace it: `layout.init_sharded(experiment.init_state)`)."""
+        """The state before the first step, on the devices."""
+        return self.layout.init_sharded(self._fresh_state)
+
+    def _fresh_state(self) -> TrainState:
+        """The state before the first step, to be traced."""
         return init_state(
             self.init_variables(),
             self.optimizer,
@@ -163,7 +169,7 @@ class Experiment:
     @cached_property
     def state_shapes(self) -> TrainState:
         """The train state as shapes with shardings."""
-        return self.layout.abstract(jax.eval_shape(self.init_state))
+        return self.layout.abstract(jax.eval_shape(self._fresh_state))
 
     @cached_property
     def batch_shapes(self) -> Tree:
@@ -189,9 +195,26 @@ class Experiment:
         )
         return self.layout.train_step(step, self.state_shapes, taught=teacher is not None)
 
-    def eval_step(self) -> Any:
-        """The compiled eval step."""
+    @cached_property
+    def eval_step(self) -> Callable[..., Any]:
+        """The eval step, compiled: (variables, batch) -> (sums, collected)."""
         return self.layout.eval_step(make_eval_step(self.model, self.task, axis=self.layout.axis))
+
+    def train_batches(self, state: TrainState, stop: int | None = None) -> Iterator[dict[str, jax.Array]]:
+        """Yields the batches of the steps that come after `state`, on the devices; they are read ahead.
+
+        Args:
+          state: a train state.
+          stop: the step to end before; None: the end of the training.
+        """
+        start, last = int(state.step), self.total_steps if stop is None else stop
+        reader = self.train_data.read(start, jax.process_index(), jax.process_count(), stop=max(start, last))
+        with reader as batches:
+            yield from map(self.layout.put, batches)
+
+    def evaluate(self, state: TrainState) -> Evaluation:
+        """Evaluates a train state on the evaluation split."""
+        return evaluate(self.eval_step, state.variables(), self.task, self.eval_data, self.layout)
 
     @cached_property
     def forward_flops(self) -> int:
@@ -244,20 +267,15 @@ class Experiment:
 
 def known_sizes(batches: Batches) -> dict[str, int]:
     """What batches say of a model's and a task's fields, by the fields' names."""
-    sizes = dict(batches.sizes)
-    if "num_classes" in sizes:
-        sizes["num_labels"] = sizes["num_classes"]
     eos_id = getattr(batches.tokenizer, "eos_id", None)
-    return sizes if eos_id is None else sizes | {"eos_id": eos_id}
+    return dict(batches.sizes) | ({} if eos_id is None else {"eos_id": eos_id})
 
 
 def spare_classes(model: Any, batches: Batches) -> Iterator[str]:
     """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
-    known = known_sizes(batches)
-    for name in ("num_classes", "num_labels"):
-        classes, given = known.get(name), getattr(model, name, None)
-        if classes is not None and given is not None and given > classes:
-            yield f"model.{name}={given}: the dataset has {classes} classes; the model's others have no example"
+    classes, given = known_sizes(batches).get("num_classes"), getattr(model, "num_classes", None)
+    if classes is not None and given is not None and given > classes:
+        yield f"model.num_classes={given}: the dataset has {classes} classes; the model's others have no example"
 
 
 def absent_metrics(task: Any, model: Any, data: Batches) -> Mapping[str, str]:

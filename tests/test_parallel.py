@@ -81,8 +81,8 @@ EVERY_MODEL = {
         **SIZES, depth=2, scan=True, experts=Experts(4), activation="swiglu", positions="relative"
     ),
     "bert, mlm": BERT(**SIZES, depth=2, head="mlm"),
-    "bert, sequence": BERT(**SIZES, depth=2, head="sequence", num_labels=16, norm_position="pre"),
-    "bert, token": BERT(**SIZES, depth=2, head="token", num_labels=16, token_types=0, scan=True),
+    "bert, sequence": BERT(**SIZES, depth=2, head="sequence", num_classes=16, norm_position="pre"),
+    "bert, token": BERT(**SIZES, depth=2, head="token", num_classes=16, token_types=0, scan=True),
     "bert, span": BERT(**SIZES, depth=2, head="span"),
     "bert, none": BERT(**SIZES, depth=2, head="none"),
     "transformer": Seq2Seq(**BOTH_TOWERS),

@@ -51,7 +51,7 @@ class BERT(nn.Module):
     head: Literal["mlm", "sequence", "token", "span", "none"] = "mlm"
     """What is on top: masked-LM logits ("mlm"), classes or numbers of a text ("sequence"), of each token
     ("token"), the borders of an answer ("span"), or nothing ("none")."""
-    num_labels: int | None = None
+    num_classes: int | None = None
     """K, of the heads "sequence" and "token"; None: as many as the dataset has classes."""
     pooler: Literal["tanh", "relu", "none"] = "tanh"
     """The layer between the first token and a head over texts: tanh(dense), as in BERT and RoBERTa,
@@ -73,7 +73,7 @@ class BERT(nn.Module):
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
         yield from heads(self)
-        yield from sizes(self, "vocab_size", "max_positions", "depth", "mlp_dim", "num_labels")
+        yield from sizes(self, "vocab_size", "max_positions", "depth", "mlp_dim", "num_classes")
         yield from rates(self, "dropout", "attention_dropout")
         if not 0 <= self.position_offset < self.max_positions:
             yield f"position_offset={self.position_offset}: expected 0 to max_positions={self.max_positions} - 1"
@@ -150,9 +150,9 @@ class BERT(nn.Module):
             return TextOutputs(self.masked_lm(x, table), x, features)
         of_text = self.head == "sequence"
         seen = Dropout(self.dropout)(features if of_text else x, deterministic=deterministic)
-        labels = 2 if self.head == "span" else self.num_labels
+        labels = 2 if self.head == "span" else self.num_classes
         if labels is None:
-            raise ValueError("num_labels is None: take it from the dataset's classes")
+            raise ValueError("num_classes is None: take it from the dataset's classes")
         logits = Dense(labels, kernel_init=normal, **dtypes, name="head")(seen).astype(jnp.float32)
         return TextOutputs(logits, x, features)
 

@@ -3,7 +3,7 @@
 In the sums `logits` are [B, K], `labels` int [B] and `mask` bool [B], False on padding rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -92,6 +92,27 @@ def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def class_rows(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The table "per_class": for each class a "name", the columns' values (None for NaN) and "support".
+
+    Args:
+      names: K names.
+      columns: "support" and others, [K].
+    """
+    return [
+        {
+            "name": name,
+            **{
+                key: None if np.isnan(column[k]) else float(column[k])
+                for key, column in columns.items()
+                if key != "support"
+            },
+            "support": int(columns["support"][k]),
+        }
+        for k, name in enumerate(names)
+    ]
+
+
 def macro_f1(confusion: np.ndarray) -> float:
     """The mean F1 over the classes that occur as a label or a prediction (scikit-learn's average="macro")."""
     occurs = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
@@ -105,24 +126,23 @@ def balanced_accuracy(confusion: np.ndarray) -> float:
     return float(classes["recall"][there].mean()) if there.any() else 0.0
 
 
-def check_labels(num_classes: int, labels: np.ndarray, field: str = "model.num_classes") -> None:
+def check_labels(num_classes: int, labels: np.ndarray) -> None:
     """Refuses labels that are not classes of the model: on the device they give garbage without an error.
 
     Args:
       num_classes: K of the model.
       labels: int [B], a batch's; there may be none.
-      field: where K is set.
 
     Raises:
       UserError: a label is not in 0 to K - 1.
     """
     if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
         remedy = (
-            f"set {field}={labels.max() + 1} or more"
+            f"set model.num_classes={labels.max() + 1} or more"
             if labels.min() >= 0
             else "leave examples without a label out of the split (TFDS marks them -1)"
         )
         raise UserError(
-            f"{field}={num_classes}: the labels must be 0 to {num_classes - 1}, "
+            f"model.num_classes={num_classes}: the labels must be 0 to {num_classes - 1}, "
             f"a batch has {labels.min()} to {labels.max()}; {remedy}"
         )

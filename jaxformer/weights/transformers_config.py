@@ -130,7 +130,7 @@ def head(config: Config) -> Fields:
     labels = len(config.get("id2label") or (0, 1))
     return {
         "head": HEADS[ends[0]],
-        **({"num_labels": labels} if HEADS[ends[0]] in ("sequence", "token") else {}),
+        **({"num_classes": labels} if HEADS[ends[0]] in ("sequence", "token") else {}),
     }
 
 

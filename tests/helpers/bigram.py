@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from jaxformer.data.text.tokenizers import TOKENIZERS
+from jaxformer.data.text.tokenizers import Characters
 
 
 def words(vocabulary, bos=None, eos=None):
@@ -27,7 +27,7 @@ def words(vocabulary, bos=None, eos=None):
 
 def characters(texts):
     """The package's character tokenizer, without special tokens."""
-    return TOKENIZERS["characters"]().build(lambda: iter(texts))
+    return Characters().build(lambda: iter(texts))
 
 
 class Bigram:

@@ -30,7 +30,7 @@ TRANSLATOR = Seq2Seq(**SIZES, context_length=LENGTH, encoder_depth=1, decoder_de
 def encoder(head: str, labels: int | None = CLASSES) -> BERT:
     """A BERT with a head and without dropout."""
     rates = {"dropout": 0.0, "attention_dropout": 0.0}
-    return BERT(**SIZES, max_positions=LENGTH, depth=1, head=head, num_labels=labels, **rates)
+    return BERT(**SIZES, max_positions=LENGTH, depth=1, head=head, num_classes=labels, **rates)
 
 
 def padded(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.data.text.tokenizers import TOKENIZERS
+from jaxformer.data.text.tokenizers import Characters
 from jaxformer.models.gpt import GPT
 from jaxformer.models.rotary import Rotary
 from jaxformer.models.seq2seq import Seq2Seq
@@ -32,7 +32,7 @@ SEQ2SEQS = {
 @cache
 def tokenizer(template="none", letters=LETTERS):
     """A token a letter."""
-    return TOKENIZERS["characters"](template=template).build(lambda: iter([letters]))
+    return Characters(template=template).build(lambda: iter([letters]))
 
 
 def random_variables(model, *arguments):

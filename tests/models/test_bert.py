@@ -10,7 +10,7 @@ from jaxformer.models.bert import BERT
 
 TINY = {
     "vocab_size": VOCAB, "max_positions": 12, "width": 16, "depth": 2, "num_heads": 4, "mlp_dim": 24,
-    "dropout": 0.0, "attention_dropout": 0.0, "num_labels": 3,
+    "dropout": 0.0, "attention_dropout": 0.0, "num_classes": 3,
 }  # fmt: skip
 ROBERTA = {"token_types": 0, "position_offset": 2, "norm_epsilon": 1e-5}
 MODELS = {"bert": BERT(**TINY), "pre": BERT(**TINY, norm_position="pre"), "roberta": BERT(**TINY, **ROBERTA)}
@@ -90,10 +90,10 @@ def test_token_types_matter_where_there_are_any():
     [
         ({"head": "mlm"}, (2, 5, VOCAB), {"mlm_dense", "mlm_norm", "mlm_bias"}),
         ({"head": "sequence"}, (2, 3), {"pooler", "head"}),
-        ({"head": "sequence", "pooler": "relu", "num_labels": 1}, (2, 1), {"pooler", "head"}),
+        ({"head": "sequence", "pooler": "relu", "num_classes": 1}, (2, 1), {"pooler", "head"}),
         ({"head": "sequence", "pooler": "none"}, (2, 3), {"head"}),
         ({"head": "token"}, (2, 5, 3), {"head"}),
-        ({"head": "span", "num_labels": None}, (2, 5, 2), {"head"}),
+        ({"head": "span", "num_classes": None}, (2, 5, 2), {"head"}),
         ({"head": "none"}, (2, 5, 16), {"pooler"}),
         ({"head": "none", "pooler": "none", "norm_position": "pre"}, (2, 5, 16), {"norm"}),
     ],
@@ -140,7 +140,7 @@ def test_bfloat16_computes_nearly_the_same(head):
         ({"position_offset": 12}, ["position_offset=12", "max_positions=12"]),
         ({"position_offset": -1}, ["position_offset=-1"]),
         ({"token_types": -1}, ["token_types=-1"]),
-        ({"num_labels": 0}, ["num_labels=0"]),
+        ({"num_classes": 0}, ["num_classes=0"]),
         ({"attention_dropout": 1.0}, ["attention_dropout=1.0"]),
     ],
     ids=str,
@@ -155,6 +155,6 @@ def test_impossible_fields_are_named(fields, words):
 def test_what_the_dataset_decides_is_asked_for():
     with pytest.raises(ValueError, match="vocab_size is None"):
         jax.eval_shape(BERT().init, jax.random.key(0), texts(1, 3))
-    model = BERT(**{**TINY, "num_labels": None, "head": "token"})
-    with pytest.raises(ValueError, match="num_labels is None"):
+    model = BERT(**{**TINY, "num_classes": None, "head": "token"})
+    with pytest.raises(ValueError, match="num_classes is None"):
         jax.eval_shape(model.init, jax.random.key(0), texts(1, 3))

@@ -123,11 +123,15 @@ def data(labels=(LENGTH,), classes=None, **changes):
             "data.examples: batches have token_mask, tokens, this task needs labels",
         ),
         (encoder("token"), data(()), "data.examples: each text has one label, this task needs one a word"),
-        (encoder("token"), data(classes=list("abcde")), "model.num_labels=4: the dataset has 5 tags; set it"),
+        (
+            encoder("token"),
+            data(classes=list("abcde")),
+            "model.num_classes=4: the dataset has 5 tags; set it",
+        ),
         (
             encoder("token", None),
             data(),
-            "model.num_labels: missing, and the dataset does not say how many tags",
+            "model.num_classes: missing, and the dataset does not say how many tags",
         ),
         (encoder("sequence"), data(), 'model.head="sequence": this task needs "token"'),
         (DECODER, data(), 'model: GPT has no head "token"'),
@@ -151,7 +155,7 @@ def test_metrics_that_are_absent_are_those_that_are_not_given():
 def test_tags_that_the_model_does_not_have_are_refused():
     batch = CASES["tags"].batch()
     TASK.check(encoder("token"), batch)
-    with pytest.raises(UserError, match=r"model\.num_labels=2: the labels must be 0 to 1"):
+    with pytest.raises(UserError, match=r"model\.num_classes=2: the labels must be 0 to 1"):
         TASK.check(encoder("token", 2), batch)
     assert batch["labels"].max() == CLASSES - 1
     TASK.check(encoder("token", 2), {**batch, "labels": np.full_like(batch["labels"], -1)})

@@ -243,13 +243,13 @@ def test_a_head_that_reads_the_first_token_needs_one_that_stands_for_the_text(te
             MIXUP,
             encoder("sequence"),
             data(classes=list("abcde")),
-            "model.num_labels=4: the dataset has 5 classes",
+            "model.num_classes=4: the dataset has 5 classes",
         ),
         (
             MIXUP,
             encoder("sequence", None),
             data(),
-            "model.num_labels: missing, and the dataset does not say how many",
+            "model.num_classes: missing, and the dataset does not say how many",
         ),
         (MIXUP, encoder("mlm"), data(), 'model.head="mlm": this task needs "sequence"'),
         (MIXUP, DECODER, data(), 'model: GPT has no head "sequence"'),
@@ -257,13 +257,13 @@ def test_a_head_that_reads_the_first_token_needs_one_that_stands_for_the_text(te
             TextRegression(),
             encoder("sequence", 2),
             data(dtype=np.float32),
-            "model.num_labels=2: a regression has 1",
+            "model.num_classes=2: a regression has 1",
         ),
         (
             TextRegression(),
             encoder("sequence", None),
             data(dtype=np.float32),
-            "model.num_labels=None: a regression",
+            "model.num_classes=None: a regression",
         ),
         (TextRegression(), encoder("sequence", 1), data((LENGTH,)), "data.examples: each token has a label"),
         (TextRegression(), DECODER, data(dtype=np.float32), 'model: GPT has no head "sequence"'),
@@ -278,7 +278,7 @@ def test_what_does_not_fit_is_named(task, model, train, message):
 
 def test_labels_that_are_no_class_are_refused(batch):
     MIXUP.check(encoder("sequence"), batch)
-    with pytest.raises(UserError, match=r"model\.num_labels=2: the labels must be 0 to 1"):
+    with pytest.raises(UserError, match=r"model\.num_classes=2: the labels must be 0 to 1"):
         MIXUP.check(encoder("sequence", 2), batch)
     with pytest.raises(UserError, match=r"model\.vocab_size=9: a batch has the token"):
         TextRegression().check(encoder("sequence", 1).clone(vocab_size=9), batch)
@@ -287,8 +287,8 @@ def test_labels_that_are_no_class_are_refused(batch):
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"mixup": -0.2}, "task.mixup=-0.2: expected an alpha over 0"),
-        ({"label_smoothing": 1.0}, "task.label_smoothing=1.0: expected at least 0 and less than 1"),
+        ({"mixup": -0.2}, "task.mixup=-0.2: expected an alpha above 0"),
+        ({"label_smoothing": 1.0}, "task.label_smoothing=1.0: expected 0 or more, and less than 1"),
         ({"cutmix": 1.0}, "task.cutmix: TextClassification has no field 'cutmix'"),
     ],
 )

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jaxformer.data.text.format_jsonl import parse_object
 from jaxformer.data.text.text_transforms import (
     Example,
     TextTransform,
@@ -25,6 +24,7 @@ from jaxformer.data.text.text_transforms import (
     share_problems,
 )
 from jaxformer.errors import UserError
+from jaxformer.files import parse_object
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer

@@ -1,0 +1,248 @@
+"""A verb as a class: its fields are the options, their strings the help, and a call does the work.
+
+A field `top_k: int | None = None` is the flag `--top-k`; `flag` gives it another name, and `argument` makes it a word
+of the command. Types and constraints are checked by the config's schema (`config/schema.py`); argparse only splits.
+"""
+
+import argparse
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeAlias, Union
+
+from jaxformer.config import schema
+from jaxformer.config.fields import Constraint
+from jaxformer.config.reference import field_docs
+from jaxformer.errors import UserError
+
+COMMAS = (
+    "commas"  # Annotated[tuple[str, ...], COMMAS]: one value "a,b,c" in the place of a flag given three times
+)
+OVERRIDE = "--config."
+
+Checkpoint: TypeAlias = Annotated[
+    str,
+    Constraint("best, latest or a step", lambda text: text in ("best", "latest") or text.isdecimal()),
+]
+Names: TypeAlias = Annotated[tuple[str, ...], COMMAS]
+
+
+@dataclass(frozen=True)
+class Word:
+    """How a field stands on the command line."""
+
+    metavar: str = ""
+    """What the help calls its value."""
+    names: tuple[str, ...] = ()
+    """Names in the place of the field's own; of an argument, flags that mean the same."""
+    positional: bool = False
+    """Whether it is an argument."""
+
+
+def argument(metavar: str, *aliases: str, default: Any = MISSING) -> Any:
+    """A field that is a word of the command, in the order of the fields; of a tuple all words that are left."""
+    return dataclasses.field(default=default, metadata={"word": Word(metavar, aliases, True)})
+
+
+def flag(default: Any = MISSING, metavar: str = "", *names: str) -> Any:
+    """A field that is a flag, where its own name or its type do not say enough."""
+    return dataclasses.field(default=default, metadata={"word": Word(metavar, names)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """What the command line can do. The first paragraph of a verb's docstring is its help."""
+
+    moved: ClassVar[Mapping[str, str]] = {}
+    """Flags of former versions -> the command that does it now."""
+
+    def __call__(self) -> int:
+        """Does it, and returns the exit code."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfRun(Verb):
+    """A verb that reads a run."""
+
+    run: Path = argument("RUN")
+    """A run's folder."""
+    checkpoint: Checkpoint = flag("best", "best|latest|STEP")
+    """Which checkpoint."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are UserErrors, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse would print."""
+        raise UserError(f"{self.prog.partition(' ')[2]}: {message}", f"see `{self.prog} --help`")
+
+
+def word_of(field: dataclasses.Field) -> Word:
+    """How a field stands on the command line."""
+    return field.metadata.get("word", Word())
+
+
+def called(field: dataclasses.Field) -> str:
+    """What messages call a field: "--top-k", or "RUN"."""
+    word = word_of(field)
+    if word.positional:
+        return word.metavar
+    return word.names[0] if word.names else f"--{field.name.replace('_', '-')}"
+
+
+def in_flags(cls: type, line: str) -> str:
+    """A line about a field of `cls` with the flag in the field's place: "--top-k 0: ..." of "top_k=0: ..."."""
+    found = re.match(r'(\w+)(?:\[\d+\])?(?:=("[^"]*"|.*?))?: ', line)
+    field = schema.config_fields(cls).get(found[1]) if found else None
+    if found is None or field is None:
+        return line
+    value = (found[2] or "").strip('"')
+    return f"{called(field)} {value}".rstrip() + f": {line[found.end() :]}"
+
+
+def members(kind: Any) -> tuple[Any, ...]:
+    """The types of a union, without None; of another type itself."""
+    if typing.get_origin(kind) in (Union, types.UnionType):
+        return tuple(member for member in typing.get_args(kind) if member is not type(None))
+    return (kind,)
+
+
+def plain(kind: Any) -> Any:
+    """A type without what is said of it, and without None."""
+    if typing.get_origin(kind) is Annotated:
+        return plain(typing.get_args(kind)[0])
+    first = members(kind)[0]
+    return first if first is kind else plain(first)
+
+
+def with_commas(kind: Any) -> bool:
+    """Whether a value of this type is written with commas."""
+    return any(COMMAS in typing.get_args(m) for m in members(kind) if typing.get_origin(m) is Annotated)
+
+
+def from_text(kind: Any, given: Any) -> Any:
+    """What was typed as a value that the schema takes for `kind`; text that is no number stays, and is refused."""
+    kind, commas = plain(kind), with_commas(kind)
+    if typing.get_origin(kind) is tuple:
+        parts = [part.strip() for part in given.split(",")] if commas else given
+        return [from_text(typing.get_args(kind)[0], part) for part in parts]
+    if kind in (int, float, Path) and isinstance(given, str):
+        try:
+            return kind(given)
+        except ValueError:
+            return given
+    return given
+
+
+def make_parser(name: str, cls: type, helping: bool = False) -> Parser:
+    """The argparse parser of a verb.
+
+    Args:
+      name: "train", or "data import".
+      cls: its class.
+      helping: for its help; otherwise no string under a field is read, and `parse` finds out what is missing.
+    """
+    summary = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+    parser = Parser(f"jaxformer {name}", description=summary, allow_abbrev=False)
+    docs = field_docs(cls) if helping else {}
+    for field in schema.config_fields(cls).values():
+        if field.name == "overrides":
+            continue
+        word, kind = word_of(field), plain(field.type)
+        many = typing.get_origin(kind) is tuple and not with_commas(field.type)
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": help_of(field, docs)}
+        if kind is not bool:
+            options["metavar"] = word.metavar or usual_metavar(kind, field.name)
+        if word.positional:
+            required = helping and field.default is MISSING
+            options["nargs"] = ("+" if required else "*") if many else (None if required else "?")
+            parser.add_argument(field.name, **options)
+            for alias in word.names:
+                options |= {"nargs": None, "help": argparse.SUPPRESS}
+                parser.add_argument(alias, dest=f"{field.name} as a flag", **options)
+            continue
+        if kind is bool:
+            options["action"] = "store_true"
+        elif bool in members(field.type):  # a flag with or without a value
+            options |= {"nargs": "?", "const": True}
+        elif many:
+            options["action"] = "append"
+        names = word.names or (called(field),)
+        parser.add_argument(*names, dest=field.name, required=helping and field.default is MISSING, **options)
+    return parser
+
+
+def usual_metavar(kind: Any, name: str) -> str:
+    """What the help calls a flag's value."""
+    if typing.get_origin(kind) is Literal:
+        return "|".join(map(str, typing.get_args(kind)))
+    return {int: "N", float: "X", Path: "FILE"}.get(kind, name.upper())
+
+
+def help_of(field: dataclasses.Field, docs: Mapping[str, str]) -> str:
+    """A field's documentation with its default."""
+    text = docs.get(field.name, "").rstrip(".")
+    if field.default not in (MISSING, None, False, ()):
+        text += f" (default: {field.default})"
+    return text.replace("%", "%%")
+
+
+def parse(name: str, cls: type[Verb], argv: Sequence[str]) -> Verb:
+    """The verb `name` with the options of a command line.
+
+    Raises:
+      UserError: what cannot be, a line each.
+    """
+    fields = schema.config_fields(cls)
+    overrides = [word for word in argv if word.startswith(OVERRIDE)]
+    words = [word for word in argv if not word.startswith(OVERRIDE)]
+    if {"-h", "--help"} & set(words):
+        make_parser(name, cls, helping=True).parse_args(["--help"])
+    if overrides and "overrides" not in fields:
+        raise UserError(f"{overrides[0]}: `{name}` reads the run's own config, which has no overrides")
+    parser = make_parser(name, cls)
+    namespace, rest = parser.parse_known_intermixed_args(words)
+    found = vars(namespace)
+    for field in fields.values():
+        if (alias := f"{field.name} as a flag") in found:
+            found[field.name] = found.pop(alias)
+    check_rest(name, cls, rest, found)
+    given = {key: from_text(fields[key].type, value) for key, value in found.items()}
+    if overrides:
+        given["overrides"] = overrides
+    errors: list[str] = []
+    made = schema.resolve(cls, given, "", errors)
+    if errors:
+        raise UserError(*(in_flags(cls, line) for line in errors))
+    return made
+
+
+def check_rest(name: str, cls: type[Verb], rest: Sequence[str], found: Mapping[str, Any]) -> None:
+    """Refuses what a verb does not know, and what it misses.
+
+    Raises:
+      UserError: the command as it should be.
+    """
+    fields = schema.config_fields(cls)
+    needed = [field for field in fields.values() if field.default is MISSING]
+    usage = " ".join(["jaxformer", name, *(called(f) for f in needed if word_of(f).positional)])
+    unknown = [word.partition("=")[0] for word in rest]
+    for word in unknown:
+        if word in cls.moved:
+            raise UserError(f"{name}: {word} is a verb of its own: `jaxformer {cls.moved[word]}`")
+    missing = [field for field in needed if field.name not in found]
+    run_first = next((f for f in fields.values() if word_of(f).metavar == "RUN"), None)
+    if run_first is not None and (run_first in missing or {"--run", "--workdir"} & set(unknown)):
+        raise UserError(f"{name}: give the run first: `{usage}`")
+    if rest:
+        raise UserError(f"{name}: unrecognized arguments: {' '.join(rest)}", f"see `jaxformer {name} --help`")
+    if missing:
+        names = ", ".join(map(called, missing))
+        verb = "is" if len(missing) == 1 else "are"
+        raise UserError(f"{name}: {names} {verb} missing", f"see `jaxformer {name} --help`")
