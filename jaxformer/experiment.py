@@ -210,7 +210,7 @@ class Experiment:
         start, last = int(state.step), self.total_steps if stop is None else stop
         reader = self.train_data.read(start, jax.process_index(), jax.process_count(), stop=max(start, last))
         with reader as batches:
-            yield from map(self.layout.put, batches)
+            yield from map(self.layout.shard_batch, batches)
 
     def evaluate(self, state: TrainState) -> Evaluation:
         """Evaluates a train state on the evaluation split."""
