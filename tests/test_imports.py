@@ -50,6 +50,7 @@ ABOVE = {
     "__init__",
     "__main__",
     "analysis",
+    "api",
     "cli",
     "evaluation",
     "inference",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxformer.verbs.common import use_compilation_cache
-from jaxformer.verbs.options import Verb, flag
+from jaxformer.verbs.options import Verb, flag, override_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +19,13 @@ class Train(Verb):
     profile: str | None = flag(None, "FIRST:LAST")
     """The steps to trace for XProf, as in 10:15."""
     overrides: tuple[str, ...] = ()
-    """As "--config.model.depth=3"."""
+    """As "model.depth=3"."""
 
     def __call__(self) -> int:
         """75 if SIGTERM came and the run was saved."""
         from jaxformer.config import files
 
-        config = files.read(self.config, self.overrides)
+        config = files.read(self.config, override_values(self.overrides))
         use_compilation_cache()
         from jaxformer.config.sections import resolve
         from jaxformer.experiment import Experiment
