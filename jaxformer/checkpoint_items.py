@@ -182,7 +182,7 @@ def unlike(saved: Mapping[str, Any], target: Mapping[str, Any]) -> Iterator[str]
 
 
 def reason(error: BaseException) -> str:
-    """An error in a line: what the operating system said, if it said anything."""
+    """An error in a line: the operating system's message, if there is one."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = " ".join(str(error).split())

@@ -52,7 +52,7 @@ class Restored(NamedTuple):
     """What a checkpoint held."""
 
     items: dict[str, Tree]
-    """The trees that were asked for, as arrays laid out as the targets said."""
+    """The trees that were asked for, as arrays laid out as the targets are."""
     progress: dict[str, Any]
     """What was given to `save`, with "step" in it."""
 

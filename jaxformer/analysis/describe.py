@@ -24,7 +24,7 @@ from jaxformer.teacher import load_teacher
 Tree = Any
 IMAGENET = {"train": 1_281_167, "validation": 50_000}  # Russakovsky et al. 2015, table 2
 KNOWN_SIZES = {"imagenet2012": IMAGENET, "cifar10": {"train": 50_000, "test": 10_000}}
-SAID_BY = {"imagenet2012": "Russakovsky et al. 2015, table 2", "cifar10": "Krizhevsky 2009, chapter 3"}
+SOURCES = {"imagenet2012": "Russakovsky et al. 2015, table 2", "cifar10": "Krizhevsky 2009, chapter 3"}
 # Tokens of GPT-2's tokenizer, by karpathy/nanoGPT (data/openwebtext/readme.md).
 OPENWEBTEXT = {"train": 9_035_582_198, "validation": 4_434_897}
 # The task and the kind of examples that a model of text is described with.
@@ -70,27 +70,26 @@ def for_preset(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes on one device, and FLOPs of one step over all devices.
-
-    Attributes:
-      parameters, gradients, optimizer, average: bytes a device; "optimizer" counts all of its state, "average"
-        the moving average of the parameters.
-      activations: bytes a device of everything temporary in the compiled step, gradients left out; compiled for
-        CPU devices, so an estimate for others (unrolled layers save nothing by rematerialisation there; with
-        model.scan they do). None if the step was not compiled.
-      flops: of forward and backward pass of the whole batch (products and convolutions).
-    """
+    """Bytes on one device, and FLOPs of one step over all devices."""
 
     parameters: int
+    """Bytes of the parameters."""
     gradients: int
+    """Bytes of their gradients."""
     optimizer: int
+    """Bytes of all of the optimizer's state."""
     average: int
+    """Bytes of the moving average of the parameters."""
     activations: int | None
+    """Bytes of everything temporary in the compiled step but the gradients; None if the step was not compiled. It
+    is compiled for CPU devices, so this is an estimate for others: there, rematerialisation saves nothing with
+    unrolled layers, and does with model.scan."""
     flops: int
+    """Forward and backward pass of the whole batch (products and convolutions)."""
 
 
 def assemble(config: ExperimentConfig) -> Experiment:
-    """An Experiment whose dataset may be missing, if its size is known."""
+    """An Experiment; its dataset may be missing if its size is known."""
     experiment = Experiment(config)
     try:
         experiment.train_data, experiment.eval_data  # noqa: B018 - builds them
@@ -120,7 +119,7 @@ def nominal_batches(config: ExperimentConfig) -> NominalBatches | None:
         "labels": ((), np.dtype(np.int32)),
     }
     count = round(sizes[split[1]] * int(split[2] or 100) / 100)
-    fact = f"{data.name} is not here; its {count:,} examples ({data.train_split}) are by {SAID_BY[data.name]}"
+    fact = f"{data.name} is not here; its {count:,} examples ({data.train_split}) are by {SOURCES[data.name]}"
     return NominalBatches(count, data.batch_size, spec, (fact,))
 
 
@@ -143,7 +142,7 @@ def nominal_text(data: Any) -> NominalBatches | None:
 
 
 def under_jit(experiment: Experiment) -> Experiment:
-    """The same over the same devices in jit's mode, whose compiled step tells its memory; pmap's does not."""
+    """The same experiment in jit's mode: its compiled step reports its memory, and pmap's does not."""
     config = experiment.config
     if config.parallel.mode == "jit":
         return experiment

@@ -6,8 +6,7 @@ from typing import Annotated
 import optax
 
 from jaxformer.config.fields import Constraint, Rate, at_least
-from jaxformer.optim.base import MomentDtype, Optimizer
-from jaxformer.optim.layers import by_layer
+from jaxformer.optim.base import MomentDtype, Optimizer, by_layer
 
 
 @dataclass(frozen=True)

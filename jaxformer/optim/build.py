@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxformer.optim.base import Optimizer
-from jaxformer.optim.layers import by_layer
+from jaxformer.optim.base import Optimizer, by_layer
 from jaxformer.optim.masks import (
     EMBEDDINGS,
     layer_indices,
@@ -79,7 +78,7 @@ def multiply(factors: dict[str, np.ndarray]) -> optax.GradientTransformation:
 
 
 def clipping(config: Optimizer) -> optax.GradientTransformation:
-    """Clips entries, then the global norm, then units, as far as the config says so."""
+    """Clips entries, then the global norm, then units, each if the config says so."""
     parts = [optax.identity()]
     if config.clip_value is not None:
         parts.append(optax.clip(config.clip_value))
