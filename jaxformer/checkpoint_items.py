@@ -85,7 +85,7 @@ def handlers() -> Any:
 
 
 def save_arguments(items: Mapping[str, Tree], progress: Mapping[str, Any]) -> ocp.args.Composite:
-    """What Orbax's manager saves: trees of arrays by name, and JSON values."""
+    """The arguments of Orbax's manager for saving trees of arrays by name, and JSON values."""
     arguments: dict[str, Any] = {PROGRESS: ocp.args.JsonSave(dict(progress))}
     for name, tree in items.items():
         if arrays := named_arrays(tree):  # Orbax has no empty trees, and plain SGD keeps no state

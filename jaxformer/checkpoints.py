@@ -49,12 +49,12 @@ NONE, ALL_DAMAGED = -1, -2  # what process 0 tells the others instead of a step
 
 
 class Restored(NamedTuple):
-    """What a checkpoint held."""
+    """The content of a checkpoint."""
 
     items: dict[str, Tree]
     """The trees that were asked for, as arrays laid out as the targets are."""
     progress: dict[str, Any]
-    """What was given to `save`, with "step" in it."""
+    """The JSON values that were given to `save`, and "step"."""
 
 
 class Checkpoints:
@@ -134,7 +134,7 @@ class Checkpoints:
             write_digests(folder)
 
     def _score(self, step: int, metrics: Mapping[str, float]) -> dict[str, float] | None:
-        """What ranks a checkpoint, as it is written; None without a finite value of the monitored metric."""
+        """The score that ranks a checkpoint; None without a finite value of the monitored metric."""
         value = math.nan if self.monitor is None else float(metrics.get(self.monitor, math.nan))
         return {"value": value, "step": step} if math.isfinite(value) else None
 
@@ -298,7 +298,7 @@ class Checkpoints:
 
 
 def agreed(decide: Callable[[], int]) -> int:
-    """What process 0 decides, told to every process."""
+    """The decision of process 0, on every process."""
     if jax.process_count() == 1:
         return decide()
     return int(multihost_utils.broadcast_one_to_all(np.int32(decide() if jax.process_index() == 0 else 0)))

@@ -197,7 +197,7 @@ class Experiment:
             teacher=teacher,
             axis=self.layout.axis,
         )
-        return self.layout.train_step(step, self.state_shapes, taught=teacher is not None)
+        return self.layout.train_step(step, self.state_shapes, with_teacher=teacher is not None)
 
     @cached_property
     def eval_step(self) -> Callable[..., Any]:

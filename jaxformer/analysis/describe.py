@@ -1,4 +1,4 @@
-"""What an experiment would train and what it would take, on devices that need not be here."""
+"""Describes an experiment: parameters, memory, FLOPs and rules, on devices that need not be here."""
 
 import re
 from dataclasses import dataclass, replace
@@ -151,7 +151,7 @@ def under_jit(experiment: Experiment) -> Experiment:
 
 
 def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint:
-    """What one device holds and what a step computes, without allocating any of it."""
+    """The bytes that one device holds and the FLOPs of a step, without allocating anything."""
     shapes = experiment.state_shapes
     parameters = bytes_a_device(shapes.params)
     activations = None
@@ -209,7 +209,7 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
 
 
 def model_line(model: Any) -> str:
-    """What the table of parameters counts: the model, and which head it has."""
+    """The model and the head that the table of parameters counts."""
     name, head = type(model).__name__, None
     if isinstance(getattr(model, "head", None), str):
         head = f'the head "{model.head}" (model.head)'

@@ -1,4 +1,4 @@
-"""What the pages share: the templates, the grouping of curves, images inside the page."""
+"""Shared by the pages: the templates, the grouping of curves, images inside the page."""
 
 import base64
 from collections.abc import Mapping

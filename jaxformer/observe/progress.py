@@ -1,4 +1,4 @@
-"""Where a run is: a live line on a terminal, a log line every so often elsewhere."""
+"""Progress of a run: a live line on a terminal, a log line at intervals elsewhere."""
 
 import logging
 import statistics

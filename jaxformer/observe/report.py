@@ -36,7 +36,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def report_parts(run: Run) -> dict[str, Any]:
-    """What the template shows, by name."""
+    """The template's values, by name."""
     evaluation = run.evaluation or {}
     main, other = pages.panels(run.curves)
     return {
@@ -138,7 +138,7 @@ def sample_section(run: Run, kind: dict[str, Any]) -> dict[str, Any]:
 
 
 def sample_parts(sample: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What the template shows of an example, by name."""
+    """The template's values for an example, by name."""
     images: dict[str, Any] = {
         name: pages.data_uri(folder / sample[name])
         for name in ("image", "rollout", "heads")

@@ -47,7 +47,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Patches:
-    """Where an image's patches are among a model's tokens, and whose attention is shown."""
+    """The places of an image's patches among a model's tokens, and the query whose attention is shown."""
 
     grid: tuple[int, int] | None = None
     """(h, w) of the patches; None: the largest square of the tokens, and the rest is prefix tokens."""
@@ -184,7 +184,7 @@ def replace_folder(new: Path, target: Path) -> None:
 
 
 def read_samples(run_dir: Path) -> list[dict[str, Any]]:
-    """What a run's samples.json files hold, each with its "folder"; one that cannot be read is left out."""
+    """The contents of a run's samples.json files, each with its "folder"; unreadable ones are left out."""
     found = []
     for path in sorted((Path(run_dir) / SAMPLES).glob("[!.]*/samples.json")):
         with contextlib.suppress(OSError, ValueError):

@@ -81,7 +81,7 @@ def start_summary(
     flops_per_example: float | None = None,
     bytes_per_device: int | None = None,
 ) -> str:
-    """What is about to run, a line each.
+    """The summary of a run that begins, a line for each fact.
 
     Args:
       device: see `device_line`.
@@ -114,7 +114,7 @@ def start_summary(
 
 
 def end_summary(result: Mapping[str, Any], *, report: str | None = None) -> str:
-    """How a run ended, a line each.
+    """The summary of a run that ended, a line for each fact.
 
     Args:
       result: what result.json holds: status, step, final, best, seconds, examples_per_second, mfu, and

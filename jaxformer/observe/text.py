@@ -65,7 +65,7 @@ def number(value: float) -> str:
 
 
 def counted(value: float, noun: str) -> str:
-    """How many: "1 step", "1,200 steps", "0.5 epochs"."""
+    """A number with its noun: "1 step", "1,200 steps", "0.5 epochs"."""
     shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     return f"{shown} {noun}" if shown == "1" else f"{shown} {noun}s"
 

@@ -229,7 +229,7 @@ def drawn_maps(maps: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def maps_in_words(layers: int, heads: int) -> str:
-    """How many maps there are: "1 layer × 4 heads"."""
+    """The number of maps: "1 layer × 4 heads"."""
     return f"{text.counted(layers, 'layer')} × {text.counted(heads, 'head')}"
 
 

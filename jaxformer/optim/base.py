@@ -36,7 +36,7 @@ Limit: TypeAlias = Annotated[float, above(0, "a number above 0, or None for no c
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """What all optimizers have: w -= lr(t) * multiplier * (direction + weight_decay * w).
+    """The base of all optimizers: w -= lr(t) * multiplier * (direction + weight_decay * w).
 
     An optimizer is a frozen dataclass of its hyperparameters. Most define `direction` alone; one that decays or
     multiplies in a way of its own defines `transformation`.

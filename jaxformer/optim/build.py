@@ -1,4 +1,4 @@
-"""From an optimizer's config to the optax transformation, and what does not fit the model's parameters."""
+"""Makes the optax transformation of an optimizer, and finds rules that do not fit the model's parameters."""
 
 import dataclasses
 import difflib
@@ -141,7 +141,7 @@ def optimizer_problems(config: Optimizer, params: Tree) -> list[str]:
 
 
 def default_patterns(config: Optimizer, key: str) -> tuple:
-    """What a field of patterns holds by default: those need not take anything."""
+    """The default of a field of patterns: those need not match any parameter."""
     defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(config)}
     return defaults[key]
 

@@ -50,7 +50,7 @@ class InverseSqrt(Schedule):
     """
 
     timescale: Duration | None = None
-    """How slowly it falls; None: as long as the warm-up."""
+    """The time scale of the fall; None: the length of the warm-up."""
     falls: ClassVar[bool] = False
 
     def curve(self, spans: Spans, to_steps: ToSteps) -> optax.Schedule:
@@ -78,7 +78,7 @@ class WarmupStableDecay(Schedule):
     """
 
     cooldown: Duration | None = Duration.parse("20%")
-    """How long the decay at the end is."""
+    """The length of the decay at the end."""
     shape: Literal["linear", "one_minus_sqrt", "cosine"] = "one_minus_sqrt"
     """Shape of the decay."""
     falls: ClassVar[bool] = False
@@ -109,7 +109,7 @@ class OneCycle(Schedule):
     """
 
     warmup: Duration | None = Duration.parse("30%")
-    """How long the rise is."""
+    """The length of the rise."""
     start: PeakShare = 0.04
     """The share of the peak at the first step (PyTorch: 1 / 25)."""
     final: PeakShare = 4e-6
@@ -154,7 +154,7 @@ class Step(Schedule):
     """When the rate drops, counted from the start of the training, warm-up included: ("30 epochs", "60
     epochs", "80 epochs") is Goyal et al. 2017's."""
     factor: Annotated[float, strictly_between(0, 1)] = 0.1
-    """What a drop multiplies the rate by."""
+    """The factor by which a drop multiplies the rate."""
     falls: ClassVar[bool] = False
 
     def curve(self, spans: Spans, to_steps: ToSteps) -> optax.Schedule:
@@ -190,7 +190,7 @@ class CosineRestarts(Schedule):
     period: Duration = Duration.parse("10%")
     """The length of the first cycle."""
     growth: Annotated[float, at_least(1, "1 or more; cycles may not shrink")] = 2.0
-    """How many times longer each next cycle is."""
+    """Each cycle is so many times longer than the one before."""
     decay: Annotated[float, Constraint("a number above 0, at most 1", lambda v: 0 < v <= 1)] = 1.0
     """The share of a cycle's first rate at which the next one begins."""
 

@@ -41,12 +41,12 @@ class Spans:
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """What all schedules have. A schedule is a frozen dataclass that defines `curve`."""
+    """The base of all schedules. A schedule is a frozen dataclass that defines `curve`."""
 
     warmup: Duration | None = None
-    """How long the learning rate rises in a straight line from zero (Goyal et al. 2017, section 2.2)."""
+    """The time in which the learning rate rises in a straight line from zero (Goyal et al. 2017, section 2.2)."""
     cooldown: Duration | None = None
-    """How long, at the end, it falls in a straight line."""
+    """The time at the end in which it falls in a straight line."""
     final: PeakShare = 0.0
     """The share of the peak at which the curve ends, if it falls by itself (a cool-down then goes on to
     zero); else the share at which the cool-down ends."""

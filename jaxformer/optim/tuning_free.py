@@ -63,7 +63,7 @@ class Prodigy(Optimizer):
     """Prodigy (Mishchenko and Defazio 2024, algorithm 4): Adam that estimates its own learning rate."""
 
     learning_rate: LearningRate = 1.0
-    """What its estimate is multiplied by; 1 is meant."""
+    """Multiplies the estimate; leave it at 1."""
     b1: Rate = 0.9
     """The share of the gradients' average that is kept each step."""
     b2: Rate = 0.999
