@@ -132,9 +132,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any) -> Any:
-    """What JSON can hold: NaN and infinities become "NaN", "Infinity" and "-Infinity", which `float` reads back.
+    """`value` as JSON can hold it: NaN and infinities become "NaN", "Infinity" and "-Infinity", which float() reads.
 
-    (So has it protobuf's JSON. The rest of a tree of dicts, lists and tuples stays as it is.)
+    Protobuf's JSON does the same. The rest of a tree of dicts, lists and tuples stays as it is.
     """
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in value.items()}
