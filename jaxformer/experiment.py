@@ -1,9 +1,9 @@
 """An experiment's parts, built from its config and checked against each other before any long work starts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
@@ -14,9 +14,9 @@ from jaxformer.config import sections as configs
 from jaxformer.config.durations import Duration
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
-from jaxformer.data import Batches, make_batches
 from jaxformer.data.nominal import NominalBatches
 from jaxformer.errors import ConfigError
+from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.optim import (
     make_optimizer,
     make_schedule,
@@ -25,12 +25,16 @@ from jaxformer.optim import (
     schedule_problems,
     trainable_mask,
 )
-from jaxformer.optim.optimizers import ScheduleFree, eval_params
+from jaxformer.optim.optimizers import eval_params
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.state import TrainState, init_state, init_variables
 from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
+from jaxformer.tasks.base import Evaluation
+
+if TYPE_CHECKING:
+    from jaxformer.data.batches import Batches
 
 Tree = Any
 
@@ -53,8 +57,8 @@ class Experiment:
         config: ExperimentConfig,
         devices: Sequence[jax.Device] | None = None,
         *,
-        train_data: Batches | NominalBatches | None = None,
-        eval_data: Batches | NominalBatches | None = None,
+        train_data: "Batches | NominalBatches | None" = None,
+        eval_data: "Batches | NominalBatches | None" = None,
     ):
         self.config, self.devices = config, devices
         self._given = {"train": train_data, "eval": eval_data}
@@ -82,21 +86,23 @@ class Experiment:
         return in_precision(self.bare_model, self.config.precision, axis)
 
     @cached_property
-    def train_data(self) -> Batches:
+    def train_data(self) -> "Batches":
         """The batches of the training split: `train_data[step]`."""
         if (given := self._given["train"]) is not None:
-            return cast(Batches, given)
+            return cast("Batches", given)
         return self.batches(self.config.data.train_split, train=True)
 
     @cached_property
-    def eval_data(self) -> Batches:
+    def eval_data(self) -> "Batches":
         """The batches of the evaluation split, in order."""
         if (given := self._given["eval"]) is not None:
-            return cast(Batches, given)
+            return cast("Batches", given)
         return self.batches(self.config.eval.split, train=False)
 
-    def batches(self, split: str, *, train: bool) -> Batches:
+    def batches(self, split: str, *, train: bool) -> "Batches":
         """A split's batches, each looked at by the task."""
+
+        from jaxformer.data.batches import make_batches  # it takes seconds: Grain, TFDS, OpenCV
 
         def check(batch: Mapping[str, np.ndarray]) -> None:
             self.task.check(self.bare_model, batch)
@@ -147,13 +153,17 @@ class Experiment:
     @property
     def average(self) -> Average | None:
         """How the parameters are averaged."""
-        if isinstance(self.config.optimizer, ScheduleFree):
+        if self.config.optimizer.averages:
             return lambda average, opt_state, params: eval_params(opt_state, params)
         decay = self.config.train.ema_decay
         return None if decay is None else moving_average(decay)
 
     def init_state(self) -> TrainState:
-        """The state before the first step (trace it: `layout.born(experiment.init_state)`)."""
+        """The state before the first step, on the devices."""
+        return self.layout.born(self._fresh_state)
+
+    def _fresh_state(self) -> TrainState:
+        """The state before the first step, to be traced."""
         return init_state(
             self.init_variables(),
             self.optimizer,
@@ -164,7 +174,7 @@ class Experiment:
     @cached_property
     def state_shapes(self) -> TrainState:
         """The train state as shapes with shardings."""
-        return self.layout.abstract(jax.eval_shape(self.init_state))
+        return self.layout.abstract(jax.eval_shape(self._fresh_state))
 
     @cached_property
     def batch_shapes(self) -> Tree:
@@ -190,9 +200,26 @@ class Experiment:
         )
         return self.layout.train_step(step, self.state_shapes, taught=teacher is not None)
 
-    def eval_step(self) -> Any:
-        """The compiled eval step."""
+    @cached_property
+    def eval_step(self) -> Callable[..., Any]:
+        """The eval step, compiled: (variables, batch) -> (sums, collected)."""
         return self.layout.eval_step(make_eval_step(self.model, self.task, axis=self.layout.axis))
+
+    def train_batches(self, state: TrainState, stop: int | None = None) -> Iterator[dict[str, jax.Array]]:
+        """Yields the batches of the steps that come after `state`, on the devices; they are read ahead.
+
+        Args:
+          state: a train state.
+          stop: the step to end before; None: the end of the training.
+        """
+        start, last = int(state.step), self.total_steps if stop is None else stop
+        reader = self.train_data.read(start, jax.process_index(), jax.process_count(), stop=max(start, last))
+        with reader as batches:
+            yield from map(self.layout.put, batches)
+
+    def evaluate(self, state: TrainState) -> Evaluation:
+        """Evaluates a train state on the evaluation split."""
+        return evaluate(self.eval_step, state.variables(), self.task, self.eval_data, self.layout)
 
     @cached_property
     def forward_flops(self) -> int:
@@ -243,20 +270,20 @@ class Experiment:
             raise ConfigError(*errors)
 
 
-def known_sizes(batches: Batches) -> dict[str, int]:
+def known_sizes(batches: "Batches") -> dict[str, int]:
     """What batches say of a model's and a task's fields, by the fields' names."""
     eos_id = getattr(batches.tokenizer, "eos_id", None)
     return dict(batches.sizes) | ({} if eos_id is None else {"eos_id": eos_id})
 
 
-def spare_classes(model: Any, batches: Batches) -> Iterator[str]:
+def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
     """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
     classes, given = known_sizes(batches).get("num_classes"), getattr(model, "num_classes", None)
     if classes is not None and given is not None and given > classes:
         yield f"model.num_classes={given}: the dataset has {classes} classes; the model's others have no example"
 
 
-def absent_metrics(task: Any, model: Any, data: Batches) -> Mapping[str, str]:
+def absent_metrics(task: Any, model: Any, data: "Batches") -> Mapping[str, str]:
     """Metrics of the task that this data will not give -> why."""
     return task.absent_metrics(model, data) if hasattr(task, "absent_metrics") else {}
 

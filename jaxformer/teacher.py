@@ -3,14 +3,12 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.experiment import Experiment
-from jaxformer.inference.restore import Trained
 
 logger = logging.getLogger("jaxformer")
 Tree = Any
@@ -45,44 +43,35 @@ def load_teacher(experiment: Experiment) -> LoadedTeacher | None:
     wanted = getattr(experiment.task, "distillation", None)
     if wanted is None:
         return None
-    where = "task.distillation.run"
-    folder = Path(wanted.run)
+    from jaxformer.inference.loaded import LoadedRun  # what trains without a teacher needs none of it
+
+    where = f"task.distillation.run={wanted.run!r}"
     try:
-        trained = Trained(folder, wanted.checkpoint)
-        theirs = trained.experiment.train_data
+        loaded = LoadedRun(wanted.run, wanted.checkpoint)
+        theirs = loaded.experiment.train_data
     except UserError as error:
-        raise UserError(f"{where}={wanted.run!r}: the teacher cannot be read", *error.lines) from error
+        raise UserError(f"{where}: the teacher cannot be read", *error.lines) from error
     ours = experiment.train_data
-    different = sorted(
-        name
-        for name, spec in theirs.element_spec.items()
-        if name != "labels" and ours.element_spec.get(name) != spec
-    )
-    if different:
-        name = different[0]
-        spec, own = theirs.element_spec[name][0], ours.element_spec.get(name, ["none"])[0]
-        raise ConfigError(
-            f"{where}={wanted.run!r}: the teacher takes {name} of shape {spec}, the student's is {own}"
-        )
+    for name, (shape, dtype) in theirs.element_spec.items():
+        if name != "labels" and ours.element_spec.get(name) != (shape, dtype):
+            own = ours.element_spec.get(name, ["none"])[0]
+            raise ConfigError(f"{where}: the teacher takes {name} of shape {shape}, the student's is {own}")
     names = (theirs.class_names, ours.class_names)
     if None not in names and names[0] != names[1]:
-        raise ConfigError(
-            f"{where}={wanted.run!r}: the teacher's classes are {names[0]}, the student's {names[1]}"
-        )
-    classes = [count(part) for part in (trained.experiment, experiment)]
+        raise ConfigError(f"{where}: the teacher's classes are {names[0]}, the student's {names[1]}")
+    classes = [count(part) for part in (loaded.experiment, experiment)]
     if classes[0] != classes[1]:
-        raise ConfigError(
-            f"{where}={wanted.run!r}: the teacher has {classes[0]} classes, the student {classes[1]}"
-        )
+        raise ConfigError(f"{where}: the teacher has {classes[0]} classes, the student {classes[1]}")
     digests = {getattr(batches.tokenizer, "digest", None) for batches in (theirs, ours)}
     if len(digests) > 1:
+        file = loaded.run.tokenizer_file
         raise UserError(
-            f"{where}={wanted.run!r}: the teacher's tokens mean other texts than the student's",
-            f"""train the student with data.tokenizer=dict(name="file", path="{folder / "tokenizer.json"}")""",
+            f"{where}: the teacher's tokens mean other texts than the student's",
+            f"""train the student with data.tokenizer=dict(name="file", path="{file}")""",
         )
-    logger.info("teacher: %s at step %d", folder, trained.step)
-    variables = jax.device_put(trained.variables, experiment.layout.replicated)
-    return LoadedTeacher(trained.step, variables, trained.experiment.build_model(), trained.experiment.task)
+    logger.info("teacher: %s at step %d", wanted.run, loaded.step)
+    variables = jax.device_put(loaded.variables, experiment.layout.replicated)
+    return LoadedTeacher(loaded.step, variables, loaded.model, loaded.task)
 
 
 def count(experiment: Experiment) -> int:

@@ -139,7 +139,7 @@ def test_everything_wrong_is_said_at_once(capsys):
         (["report"], "report: give the run first: `jaxformer report RUN`"),
         (["report", "nowhere", "--output", "a.html"], "--output: is for comparisons of several runs"),
         (["explain", "nowhere"], "explain: FILE is missing"),
-        (["fewshot", "--shots", "1"], "fewshot: give the run first: `jaxformer fewshot RUN TASK.jsonl`"),
+        (["fewshot", "--shots", "1"], "fewshot: give the run first: `jaxformer fewshot RUN TASK.yaml`"),
         (["predict", "nowhere", "x.png", "--class", "cat"], "--class: chooses what --explain shows"),
         (
             ["predict", "nowhere", "--explain", __file__],
@@ -239,10 +239,11 @@ def test_a_config_without_a_section(capsys, tmp_path):
 def test_a_run_folder_of_another_experiment(capsys, tmp_path):
     from jaxformer.config import files as configfile
     from jaxformer.config.sections import resolve
-    from jaxformer.run import open_for_training
+    from jaxformer.runs import Run
 
-    run = open_for_training(tmp_path / "taken", resolve(configfile.read(DIGITS)))
-    run.metrics.write_text('{"step": 1, "train/loss": 2.3}\n')
+    run = Run(tmp_path / "taken")
+    run.enter(resolve(configfile.read(DIGITS)))
+    run.metrics_file.write_text('{"step": 1, "train/loss": 2.3}\n')
     message = refused(capsys, "train", "--config", DIGITS, "--workdir", "taken", "--config.model.width=64")
     assert "taken holds another experiment: model.width: 48 -> 64" in message
 
@@ -256,9 +257,9 @@ def test_a_run_whose_config_is_broken(capsys, tmp_path):
 def test_a_run_without_a_checkpoint(capsys, tmp_path):
     from jaxformer.config import files as configfile
     from jaxformer.config.sections import resolve
-    from jaxformer.run import open_for_training
+    from jaxformer.runs import Run
 
-    open_for_training(tmp_path / "fresh", resolve(configfile.read(DIGITS)))
+    Run(tmp_path / "fresh").enter(resolve(configfile.read(DIGITS)))
     assert "there is no checkpoint yet" in refused(capsys, "evaluate", "fresh")
     assert "--checkpoint newest: expected best, latest or a step" in refused(
         capsys, "evaluate", "fresh", "--checkpoint", "newest"

@@ -14,6 +14,7 @@ from jaxformer.config import files as configfile
 from jaxformer.config import schema
 from jaxformer.config.reference import reference
 from jaxformer.config.sections import ExperimentConfig, resolve, to_dict
+from jaxformer.experiment import Experiment
 from jaxformer.train import train
 
 CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.py"))
@@ -84,7 +85,7 @@ def teacher_dir(tmp_path_factory, digits_dir):
     """The folder of a run, for configs that learn from one."""
     path = next(path for path in CONFIGS if path.stem == "resnet_cifar10")
     folder = tmp_path_factory.mktemp("teacher")
-    train(resolve(tiny(path, digits_dir, None, None, None)), folder)
+    train(Experiment(resolve(tiny(path, digits_dir, None, None, None))), folder)
     return folder
 
 
@@ -153,7 +154,7 @@ def tiny(path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_two_steps_and_going_on(path, tmp_path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
     experiment = resolve(tiny(path, digits_dir, sentences_dir, scenes_dir, teacher_dir))
-    result = train(experiment, tmp_path / "run")
+    result = train(Experiment(experiment), tmp_path / "run")
     assert (result["status"], result["step"]) == ("completed", 2)
     assert np.isfinite(list(result["final"].values())).all()
     assert set(result["final"]) <= set(experiment.task.metric_names)
@@ -162,7 +163,7 @@ def test_two_steps_and_going_on(path, tmp_path, digits_dir, sentences_dir, scene
     shutil.copytree(tmp_path / "run", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "2")
     (tmp_path / "killed" / "result.json").unlink()
-    again = train(experiment, tmp_path / "killed")
+    again = train(Experiment(experiment), tmp_path / "killed")
     assert again["final"] == result["final"]
     steps = [
         json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()

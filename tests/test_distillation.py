@@ -18,7 +18,7 @@ from jaxformer.experiment import Experiment
 from jaxformer.models.vit import ViT
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
-from jaxformer.run import read_experiment
+from jaxformer.runs import Run
 from jaxformer.state import init_state, init_variables
 from jaxformer.step import make_train_step
 from jaxformer.tasks.classification import Classification
@@ -149,21 +149,21 @@ def teacher(digits_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("write_shown", "write_report"):
-            patch.setattr(f"jaxformer.finish.{name}", lambda *_: None)
-        assert train(experiment(digits_dir), folder)["status"] == "completed"
+            patch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
+        assert train(Experiment(experiment(digits_dir)), folder)["status"] == "completed"
     return folder
 
 
 def test_a_run_teaches_another(teacher, digits_dir, tmp_path, monkeypatch):
     for name in ("write_shown", "write_report"):
-        monkeypatch.setattr(f"jaxformer.finish.{name}", lambda *_: None)
+        monkeypatch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
     config = experiment(
         digits_dir, distillation={"run": str(teacher), "checkpoint": "latest", "kind": "soft"}
     )
-    result = train(config, tmp_path / "student")
+    result = train(Experiment(config), tmp_path / "student")
     assert result["status"] == "completed"
     assert '"train/distillation"' in (tmp_path / "student" / "metrics.jsonl").read_text()
-    assert read_experiment(tmp_path / "student")[1] == config
+    assert Run.open(tmp_path / "student").read_config() == config
 
 
 def test_a_teacher_that_does_not_fit_is_refused(teacher, digits_dir, tmp_path):

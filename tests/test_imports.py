@@ -24,8 +24,9 @@ ALLOWED = {
     "config.sections": BASE | {"checkpoints", "data", "models", "optim", "parallel", "precision", "tasks"},
     "models": BASE,
     "data": BASE,
+    "importing": BASE | {"data", "observe"},
     "optim": BASE | {"paths"},
-    "decoding": BASE,
+    "decoding": BASE | {"models"},
     "tasks": BASE | {"decoding", "models", "weights"},
     "precision": BASE,
     "preemption": set(),
@@ -36,21 +37,21 @@ ALLOWED = {
     "checkpoints": BASE | {"digests", "paths"},
     "digests": {"files"},
     "weights": BASE | {"models", "paths"},
-    "observe": BASE | {"config.upgrades"},
+    "observe": BASE | {"runs"},
+    "runs": BASE | {"config.sections", "config.upgrades", "data", "observe"},
     "experiment": BASE
-    | {"analysis", "config.sections", "data", "models", "optim", "parallel", "precision"}
-    | {"state", "step", "tasks", "teacher"},
+    | {"analysis", "config.sections", "data", "evaluation", "models", "optim"}
+    | {"parallel", "precision", "state", "step", "tasks", "teacher"},
 }
 ABOVE = {
     "__init__",
     "__main__",
     "analysis",
+    "api",
     "cli",
     "evaluation",
-    "finish",
     "inference",
-    "run",
-    "start",
+    "reporting",
     "teacher",
 }
 ABOVE |= {"train", "verbs"}

@@ -17,9 +17,9 @@ from jaxformer.config.sections import resolve
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.experiment import Experiment, filled
-from jaxformer.inference.restore import Trained, TrainedText
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.models.bert import BERT
-from jaxformer.run import Run
+from jaxformer.runs import Run
 from jaxformer.state import to_items
 from jaxformer.tasks.translation import Translation
 from jaxformer.train import Loop, train
@@ -149,7 +149,7 @@ def environment(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAXFORMER_CACHE", str(tmp_path_factory.mktemp("cache")))
         for name in ("write_shown", "write_report"):  # tests/observe has them
-            patch.setattr(f"jaxformer.finish.{name}", lambda *_: None)
+            patch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
         yield
 
 
@@ -191,7 +191,7 @@ def logged(folder, name):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_task_trains_on_a_dataset_of_files(kind, datasets, tmp_path):
-    result = train(experiment(kind, datasets), tmp_path)
+    result = train(Experiment(experiment(kind, datasets)), tmp_path)
     assert (result["status"], result["step"]) == ("completed", 8)
     task = Experiment(experiment(kind, datasets)).task
     evaluations = logged(tmp_path, "eval")
@@ -243,7 +243,7 @@ def interrupted(patch, at, how):
 
 
 def saved(folder):
-    trained = Trained(folder, "latest")
+    trained = LoadedRun(folder, "latest")
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
         return checkpoints.restore(to_items(trained.experiment.state_shapes)).items
 
@@ -252,19 +252,19 @@ def saved(folder):
 def test_an_epoch_that_is_interrupted_goes_on_bit_for_bit(kind, datasets, tmp_path):
     """Packed documents, and rows by length in buckets; in the middle of an epoch, and past its end."""
     config = experiment(kind, datasets, **{"train.total": "14 steps"})
-    train(config, tmp_path / "whole")
+    train(Experiment(config), tmp_path / "whole")
     folder = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, 3, "SIGTERM")
-        assert train(config, folder)["status"] == "preempted"
+        assert train(Experiment(config), folder)["status"] == "preempted"
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, 10, "killed")
         with pytest.raises(InterruptedError):
-            train(config, folder)
+            train(Experiment(config), folder)
     assert (
         not (folder / "result.json").exists() or json.loads((folder / "result.json").read_text())["step"] < 10
     )
-    assert train(config, folder)["status"] == "completed"
+    assert train(Experiment(config), folder)["status"] == "completed"
     for name in ("train", "eval"):
         assert logged(folder, name) == logged(tmp_path / "whole", name)
     jax.tree.map(np.testing.assert_array_equal, saved(folder), saved(tmp_path / "whole"))
@@ -275,7 +275,7 @@ def test_another_tokenizer_is_refused(datasets, tmp_path):
     config = experiment("causal_lm", datasets)
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, 3, "SIGTERM")
-        stopped = train(config, tmp_path / "run")
+        stopped = train(Experiment(config), tmp_path / "run")
     assert stopped["status"] == "preempted"
     other = write(tmp_path / "datasets", seed=1)
     fewer = experiment("causal_lm", other, **{"data.tokenizer": {"name": "characters", "template": "gpt"}})
@@ -285,19 +285,19 @@ def test_another_tokenizer_is_refused(datasets, tmp_path):
     with pytest.raises(
         UserError, match=r"data\.tokenizer: makes other tokens than .*tokenizer\.json"
     ) as error:
-        train(config, tmp_path / "run")
-    assert "start a new run with --run" in str(error.value)
+        train(Experiment(config), tmp_path / "run")
+    assert "start a new run in another folder" in str(error.value)
     swapped = json.loads(text)
     ids = swapped["model"]["vocab"]
     ids["a"], ids["e"] = ids["e"], ids["a"]
     tokenizer.write_text(json.dumps(swapped))
-    for opened in (Trained, TrainedText):  # nor is it believed by what does not train
-        with pytest.raises(UserError, match="not the tokenizer that the checkpoint was trained with"):
-            opened(tmp_path / "run", "latest")
+    # Nor is it believed by what does not train.
+    with pytest.raises(UserError, match="not the tokenizer that the checkpoint was trained with"):
+        LoadedRun(tmp_path / "run", "latest")
     assert fewer.data.data_dir != config.data.data_dir  # where the data lies may change
     tokenizer.write_text(text)
-    assert TrainedText(tmp_path / "run", "latest").step == stopped["step"]
-    assert train(config, tmp_path / "run")["status"] == "completed"
+    assert LoadedRun(tmp_path / "run", "latest").step == stopped["step"]
+    assert train(Experiment(config), tmp_path / "run")["status"] == "completed"
 
 
 # What does not fit
@@ -470,6 +470,6 @@ def test_real_datasets_train(name, tmp_path):
     if kind == "causal_lm":
         small |= {"data.train_split": split, "eval.split": split, "data.eval_batch_size": 512}
     total = {"train.total": "2 steps", "eval.every": "2 steps"}
-    result = train(experiment(kind, str(folder), **{**changes, **small, **total}), tmp_path)
+    result = train(Experiment(experiment(kind, str(folder), **{**changes, **small, **total})), tmp_path)
     assert (result["status"], result["step"]) == ("completed", 2)
     assert all(np.isfinite(value) for value in result["final"].values())

@@ -3,12 +3,12 @@
 import json
 
 import pytest
+from jaxformer.observe.run_folder import open_run
+from jaxformer.run import open_for_training, read_experiment
 
 from jaxformer.config.files import read
 from jaxformer.config.sections import resolve, to_dict
 from jaxformer.config.upgrades import upgraded
-from jaxformer.observe.run_folder import open_run
-from jaxformer.run import open_for_training, read_experiment
 
 
 def test_fields_get_their_present_names_and_the_argument_stays():

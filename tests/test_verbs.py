@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,9 +17,9 @@ from sklearn.datasets import load_digits
 from jaxformer import cli
 from jaxformer.analysis.describe import assemble
 from jaxformer.data.digits import split_indices, to_uint8
-from jaxformer.inference.restore import Trained
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.observe.text import engineering
-from jaxformer.run import read_experiment
+from jaxformer.runs import Run
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "vit_digits.py")
 TINY = {
@@ -142,10 +143,11 @@ def test_views_of_each_picture_are_averaged_and_the_runs_own_evaluation_stays(ru
     printed = only_line(
         said("evaluate", run, "--split", "train[:64]", "--checkpoint", "latest", "--tta", "flip")
     )
-    trained = Trained(run, "latest", split="train[:64]")
-    batch = trained.experiment.eval_data[0]
+    trained = LoadedRun(run, "latest")
+    batch = trained.opened("train[:64]").eval_data[0]
     images, labels = batch["image"][:64], batch["labels"][:64]
-    both = [trained.probabilities(view) for view in (images, np.ascontiguousarray(images[:, :, ::-1]))]
+    apply = jax.jit(partial(trained.task.predict, trained.model, trained.variables))
+    both = [apply({"image": view})["probabilities"] for view in (images, images[:, :, ::-1])]
     chances = np.mean(both, axis=0)[np.arange(64), labels]
     assert printed["tta"] == "flip"
     assert printed["loss"] == pytest.approx(-np.log(chances).mean(), rel=1e-4)
@@ -173,9 +175,9 @@ def test_predict_gives_the_models_own_predictions_and_pictures(run, said, tmp_pa
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["file"] for line in lines] == [str(path) for path in paths]
 
-    trained = Trained(run, "latest")
-    inputs = trained.experiment.task.inputs({"image": to_uint8(DIGITS.images[chosen])[..., None]})
-    logits = trained.experiment.model.apply(trained.variables, **inputs, deterministic=True).logits
+    trained = LoadedRun(run, "latest")
+    inputs = trained.task.inputs({"image": to_uint8(DIGITS.images[chosen])[..., None]})
+    logits = trained.model.apply(trained.variables, **inputs, deterministic=True).logits
     expected = np.asarray(jax.nn.softmax(logits))
     assert [line["predictions"][0]["index"] for line in lines] == expected.argmax(-1).tolist()
     for path, line, row in zip(paths, lines, expected):
@@ -276,7 +278,7 @@ def test_reports_of_several_runs_compare_them(run, said, tmp_path):
     before = files(run)
     *table, written = said("report", run, other, "--output", tmp_path / "both.html").splitlines()
     assert written == str(tmp_path / "both.html")
-    shapes = assemble(read_experiment(run)[1]).variable_shapes["params"]
+    shapes = assemble(Run.open(run).read_config()).variable_shapes["params"]
     count = engineering(sum(leaf.size for leaf in jax.tree.leaves(shapes)))
     assert [row.split("|")[3].strip() for row in table[2:]] == [count, count]
     page = (tmp_path / "both.html").read_text()
@@ -287,7 +289,7 @@ def test_reports_of_several_runs_compare_them(run, said, tmp_path):
 
 def test_describe_counts_the_parameters_and_shows_the_rules(finished, said):
     text = said("describe", "--config", CONFIG, *OVERRIDES, "--no-compile")
-    shapes = assemble(read_experiment(finished)[1]).variable_shapes["params"]
+    shapes = assemble(Run.open(finished).read_config()).variable_shapes["params"]
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     assert f"{count:,}" in text
     rules = {

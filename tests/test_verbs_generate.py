@@ -12,8 +12,7 @@ from jaxformer import cli
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.evaluation.fewshot import evaluate_fewshot
 from jaxformer.evaluation.perplexity import perplexity
-from jaxformer.inference.language import CausalModel, load
-from jaxformer.inference.translate import TextToText
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.inference.writing import Generation
 
 GREEDY = Sampling(temperature=0)
@@ -83,7 +82,7 @@ def task_file(tmp_path):
 def test_one_prompt_is_streamed_with_its_text(run, said):
     folder = run()
     printed = said("generate", folder, "--prompt", "the cat", "--greedy", "--max-new-tokens", "50")
-    model = CausalModel(*load(folder))
+    model = LoadedRun(folder).writer
     assert model.context_length < 50
     (expected,) = model.generate([model.encode("the cat")], Generation(50, GREEDY))
     assert printed == f"the cat{expected.text}\n"
@@ -119,7 +118,7 @@ def test_a_stop_string_that_never_comes_is_told(run, capsys):
 def test_an_encoder_decoder_writes_its_text_alone(run, said):
     folder = run("translation")
     printed = said("generate", folder, "--prompt", "the cat saw", "--greedy")
-    writer = TextToText(*load(folder))
+    writer = LoadedRun(folder).writer
     (expected,) = writer.generate([writer.encode("the cat saw")], Generation(256, GREEDY))
     assert printed == f"{expected.text}\n"
     beam = json.loads(said("generate", folder, "--prompt", "the cat saw", "--beams", "3", "--json"))
@@ -143,8 +142,10 @@ def test_mistakes_of_generating_are_said_in_a_line(run, refused, tmp_path):
     )
     assert "--max-new-tokens 0: expected 1 or more" in refused(*ask, "--prompt", "a", "--max-new-tokens", "0")
     assert "--samples 0: expected 1 or more" in refused(*ask, "--prompt", "a", "--samples", "0")
-    assert "--temperature -1.0: give 0" in refused(*ask, "--prompt", "a", "--temperature", "-1")
-    assert "--top-k 0: give 1 or more, or leave it out" in refused(*ask, "--prompt", "a", "--top-k", "0")
+    assert "--temperature -1.0: expected 0" in refused(*ask, "--prompt", "a", "--temperature", "-1")
+    assert "--top-k 0: expected 1 or more, or None to keep all tokens" in refused(
+        *ask, "--prompt", "a", "--top-k", "0"
+    )
     assert "--length-penalty -1.0" in refused(*ask, "--prompt", "a", "--beams", "2", "--length-penalty", "-1")
     assert "nothing.txt: cannot be read" in refused(*ask, "--prompts", "nothing.txt")
     (tmp_path / "prompts.txt").write_text("\n \n")
@@ -214,7 +215,7 @@ def test_fewshot_prints_the_metrics_and_writes_the_rows(run, said, task_file, tm
     folder = run()
     argv = ("fewshot", folder, task_file, "--shots", "1", "--seed", "5")
     printed = json.loads(said(*argv, "--limit", "2"))
-    expected = evaluate_fewshot(CausalModel(*load(folder)), task_file, 1, 5, 2)
+    expected = evaluate_fewshot(LoadedRun(folder).writer, task_file, 1, 5, 2)
     rows = folder / "fewshot" / "what_comes-1.jsonl"
     assert printed["metrics"] == {name: pytest.approx(value) for name, value in expected["metrics"].items()}
     assert (printed["step"], printed["examples"], printed["rows"]) == (3, 2, str(rows))
@@ -227,7 +228,7 @@ def test_perplexity_prints_what_the_text_costs(run, said, tmp_path):
     folder = run()
     (tmp_path / "text.txt").write_text(SENTENCE)
     printed = json.loads(said("perplexity", folder, "text.txt", "--stride", "5"))
-    expected = perplexity(CausalModel(*load(folder)), SENTENCE, 5)
+    expected = perplexity(LoadedRun(folder).writer, SENTENCE, 5)
     assert (printed.pop("step"), printed.pop("file")) == (3, "text.txt")
     assert printed == {name: pytest.approx(value) for name, value in expected.items()}
     assert printed["loss"] < np.log(100)
@@ -283,7 +284,7 @@ def test_mistakes_of_evaluating_are_said_in_a_line(run, refused, task_file, tmp_
 @pytest.mark.parametrize(
     ("flag", "now"),
     [
-        ("--fewshot", "fewshot RUN TASK.jsonl"),
+        ("--fewshot", "fewshot RUN TASK.yaml"),
         ("--perplexity", "perplexity RUN FILE"),
         ("--harness", "harness RUN TASK"),
     ],

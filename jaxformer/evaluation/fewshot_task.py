@@ -33,8 +33,8 @@ import yaml
 
 from jaxformer.config.fields import Constraint, NonNegativeInt
 from jaxformer.config.schema import resolve
-from jaxformer.data.text.numbered import numbered_objects
 from jaxformer.errors import UserError
+from jaxformer.files import numbered_objects, read_text
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer
@@ -216,8 +216,8 @@ def from_yaml(path: Path) -> tuple[TaskConfig, list[Doc], list[Doc], str]:
       UserError: it cannot be read, or asks for what only the harness can do.
     """
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        loaded = yaml.safe_load(read_text(path))
+    except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: expected the keys of a task, such as doc_to_text")

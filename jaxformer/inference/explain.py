@@ -22,8 +22,8 @@ from jaxformer.files import write_atomically
 from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_of, unrolled
 from jaxformer.inference.explain_pictures import Picture, attention_pictures, over_image
 from jaxformer.inference.grad_cam import find_target, with_activation
-from jaxformer.inference.predict import place_pictures, writing
-from jaxformer.inference.restore import Trained
+from jaxformer.inference.image_files import place_images, writing
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.outputs import DetectionOutputs
 from jaxformer.models.segmenter import SegmentationOutputs, Segmenter
@@ -54,9 +54,9 @@ class Explainer:
       UserError: nothing of this model can be shown, or there is no such class.
     """
 
-    def __init__(self, trained: Trained, class_name: str | None = None):
-        self.trained, self.task = trained, trained.experiment.task
-        self.model = explainable(unrolled(trained.experiment.build_model()), *self.shape[:2])
+    def __init__(self, trained: LoadedRun, class_name: str | None = None):
+        self.trained, self.task = trained, trained.task
+        self.model = explainable(unrolled(trained.model), *self.shape[:2])
         batch = self.batch_of(
             {"image": np.zeros(trained.experiment.eval_data.element_spec["image"][0], np.uint8)}
         )
@@ -126,7 +126,7 @@ class Explainer:
                 said = dict(zip(("class", "found"), scored(outputs)[1:]))
             return said, maps.get(ATTENTION_MAPS, {}), activation
 
-        return jax.jit(look, out_shardings=self.trained.experiment.layout.replicated)
+        return jax.jit(look, out_shardings=self.trained.layout.replicated)
 
     def pictures(self, example: Mapping[str, np.ndarray]) -> list[Picture]:
         """What the model saw in an example: `image` uint8 [H, W, C] and, if there is padding, `extent`."""
@@ -233,11 +233,11 @@ def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> 
             logger.info("no rollout of %s: %s", ", ".join(parts), why)
     originals = {path.resolve() for path in files}
     explanations: list[dict[str, Any]] = []
-    for path, place in zip(files, place_pictures(files, folder)):
+    for path, places in zip(files, place_images(files, folder)):
         pictures = explainer.pictures(explainer.trained.example(path))
         listed = []
         for picture in pictures:
-            target = place.with_suffix("") / f"{picture.name}.png"
+            target = places[""].with_suffix("") / f"{picture.name}.png"
             if target.resolve() in originals:
                 raise UserError(f"{target}: would be overwritten; name another folder with --explain FOLDER")
             with writing(folder):

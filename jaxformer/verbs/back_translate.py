@@ -63,9 +63,9 @@ class BackTranslate(OfData):
         from jaxformer.inference.back_translation import (
             BackTranslation,
             check_runs,
-            load_translation,
             write_paraphrases,
         )
+        from jaxformer.inference.loaded import LoadedRun
         from jaxformer.observe.logs import make_console, terminal_logging
         from jaxformer.observe.progress import Progress
 
@@ -74,21 +74,21 @@ class BackTranslate(OfData):
         texts = distinct_texts(records, feature)
         console = make_console()
         with terminal_logging(console):
-            forward, forward_step = load_translation(self.forward, self.checkpoint)
-            backward, backward_step = load_translation(self.backward, self.checkpoint)
+            forward = LoadedRun(self.forward, self.checkpoint)
+            backward = LoadedRun(self.backward, self.checkpoint)
             made: dict[str, Any] = {
                 "dataset": records.name,
                 "split": records.split,
                 "feature": feature,
                 "digest": records.digest(),
-                "forward": [str(self.forward), forward_step],
-                "backward": [str(self.backward), backward_step],
+                "forward": [str(self.forward), forward.step],
+                "backward": [str(self.backward), backward.step],
                 "samples": self.samples,
                 "temperature": how.sampling.temperature,
                 "beams": how.beams,
                 "seed": how.seed,
             }
-            by = BackTranslation(forward, backward, how, self.samples)
+            by = BackTranslation(forward.writer, backward.writer, how, self.samples)
             with writing_to(self.output):
                 counts = write_paraphrases(self.output, made, texts, by)
                 before = next(counts)

@@ -1,16 +1,22 @@
 """A dataset of a user's own files."""
 
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from jaxformer.config.fields import length
 from jaxformer.errors import UserError
+from jaxformer.importing.formats import FORMATS
 from jaxformer.verbs.data_list import OfData
 from jaxformer.verbs.options import COMMAS, Names, argument, flag
 
+if TYPE_CHECKING:
+    from jaxformer.importing import Imported
+
 MOST_LEFT_OUT = 20  # lines about what an import left out
+COMMON = ("test_share", "skip_broken", "data_dir")
 OPTIONS = ("unit", "label", "regression", "text", "classes", "columns")  # of some kinds of files alone
 
 
@@ -18,11 +24,8 @@ OPTIONS = ("unit", "label", "regression", "text", "classes", "columns")  # of so
 class DataImport(OfData):
     """Make a dataset of your own files."""
 
-    kind: Literal[
-        "images", "detection", "segmentation", "text", "csv", "jsonl", "pairs", "conll", "squad"
-    ] = argument("KIND")
-    """What the files are: images, detection, segmentation, text, csv (commas between columns, and a header line),
-    jsonl, pairs, conll or squad."""
+    kind: Literal[tuple(FORMATS)] = argument("KIND")  # type: ignore[valid-type]
+    """What the files are; "detection" finds out whether they are coco, voc or yolo."""
     source: tuple[Path, ...] = argument("SOURCE")
     """images: one folder a class, or a CSV of path,label. detection: COCO's JSON, a folder of VOC's XML, or YOLO's
     data.yaml. segmentation: a folder with images, masks and classes.txt. pairs: two files side by side, or one with
@@ -50,19 +53,16 @@ class DataImport(OfData):
     """conll: these columns, from 1 (default: the first and the last)."""
 
     def __call__(self) -> int:
-        from jaxformer.data.annotated.boxes import ImportedAnnotations
-        from jaxformer.data.text.formats import located
-        from jaxformer.data.text.importing import ImportedText
+        from jaxformer.files import located
 
         made = self.imported()
         splits = ", ".join(f"{name}: {count:,}" for name, count in made.splits.items())
         count = len(made.class_names)
         classes = f"; {count} class{'' if count == 1 else 'es'}" if count else ""
         lines = [f"{made.folder}: {splits}{classes}"]
-        if isinstance(made, ImportedText):
+        if "image" not in made.features:
             lines.append(f"data.name={made.name!r} has the features {', '.join(made.features)}")
-        if isinstance(made, (ImportedText, ImportedAnnotations)):
-            lines += made.notes
+        lines += made.notes
         lines += [f"left out: {located(path, reason)}" for path, reason in made.broken[:MOST_LEFT_OUT]]
         if len(made.broken) > MOST_LEFT_OUT:
             lines.append(f"left out: {len(made.broken) - MOST_LEFT_OUT:,} more")
@@ -72,33 +72,22 @@ class DataImport(OfData):
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return 0
 
-    def imported(self) -> Any:
+    def imported(self) -> "Imported":
         """The dataset that was made.
 
         Raises:
           UserError: an option is of another kind of files, or the files cannot be used.
         """
-        from jaxformer.data.annotated.boxes import import_detection
-        from jaxformer.data.annotated.masks import import_segmentation
-        from jaxformer.data.importing import import_images
-        from jaxformer.data.text.importing import FORMATS, given_options, import_text, make_format
+        from jaxformer.importing import import_dataset
 
         options = {name: getattr(self, name) or None for name in OPTIONS}
-        common: dict[str, Any] = {
-            "name": self.name,
-            "data_dir": self.data_dir,
-            "skip_broken": self.skip_broken,
-        }
-        if self.test_share is not None:
-            common["test_share"] = self.test_share
-        if self.kind not in FORMATS:
-            given_options(self.kind, options)
-        if self.kind == "segmentation":
-            return import_segmentation(self.source, classes=self.classes, **common)
-        if self.kind == "detection":
-            return import_detection(self.source, **common)
-        if self.kind != "images":
-            return import_text(self.source, format=make_format(self.kind, options), **common)
-        if len(self.source) > 1:
-            raise UserError(f"{self.source[1]}: is one source too many; images come from one folder or CSV")
-        return import_images(self.source[0], **common)
+        try:
+            return import_dataset(
+                self.kind, self.source, self.name, self.data_dir, self.test_share, self.skip_broken, **options
+            )
+        except UserError as error:  # "--skip-broken" in the place of "`skip_broken=True`"
+            argument = re.compile(f"`({'|'.join((*OPTIONS, *COMMON))})(=True)?`")
+            flags = (
+                argument.sub(lambda found: f"--{found[1].replace('_', '-')}", line) for line in error.lines
+            )
+            raise UserError(*flags) from error

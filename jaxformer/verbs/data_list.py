@@ -19,7 +19,7 @@ class DataList(OfData):
     """List the datasets that are prepared."""
 
     def __call__(self) -> int:
-        from jaxformer.data import dataset_table
+        from jaxformer.importing import dataset_table
 
         sys.stdout.write(dataset_table(self.data_dir) + "\n")
         return 0

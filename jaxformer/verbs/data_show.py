@@ -25,9 +25,8 @@ class DataShow(OfData):
     """The file of the contact sheet (default: NAME.png)."""
 
     def __call__(self) -> int:
-        from jaxformer.data import DataConfig, contact_sheet
-        from jaxformer.data.listing import with_examples
-        from jaxformer.data.text.showing import examples_as_text, has_images
+        from jaxformer.data import DataConfig
+        from jaxformer.importing.show import contact_sheet, examples_as_text, has_images, with_examples
 
         config = DataConfig(name=self.name, data_dir=self.data_dir)
         images = has_images(config)

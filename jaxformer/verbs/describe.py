@@ -9,7 +9,7 @@ from typing import Annotated
 
 from jaxformer.config.fields import Constraint
 from jaxformer.verbs.common import use_compilation_cache
-from jaxformer.verbs.options import COMMAS, Verb, flag
+from jaxformer.verbs.options import COMMAS, Verb, flag, override_values
 
 
 def sized(part: str) -> bool:
@@ -63,10 +63,10 @@ class Describe(Verb):
         from jaxformer.config import files
 
         if self.config is not None:
-            config = files.read(self.config, self.overrides)
+            config = files.read(self.config, override_values(self.overrides))
         else:
             config = for_preset(str(self.preset))
-            files.apply_overrides(config, self.overrides)
+            files.apply_overrides(config, override_values(self.overrides))
         if mesh:
             config["parallel"] = {"mode": "jit", "mesh": mesh}
         use_compilation_cache()

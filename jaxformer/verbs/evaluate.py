@@ -13,7 +13,7 @@ class Evaluate(OfRun):
     """Evaluate a run's checkpoint on a split of its dataset."""
 
     moved: ClassVar[Mapping[str, str]] = {
-        "--fewshot": "fewshot RUN TASK.jsonl",
+        "--fewshot": "fewshot RUN TASK.yaml",
         "--perplexity": "perplexity RUN FILE",
         "--harness": "harness RUN TASK",
     }
@@ -33,22 +33,14 @@ class Evaluate(OfRun):
 
         With test-time augmentation nothing is written: the report shows what training saw.
         """
-        from jaxformer.evaluation.evaluator import evaluate
-        from jaxformer.evaluation.views import many_views
         from jaxformer.files import write_json
-        from jaxformer.inference.restore import Trained
-        from jaxformer.step import make_eval_step
+        from jaxformer.inference.loaded import LoadedRun
 
-        trained, tta = Trained(self.run, self.checkpoint, split=self.split), self.tta
-        if trained.missing is not None:
-            raise trained.missing
-        experiment, layout = trained.experiment, trained.experiment.layout
-        model: Any = experiment.model if tta is None else many_views(experiment.model, experiment.task, tta)
-        eval_step = layout.eval_step(make_eval_step(model, experiment.task, axis=layout.axis))
-        found = evaluate(eval_step, trained.variables, experiment.task, experiment.eval_data, layout)
-        if self.split is None and tta is None:
-            write_json(
-                trained.run.evaluation, {"step": trained.step, "metrics": found.metrics, **found.tables}
-            )
-        views = {} if tta is None else {"tta": tta}
-        return {"step": trained.step, "split": experiment.config.eval.split, **views, **found.metrics}
+        loaded = LoadedRun(self.run, self.checkpoint)
+        found = loaded.evaluate(self.split, views=self.tta)
+        if self.split is None and self.tta is None:
+            written = {"step": loaded.step, "metrics": found.metrics, **found.tables}
+            write_json(loaded.run.evaluation_file, written)
+        views = {} if self.tta is None else {"tta": self.tta}
+        split = self.split or loaded.config.eval.split
+        return {"step": loaded.step, "split": split, **views, **found.metrics}

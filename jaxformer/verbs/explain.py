@@ -25,17 +25,17 @@ class Explain(OfRun):
     """Leave unreadable images out instead of stopping."""
 
     def __call__(self) -> int:
-        from jaxformer.run import read_experiment
+        from jaxformer.runs import Run
 
-        _, config = read_experiment(self.run)
+        config = Run.open(self.run).read_config()
         if config.data.examples.text:
             refuse_text(self.run)
         with working():
             from jaxformer.inference.explain import Explainer, explain_files
-            from jaxformer.inference.predict import find_images, readable
-            from jaxformer.inference.restore import Trained
+            from jaxformer.inference.image_files import find_images, readable
+            from jaxformer.inference.loaded import LoadedRun
 
-            trained = Trained(self.run, self.checkpoint)
+            trained = LoadedRun(self.run, self.checkpoint)
             explainer = Explainer(trained, self.class_name)
             files = readable(find_images(self.files), trained.preprocess, self.skip_broken)
             for line in explain_files(explainer, files, self.output or self.run / EXPLANATIONS):

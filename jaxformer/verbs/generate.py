@@ -79,11 +79,10 @@ class Generate(OfRun):
         with working():
             from jaxformer.decoding.loop import StopStrings
             from jaxformer.inference.given import naming
-            from jaxformer.inference.language import CausalModel, load
+            from jaxformer.inference.loaded import LoadedRun
             from jaxformer.inference.translate import TextToText
 
-            model, variables, tokenizer = load(self.run, self.checkpoint)
-            writer = (TextToText if hasattr(model, "encode") else CausalModel)(model, variables, tokenizer)
+            writer = LoadedRun(self.run, self.checkpoint).writer
             prompts, ids = [prompt for prompt, _ in given], []
             for prompt, place in given:
                 with naming(place):
@@ -103,7 +102,7 @@ class Generate(OfRun):
                 (found,) = writer.generate(ids, how)
                 sys.stdout.write(f"{begin}{found.text}\n")
             else:
-                stops = StopStrings(how.stops, tokenizer.decode)
+                stops = StopStrings(how.stops, writer.tokenizer.decode)
                 stream_text(writer.stream(ids, how, stops), stops, begin)
         return 0
 

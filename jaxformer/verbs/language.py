@@ -16,13 +16,12 @@ def language_model(run: Path, checkpoint: str) -> "tuple[CausalModel, int]":
       UserError: the run's model is another one.
     """
     from jaxformer.inference.language import CausalModel
-    from jaxformer.inference.restore import TrainedText
-    from jaxformer.tasks.text import kind_of
+    from jaxformer.inference.loaded import LoadedRun
 
-    trained = TrainedText(run, checkpoint)
-    if kind_of(trained.model) != "decoder":
+    loaded = LoadedRun(run, checkpoint)
+    if not loaded.is_language_model or not isinstance(loaded.writer, CausalModel):
         raise UserError(
-            f"{run}: holds a model ({type(trained.model).__name__}) that does not go from token to token",
+            f"{run}: holds a model ({type(loaded.model).__name__}) that does not go from token to token",
             f"this is for language models; `jaxformer evaluate {run}` evaluates it on a split",
         )
-    return CausalModel(trained.model, trained.variables, trained.tokenizer), trained.step
+    return loaded.writer, loaded.step

@@ -193,6 +193,27 @@ def help_of(field: dataclasses.Field, docs: Mapping[str, str]) -> str:
     return text.replace("%", "%%")
 
 
+def override_values(words: Sequence[str]) -> dict[str, Any]:
+    """The values that "--config.section.leaf=VALUE" set, by dotted path; VALUE is a Python literal, or else a string.
+
+    Raises:
+      UserError: one is malformed.
+    """
+    from jaxformer.config.files import literal
+
+    values, errors = {}, []
+    for word in words:
+        path, equals, text = word.removeprefix(OVERRIDE).partition("=")
+        if not equals or not all(path.split(".")):
+            errors.append(
+                f"{word}: expected --config.section.leaf=VALUE, as in --config.train.total='10 epochs'"
+            )
+        values[path] = literal(text)
+    if errors:
+        raise UserError(*errors)
+    return values
+
+
 def parse(name: str, cls: type[Verb], argv: Sequence[str]) -> Verb:
     """The verb `name` with the options of a command line.
 

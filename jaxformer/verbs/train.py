@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxformer.verbs.common import use_compilation_cache
-from jaxformer.verbs.options import Verb, flag
+from jaxformer.verbs.options import Verb, flag, override_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +25,15 @@ class Train(Verb):
         """75 if SIGTERM came and the run was saved."""
         from jaxformer.config import files
 
-        config = files.read(self.config, self.overrides)
+        config = files.read(self.config, override_values(self.overrides))
         use_compilation_cache()
         from jaxformer.config.sections import resolve
+        from jaxformer.experiment import Experiment
         from jaxformer.observe.logs import make_console, terminal_logging
         from jaxformer.preemption import EXIT_CODE
         from jaxformer.train import NotFinite, train
 
-        experiment = resolve(config)
+        experiment = Experiment(resolve(config))
         folder = self.workdir or Path("runs") / run_name(self.config)
         console = make_console()
         with terminal_logging(console):

@@ -13,8 +13,7 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import resolve
 from jaxformer.data.writing import write_dataset
 from jaxformer.experiment import Experiment
-from jaxformer.run import open_for_training
-from jaxformer.start import keep_tokenizer
+from jaxformer.runs import Run
 
 SENTENCE = "the cat saw a dog and the dog saw the cat in Oslo with Ann"
 TAGS = ["O", "B-place", "B-person"]
@@ -147,8 +146,10 @@ def random_run(name: str, data_dir: Path, folder: Path) -> Path:
     config = resolve(config_of(name, data_dir))
     experiment = Experiment(config)
     experiment.check()
-    run = open_for_training(folder, config)
-    keep_tokenizer(run, experiment.train_data.tokenizer)
+    run = Run(folder)
+    run.enter(config)
+    run.keep_tokenizer(experiment.train_data.tokenizer)
+    run.keep_data(experiment.train_data, experiment.eval_data)
     rng = np.random.default_rng(8)
 
     def drawn(path, leaf):

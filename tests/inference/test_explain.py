@@ -13,7 +13,6 @@ from helpers.inside import CLASSES, MODELS, SIZE, look_inside, picture, random_v
 from PIL import Image
 
 from jaxformer.errors import UserError
-from jaxformer.inference.annotate import MARGIN, ROW, shorten
 from jaxformer.inference.explain import PREDICTED, Explainer, class_score, explain_files, explainable
 from jaxformer.inference.explain_pictures import of_image, over_image, rollout_of
 from jaxformer.inference.grad_cam import find_target, with_activation
@@ -21,6 +20,7 @@ from jaxformer.models.mask_transformer import MaskTransformer
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.segmenter import SegmentationOutputs, Segmenter
 from jaxformer.models.vit import ViT
+from jaxformer.observe.annotate import MARGIN, ROW, shorten
 from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.detection import Detection
@@ -36,14 +36,14 @@ def trained(name, model=None):
     model = model or MODELS[name]
     replicated = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     experiment = SimpleNamespace(
-        task=TASKS.get(name, Classification()),
-        build_model=lambda: model,
         bare_model=model,
         eval_data=SimpleNamespace(element_spec={"image": (IMAGE.shape, np.uint8)}),
-        layout=SimpleNamespace(replicated=replicated),
     )
     return SimpleNamespace(
         experiment=experiment,
+        model=model,
+        task=TASKS.get(name, Classification()),
+        layout=SimpleNamespace(replicated=replicated),
         variables=jax.tree.map(jnp.asarray, random_variables(model, picture())),
         class_names=NAMES,
         run=SimpleNamespace(folder=Path("runs/tiny")),
