@@ -27,7 +27,9 @@ BY_PLACE = ("targets", "decoder_tokens", "segment_ids", "positions", "start", "e
 class TextTransform:
     """What a config says of a transform of text."""
 
+    modality: ClassVar[str] = "text"
     random: ClassVar[bool] = True
+    draws: ClassVar[bool] = False
     fills: ClassVar[Mapping[str, int]] = {}
     """What stands on padding in the arrays that it adds."""
 
@@ -65,6 +67,8 @@ class Bound:
     """What `TextTransform.load` has read."""
     max_length: int | None = None
     """Tokens that an example may have; None for as many as it had before."""
+
+    draws: ClassVar[bool] = False
 
     @property
     def fills(self) -> Mapping[str, int]:
