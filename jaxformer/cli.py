@@ -9,11 +9,10 @@ from jaxformer import __version__
 from jaxformer.config.schema import did_you_mean, load
 from jaxformer.errors import UserError
 from jaxformer.verbs import VERBS
-from jaxformer.verbs.options import Verb, in_flags, parse
+from jaxformer.verbs.options import Verb, in_flags, parse, summary
 
 INTERRUPTED = 130  # the exit code after Ctrl-C: 128 + SIGINT
 ABOUT = "Trains, evaluates and looks into Transformers, Vision Transformers and CNNs."
-HELP = {"-h", "--help"}
 
 
 def verb_class(name: str) -> type[Verb]:
@@ -25,34 +24,29 @@ def find(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
     """The name of the verb that a command line begins with, and the words behind it.
 
     Raises:
-      SystemExit: help was asked for, and is printed.
+      SystemExit: help or the version was asked for, and is printed.
       UserError: there is no such verb.
     """
-    for count in range(1, len(argv) + 1):
-        name = " ".join(argv[:count])
-        if name in VERBS:
-            return name, argv[count:]
-        if not any(verb.startswith(f"{name} ") for verb in VERBS):
+    before: list[str] = []
+    for word in argv:
+        if not matching([*before, word]):
             break
-    else:
-        count = len(argv) + 1
-    before, word = argv[: count - 1], argv[count - 1 : count]
-    if HELP & set(word):
-        sys.stdout.write(overview(before))
+        before.append(word)
+        if (name := " ".join(before)) in VERBS:
+            return name, argv[len(before) :]
+    word = argv[len(before)] if len(before) < len(argv) else ""
+    if word in ("-h", "--help", "--version"):
+        sys.stdout.write(f"jaxformer {__version__}\n" if word == "--version" else overview(before))
         raise SystemExit(0)
-    if word == ["--version"]:
-        sys.stdout.write(f"jaxformer {__version__}\n")
-        raise SystemExit(0)
-    there = {" ".join(verb.split()[: len(before) + 1]) for verb in matching(before)}
-    known = [name.split()[-1] for name in there]
-    start = "".join(f"{w} " for w in before)
+    known = sorted({verb.split()[len(before)] for verb in matching(before)})
     if not word:
         raise UserError(
-            f"{start.strip() or 'jaxformer'}: which of its verbs? There are: {', '.join(sorted(known))}"
+            f"{' '.join(before) or 'jaxformer'}: which of its verbs? There are: {', '.join(known)}"
         )
+    command = " ".join(["jaxformer", *before])
     raise UserError(
-        f"{start}{word[0]}: there is no such verb; {did_you_mean(word[0], known)}",
-        f"see `jaxformer {start}--help`",
+        f"{' '.join([*before, word])}: there is no such verb; {did_you_mean(word, known)}",
+        f"see `{command} --help`",
     )
 
 
@@ -66,8 +60,7 @@ def overview(before: Sequence[str]) -> str:
     lines = [f"usage: {' '.join(['jaxformer', *before])} VERB ... (--help behind a verb: its options)", ""]
     lines += [] if before else [ABOUT, ""]
     for name in matching(before):
-        summary = " ".join((verb_class(name).__doc__ or "").split("\n\n")[0].split())
-        lines.append(f"  {name:22}{summary}")
+        lines.append(f"  {name:22}{summary(verb_class(name))}")
     return "\n".join(lines) + "\n"
 
 

@@ -130,22 +130,11 @@ class BackTranslate(OfData):
         Raises:
           UserError: dataset, split or feature is not there, or there are several texts to choose from.
         """
-        from jaxformer.config import schema
-        from jaxformer.data.config import DataConfig
-        from jaxformer.data.text.records import Records
-        from jaxformer.verbs.tokenizer_train import is_text
+        from jaxformer.verbs.tokenizer_train import is_text, open_records, text_features
 
-        config = DataConfig(name=self.name, data_dir=self.data_dir)
-        if list(schema.problems(config)):
-            raise UserError(f"{self.name}: no dataset can be called that; see `jaxformer data list`")
-        records = Records(config, self.split)
+        records = open_records(self.name, self.data_dir, self.split)
         known = [name for name, kind in records.features.items() if is_text(kind)]
-        if not known:
-            raise UserError(f"{records.name}: has no texts")
-        if self.feature is None and len(known) > 1:
-            raise UserError(f"{records.name}: has the texts {', '.join(known)}; choose with --feature NAME")
-        feature = known[0] if self.feature is None else self.feature
-        records.check(feature, "--feature", known, "a text")
+        (feature,) = text_features(records, known, self.feature and (self.feature,))
         return records, feature
 
 

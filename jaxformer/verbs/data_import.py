@@ -1,22 +1,16 @@
 """A dataset of a user's own files."""
 
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from jaxformer.config.fields import length
-from jaxformer.errors import UserError
 from jaxformer.importing.formats import FORMATS
 from jaxformer.verbs.data_list import OfData
 from jaxformer.verbs.options import COMMAS, Names, argument, flag
 
-if TYPE_CHECKING:
-    from jaxformer.importing import Imported
-
 MOST_LEFT_OUT = 20  # lines about what an import left out
-COMMON = ("test_share", "skip_broken", "data_dir")
 OPTIONS = ("unit", "label", "regression", "text", "classes", "columns")  # of some kinds of files alone
 
 
@@ -54,8 +48,12 @@ class DataImport(OfData):
 
     def __call__(self) -> int:
         from jaxformer.files import located
+        from jaxformer.importing import import_dataset
 
-        made = self.imported()
+        options = {name: getattr(self, name) or None for name in OPTIONS}
+        made = import_dataset(
+            self.kind, self.source, self.name, self.data_dir, self.test_share, self.skip_broken, **options
+        )
         splits = ", ".join(f"{name}: {count:,}" for name, count in made.splits.items())
         count = len(made.class_names)
         classes = f"; {count} class{'' if count == 1 else 'es'}" if count else ""
@@ -71,23 +69,3 @@ class DataImport(OfData):
             lines.append(f"left out: {copies} of other images")
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return 0
-
-    def imported(self) -> "Imported":
-        """The dataset that was made.
-
-        Raises:
-          UserError: an option is of another kind of files, or the files cannot be used.
-        """
-        from jaxformer.importing import import_dataset
-
-        options = {name: getattr(self, name) or None for name in OPTIONS}
-        try:
-            return import_dataset(
-                self.kind, self.source, self.name, self.data_dir, self.test_share, self.skip_broken, **options
-            )
-        except UserError as error:  # "--skip-broken" in the place of "`skip_broken=True`"
-            argument = re.compile(f"`({'|'.join((*OPTIONS, *COMMON))})(=True)?`")
-            flags = (
-                argument.sub(lambda found: f"--{found[1].replace('_', '-')}", line) for line in error.lines
-            )
-            raise UserError(*flags) from error

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from jaxformer.config.fields import Constraint
 from jaxformer.verbs.common import use_compilation_cache
-from jaxformer.verbs.options import COMMAS, Verb, flag, override_values
+from jaxformer.verbs.options import COMMAS, Verb, flag, override_values, summary
 
 
 def sized(part: str) -> bool:
@@ -41,7 +41,7 @@ class Describe(Verb):
     no_compile: bool = False
     """Leave out what needs the step compiled: the memory of activations."""
     overrides: tuple[str, ...] = ()
-    """As "--config.model.depth=3"."""
+    """As "model.depth=3"."""
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot be together."""
@@ -97,7 +97,7 @@ def print_fields(path: str) -> None:
     Raises:
       UserError: there is nothing at this path.
     """
-    from rich import box
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -105,30 +105,17 @@ def print_fields(path: str) -> None:
     from jaxformer.config.sections import ExperimentConfig
 
     walked, here = at(ExperimentConfig, path)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, highlight=False)
-    prefix = f"{walked}." if walked else ""
     if isinstance(here, dict):
-        columns = ["name", "meaning"]
-        rows = [[name, summary(cls)] for name, cls in here.items()]
-        more = list(here)
-        table.title = f"{walked}.name: one of these, or package.module:Class of your own"
+        table = Table(
+            "name", "meaning", box=SIMPLE_HEAD, title=f"{walked}.name, or package.module:Class of your own"
+        )
+        rows: list[tuple[str, ...]] = [(name, summary(cls)) for name, cls in here.items()]
     else:
-        columns = ["field", "type", "default", "meaning"]
-        rows = [[f.name, f.type, f.default or "required", f.doc] for f in reference(here)]
-        more = list(inner(here))
-        table.title = f"{walked}: {summary(here)}" if walked else summary(here)
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("name", "field"))
+        table = Table("field", "type", "default", "meaning", box=SIMPLE_HEAD, title=summary(here))
+        rows = [(f.name, f.type, f.default or "required", f.doc) for f in reference(here)]
+        table.caption = f"with fields of their own: {', '.join(inner(here))}" if inner(here) else None
     for row in rows:
-        table.add_row(*(cell.replace("[", r"\[") for cell in row))
-    table.title = table.title.replace("[", r"\[")
-    table.title_justify = "left"
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(table)
-    if more:
-        console.print(f"more: --fields {prefix}{more[0]}" + (f", ... {prefix}{more[-1]}" if more[1:] else ""))
-
-
-def summary(cls: type) -> str:
-    """The first paragraph of a class's docstring as one line."""
-    return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+        table.add_row(*row)
+    table.columns[0].no_wrap = True
+    table.title_justify = table.caption_justify = "left"
+    Console(width=None if sys.stdout.isatty() else 140, markup=False, highlight=False).print(table)

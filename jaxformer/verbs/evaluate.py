@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from jaxformer.verbs.common import print_json, working
-from jaxformer.verbs.options import OfRun
+from jaxformer.verbs.measuring import Measuring
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(OfRun):
+class Evaluate(Measuring):
     """Evaluate a run's checkpoint on a split of its dataset."""
 
     moved: ClassVar[Mapping[str, str]] = {
@@ -22,11 +21,6 @@ class Evaluate(OfRun):
     tta: Literal["flip", "five_crop", "ten_crop"] | None = None
     """Show each image of the split to the model several times, mirrored, in parts, or both, and average the
     probabilities."""
-
-    def __call__(self) -> int:
-        with working():
-            print_json(self.measured())
-        return 0
 
     def measured(self) -> dict[str, Any]:
         """The metrics of a split; those of the config's own are written into the run's folder, with their tables.

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxformer.config.fields import NonNegativeInt, PositiveInt
-from jaxformer.verbs.common import print_json, working, writing_to
-from jaxformer.verbs.language import language_model
-from jaxformer.verbs.options import OfRun, argument, flag
+from jaxformer.verbs.common import writing_to
+from jaxformer.verbs.measuring import Measuring
+from jaxformer.verbs.options import argument, flag
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fewshot(OfRun):
+class Fewshot(Measuring):
     """Evaluate a run's language model on a task in prompts."""
 
     task: Path = argument("TASK.yaml")
@@ -25,18 +25,13 @@ class Fewshot(OfRun):
     output: Path | None = None
     """The file of the examples (default: RUN/fewshot/TASK-K.jsonl)."""
 
-    def __call__(self) -> int:
-        with working():
-            print_json(self.measured())
-        return 0
-
     def measured(self) -> dict[str, Any]:
         """The metrics; the rows go to a file."""
         from jaxformer.evaluation.fewshot import evaluate_fewshot, write_rows
         from jaxformer.evaluation.fewshot_task import read_task
 
         read_task(self.task)  # what is wrong with it is said before anything is loaded
-        model, step = language_model(self.run, self.checkpoint)
+        model, step = self.language_model()
         found = evaluate_fewshot(model, self.task, self.shots, self.seed, self.limit)
         rows = found.pop("rows")
         name = "".join(c if c.isalnum() or c in "._-" else "_" for c in found["task"])

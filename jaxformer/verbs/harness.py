@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from jaxformer.config.fields import NonNegativeInt, PositiveInt
-from jaxformer.verbs.common import print_json, working, writing_to
-from jaxformer.verbs.language import language_model
-from jaxformer.verbs.options import OfRun, argument, flag
+from jaxformer.verbs.common import writing_to
+from jaxformer.verbs.measuring import Measuring
+from jaxformer.verbs.options import argument, flag
 
 KEPT = ("results", "n-shot", "versions")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Harness(OfRun):
+class Harness(Measuring):
     """Evaluate a run's language model with lm-evaluation-harness."""
 
     tasks: tuple[str, ...] = argument("TASK")
@@ -28,17 +28,12 @@ class Harness(OfRun):
     output: Path | None = None
     """A file for the examples, a JSON line each."""
 
-    def __call__(self) -> int:
-        with working():
-            print_json(self.measured())
-        return 0
-
     def measured(self) -> dict[str, Any]:
         """What the harness finds."""
         from jaxformer.evaluation.harness import run_harness
         from jaxformer.files import write_atomically
 
-        model, step = language_model(self.run, self.checkpoint)
+        model, step = self.language_model()
         found = run_harness(model, list(self.tasks), self.shots, self.limit, self.seed)
         if self.output is not None:
             samples = [{"task": task, **sample} for task, rows in found["samples"].items() for sample in rows]

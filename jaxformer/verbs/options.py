@@ -91,53 +91,41 @@ def word_of(field: dataclasses.Field) -> Word:
 def called(field: dataclasses.Field) -> str:
     """What messages call a field: "--top-k", or "RUN"."""
     word = word_of(field)
-    if word.positional:
-        return word.metavar
-    return word.names[0] if word.names else f"--{field.name.replace('_', '-')}"
+    flags = (word.metavar,) if word.positional else word.names
+    return flags[0] if flags else f"--{field.name.replace('_', '-')}"
 
 
 def in_flags(cls: type, line: str) -> str:
-    """A line about a field of `cls` with the flag in the field's place: "--top-k 0: ..." of "top_k=0: ..."."""
+    """A message about fields of `cls` with their flags: "--top-k 0: ..." of "top_k=0: ...", and for `top_k` --top-k."""
+    names = {field.name: called(field) for field in schema.config_fields(cls).values()}
+    line = re.sub(r"`(\w+)(=True)?`", lambda found: names.get(found[1], found[0]), line)
     found = re.match(r'(\w+)(?:\[\d+\])?(?:=("[^"]*"|.*?))?: ', line)
-    field = schema.config_fields(cls).get(found[1]) if found else None
-    if found is None or field is None:
+    if found is None or found[1] not in names:
         return line
-    value = (found[2] or "").strip('"')
-    return f"{called(field)} {value}".rstrip() + f": {line[found.end() :]}"
+    value = (found[2] or "").strip("\"'")
+    return f"{names[found[1]]} {value}".rstrip() + f": {line[found.end() :]}"
 
 
-def members(kind: Any) -> tuple[Any, ...]:
-    """The types of a union, without None; of another type itself."""
+def plain(kind: Any) -> tuple[Any, bool]:
+    """The first type of a union without what is said of it, and whether its values are written with commas."""
     if typing.get_origin(kind) in (Union, types.UnionType):
-        return tuple(member for member in typing.get_args(kind) if member is not type(None))
-    return (kind,)
-
-
-def plain(kind: Any) -> Any:
-    """A type without what is said of it, and without None."""
-    if typing.get_origin(kind) is Annotated:
         return plain(typing.get_args(kind)[0])
-    first = members(kind)[0]
-    return first if first is kind else plain(first)
-
-
-def with_commas(kind: Any) -> bool:
-    """Whether a value of this type is written with commas."""
-    return any(COMMAS in typing.get_args(m) for m in members(kind) if typing.get_origin(m) is Annotated)
+    if typing.get_origin(kind) is Annotated:
+        inner, *said = typing.get_args(kind)
+        return plain(inner)[0], COMMAS in said
+    return kind, False
 
 
 def from_text(kind: Any, given: Any) -> Any:
     """What was typed as a value that the schema takes for `kind`; text that is no number stays, and is refused."""
-    kind, commas = plain(kind), with_commas(kind)
+    kind, commas = plain(kind)
     if typing.get_origin(kind) is tuple:
-        parts = [part.strip() for part in given.split(",")] if commas else given
+        parts = map(str.strip, given.split(",")) if commas else given
         return [from_text(typing.get_args(kind)[0], part) for part in parts]
-    if kind in (int, float, Path) and isinstance(given, str):
-        try:
-            return kind(given)
-        except ValueError:
-            return given
-    return given
+    try:
+        return kind(given) if kind in (int, float, Path) and isinstance(given, str) else given
+    except ValueError:
+        return given
 
 
 def make_parser(name: str, cls: type, helping: bool = False) -> Parser:
@@ -148,33 +136,29 @@ def make_parser(name: str, cls: type, helping: bool = False) -> Parser:
       cls: its class.
       helping: for its help; otherwise no string under a field is read, and `parse` finds out what is missing.
     """
-    summary = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
-    parser = Parser(f"jaxformer {name}", description=summary, allow_abbrev=False)
+    parser = Parser(f"jaxformer {name}", description=summary(cls), allow_abbrev=False)
     docs = field_docs(cls) if helping else {}
     for field in schema.config_fields(cls).values():
         if field.name == "overrides":
             continue
-        word, kind = word_of(field), plain(field.type)
-        many = typing.get_origin(kind) is tuple and not with_commas(field.type)
-        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": help_of(field, docs)}
-        if kind is not bool:
-            options["metavar"] = word.metavar or usual_metavar(kind, field.name)
-        if word.positional:
-            required = helping and field.default is MISSING
-            options["nargs"] = ("+" if required else "*") if many else (None if required else "?")
-            parser.add_argument(field.name, **options)
-            for alias in word.names:
-                options |= {"nargs": None, "help": argparse.SUPPRESS}
-                parser.add_argument(alias, dest=f"{field.name} as a flag", **options)
-            continue
+        word, (kind, commas) = word_of(field), plain(field.type)
+        many, needed = typing.get_origin(kind) is tuple and not commas, field.default is MISSING
+        options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
+        options["help"] = help_of(field, docs)
         if kind is bool:
             options["action"] = "store_true"
-        elif bool in members(field.type):  # a flag with or without a value
+        else:
+            options["metavar"] = word.metavar or usual_metavar(kind, field.name)
+        if word.positional:
+            nargs = ("+" if needed else "*") if many else (None if needed else "?")
+            parser.add_argument(**options, nargs=nargs if helping else "*" if many else "?")
+            options["help"] = argparse.SUPPRESS  # its other names are those of former versions
+        elif bool in typing.get_args(field.type):  # a flag with or without a value
             options |= {"nargs": "?", "const": True}
         elif many:
             options["action"] = "append"
-        names = word.names or (called(field),)
-        parser.add_argument(*names, dest=field.name, required=helping and field.default is MISSING, **options)
+        if names := word.names or (() if word.positional else (called(field),)):
+            parser.add_argument(*names, **options, required=helping and needed and not word.positional)
     return parser
 
 
@@ -214,6 +198,11 @@ def override_values(words: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def summary(cls: type) -> str:
+    """The first paragraph of a class's docstring as one line."""
+    return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+
+
 def parse(name: str, cls: type[Verb], argv: Sequence[str]) -> Verb:
     """The verb `name` with the options of a command line.
 
@@ -221,22 +210,19 @@ def parse(name: str, cls: type[Verb], argv: Sequence[str]) -> Verb:
       UserError: what cannot be, a line each.
     """
     fields = schema.config_fields(cls)
-    overrides = [word for word in argv if word.startswith(OVERRIDE)]
+    overrides = [word.removeprefix(OVERRIDE) for word in argv if word.startswith(OVERRIDE)]
     words = [word for word in argv if not word.startswith(OVERRIDE)]
     if {"-h", "--help"} & set(words):
         make_parser(name, cls, helping=True).parse_args(["--help"])
     if overrides and "overrides" not in fields:
-        raise UserError(f"{overrides[0]}: `{name}` reads the run's own config, which has no overrides")
-    parser = make_parser(name, cls)
-    namespace, rest = parser.parse_known_intermixed_args(words)
-    found = vars(namespace)
-    for field in fields.values():
-        if (alias := f"{field.name} as a flag") in found:
-            found[field.name] = found.pop(alias)
-    check_rest(name, cls, rest, found)
-    given = {key: from_text(fields[key].type, value) for key, value in found.items()}
+        raise UserError(
+            f"{OVERRIDE}{overrides[0]}: `{name}` reads the run's own config, which has no overrides"
+        )
+    namespace, rest = make_parser(name, cls).parse_known_intermixed_args(words)
+    given = {key: from_text(fields[key].type, value) for key, value in vars(namespace).items()}
     if overrides:
         given["overrides"] = overrides
+    check_words(name, cls, rest, given)
     errors: list[str] = []
     made = schema.resolve(cls, given, "", errors)
     if errors:
@@ -244,26 +230,23 @@ def parse(name: str, cls: type[Verb], argv: Sequence[str]) -> Verb:
     return made
 
 
-def check_rest(name: str, cls: type[Verb], rest: Sequence[str], found: Mapping[str, Any]) -> None:
-    """Refuses what a verb does not know, and what it misses.
+def check_words(name: str, cls: type[Verb], rest: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Refuses words that a verb does not know, and names what it misses.
 
     Raises:
       UserError: the command as it should be.
     """
-    fields = schema.config_fields(cls)
-    needed = [field for field in fields.values() if field.default is MISSING]
-    usage = " ".join(["jaxformer", name, *(called(f) for f in needed if word_of(f).positional)])
+    needed = [field for field in schema.config_fields(cls).values() if field.default is MISSING]
+    words = [called(field) for field in needed if word_of(field).positional]
+    missing = [called(field) for field in needed if field.name not in given]
     unknown = [word.partition("=")[0] for word in rest]
-    for word in unknown:
-        if word in cls.moved:
-            raise UserError(f"{name}: {word} is a verb of its own: `jaxformer {cls.moved[word]}`")
-    missing = [field for field in needed if field.name not in found]
-    run_first = next((f for f in fields.values() if word_of(f).metavar == "RUN"), None)
-    if run_first is not None and (run_first in missing or {"--run", "--workdir"} & set(unknown)):
-        raise UserError(f"{name}: give the run first: `{usage}`")
+    see = f"see `jaxformer {name} --help`"
+    for word in cls.moved.keys() & set(unknown):
+        raise UserError(f"{name}: {word} is a verb of its own: `jaxformer {cls.moved[word]}`")
+    if words[:1] == ["RUN"] and ("RUN" in missing or {"--run", "--workdir"} & set(unknown)):
+        raise UserError(f"{name}: give the run first: `jaxformer {name} {' '.join(words)}`")
     if rest:
-        raise UserError(f"{name}: unrecognized arguments: {' '.join(rest)}", f"see `jaxformer {name} --help`")
+        raise UserError(f"{name}: unrecognized arguments: {' '.join(rest)}", see)
     if missing:
-        names = ", ".join(map(called, missing))
         verb = "is" if len(missing) == 1 else "are"
-        raise UserError(f"{name}: {names} {verb} missing", f"see `jaxformer {name} --help`")
+        raise UserError(f"{name}: {', '.join(missing)} {verb} missing", see)

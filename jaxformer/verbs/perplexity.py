@@ -4,24 +4,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxformer.errors import UserError
-from jaxformer.verbs.common import print_json, working
-from jaxformer.verbs.language import language_model
-from jaxformer.verbs.options import OfRun, argument
+from jaxformer.verbs.measuring import Measuring
+from jaxformer.verbs.options import argument
 
 
 @dataclass(frozen=True, kw_only=True)
-class Perplexity(OfRun):
+class Perplexity(Measuring):
     """Measure the perplexity and the bits per byte of a text file under a run's language model."""
 
     file: str = argument("FILE")
     """A text file."""
     stride: int | None = None
     """Tokens from one window to the next (default: half of what the model sees)."""
-
-    def __call__(self) -> int:
-        with working():
-            print_json(self.measured())
-        return 0
 
     def measured(self) -> dict[str, Any]:
         """Perplexity and bits per byte.
@@ -35,7 +29,7 @@ class Perplexity(OfRun):
         text = read_text(self.file)
         if not text:
             raise UserError(f"{self.file}: is empty; name a file with text in it")
-        model, step = language_model(self.run, self.checkpoint)
+        model, step = self.language_model()
         tokens = encode(model.tokenizer, text, self.file)
         found = perplexity(model, tokens, self.stride, len(text.encode()))
         return {"step": step, "file": self.file, **found}

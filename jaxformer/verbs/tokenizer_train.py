@@ -1,7 +1,7 @@
 """Training a tokenizer."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,6 +12,7 @@ from jaxformer.verbs.data_list import OfData
 from jaxformer.verbs.options import Names, argument, flag
 
 if TYPE_CHECKING:
+    from jaxformer.data.text.records import Records
     from jaxformer.data.text.tokenizers import Tokenizer
 
 PATH = "path"  # the feature in which imports of text keep where an example is from
@@ -87,27 +88,13 @@ class TokenizerTrain(OfData):
           UserError: the dataset, its split or its feature is not there, or there are several to choose from (PATH is
             none of them).
         """
-        from jaxformer.config import schema
-        from jaxformer.data.config import DataConfig
-        from jaxformer.data.text.records import Records, inner
+        from jaxformer.data.text.records import inner
         from jaxformer.data.text.tokens import build_tokenizer
 
         (name,) = self.names
-        if list(schema.problems(DataConfig(name=name))):
-            raise UserError(f"{name}: there is no such file, and no dataset can be called that")
-        records = Records(DataConfig(name=name, data_dir=self.data_dir), self.split or "train")
-        known = [
-            feature for feature, kind in records.features.items() if is_text(kind) or is_text(inner(kind))
-        ]
-        features = list(self.feature or [name for name in known if name != PATH])
-        for feature in features:
-            records.check(feature, "--feature", known, "a text")
-        if not features:
-            raise UserError(f"{records.name}: has no texts")
-        if len(features) > 1 and not self.feature:
-            raise UserError(
-                f"{records.name}: has the texts {', '.join(sorted(features))}; choose with --feature NAME,..."
-            )
+        records = open_records(name, self.data_dir, self.split or "train")
+        known = [k for k, kind in records.features.items() if is_text(kind) or is_text(inner(kind))]
+        features = text_features(records, known, self.feature, leave_out=PATH)
         return build_tokenizer(settings, features, [records])
 
 
@@ -120,17 +107,51 @@ def lines_of(files: list[Path]) -> Callable[[], Iterator[str]]:
 
     def texts() -> Iterator[str]:
         for path in files:
-            with path.open(encoding="utf-8-sig") as file:
-                yield from file
+            try:
+                with path.open(encoding="utf-8-sig") as file:
+                    yield from file
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path}: is not UTF-8; save the file in that encoding") from error
 
-    for path in files:
-        try:
-            path.read_text(encoding="utf-8-sig")
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}: is not UTF-8; save the file in that encoding") from error
+    for _ in texts():  # what is wrong is said before training begins
+        pass
     return texts
+
+
+def open_records(name: str, data_dir: str | None, split: str) -> "Records":
+    """A split of a dataset of texts.
+
+    Raises:
+      UserError: dataset or split is not there.
+    """
+    from jaxformer.config import schema
+    from jaxformer.data.config import DataConfig
+    from jaxformer.data.text.records import Records
+
+    config = DataConfig(name=name, data_dir=data_dir)
+    if list(schema.problems(config)):
+        raise UserError(f"{name}: no dataset can be called that; see `jaxformer data list`")
+    return Records(config, split)
+
+
+def text_features(
+    records: "Records", known: list[str], given: Sequence[str] | None, leave_out: str = ""
+) -> list[str]:
+    """The features of a dataset to take: those that are given, or the only one that is a text.
+
+    Raises:
+      UserError: one is not there, or there are several to choose from.
+    """
+    features = list(given or (name for name in known if name != leave_out))
+    for feature in features:
+        records.check(feature, "--feature", known, "a text")
+    if not features:
+        raise UserError(f"{records.name}: has no texts")
+    if len(features) > 1 and not given:
+        raise UserError(f"{records.name}: has the texts {', '.join(features)}; choose with --feature")
+    return features
 
 
 def is_text(feature: Any) -> bool:

@@ -19,7 +19,7 @@ class Train(Verb):
     profile: str | None = flag(None, "FIRST:LAST")
     """The steps to trace for XProf, as in 10:15."""
     overrides: tuple[str, ...] = ()
-    """As "--config.model.depth=3"."""
+    """As "model.depth=3"."""
 
     def __call__(self) -> int:
         """75 if SIGTERM came and the run was saved."""
