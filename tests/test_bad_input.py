@@ -104,7 +104,10 @@ OVERRIDES = {
     ),
     "a seed that is too large": ("seed=99999999999999999999", "expected 0 to 2**32 - 1"),
     "a training without end": ("train.total='1B epochs'", "expected 1 to 2**31 - 1"),
-    "an override without a value": ("model.width", "model.width: expected section.leaf=VALUE"),
+    "an override without a value": (
+        "model.width",
+        "--config.model.width: expected --config.section.leaf=VALUE",
+    ),
     "smoothing over 1": ("task.label_smoothing=1.5", "task.label_smoothing=1.5"),
 }
 
@@ -261,7 +264,7 @@ def test_a_run_without_a_checkpoint(capsys, tmp_path):
 
     Run(tmp_path / "fresh").enter(resolve(configfile.read(DIGITS)))
     assert "there is no checkpoint yet" in refused(capsys, "evaluate", "fresh")
-    assert "checkpoint='newest': expected best, latest or a step" in refused(
+    assert "--checkpoint newest: expected best, latest or a step" in refused(
         capsys, "evaluate", "fresh", "--checkpoint", "newest"
     )
 

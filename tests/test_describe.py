@@ -26,7 +26,7 @@ def environment(tmp_path, digits_dir, monkeypatch):
 
 def built(config="vit_digits", **changes):
     changes = {"model.width": 64, "model.depth": 2, **changes} if config == "vit_digits" else changes
-    return assemble(resolve(configfile.read(config, [f"{k}={v}" for k, v in changes.items()])))
+    return assemble(resolve(configfile.read(config, changes)))
 
 
 ADAMW = {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05}

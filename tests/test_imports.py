@@ -47,6 +47,7 @@ ABOVE = {
     "__init__",
     "__main__",
     "analysis",
+    "api",
     "cli",
     "evaluation",
     "inference",

@@ -58,7 +58,7 @@ def overrides(changes):
 
 
 def experiment(**changes):
-    return resolve(configfile.read(CONFIG, [o.removeprefix("--config.") for o in overrides(changes)]))
+    return resolve(configfile.read(CONFIG, {**TINY, **changes}))
 
 
 def logged(folder, name):

@@ -152,7 +152,7 @@ def test_mistakes_of_generating_are_said_in_a_line(run, refused, tmp_path):
     assert "prompts.txt: there is no text in it; give one a line" in refused(*ask, "--prompts", "prompts.txt")
     (tmp_path / "prompts.txt").write_text("a\n\nthe é\n")
     assert "prompts.txt, line 3: 'é' (U+00E9)" in refused(*ask, "--prompts", "prompts.txt")
-    assert "checkpoint='newest': expected best, latest or a step" in refused(
+    assert "--checkpoint newest: expected best, latest or a step" in refused(
         *ask, "--prompt", "a", "--checkpoint", "newest"
     )
     assert "77" in refused(*ask, "--prompt", "a", "--checkpoint", "77")

@@ -117,21 +117,27 @@ def test_classes_have_the_names_that_the_evaluation_wrote(run, lines, tmp_path):
         )
 
 
-def test_classes_without_an_evaluation_have_the_datasets_names_or_numbers(run, lines, refused):
+def test_classes_have_the_names_of_the_folder_or_the_dataset_or_numbers(run, lines, refused):
     folder = run("classes", dataset=True)
     (folder / "evaluation.json").unlink()
-    (line,) = lines(folder, "--text", TEXTS[0])
-    assert {p["label"] for p in line["predictions"]} == set(LABELS)
-    about = json.loads((folder / "config.json").read_text())
-    about["config"]["data"]["data_dir"] = "nowhere"
-    (folder / "config.json").write_text(json.dumps(about))
-    assert "the number of classes is in neither evaluation.json nor the config" in refused(
-        folder, "--text", TEXTS[0]
-    )
-    about["config"]["model"]["num_classes"] = 3
-    (folder / "config.json").write_text(json.dumps(about))
-    (line,) = lines(folder, "--text", TEXTS[0])
-    assert {p["label"] for p in line["predictions"]} == {"0", "1", "2"}
+    config, data = folder / "config.json", folder / "data.json"
+    there, known = config.read_text(), json.loads(data.read_text())
+    elsewhere = json.loads(there)
+    elsewhere["config"]["data"]["data_dir"] = "nowhere"
+    config.write_text(json.dumps(elsewhere))
+
+    def labels():
+        (line,) = lines(folder, "--text", TEXTS[0])
+        return {p["label"] for p in line["predictions"]}
+
+    assert labels() == set(LABELS)
+    known["evaluation"]["class_names"] = None
+    data.write_text(json.dumps(known))
+    assert labels() == {"0", "1", "2"}
+    data.unlink()  # as of a run of an earlier version
+    assert "dataset 'tiny' is not prepared" in refused(folder, "--text", TEXTS[0])
+    config.write_text(there)
+    assert labels() == set(LABELS)
 
 
 def test_pairs_of_texts_get_a_number(run, lines, refused, monkeypatch):

@@ -1,11 +1,12 @@
-"""Reads config files: a Python file with `get_config(arg=None)`, and overrides from the command line."""
+"""Reads config files, Python files with `get_config(arg=None)`, and applies overrides by dotted path."""
 
 import ast
 import importlib.util
 import inspect
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ from ml_collections import ConfigDict
 
 from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import ConfigError, UserError
-
-MISSING = object()  # no value
 
 
 def find(name: str) -> Path:
@@ -40,16 +39,15 @@ def shipped_configs() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("[!_]*.py"))} if folder else {}
 
 
-def read(spec: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> dict[str, Any]:
+def read(spec: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The nested dicts that "FILE" or "FILE:ARG" gives, with overrides applied.
 
     Args:
       spec: a config file or a shipped config's name; what follows a colon is passed to `get_config`.
-      overrides: paths of leaves and their values; or "section.leaf=VALUE" each, where VALUE is a Python literal, or
-        else a string. An entry of a list goes by its number: "data.transforms[0].padding=2".
+      overrides: values by dotted path; see `apply_overrides`.
 
     Raises:
-      UserError: the file is missing, or fails, or an override is malformed.
+      UserError: the file is missing, or fails, or an override has no place.
     """
     name, _, argument = spec.partition(":")
     path = find(name)
@@ -64,7 +62,7 @@ def read(spec: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> dict[s
         config = module.get_config(argument) if argument else module.get_config()
         if not isinstance(config, ConfigDict):
             raise TypeError(f"get_config returned a {type(config).__name__}")
-        config = config.to_dict()
+        config = nested(config)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
@@ -76,24 +74,34 @@ def read(spec: str, overrides: Mapping[str, Any] | Sequence[str] = ()) -> dict[s
             f"config={spec}: {type(error).__name__}: {error} ({place})",
             "a config file defines get_config(arg=None) and returns an ml_collections.ConfigDict",
         ) from error
-    apply_overrides(config, overrides)
+    apply_overrides(config, overrides or {})
     return config
 
 
-def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any] | Sequence[str]) -> None:
-    """Sets leaves of `config` in place; a misspelt leaf is found when the config is resolved."""
+def nested(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
+    """A config as dicts and lists that are its own."""
+    return deepcopy(config.to_dict() if isinstance(config, ConfigDict) else dict(config))
+
+
+def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Sets leaves of `config` in place; a misspelt leaf is found when the config is resolved.
+
+    Args:
+      config: nested dicts.
+      overrides: values by dotted path; an entry of a list goes by its number: "data.transforms[0].padding".
+
+    Raises:
+      ConfigError: a path leads through something that has no fields.
+    """
     errors = []
-    for path, value in overrides.items() if isinstance(overrides, Mapping) else map(split, overrides):
-        parts = re.sub(r"\[(\d+)\]", r".\1", path).split(".")  # "data.transforms[0].padding"
-        if value is MISSING or not all(parts):
-            errors.append(f"{path}: expected section.leaf=VALUE, as in train.total='10 epochs'")
-            continue
+    for path, value in overrides.items():
+        parts = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
         node: Any = config
         for i, part in enumerate(parts):
             within = isinstance(node, list) and part.isdecimal() and int(part) < len(node)
             if not within and not isinstance(node, dict):
                 where = ".".join(parts[:i])
-                errors.append(f"{path}: {where} is {node!r}, which has no field {part!r}")
+                errors.append(f"{path}={value!r}: {where} is {node!r}, which has no field {part!r}")
                 break
             place: Any = int(part) if within else part
             if i == len(parts) - 1:
@@ -102,12 +110,6 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any] | Seque
                 node = node[place] if within else node.setdefault(place, {})
     if errors:
         raise ConfigError(*errors)
-
-
-def split(override: str) -> tuple[str, Any]:
-    """Path and value of "section.leaf=VALUE"; MISSING where there is no value."""
-    path, equals, text = override.partition("=")
-    return path, literal(text) if equals else MISSING
 
 
 def literal(text: str) -> Any:

@@ -280,6 +280,27 @@ class LoadedRun:
         step = self.layout.eval_step(make_eval_step(model, experiment.task, axis=self.layout.axis))
         return evaluate(step, self.variables, experiment.task, experiment.eval_data, self.layout)
 
+    def explain(
+        self, files: str | Path | Sequence[str | Path], folder: str | Path, *, class_name: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Draws what the model saw in images: attention, rollout, Grad-CAM.
+
+        Args:
+          files: image files.
+          folder: where the drawings go.
+          class_name: the class that Grad-CAM explains, by name or number; None: the predicted one.
+
+        Returns:
+          For each file "file" and its drawings, as `inference/explain.py` lists them.
+
+        Raises:
+          UserError: nothing of this model can be shown, there is no such class, or a file cannot be read.
+        """
+        from jaxformer.inference.explain import Explainer, explain_files
+
+        several = [files] if isinstance(files, (str, Path)) else files
+        return explain_files(Explainer(self, class_name), [Path(file) for file in several], Path(folder))
+
 
 def read_tokenizer(run: Run) -> Tokenizer:
     """The tokenizer in a run's folder.

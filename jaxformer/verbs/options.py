@@ -182,6 +182,24 @@ def summary(cls: type) -> str:
     return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
 
 
+def override_values(words: Sequence[str]) -> dict[str, Any]:
+    """The values that "--config.section.leaf=VALUE" set, by dotted path; VALUE is a Python literal, or else a string.
+
+    Raises:
+      UserError: one is malformed.
+    """
+    from jaxformer.config.files import literal
+
+    parted = [word.removeprefix(OVERRIDE).partition("=") for word in words]
+    if errors := [
+        f"{word}: expected {OVERRIDE}section.leaf=VALUE, as in {OVERRIDE}train.total='10 epochs'"
+        for word, (path, equals, _) in zip(words, parted)
+        if not equals or not all(path.split("."))
+    ]:
+        raise UserError(*errors)
+    return {path: literal(text) for path, _, text in parted}
+
+
 def parse(name: str, cls: type[Verb], argv: Sequence[str]) -> Verb:
     """The verb `name` with the options of a command line.
 
@@ -189,18 +207,16 @@ def parse(name: str, cls: type[Verb], argv: Sequence[str]) -> Verb:
       UserError: what cannot be, a line each.
     """
     fields = schema.config_fields(cls)
-    overrides = [word.removeprefix(OVERRIDE) for word in argv if word.startswith(OVERRIDE)]
-    words = [word for word in argv if not word.startswith(OVERRIDE)]
+    overrides = [word for word in argv if word.startswith(OVERRIDE)]
+    words = [word for word in argv if word not in overrides]
     if {"-h", "--help"} & set(words):
         make_parser(name, cls, helping=True).parse_args(["--help"])
     if overrides and "overrides" not in fields:
-        raise UserError(
-            f"{OVERRIDE}{overrides[0]}: `{name}` reads the run's own config, which has no overrides"
-        )
+        raise UserError(f"{overrides[0]}: `{name}` reads the run's own config, which has no overrides")
     namespace, rest = make_parser(name, cls).parse_known_intermixed_args(words)
     given = {key: from_text(fields[key].type, value) for key, value in vars(namespace).items()}
     if overrides:
-        given["overrides"] = overrides
+        given["overrides"] = override_values(overrides)
     check_words(name, cls, rest, given)
     errors: list[str] = []
     made = schema.resolve(cls, given, "", errors)

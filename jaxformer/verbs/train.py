@@ -1,8 +1,10 @@
 """Training."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jaxformer.verbs.common import use_compilation_cache
 from jaxformer.verbs.options import Verb, flag
@@ -18,8 +20,8 @@ class Train(Verb):
     """The folder of the run (default: runs/CONFIG_NAME)."""
     profile: str | None = flag(None, "FIRST:LAST")
     """The steps to trace for XProf, as in 10:15."""
-    overrides: tuple[str, ...] = ()
-    """As "model.depth=3"."""
+    overrides: Mapping[str, Any] | None = None
+    """Leaves of the config and their values."""
 
     def __call__(self) -> int:
         """75 if SIGTERM came and the run was saved."""
