@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
@@ -14,7 +14,6 @@ from jaxformer.config import sections as configs
 from jaxformer.config.durations import Duration
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
-from jaxformer.data import Batches, make_batches
 from jaxformer.data.nominal import NominalBatches
 from jaxformer.errors import ConfigError
 from jaxformer.evaluation.evaluator import evaluate
@@ -33,6 +32,9 @@ from jaxformer.precision import dtypes, in_precision
 from jaxformer.state import TrainState, init_state, init_variables
 from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
 from jaxformer.tasks.base import Evaluation
+
+if TYPE_CHECKING:
+    from jaxformer.data.batches import Batches
 
 Tree = Any
 
@@ -55,8 +57,8 @@ class Experiment:
         config: ExperimentConfig,
         devices: Sequence[jax.Device] | None = None,
         *,
-        train_data: Batches | NominalBatches | None = None,
-        eval_data: Batches | NominalBatches | None = None,
+        train_data: "Batches | NominalBatches | None" = None,
+        eval_data: "Batches | NominalBatches | None" = None,
     ):
         self.config, self.devices = config, devices
         self._given = {"train": train_data, "eval": eval_data}
@@ -84,21 +86,23 @@ class Experiment:
         return in_precision(self.bare_model, self.config.precision, axis)
 
     @cached_property
-    def train_data(self) -> Batches:
+    def train_data(self) -> "Batches":
         """The batches of the training split: `train_data[step]`."""
         if (given := self._given["train"]) is not None:
-            return cast(Batches, given)
+            return cast("Batches", given)
         return self.batches(self.config.data.train_split, train=True)
 
     @cached_property
-    def eval_data(self) -> Batches:
+    def eval_data(self) -> "Batches":
         """The batches of the evaluation split, in order."""
         if (given := self._given["eval"]) is not None:
-            return cast(Batches, given)
+            return cast("Batches", given)
         return self.batches(self.config.eval.split, train=False)
 
-    def batches(self, split: str, *, train: bool) -> Batches:
+    def batches(self, split: str, *, train: bool) -> "Batches":
         """A split's batches, each looked at by the task."""
+
+        from jaxformer.data.batches import make_batches  # it takes seconds: Grain, TFDS, OpenCV
 
         def check(batch: Mapping[str, np.ndarray]) -> None:
             self.task.check(self.bare_model, batch)
@@ -266,20 +270,20 @@ class Experiment:
             raise ConfigError(*errors)
 
 
-def known_sizes(batches: Batches) -> dict[str, int]:
+def known_sizes(batches: "Batches") -> dict[str, int]:
     """What batches say of a model's and a task's fields, by the fields' names."""
     eos_id = getattr(batches.tokenizer, "eos_id", None)
     return dict(batches.sizes) | ({} if eos_id is None else {"eos_id": eos_id})
 
 
-def spare_classes(model: Any, batches: Batches) -> Iterator[str]:
+def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
     """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
     classes, given = known_sizes(batches).get("num_classes"), getattr(model, "num_classes", None)
     if classes is not None and given is not None and given > classes:
         yield f"model.num_classes={given}: the dataset has {classes} classes; the model's others have no example"
 
 
-def absent_metrics(task: Any, model: Any, data: Batches) -> Mapping[str, str]:
+def absent_metrics(task: Any, model: Any, data: "Batches") -> Mapping[str, str]:
     """Metrics of the task that this data will not give -> why."""
     return task.absent_metrics(model, data) if hasattr(task, "absent_metrics") else {}
 

@@ -11,7 +11,6 @@ import jax
 
 from jaxformer.analysis.memory import memory_errors_explained
 from jaxformer.checkpoints import Checkpoints
-from jaxformer.data.batches import Reader
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp, evaluate
 from jaxformer.evaluation.monitor import Monitor
@@ -29,6 +28,8 @@ from jaxformer.teacher import LoadedTeacher, load_teacher
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from jaxformer.data.batches import Reader
 
 logger = logging.getLogger("jaxformer")
 Scalars = dict[str, jax.Array]
@@ -241,7 +242,7 @@ class Loop:
             self.status = "stopped early" if self.stopped_early() else "preempted"
         return state
 
-    def batches(self, start: int) -> Reader:
+    def batches(self, start: int) -> "Reader":
         """This process's rows of the batches from step `start` on; none if training is over."""
         stop = start if self.stopped_early() else self.total
         return self.experiment.train_data.read(start, jax.process_index(), jax.process_count(), stop=stop)

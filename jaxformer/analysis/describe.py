@@ -17,7 +17,7 @@ from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
 from jaxformer.observe import text
 from jaxformer.observe.summary import parameter_table
-from jaxformer.optim import describe_rules, describe_schedule
+from jaxformer.optim.describe import describe_rules, describe_schedule
 from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.teacher import load_teacher
 

@@ -22,8 +22,8 @@ from jaxformer.files import write_atomically
 from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_of, unrolled
 from jaxformer.inference.explain_pictures import Picture, attention_pictures, over_image
 from jaxformer.inference.grad_cam import find_target, with_activation
+from jaxformer.inference.image_files import place_images, writing
 from jaxformer.inference.loaded import LoadedRun
-from jaxformer.inference.predict import place_pictures, writing
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.outputs import DetectionOutputs
 from jaxformer.models.segmenter import SegmentationOutputs, Segmenter
@@ -233,11 +233,11 @@ def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> 
             logger.info("no rollout of %s: %s", ", ".join(parts), why)
     originals = {path.resolve() for path in files}
     explanations: list[dict[str, Any]] = []
-    for path, place in zip(files, place_pictures(files, folder)):
+    for path, places in zip(files, place_images(files, folder)):
         pictures = explainer.pictures(explainer.trained.example(path))
         listed = []
         for picture in pictures:
-            target = place.with_suffix("") / f"{picture.name}.png"
+            target = places[""].with_suffix("") / f"{picture.name}.png"
             if target.resolve() in originals:
                 raise UserError(f"{target}: would be overwritten; name another folder with --explain FOLDER")
             with writing(folder):

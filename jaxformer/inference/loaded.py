@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import ExperimentConfig
+from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.examples import Detection, Segmentation
 from jaxformer.data.framing import framed
@@ -46,6 +47,7 @@ class LoadedRun:
       config: the run's config.
       step: which checkpoint it is.
       variables: what the model is applied with, the same on all devices.
+      tokenizer: what a text model's tokens mean; None for a model of images.
       experiment: the parts of the config on the devices that are here. Its data are nominal: arrays' shapes
         and the names of classes, as the folder has them (`opened` has the examples).
 
@@ -56,9 +58,12 @@ class LoadedRun:
     def __init__(self, folder: str | Path, checkpoint: str | int = "best"):
         self.run = Run.open(folder)
         self.config = self.run.read_config()
-        self._tokenizer = read_tokenizer(self.run) if self.config.data.examples.text else None
-        train_data, eval_data = self._known_data()
-        self.experiment = Experiment(self._here(), train_data=train_data, eval_data=eval_data)
+        self.tokenizer: Tokenizer | None = (
+            read_tokenizer(self.run) if self.config.data.examples.text else None
+        )
+        here = self._here()
+        train_data, eval_data = self._known_data(here.data)
+        self.experiment = Experiment(here, train_data=train_data, eval_data=eval_data)
         self.step, self.variables = restore(self.run, self.experiment, str(checkpoint))
         logger.info("%s at step %d", folder, self.step)
 
@@ -71,14 +76,14 @@ class LoadedRun:
         config, data, count = self.config, self.config.data, jax.device_count()
         rows = -(-(data.eval_batch_size or data.batch_size) // count) * count  # padding does not count
         data = replace(data, eval_batch_size=rows)
-        if self._tokenizer is not None:  # what the run was trained with, whatever made it
+        if self.tokenizer is not None:  # what the run was trained with, whatever made it
             data = replace(data, tokenizer=FromFile(str(self.run.tokenizer_file)))
         evaluation = config.eval if split is None else replace(config.eval, split=split)
         return replace(config, data=data, eval=evaluation, parallel=type(config.parallel)())
 
-    def _known_data(self) -> tuple[NominalBatches | None, NominalBatches | None]:
+    def _known_data(self, data: DataConfig) -> tuple[NominalBatches | None, NominalBatches | None]:
         """What data.json says of the two splits; None where a run of an earlier version has not written it."""
-        known, data = read_json(self.run.data_file, needs=()), self.config.data
+        known = read_json(self.run.data_file, needs=())
         try:
             splits = known and (
                 recorded(known["train"], data.batch_size),
@@ -88,24 +93,13 @@ class LoadedRun:
             splits = None
         if not splits:
             return None, None
-        train, evaluation = (replace(split, tokenizer=self._tokenizer) for split in splits)
+        train, evaluation = (replace(split, tokenizer=self.tokenizer) for split in splits)
         return train, evaluation
 
     @property
     def metrics(self) -> dict[str, float]:
         """The run's final metrics."""
         return self.run.metrics
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """What the tokens of a text model mean.
-
-        Raises:
-          UserError: the model is of images.
-        """
-        if self._tokenizer is None:
-            raise UserError(f"{self.run.folder}: holds a model of images, which has no tokenizer")
-        return self._tokenizer
 
     @property
     def layout(self) -> Layout:
@@ -176,18 +170,21 @@ class LoadedRun:
         """An image as the model takes it, uint8 [H, W, C]; see `example`."""
         return self.example(image)["image"]
 
-    @cached_property
-    def _probabilities(self) -> Any:
-        model, task = self.model, self.task
+    def predict(self, inputs: Any, *, top: int = 5) -> list[dict[str, Any]]:
+        """The model's answer to each input, as JSON values; see `jaxformer.inference.predict.predict`.
 
-        def predict(variables: Tree, batch: Tree) -> jax.Array:
-            return task.probabilities(model.apply(variables, **task.inputs(batch), deterministic=True))
+        Args:
+          inputs: one input or several: image files, uint8 [H, W, C] or [N, H, W, C]; texts, pairs of texts, (question,
+            context).
+          top: how many answers to list where there are several.
 
-        return jax.jit(predict, out_shardings=self.layout.replicated)
+        Raises:
+          UserError: the task predicts nothing, an input cannot be read, or its prediction is not finite.
+        """
+        from jaxformer.inference.predict import predict
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities float32 [B, K] of images uint8 [B, H, W, C]."""
-        return np.asarray(self._probabilities(self.variables, self.layout.put({"image": images})))
+        is_batch = isinstance(inputs, np.ndarray) and inputs.ndim == 4
+        return list(predict(self, list(inputs) if is_batch else inputs, top))
 
     # Texts
 
@@ -203,7 +200,7 @@ class LoadedRun:
 
         writers = {"decoder": CausalModel, "encoder-decoder": TextToText}
         writer = writers.get(kind_of(self.model))
-        if writer is None:
+        if writer is None or self.tokenizer is None:
             raise UserError(
                 f"{self.run.folder}: holds a model ({type(self.model).__name__}) that writes no texts",
                 "`jaxformer predict` says what it makes of a text or an image",

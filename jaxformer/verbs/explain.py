@@ -32,8 +32,8 @@ class Explain(OfRun):
             refuse_text(self.run)
         with working():
             from jaxformer.inference.explain import Explainer, explain_files
+            from jaxformer.inference.image_files import find_images, readable
             from jaxformer.inference.loaded import LoadedRun
-            from jaxformer.inference.predict import find_images, readable
 
             trained = LoadedRun(self.run, self.checkpoint)
             explainer = Explainer(trained, self.class_name)

@@ -15,6 +15,7 @@ from jaxformer.verbs.options import OfRun, argument, flag
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
+    from jaxformer.inference.given import Given
 
 TEXT_SUFFIXES = {".csv", ".json", ".jsonl", ".tsv", ".txt"}
 
@@ -81,32 +82,15 @@ class Predict(OfRun):
             raise UserError(
                 f"{texts[0]}: {self.run} holds a model of images; name image files, or folders of them"
             )
-        from jaxformer.data.examples import Detection, Segmentation
-        from jaxformer.inference.detect import detect_files
         from jaxformer.inference.explain import Explainer, explain_files
         from jaxformer.inference.loaded import LoadedRun
         from jaxformer.inference.predict import predict_files
-        from jaxformer.inference.segment import segment_files
 
-        trained = LoadedRun(self.run, self.checkpoint)
-        explainer = None if self.explain is None else Explainer(trained, self.class_name)
-        paths = [Path(path) for path in self.inputs]
-        answers = {Segmentation: segment_files, Detection: detect_files}
-        answer = answers.get(type(config.data.examples))
-        if answer is not None:
-            results = answer(trained, paths, self.folder, skip_broken=self.skip_broken, lines=sys.stdout)
-        else:
-            results = predict_files(
-                paths,
-                trained.probabilities,
-                trained.preprocess,
-                trained.class_names,
-                self.folder,
-                top=self.top,
-                skip_broken=self.skip_broken,
-                batch_size=trained.batch_size,
-                lines=sys.stdout,
-            )
+        run = LoadedRun(self.run, self.checkpoint)
+        explainer = None if self.explain is None else Explainer(run, self.class_name)
+        results = predict_files(
+            run, self.inputs, self.folder, self.top, skip_broken=self.skip_broken, lines=sys.stdout
+        )
         if explainer is not None:
             beside = self.folder / EXPLANATIONS
             folder = self.explain if isinstance(self.explain, Path) else beside
@@ -116,12 +100,12 @@ class Predict(OfRun):
         """Predicts texts; the JSON lines go to a folder, too.
 
         Raises:
-          UserError: images were given; or as of `predict_text`.
+          UserError: images were given; or as of `predict`.
         """
         from jaxformer.files import IMAGE_EXTENSIONS, to_json, write_atomically
-        from jaxformer.inference import predict_text
+        from jaxformer.inference.image_files import writing
         from jaxformer.inference.loaded import LoadedRun
-        from jaxformer.inference.predict import LINES, writing
+        from jaxformer.inference.predict import LINES, check_task, predict
 
         if self.explain is not None:
             refuse_text(self.run)
@@ -132,20 +116,47 @@ class Predict(OfRun):
                 )
         if self.skip_broken:
             raise UserError("--skip-broken: is for images; leave it out")
-        given = predict_text.read_inputs(
-            config.task,
-            config.data.examples,
-            list(self.text),
-            list(self.inputs),
-            list(self.question),
-            self.context_file,
-        )
+        check_task(config.task)
+        given = self.given(config)
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        trained = LoadedRun(self.run, self.checkpoint)
+        run = LoadedRun(self.run, self.checkpoint)
         lines = []
-        for prediction in predict_text.predict_texts(trained, given, self.top):
+        for prediction in predict(run, given, self.top):
             lines.append(json.dumps(to_json(prediction), ensure_ascii=False, allow_nan=False) + "\n")
             sys.stdout.write(lines[-1])
         with writing(self.folder):
             write_atomically(self.folder / LINES, "".join(lines))
+
+    def given(self, config: "ExperimentConfig") -> "Given":
+        """The texts or the questions that were given.
+
+        Raises:
+          UserError: there is none, or the model takes others.
+        """
+        from jaxformer.inference.given import read_given, read_text
+
+        reads, pairs = config.task.reads, len(getattr(config.data.examples, "features", ())) == 2
+        if reads != "question":
+            if self.question or self.context_file is not None:
+                raise UserError(
+                    "--question, --context-file: are for runs that answer questions; give --text or files"
+                )
+            named = [(text, f"--text {number}") for number, text in enumerate(self.text, 1)]
+            return read_given(reads, pairs, named, self.inputs)
+        if self.text:
+            raise UserError(
+                "--text: this run answers questions; ask with --question TEXT --context-file FILE, or give a file "
+                "of JSON lines with question and context"
+            )
+        if self.question and self.context_file is None:
+            raise UserError("--question: needs the text that answers it; name its file with --context-file")
+        if self.context_file is None:
+            return read_given(reads, pairs, [], self.inputs)
+        if not self.question:
+            raise UserError(
+                f"--context-file {self.context_file}: needs a question about it; ask with --question"
+            )
+        context = read_text(self.context_file)
+        asked = [((question, context), f"--question {n}") for n, question in enumerate(self.question, 1)]
+        return read_given(reads, pairs, asked, self.inputs)

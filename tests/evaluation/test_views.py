@@ -167,10 +167,10 @@ def test_views_are_for_tasks_that_have_a_use_for_them():
     assert many_views(model, Classification(loss_name="sigmoid"), "ten_crop").sigmoid
     assert not many_views(model, Segmentation(), "flip").sigmoid
     with pytest.raises(
-        UserError, match="--tta ten_crop: is not for the run's task, Segmentation; take --tta flip"
+        UserError, match="views='ten_crop': is not for the run's task, Segmentation; choose flip"
     ):
         many_views(model, Segmentation(), "ten_crop")
-    with pytest.raises(UserError, match="--tta flip: is not for the run's task, CausalLM; leave it out"):
+    with pytest.raises(UserError, match="views='flip': is not for the run's task, CausalLM; leave it out"):
         many_views(model, CausalLM(), "flip")
 
 

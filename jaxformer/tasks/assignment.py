@@ -1,4 +1,4 @@
-"""Minimum-cost matching of predictions and targets, on the device: a batch of assignment problems in one loop.
+"""The linear assignment problem on the device: a batch of problems, each of minimum cost, in one loop.
 
 The method is that of shortest augmenting paths (Jonker and Volgenant 1987; Crouse 2016, which SciPy follows), exact
 but for the rounding of float32. Targets come in one after another; each grows a tree of cheapest detours over columns
@@ -46,7 +46,7 @@ class Search:
     []."""
 
 
-def match(costs: jax.Array, valid: jax.Array) -> jax.Array:
+def linear_assignment(costs: jax.Array, valid: jax.Array) -> jax.Array:
     """The query of each target, so that all differ and the sum of costs is the least.
 
     Args:

@@ -1,4 +1,4 @@
-"""Matching has SciPy's least cost, on the device, and comes to an end whatever it is given."""
+"""The assignment has SciPy's least cost, on the device, and ends whatever it is given."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from jaxformer.tasks.matching import match
+from jaxformer.tasks.assignment import linear_assignment
 
-matched = jax.jit(match)
+assigned = jax.jit(linear_assignment)
 
 
 def least(costs):
@@ -19,7 +19,7 @@ def least(costs):
 
 def check(costs, valid, rtol=1e-6):
     """All targets that are no padding have a query of their own, at SciPy's cost."""
-    queries = np.asarray(matched(costs, valid))
+    queries = np.asarray(assigned(costs, valid))
     assert queries.dtype == np.int32
     for problem, mask, found in zip(costs, valid, queries):
         (targets,) = np.nonzero(mask)
@@ -56,7 +56,7 @@ def alike(generator, shape):
 
 
 def forbidden(generator, shape):
-    """Most pairs cost so much that a mistake shows, and one matching without them exists."""
+    """Most pairs cost so much that a mistake shows, and one assignment without them exists."""
     _, queries, targets = shape
     costs = np.where(generator.uniform(size=shape) < 0.9, 1e9, generator.uniform(size=shape))
     for problem in costs:
@@ -90,7 +90,7 @@ def test_targets_without_any_good_query_spoil_no_others():
     small = np.random.default_rng(1).uniform(size=(6, 12, 12)).astype(np.float32)
     costs = small.copy()
     costs[:, :, 6:10] += 1e6
-    queries = np.asarray(matched(costs, np.ones((6, 12), bool)))
+    queries = np.asarray(assigned(costs, np.ones((6, 12), bool)))
     small[:, :, 6:10] = costs[:, :, 6:10] - np.float32(1e6)
     for problem, found in zip(small, queries):
         np.testing.assert_allclose(problem[found, np.arange(12)].sum(), least(problem), rtol=1e-5)
@@ -98,10 +98,10 @@ def test_targets_without_any_good_query_spoil_no_others():
 
 def test_costs_that_are_no_numbers_are_avoided():
     costs = np.random.default_rng(2).uniform(size=(3, 8, 5)).astype(np.float32)
-    expected = np.asarray(matched(costs, np.ones((3, 5), bool)))
+    expected = np.asarray(assigned(costs, np.ones((3, 5), bool)))
     spoilt = costs.copy()
     spoilt[0, 0], spoilt[1, :, 1], spoilt[2] = np.nan, np.inf, np.nan
-    queries = np.asarray(matched(spoilt, np.ones((3, 5), bool)))
+    queries = np.asarray(assigned(spoilt, np.ones((3, 5), bool)))
     for found in queries:
         assert len(set(found.tolist())) == 5
         assert found.min() >= 0
@@ -111,16 +111,16 @@ def test_costs_that_are_no_numbers_are_avoided():
 
 
 def test_no_targets():
-    assert matched(np.zeros((2, 5, 0), np.float32), np.zeros((2, 0), bool)).shape == (2, 0)
+    assert assigned(np.zeros((2, 5, 0), np.float32), np.zeros((2, 0), bool)).shape == (2, 0)
     costs = np.random.default_rng(3).normal(size=(2, 5, 3)).astype(np.float32)
-    np.testing.assert_array_equal(matched(costs, np.zeros((2, 3), bool)), np.full((2, 3), -1))
+    np.testing.assert_array_equal(assigned(costs, np.zeros((2, 3), bool)), np.full((2, 3), -1))
 
 
 def test_more_targets_than_queries_are_refused():
     with pytest.raises(ValueError, match="4 targets for 3 queries"):
-        match(jnp.zeros((1, 3, 4)), jnp.ones((1, 4), bool))
+        linear_assignment(jnp.zeros((1, 3, 4)), jnp.ones((1, 4), bool))
     with pytest.raises(ValueError, match="valid has shape"):
-        match(jnp.zeros((1, 4, 3)), jnp.ones((1, 4), bool))
+        linear_assignment(jnp.zeros((1, 4, 3)), jnp.ones((1, 4), bool))
 
 
 def test_within_a_gradient_and_without_a_host():
@@ -128,22 +128,22 @@ def test_within_a_gradient_and_without_a_host():
     valid = np.ones((2, 4), bool)
 
     def loss(costs):
-        queries = match(costs, valid)
+        queries = linear_assignment(costs, valid)
         return jnp.sum(jnp.take_along_axis(costs, queries[:, None], axis=1))
 
     gradient = np.asarray(jax.jit(jax.grad(loss))(costs))
-    queries = np.asarray(matched(costs, valid))
+    queries = np.asarray(assigned(costs, valid))
     expected = np.zeros_like(costs)
     for b in range(2):
         expected[b, queries[b], np.arange(4)] = 1
     np.testing.assert_array_equal(gradient, expected)
-    assert "callback" not in str(jax.make_jaxpr(match)(costs, valid))
+    assert "callback" not in str(jax.make_jaxpr(linear_assignment)(costs, valid))
 
 
-def test_a_batch_over_devices_is_matched_as_on_one():
+def test_a_batch_over_devices_is_assigned_as_on_one():
     costs = np.random.default_rng(5).uniform(size=(16, 9, 6)).astype(np.float32)
     valid = np.random.default_rng(6).uniform(size=(16, 6)) < 0.8
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-    queries = jax.jit(match)(jax.device_put(costs, sharding), jax.device_put(valid, sharding))
-    np.testing.assert_array_equal(queries, matched(costs, valid))
+    queries = jax.jit(linear_assignment)(jax.device_put(costs, sharding), jax.device_put(valid, sharding))
+    np.testing.assert_array_equal(queries, assigned(costs, valid))
