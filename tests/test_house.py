@@ -160,7 +160,6 @@ def loaded(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.xfail(strict=True, reason="train still loads reports and conversions")
 def test_training_loads_little():
     modules = loaded("import jaxformer.train")
     ours = {name for name in modules if name.split(".")[0] == "jaxformer"}

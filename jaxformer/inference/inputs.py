@@ -76,9 +76,10 @@ def text_inputs(run: Any, inputs: Any) -> list[Input]:
     given = as_given(inputs, task.reads, is_pairs(run))
     found = questions(run, given) if task.reads == "question" else texts(run, given)
     for one in found:
-        with naming(one.place):
-            for number, row in enumerate(one.rows):
-                one.rows[number] = task.prepare(row, run)
+        try:
+            one.rows[:] = [task.prepare(row, run) for row in one.rows]
+        except UserError as error:
+            raise UserError(f"{one.place}: {error.lines[0]}", *error.lines[1:]) from error
         one.example.update(one.rows[0])
         longest = max(len(row["tokens"]) for row in one.rows)
         if longest > run.model.context_length:
@@ -95,26 +96,26 @@ def is_pairs(run: Any) -> bool:
 
 def texts(run: Any, given: Given) -> list[Input]:
     """Texts, pairs of them or lists of words, one example each."""
-    examples, tokenizer, words = run.config.data.examples, run.tokenizer, run.task.reads == "words"
+    examples, words = run.config.data.examples, run.task.reads == "words"
     places: Any = given  # they name a text as the examples of a dataset are named
-    encodings: Any
+    word_ids: list[Any] = [None] * len(given.texts)
     if hasattr(examples, "features") or words:
-        encoder = Encoder(tokenizer, examples.length, is_pairs(run))
+        encoder = Encoder(run.tokenizer, examples.length, is_pairs(run))
         encodings = encoder(given.texts, places, 0, words=words)
         rows = [arrays_of(encoding.ids, encoding.type_ids) for encoding in encodings]
         cut = sum(bool(encoding.overflowing) for encoding in encodings)
+        word_ids = [encoding.word_ids for encoding in encodings]
     else:  # windows and documents have no special tokens around them
         whole = examples.varying
-        encodings = encoded(tokenizer, given, whole)
-        rows = [arrays_of(ids if whole else ids[: examples.length]) for ids in encodings]
-        cut = sum(len(ids) > len(row["tokens"]) for ids, row in zip(encodings, rows))
+        ids = encoded(run.tokenizer, given, special=whole)
+        rows = [arrays_of(row if whole else row[: examples.length]) for row in ids]
+        cut = sum(len(every) > len(row["tokens"]) for every, row in zip(ids, rows))
     if cut:
         logger.warning("%d of %d texts were cut at %d tokens", cut, len(rows), examples.length)
     found = []
-    for number, (text, place, row) in enumerate(zip(given.texts, given.places, rows)):
+    for text, place, row, owners in zip(given.texts, given.places, rows, word_ids):
         asked = {"words": text} if words else {"text": text} if isinstance(text, str) else {"texts": [*text]}
-        extra = {"words": text, "word_ids": encodings[number].word_ids} if words else {}
-        found.append(Input(place, asked, [row], extra))
+        found.append(Input(place, asked, [row], {"words": text, "word_ids": owners}))
     return found
 
 

@@ -13,7 +13,7 @@ real examples differ; sums of parts add up to the sum of the whole, means do not
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,8 @@ Batch = Mapping[str, Any]  # arrays, examples first; the keys are those of `data
 Sums = Any  # a tree of arrays
 Row = Mapping[str, Any]  # one example's arrays, without the batch
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count), both float32 []
+
+Reads: TypeAlias = Literal["image", "text", "words", "question"] | None
 
 
 class DataInfo(Protocol):
@@ -63,7 +65,7 @@ class Task(ABC):
 
     modality: ClassVar[Literal["image", "text"]] = "image"
     """Whether the examples are images or texts."""
-    reads: ClassVar[Literal["image", "text", "words", "question"] | None] = "image"
+    reads: ClassVar[Reads] = "image"
     """One input of `predict`: an image, a text (or a pair of texts where the examples are pairs), a list of words or
     (question, context). None: the task predicts nothing."""
     written: ClassVar[Mapping[str, str]] = {}

@@ -32,7 +32,7 @@ class SpanQA(TextTask):
     """How many answers are compared for each question."""
 
     metric_names: ClassVar = ("loss", "exact_match", "f1")
-    reads = "question"
+    reads: ClassVar = "question"
     needs = ("tokens", "token_mask", "start", "end")
     head = "span"
 

@@ -24,7 +24,7 @@ class TokenClassification(TokenTask):
     """
 
     metric_names: ClassVar = ("loss", "accuracy", "precision", "recall", "f1")
-    reads = "words"
+    reads: ClassVar = "words"
     needs = ("tokens", "token_mask", "labels")
     head = "token"
     targets_key = "labels"

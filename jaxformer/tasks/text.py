@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from jaxformer.config.fields import Rate
 from jaxformer.errors import UserError
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.tasks.base import Batch, Batches, DataInfo, Row, Task, example_mask, kind_of
+from jaxformer.tasks.base import Batch, Batches, DataInfo, Reads, Row, Task, example_mask, kind_of
 from jaxformer.tasks.losses import token_cross_entropy
 
 TEXT_INPUTS = ("tokens", "token_mask", "token_types", "segment_ids", "positions")
@@ -21,7 +21,7 @@ class TextTask(Task):
     """Learns something about texts: batches have `tokens` (int32 [B, T]) and what describes them."""
 
     modality = "text"
-    reads: ClassVar[Literal["image", "text", "words", "question"] | None] = "text"
+    reads: ClassVar[Reads] = "text"
     needs: ClassVar[tuple[str, ...]] = ("tokens",)
     """The arrays that a batch must have."""
     head: ClassVar[str | None] = None

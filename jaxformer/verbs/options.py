@@ -99,7 +99,7 @@ def in_flags(cls: type, line: str) -> str:
     """A message about fields of `cls` with their flags: "--top-k 0: ..." of "top_k=0: ...", and for `top_k` --top-k."""
     names = {field.name: called(field) for field in schema.config_fields(cls).values()}
     line = re.sub(r"`(\w+)(=True)?`", lambda found: names.get(found[1], found[0]), line)
-    found = re.match(r'(\w+)(?:\[\d+\])?(?:=("[^"]*"|.*?))?: ', line)
+    found = re.match(r"""(\w+)(?:\[\d+\])?(?:[= ]("[^"]*"|'[^']*'|\S+))?: """, line)
     if found is None or found[1] not in names:
         return line
     value = (found[2] or "").strip("\"'")
