@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxformer"
 FILES = {file.relative_to(PACKAGE).as_posix(): file for file in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
 
-CODE_LINES = 24_200  # of the package at most
+CODE_LINES = 23_400  # of the package at most
 FILE_LINES = 400
 FUNCTION_LINES = 80  # without the docstring
 LONGER = {"step.py make_train_step": 100}
@@ -47,29 +47,10 @@ NOT_OUR_FLAGS = {
 }
 # Files below verbs/ whose messages still name flags; to be emptied.
 STILL_NAME_FLAGS = {
-    "data/annotated/masks.py",
     "data/catalog.py",
-    "data/importing.py",
-    "data/text/format_conll.py",
-    "data/text/format_table.py",
-    "data/text/formats.py",
-    "data/text/importing.py",
-    "evaluation/harness.py",
-    "evaluation/perplexity.py",
-    "evaluation/views.py",
-    "inference/back_translation.py",
     "inference/explain.py",
-    "inference/given.py",
-    "inference/language.py",
-    "inference/predict.py",
-    "inference/predict_text.py",
-    "inference/restore.py",
-    "inference/segment.py",
-    "inference/translate.py",
     "observe/profile.py",
     "observe/writers.py",
-    "run.py",
-    "start.py",
 }
 
 LAYOUT = {
