@@ -26,9 +26,9 @@ OF_LIBRARIES = {
     "config/files.py": 1,  # nodes of Python's syntax tree
     "config/reference.py": 1,
     "config/schema.py": 3,  # types without a name, classes without problems(), a user's own class and its contract
-    "data/annotated/yolo.py": 1,  # PyYAML's errors
     "data/detection.py": 2,  # TFDS's box formats
     "data/text/tokenizer_templates.py": 1,  # Hugging Face's pre-tokenizers
+    "importing/formats/yolo.py": 1,  # PyYAML's errors
     "models/attention.py": 1,  # JAX's devices
     "observe/device.py": 1,  # os, which is another one on each system
     "paths.py": 3,  # JAX's kinds of keys
