@@ -40,9 +40,7 @@ NOT_OUR_FLAGS = {
     ("data/sources.py", "tfds build"),
     ("data/sources.py", "--file_format=array_record"),
     ("observe/plots.py", '"--"'),  # matplotlib's dashed line
-    ("run.py", "--error-unmatch"),  # git's
-    ("run.py", "--porcelain"),
-    ("runs.py", "--error-unmatch"),
+    ("runs.py", "--error-unmatch"),  # git's
     ("runs.py", "--porcelain"),
 }
 # Files below verbs/ whose messages still name flags; to be emptied.

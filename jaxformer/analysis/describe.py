@@ -9,7 +9,7 @@ import numpy as np
 from jaxformer.analysis.flops import training_flops
 from jaxformer.config import schema
 from jaxformer.config.sections import ExperimentConfig
-from jaxformer.data.examples import Pairs
+from jaxformer.data.kinds.pairs import Pairs
 from jaxformer.data.nominal import NominalBatches
 from jaxformer.errors import NotPrepared
 from jaxformer.experiment import Experiment
@@ -105,7 +105,7 @@ def assemble(config: ExperimentConfig) -> Experiment:
 def nominal_batches(config: ExperimentConfig) -> NominalBatches | None:
     """Batches of a dataset of known size, or None; "train[:99%]" is 99% of "train"."""
     data = config.data
-    if data.examples.text:
+    if data.examples.modality == "text":
         return nominal_text(data)
     split = re.fullmatch(r"(\w+)(?:\[:(\d+)%\])?", data.train_split)
     sizes = KNOWN_SIZES.get(data.name, {})

@@ -80,7 +80,7 @@ class ExperimentConfig:
     """The dataset, its batches and transforms."""
     train: TrainConfig
     """Length, accumulation, averaging, logging."""
-    task: Any = schema.choice(TASKS, default=None)
+    task: Any = schema.choice(TASKS, contract="jaxformer.tasks.base:Task", default=None)
     """What is learnt; tasks/ lists the names."""
     model: Any = schema.choice(MODELS, default=None)
     """A model's name and its fields; models/ lists the names, models/presets.py ready tables."""

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from jaxformer.drawing.annotate import BAR, LARGEST, MARGIN, PAPER, ROW, SIZE, TEXT, fit, font, shorten
 from jaxformer.inference.attention_layers import NOWHERE, AttentionLayer
-from jaxformer.observe.annotate import BAR, LARGEST, MARGIN, PAPER, ROW, SIZE, TEXT, fit, font, shorten
 from jaxformer.observe.attention_maps import attention_rollout, head_pictures, overlay, received
 
 SHEET = 900  # pixels of a sheet's longer side, about

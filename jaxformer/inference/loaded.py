@@ -15,8 +15,9 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
-from jaxformer.data.examples import Detection, Segmentation
-from jaxformer.data.framing import framed
+from jaxformer.data.kinds.detection import Detection
+from jaxformer.data.kinds.segmentation import Segmentation
+from jaxformer.data.letterbox import letterbox
 from jaxformer.data.nominal import NominalBatches, recorded
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
@@ -47,7 +48,6 @@ class LoadedRun:
       config: the run's config.
       step: which checkpoint it is.
       variables: what the model is applied with, the same on all devices.
-      tokenizer: what a text model's tokens mean; None for a model of images.
       experiment: the parts of the config on the devices that are here. Its data are nominal: arrays' shapes
         and the names of classes, as the folder has them (`opened` has the examples).
 
@@ -58,9 +58,7 @@ class LoadedRun:
     def __init__(self, folder: str | Path, checkpoint: str | int = "best"):
         self.run = Run.open(folder)
         self.config = self.run.read_config()
-        self.tokenizer: Tokenizer | None = (
-            read_tokenizer(self.run) if self.config.data.examples.text else None
-        )
+        self._tokenizer = read_tokenizer(self.run) if self.config.data.examples.modality == "text" else None
         here = self._here()
         train_data, eval_data = self._known_data(here.data)
         self.experiment = Experiment(here, train_data=train_data, eval_data=eval_data)
@@ -76,7 +74,7 @@ class LoadedRun:
         config, data, count = self.config, self.config.data, jax.device_count()
         rows = -(-(data.eval_batch_size or data.batch_size) // count) * count  # padding does not count
         data = replace(data, eval_batch_size=rows)
-        if self.tokenizer is not None:  # what the run was trained with, whatever made it
+        if self._tokenizer is not None:  # what the run was trained with, whatever made it
             data = replace(data, tokenizer=FromFile(str(self.run.tokenizer_file)))
         evaluation = config.eval if split is None else replace(config.eval, split=split)
         return replace(config, data=data, eval=evaluation, parallel=type(config.parallel)())
@@ -93,13 +91,24 @@ class LoadedRun:
             splits = None
         if not splits:
             return None, None
-        train, evaluation = (replace(split, tokenizer=self.tokenizer) for split in splits)
+        train, evaluation = (replace(split, tokenizer=self._tokenizer) for split in splits)
         return train, evaluation
 
     @property
     def metrics(self) -> dict[str, float]:
         """The run's final metrics."""
         return self.run.metrics
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What the tokens of a text model mean.
+
+        Raises:
+          UserError: the model is of images.
+        """
+        if self._tokenizer is None:
+            raise UserError(f"{self.run.folder}: holds a model of images, which has no tokenizer")
+        return self._tokenizer
 
     @property
     def layout(self) -> Layout:
@@ -157,7 +166,7 @@ class LoadedRun:
             example = transform(example, np.random.default_rng(0))
         example["picture"] = example["image"]
         if isinstance(data.examples, (Detection, Segmentation)):
-            example = framed(example, (shape[0], shape[1]), data.examples.enlarge)
+            example = letterbox(example, (shape[0], shape[1]), data.examples.enlarge)
         if example["image"].shape != shape:
             height, width = example["image"].shape[:2]
             raise UserError(
@@ -174,8 +183,8 @@ class LoadedRun:
         """The model's answer to each input, as JSON values; see `jaxformer.inference.predict.predict`.
 
         Args:
-          inputs: one input or several: image files, uint8 [H, W, C] or [N, H, W, C]; texts, pairs of texts, (question,
-            context).
+          inputs: one input or several: image files, uint8 [H, W, C] or [N, H, W, C]; texts, pairs of texts,
+            (question, context).
           top: how many answers to list where there are several.
 
         Raises:
@@ -200,7 +209,7 @@ class LoadedRun:
 
         writers = {"decoder": CausalModel, "encoder-decoder": TextToText}
         writer = writers.get(kind_of(self.model))
-        if writer is None or self.tokenizer is None:
+        if writer is None:
             raise UserError(
                 f"{self.run.folder}: holds a model ({type(self.model).__name__}) that writes no texts",
                 "`jaxformer predict` says what it makes of a text or an image",

@@ -63,7 +63,7 @@ class Predict(OfRun):
 
         config = Run.open(self.run).read_config()
         with working():
-            if config.data.examples.text:
+            if config.data.examples.modality == "text":
                 self.predict_texts(config)
             else:
                 self.predict_images(config)

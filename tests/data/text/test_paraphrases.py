@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from jaxformer.config import schema
 from jaxformer.data.batches import make_batches
 from jaxformer.data.config import DataConfig
-from jaxformer.data.examples import Sequences
+from jaxformer.data.kinds.sequences import Sequences
 from jaxformer.data.text.augment import RandomSwap
 from jaxformer.data.text.paraphrases import BackTranslate, read_paraphrases
 from jaxformer.data.text.tokenizers import Characters
