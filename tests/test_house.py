@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxformer"
 FILES = {file.relative_to(PACKAGE).as_posix(): file for file in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
 
-CODE_LINES = 24_200  # of the package at most
+CODE_LINES = 23_400  # of the package at most
 FILE_LINES = 400
 FUNCTION_LINES = 80  # without the docstring
 LONGER = {"step.py make_train_step": 100}
@@ -26,9 +26,9 @@ OF_LIBRARIES = {
     "config/files.py": 1,  # nodes of Python's syntax tree
     "config/reference.py": 1,
     "config/schema.py": 3,  # types without a name, classes without problems(), a user's own class and its contract
-    "data/annotated/yolo.py": 1,  # PyYAML's errors
     "data/detection.py": 2,  # TFDS's box formats
     "data/text/tokenizer_templates.py": 1,  # Hugging Face's pre-tokenizers
+    "importing/formats/yolo.py": 1,  # PyYAML's errors
     "models/attention.py": 1,  # JAX's devices
     "observe/device.py": 1,  # os, which is another one on each system
     "paths.py": 3,  # JAX's kinds of keys
@@ -45,19 +45,8 @@ NOT_OUR_FLAGS = {
 }
 # Files below verbs/ whose messages still name flags; to be emptied.
 STILL_NAME_FLAGS = {
-    "data/annotated/masks.py",
     "data/catalog.py",
-    "data/importing.py",
-    "data/text/format_conll.py",
-    "data/text/format_table.py",
-    "data/text/formats.py",
-    "data/text/importing.py",
-    "evaluation/harness.py",
-    "evaluation/perplexity.py",
-    "evaluation/views.py",
     "inference/explain.py",
-    "inference/given.py",
-    "inference/predict.py",
 }
 
 LAYOUT = {
