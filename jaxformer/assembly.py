@@ -58,8 +58,7 @@ class Assembly:
     @cached_property
     def task(self) -> Any:
         """What is learnt; fields that the config leaves to the data, or to the model, are filled in."""
-        queries = getattr(self.experiment.model, "num_queries", None)
-        of_model = {} if queries is None else {"num_queries": queries}
+        of_model = self.experiment.model.task_sizes
         return filled(self.experiment.task, known_sizes(self.train_batches) | of_model)
 
     @cached_property
@@ -237,7 +236,7 @@ def known_sizes(batches: Batches) -> dict[str, int]:
 
 def spare_classes(model: Any, batches: Batches) -> Iterator[str]:
     """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
-    classes, given = known_sizes(batches).get("num_classes"), getattr(model, "num_classes", None)
+    classes, given = known_sizes(batches).get("num_classes"), model.num_classes
     if classes is not None and given is not None and given > classes:
         yield f"model.num_classes={given}: the dataset has {classes} classes; the model's others have no example"
 

@@ -115,11 +115,7 @@ def write_result(
 def write_shown(assembly: Assembly, run: Run, variables: Tree) -> None:
     """Writes samples with predictions and attention, and the worst mistakes."""
     model, task, batches = assembly.build_model(), assembly.task, assembly.eval_batches
-    patches = Patches(
-        getattr(model, "grid", None),
-        getattr(model, "tokens_before_grid", 0),
-        "class_token" if getattr(model, "pool", None) == "cls" else "mean",
-    )
+    patches = Patches(model.grid, model.tokens_before_grid, "class_token" if model.by_class_token else "mean")
     chosen = samples.choose(model, task, variables, batches, assembly.layout, SHOWN)
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:

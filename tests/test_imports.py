@@ -27,7 +27,7 @@ ALLOWED = {
     "optim": BASE | {"paths"},
     "decoding": BASE,
     "tasks": BASE | {"decoding", "models", "weights"},
-    "precision": BASE,
+    "precision": BASE | {"models"},
     "preemption": set(),
     "state": BASE | {"precision"},
     "step": BASE | {"state", "precision", "tasks"},

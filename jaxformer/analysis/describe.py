@@ -115,7 +115,7 @@ def nominal_batches(experiment: Experiment) -> NominalBatches | None:
     made = [
         transform.size for transform in data.transforms if isinstance(getattr(transform, "size", None), int)
     ]
-    size = getattr(experiment.model, "image_size", [PIXELS[data.name], *made][-1])
+    size = experiment.model.image_size or [PIXELS[data.name], *made][-1]
     spec: dict[str, tuple[tuple[int, ...], np.dtype]] = {
         "image": ((size, size, 3), np.dtype(np.uint8)),
         "labels": ((), np.dtype(np.int32)),
@@ -216,8 +216,8 @@ def describe(assembly: Assembly, *, compile_step: bool = True) -> str:
 def model_line(model: Any) -> str:
     """What the table of parameters counts: the model, and which head it has."""
     name, head = type(model).__name__, None
-    if isinstance(getattr(model, "head", None), str):
+    if model.kind == "encoder":
         head = f'the head "{model.head}" (model.head)'
-    elif hasattr(model, "num_classes"):
+    elif model.num_classes is not None:
         head = f"a head of {text.counted(model.num_classes, 'output')} (model.num_classes)"
     return name if head is None else f"{name} with {head}, which is counted here, too"

@@ -13,7 +13,7 @@ from jaxformer.config import schema
 from jaxformer.config.durations import Duration
 from jaxformer.data.config import DataConfig
 from jaxformer.errors import ConfigError
-from jaxformer.models import MODELS
+from jaxformer.models import CONTRACT, MODELS
 from jaxformer.optim import OPTIMIZERS, SCHEDULES
 from jaxformer.parallel.mesh import ParallelConfig
 from jaxformer.precision import Dtypes
@@ -88,7 +88,7 @@ class Experiment:
     """Length, accumulation, averaging, logging."""
     task: Any = schema.choice(TASKS, default=None)
     """What is learnt; tasks/ lists the names."""
-    model: Any = schema.choice(MODELS, default=None)
+    model: Any = schema.choice(MODELS, contract=CONTRACT, default=None)
     """A model's name and its fields; models/ lists the names, models/presets.py ready tables."""
     optimizer: Any = schema.choice(OPTIMIZERS, default=None)
     """The optimizer's name, its hyperparameters, and rules by parameter path."""

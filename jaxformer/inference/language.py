@@ -28,7 +28,6 @@ from jaxformer.inference.writing import (
     search,
 )
 from jaxformer.models.cache import Cache
-from jaxformer.tasks.text import kind_of
 from jaxformer.weights.layouts import unrolled
 
 Tree = Any
@@ -227,7 +226,7 @@ def load(folder: Path, checkpoint: str = "best") -> tuple[Any, Tree, Tokenizer]:
       UserError: not a run's folder, or not of a model that writes texts, or it has no such checkpoint.
     """
     trained = TrainedText(folder, checkpoint)
-    if kind_of(trained.model) == "encoder":
+    if trained.model.kind == "encoder":
         raise UserError(
             f"{folder}: holds a model ({type(trained.model).__name__}) that reads texts and writes none",
             "`jaxformer predict` says what it makes of a text",

@@ -176,7 +176,7 @@ class TrainedText:
         self.tokenizer = Tokenizer.load(tokenizer_file(self.run))
         known = {"vocab_size": self.tokenizer.vocab_size}
         self.class_names: list[str] = []
-        if getattr(self.experiment.model, "head", None) in ("sequence", "token"):
+        if self.experiment.model.classifies:
             names, count = classes(self.run, self.experiment.data)
             self.class_names = names or []
             if count is None and self.experiment.model.num_classes is None:
@@ -188,7 +188,7 @@ class TrainedText:
             known |= {} if count is None else {"num_classes": count}
         self.model = in_precision(filled(self.experiment.model, known), self.experiment.precision)
         example = jnp.zeros((1, 2), jnp.int32)
-        arguments = (example, example) if hasattr(self.model, "encode") else (example,)
+        arguments = (example, example) if self.model.kind == "encoder-decoder" else (example,)
         shapes = jax.eval_shape(self.model.init, jax.random.key(0), *arguments)
         averaged = Assembly(self.experiment).average is not None
         self.step, self.variables = restore_params(self.run, self.experiment, shapes, averaged, checkpoint)

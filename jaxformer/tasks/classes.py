@@ -51,7 +51,7 @@ class ClassTask:
 
     def absent_metrics(self, model: Any, data: Batches) -> dict[str, str]:
         """Metrics that `summarize` will not give -> why, as a part of a sentence."""
-        classes = getattr(model, "num_classes", None)
+        classes = model.num_classes
         few = classes is not None and classes <= TOP
         return {"top5": f"with {classes} classes it is always 1"} if few else {}
 

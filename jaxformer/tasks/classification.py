@@ -55,11 +55,11 @@ class Classification(ClassTask):
             made = ", ".join(sorted(train.element_spec))
             yield f"data.examples: batches have {made}, this task needs image: choose images, or another task"
             return
-        if not hasattr(model, "num_classes") or hasattr(model, "vocab_size"):
+        if model.kind != "image":
             yield f'model: {type(model).__name__} does not classify images; choose another, such as "vit"'
             return
         height, width, channels = train.element_spec["image"][0]
-        size = getattr(model, "image_size", None)
+        size = model.image_size
         if size is not None and (height, width) != (size, size):
             yield (
                 f"model.image_size={size}: the training images are {height}x{width} after data.transforms; "

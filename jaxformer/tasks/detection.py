@@ -95,7 +95,7 @@ class Detection:
             made = ", ".join(sorted(train.element_spec))
             yield f"data.examples: batches have {made}, this task needs {', '.join(missing)}: choose detection"
             return
-        if not hasattr(model, "num_queries"):
+        if model.kind != "detector":
             yield f'model: {type(model).__name__} does not find objects; choose "detr"'
             return
         objects = max(data.element_spec["boxes"][0][0] for data in (train, evaluation))
@@ -116,7 +116,7 @@ class Detection:
         if names is not None and model.num_classes is not None and model.num_classes < len(names):
             yield f"model.num_classes={model.num_classes}: the dataset has {len(names)} classes; set it to that"
         height, width, channels = train.element_spec["image"][0]
-        size = getattr(model.backbone, "image_size", None)
+        size = model.image_size
         if size is not None and (height, width) != (size, size):
             yield (
                 f"model.backbone.image_size={size}: the pictures' frame is {height}x{width} (data.examples.size); "

@@ -13,7 +13,7 @@ from jaxformer.errors import UserError
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask, masked_sum
 from jaxformer.tasks.losses import token_cross_entropy
-from jaxformer.tasks.text import TextTask, head_fits, kind_of, text_fits
+from jaxformer.tasks.text import TextTask, head_fits, text_fits
 
 POSITIONS_SHOWN = 64  # points of the curve of losses by position, at most
 
@@ -155,7 +155,7 @@ class CausalLM(TokenTask):
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         """Yields lines as for any text, and for a model or examples in which tokens see those after them."""
-        if kind_of(model) != "decoder":
+        if model.kind != "decoder":
             yield f'model: {type(model).__name__} does not go from token to token, as this task needs; choose "gpt"'
         yield from super().fits(model, train, evaluation)
         names = set(train.element_spec)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer.errors import UserError
-from jaxformer.models.segmenter import SegmentationOutputs
+from jaxformer.models.outputs import SegmentationOutputs
 from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask, masked_sum
 from jaxformer.tasks.classes import class_name
 from jaxformer.tasks.segmentation_losses import dice, lovasz_softmax, pixel_cross_entropy, pixel_weights
@@ -78,7 +78,7 @@ class Segmentation:
                 'set examples=dict(name="segmentation", ...), or choose another task'
             )
             return
-        if not hasattr(model, "decoder") or not hasattr(model, "window"):
+        if model.kind != "segmenter":
             yield f'model: {type(model).__name__} does not segment images; choose "segmenter"'
             return
         if model.image_size is not None:

@@ -11,6 +11,7 @@ from jaxformer.errors import UserError
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks.base import Batch, Batches, Row
 
+TEXT_KINDS = ("encoder", "decoder", "encoder-decoder")
 TEXT_INPUTS = ("tokens", "token_mask", "token_types", "segment_ids", "positions")
 
 
@@ -43,18 +44,9 @@ def text_inputs(batch: Batch) -> dict[str, jax.Array]:
     return {name: jnp.asarray(batch[name]) for name in TEXT_INPUTS if name in batch}
 
 
-def kind_of(model: Any) -> str:
-    """What a model of text is: "encoder", "decoder" or "encoder-decoder"; "other" if it is none."""
-    if not hasattr(model, "vocab_size"):
-        return "other"
-    return (
-        "encoder-decoder" if hasattr(model, "encode") else "encoder" if hasattr(model, "head") else "decoder"
-    )
-
-
 def head_fits(model: Any, head: str) -> Iterator[str]:
     """Yields a line if the model is no encoder, or has another head than the task needs."""
-    if kind_of(model) != "encoder":
+    if model.kind != "encoder":
         yield f'model: {type(model).__name__} has no head "{head}", which this task needs; choose "bert"'
     elif model.head != head:
         yield f'model.head="{model.head}": this task needs "{head}"'
@@ -72,7 +64,7 @@ def text_fits(model: Any, train: Batches, evaluation: Batches, needs: tuple[str,
     missing = [name for name in needs if name not in evaluation.element_spec]
     if missing:
         yield f"data.eval_transforms: make no {', '.join(missing)}, as data.transforms do; add what does"
-    if kind_of(model) == "other":
+    if model.kind not in TEXT_KINDS:
         return
     length, longest = train.element_spec["tokens"][0][0], model.context_length
     if length > longest:
@@ -101,7 +93,9 @@ def check_tokens(model: Any, batch: Mapping[str, np.ndarray]) -> None:
 
 def labels_fit(model: Any, train: Batches, what: str) -> Iterator[str]:
     """Yields a line if the model has fewer labels than the dataset, or nobody knows how many there are."""
-    names, labels = train.class_names, getattr(model, "num_classes", 0)
+    names, labels = train.class_names, model.num_classes
+    if model.kind != "encoder":
+        return
     if labels is None:
         yield f"model.num_classes: missing, and the dataset does not say how many {what} it has; set it"
     elif names is not None and 0 < labels < len(names):

@@ -12,7 +12,7 @@ from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import metrics
 from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask, masked_sum
 from jaxformer.tasks.classes import ClassTask
-from jaxformer.tasks.text import TextTask, head_fits, kind_of, labels_fit, text_fits, text_of
+from jaxformer.tasks.text import TextTask, head_fits, labels_fit, text_fits, text_of
 from jaxformer.tasks.text_metrics import pearson, spearman
 
 
@@ -96,7 +96,7 @@ class TextRegression(TextTask):
         yield from first_token_fits(train)
         if train.element_spec.get("labels", ((), None))[0]:
             yield "data.examples: each token has a label, this task needs one a text; choose sequences"
-        if kind_of(model) == "encoder" and model.num_classes != 1:
+        if model.kind == "encoder" and model.num_classes != 1:
             yield f"model.num_classes={model.num_classes}: a regression has 1 output; set it to that"
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:

@@ -14,7 +14,7 @@ from jaxformer.models.cache import Cache
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask
 from jaxformer.tasks.losses import token_cross_entropy
-from jaxformer.tasks.text import TextTask, kind_of, text_fits
+from jaxformer.tasks.text import TextTask, text_fits
 from jaxformer.tasks.text_metrics import translation_scores
 from jaxformer.weights.layouts import unrolled
 
@@ -56,7 +56,7 @@ class Translation(TextTask):
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         """Yields a line for data without pairs of texts, and texts that are too long."""
-        if kind_of(model) != "encoder-decoder":
+        if model.kind != "encoder-decoder":
             yield f'model: {type(model).__name__} does not read one text and write another; choose "seq2seq"'
         needs = ("tokens", "token_mask", "decoder_tokens", "targets")
         yield from text_fits(model, train, evaluation, needs)

@@ -76,10 +76,9 @@ def language_model(arguments: Namespace) -> "tuple[CausalModel, int]":
     """
     from jaxformer.inference.language import CausalModel
     from jaxformer.inference.restore import TrainedText
-    from jaxformer.tasks.text import kind_of
 
     trained = TrainedText(arguments.run, arguments.checkpoint)
-    if kind_of(trained.model) != "decoder":
+    if trained.model.kind != "decoder":
         raise UserError(
             f"{arguments.run}: holds a model ({type(trained.model).__name__}) that does not go from token to token",
             "--fewshot, --perplexity and --harness are for language models; leave them out to evaluate on a split",

@@ -30,7 +30,7 @@ def generate(arguments: Namespace, overrides: Overrides) -> int:
     prompts = [prompt for prompt, _ in given]
     with terminal_logging(make_console()):
         model, variables, tokenizer = load(arguments.workdir, arguments.checkpoint)
-        writer = (TextToText if hasattr(model, "encode") else CausalModel)(model, variables, tokenizer)
+        writer = (TextToText if model.kind == "encoder-decoder" else CausalModel)(model, variables, tokenizer)
         ids = []
         for prompt, place in given:
             with naming(place):

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from jaxformer.inference.attention_layers import attention_layers, calls_of, unrolled
+from jaxformer.inference.attention_layers import attention_layers, calls_of
 from jaxformer.models.cct import CCT
 from jaxformer.models.cnn_attention import Placement
 from jaxformer.models.cnn_attention.botnet import BottleneckAttention
@@ -76,7 +76,7 @@ def look_inside(model, image):
     """The unrolled model's (function without arguments, calls, layers)."""
     variables = random_variables(model, image)
     variables = {**variables, "params": unstack_layers(variables["params"])}
-    plain = unrolled(model)
+    plain = replaced(model, scan=False, remat="none")
 
     def run():
         return plain.apply(variables, image, mutable=["attention_maps"])

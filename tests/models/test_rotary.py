@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxformer.models.rotary import Rotary, turn
+from jaxformer.models.rotary import Rotary, apply_rotary
 
 DIM = 8
 
@@ -17,7 +17,7 @@ def heads(seed=0, tokens=5):
 
 def turned(x, positions, rotary):
     positions = np.broadcast_to(np.asarray(positions, np.int32), (len(x), x.shape[2]))
-    return np.asarray(jax.jit(lambda x, p: turn(x, rotary.tables(p, DIM)))(x, positions))
+    return np.asarray(jax.jit(lambda x, p: apply_rotary(x, rotary.tables(p, DIM)))(x, positions))
 
 
 def test_pairs_turn_as_complex_numbers():
@@ -51,7 +51,7 @@ def test_products_depend_on_the_distance_alone(rotary):
 
 def test_features_behind_the_share_have_no_position():
     x = heads()
-    y = turned(x, [9, 8, 7, 6, 5], Rotary(share=0.7))  # 5.6 features: 4 turn, an even number
+    y = turned(x, [9, 8, 7, 6, 5], Rotary(share=0.7))  # 5.6 features: 4 apply_rotary, an even number
     np.testing.assert_array_equal(y[..., 4:], x[..., 4:])
     assert (np.abs(y[..., :4] - x[..., :4]).max(axis=(0, 1, 2)) > 1e-3).all()
     assert Rotary(share=0.25).size(64) == 16
