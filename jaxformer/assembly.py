@@ -1,13 +1,14 @@
 """An experiment's parts, built from its config and checked against each other before any long work starts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property, partial
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from flax import linen as nn
 
 from jaxformer.analysis.flops import count_flops
 from jaxformer.config import sections as configs
@@ -248,7 +249,8 @@ def absent_metrics(task: Any, model: Any, data: Batches) -> Mapping[str, str]:
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:
     """A dataclass whose fields that are None are as the data have it, where they say."""
-    missing = {name: value for name, value in known.items() if getattr(part, name, 0) is None}
+    names = {field.name for field in fields(part)}
+    missing = {name: value for name, value in known.items() if name in names and getattr(part, name) is None}
     if not missing:
         return part
-    return part.clone(**missing) if hasattr(part, "clone") else replace(part, **missing)
+    return part.clone(**missing) if isinstance(part, nn.Module) else replace(part, **missing)

@@ -97,13 +97,14 @@ def layer_of(
     model: Model, calls: Mapping[Path, Call], path: Path, shape: tuple[int, ...]
 ) -> AttentionLayer | None:
     """The layer with weights of a shape [N, H, T, S] at a path; None if it looks at no image."""
-    around = (calls[path[:end]] for end in range(len(path) - 1, -1, -1) if path[:end] in calls)
-    owner, grids = next(
-        ((call.module, call.grids) for call in around if call.grids and isinstance(call.module, Layer)),
-        (model, ()),
-    )
-    if not grids and ("backbone",) in calls:
-        grids = model.attended(path, calls["backbone",].grids)
+    owner: Layer = model
+    grids = model.attended(path, calls["backbone",].grids if ("backbone",) in calls else ())
+    if grids is None:
+        around = (calls[path[:end]] for end in range(len(path) - 1, -1, -1) if path[:end] in calls)
+        giving = ((call.module, call.grids) for call in around if call.grids)
+        owner, grids = next(
+            ((module, grids) for module, grids in giving if isinstance(module, Layer)), (model, ())
+        )
     if not grids:
         return None
     layout = owner.token_layout(grids, *shape[2:], CROSS in path)

@@ -120,14 +120,14 @@ class Model(Layer, kw_only=True):
         return value
 
     @nn.nowrap
-    def attended(self, path: Sequence[str], backbone: Sequence[Grid]) -> tuple[Grid, ...]:
-        """The grids that an attention outside of all feature maps looks at.
+    def attended(self, path: Sequence[str], backbone: Sequence[Grid]) -> tuple[Grid, ...] | None:
+        """The grids that an attention looks at; None: those of the innermost module around it that gives feature maps.
 
         Args:
           path: of the attention's weights in the collection "attention_maps".
-          backbone: the grids of the backbone's feature maps.
+          backbone: the grids of the backbone's feature maps; none without a backbone.
         """
-        return ()
+        return None
 
     @nn.nowrap
     def seeing_whole(self, height: int, width: int) -> "Model | None":

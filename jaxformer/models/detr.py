@@ -112,7 +112,9 @@ class DETR(Model):
         return {"num_queries": self.num_queries}
 
     @nn.nowrap
-    def attended(self, path: Sequence[str], backbone: Sequence[Grid]) -> tuple[Grid, ...]:
+    def attended(self, path: Sequence[str], backbone: Sequence[Grid]) -> tuple[Grid, ...] | None:
+        if path[0] == "backbone":
+            return None
         if path[0] == "decoder" and "cross_attention" not in path:
             return ()  # queries that look at each other
         return tuple(backbone[level] for level in self.levels)

@@ -218,7 +218,7 @@ def test_a_model_without_anything_to_show():
 
 
 def test_windows_over_an_image():
-    segmenter = partial(Segmenter, decoder=MaskTransformer(16, 1, 2), num_classes=3)
+    segmenter = partial(Segmenter, decoder=MaskTransformer(width=16, depth=1, num_heads=2), num_classes=3)
     of_any_size = segmenter(resnet(num_classes=0), window=(16, 16), stride=(8, 8))
     assert explainable(of_any_size, 32, 32).window is None
     of_one = segmenter(ViT(image_size=16, patch_size=8, num_classes=0), window=(16, 16))

@@ -113,21 +113,3 @@ def test_llama3_divides_long_wavelengths_keeps_short_ones_and_goes_between():
             expected = (1 - smooth) * plain[i] / 8 + smooth * plain[i]
         assert ours[i] == pytest.approx(expected, rel=1e-12)
     assert ((wavelength > 2048) & (wavelength < 8192)).any()
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"base": 1.0}, "base=1.0"),
-        ({"share": 0.0}, "share=0.0"),
-        ({"share": 1.5}, "share=1.5"),
-        ({"factor": 0.5}, "factor=0.5"),
-        ({"original_length": 0}, "original_length=0"),
-        ({"fast": 1.0, "slow": 2.0}, "slow < fast"),
-    ],
-    ids=str,
-)
-def test_impossible_fields_are_named(fields, words):
-    (line,) = Rotary(**fields).problems()
-    assert words in line
-    assert not list(Rotary().problems())
