@@ -9,6 +9,7 @@ machine disturbs less, and the medians of the ratios, round by round.
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,9 +17,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-import jaxformer.train
-from jaxformer.assembly import Assembly
 from jaxformer.config.sections import resolve
+from jaxformer.experiment import Experiment
 from jaxformer.models.presets import preset
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.train import train
@@ -67,10 +67,10 @@ class Watched(MetricWriter):
 records: list = []
 
 
-def loop_seconds(experiment, folder, first):
+def loop_seconds(config, folder, first):
     """Seconds a step of the loop by both clocks, between the records of its 10th and its last step but 10."""
     records.clear()
-    train(experiment, folder)
+    train(Experiment(config), folder)
     (start, began), (end, ended) = records[0], records[first]
     return (ended - began) / (end - start)
 
@@ -83,18 +83,18 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20, help="timed steps a round, a multiple of 10")
     arguments = parser.parse_args()
-    jaxformer.train.MetricWriter = Watched
+    sys.modules["jaxformer.train"].MetricWriter = Watched
     # Two more tens: the first compiles, and the last step evaluates before it is read.
     total = arguments.steps + 20
-    experiment = resolve({**CONFIG, "train": {"total": f"{total} steps", "log_every": "10 steps"}})
-    assembly = Assembly(experiment)
-    step, batch = assembly.train_step(), assembly.layout.put(assembly.train_batches[0])
-    _, state = bare_seconds(step, assembly.layout.born(assembly.init_state), batch, 2)
+    config = resolve({**CONFIG, "train": {"total": f"{total} steps", "log_every": "10 steps"}})
+    experiment = Experiment(config)
+    step, batch = experiment.train_step(), experiment.layout.put(experiment.train_data[0])
+    _, state = bare_seconds(step, experiment.init_state(), batch, 2)
     rows = []
     for number in range(arguments.rounds):
         before, state = bare_seconds(step, state, batch, arguments.steps // 2)
         with tempfile.TemporaryDirectory() as folder:
-            loop = loop_seconds(experiment, Path(folder) / "run", arguments.steps // 10)
+            loop = loop_seconds(config, Path(folder) / "run", arguments.steps // 10)
         after, state = bare_seconds(step, state, batch, arguments.steps // 2)
         bare = (before + after) / 2
         rows.append((bare, loop, loop / bare))

@@ -2,8 +2,9 @@
 
     .venv/bin/python benchmarks/matching.py [--batch 8] [--queries 100] [--targets 64] [--rounds 9]
 
-Ours is `tasks.matching.match`, jitted, on the default device; the peer is `scipy.optimize.linear_sum_assignment`, one
-problem after the other on the host, on costs that are in its memory already. The two take turns. Costs are drawn as:
+Ours is `tasks.assignment.linear_assignment`, jitted, on the default device; the peer is
+`scipy.optimize.linear_sum_assignment`, one problem after the other on the
+host, on costs that are in its memory already. The two take turns. Costs are drawn as:
 "uniform" ones; L1 distances of boxes that lie anywhere ("boxes"), or of predictions that are all much the same, as
 before training ("alike"); and products, where every target likes the same queries ("contested"), which take longest.
 """
@@ -16,7 +17,7 @@ import numpy as np
 from common import in_turns
 from scipy.optimize import linear_sum_assignment
 
-from jaxformer.tasks.matching import match
+from jaxformer.tasks.assignment import linear_assignment
 
 
 def uniform(generator, batch, queries, targets):
@@ -53,7 +54,7 @@ def main():
     arguments = parser.parse_args()
     shape = (arguments.batch, arguments.queries, arguments.targets)
     valid = jax.device_put(np.ones((arguments.batch, arguments.targets), bool))
-    matched = jax.jit(match)
+    matched = jax.jit(linear_assignment)
     print(
         f"{shape} on {jax.devices()[0].device_kind}: milliseconds a batch, medians of {arguments.rounds} rounds"
     )

@@ -36,7 +36,7 @@ from jaxformer.step import make_train_step
 from jaxformer.tasks.classification import Classification
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
-from timm_reference import timm
+from helpers.timm_reference import timm
 
 LEARNING_RATE, WEIGHT_DECAY, CLASSES, SIZE = 1e-3, 0.05, 1000, 224
 Step = Callable[[], float]

@@ -3,14 +3,12 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxformer.assembly import Assembly
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.inference.restore import Trained
+from jaxformer.experiment import Experiment
 
 logger = logging.getLogger("jaxformer")
 Tree = Any
@@ -35,56 +33,47 @@ class LoadedTeacher:
         return {"teacher_logits": outputs.logits}
 
 
-def load_teacher(assembly: Assembly) -> LoadedTeacher | None:
+def load_teacher(experiment: Experiment) -> LoadedTeacher | None:
     """The teacher that an experiment's task names; None if it names none.
 
     Raises:
       UserError: the folder is not a run's, or has no such checkpoint.
       ConfigError: the teacher takes other examples than the student, or tells other classes apart.
     """
-    wanted = getattr(assembly.task, "distillation", None)
+    wanted = getattr(experiment.task, "distillation", None)
     if wanted is None:
         return None
-    where = "task.distillation.run"
-    folder = Path(wanted.run)
+    from jaxformer.inference.loaded import LoadedRun  # what trains without a teacher needs none of it
+
+    where = f"task.distillation.run={wanted.run!r}"
     try:
-        trained = Trained(folder, wanted.checkpoint)
-        theirs = trained.assembly.train_batches
+        loaded = LoadedRun(wanted.run, wanted.checkpoint)
+        theirs = loaded.experiment.train_data
     except UserError as error:
-        raise UserError(f"{where}={wanted.run!r}: the teacher cannot be read", *error.lines) from error
-    ours = assembly.train_batches
-    different = sorted(
-        name
-        for name, spec in theirs.element_spec.items()
-        if name != "labels" and ours.element_spec.get(name) != spec
-    )
-    if different:
-        name = different[0]
-        spec, own = theirs.element_spec[name][0], ours.element_spec.get(name, ["none"])[0]
-        raise ConfigError(
-            f"{where}={wanted.run!r}: the teacher takes {name} of shape {spec}, the student's is {own}"
-        )
+        raise UserError(f"{where}: the teacher cannot be read", *error.lines) from error
+    ours = experiment.train_data
+    for name, (shape, dtype) in theirs.element_spec.items():
+        if name != "labels" and ours.element_spec.get(name) != (shape, dtype):
+            own = ours.element_spec.get(name, ["none"])[0]
+            raise ConfigError(f"{where}: the teacher takes {name} of shape {shape}, the student's is {own}")
     names = (theirs.class_names, ours.class_names)
     if None not in names and names[0] != names[1]:
-        raise ConfigError(
-            f"{where}={wanted.run!r}: the teacher's classes are {names[0]}, the student's {names[1]}"
-        )
-    classes = [count(part) for part in (trained.assembly, assembly)]
+        raise ConfigError(f"{where}: the teacher's classes are {names[0]}, the student's {names[1]}")
+    classes = [count(part) for part in (loaded.experiment, experiment)]
     if classes[0] != classes[1]:
-        raise ConfigError(
-            f"{where}={wanted.run!r}: the teacher has {classes[0]} classes, the student {classes[1]}"
-        )
+        raise ConfigError(f"{where}: the teacher has {classes[0]} classes, the student {classes[1]}")
     digests = {getattr(batches.tokenizer, "digest", None) for batches in (theirs, ours)}
     if len(digests) > 1:
+        file = loaded.run.tokenizer_file
         raise UserError(
-            f"{where}={wanted.run!r}: the teacher's tokens mean other texts than the student's",
-            f"""train the student with data.tokenizer=dict(name="file", path="{folder / "tokenizer.json"}")""",
+            f"{where}: the teacher's tokens mean other texts than the student's",
+            f"""train the student with data.tokenizer=dict(name="file", path="{file}")""",
         )
-    logger.info("teacher: %s at step %d", folder, trained.step)
-    variables = jax.device_put(trained.variables, assembly.layout.replicated)
-    return LoadedTeacher(trained.step, variables, trained.assembly.build_model(), trained.assembly.task)
+    logger.info("teacher: %s at step %d", wanted.run, loaded.step)
+    variables = jax.device_put(loaded.variables, experiment.layout.replicated)
+    return LoadedTeacher(loaded.step, variables, loaded.model, loaded.task)
 
 
-def count(assembly: Assembly) -> int:
+def count(experiment: Experiment) -> int:
     """The classes that a model tells apart."""
-    return assembly.bare_model.num_classes
+    return experiment.bare_model.num_classes

@@ -3,30 +3,33 @@
 import logging
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from jaxformer.analysis.memory import memory_errors_explained
-from jaxformer.assembly import Assembly
 from jaxformer.checkpoints import Checkpoints
-from jaxformer.config.sections import Experiment
-from jaxformer.data.batches import Reader
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp, evaluate
 from jaxformer.evaluation.monitor import Monitor
-from jaxformer.finish import finish, write_result
+from jaxformer.experiment import Experiment
 from jaxformer.observe.clock import Clock
 from jaxformer.observe.profile import Profile
 from jaxformer.observe.progress import Progress
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.preemption import Preemption
-from jaxformer.run import Run, alone_in, finished, open_for_training
-from jaxformer.start import announce, keep_data, keep_tokenizer, restore_or_start
-from jaxformer.state import TrainState, to_items
+from jaxformer.reporting import announce, finish, write_result
+from jaxformer.runs import Run
+from jaxformer.state import TrainState, from_items, to_items
 from jaxformer.tasks.base import Evaluation
 from jaxformer.teacher import LoadedTeacher, load_teacher
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from jaxformer.data.batches import Reader
 
 logger = logging.getLogger("jaxformer")
 Scalars = dict[str, jax.Array]
@@ -37,15 +40,19 @@ class NotFinite(UserError):
 
 
 def train(
-    experiment: Experiment, folder: Path, *, profile: str | None = None, console: Any = None
+    experiment: Experiment,
+    folder: str | Path,
+    *,
+    profile: str | None = None,
+    console: "Console | None" = None,
 ) -> dict[str, Any]:
     """Trains from scratch, or from where the run in `folder` stopped, to the end.
 
     Args:
-      experiment: the resolved config.
+      experiment: what to train.
       folder: the run's folder; made if it is not there.
       profile: steps to trace, "FIRST:LAST".
-      console: a rich Console to show the progress on; None logs lines.
+      console: where the progress is shown; None logs lines.
 
     Returns:
       The run's result, as in result.json; its "status" is "completed", "stopped early" or "preempted".
@@ -55,107 +62,158 @@ def train(
         another training is in it; or the devices' memory does not suffice.
       NotFinite: gradients stayed infinite or NaN; the last good checkpoint is kept.
     """
-    clock = Clock()
+    clock, run = Clock(), Run(Path(folder))
     with clock.phase("startup"):
-        assembly = Assembly(experiment)
-        assembly.check()
-        tracer = Profile(profile, folder)
-    with alone_in(folder) if jax.process_index() == 0 else nullcontext():
-        run = open_for_training(folder, experiment)
-        if (result := finished(run)) is not None:
+        experiment.check()
+        tracer = Profile(profile, run.folder)
+    with run.lock() if jax.process_index() == 0 else nullcontext():
+        run.enter(experiment.config)
+        if (result := run.finished()) is not None:
             logger.info(
                 "%s is finished (%s at step %d): nothing to do", folder, result["status"], result["step"]
             )
             return result
-        return train_in(run, assembly, clock, tracer, console)
+        return train_in(run, experiment, clock, tracer, console)
 
 
-def train_in(run: Run, assembly: Assembly, clock: Clock, tracer: Profile, console: Any) -> dict[str, Any]:
+def train_in(
+    run: Run, experiment: Experiment, clock: Clock, tracer: Profile, console: "Console | None"
+) -> dict[str, Any]:
     """Trains in a run's folder that is open; see `train`."""
-    config, watched = assembly.experiment.checkpoint, assembly.experiment.eval
+    config, watched = experiment.config.checkpoint, experiment.config.eval
+    first = jax.process_index() == 0
     with (
-        memory_errors_explained(assembly),
+        memory_errors_explained(experiment),
         Checkpoints(run.checkpoints, config, watched.monitor, watched.mode) as checkpoints,
         Preemption() as preemption,
     ):
         with clock.phase("startup"):
-            keep_tokenizer(run, assembly.train_batches.tokenizer)
-            keep_data(run, assembly)
-            teacher = load_teacher(assembly)
-            state, monitor, evaluation_due = restore_or_start(assembly, checkpoints, teacher)
-            announce(assembly, run, int(state.step))
-        loop = Loop(assembly, checkpoints, clock, monitor, evaluation_due, teacher)
-        speaks = jax.process_index() == 0
-        batches = assembly.train_batches
+            run.keep_tokenizer(experiment.train_data.tokenizer, write=first)
+            if first:
+                run.keep_data(experiment.train_data, experiment.eval_data)
+            teacher = load_teacher(experiment)
+            state, monitor, evaluation_due = restore_or_start(experiment, checkpoints, teacher)
+            announce(experiment, run, int(state.step))
+        start, total, batches = int(state.step), experiment.total_steps, experiment.train_data
         with (
-            MetricWriter(run.folder, int(state.step), enabled=speaks) as writer,
+            MetricWriter(run.folder, start, enabled=first) as writer,
             Progress(
-                loop.total,
-                int(state.step),
+                total,
+                start,
                 batches.batch_size,
                 steps_per_epoch=batches.steps_per_epoch,
                 console=console,
             ) as progress,
             tracer,
         ):
-            state = loop.run(state, writer, progress, tracer, preemption)
+            loop = Loop(
+                experiment, checkpoints, clock, monitor, writer, progress, tracer, preemption, teacher
+            )
+            state = loop.run(state, evaluation_due)
         if loop.status == "preempted":
             checkpoints.wait()
             logger.info("SIGTERM: saved at step %d; the same command goes on from there", loop.step)
-            return write_result(assembly, run, clock, loop.status, loop.step, loop.monitor)
-        return finish(assembly, run, checkpoints, clock, loop.status, state, loop.monitor, loop.evaluation)
+            return write_result(experiment, run, clock, loop.status, loop.step, loop.monitor)
+        return finish(experiment, run, checkpoints, clock, loop.status, state, loop.monitor, loop.evaluation)
+
+
+def restore_or_start(
+    experiment: Experiment, checkpoints: Checkpoints, teacher: LoadedTeacher | None = None
+) -> tuple[TrainState, Monitor, bool]:
+    """The state of the newest good checkpoint, or a fresh one, with what evaluations had shown until then.
+
+    Returns:
+      The state, the monitor, and whether the evaluation of this step is still due.
+
+    Raises:
+      UserError: the checkpoint is of a training split of another size, so its steps mean other examples; or the
+        teacher's checkpoint is not the one of before.
+    """
+    config = experiment.config.eval
+    monitor = Monitor(config.mode, config.min_delta)
+    restored = checkpoints.restore(to_items(experiment.state_shapes))
+    if restored is None:
+        return experiment.init_state(), monitor, False
+    items, progress = restored
+    examples = experiment.train_data.num_examples
+    if progress["epoch_examples"] != examples:
+        raise UserError(
+            f"data.train_split: the run was trained on {progress['epoch_examples']} examples, now there are {examples}",
+            "prepare the same version of the dataset (data.version), or start a new run in another folder",
+        )
+    taught_by = progress.get("teacher")
+    if teacher is not None and taught_by not in (None, teacher.step):
+        raise UserError(
+            f"task.distillation: the run was begun with the teacher at step {taught_by}, now it is at {teacher.step}",
+            f"set task.distillation.checkpoint={str(taught_by)!r}, or start a new run in another folder",
+        )
+    logger.info("going on from step %d", progress["step"])
+    return from_items(items), replace(monitor, **progress["monitor"]), progress["evaluation_due"]
 
 
 class Loop:
     """Takes the train steps; evaluates, saves and writes when each is due.
+
+    Args:
+      experiment: what is trained.
+      checkpoints: where states are saved.
+      clock: counts the seconds of each phase.
+      monitor: which evaluation was the best.
+      writer: takes the metrics.
+      progress: shows how far the training is.
+      tracer: traces some of the steps.
+      preemption: whether SIGTERM came.
+      teacher: the teacher of a distillation; None if there is none.
 
     Attributes:
       status: "completed", "stopped early" or "preempted", once `run` has returned.
       step: train steps taken so far.
       evaluation: the latest evaluation if it is of the latest step, else None.
       evaluation_due: whether the latest step's evaluation was given up for a preemption.
-      monitor: which evaluation was the best.
     """
 
     def __init__(
         self,
-        assembly: Assembly,
+        experiment: Experiment,
         checkpoints: Checkpoints,
         clock: Clock,
         monitor: Monitor,
-        evaluation_due: bool = False,
+        writer: MetricWriter,
+        progress: Progress,
+        tracer: Profile,
+        preemption: Preemption,
         teacher: LoadedTeacher | None = None,
     ):
-        self.assembly, self.checkpoints, self.clock, self.monitor = assembly, checkpoints, clock, monitor
-        config = assembly.experiment
-        self.total = assembly.total_steps
-        self.eval_every = assembly.steps(config.eval.every)
-        self.log_every = assembly.steps(config.train.log_every)
-        self.save_every = None if config.checkpoint.every is None else assembly.steps(config.checkpoint.every)
+        self.experiment, self.checkpoints, self.clock, self.monitor = experiment, checkpoints, clock, monitor
+        self.writer, self.progress, self.tracer = writer, progress, tracer
+        self.preemption, self.teacher = preemption, teacher
+        config = self.config = experiment.config
+        self.total = experiment.total_steps
+        self.eval_every = experiment.steps(config.eval.every)
+        self.log_every = experiment.steps(config.train.log_every)
+        self.save_every = (
+            None if config.checkpoint.every is None else experiment.steps(config.checkpoint.every)
+        )
         self.saved_at = time.monotonic()
         self.rated = (0, 0.0)
         self.unread: tuple[int, Scalars] | None = None
         self.step = 0
         self.status = "completed"
         self.evaluation: Evaluation | None = None
-        self.evaluation_due = evaluation_due
-        self.teacher = teacher
+        self.evaluation_due = False
 
-    def run(
-        self,
-        state: TrainState,
-        writer: MetricWriter,
-        progress: Progress,
-        tracer: Profile,
-        preemption: Preemption,
-    ) -> TrainState:
-        """Trains to the end, to an early stop or to a preemption; returns the last state."""
-        layout, start = self.assembly.layout, int(state.step)
-        self.step, self.writer, self.progress = start, writer, progress
-        train_step, self.eval_step = self.assembly.train_step(self.teacher), self.assembly.eval_step()
+    def run(self, state: TrainState, evaluation_due: bool = False) -> TrainState:
+        """Trains to the end, to an early stop or to a preemption; returns the last state.
+
+        Args:
+          state: where to begin.
+          evaluation_due: whether this state's evaluation was given up for a preemption.
+        """
+        layout, start = self.experiment.layout, int(state.step)
+        self.step, self.evaluation_due = start, evaluation_due
+        train_step = self.experiment.train_step(self.teacher)
         fixed = () if self.teacher is None else (self.teacher.variables,)
-        self.preemption = preemption
-        if self.evaluation_due:
+        if evaluation_due:
             self.evaluation = self.evaluate(state)
             if self.evaluation is None:  # preempted again: it stays due
                 self.status = "preempted"
@@ -164,37 +222,37 @@ class Loop:
             for self.step, batch in enumerate(batches, start + 1):
                 first = self.step == start + 1
                 evaluates = self.step % self.eval_every == 0 or self.step == self.total
-                tracer.before(self.step)
+                self.tracer.before(self.step)
                 with self.clock.phase("compile" if first else "train"):
                     state, metrics = train_step(state, layout.put(batch), *fixed)
                     self.read()  # the step before this one, which runs meanwhile
                     self.unread = (self.step, metrics)
                     if first or evaluates:
                         self.read()
-                tracer.after(self.step, metrics)
+                self.tracer.after(self.step, metrics)
 
                 self.evaluation = self.evaluate(state) if evaluates else None
                 self.evaluation_due = evaluates and self.evaluation is None
-                if self.save_is_due(preemption.requested):
+                if self.save_is_due(self.preemption.requested):
                     self.save(state)
-                if self.stopped_early() or preemption.requested:
+                if self.stopped_early() or self.preemption.requested:
                     break
             self.read()
         if self.step < self.total or self.evaluation_due:
             self.status = "stopped early" if self.stopped_early() else "preempted"
         return state
 
-    def batches(self, start: int) -> Reader:
+    def batches(self, start: int) -> "Reader":
         """This process's rows of the batches from step `start` on; none if training is over."""
         stop = start if self.stopped_early() else self.total
-        return self.assembly.train_batches.read(start, jax.process_index(), jax.process_count(), stop=stop)
+        return self.experiment.train_data.read(start, jax.process_index(), jax.process_count(), stop=stop)
 
     def read(self) -> None:
         """Waits for the latest step that is not read yet, if there is one; writes its metrics when they are due."""
         if self.unread is None:
             return
         (step, metrics), self.unread = self.unread, None
-        stuck = int(metrics["skipped_in_a_row"]) >= self.assembly.experiment.train.stop_after_skipped
+        stuck = int(metrics["skipped_in_a_row"]) >= self.config.train.stop_after_skipped
         self.progress.advance(step)
         if step % self.log_every == 0 or step == self.total or stuck:
             values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
@@ -209,7 +267,7 @@ class Loop:
         self.checkpoints.wait()
         last = self.checkpoints.latest_step()
         kept = "there is no checkpoint yet" if last is None else f"the last good checkpoint is of step {last}"
-        count = self.assembly.experiment.train.stop_after_skipped
+        count = self.config.train.stop_after_skipped
         updates = "update was" if count == 1 else f"{count} updates were"
         return NotFinite(
             f"step {step}: the last {updates} skipped, their gradients were not finite; {kept}",
@@ -220,25 +278,25 @@ class Loop:
         """Over the train steps since this was last asked; evaluation, saving and compiling are left out."""
         now = (self.clock.count("train"), self.clock.seconds_of("train"))
         (steps, seconds), self.rated = self.rated, now
-        done = (now[0] - steps) * self.assembly.train_batches.batch_size
+        done = (now[0] - steps) * self.experiment.train_data.batch_size
         return done / (now[1] - seconds) if done else 0.0
 
     def evaluate(self, state: TrainState) -> Evaluation | None:
         """Evaluates and tells the monitor, the writer and the progress line; None if SIGTERM came meanwhile."""
-        assembly = self.assembly
+        experiment = self.experiment
         with self.clock.phase("evaluate"), self.progress.activity("evaluating"):
             try:
                 evaluation = evaluate(
-                    self.eval_step,
+                    experiment.eval_step,
                     state.variables(),
-                    assembly.task,
-                    assembly.eval_batches,
-                    assembly.layout,
+                    experiment.task,
+                    experiment.eval_data,
+                    experiment.layout,
                     give_up=lambda: self.preemption.requested,
                 )
             except GivenUp:
                 return None
-        self.monitor = self.monitor.seen(self.step, evaluation.metrics[assembly.experiment.eval.monitor])
+        self.monitor = self.monitor.seen(self.step, evaluation.metrics[self.config.eval.monitor])
         self.writer.write(self.step, {f"eval/{name}": value for name, value in evaluation.metrics.items()})
         self.progress.evaluated(self.step, evaluation.metrics)
         if self.evaluation_due:  # the step was saved without it
@@ -248,12 +306,12 @@ class Loop:
 
     def stopped_early(self) -> bool:
         """Whether the monitored metric has not improved for `eval.patience` evaluations."""
-        patience = self.assembly.experiment.eval.patience
+        patience = self.config.eval.patience
         return patience is not None and self.monitor.waited >= patience
 
     def save_is_due(self, preempted: bool) -> bool:
         """Whether to save after this step: when asked for, when due, and when the evaluation was the best yet."""
-        minutes = self.assembly.experiment.checkpoint.every_minutes
+        minutes = self.config.checkpoint.every_minutes
         return (
             preempted
             or self.step == self.total
@@ -272,8 +330,8 @@ class Loop:
                 "step": self.step,
                 "monitor": self.monitor.to_json(),
                 "evaluation_due": self.evaluation_due,
-                "epoch_examples": self.assembly.train_batches.num_examples,
-                "tokenizer": getattr(self.assembly.train_batches.tokenizer, "digest", None),
+                "epoch_examples": self.experiment.train_data.num_examples,
+                "tokenizer": getattr(self.experiment.train_data.tokenizer, "digest", None),
                 "teacher": None if self.teacher is None else self.teacher.step,
             }
             self.checkpoints.save(self.step, to_items(state), progress, metrics)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# launch/test.sh [--slow] [PYTEST ARGUMENTS]: makes the environment, checks style and types, runs the tests.
+# launch/test.sh [--slow] [PYTEST ARGUMENTS]: makes the environment, checks style and types, builds the
+# documentation (a broken link is an error), runs the tests.
 # --slow runs the tests that take minutes, too. With arguments for pytest, only pytest is run.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -16,5 +17,6 @@ if [ $# -eq 0 ]; then
     "$VENV/bin/python" -m ruff format --check .
     "$VENV/bin/python" -m ruff check .
     "$VENV/bin/python" -m mypy
+    "$VENV/bin/python" -m mkdocs build --strict --quiet --site-dir "$ROOT/.site"
 fi
 exec "$VENV/bin/python" -m pytest -n 2 --dist worksteal ${markers[@]+"${markers[@]}"} "$@"

@@ -12,7 +12,8 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "agg")
 
-# PyPI's torchvision does not import beside a CPU build of PyTorch, and transformers would: timm_reference.py knows how.
+# PyPI's torchvision does not import beside a CPU build of PyTorch, and transformers would:
+# helpers/timm_reference.py knows how.
 sys.modules.setdefault("torchvision", None)
 
 import jax

@@ -104,7 +104,7 @@ OVERRIDES = {
     ),
     "a seed that is too large": ("seed=99999999999999999999", "expected 0 to 2**32 - 1"),
     "a training without end": ("train.total='1B epochs'", "expected 1 to 2**31 - 1"),
-    "an override without a value": ("model.width", "expected --config.section.leaf=VALUE"),
+    "an override without a value": ("model.width", "model.width: expected section.leaf=VALUE"),
     "smoothing over 1": ("task.label_smoothing=1.5", "task.label_smoothing=1.5"),
 }
 
@@ -126,8 +126,33 @@ def test_everything_wrong_is_said_at_once(capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["train"], "--config"),
-        (["trian", "--config", DIGITS], "invalid choice"),
+        ([], "which of its verbs? There are: data, describe"),
+        (["data"], "data: which of its verbs? There are: back-translate, import"),
+        (["data", "lst"], "data lst: there is no such verb; did you mean 'list'?"),
+        (["train"], "train: --config is missing"),
+        (["generate"], "generate: give the run first: `jaxformer generate RUN`"),
+        (["evaluate", "--run", "nowhere"], "evaluate: give the run first: `jaxformer evaluate RUN`"),
+        (
+            ["predict", "--workdir", "nowhere", "x.png"],
+            "predict: give the run first: `jaxformer predict RUN`",
+        ),
+        (["report"], "report: give the run first: `jaxformer report RUN`"),
+        (["report", "nowhere", "--output", "a.html"], "--output: is for comparisons of several runs"),
+        (["explain", "nowhere"], "explain: FILE is missing"),
+        (["fewshot", "--shots", "1"], "fewshot: give the run first: `jaxformer fewshot RUN TASK.jsonl`"),
+        (["predict", "nowhere", "x.png", "--class", "cat"], "--class: chooses what --explain shows"),
+        (
+            ["predict", "nowhere", "--explain", __file__],
+            "is a file, not a folder; put --explain behind the images",
+        ),
+        (["describe"], "describe: give one of --config, --preset and --fields"),
+        (["describe", "--preset", "vit-b16", "--mesh", "data=2,data=2"], "--mesh: data is there twice"),
+        (
+            ["describe", "--fields", "model.vitt"],
+            "model.vitt: there is no 'vitt' in model; did you mean 'vit'?",
+        ),
+        (["train", "--config", DIGITS, "--profile"], "--profile: expected one argument"),
+        (["trian", "--config", DIGITS], "trian: there is no such verb; did you mean 'train'?"),
         (["train", "--config", DIGITS, "--nope"], "--nope"),
         (["train", "--config", "vit_digit.py"], "did you mean 'vit_digits'?"),
         (["train", "--config", DIGITS, "--profile", "15:10"], "15:10"),
@@ -183,7 +208,7 @@ def test_a_config_that_is_not_python_names_its_line(capsys, tmp_path):
 def test_a_folder_with_checkpoints_and_no_config(capsys, tmp_path):
     (tmp_path / "orphan" / "checkpoints").mkdir(parents=True)
     assert "no config.json that says whose they are" in refused(
-        capsys, "train", "--config", DIGITS, "--run", "orphan"
+        capsys, "train", "--config", DIGITS, "--workdir", "orphan"
     )
 
 
@@ -192,7 +217,7 @@ def test_a_result_that_is_broken(capsys, tmp_path):
     (tmp_path / "torn" / "result.json").write_text("{")
     (tmp_path / "torn" / "config.json").write_text("{")
     assert "config.json: cannot be read as JSON" in refused(
-        capsys, "train", "--config", DIGITS, "--run", "torn"
+        capsys, "train", "--config", DIGITS, "--workdir", "torn"
     )
 
 
@@ -214,11 +239,12 @@ def test_a_config_without_a_section(capsys, tmp_path):
 def test_a_run_folder_of_another_experiment(capsys, tmp_path):
     from jaxformer.config import files as configfile
     from jaxformer.config.sections import resolve
-    from jaxformer.run import open_for_training
+    from jaxformer.runs import Run
 
-    run = open_for_training(tmp_path / "taken", resolve(configfile.read(DIGITS)))
-    run.metrics.write_text('{"step": 1, "train/loss": 2.3}\n')
-    message = refused(capsys, "train", "--config", DIGITS, "--run", "taken", "--config.model.width=64")
+    run = Run(tmp_path / "taken")
+    run.enter(resolve(configfile.read(DIGITS)))
+    run.metrics_file.write_text('{"step": 1, "train/loss": 2.3}\n')
+    message = refused(capsys, "train", "--config", DIGITS, "--workdir", "taken", "--config.model.width=64")
     assert "taken holds another experiment: model.width: 48 -> 64" in message
 
 
@@ -231,9 +257,9 @@ def test_a_run_whose_config_is_broken(capsys, tmp_path):
 def test_a_run_without_a_checkpoint(capsys, tmp_path):
     from jaxformer.config import files as configfile
     from jaxformer.config.sections import resolve
-    from jaxformer.run import open_for_training
+    from jaxformer.runs import Run
 
-    open_for_training(tmp_path / "fresh", resolve(configfile.read(DIGITS)))
+    Run(tmp_path / "fresh").enter(resolve(configfile.read(DIGITS)))
     assert "there is no checkpoint yet" in refused(capsys, "evaluate", "fresh")
     assert "--checkpoint newest: expected best, latest or a step" in refused(
         capsys, "evaluate", "fresh", "--checkpoint", "newest"
@@ -242,4 +268,4 @@ def test_a_run_without_a_checkpoint(capsys, tmp_path):
 
 def test_a_run_folder_that_cannot_be_made(capsys, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "cannot write there" in refused(capsys, "train", "--config", DIGITS, "--run", "file/run")
+    assert "cannot write there" in refused(capsys, "train", "--config", DIGITS, "--workdir", "file/run")

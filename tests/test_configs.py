@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.scenes import CLASSES, SIDE, write_scenes
+from helpers.scenes import NAME as SCENES
+from helpers.sentences import NAME, write_sentences
 from helpers.tiny_models import TINY
-from scenes import CLASSES, SIDE, write_scenes
-from scenes import NAME as SCENES
-from sentences import NAME, write_sentences
 
 from jaxformer.config import files as configfile
 from jaxformer.config import schema
 from jaxformer.config.reference import reference
-from jaxformer.config.sections import Experiment, resolve, to_dict
+from jaxformer.config.sections import ExperimentConfig, resolve, to_dict
+from jaxformer.experiment import Experiment
 from jaxformer.train import train
 
 CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.py"))
@@ -36,7 +37,7 @@ def teacher_dir(tmp_path_factory, digits_dir):
     """The folder of a run, for configs that learn from one."""
     path = next(path for path in CONFIGS if path.stem == "resnet_cifar10")
     folder = tmp_path_factory.mktemp("teacher")
-    train(resolve(tiny(path, digits_dir, None, None, None)), folder)
+    train(Experiment(resolve(tiny(path, digits_dir, None, None, None))), folder)
     return folder
 
 
@@ -105,7 +106,7 @@ def tiny(path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_two_steps_and_going_on(path, tmp_path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
     experiment = resolve(tiny(path, digits_dir, sentences_dir, scenes_dir, teacher_dir))
-    result = train(experiment, tmp_path / "run")
+    result = train(Experiment(experiment), tmp_path / "run")
     assert (result["status"], result["step"]) == ("completed", 2)
     assert np.isfinite(list(result["final"].values())).all()
     assert set(result["final"]) <= set(experiment.task.metric_names)
@@ -114,7 +115,7 @@ def test_two_steps_and_going_on(path, tmp_path, digits_dir, sentences_dir, scene
     shutil.copytree(tmp_path / "run", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "2")
     (tmp_path / "killed" / "result.json").unlink()
-    again = train(experiment, tmp_path / "killed")
+    again = train(Experiment(experiment), tmp_path / "killed")
     assert again["final"] == result["final"]
     steps = [
         json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
@@ -145,7 +146,7 @@ def test_every_field_that_a_config_may_set_is_documented():
             if hasattr(field.type, "__dataclass_fields__"):
                 yield from classes(field.type)
 
-    for cls in classes(Experiment):
+    for cls in classes(ExperimentConfig):
         missing = [field.name for field in reference(cls) if not field.doc]
         assert not missing, f"{cls.__name__}: {sorted(missing)}"
 
@@ -158,13 +159,13 @@ def test_the_imagenet_recipe_is_the_papers(monkeypatch, tmp_path):
 
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     config = configfile.read(str(next(p for p in CONFIGS if p.stem == "vit_s16_imagenet")))
-    assembly = assemble(resolve(config))
-    params = assembly.variable_shapes["params"]
+    experiment = assemble(resolve(config))
+    params = experiment.variable_shapes["params"]
     # ViT-S/16 with a class token and a learned table has 22,050,664; without both (384 + 197 * 384 fewer):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 22_050_664 - 384 - 197 * 384
-    assert assembly.total_steps == -(-90 * (1_281_167 * 99 // 100) // 1024)
-    assert float(assembly.schedule(10_000)) == pytest.approx(1e-3, rel=1e-5)
-    assert float(assembly.schedule(5_000)) == pytest.approx(5e-4, rel=1e-3)
-    assert float(assembly.schedule(assembly.total_steps)) == pytest.approx(0, abs=1e-8)
+    assert experiment.total_steps == -(-90 * (1_281_167 * 99 // 100) // 1024)
+    assert float(experiment.schedule(10_000)) == pytest.approx(1e-3, rel=1e-5)
+    assert float(experiment.schedule(5_000)) == pytest.approx(5e-4, rel=1e-3)
+    assert float(experiment.schedule(experiment.total_steps)) == pytest.approx(0, abs=1e-8)
     # 4.6 GFLOPs as multiply-adds (Touvron et al. 2021, table 5), less the class token.
-    assert assembly.forward_flops / 2e9 == pytest.approx(4.6, abs=0.05)
+    assert experiment.forward_flops / 2e9 == pytest.approx(4.6, abs=0.05)

@@ -24,9 +24,9 @@ def environment(tmp_path, digits_dir, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
 
 
-def assembly(config="vit_digits", **changes):
+def built(config="vit_digits", **changes):
     changes = {"model.width": 64, "model.depth": 2, **changes} if config == "vit_digits" else changes
-    return assemble(resolve(configfile.read(config, [f"--config.{k}={v}" for k, v in changes.items()])))
+    return assemble(resolve(configfile.read(config, changes)))
 
 
 ADAMW = {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05}
@@ -34,11 +34,11 @@ ADAMW = {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05}
 
 def measured(mesh, **changes):
     changes = {"optimizer": ADAMW, "parallel": {"mesh": mesh}, **changes}
-    return footprint(assembly(**changes), compile_step=False)
+    return footprint(built(**changes), compile_step=False)
 
 
 def test_fsdp_divides_kernels_and_positions_and_leaves_vectors_whole():
-    params = leaves_by_path(assembly().variable_shapes["params"])
+    params = leaves_by_path(built().variable_shapes["params"])
     divided = {path: p for path, p in params.items() if path.endswith(("kernel", "position_embedding"))}
     whole = {path: p for path, p in params.items() if path not in divided}
     assert all(path.endswith(("bias", "scale")) for path in whole)
@@ -51,7 +51,7 @@ def test_fsdp_divides_kernels_and_positions_and_leaves_vectors_whole():
 
 def test_tensor_divides_heads_and_hidden_units():
     """4 heads and 192 hidden units: half of a block's kernels and of their biases, but for what is added."""
-    params = leaves_by_path(assembly().variable_shapes["params"])
+    params = leaves_by_path(built().variable_shapes["params"])
     names = ("query/kernel", "query/bias", "key/kernel", "key/bias", "value/kernel", "value/bias", "out/kernel",
              "up/kernel", "up/bias", "down/kernel", "head/kernel", "head/bias")  # fmt: skip
     halved = sum(p.size for path, p in params.items() if path.endswith(names))
@@ -94,7 +94,7 @@ def test_nothing_is_allocated_for_a_large_model():
 def test_a_share_of_a_dataset_that_is_missing_is_what_tfds_takes(percent):
     config = for_preset("vit-ti16")
     config["data"]["train_split"] = f"train[:{percent}%]"
-    batches = assemble(resolve(config)).train_batches
+    batches = assemble(resolve(config)).train_data
     split = tfds.core.SplitInfo(name="train", shard_lengths=[1_281_167], num_bytes=0)
     (taken,) = tfds.core.ReadInstruction.from_spec(f"train[:{percent}%]").to_absolute({"train": split})
     assert batches.num_examples == taken.to
@@ -108,9 +108,9 @@ def test_training_on_a_missing_dataset_is_as_long_as_its_size_says():
 
 
 def test_the_images_of_a_missing_dataset_have_the_size_that_transforms_make():
-    assert assembly("resnet_cifar10").train_batches.element_spec["image"][0] == (32, 32, 3)
-    resized = assembly("resnet_cifar10", **{"data.transforms": [{"name": "resize", "size": 48}]})
-    assert resized.train_batches.element_spec["image"][0] == (48, 48, 3)
+    assert built("resnet_cifar10").train_data.element_spec["image"][0] == (32, 32, 3)
+    resized = built("resnet_cifar10", **{"data.transforms": [{"name": "resize", "size": 48}]})
+    assert resized.train_data.element_spec["image"][0] == (48, 48, 3)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def deep():
 
 def test_activations_shrink_with_microbatches_and_rematerialisation(deep):
     def activations(**changes):
-        return footprint(assembly(**deep, **changes)).activations
+        return footprint(built(**deep, **changes)).activations
 
     whole = activations()
     assert whole > 256 // 8 * 4 * 16 * 192 * FLOAT32  # what the hidden layers of the MLPs alone take

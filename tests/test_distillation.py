@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from stepping import assert_close, gradient_of
+from helpers.stepping import assert_close, gradient_of
 
-from jaxformer.assembly import Assembly
 from jaxformer.config.sections import resolve
 from jaxformer.errors import ConfigError, UserError
+from jaxformer.experiment import Experiment
 from jaxformer.models.vit import ViT
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
-from jaxformer.run import read_experiment
+from jaxformer.runs import Run
 from jaxformer.state import init_state, init_variables
 from jaxformer.step import make_train_step
 from jaxformer.tasks.classification import Classification
@@ -149,37 +149,37 @@ def teacher(digits_dir, tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("write_shown", "write_report"):
-            patch.setattr(f"jaxformer.finish.{name}", lambda *_: None)
-        assert train(experiment(digits_dir), folder)["status"] == "completed"
+            patch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
+        assert train(Experiment(experiment(digits_dir)), folder)["status"] == "completed"
     return folder
 
 
 def test_a_run_teaches_another(teacher, digits_dir, tmp_path, monkeypatch):
     for name in ("write_shown", "write_report"):
-        monkeypatch.setattr(f"jaxformer.finish.{name}", lambda *_: None)
+        monkeypatch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
     config = experiment(
         digits_dir, distillation={"run": str(teacher), "checkpoint": "latest", "kind": "soft"}
     )
-    result = train(config, tmp_path / "student")
+    result = train(Experiment(config), tmp_path / "student")
     assert result["status"] == "completed"
     assert '"train/distillation"' in (tmp_path / "student" / "metrics.jsonl").read_text()
-    assert read_experiment(tmp_path / "student")[1] == config
+    assert Run.open(tmp_path / "student").read_config() == config
 
 
 def test_a_teacher_that_does_not_fit_is_refused(teacher, digits_dir, tmp_path):
     with pytest.raises(
         UserError, match=r"task\.distillation\.run=.*: the teacher cannot be read\n.*nowhere: not a run"
     ):
-        load_teacher(Assembly(experiment(digits_dir, distillation={"run": str(tmp_path / "nowhere")})))
+        load_teacher(Experiment(experiment(digits_dir, distillation={"run": str(tmp_path / "nowhere")})))
     config = experiment(digits_dir, distillation={"run": str(teacher)})
     larger = replace(config.model, image_size=16)
     resized = replace(config.data, transforms=resize(16), eval_transforms=resize(16))
     with pytest.raises(
         ConfigError, match=r"takes image of shape \(8, 8, 1\), the student's is \(16, 16, 1\)"
     ):
-        load_teacher(Assembly(replace(config, model=larger, data=resized)))
+        load_teacher(Experiment(replace(config, model=larger, data=resized)))
     with pytest.raises(ConfigError, match="has 10 classes, the student 12"):
-        load_teacher(Assembly(replace(config, model=replace(config.model, num_classes=12))))
+        load_teacher(Experiment(replace(config, model=replace(config.model, num_classes=12))))
 
 
 def test_a_teacher_of_another_version_is_named(teacher, digits_dir, tmp_path):
@@ -188,7 +188,7 @@ def test_a_teacher_of_another_version_is_named(teacher, digits_dir, tmp_path):
     about["config"]["data"]["image_feature"] = "image"
     (old / "config.json").write_text(json.dumps(about))
     with pytest.raises(UserError) as error:
-        load_teacher(Assembly(experiment(digits_dir, distillation={"run": str(old)})))
+        load_teacher(Experiment(experiment(digits_dir, distillation={"run": str(old)})))
     assert error.value.lines[0].endswith("the teacher cannot be read")
     assert error.value.lines[1].startswith(f"{old}/config.json: is not a config of this version of jaxformer")
     assert "image_feature" in error.value.lines[2]

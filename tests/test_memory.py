@@ -30,7 +30,7 @@ def environment(digits_dir, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(digits_dir))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
     for name in ("write_shown", "write_report"):
-        monkeypatch.setattr(f"jaxformer.finish.{name}", lambda *_: None)
+        monkeypatch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
 
 
 def trained(folder, **changes):

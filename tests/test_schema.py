@@ -16,6 +16,7 @@ from jaxformer.config import schema
 from jaxformer.config.durations import Duration
 from jaxformer.config.fields import Fraction, PositiveDuration, PositiveInt
 from jaxformer.config.reference import FieldReference, reference
+from jaxformer.verbs.options import override_values
 
 
 @dataclass(frozen=True)
@@ -256,9 +257,12 @@ def test_whatever_is_given_it_is_a_value_or_messages(value):
 def test_overrides_reach_into_lists_and_may_say_dict():
     config = {"data": {"transforms": [{"name": "flip"}, {"name": "resize", "size": 8}]}}
     overrides = ["data.transforms[1].size=16", "data.eval_transforms=[dict(name='resize', size=4)]"]
-    configfile.apply_overrides(config, [f"--config.{override}" for override in overrides])
+    configfile.apply_overrides(config, override_values([f"--config.{override}" for override in overrides]))
     assert config["data"]["transforms"] == [{"name": "flip"}, {"name": "resize", "size": 16}]
     assert config["data"]["eval_transforms"] == [{"name": "resize", "size": 4}]
+    configfile.apply_overrides(config, {"data.transforms[0].name": "crop", "train.total": "2 epochs"})
+    assert config["data"]["transforms"][0] == {"name": "crop"}
+    assert config["train"] == {"total": "2 epochs"}
     assert configfile.literal("dict(**{})") == "dict(**{})"
     assert configfile.literal("open('x')") == "open('x')"
 
@@ -323,6 +327,7 @@ def test_the_reference_says_what_a_field_is():
     assert mean.doc == "Of the pixels; one a channel."
     assert mean.type == "a list of float, 0 to 1"
     assert size.default == "None"
+    assert every.type == 'a duration like "5 epochs", more than nothing, as in "1 epoch"'
     assert every.default == "'1 epochs'"
 
 

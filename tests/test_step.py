@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import stepping
-from stepping import assert_close, gradient_of
+from helpers import stepping
+from helpers.stepping import assert_close, gradient_of
 
 from jaxformer.config import schema
 from jaxformer.models.resnet import ResNet

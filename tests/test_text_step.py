@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from stepping import assert_close, gradient_of, take_steps
-from tiny_tasks import CASES, outputs_of, params_of
+from helpers.stepping import assert_close, gradient_of, take_steps
+from helpers.tiny_tasks import CASES, outputs_of, params_of
 
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh

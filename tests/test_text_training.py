@@ -12,14 +12,14 @@ import pytest
 import tensorflow_datasets as tfds
 from flax import traverse_util
 
-from jaxformer.assembly import Assembly, filled
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import resolve
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.inference.restore import Trained, TrainedText
+from jaxformer.experiment import Experiment, filled
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.models.bert import BERT
-from jaxformer.run import Run
+from jaxformer.runs import Run
 from jaxformer.state import to_items
 from jaxformer.tasks.translation import Translation
 from jaxformer.train import Loop, train
@@ -149,7 +149,7 @@ def environment(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAXFORMER_CACHE", str(tmp_path_factory.mktemp("cache")))
         for name in ("write_shown", "write_report"):  # tests/observe has them
-            patch.setattr(f"jaxformer.finish.{name}", lambda *_: None)
+            patch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
         yield
 
 
@@ -191,9 +191,9 @@ def logged(folder, name):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_task_trains_on_a_dataset_of_files(kind, datasets, tmp_path):
-    result = train(experiment(kind, datasets), tmp_path)
+    result = train(Experiment(experiment(kind, datasets)), tmp_path)
     assert (result["status"], result["step"]) == ("completed", 8)
-    task = Assembly(experiment(kind, datasets)).task
+    task = Experiment(experiment(kind, datasets)).task
     evaluations = logged(tmp_path, "eval")
     assert list(evaluations) == [4, 8]
     for metrics in evaluations.values():
@@ -206,12 +206,12 @@ def test_every_task_trains_on_a_dataset_of_files(kind, datasets, tmp_path):
 
 
 def test_sizes_and_tokens_come_from_the_data(datasets):
-    assembly = Assembly(experiment("text_classification", datasets))
-    tokenizer = assembly.train_batches.tokenizer
-    assert assembly.bare_model.vocab_size == tokenizer.vocab_size
-    assert assembly.bare_model.num_classes == 3
-    assert Assembly(experiment("translation", datasets)).task.eos_id is not None
-    given = Assembly(
+    built = Experiment(experiment("text_classification", datasets))
+    tokenizer = built.train_data.tokenizer
+    assert built.bare_model.vocab_size == tokenizer.vocab_size
+    assert built.bare_model.num_classes == 3
+    assert Experiment(experiment("translation", datasets)).task.eos_id is not None
+    given = Experiment(
         experiment("text_classification", datasets, **{"model.vocab_size": 99, "model.num_classes": 7})
     )
     assert (given.bare_model.vocab_size, given.bare_model.num_classes) == (99, 7)
@@ -243,39 +243,39 @@ def interrupted(patch, at, how):
 
 
 def saved(folder):
-    trained = Trained(folder, "latest")
+    trained = LoadedRun(folder, "latest")
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-        return checkpoints.restore(to_items(trained.assembly.state_shapes)).items
+        return checkpoints.restore(to_items(trained.experiment.state_shapes)).items
 
 
 @pytest.mark.parametrize("kind", ["causal_lm", "text_classification"])
 def test_an_epoch_that_is_interrupted_goes_on_bit_for_bit(kind, datasets, tmp_path):
     """Packed documents, and rows by length in buckets; in the middle of an epoch, and past its end."""
     config = experiment(kind, datasets, **{"train.total": "14 steps"})
-    train(config, tmp_path / "whole")
+    train(Experiment(config), tmp_path / "whole")
     folder = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, 3, "SIGTERM")
-        assert train(config, folder)["status"] == "preempted"
+        assert train(Experiment(config), folder)["status"] == "preempted"
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, 10, "killed")
         with pytest.raises(InterruptedError):
-            train(config, folder)
+            train(Experiment(config), folder)
     assert (
         not (folder / "result.json").exists() or json.loads((folder / "result.json").read_text())["step"] < 10
     )
-    assert train(config, folder)["status"] == "completed"
+    assert train(Experiment(config), folder)["status"] == "completed"
     for name in ("train", "eval"):
         assert logged(folder, name) == logged(tmp_path / "whole", name)
     jax.tree.map(np.testing.assert_array_equal, saved(folder), saved(tmp_path / "whole"))
-    assert 1 < Assembly(config).train_batches.steps_per_epoch < 10
+    assert 1 < Experiment(config).train_data.steps_per_epoch < 10
 
 
 def test_another_tokenizer_is_refused(datasets, tmp_path):
     config = experiment("causal_lm", datasets)
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, 3, "SIGTERM")
-        stopped = train(config, tmp_path / "run")
+        stopped = train(Experiment(config), tmp_path / "run")
     assert stopped["status"] == "preempted"
     other = write(tmp_path / "datasets", seed=1)
     fewer = experiment("causal_lm", other, **{"data.tokenizer": {"name": "characters", "template": "gpt"}})
@@ -285,19 +285,19 @@ def test_another_tokenizer_is_refused(datasets, tmp_path):
     with pytest.raises(
         UserError, match=r"data\.tokenizer: makes other tokens than .*tokenizer\.json"
     ) as error:
-        train(config, tmp_path / "run")
-    assert "start a new run with --run" in str(error.value)
+        train(Experiment(config), tmp_path / "run")
+    assert "start a new run in another folder" in str(error.value)
     swapped = json.loads(text)
     ids = swapped["model"]["vocab"]
     ids["a"], ids["e"] = ids["e"], ids["a"]
     tokenizer.write_text(json.dumps(swapped))
-    for opened in (Trained, TrainedText):  # nor is it believed by what does not train
-        with pytest.raises(UserError, match="not the tokenizer that the checkpoint was trained with"):
-            opened(tmp_path / "run", "latest")
+    # Nor is it believed by what does not train.
+    with pytest.raises(UserError, match="not the tokenizer that the checkpoint was trained with"):
+        LoadedRun(tmp_path / "run", "latest")
     assert fewer.data.data_dir != config.data.data_dir  # where the data lies may change
     tokenizer.write_text(text)
-    assert TrainedText(tmp_path / "run", "latest").step == stopped["step"]
-    assert train(config, tmp_path / "run")["status"] == "completed"
+    assert LoadedRun(tmp_path / "run", "latest").step == stopped["step"]
+    assert train(Experiment(config), tmp_path / "run")["status"] == "completed"
 
 
 # What does not fit
@@ -414,19 +414,19 @@ MISFITS = {
 def test_what_does_not_fit_is_said_before_training(case, datasets):
     kind, changes, message = MISFITS[case]
     with pytest.raises(ConfigError) as error:
-        Assembly(experiment(kind, datasets, **changes)).check()
+        Experiment(experiment(kind, datasets, **changes)).check()
     lines = str(error.value).splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith(message)
 
 
 def test_targets_without_masks_are_refused_by_the_first_batch(datasets):
-    assembly = Assembly(
+    built = Experiment(
         experiment("masked_lm", datasets, **{"data.transforms": [], "data.eval_transforms": []})
     )
-    assembly.check()
+    built.check()
     with pytest.raises(UserError, match=r"data\.transforms: no token is masked"):
-        assembly.train_batches[0]
+        built.train_data[0]
 
 
 # Real data
@@ -470,6 +470,6 @@ def test_real_datasets_train(name, tmp_path):
     if kind == "causal_lm":
         small |= {"data.train_split": split, "eval.split": split, "data.eval_batch_size": 512}
     total = {"train.total": "2 steps", "eval.every": "2 steps"}
-    result = train(experiment(kind, str(folder), **{**changes, **small, **total}), tmp_path)
+    result = train(Experiment(experiment(kind, str(folder), **{**changes, **small, **total})), tmp_path)
     assert (result["status"], result["step"]) == ("completed", 2)
     assert all(np.isfinite(value) for value in result["final"].values())

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import jax
@@ -10,18 +11,18 @@ import numpy as np
 import pytest
 
 from jaxformer import cli
-from jaxformer.assembly import Assembly
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config import files as configfile
 from jaxformer.config.sections import resolve
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.evaluation.monitor import Monitor
-from jaxformer.inference.restore import Trained
-from jaxformer.run import Run, alone_in
-from jaxformer.start import announce, restore_or_start
+from jaxformer.experiment import Experiment
+from jaxformer.inference.loaded import LoadedRun
+from jaxformer.reporting import announce
+from jaxformer.runs import Run
 from jaxformer.state import to_items
-from jaxformer.train import NotFinite, train
+from jaxformer.train import NotFinite, restore_or_start, train
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "vit_digits.py")
 STEPS = 6
@@ -48,7 +49,7 @@ def environment(digits_dir):
         patch.setenv("TFDS_DATA_DIR", str(digits_dir))
         patch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
         for name in ("write_shown", "write_report"):  # tests/test_configs.py has them
-            patch.setattr(f"jaxformer.finish.{name}", lambda *_: None)
+            patch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
         yield
 
 
@@ -57,7 +58,7 @@ def overrides(changes):
 
 
 def experiment(**changes):
-    return resolve(configfile.read(CONFIG, overrides(changes)))
+    return resolve(configfile.read(CONFIG, {**TINY, **changes}))
 
 
 def logged(folder, name):
@@ -76,15 +77,15 @@ def saved(folder):
 
 
 def restored(folder, step=None):
-    """The config's assembly, and what a checkpoint holds."""
-    trained = Trained(folder, "latest")
+    """The config's experiment, and what a checkpoint holds."""
+    experiment = LoadedRun(folder, "latest").opened()
     with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-        return trained.assembly, checkpoints.restore(to_items(trained.assembly.state_shapes), step)
+        return experiment, checkpoints.restore(to_items(experiment.state_shapes), step)
 
 
-def evaluated(assembly, params):
+def evaluated(built, params):
     variables = {"params": params}
-    found = evaluate(assembly.eval_step(), variables, assembly.task, assembly.eval_batches, assembly.layout)
+    found = evaluate(built.eval_step, variables, built.task, built.eval_data, built.layout)
     return found.metrics
 
 
@@ -94,13 +95,13 @@ def evaluated(assembly, params):
 def test_a_run_that_does_not_improve_stops_after_its_patience_and_is_then_finished(tmp_path, caplog):
     caplog.set_level("INFO", logger="jaxformer")
     patient = experiment(**{"eval.patience": 2, "eval.min_delta": 10.0})
-    result = train(patient, tmp_path)
+    result = train(Experiment(patient), tmp_path)
     assert (result["status"], result["step"]) == ("stopped early", 3)
     assert list(logged(tmp_path, "eval")) == [1, 2, 3]  # the first is the best, and two more were waited for
     assert list(logged(tmp_path, "train")) == [1, 2, 3]
     assert saved(tmp_path) == [1, 3]  # the best and the last, with no other reason to save
     files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*") if p.is_file() and p.name != "config.json"}
-    assert train(patient, tmp_path) == result
+    assert train(Experiment(patient), tmp_path) == result
     assert f"{tmp_path} is finished (stopped early at step 3): nothing to do" in caplog.text
     assert files == {p: p.stat().st_mtime_ns for p in files}
 
@@ -145,7 +146,7 @@ def test_updates_that_are_not_finite_stop_the_run_and_leave_a_good_checkpoint(tm
 def test_a_run_that_stops_before_its_first_checkpoint_says_that_there_is_none(tmp_path):
     changes = {"optimizer.learning_rate": 1e30, "train.stop_after_skipped": 2, "eval.every": "6 steps"}
     with pytest.raises(NotFinite, match=r"step 3: the last 2 updates .* there is no checkpoint yet"):
-        train(experiment(**changes), tmp_path)
+        train(Experiment(experiment(**changes)), tmp_path)
 
 
 # What a run ends with
@@ -154,7 +155,7 @@ def test_a_run_that_stops_before_its_first_checkpoint_says_that_there_is_none(tm
 def test_restore_best_ends_with_the_best_checkpoint(tmp_path):
     """By the largest loss, so that it gets worse by learning."""
     changes = {"eval.monitor": "loss", "eval.mode": "max", "eval.restore_best": True}
-    result = train(experiment(**changes), tmp_path)
+    result = train(Experiment(experiment(**changes)), tmp_path)
     metrics = logged(tmp_path, "eval")
     best = max(metrics, key=lambda step: metrics[step]["loss"])
     assert best < STEPS
@@ -162,9 +163,9 @@ def test_restore_best_ends_with_the_best_checkpoint(tmp_path):
     assert result["final"] == pytest.approx(metrics[best], rel=1e-6)
     written = json.loads((tmp_path / "evaluation.json").read_text())
     assert (written["step"], written["metrics"]) == (best, result["final"])
-    trained = Trained(tmp_path, "best")
+    trained = LoadedRun(tmp_path, "best")
     assert trained.step == best
-    assert evaluated(trained.assembly, trained.variables["params"]) == pytest.approx(metrics[best], rel=1e-6)
+    assert evaluated(trained.opened(), trained.variables["params"]) == pytest.approx(metrics[best], rel=1e-6)
 
 
 def test_restore_best_needs_a_best_checkpoint():
@@ -177,7 +178,7 @@ def averaged(tmp_path_factory):
     """A run with a moving average, saved by the clock alone, and always due."""
     folder = tmp_path_factory.mktemp("averaged")
     changes = {"checkpoint.every_minutes": 1e-9, "checkpoint.keep": STEPS, "eval.every": "6 steps"}
-    train(experiment(**changes, **{"train.ema_decay": 0.8}), folder)
+    train(Experiment(experiment(**changes, **{"train.ema_decay": 0.8})), folder)
     return folder
 
 
@@ -187,13 +188,13 @@ def test_checkpoints_are_saved_by_the_clock(averaged):
 
 def test_what_is_evaluated_is_the_average_and_that_is_said(averaged, caplog):
     caplog.set_level("INFO", logger="jaxformer")
-    assembly, (items, _) = restored(averaged)
+    built, (items, _) = restored(averaged)
     (metrics,) = logged(averaged, "eval").values()
-    found = {name: evaluated(assembly, items["params"][name]) for name in ("average", "params")}
+    found = {name: evaluated(built, items["params"][name]) for name in ("average", "params")}
     assert found["average"] == pytest.approx(metrics, rel=1e-6)
     assert abs(found["params"]["loss"] - metrics["loss"]) > 1e-3
     assert json.loads((averaged / "evaluation.json").read_text())["metrics"] == metrics
-    announce(assembly, Run(averaged), 0)
+    announce(built, Run(averaged), 0)
     assert "evaluations, samples and predictions are those of the parameters' average" in caplog.text
 
 
@@ -211,14 +212,14 @@ def test_the_average_keeps_its_decay_a_step(averaged):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plain")
-    return train(experiment(**{"eval.every": "6 steps"}), folder), logged(folder, "train")
+    return train(Experiment(experiment(**{"eval.every": "6 steps"})), folder), logged(folder, "train")
 
 
 @pytest.mark.parametrize(
     "changes", [{"parallel.mode": "pmap"}, {"train.accumulate": 2}], ids=["pmap", "accumulate"]
 )
 def test_the_mode_and_the_microbatches_change_nothing(changes, plain, tmp_path):
-    result = train(experiment(**{"eval.every": "6 steps"}, **changes), tmp_path)
+    result = train(Experiment(experiment(**{"eval.every": "6 steps"}, **changes)), tmp_path)
     assert (result["status"], result["step"]) == ("completed", STEPS)
     for step, values in logged(tmp_path, "train").items():
         expected = plain[1][step]
@@ -229,14 +230,14 @@ def test_the_mode_and_the_microbatches_change_nothing(changes, plain, tmp_path):
 
 def on(count, **mesh):
     changes = {"parallel.mesh": mesh, "model.dropout": 0.1}
-    return Assembly(experiment(**changes), jax.devices()[:count])
+    return Experiment(experiment(**changes), jax.devices()[:count])
 
 
-def steps(assembly, state, first, last):
+def steps(built, state, first, last):
     """The state after the steps from `first` up to `last`, and their losses."""
-    train_step, losses = assembly.train_step(), []
+    train_step, losses = built.train_step(), []
     for step in range(first, last):
-        state, metrics = train_step(state, assembly.layout.put(assembly.train_batches[step]))
+        state, metrics = train_step(state, built.layout.put(built.train_data[step]))
         losses.append(float(metrics["loss"]))
     return state, losses
 
@@ -246,13 +247,13 @@ def half_way(tmp_path_factory):
     """Checkpoints after the first steps on 8 devices by their mesh, and the losses of all steps there."""
     folders, losses = {}, {}
     for name, mesh in {"data": {"data": 8}, "fsdp": {"fsdp": 4, "data": 2}}.items():
-        assembly, folders[name] = on(8, **mesh), tmp_path_factory.mktemp(name)
+        built, folders[name] = on(8, **mesh), tmp_path_factory.mktemp(name)
         with Checkpoints(folders[name]) as checkpoints:
-            state, losses[name] = steps(assembly, restore_or_start(assembly, checkpoints)[0], 0, 3)
-            examples = assembly.train_batches.num_examples
+            state, losses[name] = steps(built, restore_or_start(built, checkpoints)[0], 0, 3)
+            examples = built.train_data.num_examples
             progress = {"monitor": {}, "evaluation_due": False, "epoch_examples": examples}
             checkpoints.save(3, to_items(state), progress)
-            losses[name] += steps(assembly, state, 3, STEPS)[1]
+            losses[name] += steps(built, state, 3, STEPS)[1]
     return folders, losses
 
 
@@ -264,30 +265,32 @@ def test_fsdp_changes_no_loss(half_way):
 @pytest.mark.parametrize(("mesh", "count"), [("data", 8), ("data", 4), ("data", 1), ("fsdp", 4)])
 def test_going_on_on_other_devices_changes_no_loss(mesh, count, half_way):
     folders, losses = half_way
-    assembly = on(count, data=count)
+    built = on(count, data=count)
     with Checkpoints(folders[mesh], read_only=True) as checkpoints:
-        state, *_ = restore_or_start(assembly, checkpoints)
+        state, *_ = restore_or_start(built, checkpoints)
     assert int(state.step) == 3
     assert all(leaf.sharding.device_set == set(jax.devices()[:count]) for leaf in jax.tree.leaves(state))
-    assert steps(assembly, state, 3, STEPS)[1] == pytest.approx(losses["data"][3:], rel=1e-5)
+    assert steps(built, state, 3, STEPS)[1] == pytest.approx(losses["data"][3:], rel=1e-5)
 
 
 def test_sigterm_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_path, monkeypatch):
-    whole = train(experiment(), tmp_path / "whole")
+    whole = train(Experiment(experiment()), tmp_path / "whole")
 
     def preempted(*arguments, give_up):
         os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*arguments, give_up=give_up)
 
-    monkeypatch.setattr("jaxformer.train.evaluate", preempted)
+    monkeypatch.setattr(sys.modules["jaxformer.train"], "evaluate", preempted)
     folder = tmp_path / "run"
-    assert train(experiment(), folder)["status"] == "preempted"
+    assert train(Experiment(experiment()), folder)["status"] == "preempted"
     assert saved(folder) == [1]
-    assert train(experiment(), folder)["status"] == "preempted"  # once more, in the evaluation that is due
+    assert (
+        train(Experiment(experiment()), folder)["status"] == "preempted"
+    )  # once more, in the evaluation that is due
     assert saved(folder) == [1]
     assert not logged(folder, "eval")
-    monkeypatch.setattr("jaxformer.train.evaluate", evaluate)
-    again = train(experiment(), folder)
+    monkeypatch.setattr(sys.modules["jaxformer.train"], "evaluate", evaluate)
+    again = train(Experiment(experiment()), folder)
     assert (again["status"], again["final"], again["best"]) == ("completed", whole["final"], whole["best"])
     assert logged(folder, "eval") == logged(tmp_path / "whole", "eval")
     with Checkpoints(folder / "checkpoints", monitor="accuracy", read_only=True) as checkpoints:
@@ -295,6 +298,6 @@ def test_sigterm_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_pa
 
 
 def test_a_folder_belongs_to_one_training_at_a_time(tmp_path):
-    with alone_in(tmp_path), pytest.raises(UserError, match="another training is running in this folder"):
-        train(experiment(), tmp_path)
-    assert train(experiment(), tmp_path)["status"] == "completed"
+    with Run(tmp_path).lock(), pytest.raises(UserError, match="another training is running in this folder"):
+        train(Experiment(experiment()), tmp_path)
+    assert train(Experiment(experiment()), tmp_path)["status"] == "completed"

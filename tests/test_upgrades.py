@@ -7,8 +7,7 @@ import pytest
 from jaxformer.config.files import read
 from jaxformer.config.sections import resolve, to_dict
 from jaxformer.config.upgrades import upgraded
-from jaxformer.observe.run_folder import open_run
-from jaxformer.run import open_for_training, read_experiment
+from jaxformer.runs import Run
 
 
 def test_fields_get_their_present_names_and_the_argument_stays():
@@ -28,12 +27,12 @@ def test_what_has_its_present_name_stays(config):
 
 
 def test_a_run_of_an_earlier_version_opens_and_goes_on(tmp_path):
-    experiment = resolve(read("bert_sst2_scratch", ["--config.model.num_classes=2"]))
+    experiment = resolve(read("bert_sst2_scratch", ["model.num_classes=2"]))
     config = to_dict(experiment)
     config["model"]["num_labels"] = config["model"].pop("num_classes")
     (tmp_path / "config.json").write_text(json.dumps({"config": config}))
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
-    assert read_experiment(tmp_path)[1] == experiment
-    assert open_run(tmp_path).config == json.loads(json.dumps(to_dict(experiment)))
-    open_for_training(tmp_path, experiment)
+    assert Run.open(tmp_path).read_config() == experiment
+    assert Run.open(tmp_path).config == json.loads(json.dumps(to_dict(experiment)))
+    Run.open(tmp_path).enter(experiment)
     assert "num_labels" not in (tmp_path / "config.json").read_text()

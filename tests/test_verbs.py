@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,9 +17,9 @@ from sklearn.datasets import load_digits
 from jaxformer import cli
 from jaxformer.analysis.describe import assemble
 from jaxformer.data.digits import split_indices, to_uint8
-from jaxformer.inference.restore import Trained
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.observe.text import engineering
-from jaxformer.run import read_experiment
+from jaxformer.runs import Run
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "vit_digits.py")
 TINY = {
@@ -53,7 +54,7 @@ def environment(digits_dir):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    assert cli.main(["train", "--config", CONFIG, "--run", str(folder), *OVERRIDES]) == 0
+    assert cli.main(["train", "--config", CONFIG, "--workdir", str(folder), *OVERRIDES]) == 0
     return folder
 
 
@@ -107,7 +108,7 @@ def save_digits(folder, indices):
 
 def test_training_a_finished_run_says_there_is_nothing_to_do(run, capsys):
     before = files(run)
-    assert cli.main(["train", "--config", CONFIG, "--run", str(run), *OVERRIDES]) == 0
+    assert cli.main(["train", "--config", CONFIG, "--workdir", str(run), *OVERRIDES]) == 0
     out, err = capsys.readouterr()
     assert "is finished (completed at step 60): nothing to do" in err
     assert out == ""
@@ -142,10 +143,11 @@ def test_views_of_each_picture_are_averaged_and_the_runs_own_evaluation_stays(ru
     printed = only_line(
         said("evaluate", run, "--split", "train[:64]", "--checkpoint", "latest", "--tta", "flip")
     )
-    trained = Trained(run, "latest", split="train[:64]")
-    batch = trained.assembly.eval_batches[0]
+    trained = LoadedRun(run, "latest")
+    batch = trained.opened("train[:64]").eval_data[0]
     images, labels = batch["image"][:64], batch["labels"][:64]
-    both = [trained.probabilities(view) for view in (images, np.ascontiguousarray(images[:, :, ::-1]))]
+    apply = jax.jit(partial(trained.task.predict, trained.model, trained.variables))
+    both = [apply({"image": view})["probabilities"] for view in (images, images[:, :, ::-1])]
     chances = np.mean(both, axis=0)[np.arange(64), labels]
     assert printed["tta"] == "flip"
     assert printed["loss"] == pytest.approx(-np.log(chances).mean(), rel=1e-4)
@@ -173,9 +175,9 @@ def test_predict_gives_the_models_own_predictions_and_pictures(run, said, tmp_pa
     lines = [json.loads(line) for line in text.splitlines()]
     assert [line["file"] for line in lines] == [str(path) for path in paths]
 
-    trained = Trained(run, "latest")
-    inputs = trained.assembly.task.inputs({"image": to_uint8(DIGITS.images[chosen])[..., None]})
-    logits = trained.assembly.model.apply(trained.variables, **inputs, deterministic=True).logits
+    trained = LoadedRun(run, "latest")
+    inputs = trained.task.inputs({"image": to_uint8(DIGITS.images[chosen])[..., None]})
+    logits = trained.model.apply(trained.variables, **inputs, deterministic=True).logits
     expected = np.asarray(jax.nn.softmax(logits))
     assert [line["predictions"][0]["index"] for line in lines] == expected.argmax(-1).tolist()
     for path, line, row in zip(paths, lines, expected):
@@ -214,6 +216,34 @@ def test_explanations_lie_beside_the_predictions(run, said, tmp_path):
     assert (tmp_path / "seen" / "explanations.jsonl").exists()
 
 
+def test_explain_draws_what_predict_draws(run, said, tmp_path):
+    save_digits(tmp_path / "digits", TEST[:2])
+    said("predict", run, tmp_path / "digits", "--class", "3", "--explain")
+    text = said("explain", run, tmp_path / "digits", "--class", "3")
+    folder = run / "explanations"
+    assert (folder / "explanations.jsonl").read_text() == text
+    for line in map(json.loads, text.splitlines()):
+        assert line["pictures"][-1]["shows"] == "Grad-CAM of 3"
+        for made in line["pictures"]:
+            drawn = (folder / made["picture"]).read_bytes()
+            assert drawn == (run / "predictions" / "explanations" / made["picture"]).read_bytes()
+
+
+def test_the_fields_of_a_config_are_described(said):
+    """As a section, a table of classes, a class, and a class in a class."""
+    assert "optimizer" in said("describe", "--fields", "")
+    assert "Vision Transformer" in said("describe", "--fields", "model")
+    vit = {
+        line.split()[0]: line
+        for line in said("describe", "--fields", "model.vit").splitlines()
+        if line[2:3].strip()
+    }
+    assert {"image_size", "width", "pool"} <= vit.keys()
+    assert "'cls' or 'average' or 'map'" in vit["pool"]
+    assert "attention heads" in vit["num_heads"].lower()
+    assert "label_feature" in said("describe", "--fields", "data.examples.images")
+
+
 def test_files_may_stand_after_flags(run, said, tmp_path):
     first, second = save_digits(tmp_path / "digits", TEST[:2])
     lines = said("predict", run, "--top", "2", first, "--output", tmp_path / "out", second).splitlines()
@@ -228,12 +258,12 @@ def test_a_model_of_images_takes_no_texts(argv, run, capsys):
     assert f"{run} holds a model of images; name image files" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flag", ["--fewshot", "--perplexity", "--harness"])
-def test_a_model_of_images_is_not_evaluated_on_texts(flag, run, capsys, tmp_path):
+@pytest.mark.parametrize("verb", ["fewshot", "perplexity", "harness"])
+def test_a_model_of_images_is_not_evaluated_on_texts(verb, run, capsys, tmp_path):
     (tmp_path / "text").write_text('{"prompt": "a", "choices": ["b", "c"], "answer": 0}')
-    assert cli.main(["evaluate", str(run), flag, str(tmp_path / "text")]) == 2
+    assert cli.main([verb, str(run), str(tmp_path / "text")]) == 2
     assert "holds no model of text" in capsys.readouterr().err
-    assert cli.main(["generate", "--workdir", str(run), "--prompt", "a"]) == 2
+    assert cli.main(["generate", str(run), "--prompt", "a"]) == 2
     assert "holds no model of text" in capsys.readouterr().err
 
 
@@ -248,7 +278,7 @@ def test_reports_of_several_runs_compare_them(run, said, tmp_path):
     before = files(run)
     *table, written = said("report", run, other, "--output", tmp_path / "both.html").splitlines()
     assert written == str(tmp_path / "both.html")
-    shapes = assemble(read_experiment(run)[1]).variable_shapes["params"]
+    shapes = assemble(Run.open(run).read_config()).variable_shapes["params"]
     count = engineering(sum(leaf.size for leaf in jax.tree.leaves(shapes)))
     assert [row.split("|")[3].strip() for row in table[2:]] == [count, count]
     page = (tmp_path / "both.html").read_text()
@@ -259,7 +289,7 @@ def test_reports_of_several_runs_compare_them(run, said, tmp_path):
 
 def test_describe_counts_the_parameters_and_shows_the_rules(finished, said):
     text = said("describe", "--config", CONFIG, *OVERRIDES, "--no-compile")
-    shapes = assemble(read_experiment(finished)[1]).variable_shapes["params"]
+    shapes = assemble(Run.open(finished).read_config()).variable_shapes["params"]
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     assert f"{count:,}" in text
     rules = {

@@ -6,12 +6,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from helpers.scenes import NAME, SIDE, write_scenes
 from PIL import Image
-from scenes import NAME, SIDE, write_scenes
 
 from jaxformer import cli
 from jaxformer.config.sections import resolve
-from jaxformer.inference.restore import Trained
+from jaxformer.experiment import Experiment
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.train import train
 
 CONFIG = {
@@ -45,7 +46,7 @@ def run(tmp_path_factory):
     datasets = write_scenes(tmp_path_factory.mktemp("datasets"))
     config = {**CONFIG, "data": {**CONFIG["data"], "data_dir": str(datasets)}}
     folder = tmp_path_factory.mktemp("runs") / "detector"
-    train(resolve(config), folder)
+    train(Experiment(resolve(config)), folder)
     return folder
 
 
@@ -58,8 +59,8 @@ def test_boxes_are_in_the_pixels_of_the_picture(run, tmp_path, capsys):
     assert cli.main(["predict", str(run), *files, "--output", str(tmp_path / "out")]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["file"] for line in lines] == files
-    trained = Trained(run)
-    model, task = trained.assembly.build_model(), trained.assembly.task
+    trained = LoadedRun(run)
+    model, task = trained.model, trained.task
     apply = jax.jit(model.apply)
     for line, (name, (height, width)) in zip(lines, sizes.items()):
         example = trained.example(tmp_path / f"{name}.png")

@@ -6,14 +6,13 @@ import sys
 
 import numpy as np
 import pytest
-from text_runs import SENTENCE, random_run, train_run, write_texts
+from helpers.text_runs import SENTENCE, random_run, train_run, write_texts
 
 from jaxformer import cli
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.evaluation.fewshot import evaluate_fewshot
 from jaxformer.evaluation.perplexity import perplexity
-from jaxformer.inference.language import CausalModel, load
-from jaxformer.inference.translate import TextToText
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.inference.writing import Generation
 
 GREEDY = Sampling(temperature=0)
@@ -82,10 +81,8 @@ def task_file(tmp_path):
 
 def test_one_prompt_is_streamed_with_its_text(run, said):
     folder = run()
-    printed = said(
-        "generate", "--workdir", folder, "--prompt", "the cat", "--greedy", "--max-new-tokens", "50"
-    )
-    model = CausalModel(*load(folder))
+    printed = said("generate", folder, "--prompt", "the cat", "--greedy", "--max-new-tokens", "50")
+    model = LoadedRun(folder).writer
     assert model.context_length < 50
     (expected,) = model.generate([model.encode("the cat")], Generation(50, GREEDY))
     assert printed == f"the cat{expected.text}\n"
@@ -95,7 +92,7 @@ def test_one_prompt_is_streamed_with_its_text(run, said):
 def test_several_prompts_are_json_lines(run, said, tmp_path):
     folder = run()
     (tmp_path / "prompts.txt").write_text("a\n\nthe dog saw the cat\n")
-    argv = ("generate", "--workdir", folder, "--prompt", "in", "--prompts", "prompts.txt", "--samples", "2")
+    argv = ("generate", folder, "--prompt", "in", "--prompts", "prompts.txt", "--samples", "2")
     lines = [json.loads(line) for line in said(*argv, "--max-new-tokens", "7", "--seed", "3").splitlines()]
     prompts = ["in", "in", "a", "a", "the dog saw the cat", "the dog saw the cat"]
     assert [line["prompt"] for line in lines] == prompts
@@ -107,7 +104,7 @@ def test_several_prompts_are_json_lines(run, said, tmp_path):
 
 
 def test_a_stop_string_that_never_comes_is_told(run, capsys):
-    argv = ["generate", "--workdir", str(run()), "--prompt", "a", "--greedy", "--max-new-tokens", "5"]
+    argv = ["generate", str(run()), "--prompt", "a", "--greedy", "--max-new-tokens", "5"]
     assert cli.main([*argv, "--stop", "never"]) == 0
     assert "jaxformer: none of the stop strings came in 5 tokens" in capsys.readouterr().err
     assert cli.main(argv) == 0
@@ -120,35 +117,35 @@ def test_a_stop_string_that_never_comes_is_told(run, capsys):
 
 def test_an_encoder_decoder_writes_its_text_alone(run, said):
     folder = run("translation")
-    printed = said("generate", "--workdir", folder, "--prompt", "the cat saw", "--greedy")
-    writer = TextToText(*load(folder))
+    printed = said("generate", folder, "--prompt", "the cat saw", "--greedy")
+    writer = LoadedRun(folder).writer
     (expected,) = writer.generate([writer.encode("the cat saw")], Generation(256, GREEDY))
     assert printed == f"{expected.text}\n"
-    beam = json.loads(
-        said("generate", "--workdir", folder, "--prompt", "the cat saw", "--beams", "3", "--json")
-    )
+    beam = json.loads(said("generate", folder, "--prompt", "the cat saw", "--beams", "3", "--json"))
     (expected,) = writer.generate([writer.encode("the cat saw")], Generation(256, beams=3))
     assert (beam["text"], beam["tokens"]) == (expected.text, expected.tokens)
-    plain = said("generate", "--workdir", folder, "--prompt", "the cat saw", "--beams", "3")
+    plain = said("generate", folder, "--prompt", "the cat saw", "--beams", "3")
     assert plain == f"{expected.text}\n"
 
 
 def test_mistakes_of_generating_are_said_in_a_line(run, refused, tmp_path):
     folder = run()
-    ask = ("generate", "--workdir", folder)
+    ask = ("generate", folder)
     assert "give --prompt" in refused(*ask)
     assert "--prompt 2: has 33 tokens, the model's context is 32" in refused(
         *ask, "--prompt", "a", "--prompt", "a" * 33
     )
     assert "is empty, and this tokenizer has no token that begins a text" in refused(*ask, "--prompt", "")
     assert "--prompt 1: 'é' (U+00E9)" in refused(*ask, "--prompt", "é")
-    assert "--stop: is empty" in refused(*ask, "--prompt", "a", "--stop", "")
-    assert "--max-new-tokens 0: expected at least 1" in refused(
-        *ask, "--prompt", "a", "--max-new-tokens", "0"
+    assert "--stop: expected a text, or every text would end before its first token" in refused(
+        *ask, "--prompt", "a", "--stop", ""
     )
-    assert "--samples 0: expected at least 1" in refused(*ask, "--prompt", "a", "--samples", "0")
-    assert "--temperature -1.0: give 0" in refused(*ask, "--prompt", "a", "--temperature", "-1")
-    assert "--top-k 0: give 1 or more, or leave it out" in refused(*ask, "--prompt", "a", "--top-k", "0")
+    assert "--max-new-tokens 0: expected 1 or more" in refused(*ask, "--prompt", "a", "--max-new-tokens", "0")
+    assert "--samples 0: expected 1 or more" in refused(*ask, "--prompt", "a", "--samples", "0")
+    assert "--temperature -1.0: expected 0" in refused(*ask, "--prompt", "a", "--temperature", "-1")
+    assert "--top-k 0: expected 1 or more, or None to keep all tokens" in refused(
+        *ask, "--prompt", "a", "--top-k", "0"
+    )
     assert "--length-penalty -1.0" in refused(*ask, "--prompt", "a", "--beams", "2", "--length-penalty", "-1")
     assert "nothing.txt: cannot be read" in refused(*ask, "--prompts", "nothing.txt")
     (tmp_path / "prompts.txt").write_text("\n \n")
@@ -159,7 +156,7 @@ def test_mistakes_of_generating_are_said_in_a_line(run, refused, tmp_path):
         *ask, "--prompt", "a", "--checkpoint", "newest"
     )
     assert "77" in refused(*ask, "--prompt", "a", "--checkpoint", "77")
-    message = refused("generate", "--workdir", "nowhere", "--prompt", "a")
+    message = refused("generate", "nowhere", "--prompt", "a")
     assert message.startswith("jaxformer: nowhere: not a run's folder")
 
 
@@ -168,12 +165,12 @@ def test_mistakes_of_generating_are_said_in_a_line(run, refused, tmp_path):
     "flags", [["--temperature", "0"], ["--top-k", "2"], ["--top-p", "0.5"], ["--min-p", "0.1"], ["--samples", "1"],
               ["--seed", "0"]], ids=str)  # fmt: skip
 def test_flags_that_would_have_no_effect_are_refused(flags, other, refused):
-    message = refused("generate", "--workdir", "nowhere", "--prompt", "a", *flags, *other)
+    message = refused("generate", "nowhere", "--prompt", "a", *flags, *other)
     assert message == f"jaxformer: {flags[0]}: has no effect with {other[0]}; leave one of them out\n"
 
 
 def test_flags_of_beam_search_are_refused_elsewhere_and_its_own_elsewhere(refused):
-    ask = ("generate", "--workdir", "nowhere", "--prompt", "a")
+    ask = ("generate", "nowhere", "--prompt", "a")
     assert "--greedy: has no effect with --beams" in refused(*ask, "--greedy", "--beams", "3")
     assert "--repetition-penalty: has no effect with --beams" in refused(
         *ask, "--beams", "3", "--repetition-penalty", "1"
@@ -183,9 +180,7 @@ def test_flags_of_beam_search_are_refused_elsewhere_and_its_own_elsewhere(refuse
 
 def test_beams_without_a_token_that_ends_texts_go_to_the_last_token(run, said):
     line = json.loads(
-        said(
-            "generate", "--workdir", run(), "--prompt", "a", "--beams", "3", "--max-new-tokens", "9", "--json"
-        )
+        said("generate", run(), "--prompt", "a", "--beams", "3", "--max-new-tokens", "9", "--json")
     )
     assert (line["tokens"], len(line["text"]), line["ended"]) == (9, 9, "length")
 
@@ -193,10 +188,10 @@ def test_beams_without_a_token_that_ends_texts_go_to_the_last_token(run, said):
 @pytest.mark.parametrize(
     "argv",
     [
-        ["generate", "--workdir", "language", "--prompt", "a"],
+        ["generate", "language", "--prompt", "a"],
         ["predict", "translation", "--text", "a"],
         ["evaluate", "language"],
-        ["evaluate", "language", "--perplexity", "text.txt"],
+        ["perplexity", "language", "text.txt"],
     ],
     ids=" ".join,
 )
@@ -218,9 +213,9 @@ def test_what_was_deleted_from_a_run_is_named_with_what_helps(argv, run, refused
 
 def test_fewshot_prints_the_metrics_and_writes_the_rows(run, said, task_file, tmp_path):
     folder = run()
-    argv = ("evaluate", folder, "--fewshot", task_file, "--shots", "1", "--seed", "5")
+    argv = ("fewshot", folder, task_file, "--shots", "1", "--seed", "5")
     printed = json.loads(said(*argv, "--limit", "2"))
-    expected = evaluate_fewshot(CausalModel(*load(folder)), task_file, 1, 5, 2)
+    expected = evaluate_fewshot(LoadedRun(folder).writer, task_file, 1, 5, 2)
     rows = folder / "fewshot" / "what_comes-1.jsonl"
     assert printed["metrics"] == {name: pytest.approx(value) for name, value in expected["metrics"].items()}
     assert (printed["step"], printed["examples"], printed["rows"]) == (3, 2, str(rows))
@@ -232,8 +227,8 @@ def test_fewshot_prints_the_metrics_and_writes_the_rows(run, said, task_file, tm
 def test_perplexity_prints_what_the_text_costs(run, said, tmp_path):
     folder = run()
     (tmp_path / "text.txt").write_text(SENTENCE)
-    printed = json.loads(said("evaluate", folder, "--perplexity", "text.txt", "--stride", "5"))
-    expected = perplexity(CausalModel(*load(folder)), SENTENCE, 5)
+    printed = json.loads(said("perplexity", folder, "text.txt", "--stride", "5"))
+    expected = perplexity(LoadedRun(folder).writer, SENTENCE, 5)
     assert (printed.pop("step"), printed.pop("file")) == (3, "text.txt")
     assert printed == {name: pytest.approx(value) for name, value in expected.items()}
     assert printed["loss"] < np.log(100)
@@ -249,7 +244,7 @@ def test_the_harness_is_called_with_the_flags(run, said, monkeypatch, tmp_path):
         }
 
     monkeypatch.setattr("jaxformer.evaluation.harness.run_harness", run_harness)
-    argv = ("evaluate", run(), "--harness", "a.yaml", "b.yaml", "--shots", "2", "--output", "samples.jsonl")
+    argv = ("harness", run(), "a.yaml", "b.yaml", "--shots", "2", "--output", "samples.jsonl")
     printed = json.loads(said(*argv))
     assert printed == {"step": 3, "results": {"capitals": {"acc,none": 0.5}}}
     (sample,) = map(json.loads, (tmp_path / "samples.jsonl").read_text().splitlines())
@@ -265,21 +260,41 @@ def test_mistakes_of_evaluating_are_said_in_a_line(run, refused, task_file, tmp_
     folder = run()
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.setitem(sys.modules, "lm_eval.api.model", None)
-    ask = ("evaluate", folder)
-    assert 'pip install "jaxformer[eval]"' in refused(*ask, "--harness", "task.yaml")
-    assert "not allowed with argument --split" in refused(*ask, "--split", "test", "--perplexity", "a.txt")
-    assert "--shots: is for --fewshot and --harness" in refused(*ask, "--perplexity", "a.txt", "--shots", "1")
-    assert "--stride: is for --perplexity" in refused(*ask, "--stride", "1")
-    assert "a.txt: cannot be read" in refused(*ask, "--perplexity", "a.txt")
+    assert 'pip install "jaxformer[eval]"' in refused("harness", folder, "task.yaml")
+    ask = ("perplexity", folder)
+    assert "perplexity: FILE is missing" in refused(*ask)
+    assert "a.txt: cannot be read" in refused(*ask, "a.txt")
     (tmp_path / "a.txt").write_text("")
-    assert "--perplexity a.txt: is empty" in refused(*ask, "--perplexity", "a.txt")
+    assert "a.txt: is empty" in refused(*ask, "a.txt")
     (tmp_path / "a.txt").write_text("the cat\nsaw é")
-    assert "--perplexity a.txt, line 2: 'é' (U+00E9)" in refused(*ask, "--perplexity", "a.txt")
+    assert "a.txt, line 2: 'é' (U+00E9)" in refused(*ask, "a.txt")
     (tmp_path / "a.txt").write_text("the cat")
-    assert "--stride 0: expected 1 to 32" in refused(*ask, "--perplexity", "a.txt", "--stride", "0")
-    assert "nothing.jsonl: cannot be read" in refused(*ask, "--fewshot", "nothing.jsonl")
-    assert "4 shots need as many examples" in refused(*ask, "--fewshot", task_file, "--shots", "4")
+    assert "--stride 0: expected 1 to 32" in refused(*ask, "a.txt", "--stride", "0")
+    assert "perplexity: unrecognized arguments: --shots 1" in refused(*ask, "a.txt", "--shots", "1")
+    ask = ("fewshot", folder)
+    assert "nothing.jsonl: cannot be read" in refused(*ask, "nothing.jsonl")
+    assert "4 shots need as many examples" in refused(*ask, task_file, "--shots", "4")
+    assert "--shots -1: expected 0 or more" in refused(*ask, task_file, "--shots", "-1")
     (tmp_path / "file").write_text("")
-    assert "cannot write there" in refused(*ask, "--fewshot", task_file, "--output", "file/rows.jsonl")
-    message = refused("evaluate", run("translation"), "--fewshot", task_file)
+    assert "cannot write there" in refused(*ask, task_file, "--output", "file/rows.jsonl")
+    message = refused("fewshot", run("translation"), task_file)
     assert "holds a model (Seq2Seq) that does not go from token to token" in message
+
+
+@pytest.mark.parametrize(
+    ("flag", "now"),
+    [
+        ("--fewshot", "fewshot RUN TASK.jsonl"),
+        ("--perplexity", "perplexity RUN FILE"),
+        ("--harness", "harness RUN TASK"),
+    ],
+)
+def test_the_former_modes_of_evaluate_are_named(flag, now, refused):
+    message = refused("evaluate", "nowhere", flag, "a.txt")
+    assert f"evaluate: {flag} is a verb of its own: `jaxformer {now}`" in message
+
+
+def test_the_run_may_be_a_flag_of_generate_as_it_was(run, said):
+    folder = run()
+    rest = ("--prompt", "the cat", "--greedy", "--max-new-tokens", "5")
+    assert said("generate", "--workdir", folder, *rest) == said("generate", folder, *rest)

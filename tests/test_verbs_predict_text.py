@@ -8,14 +8,12 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from text_runs import LABELS, RUNS, TAGS, random_run, write_texts
+from helpers.text_runs import LABELS, RUNS, TAGS, random_run, write_texts
 
 from jaxformer import cli
 from jaxformer.config.schema import load
-from jaxformer.inference.predict_text import PREDICTORS
-from jaxformer.inference.restore import TrainedText
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.tasks import TASKS
-from jaxformer.tasks.language import CausalLM
 
 TEXTS = ["the cat saw", "a dog and the dog saw a cat in Oslo"]
 
@@ -86,7 +84,7 @@ def refused(capsys):
 
 def outputs_of(folder, ids, types=None):
     """The model's outputs for one text alone, without any padding."""
-    trained = TrainedText(folder)
+    trained = LoadedRun(folder)
     types = np.zeros(len(ids), int) if types is None else types
     arrays = (jnp.array([row], jnp.int32) for row in (ids, types))
     tokens, token_types = arrays
@@ -106,7 +104,7 @@ def test_classes_have_the_names_that_the_evaluation_wrote(run, lines, tmp_path):
     assert found[0] == found[2]
     written = (folder / "predictions" / "predictions.jsonl").read_text()
     assert [json.loads(line) for line in written.splitlines()] == found
-    tokenizer = TrainedText(folder).tokenizer
+    tokenizer = LoadedRun(folder).tokenizer
     for line in found[:2]:
         expected = softmax(outputs_of(folder, tokenizer.encode(line["text"])))
         order = np.argsort(-expected)[:2]
@@ -117,21 +115,27 @@ def test_classes_have_the_names_that_the_evaluation_wrote(run, lines, tmp_path):
         )
 
 
-def test_classes_without_an_evaluation_have_the_datasets_names_or_numbers(run, lines, refused):
+def test_classes_have_the_names_of_the_folder_or_the_dataset_or_numbers(run, lines, refused):
     folder = run("classes", dataset=True)
     (folder / "evaluation.json").unlink()
-    (line,) = lines(folder, "--text", TEXTS[0])
-    assert {p["label"] for p in line["predictions"]} == set(LABELS)
-    about = json.loads((folder / "config.json").read_text())
-    about["config"]["data"]["data_dir"] = "nowhere"
-    (folder / "config.json").write_text(json.dumps(about))
-    assert "the number of classes is in neither evaluation.json nor the config" in refused(
-        folder, "--text", TEXTS[0]
-    )
-    about["config"]["model"]["num_classes"] = 3
-    (folder / "config.json").write_text(json.dumps(about))
-    (line,) = lines(folder, "--text", TEXTS[0])
-    assert {p["label"] for p in line["predictions"]} == {"0", "1", "2"}
+    config, data = folder / "config.json", folder / "data.json"
+    there, known = config.read_text(), json.loads(data.read_text())
+    elsewhere = json.loads(there)
+    elsewhere["config"]["data"]["data_dir"] = "nowhere"
+    config.write_text(json.dumps(elsewhere))
+
+    def labels():
+        (line,) = lines(folder, "--text", TEXTS[0])
+        return {p["label"] for p in line["predictions"]}
+
+    assert labels() == set(LABELS)
+    known["evaluation"]["class_names"] = None
+    data.write_text(json.dumps(known))
+    assert labels() == {"0", "1", "2"}
+    data.unlink()  # as of a run of an earlier version
+    assert "dataset 'tiny' is not prepared" in refused(folder, "--text", TEXTS[0])
+    config.write_text(there)
+    assert labels() == set(LABELS)
 
 
 def test_pairs_of_texts_get_a_number(run, lines, refused, monkeypatch):
@@ -141,7 +145,7 @@ def test_pairs_of_texts_get_a_number(run, lines, refused, monkeypatch):
     assert first["texts"] == ["a dog", "Ann saw"]
     assert second["texts"] == ["the cat", "the dog"]
     assert not (folder / "predictions").exists()
-    encoding = TrainedText(folder).tokenizer.hf.encode("a dog", "Ann saw")
+    encoding = LoadedRun(folder).tokenizer.hf.encode("a dog", "Ann saw")
     expected = outputs_of(folder, encoding.ids, encoding.type_ids)
     assert first["value"] == pytest.approx(float(expected[0]), abs=1e-4)
     assert "--text 1: has 0 tabs; this model takes two texts" in refused(folder, "--text", "one")
@@ -153,7 +157,7 @@ def test_words_get_the_tag_of_their_first_token(run, lines):
     words = ["thesaw", "Osloand", "thes", "dogs", "sawn", "Oslo", "saws", "cata"]
     short, cut = lines(folder, "--text", "  ".join(words), "--text", long)
     assert short["words"] == words
-    encoding = TrainedText(folder).tokenizer.hf.encode(words, is_pretokenized=True)
+    encoding = LoadedRun(folder).tokenizer.hf.encode(words, is_pretokenized=True)
     tags = np.argmax(outputs_of(folder, encoding.ids), axis=-1)
     assert short["tags"] == [TAGS[tags[encoding.word_ids.index(word)]] for word in range(len(words))]
     last = {word: TAGS[tag] for word, tag in zip(encoding.word_ids, tags)}
@@ -169,7 +173,7 @@ def test_masks_get_the_likeliest_tokens(run, lines, refused):
     text = "the [MASK] saw a [MASK]"
     one, two = lines(folder, "--text", "[MASK] cat", "--text", text, "--top", "3")
     assert (len(one["masks"]), len(two["masks"])) == (1, 2)
-    tokenizer = TrainedText(folder).tokenizer
+    tokenizer = LoadedRun(folder).tokenizer
     ids = tokenizer.encode(text)
     expected = softmax(outputs_of(folder, ids)[np.array(ids) == tokenizer.mask_id])
     for mask, row in zip(two["masks"], expected):
@@ -198,7 +202,7 @@ def test_questions_get_answers_out_of_all_windows(run, lines, refused, tmp_path)
         assert scores == sorted(scores, reverse=True)
 
     # The short one is one window: the best start and end among the context's tokens, by hand.
-    encoding = TrainedText(folder).tokenizer.hf.encode(asked["question"], asked["context"])
+    encoding = LoadedRun(folder).tokenizer.hf.encode(asked["question"], asked["context"])
     logits = np.asarray(outputs_of(folder, encoding.ids, encoding.type_ids))
     inside = [i for i, part in enumerate(encoding.sequence_ids) if part == 1]
     score, start, end = max((logits[i, 0] + logits[j, 1], i, j) for i in inside for j in inside if i <= j)
@@ -218,7 +222,7 @@ def test_translations_are_those_of_generate(run, lines, capsys):
     found = lines(folder, "--text", TEXTS[0], "--text", TEXTS[1])
     prompts = [part for text in TEXTS for part in ("--prompt", text)]
     capsys.readouterr()
-    assert cli.main(["generate", "--workdir", str(folder), *prompts, "--beams", "2"]) == 0
+    assert cli.main(["generate", str(folder), *prompts, "--beams", "2"]) == 0
     generated = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
     assert [line["translation"] for line in found] == generated
 
@@ -237,7 +241,7 @@ def test_what_a_run_does_not_take_is_said(run, refused, tmp_path):
         folder, "--question", "why"
     )
     assert "--skip-broken: is for images" in refused(folder, "--text", "a", "--skip-broken")
-    assert "--top 0: expected at least 1" in refused(folder, "--text", "a", "--top", "0")
+    assert "--top 0: expected 1 or more" in refused(folder, "--text", "a", "--top", "0")
     assert "--text 1: has half a surrogate pair" in refused(folder, "--text", "a\udcff")
     assert "unrecognized arguments: --nonsense" in refused(folder, "--nonsense")
     (folder / "file").write_text("")
@@ -249,4 +253,4 @@ def test_what_a_run_does_not_take_is_said(run, refused, tmp_path):
 
 def test_every_task_over_texts_is_tried_here():
     tried = {load(TASKS[task]) for task, *_ in RUNS.values()}
-    assert set(PREDICTORS) == tried - {CausalLM}
+    assert tried == {task for task in map(load, TASKS.values()) if task.modality == "text"}

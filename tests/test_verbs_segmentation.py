@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.scenes import CLASSES, NAME, SIDE, write_scenes
 from PIL import Image
-from scenes import CLASSES, NAME, SIDE, write_scenes
 
 from jaxformer import cli
 from jaxformer.config.sections import resolve
-from jaxformer.errors import UserError
-from jaxformer.inference.segment import at_size, map_image, map_places
+from jaxformer.experiment import Experiment
 from jaxformer.observe import class_colours
 from jaxformer.observe.report import write_report
+from jaxformer.tasks.segmentation import at_size, map_image
 from jaxformer.train import train
 
 CONFIG = {
@@ -46,7 +46,7 @@ def run(tmp_path_factory):
     datasets = write_scenes(tmp_path_factory.mktemp("datasets"))
     config = {**CONFIG, "data": {**CONFIG["data"], "data_dir": str(datasets)}}
     folder = tmp_path_factory.mktemp("runs") / "segmenter"
-    train(resolve(config), folder)
+    train(Experiment(resolve(config)), folder)
     return folder
 
 
@@ -110,14 +110,6 @@ def test_predict_writes_maps_and_colours(run, tmp_path, capsys):
     assert opened(output / lines[1]["map"]).size == (25, 40)
 
 
-def test_a_map_never_overwrites_a_picture(tmp_path):
-    pictures = [tmp_path / "a.png", tmp_path / "a-classes.png"]
-    with pytest.raises(UserError, match=r"a-classes.png: is needed for a map of classes"):
-        map_places(pictures, [])
-    with pytest.raises(UserError, match="name another folder with --output"):
-        map_places(pictures[:1], [tmp_path / "a-classes.png"])
-
-
 def test_a_map_goes_back_to_the_pictures_size():
     classes = np.zeros((4, 6), np.uint8)
     classes[:2, :3] = [[1, 2, 3], [4, 5, 6]]
@@ -127,8 +119,8 @@ def test_a_map_goes_back_to_the_pictures_size():
 
 def test_many_classes_are_written_in_two_bytes():
     classes = np.array([[0, 299]], np.int32)
-    np.testing.assert_array_equal(np.asarray(map_image(classes, 300)), classes)
-    assert map_image(classes[:, :1], 256).mode == "P"
+    np.testing.assert_array_equal(np.asarray(map_image(classes, few=False)), classes)
+    assert map_image(classes[:, :1], few=True).mode == "P"
 
 
 def test_colours_of_classes_differ():

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import tokenizers
-from text_runs import LABELS, SENTENCE, write_texts
+from helpers.text_runs import LABELS, SENTENCE, write_texts
 
 from jaxformer import cli
 
@@ -112,15 +112,15 @@ def test_mistakes_are_said_in_a_line(refused, tmp_path):
     (tmp_path / "a.txt").write_text(TEXT)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     train = ("tokenizer", "train", "a.txt", "--kind")
-    assert "--vocab-size 10: must be at least 257" in refused(*train, "bpe", "--vocab-size", "10")
-    assert "--template 'brt': unknown; did you mean 'bert'" in refused(*train, "bpe", "--template", "brt")
+    assert "--vocab-size 10: expected 257 or more" in refused(*train, "bpe", "--vocab-size", "10")
+    assert "--template brt: expected one of none, gpt, bert" in refused(*train, "bpe", "--template", "brt")
     assert "--vocab-size: is not for characters" in refused(*train, "characters", "--vocab-size", "10")
     assert "--split: is for datasets" in refused(*train, "bpe", "--split", "train")
     assert "latin.txt: is not UTF-8" in refused("tokenizer", "train", "latin.txt", "--kind", "bpe")
     assert "b.txt: cannot be read" in refused("tokenizer", "train", "a.txt", "b.txt", "--kind", "bpe")
     assert "b.txt: there is no such file" in refused("tokenizer", "train", "b.txt", "c.txt", "--kind", "bpe")
     assert "'nowhere' is not prepared" in refused("tokenizer", "train", "nowhere", "--kind", "bpe")
-    assert "invalid choice: 'bp'" in refused(*train, "bp")
+    assert "--kind: 'bp' is not a choice; did you mean 'bpe'?" in refused(*train, "bp")
     (tmp_path / "file").write_text("")
     assert "cannot write there" in refused(*train, "characters", "--output", "file/tokenizer.json")
     assert "file" in refused("tokenizer", "show", "file")
@@ -138,5 +138,5 @@ def test_a_dataset_of_text_is_shown_as_text(said, refused, tmp_path):
     assert values["answers/text"] in values["text"]
     names = {"Oslo": "B-place", "Ann": "B-person"}
     assert values["tags"].split() == [names.get(word, "O") for word in values["words"].split()]
-    assert "--output: tiny has no pictures to draw" in refused("show", "tiny", "--output", "a.png")
+    assert "--output: tiny has no images to draw" in refused("show", "tiny", "--output", "a.png")
     assert "count 0" in refused("show", "tiny", "--count", "0")

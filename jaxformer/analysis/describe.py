@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from jaxformer.analysis.flops import training_flops
-from jaxformer.assembly import Assembly
 from jaxformer.config import schema
-from jaxformer.config.sections import Experiment
+from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.examples import Pairs
 from jaxformer.data.nominal import NominalBatches
 from jaxformer.errors import NotPrepared
+from jaxformer.experiment import Experiment
 from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
 from jaxformer.observe import text
 from jaxformer.observe.summary import parameter_table
-from jaxformer.optim import describe_rules, describe_schedule
+from jaxformer.optim.describe import describe_rules, describe_schedule
 from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.teacher import load_teacher
 
@@ -89,23 +89,22 @@ class Footprint:
     flops: int
 
 
-def assemble(experiment: Experiment) -> Assembly:
-    """An Assembly whose dataset may be missing, if its size is known."""
-    assembly = Assembly(experiment)
+def assemble(config: ExperimentConfig) -> Experiment:
+    """An Experiment whose dataset may be missing, if its size is known."""
+    experiment = Experiment(config)
     try:
-        assembly.train_batches  # noqa: B018 - builds it
-        assembly.eval_batches  # noqa: B018
+        experiment.train_data, experiment.eval_data  # noqa: B018 - builds them
     except NotPrepared:
-        nominal = nominal_batches(experiment)
+        nominal = nominal_batches(config)
         if nominal is None:
             raise
-        vars(assembly)["train_batches"] = vars(assembly)["eval_batches"] = nominal
-    return assembly
+        return Experiment(config, train_data=nominal, eval_data=nominal)
+    return experiment
 
 
-def nominal_batches(experiment: Experiment) -> NominalBatches | None:
+def nominal_batches(config: ExperimentConfig) -> NominalBatches | None:
     """Batches of a dataset of known size, or None; "train[:99%]" is 99% of "train"."""
-    data = experiment.data
+    data = config.data
     if data.examples.text:
         return nominal_text(data)
     split = re.fullmatch(r"(\w+)(?:\[:(\d+)%\])?", data.train_split)
@@ -115,7 +114,7 @@ def nominal_batches(experiment: Experiment) -> NominalBatches | None:
     made = [
         transform.size for transform in data.transforms if isinstance(getattr(transform, "size", None), int)
     ]
-    size = experiment.model.image_size or [PIXELS[data.name], *made][-1]
+    size = config.model.image_size or [PIXELS[data.name], *made][-1]
     spec: dict[str, tuple[tuple[int, ...], np.dtype]] = {
         "image": ((size, size, 3), np.dtype(np.uint8)),
         "labels": ((), np.dtype(np.int32)),
@@ -143,25 +142,22 @@ def nominal_text(data: Any) -> NominalBatches | None:
     return NominalBatches(-(-tokens // length), data.batch_size, spec, (fact,))
 
 
-def under_jit(assembly: Assembly) -> Assembly:
+def under_jit(experiment: Experiment) -> Experiment:
     """The same over the same devices in jit's mode, whose compiled step tells its memory; pmap's does not."""
-    experiment = assembly.experiment
-    if experiment.parallel.mode == "jit":
-        return assembly
-    jitted = Assembly(
-        replace(experiment, parallel=replace(experiment.parallel, mode="jit")), assembly.devices
-    )
-    vars(jitted)["train_batches"] = assembly.train_batches
-    return jitted
+    config = experiment.config
+    if config.parallel.mode == "jit":
+        return experiment
+    jit = replace(config, parallel=replace(config.parallel, mode="jit"))
+    return Experiment(jit, experiment.devices, train_data=experiment.train_data)
 
 
-def footprint(assembly: Assembly, *, compile_step: bool = True) -> Footprint:
+def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint:
     """What one device holds and what a step computes, without allocating any of it."""
-    shapes = assembly.state_shapes
+    shapes = experiment.state_shapes
     parameters = bytes_a_device(shapes.params)
     activations = None
     if compile_step:
-        jitted, teacher = under_jit(assembly), load_teacher(assembly)
+        jitted, teacher = under_jit(experiment), load_teacher(experiment)
         fixed = () if teacher is None else (teacher.variables,)
         lowered = jitted.train_step(teacher).lower(jitted.state_shapes, jitted.batch_shapes, *fixed)
         compiled = lowered.compile()
@@ -172,16 +168,16 @@ def footprint(assembly: Assembly, *, compile_step: bool = True) -> Footprint:
         optimizer=bytes_a_device(shapes.opt_state),
         average=bytes_a_device(shapes.average),
         activations=activations,
-        flops=training_flops(assembly.forward_flops) * assembly.train_batches.batch_size,
+        flops=training_flops(experiment.forward_flops) * experiment.train_data.batch_size,
     )
 
 
-def describe(assembly: Assembly, *, compile_step: bool = True) -> str:
+def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
     """The whole description, as text."""
-    mesh = ", ".join(f"{name}={size}" for name, size in assembly.layout.mesh.shape.items())
-    batches, total = assembly.train_batches, assembly.total_steps
-    shown, devices = total * batches.batch_size, text.counted(assembly.layout.mesh.size, "device")
-    held = footprint(assembly, compile_step=compile_step)
+    mesh = ", ".join(f"{name}={size}" for name, size in experiment.layout.mesh.shape.items())
+    batches, total = experiment.train_data, experiment.total_steps
+    shown, devices = total * batches.batch_size, text.counted(experiment.layout.mesh.size, "device")
+    held = footprint(experiment, compile_step=compile_step)
     rows = [
         ("parameters", held.parameters),
         ("gradients", held.gradients),
@@ -190,11 +186,11 @@ def describe(assembly: Assembly, *, compile_step: bool = True) -> str:
         ("activations", held.activations),
     ]
     lines = [
-        model_line(assembly.bare_model),
+        model_line(experiment.bare_model),
         "",
-        parameter_table(assembly.variable_shapes["params"]),
+        parameter_table(experiment.variable_shapes["params"]),
         "",
-        f"On {devices} ({mesh}; {assembly.layout.mode}), batch {batches.batch_size}:",
+        f"On {devices} ({mesh}; {experiment.layout.mode}), batch {batches.batch_size}:",
         *(
             f"  {name:<26}{'not compiled' if size is None else text.data_size(size):>14} a device"
             for name, size in rows
@@ -206,9 +202,9 @@ def describe(assembly: Assembly, *, compile_step: bool = True) -> str:
         f"({text.counted(shown / batches.num_examples, 'epoch')} of {batches.num_examples:,})",
         *batches.facts,
         "",
-        describe_schedule(assembly.schedule, total),
+        describe_schedule(experiment.schedule, total),
         "",
-        describe_rules(assembly.experiment.optimizer, assembly.variable_shapes["params"]),
+        describe_rules(experiment.config.optimizer, experiment.variable_shapes["params"]),
     ]
     return "\n".join(lines)
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import jax
 
-from jaxformer.assembly import Assembly
 from jaxformer.errors import UserError
+from jaxformer.experiment import Experiment
 from jaxformer.observe import text
 from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.precision import dtypes
@@ -19,19 +19,19 @@ UNITS = {"bytes": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @contextmanager
-def memory_errors_explained(assembly: Assembly) -> Iterator[None]:
+def memory_errors_explained(experiment: Experiment) -> Iterator[None]:
     """Turns XLA's RESOURCE_EXHAUSTED into a UserError with the config's remedies; other errors pass."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        asked, held = size_asked(str(error)), bytes_a_device(assembly.state_shapes)
+        asked, held = size_asked(str(error)), bytes_a_device(experiment.state_shapes)
         wanted = "what is needed" if asked is None else text.data_size(asked)
         raise UserError(
             f"out of memory: {wanted} did not fit beside what else a device holds; "
             f"the train state alone takes {text.data_size(held)} a device",
-            f"any of these takes less: {', '.join(remedies(assembly))}, or a smaller model",
+            f"any of these takes less: {', '.join(remedies(experiment))}, or a smaller model",
         ) from error
 
 
@@ -41,16 +41,16 @@ def size_asked(message: str) -> float | None:
     return None if found is None else float(found[1]) * UNITS[found[2]]
 
 
-def remedies(assembly: Assembly) -> Iterator[str]:
+def remedies(experiment: Experiment) -> Iterator[str]:
     """What of the config could be changed to need less memory, the simplest first."""
-    experiment, model = assembly.experiment, assembly.bare_model
-    data, mesh = experiment.data, assembly.layout.mesh
+    config, model = experiment.config, experiment.bare_model
+    data, mesh = config.data, experiment.layout.mesh
     yield f"a smaller data.batch_size than {data.batch_size}"
     yield f"a smaller data.eval_batch_size than {data.eval_batch_size or data.batch_size} (in evaluations)"
-    yield f"a larger train.accumulate than {experiment.train.accumulate} (microbatches)"
+    yield f"a larger train.accumulate than {config.train.accumulate} (microbatches)"
     if model.remat == "none":
         yield 'model.remat="full"'
-    if dtypes(experiment.precision).compute == "float32":
+    if dtypes(config.precision).compute == "float32":
         yield 'precision="bfloat16"'
-    if experiment.parallel.mode == "jit" and mesh.size > mesh.shape["fsdp"]:
+    if config.parallel.mode == "jit" and mesh.size > mesh.shape["fsdp"]:
         yield f"a larger parallel.mesh.fsdp than {mesh.shape['fsdp']} (it divides the train state)"

@@ -1,11 +1,12 @@
-"""Reads config files: a Python file with `get_config(arg=None)`, and overrides from the command line."""
+"""Reads config files, Python files with `get_config(arg=None)`, and applies overrides by dotted path."""
 
 import ast
 import importlib.util
 import inspect
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ from ml_collections import ConfigDict
 
 from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import ConfigError, UserError
-
-PREFIX = "--config."
 
 
 def find(name: str) -> Path:
@@ -30,7 +29,7 @@ def find(name: str) -> Path:
     if path.stem in shipped and str(path) in (path.stem, path.name, f"configs/{path.name}"):
         return shipped[path.stem]
     remedy = did_you_mean(path.stem, shipped)
-    raise UserError(f"--config {name}: there is no such file, and no config of that name ships; {remedy}")
+    raise UserError(f"config={name}: there is no such file, and no config of that name ships; {remedy}")
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -40,31 +39,30 @@ def shipped_configs() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("[!_]*.py"))} if folder else {}
 
 
-def read(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def read(spec: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The nested dicts that "FILE" or "FILE:ARG" gives, with overrides applied.
 
     Args:
       spec: a config file or a shipped config's name; what follows a colon is passed to `get_config`.
-      overrides: "--config.section.leaf=VALUE" each; VALUE is a Python literal, or else a string. An entry of a list
-        goes by its number: "--config.data.transforms[0].padding=2".
+      overrides: values by dotted path; see `apply_overrides`.
 
     Raises:
-      UserError: the file is missing, or fails, or an override is malformed.
+      UserError: the file is missing, or fails, or an override has no place.
     """
     name, _, argument = spec.partition(":")
     path = find(name)
     module_spec = importlib.util.spec_from_file_location(f"jaxformer_config_{path.stem}", path)
     if module_spec is None or module_spec.loader is None:
-        raise UserError(f"--config {name}: a config is a Python file whose name ends in .py")
+        raise UserError(f"config={name}: a config is a Python file whose name ends in .py")
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
         if argument and not inspect.signature(module.get_config).parameters:
-            raise UserError(f"--config {spec}: this config takes no argument; leave {':' + argument!r} out")
+            raise UserError(f"config={spec}: this config takes no argument; leave {':' + argument!r} out")
         config = module.get_config(argument) if argument else module.get_config()
         if not isinstance(config, ConfigDict):
             raise TypeError(f"get_config returned a {type(config).__name__}")
-        config = config.to_dict()
+        config = nested(config)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
@@ -73,34 +71,41 @@ def read(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         if isinstance(error, SyntaxError):
             place = f"{error.filename}, line {error.lineno}"
         raise UserError(
-            f"--config {spec}: {type(error).__name__}: {error} ({place})",
+            f"config={spec}: {type(error).__name__}: {error} ({place})",
             "a config file defines get_config(arg=None) and returns an ml_collections.ConfigDict",
         ) from error
-    apply_overrides(config, overrides)
+    apply_overrides(config, overrides or {})
     return config
 
 
-def apply_overrides(config: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Sets leaves of `config` in place; a misspelt leaf is found when the config is resolved."""
+def nested(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:
+    """A config as dicts and lists that are its own."""
+    return deepcopy(config.to_dict() if isinstance(config, ConfigDict) else dict(config))
+
+
+def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Sets leaves of `config` in place; a misspelt leaf is found when the config is resolved.
+
+    Args:
+      config: nested dicts.
+      overrides: values by dotted path; an entry of a list goes by its number: "data.transforms[0].padding".
+
+    Raises:
+      ConfigError: a path leads through something that has no fields.
+    """
     errors = []
-    for override in overrides:
-        key, equals, text = override.removeprefix(PREFIX).partition("=")
-        parts = re.sub(r"\[(\d+)\]", r".\1", key).split(".")  # "data.transforms[0].padding"
-        if not override.startswith(PREFIX) or not equals or not all(parts):
-            errors.append(
-                f"{override}: expected --config.section.leaf=VALUE, as in --config.train.total='10 epochs'"
-            )
-            continue
+    for path, value in overrides.items():
+        parts = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
         node: Any = config
         for i, part in enumerate(parts):
             within = isinstance(node, list) and part.isdecimal() and int(part) < len(node)
             if not within and not isinstance(node, dict):
                 where = ".".join(parts[:i])
-                errors.append(f"{override}: {where} is {node!r}, which has no field {part!r}")
+                errors.append(f"{path}={value!r}: {where} is {node!r}, which has no field {part!r}")
                 break
             place: Any = int(part) if within else part
             if i == len(parts) - 1:
-                node[place] = literal(text)
+                node[place] = value
             else:
                 node = node[place] if within else node.setdefault(place, {})
     if errors:

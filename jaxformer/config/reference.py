@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Annotated, Any
 
 from jaxformer.config import schema
+from jaxformer.config.durations import Duration
 from jaxformer.config.fields import Constraint
 from jaxformer.errors import UserError
 
@@ -130,4 +131,5 @@ def inner(cls: type) -> dict[str, Any]:
 
 def is_section(kind: Any) -> bool:
     """Whether a type is a class of fields."""
-    return isinstance(kind, type) and dataclasses.is_dataclass(kind) and bool(schema.config_fields(kind))
+    is_class = isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind is not Duration
+    return is_class and bool(schema.config_fields(kind))

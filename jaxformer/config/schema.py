@@ -328,6 +328,8 @@ def type_name(kind: Any) -> str:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         return type_name(args[0])
+    if kind is Duration:
+        return 'a duration like "5 epochs"'
     if origin in (Union, types.UnionType):
         return " or ".join(type_name(a) for a in args)
     if origin is tuple:
@@ -340,8 +342,6 @@ def type_name(kind: Any) -> str:
         return " or ".join(repr(a) for a in args)
     if kind is type(None):
         return "None"
-    if kind is Duration:
-        return 'a duration like "5 epochs"'
     return getattr(kind, "__name__", str(kind))
 
 

@@ -1,16 +1,25 @@
 """The schema of an experiment: frozen dataclasses, every field documented.
 
-`configfile.py` reads a config file into plain dicts; `resolve` here turns them into an `Experiment` and says
+`files.py` reads a config file into plain dicts; `resolve` here turns them into an `ExperimentConfig` and says
 everything that is wrong at once, a line each. From there on nothing reads a dict.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from jaxformer.checkpoints import CheckpointConfig
 from jaxformer.config import schema
 from jaxformer.config.durations import Duration
+from jaxformer.config.fields import (
+    Constraint,
+    NonNegativeFloat,
+    PositiveDuration,
+    PositiveInt,
+    at_least,
+    between,
+    strictly_between,
+)
 from jaxformer.data.config import DataConfig
 from jaxformer.errors import ConfigError
 from jaxformer.models import CONTRACT, MODELS
@@ -26,60 +35,45 @@ class EvalConfig:
 
     split: str = "test"
     """The TFDS split to evaluate on."""
-    every: Duration = Duration.parse("1 epoch")
+    every: PositiveDuration = Duration.parse("1 epoch")
     """How often; it is also evaluated after the last step."""
     monitor: str = "accuracy"
     """The metric that decides which checkpoint is best."""
     mode: Literal["max", "min"] = "max"
     """Whether more of it is better ("max") or less ("min")."""
-    patience: int | None = None
+    patience: Annotated[int, at_least(1, "at least 1 evaluation, or None to never stop early")] | None = None
     """Stop after this many evaluations in a row without an improvement; None never stops early."""
-    min_delta: float = 0.0
+    min_delta: NonNegativeFloat = 0.0
     """How much better counts as an improvement."""
     restore_best: bool = False
     """End with the best checkpoint's parameters instead of the last step's."""
 
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination."""
-        if self.patience is not None and self.patience < 1:
-            yield f"patience={self.patience}: expected at least 1 evaluation, or None to never stop early"
-        if self.min_delta < 0:
-            yield f"min_delta={self.min_delta}: expected 0 or more"
-        if self.every.amount <= 0:
-            yield f'every="{self.every}": expected more than nothing, as in "1 epoch"'
+
+LENGTH = Constraint(
+    'a length in steps, epochs or examples, as in "90 epochs"',
+    lambda value: value.unit != "%" and value.amount > 0,
+)
+DECAY = strictly_between(0, 1, "a decay between 0 and 1, such as 0.999, or None")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The length and the manner of training."""
 
-    total: Duration
+    total: Annotated[Duration, LENGTH]
     """How long, in steps, epochs or examples."""
-    accumulate: int = 1
+    accumulate: Annotated[int, at_least(1, "1 (no accumulation) or more microbatches")] = 1
     """Microbatches a step; the gradient is that of the whole batch, in less memory."""
-    ema_decay: float | None = None
+    ema_decay: Annotated[float, DECAY] | None = None
     """Decay a step of a moving average of the parameters, which is then what is evaluated."""
-    log_every: Duration = Duration.parse("50 steps")
+    log_every: PositiveDuration = Duration.parse("50 steps")
     """How often metrics are read from the device and written."""
-    stop_after_skipped: int = 20
+    stop_after_skipped: PositiveInt = 20
     """The run stops after this many updates in a row that were not finite."""
-
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination."""
-        if self.total.unit == "%" or self.total.amount <= 0:
-            yield f'total="{self.total}": expected a length in steps, epochs or examples, as in "90 epochs"'
-        if self.accumulate < 1:
-            yield f"accumulate={self.accumulate}: expected 1 (no accumulation) or more microbatches"
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            yield f"ema_decay={self.ema_decay}: expected a decay between 0 and 1, such as 0.999, or None"
-        if self.log_every.amount <= 0:
-            yield f'log_every="{self.log_every}": expected more than nothing, as in "50 steps"'
-        if self.stop_after_skipped < 1:
-            yield f"stop_after_skipped={self.stop_after_skipped}: expected at least 1"
 
 
 @dataclass(frozen=True)
-class Experiment:
+class ExperimentConfig:
     """Everything that decides what a run computes."""
 
     data: DataConfig
@@ -102,18 +96,18 @@ class Experiment:
     """Jit over a mesh, or pmap."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """How often checkpoints are saved and how many are kept."""
-    seed: int = 0
-    """Of initialisation, data order, augmentation and dropout."""
+    seed: Annotated[int, between(0, 2**32 - 1, "0 to 2**32 - 1")] = 0
+    """Decides initialisation, data order, augmentation and dropout."""
 
 
-def resolve(config: Mapping[str, Any]) -> Experiment:
-    """The Experiment that nested dicts describe.
+def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
+    """The ExperimentConfig that nested dicts describe.
 
     Raises:
       ConfigError: one line for everything that is wrong.
     """
     errors: list[str] = []
-    known = schema.config_fields(Experiment)
+    known = schema.config_fields(ExperimentConfig)
     for key in config:
         if key not in known:
             errors.append(f"{key}: a config has no field {key!r}; {schema.did_you_mean(key, known)}")
@@ -131,13 +125,13 @@ def resolve(config: Mapping[str, Any]) -> Experiment:
     errors.extend(across_sections(sections))
     if errors:
         raise ConfigError(*errors)
-    return Experiment(**sections)
+    return ExperimentConfig(**sections)
 
 
 def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
     """Yields a line for every combination of sections that cannot be; sections that are wrong are left out."""
     data, train, parallel = (sections.get(key) for key in ("data", "train", "parallel"))
-    if data and train and train.accumulate >= 1 and data.batch_size % train.accumulate:
+    if data and train and data.batch_size % train.accumulate:
         yield (
             f"train.accumulate={train.accumulate} does not divide data.batch_size={data.batch_size}: "
             f"use one that does, such as {largest_divisor(data.batch_size, train.accumulate)}"
@@ -145,29 +139,27 @@ def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
     evaluation, checkpoint = sections.get("eval"), sections.get("checkpoint")
     if evaluation and evaluation.restore_best and checkpoint and not checkpoint.keep_best:
         yield "eval.restore_best: the best checkpoint has to be kept for it; set checkpoint.keep_best=1"
-    if not 0 <= sections.get("seed", 0) < 2**32:
-        yield f"seed={sections['seed']}: expected 0 to 2**32 - 1"
-    optimizer = type(sections.get("optimizer")).__name__
-    if optimizer == "ScheduleFree" and train and train.ema_decay is not None:
-        yield "train.ema_decay: schedule_free averages the parameters by itself; set train.ema_decay=None"
-    if optimizer == "Sophia" and parallel and parallel.mode == "pmap":
-        yield 'optimizer.name: sophia estimates curvature over the whole batch; use parallel.mode="jit"'
+    optimizer = sections.get("optimizer")
+    if optimizer and optimizer.averages and train and train.ema_decay is not None:
+        yield "train.ema_decay: this optimizer averages the parameters by itself; set train.ema_decay=None"
+    if optimizer and optimizer.needs_whole_batch and parallel and parallel.mode == "pmap":
+        yield 'optimizer.name: this optimizer looks at the whole batch at once; use parallel.mode="jit"'
 
 
-def across_devices(experiment: Experiment, batch_shards: int) -> Iterator[str]:
+def across_devices(config: ExperimentConfig, batch_shards: int) -> Iterator[str]:
     """Yields a line for every batch size that the devices cannot share evenly.
 
     Args:
       batch_shards: into how many parts the mesh splits a batch.
     """
-    batch, accumulate = experiment.data.batch_size, experiment.train.accumulate
+    batch, accumulate = config.data.batch_size, config.train.accumulate
     if batch % (batch_shards * accumulate):
         microbatches = f" x {accumulate} microbatches" if accumulate > 1 else ""
         yield (
             f"data.batch_size={batch} is not a multiple of {batch_shards} devices{microbatches}: "
             f"use {max(1, round(batch / (batch_shards * accumulate))) * batch_shards * accumulate}"
         )
-    eval_batch = experiment.data.eval_batch_size or batch
+    eval_batch = config.data.eval_batch_size or batch
     if eval_batch % batch_shards:
         yield (
             f"data.eval_batch_size={eval_batch} is not a multiple of {batch_shards} devices: "
@@ -178,8 +170,3 @@ def across_devices(experiment: Experiment, batch_shards: int) -> Iterator[str]:
 def largest_divisor(number: int, at_most: int) -> int:
     """The largest divisor of `number` that is not over `at_most`."""
     return next(d for d in range(min(at_most, number), 0, -1) if number % d == 0)
-
-
-def to_dict(experiment: Experiment) -> dict[str, Any]:
-    """The resolved config as JSON values, every default written out; `resolve` reads it back."""
-    return schema.to_dict(experiment)

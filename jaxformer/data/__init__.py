@@ -4,23 +4,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxformer.data.annotated.boxes import import_detection
-    from jaxformer.data.annotated.masks import import_segmentation
     from jaxformer.data.batches import Batches, make_batches
     from jaxformer.data.config import TRANSFORMS, DataConfig
-    from jaxformer.data.importing import import_images
-    from jaxformer.data.listing import contact_sheet, dataset_table, list_datasets
 
 __all__ = [
     "TRANSFORMS",
     "Batches",
     "DataConfig",
-    "contact_sheet",
-    "dataset_table",
-    "import_detection",
-    "import_images",
-    "import_segmentation",
-    "list_datasets",
     "make_batches",
 ]
 
@@ -29,12 +19,6 @@ MODULES = {
     "TRANSFORMS": "config",
     "Batches": "batches",
     "DataConfig": "config",
-    "contact_sheet": "listing",
-    "dataset_table": "listing",
-    "import_detection": "annotated.boxes",
-    "import_images": "importing",
-    "import_segmentation": "annotated.masks",
-    "list_datasets": "listing",
     "make_batches": "batches",
 }
 

@@ -1,10 +1,10 @@
-"""scikit-learn's handwritten digits as a TFDS dataset: real pictures that need no download."""
+"""scikit-learn's handwritten digits as a TFDS dataset: real images that need no download."""
 
 from pathlib import Path
 
 import numpy as np
 
-from jaxformer.data.writing import write_dataset
+from jaxformer.data.writing import held_out_places, write_dataset
 
 NAME = "digits"
 VERSION = "1.0.0"
@@ -24,18 +24,9 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def split_indices(labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Indices of the train and the test split, each in ascending order.
-
-    Of every class, a random 20% (rounded) are test examples. The permutations come from PCG64 with seed 0,
-    whose stream NumPy keeps stable: the split is the same everywhere.
-    """
-    rng = np.random.Generator(np.random.PCG64(0))
-    test: list[int] = []
-    for label in range(10):
-        members = np.flatnonzero(labels == label)
-        order = np.argsort(rng.random(len(members)), kind="stable")
-        test.extend(members[order[: round(len(members) * TEST_FRACTION)]])
-    is_test = np.isin(np.arange(len(labels)), test)
+    """Indices of the train and the test split, each in ascending order: of every class, 20% are for testing."""
+    test = held_out_places(labels.tolist(), TEST_FRACTION)
+    is_test = np.isin(np.arange(len(labels)), list(test))
     return {"train": np.flatnonzero(~is_test), "test": np.flatnonzero(is_test)}
 
 

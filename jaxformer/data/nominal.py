@@ -16,7 +16,7 @@ class NominalBatches:
     element_spec: Mapping[str, tuple[tuple[int, ...], np.dtype]]
     facts: tuple[str, ...] = ()
     class_names: list[str] | None = None
-    tokenizer: None = None
+    tokenizer: Any = None
     source: None = None
     sizes: Mapping[str, int] = field(default_factory=dict)
     typical_length: None = None

@@ -1,13 +1,18 @@
-"""Writes TFDS datasets (array_record) in one piece: a dataset is there completely, or not at all."""
+"""Writes TFDS datasets (array_record) in one piece: a dataset is there completely, or not at all.
+
+What is held out of a dataset without splits is chosen here, too.
+"""
 
 import contextlib
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 EXAMPLES_PER_SHARD = 100_000
 
@@ -22,11 +27,9 @@ def write_dataset(
 ) -> Path:
     """Writes examples as the TFDS dataset `data_dir/name/version`.
 
-    Readers of any age see either nothing or the whole dataset: it is written beside its place and renamed.
-      Several
-    processes may write the same dataset at once: the first to finish wins, the others throw theirs away. What
-      a
-    killed process left behind is removed by the next writer on the same machine.
+    Other processes see either nothing or the whole dataset: it is written beside its place and renamed. Several
+    processes may write the same dataset at once: the first to finish wins, and the others delete theirs. What a killed
+    process left behind is removed by the next writer on the same machine.
 
     Args:
       data_dir: the folder of TFDS datasets; made if it is not there.
@@ -112,3 +115,20 @@ def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
             chunk = []
     if chunk:
         yield chunk
+
+
+def held_out_places(labels: Sequence[Any], share: float) -> set[int]:
+    """The places of a random `share` of each label (rounded), but never of all its examples.
+
+    The orders come from PCG64 with seed 0, whose stream NumPy keeps stable: the choice is the same everywhere.
+    """
+    rng = np.random.Generator(np.random.PCG64(0))
+    places: dict[Any, list[int]] = {}
+    for place, label in enumerate(labels):
+        places.setdefault(label, []).append(place)
+    held_out: set[int] = set()
+    for label in sorted(places):
+        order = np.argsort(rng.random(len(places[label])), kind="stable")
+        count = min(round(len(order) * share), len(order) - 1)
+        held_out.update(places[label][number] for number in order[:count])
+    return held_out

@@ -49,14 +49,14 @@ def beam_search(
     eos_id: int,
     pad_id: int,
     length_penalty: float = 0.6,
-    early_stopping: bool = False,
     reorder: Reorder | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The best hypotheses that a beam finds. A pure function, to be jitted.
 
     Each step looks at the 2 * beams best continuations, so that there are `beams` that go on even if all beams
     end. An end counts only if it is among the best `beams` of them, as in Hugging Face's transformers: a beam of 1
-    is then greedy decoding. (tensor2tensor counts all ends.)
+    is then greedy decoding. (tensor2tensor counts all ends.) A prompt is finished when no beam can become better than
+    the worst of its hypotheses.
 
     Args:
       step: (state, tokens int32 [B * beams]) -> (logits float32 [B * beams, V], state), as in `loop.py`;
@@ -69,8 +69,6 @@ def beam_search(
       pad_id: what follows it.
       length_penalty: alpha, at least 0: the larger, the longer the best hypotheses. 0 compares log-probabilities;
         Vaswani et al. 2017 have 0.6.
-      early_stopping: whether a prompt is finished when it has `beams` hypotheses; or else when no beam can
-        become better than the worst of them.
       reorder: (state, rows int32 [B * beams]) -> the state where row i is what row rows[i] was. If it is None,
         that is done to every array whose first axis is B * beams: a model that stacks its layers in the first axis
         needs one of its own.
@@ -107,7 +105,7 @@ def beam_search(
         live, going_on = lax.top_k(jnp.where(ends, -jnp.inf, logprobs), beams)
         best_to_come = live[:, :1] / penalty(max_new_tokens, length_penalty)
         worst = scores[:, -1:]
-        done = (worst > -jnp.inf) & (early_stopping | (worst >= best_to_come))
+        done = (worst > -jnp.inf) & (worst >= best_to_come)
         search = replace(
             search,
             position=length,

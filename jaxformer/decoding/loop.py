@@ -22,9 +22,6 @@ from jaxformer.errors import UserError
 
 State: TypeAlias = Any
 Step: TypeAlias = Callable[[State, jax.Array], tuple[jax.Array, State]]
-Emitted: TypeAlias = tuple[
-    jax.Array, jax.Array | None
-]  # tokens int32 [B, n], their log-probabilities or None
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,6 @@ class Rules:
     """A row is finished when it has chosen one of these."""
     pad_id: int
     """What finished rows emit."""
-    logprobs: bool = False
-    """Whether the log-probabilities of the chosen tokens are wanted."""
 
 
 @struct.dataclass
@@ -49,8 +44,6 @@ class Progress:
     """Int32 [], the number of the next token: how many the longest row has, if the first has the number 0."""
     tokens: jax.Array
     """Int32 [B], the last token of each row."""
-    logprobs: jax.Array | None
-    """Float32 [B], their log-probabilities; None if they are not wanted."""
     lengths: jax.Array
     """Int32 [B], how many tokens each row has, its end included."""
     done: jax.Array
@@ -72,8 +65,6 @@ class Chunk:
     row, some may come after it: `StopStrings` knows."""
     done: np.ndarray
     """Bool [B], which rows are finished, by an end token or by a stop string."""
-    logprobs: np.ndarray | None
-    """Float32 [B, n]; None if they are not wanted."""
 
 
 class StopStrings:
@@ -149,56 +140,6 @@ def first_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
     return min(found)[1:] if found else None
 
 
-def generate(
-    step: Step,
-    state: State,
-    first_logits: jax.Array,
-    *,
-    key: jax.Array,
-    sampling: Sampling,
-    max_new_tokens: int,
-    eos_ids: tuple[int, ...],
-    pad_id: int,
-    seen: jax.Array | None = None,
-    rows: jax.Array | None = None,
-    logprobs: bool = False,
-) -> tuple[Any, ...]:
-    """Decodes until every row is finished or has `max_new_tokens` tokens. A pure function, to be jitted.
-
-    Args:
-      step: the model (see above); it is called once less than there are tokens.
-      state: the model's, after the prompts.
-      first_logits: [B, V], of the first token after each prompt.
-      key: a random key; token t of row b is drawn with fold_in(fold_in(key, t), rows[b]).
-      sampling: how tokens are chosen.
-      max_new_tokens: N.
-      eos_ids: end tokens, none if ().
-      pad_id: what finished rows emit.
-      seen: bool [B, V], the tokens of the prompts (`sampling.seen_tokens`), for the repetition penalty; None
-        penalises new tokens alone.
-      rows: int32 [B], a row's number in its random keys; 0, 1, ..., B - 1 if it is None.
-      logprobs: whether log-probabilities are wanted.
-
-    Returns:
-      tokens int32 [B, N]; lengths int32 [B], which count the end token and no padding; the state, which has not
-      read the last tokens; and with `logprobs`, float32 [B, N], how likely the chosen tokens are by the model
-      itself (before temperature, filters and penalty), 0 on padding.
-
-    Raises:
-      UserError: `sampling` or `max_new_tokens` cannot be.
-    """
-    rules = checked(sampling, eos_ids, pad_id, logprobs, max_new_tokens)
-    progress = begin(first_logits, state, key, seen, rows, rules)
-    emitted = columns(progress)
-    if max_new_tokens > 1:
-        width = max_new_tokens - 1
-        progress, more = advance(step, progress, key, rows, max_new_tokens, rules, width)
-        emitted = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), emitted, more)
-    tokens, chances = emitted
-    result = tokens, progress.lengths, progress.state
-    return (*result, chances) if logprobs else result
-
-
 def stream(
     step: Step,
     state: State,
@@ -211,29 +152,41 @@ def stream(
     pad_id: int,
     seen: jax.Array | None = None,
     rows: jax.Array | None = None,
-    logprobs: bool = False,
     chunk: int = 8,
     stops: StopStrings | None = None,
     first: int = 0,
 ) -> Iterator[Chunk]:
-    """Yields what `generate` returns, as it is made: the first token, then up to `chunk` tokens at a time.
+    """Decodes until every row is finished or has `max_new_tokens` tokens: the first, then up to `chunk` at a time.
 
     Compiled once for a `step` (the same function, or a Partial of it) and shapes. The arrays of `state` are
     donated: they are gone after the first chunk; those of a Partial are not.
 
     Args:
-      step: as in `generate`, and so are the arguments that are not listed here.
+      step: the model (see above); it is called once less than there are tokens.
       state: the model's, after the prompts; donated.
+      first_logits: [B, V], of the first token after each prompt.
+      key: a random key; token t of row b is drawn with fold_in(fold_in(key, t), rows[b]).
+      sampling: how tokens are chosen.
+      max_new_tokens: how many tokens a row gets at most.
+      eos_ids: end tokens, none if ().
+      pad_id: what finished rows emit.
+      seen: bool [B, V], the tokens of the prompts, for the repetition penalty; None penalises new tokens alone.
+      rows: int32 [B], a row's number in its random keys; 0, 1, ..., B - 1 if it is None.
       chunk: tokens between two looks of the host.
       stops: gets every row's tokens; a row that it has found the end of is finished.
       first: the number of the first token; what is drawn depends on it, as if so many had been made before.
+
+    Raises:
+      UserError: `sampling`, `max_new_tokens` or `chunk` is impossible.
     """
-    rules = checked(sampling, eos_ids, pad_id, logprobs, max_new_tokens)
-    if chunk < 1:
-        raise UserError(f"chunk={chunk}: expected at least 1 token at a time")
+    sampling.check()
+    for name, value in (("max_new_tokens", max_new_tokens), ("chunk", chunk)):
+        if value < 1:
+            raise UserError(f"{name}={value}: expected at least 1")
+    rules = Rules(sampling, tuple(eos_ids), pad_id)
     step = step if isinstance(step, Partial) else Partial(step)
     progress = replace(begin_compiled(first_logits, None, key, seen, rows, rules, first), state=state)
-    emitted = columns(progress)
+    emitted = progress.tokens[:, None]
     position, end = first, first + max_new_tokens
     lengths = np.zeros(first_logits.shape[0], np.int32)
     while True:
@@ -241,13 +194,12 @@ def stream(
         counts = np.array(progress.lengths) - lengths
         done = np.array(progress.done)  # copies: the arrays are donated
         position, lengths = position + made, lengths + counts
-        tokens = np.asarray(emitted[0])[:, :made]
-        chances = None if emitted[1] is None else np.asarray(emitted[1])[:, :made]
+        tokens = np.asarray(emitted)[:, :made]
         if stops is not None:
             found = [stops.extend(row, ids[:n].tolist()) for row, (ids, n) in enumerate(zip(tokens, counts))]
             done = done | np.array(found)
             progress = replace(progress, done=jax.device_put(done, progress.done.sharding))
-        yield Chunk(tokens, counts, done, chances)
+        yield Chunk(tokens, counts, done)
         if done.all() or position >= end:
             return
         progress, emitted = advance_compiled(step, progress, key, rows, end, rules, chunk)
@@ -271,7 +223,6 @@ def begin(
     nothing = Progress(
         position=jnp.int32(first),
         tokens=jnp.full(batch, rules.pad_id, jnp.int32),
-        logprobs=jnp.zeros(batch, jnp.float32) if rules.logprobs else None,
         lengths=jnp.zeros(batch, jnp.int32),
         done=jnp.zeros(batch, bool),
         seen=seen,
@@ -294,7 +245,6 @@ def choose(
         progress,
         position=progress.position + 1,
         tokens=tokens,
-        logprobs=jnp.where(done, 0, logprob(logits, drawn)) if rules.logprobs else None,
         lengths=progress.lengths + ~done,
         done=done | jnp.isin(tokens, jnp.array(rules.eos_ids, jnp.int32)),
         seen=seen,
@@ -309,56 +259,28 @@ def advance(
     limit: int | jax.Array,
     rules: Rules,
     width: int,
-) -> tuple[Progress, Emitted]:
+) -> tuple[Progress, jax.Array]:
     """Decodes up to `width` tokens more, until there are `limit` in all or every row is finished.
 
     Returns:
-      the progress, and the new columns: [B, width], filled up with padding.
+      the progress, and the new tokens int32 [B, width], filled up with padding.
     """
     batch, start = progress.tokens.shape[0], progress.position
     end = jnp.minimum(start + width, limit)
 
-    def unfinished(carry: tuple[Progress, Emitted]) -> jax.Array:
+    def unfinished(carry: tuple[Progress, jax.Array]) -> jax.Array:
         return (carry[0].position < end) & ~jnp.all(carry[0].done)
 
-    def body(carry: tuple[Progress, Emitted]) -> tuple[Progress, Emitted]:
+    def body(carry: tuple[Progress, jax.Array]) -> tuple[Progress, jax.Array]:
         progress, emitted = carry
         place = progress.position - start
         logits, state = step(progress.state, progress.tokens)
         progress = choose(replace(progress, state=state), logits, key, rows, rules)
-        new = progress.tokens, progress.logprobs
-        return progress, jax.tree.map(lambda buffer, x: buffer.at[:, place].set(x), emitted, new)
+        return progress, emitted.at[:, place].set(progress.tokens)
 
     tokens = jnp.full((batch, width), rules.pad_id, jnp.int32)
-    logprobs = jnp.zeros((batch, width), jnp.float32) if rules.logprobs else None
-    return lax.while_loop(unfinished, body, (progress, (tokens, logprobs)))
-
-
-def columns(progress: Progress) -> Emitted:
-    """The last token of each row as a column."""
-    return progress.tokens[:, None], None if progress.logprobs is None else progress.logprobs[:, None]
+    return lax.while_loop(unfinished, body, (progress, tokens))
 
 
 begin_compiled = jax.jit(begin, static_argnames="rules")
 advance_compiled = jax.jit(advance, static_argnames=("rules", "width"), donate_argnames="progress")
-
-
-def checked(
-    sampling: Sampling, eos_ids: tuple[int, ...], pad_id: int, logprobs: bool, max_new_tokens: int
-) -> Rules:
-    """The rules.
-
-    Raises:
-      UserError: `sampling` or `max_new_tokens` cannot be.
-    """
-    sampling.check()
-    if max_new_tokens < 1:
-        raise UserError(f"max_new_tokens={max_new_tokens}: expected at least 1")
-    return Rules(sampling, tuple(eos_ids), pad_id, logprobs)
-
-
-def logprob(logits: jax.Array, tokens: jax.Array) -> jax.Array:
-    """log softmax(logits)[token]: [B, V] and int32 [B] -> float32 [B]."""
-    logits = logits.astype(jnp.float32)
-    chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
-    return chosen - jax.nn.logsumexp(logits, axis=-1)

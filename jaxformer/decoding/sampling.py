@@ -7,14 +7,17 @@ block of the vocabulary first and then to a token in it, which needs hundreds of
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxformer.config import schema
+from jaxformer.config.fields import Constraint, above, at_least, between
 from jaxformer.errors import UserError
 
 BLOCK = 256  # tokens; a vocabulary of 50 257 has 197 blocks
@@ -22,39 +25,33 @@ LARGEST = float(np.finfo(np.float32).max)
 BITS_OF_ONE = int(np.float32(1).view(np.int32))  # floats from 0 to 1 are ordered as their bits are
 HALVINGS = BITS_OF_ONE.bit_length()
 
+FINITE = Constraint("a finite number", math.isfinite)
+PROBABILITY = Constraint("a probability above 0, at most 1, as in 0.9", lambda value: 0 < value <= 1)
+
 
 @dataclass(frozen=True)
 class Sampling:
     """How the next token is chosen."""
 
-    temperature: float = 1.0
+    temperature: Annotated[
+        float, at_least(0, "0 for the likeliest token, or a number above, as in 0.8"), FINITE
+    ] = 1.0
     """What logits are divided by; 0 takes the likeliest token, whatever the other filters say."""
-    top_k: int | None = None
+    top_k: Annotated[int, at_least(1, "1 or more, or None to keep all tokens")] | None = None
     """Keep the k likeliest tokens, and those that are as likely as the k-th (Fan et al. 2018)."""
-    top_p: float | None = None
+    top_p: Annotated[float, PROBABILITY] | None = None
     """Keep the likeliest tokens until their probabilities add up to this (Holtzman et al. 2020)."""
-    min_p: float | None = None
+    min_p: (
+        Annotated[float, between(0, 1, "a share of the largest probability from 0 to 1, as in 0.05")] | None
+    ) = None
     """Keep tokens that are at least this share as likely as the likeliest (Nguyen et al. 2024)."""
-    repetition_penalty: float = 1.0
+    repetition_penalty: Annotated[float, above(0, "a number above 0, as in 1.2, or 1 for none"), FINITE] = 1.0
     """Divides positive and multiplies negative logits of tokens that were there before (Keskar et al. 2019,
     section 4.1); 1.2 in the paper, 1 for none. It counts in greedy decoding, too."""
 
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every field whose value cannot be."""
-        if not 0 <= self.temperature < math.inf:
-            yield f"temperature={self.temperature}: give 0 for the likeliest token, or a number above, as in 0.8"
-        if self.top_k is not None and self.top_k < 1:
-            yield f"top_k={self.top_k}: give 1 or more, or leave it out to keep all tokens"
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            yield f"top_p={self.top_p}: a probability; give a number above 0, at most 1, as in 0.9"
-        if self.min_p is not None and not 0 <= self.min_p <= 1:
-            yield f"min_p={self.min_p}: a share of the largest probability; give a number from 0 to 1, as in 0.05"
-        if not 0 < self.repetition_penalty < math.inf:
-            yield f"repetition_penalty={self.repetition_penalty}: give a number above 0, as in 1.2, or 1 for none"
-
     def check(self) -> None:
-        """Raises UserError if there are `problems`."""
-        if found := list(self.problems()):
+        """Raises UserError if a field's value is impossible."""
+        if found := list(schema.problems(self)):
             raise UserError(*found)
 
 
@@ -114,20 +111,12 @@ def filtered(logits: jax.Array, sampling: Sampling, seen: jax.Array | None = Non
     return logits
 
 
-def seen_tokens(tokens: jax.Array, token_mask: jax.Array | None, vocab_size: int) -> jax.Array:
-    """Which tokens a prompt holds.
-
-    Args:
-      tokens: int32 [B, T].
-      token_mask: bool [B, T], False on padding; None if there is none.
-      vocab_size: V.
-
-    Returns:
-      bool [B, V].
-    """
-    tokens = tokens if token_mask is None else jnp.where(token_mask, tokens, vocab_size)
-    nothing = jnp.zeros((tokens.shape[0], vocab_size), bool)
-    return jax.vmap(lambda row, seen: seen.at[row].set(True, mode="drop"))(tokens, nothing)
+def seen_tokens(texts: Sequence[Sequence[int]], vocab_size: int) -> jax.Array:
+    """Which tokens are in each text, bool [B, V]."""
+    seen = np.zeros((len(texts), vocab_size), bool)
+    for row, ids in enumerate(texts):
+        seen[row, list(ids)] = True
+    return jnp.asarray(seen)
 
 
 def penalized(logits: jax.Array, sampling: Sampling, seen: jax.Array | None) -> jax.Array:

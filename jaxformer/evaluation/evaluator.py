@@ -1,14 +1,16 @@
 """Evaluates variables on a split: sums on the devices, added up in float64 on the host."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from jaxformer.data import Batches
 from jaxformer.parallel.compile import Layout
 from jaxformer.tasks.base import Evaluation, Task
+
+if TYPE_CHECKING:
+    from jaxformer.data.batches import Batches
 
 Tree = Any
 AHEAD = 8  # batches that the device may be behind: their sums are small, the batches themselves are not
@@ -22,7 +24,7 @@ def evaluate(
     eval_step: Callable,
     variables: Tree,
     task: Task,
-    batches: Batches,
+    batches: "Batches",
     layout: Layout,
     give_up: Callable[[], bool] = lambda: False,
 ) -> Evaluation:

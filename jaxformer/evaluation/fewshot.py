@@ -1,6 +1,6 @@
 """Few-shot evaluation of language models: demonstrations in the prompt, no gradient (Brown et al. 2020, section 2.4).
 
-Tasks are files, see `fewshot_task.py`.
+Tasks are files in the format of lm-evaluation-harness, see `fewshot_task.py`.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from jaxformer.errors import UserError
-from jaxformer.evaluation.fewshot_task import Example, FewShotTask, name_culprit, read_task
+from jaxformer.evaluation.fewshot_task import Example, FewShotTask, read_task
 from jaxformer.files import to_json, write_atomically
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jaxformer")
 
-BLANK_LINE = "\n\n"
 CHUNK = 256  # examples whose requests a model gets at a time
 
 Pair = tuple[list[int], list[int]]
@@ -78,7 +77,11 @@ class Prompt:
 
 
 def evaluate_fewshot(
-    model: LanguageModel, task_file: str | Path, shots: int, seed: int, limit: int | None = None
+    model: LanguageModel,
+    task_file: str | Path,
+    shots: int | None = None,
+    seed: int = 0,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Evaluates a model on a task file with `shots` demonstrations in each prompt.
 
@@ -86,7 +89,8 @@ def evaluate_fewshot(
     asked of the model before every example is known to fit.
 
     Args:
-      limit: evaluate only the first examples of split "test", so many.
+      shots: demonstrations in a prompt; None takes what the file says, or none.
+      limit: only the first examples that are tests, so many.
 
     Returns:
       task, metric, shots, seed, examples (how many), dropped_demonstrations (over all examples),
@@ -101,11 +105,12 @@ def evaluate_fewshot(
     Raises:
       UserError: the file or an argument is wrong, an example does not fit even alone, or a log-likelihood is NaN.
     """
+    task = read_task(Path(task_file))
+    shots = task.config.num_fewshot or 0 if shots is None else shots
     if shots < 0:
         raise UserError(f"shots {shots}: expected 0 or more")
     if limit is not None and limit < 1:
         raise UserError(f"limit {limit}: expected at least 1, or none at all")
-    task = read_task(Path(task_file))
     tests = task.tests[:limit]
     prompts = [
         make_prompt(task, example, task.demonstrations(index, shots, seed), model)
@@ -115,7 +120,7 @@ def evaluate_fewshot(
     if any(dropped):
         logger.warning(
             "%s: %d of %d prompts are too long for %d tokens and lost demonstrations, %d in all",
-            task.path, np.count_nonzero(dropped), len(tests), model.context_length, sum(dropped),
+            task.where, np.count_nonzero(dropped), len(tests), model.context_length, sum(dropped),
         )  # fmt: skip
     rows: list[dict[str, Any]] = []
     for first in range(0, len(tests), CHUNK):
@@ -143,43 +148,42 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def make_prompt(
-    task: FewShotTask, example: Example, demonstrations: Sequence[Example], model: LanguageModel
+    task: FewShotTask, example: Example, demonstrations: list[Example], model: LanguageModel
 ) -> Prompt:
     """The prompt with as many of the demonstrations, the last ones, as fit.
 
     Raises:
       UserError: it does not fit even without any, or has a character that the tokenizer lacks; names the line.
     """
-    tokenizer, available = model.tokenizer, len(demonstrations)
-    where = f"{task.path}, line {example.line}"
+    where = example.doc.where
 
     def encode(context: str) -> list[tuple[np.ndarray, np.ndarray]]:
         try:
-            pairs = [encode_pair(tokenizer, context, task.continuation(context, c)) for c in example.choices]
+            pairs = [encode_pair(model.tokenizer, context, task.scored(context, c)) for c in example.choices]
         except UserError as error:
-            name_culprit(task, [example, *demonstrations], tokenizer)
+            task.name_culprit([example, *demonstrations], model.tokenizer)
             raise UserError(f"{where}: {error.lines[0]}", *error.lines[1:]) from error
         if not all(continuation for _, continuation in pairs):
             raise UserError(f"{where}: the tokenizer makes no token of an answer; change it")
         return [(np.array(before, np.int32), np.array(after, np.int32)) for before, after in pairs]
 
-    unconditional = [] if task.answer_context is None else encode(task.answer_context)
+    answer_context = task.config.answer_context
+    unconditional = [] if answer_context is None else encode(answer_context)
 
     def without(dropped: int) -> Prompt:
-        solved = [task.solved(demonstration) for demonstration in demonstrations[dropped:]]
-        context = BLANK_LINE.join([*filter(None, [task.instruction]), *solved, example.prompt])
-        return Prompt(context, available - dropped, encode(context), unconditional)
+        context = task.context(demonstrations[dropped:], example.prompt)
+        return Prompt(context, len(demonstrations) - dropped, encode(context), unconditional)
 
     def fits(dropped: int) -> bool:
         return without(dropped).longest <= model.context_length
 
-    dropped = 0 if fits(0) else bisect_left(range(available + 1), True, lo=1, key=fits)
-    if dropped > available:
+    fewest = 0 if fits(0) else bisect_left(range(len(demonstrations) + 1), True, lo=1, key=fits)
+    if fewest > len(demonstrations):
         raise UserError(
-            f"{where}: even without demonstrations the example takes {without(available).longest} tokens, "
+            f"{where}: even without demonstrations the example takes {without(len(demonstrations)).longest} tokens, "
             f"and the model sees {model.context_length}; shorten it or leave it out"
         )
-    return without(dropped)
+    return without(fewest)
 
 
 def encode_pair(tokenizer: "Tokenizer", context: str, continuation: str) -> Pair:
@@ -222,19 +226,14 @@ def ask(
     """Asks the model about some examples, and yields a row for each."""
     arrays = [pair for prompt in prompts for pair in prompt.requests + prompt.unconditional]
     requests = [(context.tolist(), continuation.tolist()) for context, continuation in arrays]
-    answers = model.log_likelihoods(requests)
-    if len(answers) != len(requests):
-        raise ValueError(f"the model gave {len(answers)} answers to {len(requests)} requests")
-    remaining = iter(answers)
+    answers = iter(zip(requests, model.log_likelihoods(requests), strict=True))
     for example, prompt in zip(examples, prompts):
-        given = [next(remaining) for _ in prompt.requests]
-        prior = np.array([next(remaining)[0] for _ in prompt.unconditional])
+        given = [next(answers)[1] for _ in prompt.requests]
         likelihoods = np.array([likelihood for likelihood, _ in given])
+        prior = np.array([next(answers)[1][0] for _ in prompt.unconditional])
         if np.isnan(likelihoods).any() or np.isnan(prior).any():
-            raise UserError(
-                f"{task.path}, line {example.line}: the log-likelihood is NaN; try another checkpoint"
-            )
-        row = {"line": example.line, "context": prompt.context, "shots": prompt.shots}
+            raise UserError(f"{example.doc.where}: the log-likelihood is NaN; try another checkpoint")
+        row = {"line": example.doc.line, "context": prompt.context, "shots": prompt.shots}
         if task.metric == "cloze":
             measured = {"accuracy": float(given[0][1]), "log_likelihood": float(likelihoods[0])}
             yield {**row, "answer": example.choices[0], "metrics": measured}
@@ -269,9 +268,8 @@ def choice_scores(
         "accuracy_per_byte": likelihoods / np.array([len(choice.encode()) for choice in choices]),
     }
     if len(prior):
-        with np.errstate(
-            invalid="ignore"
-        ):  # an impossible choice stays so, however unlikely it is in general
+        # An impossible choice stays so, however unlikely it is in general.
+        with np.errstate(invalid="ignore"):
             ratio = np.where(np.isneginf(likelihoods), -np.inf, likelihoods - prior)
         scores["accuracy_over_answer_context"] = ratio
     return scores

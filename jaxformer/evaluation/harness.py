@@ -54,9 +54,9 @@ def run_harness(
         or `shots` or `limit` is out of range.
     """
     if shots is not None and shots < 0:
-        raise UserError(f"--shots {shots}: expected 0 or more, or none to leave it to the tasks")
+        raise UserError(f"shots {shots}: expected 0 or more, or none to leave it to the tasks")
     if limit is not None and limit < 1:
-        raise UserError(f"--limit {limit}: expected at least 1, or none at all")
+        raise UserError(f"limit {limit}: expected at least 1, or none at all")
     if not tasks:
         raise UserError("no tasks for lm-evaluation-harness; name some, or YAML files")
     adapter = harness_model(model)
@@ -205,13 +205,8 @@ class Requests:
         shortened = sum(len(before) > len(after) for before, after in zip(whole, kept, strict=True))
         if shortened:
             length = self.model.context_length
-            logger.warning(
-                "%d of %d %s lost their beginning: the model sees %d tokens",
-                shortened,
-                len(whole),
-                what,
-                length,
-            )
+            message = "%d of %d %s lost their beginning: the model sees %d tokens"
+            logger.warning(message, shortened, len(whole), what, length)
 
 
 def generation(settings: dict[str, Any]) -> tuple[tuple[str, ...], int]:

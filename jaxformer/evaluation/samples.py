@@ -9,21 +9,17 @@ import jax
 import numpy as np
 
 from jaxformer.data import Batches
-from jaxformer.data.listing import font
-from jaxformer.observe import class_colours
-from jaxformer.observe.drawn_boxes import draw_boxes
-from jaxformer.observe.samples import DRAWN_SIZE, Shown
+from jaxformer.observe.samples import Shown
 from jaxformer.observe.text_samples import MOST_TOKENS, TokenMaps
 from jaxformer.parallel.compile import Layout
 from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.base import Row, Task
-from jaxformer.tasks.classes import class_name
+from jaxformer.tasks.text import real_tokens
 
 Tree = Any
 LOOKED_AT_MOST = 10_000  # images
 TEXTS_AT_MOST = 2_000
 AHEAD = 8  # batches that the device may be behind
-BOX_TEXT = 9  # pixels of the names of boxes
 PARTS = ("encoder", "decoder", "cross")  # in this order
 NO_PART = re.compile(r"attention_maps|attention|weights|blocks|(stage_\d+_)?block_\d+")
 
@@ -62,7 +58,7 @@ def find_errors(
 
     predict_step = jax.jit(predict, out_shardings=layout.replicated)
     positions, found = [], []
-    for number, batch in some_batches(batches):
+    for number, batch in some_batches(batches, task.modality == "text"):
         positions.append(number * batches.batch_size + np.arange(batches.batch_size))
         found.append(predict_step(variables, layout.put(batch)))
         if len(found) >= AHEAD:
@@ -71,13 +67,12 @@ def find_errors(
     return errors[mask], np.concatenate(positions)[mask]
 
 
-def some_batches(batches: Batches) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
+def some_batches(batches: Batches, of_text: bool) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
     """Yields batches with their numbers, this process's rows: of images the first, which are read in order.
 
     Texts may be sorted by their lengths, so of these they are spread over the split.
     """
     process = jax.process_index(), jax.process_count()
-    of_text = "tokens" in batches.element_spec
     most = TEXTS_AT_MOST if of_text else LOOKED_AT_MOST
     count = min(len(batches), -(-most // batches.batch_size))
     if of_text and count < len(batches):
@@ -108,12 +103,12 @@ def worst_mistakes(errors: np.ndarray, count: int) -> np.ndarray:
 
 
 def make_look(model: Any, task: Task, batches: Batches, layout: Layout) -> Callable[[Tree, int], Shown]:
-    """A function (variables, position in the batches) -> the example, what the model says and where it looked."""
+    """A function (variables, position in the batches) -> the example, its prediction and where the model looked."""
 
     def apply(variables: Tree, batch: Tree) -> tuple[Tree, Tree]:
         mutable = ["attention_maps"]
         outputs, maps = model.apply(variables, **task.inputs(batch), deterministic=True, mutable=mutable)
-        if "tokens" in batch:  # of long texts and many layers all weights would fill the memory
+        if task.modality == "text":  # of long texts and many layers all weights would fill the memory
             maps = jax.tree.map(lambda weights: weights[..., :MOST_TOKENS, :MOST_TOKENS], maps)
         return task.predictions(outputs, batch), maps
 
@@ -124,80 +119,35 @@ def make_look(model: Any, task: Task, batches: Batches, layout: Layout) -> Calla
         batch = batches.local(number, row, batches.batch_size)  # one row, as long as its batch
         predicted, maps = jax.device_get(compiled(variables, batch))
         example, found = ({name: array[0] for name, array in rows.items()} for rows in (batch, predicted))
-        said = task.sample(example, found, batches)
-        if "tags" in found:
-            said = {**said, **tagged_words(example, found["tags"], batches)}
-        if "segmentation" in example:
-            return segmented(example, found["classes"], said)
-        if "boxes" in example:
-            return detected(example, said)
-        return shown(example, said, attention_weights(maps), batches)
+        sample, attention = task.sample(example, found, batches), attention_weights(maps)
+        if task.modality == "text":
+            parts = (token_maps(part, weights, example, batches) for part, weights in attention.items())
+            return Shown(sample, maps=[part for part in parts if part is not None])
+        return shown_image(example, sample, attention, task.compare(example, found, sample))
 
     return look
 
 
-def shown(
-    example: Row, said: Mapping[str, Any], attention: Mapping[str, np.ndarray], batches: Batches
+def shown_image(
+    example: Row,
+    sample: Mapping[str, Any],
+    attention: Mapping[str, np.ndarray],
+    drawn: Mapping[str, np.ndarray],
 ) -> Shown:
-    """An example as the report shows it: a picture if it is an image, else a text.
+    """An image without its padding; attention is shown where there is no padding and one part of the model has it.
 
     Args:
       example: its arrays.
-      said: what the task says of it.
+      sample: the task's.
       attention: [L, heads, T, S] of each part of the model.
-      batches: know the tokenizer.
+      drawn: further images.
     """
-    if "image" in example:
-        square = [weights for weights in attention.values() if weights.shape[-1] == weights.shape[-2]]
-        return Shown(said, example["image"], square[0] if len(square) == 1 else None)
-    called = {"called": "source"} if "decoder_tokens" in example else {}
-    answer = {"answer": answer_of(example, said, batches)} if "start" in example else {}
-    maps = (token_maps(part, weights, example, batches) for part, weights in attention.items())
-    return Shown({**said, **called, **answer}, maps=[found for found in maps if found is not None])
-
-
-def segmented(example: Row, found: np.ndarray, said: Mapping[str, Any]) -> Shown:
-    """An example with the class of each pixel: its true ones and those that were found, in colours that are named.
-
-    Args:
-      example: its `image`, `segmentation` and `extent`: the padding is cut off.
-      found: int [H, W], the classes that the model gives.
-      said: what the task says of it; "classes" are the names of those that there are, by their numbers.
-    """
-    rows, columns = (int(length) for length in example.get("extent", found.shape))
-    image, true, found = (x[:rows, :columns] for x in (example["image"], example["segmentation"], found))
-    drawn = {
-        "truth": class_colours.over_image(image, true),
-        "prediction": class_colours.over_image(image, found.astype(np.int32)),
-    }
-    legend = [
-        {"name": name, "colour": class_colours.css(int(index))} for index, name in said["classes"].items()
-    ]
-    right = said["pixel_accuracy"]
-    caption = "no pixel has a class" if right is None else f"{right:.1%} of its pixels are right"
-    kept = {name: value for name, value in said.items() if name != "classes"}
-    return Shown({**kept, "legend": legend, "caption": caption}, image, drawn=drawn)
-
-
-def detected(example: Row, said: Mapping[str, Any]) -> Shown:
-    """An example with objects in boxes: the true ones and those that were found, in their classes' colours.
-
-    Args:
-      example: its `image` and `extent`: the padding is cut off.
-      said: what the task says of it; "objects" are the true ones, "detections" those that were found.
-    """
-    rows, columns = (int(length) for length in example["extent"])
-    image = example["image"][:rows, :columns]
-    drawn = {
-        shows: draw_boxes(image, said[name], DRAWN_SIZE, font(BOX_TEXT))
-        for shows, name in (("truth", "objects"), ("prediction", "detections"))
-    }
-    classes = sorted(
-        {(one["index"], one["label"]) for name in ("objects", "detections") for one in said[name]}
-    )
-    legend = [{"name": name, "colour": class_colours.css(index)} for index, name in classes]
-    caption = f"{len(said['objects'])} objects, {len(said['detections'])} found"
-    return Shown({**said, "legend": legend, "caption": caption}, image, drawn=drawn)
+    image = example["image"]
+    if "extent" in example:
+        rows, columns = (int(length) for length in example["extent"])
+        return Shown(sample, image[:rows, :columns], drawn=drawn)
+    square = [weights for weights in attention.values() if weights.shape[-1] == weights.shape[-2]]
+    return Shown(sample, image, square[0] if len(square) == 1 else None, drawn=drawn)
 
 
 def attention_weights(maps: Tree) -> dict[str, np.ndarray]:
@@ -245,50 +195,6 @@ def token_maps(part: str, weights: np.ndarray, example: Row, batches: Batches) -
         for name, count in ((queries, rows), (keys, columns))
     )
     return TokenMaps(part, weights[:, :, :rows, :columns], shown, given, max(lengths) <= MOST_TOKENS)
-
-
-def real_tokens(example: Row, name: str) -> int:
-    """How many of the tokens `name` are in front of the padding at the end."""
-    if name == "decoder_tokens":
-        real = example["targets"] >= 0
-    elif "token_mask" in example:
-        real = example["token_mask"]
-    elif "segment_ids" in example:
-        real = example["segment_ids"] > 0
-    elif "targets" in example:
-        real = example["targets"] >= 0
-    else:
-        return len(example[name])
-    return int(np.flatnonzero(real)[-1]) + 1 if np.any(real) else 0
-
-
-def answer_of(example: Row, said: Mapping[str, Any], batches: Batches) -> tuple[int, int] | None:
-    """The range of letters of a text that is its answer; None if it has none."""
-    words, target = said["text"], said.get("target", "")
-    before = decoded(example["tokens"][: int(example["start"])], batches, skip_special=True)
-    begin = words.find(target, max(0, len(before) - 1)) if target else -1
-    return None if begin < 0 else (begin, begin + len(target))
-
-
-def tagged_words(example: Row, tags: np.ndarray, batches: Batches) -> dict[str, str]:
-    """The words of a text that have a tag, or were given one, as "Oslo/B-place": "target" and "prediction".
-
-    Args:
-      example: its `labels` int32 [T] have a word's tag at its first token, and are negative elsewhere.
-      tags: what the model says, int32 [T].
-    """
-    begins = np.flatnonzero(example["labels"] >= 0)
-    ends = [*begins[1:], real_tokens(example, "tokens")]
-    words = [
-        decoded(example["tokens"][begin:end], batches, skip_special=True).strip()
-        for begin, end in zip(begins, ends)
-    ]
-
-    def tagged(tags: np.ndarray) -> str:
-        names = [class_name(int(tag), batches.class_names) for tag in tags[begins]]
-        return " ".join(f"{word}/{name}" for word, name in zip(words, names) if name != "O")
-
-    return {"target": tagged(example["labels"]), "prediction": tagged(tags)}
 
 
 def decoded(tokens: np.ndarray, batches: Batches, skip_special: bool = False) -> str:

@@ -14,8 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer.errors import UserError
-from jaxformer.tasks.classification import Classification
-from jaxformer.tasks.segmentation import Segmentation
 
 Tree = Any
 
@@ -86,8 +84,7 @@ def many_views(model: Any, task: Any, views: str) -> ManyViews:
     Raises:
       UserError: the task has no use for them.
     """
-    segments = isinstance(task, Segmentation)
-    if not isinstance(task, Classification) and not (segments and views == "flip"):
-        remedy = "take --tta flip" if segments else "leave it out"
-        raise UserError(f"--tta {views}: is not for the run's task, {type(task).__name__}; {remedy}")
-    return ManyViews(model, views, sigmoid=getattr(task, "loss_name", None) == "sigmoid")
+    if views not in task.views:
+        remedy = f"choose {' or '.join(task.views)}" if task.views else "leave it out"
+        raise UserError(f"views={views!r}: is not for the run's task, {type(task).__name__}; {remedy}")
+    return ManyViews(model, views, sigmoid=task.independent_classes)

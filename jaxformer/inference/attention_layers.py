@@ -69,9 +69,14 @@ def calls_of(run: Callable[[], Any]) -> tuple[list[Call], Any]:
 def grids_of(output: Any) -> tuple[Grid, ...]:
     """Rows and columns of the feature maps [B, h, w, C] that a module gives: alone, first, or as `maps`."""
     if isinstance(output, (ImageOutputs, SegmentationOutputs)):
-        return tuple(found.shape[1:3] for found in output.maps)
+        return tuple(grid_of(found) for found in output.maps)
     first = output[0] if isinstance(output, tuple) and output else output
-    return (first.shape[1:3],) if isinstance(first, jax.Array) and first.ndim == 4 else ()
+    return (grid_of(first),) if isinstance(first, jax.Array) and first.ndim == 4 else ()
+
+
+def grid_of(found: jax.Array) -> Grid:
+    """Rows and columns of a feature map [B, h, w, C]."""
+    return found.shape[1], found.shape[2]
 
 
 def attention_layers(model: Any, calls: Sequence[Call], maps: Tree) -> list[AttentionLayer]:
@@ -107,7 +112,7 @@ def layer_of(
         )
     if not grids:
         return None
-    layout = owner.token_layout(grids, *shape[2:], CROSS in path)
+    layout = owner.token_layout(grids, shape[2], shape[3], CROSS in path)
     name, part = names_of(path)
     return AttentionLayer(**vars(layout), path="/".join(path), name=name, part=part)
 

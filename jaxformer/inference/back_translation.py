@@ -12,14 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxformer.config.sections import Experiment
 from jaxformer.data.text.paraphrases import HEADER
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
-from jaxformer.inference.restore import TrainedText
-from jaxformer.inference.translate import TextToText
-from jaxformer.inference.writing import Generation
-from jaxformer.run import read_experiment
+from jaxformer.inference.writing import Generation, Writer
+from jaxformer.runs import Run
 from jaxformer.tasks.translation import Translation
 
 CHUNK = 128  # texts that are written at a time
@@ -29,9 +26,9 @@ CHUNK = 128  # texts that are written at a time
 class BackTranslation:
     """How texts are translated there and back."""
 
-    forward: TextToText
+    forward: Writer
     """Writes texts in another language."""
-    backward: TextToText
+    backward: Writer
     """Writes them in the first one again."""
     how: Generation
     """How each of the two is asked to."""
@@ -59,7 +56,7 @@ class BackTranslation:
         return [list(paraphrases) for paraphrases in found]
 
 
-def translations(writer: TextToText, texts: Sequence[str | None], how: Generation) -> list[str | None]:
+def translations(writer: Writer, texts: Sequence[str | None], how: Generation) -> list[str | None]:
     """A translation of each text, without white space around it.
 
     None where there is no text, the text is longer than the model takes or has a character that its tokenizer lacks,
@@ -78,7 +75,7 @@ def translations(writer: TextToText, texts: Sequence[str | None], how: Generatio
     return found
 
 
-def encoded(writer: TextToText, text: str) -> list[int] | None:
+def encoded(writer: Writer, text: str) -> list[int] | None:
     """A text's ids; None if the tokenizer cannot spell it."""
     try:
         return writer.encode(text)
@@ -95,34 +92,19 @@ def check_runs(forward: Path, backward: Path) -> None:
     Raises:
       UserError: names the run.
     """
-    there, back = (read_translation(*flag) for flag in (("--forward", forward), ("--backward", backward)))
-    names = [
-        (e.data.name, e.data.examples.source_feature, e.data.examples.target_feature) for e in (there, back)
-    ]
-    if names[0] == names[1]:
-        _, source, target = names[1]
+    directions = []
+    for folder in (forward, backward):
+        config = Run.open(folder).read_config()
+        if not isinstance(config.task, Translation):
+            task = type(config.task).__name__
+            raise UserError(f"{folder}: its task is {task}; name a run with task.name='translation'")
+        examples = config.data.examples
+        directions.append((config.data.name, examples.source_feature, examples.target_feature))
+    if directions[0] == directions[1]:
+        _, source, target = directions[1]
         raise UserError(
-            f"--backward {backward}: goes from {source!r} to {target!r}, as --forward does; name a run that goes back"
+            f"{backward}: goes from {source!r} to {target!r}, as {forward} does; name a run that goes back"
         )
-
-
-def read_translation(flag: str, folder: Path) -> Experiment:
-    """The experiment of a run that translates.
-
-    Raises:
-      UserError: it does something else.
-    """
-    _, experiment = read_experiment(folder)
-    if not isinstance(experiment.task, Translation):
-        task = type(experiment.task).__name__
-        raise UserError(f"{flag} {folder}: its task is {task}; name a run with task.name='translation'")
-    return experiment
-
-
-def load_translation(folder: Path, checkpoint: str) -> tuple[TextToText, int]:
-    """A run's translator, and the step that it was saved at."""
-    trained = TrainedText(folder, checkpoint)
-    return TextToText(trained.model, trained.variables, trained.tokenizer), trained.step
 
 
 # The file.
@@ -185,5 +167,5 @@ def check_header(path: Path, lines: Sequence[str], header: str) -> None:
     if list(lines[:1]) != [header]:
         raise UserError(
             f"{path}: is there already, and was made of other texts, by other runs or in another way",
-            "delete it, or name another file with --output",
+            "delete it, or name another file",
         )

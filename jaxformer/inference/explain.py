@@ -22,8 +22,8 @@ from jaxformer.files import write_atomically
 from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_of
 from jaxformer.inference.explain_pictures import Picture, attention_pictures, over_image
 from jaxformer.inference.grad_cam import find_target, with_activation
-from jaxformer.inference.predict import place_pictures, writing
-from jaxformer.inference.restore import Trained
+from jaxformer.inference.image_files import place_images, writing
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.base import Model, replaced
 from jaxformer.models.outputs import DetectionOutputs, SegmentationOutputs
@@ -54,12 +54,12 @@ class Explainer:
       UserError: nothing of this model can be shown, or there is no such class.
     """
 
-    def __init__(self, trained: Trained, class_name: str | None = None):
-        self.trained, self.task = trained, trained.assembly.task
-        unrolled = replaced(trained.assembly.build_model(), scan=False, remat="none")
+    def __init__(self, trained: LoadedRun, class_name: str | None = None):
+        self.trained, self.task = trained, trained.task
+        unrolled = replaced(trained.model, scan=False, remat="none")
         self.model = explainable(unrolled, *self.shape[:2])
         batch = self.batch_of(
-            {"image": np.zeros(trained.assembly.eval_batches.element_spec["image"][0], np.uint8)}
+            {"image": np.zeros(trained.experiment.eval_data.element_spec["image"][0], np.uint8)}
         )
         calls, (_, maps) = calls_of(lambda: self.apply(trained.variables, batch))
         self.layers = attention_layers(self.model, calls, maps.get(ATTENTION_MAPS, {}))
@@ -74,7 +74,7 @@ class Explainer:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the images that the model takes."""
-        height, width, channels = self.trained.assembly.eval_batches.element_spec["image"][0]
+        height, width, channels = self.trained.experiment.eval_data.element_spec["image"][0]
         return height, width, channels
 
     def class_index(self, name: str) -> int:
@@ -90,7 +90,7 @@ class Explainer:
         names = self.trained.class_names
         if name in names:
             return names.index(name)
-        if name.isdecimal() and int(name) < max(len(names), self.trained.assembly.bare_model.num_classes):
+        if name.isdecimal() and int(name) < max(len(names), self.trained.experiment.bare_model.num_classes):
             return int(name)
         near = difflib.get_close_matches(name, names, n=1)
         known = f"do you mean {near[0]}?" if near else f"expected one of {', '.join(names[:10])}"
@@ -127,7 +127,7 @@ class Explainer:
                 said = dict(zip(("class", "found"), scored(outputs)[1:]))
             return said, maps.get(ATTENTION_MAPS, {}), activation
 
-        return jax.jit(look, out_shardings=self.trained.assembly.layout.replicated)
+        return jax.jit(look, out_shardings=self.trained.layout.replicated)
 
     def pictures(self, example: Mapping[str, np.ndarray]) -> list[Picture]:
         """What the model saw in an example: `image` uint8 [H, W, C] and, if there is padding, `extent`."""
@@ -233,11 +233,11 @@ def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> 
             logger.info("no rollout of %s: %s", ", ".join(parts), why)
     originals = {path.resolve() for path in files}
     explanations: list[dict[str, Any]] = []
-    for path, place in zip(files, place_pictures(files, folder)):
+    for path, places in zip(files, place_images(files, folder)):
         pictures = explainer.pictures(explainer.trained.example(path))
         listed = []
         for picture in pictures:
-            target = place.with_suffix("") / f"{picture.name}.png"
+            target = places[""].with_suffix("") / f"{picture.name}.png"
             if target.resolve() in originals:
                 raise UserError(f"{target}: would be overwritten; name another folder with --explain FOLDER")
             with writing(folder):

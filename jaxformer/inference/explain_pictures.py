@@ -7,10 +7,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxformer.data.listing import font
-from jaxformer.inference.annotate import BAR, LARGEST, MARGIN, PAPER, ROW, SIZE, TEXT, fit, shorten
 from jaxformer.inference.attention_layers import AttentionLayer
 from jaxformer.models.token_layout import NOWHERE
+from jaxformer.observe.annotate import BAR, LARGEST, MARGIN, PAPER, ROW, SIZE, TEXT, fit, font, shorten
 from jaxformer.observe.attention_maps import attention_rollout, head_pictures, overlay, received
 
 SHEET = 900  # pixels of a sheet's longer side, about

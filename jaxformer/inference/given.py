@@ -1,4 +1,4 @@
-"""The texts that a user gives: on the command line, in files of one a line, from stdin; and where each stood."""
+"""The texts that a user gives: as they are, in files of one a line, from stdin; and where each stood."""
 
 import json
 import sys
@@ -39,17 +39,61 @@ class Given:
         return self.places[index]
 
 
-def read_texts(texts: Sequence[str], files: Sequence[str]) -> Given:
-    """Texts as they are, and the lines of files; "-" is stdin.
+def read_given(
+    reads: str, pairs: bool, named: Sequence[tuple[Any, str]], files: Sequence[str | Path] = ()
+) -> Given:
+    """Inputs as they are and those in files, in the form that a task reads.
+
+    Args:
+      reads: "text", "words" or "question" (`Task.reads`).
+      pairs: whether a text is a pair of texts.
+      named: inputs with their names for messages.
+      files: files of one text a line (two with a tab between them if they are pairs), or of JSON lines with "question"
+        and "context"; "-" is stdin.
 
     Raises:
-      UserError: there is none, or a file cannot be read.
+      UserError: there is none, one has another form, or a file cannot be read.
     """
-    found = [(text, f"--text {number}") for number, text in enumerate(texts, 1)]
-    found += [line for file in files for line in read_lines(file)]
+    found = list(named)
+    for file in files:
+        lines = read_lines(str(file))
+        found += [(read_question(*one), one[1]) for one in lines] if reads == "question" else lines
     if not found:
-        raise UserError("there is no text: give files of one text a line, - for stdin, or --text TEXT")
-    return Given([text for text, _ in found], [place for _, place in found])
+        what = "question: give questions with their contexts" if reads == "question" else "text: give texts"
+        raise UserError(f"there is no {what}, or files of them")
+    form = as_words if reads == "words" else as_pair if pairs or reads == "question" else as_text
+    return Given([form(value, place) for value, place in found], [place for _, place in found])
+
+
+def as_given(inputs: Any, reads: str, pairs: bool) -> Given:
+    """One input or several from Python, in the form that a task reads; see `read_given`."""
+    if isinstance(inputs, Given):
+        return inputs
+    single = isinstance(inputs, (str, tuple))
+    several = [inputs] if single else list(inputs)
+    name = "question" if reads == "question" else "text"
+    return read_given(reads, pairs, [(one, f"{name} {number}") for number, one in enumerate(several, 1)])
+
+
+def as_text(value: Any, place: str) -> str:
+    """A text; anything else is refused."""
+    if not isinstance(value, str):
+        raise UserError(f"{place}: expected a text, was given {type(value).__name__}")
+    return value
+
+
+def as_words(value: Any, place: str) -> list[str]:
+    """A list of words; a text's are parted by white space."""
+    return value.split() if isinstance(value, str) else [as_text(word, place) for word in value]
+
+
+def as_pair(value: Any, place: str) -> tuple[str, str]:
+    """Two texts; those of a line have a tab between them."""
+    parts = tuple(value.split("\t")) if isinstance(value, str) else tuple(value)
+    if len(parts) != 2:
+        found = f"has {len(parts) - 1} tabs" if isinstance(value, str) else f"has {len(parts)} texts"
+        raise UserError(f"{place}: {found}; this model takes two texts with one tab between them")
+    return as_text(parts[0], place), as_text(parts[1], place)
 
 
 def read_lines(file: str) -> list[tuple[str, str]]:
@@ -90,50 +134,6 @@ def read_text(file: str) -> str:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(f"{file}, line {line}: is not UTF-8; save the file in that encoding") from error
-
-
-def as_pairs(given: Given) -> Given:
-    """Lines of two texts with a tab between them, as pairs.
-
-    Raises:
-      UserError: a line has another number of tabs.
-    """
-    pairs = [tuple(text.split("\t")) for text in given.texts]
-    for pair, place in zip(pairs, given.places):
-        if len(pair) != 2:
-            raise UserError(
-                f"{place}: has {len(pair) - 1} tabs; this model takes two texts with one tab between them"
-            )
-    return Given(pairs, given.places)
-
-
-def as_words(given: Given) -> Given:
-    """Texts as lists of words, which white space parts."""
-    return Given([text.split() for text in given.texts], given.places)
-
-
-def read_questions(questions: Sequence[str], context_file: str | None, files: Sequence[str]) -> Given:
-    """Questions about the text of a file, and those of files of JSON lines: {"question": ..., "context": ...}.
-
-    Raises:
-      UserError: there is none, or one without a context, or something cannot be read.
-    """
-    if questions and context_file is None:
-        raise UserError("--question: needs the text that answers it; name its file with --context-file")
-    if context_file is not None and not questions:
-        raise UserError(f"--context-file {context_file}: needs a question about it; ask with --question")
-    found: list[tuple[tuple[str, str], str]] = []
-    if context_file is not None:
-        context = read_text(context_file)
-        found += [((question, context), f"--question {n}") for n, question in enumerate(questions, 1)]
-    for file in files:
-        found += [(read_question(line, place), place) for line, place in read_lines(file)]
-    if not found:
-        raise UserError(
-            "there is no question: give --question TEXT --context-file FILE, or files of JSON lines with "
-            "question and context"
-        )
-    return Given([pair for pair, _ in found], [place for _, place in found])
 
 
 def read_question(line: str, place: str) -> tuple[str, str]:

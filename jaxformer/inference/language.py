@@ -1,58 +1,35 @@
-"""A trained language model from a run's folder: it goes on with texts, and says how likely they are.
-
-Nothing but the folder is needed: the tokenizer is saved in it, and no dataset is read.
-"""
+"""A language model continues texts, and says how likely they are."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
+from flax import linen as nn
 
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.decoding.loop import Chunk, StopStrings, stream
-from jaxformer.decoding.sampling import Sampling
+from jaxformer.decoding.sampling import Sampling, seen_tokens
+from jaxformer.decoding.steps import next_token, read_prompts
 from jaxformer.errors import UserError
-from jaxformer.inference.restore import TrainedText
-from jaxformer.inference.writing import (
-    BATCH,
-    TOKENS_AT_A_TIME,
-    Continuation,
-    Generation,
-    continuations,
-    rounded,
-    search,
-)
+from jaxformer.inference.writing import BATCH, TOKENS_AT_A_TIME, Generation, Writer, rounded
 from jaxformer.models.cache import Cache
-from jaxformer.weights.layouts import unrolled
 
 Tree = Any
 Pair = tuple[list[int], list[int]]
 
 
-class CausalModel:
-    """A decoder with a tokenizer; see `evaluation/fewshot.py` for the protocol that it keeps.
+class CausalModel(Writer):
+    """A decoder with a tokenizer; `evaluation/fewshot.py` has the protocol that it keeps."""
 
-    Args:
-      model: a GPT.
-      variables: its variables.
-      tokenizer: what its tokens mean.
+    next_step = staticmethod(next_token)
 
-    Attributes:
-      context_length: how many tokens the model sees at once.
-    """
-
-    def __init__(self, model: Any, variables: Tree, tokenizer: Tokenizer):
-        self.model, self.variables = unrolled(model, variables)
-        self.tokenizer = tokenizer
-        self.context_length: int = self.model.context_length
-        self._prefill = jax.jit(partial(prefill, self.model), donate_argnums=3)
+    def __init__(self, model: nn.Module, variables: Tree, tokenizer: Tokenizer):
+        super().__init__(model, variables, tokenizer)
+        self._prefill = jax.jit(partial(read_prompts, self.model), donate_argnums=3)
         self._score = jax.jit(partial(score, self.model))
-        self._step = Partial(partial(decode, self.model), self.variables)
 
     @property
     def first_id(self) -> int | None:
@@ -69,27 +46,23 @@ class CausalModel:
         begins = self.tokenizer.bos_id is not None and self.tokenizer.bos_id != self.tokenizer.eos_id
         if begins or not ids:
             if self.first_id is None:
-                raise UserError("--prompt: is empty, and this tokenizer has no token that begins a text")
+                raise UserError("prompt: is empty, and this tokenizer has no token that begins a text")
             ids = [self.first_id, *ids]
         return ids
 
+    def room(self, prompts: Sequence[list[int]], how: Generation) -> int:
+        """Where the longest prompt's continuation fills the context, the others end, too."""
+        return min(how.max_new_tokens, self.context_length - max(map(len, prompts)) + 1)
+
     def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[Cache, jax.Array]:
-        """A cache that has seen the prompts, with room for `new_tokens` more, and logits [B, V] of what comes next."""
-        length = self.padded(max(map(len, prompts)))
-        tokens = np.zeros((len(prompts), length), np.int32)
-        mask = np.zeros((len(prompts), length), bool)
-        for row, ids in enumerate(prompts):  # padded on the left: all end at the same place
-            tokens[row, length - len(ids) :], mask[row, length - len(ids) :] = ids, True
+        tokens, mask = self.padded(prompts, left=True)  # all end at the same place
+        length = tokens.shape[1]
         cache = self.model.start(len(prompts), length + rounded(new_tokens))
-        pieces = range(0, length, self.piece(length))
-        for first in pieces:
-            part = slice(first, first + self.piece(length))
+        piece = self.piece(length)
+        for first in range(0, length, piece):
+            part = slice(first, first + piece)
             cache, logits = self._prefill(self.variables, tokens[:, part], mask[:, part], cache)
         return cache, logits
-
-    def padded(self, longest: int) -> int:
-        """The length that texts are padded to."""
-        return min(rounded(longest), self.context_length)
 
     def piece(self, length: int) -> int:
         """How many tokens a cache takes at a time: where it is written round and round, a window's."""
@@ -110,7 +83,7 @@ class CausalModel:
     def stream(
         self, prompts: Sequence[list[int]], how: Generation, stops: StopStrings, first_row: int = 0
     ) -> Iterator[Chunk]:
-        """Yields what comes after prompts of at most `context_length` tokens, as it is made; see `Writer`.
+        """Yields what comes after prompts of at most `context_length` tokens, as it is made; see `Writer.stream`.
 
         Where the context is full, a text goes on from the last half of it. What is drawn depends on the seed, the
         text, its number (`first_row + row`) and the token's: on no other text of the batch, but for rounding.
@@ -125,7 +98,7 @@ class CausalModel:
             room = min(how.max_new_tokens - written, self.context_length + 1 - fullest)
             cache, logits = self.start(views, room)
             chunks = stream(
-                self._step,
+                self.step,
                 cache,
                 logits,
                 key=key,
@@ -133,7 +106,7 @@ class CausalModel:
                 max_new_tokens=room,
                 eos_ids=() if self.tokenizer.eos_id is None else (self.tokenizer.eos_id,),
                 pad_id=0,
-                seen=None if how.sampling.repetition_penalty == 1 else seen_in(views, logits.shape[1]),
+                seen=None if how.sampling.repetition_penalty == 1 else seen_tokens(views, logits.shape[1]),
                 rows=first_row + jnp.arange(len(texts)),
                 chunk=TOKENS_AT_A_TIME,
                 first=written,
@@ -146,28 +119,10 @@ class CausalModel:
                     new = chunk.tokens[row, : counts[row]].tolist()
                     texts[row] += new
                     done[row] |= stops.extend(row, new)
-                yield Chunk(chunk.tokens, counts, done, chunk.logprobs)
+                yield Chunk(chunk.tokens, counts, done)
                 if done.all():
                     return
             written += room
-
-    def generate(self, prompts: Sequence[list[int]], how: Generation) -> Iterator[Continuation]:
-        """Yields what comes after each prompt; see `continuations`."""
-        return continuations(self, prompts, how)
-
-    def search(self, prompts: Sequence[list[int]], how: Generation, stops: StopStrings) -> None:
-        """Beam search, see `Writer`; continuations end where the longest prompt's fills the context."""
-        new = min(how.max_new_tokens, self.context_length - max(map(len, prompts)) + 1)
-        cache, logits = self.start(prompts, new)
-        search(self._step, cache, logits, self.tokenizer.eos_id, new, how, stops)
-
-    def check_prompts(self, prompts: Sequence[list[int]]) -> None:
-        """Raises UserError for a prompt that is longer than the context."""
-        longest = max(map(len, prompts), default=0)
-        if longest > self.context_length:
-            raise UserError(
-                f"--prompt: has {longest} tokens, the model's context is {self.context_length}; shorten it"
-            )
 
     def generate_until(
         self, prompts: Sequence[list[int]], stops: Sequence[str], max_new_tokens: int
@@ -193,59 +148,15 @@ class CausalModel:
         found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for first in range(0, len(order), BATCH):
             chosen = order[first : first + BATCH]
-            longest = max(len(pairs[i][0]) + len(pairs[i][1]) for i in chosen) - 1
-            shape = BATCH, self.padded(longest)
-            tokens, targets, mask = (
-                np.zeros(shape, np.int32),
-                np.zeros(shape, np.int32),
-                np.zeros(shape, bool),
-            )
-            for row, i in enumerate(chosen):
-                ids = [*pairs[i][0], *pairs[i][1]]
-                seen = slice(0, len(ids) - 1)
-                tokens[row, seen], targets[row, seen], mask[row, seen] = ids[:-1], ids[1:], True
+            texts = [[*pairs[i][0], *pairs[i][1]] for i in chosen]
+            texts += [[0]] * (BATCH - len(texts))
+            tokens, mask = self.padded([ids[:-1] for ids in texts])
+            targets, _ = self.padded([ids[1:] for ids in texts])
             chances, greedy = map(np.asarray, self._score(self.variables, tokens, mask, targets))
             for row, i in enumerate(chosen):
                 part = slice(len(pairs[i][0]) - 1, len(pairs[i][0]) + len(pairs[i][1]) - 1)
                 found[i] = chances[row, part], greedy[row, part]
         return [found[i] for i in range(len(pairs))]
-
-
-def seen_in(texts: Sequence[list[int]], vocab_size: int) -> jax.Array:
-    """Which tokens are in each text, bool [B, V]."""
-    seen = np.zeros((len(texts), vocab_size), bool)
-    for row, ids in enumerate(texts):
-        seen[row, ids] = True
-    return jnp.asarray(seen)
-
-
-def load(folder: Path, checkpoint: str = "best") -> tuple[Any, Tree, Tokenizer]:
-    """The model of a run that writes texts (a linen module), its variables and its tokenizer.
-
-    Raises:
-      UserError: not a run's folder, or not of a model that writes texts, or it has no such checkpoint.
-    """
-    trained = TrainedText(folder, checkpoint)
-    if trained.model.kind == "encoder":
-        raise UserError(
-            f"{folder}: holds a model ({type(trained.model).__name__}) that reads texts and writes none",
-            "`jaxformer predict` says what it makes of a text",
-        )
-    return trained.model, trained.variables, trained.tokenizer
-
-
-def prefill(
-    model: Any, variables: Tree, tokens: jax.Array, mask: jax.Array, cache: Cache
-) -> tuple[Cache, jax.Array]:
-    """The cache after tokens [B, T] more, and logits [B, V] of what comes next."""
-    outputs = model.apply(variables, tokens, mask, cache=cache, last_only=True)
-    return outputs.cache, outputs.logits[:, -1]
-
-
-def decode(model: Any, variables: Tree, cache: Cache, tokens: jax.Array) -> tuple[jax.Array, Cache]:
-    """A decode step: logits [B, V] of what comes after tokens [B], and the cache with them."""
-    outputs = model.apply(variables, tokens[:, None], cache=cache, last_only=True)
-    return outputs.logits[:, -1], outputs.cache
 
 
 def score(

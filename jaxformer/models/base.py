@@ -6,7 +6,7 @@ A model of your own is a linen module in a file of your own: derive it from `Ima
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,6 @@ OddInt: TypeAlias = Annotated[
     int, Constraint("an odd number, such as 3", lambda value: value > 0 and value % 2 == 1)
 ]
 Classes: TypeAlias = Annotated[int, at_least(0, "1 or more, or 0 for a model without a head")]
-
-
-ABSENT: Any = None  # without a type, so that a model may have a field or a property of the same name
 
 
 class Layer(nn.Module, kw_only=True):
@@ -82,19 +79,20 @@ class Model(Layer, kw_only=True):
     sizes: ClassVar[tuple[str, ...]] = ()
     """The fields that the data fill in where they are None, such as "num_classes" and "vocab_size"."""
 
-    num_classes = ABSENT
+    # Without types, so that a model may have a field or a property of the same name.
+    num_classes = cast(Any, None)
     """Number of classes that it tells apart."""
-    image_size = ABSENT
+    image_size = cast(Any, None)
     """Height and width of the images; None: any."""
-    remat = ABSENT
+    remat = cast(Any, None)
     """What the backward pass keeps, where the model can choose."""
-    scan = False
+    scan = cast(Any, False)
     """Whether its layers are stacked and scanned over."""
-    by_class_token = False
+    by_class_token = cast(Any, False)
     """Whether a class token reads the places of an image for the head."""
-    grid = ABSENT
+    grid = cast(Any, None)
     """Rows and columns of the patches that the last tokens stand for."""
-    tokens_before_grid = 0
+    tokens_before_grid = cast(Any, 0)
     """Number of tokens in front of these patches."""
 
     @property

@@ -8,8 +8,8 @@ from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
 from jaxformer.observe.report import chart
-from jaxformer.observe.run_folder import RunFolder, open_run
 from jaxformer.observe.summary import best_metrics
+from jaxformer.runs import Run
 
 ABSENT = object()
 
@@ -31,19 +31,19 @@ def compare_runs(run_dirs: Sequence[Path], output: Path) -> str:
         raise UserError(
             "nothing to compare: name the folders of runs, as in `jaxformer report runs/a runs/b`"
         )
-    runs = [open_run(folder) for folder in run_dirs]
+    runs = [Run.open(folder) for folder in run_dirs]
     names = distinct_names(runs)
     write_atomically(Path(output), pages.render("comparison.html.j2", **comparison_parts(runs, names)))
     return markdown_table([{"run": name, **in_short(run)} for run, name in zip(runs, names)])
 
 
-def distinct_names(runs: Sequence[RunFolder]) -> list[str]:
+def distinct_names(runs: Sequence[Run]) -> list[str]:
     """The folders' names; their paths where names are the same."""
     names = [run.name for run in runs]
     return [str(run.folder) if names.count(run.name) > 1 else run.name for run in runs]
 
 
-def in_short(run: RunFolder) -> dict[str, str]:
+def in_short(run: Run) -> dict[str, str]:
     """What a run ended with and what it took, in words; what is not known is empty, and the best is the status then."""
     result = run.result or {}
     best, seconds = result.get("best"), result.get("seconds", {})
@@ -66,7 +66,7 @@ def markdown_table(rows: Sequence[dict[str, str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.ljust(n) for cell, n in zip(line, widths))} |" for line in lines)
 
 
-def comparison_parts(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, Any]:
+def comparison_parts(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
     """What the template shows, by name."""
     colours = [plots.COLOURS[index % len(plots.COLOURS)] for index in range(len(runs))]
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
@@ -92,7 +92,7 @@ def comparison_parts(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[st
     }
 
 
-def config_differences(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
+def config_differences(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Config leaves in which the runs are not all the same: "path" and a value for each run."""
     leaves = [run.leaves for run in runs]
     found = []

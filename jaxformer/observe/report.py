@@ -8,9 +8,10 @@ import numpy as np
 
 from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
-from jaxformer.observe.run_folder import RunFolder, open_run
+from jaxformer.observe.samples import read_samples
 from jaxformer.observe.summary import best_metrics, mfu_in_words
 from jaxformer.observe.text_samples import drawn_maps, maps_in_words, text_parts
+from jaxformer.runs import Run
 
 REPORT = "report.html"
 KINDS = {"samples": "Samples", "mistakes": "Worst mistakes"}
@@ -28,13 +29,13 @@ def write_report(run_dir: Path) -> Path:
     Raises:
       UserError: it is not a run's folder, or a file in it is not what it should be.
     """
-    run = open_run(run_dir)
+    run = Run.open(run_dir)
     path = run.folder / REPORT
     write_atomically(path, pages.render("report.html.j2", **report_parts(run)))
     return path
 
 
-def report_parts(run: RunFolder) -> dict[str, Any]:
+def report_parts(run: Run) -> dict[str, Any]:
     """What the template shows, by name."""
     evaluation = run.evaluation or {}
     main, other = pages.panels(run.curves)
@@ -45,7 +46,7 @@ def report_parts(run: RunFolder) -> dict[str, Any]:
         "cards": cards(run),
         "curves": [chart(title, lines) for title, lines in main.items()],
         "other_curves": [chart(title, lines) for title, lines in other.items()],
-        "samples": [sample_section(run, kind) for kind in sorted(run.samples, key=kind_order)],
+        "samples": [sample_section(run, kind) for kind in sorted(read_samples(run.folder), key=kind_order)],
         "confusion": confusion_svg(evaluation),
         "reliability": plots.reliability(evaluation["calibration"])
         if evaluation.get("calibration")
@@ -76,7 +77,7 @@ def chart(metric: str, lines: pages.Lines, colours: Sequence[str] = plots.COLOUR
     return plots.curves(words(metric), lines, colours=colours, linear=linear)
 
 
-def subtitle(run: RunFolder) -> str:
+def subtitle(run: Run) -> str:
     """Model, data and how far it got."""
     leaves = run.leaves
     parts = [str(leaves[key]) for key in ("model.name", "data.name") if key in leaves]
@@ -87,7 +88,7 @@ def subtitle(run: RunFolder) -> str:
     return " · ".join(parts)
 
 
-def cards(run: RunFolder) -> list[dict[str, str]]:
+def cards(run: Run) -> list[dict[str, str]]:
     """The figures at the top: "label", "value" and a "note"."""
     monitor, found = run.monitor, []
     best = (run.result or {}).get("best")
@@ -115,7 +116,7 @@ def kind_order(kind: dict[str, Any]) -> tuple[int, str]:
     return (list(KINDS).index(name) if name in KINDS else len(KINDS), name)
 
 
-def sample_section(run: RunFolder, kind: dict[str, Any]) -> dict[str, Any]:
+def sample_section(run: Run, kind: dict[str, Any]) -> dict[str, Any]:
     """Examples with their pictures as data URIs."""
     samples, folder = kind["samples"], kind["folder"]
     title, note = KINDS.get(kind["kind"], kind["kind"]), ""
@@ -220,7 +221,7 @@ def timings(seconds: dict[str, float]) -> list[dict[str, Any]]:
     ]
 
 
-def about(run: RunFolder) -> dict[str, str]:
+def about(run: Run) -> dict[str, str]:
     """Command, versions and revision."""
     versions = run.about.get("versions") or {}
     known = {

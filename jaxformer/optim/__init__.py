@@ -1,7 +1,6 @@
 """Optimizers and schedules by name, and what makes them of a config."""
 
 from jaxformer.optim.build import make_optimizer, optimizer_problems
-from jaxformer.optim.describe import describe_rules, describe_schedule
 from jaxformer.optim.masks import decay_mask, regularization, trainable_mask
 from jaxformer.optim.optimizers import OPTIMIZERS, eval_params
 from jaxformer.optim.schedules import SCHEDULES, make_schedule, schedule_problems
@@ -10,8 +9,6 @@ __all__ = [
     "OPTIMIZERS",
     "SCHEDULES",
     "decay_mask",
-    "describe_rules",
-    "describe_schedule",
     "eval_params",
     "make_optimizer",
     "make_schedule",

@@ -4,7 +4,7 @@ import re
 from abc import ABC
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import optax
 
@@ -20,6 +20,11 @@ class Optimizer(ABC):
     Patterns are regular expressions for whole names of a parameter's path (`paths.py`): "head" takes
     head/kernel and head/bias, "encoder/block_[0-3]" the first four blocks, stacked or not.
     """
+
+    averages: ClassVar[bool] = False
+    """Whether it averages the parameters by itself; the average is then what is evaluated."""
+    needs_whole_batch: ClassVar[bool] = False
+    """Whether it looks at the whole batch at once, which `parallel.mode="pmap"` splits."""
 
     learning_rate: float
     """The peak, of which the schedule is a share."""

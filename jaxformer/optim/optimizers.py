@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -303,6 +303,8 @@ class ScheduleFree(Optimizer):
     for schedule.name="constant" with a warm-up.
     """
 
+    averages: ClassVar[bool] = True
+
     base: Literal["adam", "sgd"] = "adam"
     """Adam (without its momentum) or sgd."""
     b1: float = 0.9
@@ -416,6 +418,8 @@ class Sophia(Optimizer):
     Every `update_interval` steps it takes a Hessian-vector product of the whole batch's loss: about twice a
     gradient's work, and its memory without microbatches.
     """
+
+    needs_whole_batch: ClassVar[bool] = True
 
     b1: float = 0.965
     """How much of the gradients' average is kept a step."""

@@ -1,129 +1,215 @@
-"""What a task is: this page is all that one needs to read in order to add one.
+"""The contract of a task: this page is all that one needs to read in order to add one.
 
-A task is a frozen dataclass. Its fields are its configuration (`problems()` says what is wrong with them),
-its methods are pure functions of batches and outputs. Write `tasks/NAME.py` with such a class and add a line
-to TASKS in `tasks/__init__.py`: training, accumulating, every layout, evaluating and resuming work with it.
+A task is a frozen dataclass with `Task` as its base. Its fields are its configuration (their constraints stand with
+them, as `config/fields.py` has it), its methods are pure functions of batches and outputs. What has a default below
+may be left out. Write `tasks/NAME.py` with such a class (`tasks/image.py` and `tasks/text.py` have bases for images and
+texts) and add a line to TASKS in `tasks/__init__.py`, or name it "my_package.my_file:MyTask" in a config: training,
+accumulating, every layout, evaluating, resuming, predicting and the report work with it.
 
 The one rule: give sums, never means. A batch may be split into microbatches and over devices, whose shares of
 real examples differ; sums of parts add up to the sum of the whole, means do not. The step divides, once.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 Batch = Mapping[str, Any]  # arrays, examples first; the keys are those of `data/batches.py` and `augment`
 Sums = Any  # a tree of arrays
+Row = Mapping[str, Any]  # one example's arrays, without the batch
+Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count), both float32 []
+
+Reads: TypeAlias = Literal["image", "text", "words", "question"] | None
 
 
-class Batches(Protocol):
+class DataInfo(Protocol):
+    """What a task needs to know in order to put its predictions into words."""
+
+    class_names: list[str] | None
+    """Names of the first classes, or None; the other classes are called by their numbers."""
+    tokenizer: Any
+    """The tokenizer that made the tokens, or None."""
+
+
+class Batches(DataInfo, Protocol):
     """What a task sees of `data/batches.py`."""
 
     element_spec: dict[str, tuple[tuple[int, ...], np.dtype]]
     """For each array of a batch, its shape without the batch, and its dtype."""
-    class_names: list[str] | None
-    """Names of the classes, or None."""
-    tokenizer: Any
-    """What made the tokens, or None."""
     source: Any
     """The split's examples, for what only they know (texts, answers)."""
 
 
-Row = Mapping[str, np.ndarray]  # one example's arrays, without the batch
-
-
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation of a split found."""
+    """The results of evaluating a split."""
 
     metrics: dict[str, float]
     """Name -> number; `eval.monitor` names one of them."""
     tables: dict[str, Any]
     """What is more than a number, as JSON values, for evaluation.json. The report shows those that it knows:
-    "class_names", "confusion", "per_class", "calibration" (see `ClassMetrics.summarize`), "loss_by_position"
-    (`LanguageModeling.summarize`) and "notes", lines of text."""
+    "class_names", "confusion", "per_class", "calibration" (see `ClassTask.summarize`), "loss_by_position"
+    (`LanguageModel.summarize`) and "notes", lines of text."""
 
 
-class Task(Protocol):
-    """The contract. JAX traces all methods but `fits`, `check` and `summarize`; padding rows count in none of them."""
+class Task(ABC):
+    """The contract. JAX traces the methods from `inputs` to `errors`; padding rows count in none of them."""
 
-    metric_names: Sequence[str]
-    """The metrics that `summarize` may give, to check `eval.monitor` before training. Where the data decide
-    whether it gives one, the task has a method `absent_metrics`, too (see `ClassTask`)."""
+    modality: ClassVar[Literal["image", "text"]] = "image"
+    """Whether the examples are images or texts."""
+    reads: ClassVar[Reads] = "image"
+    """One input of `predict`: an image, a text (or a pair of texts where the examples are pairs), a list of words or
+    (question, context). None: the task predicts nothing."""
+    written: ClassVar[Mapping[str, str]] = {}
+    """Images that `predict` writes beside the annotated one: their keys in `draw` and in the JSON line -> how the
+    names of the files end."""
+
+    views: ClassVar[tuple[str, ...]] = ()
+    """The sets of views over which an evaluation can average (`evaluation/views.py`)."""
+
+    @property
+    def independent_classes(self) -> bool:
+        """Whether each class has a probability of its own; else they sum to 1."""
+        return False
+
+    @property
+    @abstractmethod
+    def metric_names(self) -> Sequence[str]:
+        """The metrics that `summarize` may give, to check `eval.monitor` before training; a class attribute does."""
+
+    # Before training
+
+    def absent_metrics(self, model: Any, data: Batches) -> dict[str, str]:
+        """Metrics that `summarize` may not give for these data -> why, as a part of a sentence."""
+        return {}
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         """Yields a line for every way in which the dataset does not fit the model; before anything is computed."""
-        ...
+        yield from ()
 
-    def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
+    def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:  # noqa: B027 - nothing by default
         """Raises UserError for a batch on the host that would give garbage without an error on the device."""
-        ...
 
+    # Training
+
+    @abstractmethod
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
         """The model's arguments: `model.apply(variables, **task.inputs(batch), deterministic=...)`."""
-        ...
 
     def augment(self, key: jax.Array, batch: Batch) -> Batch:
         """Augmentation on the device, in training only, before the batch is split into microbatches."""
-        ...
+        return batch
 
+    @abstractmethod
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
-        """What each loss is divided by, after adding up over the whole batch: name -> float32 []."""
-        ...
+        """The divisor of each loss, before adding up over the whole batch: name -> float32 []."""
 
+    @abstractmethod
     def loss(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
         """The sum of each loss over the examples, float32 [], under the names of `counts`.
 
-        What is minimised is the sum of the losses' means. That is the metric "loss": call none of them so.
+        Training minimises the sum of the losses' means. That is the metric "loss": give none of them that name.
         """
-        ...
 
-    def metrics(self, outputs: Any, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
+    def metrics(self, outputs: Any, batch: Batch) -> Metrics:
         """Metrics of a training batch: name -> (sum, count), both float32 []."""
-        ...
+        return {}
 
+    # Evaluation
+
+    @abstractmethod
     def eval_sums(self, outputs: Any, batch: Batch) -> Sums:
         """What `summarize` needs, as a tree of arrays that can be added up over batches and devices."""
-        ...
 
     def collect(self, outputs: Any, batch: Batch, model: Any, variables: Any) -> dict[str, jax.Array]:
-        """What `summarize` needs of every single example: name -> [B, ...]; nothing for most tasks.
+        """What `summarize` needs of every single example: name -> [B, ...].
 
         Args:
-          outputs: of the model for the batch.
+          outputs: the model's, for the batch.
           batch: the batch.
           model: the linen module, for what takes more than one pass (decoding).
-          variables: what it is applied with.
+          variables: what the model is applied with.
         """
-        ...
+        return {}
 
+    @abstractmethod
     def summarize(self, sums: Sums, collected: Mapping[str, np.ndarray], data: Batches) -> Evaluation:
         """Metrics and tables from the sums over a whole split, NumPy float64, and what was collected, [N, ...].
 
         Padding rows are left out of what was collected; its "index" is each row's number in the split.
         """
-        ...
 
+    # Predictions
+
+    @abstractmethod
     def predictions(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
-        """What the model says of each example, as `sample` needs it: name -> [B, ...]."""
-        ...
+        """The model's prediction for each example, as `sample` and `answers` need it: name -> [B, ...]."""
 
     def errors(self, outputs: Any, batch: Batch) -> jax.Array:
-        """How wrong the model is about each example, float32 [B]: the larger, the worse; 0 is no mistake."""
-        ...
+        """How wrong each prediction is, float32 [B]: the larger, the worse; 0 is no mistake."""
+        return jnp.zeros(example_mask(batch).shape, jnp.float32)
 
-    def sample(self, example: Row, predicted: Row, data: Batches) -> dict[str, Any]:
-        """An example and what the model says of it (one row of `predictions`), as JSON values for the report.
+    def predict(self, model: Any, variables: Any, batch: Batch, top: int = 5) -> dict[str, jax.Array]:
+        """The predictions for a user's own examples, which have no targets; `answers` gets them row by row."""
+        outputs = model.apply(variables, **self.inputs(batch), deterministic=True)
+        return self.predictions(outputs, batch)
+
+    # For people, on the host
+
+    def prepare(self, example: Row, about: DataInfo) -> Row:
+        """A user's own example with what else `predict` needs of it.
+
+        Raises:
+          UserError: there is nothing to predict.
+        """
+        return example
+
+    def answers(self, predicted: Row, example: Row, about: DataInfo, top: int = 5) -> dict[str, Any]:
+        """The prediction for one example as JSON values: what `predict` prints and `LoadedRun.predict` returns.
+
+        Args:
+          predicted: a row of `predict`; of a question its windows' rows, stacked.
+          example: the example's arrays; of an image also "original_size", the height and width of the image that
+            positions in the answer refer to.
+          about: the names of the classes and the tokenizer.
+          top: how many answers to list where there are several.
+        """
+        return {name: np.asarray(value).tolist() for name, value in predicted.items()}
+
+    def draw(
+        self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row
+    ) -> dict[str, "Image.Image"]:
+        """The images that `predict` writes: under "" the annotated one, then those of `written`.
+
+        Args:
+          image: uint8 [H, W, 3], of the example's "original_size".
+          answer: the example's, from `answers`.
+          predicted: as of `answers`.
+          example: as of `answers`.
+        """
+        return {}
+
+    def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
+        """An example and its prediction (one row of `predictions`), as JSON values for the report.
 
         Returns:
-          "correct": whether it was right, or None where that is no question; and what `observe/samples.py` shows: of
-          classes "label" and "top", of texts "text", "target", "prediction" and "pieces".
+          "correct": whether the prediction is right, or None if not applicable; and what `observe/samples.py` shows:
+          of classes "label" and "top"; of texts "text", "target", "prediction", "pieces", "called" (what the text is
+          called) and "answer" (the range of its letters that is the answer); of images "caption" and "legend".
         """
-        ...
+        return {"correct": None, **self.answers(predicted, example, data)}
+
+    def compare(self, example: Row, predicted: Row, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Further images of an example for the report, such as "truth" and "prediction": uint8 [H, W, 3]."""
+        return {}
 
 
 def example_mask(batch: Batch) -> jax.Array:
@@ -137,3 +223,13 @@ def masked_sum(values: jax.Array, mask: jax.Array) -> jax.Array:
     """The sum of `values` [B, ...] over the rows where `mask` is True, float32 [...]; the rest may be NaN."""
     mask = mask.reshape(-1, *(1,) * (values.ndim - 1))
     return jnp.sum(jnp.where(mask, values.astype(jnp.float32), 0), axis=0)
+
+
+def class_name(number: int, names: Sequence[str] | None) -> str:
+    """A class's name; its number where it has none."""
+    return str(names[number]) if names and 0 <= number < len(names) else str(number)
+
+
+def class_names(count: int, data: DataInfo) -> list[str]:
+    """The names of `count` classes."""
+    return [class_name(number, data.class_names) for number in range(count)]

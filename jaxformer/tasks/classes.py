@@ -1,22 +1,35 @@
 """What tasks that choose one class for each example have in common: losses, metrics, tables, samples."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxformer.config.fields import Rate, at_least
 from jaxformer.tasks import losses, metrics
-from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask, masked_sum
+from jaxformer.tasks.base import (
+    Batch,
+    Batches,
+    DataInfo,
+    Evaluation,
+    Metrics,
+    Row,
+    Task,
+    class_name,
+    class_names,
+    example_mask,
+    masked_sum,
+)
 from jaxformer.tasks.distillation import Distillation
 
 TOP = 5
 
 
 @dataclass(frozen=True)
-class ClassTask:
+class ClassTask(Task):
     """Learns the class of an example: the base of tasks over images and over texts.
 
     Batches have `labels` (int32 [B]) and, where rows may be padding, `example_mask` (bool [B]). Models give outputs
@@ -25,43 +38,27 @@ class ClassTask:
 
     loss_name: Literal["softmax", "sigmoid"] = "softmax"
     """ "softmax" cross-entropy, or "sigmoid": the sum of a binary one a class (Beyer et al. 2020)."""
-    label_smoothing: float = 0.0
+    label_smoothing: Rate = 0.0
     """The share of a label that is spread over all classes, in training; 0.1 is usual."""
-    focal_gamma: float | None = None
-    """How much less easy examples count (Lin et al. 2017); 2 is usual, None leaves all alike."""
+    focal_gamma: Annotated[float, at_least(0, "0 or more, such as 2.0, or None for none")] | None = None
+    """How much less easy examples count (Lin et al. 2017); 2 is usual, None weighs all alike."""
     distillation: Distillation | None = None
-    """What is learnt from a teacher, whose logits `teacher_logits` [B, K] the step puts into the batch; None
-    has no teacher. A model with a head of its own for it (`distilled`) learns it there."""
+    """Learning from a teacher, whose logits `teacher_logits` [B, K] the step puts into the batch; None has no
+    teacher. A model with a head of its own for it (`distilled`) learns it there."""
 
-    metric_names: ClassVar[tuple[str, ...]] = (
-        "loss",
-        "accuracy",
-        "top5",
-        "balanced_accuracy",
-        "macro_f1",
-        "ece",
-    )
-
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every value that cannot be."""
-        if not 0 <= self.label_smoothing < 1:
-            yield f"label_smoothing={self.label_smoothing}: expected at least 0 and less than 1, such as 0.1"
-        if self.focal_gamma is not None and not self.focal_gamma >= 0:
-            yield f"focal_gamma={self.focal_gamma}: expected 0 or more, such as 2.0, or None for none"
+    metric_names: ClassVar = ("loss", "accuracy", "top5", "balanced_accuracy", "macro_f1", "ece")
 
     def absent_metrics(self, model: Any, data: Batches) -> dict[str, str]:
-        """Metrics that `summarize` will not give -> why, as a part of a sentence."""
         classes = model.num_classes
         few = classes is not None and classes <= TOP
         return {"top5": f"with {classes} classes it is always 1"} if few else {}
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:
-        """The number of examples, float32 [], for each loss."""
         count = jnp.sum(example_mask(batch), dtype=jnp.float32)
         return {self.loss_key: count} | ({} if self.distillation is None else {"distillation": count})
 
     def loss(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
-        """The loss summed over the examples, float32 []; of mixed examples both labels' losses, weighted."""
+        """Mixed examples have both labels' losses, weighted."""
         per_example = self.per_example(outputs.logits, batch["labels"], self.label_smoothing)
         if "mixed_labels" in batch:
             others = self.per_example(outputs.logits, batch["mixed_labels"], self.label_smoothing)
@@ -71,14 +68,17 @@ class ClassTask:
         if self.distillation is None:
             return {self.loss_key: masked_sum(per_example, mask)}
         own = getattr(outputs, "distilled", None)
-        taught = self.distillation.per_example(
-            outputs.logits if own is None else own, batch["teacher_logits"]
-        )
+        student = outputs.logits if own is None else own
+        of_teacher = self.distillation.per_example(student, batch["teacher_logits"])
         share = self.distillation.weight
         return {
             self.loss_key: (1 - share) * masked_sum(per_example, mask),
-            "distillation": share * masked_sum(taught, mask),
+            "distillation": share * masked_sum(of_teacher, mask),
         }
+
+    @property
+    def independent_classes(self) -> bool:
+        return self.loss_name == "sigmoid"
 
     @property
     def loss_key(self) -> str:
@@ -95,8 +95,8 @@ class ClassTask:
         cross_entropy = losses.softmax_cross_entropy if softmax else losses.sigmoid_cross_entropy
         return cross_entropy(logits, targets)
 
-    def metrics(self, outputs: Any, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """Accuracy; of mixed examples, for the label that weighs more."""
+    def metrics(self, outputs: Any, batch: Batch) -> Metrics:
+        """The accuracy; of mixed examples for the label that weighs more."""
         mask, labels = example_mask(batch), batch["labels"]
         if "mixed_labels" in batch:
             labels = jnp.where(batch["mix_weight"] >= 0.5, labels, batch["mixed_labels"])
@@ -120,11 +120,6 @@ class ClassTask:
     ) -> Evaluation:
         """Metrics and tables of a split.
 
-        Args:
-          sums: `eval_sums` added up over the split, NumPy float64.
-          collected: nothing.
-          data: knows the names of the first classes; the others are called by their numbers.
-
         Returns:
           metrics: "loss" (without label smoothing, so that runs compare), "accuracy", "balanced_accuracy",
             "macro_f1", "ece", and with more than five classes "top5".
@@ -134,7 +129,7 @@ class ClassTask:
         """
         confusion, calibration = np.asarray(sums["confusion"]), sums["calibration"]
         num_classes, count = len(confusion), max(float(sums["count"]), 1.0)
-        names = [class_name(number, data.class_names) for number in range(num_classes)]
+        names = class_names(num_classes, data)
         found = {
             "loss": float(sums["loss"]) / count,
             "accuracy": float(sums["accuracy"]) / count,
@@ -144,21 +139,10 @@ class ClassTask:
         }
         if num_classes > TOP:
             found["top5"] = float(sums["top5"]) / count
-        columns = metrics.per_class(confusion)
-        rows = zip(names, columns["precision"], columns["recall"], columns["f1"], columns["support"])
         tables = {
             "class_names": names,
             "confusion": np.rint(confusion).astype(int).tolist(),
-            "per_class": [
-                {
-                    "name": name,
-                    "precision": float(p),
-                    "recall": float(r),
-                    "f1": float(f),
-                    "support": int(support),
-                }
-                for name, p, r, f, support in rows
-            ],
+            "per_class": metrics.class_rows(names, metrics.per_class(confusion)),
             "calibration": metrics.calibration_table(calibration),
         }
         return Evaluation(found, tables)
@@ -168,37 +152,36 @@ class ClassTask:
         logits = outputs.logits.astype(jnp.float32)
         return jax.nn.softmax(logits) if self.loss_name == "softmax" else jax.nn.sigmoid(logits)
 
-    def collect(self, outputs: Any, batch: Batch, model: Any, variables: Any) -> dict[str, jax.Array]:
-        """Nothing: sums say everything."""
-        return {}
-
     def predictions(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
         """`probabilities`, float32 [B, K]."""
         return {"probabilities": self.probabilities(outputs)}
 
     def errors(self, outputs: Any, batch: Batch) -> jax.Array:
-        """How sure the model is of a wrong class, float32 [B]; 0 where it is right."""
+        """The probability of a wrong class, float32 [B]; 0 where the prediction is right."""
         probabilities = self.probabilities(outputs)
         right = metrics.correct(outputs.logits, batch["labels"])
         return jnp.where(right, 0.0, jnp.max(probabilities, axis=-1))
 
-    def sample(self, example: Row, predicted: Row, data: Batches) -> dict[str, Any]:
-        """The true class and the likeliest ones."""
-        probabilities, label = predicted["probabilities"], int(example["labels"])
-        order = np.argsort(-probabilities, kind="stable")[:TOP]
+    def answers(self, predicted: Row, example: Row, about: DataInfo, top: int = TOP) -> dict[str, Any]:
+        return {"predictions": top_classes(predicted["probabilities"], about.class_names, top)}
+
+    def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
+        label, top = int(example["labels"]), top_classes(predicted["probabilities"], data.class_names, TOP)
         return {
-            "correct": bool(order[0] == label),
+            "correct": top[0]["index"] == label,
             "label": class_name(label, data.class_names),
-            "top": [
-                {
-                    "class": class_name(int(k), data.class_names),
-                    "probability": round(float(probabilities[k]), 6),
-                }
-                for k in order
-            ],
+            "top": [{"class": one["label"], "probability": one["probability"]} for one in top],
         }
 
 
-def class_name(number: int, names: Sequence[str] | None) -> str:
-    """A class's name; its number where it has none."""
-    return str(names[number]) if names and 0 <= number < len(names) else str(number)
+def top_classes(probabilities: np.ndarray, names: Sequence[str] | None, top: int) -> list[dict[str, Any]]:
+    """The `top` classes of probabilities [K], the likeliest first; of equal ones the first class."""
+    order = np.argsort(-probabilities, kind="stable")[:top]
+    return [
+        {
+            "label": class_name(int(index), names),
+            "index": int(index),
+            "probability": round(float(probabilities[index]), 6),
+        }
+        for index in order
+    ]

@@ -1,16 +1,17 @@
 """Learning from a teacher's logits (Hinton et al. 2015; DeiT, Touvron et al. 2021, section 4)."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
+from jaxformer.config.fields import Constraint, above
+
 
 @dataclass(frozen=True)
 class Distillation:
-    """What is learnt from a teacher, beside the labels. The teacher sees the same augmented examples."""
+    """Learning from a teacher beside the labels. The teacher sees the same augmented examples."""
 
     run: str
     """The folder of the teacher's run, of any model of the same classes and examples of the same shape."""
@@ -19,17 +20,12 @@ class Distillation:
     kind: Literal["hard", "soft"] = "hard"
     """ "hard" takes the teacher's most likely class for a label (DeiT, equation 3); "soft" its whole
     distribution, as the divergence KL(teacher, student) (equation 2)."""
-    weight: float = 0.5
+    weight: Annotated[
+        float, Constraint("a share above 0 and up to 1, such as 0.5", lambda value: 0 < value <= 1)
+    ] = 0.5
     """The share of the loss that is the teacher's; the labels have the rest."""
-    temperature: float = 3.0
-    """That "soft" divides both sides' logits by; the loss is multiplied by its square."""
-
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every value that cannot be."""
-        if not 0 < self.weight <= 1:
-            yield f"weight={self.weight}: expected a share over 0 and up to 1, such as 0.5"
-        if not self.temperature > 0:
-            yield f"temperature={self.temperature}: expected more than 0, such as 3.0"
+    temperature: Annotated[float, above(0, "more than 0, such as 3.0")] = 3.0
+    """With "soft", both sides' logits are divided by it, and the loss is multiplied by its square."""
 
     def per_example(self, logits: jax.Array, teacher: jax.Array) -> jax.Array:
         """The loss of each example, float32 [B], from the student's logits and the teacher's, both [B, K]."""

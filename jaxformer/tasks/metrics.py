@@ -3,7 +3,7 @@
 In the sums `logits` are [B, K], `labels` int [B] and `mask` bool [B], False on padding rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -90,6 +90,27 @@ def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
         "f1": share(2 * right, predicted + support),
         "support": support.astype(np.float64),
     }
+
+
+def class_rows(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The table "per_class": for each class a "name", the columns' values (None for NaN) and "support".
+
+    Args:
+      names: K names.
+      columns: "support" and others, [K].
+    """
+    return [
+        {
+            "name": name,
+            **{
+                key: None if np.isnan(column[k]) else float(column[k])
+                for key, column in columns.items()
+                if key != "support"
+            },
+            "support": int(columns["support"][k]),
+        }
+        for k, name in enumerate(names)
+    ]
 
 
 def macro_f1(confusion: np.ndarray) -> float:

@@ -1,17 +1,30 @@
 """Semantic segmentation: each pixel is of one class."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxformer.config.fields import Constraint, PositiveInt, at_least
 from jaxformer.errors import UserError
 from jaxformer.models.outputs import SegmentationOutputs
-from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask, masked_sum
-from jaxformer.tasks.classes import class_name
+from jaxformer.tasks.base import (
+    Batch,
+    Batches,
+    DataInfo,
+    Evaluation,
+    Metrics,
+    Row,
+    class_name,
+    class_names,
+    example_mask,
+    masked_sum,
+)
+from jaxformer.tasks.image import ImageTask
+from jaxformer.tasks.metrics import class_rows
 from jaxformer.tasks.segmentation_losses import dice, lovasz_softmax, pixel_cross_entropy, pixel_weights
 from jaxformer.tasks.segmentation_metrics import (
     METRIC_NAMES,
@@ -20,81 +33,52 @@ from jaxformer.tasks.segmentation_metrics import (
     segmentation_per_class,
 )
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 LOSSES = ("cross_entropy", "dice", "lovasz")
 BYTE = 256  # classes that fit into a byte
+WEIGHT = at_least(0, "a weight of 0 or more")
+WEIGHTS = Constraint("weights of 0 or more", lambda weights: all(weight >= 0 for weight in weights))
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Segmentation(ImageTask):
     """Learns the class of each pixel.
 
     Batches have `image` (uint8, or float 0..255, [B, H, W, C]), `segmentation` (int32 [B, H, W], each pixel's class; -1
     is ignored everywhere) and, where rows may be padding, `example_mask` (bool [B]). Models give `SegmentationOutputs`.
     """
 
-    cross_entropy: float = 1.0
+    cross_entropy: Annotated[float, WEIGHT] = 1.0
     """Weight of the pixels' cross-entropy, which is a mean over the pixels that have a class."""
-    dice: float = 0.0
+    dice: Annotated[float, WEIGHT] = 0.0
     """Weight of the Dice loss, a mean over images (`segmentation_losses.dice`)."""
-    lovasz: float = 0.0
+    lovasz: Annotated[float, WEIGHT] = 0.0
     """Weight of the Lovasz-softmax loss, a mean over images (`segmentation_losses.lovasz_softmax`)."""
-    lovasz_step: int = 1
-    """It sees every so many-th pixel down and across; it sorts the pixels once a class, which takes long."""
-    class_weights: tuple[float, ...] | None = None
-    """Of the classes' pixels in the cross-entropy, which is then a weighted mean; None: all alike."""
-    mean: tuple[float, ...] = (0.5,)
-    """Of the pixels, in 0..1; one number for all channels, or one for each. Taken off on the device."""
-    std: tuple[float, ...] = (0.5,)
-    """Likewise; what is left is divided by it."""
+    lovasz_step: PositiveInt = 1
+    """Stride of the pixels that the Lovasz loss sees, down and across: it sorts them for each class, which is slow."""
+    class_weights: Annotated[tuple[float, ...], WEIGHTS] | None = None
+    """Weights of the classes' pixels in the cross-entropy, which is then a weighted mean; None weighs all alike."""
 
-    metric_names: ClassVar[tuple[str, ...]] = ("loss", *METRIC_NAMES)
+    metric_names: ClassVar = ("loss", *METRIC_NAMES)
+    needs = ("image", "segmentation")
+    examples = "segmentation"
+    kind = "segmenter"
+    kind_does = ("segment images", "segmenter")
+    views = ("flip",)
+    written: ClassVar = {"map": "-classes"}
 
     def problems(self) -> Iterator[str]:
-        """Yields a line for every value that cannot be."""
-        for name in LOSSES:
-            if not getattr(self, name) >= 0:
-                yield f"{name}={getattr(self, name)}: expected a weight of 0 or more"
-        if not any(getattr(self, name) > 0 for name in LOSSES):
+        """Yields a line if nothing is left to learn."""
+        if not self.used:
             yield "cross_entropy=0: nothing is learnt without a loss; set it, dice or lovasz to more than 0"
-        if self.lovasz_step < 1:
-            yield f"lovasz_step={self.lovasz_step}: expected at least 1"
-        if self.class_weights is not None and not all(weight >= 0 for weight in self.class_weights):
-            yield f"class_weights={list(self.class_weights)}: expected weights of 0 or more"
-        for name in ("mean", "std"):
-            values = getattr(self, name)
-            if len(values) not in (1, 3):
-                yield f"{name}={list(values)}: expected one number for all channels, or three for RGB"
-        if not all(0 <= value <= 1 for value in self.mean):
-            yield f"mean={list(self.mean)}: expected values in 0..1; divide by 255 if they are in 0..255"
-        if not all(0 < value <= 1 for value in self.std):
-            yield f"std={list(self.std)}: expected values in 0..1, not 0; divide by 255 if they are in 0..255"
 
-    def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
-        """Yields a line for data without masks, images of a size that the model does not take, and too many classes."""
-        if missing := {"image", "segmentation"} - train.element_spec.keys():
-            made = ", ".join(sorted(train.element_spec))
-            yield (
-                f"data.examples: batches have {made}, this task needs {' and '.join(sorted(missing))}: "
-                'set examples=dict(name="segmentation", ...), or choose another task'
-            )
-            return
-        if model.kind != "segmenter":
-            yield f'model: {type(model).__name__} does not segment images; choose "segmenter"'
-            return
+    def misfits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         if model.image_size is not None:
             yield from size_problems(model, train, evaluation)
-        channels = train.element_spec["image"][0][-1]
-        for name, values in (("mean", self.mean), ("std", self.std)):
-            if len(values) not in (1, channels):
-                yield (
-                    f"task.{name}={list(values)}: the images have {channels} channels; "
-                    f"give {channels} numbers, or one for all"
-                )
-        names = train.class_names
         if model.num_classes is None:
             yield "model.num_classes: the dataset does not say how many classes it has; set it"
-        elif names is not None and model.num_classes < len(names):
-            yield f"model.num_classes={model.num_classes}: the dataset has {len(names)} classes; set it to that"
         elif self.class_weights is not None and len(self.class_weights) != model.num_classes:
             yield (
                 f"task.class_weights: there are {len(self.class_weights)} weights and {model.num_classes} classes; "
@@ -102,25 +86,12 @@ class Segmentation:
             )
 
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
-        """Refuses classes that the model does not have."""
         classes = batch["segmentation"]
         if classes.size and classes.max() >= model.num_classes:
             raise UserError(
                 f"model.num_classes={model.num_classes}: the classes must be 0 to {model.num_classes - 1}, a mask has "
                 f"{classes.max()}; set it to {classes.max() + 1} or more, or ignore them (data.examples.ignore_labels)"
             )
-
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """Normalised images: (image / 255 - mean) / std, float32 [B, H, W, C]."""
-        image = jnp.asarray(batch["image"])
-        mean, std = (
-            jnp.asarray(values, jnp.float32)[None, None, None, :] for values in (self.mean, self.std)
-        )
-        return {"image": (image.astype(jnp.float32) / 255 - mean) / std}
-
-    def augment(self, key: jax.Array, batch: Batch) -> Batch:
-        """Nothing: transforms on the host move images and masks together."""
-        return batch
 
     def classes(self, batch: Batch) -> jax.Array:
         """int32 [B, H, W]: the class of each pixel; -1 on padding rows, too."""
@@ -156,8 +127,8 @@ class Segmentation:
         height, width = batch["image"].shape[1:3]
         return outputs.at((height, width))
 
-    def metrics(self, outputs: SegmentationOutputs, batch: Batch) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """The share of pixels whose class no other one's logit exceeds."""
+    def metrics(self, outputs: SegmentationOutputs, batch: Batch) -> Metrics:
+        """The share of pixels with a class that no other class's logit exceeds."""
         classes, logits = self.classes(batch), self.logits(outputs, batch)
         numbers = jnp.arange(logits.shape[-1])[None, None, None, :]
         own = jnp.max(jnp.where(numbers == classes[..., None], logits, -jnp.inf), axis=-1)
@@ -174,21 +145,10 @@ class Segmentation:
             "confusion": pixel_confusion(jnp.argmax(logits, axis=-1), classes, logits.shape[-1]),
         }
 
-    def collect(
-        self, outputs: SegmentationOutputs, batch: Batch, model: Any, variables: Any
-    ) -> dict[str, jax.Array]:
-        """Nothing: sums say everything."""
-        return {}
-
     def summarize(
         self, sums: Mapping[str, np.ndarray], collected: Mapping[str, np.ndarray], data: Batches
     ) -> Evaluation:
         """Metrics and tables of a split.
-
-        Args:
-          sums: `eval_sums` added up over the split, NumPy float64.
-          collected: nothing.
-          data: knows the names of the first classes; the others are called by their numbers.
 
         Returns:
           metrics: "loss" (a pixel's cross-entropy, so that runs compare), "mean_iou", "pixel_accuracy" and
@@ -197,17 +157,9 @@ class Segmentation:
             "accuracy", "precision" and "support" (pixels) each, None where a share is of nothing.
         """
         confusion = np.rint(np.asarray(sums["confusion"])).astype(np.int64)
-        names = [class_name(number, data.class_names) for number in range(len(confusion))]
+        names = class_names(len(confusion), data)
         loss = float(sums["loss"]) / max(float(sums["count"]), 1.0)
-        columns = segmentation_per_class(confusion)
-        per_class = [
-            {
-                "name": name,
-                **{key: share(values[i]) for key, values in columns.items() if key != "support"},
-                "support": int(columns["support"][i]),
-            }
-            for i, name in enumerate(names)
-        ]
+        per_class = class_rows(names, segmentation_per_class(confusion))
         tables = {"class_names": names, "confusion": confusion.tolist(), "per_class": per_class}
         return Evaluation({"loss": loss, **segmentation_metrics(confusion)}, tables)
 
@@ -218,14 +170,45 @@ class Segmentation:
         return {"classes": jnp.argmax(logits, axis=-1).astype(dtype)}
 
     def errors(self, outputs: SegmentationOutputs, batch: Batch) -> jax.Array:
-        """The share of each image's pixels that are taken for another class, float32 [B]."""
+        """The share of each image's pixels that are predicted to be of another class, float32 [B]."""
         classes = self.classes(batch)
         wrong = (classes >= 0) & (self.predictions(outputs, batch)["classes"] != classes)
         wrong, known = (jnp.sum(x, axis=(1, 2), dtype=jnp.float32) for x in (wrong, classes >= 0))
         return wrong / jnp.maximum(known, 1)
 
-    def sample(self, example: Row, predicted: Row, data: Batches) -> dict[str, Any]:
-        """How much of it is right, and the names of the classes that are in it or were found there."""
+    def answers(self, predicted: Row, example: Row, about: DataInfo, top: int = 5) -> dict[str, Any]:
+        """ "classes": the classes that are in the image, the largest first: "label", "index", "share" of the pixels."""
+        classes = at_size(predicted["classes"], example["extent"], example["original_size"])
+        counts = np.bincount(classes.reshape(-1))
+        order = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
+        return {
+            "classes": [
+                {
+                    "label": class_name(int(index), about.class_names),
+                    "index": int(index),
+                    "share": round(float(counts[index] / classes.size), 6),
+                }
+                for index in order
+            ]
+        }
+
+    def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> dict:
+        """The image in the classes' colours, and the "map": the classes' numbers, in 8 bits (with a palette) or 16."""
+        from jaxformer.observe import class_colours
+        from jaxformer.observe.annotate import annotate
+
+        classes = at_size(predicted["classes"], example["extent"], example["original_size"])
+        annotated = annotate(
+            class_colours.over_image(image, classes),
+            [(entry["label"], entry["share"]) for entry in answer["classes"]],
+            [class_colours.css(entry["index"]) for entry in answer["classes"]],
+        )
+        return {"": annotated, "map": map_image(classes, predicted["classes"].dtype == np.uint8)}
+
+    def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
+        """The share of the pixels that are right, and the classes that are in the image or were found there."""
+        from jaxformer.observe import class_colours
+
         found, classes = predicted["classes"], example["segmentation"]
         known = classes >= 0
         right = float((found == classes)[known].mean()) if known.any() else None
@@ -233,7 +216,22 @@ class Segmentation:
         return {
             "correct": None,
             "pixel_accuracy": None if right is None else round(right, 4),
-            "classes": {str(int(k)): class_name(int(k), data.class_names) for k in present},
+            "legend": [
+                {"name": class_name(int(k), data.class_names), "colour": class_colours.css(int(k))}
+                for k in present
+            ],
+            "caption": "no pixel has a class" if right is None else f"{right:.1%} of its pixels are right",
+        }
+
+    def compare(self, example: Row, predicted: Row, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        from jaxformer.observe import class_colours
+
+        rows, columns = (int(side) for side in example.get("extent", predicted["classes"].shape))
+        both = {"truth": example["segmentation"], "prediction": predicted["classes"].astype(np.int32)}
+        image = example["image"][:rows, :columns]
+        return {
+            shows: class_colours.over_image(image, classes[:rows, :columns])
+            for shows, classes in both.items()
         }
 
 
@@ -259,6 +257,23 @@ def size_problems(model: Any, train: Batches, evaluation: Batches) -> Iterator[s
         )
 
 
-def share(value: float) -> float | None:
-    """A share for JSON: None for NaN, the share of nothing."""
-    return None if np.isnan(value) else float(value)
+def at_size(classes: np.ndarray, extent: np.ndarray, size: Sequence[int] | np.ndarray) -> np.ndarray:
+    """int32 [h, w]: a frame's classes [H, W] without its padding, at an image's own height and width."""
+    import cv2
+
+    inside = np.ascontiguousarray(classes[: extent[0], : extent[1]], np.float32)  # OpenCV resizes no int32
+    shape = int(size[1]), int(size[0])
+    return cv2.resize(inside, shape, interpolation=cv2.INTER_NEAREST_EXACT).astype(np.int32)
+
+
+def map_image(classes: np.ndarray, few: bool) -> "Image.Image":
+    """An image whose values are the classes; `few` classes fit into a byte."""
+    from PIL import Image
+
+    from jaxformer.observe import class_colours
+
+    if not few:
+        return Image.fromarray(classes.astype(np.uint16))
+    image = Image.fromarray(classes.astype(np.uint8), "P")
+    image.putpalette(class_colours.palette(BYTE).tobytes(), "RGB")
+    return image

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxformer.tasks.boxes import giou, matching_costs, to_xyxy
-from jaxformer.tasks.matching import match
+from jaxformer.tasks.assignment import linear_assignment
+from jaxformer.tasks.boxes import box_costs, giou, to_xyxy
 
 ClassLossName: TypeAlias = Literal["softmax", "focal"]
 
@@ -86,17 +86,9 @@ def owners(
         return jnp.broadcast_to(x[None], (layers, *x.shape)).reshape(flat, *x.shape[1:])
 
     logits, boxes = logits.reshape(flat, queries, -1), boxes.reshape(flat, queries, 4)
-    costs = matching_costs(
-        logits,
-        boxes,
-        every(labels),
-        every(true_boxes),
-        class_cost=0,
-        l1_cost=weights.l1,
-        giou_cost=weights.giou,
-    )
+    costs = box_costs(boxes, every(true_boxes), weights.l1, weights.giou)
     costs = costs + weights.classes * loss.costs(logits, every(labels))
-    query = match(costs, every(labels >= 0)).reshape(layers, batch, -1, 1)
+    query = linear_assignment(costs, every(labels >= 0)).reshape(layers, batch, -1, 1)
     return query == jnp.arange(queries)[None, None, None, :]
 
 

@@ -2,57 +2,65 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxformer.config.fields import at_least
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import metrics
-from jaxformer.tasks.base import Batch, Batches, Evaluation, Row, example_mask, masked_sum
+from jaxformer.tasks.base import Batch, Batches, DataInfo, Evaluation, Row, example_mask, masked_sum
 from jaxformer.tasks.classes import ClassTask
-from jaxformer.tasks.text import TextTask, head_fits, labels_fit, text_fits, text_of
+from jaxformer.tasks.text import TextTask, labels_fit, text_of
 from jaxformer.tasks.text_metrics import pearson, spearman
 
 
+class WholeTextTask(TextTask):
+    """Learns one label for each text: `labels` [B], from the model's first token."""
+
+    needs = ("tokens", "token_mask", "labels")
+    head = "sequence"
+
+    def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
+        yield from super().fits(model, train, evaluation)
+        tokenizer = train.tokenizer
+        if tokenizer is not None and not {*tokenizer.encode("")[:1]} & {tokenizer.cls_id, tokenizer.bos_id}:
+            yield (
+                'data.tokenizer.template: writes no [CLS] or <s> before a text, which the head "sequence" reads; '
+                'set it to "bert" (or "roberta")'
+            )
+        if train.element_spec.get("labels", ((), None))[0]:
+            yield "data.examples: each token has a label, this task needs one a text; choose sequences"
+
+
 @dataclass(frozen=True)
-class TextClassification(ClassTask, TextTask):
+class TextClassification(ClassTask, WholeTextTask):
     """Learns the class of a text.
 
     Batches have `tokens`, `token_mask`, `token_types` (int32 [B, T]) and `labels` (int32 [B]); see `ClassTask` for the
     rest.
     """
 
-    mixup: float = 0.0
+    mixup: Annotated[float, at_least(0, "an alpha above 0, such as 0.2, or 0 for none")] = 0.0
     """Alpha of mixup of embedded texts, word by word (Guo et al. 2019, wordMixup); 0 is off."""
 
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every value that cannot be."""
-        yield from super().problems()
-        if self.mixup < 0:
-            yield f"mixup={self.mixup}: expected an alpha over 0, such as 0.2, or 0 for none"
-
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
-        """Yields a line for texts without labels, texts that are too long, and too many classes."""
-        yield from head_fits(model, "sequence")
-        yield from text_fits(model, train, evaluation, ("tokens", "token_mask", "labels"))
-        yield from first_token_fits(train)
+        yield from super().fits(model, train, evaluation)
         shape, dtype = train.element_spec.get("labels", ((), np.dtype(np.int32)))
-        if shape:
-            yield "data.examples: each token has a label, this task needs one a text; choose sequences"
-        elif dtype.kind == "f":
+        if dtype.kind == "f":
             yield "data.examples.label_feature: holds numbers, not classes; choose task.name='text_regression'"
-        else:
+        elif not shape:
             yield from labels_fit(model, train, "classes")
 
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
-        """Refuses labels that are no class of the model, and tokens that it does not know."""
+        """Refuses labels that are no class of the model, too."""
         super().check(model, batch)
         metrics.check_labels(model.num_classes, batch["labels"])
 
     def inputs(self, batch: Batch) -> dict[str, jax.Array]:
-        """Tokens and what describes them; and the texts that they are mixed with."""
+        """Tokens, what describes them, and the texts that they are mixed with."""
         names = ("mixed_tokens", "mixed_token_mask", "mix_weight")
         return super().inputs(batch) | {name: batch[name] for name in names if name in batch}
 
@@ -74,28 +82,22 @@ class TextClassification(ClassTask, TextTask):
             "mix_weight": jnp.where(has_partner, weight, 1.0),
         }
 
-    def sample(self, example: Row, predicted: Row, data: Batches) -> dict[str, Any]:
-        """As of any class, with the text."""
+    def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         return super().sample(example, predicted, data) | {"text": text_of(example, data)}
 
 
 @dataclass(frozen=True)
-class TextRegression(TextTask):
+class TextRegression(WholeTextTask):
     """Learns a number for a text, by its squared error.
 
     Batches have `tokens`, `token_mask`, `token_types` (int32 [B, T]) and `labels` (float32 [B]). Models give one logit,
     [B, 1].
     """
 
-    metric_names: ClassVar[tuple[str, ...]] = ("loss", "pearson", "spearman")
+    metric_names: ClassVar = ("loss", "pearson", "spearman")
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
-        """Yields a line for texts without numbers, texts that are too long, and another number of outputs."""
-        yield from head_fits(model, "sequence")
-        yield from text_fits(model, train, evaluation, ("tokens", "token_mask", "labels"))
-        yield from first_token_fits(train)
-        if train.element_spec.get("labels", ((), None))[0]:
-            yield "data.examples: each token has a label, this task needs one a text; choose sequences"
+        yield from super().fits(model, train, evaluation)
         if model.kind == "encoder" and model.num_classes != 1:
             yield f"model.num_classes={model.num_classes}: a regression has 1 output; set it to that"
 
@@ -104,7 +106,6 @@ class TextRegression(TextTask):
         return {"squared_error": jnp.sum(example_mask(batch), dtype=jnp.float32)}
 
     def loss(self, outputs: TextOutputs, batch: Batch) -> dict[str, jax.Array]:
-        """The squared error summed over the examples, float32 []."""
         error = outputs.logits[:, 0] - batch["labels"].astype(jnp.float32)
         return {"squared_error": masked_sum(jnp.square(error), example_mask(batch))}
 
@@ -116,7 +117,7 @@ class TextRegression(TextTask):
         }
 
     def collect(self, outputs: TextOutputs, batch: Batch, model: Any, variables: Any) -> dict[str, jax.Array]:
-        """Labels and what the model says, float32 [B]."""
+        """The predicted and the true numbers, float32 [B]."""
         return {"predicted": outputs.logits[:, 0], "labels": batch["labels"]}
 
     def summarize(
@@ -139,8 +140,10 @@ class TextRegression(TextTask):
         """The absolute error, float32 [B]."""
         return jnp.abs(outputs.logits[:, 0] - batch["labels"].astype(jnp.float32))
 
-    def sample(self, example: Row, predicted: Row, data: Batches) -> dict[str, Any]:
-        """The text, the number that it has and the one that the model gives it."""
+    def answers(self, predicted: Row, example: Row, about: DataInfo, top: int = 5) -> dict[str, Any]:
+        return {"value": float(predicted["value"])}
+
+    def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         target, value = float(example.get("labels", np.nan)), float(predicted["value"])
         return {
             "correct": None,
@@ -148,13 +151,3 @@ class TextRegression(TextTask):
             "target": f"{target:.3g}",
             "prediction": f"{value:.3g}",
         }
-
-
-def first_token_fits(train: Batches) -> Iterator[str]:
-    """Yields a line if texts do not begin with a token that stands for the whole, which the head reads."""
-    tokenizer = train.tokenizer
-    if tokenizer is not None and not {*tokenizer.encode("")[:1]} & {tokenizer.cls_id, tokenizer.bos_id}:
-        yield (
-            'data.tokenizer.template: writes no [CLS] or <s> before a text, which the head "sequence" reads; '
-            'set it to "bert" (or "roberta")'
-        )

@@ -7,7 +7,7 @@ All are from 0 to 1 (correlations from -1), as every metric of the project, but 
 import re
 import string
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -259,29 +259,22 @@ def translation_scores(
 
 
 def pearson(predictions: Sequence[float] | np.ndarray, labels: Sequence[float] | np.ndarray) -> float:
-    """Pearson's correlation, -1 to 1; 0 where one side is constant, as a model's that has collapsed."""
+    """Pearson's correlation, -1 to 1; 0 where one side is constant, as a collapsed model's is."""
     from scipy import stats
 
-    x, y = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
-    return 0.0 if is_constant(x) or is_constant(y) else float(stats.pearsonr(x, y).statistic)
+    return correlation(stats.pearsonr, predictions, labels)
 
 
 def spearman(predictions: Sequence[float] | np.ndarray, labels: Sequence[float] | np.ndarray) -> float:
     """Spearman's rank correlation, -1 to 1; 0 where one side is constant."""
     from scipy import stats
 
+    return correlation(stats.spearmanr, predictions, labels)
+
+
+def correlation(of: Callable[..., Any], predictions: Any, labels: Any) -> float:
+    """One of SciPy's correlations; 0 where it is not defined, since one side has a single value."""
     x, y = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
-    return 0.0 if is_constant(x) or is_constant(y) else float(stats.spearmanr(x, y).statistic)
-
-
-def is_constant(values: np.ndarray) -> bool:
-    """Whether there are no two different values."""
-    return bool((values == values[:1]).all())
-
-
-def matthews(predictions: Sequence[int] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
-    """Matthews' correlation of classes, -1 to 1 (CoLA's metric); 0 where one side is constant."""
-    from sklearn.metrics import matthews_corrcoef
-
-    x, y = np.asarray(predictions), np.asarray(labels)
-    return 0.0 if is_constant(x) or is_constant(y) else float(matthews_corrcoef(y, x))
+    if (x == x[:1]).all() or (y == y[:1]).all():
+        return 0.0
+    return float(of(x, y).statistic)

@@ -1,9 +1,23 @@
-"""What each verb of the command line does. Each takes the parsed flags and the overrides; returns an exit code."""
+"""What the command line can do: a verb a file, a class each. Only here and in cli.py are there flags.
 
-from jaxformer.verbs.datasets import data
-from jaxformer.verbs.evaluating import evaluate
-from jaxformer.verbs.generating import generate
-from jaxformer.verbs.predicting import predict
-from jaxformer.verbs.training import describe, report, train
+Heavy imports stand inside the verbs, so that help and mistakes answer at once.
+"""
 
-__all__ = ["data", "describe", "evaluate", "generate", "predict", "report", "train"]
+VERBS = {
+    "train": "train:Train",
+    "evaluate": "evaluate:Evaluate",
+    "fewshot": "fewshot:Fewshot",
+    "perplexity": "perplexity:Perplexity",
+    "harness": "harness:Harness",
+    "predict": "predict:Predict",
+    "explain": "explain:Explain",
+    "generate": "generate:Generate",
+    "report": "report:Report",
+    "describe": "describe:Describe",
+    "data list": "data_list:DataList",
+    "data show": "data_show:DataShow",
+    "data import": "data_import:DataImport",
+    "data tokenizer train": "tokenizer_train:TokenizerTrain",
+    "data tokenizer show": "tokenizer_show:TokenizerShow",
+    "data back-translate": "back_translate:BackTranslate",
+}

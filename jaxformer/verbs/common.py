@@ -6,11 +6,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from jaxformer.errors import UserError
-
-Overrides: TypeAlias = list[str]  # as "--config.model.depth=3"
 
 
 def use_compilation_cache() -> None:
@@ -23,10 +21,14 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def in_flags(problem: str) -> str:
-    """A field's name, and what a config says against its value, as flags: "--top-k 0: ..." of "top_k=0: ..."."""
-    name, equals, reason = problem.partition("=")
-    return f"--{name.replace('_', '-')}{' ' if equals else ''}{reason}"
+@contextmanager
+def working() -> Iterator[None]:
+    """Compiled programs are kept, and the log goes to the terminal."""
+    use_compilation_cache()
+    from jaxformer.observe.logs import make_console, terminal_logging
+
+    with terminal_logging(make_console()):
+        yield
 
 
 def print_json(value: Any) -> None:

@@ -12,12 +12,13 @@ from jaxformer.config.schema import resolve, to_dict
 from jaxformer.data import DataConfig, make_batches
 from jaxformer.data.cropping import ScaleJitter
 from jaxformer.data.examples import Detection, Images
-from jaxformer.data.listing import contact_sheet, with_examples
 from jaxformer.data.mosaic import Mosaic
 from jaxformer.data.sources import open_source
 from jaxformer.data.transforms import Flip
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError
+from jaxformer.importing.show import contact_sheet, with_examples
+from jaxformer.observe.class_colours import colour
 
 CLASSES = ["cat", "dog"]
 
@@ -248,7 +249,7 @@ def test_contact_sheets_draw_boxes(tmp_path):
     config = with_examples(DataConfig(name="pets", data_dir=folder))
     assert isinstance(config.examples, Detection)
     sheet = np.array(Image.open(contact_sheet(config, "train", tmp_path / "sheet.png", 1)))
-    assert (sheet == (31, 119, 180)).all(-1).any()  # tab20's first colour
+    assert (sheet == colour(0)).all(-1).any()
 
 
 def test_bccd(shared_dir):

@@ -4,8 +4,8 @@ import collections
 
 import numpy as np
 import pytest
+from helpers.timm_reference import timm
 from PIL import Image
-from timm_reference import timm
 
 from jaxformer.data.autoaugment import POLICIES, AutoAugment
 from jaxformer.data.color import to_array, to_picture

@@ -11,10 +11,10 @@ from jaxformer.data import DataConfig, make_batches
 from jaxformer.data.cropping import RandomCrop
 from jaxformer.data.decoding import decode_mask
 from jaxformer.data.examples import Segmentation
-from jaxformer.data.listing import contact_sheet, with_examples
 from jaxformer.data.transforms import Flip
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError
+from jaxformer.importing.show import contact_sheet, with_examples
 
 NAMES = ["sky", "road", "nothing", "car"]
 

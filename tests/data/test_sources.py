@@ -210,7 +210,7 @@ def test_the_config_is_imported_quickly_and_nothing_of_data_imports_jax(digits_d
         "assert not slow, slow\n"
         "sys.modules['jax'] = sys.modules['jaxlib'] = None\n"  # Grain takes jax if there is one; we must not
         "from jaxformer.data import DataConfig, make_batches\n"
-        "from jaxformer.data import contact_sheet, dataset_table, import_images\n"
+        "from jaxformer.importing import contact_sheet, dataset_table, import_dataset\n"
         "batches = make_batches(DataConfig(data_dir=sys.argv[1]), 'train')\n"
         "assert batches[0]['image'].shape == (128, 8, 8, 1)\n"
         "with batches.read(0) as reader:\n"

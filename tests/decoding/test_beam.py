@@ -11,13 +11,13 @@ from jax.tree_util import Partial
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from jaxformer.decoding import beam
-from jaxformer.decoding import loop as decoding
 from jaxformer.decoding.beam import repeat_rows, take_rows
+from jaxformer.decoding.loop import stream
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError
 
 EOS, PAD = 1, 2
-STATIC = ("beams", "max_new_tokens", "eos_id", "pad_id", "length_penalty", "early_stopping", "reorder")
+STATIC = ("beams", "max_new_tokens", "eos_id", "pad_id", "length_penalty", "reorder")
 search = jax.jit(beam.beam_search, static_argnames=STATIC)
 
 
@@ -82,14 +82,13 @@ def test_a_beam_that_is_wide_enough_finds_the_best_of_all_sequences(vocab_size, 
         np.testing.assert_allclose(scores, [value for value, _ in best], rtol=1e-5)
 
 
-@pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("alpha", [0.0, 0.6])
 @pytest.mark.parametrize("beams", [1, 3, 4])
-def test_hypotheses_are_in_order_and_have_the_scores_that_are_theirs(beams, alpha, early_stopping):
+def test_hypotheses_are_in_order_and_have_the_scores_that_are_theirs(beams, alpha):
     step, state, first = model(6, 9, beams, seed=beams)
     result = search(
         step, state, first, beams=beams, max_new_tokens=8, eos_id=EOS, pad_id=PAD,
-        length_penalty=alpha, early_stopping=early_stopping,
+        length_penalty=alpha,
     )  # fmt: skip
     assert result[0].shape == (6, beams, 8)
     assert result[0].dtype == result[1].dtype == jnp.int32
@@ -122,18 +121,21 @@ def test_a_beam_of_1_without_length_penalty_is_greedy_decoding(n):
     tokens, lengths, _ = search(
         step, state, first, beams=1, max_new_tokens=n, eos_id=EOS, pad_id=PAD, length_penalty=0.0
     )
-    expected = decoding.generate(
-        step, state, first, key=jax.random.key(0), sampling=Sampling(temperature=0), max_new_tokens=n,
-        eos_ids=(EOS,), pad_id=PAD,
+    chunks = list(
+        stream(
+            step, state, first, key=jax.random.key(0), sampling=Sampling(temperature=0), max_new_tokens=n,
+            eos_ids=(EOS,), pad_id=PAD,
+        )
     )  # fmt: skip
-    np.testing.assert_array_equal(tokens[:, 0], expected[0])
-    np.testing.assert_array_equal(lengths[:, 0], expected[1])
+    expected = np.concatenate([chunk.tokens for chunk in chunks], axis=1)
+    expected = np.pad(expected, [(0, 0), (0, n - expected.shape[1])], constant_values=PAD)
+    np.testing.assert_array_equal(tokens[:, 0], expected)
+    np.testing.assert_array_equal(lengths[:, 0], sum(chunk.counts for chunk in chunks))
     assert n == 1 or len(set(lengths[:, 0].tolist())) > 1
 
 
-@pytest.mark.parametrize("early_stopping", [False, True])
 @pytest.mark.parametrize("beams", [2, 4, 7])
-def test_hypotheses_are_those_of_transformers(beams, early_stopping):
+def test_hypotheses_are_those_of_transformers(beams):
     torch.manual_seed(5)
     config = GPT2Config(
         vocab_size=10, n_layer=0, n_embd=16, n_head=1, n_positions=10, tie_word_embeddings=False
@@ -147,7 +149,7 @@ def test_hypotheses_are_those_of_transformers(beams, early_stopping):
     expected = module.generate(
         prompts, attention_mask=torch.ones_like(prompts), do_sample=False, num_beams=beams,
         num_return_sequences=beams, max_new_tokens=9, length_penalty=0.0,
-        early_stopping=early_stopping or "never", eos_token_id=EOS, pad_token_id=PAD,
+        early_stopping="never", eos_token_id=EOS, pad_token_id=PAD,
         return_dict_in_generate=True, output_scores=True,
     )  # fmt: skip
     step = Partial(
@@ -155,7 +157,7 @@ def test_hypotheses_are_those_of_transformers(beams, early_stopping):
     )
     tokens, lengths, scores = search(
         step, jnp.int32(1), jnp.array(tables[2:, 0]), beams=beams, max_new_tokens=9, eos_id=EOS, pad_id=PAD,
-        length_penalty=0.0, early_stopping=early_stopping,
+        length_penalty=0.0,
     )  # fmt: skip
     sequences = expected.sequences[:, 1:].numpy().reshape(8, beams, -1)
     np.testing.assert_allclose(scores, expected.sequences_scores.numpy().reshape(8, beams), rtol=1e-4)
@@ -163,30 +165,25 @@ def test_hypotheses_are_those_of_transformers(beams, early_stopping):
     assert len(set(np.ravel(lengths).tolist())) > 2
 
 
-@pytest.mark.parametrize(
-    ("early_stopping", "best", "value"), [(False, [0] * 10, -0.3665), (True, [EOS], -0.5108)]
-)
-def test_the_search_goes_on_while_a_longer_hypothesis_may_become_the_best(early_stopping, best, value):
+def test_the_search_goes_on_while_a_longer_hypothesis_may_become_the_best():
     # An end at once has log 0.6 / (6 / 6). Ten times token 0 have log 0.4 / (15 / 6): worse only at the beginning.
     step = Partial(lambda state, tokens: (jnp.array([[50.0, 0.0, 0.0]]), state))
     first = jnp.log(jnp.array([[0.4, 0.6, 1e-9]]))
     result = search(
         step, None, first, beams=1, max_new_tokens=10, eos_id=EOS, pad_id=PAD,
-        length_penalty=1.0, early_stopping=early_stopping,
+        length_penalty=1.0,
     )  # fmt: skip
     found, scores = listed(result, 0)
-    assert found == [best]
-    np.testing.assert_allclose(scores, [value], rtol=1e-3)
+    assert found == [[0] * 10]
+    np.testing.assert_allclose(scores, [-0.3665], rtol=1e-3)
 
 
-@pytest.mark.parametrize("early_stopping", [False, True])
-def test_a_prompt_does_not_depend_on_the_others(early_stopping):
+def test_a_prompt_does_not_depend_on_the_others():
     options = {
         "beams": 3,
         "max_new_tokens": 12,
         "eos_id": EOS,
         "pad_id": PAD,
-        "early_stopping": early_stopping,
     }
     step, state, first = model(8, 6, 3)
     together = search(step, state, first, **options)
@@ -196,7 +193,7 @@ def test_a_prompt_does_not_depend_on_the_others(early_stopping):
         np.testing.assert_allclose(alone[2][0], together[2][row], rtol=1e-6)
 
 
-def test_stopping_early_calls_the_model_less():
+def test_the_search_ends_when_no_beam_can_become_better():
     step, state, first = model(4, 6, 3)
     calls = []
 
@@ -204,20 +201,10 @@ def test_stopping_early_calls_the_model_less():
         jax.debug.callback(lambda: calls.append(1))
         return step(state, tokens)
 
-    counts = {}
-    for early_stopping in (True, False):
-        calls.clear()
-        options = {
-            "beams": 3,
-            "max_new_tokens": 200,
-            "eos_id": EOS,
-            "pad_id": PAD,
-            "early_stopping": early_stopping,
-        }
-        jax.block_until_ready(search(Partial(counted), state, first, **options))
-        jax.effects_barrier()
-        counts[early_stopping] = len(calls)
-    assert 0 < counts[True] < counts[False] < 199
+    options = {"beams": 3, "max_new_tokens": 200, "eos_id": EOS, "pad_id": PAD}
+    jax.block_until_ready(search(Partial(counted), state, first, **options))
+    jax.effects_barrier()
+    assert 0 < len(calls) < 199
 
 
 def test_hypotheses_that_there_are_not_have_no_score():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
 
+from jaxformer.config import schema
 from jaxformer.decoding import sampling as module
 from jaxformer.decoding.sampling import BLOCK, Sampling, seen_tokens
 from jaxformer.errors import UserError
@@ -55,7 +56,7 @@ def transformers_filtered(logits, sampling, prompts):
 
 
 def ours(logits, sampling, prompts):
-    seen = seen_tokens(jnp.array(prompts), None, logits.shape[1])
+    seen = seen_tokens(np.asarray(prompts).tolist(), logits.shape[1])
     return np.asarray(filtered(jnp.array(logits), sampling, seen))
 
 
@@ -149,14 +150,14 @@ def test_temperature_0_takes_the_first_of_the_likeliest_after_the_penalty():
     logits = jnp.array([[1.0, 3.0, 3.0, 2.9], [-1.0, -2.0, -1.1, -5.0]])
     greedy = Sampling(temperature=0, repetition_penalty=1.2, top_k=3)
     assert sample(jax.random.key(0), logits, greedy).tolist() == [1, 0]
-    seen = seen_tokens(jnp.array([[1, 2], [0, 0]]), None, 4)  # 3 / 1.2 = 2.5 and -1 * 1.2 = -1.2
+    seen = seen_tokens([[1, 2], [0, 0]], 4)  # 3 / 1.2 = 2.5 and -1 * 1.2 = -1.2
     assert sample(jax.random.key(0), logits, greedy, seen).tolist() == [3, 2]
     np.testing.assert_array_equal((filtered(logits, greedy, seen) > -np.inf).argmax(-1), [3, 2])
     np.testing.assert_array_equal((filtered(logits, greedy, seen) > -np.inf).sum(-1), [1, 1])
 
 
-def test_padding_of_a_prompt_is_not_seen():
-    seen = seen_tokens(jnp.array([[3, 1, 0], [2, 2, 3]]), jnp.array([[True, True, False], [True] * 3]), 5)
+def test_the_tokens_of_a_text_are_seen():
+    seen = seen_tokens([[3, 1], [2, 2, 3]], 5)
     assert seen.tolist() == [[False, True, False, True, False], [False, False, True, True, False]]
 
 
@@ -252,7 +253,7 @@ def test_the_nth_true_is_found(seed, size):
     ],
 )
 def test_what_cannot_be_is_named(fields):
-    (problem,) = Sampling(**fields).problems()
+    (problem,) = schema.problems(Sampling(**fields))
     (name, value), *_ = fields.items()
     assert problem.startswith(f"{name}={value}: ")
     with pytest.raises(UserError, match=name):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bigram import Bigram, characters, random_table, words
+from helpers.bigram import Bigram, characters, random_table, words
 
 from jaxformer.errors import UserError
 from jaxformer.evaluation.fewshot import encode_pair, evaluate_fewshot
@@ -164,16 +164,47 @@ def letters(seed):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("seed", range(3))
-def test_multiple_choice_gives_what_fewshot_gives(lm_eval, task, tmp_path, seed):
-    path = task("capitals", "multiple_choice", r"Q: {{question}}\nA:", MULTIPLE_CHOICE)
+@pytest.mark.parametrize(
+    "text", [r"Q: {{question}}\nA:", r"{{question}}: "], ids=["", "a space before the delimiter"]
+)
+def test_multiple_choice_gives_what_fewshot_gives_for_the_same_file(lm_eval, task, seed, text):
+    path = task("capitals", "multiple_choice", text, MULTIPLE_CHOICE)
     found = run_harness(letters(seed), [path], 0)["results"]["capitals"]
-    header = {"task": "capitals", "template": "Q: {question}\nA:"}
-    ours = tmp_path / "ours.jsonl"
-    ours.write_text(json.dumps(header) + "\n" + (tmp_path / "data.jsonl").read_text())
-    expected = evaluate_fewshot(letters(seed), ours, 0, seed=0)["metrics"]
+    expected = evaluate_fewshot(letters(seed), path, 0, seed=0)["metrics"]
     for theirs, name in [("acc", ""), ("acc_norm", "_per_character"), ("acc_bytes", "_per_byte")]:
         assert found[f"{theirs},none"] == pytest.approx(expected[f"accuracy{name}"])
         assert found[f"{theirs}_stderr,none"] == pytest.approx(expected[f"accuracy{name}_stderr"])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("shots", [0, 4])
+def test_prompts_and_likelihoods_are_the_harness_s(lm_eval, task, shots):
+    """With all others as demonstrations, both prompts hold the same lines, in an order of each one's own."""
+    path = task(
+        "capitals", "multiple_choice", r"Q: {{question}}\nA:", MULTIPLE_CHOICE + "fewshot_split: test"
+    )
+    theirs = run_harness(letters(0), [path], shots)["samples"]["capitals"]
+    rows = evaluate_fewshot(letters(0), path, shots)["rows"]
+    by_number = {sample["doc_id"]: sample for sample in theirs}
+    for number, row in enumerate(rows):
+        contexts = [arguments[0] for arguments in by_number[number]["arguments"]]
+        assert {tuple(sorted(c.split("\n\n"))) for c in contexts} == {
+            tuple(sorted(row["context"].split("\n\n")))
+        }
+        assert all(c.endswith(row["context"].split("\n\n")[-1]) for c in contexts)
+        found = [response[0][0] for response in by_number[number]["resps"]]
+        np.testing.assert_allclose(np.array(found, float), row["log_likelihoods"], rtol=1e-6)
+    assert len(rows) == len(by_number) == 5
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_loglikelihoods_are_fewshot_s(lm_eval, task):
+    more = 'doc_to_target: "{{choices[answer]}}"\nmetric_list: [{metric: acc}, {metric: perplexity}]'
+    path = task("cloze", "loglikelihood", r"Q: {{question}}\nA:", more)
+    found = run_harness(letters(0), [path], 0)["results"]["cloze"]
+    expected = evaluate_fewshot(letters(0), path, 0)["metrics"]
+    assert found["acc,none"] == expected["accuracy"]
+    assert found["perplexity,none"] == pytest.approx(math.exp(-expected["log_likelihood"]), rel=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore")

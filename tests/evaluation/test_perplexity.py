@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from bigram import Bigram, characters, random_table, words
+from helpers.bigram import Bigram, characters, random_table, words
 
 from jaxformer.errors import UserError
 from jaxformer.evaluation.perplexity import perplexity, windows

@@ -1,7 +1,6 @@
 """The examples of a report: which are chosen, and what they are shown with."""
 
 from contextlib import nullcontext
-from types import SimpleNamespace
 from typing import ClassVar
 
 import jax
@@ -14,11 +13,9 @@ from flax import linen as nn
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.evaluation import samples
 from jaxformer.evaluation.samples import (
-    answer_of,
     attention_weights,
     choose,
     find_errors,
-    real_tokens,
     worst_mistakes,
 )
 from jaxformer.models.bert import BERT
@@ -30,8 +27,11 @@ from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.language import CausalLM
+from jaxformer.tasks.spans import place_of
 from jaxformer.tasks.tagging import TokenClassification
+from jaxformer.tasks.text import real_tokens
 from jaxformer.tasks.text_classification import TextClassification
+from jaxformer.tasks.translation import Translation
 
 VOCAB = 13
 TINY = {"vocab_size": VOCAB, "width": 16, "num_heads": 4}
@@ -104,16 +104,6 @@ def pictures(rows, width, rng):
     """Images with labels."""
     image = rng.integers(0, 256, (rows, 8, 8, 1), dtype=np.uint8)
     return {"image": image, "labels": rng.integers(0, 4, rows, dtype=np.int32)}
-
-
-class Pairs(CausalLM):
-    """Translation's arrays, without its decoding."""
-
-    def inputs(self, batch):
-        return {name: jnp.asarray(batch[name]) for name in ("tokens", "token_mask", "decoder_tokens")}
-
-    def sample(self, example, predicted, data):
-        return {"correct": None, "text": "ab", "target": "cd", "prediction": "ef"}
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +218,7 @@ def test_an_encoder_decoders_maps_are_of_three_parts(layout, scan):
             "targets": targets,
         }
 
-    batches, task = Rows(translated, widths=(9,)), Pairs()
+    batches, task = Rows(translated, widths=(9,)), Translation(beams=0)
     model = Seq2Seq(**TINY, context_length=16, encoder_depth=1, decoder_depth=2, scan=scan)
     shown = choose(model, task, fresh(model, task, batches), batches, layout, count=1)["samples"][0]
     source = batches.batches[0]["token_mask"][0].sum()
@@ -277,7 +267,7 @@ def test_of_large_splits_a_part_is_looked_at_of_texts_spread_out(monkeypatch, la
     monkeypatch.setattr(samples, "TEXTS_AT_MOST", 20)
     monkeypatch.setattr(samples, "LOOKED_AT_MOST", 20)
     batches = Rows(make, widths=(4,) * 5)
-    assert [number for number, _ in samples.some_batches(batches)] == read
+    assert [number for number, _ in samples.some_batches(batches, make is labelled)] == read
 
 
 def test_layers_of_a_part_stand_in_order_and_those_of_several_sizes_are_left_out():
@@ -302,10 +292,6 @@ def test_real_tokens_are_in_front_of_the_padding():
 
 
 def test_an_answer_is_found_where_it_stands_and_not_where_it_is_named_before():
-    tokens = np.array([0, 1, 2, 3, 0, 1, 4])  # "abcdabe", the answer is the second "ab"
-    example = {"tokens": tokens, "start": np.int32(4), "end": np.int32(5)}
-    said = {"text": "abcdabe", "target": "ab"}
-    batches = SimpleNamespace(tokenizer=SimpleNamespace(decode=lambda ids, skip: Letters().decode(ids)))
-    assert answer_of(example, said, batches) == (4, 6)
-    assert answer_of(example, said | {"target": ""}, batches) is None
-    assert answer_of(example, said | {"target": "z"}, batches) is None
+    assert place_of("ab", "abcdabe", 4) == (4, 6)
+    assert place_of("", "abcdabe", 4) is None
+    assert place_of("z", "abcdabe", 4) is None

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from jaxformer.cli import parser
 from jaxformer.errors import UserError
 from jaxformer.evaluation.views import VIEWS, ManyViews, many_views, view_places
 from jaxformer.models.outputs import ImageOutputs, SegmentationOutputs
@@ -18,6 +17,8 @@ from jaxformer.step import make_eval_step
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.language import CausalLM
 from jaxformer.tasks.segmentation import Segmentation
+from jaxformer.verbs.evaluate import Evaluate
+from jaxformer.verbs.options import parse
 
 HEIGHT, WIDTH, CLASSES = 16, 24, 3
 RNG = np.random.default_rng(0)
@@ -165,15 +166,15 @@ def test_views_are_for_tasks_that_have_a_use_for_them():
     assert many_views(model, Classification(loss_name="sigmoid"), "ten_crop").sigmoid
     assert not many_views(model, Segmentation(), "flip").sigmoid
     with pytest.raises(
-        UserError, match="--tta ten_crop: is not for the run's task, Segmentation; take --tta flip"
+        UserError, match="views='ten_crop': is not for the run's task, Segmentation; choose flip"
     ):
         many_views(model, Segmentation(), "ten_crop")
-    with pytest.raises(UserError, match="--tta flip: is not for the run's task, CausalLM; leave it out"):
+    with pytest.raises(UserError, match="views='flip': is not for the run's task, CausalLM; leave it out"):
         many_views(model, CausalLM(), "flip")
 
 
 def test_the_command_line_knows_all_views():
     for views in VIEWS:
-        assert parser().parse_args(["evaluate", "run", "--tta", views]).tta == views
-    with pytest.raises(UserError, match="invalid choice: 'spin'"):
-        parser().parse_args(["evaluate", "run", "--tta", "spin"])
+        assert parse("evaluate", Evaluate, ["run", "--tta", views]).tta == views
+    with pytest.raises(UserError, match="--tta: 'spin' is not a choice"):
+        parse("evaluate", Evaluate, ["run", "--tta", "spin"])

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from jaxformer.assembly import filled
 from jaxformer.config.schema import build
+from jaxformer.experiment import filled
 from jaxformer.models import MODELS
 
 CLASSES, VOCAB = 5, 11

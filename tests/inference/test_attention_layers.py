@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from inside import MODELS, look_inside, picture, random_variables
+from helpers.inside import MODELS, look_inside, picture, random_variables
 
 from jaxformer.inference.attention_layers import calls_of, names_of
 from jaxformer.models.maxvit import PartitionBlock

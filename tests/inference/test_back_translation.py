@@ -5,7 +5,7 @@ import shutil
 from unittest.mock import ANY
 
 import pytest
-import text_runs
+from helpers import text_runs
 
 from jaxformer import cli
 from jaxformer.data.batches import make_batches
@@ -133,11 +133,11 @@ def test_a_file_that_was_made_in_another_way_is_left_alone(ask, tmp_path):
             [],
             "classes: its task is TextClassification; name a run with task.name='transl",
         ),
-        ({"backward": "classes"}, [], "--backward "),
+        ({"backward": "classes"}, [], "classes: its task is TextClassification"),
         (
             {"backward": "there"},
             [],
-            "there: goes from 'text' to 'other', as --forward does; name a run that goes",
+            "goes from 'text' to 'other', as ",
         ),
         ({"forward": "data"}, [], "data: not a run's folder"),
         ({"feature": "words"}, [], "--feature: 'words' of tiny/1.0.0 is Sequence, not a text"),
@@ -146,12 +146,12 @@ def test_a_file_that_was_made_in_another_way_is_left_alone(ask, tmp_path):
         ({"name": "a/b/c"}, [], "a/b/c: no dataset can be called that"),
         ({"name": "tiny?"}, [], "dataset 'tiny?' is not prepared"),
         ({}, ["--split", "dev"], "dev"),
-        ({}, ["--samples", 0], "--samples 0: expected at least 1"),
-        ({}, ["--beams", 0], "--beams 0: expected at least 1"),
+        ({}, ["--samples", 0], "--samples 0: expected 1 or more"),
+        ({}, ["--beams", 0], "--beams 0: expected 1 or more"),
         ({}, ["--beams", 2, "--temperature", 1], "--temperature 1.0: --beams draws nothing; leave one out"),
         ({}, ["--beams", 2, "--samples", 2], "--samples 2: would all be the same"),
         ({}, ["--temperature", 0, "--samples", 2], "--samples 2: would all be the same"),
-        ({}, ["--temperature", -1], "temperature=-1.0: give 0"),
+        ({}, ["--temperature", -1], "--temperature -1.0: expected 0"),
         ({}, ["--checkpoint", 9], "checkpoint"),
     ],
 )

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
+from helpers.inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
 from PIL import Image
 
 from jaxformer.errors import UserError
-from jaxformer.inference.annotate import MARGIN, ROW, shorten
 from jaxformer.inference.explain import PREDICTED, Explainer, class_score, explain_files, explainable
 from jaxformer.inference.explain_pictures import of_image, over_image, rollout_of
 from jaxformer.inference.grad_cam import find_target, with_activation
@@ -21,11 +20,11 @@ from jaxformer.models.mask_transformer import MaskTransformer
 from jaxformer.models.outputs import ImageOutputs, SegmentationOutputs
 from jaxformer.models.segmenter import Segmenter
 from jaxformer.models.vit import ViT
+from jaxformer.observe.annotate import MARGIN, ROW, shorten
 from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.detection import Detection
 from jaxformer.tasks.segmentation import Segmentation
-from jaxformer.verbs.predicting import check_explain
 
 NAMES = ["ant", "bee", "cat", "dog", "emu"]
 TASKS = {"detr": Detection(score_threshold=0.0), "segmenter": Segmentation()}
@@ -36,15 +35,15 @@ def trained(name, model=None):
     """What `Explainer` needs of a trained model."""
     model = model or MODELS[name]
     replicated = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    assembly = SimpleNamespace(
-        task=TASKS.get(name, Classification()),
-        build_model=lambda: model,
+    experiment = SimpleNamespace(
         bare_model=model,
-        eval_batches=SimpleNamespace(element_spec={"image": (IMAGE.shape, np.uint8)}),
-        layout=SimpleNamespace(replicated=replicated),
+        eval_data=SimpleNamespace(element_spec={"image": (IMAGE.shape, np.uint8)}),
     )
     return SimpleNamespace(
-        assembly=assembly,
+        experiment=experiment,
+        model=model,
+        task=TASKS.get(name, Classification()),
+        layout=SimpleNamespace(replicated=replicated),
         variables=jax.tree.map(jnp.asarray, random_variables(model, picture())),
         class_names=NAMES,
         run=SimpleNamespace(folder=Path("runs/tiny")),
@@ -225,20 +224,3 @@ def test_windows_over_an_image():
     assert explainable(of_one, 16, 16).window is None
     with pytest.raises(UserError, match="sees images of 32x32 through windows of 16"):
         explainable(of_one, 32, 32)
-
-
-@pytest.mark.parametrize(
-    ("explain", "class_name", "of_text", "message"),
-    [
-        (None, "cat", False, "--class: chooses what --explain shows"),
-        (True, None, True, "--explain: looks into models of images, and runs/tiny holds a model of text"),
-        (Path(__file__), None, False, "is a file, not a folder; put --explain behind the images"),
-    ],
-)
-def test_flags_that_do_not_go_together(explain, class_name, of_text, message):
-    arguments = SimpleNamespace(explain=explain, class_name=class_name, run="runs/tiny")
-    experiment = SimpleNamespace(data=SimpleNamespace(examples=SimpleNamespace(text=of_text)))
-    with pytest.raises(UserError, match=message):
-        check_explain(arguments, experiment)
-    arguments = SimpleNamespace(explain=None, class_name=None, run="runs/tiny")
-    check_explain(arguments, experiment)

@@ -1,9 +1,12 @@
-"""Predictions for image files: order, fixed batches, broken files, and the pictures."""
+"""Predictions for image files: order, fixed batches, broken files, and the drawn images."""
 
 import io
 import json
+from types import SimpleNamespace
 
 import cv2
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,8 +14,14 @@ from sklearn.datasets import load_digits
 
 from jaxformer.data.decoding import decode_image
 from jaxformer.errors import UserError
-from jaxformer.inference.annotate import BAR, LARGEST, SMALLEST, annotate, shorten
-from jaxformer.inference.predict import find_images, predict_files
+from jaxformer.inference.image_files import find_images, place_images
+from jaxformer.inference.predict import predict, predict_files
+from jaxformer.models.outputs import ImageOutputs
+from jaxformer.observe.annotate import BAR, LARGEST, SMALLEST, annotate, shorten
+from jaxformer.parallel.compile import Layout
+from jaxformer.parallel.mesh import make_mesh
+from jaxformer.tasks.classification import Classification
+from jaxformer.tasks.language import CausalLM
 
 NAMES = [f"digit {i}" for i in range(10)]
 DIGITS = load_digits()
@@ -20,16 +29,41 @@ IMAGES = (DIGITS.images * 255 / 16).round().astype(np.uint8)
 CENTRES = np.stack([IMAGES[DIGITS.target == k].mean(0) for k in range(10)])
 
 
-def preprocess(path):
-    image = decode_image(path.read_bytes(), channels=1)
+def preprocess(image):
+    if not isinstance(image, np.ndarray):
+        image = decode_image(image.read_bytes(), channels=1)
     return cv2.resize(image, (8, 8), interpolation=cv2.INTER_AREA)[:, :, None]
 
 
-def nearest_centre(images):
-    """A classifier that is right about nine times in ten: the softmax of distances to the mean digits."""
-    distances = np.abs(images[:, None, :, :, 0].astype(float) - CENTRES[None]).mean((-1, -2))
-    weights = np.exp(-(distances - distances.min(-1, keepdims=True)) / 4)
-    return weights / weights.sum(-1, keepdims=True)
+def logits_of(pixels):
+    """A classifier that is right about nine times in ten: distances to the mean digits, of pixels in 0..255."""
+    return -jnp.abs(pixels[:, None, :, :, 0] - CENTRES[None]).mean((-1, -2)) / 4
+
+
+class NearestCentre:
+    """The classifier as a model of normalised images; it remembers the shapes that it was compiled for."""
+
+    def __init__(self, logits_of=logits_of):
+        self.logits_of, self.shapes = logits_of, []
+
+    def apply(self, variables, image, deterministic):
+        self.shapes.append((image.shape, image.dtype))
+        logits = self.logits_of(255 * (0.5 + 0.5 * image))
+        return ImageOutputs(logits, logits, logits)
+
+
+def a_run(model=None, names=NAMES, batch_size=32):
+    """What `predict` needs of a trained run."""
+    return SimpleNamespace(
+        config=SimpleNamespace(data=SimpleNamespace(eval_transforms=())),
+        model=model or NearestCentre(),
+        task=Classification(),
+        variables={},
+        class_names=names,
+        batch_size=batch_size,
+        layout=Layout("jit", make_mesh({"data": -1}, jax.devices()[:1])),
+        example=lambda image: {"image": preprocess(image)},
+    )
 
 
 @pytest.fixture
@@ -44,20 +78,20 @@ def digits(tmp_path):
     return paths
 
 
-def predict(paths, output, **kwargs):
-    return predict_files(paths, nearest_centre, preprocess, NAMES, output, **kwargs)
+def predicted(paths, output, **kwargs):
+    return predict_files(a_run(), paths, output, **kwargs)
 
 
 def test_predictions_are_in_the_order_of_the_files(digits, tmp_path):
     stream = io.StringIO()
-    results = predict(digits, tmp_path / "out", top=3, batch_size=5, lines=stream)
+    results = predict_files(a_run(batch_size=5), digits, tmp_path / "out", top=3, lines=stream)
     assert [r["file"] for r in results] == [str(p) for p in digits]
     right = [r["predictions"][0]["index"] == DIGITS.target[i] for i, r in enumerate(results)]
     assert sum(right) >= 10
     for path, result in zip(digits, results):
-        (expected,) = nearest_centre(preprocess(path)[None])
+        (expected,) = jax.nn.softmax(logits_of(preprocess(path)[None].astype(np.float32)))
         found = [p["probability"] for p in result["predictions"]]
-        np.testing.assert_allclose(found, np.sort(expected)[::-1][:3], atol=1e-6)
+        np.testing.assert_allclose(found, np.sort(expected)[::-1][:3], atol=1e-5)
         assert [p["label"] for p in result["predictions"]] == [
             NAMES[p["index"]] for p in result["predictions"]
         ]
@@ -71,16 +105,21 @@ def test_predictions_are_in_the_order_of_the_files(digits, tmp_path):
 
 @pytest.mark.parametrize("count", [1, 4, 8, 9])
 def test_one_shape_only(digits, tmp_path, count):
-    shapes = []
-
-    def recorded(images):
-        shapes.append((images.shape, images.dtype))
-        return nearest_centre(images)
-
-    results = predict_files(digits[:count], recorded, preprocess, NAMES, tmp_path / "out", batch_size=4)
-    assert set(shapes) == {((4, 8, 8, 1), np.dtype(np.uint8))}
-    assert len(shapes) == -(-count // 4)
+    model = NearestCentre()
+    results = predict_files(a_run(model, batch_size=4), digits[:count], tmp_path / "out")
+    assert model.shapes == [((4, 8, 8, 1), jnp.float32)]  # compiled once
     assert len(results) == count
+
+
+def test_arrays_are_answered_as_files_are(digits):
+    run = a_run()
+    found = list(predict(run, digits, top=2))
+    arrays = [decode_image(path.read_bytes(), channels=1) for path in digits]
+    assert [{"file": str(path), **one} for path, one in zip(digits, predict(run, arrays, top=2))] == found
+    assert [*predict(run, arrays[0], top=2)] == [{"predictions": found[0]["predictions"]}]
+    run.task = CausalLM()
+    with pytest.raises(UserError, match="it learns to go on with texts"):
+        next(predict(run, "a text"))
 
 
 def test_folders_give_their_pictures_in_order(digits, tmp_path):
@@ -96,14 +135,12 @@ def test_every_broken_file_is_named_before_any_work(digits, tmp_path):
     torn.write_bytes(digits[0].read_bytes()[:40])
     text.write_text("hello")
 
-    def never(images):
+    def never(pixels):
         raise AssertionError("predicted")
 
     with pytest.raises(UserError) as raised:
-        predict_files([digits[0], torn, text, missing], never, preprocess, NAMES, tmp_path / "out")
-    assert raised.value.lines[0].startswith(
-        "3 of 4 images cannot be read; mend them, or leave them out with --skip"
-    )
+        predict_files(a_run(NearestCentre(never)), [digits[0], torn, text, missing], tmp_path / "out")
+    assert raised.value.lines[0].startswith("3 of 4 images cannot be read; fix them, or skip broken files")
     assert [line.split(": ")[0] for line in raised.value.lines[1:]] == [str(p) for p in (torn, text, missing)]
     assert raised.value.lines[3].endswith("missing.png: there is no such file")
     assert not (tmp_path / "out").exists()
@@ -112,13 +149,13 @@ def test_every_broken_file_is_named_before_any_work(digits, tmp_path):
 def test_broken_files_can_be_skipped(digits, tmp_path, caplog):
     broken = tmp_path / "broken.png"
     broken.write_text("hello")
-    results = predict([digits[0], broken, digits[1]], tmp_path / "out", skip_broken=True)
+    results = predicted([digits[0], broken, digits[1]], tmp_path / "out", skip_broken=True)
     assert [r["file"] for r in results] == [str(digits[0]), str(digits[1])]
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
         f"skipped {broken}: 5 bytes that are not a picture"
     ]
     with pytest.raises(UserError, match="1 of 1 images cannot be read"):
-        predict([broken], tmp_path / "out", skip_broken=True)
+        predicted([broken], tmp_path / "out", skip_broken=True)
 
 
 def test_files_of_one_name_do_not_overwrite_each_other(tmp_path):
@@ -126,15 +163,15 @@ def test_files_of_one_name_do_not_overwrite_each_other(tmp_path):
     for i, path in enumerate(paths):
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(IMAGES[i]).save(path)
-    predict(paths, tmp_path / "out")
+    predicted(paths, tmp_path / "out")
     names = sorted(p.name for p in (tmp_path / "out").glob("*.png"))
     assert names == ["1-2-2.png", "1-2.png", "1-3.png", "1.png"]
 
 
 def test_originals_are_never_overwritten(digits, tmp_path):
     before = digits[0].read_bytes()
-    with pytest.raises(UserError, match=r"99\.png: would be overwritten; name another folder with --output"):
-        predict([digits[0]], digits[0].parent)
+    with pytest.raises(UserError, match=r"99\.png: would be overwritten; choose another output folder"):
+        predicted([digits[0]], digits[0].parent)
     assert digits[0].read_bytes() == before
 
 
@@ -144,19 +181,29 @@ def test_mistakes_are_said_in_a_line(digits, tmp_path):
     with pytest.raises(
         UserError, match=r"empty: there are no images; expected files, or folders of \.bmp, \.gif"
     ):
-        predict([tmp_path / "empty"], tmp_path / "out")
+        predicted([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(UserError, match="file: cannot write there"):
-        predict([digits[0]], tmp_path / "file")
-    with pytest.raises(UserError, match="--top 0: expected at least 1"):
-        predict([digits[0]], tmp_path / "out", top=0)
-    with pytest.raises(UserError, match="the model's probabilities are not finite"):
-        predict_files(
-            [digits[0]], lambda x: np.full((len(x), 10), np.nan), preprocess, NAMES, tmp_path / "out"
-        )
+        predicted([digits[0]], tmp_path / "file")
+    with pytest.raises(UserError, match="top=0: expected at least 1"):
+        predicted([digits[0]], tmp_path / "out", top=0)
+    broken = a_run(NearestCentre(lambda pixels: jnp.full((len(pixels), 10), jnp.nan)))
+    with pytest.raises(UserError, match=r"99\.png: the model's predictions are not finite"):
+        predict_files(broken, [digits[0]], tmp_path / "out")
+
+
+def test_further_images_overwrite_nothing(tmp_path):
+    written = {"map": "-classes"}
+    files = [tmp_path / "in" / name for name in ("a.png", "b.png")]
+    names = [{k: p.name for k, p in place.items()} for place in place_images(files, tmp_path, written)]
+    assert names == [{"": f"{name}.png", "map": f"{name}-classes.png"} for name in "ab"]
+    with pytest.raises(UserError, match=r"a-classes.png: would be overwritten; choose another output folder"):
+        place_images([tmp_path / "in" / "a.png", tmp_path / "in" / "a-classes.png"], tmp_path, written)
+    with pytest.raises(UserError, match=r"a-classes.png: would be overwritten"):
+        place_images([tmp_path / "in" / "a.png", tmp_path / "a-classes.png"], tmp_path, written)
 
 
 def test_classes_without_a_name_are_numbers(digits, tmp_path):
-    (result,) = predict_files(digits[:1], nearest_centre, preprocess, ["zero"], tmp_path / "out", top=20)
+    (result,) = predict_files(a_run(names=["zero"]), digits[:1], tmp_path / "out", top=20)
     assert len(result["predictions"]) == 10
     assert {p["label"] for p in result["predictions"]} == {"zero", *map(str, range(1, 10))}
 

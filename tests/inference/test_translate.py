@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny_writers import CONTEXT, SEQ2SEQS, best_hypothesis, gpt, next_logits, seq2seq
+from helpers.tiny_writers import CONTEXT, SEQ2SEQS, best_hypothesis, gpt, next_logits, seq2seq
 
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError
@@ -85,7 +85,7 @@ def test_mistakes_are_said_in_a_line():
     writer = TextToText(*seq2seq())
     sources = [writer.encode("a")] * (BATCH + 1) + [writer.encode("a" * CONTEXT)]
     for how in (Generation(), Generation(beams=2)):
-        with pytest.raises(UserError, match=r"--prompt: has 18 tokens, the model takes 16; shorten it"):
+        with pytest.raises(UserError, match=r"prompt: has 18 tokens, the model's context is 16; shorten it"):
             next(writer.generate(sources, how))
     with pytest.raises(UserError, match="this run's tokenizer has no token that ends a text"):
         TextToText(*gpt())

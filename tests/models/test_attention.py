@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import random_params
+from helpers.tiny import random_params
 
 from jaxformer.models import attention as module_of_attention
 from jaxformer.models.attention import Attention, attention, attention_weights

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_text import VOCAB, close, jitted, params_of, texts
+from helpers.tiny_text import VOCAB, close, jitted, params_of, texts
 
 from jaxformer.models.bert import BERT
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_text import GPTS, SCHEMES, TINY, VOCAB, close, jitted, params_of, texts
+from helpers.tiny_text import GPTS, SCHEMES, TINY, VOCAB, close, jitted, params_of, texts
 
 from jaxformer.models.cache import EMPTY, cached_mask, empty_cache
 from jaxformer.models.experts import Experts

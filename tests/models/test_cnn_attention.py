@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from timm_reference import timm
-from tiny import images, random_params
+from helpers.timm_reference import timm
+from helpers.tiny import images, random_params
 
 from jaxformer.config.schema import load, resolve, to_dict
 from jaxformer.models.cnn_attention import ATTENTIONS, Placement

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import images, random_params
+from helpers.tiny import images, random_params
 
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.coatnet import CoAtNet

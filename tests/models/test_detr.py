@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from tiny_detector import CLASSES, anchored, batch_of, detector, objects, variables_of
+from helpers.tiny_detector import CLASSES, anchored, batch_of, detector, objects, variables_of
 
 from jaxformer.config.schema import load
 from jaxformer.models.denoising import noised, seen_by

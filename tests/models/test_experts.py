@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import random_params
-from tiny_text import TINY, close, jitted, texts
+from helpers.tiny import random_params
+from helpers.tiny_text import TINY, close, jitted, texts
 
 from jaxformer.models.experts import ExpertMlp, Experts, route
 from jaxformer.models.gpt import GPT

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_text import EXTRAS, GPTS, SCHEMES, TINY, VOCAB, WINDOW, close, jitted, params_of, texts
+from helpers.tiny_text import EXTRAS, GPTS, SCHEMES, TINY, VOCAB, WINDOW, close, jitted, params_of, texts
 
 from jaxformer.config import schema
 from jaxformer.models.experts import Experts

@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from tiny import images
+from helpers.tiny import images
 
 from jaxformer.config import schema
 from jaxformer.models.cct import CCT

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import images
+from helpers.tiny import images
 
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.maxvit import MaxViT, PartitionBlock, from_grid, to_grid

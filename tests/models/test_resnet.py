@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import images, random_params
+from helpers.tiny import images, random_params
 
 from jaxformer.models.resnet import ResNet
 from jaxformer.models.resnet_stem import max_pool_of_zeros, max_pool_same

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.tiny import random_params
 from jax.extend.core import jaxprs_in_params
-from tiny import random_params
 
 from jaxformer.models.block import Block
 from jaxformer.models.drop_path import drop_path

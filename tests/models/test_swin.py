@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import random_params
+from helpers.tiny import random_params
 
 from jaxformer.models.swin import Swin, SwinBlock, joined_in_fours
 

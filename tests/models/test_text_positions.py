@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_text import GPTS, SCHEMES, close, jitted, params_of, texts
+from helpers.tiny_text import GPTS, SCHEMES, close, jitted, params_of, texts
 
 from jaxformer.models.positions import RelativeBias, alibi_bias, alibi_slopes, sinusoidal
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.tiny import images, random_params
 from jax.sharding import Mesh
-from tiny import images, random_params
 
 from jaxformer.config import schema
 from jaxformer.config.schema import resolve, to_dict

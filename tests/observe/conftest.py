@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from shown_images import attention_of, shown_images
+from helpers.shown_images import attention_of, shown_images
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support

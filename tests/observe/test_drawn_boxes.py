@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from jaxformer.data.listing import font
 from jaxformer.evaluation.samples import detected
 from jaxformer.observe import class_colours
+from jaxformer.observe.annotate import font
 from jaxformer.observe.drawn_boxes import draw_boxes
 from jaxformer.observe.samples import write_samples
 

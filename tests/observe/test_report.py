@@ -12,7 +12,7 @@ from jaxformer.errors import UserError
 from jaxformer.observe import plots
 from jaxformer.observe.comparison import compare_runs, config_differences
 from jaxformer.observe.report import chart, most_confused, write_report
-from jaxformer.observe.run_folder import config_leaves, open_run
+from jaxformer.runs import Run, config_leaves
 
 VOID = {"meta", "link", "img", "br", "input", "hr", "use", "path", "rect"}
 
@@ -120,7 +120,7 @@ def test_a_preempted_run_shows_the_curves_latest_values(make_run):
     (folder / "result.json").write_text(json.dumps(result))
     report = page(write_report(folder))
     assert "preempted" in report.text
-    assert f"{open_run(folder).curves['eval/accuracy'][1][-1]:.4f}" in report.text
+    assert f"{Run.open(folder).curves['eval/accuracy'][1][-1]:.4f}" in report.text
     assert "MFU" not in report.text
 
 
@@ -192,7 +192,7 @@ def test_a_comparison_shows_where_configs_differ_and_no_more(make_run):
     )
     comparison = page(output)
     assert all(load.startswith(("data:", "#")) for load in comparison.loads)
-    assert config_differences([open_run(run) for run in runs]) == [
+    assert config_differences([Run.open(run) for run in runs]) == [
         {"path": "optimizer.learning_rate", "values": ["0.001", "0.003", "0.001"]},
         {"path": "seed", "values": ["0", "0", "1"]},
     ]
@@ -211,7 +211,7 @@ def test_runs_of_different_kinds_and_states_compare(make_run):
     comparison = page(runs[0].parent / "comparison.html")
     assert str(runs[0]) in comparison.text  # same names: told apart by their paths
     assert "not finished" in comparison.text
-    differences = {d["path"]: d["values"] for d in config_differences([open_run(run) for run in runs])}
+    differences = {d["path"]: d["values"] for d in config_differences([Run.open(run) for run in runs])}
     assert differences["model.width"] == ["64", ""]
     with pytest.raises(UserError, match="nothing to compare"):
         compare_runs([], runs[0].parent / "comparison.html")

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from helpers.shown_images import attention_of, shown_images
 from PIL import Image
-from shown_images import attention_of, shown_images
 
 from jaxformer.observe.samples import Patches, read_samples, save_picture, visible, write_samples
 

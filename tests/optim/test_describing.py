@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-from trees import flat, optimizer, schedule, stack, to_steps, vit_params
+from helpers.trees import flat, optimizer, schedule, stack, to_steps, vit_params
 
 from jaxformer.models.vit import ViT
-from jaxformer.optim import describe_rules, describe_schedule, make_schedule, optimizer_problems
+from jaxformer.optim import make_schedule, optimizer_problems
+from jaxformer.optim.describe import describe_rules, describe_schedule
 
 BARS = " ▁▂▃▄▅▆▇█"
 

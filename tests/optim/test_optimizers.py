@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 import torch
-from trees import flat, optimizer, quadratic, stack, train, update, vit_params
+from helpers.trees import flat, optimizer, quadratic, stack, train, update, vit_params
 
 from jaxformer.optim import OPTIMIZERS, eval_params, make_optimizer
 from jaxformer.optim.optimizers import Optimizer

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from trees import LAYERS, flat, optimizer, quadratic, stack, train, update, vit_params
+from helpers.trees import LAYERS, flat, optimizer, quadratic, stack, train, update, vit_params
 
 from jaxformer.optim import (
     OPTIMIZERS,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-from trees import schedule, to_steps
+from helpers.trees import schedule, to_steps
 
 from jaxformer.optim import SCHEDULES, make_schedule, schedule_problems
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from trees import flat, optimizer, update
+from helpers.trees import flat, optimizer, update
 
 from jaxformer.models.bert import BERT
 from jaxformer.models.experts import Experts

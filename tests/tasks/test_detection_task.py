@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.stepping import assert_close, gradient_of, take_steps
+from helpers.tiny_detector import CLASSES, anchored, batch_of, detector, objects, variables_of
 from scipy.optimize import linear_sum_assignment
-from stepping import assert_close, gradient_of, take_steps
-from tiny_detector import CLASSES, anchored, batch_of, detector, objects, variables_of
 
+from jaxformer.config import schema
 from jaxformer.errors import UserError
 from jaxformer.models.outputs import Denoised, DetectionOutputs
 from jaxformer.tasks.detection import Detection, described, in_pixels
@@ -292,7 +293,7 @@ def spec(most=5, channels=3, **without):
     ("task", "model", "data", "line"),
     [
         (SOFTMAX, detector(num_queries=7), spec(boxes=0), "data.examples: batches have extent, image, labels, this"),
-        (Detection(), detector(), spec(6), "model.num_queries=5: pictures have up to data.examples.max_objects=6"),
+        (Detection(), detector(), spec(6), "model.num_queries=5: images have up to data.examples.max_objects=6"),
         (Detection(), anchored(), spec(), "model.no_object=False: task.class_loss='softmax' needs"),
         (FOCAL, detector(num_queries=7), spec(), "model.no_object=True: task.class_loss='focal' has no use for"),
         (SOFTMAX, detector(), spec(), "task.num_queries=7: the model has 5"),
@@ -305,8 +306,8 @@ def test_what_does_not_fit_is_said(task, model, data, line):
 
 
 def test_impossible_values_and_labels_are_named():
-    lines = list(Detection(l1_weight=-1.0, focal_alpha=2.0, mean=(128.0,), score_threshold=-1.0).problems())
-    starts = ("l1_weight=-1.0", "focal_alpha=2.0", "score_threshold=-1.0", "mean=[128.0]")
-    assert [line.partition(":")[0] for line in lines] == list(starts)
+    task = Detection(l1_weight=-1.0, focal_alpha=2.0, mean=(128.0,), score_threshold=-1.0)
+    starts = {"l1_weight=-1.0", "focal_alpha=2.0", "score_threshold=-1.0", "mean=[128.0]"}
+    assert {line.partition(":")[0] for line in schema.problems(task)} == starts
     with pytest.raises(UserError, match=r"model.num_classes=3: .* 0 to 7"):
         Detection().check(detector(), {"labels": np.array([[0, 7, -1]])})

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from tiny_tasks import CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, encoder, outputs_of, params_of
+from helpers.tiny_tasks import CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, encoder, outputs_of, params_of
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizers import Characters
@@ -245,7 +245,7 @@ def test_masked_language_modelling_refuses_a_batch_without_masks():
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"label_smoothing": 1.0}, "task.label_smoothing=1.0: expected at least 0 and less than 1"),
+        ({"label_smoothing": 1.0}, "task.label_smoothing=1.0: expected 0 or more, and less than 1"),
         ({"z_loss": -1.0}, "task.z_loss=-1.0: expected 0 or more"),
         ({"zloss": 1.0}, "task.zloss: "),
     ],

@@ -204,7 +204,7 @@ MISFITS = {
         (8, 8),
         (8, 8),
         {},
-        'choose "segmenter"',
+        'such as "segmenter"',
     ),
     "size": (Segmentation(), segmenter(image_size=16), (8, 8), (16, 16), {}, "training images are 8x8"),
     "eval size": (Segmentation(), segmenter(image_size=8), (8, 8), (16, 8), {}, "model.window=[8, 8]"),

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_tasks import DECODER, LENGTH, VOCAB, encoder
+from helpers.tiny_tasks import DECODER, LENGTH, VOCAB, encoder
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizers import Characters
@@ -161,4 +161,4 @@ def test_what_does_not_fit_is_named(model, train, message):
 def test_wrong_fields_are_named(field):
     errors = []
     assert resolve(load(TASKS["span_qa"]), {field: 0}, "task", errors) is None
-    assert errors == [f"task.{field}=0: expected at least 1"]
+    assert errors == [f"task.{field}=0: expected 1 or more"]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import seqeval.metrics as reference
-from tiny_tasks import CASES, CLASSES, DECODER, LENGTH, VOCAB, encoder
+from helpers.tiny_tasks import CASES, CLASSES, DECODER, LENGTH, VOCAB, encoder
 
 from jaxformer.data.text.tokenizers import Characters
 from jaxformer.errors import UserError

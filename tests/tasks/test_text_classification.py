@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.tiny_tasks import CASES, DECODER, LENGTH, VOCAB, encoder, outputs_of, params_of
 from scipy import stats
-from tiny_tasks import CASES, DECODER, LENGTH, VOCAB, encoder, outputs_of, params_of
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizer_templates import TEMPLATES
@@ -287,8 +287,8 @@ def test_labels_that_are_no_class_are_refused(batch):
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"mixup": -0.2}, "task.mixup=-0.2: expected an alpha over 0"),
-        ({"label_smoothing": 1.0}, "task.label_smoothing=1.0: expected at least 0 and less than 1"),
+        ({"mixup": -0.2}, "task.mixup=-0.2: expected an alpha above 0"),
+        ({"label_smoothing": 1.0}, "task.label_smoothing=1.0: expected 0 or more, and less than 1"),
         ({"cutmix": 1.0}, "task.cutmix: TextClassification has no field 'cutmix'"),
     ],
 )

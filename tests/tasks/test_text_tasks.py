@@ -1,6 +1,5 @@
 """Tasks over text: any split of a batch adds up to it, and neither padding rows nor padded places have a say."""
 
-import dataclasses
 from functools import cache
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tiny_tasks import CASES, outputs_of, params_of, rows_of
+from helpers.tiny_tasks import CASES, outputs_of, params_of, rows_of
 
 from jaxformer.tasks import TASKS
 
@@ -144,12 +143,3 @@ def test_an_examples_error_is_its_own(name):
     np.testing.assert_allclose(errors(mixed)[half], found[half], rtol=1e-4, atol=1e-6)
     assert np.ptp(found[half]) > 0
     assert (np.asarray(found) >= 0).all()
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_every_field_is_documented_and_the_defaults_are_valid(name):
-    kind = type(CASES[name].task)
-    assert not list(getattr(kind(), "problems", list)())
-    documented = [base.__doc__ for base in kind.__mro__ if base.__doc__]
-    for field in dataclasses.fields(kind):
-        assert any(f"      {field.name}: " in text for text in documented), field.name

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import sacrebleu
 from flax import linen as nn
-from tiny_tasks import BOS, CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, outputs_of, params_of, rows_of
+from helpers.tiny_tasks import BOS, CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, outputs_of, params_of, rows_of
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizers import Characters
@@ -226,6 +226,7 @@ def test_a_sample_has_source_target_and_what_the_model_says():
     sample = Translation().sample(row, {"likeliest": likeliest}, data)
     assert sample == {
         "correct": None,
+        "called": "source",
         "text": SENTENCES[0],
         "target": SENTENCES[0],
         "prediction": "m" + SENTENCES[0][1:],
@@ -272,8 +273,8 @@ def test_what_does_not_fit_is_named(task, model, train, message):
     [
         ({"beams": -1}, "task.beams=-1: expected 1 (greedy) or more"),
         ({"length_penalty": -1.0}, "task.length_penalty=-1.0: expected 0 (none) or more"),
-        ({"max_new_tokens": 0}, "task.max_new_tokens=0: expected at least 1"),
-        ({"label_smoothing": 1.0}, "task.label_smoothing=1.0: expected at least 0 and less than 1"),
+        ({"max_new_tokens": 0}, "task.max_new_tokens=0: expected 1 or more"),
+        ({"label_smoothing": 1.0}, "task.label_smoothing=1.0: expected 0 or more, and less than 1"),
     ],
 )
 def test_wrong_fields_are_named(fields, line):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from timm_reference import timm
+from helpers.timm_reference import timm
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.errors import UserError

@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from image_parity import channels_first, images, randomised, shapes_of, tensors_of
+from helpers.image_parity import channels_first, images, randomised, shapes_of, tensors_of
+from helpers.timm_reference import timm
 from test_timm_resnet import SIZE, ours, their_resnet
 from test_timm_vit import FIELDS, THEIRS
 from test_timm_vit import SIZE as VIT_SIZE
-from timm_reference import timm
 
 from jaxformer.inference.attention_layers import calls_of
 from jaxformer.inference.grad_cam import find_target, with_activation

@@ -1,8 +1,8 @@
 """Our CCT gives the logits and gradients of its authors' form, which is written down here once more in PyTorch."""
 
 import pytest
-from image_parity import check_same, count_of, randomised
-from parity import build
+from helpers.image_parity import check_same, count_of, randomised
+from helpers.parity import build
 
 from jaxformer.weights.shi_labs_cct import FAMILY
 

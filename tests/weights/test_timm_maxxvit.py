@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from timm_reference import timm
+from helpers.timm_reference import timm
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.errors import UserError

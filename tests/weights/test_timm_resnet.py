@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from image_parity import channels_first, images, randomised, shapes_of, tensors_of
-from timm_reference import timm
+from helpers.image_parity import channels_first, images, randomised, shapes_of, tensors_of
+from helpers.timm_reference import timm
 
 from jaxformer.models.cnn_attention import Placement
 from jaxformer.models.cnn_attention.botnet import BottleneckAttention

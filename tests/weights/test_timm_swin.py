@@ -3,9 +3,17 @@
 import jax
 import numpy as np
 import pytest
-from image_parity import channels_first, check_same, count_of, images, randomised, shapes_of, tensors_of
-from parity import build
-from timm_reference import timm
+from helpers.image_parity import (
+    channels_first,
+    check_same,
+    count_of,
+    images,
+    randomised,
+    shapes_of,
+    tensors_of,
+)
+from helpers.parity import build
+from helpers.timm_reference import timm
 
 from jaxformer.errors import UserError
 from jaxformer.weights.timm_swin import FAMILY

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from image_parity import check_same, count_of, randomised, shapes_of, tensors_of
-from parity import build
-from timm_reference import timm
+from helpers.image_parity import check_same, count_of, randomised, shapes_of, tensors_of
+from helpers.parity import build
+from helpers.timm_reference import timm
 
 from jaxformer.errors import UserError
 from jaxformer.weights.transformers_cvt import FAMILY

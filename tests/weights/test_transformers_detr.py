@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from parity import build
-from timm_reference import timm
+from helpers.parity import build
+from helpers.timm_reference import timm
 
 from jaxformer.errors import UserError
 from jaxformer.models.presets import preset

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from parity import build, check_same, make_reference, rows_of_positions, shapes_of, text
+from helpers.parity import build, check_same, make_reference, rows_of_positions, shapes_of, text
 
 from jaxformer.errors import UserError
 from jaxformer.weights.transformers_config import text_model_of

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from image_parity import channels_first, randomised, tensors_of
-from timm_reference import timm
+from helpers.image_parity import channels_first, randomised, tensors_of
+from helpers.timm_reference import timm
 
 from jaxformer.errors import UserError
 from jaxformer.models.segmentation_decoders import AllMLP

@@ -3,138 +3,112 @@
 They are transforms of text, see `text_transforms.py`. Of a pair only the first text is changed.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import numpy as np
 
+from jaxformer.config.fields import Constraint, Fraction
 from jaxformer.data.text.text_transforms import (
+    Bound,
     Example,
+    Share,
     TextTransform,
     change_words,
     is_special,
-    share_problems,
 )
-from jaxformer.data.text.thesaurus import Thesaurus, load_thesaurus
-from jaxformer.data.text.word_changes import (
-    Words,
-    changes,
-    delete_words,
-    insert_words,
-    replace_words,
-    swap_words,
-)
+from jaxformer.data.text.thesaurus import DATABASE, Thesaurus, load_thesaurus
+from jaxformer.data.text.word_changes import OPERATIONS, Words
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer
 
+ThesaurusPath: TypeAlias = Annotated[
+    str,
+    Constraint(
+        f"a file that is there, of lines 'big: large, huge', or {DATABASE}",
+        lambda path: bool(path) and Path(path).expanduser().exists(),
+    ),
+]
 
+
+@dataclass(frozen=True)
 class WordTransform(TextTransform):
     """Changes the words of the first text; the batch's labels have to be labels of whole texts."""
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        """Changes the example's words.
-
-        Raises:
-          UserError: it is not bound, or something in the example goes by the places of tokens.
-        """
-        bound = self.needs()
-        self.check_places(example)
+    def apply(self, example: Example, rng: np.random.Generator, bound: Bound) -> Example:
+        bound.check_places(example)
         return change_words(
-            example, bound.tokenizer, lambda words: self.augment(words, rng), bound.max_length
+            example,
+            bound.tokenizer,
+            lambda words: self.augment(words, rng, bound.loaded),
+            bound.max_length,
         )
 
-    def augment(self, words: Words, rng: np.random.Generator) -> Words:
+    def augment(self, words: Words, rng: np.random.Generator, synonyms: Thesaurus | None) -> Words:
         """The words of a text, changed; `words` stays as it is."""
         raise NotImplementedError
 
-    def load(self, tokenizer: "Tokenizer") -> Thesaurus | None:
-        """The thesaurus, if the transform has one.
 
-        Raises:
-          UserError: it is not there or cannot be read.
-        """
-        path = getattr(self, "thesaurus", None)
-        return load_thesaurus(path) if path else None
+@dataclass(frozen=True)
+class WithThesaurus(WordTransform):
+    """Takes words from a thesaurus."""
 
-    def _synonyms(self) -> Thesaurus:
-        return self.needs().loaded
+    thesaurus: ThesaurusPath
+    """File or folder of synonyms; see `load_thesaurus`."""
+
+    def load(self, tokenizer: "Tokenizer") -> Thesaurus:
+        return load_thesaurus(self.thesaurus)
 
 
 @dataclass(frozen=True)
-class SynonymReplacement(WordTransform):
+class SynonymReplacement(WithThesaurus):
     """Replaces words with synonyms (EDA's "SR")."""
 
-    thesaurus: str
-    """File or folder of synonyms; see `load_thesaurus`."""
-    alpha: float = 0.1
+    alpha: Share = 0.1
     """Share of the words to replace, rounded down, but at least one word."""
 
-    def augment(self, words: Words, rng: np.random.Generator) -> Words:
-        """Replaces."""
-        return replace_words(words, changes(self.alpha, words), self._synonyms(), rng)
-
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work."""
-        yield from thesaurus_problems(self.thesaurus)
-        yield from share_problems("alpha", self.alpha)
+    def augment(self, words: Words, rng: np.random.Generator, synonyms: Thesaurus | None) -> Words:
+        return OPERATIONS["replacement"](words, self.alpha, rng, synonyms)
 
 
 @dataclass(frozen=True)
-class RandomInsertion(WordTransform):
+class RandomInsertion(WithThesaurus):
     """Inserts synonyms of the text's words anywhere (EDA's "RI")."""
 
-    thesaurus: str
-    """File or folder of synonyms; see `load_thesaurus`."""
-    alpha: float = 0.1
+    alpha: Share = 0.1
     """Words to insert, as a share of the words, rounded down, but at least one."""
 
-    def augment(self, words: Words, rng: np.random.Generator) -> Words:
-        """Inserts."""
-        return insert_words(words, changes(self.alpha, words), self._synonyms(), rng)
-
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work."""
-        yield from thesaurus_problems(self.thesaurus)
-        yield from share_problems("alpha", self.alpha)
+    def augment(self, words: Words, rng: np.random.Generator, synonyms: Thesaurus | None) -> Words:
+        return OPERATIONS["insertion"](words, self.alpha, rng, synonyms)
 
 
 @dataclass(frozen=True)
 class RandomSwap(WordTransform):
     """Swaps two words, several times (EDA's "RS")."""
 
-    alpha: float = 0.1
+    alpha: Share = 0.1
     """Swaps, as a share of the words, rounded down, but at least one."""
 
-    def augment(self, words: Words, rng: np.random.Generator) -> Words:
-        """Swaps."""
-        return swap_words(words, changes(self.alpha, words), rng)
-
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work."""
-        yield from share_problems("alpha", self.alpha)
+    def augment(self, words: Words, rng: np.random.Generator, synonyms: Thesaurus | None) -> Words:
+        return OPERATIONS["swap"](words, self.alpha, rng, synonyms)
 
 
 @dataclass(frozen=True)
 class RandomDeletion(WordTransform):
     """Deletes words (EDA's "RD")."""
 
-    alpha: float = 0.1
+    alpha: Share = 0.1
     """The probability with which each word is deleted; one word always stays."""
 
-    def augment(self, words: Words, rng: np.random.Generator) -> Words:
-        """Deletes."""
-        return delete_words(words, self.alpha, rng)
-
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work."""
-        yield from share_problems("alpha", self.alpha)
+    def augment(self, words: Words, rng: np.random.Generator, synonyms: Thesaurus | None) -> Words:
+        return OPERATIONS["deletion"](words, self.alpha, rng, synonyms)
 
 
 @dataclass(frozen=True)
-class Eda(WordTransform):
+class Eda(WithThesaurus):
     """One of the four operations, drawn evenly: "easy data augmentation" (Wei & Zou 2019, arXiv 1901.11196).
 
     The paper writes several changed copies beside each original; here an example is changed anew whenever it is
@@ -142,45 +116,33 @@ class Eda(WordTransform):
     5,000 and more: `share` 16/17, 8/9, 4/5.
     """
 
-    thesaurus: str
-    """File or folder of synonyms; see `load_thesaurus`."""
-    alpha_replacement: float = 0.1
+    alpha_replacement: Fraction = 0.1
     """As `SynonymReplacement.alpha`; 0 leaves the operation out, here and below."""
-    alpha_insertion: float = 0.1
+    alpha_insertion: Fraction = 0.1
     """As `RandomInsertion.alpha`."""
-    alpha_swap: float = 0.1
+    alpha_swap: Fraction = 0.1
     """As `RandomSwap.alpha`."""
-    alpha_deletion: float = 0.1
+    alpha_deletion: Fraction = 0.1
     """As `RandomDeletion.alpha`."""
-    share: float = 0.9
+    share: Share = 0.9
     """Share of the examples that are changed; 0.9 is the nine copies to an original of the paper's code."""
 
-    def augment(self, words: Words, rng: np.random.Generator) -> Words:
-        """Does one operation, or none."""
+    def alphas(self) -> dict[str, float]:
+        """The operations that are done -> how much of a text they change."""
+        alphas = (self.alpha_replacement, self.alpha_insertion, self.alpha_swap, self.alpha_deletion)
+        return {name: alpha for name, alpha in zip(OPERATIONS, alphas) if alpha > 0}
+
+    def augment(self, words: Words, rng: np.random.Generator, synonyms: Thesaurus | None) -> Words:
         if rng.random() >= self.share:
             return words
-        synonyms = self._synonyms()
-        operations: list[tuple[float, Callable[[float], Words]]] = [
-            (self.alpha_replacement, lambda a: replace_words(words, changes(a, words), synonyms, rng)),
-            (self.alpha_insertion, lambda a: insert_words(words, changes(a, words), synonyms, rng)),
-            (self.alpha_swap, lambda a: swap_words(words, changes(a, words), rng)),
-            (self.alpha_deletion, lambda a: delete_words(words, a, rng)),
-        ]
-        operations = [(alpha, operation) for alpha, operation in operations if alpha > 0]
-        alpha, operation = operations[rng.integers(len(operations))]
-        return operation(alpha)
+        alphas = list(self.alphas().items())
+        name, alpha = alphas[rng.integers(len(alphas))]
+        return OPERATIONS[name](words, alpha, rng, synonyms)
 
     def problems(self) -> Iterator[str]:
-        """Yields what cannot work."""
-        yield from thesaurus_problems(self.thesaurus)
-        names = ("alpha_replacement", "alpha_insertion", "alpha_swap", "alpha_deletion")
-        alphas = {name: getattr(self, name) for name in names}
-        for name, alpha in alphas.items():
-            if not 0 <= alpha <= 1:
-                yield f"{name}={alpha}: must be between 0 and 1"
-        if not any(alphas.values()):
+        """Yields what cannot work together."""
+        if not self.alphas():
             yield "alpha_replacement=0: so are all the others, so nothing is ever done; raise one"
-        yield from share_problems("share", self.share)
 
 
 @dataclass(frozen=True)
@@ -191,32 +153,14 @@ class TokenCutoff(TextTransform):
     be seen, and at least one other. The paper adds a consistency loss between views, which this is not.
     """
 
-    share: float = 0.1
+    share: Share = 0.1
     """Share of the tokens to hide, rounded down; the paper tries 0.05 to 0.2."""
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        """Masks tokens.
-
-        Raises:
-          UserError: it is not bound.
-        """
+    def apply(self, example: Example, rng: np.random.Generator, bound: Bound) -> Example:
         tokens = np.asarray(example["tokens"])
         mask = np.array(example.get("token_mask", np.ones(len(tokens), bool)))
-        candidates = np.flatnonzero(mask & ~is_special(tokens, self.needs().tokenizer))
+        candidates = np.flatnonzero(mask & ~is_special(tokens, bound.tokenizer))
         count = min(int(self.share * len(candidates)), len(candidates) - 1)
         if count > 0:
             mask[rng.choice(candidates, count, replace=False)] = False
         return example | {"token_mask": mask}
-
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work."""
-        yield from share_problems("share", self.share)
-
-
-def thesaurus_problems(path: str) -> Iterator[str]:
-    """What is wrong with the path of a thesaurus, without reading it."""
-    if not path or not Path(path).expanduser().exists():
-        yield (
-            f"thesaurus={path!r}: no such file or folder; name a text file of lines 'big: large, huge', or the "
-            "folder of WordNet's database (Debian: apt-get install wordnet-base, then /usr/share/wordnet)"
-        )

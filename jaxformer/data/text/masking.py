@@ -1,12 +1,14 @@
 """Masked tokens to be predicted (Devlin et al. 2018, section 3.1)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 
+from jaxformer.config.fields import Constraint
 from jaxformer.data.text.rows import IGNORED
+from jaxformer.data.text.text_transforms import Bound, Example, TextTransform
 from jaxformer.data.text.tokenizer_templates import is_byte_level
 from jaxformer.errors import UserError
 
@@ -14,11 +16,10 @@ if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer
 
 MASKED, REPLACED = 0.8, 0.1  # of the chosen tokens; the rest stay as they are
-Example = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class MaskTokens:
+class MaskTokens(TextTransform):
     """Chooses tokens to be predicted: 80% become the mask token, 10% another at random, 10% stay.
 
     The examples' `tokens` are changed, and `targets` has the original where a token was chosen, -1 elsewhere;
@@ -29,49 +30,32 @@ class MaskTokens:
     example's index alone, so that every evaluation of every run sees the same masks.
     """
 
-    share: float = 0.15
+    share: Annotated[
+        float, Constraint("more than 0, and at most 1; 0.15 is usual", lambda share: 0 < share <= 1)
+    ] = 0.15
     """The probability with which each token is chosen, or each word."""
     whole_word: bool = False
     """Whether the pieces of a word are chosen together (Google's "whole word masking"). A word begins at a
     token that is no continuation: for WordPiece those with "##"; for byte-level and sentencepiece tokenizers
     those without a space before them."""
     random: ClassVar[bool] = False
+    fills: ClassVar[Mapping[str, int]] = {"targets": IGNORED, "token_mask": 0}
 
-    def bind(self, tokenizer: "Tokenizer") -> "BoundMaskTokens":
-        """The transform for a tokenizer.
+    def load(self, tokenizer: "Tokenizer") -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """The special tokens, bool [vocab_size]; the others' ids; those that begin a word, bool [vocab_size], or None.
 
         Raises:
-          UserError: it has no mask token; or `whole_word` is set, and it does not tell where words begin.
+          UserError: there is no mask token; or `whole_word` is set, and tokens do not tell where words begin.
         """
         if tokenizer.mask_id is None:
             raise UserError(
                 "transform mask_tokens: the tokenizer has no mask token; give it template='bert' or 'roberta'"
             )
         special = special_table(tokenizer)
-        begins = word_table(tokenizer) if self.whole_word else None
-        return BoundMaskTokens(self.share, tokenizer.mask_id, special, begins)
+        return special, np.flatnonzero(~special), word_table(tokenizer) if self.whole_word else None
 
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work."""
-        if not 0 < self.share <= 1:
-            yield f"share={self.share}: must be more than 0, and at most 1; 0.15 is usual"
-
-
-class BoundMaskTokens:
-    """`MaskTokens` of a tokenizer."""
-
-    fills: ClassVar[Mapping[str, int]] = {"targets": IGNORED, "token_mask": 0}
-    """What stands on padding in the arrays that it adds."""
-
-    def __init__(self, share: float, mask_id: int, special: np.ndarray, begins: np.ndarray | None):
-        """`special` and `begins` are bool [vocab_size]: special tokens, and those that begin a word."""
-        self._share, self._mask_id = share, mask_id
-        self._special, self._begins = special, begins
-        self._ordinary = np.flatnonzero(~special)
-
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        """Masks the tokens of one row."""
-        tokens = example["tokens"]
+    def apply(self, example: Example, rng: np.random.Generator, bound: Bound) -> Example:
+        tokens, (special, ordinary, begins) = example["tokens"], bound.loaded
         changed = dict(example)
         if "token_mask" in example:
             real = example["token_mask"]
@@ -79,33 +63,28 @@ class BoundMaskTokens:
             real = example["segment_ids"] > 0
         else:
             real = changed["token_mask"] = example["targets"] != IGNORED
-        candidates = np.flatnonzero(real & ~self._special[tokens])
-        count = len(candidates)
-        if self._begins is None:
-            chosen = rng.random(count) < self._share
-        else:
-            words = self._words(candidates, example)
-            chosen = (rng.random(count) < self._share)[words]
+        candidates = np.flatnonzero(real & ~special[tokens])
+        chosen = rng.random(len(candidates)) < self.share
+        if begins is not None:
+            chosen = chosen[words_of(candidates, example, begins)]
         places = candidates[chosen]
-        fate = rng.random(count)[chosen]
+        fate = rng.random(len(candidates))[chosen]
         replaced = places[fate >= 1 - REPLACED]
         masked, targets = tokens.copy(), np.full(tokens.shape, IGNORED, np.int32)
         targets[places] = tokens[places]
-        masked[places[fate < MASKED]] = self._mask_id
-        masked[replaced] = self._ordinary[rng.integers(len(self._ordinary), size=len(replaced))]
+        masked[places[fate < MASKED]] = bound.tokenizer.mask_id
+        masked[replaced] = ordinary[rng.integers(len(ordinary), size=len(replaced))]
         return changed | {"tokens": masked, "targets": targets}
 
-    def _words(self, candidates: np.ndarray, example: Example) -> np.ndarray:
-        """The number of each candidate's word, from 0."""
-        if len(candidates) == 0:
-            return candidates
-        assert self._begins is not None
-        begins = self._begins[example["tokens"][candidates]]
-        begins[0] = False  # the first word is number 0, whatever it begins with
-        begins[1:] |= np.diff(candidates) > 1  # a special token stands between
-        if "segment_ids" in example:
-            begins[1:] |= np.diff(example["segment_ids"][candidates]) != 0
-        return np.cumsum(begins)
+
+def words_of(candidates: np.ndarray, example: Example, begins: np.ndarray) -> np.ndarray:
+    """The number, from 0, of the word that each of the places `candidates` belongs to."""
+    begin = begins[example["tokens"][candidates]]
+    begin[:1] = False  # the first word is number 0, whatever it begins with
+    begin[1:] |= np.diff(candidates) > 1  # a special token stands between
+    if "segment_ids" in example:
+        begin[1:] |= np.diff(example["segment_ids"][candidates]) != 0
+    return np.cumsum(begin)
 
 
 def special_table(tokenizer: "Tokenizer") -> np.ndarray:

@@ -8,22 +8,15 @@ What made the file may stand in the first line, as an object under the key "back
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
-from jaxformer.data.text.format_jsonl import parse_object
-from jaxformer.data.text.text_transforms import (
-    Example,
-    TextTransform,
-    first_text,
-    is_special,
-    put_text,
-    share_problems,
-)
+from jaxformer.config.fields import Constraint
+from jaxformer.data.text.numbered import numbered_objects
+from jaxformer.data.text.text_transforms import Bound, Example, Share, TextTransform, first_text, put_text
 from jaxformer.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,50 +36,38 @@ class BackTranslate(TextTransform):
     the same beginning, both cut to `data.examples.length`, the first in the order of tokens stands for both.
     """
 
-    path: str
+    path: Annotated[
+        str,
+        Constraint(
+            "a file that is there; make it with `jaxformer data back-translate`",
+            lambda path: Path(path).expanduser().is_file(),
+        ),
+    ]
     """The file, see this module's docstring; `jaxformer data back-translate` makes it."""
-    probability: float = 0.5
-    """With which a text is replaced."""
+    probability: Share = 0.5
+    """The probability with which a text is replaced."""
     unknown: Literal["refuse", "keep"] = "refuse"
     """What becomes of a text that is not in the file: "refuse" stops, for it is the file of other texts;
     "keep" lets it be, where the file is of a part of the data."""
 
     def load(self, tokenizer: "Tokenizer") -> "Paraphrases":
-        """Reads the file.
-
-        Raises:
-          UserError: it is not there or cannot be read.
-        """
         return Paraphrases(self.path, tokenizer)
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        """Replaces the first text, or not.
-
-        Raises:
-          UserError: it is not bound, something in the example goes by the places of tokens, or the text is unknown.
-        """
-        bound = self.needs()
-        self.check_places(example)
+    def apply(self, example: Example, rng: np.random.Generator, bound: Bound) -> Example:
+        bound.check_places(example)
         tokens = np.asarray(example["tokens"])
         may_be_cut = bound.max_length is None or len(tokens) >= bound.max_length
         found = bound.loaded.of(tokens, may_be_cut)
         if found is None and self.unknown == "refuse":
-            start, stop = first_text(is_special(tokens, bound.tokenizer))
+            text = bound.tokenizer.decode(tokens[first_text(tokens, bound.tokenizer)].tolist())
             raise UserError(
-                f"transform back_translate: {self.path} has no line for the text "
-                f"{bound.tokenizer.decode(tokens[start:stop].tolist())[:SHOWN]!r}",
+                f"transform back_translate: {self.path} has no line for the text {text[:SHOWN]!r}",
                 "make it of the split that is trained on, with `jaxformer data back-translate`, and leave no "
                 "transform of words before this one; or set unknown='keep'",
             )
         if not found or rng.random() >= self.probability:
             return example
         return put_text(example, bound.tokenizer, found[rng.integers(len(found))], bound.max_length)
-
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work."""
-        if not self.path or not Path(self.path).expanduser().is_file():
-            yield f"path={self.path!r}: no such file; make it with `jaxformer data back-translate`"
-        yield from share_problems("probability", self.probability)
 
 
 class Paraphrases:
@@ -127,14 +108,14 @@ class Paraphrases:
         """
         key = self._key(tokens)
         place = bisect_left(self._keys, key)
-        found = self._keys[place] if place < len(self._keys) else b""
-        known = found == key if not (may_be_cut and key) else found.startswith(key)
-        return self._values[place] if known and place < len(self._keys) else None
+        for known in self._keys[place : place + 1]:
+            if known == key or (may_be_cut and key and known.startswith(key)):
+                return self._values[place]
+        return None
 
     def _key(self, tokens: np.ndarray) -> bytes:
         """The first text's tokens, as bytes that sort as they do."""
-        start, stop = first_text(is_special(tokens, self._tokenizer))
-        return tokens[start:stop].astype(">u4").tobytes()
+        return tokens[first_text(tokens, self._tokenizer)].astype(">u4").tobytes()
 
 
 def read_paraphrases(path: Path) -> dict[str, tuple[str, ...]]:
@@ -144,15 +125,13 @@ def read_paraphrases(path: Path) -> dict[str, tuple[str, ...]]:
       UserError: the file cannot be read, or a line is something else; names it.
     """
     table: dict[str, tuple[str, ...]] = {}
-    for number, line in read_objects(path):
+    for number, line in numbered_objects(path):
         if number == 1 and HEADER in line:
             continue
-        text, found = line.get("text"), line.get("paraphrases")
-        if (
-            not isinstance(text, str)
-            or not isinstance(found, list)
-            or not all(isinstance(paraphrase, str) and paraphrase.strip() for paraphrase in found)
-        ):
+        text: Any = line.get("text")
+        found: Any = line.get("paraphrases")
+        strings = isinstance(text, str) and isinstance(found, list) and all(isinstance(p, str) for p in found)
+        if not strings or not all(paraphrase.strip() for paraphrase in found):
             raise UserError(
                 f"{path}, line {number}: is not a text with its paraphrases; "
                 'write it as in {"text": "a good film", "paraphrases": ["a fine movie"]}'
@@ -161,24 +140,3 @@ def read_paraphrases(path: Path) -> dict[str, tuple[str, ...]]:
             raise UserError(f"{path}, line {number}: {text[:SHOWN]!r} has a line already; join them")
         table[text] = tuple(found)
     return table
-
-
-def read_objects(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The line numbers, from 1, and objects of a file of JSON lines.
-
-    Raises:
-      UserError: it cannot be read, or a line is no object.
-    """
-    try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not UTF-8; save the file in that encoding") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            yield number, parse_object(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: {error}") from error

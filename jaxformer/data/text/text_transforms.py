@@ -1,51 +1,38 @@
 """What transforms of text have in common: they are told the tokenizer, and put texts in the place of others.
 
-`transform(example, rng) -> example`, as for images, on `tokens` [T] of one example before it is padded. A
-transform has to be bound to the tokenizer first: `transform.bind(tokenizer)`. All that is random comes from
-`rng`.
+`transform.bind(tokenizer)` gives what is called: `(example, rng) -> example`, as for images, on `tokens` [T] of one
+example before it is padded. All that is random comes from `rng`.
 """
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from jaxformer.data.text.word_changes import Words
+from jaxformer.config.fields import Constraint
 from jaxformer.errors import UserError
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer
 
 Example = dict[str, Any]
+Share: TypeAlias = Annotated[float, Constraint("more than 0, and at most 1", lambda share: 0 < share <= 1)]
 
 # What goes by the places of tokens, and would no longer fit when words move.
 BY_PLACE = ("targets", "decoder_tokens", "segment_ids", "positions", "start", "end")
 
 
 @dataclass(frozen=True)
-class Bound:
-    """What a transform of text works with, once it is known."""
-
-    tokenizer: "Tokenizer"
-    """Decodes and encodes."""
-    max_length: int | None
-    """Tokens that an example may have; None for as many as it had before."""
-    loaded: Any
-    """What `TextTransform.load` has read."""
-
-
-@dataclass(frozen=True)
 class TextTransform:
-    """What all transforms of text have in common: they are bound to a tokenizer before they are used."""
+    """What a config says of a transform of text."""
 
     random: ClassVar[bool] = True
-    bound: Bound | None = field(default=None, init=False, repr=False, compare=False)
-    """What a copy is bound to; a config does not set it."""
+    fills: ClassVar[Mapping[str, int]] = {}
+    """What stands on padding in the arrays that it adds."""
 
-    def bind(self, tokenizer: "Tokenizer", max_length: int | None = None) -> Self:
-        """A copy that can be called.
+    def bind(self, tokenizer: "Tokenizer", max_length: int | None = None) -> "Bound":
+        """The transform of a tokenizer's tokens.
 
         Args:
           tokenizer: the one that made the examples' tokens.
@@ -53,29 +40,44 @@ class TextTransform:
             so that words at the end make room for those that come in.
 
         Raises:
-          UserError: a file that the transform needs is not there or cannot be read.
+          UserError: the tokenizer does not do, or a file that the transform needs cannot be read.
         """
-        return self._with(Bound(tokenizer, max_length, self.load(tokenizer)))
-
-    def within(self, max_length: int) -> Self:
-        """A copy of a bound transform that lets examples grow to `max_length` tokens."""
-        return self._with(replace(self.needs(), max_length=max_length))
+        return Bound(self, tokenizer, self.load(tokenizer), max_length)
 
     def load(self, tokenizer: "Tokenizer") -> Any:
-        """Reads what the transform looks things up in, once."""
+        """Reads, or works out, what the transform looks things up in, once."""
         return None
 
-    def needs(self) -> Bound:
-        """What it is bound to.
+    def apply(self, example: Example, rng: np.random.Generator, bound: "Bound") -> Example:
+        """The example, transformed; `bound` is what `bind` has made."""
+        raise NotImplementedError
 
-        Raises:
-          UserError: nothing, so the data is not text.
-        """
-        if self.bound is None:
-            raise UserError(
-                f"transform {type(self).__name__}: works on tokens; use it with a dataset of text"
-            )
-        return self.bound
+
+@dataclass(frozen=True)
+class Bound:
+    """A transform of text that knows its tokenizer."""
+
+    transform: TextTransform
+    """What a config says of it."""
+    tokenizer: "Tokenizer"
+    """Decodes and encodes."""
+    loaded: Any
+    """What `TextTransform.load` has read."""
+    max_length: int | None = None
+    """Tokens that an example may have; None for as many as it had before."""
+
+    @property
+    def fills(self) -> Mapping[str, int]:
+        """As `TextTransform.fills`."""
+        return self.transform.fills
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        """Transforms an example."""
+        return self.transform.apply(example, rng, self)
+
+    def within(self, max_length: int) -> "Bound":
+        """A copy that lets examples grow to `max_length` tokens."""
+        return replace(self, max_length=max_length)
 
     def check_places(self, example: Example) -> None:
         """Refuses an example of which something goes by the places of tokens.
@@ -86,20 +88,16 @@ class TextTransform:
         by_place = [key for key in BY_PLACE if key in example]
         if by_place or np.ndim(example.get("labels", 0)):
             raise UserError(
-                f"transform {type(self).__name__}: moves words, so the examples' {(by_place or ['labels'])[0]}, "
-                "which go by tokens, would no longer fit; leave it out (it is for classifying texts)"
+                f"transform {type(self.transform).__name__}: moves words, so the examples' "
+                f"{(by_place or ['labels'])[0]}, which go by tokens, would no longer fit; "
+                "leave it out (it is for classifying texts)"
             )
-
-    def _with(self, bound: Bound) -> Self:
-        transform = copy.copy(self)
-        object.__setattr__(transform, "bound", bound)
-        return transform
 
 
 def change_words(
     example: Example,
     tokenizer: "Tokenizer",
-    change: Callable[[Words], Words],
+    change: Callable[[list[str]], list[str]],
     max_length: int | None = None,
 ) -> Example:
     """Decodes the first text, changes its words, and encodes it again.
@@ -115,9 +113,8 @@ def change_words(
       change: gives the new words, without changing those that it is given.
       max_length: tokens in the result, at most; None for T.
     """
-    tokens = np.asarray(example["tokens"])
-    start, stop = first_text(is_special(tokens, tokenizer))
-    text = tokenizer.decode(tokens[start:stop].tolist(), skip_special=False)  # unknown words stay unknown
+    tokens = np.asarray(example["tokens"])[first_text(example["tokens"], tokenizer)]
+    text = tokenizer.decode(tokens.tolist(), skip_special=False)  # unknown words stay unknown
     words = text.split()
     changed = change(words)
     if changed == words:
@@ -129,45 +126,35 @@ def change_words(
 def put_text(example: Example, tokenizer: "Tokenizer", text: str, max_length: int | None = None) -> Example:
     """Puts a text in the place of the first one; see `change_words`."""
     tokens = np.asarray(example["tokens"])
-    start, stop = first_text(is_special(tokens, tokenizer))
+    place = first_text(tokens, tokenizer)
     try:
         body = tokenizer.encode(text, special=False)
     except UserError:
         return example
-    room = (len(tokens) if max_length is None else max_length) - start - (len(tokens) - stop)
-    body = body[: max(room, 0)]
+    kept = len(tokens) - (place.stop - place.start)  # tokens that stay
+    body = body[: max((len(tokens) if max_length is None else max_length) - kept, 0)]
     if not body:
         return example
-    replacements: dict[str, Sequence[int]] = {"tokens": body, "token_mask": [True] * len(body)}
+    middles = {"tokens": body, "token_mask": [True] * len(body)}
     if "token_types" in example:
-        replacements["token_types"] = [int(example["token_types"][start])] * len(body)
-    return example | {
-        key: splice(np.asarray(example[key]), start, stop, middle)
-        for key, middle in replacements.items()
-        if key in example
-    }
+        middles["token_types"] = [example["token_types"][place.start]] * len(body)
+    changed = dict(example)
+    for key in middles.keys() & example.keys():
+        values = np.asarray(example[key])
+        middle = np.asarray(middles[key], values.dtype)
+        changed[key] = np.concatenate([values[: place.start], middle, values[place.stop :]])
+    return changed
 
 
-def splice(values: np.ndarray, start: int, stop: int, middle: Sequence[int]) -> np.ndarray:
-    """`values` with `middle` in place of start:stop; of the same dtype."""
-    return np.concatenate([values[:start], np.asarray(middle, values.dtype), values[stop:]])
+def first_text(tokens: np.ndarray, tokenizer: "Tokenizer") -> slice:
+    """Where the first text of `tokens` [T] is: in every template at most one special token precedes it."""
+    special = is_special(tokens, tokenizer)
+    start = int(special[:1].sum())
+    ends = np.flatnonzero(special[start:])
+    return slice(start, start + int(ends[0]) if len(ends) else len(special))
 
 
 def is_special(tokens: np.ndarray, tokenizer: "Tokenizer") -> np.ndarray:
     """bool [T]: what a template or padding put there. The unknown token and the mask token stand for words."""
-    names = ("pad_id", "bos_id", "eos_id", "cls_id", "sep_id")
-    ids = [getattr(tokenizer, name) for name in names]
+    ids = (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.cls_id, tokenizer.sep_id)
     return np.isin(tokens, [index for index in ids if index is not None])
-
-
-def first_text(special: np.ndarray) -> tuple[int, int]:
-    """(start, stop) of the first text, which at most one special token precedes in every template."""
-    start = int(special[:1].sum())
-    ends = np.flatnonzero(special[start:])
-    return start, start + int(ends[0]) if len(ends) else len(special)
-
-
-def share_problems(name: str, share: float) -> Iterator[str]:
-    """What is wrong with a share."""
-    if not 0 < share <= 1:
-        yield f"{name}={share}: must be above 0 and at most 1"

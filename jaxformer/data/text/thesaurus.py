@@ -1,96 +1,71 @@
-"""Synonyms of words: from a text file, from JSON lines, or from WordNet's database files."""
+"""Synonyms of words: from a text file, from JSON lines, or from WordNet's database files.
 
-import json
+WordNet is read here and not by NLTK, which reads the same files: it would be one more package for these few lines.
+"""
+
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
+from jaxformer.data.text.numbered import numbered_lines, numbered_objects
 from jaxformer.errors import UserError
 
-PARTS_OF_SPEECH = ("noun", "verb", "adj", "adv")
-
-# Endings of inflected words and what they are replaced with: morph(7WN), "Rules of Detachment".
-DETACHMENT: dict[str, tuple[tuple[str, str], ...]] = {
-    "noun": (
-        ("s", ""),
-        ("ses", "s"),
-        ("xes", "x"),
-        ("zes", "z"),
-        ("ches", "ch"),
-        ("shes", "sh"),
-        ("men", "man"),
-        ("ies", "y"),
-    ),
-    "verb": (
-        ("s", ""),
-        ("ies", "y"),
-        ("es", "e"),
-        ("es", ""),
-        ("ed", "e"),
-        ("ed", ""),
-        ("ing", "e"),
-        ("ing", ""),
-    ),
-    "adj": (("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
-    "adv": (),
+# Part of speech -> endings of inflected words with what they are replaced by, "-" being the end of the word:
+# morph(7WN), "Rules of Detachment".
+DETACHMENT = {
+    "noun": "s-, ses-s, xes-x, zes-z, ches-ch, shes-sh, men-man, ies-y",
+    "verb": "s-, ies-y, es-e, es-, ed-e, ed-, ing-e, ing-",
+    "adj": "er-, est-, er-e, est-e",
+    "adv": "",
 }
-
+RULES = {
+    part: [tuple(rule.split("-")) for rule in rules.split(", ") if rule] for part, rules in DETACHMENT.items()
+}
 SYNSET = re.compile(r"\d{8} \d\d [nvasr] ([0-9a-f]{2}) ")  # offset, lexicographer's file, type, words
 MARKER = re.compile(r"\((?:a|p|ip)\)$")  # where an adjective may stand
-
-Synset = tuple[str, ...]
-
-
-class Thesaurus(Protocol):
-    """Words that may stand for another."""
-
-    def synonyms(self, word: str) -> tuple[str, ...]:
-        """Synonyms of `word`, sorted, without the word itself; none if it is not known. Case does not matter."""
+DATABASE = "the folder of WordNet's database (Debian: apt-get install wordnet-base, then /usr/share/wordnet)"
 
 
 @dataclass(frozen=True)
-class WordList:
-    """Synonyms as a table says."""
+class Thesaurus:
+    """Words that may stand for others. The keys of all tables are in lower case."""
 
-    table: Mapping[str, tuple[str, ...]]
-    """Word in lower case -> its synonyms, sorted."""
-
-    def synonyms(self, word: str) -> tuple[str, ...]:
-        """The synonyms of `word`."""
-        return self.table.get(word.lower(), ())
-
-
-@dataclass(frozen=True)
-class WordNet:
-    """Synonyms as WordNet has them (Fellbaum 1998): the words of every synset that holds the word.
-
-    Inflected words are looked up by their base forms too, so "movies" has "film" and "movie": the lists of
-    exceptions come first, else an ending is detached once (morph(7WN)).
-    """
-
-    synsets: Mapping[str, Mapping[str, list[Synset]]]
-    """Part of speech -> word in lower case -> the synsets that hold it."""
-    exceptions: Mapping[str, Mapping[str, list[str]]]
+    groups: Mapping[str, Mapping[str, list[tuple[str, ...]]]]
+    """Part of speech -> word -> groups of synonyms that it has (WordNet's synsets); a word list is of the part ""."""
+    exceptions: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
     """Part of speech -> irregular form -> its base forms."""
 
     def synonyms(self, word: str) -> tuple[str, ...]:
-        """The synonyms of `word`; those of several words have spaces."""
+        """Synonyms of `word`, sorted, without the word itself; none if it is not known. Case does not matter.
+
+        Where there are parts of speech, an inflected word is looked up by its base forms too, so that "movies" has
+        "film" and "movie".
+        """
         word = word.lower()
-        found: set[str] = set()
-        for part, synsets in self.synsets.items():
-            for base in self.base_forms(word, part):
-                for synset in synsets.get(base.replace(" ", "_"), ()):
-                    found.update(synset)
+        found = {
+            name
+            for part, groups in self.groups.items()
+            for base in self._base_forms(word, part)
+            for group in groups.get(base, ())
+            for name in group
+        }
         return tuple(sorted(name for name in found if name.lower() != word))
 
-    def base_forms(self, word: str, part: str) -> list[str]:
-        """The word itself and what it may be an inflection of, whether or not WordNet has them."""
-        if word in self.exceptions[part]:
-            return [word, *self.exceptions[part][word]]
-        rules = [(ending, base) for ending, base in DETACHMENT[part] if word.endswith(ending)]
-        return [word, *(word[: -len(ending)] + base for ending, base in rules)]
+    def _base_forms(self, word: str, part: str) -> list[str]:
+        """The word itself and what it may be an inflection of: exceptions first, else one ending is detached."""
+        irregular = self.exceptions.get(part, {}).get(word)
+        detached = (word.removesuffix(end) + base for end, base in RULES.get(part, ()) if word.endswith(end))
+        return [word, *(detached if irregular is None else irregular)]
+
+
+def word_list(entries: Iterable[tuple[str, Iterable[str]]]) -> Thesaurus:
+    """The thesaurus of (word, synonyms) as they are written; a word may come several times."""
+    table: dict[str, list[tuple[str, ...]]] = {}
+    for word, synonyms in entries:
+        table.setdefault(word.lower(), []).append(tuple(synonyms))
+    return Thesaurus({"": table})
 
 
 def load_thesaurus(path: str) -> Thesaurus:
@@ -108,105 +83,81 @@ def load_thesaurus(path: str) -> Thesaurus:
     place = Path(path).expanduser()
     if place.is_dir():
         return read_wordnet(place)
-    read = read_json_line if place.suffix == ".jsonl" else read_text_line
-    table: dict[str, set[str]] = {}
-    for number, line in numbered_lines(place):
-        if not line.strip() or line.startswith("#"):
-            continue
-        try:
-            word, synonyms = read(line)
-        except ValueError as error:
-            raise UserError(f"{place}, line {number}: {error}") from error
-        names = {synonym for synonym in synonyms if synonym.lower() != word.lower()}
-        table.setdefault(word.lower(), set()).update(names)
-    if not table:
+    thesaurus = word_list((json_entries if place.suffix == ".jsonl" else text_entries)(place))
+    if not thesaurus.groups[""]:
         raise UserError(f"thesaurus {place}: holds no words; write lines as in 'big: large, huge'")
-    return WordList({word: tuple(sorted(names)) for word, names in table.items()})
+    return thesaurus
 
 
-def read_text_line(line: str) -> tuple[str, list[str]]:
-    """(word, synonyms) of "word: synonym, synonym"; ValueError says what is wrong."""
-    word, colon, rest = line.partition(":")
-    synonyms = [" ".join(name.split()) for name in rest.split(",")]
-    if not colon or not word.strip() or not all(synonyms):
-        raise ValueError(
-            f"{line.strip()!r} is not a word and its synonyms; write it as in 'big: large, huge'"
-        )
-    return " ".join(word.split()), synonyms
+def text_entries(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """(word, synonyms) of lines "word: synonym, synonym"."""
+    for number, line in numbered_lines(path):
+        if line.startswith("#"):
+            continue
+        word, colon, rest = line.partition(":")
+        names = [" ".join(name.split()) for name in [word, *rest.split(",")]]
+        if not colon or not all(names):
+            raise UserError(
+                f"{path}, line {number}: {line.strip()!r} is not a word and its synonyms; "
+                "write it as in 'big: large, huge'"
+            )
+        yield names[0], names[1:]
 
 
-def read_json_line(line: str) -> tuple[str, list[str]]:
-    """(word, synonyms) of {"word": ..., "synonyms": [...]}; ValueError says what is wrong."""
-    remedy = 'write it as in {"word": "big", "synonyms": ["large", "huge"]}'
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON ({error}); {remedy}") from error
-    word, synonyms = (entry.get("word"), entry.get("synonyms")) if isinstance(entry, dict) else (None, None)
-    names = [word, *synonyms] if isinstance(synonyms, list) else []
-    if not names or not all(isinstance(name, str) and name.strip() for name in names):
-        raise ValueError(f"is not a word and its synonyms; {remedy}")
-    first, *rest = [" ".join(str(name).split()) for name in names]
-    return first, rest
+def json_entries(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """(word, synonyms) of lines {"word": ..., "synonyms": [...]}."""
+    for number, entry in numbered_objects(path):
+        synonyms = entry.get("synonyms")
+        names: list[Any] = [entry.get("word"), *synonyms] if isinstance(synonyms, list) else [None]
+        if not all(isinstance(name, str) and name.strip() for name in names):
+            raise UserError(
+                f"{path}, line {number}: is not a word and its synonyms; "
+                'write it as in {"word": "big", "synonyms": ["large", "huge"]}'
+            )
+        word, *rest = (" ".join(name.split()) for name in names)
+        yield word, rest
 
 
-def read_wordnet(folder: Path) -> WordNet:
-    """Reads WordNet's database files, about a second's work.
+def read_wordnet(folder: Path) -> Thesaurus:
+    """Reads WordNet's database files (Fellbaum 1998), about a second's work.
 
     Raises:
       UserError: a file is missing, or a line does not have the format of wndb(5WN).
     """
-    files = [f"data.{part}" for part in PARTS_OF_SPEECH] + [f"{part}.exc" for part in PARTS_OF_SPEECH]
-    missing = [name for name in files if not (folder / name).is_file()]
+    files = [folder / name for part in DETACHMENT for name in (f"data.{part}", f"{part}.exc")]
+    missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise UserError(
             f"thesaurus {folder}: a folder without {', '.join(missing)}, so not WordNet's",
-            "name a text file, or the folder of WordNet's database (Debian: apt-get install wordnet-base, "
-            "then /usr/share/wordnet)",
+            f"name a text file, or {DATABASE}",
         )
-    return WordNet(
-        {part: read_synsets(folder / f"data.{part}") for part in PARTS_OF_SPEECH},
-        {part: read_exceptions(folder / f"{part}.exc") for part in PARTS_OF_SPEECH},
+    return Thesaurus(
+        {part: read_synsets(folder / f"data.{part}") for part in DETACHMENT},
+        {part: read_exceptions(folder / f"{part}.exc") for part in DETACHMENT},
     )
 
 
-def read_synsets(path: Path) -> dict[str, list[Synset]]:
-    """Word (lower case, with underscores) -> its synsets, of a file data.POS; names have spaces."""
-    synsets: dict[str, list[Synset]] = {}
+def read_synsets(path: Path) -> dict[str, list[tuple[str, ...]]]:
+    """Word in lower case -> its synsets, of a file data.POS; words that it writes with "_" have spaces."""
+    synsets: dict[str, list[tuple[str, ...]]] = {}
     for number, line in numbered_lines(path):
         if line.startswith("  "):  # the licence
             continue
         head = SYNSET.match(line)
         count = int(head[1], 16) if head else 0
         fields = line[head.end() :].split(" ", 2 * count) if head else []
-        if not head or len(fields) <= 2 * count:
+        if len(fields) <= 2 * count:
             raise UserError(
                 f"{path}, line {number}: {line[:60].strip()!r} is not a synset of WordNet's; "
                 "restore the file, or install WordNet again"
             )
-        names = [MARKER.sub("", name) for name in fields[: 2 * count : 2]]
-        synset = tuple(name.replace("_", " ") for name in names)
-        for name in {name.lower() for name in names}:
+        synset = tuple(MARKER.sub("", name).replace("_", " ") for name in fields[: 2 * count : 2])
+        for name in {name.lower() for name in synset}:
             synsets.setdefault(name, []).append(synset)
     return synsets
 
 
 def read_exceptions(path: Path) -> dict[str, list[str]]:
     """Irregular form -> base forms, of a file POS.exc."""
-    lines = (line.split() for _, line in numbered_lines(path))
-    return {fields[0]: fields[1:] for fields in lines if fields}
-
-
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, line) of a UTF-8 file.
-
-    Raises:
-      UserError: it is not there, or no text.
-    """
-    try:
-        with path.open(encoding="utf-8") as file:
-            yield from enumerate(file, 1)
-    except FileNotFoundError as error:
-        raise UserError(f"thesaurus {path}: no such file or folder; correct the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"thesaurus {path}: cannot be read as UTF-8 text ({error})") from error
+    lines = ([name.replace("_", " ") for name in line.split()] for _, line in numbered_lines(path))
+    return {form: bases for form, *bases in lines}

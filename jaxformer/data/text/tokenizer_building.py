@@ -4,13 +4,7 @@ from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from jaxformer.data.text.tokenizer_templates import (
-    UNKNOWN,
-    Template,
-    apply_template,
-    as_special,
-    special_tokens,
-)
+from jaxformer.data.text.tokenizer_templates import UNKNOWN, Template, apply_template, special_tokens
 from jaxformer.errors import UserError
 
 
@@ -20,9 +14,7 @@ def character_tokenizer(texts: Iterable[str], template: Template) -> Tokenizer:
     Raises:
       UserError: the texts have no characters.
     """
-    characters: set[str] = set()
-    for text in texts:
-        characters.update(text)
+    characters = set[str]().union(*texts)
     if not characters:
         raise UserError(
             "tokenizer characters: the texts are empty, so there is no vocabulary; check the split"
@@ -34,7 +26,8 @@ def character_tokenizer(texts: Iterable[str], template: Template) -> Tokenizer:
     hf = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown or ""))
     hf.pre_tokenizer = pre_tokenizers.FixedLength(1)
     hf.decoder = decoders.Fuse()
-    return with_template(hf, specials, template)
+    apply_template(hf, template, specials)
+    return hf
 
 
 def byte_tokenizer(template: Template) -> Tokenizer:
@@ -47,13 +40,7 @@ def byte_tokenizer(template: Template) -> Tokenizer:
     hf = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, []))
     hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     hf.decoder = decoders.ByteLevel()
-    return with_template(hf, specials, template)
-
-
-def with_template(hf: Tokenizer, specials: list[str], template: Template) -> Tokenizer:
-    """Marks the special tokens of a new vocabulary as such, and applies the template."""
-    hf.add_special_tokens(as_special(specials))
-    apply_template(hf, template)
+    apply_template(hf, template, specials)
     return hf
 
 
@@ -61,7 +48,8 @@ def byte_alphabet() -> list[str]:
     """The character that stands for each byte in byte-level vocabularies, in the order of the bytes.
 
     GPT-2's table (Radford et al., 2019, bytes_to_unicode): printable bytes are themselves, the others the
-    characters from U+0100 on.
+    characters from U+0100 on. (The library's `ByteLevel.alphabet()` has the same characters, but does not say
+    which byte each stands for.)
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), 256)]
     others = iter(range(256, 512))

@@ -1,6 +1,8 @@
 """Reads the files in which published tokenizers come: tokenizer.json, vocab.txt, vocab.json with merges.txt.
 
-Nothing is ever unpickled, and nothing is fetched.
+Nothing is ever unpickled, and nothing is fetched. The models are the library's; its ready-made classes
+(tokenizers.implementations) are not used: they hide their Tokenizer, BertWordPieceTokenizer needs [CLS] and [SEP]
+in a vocabulary that has yet to be trained, and neither class says what is wrong with a file.
 """
 
 import json
@@ -9,8 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from jaxformer.data.text.tokenizer_building import byte_alphabet
-from jaxformer.data.text.tokenizer_sentencepiece import convert_sentencepiece
-from jaxformer.data.text.tokenizer_templates import apply_template, mark_special
+from jaxformer.data.text.tokenizer_templates import apply_template
 from jaxformer.errors import UserError
 
 # What a folder is searched for, in this order.
@@ -32,37 +33,39 @@ def read_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
       UserError: no such file, an empty, broken or pickled one, or `lowercase` where the file itself says it.
     """
     file = find_file(path)
-    if lowercase is not None and file.suffix != ".txt":
-        raise UserError(f"lowercase={lowercase}: {file} says by itself what is lowercased; leave it out")
-    if file.suffix == ".model":
-        return convert_sentencepiece(read_bytes(file), str(file))
     if file.suffix == ".txt":
         return read_wordpiece(file, lowercase)
-    if (file.parent / "merges.txt").is_file() and file.name == "vocab.json":
-        return read_byte_level_bpe(file, file.parent / "merges.txt")
+    if lowercase is not None:
+        raise UserError(f"lowercase={lowercase}: {file} says by itself what is lowercased; leave it out")
+    if file.suffix == ".model":
+        # Imported here, since most runs never read such a file.
+        from jaxformer.data.text.tokenizer_sentencepiece import convert_sentencepiece
+
+        return convert_sentencepiece(read_bytes(file), str(file))
+    if file.name == "vocab.json":
+        return read_byte_level_bpe(file, file.with_name("merges.txt"))
     return parse_tokenizer_json(read_bytes(file), str(file))
 
 
 def find_file(path: Path) -> Path:
-    """The file itself, or the one that a folder holds.
+    """The file itself, or the one that a folder holds; vocab.json for its merges.txt.
 
     Raises:
       UserError: there is none, or none of a known kind.
     """
-    if not path.exists():
-        raise UserError(f"tokenizer file {path}: there is no such file or folder; give {KINDS}")
+    found = [path]
     if path.is_dir():
         found = [file for name in NAMES for file in sorted(path.glob(name))]
-        if not found:
-            raise UserError(f"tokenizer file {path}: the folder holds none; give {KINDS}")
-        path = found[0]
-    if path.name == "vocab.json" and not (path.parent / "merges.txt").is_file():
-        raise UserError(f"tokenizer file {path}: its merges are missing; put merges.txt beside it")
-    if path.name == "merges.txt":
-        return find_file(path.parent)
-    if path.suffix not in (".json", ".txt", ".model"):
-        raise UserError(f"tokenizer file {path}: not a kind that is read; give {KINDS}")
-    return path
+    if not found:
+        raise broken(path, f"the folder holds none; give {KINDS}")
+    file = found[0].with_name("vocab.json") if found[0].name == "merges.txt" else found[0]
+    if not file.exists():
+        raise broken(file, f"there is no such file or folder; give {KINDS}")
+    if file.name == "vocab.json" and not file.with_name("merges.txt").is_file():
+        raise broken(file, "its merges are missing; put merges.txt beside it")
+    if file.suffix not in (".json", ".txt", ".model"):
+        raise broken(file, f"not a kind that is read; give {KINDS}")
+    return file
 
 
 def read_bytes(path: Path) -> bytes:
@@ -74,11 +77,11 @@ def read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"tokenizer file {path}: cannot be read ({error.strerror}); give {KINDS}") from error
+        raise broken(path, f"cannot be read ({error.strerror}); give {KINDS}") from error
     if not content.strip():
-        raise UserError(f"tokenizer file {path}: is empty; copy it again")
+        raise broken(path, "is empty; copy it again")
     if (content[0] == 0x80 and content[1:2] <= b"\x05") or content.startswith(b"PK\x03\x04"):
-        raise UserError(f"tokenizer file {path}: is a pickle, which is never loaded; give {KINDS}")
+        raise broken(path, f"is a pickle, which is never loaded; give {KINDS}")
     return content
 
 
@@ -89,12 +92,9 @@ def read_text(path: Path) -> str:
       UserError: as `read_bytes`, or it is not UTF-8.
     """
     try:
-        text = read_bytes(path).decode("utf-8")
+        return read_bytes(path).decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"tokenizer file {path}: is not UTF-8 (at byte {error.start}); copy it again"
-        ) from error
-    return text.replace("\r\n", "\n")
+        raise broken(path, f"is not UTF-8 (at byte {error.start}); copy it again") from error
 
 
 def parse_tokenizer_json(content: bytes, name: str) -> Tokenizer:
@@ -116,20 +116,14 @@ def read_wordpiece(path: Path, lowercase: bool | None) -> Tokenizer:
     Raises:
       UserError: it lacks [UNK], [CLS] or [SEP].
     """
-    lines = read_text(path).split("\n")
-    if not lines[-1]:
-        lines.pop()
-    vocabulary = {token: index for index, token in enumerate(lines)}
+    vocabulary = {token: index for index, token in enumerate(read_text(path).removesuffix("\n").split("\n"))}
     missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
     if missing:
-        raise UserError(
-            f"tokenizer file {path}: has no {', '.join(missing)}, so it is no vocab.txt of BERT's"
-        )
+        raise broken(path, f"has no {', '.join(missing)}, so it is no vocab.txt of BERT's")
     if lowercase is None:
-        lowercase = is_lowercase(path, lines)
+        lowercase = is_lowercase(path, vocabulary)
     hf = wordpiece(vocabulary, lowercase)
-    mark_special(hf, ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))
-    apply_template(hf, "bert")
+    apply_template(hf, "bert", ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))
     return hf
 
 
@@ -142,15 +136,15 @@ def wordpiece(vocabulary: dict[str, int], lowercase: bool, unknown: str = "[UNK]
     return hf
 
 
-def is_lowercase(path: Path, tokens: list[str]) -> bool:
+def is_lowercase(path: Path, vocabulary: dict[str, int]) -> bool:
     """What the tokenizer_config.json beside a vocab.txt says, else whether no token has a capital letter."""
     try:
-        said = json.loads((path.parent / "tokenizer_config.json").read_text(encoding="utf-8"))
-        if isinstance(said.get("do_lower_case"), bool):
+        said = json.loads(path.with_name("tokenizer_config.json").read_text(encoding="utf-8"))
+        if isinstance(said["do_lower_case"], bool):
             return said["do_lower_case"]
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError):
         pass
-    return all(token == token.lower() for token in tokens if not token.startswith("["))
+    return all(token == token.lower() for token in vocabulary if not token.startswith("["))
 
 
 def read_byte_level_bpe(vocab: Path, merges: Path) -> Tokenizer:
@@ -169,22 +163,22 @@ def read_byte_level_bpe(vocab: Path, merges: Path) -> Tokenizer:
         raise UserError(
             f"tokenizer files {vocab} and {merges.name}: broken ({first}); copy them again"
         ) from error
-    lacking = [
-        token
-        for byte, token in enumerate(byte_alphabet())
-        if byte not in NOT_IN_UTF8 and token not in vocabulary
-    ]
+    needed = (token for byte, token in enumerate(byte_alphabet()) if byte not in NOT_IN_UTF8)
+    lacking = [token for token in needed if token not in vocabulary]
     if lacking:
-        raise UserError(
-            f"tokenizer file {vocab}: lacks {len(lacking)} bytes, so it is not byte-level as GPT-2's; "
-            "give this model's tokenizer.json"
+        raise broken(
+            vocab,
+            f"lacks {len(lacking)} bytes, so it is not byte-level as GPT-2's; give this model's tokenizer.json",
         )
     hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     hf.decoder = decoders.ByteLevel()
     if all(token in vocabulary for token in ("<s>", "</s>", "<pad>")):
-        mark_special(hf, ("<s>", "<pad>", "</s>", "<unk>", "<mask>"))
-        apply_template(hf, "roberta")
+        apply_template(hf, "roberta", ("<s>", "<pad>", "</s>", "<unk>", "<mask>"))
     else:
-        mark_special(hf, ("<|endoftext|>",))
-        apply_template(hf, "none")
+        apply_template(hf, "none", ("<|endoftext|>",))
     return hf
+
+
+def broken(path: Path, what: str) -> UserError:
+    """The error for a tokenizer's file."""
+    return UserError(f"tokenizer file {path}: {what}")

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from tokenizers import AddedToken, processors
+from tokenizers import AddedToken, Tokenizer, processors
 
 from jaxformer.errors import UserError
 
@@ -70,39 +70,31 @@ def as_special(tokens: Iterable[str]) -> list[AddedToken]:
     return [AddedToken(t, special=True, normalized=False, lstrip=t == "<mask>") for t in tokens]
 
 
-def mark_special(hf: Any, tokens: Iterable[str]) -> None:
-    """Marks those of `tokens` that are in the vocabulary as special; one that is so already stays as it is."""
-    marked = {token.content for token in hf.get_added_tokens_decoder().values() if token.special}
-    there = [token for token in tokens if hf.token_to_id(token) is not None]
-    hf.add_special_tokens(as_special(token for token in there if token not in marked))
+def apply_template(hf: Tokenizer, template: Template, specials: Iterable[str] = ()) -> None:
+    """Has `hf` write a template's special tokens around what it encodes.
 
-
-def apply_template(hf: Any, template: Template) -> None:
-    """Has the tokenizers.Tokenizer `hf` write a template's special tokens around what it encodes.
-
-    Offsets of byte-level tokens leave out the space that the token begins with.
+    Those of `specials` that are in the vocabulary are marked as special, too; a token that is so already stays as it
+    is. Offsets of byte-level tokens leave out the space that the token begins with.
 
     Raises:
-      UserError: its vocabulary lacks one of them.
+      UserError: its vocabulary lacks a token of the template.
     """
     layout, needed = LAYOUTS[template], tokens_needed(template)
-    missing = [token for token in needed if hf.token_to_id(token) is None]
-    if missing:
-        fitting = [name for name in TEMPLATES if name != template and fits(hf, name)]
+    if missing := lacking(hf, template):
         raise UserError(
             f"template={template!r}: the vocabulary has no {', '.join(missing)}; "
-            f"templates that fit it: {', '.join(fitting)}"
+            f"templates that fit it: {', '.join(name for name in TEMPLATES if not lacking(hf, name))}"
         )
-    mark_special(hf, needed)
+    marked = {token.content for token in hf.get_added_tokens_decoder().values() if token.special}
+    there = [token for token in (*specials, *needed) if hf.token_to_id(token) is not None]
+    hf.add_special_tokens(as_special(token for token in dict.fromkeys(there) if token not in marked))
     steps: list[Any] = []
     if is_byte_level(hf.pre_tokenizer):
         prefix = getattr(hf.pre_tokenizer, "add_prefix_space", False)
         steps.append(processors.ByteLevel(add_prefix_space=prefix, trim_offsets=True))
     if layout.pair:
         ids = [(token, hf.token_to_id(token)) for token in needed]
-        steps.append(
-            processors.TemplateProcessing(single=layout.single, pair=layout.pair, special_tokens=ids)
-        )
+        steps.append(processors.TemplateProcessing(layout.single, layout.pair, ids))
     hf.post_processor = processors.Sequence(steps) if len(steps) > 1 else steps[0] if steps else None
 
 
@@ -113,9 +105,9 @@ def tokens_needed(template: Template) -> list[str]:
     return list(dict.fromkeys(written)) or list(LAYOUTS[template].tokens)
 
 
-def fits(hf: Any, template: Template) -> bool:
-    """Whether the vocabulary of `hf` has every token that a template needs."""
-    return all(hf.token_to_id(token) is not None for token in tokens_needed(template))
+def lacking(hf: Tokenizer, template: Template) -> list[str]:
+    """The special tokens of a template that the vocabulary of `hf` does not have."""
+    return [token for token in tokens_needed(template) if hf.token_to_id(token) is None]
 
 
 def is_byte_level(pre_tokenizer: Any) -> bool:

@@ -8,84 +8,92 @@ and Unigram is trained by sentencepiece.
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from jaxformer.data.text.tokenizer_building import with_template
 from jaxformer.data.text.tokenizer_files import wordpiece
 from jaxformer.data.text.tokenizer_sentencepiece import convert_sentencepiece
-from jaxformer.data.text.tokenizer_templates import UNKNOWN, Template, apply_template, special_tokens
+from jaxformer.data.text.tokenizer_templates import (
+    UNKNOWN,
+    apply_template,
+    as_special,
+    special_tokens,
+)
 from jaxformer.errors import UserError
 
+if TYPE_CHECKING:
+    from jaxformer.data.text.tokenizers import Trained
+
 Texts = Callable[[], Iterator[str]]
-Kind = Literal["bpe", "wordpiece", "unigram"]
 ALPHABET = 1000  # characters of a WordPiece vocabulary, as in BERT's; rarer ones are unknown
+# What sentencepiece calls our special tokens; those that it has no name for are control symbols.
+ROLES = {"[PAD]": "pad", "[UNK]": "unk", "[CLS]": "bos", "[SEP]": "eos", "<|endoftext|>": "eos"}
+ROLES |= {"<pad>": "pad", "<unk>": "unk", "<s>": "bos", "</s>": "eos"}
 LINE = 4096  # characters of a line for sentencepiece at most; longer ones are cut
 
 
-def train(
-    texts: Texts, kind: Kind, vocab_size: int, lowercase: bool, template: Template, min_frequency: int
-) -> Tokenizer:
-    """Trains a vocabulary; the fields of `Trained` say what the arguments mean.
+def train(texts: Texts, config: "Trained") -> Tokenizer:
+    """Trains a vocabulary.
 
     Raises:
       UserError: the texts are empty, or have more characters than the vocabulary may have tokens.
     """
     if not any(text.strip() for text in texts()):
-        raise UserError(f"tokenizer trained, {kind}: the texts are empty; check the split")
-    if kind == "bpe":
-        return train_bpe(texts, vocab_size, lowercase, template, min_frequency)
-    if kind == "wordpiece":
-        return train_wordpiece(texts, vocab_size, lowercase, template, min_frequency)
-    return train_unigram(texts, vocab_size, lowercase, template)
+        raise UserError(f"tokenizer trained, {config.kind}: the texts are empty; check the split")
+    return {"bpe": train_bpe, "wordpiece": train_wordpiece, "unigram": train_unigram}[config.kind](
+        texts, config
+    )
 
 
-def train_bpe(
-    texts: Texts, vocab_size: int, lowercase: bool, template: Template, min_frequency: int
-) -> Tokenizer:
+def train_bpe(texts: Texts, config: "Trained") -> Tokenizer:
     """Byte-level BPE as of GPT-2 (Radford et al., 2019, section 2.2): every text can be written with it."""
-    specials = special_tokens(template)
+    specials = special_tokens(config.template)
     hf = Tokenizer(models.BPE())
     hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     hf.decoder = decoders.ByteLevel()
-    if lowercase:
+    if config.lowercase:
         hf.normalizer = normalizers.Lowercase()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
-        special_tokens=list(specials),
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        special_tokens=as_special(specials),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     hf.train_from_iterator(texts(), trainer)
-    return with_template(hf, specials, template)
+    apply_template(hf, config.template)
+    return hf
 
 
-def train_wordpiece(
-    texts: Texts, vocab_size: int, lowercase: bool, template: Template, min_frequency: int
-) -> Tokenizer:
+def train_wordpiece(texts: Texts, config: "Trained") -> Tokenizer:
     """WordPiece as of BERT (Devlin et al., 2018): words are cut at spaces and punctuation.
 
     The trainer adds the pairs that are most frequent, as BPE does, and not those that are likeliest.
     """
-    specials = special_tokens(template, unknown="[UNK]")
-    hf = wordpiece({}, lowercase)
+    specials = special_tokens(config.template, unknown="[UNK]")
+    hf = wordpiece({}, config.lowercase)
     alphabet = wordpiece_alphabet(hf, texts())
     first = [*specials, *alphabet]
-    if len(first) > vocab_size:
-        raise too_small(vocab_size, len(first))
+    if len(first) > config.vocab_size:
+        raise UserError(
+            f"tokenizer trained, vocab_size={config.vocab_size}: the texts' characters and the special tokens are "
+            f"{len(first)} already; take a larger one"
+        )
+    characters = [piece for piece in alphabet if len(piece) == 1]
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
-        min_frequency=min_frequency,
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
         special_tokens=list(first),  # their ids are then given, and not taken from a hash table
-        initial_alphabet=[piece for piece in alphabet if len(piece) == 1],
-        limit_alphabet=sum(len(piece) == 1 for piece in alphabet),
+        initial_alphabet=characters,
+        limit_alphabet=len(characters),
         show_progress=False,
     )
     hf.train_from_iterator(texts(), trainer)
     unknown = next(token for token in specials if token in UNKNOWN)
-    return with_template(wordpiece(hf.get_vocab(), lowercase, unknown), specials, template)
+    hf = wordpiece(hf.get_vocab(), config.lowercase, unknown)
+    apply_template(hf, config.template, specials)
+    return hf
 
 
 def wordpiece_alphabet(hf: Tokenizer, texts: Iterable[str]) -> list[str]:
@@ -103,32 +111,31 @@ def wordpiece_alphabet(hf: Tokenizer, texts: Iterable[str]) -> list[str]:
     return [*sorted(kept), *(f"##{character}" for character in sorted(inside.intersection(kept)))]
 
 
-def train_unigram(texts: Texts, vocab_size: int, lowercase: bool, template: Template) -> Tokenizer:
+def train_unigram(texts: Texts, config: "Trained") -> Tokenizer:
     """A unigram language model (Kudo, 2018), trained by sentencepiece with its defaults, NFKC and one thread."""
     import sentencepiece
 
-    specials = special_tokens(template, unknown="<unk>")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=lines(texts()),
             model_writer=model,
             model_type="unigram",
-            vocab_size=vocab_size,
+            vocab_size=config.vocab_size,
             hard_vocab_limit=False,
-            normalization_rule_name="nmt_nfkc_cf" if lowercase else "nmt_nfkc",
+            normalization_rule_name="nmt_nfkc_cf" if config.lowercase else "nmt_nfkc",
             max_sentence_length=4 * LINE + 1,
             num_threads=1,
             minloglevel=2,
-            **sentencepiece_specials(specials),
+            **sentencepiece_specials(special_tokens(config.template, unknown="<unk>")),
         )
     except RuntimeError as error:
         raise UserError(
-            f"tokenizer trained, unigram, vocab_size={vocab_size}: sentencepiece cannot train it on these texts",
+            f"tokenizer trained, unigram, vocab_size={config.vocab_size}: sentencepiece cannot train it on these texts",
             str(error).strip().splitlines()[-1],
         ) from error
     hf = convert_sentencepiece(model.getvalue(), "the trained sentencepiece model")
-    apply_template(hf, template)
+    apply_template(hf, config.template)
     return hf
 
 
@@ -142,25 +149,8 @@ def lines(texts: Iterable[str]) -> Iterator[str]:
 
 def sentencepiece_specials(specials: list[str]) -> dict[str, Any]:
     """sentencepiece's options for special tokens at the first ids, in the order given."""
-    roles = {
-        "pad": ("[PAD]", "<pad>"),
-        "unk": ("[UNK]", "<unk>"),
-        "bos": ("[CLS]", "<s>"),
-        "eos": ("[SEP]", "</s>", "<|endoftext|>"),
-    }
-    options: dict[str, Any] = {}
-    for role, names in roles.items():
-        token = next((token for token in specials if token in names), None)
-        options[f"{role}_id"] = -1 if token is None else specials.index(token)
-        if token is not None:
-            options[f"{role}_piece"] = token
-    known = {name for names in roles.values() for name in names}
-    return options | {"control_symbols": [token for token in specials if token not in known]}
-
-
-def too_small(vocab_size: int, needed: int) -> UserError:
-    """The error for a vocabulary that cannot hold its own alphabet."""
-    return UserError(
-        f"tokenizer trained, vocab_size={vocab_size}: the texts' characters and the special tokens are "
-        f"{needed} already; take a larger one"
-    )
+    options: dict[str, Any] = {f"{role}_id": -1 for role in set(ROLES.values())}
+    for index, token in enumerate(specials):
+        if token in ROLES:
+            options |= {f"{ROLES[token]}_id": index, f"{ROLES[token]}_piece": token}
+    return options | {"control_symbols": [token for token in specials if token not in ROLES]}

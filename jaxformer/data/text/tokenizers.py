@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import tokenizers
 
-from jaxformer.config.schema import did_you_mean
+from jaxformer.config.fields import Constraint, PositiveInt
 from jaxformer.data.text.tokenizer_building import byte_tokenizer, character_tokenizer
 from jaxformer.data.text.tokenizer_files import KINDS, parse_tokenizer_json, read_bytes, read_tokenizer
 from jaxformer.data.text.tokenizer_templates import (
@@ -24,11 +25,14 @@ from jaxformer.data.text.tokenizer_templates import (
     is_byte_level,
     special_tokens,
 )
-from jaxformer.data.text.tokenizer_training import Kind, train
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
 
 Texts = Callable[[], Iterator[str]]
+Kind = Literal["bpe", "wordpiece", "unigram"]
+KnownTemplate: TypeAlias = Annotated[
+    Template, Constraint(f"one of {', '.join(TEMPLATES)}", lambda template: template in TEMPLATES)
+]
 
 # What each role's token is called in published vocabularies; the first that is there has the role.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -108,19 +112,6 @@ class Tokenizer:
         """The text of token ids (Python or NumPy integers); `skip_special` leaves special tokens out."""
         return self.hf.decode([int(index) for index in ids], skip_special_tokens=skip_special)
 
-    def special_id(self, token: str) -> int:
-        """The id of a token.
-
-        Raises:
-          UserError: it is not in the vocabulary; names the nearest that is.
-        """
-        index = self.hf.token_to_id(token)
-        if index is None:
-            specials = [added.content for added in self.hf.get_added_tokens_decoder().values()]
-            remedy = did_you_mean(token, specials or list(self.hf.get_vocab())[:20])
-            raise UserError(f"token {token!r}: not in the tokenizer's vocabulary; {remedy}")
-        return index
-
     def to_json(self) -> str:
         """Its tokenizer.json, as Hugging Face's libraries read it."""
         return self.hf.to_str(pretty=True)
@@ -151,8 +142,7 @@ class Tokenizer:
         """What to raise when the library refuses `texts`: names the character, if one is to blame."""
         closed = isinstance(self.hf.model, tokenizers.models.WordLevel) and self.unk_id is None
         for text in texts:
-            for character in dict.fromkeys(text if isinstance(text, str) else ""):
-                place = text.index(character)
+            for place, character in enumerate(text if isinstance(text, str) else ""):
                 where = f"text: {character!r} (U+{ord(character):04X}) in {text[max(0, place - 10) : place + 10]!r}"
                 if "\ud800" <= character <= "\udfff":
                     return UserError(f"{where} is half a surrogate pair, not a character; decode it as UTF-8")
@@ -164,12 +154,6 @@ class Tokenizer:
         return error
 
 
-def template_problems(template: str) -> Iterator[str]:
-    """Yields what cannot work about a template."""
-    if template not in TEMPLATES:
-        yield f"template={template!r}: unknown; {did_you_mean(template, TEMPLATES)}"
-
-
 @dataclass(frozen=True)
 class Characters:
     """One token for each character of the training texts, in code point order; every text of them round-trips.
@@ -178,23 +162,19 @@ class Characters:
     that names it; with one ("bert", "roberta", "t5", "seq2seq") it is that token.
     """
 
-    template: Template = "none"
+    template: KnownTemplate = "none"
     """The special tokens, at the first ids, and where they stand; see LAYOUTS in tokenizer_templates.py."""
 
     def build(self, texts: Texts) -> Tokenizer:
         """The tokenizer of the texts' characters; raises UserError where they have none."""
         return Tokenizer(character_tokenizer(texts(), self.template))
 
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work."""
-        yield from template_problems(self.template)
-
 
 @dataclass(frozen=True)
 class Bytes:
     """One token for each byte of UTF-8; every text round-trips, and there is nothing to train."""
 
-    template: Template = "none"
+    template: KnownTemplate = "none"
     """The special tokens, at the first ids, and where they stand; the bytes come after them (Xue et al.,
     2021). With "none", ids are bytes."""
 
@@ -202,25 +182,21 @@ class Bytes:
         """The tokenizer; it does not look at the texts."""
         return Tokenizer(byte_tokenizer(self.template))
 
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work."""
-        yield from template_problems(self.template)
-
 
 @dataclass(frozen=True)
 class FromFile:
     """A published tokenizer."""
 
-    path: str
+    path: Annotated[str, Constraint(KINDS, lambda path: bool(path.strip()))]
     """A tokenizer.json; a vocab.txt of BERT's; a vocab.json with merges.txt beside it, of GPT-2's or
     RoBERTa's; a sentencepiece model (.model), unigram or BPE; or a folder that holds one of them."""
-    template: Template | None = None
+    template: KnownTemplate | None = None
     """Where special tokens stand; None keeps what the file says (a vocab.txt: "bert"; a vocab.json: "roberta"
     if it has <s>, </s> and <pad>, else none; a sentencepiece model: none). No token is added to the
     vocabulary: one that a template needs has to be there."""
     lowercase: bool | None = None
-    """For vocab.txt alone, which does not say it; None takes the tokenizer_config.json beside it, else
-    whether the vocabulary has no capitals."""
+    """Whether texts are lowercased, for a vocab.txt alone, which does not say it; None takes the
+    tokenizer_config.json beside it, else whether the vocabulary has no capitals."""
 
     def build(self, texts: Texts) -> Tokenizer:
         """Reads the tokenizer; it does not look at the texts.
@@ -232,13 +208,6 @@ class FromFile:
         if self.template is not None:
             apply_template(hf, self.template)
         return Tokenizer(hf)
-
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work, whatever the file holds."""
-        if not self.path.strip():
-            yield f"path={self.path!r}: empty; give {KINDS}"
-        if self.template is not None:
-            yield from template_problems(self.template)
 
 
 @dataclass(frozen=True)
@@ -253,10 +222,10 @@ class Trained:
     """Tokens at most, special ones among them; texts that are too short give fewer."""
     lowercase: bool = False
     """Whether texts are lowercased."""
-    template: Template = "none"
+    template: KnownTemplate = "none"
     """The special tokens, at the first ids, and where they stand; "wordpiece" and "unigram" get an unknown
     token in any case."""
-    min_frequency: int = 2
+    min_frequency: PositiveInt = 2
     """How often a pair has to be there to become a token (not for "unigram")."""
 
     def build(self, texts: Texts) -> Tokenizer:
@@ -265,30 +234,17 @@ class Trained:
         Raises:
           UserError: the texts are empty, or have more characters than `vocab_size`.
         """
-        arguments = (self.kind, self.vocab_size, self.lowercase, self.template, self.min_frequency)
-        return Tokenizer(train(texts, *arguments))
+        from jaxformer.data.text.tokenizer_training import train  # most runs read a tokenizer that is there
+
+        return Tokenizer(train(texts, self))
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot work, whatever the texts are."""
-        yield from template_problems(self.template)
-        if self.min_frequency < 1:
-            yield f"min_frequency={self.min_frequency}: must be at least 1"
-        least = 1
-        if self.template in TEMPLATES:
-            least += len(special_tokens(self.template)) + (256 if self.kind == "bpe" else 0)
+        bpe = self.kind == "bpe"
+        least = 1 + len(special_tokens(self.template)) + 256 * bpe if self.template in TEMPLATES else 1
         if self.vocab_size < least:
-            yield f"vocab_size={self.vocab_size}: must be at least {least}" + (
-                " (256 bytes, the special tokens, and a merge)" if self.kind == "bpe" else ""
-            )
-
-
-# Names in configs -> the class.
-TOKENIZERS: dict[str, type] = {
-    "bytes": Bytes,
-    "characters": Characters,
-    "file": FromFile,
-    "trained": Trained,
-}
+            parts = " (256 bytes, the special tokens, and a merge)" if bpe else ""
+            yield f"vocab_size={self.vocab_size}: expected {least} or more{parts}"
 
 
 def describe(tokenizer: Tokenizer) -> str:

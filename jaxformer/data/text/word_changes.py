@@ -4,6 +4,8 @@ Words are what stands between white space. Punctuation that stands alone is no w
 counted. Where the paper's code and its text differ, the text is followed: a stop word's synonyms are not inserted.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from jaxformer.data.text.thesaurus import Thesaurus
@@ -97,3 +99,12 @@ def delete_words(words: Words, probability: float, rng: np.random.Generator) -> 
     if len(deleted) == len(deletable):
         deleted.remove(deletable[rng.integers(len(deletable))])
     return [word for index, word in enumerate(words) if index not in deleted]
+
+
+# Name -> (words, alpha, rng, thesaurus) -> the changed words. `Eda` draws one of them, by their order.
+OPERATIONS: dict[str, Callable[..., Words]] = {
+    "replacement": lambda words, alpha, rng, from_: replace_words(words, changes(alpha, words), from_, rng),
+    "insertion": lambda words, alpha, rng, from_: insert_words(words, changes(alpha, words), from_, rng),
+    "swap": lambda words, alpha, rng, _: swap_words(words, changes(alpha, words), rng),
+    "deletion": lambda words, alpha, rng, _: delete_words(words, alpha, rng),
+}

@@ -257,8 +257,8 @@ def test_configs_of_text_are_checked(batches):
 def test_text_has_no_contact_sheet(tmp_path, written):
     from jaxformer.data.config import DataConfig
     from jaxformer.data.examples import Windows
-    from jaxformer.data.listing import contact_sheet
+    from jaxformer.importing import contact_sheet
 
     config = DataConfig(name="written", data_dir=written(train=["a"]), examples=Windows(8))
-    with pytest.raises(UserError, match="'windows' have no pictures to draw"):
+    with pytest.raises(UserError, match="'windows' have no images to draw"):
         contact_sheet(config, "train", tmp_path / "sheet.png")

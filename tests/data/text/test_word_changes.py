@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxformer.data.text.thesaurus import WordList
+from jaxformer.data.text.thesaurus import word_list
 from jaxformer.data.text.word_changes import (
     STOP_WORDS,
     delete_words,
@@ -24,7 +24,7 @@ SYNONYMS = {
     "actor": ("player",),
     "the": ("forbidden",),  # a stop word, so never to be seen
 }
-THESAURUS = WordList(SYNONYMS)
+THESAURUS = word_list(SYNONYMS.items())
 REPLACEMENTS = {name for word, names in SYNONYMS.items() if word != "the" for name in names}
 PLAIN = ["film", "good", "plot", "actor", "the", "of", "tree", "seven", "Paris", "it"]
 WORDS = st.lists(st.sampled_from([*PLAIN, ",", "...", "-"]), max_size=25)
@@ -95,7 +95,9 @@ def test_deletion_has_its_probability():
 
 def test_synonyms_take_over_capitals_and_punctuation():
     words = ["“Plot,", "(ACTOR)", "plot's", "film."]
-    changed = replace_words(words, 9, WordList(SYNONYMS | {"film": ("movie",)}), np.random.default_rng(0))
+    changed = replace_words(
+        words, 9, word_list((SYNONYMS | {"film": ("movie",)}).items()), np.random.default_rng(0)
+    )
     assert changed == ["“Story,", "(PLAYER)", "plot's", "movie."]
 
 

@@ -1,0 +1,86 @@
+"""Pages that the code writes: the reference of every field that a config may set, by section.
+
+mkdocs calls `on_files` before it builds the site (https://www.mkdocs.org/user-guide/configuration/#hooks).
+"""
+
+from mkdocs.structure.files import File, Files
+
+from jaxformer.config import schema
+from jaxformer.config.reference import inner, is_section, reference
+from jaxformer.config.sections import ExperimentConfig
+
+SECTIONS = [
+    "task",
+    "model",
+    "data",
+    "eval",
+    "optimizer",
+    "schedule",
+    "precision",
+    "parallel",
+    "train",
+    "checkpoint",
+]
+
+
+def on_files(files: Files, config) -> Files:
+    """Adds reference/SECTION.md for every section of a config."""
+    for section in SECTIONS:
+        files.append(File.generated(config, f"reference/{section}.md", content=page(section)))
+    return files
+
+
+def page(section: str) -> str:
+    """The Markdown of one section's fields, with a heading for each class that a field chooses among."""
+    field = next(f for f in reference(ExperimentConfig) if f.name == section)
+    lines = [f"# `{section}`", "", field.doc, ""]
+    known = inner(ExperimentConfig).get(section)
+    if known is None:
+        lines += [f"Type: {field.type}. Default: `{field.default}`.", ""]
+    elif isinstance(known, dict):
+        lines += [
+            f'`{section}.name` is one of the headings below, or `"package.module:Class"` of your own.',
+            "",
+        ]
+        for name, cls in known.items():
+            lines += class_lines(name, cls, "##")
+    else:
+        lines += class_lines("", known, "##")
+    return "\n".join(lines)
+
+
+def class_lines(name: str, cls: type, heading: str) -> list[str]:
+    """A heading, what the class is, and its fields; then the classes that its fields choose among."""
+    lines = [f'{heading} "{name}"', ""] if name else []
+    summary = " ".join((cls.__doc__ or "").partition("\n\n")[0].split())
+    lines += [escaped(summary), ""]
+    fields = reference(cls)
+    if fields:
+        lines += ["| field | type | default | meaning |", "|---|---|---|---|"]
+        lines += [
+            f"| `{f.name}` | {escaped(f.type)} | {code(f.default)} | {escaped(f.doc)} |" for f in fields
+        ]
+        lines.append("")
+    for field, known in inner(cls).items():
+        if (
+            isinstance(known, dict)
+            and heading == "##"
+            and not schema.config_fields(cls)[field].metadata.get("shared")
+        ):
+            if any(is_section(k) and field in ("backbone", "decoder") for k in known.values()):
+                continue  # these are models, which have headings of their own
+            for choice, inside in known.items():
+                lines += class_lines(f"{field}: {choice}", inside, "###")
+    return lines
+
+
+def code(default: str) -> str:
+    """A default as code; "required" where a field has none."""
+    return f"`{default.replace('|', chr(92) + '|')}`" if default else "required"
+
+
+def escaped(text: str) -> str:
+    """Text in which Markdown and HTML have no meaning."""
+    for character in "\\|<>*_[]":
+        text = text.replace(character, f"&#{ord(character)};")
+    return text

@@ -1,0 +1,122 @@
+"""The functions of `import jaxformer as jf` that are not at home elsewhere."""
+
+import inspect
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxformer.config import files, schema
+from jaxformer.config.sections import resolve
+from jaxformer.errors import ConfigError
+from jaxformer.experiment import Experiment
+from jaxformer.inference.loaded import LoadedRun
+from jaxformer.models import MODELS
+from jaxformer.models.presets import PRESETS, preset
+from jaxformer.state import init_variables
+
+BY_THE_PROGRAM = {"self", "deterministic"}  # arguments of a model that are not inputs
+INTEGERS = ("tokens", "positions", "segment_ids", "token_types")
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names that `create_model` takes: presets (published sizes) and models, in alphabetical order.
+
+    Args:
+      pattern: a glob, such as "vit*".
+    """
+    return sorted(name for name in {*PRESETS, *MODELS} if fnmatchcase(name, pattern))
+
+
+def create_model(name: str, **fields: Any) -> nn.Module:
+    """A linen module.
+
+    Args:
+      name: a preset or a model of `list_models()`, or "package.module:Class" of your own.
+      **fields: the model's configuration; it takes the place of the preset's.
+
+    Raises:
+      ConfigError: there is no such model, or a field is unknown or has an impossible value.
+    """
+    if name not in PRESETS and name not in MODELS and ":" not in name:
+        raise ConfigError(f"there is no model {name!r}; {schema.did_you_mean(name, list_models())}")
+    value = preset(name, **fields) if name in PRESETS else {"name": name, **fields}
+    return schema.build(MODELS, value, "model")
+
+
+def init(model: nn.Module, *, seed: int = 0, **inputs: Any) -> dict[str, Any]:
+    """A model's fresh variables: {"params": ..., and what else it keeps, such as "batch_stats"}.
+
+    Args:
+      model: a linen module of this package.
+      seed: decides the parameters.
+      **inputs: an array, or its shape, for each of the model's arguments: `image=(1, 224, 224, 3)`, `tokens=(1, 16)`.
+
+    Raises:
+      ConfigError: the model has no such argument, or needs another one.
+    """
+    parameters = inspect.signature(type(model).__call__).parameters
+    known = [name for name in parameters if name not in BY_THE_PROGRAM]
+    lines = [
+        f"{name}: {type(model).__name__} takes no such argument; {schema.did_you_mean(name, known)}"
+        for name in inputs
+        if name not in known
+    ]
+    lines += [
+        f"{name}: {type(model).__name__} needs this argument; give an array or its shape"
+        for name in known
+        if parameters[name].default is inspect.Parameter.empty and name not in inputs
+    ]
+    if lines:
+        raise ConfigError(*lines)
+    arrays = {name: array_of(name, value) for name, value in inputs.items()}
+    return jax.jit(lambda key: init_variables(model, arrays, key))(jax.random.key(seed))
+
+
+def array_of(name: str, value: Any) -> Any:
+    """An array as it is; zeros of a shape, in the dtype that an argument of this name has."""
+    if not isinstance(value, (tuple, list)):
+        return value
+    dtype = bool if name.endswith("mask") else jnp.int32 if name.endswith(INTEGERS) else jnp.float32
+    return jnp.zeros(tuple(value), dtype)
+
+
+def experiment(
+    config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> Experiment:
+    """An experiment from its config, checked as a whole.
+
+    Args:
+      config: the name of a config that ships with jaxformer ("vit_digits"), a config file, either with ":ARGUMENT" for
+        its `get_config`, or a mapping (an `ml_collections.ConfigDict`, too).
+      overrides: what to set, by dotted path: {"train.total": "2 epochs", "data.transforms[0].padding": 2}.
+
+    Raises:
+      ConfigError: a line for everything that is wrong with the config.
+      UserError: there is no such config, or its dataset is not prepared.
+    """
+    nested = files.nested(config) if isinstance(config, Mapping) or hasattr(config, "to_dict") else None
+    if nested is None:
+        nested = files.read(str(config), overrides or {})
+    else:
+        files.apply_overrides(nested, overrides or {})
+    built = Experiment(resolve(nested))
+    built.check()
+    return built
+
+
+def load_run(folder: str | Path, checkpoint: str | int = "best") -> LoadedRun:
+    """A trained run from its folder; see `LoadedRun`.
+
+    Args:
+      folder: the run's folder.
+      checkpoint: "best", "latest" or a step.
+
+    Raises:
+      UserError: the folder is not a run's, or has no such checkpoint.
+    """
+    return LoadedRun(folder, checkpoint)

@@ -1,1 +1,0 @@
-"""Imports of pictures whose objects or pixels are labelled."""

@@ -1,0 +1,298 @@
+"""An experiment's parts, built from its config and checked against each other before any long work starts."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, cast
+
+import jax
+import numpy as np
+import optax
+from flax import linen as nn
+
+from jaxformer.analysis.flops import count_flops
+from jaxformer.config import sections as configs
+from jaxformer.config.durations import Duration
+from jaxformer.config.schema import did_you_mean
+from jaxformer.config.sections import ExperimentConfig
+from jaxformer.data.nominal import NominalBatches
+from jaxformer.errors import ConfigError
+from jaxformer.evaluation.evaluator import evaluate
+from jaxformer.optim import (
+    make_optimizer,
+    make_schedule,
+    optimizer_problems,
+    regularization,
+    schedule_problems,
+    trainable_mask,
+)
+from jaxformer.optim.optimizers import eval_params
+from jaxformer.parallel.compile import Layout
+from jaxformer.parallel.mesh import make_mesh
+from jaxformer.precision import dtypes, in_precision
+from jaxformer.state import TrainState, init_state, init_variables
+from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
+from jaxformer.tasks.base import Evaluation
+
+if TYPE_CHECKING:
+    from jaxformer.data.batches import Batches
+
+Tree = Any
+
+
+class Experiment:
+    """An experiment's parts, each built when it is first asked for.
+
+    Args:
+      config: the resolved config.
+      devices: the devices to use; all there are if None.
+      train_data: what takes the place of the training split's batches, as where the dataset is not prepared.
+      eval_data: what takes the place of the evaluation split's batches.
+
+    Raises:
+      ConfigError, UserError: from `check()` or from the part that is asked for.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        devices: Sequence[jax.Device] | None = None,
+        *,
+        train_data: "Batches | NominalBatches | None" = None,
+        eval_data: "Batches | NominalBatches | None" = None,
+    ):
+        self.config, self.devices = config, devices
+        self._given = {"train": train_data, "eval": eval_data}
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Mesh and mode."""
+        parallel = self.config.parallel
+        return Layout(parallel.mode, make_mesh(parallel.mesh, self.devices))
+
+    @cached_property
+    def task(self) -> Any:
+        """What is learnt; fields that the config leaves to the data, or to the model, are filled in."""
+        return filled(self.config.task, known_sizes(self.train_data) | dict(self.config.model.task_sizes))
+
+    @cached_property
+    def bare_model(self) -> Any:
+        """The linen module as the config has it; fields that it leaves to the data are filled in."""
+        return filled(self.config.model, known_sizes(self.train_data))
+
+    def build_model(self, axis: str | None = None) -> Any:
+        """The linen module in the experiment's precision; `axis`: pmap's, over which BatchNorm averages."""
+        return in_precision(self.bare_model, self.config.precision, axis)
+
+    @cached_property
+    def train_data(self) -> "Batches":
+        """The batches of the training split: `train_data[step]`."""
+        if (given := self._given["train"]) is not None:
+            return cast("Batches", given)
+        return self.batches(self.config.data.train_split, train=True)
+
+    @cached_property
+    def eval_data(self) -> "Batches":
+        """The batches of the evaluation split, in order."""
+        if (given := self._given["eval"]) is not None:
+            return cast("Batches", given)
+        return self.batches(self.config.eval.split, train=False)
+
+    def batches(self, split: str, *, train: bool) -> "Batches":
+        """A split's batches, each looked at by the task."""
+
+        from jaxformer.data.batches import make_batches  # it takes seconds: Grain, TFDS, OpenCV
+
+        def check(batch: Mapping[str, np.ndarray]) -> None:
+            self.task.check(self.bare_model, batch)
+
+        return make_batches(self.config.data, split, self.config.seed, train, check)
+
+    @cached_property
+    def model(self) -> Any:
+        """The linen module, in the experiment's precision."""
+        return self.build_model(axis=self.layout.axis)
+
+    @cached_property
+    def total_steps(self) -> int:
+        """The length of the training."""
+        data = self.train_data
+        return self.config.train.total.steps(batch_size=data.batch_size, epoch_examples=data.num_examples)
+
+    def steps(self, duration: Duration) -> int:
+        """A duration in steps of this experiment."""
+        data = self.train_data
+        return duration.steps(
+            batch_size=data.batch_size, epoch_examples=data.num_examples, total_steps=self.total_steps
+        )
+
+    @cached_property
+    def schedule(self) -> optax.Schedule:
+        """Learning rate by step."""
+        peak = self.config.optimizer.learning_rate
+        return make_schedule(self.config.schedule, peak, self.total_steps, self.steps)
+
+    @cached_property
+    def variable_shapes(self) -> dict[str, Tree]:
+        """The model's variables as shapes; nothing is computed."""
+        return jax.eval_shape(self.init_variables)
+
+    def init_variables(self) -> dict[str, Tree]:
+        """Fresh variables, from the seed."""
+        spec = self.train_data.element_spec
+        batch = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in spec.items()}
+        model = self.build_model(axis=None)
+        return init_variables(model, self.task.inputs(batch), jax.random.key(self.config.seed))
+
+    @cached_property
+    def optimizer(self) -> optax.GradientTransformationExtraArgs:
+        """The optimizer with its rules by path."""
+        return make_optimizer(self.config.optimizer, self.schedule, self.variable_shapes["params"])
+
+    @property
+    def average(self) -> Average | None:
+        """How the parameters are averaged."""
+        if self.config.optimizer.averages:
+            return lambda average, opt_state, params: eval_params(opt_state, params)
+        decay = self.config.train.ema_decay
+        return None if decay is None else moving_average(decay)
+
+    def init_state(self) -> TrainState:
+        """The state before the first step, on the devices."""
+        return self.layout.born(self._fresh_state)
+
+    def _fresh_state(self) -> TrainState:
+        """The state before the first step, to be traced."""
+        return init_state(
+            self.init_variables(),
+            self.optimizer,
+            with_average=self.average is not None,
+            with_loss_scale=dtypes(self.config.precision).compute == "float16",
+        )
+
+    @cached_property
+    def state_shapes(self) -> TrainState:
+        """The train state as shapes with shardings."""
+        return self.layout.abstract(jax.eval_shape(self._fresh_state))
+
+    @cached_property
+    def batch_shapes(self) -> Tree:
+        """A global training batch as shapes with shardings."""
+        return self.layout.batch_shapes(self.train_data.element_spec, self.train_data.batch_size)
+
+    def train_step(self, teacher: Teacher | None = None) -> Any:
+        """The compiled train step; with a teacher its third argument is the teacher's variables."""
+        train, params = self.config.train, self.variable_shapes["params"]
+        optimizer = self.config.optimizer
+        step = make_train_step(
+            self.model,
+            self.task,
+            self.optimizer,
+            seed=self.config.seed,
+            accumulate=train.accumulate,
+            average=self.average,
+            trainable=trainable_mask(optimizer, params) if optimizer.freeze else None,
+            regularization=partial(regularization, optimizer) if optimizer.l1 or optimizer.l2 else None,
+            schedule=self.schedule,
+            teacher=teacher,
+            axis=self.layout.axis,
+        )
+        return self.layout.train_step(step, self.state_shapes, taught=teacher is not None)
+
+    @cached_property
+    def eval_step(self) -> Callable[..., Any]:
+        """The eval step, compiled: (variables, batch) -> (sums, collected)."""
+        return self.layout.eval_step(make_eval_step(self.model, self.task, axis=self.layout.axis))
+
+    def train_batches(self, state: TrainState, stop: int | None = None) -> Iterator[dict[str, jax.Array]]:
+        """Yields the batches of the steps that come after `state`, on the devices; they are read ahead.
+
+        Args:
+          state: a train state.
+          stop: the step to end before; None: the end of the training.
+        """
+        start, last = int(state.step), self.total_steps if stop is None else stop
+        reader = self.train_data.read(start, jax.process_index(), jax.process_count(), stop=max(start, last))
+        with reader as batches:
+            yield from map(self.layout.put, batches)
+
+    def evaluate(self, state: TrainState) -> Evaluation:
+        """Evaluates a train state on the evaluation split."""
+        return evaluate(self.eval_step, state.variables(), self.task, self.eval_data, self.layout)
+
+    @cached_property
+    def forward_flops(self) -> int:
+        """FLOPs of the model's forward pass for one example; with buckets, for one of the average length."""
+        batches = self.train_data
+        spec = dict(batches.element_spec)
+        if batches.typical_length is not None:
+            for name, (shape, dtype) in spec.items():
+                spec[name] = ((batches.typical_length, *shape[1:]), dtype) if shape else (shape, dtype)
+        batch = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in spec.items()}
+        model = self.build_model(axis=None)
+        return count_flops(
+            lambda variables, batch: model.apply(variables, **self.task.inputs(batch), deterministic=True),
+            self.variable_shapes,
+            batch,
+        )
+
+    def check(self) -> None:
+        """Holds the parts against each other.
+
+        Raises:
+          ConfigError: a line for everything that does not fit.
+        """
+        total = self.config.train.total
+        if not 0 < self.total_steps < 2**31:
+            raise ConfigError(f'train.total="{total}" is {self.total_steps} steps: expected 1 to 2**31 - 1')
+        errors = list(configs.across_devices(self.config, self.layout.batch_shards))
+        model_problems = list(self.task.fits(self.bare_model, self.train_data, self.eval_data))
+        errors += model_problems
+        errors += [
+            f"schedule.{p}" for p in schedule_problems(self.config.schedule, self.total_steps, self.steps)
+        ]
+        if not model_problems:
+            errors += [
+                f"optimizer.{p}"
+                for p in optimizer_problems(self.config.optimizer, self.variable_shapes["params"])
+            ]
+        watched = self.config.eval.monitor
+        absent = absent_metrics(self.task, self.bare_model, self.eval_data)
+        if watched not in self.task.metric_names:
+            errors.append(
+                f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, self.task.metric_names)}"
+            )
+        elif watched in absent:
+            given = ", ".join(name for name in self.task.metric_names if name not in absent)
+            errors.append(f"eval.monitor={watched!r}: {absent[watched]}; choose one of: {given}")
+        if errors:
+            raise ConfigError(*errors)
+
+
+def known_sizes(batches: "Batches") -> dict[str, int]:
+    """What batches say of a model's and a task's fields, by the fields' names."""
+    eos_id = getattr(batches.tokenizer, "eos_id", None)
+    return dict(batches.sizes) | ({} if eos_id is None else {"eos_id": eos_id})
+
+
+def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
+    """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
+    classes, given = known_sizes(batches).get("num_classes"), model.num_classes
+    if classes is not None and given is not None and given > classes:
+        yield f"model.num_classes={given}: the dataset has {classes} classes; the model's others have no example"
+
+
+def absent_metrics(task: Any, model: Any, data: "Batches") -> Mapping[str, str]:
+    """Metrics of the task that this data will not give -> why."""
+    return task.absent_metrics(model, data) if hasattr(task, "absent_metrics") else {}
+
+
+def filled(part: Any, known: Mapping[str, int]) -> Any:
+    """A dataclass whose fields that are None are as the data have it, where they say."""
+    names = {field.name for field in fields(part)}
+    missing: dict[str, Any] = {
+        name: value for name, value in known.items() if name in names and getattr(part, name) is None
+    }
+    if not missing:
+        return part
+    return part.clone(**missing) if isinstance(part, nn.Module) else replace(part, **missing)

@@ -1,0 +1,205 @@
+"""Tables of examples: which columns are kept, and what they hold. csv.py and jsonl.py read their rows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxformer.config.schema import did_you_mean
+from jaxformer.errors import UserError
+from jaxformer.importing.classes import check_given, is_class_name, natural, several_classes
+from jaxformer.importing.contents import Contents, Example
+from jaxformer.importing.sources import Broken, File
+
+# What a cell can be, as messages say it.
+WORDS = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "nested": "a list or an object",
+    "nothing": "nothing",
+    "number": "a number",
+    "text": "text",
+}
+NUMBERS = {"integer": np.int64, "number": np.float32, "boolean": np.bool_}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table."""
+
+    file: File
+    """Where it is from."""
+    line: int
+    """The line in which it begins, from 1."""
+    cells: dict[str, Any]
+    """Values by column; None where there is nothing."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as examples; columns of texts become texts, those of numbers numbers."""
+
+    kind: Callable[[Any], str]
+    """What a cell holds, a key of WORDS."""
+    label: str | None
+    """The column to predict: classes by name, or with `regression` a number. None makes no label."""
+    regression: bool
+    """Whether the label is a number."""
+    text: tuple[str, ...]
+    """The columns of texts to keep; empty keeps all."""
+    classes: tuple[str, ...]
+    """The classes, in the order of their labels; empty takes those that there are, sorted."""
+
+    def check_options(self) -> None:
+        """Raises a UserError for options that contradict each other."""
+        for name, given in (("regression", self.regression), ("classes", self.classes)):
+            if given and self.label is None:
+                raise UserError(
+                    f"`{name}`: is about the label, and there is none; name its column with `label`"
+                )
+        if self.regression and self.classes:
+            raise UserError("`classes`: a regression has none; give `classes` or `regression`")
+        if self.label in self.text:
+            raise UserError(f"`text`: {self.label!r} is the label; name other columns")
+        check_given(self.classes)
+        if len(self.classes) == 1:
+            raise UserError(f"`classes`: there is only {self.classes[0]!r}; two are needed at least")
+
+    def contents(self, rows: Sequence[Row], broken: list[Broken]) -> Contents:
+        """The examples of all rows; what their columns hold is found out from all of them."""
+        import tensorflow_datasets as tfds
+
+        if not rows:
+            return Contents({}, [])
+        columns, notes = self.columns(rows)
+        kept = []
+        for row in rows:
+            try:
+                kept.append((row, {name: self.value(row, name, kind) for name, kind in columns.items()}))
+            except ValueError as error:
+                broken.append((row.file.path, f"line {row.line}: {error}"))
+        label = self.label if self.label is not None and not self.regression else None
+        names = list(self.classes)
+        if label is not None and not names:
+            names = sorted({values[label] for _, values in kept}, key=natural)
+        features: dict[str, Any] = {}
+        for name, kind in columns.items():
+            if kind == "text":
+                features[name] = tfds.features.Text()
+            elif kind == "class":
+                features[name] = tfds.features.ClassLabel(names=names)
+            else:
+                features[name] = tfds.features.Tensor(shape=(), dtype=NUMBERS[kind])
+        examples = [Example(values, row.file, values[label] if label else "") for row, values in kept]
+        check = several_classes(names, () if self.classes else names)
+        return Contents(features, examples, names, notes, check=check)
+
+    def columns(self, rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
+        """What the columns that are kept become, and notes about the others.
+
+        Raises:
+          UserError: a column is not there, or holds texts here and numbers there.
+        """
+        names = list(dict.fromkeys(name for row in rows for name in row.cells))
+        where = rows[0].file.path
+        for option, wanted in (("label", () if self.label is None else (self.label,)), ("text", self.text)):
+            for name in wanted:
+                if name not in names:
+                    near = did_you_mean(name, names)
+                    raise UserError(f"{where}: has no column {name!r}, which `{option}` names; {near}")
+        chosen: dict[str, str] = {}
+        left_out = []
+        for name in names:
+            kind = self.column_kind(name, rows)
+            if not name or kind is None or (kind == "text" and self.text and name not in self.text):
+                left_out.append(repr(name) if name else "one without a name")
+            elif "/" in name:
+                raise UserError(f"{where}: column {name!r}: TFDS takes no '/' in names; rename it")
+            else:
+                chosen[name] = kind
+        if "text" not in chosen.values():
+            raise UserError(f"{where}: no column holds texts; there are: {', '.join(names)}")
+        return chosen, [f"left out: columns {', '.join(left_out)}"] if left_out else []
+
+    def column_kind(self, name: str, rows: Sequence[Row]) -> str | None:
+        """What a column becomes ("text", "class" or a key of NUMBERS); None if it cannot be kept."""
+        if name == self.label:
+            return "number" if self.regression else "class"
+        if name in self.text:
+            return "text"
+        first: dict[str, Row] = {}
+        for row in rows:
+            first.setdefault(self.kind(row.cells.get(name)), row)
+        first.pop("nothing", None)
+        if not first or "nested" in first:
+            return None
+        if set(first) == {"integer", "number"}:
+            return "number"
+        if len(first) == 1:
+            return next(iter(first))
+        if self.text and "text" in first:
+            return None  # a column of texts that was not asked for
+        (one, row), (other, another) = sorted(first.items(), key=lambda item: item[1].line)[:2]
+        elsewhere = "" if row.file is another.file else f"{row.file.path}, "
+        raise UserError(
+            f"{another.file.path}, line {another.line}: column {name!r} holds {WORDS[other]}, but {WORDS[one]} in "
+            f"{elsewhere}line {row.line}",
+            "make it one or the other; or name the columns of texts with `text`",
+        )
+
+    def value(self, row: Row, name: str, becomes: str) -> Any:
+        """A cell as TFDS encodes it.
+
+        Raises:
+          ValueError: it is not what its column becomes, or cannot be stored; says what.
+        """
+        if name not in row.cells:
+            raise ValueError(f"has no column {name!r}")
+        value = row.cells[name]
+        kind = self.kind(value)
+        where = f"column {name!r}"
+        if kind == "nothing" and not (becomes == "text" and isinstance(value, str)):
+            raise ValueError(f"{where} holds nothing")
+        if becomes == "text":
+            return storable(value, where)
+        if becomes == "class":
+            return self.class_of(value, kind, where)
+        if becomes == "boolean":
+            return bool(value)
+        if kind not in ("integer", "number"):
+            raise ValueError(f"{where} holds {value!r}, which is no number")
+        number = int(value) if becomes == "integer" else float(value)
+        largest = 2**63 - 1 if becomes == "integer" else float(np.finfo(np.float32).max)
+        if not -largest <= number <= largest:
+            raise ValueError(f"{where} holds {value}, which is too large")
+        return number
+
+    def class_of(self, value: Any, kind: str, where: str) -> str:
+        """A label as the name of a class."""
+        if kind == "nested" or (isinstance(value, float) and kind == "number"):
+            raise ValueError(
+                f"{where} holds {value!r}, which is no class's name (a number needs `regression`)"
+            )
+        name = str(value).strip()
+        if not is_class_name(name):
+            raise ValueError(f"{where} holds {value!r}, which is no class's name; it needs to be one line")
+        if self.classes and name not in self.classes:
+            near = did_you_mean(name, self.classes)
+            raise ValueError(f"{where} holds {name!r}, which is not in `classes`; {near}")
+        return storable(name, where)
+
+
+def storable(value: Any, where: str) -> str:
+    """A text that UTF-8 can hold.
+
+    Raises:
+      ValueError: it is no text, or holds half of a surrogate pair, as JSON's "\\ud83d" alone.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{where} holds {value!r}, which is no text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where} holds half of a surrogate pair at character {error.start}") from error
+    return value

@@ -1,0 +1,250 @@
+"""What `jaxformer data list` and `jaxformer data show` print and draw."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from jaxformer.data.catalog import data_folder, find_dataset, find_datasets, open_builder
+from jaxformer.data.config import DataConfig
+from jaxformer.data.digits import NAME as DIGITS
+from jaxformer.data.examples import Detection, Segmentation
+from jaxformer.data.making import readable, transformed
+from jaxformer.data.sources import Source, open_source
+from jaxformer.data.text.records import Records, class_names, inner
+from jaxformer.errors import UserError
+from jaxformer.files import writing_to
+from jaxformer.observe.annotate import SIZE, font, shorten
+from jaxformer.observe.class_colours import over_image
+from jaxformer.observe.drawn_boxes import draw_boxes
+from jaxformer.observe.text import counted, data_size
+
+CELL = 96  # pixels of an image on a contact sheet
+LABEL = 18  # pixels of the line under it
+GAP = 8
+COLUMNS = 10
+LONGEST = 1000  # characters of a text that are shown
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """A prepared dataset, as it describes itself."""
+
+    name: str
+    """The name for `data.name`."""
+    version: str
+    """The version for `data.version`."""
+    splits: dict[str, int]
+    """The number of examples by split."""
+    size: int
+    """Bytes of its files."""
+    features: dict[str, str]
+    """Features by name, as TFDS writes them: "Image(shape=(32, 32, 3), dtype=uint8)"."""
+    problem: str | None
+    """Why it cannot be read, or None."""
+
+
+def list_datasets(data_dir: str | None = None) -> list[DatasetRow]:
+    """The datasets that are prepared, by name and version.
+
+    Args:
+      data_dir: the folder of TFDS datasets; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    """
+    rows = []
+    for dataset in find_datasets(data_folder(data_dir)[0]):
+        try:
+            info = open_builder(dataset).info
+        except UserError as error:
+            rows.append(DatasetRow(dataset.name, dataset.version, {}, 0, {}, error.lines[0]))
+            continue
+        splits = {name: split.num_examples for name, split in info.splits.items()}
+        features = {name: repr(feature) for name, feature in info.features.items()}
+        stored = info.file_format.value
+        problem = None if stored == "array_record" else f"stored as {stored}, needs TensorFlow"
+        size = int(info.dataset_size)
+        rows.append(DatasetRow(dataset.name, dataset.version, splits, size, features, problem))
+    return rows
+
+
+def dataset_table(data_dir: str | None = None) -> str:
+    """The prepared datasets as a table for people, below the folder in which they are."""
+    rows = list_datasets(data_dir)
+    cells = [("name", "version", "examples", "size", "features")]
+    for row in rows:
+        splits = ", ".join(f"{split} {count:,}" for split, count in row.splits.items())
+        features = ", ".join(f"{name} {short(feature)}" for name, feature in row.features.items())
+        cells.append((row.name, row.version, splits, data_size(row.size), row.problem or features))
+    if not any(row.name == DIGITS for row in rows):
+        cells.append((DIGITS, "1.0.0", "train 1,438, test 359", "", "embedded: prepared on first use"))
+    widths = [max(len(line[column]) for line in cells) for column in range(4)] + [0]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
+    folder, reason = data_folder(data_dir)
+    return "\n".join([f"{folder} ({reason})", *lines])
+
+
+def short(feature: str) -> str:
+    """A feature in few words: "Image 32x32x3", "ClassLabel of 10"."""
+    kind, _, arguments = " ".join(feature.split()).partition("(")
+    if kind == "Image" and "shape=(" in arguments:
+        shape = arguments.split("shape=(")[1].split(")")[0]
+        return "Image " + "x".join("?" if side == "None" else side for side in shape.split(", "))
+    if kind == "ClassLabel" and "num_classes=" in arguments:
+        return f"ClassLabel of {arguments.split('num_classes=')[1].rstrip(')')}"
+    return kind
+
+
+def has_images(config: DataConfig) -> bool:
+    """Whether a dataset has images.
+
+    Raises:
+      UserError: the dataset is not there.
+    """
+    import tensorflow_datasets as tfds
+
+    features = open_builder(find_dataset(config)).info.features
+    return any(isinstance(feature, tfds.features.Image) for feature in features.values())
+
+
+def with_examples(config: DataConfig) -> DataConfig:
+    """The config with the kind of examples that a dataset of images seems made for.
+
+    Raises:
+      UserError: the dataset is not there.
+    """
+    import tensorflow_datasets as tfds
+
+    features = dict(open_builder(find_dataset(config)).info.features.items())
+    masks = [name for name, f in features.items() if isinstance(f, tfds.features.LabeledImage)]
+    if "label" not in features and masks:
+        none = () if (features[masks[0]].num_classes or 0) > 255 else (255,)
+        return replace(config, examples=Segmentation(size=CELL, mask_feature=masks[0], ignore_labels=none))
+    if "label" not in features and "objects" in features:
+        return replace(config, examples=Detection(size=CELL))
+    return config
+
+
+def evenly(length: int, count: int) -> list[int]:
+    """At most `count` indices at even distances, the first and the last among them.
+
+    Raises:
+      UserError: the count is 0 or less.
+    """
+    if count < 1:
+        raise UserError(f"`count` {count}: must be at least 1")
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+
+
+def contact_sheet(
+    config: DataConfig,
+    split: str,
+    path: str | Path,
+    count: int = 64,
+    views: int = 0,
+    seed: int = 0,
+) -> Path:
+    """Draws images of a split, with their labels under them, into a PNG.
+
+    Args:
+      config: the data config.
+      split: a split, with TFDS's slices if wanted.
+      path: the file to write.
+      count: how many images; they are taken at even distances from the whole split.
+      views: how many times each image is shown again after `config.transforms`, to the right of itself.
+      seed: the seed of the transforms.
+
+    Returns:
+      The file.
+
+    Raises:
+      UserError: the dataset cannot be read, or the file not written.
+    """
+    if config.examples.text:
+        raise UserError(f"data.examples: {type(config.examples).__name__.lower()!r} have no images to draw")
+    source = open_source(config, split)
+    assert isinstance(source, Source)
+    cells = []
+    for index in evenly(len(source), count):
+        example = readable(source, index)
+        cells.append((drawn(example), in_words(example, source.class_names)))
+        for view in range(views):
+            rng = np.random.Generator(np.random.Philox(key=seed % 2**64, counter=[0, 0, view, index]))
+            changed = transformed(example, config.transforms, rng, source, index)
+            cells.append((drawn(changed), f"view {view + 1}"))
+    columns = (1 + views) * max(1, COLUMNS // (1 + views))  # an example's views stay in one row
+    path = Path(path)
+    with writing_to(path, "name another file with `output`"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet_of(cells, min(columns, len(cells))).save(path, format="PNG")
+    return path
+
+
+def in_words(example: Mapping[str, Any], names: list[str] | None) -> str:
+    """The class of an image; of one with many, how many objects or classes there are."""
+    if "boxes" in example:
+        return counted(len(example["boxes"]), "object")
+    if "segmentation" in example:
+        return f"{len(np.unique(example['segmentation'][example['segmentation'] >= 0]))} classes"
+    label = int(example["labels"])
+    return names[label] if names and 0 <= label < len(names) else str(label)
+
+
+def drawn(example: Mapping[str, Any]) -> Image.Image:
+    """The image as it fills a cell: with boxes in its classes' colours, or under them; small pixels stay sharp."""
+    image = np.broadcast_to(example["image"], (*example["image"].shape[:2], 3))
+    if "boxes" in example:
+        pairs = zip(example["boxes"].tolist(), example["labels"].tolist())
+        objects = [{"label": "", "index": label, "box": box} for box, label in pairs]
+        return Image.fromarray(draw_boxes(image, objects, CELL, font(SIZE)))
+    if "segmentation" in example:
+        image = over_image(image, example["segmentation"])
+    scale = CELL / max(image.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
+    return Image.fromarray(np.ascontiguousarray(image)).resize((width, height), method)
+
+
+def sheet_of(cells: list[tuple[Image.Image, str]], columns: int) -> Image.Image:
+    """Images with captions, in rows, on white."""
+    rows = -(-len(cells) // columns)
+    sheet = Image.new("RGB", (columns * (CELL + GAP) + GAP, rows * (CELL + LABEL + GAP) + GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for place, (image, caption) in enumerate(cells):
+        row, column = divmod(place, columns)
+        left, top = GAP + column * (CELL + GAP), GAP + row * (CELL + LABEL + GAP)
+        sheet.paste(image, (left + (CELL - image.width) // 2, top + (CELL - image.height) // 2))
+        below = (left + CELL / 2, top + CELL + 1)
+        pen.text(below, shorten(caption, CELL + GAP // 2), fill="black", font=font(SIZE), anchor="ma")
+    return sheet
+
+
+def examples_as_text(config: DataConfig, split: str, count: int) -> str:
+    """Some examples of a split, at even distances from the whole of it: a line a feature, an empty line between.
+
+    Raises:
+      UserError: the dataset or the split cannot be read.
+    """
+    records = Records(config, split)
+    shown = []
+    for index in evenly(len(records), count):
+        record = records.read([index])[0]
+        lines = [f"  {name}: {value_of(records, record[name], name)}" for name in sorted(record)]
+        shown.append("\n".join([f"{records.name}, {split}, index {index}", *lines]))
+    return "\n\n".join(shown)
+
+
+def value_of(records: Records, value: Any, name: str) -> str:
+    """A feature's value of one example: texts as they are, classes by their names."""
+    feature = dict(records.features.items()).get(name)
+    numbers = [*value.int64_list.value, *value.float_list.value]
+    names, _ = class_names(inner(feature) or feature)
+    if names is not None:
+        shown = [names[number] if 0 <= number < len(names) else str(number) for number in numbers]
+    else:
+        shown = [f"{number:g}" if isinstance(number, float) else str(number) for number in numbers]
+    text = " ".join([*(part.decode("utf-8", "replace") for part in value.bytes_list.value), *shown])
+    if len(text) > LONGEST:
+        text = text[:LONGEST] + "…"
+    return text.strip("\n").replace("\n", "\n    ")

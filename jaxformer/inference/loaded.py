@@ -1,0 +1,375 @@
+"""A trained run, opened from its folder alone; its dataset is opened only to evaluate."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from jaxformer.checkpoints import Checkpoints
+from jaxformer.config.sections import ExperimentConfig
+from jaxformer.data.decoding import decode_image
+from jaxformer.data.examples import Detection, Segmentation
+from jaxformer.data.framing import framed
+from jaxformer.data.nominal import NominalBatches, recorded
+from jaxformer.data.text.tokenizers import FromFile, Tokenizer
+from jaxformer.errors import UserError
+from jaxformer.experiment import Experiment
+from jaxformer.files import read_json
+from jaxformer.parallel.compile import Layout
+from jaxformer.runs import BRING_BACK, Run
+from jaxformer.state import eval_variables
+from jaxformer.tasks.base import Evaluation
+
+if TYPE_CHECKING:
+    from jaxformer.inference.writing import Writer
+
+logger = logging.getLogger("jaxformer")
+Tree = Any
+
+
+class LoadedRun:
+    """A checkpoint's model with all that it takes to use it; nothing in the run's folder is changed.
+
+    Args:
+      folder: the run's folder.
+      checkpoint: "best", "latest" or a step; "best" is the latest where no evaluation came with a checkpoint.
+
+    Attributes:
+      run: the folder.
+      config: the run's config.
+      step: which checkpoint it is.
+      variables: what the model is applied with, the same on all devices.
+      experiment: the parts of the config on the devices that are here. Its data are nominal: arrays' shapes
+        and the names of classes, as the folder has them (`opened` has the examples).
+
+    Raises:
+      UserError: the folder is not a run's, or has no such checkpoint.
+    """
+
+    def __init__(self, folder: str | Path, checkpoint: str | int = "best"):
+        self.run = Run.open(folder)
+        self.config = self.run.read_config()
+        self._tokenizer = read_tokenizer(self.run) if self.config.data.examples.text else None
+        train_data, eval_data = self._known_data()
+        self.experiment = Experiment(self._here(), train_data=train_data, eval_data=eval_data)
+        self.step, self.variables = restore(self.run, self.experiment, str(checkpoint))
+        logger.info("%s at step %d", folder, self.step)
+
+    def _here(self, split: str | None = None) -> ExperimentConfig:
+        """The config with the devices that are here, and with the tokenizer that is in the folder.
+
+        Args:
+          split: what to evaluate on in the place of the config's `eval.split`.
+        """
+        config, data, count = self.config, self.config.data, jax.device_count()
+        rows = -(-(data.eval_batch_size or data.batch_size) // count) * count  # padding does not count
+        data = replace(data, eval_batch_size=rows)
+        if self._tokenizer is not None:  # what the run was trained with, whatever made it
+            data = replace(data, tokenizer=FromFile(str(self.run.tokenizer_file)))
+        evaluation = config.eval if split is None else replace(config.eval, split=split)
+        return replace(config, data=data, eval=evaluation, parallel=type(config.parallel)())
+
+    def _known_data(self) -> tuple[NominalBatches | None, NominalBatches | None]:
+        """What data.json says of the two splits; None where a run of an earlier version has not written it."""
+        known, data = read_json(self.run.data_file, needs=()), self.config.data
+        try:
+            splits = known and (
+                recorded(known["train"], data.batch_size),
+                recorded(known["evaluation"], data.eval_batch_size or data.batch_size),
+            )
+        except KeyError:
+            splits = None
+        if not splits:
+            return None, None
+        train, evaluation = (replace(split, tokenizer=self._tokenizer) for split in splits)
+        return train, evaluation
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The run's final metrics."""
+        return self.run.metrics
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """What the tokens of a text model mean.
+
+        Raises:
+          UserError: the model is of images.
+        """
+        if self._tokenizer is None:
+            raise UserError(f"{self.run.folder}: holds a model of images, which has no tokenizer")
+        return self._tokenizer
+
+    @property
+    def layout(self) -> Layout:
+        """The devices."""
+        return self.experiment.layout
+
+    @property
+    def task(self) -> Any:
+        """What was learnt."""
+        return self.experiment.task
+
+    @property
+    def model(self) -> nn.Module:
+        """The linen module, in the run's precision."""
+        return self.experiment.model
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """The names of the classes; their numbers where the dataset names none, and [] where there are no classes."""
+        data = self.experiment.eval_data
+        return data.class_names or [str(i) for i in range(data.sizes.get("num_classes", 0))]
+
+    @property
+    def batch_size(self) -> int:
+        """How many examples are predicted at a time."""
+        return min(32 * self.layout.batch_shards, self.experiment.eval_data.batch_size)
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether the model goes from token to token: a decoder."""
+        return self.model.kind == "decoder"
+
+    # Images
+
+    def example(self, image: str | Path | np.ndarray) -> dict[str, np.ndarray]:
+        """An image as the run's evaluation transforms make it.
+
+        Args:
+          image: a file, or uint8 [H, W, C].
+
+        Returns:
+          "image" as the model takes it, and "picture" in the size that the transforms gave it. The two differ where
+          examples stand in a frame: then "extent" is the picture's height and width in "image".
+
+        Raises:
+          UserError: the image cannot be read, or has another size than the transforms make of the dataset's.
+        """
+        shape, data = self.experiment.eval_data.element_spec["image"][0], self.config.data
+        if isinstance(image, np.ndarray):
+            where, pixels = "the image", image
+        else:
+            where, pixels = str(image), decode_image(Path(image).read_bytes(), shape[-1], upright=True)
+        example = {"image": pixels}
+        for transform in data.eval_transforms:
+            example = transform(example, np.random.default_rng(0))
+        example["picture"] = example["image"]
+        if isinstance(data.examples, (Detection, Segmentation)):
+            example = framed(example, (shape[0], shape[1]), data.examples.enlarge)
+        if example["image"].shape != shape:
+            height, width = example["image"].shape[:2]
+            raise UserError(
+                f"{where}: {height}x{width} pixels after data.eval_transforms, the model takes "
+                f"{shape[0]}x{shape[1]}; resize the file"
+            )
+        return example
+
+    def preprocess(self, image: str | Path | np.ndarray) -> np.ndarray:
+        """An image as the model takes it, uint8 [H, W, C]; see `example`."""
+        return self.example(image)["image"]
+
+    def predict(self, inputs: Any, *, top: int = 5) -> list[dict[str, Any]]:
+        """The model's answer to each input, as JSON values; see `jaxformer.inference.predict.predict`.
+
+        Args:
+          inputs: one input or several: image files or uint8 [H, W, C]; texts, pairs of texts, (question, context).
+          top: how many answers to list where there are several.
+
+        Raises:
+          UserError: the task predicts nothing, an input cannot be read, or its prediction is not finite.
+        """
+        from jaxformer.inference.predict import predict
+
+        return list(predict(self, inputs, top))
+
+    # Texts
+
+    @cached_property
+    def writer(self) -> "Writer":
+        """What writes texts with the model.
+
+        Raises:
+          UserError: the model writes none.
+        """
+        from jaxformer.inference.language import CausalModel
+        from jaxformer.inference.translate import TextToText
+
+        writers = {"decoder": CausalModel, "encoder-decoder": TextToText}
+        writer = writers.get(self.model.kind)
+        if writer is None:
+            raise UserError(
+                f"{self.run.folder}: holds a model ({type(self.model).__name__}) that writes no texts",
+                "`jaxformer predict` says what it makes of a text or an image",
+            )
+        return writer(self.model, jax.device_put(self.variables, jax.devices()[0]), self.tokenizer)
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        max_new_tokens: int = 256,
+        stop: str | Sequence[str] = (),
+        seed: int = 0,
+        beams: int = 1,
+        length_penalty: float = 0.6,
+        **sampling: Any,
+    ) -> list[dict[str, Any]]:
+        """Continues texts, or translates them.
+
+        Args:
+          prompts: one text or several.
+          max_new_tokens: how many tokens are written at most.
+          stop: strings before which a text ends.
+          seed: decides what is drawn.
+          beams: how many hypotheses a beam search follows; 1 draws tokens, or takes the likeliest.
+          length_penalty: of the beam search (Wu et al. 2016, equation 14).
+          **sampling: `temperature`, `top_k`, `top_p`, `min_p` and `repetition_penalty`, as fields of `Sampling`.
+
+        Returns:
+          For each prompt "prompt", "text", "tokens" (how many there are) and "ended" ("end of text", "stop string" or
+          "length").
+
+        Raises:
+          UserError: the model writes no texts, a prompt is too long, or an argument is impossible.
+        """
+        from jaxformer.inference.writing import generation
+
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        how = generation(max_new_tokens, stop, seed, beams, length_penalty, **sampling)
+        found = self.writer.generate([self.writer.encode(text) for text in texts], how)
+        return [
+            {"prompt": text, "text": one.text, "tokens": one.tokens, "ended": one.ended}
+            for text, one in zip(texts, found)
+        ]
+
+    # Evaluation
+
+    def opened(self, split: str | None = None) -> Experiment:
+        """The experiment with its dataset, to evaluate on `split` (None: the config's `eval.split`).
+
+        Raises:
+          UserError: the dataset, or the split, is not there.
+        """
+        return Experiment(self._here(split))
+
+    def evaluate(self, split: str | None = None, *, views: str | None = None) -> Evaluation:
+        """Evaluates the checkpoint.
+
+        Args:
+          split: a split of the dataset; None: the config's `eval.split`.
+          views: averages predictions over views of each image, as `evaluation/views.py` names them; None: one view.
+
+        Raises:
+          UserError: the dataset or the split is not there.
+        """
+        from jaxformer.evaluation.evaluator import evaluate
+        from jaxformer.evaluation.views import many_views
+        from jaxformer.step import make_eval_step
+
+        experiment = self.opened(split)
+        model: Any = (
+            experiment.model if views is None else many_views(experiment.model, experiment.task, views)
+        )
+        step = self.layout.eval_step(make_eval_step(model, experiment.task, axis=self.layout.axis))
+        return evaluate(step, self.variables, experiment.task, experiment.eval_data, self.layout)
+
+    def explain(
+        self, files: str | Path | Sequence[str | Path], folder: str | Path, *, class_name: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Draws what the model saw in images: attention, rollout, Grad-CAM.
+
+        Args:
+          files: image files.
+          folder: where the drawings go.
+          class_name: the class that Grad-CAM explains, by name or number; None: the predicted one.
+
+        Returns:
+          For each file "file" and its drawings, as `inference/explain.py` lists them.
+
+        Raises:
+          UserError: nothing of this model can be shown, there is no such class, or a file cannot be read.
+        """
+        from jaxformer.inference.explain import Explainer, explain_files
+
+        several = [files] if isinstance(files, (str, Path)) else files
+        return explain_files(Explainer(self, class_name), [Path(file) for file in several], Path(folder))
+
+
+def read_tokenizer(run: Run) -> Tokenizer:
+    """The tokenizer in a run's folder.
+
+    Raises:
+      UserError: it is not there.
+    """
+    if not run.tokenizer_file.exists():
+        raise UserError(
+            f"{run.tokenizer_file}: is missing, and without it nobody knows what the model's tokens mean",
+            BRING_BACK,
+        )
+    return Tokenizer.load(run.tokenizer_file)
+
+
+def restore(run: Run, experiment: Experiment, checkpoint: str) -> tuple[int, dict[str, Tree]]:
+    """A checkpoint's step and variables, the same on all devices; the optimizer's state is not read.
+
+    Args:
+      run: the run's folder.
+      experiment: its parts.
+      checkpoint: "best", "latest" or a step.
+
+    Raises:
+      UserError: there is no such checkpoint, or the tokenizer in the folder is not the one it was trained with.
+    """
+    if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
+        raise UserError(f"checkpoint={checkpoint!r}: expected best, latest or a step")
+    replicated = experiment.layout.replicated
+
+    def laid_out(tree: Tree) -> Tree:
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), tree)
+
+    shapes = laid_out(experiment.variable_shapes)
+    params = shapes.pop("params")
+    average = None if experiment.average is None else params
+    targets = {"params": {"params": params, "model_state": shapes, "average": average}}
+    watched = experiment.config.eval
+    with Checkpoints(
+        run.checkpoints, monitor=watched.monitor, mode=watched.mode, read_only=True
+    ) as checkpoints:
+        if not checkpoints.steps():
+            if run.finished() is None:
+                raise UserError(f"{run.checkpoints}: there is no checkpoint yet; train the run first")
+            raise UserError(
+                f"{run.checkpoints}: is missing or empty, and the run has ended, so its model is lost",
+                BRING_BACK,
+            )
+        restored = checkpoints.restore_best(targets) if checkpoint == "best" else None
+        if restored is None:
+            restored = checkpoints.restore(targets, int(checkpoint) if checkpoint.isdecimal() else None)
+    assert restored is not None
+    check_tokenizer(run, restored.progress)
+    return restored.progress["step"], eval_variables(restored.items)
+
+
+def check_tokenizer(run: Run, progress: Mapping[str, Any]) -> None:
+    """Refuses a tokenizer that is not the one with which a checkpoint was trained.
+
+    Args:
+      run: the run's folder.
+      progress: the checkpoint's; "tokenizer" is a digest, None where there is no tokenizer.
+
+    Raises:
+      UserError: the one in the folder makes other tokens.
+    """
+    digest = progress.get("tokenizer")
+    if digest is not None and read_tokenizer(run).digest != digest:
+        raise UserError(
+            f"{run.tokenizer_file}: is not the tokenizer that the checkpoint was trained with; restore that file, "
+            "or train again in a new folder"
+        )

@@ -1,0 +1,347 @@
+"""A run's folder: what is in it, and whose it is."""
+
+import fcntl
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxformer.config import schema
+from jaxformer.config.upgrades import upgraded
+from jaxformer.data.nominal import record
+from jaxformer.errors import ConfigError, UserError
+from jaxformer.files import read_json, write_json
+from jaxformer.observe.writers import METRICS, Curves, read_metrics
+
+if TYPE_CHECKING:
+    from jaxformer.config.sections import ExperimentConfig
+
+# What may differ when a run goes on: none of it changes what is computed beyond rounding.
+MAY_CHANGE = (
+    "parallel",
+    "checkpoint",
+    "data.data_dir",
+    "data.cache",
+    "data.read_threads",
+    "data.prefetch",
+    "data.eval_batch_size",
+    "task.distillation.run",
+    "task.distillation.checkpoint",
+    "train.log_every",
+    "train.stop_after_skipped",
+)
+VERSIONS = [
+    "jaxformer",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "tensorflow-datasets",
+    "numpy",
+]
+RESULT = ("status", "step", "final", "best", "seconds", "examples_per_second", "mfu", "device")
+BRING_BACK = "copy it from a backup, or train again in a new folder"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder: the paths in it, and what its files say. A file is read when it is first asked for."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """The run in a folder.
+
+        Raises:
+          UserError: it is not a run's folder.
+        """
+        run = cls(Path(folder))
+        run.about  # noqa: B018 - reads it
+        return run
+
+    # Paths
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved config, the command, versions and git revision (JSON)."""
+        return self.folder / "config.json"
+
+    @property
+    def data_file(self) -> Path:
+        """What is known of the dataset without it: sizes of arrays, names of classes (JSON)."""
+        return self.folder / "data.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """A folder for each saved step."""
+        return self.folder / "checkpoints"
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The tokenizer of a model of text (JSON, as Hugging Face's libraries read it)."""
+        return self.folder / "tokenizer.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """What was measured, step by step (JSON lines)."""
+        return self.folder / METRICS
+
+    @property
+    def result_file(self) -> Path:
+        """Status, final and best metrics, seconds (JSON)."""
+        return self.folder / "result.json"
+
+    @property
+    def evaluation_file(self) -> Path:
+        """The last evaluation's metrics and tables (JSON)."""
+        return self.folder / "evaluation.json"
+
+    # What the files say
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """config.json: the config, the command, versions, the git revision."""
+        found = read_json(self.config_file, needs=("config",))
+        if found is None:
+            lacks = "no config.json in it" if self.folder.is_dir() else "there is no such folder"
+            raise UserError(
+                f"{self.folder}: not a run's folder ({lacks}); runs are made by `jaxformer train`"
+            )
+        return found
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved config, as this version names its fields."""
+        return upgraded(self.about["config"])
+
+    @cached_property
+    def leaves(self) -> dict[str, Any]:
+        """The config's leaves: "optimizer.learning_rate" -> 0.001."""
+        return dict(config_leaves(self.config))
+
+    @property
+    def monitor(self) -> str | None:
+        """The metric that decides which checkpoint is best."""
+        return self.leaves.get("eval.monitor")
+
+    @cached_property
+    def result(self) -> dict[str, Any] | None:
+        """result.json; None while the run goes on, or if it was killed."""
+        return read_json(self.result_file, needs=RESULT)
+
+    @cached_property
+    def evaluation(self) -> dict[str, Any] | None:
+        """evaluation.json; None before the run has ended with one."""
+        return read_json(self.evaluation_file, needs=("step", "metrics"))
+
+    @cached_property
+    def curves(self) -> Curves:
+        """Metric name -> (steps, values)."""
+        return read_metrics(self.folder)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def status(self) -> str:
+        """ "completed", "stopped early", "preempted" or "failed"; "not finished" if no result was written."""
+        return "not finished" if self.result is None else self.result["status"]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The final metrics; without a result, the evaluation's or the curves' latest."""
+        if self.result is not None and self.result["final"]:
+            return numbers(self.result["final"])
+        if self.evaluation is not None:
+            return numbers(self.evaluation["metrics"])
+        found = {n.removeprefix("eval/"): v for n, (_, v) in self.curves.items() if n.startswith("eval/")}
+        return {name: float(values[-1]) for name, values in found.items()}
+
+    @property
+    def step(self) -> int | None:
+        """The last step that is known of."""
+        if self.result is not None:
+            return self.result["step"]
+        return max((int(steps[-1]) for steps, _ in self.curves.values()), default=None)
+
+    @property
+    def holds_something(self) -> bool:
+        """Whether anything was measured or saved; else the run failed before that, and nothing is lost with it."""
+        measured = self.metrics_file.exists() and self.metrics_file.stat().st_size > 0
+        saved = self.checkpoints.exists() and any(self.checkpoints.iterdir())
+        return measured or saved or self.result_file.exists()
+
+    def finished(self) -> dict[str, Any] | None:
+        """The result of a run that is over; None if it is to go on."""
+        result = read_json(self.result_file, needs=("status", "step"))
+        return result if result and result["status"] in ("completed", "stopped early") else None
+
+    def read_config(self) -> "ExperimentConfig":
+        """The config as dataclasses.
+
+        Raises:
+          UserError: the folder is not a run's, or its config is of another version.
+        """
+        from jaxformer.config.sections import resolve  # takes seconds, and a report does without
+
+        try:
+            return resolve(self.config)
+        except ConfigError as error:
+            raise UserError(
+                f"{self.config_file}: is not a config of this version of jaxformer; read it with the one that wrote it "
+                f"(git revision {self.about.get('git_revision') or 'unknown'})",
+                *error.lines,
+            ) from error
+
+    # Training in the folder
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Makes the folder, and keeps other trainings out of it for as long as the context lasts.
+
+        Raises:
+          UserError: another training is in it, or it cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / ".lock").open("a")
+        except OSError as error:
+            raise self.cannot_write(error) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"{self.folder}: another training is running in this folder",
+                    "wait until it ends, or give this run a folder of its own",
+                ) from error
+            yield
+
+    def enter(self, config: "ExperimentConfig") -> None:
+        """Writes the config into the folder, unless another experiment has saved something there.
+
+        Raises:
+          UserError: the folder holds another experiment, or cannot be written.
+        """
+        described = schema.to_dict(config)
+        before = read_json(self.config_file, needs=("config",))
+        if before is None and (self.result_file.exists() or self.checkpoints.exists()):
+            raise UserError(
+                f"{self.folder}: holds checkpoints or a result, and no config.json that says whose they are",
+                "restore that file, or give this run a folder of its own",
+            )
+        if before is not None and self.holds_something:
+            changes = list(differences(upgraded(before["config"]), described))
+            refused = [line for path, line in changes if not path.startswith(MAY_CHANGE)]
+            if refused:
+                raise UserError(
+                    f"{self.folder} holds another experiment: {'; '.join(refused[:5])}"
+                    + " ..." * (len(refused) > 5),
+                    "give this run a folder of its own, or delete that one",
+                )
+        try:
+            write_json(self.config_file, {"config": described, **environment()})
+        except OSError as error:
+            raise self.cannot_write(error) from error
+
+    def keep_tokenizer(self, tokenizer: Any, *, write: bool = True) -> None:
+        """Saves the tokenizer in the folder, or compares it with the one that is there.
+
+        Args:
+          tokenizer: the tokenizer; None does nothing.
+          write: whether this process writes.
+
+        Raises:
+          UserError: another one is there.
+        """
+        if tokenizer is None:
+            return
+        if not (self.tokenizer_file.exists() and self.holds_something):
+            if write:
+                tokenizer.save(self.tokenizer_file)
+        elif type(tokenizer).load(self.tokenizer_file).digest != tokenizer.digest:
+            raise UserError(
+                f"data.tokenizer: makes other tokens than {self.tokenizer_file}, with which the run was begun",
+                "restore the data or the file that it is made from, or start a new run in another folder",
+            )
+
+    def keep_data(self, train: Any, evaluation: Any) -> None:
+        """Saves what is known of the two splits' batches, so that the model can be used where the dataset is not."""
+        splits = {"train": train, "evaluation": evaluation}
+        write_json(self.data_file, {name: record(batches) for name, batches in splits.items()})
+
+    def cannot_write(self, error: OSError) -> UserError:
+        """What to say when the file system refuses."""
+        return UserError(f"{self.folder}: cannot write there ({error.strerror}); choose another folder")
+
+
+def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics as JSON holds them ("NaN" is a string there), as numbers."""
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def config_leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (path, value) of every leaf: "data.transforms[0].padding", 1."""
+    if isinstance(config, Mapping) and config:
+        for key, value in config.items():
+            yield from config_leaves(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(config, (list, tuple)) and config and isinstance(config[0], Mapping):
+        for index, value in enumerate(config):
+            yield from config_leaves(value, f"{path}[{index}]")
+    else:
+        yield path, config
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yields (path, "path: old -> new") for every leaf in which two configs differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in dict.fromkeys((*old, *new)):
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield path, f"{path}: {old!r} -> {new!r}"
+
+
+def environment(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """The command, the versions and the git revision of this process."""
+    return {
+        "command": shlex.join(["jaxformer", *(sys.argv[1:] if argv is None else argv)]),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in VERSIONS},
+        "git_revision": git_revision(),
+    }
+
+
+def version(package: str) -> str | None:
+    """An installed package's version."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout that this code is in, with "+changes" if it was edited; None outside of one."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", __file__)
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

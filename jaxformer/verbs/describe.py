@@ -1,0 +1,121 @@
+"""What a config would train, and what its fields mean."""
+
+import math
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+from jaxformer.config.fields import Constraint
+from jaxformer.verbs.common import use_compilation_cache
+from jaxformer.verbs.options import COMMAS, Verb, flag, override_values, summary
+
+
+def sized(part: str) -> bool:
+    """Whether a text is AXIS=SIZE."""
+    name, _, size = part.partition("=")
+    return bool(name) and size.isdecimal() and int(size) >= 1
+
+
+Axes = Annotated[
+    tuple[
+        Annotated[str, Constraint("AXIS=SIZE, ... with sizes of 1 or more, as in data=8,fsdp=4", sized)], ...
+    ],
+    COMMAS,
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Describe(Verb):
+    """Show what a config would train, and what it takes, without training it; or what the fields of a config mean."""
+
+    config: str | None = flag(None, "FILE[:ARG]")
+    """A config file, or a shipped config's name."""
+    preset: str | None = None
+    """A model preset, trained as ImageNet at 224 pixels."""
+    fields: str | None = flag(None, "PATH")
+    """The fields that can stand there in a config, such as model.vit, data.examples.images, or "" for the sections."""
+    mesh: Axes | None = flag(None, "AXIS=N,...")
+    """Describe it as if on these devices: data=8,fsdp=4,tensor=2."""
+    no_compile: bool = False
+    """Leave out what needs the step compiled: the memory of activations."""
+    overrides: tuple[str, ...] = ()
+    """As "model.depth=3"."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot be together."""
+        if sum(given is not None for given in (self.config, self.preset, self.fields)) != 1:
+            yield "describe: give one of --config, --preset and --fields"
+        axes = [part.partition("=")[0] for part in self.mesh or ()]
+        yield from (
+            f"mesh: {axis} is there twice; give it once" for axis in set(axes) if axes.count(axis) > 1
+        )
+
+    def __call__(self) -> int:
+        if self.fields is not None:
+            print_fields(self.fields)
+            return 0
+        mesh = {name: int(size) for name, _, size in (part.partition("=") for part in self.mesh or ())}
+        if mesh:
+            pretend_devices(math.prod(mesh.values()))
+        from jaxformer.analysis.describe import assemble, describe, for_preset
+        from jaxformer.config import files
+
+        if self.config is not None:
+            config = files.read(self.config, override_values(self.overrides))
+        else:
+            config = for_preset(str(self.preset))
+            files.apply_overrides(config, override_values(self.overrides))
+        if mesh:
+            config["parallel"] = {"mode": "jit", "mesh": mesh}
+        use_compilation_cache()
+        from jaxformer.config.sections import resolve
+        from jaxformer.observe.text import counted
+
+        experiment = assemble(resolve(config))
+        experiment.check()
+        if not self.no_compile:
+            devices = counted(experiment.layout.mesh.size, "device")
+            sys.stderr.write(f"compiling the train step for {devices}; --no-compile leaves that out\n")
+        sys.stdout.write(describe(experiment, compile_step=not self.no_compile) + "\n")
+        return 0
+
+
+def pretend_devices(count: int) -> None:
+    """Makes JAX show so many CPU devices; before JAX has looked for devices."""
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    )
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of XLA errors alone: it warns of how arrays move
+
+
+def print_fields(path: str) -> None:
+    """Prints the fields at a path of a config, or the classes that can be chosen there.
+
+    Raises:
+      UserError: there is nothing at this path.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxformer.config.reference import at, inner, reference
+    from jaxformer.config.sections import ExperimentConfig
+
+    walked, here = at(ExperimentConfig, path)
+    if isinstance(here, dict):
+        table = Table(
+            "name", "meaning", box=SIMPLE_HEAD, title=f"{walked}.name, or package.module:Class of your own"
+        )
+        rows: list[tuple[str, ...]] = [(name, summary(cls)) for name, cls in here.items()]
+    else:
+        table = Table("field", "type", "default", "meaning", box=SIMPLE_HEAD, title=summary(here))
+        rows = [(f.name, f.type, f.default or "required", f.doc) for f in reference(here)]
+        table.caption = f"with fields of their own: {', '.join(inner(here))}" if inner(here) else None
+    for row in rows:
+        table.add_row(*row)
+    table.columns[0].no_wrap = True
+    table.title_justify = table.caption_justify = "left"
+    Console(width=None if sys.stdout.isatty() else 140, markup=False, highlight=False).print(table)

@@ -1,0 +1,155 @@
+"""Continuing texts, and translating them."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from jaxformer.config.fields import PositiveInt, at_least, not_empty
+from jaxformer.errors import UserError
+from jaxformer.verbs.common import print_json, working
+from jaxformer.verbs.options import OfRun, argument, flag
+
+if TYPE_CHECKING:
+    from jaxformer.inference.writing import Generation
+
+TEMPERATURE = 0.8
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+DRAWING = ("temperature", "top_k", "top_p", "min_p", "samples", "seed")
+NOT_SEARCHING = ("repetition_penalty", *DRAWING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate(OfRun):
+    """Go on with a text, or translate it, with a run's language model."""
+
+    run: Path = argument("RUN", "--workdir")
+    """A run's folder."""
+    prompt: tuple[str, ...] = flag((), "TEXT")
+    """A text; give it again for more."""
+    prompts: str | None = flag(None, "FILE")
+    """A file of prompts, one a line; - is stdin."""
+    max_new_tokens: PositiveInt = 256
+    """Tokens to write at most."""
+    temperature: float | None = None
+    """0 is greedy (default: 0.8)."""
+    greedy: bool = False
+    """Always take the likeliest token."""
+    top_k: int | None = flag(None, "K")
+    """Draw from the K likeliest tokens."""
+    top_p: float | None = flag(None, "P")
+    """Draw from the likeliest tokens that make up the probability P together."""
+    min_p: float | None = flag(None, "P")
+    """Draw from the tokens that are at least P times as likely as the first."""
+    repetition_penalty: float | None = None
+    """1 is none, 1.2 is usual (default: 1)."""
+    stop: tuple[Annotated[str, not_empty("a text, or every text would end before its first token")], ...] = (
+        flag((), "TEXT")
+    )
+    """End before this string; give it again for more."""
+    beams: PositiveInt = flag(1, "K")
+    """Beam search with so many beams instead of drawing."""
+    length_penalty: Annotated[float, at_least(0, "0 (none) or more, as in 0.6")] | None = flag(None, "A")
+    """The length penalty of beam search (default: 0.6)."""
+    samples: PositiveInt | None = None
+    """Texts for each prompt (default: 1)."""
+    seed: int | None = None
+    """The seed of what is drawn (default: 0)."""
+    json: bool = False
+    """Print a JSON line for each text, as for several prompts."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields the flags that would have no effect beside others."""
+        for other, there, without in (
+            ("--beams", self.beams > 1, NOT_SEARCHING),
+            ("--greedy", self.greedy, DRAWING),
+        ):
+            for name in without if there else ():
+                if getattr(self, name) is not None:
+                    yield f"{name}: has no effect with {other}; leave one of them out"
+        if self.greedy and self.beams > 1:
+            yield "greedy: has no effect with --beams; leave one of them out"
+        if self.length_penalty is not None and self.beams == 1:
+            yield "length_penalty: has no effect without --beams; give that, or leave this one out"
+
+    def __call__(self) -> int:
+        how = self.generation()
+        given = self.read_prompts()
+        with working():
+            from jaxformer.decoding.loop import StopStrings
+            from jaxformer.inference.given import naming
+            from jaxformer.inference.loaded import LoadedRun
+            from jaxformer.inference.translate import TextToText
+
+            writer = LoadedRun(self.run, self.checkpoint).writer
+            prompts, ids = [prompt for prompt, _ in given], []
+            for prompt, place in given:
+                with naming(place):
+                    ids.append(writer.encode(prompt))
+                    writer.check_prompts(ids[-1:])
+            begin = "" if isinstance(writer, TextToText) else prompts[0]
+            if len(prompts) > 1 or self.json:
+                for prompt, found in zip(prompts, writer.generate(ids, how)):
+                    line = {
+                        "prompt": prompt,
+                        "text": found.text,
+                        "tokens": found.tokens,
+                        "ended": found.ended,
+                    }
+                    print_json(line)
+            elif how.beams > 1:  # a search has no text before its end
+                (found,) = writer.generate(ids, how)
+                sys.stdout.write(f"{begin}{found.text}\n")
+            else:
+                stops = StopStrings(how.stops, writer.tokenizer.decode)
+                stream_text(writer.stream(ids, how, stops), stops, begin)
+        return 0
+
+    def generation(self) -> "Generation":
+        """How texts are written.
+
+        Raises:
+          UserError: a value cannot be.
+        """
+        from jaxformer.config import schema
+        from jaxformer.decoding.sampling import Sampling
+        from jaxformer.inference.writing import Generation
+
+        def given(*names: str) -> dict[str, Any]:
+            return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+        sampling = Sampling(**{"temperature": 0.0 if self.greedy else TEMPERATURE, **given(*SAMPLING)})
+        if problems := list(schema.problems(sampling)):
+            raise UserError(*problems)
+        return Generation(
+            self.max_new_tokens, sampling, self.stop, beams=self.beams, **given("seed", "length_penalty")
+        )
+
+    def read_prompts(self) -> list[tuple[str, str]]:
+        """The prompts of --prompt and the lines of --prompts with their places, each as often as --samples says.
+
+        Raises:
+          UserError: there is none, or the file cannot be read.
+        """
+        from jaxformer.inference.given import read_lines
+
+        prompts = [(prompt, f"--prompt {number}") for number, prompt in enumerate(self.prompt, 1)]
+        if self.prompts is not None:
+            prompts += read_lines(self.prompts)
+        if not prompts:
+            raise UserError('generate: give --prompt "TEXT" or --prompts FILE')
+        return [prompt for prompt in prompts for _ in range(self.samples or 1)]
+
+
+def stream_text(tokens: Iterator[Any], stops: Any, begin: str) -> None:
+    """Prints a text as it is made."""
+    shown = 0
+    for _ in tokens:
+        text = begin + stops.settled(0)
+        sys.stdout.write(text[shown:])
+        sys.stdout.flush()
+        shown = max(shown, len(text))
+    sys.stdout.write((begin + stops.text(0))[shown:] + "\n")
+    if stops.stops and stops.found[0] is None:
+        sys.stderr.write(f"jaxformer: none of the stop strings came in {stops.length(0)} tokens\n")

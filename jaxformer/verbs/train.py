@@ -1,0 +1,52 @@
+"""Training."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxformer.verbs.common import use_compilation_cache
+from jaxformer.verbs.options import Verb, flag, override_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Verb):
+    """Train a model, or go on with a run where it stopped; --config.train.total='10 epochs' overrides any leaf."""
+
+    config: str = flag(metavar="FILE[:ARG]")
+    """A config file, or a shipped config's name."""
+    workdir: Path | None = flag(None, "DIR", "--workdir", "--run")
+    """The folder of the run (default: runs/CONFIG_NAME)."""
+    profile: str | None = flag(None, "FIRST:LAST")
+    """The steps to trace for XProf, as in 10:15."""
+    overrides: tuple[str, ...] = ()
+    """As "model.depth=3"."""
+
+    def __call__(self) -> int:
+        """75 if SIGTERM came and the run was saved."""
+        from jaxformer.config import files
+
+        config = files.read(self.config, override_values(self.overrides))
+        use_compilation_cache()
+        from jaxformer.config.sections import resolve
+        from jaxformer.experiment import Experiment
+        from jaxformer.observe.logs import make_console, terminal_logging
+        from jaxformer.preemption import EXIT_CODE
+        from jaxformer.train import NotFinite, train
+
+        experiment = Experiment(resolve(config))
+        folder = self.workdir or Path("runs") / run_name(self.config)
+        console = make_console()
+        with terminal_logging(console):
+            try:
+                result = train(experiment, folder, profile=self.profile, console=console)
+            except NotFinite as error:
+                sys.stderr.write("".join(f"jaxformer: {line}\n" for line in error.lines))
+                return 1
+        return EXIT_CODE if result["status"] == "preempted" else 0
+
+
+def run_name(config: str) -> str:
+    """ "configs/vit_digits.py:small" as "vit_digits-small"."""
+    name, _, argument = config.partition(":")
+    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in argument)
+    return Path(name).stem + (f"-{safe}" if safe else "")
