@@ -5,7 +5,8 @@ import json
 import pytest
 
 from jaxformer.config.files import read
-from jaxformer.config.sections import resolve, to_dict
+from jaxformer.config.schema import to_dict
+from jaxformer.config.sections import resolve
 from jaxformer.config.upgrades import upgraded
 from jaxformer.runs import Run
 

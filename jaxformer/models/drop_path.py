@@ -37,6 +37,6 @@ class ResidualLayer(Layer, kw_only=True):
         """A branch's result after dropout and stochastic depth; `rate` takes the place of `drop_path`."""
         y = Dropout(self.dropout)(y, deterministic=deterministic)
         chosen = self.drop_path if rate is None else rate
-        if deterministic or (rate is None and not self.drop_path):
+        if (rate is None and not self.drop_path) or deterministic:
             return y
         return drop_path(y, chosen, self.make_rng("dropout"))
