@@ -1,7 +1,7 @@
 """An experiment's parts, built from its config and checked against each other before any long work starts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -72,9 +72,7 @@ class Experiment:
     @cached_property
     def task(self) -> Task:
         """What is learnt; fields that the config leaves to the data, or to the model, are filled in."""
-        queries = getattr(self.config.model, "num_queries", None)
-        of_model = {} if queries is None else {"num_queries": queries}
-        return filled(self.config.task, known_sizes(self.train_data) | of_model)
+        return filled(self.config.task, known_sizes(self.train_data) | dict(self.config.model.task_sizes))
 
     @cached_property
     def bare_model(self) -> Any:
@@ -280,14 +278,17 @@ def known_sizes(batches: "Batches") -> dict[str, int]:
 
 def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
     """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
-    classes, given = known_sizes(batches).get("num_classes"), getattr(model, "num_classes", None)
+    classes, given = known_sizes(batches).get("num_classes"), model.num_classes
     if classes is not None and given is not None and given > classes:
         yield f"model.num_classes={given}: the dataset has {classes} classes; the model's others have no example"
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:
     """A dataclass whose fields that are None are as the data have it, where they say."""
-    missing = {name: value for name, value in known.items() if getattr(part, name, 0) is None}
+    names = {field.name for field in fields(part)}
+    missing: dict[str, Any] = {
+        name: value for name, value in known.items() if name in names and getattr(part, name) is None
+    }
     if not missing:
         return part
-    return part.clone(**missing) if hasattr(part, "clone") else replace(part, **missing)
+    return part.clone(**missing) if isinstance(part, nn.Module) else replace(part, **missing)

@@ -1,12 +1,13 @@
 """Number formats: what parameters are stored in, what is computed in, and loss scaling for float16."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from flax import struct
+
+from jaxformer.models.base import replaced
 
 DtypeName: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
@@ -30,17 +31,8 @@ def dtypes(precision: str | Dtypes) -> Dtypes:
 def in_precision(model: Any, precision: str | Dtypes, axis: str | None = None) -> Any:
     """A linen module in a precision, and the modules in its fields; `axis`: pmap's, over which BatchNorm averages."""
     chosen = dtypes(precision)
-    changes: dict[str, Any] = {
-        "dtype": jnp.dtype(chosen.compute),
-        "param_dtype": jnp.dtype(chosen.params),
-    }
-    if any(field.name == "axis_name" for field in fields(model)):
-        changes["axis_name"] = axis
-    for field in fields(model):
-        part = getattr(model, field.name, None)
-        if field.name != "parent" and isinstance(part, nn.Module):
-            changes[field.name] = in_precision(part, precision, axis)
-    return model.clone(**changes)
+    compute, params = jnp.dtype(chosen.compute), jnp.dtype(chosen.params)
+    return replaced(model, dtype=compute, param_dtype=params, axis_name=axis)
 
 
 @struct.dataclass

@@ -148,11 +148,7 @@ def write_shown(experiment: Experiment, run: Run, variables: Tree) -> None:
     from jaxformer.observe.samples import Patches, write_samples
 
     model, task, batches = experiment.build_model(), experiment.task, experiment.eval_data
-    patches = Patches(
-        getattr(model, "grid", None),
-        getattr(model, "tokens_before_grid", 0),
-        "class_token" if getattr(model, "pool", None) == "cls" else "mean",
-    )
+    patches = Patches(model.grid, model.tokens_before_grid, "class_token" if model.by_class_token else "mean")
     chosen = samples.choose(model, task, variables, batches, experiment.layout, SHOWN)
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:

@@ -9,6 +9,7 @@ import pytest
 from helpers.scenes import CLASSES, SIDE, write_scenes
 from helpers.scenes import NAME as SCENES
 from helpers.sentences import NAME, write_sentences
+from helpers.tiny_models import TINY
 
 from jaxformer.config import files as configfile
 from jaxformer.config import schema
@@ -19,56 +20,7 @@ from jaxformer.train import train
 
 CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.py"))
 
-# What makes each one tiny and reads the digits instead of its own dataset; all else is the config's own.
-TINY = {
-    "vit": {
-        "image_size": 8,
-        "patch_size": 4,
-        "width": 8,
-        "depth": 2,
-        "num_heads": 2,
-        "mlp_dim": 8,
-        "num_classes": 10,
-    },
-    "mlp_mixer": {
-        "image_size": 8,
-        "patch_size": 4,
-        "width": 8,
-        "depth": 1,
-        "token_mlp_dim": 8,
-        "channel_mlp_dim": 8,
-    },
-    "resnet": {"width": 8, "stage_sizes": [1, 1, 1]},
-    "conv_stem": {"channels": [8, 8], "strides": [1, 2]},
-    "cct": {"image_size": 8, "stem_width": 8, "width": 8, "depth": 1, "num_heads": 2, "mlp_dim": 8},
-    "coatnet": {
-        "image_size": 8,
-        "stem_widths": [8, 8],
-        "stage_sizes": [1, 1],
-        "widths": [8, 8],
-        "head_dim": 4,
-        "representation": None,
-    },
-    "detr": {
-        "width": 16,
-        "encoder_depth": 1,
-        "decoder_depth": 2,
-        "num_heads": 2,
-        "mlp_dim": 16,
-        "num_queries": 6,
-    },
-    "segmenter": {"decoder": {"name": "fpn", "width": 8}},
-    "gpt": {"width": 16, "depth": 2, "num_heads": 2, "context_length": 16, "vocab_size": None},
-    "bert": {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 16, "max_positions": 16},
-    "seq2seq": {
-        "width": 16,
-        "encoder_depth": 1,
-        "decoder_depth": 1,
-        "num_heads": 2,
-        "mlp_dim": 16,
-        "context_length": 16,
-    },
-}
+# What makes each one tiny, beside TINY: it reads the digits instead of its own dataset; all else is the config's own.
 HEADS = {"num_kv_heads": 1, "mlp_dim": 16, "head_dim": 8}  # made tiny where a config sets them
 LENGTH = 16  # tokens in a text
 SIZED = ("random_resized_crop", "center_crop", "resize", "random_crop", "scale_jitter", "mosaic")

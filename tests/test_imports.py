@@ -31,7 +31,7 @@ ALLOWED = {
     "decoding": BASE | {"models"},
     "tasks": BASE | {"decoding", "drawing", "models"},
     "drawing": set(),
-    "precision": BASE,
+    "precision": BASE | {"models"},
     "preemption": set(),
     "state": BASE | {"precision"},
     "step": BASE | {"state", "precision", "tasks"},

@@ -136,9 +136,20 @@ def test_what_does_not_divide_is_not_split_and_the_log_says_so(caplog):
     assert [r.message for r in caplog.records if "is not split" in r.message] == [first]
 
 
-def test_a_parameter_without_a_rule_is_an_error():
-    with pytest.raises(ValueError, match="no sharding rule takes the parameter strange/thing"):
-        param_specs({"strange": {"thing": np.zeros((4, 4))}}, make_mesh({"data": -1}))
+def test_a_parameter_without_a_rule_is_split_by_its_shape_and_the_log_says_so(caplog):
+    caplog.set_level("INFO", logger="jaxformer")
+    params = {
+        "strange": {"thing": np.zeros((4, 16)), "other": np.zeros(8)},
+        "conv": {"kernel": np.zeros((8, 4, 2))},
+    }
+    specs = param_specs(params, make_mesh({"data": 2, "fsdp": 4}))
+    assert specs == {
+        "strange/thing": P(None, "fsdp"),
+        "strange/other": P(None),
+        "conv/kernel": P("fsdp", None, None),  # of another rank than its rule
+    }
+    (line,) = [r.message for r in caplog.records if "no sharding rule" in r.message]
+    assert "conv/kernel (and 2 more)" in line
 
 
 def make_state(mesh, optimizer=None):

@@ -113,7 +113,7 @@ def nominal_batches(config: ExperimentConfig) -> NominalBatches | None:
     made = [
         transform.size for transform in data.transforms if isinstance(getattr(transform, "size", None), int)
     ]
-    size = getattr(config.model, "image_size", [PIXELS[data.name], *made][-1])
+    size = config.model.image_size or [PIXELS[data.name], *made][-1]
     spec: dict[str, tuple[tuple[int, ...], np.dtype]] = {
         "image": ((size, size, 3), np.dtype(np.uint8)),
         "labels": ((), np.dtype(np.int32)),
@@ -211,8 +211,8 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
 def model_line(model: Any) -> str:
     """The model and the head that the table of parameters counts."""
     name, head = type(model).__name__, None
-    if isinstance(getattr(model, "head", None), str):
+    if model.kind == "encoder":
         head = f'the head "{model.head}" (model.head)'
-    elif hasattr(model, "num_classes"):
+    elif model.num_classes is not None:
         head = f"a head of {text.counted(model.num_classes, 'output')} (model.num_classes)"
     return name if head is None else f"{name} with {head}, which is counted here, too"

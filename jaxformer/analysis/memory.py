@@ -48,7 +48,7 @@ def remedies(experiment: Experiment) -> Iterator[str]:
     yield f"a smaller data.batch_size than {data.batch_size}"
     yield f"a smaller data.eval_batch_size than {data.eval_batch_size or data.batch_size} (in evaluations)"
     yield f"a larger train.accumulate than {config.train.accumulate} (microbatches)"
-    if getattr(model, "remat", None) == "none":
+    if model.remat == "none":
         yield 'model.remat="full"'
     if dtypes(config.precision).compute == "float32":
         yield 'precision="bfloat16"'

@@ -161,7 +161,9 @@ def could_be(kind: Any, value: Any) -> bool:
     if typing.get_origin(kind) is Annotated:
         return could_be(typing.get_args(kind)[0], value)
     outer = typing.get_origin(kind) or kind
-    return not isinstance(outer, type) or isinstance(value, outer) or (outer is float and type(value) is int)
+    if outer is Any or not isinstance(outer, type):
+        return True
+    return isinstance(value, outer) or (outer is float and type(value) is int)
 
 
 def shown(value: Any) -> str:

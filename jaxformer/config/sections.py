@@ -22,7 +22,7 @@ from jaxformer.config.fields import (
 )
 from jaxformer.data.config import DataConfig
 from jaxformer.errors import ConfigError
-from jaxformer.models import MODELS
+from jaxformer.models import CONTRACT, MODELS
 from jaxformer.optim import OPTIMIZERS, SCHEDULES
 from jaxformer.parallel.mesh import ParallelConfig
 from jaxformer.precision import Dtypes
@@ -82,7 +82,7 @@ class ExperimentConfig:
     """Length, accumulation, averaging, logging."""
     task: Any = schema.choice(TASKS, contract="jaxformer.tasks.base:Task", default=None)
     """What is learnt; tasks/ lists the names."""
-    model: Any = schema.choice(MODELS, default=None)
+    model: Any = schema.choice(MODELS, contract=CONTRACT, default=None)
     """A model's name and its fields; models/ lists the names, models/presets.py ready tables."""
     optimizer: Any = schema.choice(OPTIMIZERS, contract="jaxformer.optim.base:Optimizer", default=None)
     """The optimizer's name, its hyperparameters, and rules by parameter path."""

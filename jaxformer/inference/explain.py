@@ -19,15 +19,15 @@ from PIL import Image
 
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
-from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_of, unrolled
+from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_of
 from jaxformer.inference.explain_pictures import Picture, attention_pictures, over_image
 from jaxformer.inference.grad_cam import find_target, with_activation
 from jaxformer.inference.image_files import place_images, writing
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.models.attention import ATTENTION_MAPS
+from jaxformer.models.base import Model, replaced
 from jaxformer.models.layouts import unstack_layers
-from jaxformer.models.outputs import DetectionOutputs
-from jaxformer.models.segmenter import SegmentationOutputs, Segmenter
+from jaxformer.models.outputs import DetectionOutputs, SegmentationOutputs
 from jaxformer.observe.attention_maps import received
 from jaxformer.paths import leaves_by_path
 
@@ -56,7 +56,8 @@ class Explainer:
 
     def __init__(self, trained: LoadedRun, class_name: str | None = None):
         self.trained, self.task = trained, trained.task
-        self.model = explainable(unrolled(trained.model), *self.shape[:2])
+        unrolled = replaced(trained.model, scan=False, remat="none")
+        self.model = explainable(unrolled, *self.shape[:2])
         batch = self.batch_of(
             {"image": np.zeros(trained.experiment.eval_data.element_spec["image"][0], np.uint8)}
         )
@@ -169,20 +170,19 @@ class Explainer:
         return names[index] if index < len(names) else str(index)
 
 
-def explainable(model: Any, height: int, width: int) -> Any:
+def explainable(model: Model, height: int, width: int) -> Model:
     """The model, one that sees images through windows without these.
 
     Raises:
       UserError: it cannot do without.
     """
-    if not isinstance(model, Segmenter) or model.window is None:
-        return model
-    if model.image_size not in (None, height, width):
+    whole = model.seeing_whole(height, width)
+    if whole is None:
         raise UserError(
-            f"--explain: the model sees images of {height}x{width} through windows of {model.image_size}, one after "
-            "the other, and there is no picture of them all"
+            f"explain: the model sees images of {height}x{width} through windows of {model.image_size}, one after "
+            "the other, and there is no image of them all"
         )
-    return model.clone(window=None, stride=None)
+    return whole
 
 
 def class_score(

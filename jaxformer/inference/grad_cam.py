@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.inference.attention_layers import BLOCK, Call, Grid, Path
-from jaxformer.models.cvt import CvT
-from jaxformer.models.detr import DETR
-from jaxformer.models.segmenter import Segmenter
-from jaxformer.models.vit import ViT
+from jaxformer.inference.attention_layers import BLOCK, Call, Path
+from jaxformer.models.base import Model
+from jaxformer.models.token_layout import Grid
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Target:
     """Tokens in front of the places."""
 
 
-def find_target(model: Any, calls: Sequence[Call]) -> Target | None:
+def find_target(model: Model, calls: Sequence[Call]) -> Target | None:
     """The last feature map that classes are read from; None of a model that has none.
 
     Of a CNN or a hierarchical model it is what the last block gives, of a plain Transformer what its last norm gives. A
@@ -39,9 +37,9 @@ def find_target(model: Any, calls: Sequence[Call]) -> Target | None:
       model: the linen module.
       calls: what `calls_of` found, with the model's layers unrolled.
     """
-    if isinstance(model, DETR):
+    if model.kind == "detector":
         return None  # finds objects, each its own class
-    segments = isinstance(model, Segmenter)
+    segments = model.kind == "segmenter"
     root: Path = ("backbone",) if segments else ()
     inner = model.backbone if segments else model
     by_path = {call.path: call for call in calls}
@@ -53,8 +51,7 @@ def find_target(model: Any, calls: Sequence[Call]) -> Target | None:
     last = blocks[-1]
     if last.output is not None and len(last.output.shape) == 4:
         return Target(last.path, last.output, last.grids[-1], 0)
-    by_class_token = isinstance(inner, ViT) and inner.pool == "cls" and not segments
-    path = (*last.path, "norm_1") if by_class_token or isinstance(inner, CvT) else (*root, "norm")
+    path = (*last.path, "norm_1") if inner.by_class_token and not segments else (*root, "norm")
     tokens, grid = by_path[path].output, by_path[root].grids[-1]
     assert tokens is not None
     return Target(path, tokens, grid, tokens.shape[1] - grid[0] * grid[1])

@@ -27,7 +27,6 @@ from jaxformer.parallel.compile import Layout
 from jaxformer.runs import BRING_BACK, Run
 from jaxformer.state import eval_variables
 from jaxformer.tasks.base import Evaluation
-from jaxformer.tasks.text import kind_of
 
 if TYPE_CHECKING:
     from jaxformer.inference.writing import Writer
@@ -139,7 +138,7 @@ class LoadedRun:
     @property
     def is_language_model(self) -> bool:
         """Whether the model goes from token to token: a decoder."""
-        return kind_of(self.model) == "decoder"
+        return self.model.kind == "decoder"
 
     # Images
 
@@ -208,7 +207,7 @@ class LoadedRun:
         from jaxformer.inference.translate import TextToText
 
         writers = {"decoder": CausalModel, "encoder-decoder": TextToText}
-        writer = writers.get(kind_of(self.model))
+        writer = writers.get(self.model.kind)
         if writer is None:
             raise UserError(
                 f"{self.run.folder}: holds a model ({type(self.model).__name__}) that writes no texts",

@@ -14,6 +14,8 @@ BACKBONES = {
     "vit": "jaxformer.models.vit:ViT",
 }
 
+CONTRACT = "jaxformer.models.base:Model"  # of models of the user's own
+
 MODELS = {
     **BACKBONES,
     "bert": "jaxformer.models.bert:BERT",

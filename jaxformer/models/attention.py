@@ -15,15 +15,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from jaxformer.models.base import Layer
 from jaxformer.models.dense import HeadsIn, HeadsOut, Initializer, xavier
 from jaxformer.models.dropout import Dropout
 from jaxformer.models.masks import Mask
 from jaxformer.models.norms import RMSNorm
-from jaxformer.models.rotary import turn
+from jaxformer.models.rotary import apply_rotary
 from jaxformer.models.splash import splash_attention, splash_problems
 
 logger = logging.getLogger("jaxformer")
-Dtype = Any
 ATTENTION_MAPS = "attention_maps"
 # Instead of -inf where a mask is False: a row that is masked all over then gets equal weights, not NaN.
 MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
@@ -255,7 +255,7 @@ def compute_capability() -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit()) or (0,)
 
 
-class Attention(nn.Module):
+class Attention(Layer):
     """Multi-head attention (Vaswani et al. 2017, section 3.2.2)."""
 
     num_heads: int
@@ -281,10 +281,6 @@ class Attention(nn.Module):
     """Of query, key and value."""
     out_init: Initializer = xavier
     """Of the output."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
     out_features: int | None = None
     """Of the output; None: the width of what asks."""
 
@@ -324,16 +320,15 @@ class Attention(nn.Module):
         """
         head_dim = self.head_dim or x.shape[-1] // self.num_heads
         kv_heads = self.num_kv_heads or self.num_heads
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         scale = head_dim**-0.5 if self.scale is None else self.scale
 
         def project(name: str, heads: int, y: jax.Array, init: Initializer) -> jax.Array:
-            return HeadsIn(heads, head_dim, self.qkv_bias, init, **dtypes, name=name)(y)  # [B, H, T, Dh]
+            return HeadsIn(heads, head_dim, self.qkv_bias, init, **self.dtypes, name=name)(y)  # [B, H, T, Dh]
 
         def prepared(name: str, y: jax.Array) -> jax.Array:
             if self.qk_norm:
-                y = RMSNorm(self.norm_epsilon, **dtypes, name=f"{name}_norm")(y)
-            return y if rotary is None else turn(y, rotary)
+                y = RMSNorm(self.norm_epsilon, **self.dtypes, name=f"{name}_norm")(y)
+            return y if rotary is None else apply_rotary(y, rotary)
 
         query_init = scaled_init(self.kernel_init, head_dim**-0.5 / scale)
         asks = x if positions is None else x + positions[0]
@@ -357,9 +352,9 @@ class Attention(nn.Module):
             attended = attend(Dropout(self.dropout)(weights, deterministic=deterministic), value)
         else:
             attended = attention(query, key, value, bias=bias, mask=mask, scale=scale)
-        y = HeadsOut(self.out_features or x.shape[-1], self.out_bias, self.out_init, **dtypes, name="out")(
-            attended
-        )
+        y = HeadsOut(
+            self.out_features or x.shape[-1], self.out_bias, self.out_init, **self.dtypes, name="out"
+        )(attended)
         return y, KeyValues(key, value)
 
 

@@ -1,89 +1,80 @@
 """Encoders of text: BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.models.block import Block, Shared
+from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt, Rate
+from jaxformer.models.base import Kind, TextModel, head_problems
+from jaxformer.models.block import Block, StackInputs
 from jaxformer.models.dense import Dense
 from jaxformer.models.dropout import Dropout
 from jaxformer.models.embedding import Embedding
-from jaxformer.models.gpt import for_rows, place
 from jaxformer.models.masks import Mask
 from jaxformer.models.mlp import ACTIVATIONS, ActivationName
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.models.problems import heads, rates, sizes
-from jaxformer.models.stack import RematName, Stack
+from jaxformer.models.positions import for_rows, token_positions
+from jaxformer.models.stack import Stack
 
-Dtype = Any
 normal = nn.initializers.normal(0.02)
 
 
-class BERT(nn.Module):
+class BERT(TextModel):
     """An encoder with a head for what is to be learnt."""
 
-    vocab_size: int | None = None
-    """Rows of the token table; None: as many as the tokenizer has tokens."""
-    max_positions: int = 512
+    kind: ClassVar[Kind] = "encoder"
+    sizes: ClassVar[tuple[str, ...]] = ("vocab_size", "num_classes")
+
+    max_positions: PositiveInt = 512
     """Rows of the position table."""
-    position_offset: int = 0
+    position_offset: NonNegativeInt = 0
     """The row of the first token; RoBERTa's is 2 (its padding's number plus 1)."""
-    token_types: int = 2
+    token_types: NonNegativeInt = 2
     """Rows of the table of token types; 0: there is none."""
-    width: int = 768
-    """D, of the tokens."""
-    depth: int = 12
-    """blocks."""
-    num_heads: int = 12
-    """Attention heads."""
-    mlp_dim: int | None = None
-    """The MLPs' hidden width; None: 4 x width."""
+    width: PositiveInt = 768
+    """D, width of the tokens."""
+    depth: PositiveInt = 12
+    """Number of blocks."""
+    num_heads: PositiveInt = 12
+    """Number of attention heads."""
     activation: ActivationName = "gelu_erf"
-    """The MLPs' and the masked-LM head's."""
-    norm_epsilon: float = 1e-12
-    """Of every LayerNorm: 1e-12 in BERT, 1e-5 in RoBERTa."""
+    """Activation of the MLPs and of the masked-LM head."""
+    norm_epsilon: PositiveFloat = 1e-12
+    """Epsilon of every LayerNorm: 1e-12 in BERT, 1e-5 in RoBERTa."""
     norm_position: Literal["pre", "post"] = "post"
     """ "post" in BERT; "pre" trains without a warm-up from scratch."""
     head: Literal["mlm", "sequence", "token", "span", "none"] = "mlm"
     """What is on top: masked-LM logits ("mlm"), classes or numbers of a text ("sequence"), of each token
     ("token"), the borders of an answer ("span"), or nothing ("none")."""
-    num_classes: int | None = None
-    """K, of the heads "sequence" and "token"; None: as many as the dataset has classes."""
+    num_classes: PositiveInt | None = None
+    """Number of classes K of the heads "sequence" and "token"; None: as many as the dataset has classes."""
     pooler: Literal["tanh", "relu", "none"] = "tanh"
     """The layer between the first token and a head over texts: tanh(dense), as in BERT and RoBERTa,
     relu(dense) as in DistilBERT, or "none"."""
-    dropout: float = 0.1
-    """After the embedding, of each branch and before a head."""
-    attention_dropout: float = 0.1
-    """Of attention weights."""
-    remat: RematName = "none"
-    """What the backward pass keeps; see `ViT`."""
-    scan: bool = False
-    """Scans over stacked layers instead of unrolling them: compiles faster."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
+    dropout: Rate = 0.1
+    """Rate of dropout after the embedding, of each branch and before a head."""
+    attention_dropout: Rate = 0.1
+    """Rate of dropout of the attention weights."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        yield from heads(self)
-        yield from sizes(self, "vocab_size", "max_positions", "depth", "mlp_dim", "num_classes")
-        yield from rates(self, "dropout", "attention_dropout")
-        if not 0 <= self.position_offset < self.max_positions:
+        yield from head_problems(self.width, self.num_heads)
+        if self.position_offset >= self.max_positions:
             yield f"position_offset={self.position_offset}: expected 0 to max_positions={self.max_positions} - 1"
-        if self.token_types < 0:
-            yield f"token_types={self.token_types}: expected 0 or more"
 
     @property
     def context_length(self) -> int:
         """The longest text, in tokens."""
         return self.max_positions - self.position_offset
+
+    @property
+    def classifies(self) -> bool:
+        """Whether its head tells classes apart."""
+        return self.head in ("sequence", "token")
 
     @nn.compact
     def __call__(
@@ -98,7 +89,7 @@ class BERT(nn.Module):
         mix_weight: jax.Array | None = None,
         deterministic: bool = True,
     ) -> TextOutputs:
-        """What the head says of texts.
+        """The logits of the head for texts.
 
         Args:
           tokens: int [B, T].
@@ -115,34 +106,33 @@ class BERT(nn.Module):
         Returns:
           logits: of the head; of "none" the tokens themselves.
         """
-        if self.vocab_size is None:
-            raise ValueError("vocab_size is None: take it from the tokenizer")
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         own_mask = token_mask
         if token_mask is not None and mixed_token_mask is not None:
             token_mask = token_mask | mixed_token_mask  # places as many as the longer text has
-        positions = place(tokens, token_mask) if positions is None else positions
-        table = Embedding(self.vocab_size, self.width, normal, **dtypes, name="token_embedding")
+        positions = token_positions(tokens, token_mask) if positions is None else positions
+        table = Embedding(self.known("vocab_size"), self.width, normal, **self.dtypes, name="token_embedding")
         x = table(tokens)  # [B, T, D]
         if mixed_tokens is not None and mix_weight is not None:
             x = weighted(x, mix_weight, own_mask) + weighted(
                 table(mixed_tokens), 1 - mix_weight, mixed_token_mask
             )
-        by_position = Embedding(self.max_positions, self.width, normal, **dtypes, name="position_embedding")
+        by_position = Embedding(
+            self.max_positions, self.width, normal, **self.dtypes, name="position_embedding"
+        )
         x = x + for_rows(by_position(positions + self.position_offset), x)
         if self.token_types:
-            by_type = Embedding(self.token_types, self.width, normal, **dtypes, name="type_embedding")
+            by_type = Embedding(self.token_types, self.width, normal, **self.dtypes, name="type_embedding")
             x = x + by_type(jnp.zeros_like(tokens) if token_types is None else token_types)
-        x = LayerNorm(self.norm_epsilon, **dtypes, name="embedding_norm")(x)
+        x = LayerNorm(self.norm_epsilon, **self.dtypes, name="embedding_norm")(x)
         x = Dropout(self.dropout)(x, deterministic=deterministic)
         stack = Stack(Block, self.block(), self.depth, 0.0, self.remat, self.scan, name="encoder")
-        x, _ = stack(x, deterministic, Shared(mask=Mask(segments=segment_ids, keys=token_mask)))
+        x, _ = stack(x, deterministic, StackInputs(mask=Mask(segments=segment_ids, keys=token_mask)))
         if self.norm_position == "pre":
-            x = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(x)
+            x = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")(x)
 
         features = x[:, 0]  # [B, D]
         if self.pooler != "none" and self.head in ("sequence", "none"):
-            features = Dense(self.width, kernel_init=normal, **dtypes, name="pooler")(features)
+            features = Dense(self.width, kernel_init=normal, **self.dtypes, name="pooler")(features)
             features = jnp.tanh(features) if self.pooler == "tanh" else jax.nn.relu(features)
         if self.head == "none":
             return TextOutputs(x, x, features)
@@ -150,17 +140,14 @@ class BERT(nn.Module):
             return TextOutputs(self.masked_lm(x, table), x, features)
         of_text = self.head == "sequence"
         seen = Dropout(self.dropout)(features if of_text else x, deterministic=deterministic)
-        labels = 2 if self.head == "span" else self.num_classes
-        if labels is None:
-            raise ValueError("num_classes is None: take it from the dataset's classes")
-        logits = Dense(labels, kernel_init=normal, **dtypes, name="head")(seen).astype(jnp.float32)
+        count = 2 if self.head == "span" else self.known("num_classes")
+        logits = Dense(count, kernel_init=normal, **self.dtypes, name="head")(seen).astype(jnp.float32)
         return TextOutputs(logits, x, features)
 
     def masked_lm(self, x: jax.Array, table: Embedding) -> jax.Array:
         """Logits [B, T, V] by one more layer and the token table (google-research/bert, `get_masked_lm_output`)."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        y = Dense(self.width, kernel_init=normal, **dtypes, name="mlm_dense")(x)
-        y = LayerNorm(self.norm_epsilon, **dtypes, name="mlm_norm")(ACTIVATIONS[self.activation](y))
+        y = Dense(self.width, kernel_init=normal, **self.dtypes, name="mlm_dense")(x)
+        y = LayerNorm(self.norm_epsilon, **self.dtypes, name="mlm_norm")(ACTIVATIONS[self.activation](y))
         logits = table.logits(y)
         bias = self.param("mlm_bias", nn.initializers.zeros, (self.vocab_size,), self.param_dtype)
         return logits + jnp.broadcast_to(bias.astype(jnp.float32), logits.shape)
@@ -168,19 +155,9 @@ class BERT(nn.Module):
     @nn.nowrap
     def block(self) -> dict[str, Any]:
         """The blocks' fields."""
-        return {
-            "num_heads": self.num_heads,
-            "mlp_dim": self.mlp_dim or 4 * self.width,
-            "activation": self.activation,
-            "norm_epsilon": self.norm_epsilon,
-            "norm_position": self.norm_position,
-            "dropout": self.dropout,
-            "attention_dropout": self.attention_dropout,
-            "kernel_init": normal,
-            "out_init": normal,
-            "dtype": self.dtype,
-            "param_dtype": self.param_dtype,
-        }
+        names = ("num_heads", "activation", "norm_epsilon", "norm_position", "dropout", "attention_dropout")
+        mlp_dim = self.mlp_dim or 4 * self.width
+        return self.passed_on(*names) | {"mlp_dim": mlp_dim, "kernel_init": normal, "out_init": normal}
 
 
 def weighted(x: jax.Array, weight: jax.Array, mask: jax.Array | None) -> jax.Array:

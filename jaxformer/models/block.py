@@ -8,15 +8,14 @@ from flax import linen as nn
 from flax import struct
 
 from jaxformer.models.attention import SEES_ALL, Attention, KeyValues
+from jaxformer.models.base import Layer
 from jaxformer.models.dense import Initializer, xavier
-from jaxformer.models.drop_path import drop_path
+from jaxformer.models.drop_path import ResidualLayer, drop_path
 from jaxformer.models.dropout import Dropout
 from jaxformer.models.experts import ExpertMlp, Experts, RouterLosses
 from jaxformer.models.masks import Mask
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import NormName, token_norm
-
-Dtype = Any
 
 
 @struct.dataclass
@@ -30,7 +29,7 @@ class LayerCache:
 
 
 @struct.dataclass
-class Shared:
+class StackInputs:
     """What all blocks of a stack are given."""
 
     mask: Mask = SEES_ALL
@@ -58,7 +57,7 @@ class Shared:
 
 
 @struct.dataclass
-class Layer:
+class BlockInputs:
     """What one block of a stack is given."""
 
     drop_path: jax.Array | None = None
@@ -70,7 +69,7 @@ class Layer:
 
 
 @struct.dataclass
-class Beside:
+class Aux:
     """What a block returns beside its tokens."""
 
     cache: LayerCache | None = None
@@ -79,15 +78,11 @@ class Beside:
     """Its router's losses, if it has experts."""
 
 
-class LayerScale(nn.Module):
+class LayerScale(Layer):
     """A learned factor for each channel of a residual branch (Touvron et al. 2021, CaiT, section 2)."""
 
     initial: float
     """The factor's first value."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the factors."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -96,150 +91,124 @@ class LayerScale(nn.Module):
         return x * jnp.broadcast_to(scale.astype(self.dtype), x.shape)
 
 
-class Block(nn.Module):
+class Block(ResidualLayer):
     """Attention and MLP, each around a residual (Vaswani et al. 2017, section 3.1)."""
 
     num_heads: int
-    """Attention heads."""
+    """Number of attention heads."""
     mlp_dim: int
-    """The MLP's hidden width."""
+    """Hidden width of the MLP."""
     num_kv_heads: int | None = None
-    """Heads of keys and values; None: as many."""
+    """Number of heads of keys and values; None: as many."""
     head_dim: int | None = None
-    """A head's size; None: the width over the heads."""
+    """Size of a head; None: the width over the heads."""
     activation: ActivationName = "gelu_tanh"
-    """The MLP's."""
+    """Activation of the MLP."""
     norm: NormName = "layer"
     """LayerNorm ("layer") or RMSNorm ("rms")."""
     norm_epsilon: float = 1e-6
-    """Of the norms."""
+    """Epsilon of the norms."""
     norm_position: Literal["pre", "post"] = "pre"
     """Before each branch ("pre", Dosovitskiy et al. 2021, equations 2 and 3) or after each sum ("post",
     Vaswani et al. 2017)."""
     use_bias: bool = True
     """Whether dense layers and LayerNorms have biases."""
     qkv_bias: bool | None = None
-    """Whether query, key and value have; None: as the others."""
+    """Whether query, key and value have biases; None: as the others."""
     attention_scale: float | None = None
-    """Of the attention's logits; None: 1 / sqrt(head_dim)."""
+    """Scale of the attention's logits; None: 1 / sqrt(head_dim)."""
     qk_norm: bool = False
     """Normalises queries and keys."""
     cross: bool = False
-    """Whether there is cross-attention between the two (to `Shared.context`)."""
+    """Whether there is cross-attention between the two (to `StackInputs.context`)."""
     experts: Experts | None = None
     """A mixture of experts in the MLP's place."""
     layer_scale: float | None = None
-    """The first value of LayerScale; None has none."""
-    dropout: float = 0.0
-    """Of each branch's result."""
+    """First value of LayerScale; None has none."""
     mlp_dropout: float = 0.0
-    """After the MLP's activation."""
-    attention_dropout: float = 0.0
-    """Of the attention weights."""
+    """Rate of dropout after the MLP's activation."""
     kernel_init: Initializer = xavier
-    """Of the kernels into heads and hidden units."""
+    """Initializer of the kernels into heads and hidden units."""
     out_init: Initializer = xavier
-    """Of those back to the width."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
+    """Initializer of the kernels back to the width."""
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, layer: Layer, shared: Shared, deterministic: bool
-    ) -> tuple[jax.Array, Beside]:
+        self, x: jax.Array, inputs: BlockInputs, shared: StackInputs, deterministic: bool
+    ) -> tuple[jax.Array, Aux]:
         """Maps [B, T, D] to [B, T, D], as a block of a `Stack`."""
-        beside: dict[str, Any] = {}
+        found: dict[str, Any] = {}
 
         def residual(x: jax.Array, number: int | str, branch: Any) -> jax.Array:
             norm = token_norm(
-                self.norm, self.norm_epsilon, self.use_bias, self.dtype, self.param_dtype, f"norm_{number}"
+                self.norm, self.norm_epsilon, self.use_bias, name=f"norm_{number}", **self.dtypes
             )
             y = branch(norm(x) if self.norm_position == "pre" else x)
             y = Dropout(self.dropout)(y, deterministic=deterministic)
             if self.layer_scale is not None:
-                name = f"layer_scale_{number}"
-                y = LayerScale(self.layer_scale, self.dtype, self.param_dtype, name=name)(y)
-            if layer.drop_path is not None and not deterministic:
-                y = drop_path(y, layer.drop_path, self.make_rng("dropout"))
+                y = LayerScale(self.layer_scale, **self.dtypes, name=f"layer_scale_{number}")(y)
+            if inputs.drop_path is not None and not deterministic:
+                y = drop_path(y, inputs.drop_path, self.make_rng("dropout"))
             return x + y if self.norm_position == "pre" else norm(x + y)
 
         def attend(y: jax.Array) -> jax.Array:
-            y, beside["own"] = self.attention("attention")(
+            y, found["own"] = self.attention("attention")(
                 y,
-                mask=shared.mask if layer.mask is None else layer.mask,
+                mask=shared.mask if inputs.mask is None else inputs.mask,
                 bias=shared.bias,
                 rotary=shared.rotary,
                 positions=both(shared.positions, shared.positions),
-                cache=None if layer.cache is None else layer.cache.own,
+                cache=None if inputs.cache is None else inputs.cache.own,
                 slot=shared.slot,
                 deterministic=deterministic,
             )
             return y
 
         def attend_to_context(y: jax.Array) -> jax.Array:
-            y, beside["memory"] = self.attention("cross_attention")(
+            y, found["memory"] = self.attention("cross_attention")(
                 y,
                 shared.context,
                 mask=shared.context_mask,
                 bias=shared.context_bias,
                 positions=both(shared.positions, shared.context_positions),
-                cache=None if layer.cache is None else layer.cache.memory,
+                cache=None if inputs.cache is None else inputs.cache.memory,
                 deterministic=deterministic,
             )
             return y
 
         def mlp(y: jax.Array) -> jax.Array:
+            common = self.passed_on("mlp_dim", "activation", "kernel_init", "out_init")
             if self.experts is not None:
-                experts = ExpertMlp(
-                    self.experts,
-                    self.mlp_dim,
-                    self.activation,
-                    self.kernel_init,
-                    self.out_init,
-                    self.dtype,
-                    self.param_dtype,
-                    name="experts",
-                )
-                y, beside["router"] = experts(y, shared.valid)
+                y, found["router"] = ExpertMlp(self.experts, **common, name="experts")(y, shared.valid)
                 return y
-            layer = Mlp(
-                self.mlp_dim,
-                self.activation,
-                self.mlp_dropout,
-                self.use_bias,
-                self.kernel_init,
-                self.out_init,
-                self.dtype,
-                self.param_dtype,
-                name="mlp",
-            )
+            layer = Mlp(dropout=self.mlp_dropout, use_bias=self.use_bias, **common, name="mlp")
             return layer(y, deterministic=deterministic)
 
-        x = residual(x, 1, attend)
+        x = residual(x, 1, attend)  # [B, T, D]
         if self.cross:
             x = residual(x, "cross", attend_to_context)
         x = residual(x, 2, mlp)
-        cache = LayerCache(beside["own"], beside.get("memory")) if shared.remembers else None
-        return x, Beside(cache, beside.get("router"))
+        cache = LayerCache(found["own"], found.get("memory")) if shared.remembers else None
+        return x, Aux(cache, found.get("router"))
 
     def attention(self, name: str) -> Attention:
         """An attention layer of this block."""
         return Attention(
-            self.num_heads,
-            self.num_kv_heads,
-            self.head_dim,
-            self.use_bias if self.qkv_bias is None else self.qkv_bias,
-            self.use_bias,
-            self.attention_scale,
-            self.qk_norm,
-            self.norm_epsilon,
-            self.attention_dropout,
-            self.kernel_init,
-            self.out_init,
-            self.dtype,
-            self.param_dtype,
+            qkv_bias=self.use_bias if self.qkv_bias is None else self.qkv_bias,
+            out_bias=self.use_bias,
+            scale=self.attention_scale,
+            dropout=self.attention_dropout,
+            **self.passed_on(
+                *(
+                    "num_heads",
+                    "num_kv_heads",
+                    "head_dim",
+                    "qk_norm",
+                    "norm_epsilon",
+                    "kernel_init",
+                    "out_init",
+                )
+            ),
             name=name,
         )
 

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.config.fields import PositiveFloat, PositiveInt
 from jaxformer.models.attention import ATTENTION_MAPS, Attention
-from jaxformer.models.block import Beside, Layer, Shared
+from jaxformer.models.base import Classes, Dropouts, ImageModel, OddInt, Stacked, head_problems
+from jaxformer.models.block import Aux, BlockInputs, StackInputs
 from jaxformer.models.conv import Conv
 from jaxformer.models.dense import Dense
-from jaxformer.models.drop_path import drop_path
+from jaxformer.models.drop_path import ResidualLayer
 from jaxformer.models.dropout import Dropout
 from jaxformer.models.head import logits_of
 from jaxformer.models.mlp import ActivationName, Mlp
@@ -20,15 +22,13 @@ from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.patches import on_grids
 from jaxformer.models.pooling import max_pool
 from jaxformer.models.positions import sinusoidal
-from jaxformer.models.problems import classes, epsilons, heads, rates, sizes
-from jaxformer.models.stack import RematName, Stack
+from jaxformer.models.stack import Stack
 
-Dtype = Any
 truncated_normal = nn.initializers.truncated_normal(0.02)
 he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-class CCTBlock(nn.Module):
+class CCTBlock(ResidualLayer):
     """Attention and MLP, each around a residual; the second norm is not in its branch but before the sum.
 
     That is how the authors' code has it (SHI-Labs/Compact-Transformers, src/utils/transformers.py): what the MLP adds
@@ -36,141 +36,84 @@ class CCTBlock(nn.Module):
     """
 
     num_heads: int
-    """Attention heads."""
+    """Number of attention heads."""
     mlp_dim: int
-    """The MLP's hidden width."""
+    """Hidden width of the MLP."""
     activation: ActivationName
-    """The MLP's."""
+    """Activation of the MLP."""
     norm_epsilon: float
-    """Of the norms."""
-    dropout: float
-    """Of each branch's result, and in the MLP."""
-    attention_dropout: float
-    """Of the attention weights."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
+    """Epsilon of the norms."""
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, layer: Layer, shared: Shared, deterministic: bool
-    ) -> tuple[jax.Array, Beside]:
+        self, x: jax.Array, inputs: BlockInputs, shared: StackInputs, deterministic: bool
+    ) -> tuple[jax.Array, Aux]:
         """Maps [B, T, D] to [B, T, D], as a block of a `Stack`."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-
-        def branch(y: jax.Array) -> jax.Array:
-            y = Dropout(self.dropout)(y, deterministic=deterministic)
-            if layer.drop_path is not None and not deterministic:
-                y = drop_path(y, layer.drop_path, self.make_rng("dropout"))
-            return y
-
+        inits: dict[str, Any] = {"kernel_init": truncated_normal, "out_init": truncated_normal, **self.dtypes}
         attention = Attention(
-            self.num_heads,
-            qkv_bias=False,
-            dropout=self.attention_dropout,
-            kernel_init=truncated_normal,
-            out_init=truncated_normal,
-            **dtypes,
-            name="attention",
+            self.num_heads, qkv_bias=False, dropout=self.attention_dropout, **inits, name="attention"
         )
-        mlp = Mlp(
-            self.mlp_dim,
-            self.activation,
-            self.dropout,
-            kernel_init=truncated_normal,
-            out_init=truncated_normal,
-            **dtypes,
-            name="mlp",
-        )
-        y = LayerNorm(self.norm_epsilon, **dtypes, name="norm_1")(x)
-        x = x + branch(attention(y, deterministic=deterministic)[0])
-        x = LayerNorm(self.norm_epsilon, **dtypes, name="norm_2")(x)
-        return x + branch(mlp(x, deterministic=deterministic)), Beside()
+        mlp = Mlp(self.mlp_dim, self.activation, self.dropout, **inits, name="mlp")
+        y = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm_1")(x)
+        y, _ = attention(y, deterministic=deterministic)
+        x = x + self.branch(y, deterministic, inputs.drop_path)
+        x = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm_2")(x)
+        y = mlp(x, deterministic=deterministic)
+        return x + self.branch(y, deterministic, inputs.drop_path), Aux()
 
 
-class CCT(nn.Module):
+class CCT(ImageModel, Dropouts, Stacked):
     """A Transformer whose tokens are made by convolutions, that classifies images."""
 
-    image_size: int = 32
+    image_size: PositiveInt = 32
     """Height and width of the images, in pixels; a learned table of positions is for this size."""
-    conv_layers: int = 1
-    """Convolutions before the Transformer; a ReLU and a max-pool that halves the map follow each."""
-    kernel_size: int = 3
-    """Of the convolutions, odd."""
-    stride: int = 1
-    """Of the convolutions."""
-    stem_width: int = 64
-    """Channels of all convolutions but the last."""
-    width: int = 256
-    """D, of the tokens."""
-    depth: int = 7
-    """blocks."""
-    num_heads: int = 4
-    """Attention heads; must divide width."""
-    num_classes: int = 10
-    """K; 0 has no head."""
-    mlp_dim: int | None = None
-    """The MLPs' hidden width; None: 2 x width."""
+    conv_layers: PositiveInt = 1
+    """Number of convolutions before the Transformer; a ReLU and a max-pool that halves the map follow each."""
+    kernel_size: OddInt = 3
+    """Size of the convolutions' kernels, odd."""
+    stride: PositiveInt = 1
+    """Stride of the convolutions."""
+    stem_width: PositiveInt = 64
+    """Number of channels of all convolutions but the last."""
+    width: PositiveInt = 256
+    """D, width of the tokens."""
+    depth: PositiveInt = 7
+    """Number of blocks."""
+    num_heads: PositiveInt = 4
+    """Number of attention heads; must divide width."""
+    num_classes: Classes = 10
+    """Number of classes K; 0 for a model without a head."""
+    mlp_dim: PositiveInt | None = None
+    """Hidden width of the MLPs; None: 2 x width."""
     pool: Literal["sequence", "average"] = "sequence"
     """What the head sees: the tokens, weighted by a softmax over all of them of one number that a linear map
     gives for each ("sequence", section 3.3 of the paper), or their mean ("average")."""
     positions: Literal["learned", "sinusoidal", "none"] = "learned"
     """A learned table, fixed sines and cosines, or "none": the convolutions tell positions, too."""
     activation: ActivationName = "gelu_erf"
-    """The MLPs'."""
-    norm_epsilon: float = 1e-5
-    """Of every LayerNorm."""
-    dropout: float = 0.0
-    """After the positions, after attention and in the MLPs."""
-    attention_dropout: float = 0.0
-    """Of attention weights; 0.1 in the authors' code."""
-    drop_path: float = 0.0
-    """Stochastic depth: the last block's rate, growing linearly from 0; 0.1 in the authors' code."""
-    remat: RematName = "none"
-    """What the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing but each
-    block's input, "dots" the products, "dots_without_batch" those of dense layers."""
-    scan: bool = False
-    """Scans over stacked layers instead of unrolling them: compiles faster."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
+    """Activation of the MLPs."""
+    norm_epsilon: PositiveFloat = 1e-5
+    """Epsilon of every LayerNorm."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        yield from heads(self)
-        yield from sizes(self, "image_size", "conv_layers", "stride", "stem_width", "depth", "mlp_dim")
-        yield from classes(self)
-        yield from rates(self, "dropout", "attention_dropout", "drop_path")
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            yield f"kernel_size={self.kernel_size}: expected an odd number, such as 3"
+        yield from head_problems(self.width, self.num_heads)
         if self.positions == "sinusoidal" and self.width % 2:
             yield f'width={self.width}: positions="sinusoidal" needs an even number'
-        yield from epsilons(self)
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
         """Classifies images, float [B, H, W, C]; "tokens" of the outputs are the map's places, row by row."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        x = self.tokenized(image)
+        x = self.tokenized(image)  # [B, h, w, D]
         batch, rows, columns, _ = x.shape
         x = x.reshape(batch, -1, self.width)  # [B, T, D]
         x = Dropout(self.dropout)(self.with_positions(x), deterministic=deterministic)
-        block = {
-            "num_heads": self.num_heads,
-            "mlp_dim": self.mlp_dim or 2 * self.width,
-            "activation": self.activation,
-            "norm_epsilon": self.norm_epsilon,
-            "dropout": self.dropout,
-            "attention_dropout": self.attention_dropout,
-            **dtypes,
-        }
+        block = self.passed_on("num_heads", "activation", "norm_epsilon", "dropout", "attention_dropout")
+        block["mlp_dim"] = self.mlp_dim or 2 * self.width
         encoder = Stack(CCTBlock, block, self.depth, self.drop_path, self.remat, self.scan, name="encoder")
         x, _ = encoder(x, deterministic)
-        tokens = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(x)
-        features = self.pooled(tokens)
+        tokens = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")(x)
+        features = self.pooled(tokens)  # [B, D]
         logits = logits_of(features, self.num_classes, self.param_dtype)
         return ImageOutputs(logits, features, tokens, on_grids(tokens, [(rows, columns)]))
 
@@ -178,13 +121,13 @@ class CCT(nn.Module):
         """The images' feature map [B, h, w, D] (Hassani et al. 2021, equation 4)."""
         x = image
         for i in range(1, self.conv_layers + 1):
+            width = self.width if i == self.conv_layers else self.stem_width
             conv = Conv(
-                self.width if i == self.conv_layers else self.stem_width,
+                width,
                 self.kernel_size,
                 self.stride,
                 kernel_init=he_fan_in,
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
+                **self.dtypes,
                 name=f"conv_stem_{i}",
             )
             x = nn.relu(max_pool(conv(x)))  # the same as before the pool, and a quarter of the work

@@ -1,16 +1,16 @@
 """Convolutions: plain, grouped, depthwise, and with standardised weights."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.models.base import Layer
 from jaxformer.models.dense import Initializer, product
 from jaxformer.models.depthwise import depthwise_by_shifts
 
-Dtype = Any
 # Variance 2 / fan_out, as in PyTorch's ResNets (He et al. 2015).
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -44,7 +44,7 @@ STANDARDIZATIONS: dict[StandardizationName, Standardization] = {
 }
 
 
-class Conv(nn.Module):
+class Conv(Layer):
     """A convolution, NHWC.
 
     On CPUs a 1x1 is a product and a depthwise convolution a sum of shifted products, which is several times quicker
@@ -70,10 +70,6 @@ class Conv(nn.Module):
     """How the kernel is standardised, a key of STANDARDIZATIONS; None: it is not."""
     kernel_init: Initializer = he_fan_out
     """Of the kernel [h, w, C / groups, features]."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -1,148 +1,94 @@
 """ConvNeXt, a CNN made after Swin (Liu et al. 2022, A ConvNet for the 2020s)."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
+from jaxformer.config.fields import PositiveFloat, PositiveInt
+from jaxformer.models.base import OddInt, Staged, Stages
 from jaxformer.models.block import LayerScale
 from jaxformer.models.conv import Conv
-from jaxformer.models.drop_path import drop_path
+from jaxformer.models.drop_path import ResidualLayer
 from jaxformer.models.head import logits_of
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.patches import PatchEmbedding, patch_map
-from jaxformer.models.problems import classes, epsilons, rates, sizes, stages
 
-Dtype = Any
 truncated_normal = nn.initializers.truncated_normal(0.02)
 
 
-class ConvNeXtBlock(nn.Module):
+class ConvNeXtBlock(ResidualLayer):
     """A depthwise convolution, a norm and an MLP over channels, around one residual (Liu et al. 2022, figure 4)."""
 
     mlp_dim: int
-    """The MLP's hidden width."""
+    """Hidden width of the MLP."""
     kernel_size: int
-    """Of the depthwise convolution, odd."""
+    """Size of the depthwise convolution's kernel, odd."""
     downsamples: bool
     """Halves height and width first, and doubles the channels, by a norm and a 2x2 convolution: the first
     block of a stage."""
-    drop_path: float
-    """The rate of dropped paths."""
     activation: ActivationName
-    """The MLP's."""
+    """Activation of the MLP."""
     layer_scale: float | None
     """First value of LayerScale; None has none."""
     norm_epsilon: float
-    """Of the norms."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
+    """Epsilon of the norms."""
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
         """Maps [B, H, W, C] to [B, H, W, C], or to [B, H / 2, W / 2, 2 C] if it downsamples."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        inits: dict[str, Any] = {"kernel_init": truncated_normal, **self.dtypes}
         if self.downsamples:
-            x = LayerNorm(self.norm_epsilon, **dtypes, name="norm_downsample")(x)
-            x = patch_map(PatchEmbedding(2, 2 * x.shape[-1], **dtypes, name="conv_downsample"), x)
-        channels = x.shape[-1]
-        conv = Conv(
-            channels,
-            self.kernel_size,
-            use_bias=True,
-            depthwise=True,
-            kernel_init=truncated_normal,
-            **dtypes,
-            name="conv_1",
-        )
-        y = LayerNorm(self.norm_epsilon, **dtypes, name="norm_1")(conv(x))
-        mlp = Mlp(
-            self.mlp_dim,
-            self.activation,
-            kernel_init=truncated_normal,
-            out_init=truncated_normal,
-            **dtypes,
-            name="mlp",
-        )
-        y = mlp(y)
+            x = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm_downsample")(x)
+            x = patch_map(PatchEmbedding(2, 2 * x.shape[-1], **self.dtypes, name="conv_downsample"), x)
+        conv = Conv(x.shape[-1], self.kernel_size, use_bias=True, depthwise=True, **inits, name="conv_1")
+        y = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm_1")(conv(x))
+        y = Mlp(self.mlp_dim, self.activation, out_init=truncated_normal, **inits, name="mlp")(y)
         if self.layer_scale is not None:
-            y = LayerScale(self.layer_scale, **dtypes, name="layer_scale_1")(y)
-        if self.drop_path and not deterministic:
-            y = drop_path(y, self.drop_path, self.make_rng("dropout"))
-        return x + y
+            y = LayerScale(self.layer_scale, **self.dtypes, name="layer_scale_1")(y)
+        return x + self.branch(y, deterministic)
 
 
-class ConvNeXt(nn.Module):
+class ConvNeXt(Staged):
     """A ConvNeXt that classifies images."""
 
-    stage_sizes: tuple[int, ...] = (3, 3, 9, 3)
-    """Blocks in each stage; every stage but the first halves the feature map and doubles the width."""
-    width: int = 96
-    """Channels of the first stage."""
-    patch_size: int = 4
+    stage_sizes: Stages = (3, 3, 9, 3)
+    """Number of blocks in each stage; every stage but the first halves the feature map and doubles the width."""
+    width: PositiveInt = 96
+    """Number of channels of the first stage."""
+    patch_size: PositiveInt = 4
     """Height and width of a patch of the stem."""
-    kernel_size: int = 7
-    """Of the depthwise convolutions, odd."""
-    mlp_ratio: int = 4
-    """The MLPs' hidden width over the width."""
-    num_classes: int = 1000
-    """K; 0 has no head."""
+    kernel_size: OddInt = 7
+    """Size of the depthwise convolutions' kernels, odd."""
+    mlp_ratio: PositiveInt = 4
+    """Hidden width of the MLPs over the width."""
     activation: ActivationName = "gelu_erf"
-    """The MLPs'."""
+    """Activation of the MLPs."""
     layer_scale: float | None = 1e-6
     """First value of LayerScale (Touvron et al. 2021, CaiT); None has none."""
-    norm_epsilon: float = 1e-6
-    """Of every LayerNorm."""
-    drop_path: float = 0.0
-    """Stochastic depth: the last block's rate, growing linearly from 0."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
-
-    @nn.nowrap
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        yield from stages(self)
-        yield from sizes(self, "width", "patch_size", "mlp_ratio")
-        yield from classes(self)
-        yield from rates(self, "drop_path")
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            yield f"kernel_size={self.kernel_size}: expected an odd number, such as 7"
-        yield from epsilons(self)
+    norm_epsilon: PositiveFloat = 1e-6
+    """Epsilon of every LayerNorm."""
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
         """Classifies images, float [B, H, W, C]; "tokens" of the outputs is the last feature map."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        drop_rates = iter(np.linspace(0, self.drop_path, sum(self.stage_sizes)))
-        stem = PatchEmbedding(self.patch_size, self.width, **dtypes, name="patch_embedding")
-        x = patch_map(stem, image)
-        x = LayerNorm(self.norm_epsilon, **dtypes, name="norm_stem")(x)
-        maps = []
-        for stage, size in enumerate(self.stage_sizes, 1):
-            for i in range(size):
-                block = ConvNeXtBlock(
-                    mlp_dim=self.mlp_ratio * self.width * 2 ** (stage - 1),
-                    kernel_size=self.kernel_size,
-                    downsamples=stage > 1 and i == 0,
-                    drop_path=float(next(drop_rates)),
-                    activation=self.activation,
-                    layer_scale=self.layer_scale,
-                    norm_epsilon=self.norm_epsilon,
-                    **dtypes,
-                    name=f"stage_{stage}_block_{i}",
-                )
-                x = block(x, deterministic)
-            maps.append(x)
-        features = jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(self.dtype)  # [B, C]
-        features = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(features)
+        stem = PatchEmbedding(self.patch_size, self.width, **self.dtypes, name="patch_embedding")
+        x = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm_stem")(
+            patch_map(stem, image)
+        )  # [B, h, w, C]
+
+        def block(stage: int, i: int, **common: Any) -> nn.Module:
+            return ConvNeXtBlock(
+                mlp_dim=self.mlp_ratio * self.width * 2 ** (stage - 1),
+                downsamples=stage > 1 and i == 0,
+                **self.passed_on("kernel_size", "activation", "layer_scale", "norm_epsilon") | common,
+            )
+
+        maps = self.staged(x, block, deterministic)
+        features = jnp.mean(maps[-1], axis=(1, 2), dtype=jnp.float32).astype(self.dtype)  # [B, C]
+        features = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")(features)
         logits = logits_of(features, self.num_classes, self.param_dtype)
-        return ImageOutputs(logits, features, x, tuple(maps))
+        return ImageOutputs(logits, features, maps[-1], maps)

@@ -8,23 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
 from jaxformer.models.attention import ATTENTION_MAPS, attend, attention, attention_weights
+from jaxformer.models.base import Dropouts, Dtype, Layer, OddInt, Staged, Stages
 from jaxformer.models.conv import Conv
 from jaxformer.models.dense import HeadsIn, HeadsOut
-from jaxformer.models.drop_path import drop_path
+from jaxformer.models.drop_path import ResidualLayer
 from jaxformer.models.dropout import Dropout
 from jaxformer.models.head import logits_of
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm, image_norm
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.problems import classes, epsilons, rates, sizes, stages
 
-Dtype = Any
 truncated_normal = nn.initializers.truncated_normal(0.02)
 BATCH_NORM_EPSILON = 1e-5
 
 
-class ConvAttention(nn.Module):
+class ConvAttention(Layer):
     """Attention whose queries, keys and values come through depthwise convolutions (Wu et al. 2021, section 3.2).
 
     The logits are scaled by the width, not by the heads' size, as in the authors' code and transformers'.
@@ -38,12 +38,6 @@ class ConvAttention(nn.Module):
     """Of those of keys and values; that of queries is 1."""
     dropout: float
     """Of the attention weights."""
-    axis_name: str | None
-    """Pmap's axis, over which batch statistics are averaged."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, grid: tuple[int, int], deterministic: bool) -> jax.Array:
@@ -54,15 +48,7 @@ class ConvAttention(nn.Module):
         batch, count, width = x.shape
         prefix_tokens = count - grid[0] * grid[1]
         prefix, patches = x[:, :prefix_tokens], x[:, prefix_tokens:].reshape(batch, *grid, width)
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = image_norm(
-            "batch",
-            train=not deterministic,
-            axis_name=self.axis_name,
-            groups=1,
-            epsilon=BATCH_NORM_EPSILON,
-            **dtypes,
-        )
+        norm = image_norm(self, "batch", BATCH_NORM_EPSILON, deterministic)
 
         def projected(name: str, stride: int) -> jax.Array:
             """Queries, keys or values [B, H, T, Dh]."""
@@ -72,13 +58,15 @@ class ConvAttention(nn.Module):
                 stride,
                 depthwise=True,
                 kernel_init=truncated_normal,
-                **dtypes,
+                **self.dtypes,
                 name=f"conv_{name}",
             )
             y = norm(name=f"norm_{name}")(conv(patches)).reshape(batch, -1, width)
             y = jnp.concatenate([prefix, y], axis=1)
             head_dim = width // self.num_heads
-            return HeadsIn(self.num_heads, head_dim, kernel_init=truncated_normal, **dtypes, name=name)(y)
+            return HeadsIn(self.num_heads, head_dim, kernel_init=truncated_normal, **self.dtypes, name=name)(
+                y
+            )
 
         query, key, value = (
             projected("query", 1),
@@ -95,78 +83,52 @@ class ConvAttention(nn.Module):
             attended = attend(Dropout(self.dropout)(weights, deterministic=deterministic), value)
         else:
             attended = attention(query, key, value, scale=scale)
-        return HeadsOut(width, kernel_init=truncated_normal, **dtypes, name="out")(attended)
+        return HeadsOut(width, kernel_init=truncated_normal, **self.dtypes, name="out")(attended)
 
 
-class CvTBlock(nn.Module):
+class CvTBlock(ResidualLayer):
     """Convolutional attention and an MLP, each after a norm and around a residual."""
 
     width: int
-    """D."""
+    """D, width of the tokens."""
     num_heads: int
-    """Attention heads."""
+    """Number of attention heads."""
     mlp_dim: int
-    """The MLP's hidden width."""
+    """Hidden width of the MLP."""
     kernel_size: int
-    """Of the projections' convolutions."""
+    """Size of the projections' kernels."""
     stride: int
-    """Of those of keys and values."""
+    """Stride of the projections of keys and values."""
     downsample: tuple[int, int] | None
     """Kernel size and stride of a convolution in front: the first block of a stage; None has none."""
-    drop_path: float
-    """The rate of dropped paths."""
     activation: ActivationName
-    """The MLP's."""
+    """Activation of the MLP."""
     norm_epsilon: float
-    """Of the LayerNorms."""
-    dropout: float
-    """After the convolution in front, and of each branch's result."""
-    attention_dropout: float
-    """Of the attention weights."""
-    axis_name: str | None
-    """Pmap's axis, over which batch statistics are averaged."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
+    """Epsilon of the LayerNorms."""
 
     @nn.compact
     def __call__(self, x: jax.Array, prefix: jax.Array, deterministic: bool) -> tuple[jax.Array, jax.Array]:
         """Maps [B, H, W, C] and prefix tokens [B, P, D] to [B, h, w, D] and prefix tokens."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         if self.downsample is not None:
-            x = embedded(x, self.width, *self.downsample, self.norm_epsilon, "downsample", **dtypes)
+            x = embedded(x, self.width, *self.downsample, self.norm_epsilon, "downsample", **self.dtypes)
             x = Dropout(self.dropout)(x, deterministic=deterministic)
         batch, *grid, width = x.shape
-        x = jnp.concatenate([prefix, x.reshape(batch, -1, width)], axis=1)
-
-        def branch(y: jax.Array) -> jax.Array:
-            y = Dropout(self.dropout)(y, deterministic=deterministic)
-            if self.drop_path and not deterministic:
-                y = drop_path(y, self.drop_path, self.make_rng("dropout"))
-            return y
-
+        x = jnp.concatenate([prefix, x.reshape(batch, -1, width)], axis=1)  # [B, P + h w, D]
         attention = ConvAttention(
             self.num_heads,
             self.kernel_size,
             self.stride,
             self.attention_dropout,
-            self.axis_name,
-            **dtypes,
+            axis_name=self.axis_name,
+            **self.dtypes,
             name="attention",
         )
-        mlp = Mlp(
-            self.mlp_dim,
-            self.activation,
-            kernel_init=truncated_normal,
-            out_init=truncated_normal,
-            **dtypes,
-            name="mlp",
-        )
-        y = LayerNorm(self.norm_epsilon, **dtypes, name="norm_1")(x)
-        x = x + branch(attention(y, (grid[0], grid[1]), deterministic))
-        y = LayerNorm(self.norm_epsilon, **dtypes, name="norm_2")(x)
-        x = x + branch(mlp(y, deterministic=deterministic))
+        inits: dict[str, Any] = {"kernel_init": truncated_normal, "out_init": truncated_normal}
+        mlp = Mlp(self.mlp_dim, self.activation, **inits, **self.dtypes, name="mlp")
+        y = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm_1")(x)
+        x = x + self.branch(attention(y, (grid[0], grid[1]), deterministic), deterministic)
+        y = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm_2")(x)
+        x = x + self.branch(mlp(y, deterministic=deterministic), deterministic)
         prefix_tokens = prefix.shape[1]
         return x[:, prefix_tokens:].reshape(batch, *grid, width), x[:, :prefix_tokens]
 
@@ -193,64 +155,44 @@ def embedded(
     return LayerNorm(epsilon, **dtypes, name=f"norm_{name}")(conv(x))
 
 
-class CvT(nn.Module):
+class CvT(Staged, Dropouts):
     """A Convolutional vision Transformer that classifies images.
 
     Every stage begins with a convolution that overlaps; there are no positions. The last stage has a class token.
     """
 
-    stage_sizes: tuple[int, ...] = (1, 2, 10)
-    """Blocks in each stage."""
-    widths: tuple[int, ...] = (64, 192, 384)
-    """Of the stages."""
-    num_heads: tuple[int, ...] = (1, 3, 6)
-    """Attention heads of each stage; must divide its width."""
-    embedding_kernels: tuple[int, ...] = (7, 3, 3)
-    """Of the convolution that each stage begins with, odd."""
-    embedding_strides: tuple[int, ...] = (4, 2, 2)
-    """Of these convolutions."""
-    projection_kernel: int = 3
-    """Of the depthwise convolutions before queries, keys and values, odd."""
-    key_stride: int = 2
-    """Of those before keys and values."""
-    mlp_ratio: int = 4
-    """The MLPs' hidden width over the width."""
-    num_classes: int = 1000
-    """K; 0 has no head."""
+    by_class_token = True
+
+    stage_sizes: Stages = (1, 2, 10)
+    """Number of blocks in each stage."""
+    widths: tuple[PositiveInt, ...] = (64, 192, 384)
+    """Width of each stage."""
+    num_heads: tuple[PositiveInt, ...] = (1, 3, 6)
+    """Number of attention heads of each stage; must divide its width."""
+    embedding_kernels: tuple[OddInt, ...] = (7, 3, 3)
+    """Kernel size of the convolution that each stage begins with, odd."""
+    embedding_strides: tuple[PositiveInt, ...] = (4, 2, 2)
+    """Strides of these convolutions."""
+    projection_kernel: OddInt = 3
+    """Kernel size of the depthwise convolutions before queries, keys and values, odd."""
+    key_stride: PositiveInt = 2
+    """Stride of those before keys and values."""
+    mlp_ratio: PositiveInt = 4
+    """Hidden width of the MLPs over the width."""
     activation: ActivationName = "gelu_erf"
-    """The MLPs'."""
-    norm_epsilon: float = 1e-5
-    """Of every LayerNorm; 1e-5 in transformers' and the authors' code."""
-    dropout: float = 0.0
-    """After each embedding, after attention and after the MLPs."""
-    attention_dropout: float = 0.0
-    """Of attention weights."""
-    drop_path: float = 0.0
+    """Activation of the MLPs."""
+    norm_epsilon: PositiveFloat = 1e-5
+    """Epsilon of every LayerNorm; 1e-5 in transformers' and the authors' code."""
+    drop_path: Rate = 0.0
     """Stochastic depth: the last block's rate, growing linearly from 0 (in the authors' code it grows in the
     last stage alone)."""
-    axis_name: str | None = None
-    """Pmap's axis, over which batch statistics are averaged."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        of_stages = ("widths", "num_heads", "embedding_kernels", "embedding_strides")
-        yield from stages(self, *of_stages)
-        yield from sizes(self, *of_stages, "key_stride", "mlp_ratio")
-        yield from classes(self)
-        yield from rates(self, "dropout", "attention_dropout", "drop_path")
+        yield from self.one_a_stage("widths", "num_heads", "embedding_kernels", "embedding_strides")
         for width, heads in zip(self.widths, self.num_heads):
             if heads > 0 and width % heads:
                 yield f"num_heads={list(self.num_heads)}: {heads} does not divide the stage's width of {width}"
-        if any(kernel % 2 == 0 for kernel in self.embedding_kernels):
-            yield f"embedding_kernels={list(self.embedding_kernels)}: expected odd numbers, such as 3"
-        if self.projection_kernel < 1 or self.projection_kernel % 2 == 0:
-            yield f"projection_kernel={self.projection_kernel}: expected an odd number, such as 3"
-        yield from epsilons(self)
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
@@ -258,16 +200,17 @@ class CvT(nn.Module):
 
         The outputs' "tokens" are the class token, then the last stage's places, row by row, after the norm.
         """
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         drop_rates = iter(np.linspace(0, self.drop_path, sum(self.stage_sizes)))
         kernels = tuple(zip(self.embedding_kernels, self.embedding_strides))
-        last = len(self.stage_sizes)
-        x = embedded(image, self.widths[0], *kernels[0], self.norm_epsilon, "stem", **dtypes)
+        common = self.passed_on("activation", "norm_epsilon", "dropout", "attention_dropout", "axis_name")
+        x = embedded(
+            image, self.widths[0], *kernels[0], self.norm_epsilon, "stem", **self.dtypes
+        )  # [B, h, w, D]
         x = Dropout(self.dropout)(x, deterministic=deterministic)
         maps = []
         for stage, (size, width, heads) in enumerate(zip(self.stage_sizes, self.widths, self.num_heads), 1):
             prefix = jnp.zeros((len(x), 0, width), x.dtype)
-            if stage == last:
+            if stage == len(self.stage_sizes):
                 token = self.param("class_token", truncated_normal, (1, 1, width), self.param_dtype)
                 prefix = jnp.broadcast_to(token.astype(x.dtype), (len(x), 1, width))
             for i in range(size):
@@ -279,18 +222,13 @@ class CvT(nn.Module):
                     stride=self.key_stride,
                     downsample=kernels[stage - 1] if stage > 1 and i == 0 else None,
                     drop_path=float(next(drop_rates)),
-                    activation=self.activation,
-                    norm_epsilon=self.norm_epsilon,
-                    dropout=self.dropout,
-                    attention_dropout=self.attention_dropout,
-                    axis_name=self.axis_name,
-                    **dtypes,
+                    **common,
                     name=f"stage_{stage}_block_{i}",
                 )
                 x, prefix = block(x, prefix, deterministic)
             maps.append(x)
-        tokens = jnp.concatenate([prefix, x.reshape(len(x), -1, x.shape[-1])], axis=1)
-        tokens = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(tokens)
+        tokens = jnp.concatenate([prefix, x.reshape(len(x), -1, x.shape[-1])], axis=1)  # [B, 1 + T, D]
+        tokens = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")(tokens)
         features = tokens[:, 0]  # [B, D]
         logits = logits_of(features, self.num_classes, self.param_dtype)
         return ImageOutputs(logits, features, tokens, tuple(maps))

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from jaxformer.models.base import Layer
+
 Dtype = Any
 Initializer = Callable[..., jax.Array]
 xavier = nn.initializers.xavier_uniform()  # as in google-research/vision_transformer
 
 
-class Dense(nn.Module):
+class Dense(Layer):
     """x @ kernel + bias."""
 
     features: int
@@ -25,10 +27,6 @@ class Dense(nn.Module):
     """Of the kernel [in, features]."""
     bias_init: Initializer = nn.initializers.zeros
     """Of the bias [features]."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -40,7 +38,7 @@ class Dense(nn.Module):
         return product(x, kernel, bias, self.dtype)
 
 
-class HeadsIn(nn.Module):
+class HeadsIn(Layer):
     """From the width to heads: kernel [D, H, Dh], bias [H, Dh]."""
 
     num_heads: int
@@ -51,10 +49,6 @@ class HeadsIn(nn.Module):
     """Whether there is a bias."""
     kernel_init: Initializer = xavier
     """Of the kernel as a matrix [D, H Dh]."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -68,7 +62,7 @@ class HeadsIn(nn.Module):
         return projected.reshape(*x.shape[:-1], *heads).swapaxes(1, 2)
 
 
-class HeadsOut(nn.Module):
+class HeadsOut(Layer):
     """From heads to the width: kernel [H, Dh, D], bias [D]."""
 
     features: int
@@ -77,10 +71,6 @@ class HeadsOut(nn.Module):
     """Whether there is a bias."""
     kernel_init: Initializer = xavier
     """Of the kernel as a matrix [H Dh, D]."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -6,17 +6,27 @@ its box first (Gao et al. 2021, SMCA), and `denoising` teaches the decoder with 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.config.fields import (
+    Constraint,
+    Fraction,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Rate,
+    not_empty,
+)
 from jaxformer.config.schema import choice
-from jaxformer.models import BACKBONES
-from jaxformer.models.block import Block, Shared
+from jaxformer.models import BACKBONES, CONTRACT
+from jaxformer.models.base import Kind, Model, head_problems
+from jaxformer.models.block import Block, StackInputs
 from jaxformer.models.conv import Conv
 from jaxformer.models.denoising import Noised, noised, seen_by
 from jaxformer.models.dense import xavier
@@ -26,87 +36,92 @@ from jaxformer.models.masks import Mask
 from jaxformer.models.mlp import ActivationName
 from jaxformer.models.outputs import Denoised, DetectionOutputs
 from jaxformer.models.patches import chosen_maps
-from jaxformer.models.problems import epsilons, heads, rates, sizes
 from jaxformer.models.stack import Stack
+from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 
-Dtype = Any
+EIGHTS = Constraint("a multiple of 8, for positions in two directions", lambda value: value % 8 == 0)
 normal = nn.initializers.normal(1.0)  # of queries, as PyTorch's embeddings are
 RARE = (
     0.01  # the chance of a class at first, where no class stands for no object (Lin et al. 2017, section 3.3)
 )
 
 
-class DETR(nn.Module):
-    """Finds the objects in pictures."""
+class DETR(Model):
+    """Finds the objects in images."""
 
-    backbone: Any = choice(BACKBONES)
+    kind: ClassVar[Kind] = "detector"
+    sizes: ClassVar[tuple[str, ...]] = ("num_classes",)
+
+    backbone: Any = choice(BACKBONES, contract=CONTRACT)
     """The model whose feature maps are looked at: any of BACKBONES, with num_classes=0. Its parameters are
     "backbone/...": `optimizer.freeze` freezes them."""
-    num_classes: int | None = None
-    """K; None takes the dataset's."""
-    levels: tuple[int, ...] = (-1,)
+    num_classes: PositiveInt | None = None
+    """Number of classes K; None: as many as the dataset has."""
+    levels: Annotated[tuple[int, ...], not_empty("indices of the backbone's maps, such as [-1]")] = (-1,)
     """Which of the backbone's maps, as indices; -1 is the last. The tokens of one follow those of the
     other."""
-    width: int = 256
-    """D, of the tokens; a multiple of 8."""
-    encoder_depth: int = 6
-    """Blocks of the encoder; 0: the decoder looks at the maps themselves."""
-    decoder_depth: int = 6
-    """Blocks of the decoder; each one's answer is learnt from."""
-    num_heads: int = 8
-    """Attention heads; must divide width."""
-    mlp_dim: int = 2048
-    """The MLPs' hidden width."""
-    num_queries: int = 100
-    """Q, the most objects that can be found in a picture."""
+    width: Annotated[PositiveInt, EIGHTS] = 256
+    """D, width of the tokens; a multiple of 8."""
+    encoder_depth: NonNegativeInt = 6
+    """Number of blocks of the encoder; 0: the decoder looks at the maps themselves."""
+    decoder_depth: PositiveInt = 6
+    """Number of blocks of the decoder; each one's answer is learnt from."""
+    num_heads: PositiveInt = 8
+    """Number of attention heads; must divide width."""
+    mlp_dim: PositiveInt = 2048
+    """Hidden width of the MLPs."""
+    num_queries: PositiveInt = 100
+    """Q, the most objects that can be found in an image."""
     queries: QueryName = "learned"
     """ "learned" ones (the paper's), or "anchors": boxes."""
     no_object: bool = True
     """Whether there is one class more, the last, for no object: what the softmax needs, and the focal loss
     does not."""
-    denoising: int = 0
+    denoising: NonNegativeInt = 0
     """In training, how often every true object is given to the decoder with noise; with anchors alone."""
-    box_noise: float = 1.0
+    box_noise: PositiveFloat = 1.0
     """How far the boxes of `denoising` are moved; see `denoising.noised`."""
-    label_noise: float = 0.25
-    """The share of the labels of `denoising` that are drawn anew; see `denoising.noised`."""
+    label_noise: Fraction = 0.25
+    """Share of the labels of `denoising` that are drawn anew; see `denoising.noised`."""
     activation: ActivationName = "relu"
-    """The MLPs'."""
-    norm_epsilon: float = 1e-5
-    """Of every LayerNorm."""
-    dropout: float = 0.1
-    """Of attention's and the MLPs' results, and in the MLPs."""
-    attention_dropout: float = 0.0
-    """Of attention weights."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
+    """Activation of the MLPs."""
+    norm_epsilon: PositiveFloat = 1e-5
+    """Epsilon of every LayerNorm."""
+    dropout: Rate = 0.1
+    """Rate of dropout of attention's and the MLPs' results, and in the MLPs."""
+    attention_dropout: Rate = 0.0
+    """Rate of dropout of the attention weights."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
         if self.backbone.num_classes:
             given = self.backbone.num_classes
             yield f"backbone.num_classes={given}: a backbone's own head is never read; set it to 0"
-        if self.num_classes is not None and self.num_classes < 1:
-            yield f"num_classes={self.num_classes}: expected at least 1, or None for the dataset's"
-        if not self.levels:
-            yield "levels=[]: expected indices of the backbone's maps, such as [-1]"
-        yield from heads(self)
-        if self.width % 8:
-            yield f"width={self.width}: expected a multiple of 8, for positions in two directions"
-        yield from sizes(self, "decoder_depth", "mlp_dim", "num_queries")
-        if self.encoder_depth < 0:
-            yield f"encoder_depth={self.encoder_depth}: expected 0 (none) or more"
-        yield from rates(self, "dropout", "attention_dropout")
-        if self.denoising < 0 or (self.denoising and self.queries != "anchors"):
+        yield from head_problems(self.width, self.num_heads)
+        if self.denoising and self.queries != "anchors":
             yield f'denoising={self.denoising}: expected 0, or a number with queries="anchors"'
-        if self.box_noise <= 0:
-            yield f"box_noise={self.box_noise}: expected more than 0, such as 1.0"
-        if not 0 <= self.label_noise <= 1:
-            yield f"label_noise={self.label_noise}: expected a share from 0 to 1"
-        yield from epsilons(self)
+
+    @property
+    def image_size(self) -> int | None:
+        """Height and width of the images that the backbone takes; None: any."""
+        return self.backbone.image_size
+
+    @property
+    def task_sizes(self) -> dict[str, int]:
+        """The number of queries, which is what a task matches objects with."""
+        return {"num_queries": self.num_queries}
+
+    @nn.nowrap
+    def attended(self, path: Sequence[str], backbone: Sequence[Grid]) -> tuple[Grid, ...] | None:
+        if path[0] == "backbone":
+            return None
+        if path[0] == "decoder" and "cross_attention" not in path:
+            return ()  # queries that look at each other
+        return tuple(backbone[level] for level in self.levels)
+
+    @nn.nowrap
+    def token_layout(self, grids: Sequence[Grid], asks: int, sees: int, cross: bool) -> TokenLayout:
+        return plain_layout(grids, asks, sees, cross, pooled="all objects")
 
     @nn.compact
     def __call__(
@@ -126,33 +141,31 @@ class DETR(nn.Module):
           labels: their classes, int32 [B, N], -1 where there is no object.
           deterministic: whether there is neither dropout nor denoising.
         """
-        if self.num_classes is None:
-            raise ValueError("DETR.num_classes is None: set it to the number of classes")
+        num_classes = self.known("num_classes")
         if extent is None:
             extent = jnp.broadcast_to(jnp.asarray(image.shape[1:3], jnp.int32)[None], (len(image), 2))
         memory = self.encoded(image, extent, deterministic)
         x, positions, anchors = self.first_queries(len(image))
         mask, noise = Mask(), None
         if self.denoising:
-            table = self.param("label_embedding", normal, (self.num_classes, self.width), self.param_dtype)
+            table = self.param("label_embedding", normal, (num_classes, self.width), self.param_dtype)
             if not deterministic and boxes is not None and labels is not None and anchors is not None:
                 key = self.make_rng("dropout")
                 noise = noised(
-                    key, boxes, labels, self.num_classes, self.denoising, self.box_noise, self.label_noise
+                    key, boxes, labels, num_classes, self.denoising, self.box_noise, self.label_noise
                 )
-                ones = jax.nn.one_hot(noise.labels, self.num_classes, dtype=self.dtype)  # 0 without an object
+                ones = jax.nn.one_hot(noise.labels, num_classes, dtype=self.dtype)  # 0 without an object
                 x = jnp.concatenate([ones @ table.astype(self.dtype), x], axis=1)
                 anchors = jnp.concatenate([noise.boxes, anchors], axis=1)
                 mask = Mask(allowed=seen_by(noise, self.num_queries))
         decoder = DetrDecoder(
             self.queries,
             self.decoder_depth,
-            self.num_classes + self.no_object,
+            num_classes + self.no_object,
             0.0 if self.no_object else -math.log((1 - RARE) / RARE),
             self.norm_epsilon,
             self.block_fields,
-            self.dtype,
-            self.param_dtype,
+            **self.dtypes,
             name="decoder",
         )
         logits, found = decoder(x, positions, anchors, memory, mask, deterministic)
@@ -161,29 +174,20 @@ class DETR(nn.Module):
     @property
     def block_fields(self) -> dict[str, Any]:
         """The fields of every block."""
-        return {
-            "num_heads": self.num_heads,
-            "mlp_dim": self.mlp_dim,
-            "activation": self.activation,
-            "norm_epsilon": self.norm_epsilon,
-            "norm_position": "post",
-            "dropout": self.dropout,
-            "mlp_dropout": self.dropout,
-            "attention_dropout": self.attention_dropout,
-            "dtype": self.dtype,
-            "param_dtype": self.param_dtype,
-        }
+        common = self.passed_on(
+            "num_heads", "mlp_dim", "activation", "norm_epsilon", "dropout", "attention_dropout"
+        )
+        return common | {"norm_position": "post", "mlp_dropout": self.dropout}
 
     def encoded(self, image: jax.Array, extent: jax.Array, deterministic: bool) -> Memory:
         """The backbone's maps as tokens, after the encoder."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         maps = chosen_maps(self.backbone(image, deterministic), self.levels)
         names = [f"_{i}" for i in range(len(maps))] if len(maps) > 1 else [""]
         parts = []
         for found, name in zip(maps, names):
             height, width = found.shape[1:3]
             project = Conv(
-                self.width, 1, use_bias=True, kernel_init=xavier, **dtypes, name=f"conv_projection{name}"
+                self.width, 1, use_bias=True, kernel_init=xavier, **self.dtypes, name=f"conv_projection{name}"
             )
             tokens = project(found).reshape(len(image), height * width, self.width)
             frame = image.shape[1], image.shape[2]
@@ -197,7 +201,7 @@ class DETR(nn.Module):
         if not self.encoder_depth:
             return memory
         encoder = Stack(Block, self.block_fields, self.encoder_depth, name="encoder")
-        shared = Shared(mask=Mask(keys=memory.seen), positions=memory.positions)
+        shared = StackInputs(mask=Mask(keys=memory.seen), positions=memory.positions)
         tokens, _ = encoder(memory.tokens, deterministic, shared)
         return replace(memory, tokens=tokens)
 

@@ -9,7 +9,8 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
-from jaxformer.models.block import Block, Layer, Shared
+from jaxformer.models.base import Layer
+from jaxformer.models.block import Block, BlockInputs, StackInputs
 from jaxformer.models.dense import Dense
 from jaxformer.models.image_positions import box_positions
 from jaxformer.models.masks import Mask
@@ -54,7 +55,7 @@ def logit(share: jax.Array) -> jax.Array:
     return jnp.log(share) - jnp.log1p(-share)
 
 
-class BoxPrior(nn.Module):
+class BoxPrior(Layer):
     """A bias of attention that is highest near each query's box (Gao et al. 2021, SMCA-DETR, equations 4 to 6).
 
     Each head looks at a place of its own around the box's centre, in a Gaussian as wide as the box; where exactly, the
@@ -63,22 +64,12 @@ class BoxPrior(nn.Module):
 
     num_heads: int
     """H."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, boxes: jax.Array, memory: Memory) -> jax.Array:
         """The bias, float32 [B, H, T, S], for queries [B, T, D] with boxes [B, T, 4]."""
-        layer = Dense(
-            4 * self.num_heads,
-            kernel_init=nn.initializers.zeros,
-            bias_init=around,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="place",
-        )
+        inits: dict[str, Any] = {"kernel_init": nn.initializers.zeros, "bias_init": around}
+        layer = Dense(4 * self.num_heads, **inits, **self.dtypes, name="place")
         said = (
             layer(x).astype(jnp.float32).reshape(*x.shape[:2], self.num_heads, 2, 2).swapaxes(1, 2)
         )  # [B, H, T, 2, 2]
@@ -104,7 +95,7 @@ def around(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
     return jnp.asarray(np.stack([offsets, np.zeros_like(offsets)], axis=1).reshape(-1), dtype)
 
 
-class DetrDecoder(nn.Module):
+class DetrDecoder(Layer):
     """Decoder blocks with heads for classes and boxes, which all layers share.
 
     With "learned" queries it is DETR's (Carion et al. 2020, section 3.2). With "anchors" queries have boxes, which each
@@ -124,10 +115,6 @@ class DetrDecoder(nn.Module):
     """Of the final norm."""
     block: dict[str, Any]
     """The fields of every `Block`."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.compact
     def __call__(
@@ -152,23 +139,22 @@ class DetrDecoder(nn.Module):
         Returns:
           Logits float32 [depth, B, T, num_outputs] and boxes float32 [depth, B, T, 4] in cxcywh.
         """
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         width, heads = x.shape[-1], self.block["num_heads"]
-        norm = LayerNorm(self.norm_epsilon, **dtypes, name="norm")
+        norm = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")
         bias_init = nn.initializers.constant(self.class_bias)
         classify = Dense(self.num_outputs, bias_init=bias_init, param_dtype=self.param_dtype, name="head")
-        box_head = [Dense(width, **dtypes, name=f"head_box_{i}") for i in (1, 2)]
+        box_head = [Dense(width, **self.dtypes, name=f"head_box_{i}") for i in (1, 2)]
         last = nn.initializers.zeros if self.queries == "anchors" else nn.initializers.xavier_uniform()
         box_head.append(Dense(4, kernel_init=last, param_dtype=self.param_dtype, name="head_box_3"))
-        locate = Mlp(width, "relu", **dtypes, name="mlp_position") if self.queries == "anchors" else None
+        locate = Mlp(width, "relu", **self.dtypes, name="mlp_position") if self.queries == "anchors" else None
 
         all_logits, all_boxes = [], []
         for i in range(self.depth):
             bias = None
             if locate is not None and boxes is not None:
                 positions = locate(box_positions(boxes, width).astype(self.dtype))
-                bias = BoxPrior(heads, **dtypes, name=f"prior_{i}")(x, boxes, memory)
-            shared = Shared(
+                bias = BoxPrior(heads, **self.dtypes, name=f"prior_{i}")(x, boxes, memory)
+            shared = StackInputs(
                 mask=mask,
                 positions=positions,
                 context=memory.tokens,
@@ -176,7 +162,7 @@ class DetrDecoder(nn.Module):
                 context_bias=bias,
                 context_positions=memory.positions,
             )
-            x, _ = Block(**self.block, cross=True, name=f"block_{i}")(x, Layer(), shared, deterministic)
+            x, _ = Block(**self.block, cross=True, name=f"block_{i}")(x, BlockInputs(), shared, deterministic)
             said = norm(x)
             moved = nn.relu(box_head[1](nn.relu(box_head[0](said))))
             moved = box_head[2](moved.astype(jnp.float32))

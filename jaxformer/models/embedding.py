@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.models.base import Layer
 from jaxformer.models.dense import Initializer, accumulated, turned
 
-Dtype = Any
 
-
-class Embedding(nn.Module):
+class Embedding(Layer):
     """A vector for each number, and the way back from vectors to numbers (Press and Wolf 2017)."""
 
     rows: int
@@ -20,10 +19,6 @@ class Embedding(nn.Module):
     """D."""
     table_init: Initializer = nn.initializers.normal(0.02)
     """Of the table [V, D]."""
-    dtype: Dtype = jnp.float32
-    """Of the vectors."""
-    param_dtype: Dtype = jnp.float32
-    """Of the table."""
 
     def setup(self) -> None:
         """The table."""

@@ -2,46 +2,40 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from jaxformer.config.fields import NonNegativeFloat, PositiveFloat, PositiveInt, at_least
+from jaxformer.models.base import Dtype, Layer
 from jaxformer.models.dense import Initializer, xavier
 from jaxformer.models.mlp import ACTIVATIONS, GATED, ActivationName
-
-Dtype = Any
 
 
 @dataclass(frozen=True)
 class Experts:
     """How many experts there are and how tokens find them."""
 
-    count: int
-    """Experts E."""
-    top_k: int = 2
-    """Experts that each token goes to; 1 is Switch (Fedus et al. 2022), 2 GShard (Lepikhin et al. 2021)."""
-    capacity: float = 1.25
+    count: Annotated[int, at_least(2, "at least 2 experts")]
+    """Number of experts E."""
+    top_k: PositiveInt = 2
+    """Number of experts that each token goes to; 1 is Switch (Fedus et al. 2022), 2 GShard (Lepikhin et al. 2021)."""
+    capacity: PositiveFloat = 1.25
     """Places an expert has for a sequence, as a multiple of its even share of the tokens; tokens that find no
     place skip the expert. 1.25 is Switch's. Where places are few, which tokens get them depends on the whole
     text, later tokens too; decoding token by token gives each a place."""
-    balance: float = 0.01
+    balance: NonNegativeFloat = 0.01
     """Weight of the load-balance loss (Fedus et al. 2022, equation 4)."""
-    z: float = 0.001
+    z: NonNegativeFloat = 0.001
     """Weight of the router's z-loss (Zoph et al. 2022, ST-MoE, equation 5)."""
 
     def problems(self) -> Iterator[str]:
-        """Yields a line for every value that cannot be."""
-        if self.count < 2:
-            yield f"count={self.count}: expected at least 2 experts"
-        if not 1 <= self.top_k <= self.count:
+        """Yields a line for more choices than experts."""
+        if self.top_k > self.count:
             yield f"top_k={self.top_k}: expected 1 to count={self.count}"
-        for name, least in (("capacity", "more than 0"), ("balance", "0 or more"), ("z", "0 or more")):
-            value = getattr(self, name)
-            if value < 0 or (name == "capacity" and value == 0):
-                yield f"{name}={value}: expected {least}"
 
     def places(self, tokens: int) -> int:
         """Places that each expert has for a sequence of `tokens`."""
@@ -89,7 +83,7 @@ def route(
     return experts, jnp.where(fits, places, config.places(tokens)), jnp.where(fits, weights, 0.0)
 
 
-class ExpertMlp(nn.Module):
+class ExpertMlp(Layer):
     """An MLP of experts: kernels have an axis for experts in front."""
 
     config: Experts
@@ -102,10 +96,6 @@ class ExpertMlp(nn.Module):
     """Of the kernels that go up, as of one matrix."""
     out_init: Initializer = xavier
     """Of those that go down."""
-    dtype: Dtype = jnp.float32
-    """Of the computation; the router's is float32."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, RouterLosses]:

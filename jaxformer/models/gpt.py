@@ -1,13 +1,15 @@
 """Decoder-only language models: GPT-2 (Radford et al. 2019), GPT-3 (Brown et al. 2020), and what came after."""
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.models.block import Block, Shared
+from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
+from jaxformer.models.base import Kind, TextModel, head_problems
+from jaxformer.models.block import Block, StackInputs
 from jaxformer.models.cache import Cache, advance, cached_mask, empty_cache
 from jaxformer.models.dense import Dense
 from jaxformer.models.dropout import Dropout
@@ -17,43 +19,38 @@ from jaxformer.models.masks import Mask
 from jaxformer.models.mlp import ActivationName
 from jaxformer.models.norms import NormName, token_norm
 from jaxformer.models.outputs import TextOutputs, router_losses
-from jaxformer.models.positions import RelativeBias, alibi_bias, sinusoidal
-from jaxformer.models.problems import heads, rates, sizes
+from jaxformer.models.positions import RelativeBias, alibi_bias, for_rows, sinusoidal, token_positions
 from jaxformer.models.rotary import Rotary
-from jaxformer.models.stack import RematName, Stack
-
-Dtype = Any
+from jaxformer.models.stack import Stack
 
 
-class GPT(nn.Module):
+class GPT(TextModel):
     """A decoder that predicts the next token."""
 
-    vocab_size: int | None = None
-    """Rows of the token table; None: as many as the tokenizer has tokens."""
-    context_length: int = 1024
+    kind: ClassVar[Kind] = "decoder"
+
+    context_length: PositiveInt = 1024
     """The longest text, in tokens."""
-    width: int = 768
-    """D, of the tokens."""
-    depth: int = 12
-    """blocks."""
-    num_heads: int = 12
-    """Attention heads."""
-    num_kv_heads: int | None = None
-    """Heads of keys and values; None: as many as of queries."""
-    head_dim: int | None = None
-    """A head's size; None: width / num_heads."""
-    mlp_dim: int | None = None
-    """The MLPs' hidden width; None: 4 x width."""
+    width: PositiveInt = 768
+    """D, width of the tokens."""
+    depth: PositiveInt = 12
+    """Number of blocks."""
+    num_heads: PositiveInt = 12
+    """Number of attention heads."""
+    num_kv_heads: PositiveInt | None = None
+    """Number of heads of keys and values; None: as many as of queries."""
+    head_dim: PositiveInt | None = None
+    """Size of a head; None: width / num_heads."""
     activation: ActivationName = "gelu_tanh"
-    """The MLPs'; GPT-2 and GPT-3 have "gelu_tanh", Llama and Qwen "swiglu"."""
+    """Activation of the MLPs; GPT-2 and GPT-3 have "gelu_tanh", Llama and Qwen "swiglu"."""
     norm: NormName = "layer"
     """LayerNorm ("layer") or RMSNorm ("rms")."""
-    norm_epsilon: float = 1e-5
-    """Of every norm."""
+    norm_epsilon: PositiveFloat = 1e-5
+    """Epsilon of every norm."""
     use_bias: bool = True
     """Whether dense layers and LayerNorms have biases."""
     qkv_bias: bool | None = None
-    """Whether query, key and value have; None: as the others. (Qwen 2 has these alone.)"""
+    """Whether query, key and value have biases; None: as the others. (Qwen 2 has these alone.)"""
     qk_norm: bool = False
     """RMSNorm on queries and keys."""
     positions: Literal["learned", "sinusoidal", "rotary", "alibi", "relative", "none"] = "learned"
@@ -63,33 +60,21 @@ class GPT(nn.Module):
     """How "rotary" positions turn, and how they are stretched."""
     tied: bool = True
     """Whether the head is the token table (Press and Wolf 2017)."""
-    window: int | None = None
+    window: PositiveInt | None = None
     """How many tokens a local layer sees, itself included; None: all."""
-    window_every: int = 1
+    window_every: PositiveInt = 1
     """Of so many layers, all but the first are local: 1 makes all of them so, 2 alternates dense and banded
     layers as GPT-3 does."""
     experts: Experts | None = None
     """A mixture of experts in the place of every MLP."""
-    dropout: float = 0.0
-    """After the embedding and of each branch."""
-    attention_dropout: float = 0.0
-    """Of attention weights."""
-    remat: RematName = "none"
-    """What the backward pass keeps; see `ViT`."""
-    scan: bool = False
-    """Scans over stacked layers instead of unrolling them: compiles faster."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
+    dropout: Rate = 0.0
+    """Rate of dropout after the embedding and of each branch."""
+    attention_dropout: Rate = 0.0
+    """Rate of dropout of the attention weights."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        yield from heads(self)
-        yield from sizes(self, "vocab_size", "context_length", "depth", "num_kv_heads", "head_dim")
-        yield from sizes(self, "mlp_dim", "window", "window_every")
-        yield from rates(self, "dropout", "attention_dropout")
+        yield from head_problems(self.width, self.num_heads, self.head_dim, self.num_kv_heads)
         if self.positions == "sinusoidal" and self.width % 2:
             yield f'width={self.width}: positions="sinusoidal" needs an even one'
         if self.positions == "rotary" and self.num_heads > 0:
@@ -120,9 +105,7 @@ class GPT(nn.Module):
           deterministic: whether there is no dropout.
           last_only: whether the logits are of the last place alone, [B, 1, V].
         """
-        if self.vocab_size is None:
-            raise ValueError("vocab_size is None: take it from the tokenizer")
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        vocab_size = self.known("vocab_size")
         valid = jnp.ones(tokens.shape, bool) if token_mask is None else token_mask
         if cache is not None:
             positions, slots = cache.place(valid)
@@ -130,21 +113,23 @@ class GPT(nn.Module):
             masks = [cached_mask(positions, slots, window) for window in self.windows()]
         else:
             if positions is None:
-                positions = place(tokens, token_mask)
-            in_row = place(tokens, None)  # within a text the same distances, and one bias for all rows
+                positions = token_positions(tokens, token_mask)
+            in_row = token_positions(
+                tokens, None
+            )  # within a text the same distances, and one bias for all rows
             bias = self.bias(in_row, in_row)
             masks = [Mask(True, window, segment_ids, token_mask) for window in self.windows()]
 
-        table = Embedding(self.vocab_size, self.width, **dtypes, name="token_embedding")
+        table = Embedding(vocab_size, self.width, **self.dtypes, name="token_embedding")
         x = table(tokens)  # [B, T, D]
         if self.positions == "learned":
             shape = (self.context_length, self.width)
-            x = x + for_rows(Embedding(*shape, **dtypes, name="position_embedding")(positions), x)
+            x = x + for_rows(Embedding(*shape, **self.dtypes, name="position_embedding")(positions), x)
         elif self.positions == "sinusoidal":
             x = x + for_rows(sinusoidal(positions, self.width).astype(self.dtype), x)
         x = Dropout(self.dropout)(x, deterministic=deterministic)
 
-        shared = Shared(
+        shared = StackInputs(
             bias=bias,
             rotary=self.rotary.tables(positions, self.size_of_heads) if self.positions == "rotary" else None,
             valid=segment_ids > 0 if token_mask is None and segment_ids is not None else token_mask,
@@ -154,13 +139,12 @@ class GPT(nn.Module):
         stack = Stack(Block, self.block(), self.depth, 0.0, self.remat, self.scan, name="decoder")
         caches = None if cache is None else cache.layers
         x, beside = stack(x, deterministic, shared, masks, caches)
-        norm = (self.norm, self.norm_epsilon, self.use_bias, self.dtype, self.param_dtype)
-        x = token_norm(*norm, "norm")(x)
+        x = token_norm(self.norm, self.norm_epsilon, self.use_bias, **self.dtypes, name="norm")(x)
         seen = x[:, -1:] if last_only else x
         if self.tied:
             logits = table.logits(seen)
         else:
-            head = Dense(self.vocab_size, False, nn.initializers.normal(0.02), **dtypes, name="head")
+            head = Dense(vocab_size, False, nn.initializers.normal(0.02), **self.dtypes, name="head")
             logits = head(seen).astype(jnp.float32)
         if cache is not None:
             cache = advance(cache, [b.cache for b in beside], slots, tokens.shape[1])
@@ -181,24 +165,23 @@ class GPT(nn.Module):
     @nn.nowrap
     def block(self) -> dict[str, Any]:
         """The blocks' fields; weights start as in GPT-2: 0.02, smaller where a branch ends by the depth."""
-        return {
-            "num_heads": self.num_heads,
+        names = (
+            *(
+                "num_heads",
+                "num_kv_heads",
+                "head_dim",
+                "activation",
+                "norm",
+                "norm_epsilon",
+                "use_bias",
+                "qkv_bias",
+            ),
+            *("qk_norm", "experts", "dropout", "attention_dropout"),
+        )
+        return self.passed_on(*names) | {
             "mlp_dim": self.mlp_dim or 4 * self.width,
-            "num_kv_heads": self.num_kv_heads,
-            "head_dim": self.head_dim,
-            "activation": self.activation,
-            "norm": self.norm,
-            "norm_epsilon": self.norm_epsilon,
-            "use_bias": self.use_bias,
-            "qkv_bias": self.qkv_bias,
-            "qk_norm": self.qk_norm,
-            "experts": self.experts,
-            "dropout": self.dropout,
-            "attention_dropout": self.attention_dropout,
             "kernel_init": nn.initializers.normal(0.02),
             "out_init": nn.initializers.normal(0.02 / (2 * self.depth) ** 0.5),
-            "dtype": self.dtype,
-            "param_dtype": self.param_dtype,
         }
 
     def bias(self, queries: jax.Array, keys: jax.Array) -> jax.Array | None:
@@ -221,15 +204,3 @@ class GPT(nn.Module):
         slots = length if None in windows else min(length, 2 * max(w for w in windows if w))
         kv_heads = self.num_kv_heads or self.num_heads
         return empty_cache(batch, slots, self.depth, kv_heads, self.size_of_heads, self.dtype)
-
-
-def place(tokens: jax.Array, token_mask: jax.Array | None) -> jax.Array:
-    """Positions from 0 on: int32 [1, T], or [B, T] where padding is left out."""
-    if token_mask is None:
-        return jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
-    return jnp.maximum(jnp.cumsum(token_mask, axis=1, dtype=jnp.int32) - 1, 0)
-
-
-def for_rows(x: jax.Array, like: jax.Array) -> jax.Array:
-    """[1 or B, T, D] as [B, T, D]."""
-    return jnp.broadcast_to(x, like.shape)

@@ -50,7 +50,7 @@ def unrolled(model: Any, variables: Mapping[str, Any]) -> tuple[Any, Mapping[str
       model: a linen module; one with a field `scan` that is True is changed.
       variables: {"params": ..., ...}.
     """
-    if not getattr(model, "scan", False):
+    if not model.scan:
         return model, variables
     return model.clone(scan=False), {**variables, "params": unstack_layers(variables["params"])}
 

@@ -1,22 +1,27 @@
 """The inverted residual block of CoAtNet and MaxViT, the stem and the head that both have, and pooling by two."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.config.fields import Constraint, PositiveFloat
+from jaxformer.models.base import Layer
 from jaxformer.models.cnn_attention.gates import gated, squeezed
 from jaxformer.models.conv import Conv, PaddingName
 from jaxformer.models.dense import Dense
-from jaxformer.models.drop_path import drop_path
+from jaxformer.models.drop_path import ResidualLayer
 from jaxformer.models.mlp import ACTIVATIONS, GATED, ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm, image_norm
 
 Dtype = Any
 Norm: TypeAlias = Callable[..., nn.Module]
+Ungated: TypeAlias = Annotated[
+    ActivationName, Constraint('one without a gate, such as "silu"', lambda value: value not in GATED)
+]
 PoolName: TypeAlias = Literal["mean", "max"]
 he_fan_in = nn.initializers.variance_scaling(
     2.0, "fan_in", "normal"
@@ -27,8 +32,8 @@ he_fan_in = nn.initializers.variance_scaling(
 class MBConvSettings:
     """What MBConv blocks have in common; the default is that of Dai et al. 2021 (CoAtNet) as timm reads it."""
 
-    expansion: float = 4.0
-    """Hidden channels over the block's."""
+    expansion: PositiveFloat = 4.0
+    """Number of hidden channels over the block's."""
     expand: Literal["out", "in"] = "out"
     """The block's channels that are meant: those that come "out" of it, or those that go "in"."""
     stride_at: Literal["depthwise", "pool"] = "depthwise"
@@ -36,32 +41,23 @@ class MBConvSettings:
     one."""
     pool: PoolName = "mean"
     """How feature maps are halved beside a convolution: the "mean" of each 2x2 or its "max"."""
-    activation: ActivationName = "gelu_erf"
-    """After the norms of the hidden channels."""
+    activation: Ungated = "gelu_erf"
+    """Activation after the norms of the hidden channels."""
     first_activation: bool = False
     """Whether one follows the block's first norm, too."""
-    squeeze: float = 0.25
-    """The squeeze's width over the block's channels that `expand` means (of hidden ones where that is
+    squeeze: PositiveFloat = 0.25
+    """Width of the squeeze over the block's channels that `expand` means (over hidden ones where that is
     "in")."""
-    squeeze_activation: ActivationName = "silu"
-    """In the squeeze."""
+    squeeze_activation: Ungated = "silu"
+    """Activation in the squeeze."""
     squeeze_early: bool = False
     """Whether it stands before the norm that follows the depthwise convolution, not after it."""
     use_bias: bool = True
     """Whether the last convolution and the shortcut's have biases."""
     padding: PaddingName = "even"
-    """Of strided convolutions: "same" as TensorFlow pads, more at the end, or "even" on both sides alike."""
-    norm_epsilon: float = 1e-5
-    """Of BatchNorm."""
-
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every value that cannot be."""
-        for name in ("expansion", "squeeze", "norm_epsilon"):
-            if getattr(self, name) <= 0:
-                yield f"{name}={getattr(self, name)}: expected more than 0"
-        for name in ("activation", "squeeze_activation"):
-            if getattr(self, name) in GATED:
-                yield f'{name}="{getattr(self, name)}": has a gate, which convolutions have none for; use "silu"'
+    """Padding of strided convolutions: "same" as TensorFlow pads, more at the end, or "even" on both sides alike."""
+    norm_epsilon: PositiveFloat = 1e-5
+    """Epsilon of BatchNorm."""
 
     def hidden(self, channels_in: int, channels_out: int) -> int:
         """Hidden channels of a block."""
@@ -72,65 +68,45 @@ class MBConvSettings:
         of = channels_out if self.expand == "out" else self.hidden(channels_in, channels_out)
         return max(1, int(self.squeeze * of))
 
-    def norm(self, deterministic: bool, axis_name: str | None, **dtypes: Dtype) -> Norm:
+    def norm(self, layer: Layer, deterministic: bool) -> Norm:
         """Makes BatchNorm from its linen keyword arguments."""
-        return image_norm(
-            "batch",
-            train=not deterministic,
-            axis_name=axis_name,
-            groups=1,
-            epsilon=self.norm_epsilon,
-            **dtypes,
-        )
+        return image_norm(layer, "batch", self.norm_epsilon, deterministic)
 
 
-class MBConv(nn.Module):
+class MBConv(ResidualLayer):
     """A 1x1 that widens, a 3x3 for each channel, a squeeze and a 1x1 that narrows, around a residual.
 
     As in MobileNetV2 (Sandler et al. 2018), with the norm in front and a squeeze (Dai et al. 2021, section 2.3).
     """
 
     channels: int
-    """That come out."""
+    """Number of channels that come out."""
     stride: int
     """1, or 2 to halve the feature map; then, if channels change, the shortcut is a pool and a 1x1."""
     settings: MBConvSettings
     """What is alike in all of a model's blocks."""
-    drop_path: float = 0.0
-    """The rate of dropped paths."""
-    axis_name: str | None = None
-    """Pmap's axis, over which batch statistics are averaged."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), channels]."""
         settings = self.settings
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = settings.norm(deterministic, self.axis_name, **dtypes)
+        norm = settings.norm(self, deterministic)
         activation = ACTIVATIONS[settings.activation]
         channels = x.shape[-1]
         hidden = settings.hidden(channels, self.channels)
-        mlp = Mlp(
-            settings.squeezed(channels, self.channels),
-            settings.squeeze_activation,
-            **dtypes,
-            name="mlp_squeeze",
-        )
+        squeeze = settings.squeezed(channels, self.channels)
+        mlp = Mlp(squeeze, settings.squeeze_activation, **self.dtypes, name="mlp_squeeze")
         pools = settings.stride_at == "pool"
 
         def weighed(y: jax.Array) -> jax.Array:
             """Channels weighed by what all places have on average (Hu et al. 2018, section 3)."""
             return gated(y, mlp(squeezed(y, (1, 2), self.dtype)))
 
-        shortcut = shortcut_of(x, self.channels, self.stride, settings.pool, settings.use_bias, **dtypes)
+        shortcut = shortcut_of(x, self.channels, self.stride, settings.pool, settings.use_bias, **self.dtypes)
         y = norm(name="norm_in")(x)
         y = activation(y) if settings.first_activation else y
         y = halved(y, settings.pool) if pools and self.stride == 2 else y
-        y = activation(norm(name="norm_1")(Conv(hidden, 1, **dtypes, name="conv_1")(y)))
+        y = activation(norm(name="norm_1")(Conv(hidden, 1, **self.dtypes, name="conv_1")(y)))
         stride = 1 if pools else self.stride
         depthwise = Conv(
             hidden,
@@ -139,17 +115,15 @@ class MBConv(nn.Module):
             depthwise=True,
             padding=settings.padding,
             kernel_init=he_fan_in,
-            **dtypes,
+            **self.dtypes,
             name="conv_2",
         )
         y = depthwise(y)
         y = weighed(y) if settings.squeeze_early else y
         y = activation(norm(name="norm_2")(y))
         y = y if settings.squeeze_early else weighed(y)
-        y = Conv(self.channels, 1, use_bias=settings.use_bias, **dtypes, name="conv_3")(y)
-        if self.drop_path and not deterministic:
-            y = drop_path(y, self.drop_path, self.make_rng("dropout"))
-        return shortcut + y
+        y = Conv(self.channels, 1, use_bias=settings.use_bias, **self.dtypes, name="conv_3")(y)
+        return shortcut + self.branch(y, deterministic)
 
 
 def shortcut_of(

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.models.base import Layer
 from jaxformer.models.dense import Dense, Initializer, xavier
 from jaxformer.models.dropout import Dropout
 
-Dtype = Any
 ActivationName: TypeAlias = Literal[
     "gelu_tanh", "gelu_erf", "relu", "relu_squared", "silu", "swiglu", "geglu", "geglu_erf"
 ]
@@ -51,7 +51,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 GATED = frozenset({"swiglu", "geglu", "geglu_erf"})
 
 
-class Mlp(nn.Module):
+class Mlp(Layer):
     """Two dense layers with an activation between (Vaswani et al. 2017, section 3.3), or three with a gate."""
 
     mlp_dim: int
@@ -66,22 +66,13 @@ class Mlp(nn.Module):
     """Of the layers that go up."""
     out_init: Initializer = xavier
     """Of the layer that goes down."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, deterministic: bool = True) -> jax.Array:
         """Maps [..., D] to [..., D]."""
         # Biases of standard deviation 1e-6, as in google-research/vision_transformer.
-        dense = partial(
-            Dense,
-            use_bias=self.use_bias,
-            bias_init=nn.initializers.normal(1e-6),
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-        )
+        common = {"use_bias": self.use_bias, "bias_init": nn.initializers.normal(1e-6), **self.dtypes}
+        dense: Callable[..., nn.Module] = partial(Dense, **common)
         activation = ACTIVATIONS[self.activation]
         hidden = dense(self.mlp_dim, kernel_init=self.kernel_init, name="up")(x)  # [..., F]
         if self.activation in GATED:

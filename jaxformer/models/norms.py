@@ -8,22 +8,19 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-Dtype = Any
+from jaxformer.models.base import Layer
+
 NormName: TypeAlias = Literal["layer", "rms"]
 NormKind: TypeAlias = Literal["batch", "group", "frozen"]
 
 
-class LayerNorm(nn.Module):
+class LayerNorm(Layer):
     """Layer normalisation over the last axis (Ba et al. 2016)."""
 
     epsilon: float = 1e-6
     """Added to the variance; 1e-6 in JAX's Vision Transformers, 1e-12 in BERT and transformers' ViT."""
     use_bias: bool = True
     """Whether there is a bias."""
-    dtype: Dtype = jnp.float32
-    """Of the result."""
-    param_dtype: Dtype = jnp.float32
-    """Of scale and bias."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -40,15 +37,11 @@ class LayerNorm(nn.Module):
         return y.astype(self.dtype)
 
 
-class RMSNorm(nn.Module):
+class RMSNorm(Layer):
     """Root-mean-square normalisation over the last axis (Zhang and Sennrich 2019)."""
 
     epsilon: float = 1e-6
     """Added to the mean square."""
-    dtype: Dtype = jnp.float32
-    """Of the result."""
-    param_dtype: Dtype = jnp.float32
-    """Of the scale."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -59,16 +52,14 @@ class RMSNorm(nn.Module):
         return (y * jnp.broadcast_to(scale, y.shape)).astype(self.dtype)
 
 
-def token_norm(
-    kind: NormName, epsilon: float, use_bias: bool, dtype: Dtype, param_dtype: Dtype, name: str
-) -> nn.Module:
-    """A norm of tokens: LayerNorm, with or without a bias, or RMSNorm, which has none."""
+def token_norm(kind: NormName, epsilon: float, use_bias: bool, **keywords: Any) -> nn.Module:
+    """A norm of tokens: LayerNorm, with or without a bias, or RMSNorm, which has none; linen's keywords go to it."""
     if kind == "rms":
-        return RMSNorm(epsilon, dtype, param_dtype, name=name)
-    return LayerNorm(epsilon, use_bias, dtype, param_dtype, name=name)
+        return RMSNorm(epsilon, **keywords)
+    return LayerNorm(epsilon, use_bias, **keywords)
 
 
-class GroupNorm(nn.Module):
+class GroupNorm(Layer):
     """Group normalisation of feature maps (Wu and He 2018)."""
 
     groups: int = 32
@@ -77,10 +68,6 @@ class GroupNorm(nn.Module):
     """Added to the variance."""
     scale_init: Callable[..., jax.Array] = nn.initializers.ones
     """Of the scale."""
-    dtype: Dtype = jnp.float32
-    """Of the result."""
-    param_dtype: Dtype = jnp.float32
-    """Of scale and bias."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -105,31 +92,24 @@ class GroupNorm(nn.Module):
 
 
 def image_norm(
-    kind: NormKind,
-    *,
-    train: bool,
-    axis_name: str | None,
-    groups: int,
-    epsilon: float,
-    dtype: Dtype,
-    param_dtype: Dtype,
+    layer: Layer, kind: NormKind, epsilon: float, deterministic: bool, groups: int = 1
 ) -> Callable[..., nn.Module]:
     """A normalisation of feature maps [B, H, W, C] as a function of its linen keyword arguments.
 
     Args:
+      layer: the module that has it; its dtypes are the norm's, and over its `axis_name` batch statistics are averaged.
       kind: "batch" (Ioffe and Szegedy 2015) or "group". The running statistics of "batch" keep 0.9 a step;
         their variance is the batch's own, where PyTorch's is the unbiased estimate. "frozen" is "batch" whose running
         statistics are used in training, too, and never change: for backbones with imported weights that are frozen,
         or learn from small batches (Carion et al. 2020, appendix A.4).
-      train: whether batch statistics are those of the batch, and are averaged into the running ones.
-      axis_name: pmap's axis, over which batch statistics are averaged; None under jit, where they are global.
-      groups: of GroupNorm.
       epsilon: added to the variance.
-      dtype: of the result; statistics are float32.
-      param_dtype: of scale and bias.
+      deterministic: False in training: batch statistics are those of the batch, and are averaged into the running ones.
+      groups: of GroupNorm.
     """
-    common = {"epsilon": epsilon, "dtype": dtype, "param_dtype": param_dtype}
+    common = {"epsilon": epsilon, **layer.dtypes}
     if kind == "group":
         return partial(GroupNorm, groups, **common)
-    running = kind == "frozen" or not train
-    return partial(nn.BatchNorm, use_running_average=running, momentum=0.9, axis_name=axis_name, **common)
+    running = kind == "frozen" or deterministic
+    return partial(
+        nn.BatchNorm, use_running_average=running, momentum=0.9, axis_name=layer.axis_name, **common
+    )

@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jaxformer.models.block import Beside
+from jaxformer.models.block import Aux
 from jaxformer.models.cache import Cache
 from jaxformer.models.experts import RouterLosses
+from jaxformer.models.resampling import resized_maps
 
 
 @struct.dataclass
 class ImageOutputs:
-    """Of an image classifier, which is a backbone, too."""
+    """Outputs of an image model."""
 
     logits: jax.Array | None
     """Float32 [B, K]; None of a model without a head (num_classes=0)."""
@@ -41,7 +42,7 @@ class Denoised:
 
 @struct.dataclass
 class DetectionOutputs:
-    """Of a detector: what every layer of its decoder says, the last one last."""
+    """Outputs of a detector: those of every layer of its decoder, the last one last."""
 
     logits: jax.Array
     """Float32 [L, B, Q, C]; C is the number of classes, or one more, for no object."""
@@ -52,8 +53,22 @@ class DetectionOutputs:
 
 
 @struct.dataclass
+class SegmentationOutputs:
+    """Outputs of a segmenter."""
+
+    logits: jax.Array
+    """Float32 [B, h, w, K] on a grid over the image, of windows at the image's size."""
+    maps: tuple[jax.Array, ...] = ()
+    """The backbone's feature maps; none where windows were laid over the image."""
+
+    def at(self, size: tuple[int, int]) -> jax.Array:
+        """Logits float32 [B, H, W, K], interpolated bilinearly to the image's height and width."""
+        return resized_maps(self.logits, size)
+
+
+@struct.dataclass
 class TextOutputs:
-    """Of a model of text."""
+    """Outputs of a model of text."""
 
     logits: jax.Array
     """Float32; [B, T, V] of a language model, [B, T, K] of a head over tokens, [B, K] of one over texts."""
@@ -67,7 +82,7 @@ class TextOutputs:
     """The cache after these tokens, if one came in."""
 
 
-def router_losses(beside: Sequence[Beside]) -> RouterLosses | None:
+def router_losses(beside: Sequence[Aux]) -> RouterLosses | None:
     """The mean over layers of what the routers lose; None without experts."""
     losses = [b.router for b in beside if b.router is not None]
     if not losses:

@@ -1,17 +1,15 @@
 """Patches of images, and of the feature maps of a backbone."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.models.base import Layer, Model
 from jaxformer.models.dense import flat, product
 from jaxformer.models.outputs import ImageOutputs
-
-Dtype = Any
-Grid = tuple[int, int]  # rows and columns
+from jaxformer.models.token_layout import Grid
 
 
 def to_patches(image: jax.Array, size: int) -> jax.Array:
@@ -38,21 +36,19 @@ def chosen_maps(outputs: ImageOutputs, levels: Sequence[int]) -> list[jax.Array]
 
 def patch_problems(image_size: int, patch_size: int) -> Iterator[str]:
     """Yields a line if patches do not tile the image."""
-    if image_size < 1:
-        yield f"image_size={image_size}: expected at least 1"
-    elif patch_size < 1 or image_size % patch_size:
+    if patch_size < 1 or image_size % patch_size:
         near = nearest_divisor(image_size, patch_size)
         yield f"patch_size={patch_size} does not divide image_size={image_size}: use one that does, as {near}"
 
 
-def backbone_outputs(backbone: Any, image_size: int) -> ImageOutputs:
+def backbone_outputs(backbone: Model, image_size: int) -> ImageOutputs:
     """What a backbone gives for one image of `image_size` x `image_size` pixels: shapes, nothing is computed."""
     image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
     return jax.eval_shape(backbone.init_with_output, jax.random.key(0), image)[0]
 
 
 def backbone_problems(
-    backbone: Any, image_size: int, levels: Sequence[int], patch_sizes: Sequence[int]
+    backbone: Model, image_size: int, levels: Sequence[int], patch_sizes: Sequence[int]
 ) -> Iterator[str]:
     """Yields a line for everything that keeps a backbone's maps from being cut into patches.
 
@@ -64,12 +60,9 @@ def backbone_problems(
     """
     if backbone.num_classes:
         yield f"backbone.num_classes={backbone.num_classes}: a backbone's own head is never read; set it to 0"
-    own_size = getattr(backbone, "image_size", image_size)
-    if own_size != image_size:
+    own_size = backbone.image_size
+    if own_size not in (None, image_size):
         yield f"backbone.image_size={own_size}: set it to this model's image_size={image_size}"
-        return
-    if image_size < 1:
-        yield f"image_size={image_size}: expected at least 1"
         return
     try:
         outputs = backbone_outputs(backbone, image_size)
@@ -99,7 +92,7 @@ def nearest_divisor(total: int, wanted: int) -> int:
     return min(divisors, key=lambda d: abs(d - wanted))
 
 
-class PatchEmbedding(nn.Module):
+class PatchEmbedding(Layer):
     """A linear map of each patch (Dosovitskiy et al. 2021, equation 1).
 
     The kernel [size, size, C, D] is that of a convolution with stride `size`; it is applied as a reshape and
@@ -110,10 +103,6 @@ class PatchEmbedding(nn.Module):
     """Height and width of a patch."""
     features: int
     """D."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:

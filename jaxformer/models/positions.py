@@ -1,14 +1,26 @@
 """Fixed positions, learned tables and how they are resized, and biases of attention by distance."""
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-Dtype = Any
+from jaxformer.models.base import Layer
+
+
+def token_positions(tokens: jax.Array, token_mask: jax.Array | None) -> jax.Array:
+    """Positions of tokens [B, T] from 0 on: int32 [1, T], or [B, T] where padding is left out."""
+    if token_mask is None:
+        return jnp.arange(tokens.shape[1], dtype=jnp.int32)[None]
+    return jnp.maximum(jnp.cumsum(token_mask, axis=1, dtype=jnp.int32) - 1, 0)
+
+
+def for_rows(x: jax.Array, like: jax.Array) -> jax.Array:
+    """[1 or B, T, D] as [B, T, D]."""
+    return jnp.broadcast_to(x, like.shape)
 
 
 def sinusoidal(positions: jax.Array, features: int, temperature: float = 10_000.0) -> jax.Array:
@@ -55,7 +67,7 @@ def alibi_bias(queries: jax.Array, keys: jax.Array, num_heads: int) -> jax.Array
     return -slopes * distance
 
 
-class RelativeBias(nn.Module):
+class RelativeBias(Layer):
     """T5's bias of attention for each head and bucket of distances (Raffel et al. 2020, section 2.1)."""
 
     num_heads: int
@@ -66,8 +78,6 @@ class RelativeBias(nn.Module):
     """Buckets; half of a direction's are for single distances, the rest grow as logarithms."""
     max_distance: int = 128
     """From which on all distances share the last bucket."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.compact
     def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:

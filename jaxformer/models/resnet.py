@@ -2,26 +2,26 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.config.fields import PositiveFloat, PositiveInt
+from jaxformer.models.base import ImageModel, Layer
 from jaxformer.models.cnn_attention import Placement
 from jaxformer.models.conv import Conv, PaddingName, StandardizationName
 from jaxformer.models.head import logits_of
 from jaxformer.models.mbconv import halved
 from jaxformer.models.norms import NormKind, image_norm
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.problems import classes, epsilons, sizes
 from jaxformer.models.resnet_stem import StemName, resnet_stem
 
-Dtype = Any
 EXPANSION = 4  # a bottleneck block's output channels over its width
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Layer):
     """A basic block (two 3x3) or a bottleneck (1x1, 3x3 with the stride, 1x1), around a residual."""
 
     width: int
@@ -38,10 +38,6 @@ class ResidualBlock(nn.Module):
     """Makes a convolution from features, kernel size, stride and name."""
     attention: tuple[Placement, ...] = ()
     """The attentions that it has."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -87,20 +83,18 @@ class ResidualBlock(nn.Module):
         here = [placement.module for placement in self.attention if placement.module.where == where]
         for i, module in enumerate(here, 1):
             own = {"name": name if i == 1 else f"{name}_{i}", "parent": self}
-            x = module.clone(dtype=self.dtype, param_dtype=self.param_dtype, **own)(x, self.norm)
+            x = module.clone(**self.dtypes, **own)(x, self.norm)
         return x
 
 
-class ResNet(nn.Module):
+class ResNet(ImageModel):
     """A residual network that classifies images."""
 
-    stage_sizes: tuple[int, ...] = (3, 4, 6, 3)
+    stage_sizes: tuple[PositiveInt, ...] = (3, 4, 6, 3)
     """Blocks in each stage; every stage but the first halves the image and doubles the width. Without stages
     there is the stem alone."""
-    width: int = 64
+    width: PositiveInt = 64
     """Channels of the stem and inside the first stage's blocks."""
-    num_classes: int = 1000
-    """K; 0 has no head."""
     block: Literal["basic", "bottleneck"] = "bottleneck"
     """ "basic" (two 3x3) or "bottleneck"."""
     version: Literal[1, 2] = 1
@@ -108,9 +102,9 @@ class ResNet(nn.Module):
     norm: NormKind = "batch"
     """ "batch", whose running statistics are the collection "batch_stats"; "frozen", which uses these in
     training, too, and leaves them as they are; or "group"."""
-    groups: int = 32
+    groups: PositiveInt = 32
     """Of GroupNorm; a width that it does not divide takes the largest smaller number that does."""
-    norm_epsilon: float = 1e-5
+    norm_epsilon: PositiveFloat = 1e-5
     """Added to variances."""
     stem: StemName = "imagenet"
     """ "imagenet": 7x7 of stride 2 and a max-pool; "bit": the same, with zeros around what is pooled
@@ -122,24 +116,12 @@ class ResNet(nn.Module):
     """Of convolutions and the max-pool: "even" on both sides alike, or "same" as TensorFlow pads."""
     standardize: StandardizationName | None = None
     """How kernels are standardised ("bit", "vit_jax" or "timm"; see `conv.STANDARDIZATIONS`); None: not."""
-    axis_name: str | None = None
-    """Pmap's axis, over which batch statistics are averaged."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        if self.stage_sizes and min(self.stage_sizes) < 1:
-            yield f"stage_sizes={list(self.stage_sizes)}: expected at least one block in each stage"
-        yield from sizes(self, "width", "groups")
-        yield from classes(self)
-        yield from epsilons(self)
         for i, placement in enumerate(self.attention):
             yield from (f"attention[{i}].{line}" for line in placement.misplaced(self.stage_sizes))
-            heads = getattr(placement.module, "num_heads", 1)
+            heads = placement.module.num_heads
             if placement.module.where != "inner":
                 continue
             if self.block != "bottleneck":
@@ -154,16 +136,8 @@ class ResNet(nn.Module):
         "maps" has the stages' feature maps, or the stem's if there is no stage. Of version 2 the last one has gone
         through the final norm.
         """
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        norm = image_norm(
-            self.norm,
-            train=not deterministic,
-            axis_name=self.axis_name,
-            groups=self.groups,
-            epsilon=self.norm_epsilon,
-            **dtypes,
-        )
-        conv = partial(Conv, padding=self.padding, standardize=self.standardize, **dtypes)
+        norm = image_norm(self, self.norm, self.norm_epsilon, deterministic, self.groups)
+        conv = partial(Conv, padding=self.padding, standardize=self.standardize, **self.dtypes)
         x = resnet_stem(image, self.stem, self.width, self.version == 1, self.padding, conv, norm)
         maps = []
         for stage, size in enumerate(self.stage_sizes, 1):
@@ -176,7 +150,7 @@ class ResNet(nn.Module):
                     norm=norm,
                     conv=conv,
                     attention=tuple(a for a in self.attention if a.holds(stage, i, size)),
-                    **dtypes,
+                    **self.dtypes,
                     name=f"stage_{stage}_block_{i}",
                 )
                 x = block(x)

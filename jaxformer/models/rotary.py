@@ -3,28 +3,30 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxformer.config.fields import Fraction, PositiveInt, above, at_least
 
 
 @dataclass(frozen=True)
 class Rotary:
     """How queries and keys turn with their position; in halves (x_i, x_{i + d/2}), as Llama and Qwen store them."""
 
-    base: float = 10_000.0
+    base: Annotated[float, above(1, "more than 1, such as 10000.0")] = 10_000.0
     """The longest wavelength over 2 pi, roughly."""
-    share: float = 1.0
+    share: Annotated[Fraction, above(0, "more than 0 and at most 1")] = 1.0
     """Of a head's size that turns; the rest has no position (Black et al. 2022, GPT-NeoX: 0.25)."""
     scaling: Literal["none", "linear", "ntk", "yarn", "llama3"] = "none"
     """To contexts `factor` times as long as `original_length`: "linear" divides positions (Chen et al. 2023),
     "ntk" enlarges the base (bloc97 2023), "yarn" divides long wavelengths alone and sharpens attention (Peng
     et al. 2023), "llama3" is Llama 3.1's (its `apply_scaling`)."""
-    factor: float = 1.0
+    factor: Annotated[float, at_least(1, "1 or more: contexts are stretched, not shrunk")] = 1.0
     """How many times longer."""
-    original_length: int = 2048
+    original_length: PositiveInt = 2048
     """The context that the model was trained on; for "yarn" and "llama3"."""
     fast: float = 32.0
     """ "yarn": wavelengths that turn this often in the original context are left as they are."""
@@ -36,15 +38,7 @@ class Rotary:
     """ "llama3": that above which it is left as it is."""
 
     def problems(self) -> Iterator[str]:
-        """Yields a line for every value that cannot be."""
-        if self.base <= 1:
-            yield f"base={self.base}: expected more than 1, such as 10000.0"
-        if not 0 < self.share <= 1:
-            yield f"share={self.share}: expected more than 0 and at most 1"
-        if self.factor < 1:
-            yield f"factor={self.factor}: expected 1 or more: contexts are stretched, not shrunk"
-        if self.original_length < 1:
-            yield f"original_length={self.original_length}: expected at least 1"
+        """Yields a line for impossible borders."""
         if not 0 < self.slow < self.fast or not 0 < self.low < self.high:
             yield "scaling: expected 0 < slow < fast and 0 < low < high"
 
@@ -97,7 +91,7 @@ def ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((x - low) / max(high - low, 1e-3), 0, 1)
 
 
-def turn(x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
+def apply_rotary(x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Heads [B, H, T, Dh] turned by their positions, in float32; features behind the tables' size are left."""
     cosine, sine = (jnp.broadcast_to(t, (*x.shape[:3], t.shape[-1])) for t in tables)
     half = cosine.shape[-1]

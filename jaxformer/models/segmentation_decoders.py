@@ -4,41 +4,39 @@ A decoder is a linen module (maps, num_classes, deterministic) -> logits float32
 the finest first. `least_maps` is how many of them it needs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
+from jaxformer.models.base import Dtype, Layer
 from jaxformer.models.conv import Conv
 from jaxformer.models.dropout import Dropout
 from jaxformer.models.head import logits_of
 from jaxformer.models.norms import LayerNorm, NormKind, image_norm
-from jaxformer.models.problems import rates, sizes
 from jaxformer.models.resampling import resized_maps, size_of
 
-Dtype = Any
+
+class Decoder(Layer, kw_only=True):
+    """What a `Segmenter` asks of its decoder."""
+
+    least_maps: ClassVar[int] = 1
+    """How many of the backbone's maps it needs."""
+    level = -1
+    """Which of the backbone's maps is decoded, where it is one; -1 is the last."""
+
+    dropout: Rate = 0.0
+    """Rate of dropout before the classes."""
 
 
-class Linear(nn.Module):
+class Linear(Decoder):
     """A linear map of each place of one of the maps (Strudel et al. 2021, section 3.2)."""
 
     level: int = -1
-    """Of which map; -1 is the last."""
-    dropout: float = 0.0
-    """Before it."""
-    dtype: Dtype = jnp.float32
-    """Of the computation; the logits' is float32."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
-    least_maps: ClassVar[int] = 1
-
-    @nn.nowrap
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        yield from rates(self, "dropout")
+    """Which of the backbone's maps is decoded; -1 is the last."""
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], num_classes: int, deterministic: bool) -> jax.Array:
@@ -47,60 +45,31 @@ class Linear(nn.Module):
         return classified(x, num_classes, self.param_dtype)
 
 
-class Convolutional(nn.Module):
+class Convolutional(Decoder):
     """What the decoders below have in common: norms, and a width."""
 
-    width: int = 256
-    """Channels inside the decoder."""
+    width: PositiveInt = 256
+    """Number of channels inside the decoder."""
     norm: NormKind = "batch"
     """ "batch", "group" or "frozen"; see `norms.image_norm`."""
-    groups: int = 32
-    """Of GroupNorm."""
-    norm_epsilon: float = 1e-5
-    """Of the norms."""
-    dropout: float = 0.0
-    """Before the classes."""
-    axis_name: str | None = None
-    """Pmap's axis, over which batch statistics are averaged."""
-    dtype: Dtype = jnp.float32
-    """Of the computation; the logits' is float32."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
-
-    @nn.nowrap
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        yield from sizes(self, "width", "groups")
-        yield from rates(self, "dropout")
+    groups: PositiveInt = 32
+    """Number of groups of GroupNorm."""
+    norm_epsilon: PositiveFloat = 1e-5
+    """Epsilon of the norms."""
 
     @nn.nowrap
     def norm_of(self, deterministic: bool) -> Callable[..., nn.Module]:
         """A normalisation of feature maps."""
-        return image_norm(
-            self.norm,
-            train=not deterministic,
-            axis_name=self.axis_name,
-            groups=self.groups,
-            epsilon=self.norm_epsilon,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-        )
+        return image_norm(self, self.norm, self.norm_epsilon, deterministic, self.groups)
 
 
 class PUP(Convolutional):
     """Progressive upsampling (Zheng et al. 2021, SETR-PUP, section 3.3): a 3x3 and twice the size, again and again."""
 
-    steps: int = 4
+    steps: PositiveInt = 4
     """How often; the paper's 4 go from patches of 16 pixels to the whole image."""
     level: int = -1
     """Which of the backbone's maps is decoded; -1 is the last."""
-    least_maps: ClassVar[int] = 1
-
-    @nn.nowrap
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        yield from super().problems()
-        yield from sizes(self, "steps")
 
     @nn.compact
     def __call__(self, maps: Sequence[jax.Array], num_classes: int, deterministic: bool) -> jax.Array:
@@ -121,8 +90,8 @@ class AllMLP(Convolutional):
     The layer that joins them is linear, and so is interpolation: it is applied to each map before that is enlarged.
     """
 
-    dropout: float = 0.1
-    """Before the classes; the paper has 0.1."""
+    dropout: Rate = 0.1
+    """Rate of dropout before the classes; the paper has 0.1."""
     least_maps: ClassVar[int] = 2
 
     @nn.compact
@@ -145,8 +114,8 @@ class FPN(Convolutional):
     one output, the finest.
     """
 
-    width: int = 64
-    """Channels of the pyramid."""
+    width: PositiveInt = 64
+    """Number of channels of the pyramid."""
     least_maps: ClassVar[int] = 2
 
     @nn.compact

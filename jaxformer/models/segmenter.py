@@ -1,22 +1,22 @@
 """Semantic segmentation: any backbone, and a decoder that gives every pixel the logits of its class."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import struct
 
+from jaxformer.config.fields import PositiveInt
 from jaxformer.config.schema import choice
-from jaxformer.models import BACKBONES
+from jaxformer.models import BACKBONES, CONTRACT
+from jaxformer.models.base import Kind, Model
+from jaxformer.models.outputs import SegmentationOutputs
 from jaxformer.models.patches import backbone_outputs
-from jaxformer.models.problems import sizes
-from jaxformer.models.resampling import resized_maps, size_of
+from jaxformer.models.resampling import size_of
 
-Dtype = Any
-Size = tuple[int, int]  # height and width
+Size = tuple[PositiveInt, PositiveInt]  # height and width
 USUAL_SIZE = 224  # of images, for what has to be known of a backbone that takes images of any size
 
 DECODERS = {
@@ -28,46 +28,29 @@ DECODERS = {
 }
 
 
-@struct.dataclass
-class SegmentationOutputs:
-    """Of a model that segments images."""
-
-    logits: jax.Array
-    """Float32 [B, h, w, K] on a grid over the image, of windows at the image's size."""
-    maps: tuple[jax.Array, ...] = ()
-    """The backbone's feature maps; none where windows were laid over the image."""
-
-    def at(self, size: Size) -> jax.Array:
-        """Logits float32 [B, H, W, K], interpolated bilinearly to the image's height and width."""
-        return resized_maps(self.logits, size)
-
-
-class Segmenter(nn.Module):
+class Segmenter(Model):
     """A backbone and a decoder."""
 
-    backbone: Any = choice(BACKBONES)
+    kind: ClassVar[Kind] = "segmenter"
+    sizes: ClassVar[tuple[str, ...]] = ("num_classes",)
+
+    backbone: Any = choice(BACKBONES, contract=CONTRACT)
     """What gives feature maps: any of BACKBONES, with num_classes=0. Its parameters are "backbone/...":
     `optimizer.freeze` freezes them. Those that need no `image_size` take images of any size."""
     decoder: Any = choice(DECODERS)
     """What makes logits of them: "mask_transformer" (Strudel et al. 2021), "linear", "pup" (Zheng et al.
     2021), or of several maps "mlp" (Xie et al. 2021) and "fpn"."""
-    num_classes: int | None = None
-    """K; None: as many as the data have."""
+    num_classes: PositiveInt | None = None
+    """Number of classes K; None: as many as the data have."""
     window: Size | None = None
     """Height and width of windows that are laid over larger images in evaluations; their logits are averaged
     where they overlap. None: images are seen as a whole."""
     stride: Size | None = None
     """From one window to the next, down and across; the last ones end with the image. None: 2/3 of the
     window."""
-    dtype: Dtype = jnp.float32
-    """Of the computation; the logits' is float32."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        yield from sizes(self, "num_classes")
         yield from self.window_problems()
         if self.backbone.num_classes:
             remedy = "a backbone's own head is never read; set it to 0"
@@ -78,13 +61,13 @@ class Segmenter(nn.Module):
         except (ArithmeticError, TypeError, ValueError) as error:
             yield f"backbone: gives no feature maps ({error})"
             return
-        least = getattr(self.decoder, "least_maps", 1)
+        least = self.decoder.least_maps
         if count < least:
             yield (
                 f"decoder: {type(self.decoder).__name__} joins maps of several sizes, and this backbone has {count}; "
                 'take a backbone with stages, such as "resnet", or the decoder "mask_transformer", "pup" or "linear"'
             )
-        level = getattr(self.decoder, "level", -1)
+        level = self.decoder.level
         if not -count <= level < count:
             yield f"decoder.level={level}: this backbone has {count} maps, 0 to {count - 1}; -1 is the last"
 
@@ -95,9 +78,6 @@ class Segmenter(nn.Module):
             if self.stride is not None:
                 yield f"stride={list(self.stride)}: there is no window; set window, too, or leave it out"
             return
-        if min(self.window) < 1:
-            yield f"window={list(self.window)}: expected a height and a width of at least 1 pixel"
-            return
         if self.image_size is not None and self.window != (self.image_size,) * 2:
             size = self.image_size
             yield f"window={list(self.window)}: the backbone takes images of {size}x{size}; set it to [{size}, {size}]"
@@ -107,7 +87,14 @@ class Segmenter(nn.Module):
     @property
     def image_size(self) -> int | None:
         """Height and width of the images that the backbone takes; None: any."""
-        return getattr(self.backbone, "image_size", None)
+        return self.backbone.image_size
+
+    @nn.nowrap
+    def seeing_whole(self, height: int, width: int) -> "Segmenter | None":
+        if self.window is None:
+            return self
+        fits = self.image_size is None or (height, width) == (self.image_size,) * 2
+        return self.clone(window=None, stride=None) if fits else None
 
     def __call__(self, image: jax.Array, deterministic: bool = True) -> SegmentationOutputs:
         """Segments images, float [B, H, W, C]."""
@@ -123,9 +110,8 @@ class Segmenter(nn.Module):
 
     def whole(self, image: jax.Array, deterministic: bool) -> SegmentationOutputs:
         """Segments images, each seen as a whole."""
-        assert self.num_classes is not None, "num_classes: the data decide it (experiment.filled), or name it"
         maps = self.backbone(image, deterministic).maps
-        return SegmentationOutputs(self.decoder(maps, self.num_classes, deterministic), maps)
+        return SegmentationOutputs(self.decoder(maps, self.known("num_classes"), deterministic), maps)
 
 
 def default_stride(window: Size) -> Size:

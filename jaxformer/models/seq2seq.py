@@ -1,56 +1,53 @@
 """Encoder-decoders: the Transformer (Vaswani et al. 2017) and T5 (Raffel et al. 2020)."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.models.block import Block, LayerCache, Shared
+from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
+from jaxformer.models.base import Kind, TextModel, head_problems
+from jaxformer.models.block import Block, LayerCache, StackInputs
 from jaxformer.models.cache import Cache, advance, cached_mask, empty_cache
 from jaxformer.models.dense import Dense
 from jaxformer.models.dropout import Dropout
 from jaxformer.models.embedding import Embedding
-from jaxformer.models.gpt import for_rows, place
 from jaxformer.models.masks import Mask
 from jaxformer.models.mlp import ActivationName
 from jaxformer.models.norms import NormName, token_norm
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.models.positions import RelativeBias, sinusoidal
-from jaxformer.models.problems import heads, rates, sizes
-from jaxformer.models.stack import RematName, Stack
+from jaxformer.models.positions import RelativeBias, for_rows, sinusoidal, token_positions
+from jaxformer.models.stack import Stack
 
-Dtype = Any
 # As T5's (mesh_tensorflow's and transformers'): by the number of inputs. The query's is smaller, see `Attention`.
 fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
-class Seq2Seq(nn.Module):
+class Seq2Seq(TextModel):
     """An encoder of one text and a decoder of another that looks at it."""
 
-    vocab_size: int | None = None
-    """Rows of the token tables; None: as many as the tokenizer has tokens."""
-    context_length: int = 512
+    kind: ClassVar[Kind] = "encoder-decoder"
+
+    context_length: PositiveInt = 512
     """The longest text on either side, in tokens."""
-    width: int = 512
-    """D, of the tokens."""
-    encoder_depth: int = 6
-    """The encoder's blocks."""
-    decoder_depth: int = 6
-    """The decoder's blocks."""
-    num_heads: int = 8
-    """Attention heads."""
-    head_dim: int | None = None
-    """A head's size; None: width / num_heads."""
-    mlp_dim: int | None = None
-    """The MLPs' hidden width; None: 4 x width."""
+    width: PositiveInt = 512
+    """D, width of the tokens."""
+    encoder_depth: PositiveInt = 6
+    """Number of blocks of the encoder."""
+    decoder_depth: PositiveInt = 6
+    """Number of blocks of the decoder."""
+    num_heads: PositiveInt = 8
+    """Number of attention heads."""
+    head_dim: PositiveInt | None = None
+    """Size of a head; None: width / num_heads."""
     activation: ActivationName = "relu"
-    """The MLPs': "relu" in the Transformer and T5 1.0, "geglu" in T5 1.1."""
+    """Activation of the MLPs: "relu" in the Transformer and T5 1.0, "geglu" in T5 1.1."""
     norm: NormName = "layer"
     """LayerNorm ("layer") or T5's RMSNorm ("rms")."""
-    norm_epsilon: float = 1e-6
-    """Of every norm."""
+    norm_epsilon: PositiveFloat = 1e-6
+    """Epsilon of every norm."""
     norm_position: Literal["pre", "post"] = "post"
     """ "post" as published, "pre" as T5 and as deep ones train."""
     use_bias: bool = True
@@ -58,7 +55,7 @@ class Seq2Seq(nn.Module):
     positions: Literal["sinusoidal", "learned", "relative"] = "sinusoidal"
     """ "sinusoidal" ones or a "learned" table, added on both sides, or T5's "relative" bias."""
     attention_scale: float | None = None
-    """Of attention's logits; None: 1 / sqrt(head_dim). T5's is 1."""
+    """Scale of attention's logits; None: 1 / sqrt(head_dim). T5's is 1."""
     shared: bool = True
     """Whether encoder and decoder have one token table."""
     tied: bool = True
@@ -67,28 +64,16 @@ class Seq2Seq(nn.Module):
     """Whether tokens are multiplied by sqrt(width) (Vaswani et al. 2017, section 3.4)."""
     scaled_logits: bool = False
     """Whether what a tied head sees is divided by sqrt(width), as in T5."""
-    dropout: float = 0.1
-    """After the embeddings, of each branch and, with norms in front, after the last one."""
-    mlp_dropout: float = 0.0
-    """After the MLPs' activation."""
-    attention_dropout: float = 0.0
-    """Of attention weights."""
-    remat: RematName = "none"
-    """What the backward pass keeps; see `ViT`."""
-    scan: bool = False
-    """Scans over stacked layers instead of unrolling them: compiles faster."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
+    dropout: Rate = 0.1
+    """Rate of dropout after the embeddings, of each branch and, with norms in front, after the last one."""
+    mlp_dropout: Rate = 0.0
+    """Rate of dropout after the MLPs' activation."""
+    attention_dropout: Rate = 0.0
+    """Rate of dropout of the attention weights."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        yield from heads(self)
-        yield from sizes(self, "vocab_size", "context_length", "encoder_depth", "decoder_depth")
-        yield from sizes(self, "head_dim", "mlp_dim")
-        yield from rates(self, "dropout", "mlp_dropout", "attention_dropout")
+        yield from head_problems(self.width, self.num_heads, self.head_dim)
         if self.positions == "sinusoidal" and self.width % 2:
             yield f'width={self.width}: positions="sinusoidal" needs an even one'
         if self.scaled_logits and not self.tied:
@@ -96,18 +81,16 @@ class Seq2Seq(nn.Module):
 
     def setup(self) -> None:
         """The two towers and what they share."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        if self.vocab_size is None:
-            raise ValueError("vocab_size is None: take it from the tokenizer")
+        vocab_size = self.known("vocab_size")
         # Of unit variance as they come out, scaled or not.
         init = nn.initializers.normal(self.width**-0.5 if self.scaled_embedding else 1.0)
-        table = (self.vocab_size, self.width, init, self.dtype, self.param_dtype)
-        self.token_embedding = Embedding(*table)
-        self.decoder_embedding = self.token_embedding if self.shared else Embedding(*table)
+        table = (vocab_size, self.width, init)
+        self.token_embedding = Embedding(*table, **self.dtypes)
+        self.decoder_embedding = self.token_embedding if self.shared else Embedding(*table, **self.dtypes)
         if self.positions == "learned":
             learned = (self.context_length, self.width)
-            self.position_embedding = Embedding(*learned, **dtypes)
-            self.decoder_position_embedding = Embedding(*learned, **dtypes)
+            self.position_embedding = Embedding(*learned, **self.dtypes)
+            self.decoder_position_embedding = Embedding(*learned, **self.dtypes)
         if self.positions == "relative":
             self.encoder_bias = RelativeBias(self.num_heads, True, param_dtype=self.param_dtype)
             self.decoder_bias = RelativeBias(self.num_heads, False, param_dtype=self.param_dtype)
@@ -117,7 +100,7 @@ class Seq2Seq(nn.Module):
             self.encoder_norm = self.last_norm("encoder_norm")
             self.decoder_norm = self.last_norm("decoder_norm")
         if not self.tied:
-            self.head = Dense(self.vocab_size, False, nn.initializers.normal(self.width**-0.5), **dtypes)
+            self.head = Dense(vocab_size, False, nn.initializers.normal(self.width**-0.5), **self.dtypes)
         self.drop = Dropout(self.dropout)
 
     def __call__(
@@ -143,11 +126,11 @@ class Seq2Seq(nn.Module):
         self, tokens: jax.Array, token_mask: jax.Array | None = None, deterministic: bool = True
     ) -> jax.Array:
         """What the decoder looks at, [B, S, D], from the source's tokens int [B, S]."""
-        positions = place(tokens, token_mask)
+        positions = token_positions(tokens, token_mask)
         x = self.embed(self.token_embedding, tokens, positions, "position_embedding", deterministic)
-        in_row = place(tokens, None)  # within a text the same distances, and one bias for all rows
+        in_row = token_positions(tokens, None)  # within a text the same distances, and one bias for all rows
         bias = self.encoder_bias(in_row, in_row) if self.positions == "relative" else None
-        shared = Shared(mask=Mask(keys=token_mask), bias=bias)
+        shared = StackInputs(mask=Mask(keys=token_mask), bias=bias)
         x, _ = self.encoder(x, deterministic, shared)
         return self.last(x, "encoder_norm", deterministic)
 
@@ -171,14 +154,14 @@ class Seq2Seq(nn.Module):
           last_only: whether the logits are of the last place alone, [B, 1, V].
         """
         if cache is None:
-            positions = slots = place(decoder_tokens, None)
+            positions = slots = token_positions(decoder_tokens, None)
             mask = Mask(causal=True)
         else:
             positions, slots = cache.place(jnp.ones(decoder_tokens.shape, bool))
             mask = cached_mask(positions, slots, None)
         name = "decoder_position_embedding"
         x = self.embed(self.decoder_embedding, decoder_tokens, positions, name, deterministic)
-        shared = Shared(
+        shared = StackInputs(
             mask=mask,
             bias=self.decoder_bias(positions, slots) if self.positions == "relative" else None,
             context=context,
@@ -225,9 +208,7 @@ class Seq2Seq(nn.Module):
 
     def last_norm(self, name: str) -> nn.Module:
         """A tower's last norm."""
-        return token_norm(
-            self.norm, self.norm_epsilon, self.use_bias, self.dtype, self.param_dtype, name=name
-        )
+        return token_norm(self.norm, self.norm_epsilon, self.use_bias, **self.dtypes, name=name)
 
     @property
     def size_of_heads(self) -> int:
@@ -238,24 +219,16 @@ class Seq2Seq(nn.Module):
     def block(self, cross: bool) -> dict[str, Any]:
         """The blocks' fields, with or without cross-attention."""
         init = fan_in if self.attention_scale == 1 else nn.initializers.xavier_uniform()
-        return {
-            "num_heads": self.num_heads,
-            "mlp_dim": self.mlp_dim or 4 * self.width,
-            "head_dim": self.head_dim,
-            "activation": self.activation,
-            "norm": self.norm,
-            "norm_epsilon": self.norm_epsilon,
-            "norm_position": self.norm_position,
-            "use_bias": self.use_bias,
-            "attention_scale": self.attention_scale,
+        names = (
+            *("num_heads", "head_dim", "activation", "norm", "norm_epsilon", "norm_position", "use_bias"),
+            *("attention_scale", "dropout", "mlp_dropout", "attention_dropout"),
+        )
+        mlp_dim = self.mlp_dim or 4 * self.width
+        return self.passed_on(*names) | {
+            "mlp_dim": mlp_dim,
             "cross": cross,
-            "dropout": self.dropout,
-            "mlp_dropout": self.mlp_dropout,
-            "attention_dropout": self.attention_dropout,
             "kernel_init": init,
             "out_init": init,
-            "dtype": self.dtype,
-            "param_dtype": self.param_dtype,
         }
 
     @nn.nowrap

@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.models.attention import ATTENTION_MAPS
-from jaxformer.models.block import Beside, Layer, LayerCache, Shared
+from jaxformer.models.base import RematName
+from jaxformer.models.block import Aux, BlockInputs, LayerCache, StackInputs
 from jaxformer.models.masks import Mask
 
-RematName: TypeAlias = Literal["none", "full", "dots", "dots_without_batch"]
-NOTHING_SHARED = Shared()
+NOTHING_SHARED = StackInputs()
 
 # What a rematerialised block keeps for its backward pass, instead of all of its activations.
 REMAT_POLICIES: dict[str, Any] = {
@@ -48,10 +48,10 @@ class Stack(nn.Module):
         self,
         x: jax.Array,
         deterministic: bool,
-        shared: Shared = NOTHING_SHARED,
+        shared: StackInputs = NOTHING_SHARED,
         masks: Sequence[Mask] = (),
         caches: Sequence[LayerCache] | None = None,
-    ) -> tuple[jax.Array, list[Beside]]:
+    ) -> tuple[jax.Array, list[Aux]]:
         """Maps [B, T, D] to [B, T, D].
 
         Args:
@@ -78,7 +78,7 @@ class Stack(nn.Module):
         if not self.scan:
             beside = []
             for i in range(self.depth):
-                layer = Layer(
+                layer = BlockInputs(
                     None if rates is None else rates[i],
                     masks[i % len(masks)] if masks else None,
                     None if caches is None else caches[i],
@@ -95,7 +95,7 @@ class Stack(nn.Module):
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=self.depth,
         )
-        layers = Layer(rates, stacked_masks(masks, self.depth, x.shape[1]))
+        layers = BlockInputs(rates, stacked_masks(masks, self.depth, x.shape[1]))
         x, found = blocks(**self.fields, name="blocks")(x, layers, shared, deterministic)
         return x, [found]
 

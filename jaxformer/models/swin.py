@@ -1,6 +1,6 @@
 """Swin, a hierarchical Transformer whose attention stays in windows that shift (Liu et al. 2021)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,20 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxformer.config.fields import PositiveFloat, PositiveInt
 from jaxformer.models.attention import SEES_ALL, Attention
+from jaxformer.models.base import Dropouts, Staged, Stages
 from jaxformer.models.dense import Dense
-from jaxformer.models.drop_path import drop_path
+from jaxformer.models.drop_path import ResidualLayer
 from jaxformer.models.dropout import Dropout
 from jaxformer.models.head import logits_of
 from jaxformer.models.masks import Mask
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.patches import Grid, PatchEmbedding, patch_map
-from jaxformer.models.problems import classes, epsilons, rates, sizes, stages
+from jaxformer.models.patches import PatchEmbedding, patch_map
+from jaxformer.models.token_layout import Grid, TokenLayout, window_layout
 from jaxformer.models.windows import GridBias, from_windows, to_windows
 
-Dtype = Any
 truncated_normal = nn.initializers.truncated_normal(0.02)
 
 
@@ -88,77 +89,61 @@ class Windows:
         return Mask(allowed=repeated.reshape(-1, *allowed.shape[1:]))
 
 
-class SwinBlock(nn.Module):
+class SwinBlock(ResidualLayer):
     """Attention in windows and an MLP, each after a norm and around a residual (Liu et al. 2021, equation 3)."""
 
     num_heads: int
-    """Attention heads."""
+    """Number of attention heads."""
     mlp_dim: int
-    """The MLP's hidden width."""
+    """Hidden width of the MLP."""
     window: int
     """Rows and columns of a window; a smaller feature map is one window."""
     shifted: bool
     """Whether the windows lie half a window further down and right, if there is more than one."""
     merges: bool
     """Halves height and width first, and doubles the channels: the first block of a stage."""
-    drop_path: float
-    """The rate of dropped paths."""
     activation: ActivationName
-    """The MLP's."""
+    """Activation of the MLP."""
     norm_epsilon: float
-    """Of the norms."""
-    dropout: float
-    """Of each branch's result, and in the MLP."""
-    attention_dropout: float
-    """Of the attention weights."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
+    """Epsilon of the norms."""
+
+    @nn.nowrap
+    def token_layout(self, grids: Sequence[Grid], asks: int, sees: int, cross: bool) -> TokenLayout:
+        grid = grids[-1]
+        index = 1 + jnp.arange(grid[0] * grid[1]).reshape(1, *grid, 1)  # 0 is padding
+        cut = Windows(grid, self.window, self.shifted).cut(index)
+        return window_layout(grid, np.asarray(cut)[..., 0] - 1)
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
         """Maps [B, H, W, D] to [B, H, W, D], or to [B, H / 2, W / 2, 2 D] if it merges."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
         def norm(name: str, y: jax.Array) -> jax.Array:
-            return LayerNorm(self.norm_epsilon, **dtypes, name=name)(y)
+            return LayerNorm(self.norm_epsilon, **self.dtypes, name=name)(y)
 
-        def branch(y: jax.Array) -> jax.Array:
-            y = Dropout(self.dropout)(y, deterministic=deterministic)
-            if self.drop_path and not deterministic:
-                y = drop_path(y, self.drop_path, self.make_rng("dropout"))
-            return y
-
+        inits: dict[str, Any] = {"kernel_init": truncated_normal}
         if self.merges:
-            merge = Dense(
-                2 * x.shape[-1], use_bias=False, kernel_init=truncated_normal, **dtypes, name="merge"
-            )
+            merge = Dense(2 * x.shape[-1], use_bias=False, **inits, **self.dtypes, name="merge")
             x = merge(norm("norm_merge", joined_in_fours(x)))
-        x = x + branch(self.attend(norm("norm_1", x), deterministic))
+        x = x + self.branch(self.attend(norm("norm_1", x), deterministic), deterministic)
         mlp = Mlp(
-            self.mlp_dim,
-            self.activation,
-            self.dropout,
-            True,
-            truncated_normal,
-            truncated_normal,
-            **dtypes,
+            out_init=truncated_normal,
+            **inits,
+            **self.passed_on("mlp_dim", "activation", "dropout"),
             name="mlp",
         )
-        return x + branch(mlp(norm("norm_2", x), deterministic=deterministic))
+        return x + self.branch(mlp(norm("norm_2", x), deterministic=deterministic), deterministic)
 
     def attend(self, x: jax.Array, deterministic: bool) -> jax.Array:
         """Attention in the windows of [B, H, W, D]."""
         windows = Windows((x.shape[1], x.shape[2]), self.window, self.shifted)
-        bias = GridBias(self.num_heads, self.window, self.param_dtype, name="relative_bias")(*windows.size)
+        bias = GridBias(self.num_heads, self.window, **self.dtypes, name="relative_bias")(*windows.size)
         attention = Attention(
             self.num_heads,
             dropout=self.attention_dropout,
             kernel_init=truncated_normal,
             out_init=truncated_normal,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            **self.dtypes,
             name="attention",
         )
         y, _ = attention(windows.cut(x), mask=windows.mask(len(x)), bias=bias, deterministic=deterministic)
@@ -174,83 +159,55 @@ def joined_in_fours(x: jax.Array) -> jax.Array:
     return fours.reshape(batch, height, width, 4 * channels)
 
 
-class Swin(nn.Module):
+class Swin(Staged, Dropouts):
     """A Swin Transformer that classifies images."""
 
-    stage_sizes: tuple[int, ...] = (2, 2, 6, 2)
-    """Blocks in each stage; every stage but the first halves the feature map and doubles the width."""
-    num_heads: tuple[int, ...] = (3, 6, 12, 24)
-    """Attention heads of each stage; must divide its width."""
-    width: int = 96
-    """Of the first stage."""
-    patch_size: int = 4
+    stage_sizes: Stages = (2, 2, 6, 2)
+    """Number of blocks in each stage; every stage but the first halves the feature map and doubles the width."""
+    num_heads: tuple[PositiveInt, ...] = (3, 6, 12, 24)
+    """Number of attention heads of each stage; must divide its width."""
+    width: PositiveInt = 96
+    """Width of the first stage."""
+    patch_size: PositiveInt = 4
     """Height and width of a patch."""
-    window: int = 7
+    window: PositiveInt = 7
     """Rows and columns of the windows; every second block's lie half a window further. Images may have any
     size: windows that are not full are padded, and padding is not seen."""
-    mlp_ratio: int = 4
-    """The MLPs' hidden width over the width."""
-    num_classes: int = 1000
-    """K; 0 has no head."""
+    mlp_ratio: PositiveInt = 4
+    """Hidden width of the MLPs over the width."""
     activation: ActivationName = "gelu_erf"
-    """The MLPs'."""
-    norm_epsilon: float = 1e-5
-    """Of every LayerNorm; 1e-5 in the authors' code and timm's."""
-    dropout: float = 0.0
-    """After the embedding, after attention and in the MLPs."""
-    attention_dropout: float = 0.0
-    """Of attention weights."""
-    drop_path: float = 0.0
-    """Stochastic depth: the last block's rate, growing linearly from 0."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
+    """Activation of the MLPs."""
+    norm_epsilon: PositiveFloat = 1e-5
+    """Epsilon of every LayerNorm; 1e-5 in the authors' code and timm's."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
-        yield from stages(self)
-        yield from sizes(self, "width", "patch_size", "window", "mlp_ratio")
-        yield from classes(self)
-        yield from rates(self, "dropout", "attention_dropout", "drop_path")
-        yield from epsilons(self)
-        if len(self.num_heads) != len(self.stage_sizes):
-            yield f"num_heads={list(self.num_heads)}: expected a number for each of {len(self.stage_sizes)} stages"
+        yield from self.one_a_stage("num_heads")
         for stage, heads in enumerate(self.num_heads):
-            if heads < 1 or (self.width << stage) % heads:
+            if heads > 0 and (self.width << stage) % heads:
                 yield f"num_heads={list(self.num_heads)}: {heads} does not divide the width {self.width << stage}"
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
         """Classifies images, float [B, H, W, C]; "tokens" of the outputs are the last stage's, after the norm."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        drop_rates = iter(np.linspace(0, self.drop_path, sum(self.stage_sizes)))
-        stem = PatchEmbedding(self.patch_size, self.width, **dtypes, name="patch_embedding")
-        x = patch_map(stem, image)
-        x = LayerNorm(self.norm_epsilon, **dtypes, name="norm_stem")(x)
+        stem = PatchEmbedding(self.patch_size, self.width, **self.dtypes, name="patch_embedding")
+        x = patch_map(stem, image)  # [B, h, w, D]
+        x = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm_stem")(x)
         x = Dropout(self.dropout)(x, deterministic=deterministic)
-        maps = []
-        for stage, (size, heads) in enumerate(zip(self.stage_sizes, self.num_heads), 1):
-            for i in range(size):
-                block = SwinBlock(
-                    num_heads=heads,
-                    mlp_dim=self.mlp_ratio * self.width * 2 ** (stage - 1),
-                    window=self.window,
-                    shifted=i % 2 == 1,
-                    merges=stage > 1 and i == 0,
-                    drop_path=float(next(drop_rates)),
-                    activation=self.activation,
-                    norm_epsilon=self.norm_epsilon,
-                    dropout=self.dropout,
-                    attention_dropout=self.attention_dropout,
-                    **dtypes,
-                    name=f"stage_{stage}_block_{i}",
-                )
-                x = block(x, deterministic)
-            maps.append(x)
-        x = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(x)
+
+        def block(stage: int, i: int, **common: Any) -> nn.Module:
+            return SwinBlock(
+                num_heads=self.num_heads[stage - 1],
+                mlp_dim=self.mlp_ratio * self.width * 2 ** (stage - 1),
+                shifted=i % 2 == 1,
+                merges=stage > 1 and i == 0,
+                **self.passed_on("window", "activation", "norm_epsilon", "dropout", "attention_dropout")
+                | common,
+            )
+
+        maps = self.staged(x, block, deterministic)
+        x = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")(maps[-1])
         features = jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(self.dtype)  # [B, D]
-        tokens = x.reshape(x.shape[0], -1, x.shape[-1])
+        tokens = x.reshape(x.shape[0], -1, x.shape[-1])  # [B, T, D]
         logits = logits_of(features, self.num_classes, self.param_dtype)
-        return ImageOutputs(logits, features, tokens, tuple(maps))
+        return ImageOutputs(logits, features, tokens, maps)

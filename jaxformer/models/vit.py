@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt
 from jaxformer.config.schema import choice
-from jaxformer.models import BACKBONES
+from jaxformer.models import BACKBONES, CONTRACT
 from jaxformer.models.attention import Attention
+from jaxformer.models.base import Dropouts, ImageModel, Layer, Stacked, head_problems
 from jaxformer.models.block import Block
 from jaxformer.models.dense import Dense
 from jaxformer.models.dropout import Dropout
@@ -18,7 +20,6 @@ from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.patches import (
-    Grid,
     PatchEmbedding,
     backbone_outputs,
     backbone_problems,
@@ -27,67 +28,59 @@ from jaxformer.models.patches import (
     patch_problems,
 )
 from jaxformer.models.positions import sincos2d
-from jaxformer.models.problems import classes, epsilons, heads, rates, sizes
-from jaxformer.models.stack import RematName, Stack
+from jaxformer.models.stack import Stack
+from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 
-Dtype = Any
 normal = nn.initializers.normal(0.02)  # of positions and tokens, as in google-research/vision_transformer
 lecun_normal = nn.initializers.lecun_normal()
 
 
-class MapPool(nn.Module):
+class MapPool(Layer):
     """Multi-head attention pooling by one learned query (Zhai et al. 2022, section 3.4), as in big_vision."""
 
     num_heads: int
-    """Attention heads."""
+    """Number of attention heads."""
     mlp_dim: int
-    """The MLP's hidden width."""
+    """Hidden width of the MLP."""
     activation: ActivationName = "gelu_tanh"
-    """The MLP's."""
+    """Activation of the MLP."""
     norm_epsilon: float = 1e-6
-    """Of the LayerNorm."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
+    """Epsilon of the LayerNorm."""
 
     @nn.compact
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Pools [B, T, D] to [B, D]."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         batch, _, width = tokens.shape
         probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, width), self.param_dtype)
         query = jnp.broadcast_to(probe.astype(self.dtype), (batch, 1, width))
-        x, _ = Attention(self.num_heads, **dtypes, name="attention")(query, tokens)
-        y = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(x)
-        x = x + Mlp(self.mlp_dim, self.activation, **dtypes, name="mlp")(y)
+        x, _ = Attention(self.num_heads, **self.dtypes, name="attention")(query, tokens)
+        y = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")(x)
+        x = x + Mlp(self.mlp_dim, self.activation, **self.dtypes, name="mlp")(y)
         return x[:, 0]
 
 
-class ViT(nn.Module):
+class ViT(ImageModel, Dropouts, Stacked):
     """A Vision Transformer that classifies images."""
 
-    image_size: int = 224
+    image_size: PositiveInt = 224
     """Height and width of the images, in pixels."""
-    patch_size: int | tuple[int, ...] = 16
+    patch_size: PositiveInt | tuple[PositiveInt, ...] = 16
     """Height and width of a patch of the image, or of a backbone's map; one for each of `levels`, or one for
     all. Patches have to tile what they are cut from."""
-    backbone: Any | None = choice(BACKBONES, default=None)
+    backbone: Any | None = choice(BACKBONES, contract=CONTRACT, default=None)
     """The model whose feature maps are cut into patches in the image's place: any of BACKBONES, with
     num_classes=0. Its parameters are "backbone/...": `optimizer.freeze` freezes them. None has none."""
     levels: tuple[int, ...] = (-1,)
     """Which of the backbone's maps, as indices; -1 is the last. Each has a patch embedding of its own, and
     the tokens of one follow those of the other."""
-    width: int = 768
-    """D, of the tokens."""
-    depth: int = 12
-    """blocks."""
-    num_heads: int = 12
-    """Attention heads; must divide width."""
-    num_classes: int = 1000
-    """K; 0 has no head."""
-    mlp_dim: int | None = None
-    """The MLPs' hidden width; None: 4 x width."""
+    width: PositiveInt = 768
+    """D, width of the tokens."""
+    depth: PositiveInt = 12
+    """Number of blocks."""
+    num_heads: PositiveInt = 12
+    """Number of attention heads; must divide width."""
+    mlp_dim: PositiveInt | None = None
+    """Hidden width of the MLPs; None: 4 x width."""
     pool: Literal["cls", "average", "map"] = "cls"
     """What the head sees: the class token ("cls"), the mean of the patches ("average"), or attention pooling
     ("map"). Only "cls" has a class token."""
@@ -96,49 +89,27 @@ class ViT(nn.Module):
     Outputs have its logits as `distilled`; when evaluated, `logits` are the mean of both heads'."""
     positions: Literal["learned", "sincos2d"] = "learned"
     """A learned table, or fixed sines and cosines ("sincos2d")."""
-    registers: int = 0
-    """Extra learned tokens that are thrown away at the end (Darcet et al. 2024)."""
-    representation: int | None = None
+    registers: NonNegativeInt = 0
+    """Number of extra learned tokens that are thrown away at the end (Darcet et al. 2024)."""
+    representation: PositiveInt | None = None
     """Width of a tanh layer before the head, as Dosovitskiy et al. 2021 pretrain; None: no layer."""
     layer_scale: float | None = None
     """First value of LayerScale (Touvron et al. 2021, CaiT); None has none."""
     qk_norm: bool = False
     """RMSNorm on queries and keys (Dehghani et al. 2023)."""
     activation: ActivationName = "gelu_tanh"
-    """The MLPs'; "gelu_tanh" in JAX's ViTs, "gelu_erf" in transformers' and timm's."""
-    norm_epsilon: float = 1e-6
-    """Of every LayerNorm; 1e-6 in JAX's ViTs and timm's, 1e-12 in transformers'."""
-    dropout: float = 0.0
-    """After the embedding, after attention and in the MLPs."""
-    attention_dropout: float = 0.0
-    """Of attention weights."""
-    drop_path: float = 0.0
-    """Stochastic depth: the last block's rate, growing linearly from 0."""
-    remat: RematName = "none"
-    """What the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing but each
-    block's input, "dots" the products, "dots_without_batch" those of dense layers."""
-    scan: bool = False
-    """Scans over stacked layers instead of unrolling them: compiles faster."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
+    """Activation of the MLPs; "gelu_tanh" in JAX's ViTs, "gelu_erf" in transformers' and timm's."""
+    norm_epsilon: PositiveFloat = 1e-6
+    """Epsilon of every LayerNorm; 1e-6 in JAX's ViTs and timm's, 1e-12 in transformers'."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
-        """Yields a line for every impossible combination of fields."""
         yield from self.patch_problems()
-        yield from heads(self)
-        yield from sizes(self, "depth", "mlp_dim", "representation")
-        yield from classes(self)
-        yield from rates(self, "dropout", "attention_dropout", "drop_path")
+        yield from head_problems(self.width, self.num_heads)
         if self.distillation_token and (self.pool != "cls" or self.representation is not None):
             yield 'distillation_token=True: needs pool="cls" and representation=None'
         if self.positions == "sincos2d" and (self.width % 4 or self.width < 8):
             yield f'width={self.width}: positions="sincos2d" needs a multiple of 4 from 8 on'
-        if self.registers < 0:
-            yield f"registers={self.registers}: expected 0 or more"
-        yield from epsilons(self)
 
     @nn.nowrap
     def patch_problems(self) -> Iterator[str]:
@@ -182,6 +153,16 @@ class ViT(nn.Module):
         """Tokens in front of the last level's patches."""
         return self.prefix_tokens + sum(rows * columns for rows, columns in self.grids[:-1])
 
+    @property
+    def by_class_token(self) -> bool:
+        """Whether a class token reads the patches for the head."""
+        return self.pool == "cls"
+
+    @nn.nowrap
+    def token_layout(self, grids: Sequence[Grid], asks: int, sees: int, cross: bool) -> TokenLayout:
+        deciding = 1 + self.distillation_token if self.pool == "cls" and self.num_classes else 0
+        return plain_layout(grids, asks, sees, cross, deciding=deciding)
+
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
         """Classifies images, float [B, H, W, C]; the table of positions is made for those that it is initialised with.
@@ -189,35 +170,32 @@ class ViT(nn.Module):
         The outputs' "tokens" are the class token, the distillation token, the registers, then the patches, row by
         row; "maps" are the patches of each level on their grid.
         """
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         mlp_dim = self.mlp_dim or 4 * self.width
         sources = [image]
         if self.backbone is not None:
             sources = chosen_maps(self.backbone(image, deterministic), self.levels)
         names = [f"_{i}" for i in range(len(sources))] if len(sources) > 1 else [""]
         patches = [
-            PatchEmbedding(size, self.width, **dtypes, name=f"patch_embedding{name}")(source)
+            PatchEmbedding(size, self.width, **self.dtypes, name=f"patch_embedding{name}")(source)
             for source, size, name in zip(sources, self.patch_sizes, names)
         ]  # [B, T, D] each
         grids = [(x.shape[1] // size, x.shape[2] // size) for x, size in zip(sources, self.patch_sizes)]
         x = self.with_prefix_and_positions(jnp.concatenate(patches, axis=1), grids)
         x = Dropout(self.dropout)(x, deterministic=deterministic)
 
-        block = {
-            "num_heads": self.num_heads,
-            "mlp_dim": mlp_dim,
-            "activation": self.activation,
-            "norm_epsilon": self.norm_epsilon,
-            "layer_scale": self.layer_scale,
-            "qk_norm": self.qk_norm,
-            "dropout": self.dropout,
-            "mlp_dropout": self.dropout,
-            "attention_dropout": self.attention_dropout,
-            **dtypes,
-        }
+        passed = (
+            "num_heads",
+            "activation",
+            "norm_epsilon",
+            "layer_scale",
+            "qk_norm",
+            "dropout",
+            "attention_dropout",
+        )
+        block = self.passed_on(*passed) | {"mlp_dim": mlp_dim, "mlp_dropout": self.dropout}
         encoder = Stack(Block, block, self.depth, self.drop_path, self.remat, self.scan, name="encoder")
-        x, _ = encoder(x, deterministic)
-        tokens = LayerNorm(self.norm_epsilon, **dtypes, name="norm")(x)
+        x, _ = encoder(x, deterministic)  # [B, prefix + T, D]
+        tokens = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")(x)
 
         seen = tokens[:, self.prefix_tokens :]
         if self.pool == "cls":
@@ -225,10 +203,12 @@ class ViT(nn.Module):
         elif self.pool == "average":
             features = jnp.mean(seen, axis=1, dtype=jnp.float32).astype(self.dtype)
         else:
-            pool = MapPool(self.num_heads, mlp_dim, self.activation, self.norm_epsilon, **dtypes, name="pool")
+            pool = MapPool(
+                self.num_heads, mlp_dim, self.activation, self.norm_epsilon, **self.dtypes, name="pool"
+            )
             features = pool(seen)
         if self.representation is not None:
-            layer = Dense(self.representation, kernel_init=lecun_normal, **dtypes, name="representation")
+            layer = Dense(self.representation, kernel_init=lecun_normal, **self.dtypes, name="representation")
             features = jnp.tanh(layer(features))
         logits = logits_of(features, self.num_classes, self.param_dtype)
         distilled = None

@@ -1,13 +1,11 @@
 """Windows of feature maps, and the bias of attention by the distance of places on a grid."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-Dtype = Any
+from jaxformer.models.base import Layer
 
 
 def to_windows(x: jax.Array, size: tuple[int, int]) -> jax.Array:
@@ -25,7 +23,7 @@ def from_windows(windows: jax.Array, size: tuple[int, int], shape: tuple[int, in
     return grid.swapaxes(2, 3).reshape(-1, height, width, channels)
 
 
-class GridBias(nn.Module):
+class GridBias(Layer):
     """A bias of attention for each head and each distance on a grid (Liu et al. 2021, Swin, equation 4)."""
 
     num_heads: int
@@ -33,8 +31,6 @@ class GridBias(nn.Module):
     size: int
     """S, rows and columns of the largest grid; the table has (2 S - 1)^2 distances, row by row, and a smaller
     grid takes those that it has."""
-    param_dtype: Dtype = jnp.float32
-    """Of the table."""
 
     @nn.compact
     def __call__(self, height: int, width: int) -> jax.Array:

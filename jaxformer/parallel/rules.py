@@ -56,26 +56,18 @@ RULES: tuple[Rule, ...] = (
 def param_specs(params: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> dict[str, PartitionSpec]:
     """Path -> PartitionSpec for every parameter.
 
-    Where a dimension is not a multiple of its mesh axis it is not split, and the log says so.
+    Where a dimension is not a multiple of its mesh axis it is not split. A parameter that no rule takes, such as one of
+    a model of the user's own, is split over "fsdp" along its largest dimension. The log notes both.
 
     Args:
       params: a tree of arrays or ShapeDtypeStructs.
-
-    Raises:
-      ValueError: a parameter that no rule takes, or of another rank than its rule.
     """
-    specs, whole = {}, []
+    specs, whole, unknown = {}, [], []
     for path, leaf in leaves_by_path(params).items():
-        axes = next((axes for pattern, axes in rules if re.search(f"(^|/)({pattern})$", path)), None)
+        axes = axes_of(path, leaf.shape, rules)
         if axes is None:
-            raise ValueError(
-                f"no sharding rule takes the parameter {path} {leaf.shape}: add one to parallel/rules.py"
-            )
-        axes = (None, *axes) if STACK.search(path) else axes  # layers scanned over: one more axis in front
-        if len(axes) != len(leaf.shape):
-            raise ValueError(
-                f"the sharding rule of {path} has {len(axes)} dimensions, the parameter {leaf.shape}"
-            )
+            unknown.append(path)
+            axes = by_shape(leaf.shape)
         fitting = [
             None if axis is None or n % mesh.shape[axis] else axis for axis, n in zip(axes, leaf.shape)
         ]
@@ -85,9 +77,29 @@ def param_specs(params: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> dict
             for axis, n, fits in zip(axes, leaf.shape, fitting)
             if axis and not fits
         ]
+    for path in unknown[:1]:
+        others = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        logger.info("no sharding rule takes %s%s: split by its shape; see parallel/rules.py", path, others)
     if whole:
         logger.info("%s%s", whole[0], f" (and {len(whole) - 1} more)" if len(whole) > 1 else "")
     return specs
+
+
+def axes_of(
+    path: str, shape: tuple[int, ...], rules: Sequence[Rule] = RULES
+) -> tuple[str | None, ...] | None:
+    """The mesh axes of a parameter's dimensions by the first rule that takes its path; None if none does."""
+    stacked = bool(STACK.search(path))  # layers scanned over: one more axis in front
+    for pattern, axes in rules:
+        if re.search(f"(^|/)({pattern})$", path) and len(axes) + stacked == len(shape):
+            return (None, *axes) if stacked else axes
+    return None
+
+
+def by_shape(shape: tuple[int, ...]) -> tuple[str | None, ...]:
+    """Axes of a parameter without a rule: "fsdp" for the largest dimension of a matrix, nothing for a vector."""
+    largest = max(range(len(shape)), key=lambda axis: shape[axis], default=0)
+    return tuple("fsdp" if len(shape) > 1 and axis == largest else None for axis in range(len(shape)))
 
 
 def state_shardings(state: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> Tree:

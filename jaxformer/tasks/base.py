@@ -233,20 +233,3 @@ def class_name(number: int, names: Sequence[str] | None) -> str:
 def class_names(count: int, data: DataInfo) -> list[str]:
     """The names of `count` classes."""
     return [class_name(number, data.class_names) for number in range(count)]
-
-
-def kind_of(model: Any) -> str:
-    """The kind of a model."""
-    if hasattr(model, "vocab_size"):
-        return (
-            "encoder-decoder"
-            if hasattr(model, "encode")
-            else "encoder"
-            if hasattr(model, "head")
-            else "decoder"
-        )
-    if hasattr(model, "num_queries"):
-        return "detector"
-    if hasattr(model, "decoder") and hasattr(model, "window"):
-        return "segmenter"
-    return "image" if hasattr(model, "num_classes") else "other"

@@ -36,7 +36,7 @@ class Classification(ClassTask, ImageTask):
 
     def misfits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         height, width, channels = train.element_spec["image"][0]
-        size = getattr(model, "image_size", None)
+        size = model.image_size
         if size is not None and (height, width) != (size, size):
             yield (
                 f"model.image_size={size}: the training images are {height}x{width} after data.transforms; "

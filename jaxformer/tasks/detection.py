@@ -101,7 +101,7 @@ class Detection(ImageTask):
                 f"set it to {not model.no_object}"
             )
         height, width = train.element_spec["image"][0][:2]
-        size = getattr(model.backbone, "image_size", None)
+        size = model.image_size
         if size is not None and (height, width) != (size, size):
             yield (
                 f"model.backbone.image_size={size}: the images' frame is {height}x{width} (data.examples.size); "

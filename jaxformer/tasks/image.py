@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxformer.config.fields import Constraint, length
-from jaxformer.tasks.base import Batch, Batches, Task, kind_of
+from jaxformer.tasks.base import Batch, Batches, Task
 
 CHANNELS = length(1, 3, expected="one number for all channels, or three for RGB")
 SHARES = Constraint(
@@ -48,7 +48,7 @@ class ImageTask(Task):
                 f'choose "{self.examples}", or another task'
             )
             return
-        if kind_of(model) != self.kind:
+        if model.kind != self.kind:
             does, such = self.kind_does
             yield f'model: {type(model).__name__} does not {does}; choose another, such as "{such}"'
             return

@@ -20,7 +20,6 @@ from jaxformer.tasks.base import (
     Evaluation,
     Row,
     example_mask,
-    kind_of,
     masked_sum,
 )
 from jaxformer.tasks.losses import token_cross_entropy
@@ -111,7 +110,7 @@ class CausalLM(LanguageModel):
     reads: ClassVar = None
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
-        if kind_of(model) != "decoder":
+        if model.kind != "decoder":
             yield f'model: {type(model).__name__} does not go from token to token, as this task needs; choose "gpt"'
         yield from super().fits(model, train, evaluation)
         names = set(train.element_spec)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxformer.config.fields import Constraint, PositiveInt, at_least
 from jaxformer.errors import UserError
-from jaxformer.models.segmenter import SegmentationOutputs
+from jaxformer.models.outputs import SegmentationOutputs
 from jaxformer.tasks.base import (
     Batch,
     Batches,

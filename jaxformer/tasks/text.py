@@ -11,9 +11,10 @@ import numpy as np
 from jaxformer.config.fields import Rate
 from jaxformer.errors import UserError
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.tasks.base import Batch, Batches, DataInfo, Reads, Row, Task, example_mask, kind_of
+from jaxformer.tasks.base import Batch, Batches, DataInfo, Reads, Row, Task, example_mask
 from jaxformer.tasks.losses import token_cross_entropy
 
+TEXT_KINDS = ("encoder", "decoder", "encoder-decoder")
 TEXT_INPUTS = ("tokens", "token_mask", "token_types", "segment_ids", "positions")
 
 
@@ -106,7 +107,7 @@ class TokenTask(TextTask):
 
 def head_fits(model: Any, head: str) -> Iterator[str]:
     """Yields a line if the model is no encoder, or has another head than the task needs."""
-    if kind_of(model) != "encoder":
+    if model.kind != "encoder":
         yield f'model: {type(model).__name__} has no head "{head}", which this task needs; choose "bert"'
     elif model.head != head:
         yield f'model.head="{model.head}": this task needs "{head}"'
@@ -124,7 +125,7 @@ def text_fits(model: Any, train: Batches, evaluation: Batches, needs: tuple[str,
     missing = [name for name in needs if name not in evaluation.element_spec]
     if missing:
         yield f"data.eval_transforms: make no {', '.join(missing)}, as data.transforms do; add what does"
-    if kind_of(model) not in ("encoder", "decoder", "encoder-decoder"):
+    if model.kind not in ("encoder", "decoder", "encoder-decoder"):
         return
     length, longest = train.element_spec["tokens"][0][0], model.context_length
     if length > longest:
@@ -139,7 +140,7 @@ def text_fits(model: Any, train: Batches, evaluation: Batches, needs: tuple[str,
 
 def labels_fit(model: Any, train: Batches, what: str) -> Iterator[str]:
     """Yields a line if the model has fewer classes than the dataset, or nobody knows how many there are."""
-    if kind_of(model) != "encoder":
+    if model.kind != "encoder":
         return
     names, classes = train.class_names, model.num_classes
     if classes is None:

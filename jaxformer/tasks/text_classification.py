@@ -11,7 +11,7 @@ import numpy as np
 from jaxformer.config.fields import at_least
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import metrics
-from jaxformer.tasks.base import Batch, Batches, DataInfo, Evaluation, Row, example_mask, kind_of, masked_sum
+from jaxformer.tasks.base import Batch, Batches, DataInfo, Evaluation, Row, example_mask, masked_sum
 from jaxformer.tasks.classes import ClassTask
 from jaxformer.tasks.text import TextTask, labels_fit, text_of
 from jaxformer.tasks.text_metrics import pearson, spearman
@@ -98,7 +98,7 @@ class TextRegression(WholeTextTask):
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         yield from super().fits(model, train, evaluation)
-        if kind_of(model) == "encoder" and model.num_classes != 1:
+        if model.kind == "encoder" and model.num_classes != 1:
             yield f"model.num_classes={model.num_classes}: a regression has 1 output; set it to that"
 
     def counts(self, batch: Batch) -> dict[str, jax.Array]:

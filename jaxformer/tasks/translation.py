@@ -15,7 +15,7 @@ from jaxformer.decoding.steps import next_target, read_sources, take_targets
 from jaxformer.errors import UserError
 from jaxformer.models.layouts import unrolled
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.tasks.base import Batch, Batches, DataInfo, Evaluation, Row, kind_of
+from jaxformer.tasks.base import Batch, Batches, DataInfo, Evaluation, Row
 from jaxformer.tasks.text import TokenTask
 from jaxformer.tasks.text_metrics import translation_scores
 
@@ -44,7 +44,7 @@ class Translation(TokenTask):
         return ("loss", "accuracy", *(("bleu", "chrf") if self.beams else ()))
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
-        if kind_of(model) != "encoder-decoder":
+        if model.kind != "encoder-decoder":
             yield f'model: {type(model).__name__} does not read one text and write another; choose "seq2seq"'
         yield from super().fits(model, train, evaluation)
         if self.beams and self.eos_id is None:

@@ -15,8 +15,7 @@ from jaxformer.data.kinds.images import Images
 from jaxformer.data.writing import write_dataset
 from jaxformer.evaluation.evaluator import evaluate, real_rows
 from jaxformer.evaluation.samples import choose, find_errors
-from jaxformer.models.outputs import DetectionOutputs, ImageOutputs
-from jaxformer.models.segmenter import SegmentationOutputs
+from jaxformer.models.outputs import DetectionOutputs, ImageOutputs, SegmentationOutputs
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.step import make_eval_step

@@ -10,8 +10,7 @@ import torch
 
 from jaxformer.errors import UserError
 from jaxformer.evaluation.views import VIEWS, ManyViews, many_views, view_places
-from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.segmenter import SegmentationOutputs
+from jaxformer.models.outputs import ImageOutputs, SegmentationOutputs
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.step import make_eval_step

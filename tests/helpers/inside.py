@@ -5,7 +5,8 @@ from functools import partial
 import jax
 import numpy as np
 
-from jaxformer.inference.attention_layers import attention_layers, calls_of, unrolled
+from jaxformer.inference.attention_layers import attention_layers, calls_of
+from jaxformer.models.base import replaced
 from jaxformer.models.cct import CCT
 from jaxformer.models.cnn_attention import Placement
 from jaxformer.models.cnn_attention.botnet import BottleneckAttention
@@ -37,8 +38,17 @@ MODELS = {
     "pooled": vit(pool="map"),
     "scanned": vit(scan=True, remat="full"),
     "hybrid": vit(patch_size=(4, 2), levels=(-2, -1), backbone=MAPS),
-    "cct": CCT(SIZE, conv_layers=2, stem_width=8, width=16, depth=2, num_heads=2, num_classes=CLASSES),
-    "cvt": CvT((1, 2), (8, 16), (1, 2), (7, 3), (4, 2), num_classes=CLASSES),
+    "cct": CCT(
+        image_size=SIZE, conv_layers=2, stem_width=8, width=16, depth=2, num_heads=2, num_classes=CLASSES
+    ),
+    "cvt": CvT(
+        stage_sizes=(1, 2),
+        widths=(8, 16),
+        num_heads=(1, 2),
+        embedding_kernels=(7, 3),
+        embedding_strides=(4, 2),
+        num_classes=CLASSES,
+    ),
     "convnext": ConvNeXt((1, 2), width=8, num_classes=CLASSES),
     "swin": swin(),
     "coatnet": CoAtNet(
@@ -50,7 +60,9 @@ MODELS = {
         attention=(Placement(BottleneckAttention(num_heads=2), (2,), (1,)), Placement(NonLocal(), (1,)))
     ),
     "resnet": resnet(version=2),
-    "segmenter": Segmenter(vit(num_classes=0), MaskTransformer(16, 1, 2), num_classes=CLASSES),
+    "segmenter": Segmenter(
+        vit(num_classes=0), MaskTransformer(width=16, depth=1, num_heads=2), num_classes=CLASSES
+    ),
     "detr": DETR(resnet(num_classes=0), CLASSES, (-1,), 16, 1, 2, 2, mlp_dim=16, num_queries=7),
 }
 
@@ -76,7 +88,7 @@ def look_inside(model, image):
     """The unrolled model's (function without arguments, calls, layers)."""
     variables = random_variables(model, image)
     variables = {**variables, "params": unstack_layers(variables["params"])}
-    plain = unrolled(model)
+    plain = replaced(model, scan=False, remat="none")
 
     def run():
         return plain.apply(variables, image, mutable=["attention_maps"])

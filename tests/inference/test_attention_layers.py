@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from helpers.inside import MODELS, look_inside, picture, random_variables
 
-from jaxformer.inference.attention_layers import calls_of, names_of, seen, windowed
+from jaxformer.inference.attention_layers import calls_of, names_of
 from jaxformer.models.maxvit import PartitionBlock
 from jaxformer.models.swin import SwinBlock
+from jaxformer.models.token_layout import seen
 
 WINDOWS, STRIDED, CONVOLUTIONS = "windows", "what asks", "between convolutions"
 # Part, layers, grid of what is seen, tokens, whose attention is shown, why there is no rollout.
@@ -99,6 +100,11 @@ def swin_block(shifted):
 def partition_block(parts):
     rates = {"drop_path": 0.0, "dropout": 0.0, "attention_dropout": 0.0}
     return PartitionBlock(parts, 3, 4, 1, "relu", 1e-5, **rates)
+
+
+def windowed(block, shape):
+    """The places of a block's windows on a grid."""
+    return block.token_layout((shape,), 9, 9, False).places
 
 
 BLOCKS = {

@@ -18,8 +18,8 @@ from jaxformer.inference.explain import PREDICTED, Explainer, class_score, expla
 from jaxformer.inference.explain_pictures import of_image, over_image, rollout_of
 from jaxformer.inference.grad_cam import find_target, with_activation
 from jaxformer.models.mask_transformer import MaskTransformer
-from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.segmenter import SegmentationOutputs, Segmenter
+from jaxformer.models.outputs import ImageOutputs, SegmentationOutputs
+from jaxformer.models.segmenter import Segmenter
 from jaxformer.models.vit import ViT
 from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.classification import Classification
@@ -217,7 +217,7 @@ def test_a_model_without_anything_to_show():
 
 
 def test_windows_over_an_image():
-    segmenter = partial(Segmenter, decoder=MaskTransformer(16, 1, 2), num_classes=3)
+    segmenter = partial(Segmenter, decoder=MaskTransformer(width=16, depth=1, num_heads=2), num_classes=3)
     of_any_size = segmenter(resnet(num_classes=0), window=(16, 16), stride=(8, 8))
     assert explainable(of_any_size, 32, 32).window is None
     of_one = segmenter(ViT(image_size=16, patch_size=8, num_classes=0), window=(16, 16))

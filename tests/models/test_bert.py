@@ -130,31 +130,3 @@ def test_bfloat16_computes_nearly_the_same(head):
     assert half.tokens.dtype == jnp.bfloat16
     error = np.abs(half.logits - expected).max() / np.abs(expected).max()
     assert 0 < error < 0.05
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"num_heads": 3}, ["num_heads=3", "width=16"]),
-        ({"max_positions": 0}, ["max_positions=0"]),
-        ({"position_offset": 12}, ["position_offset=12", "max_positions=12"]),
-        ({"position_offset": -1}, ["position_offset=-1"]),
-        ({"token_types": -1}, ["token_types=-1"]),
-        ({"num_classes": 0}, ["num_classes=0"]),
-        ({"attention_dropout": 1.0}, ["attention_dropout=1.0"]),
-    ],
-    ids=str,
-)
-def test_impossible_fields_are_named(fields, words):
-    lines = list(BERT(**{**TINY, **fields}).problems())
-    assert lines
-    assert all(word in lines[0] for word in words)
-    assert not [line for model in MODELS.values() for line in model.problems()]
-
-
-def test_what_the_dataset_decides_is_asked_for():
-    with pytest.raises(ValueError, match="vocab_size is None"):
-        jax.eval_shape(BERT().init, jax.random.key(0), texts(1, 3))
-    model = BERT(**{**TINY, "num_classes": None, "head": "token"})
-    with pytest.raises(ValueError, match="num_classes is None"):
-        jax.eval_shape(model.init, jax.random.key(0), texts(1, 3))

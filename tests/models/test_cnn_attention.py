@@ -8,6 +8,7 @@ from helpers.timm_reference import timm
 from helpers.tiny import images, random_params
 
 from jaxformer.config.schema import load, resolve, to_dict
+from jaxformer.models.base import Layer
 from jaxformer.models.cnn_attention import ATTENTIONS, Placement
 from jaxformer.models.cnn_attention.botnet import BottleneckAttention, relative_logits
 from jaxformer.models.cnn_attention.coordinate import CoordinateAttention
@@ -24,8 +25,7 @@ C = 16
 
 def norm(**kwargs):
     """BatchNorm that evaluates."""
-    dtypes = {"dtype": jnp.float32, "param_dtype": jnp.float32}
-    return image_norm("batch", train=False, axis_name=None, groups=1, epsilon=1e-5, **dtypes)(**kwargs)
+    return image_norm(Layer(), "batch", 1e-5, deterministic=True)(**kwargs)
 
 
 def feature_map(height=5, width=6, channels=C):

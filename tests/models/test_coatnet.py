@@ -152,29 +152,3 @@ def test_rules_by_path_cover_every_parameter():
     assert layers["stage_1_block_0/mlp_squeeze/up/kernel"] == 1
     assert layers["stage_2_block_1/mlp/up/kernel"] == 3
     assert layers["head/kernel"] == lasts["head/kernel"] == 4
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"widths": (8,)}, "widths=[8]: expected one for each of 2 stages"),
-        ({"head_dim": 6}, "head_dim=6: does not divide 16"),
-        ({"stage_sizes": (0, 1)}, "stage_sizes=[0, 1]"),
-        ({"attention_width": "in", "widths": (12, 16)}, "head_dim=8: does not divide 12"),
-        ({"num_classes": -1}, "num_classes=-1"),
-        ({"drop_path": 1.0}, "drop_path=1.0"),
-        ({"norm_epsilon": 0.0}, "norm_epsilon=0.0"),
-    ],
-)
-def test_problems(changes, line):
-    assert not list(CoAtNet(**TINY).problems())
-    (found,) = CoAtNet(**{**TINY, **changes}).problems()
-    assert line in found
-
-
-def test_problems_of_settings():
-    assert not list(MBConvSettings().problems())
-    lines = list(MBConvSettings(expansion=0.0, activation="swiglu").problems())
-    assert len(lines) == 2
-    assert "expansion=0.0" in lines[0]
-    assert 'activation="swiglu"' in lines[1]

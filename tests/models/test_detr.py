@@ -171,24 +171,6 @@ def test_every_parameter_has_a_rule_and_queries_do_not_decay():
         assert {path.rpartition("/")[2] for path in decays} == {"kernel"}
 
 
-@pytest.mark.parametrize(
-    ("fields", "line"),
-    [
-        ({"width": 20, "num_heads": 4}, "width=20: expected a multiple of 8"),
-        ({"denoising": 1}, "denoising=1: expected 0, or a number with"),
-        ({"num_heads": 3}, "num_heads=3 does not divide width=16"),
-        ({"levels": ()}, "levels=[]: expected indices"),
-        ({"num_queries": 0}, "num_queries=0: expected at least 1"),
-        ({"num_classes": 0}, "num_classes=0: expected at least 1"),
-        ({"encoder_depth": -1}, "encoder_depth=-1: expected 0 (none) or more"),
-        ({"label_noise": 2.0}, "label_noise=2.0: expected a share"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_impossible_fields_are_named(fields, line):
-    assert any(found.startswith(line) for found in detector(**fields).problems())
-
-
 def test_a_model_without_an_encoder_looks_at_the_maps():
     model = anchored(encoder_depth=0)
     variables = variables_of(model, BATCH)

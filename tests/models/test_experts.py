@@ -181,21 +181,3 @@ def test_packed_rows_do_not_route_their_padding():
         close(outputs.router.z, one.router.z)
     assert one.router.balance.shape == (1,)
     assert GPT(**TINY).apply({"params": random_params(GPT(**TINY), row)}, row).router is None
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"count": 1, "top_k": 1}, "count=1"),
-        ({"count": 4, "top_k": 5}, "top_k=5"),
-        ({"count": 4, "top_k": 0}, "top_k=0"),
-        ({"count": 4, "capacity": 0.0}, "capacity=0.0"),
-        ({"count": 4, "balance": -1.0}, "balance=-1.0"),
-        ({"count": 4, "z": -1.0}, "z=-1.0"),
-    ],
-    ids=str,
-)
-def test_impossible_fields_are_named(fields, words):
-    (line,) = Experts(**fields).problems()
-    assert words in line
-    assert not list(Experts(2).problems())

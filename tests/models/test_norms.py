@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxformer.models.base import Layer
 from jaxformer.models.norms import GroupNorm, LayerNorm, RMSNorm, image_norm
 
 torch = pytest.importorskip("torch")
@@ -64,14 +65,7 @@ def test_batch_norm_and_its_running_statistics(arrays):
     with torch.no_grad():
         reference.weight.copy_(torch.tensor(scale))
         reference.bias.copy_(torch.tensor(bias))
-    make = {
-        "axis_name": None,
-        "groups": 32,
-        "epsilon": 1e-5,
-        "dtype": jnp.float32,
-        "param_dtype": jnp.float32,
-    }
-    train = image_norm("batch", train=True, **make)()
+    train = image_norm(Layer(), "batch", 1e-5, deterministic=False)()
     variables = {
         "params": {"scale": scale, "bias": bias},
         "batch_stats": {"mean": np.zeros(12, np.float32), "var": np.ones(12, np.float32)},
@@ -90,11 +84,11 @@ def test_batch_norm_and_its_running_statistics(arrays):
     with torch.no_grad():
         reference.running_var.copy_(torch.tensor(np.asarray(stats["var"])))
         expected = reference(nchw).permute(0, 2, 3, 1).numpy()
-    evaluate = image_norm("batch", train=False, **make)()
+    evaluate = image_norm(Layer(), "batch", 1e-5, deterministic=True)()
     variables = {"params": variables["params"], "batch_stats": stats}
     np.testing.assert_allclose(jax.jit(evaluate.apply)(variables, x), expected, rtol=1e-5, atol=1e-5)
 
-    frozen = image_norm("frozen", train=True, **make)()
+    frozen = image_norm(Layer(), "frozen", 1e-5, deterministic=False)()
     ours, updates = jax.jit(lambda v, x: frozen.apply(v, x, mutable=["batch_stats"]))(variables, x)
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], stats)
@@ -106,14 +100,13 @@ def test_batch_norm_on_8_devices_equals_1_on_the_whole_batch(mode):
     generator = np.random.default_rng(0)
     x = generator.normal(size=(8, 2, 3, 12)) + np.arange(8).reshape(8, 1, 1, 1)
     x, weights = x.astype(np.float32), generator.normal(size=x.shape).astype(np.float32)
-    fields = {"groups": 1, "epsilon": 1e-5, "dtype": jnp.float32, "param_dtype": jnp.float32}
     variables = {
         "params": {"scale": np.full(12, 2, np.float32), "bias": np.ones(12, np.float32)},
         "batch_stats": {"mean": np.zeros(12, np.float32), "var": np.ones(12, np.float32)},
     }
 
     def step(x, weights, axis):
-        norm = image_norm("batch", train=True, axis_name=axis, **fields)()
+        norm = image_norm(Layer(axis_name=axis), "batch", 1e-5, deterministic=False)()
 
         def loss(x):
             y, updates = norm.apply(variables, x, mutable=["batch_stats"])

@@ -45,14 +45,6 @@ def test_running_statistics_move_in_training_alone():
     assert np.abs(trained.logits - evaluated.logits).max() > 1e-3
 
 
-def test_problems():
-    assert not list(ResNet(**TINY).problems())
-    (line,) = ResNet(**{**TINY, "stage_sizes": (2, 0)}).problems()
-    assert "stage_sizes=[2, 0]" in line
-    (line,) = ResNet(**{**TINY, "width": 0}).problems()
-    assert "width=0" in line
-
-
 def test_maps_and_no_head():
     """A map a stage, the finest first; of a stem alone its own."""
     image = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)

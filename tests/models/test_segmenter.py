@@ -106,9 +106,9 @@ WRONG = [
     ({"backbone": {**CNN, "num_classes": 5}}, "model.backbone.num_classes=5: a backbone's own head"),
     ({"decoder": {"name": "linear", "level": 2}}, "model.decoder.level=2: this backbone has 2 maps, 0 to 1"),
     ({"decoder": {"name": "mask_transformer", "num_heads": 5}}, "num_heads=5 does not divide width=192"),
-    ({"num_classes": 0}, "model.num_classes=0: expected at least 1"),
+    ({"num_classes": 0}, "model.num_classes=0: expected 1 or more"),
     ({"stride": [8, 8]}, "model.stride=[8, 8]: there is no window"),
-    ({"window": [0, 8]}, "model.window=[0, 8]: expected a height and a width"),
+    ({"window": [0, 8]}, "model.window[0]=0: expected 1 or more"),
     ({"window": [8, 8], "stride": [8, 9]}, "model.stride=[8, 9]: expected 1 to [8, 8] pixels"),
     ({"backbone": VIT, "window": [8, 8]}, "model.window=[8, 8]: the backbone takes images of 16x16"),
 ]

@@ -123,20 +123,3 @@ def test_bfloat16_computes_nearly_the_same(name):
     assert half.tokens.dtype == jnp.bfloat16
     error = np.abs(half.logits - expected).max() / np.abs(expected).max()
     assert 0 < error < 0.05
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"num_heads": 3}, ["num_heads=3", "width=16"]),
-        ({"encoder_depth": 0}, ["encoder_depth=0"]),
-        ({"mlp_dropout": 1.0}, ["mlp_dropout=1.0"]),
-        ({"width": 15, "num_heads": 5}, ["width=15", "sinusoidal"]),
-        ({"scaled_logits": True, "tied": False}, ["scaled_logits", "tied=True"]),
-    ],
-    ids=str,
-)
-def test_impossible_fields_are_named(fields, words):
-    (line,) = Seq2Seq(**{**TINY, **fields}).problems()
-    assert all(word in line for word in words)
-    assert not [line for model in MODELS.values() for line in model.problems()]

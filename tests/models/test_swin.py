@@ -10,7 +10,7 @@ from jaxformer.models.swin import Swin, SwinBlock, joined_in_fours
 
 
 def block(shifted):
-    return SwinBlock(2, 8, 4, shifted, False, 0.0, "gelu_erf", 1e-5, 0.0, 0.0)
+    return SwinBlock(2, 8, 4, shifted, False, "gelu_erf", 1e-5)
 
 
 def seen(model, shape):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.tiny import images, random_params
 
+from jaxformer.config import schema
 from jaxformer.models.mlp_mixer import MLPMixer
 from jaxformer.models.vit import ViT
 
@@ -80,7 +81,7 @@ def test_without_classes_there_is_no_head_and_all_else_is_the_same(model):
     assert found.shape == (2, 2, 3, 16)
     prefix = getattr(model, "prefix_tokens", 0)
     np.testing.assert_array_equal(found[:, 1, 2], expected.tokens[:, prefix + 5])
-    assert not list(bare.problems())
+    assert not list(schema.problems(bare))
 
 
 @pytest.mark.parametrize("model", [ViT(**TINY, pool="map"), MLPMixer(**MIXER)], ids=["vit", "mixer"])
@@ -105,34 +106,3 @@ def test_mixer_mixes_patches():
     changed = images()
     changed[:, 4:, 4:] += 1
     assert np.abs(apply(changed)[:, 0] - apply(images())[:, 0]).max() > 1e-4
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"patch_size": 3}, ["patch_size=3", "image_size=8"]),
-        ({"patch_size": 0}, ["patch_size=0"]),
-        ({"num_heads": 3}, ["num_heads=3", "width=16", "as 4"]),
-        ({"num_heads": 0}, ["num_heads=0"]),
-        ({"positions": "sincos2d", "width": 6}, ["width=6", "sincos2d"]),
-        ({"positions": "sincos2d", "width": 4}, ["width=4", "sincos2d"]),
-        ({"depth": 0}, ["depth=0"]),
-        ({"drop_path": 1.0}, ["drop_path=1.0"]),
-        ({"dropout": -0.1}, ["dropout=-0.1"]),
-        ({"registers": -1}, ["registers=-1"]),
-        ({"num_classes": -1}, ["num_classes=-1", "0 for a model without a head"]),
-        ({"distillation_token": True, "pool": "average"}, ["distillation_token", "pool"]),
-        ({"distillation_token": True, "representation": 8}, ["distillation_token", "representation"]),
-    ],
-    ids=str,
-)
-def test_impossible_fields_are_named(fields, words):
-    (line,) = ViT(**{**TINY, **fields}).problems()
-    assert all(word in line for word in words)
-
-
-def test_possible_fields_have_no_problems():
-    assert not list(ViT(**TINY).problems())
-    assert not list(MLPMixer(**MIXER).problems())
-    (line,) = MLPMixer(**{**MIXER, "patch_size": 5}).problems()
-    assert "patch_size=5" in line

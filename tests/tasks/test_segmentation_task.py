@@ -11,7 +11,7 @@ from sklearn import metrics as reference
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.errors import UserError
-from jaxformer.models.segmenter import SegmentationOutputs
+from jaxformer.models.outputs import SegmentationOutputs
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.segmentation import Segmentation
 

@@ -1,8 +1,8 @@
 """Attention inside CNNs: what a ResNet's blocks can be given, by name.
 
 To add one: a file with a linen module, and its line in ATTENTIONS. The module maps a feature map [B, H, W, C] to one of
-the same shape, `module(x, norm)`; `norm` makes the network's normalisation from linen keyword arguments. Its class
-attribute `where` says what it is given:
+the same shape, `module(x, norm)`; `norm` makes the network's normalisation from linen keyword arguments. It is derived
+from `base.CnnAttention`, and its class attribute `where` says what it is given:
 
   "branch"  what the residual branch gives, before it is added to the shortcut;
   "inner"   what goes into a bottleneck's 3x3 convolution, in the place of that; the block halves the result by the mean
@@ -12,10 +12,12 @@ attribute `where` says what it is given:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
+from jaxformer.config.fields import not_empty
 from jaxformer.config.schema import choice
 
+Numbers: TypeAlias = Annotated[tuple[int, ...], not_empty("at least one, or None for all")]
 ATTENTIONS = {
     "botnet": "jaxformer.models.cnn_attention.botnet:BottleneckAttention",
     "cbam": "jaxformer.models.cnn_attention.cbam:CBAM",
@@ -32,9 +34,9 @@ class Placement:
 
     module: Any = choice(ATTENTIONS)  # noqa: RUF009
     """One of ATTENTIONS, such as {"name": "se", "reduction": 8}."""
-    stages: tuple[int, ...] | None = None
+    stages: Numbers | None = None
     """Those that have it, counted from 1; None: all."""
-    blocks: tuple[int, ...] | None = None
+    blocks: Numbers | None = None
     """Those of each of these stages that have it, counted from 0, or from the end: -1 is the last; None:
     all."""
 
@@ -52,9 +54,3 @@ class Placement:
         for block in self.blocks or ():
             if sizes and not any(-size <= block < size for size in sizes):
                 yield f"blocks={list(self.blocks or ())}: there are {max(sizes)} blocks in a stage, counted from 0"
-
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every value that cannot be."""
-        for name in ("stages", "blocks"):
-            if getattr(self, name) == ():
-                yield f"{name}=[]: expected at least one, or None for all"

@@ -1,40 +1,29 @@
 """The self-attention of bottleneck Transformers (Srinivas et al. 2021, BoTNet)."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxformer.config.fields import PositiveInt
 from jaxformer.models.attention import ATTENTION_MAPS, attend, attention, attention_weights
+from jaxformer.models.cnn_attention.base import CnnAttention
 from jaxformer.models.dense import HeadsIn
-from jaxformer.models.problems import sizes
-
-Dtype = Any
 
 
-class BottleneckAttention(nn.Module):
+class BottleneckAttention(CnnAttention):
     """Self-attention with relative positions along both directions, in a 3x3 convolution's place (figure 4).
 
     The tables of positions make the feature map's size part of the parameters. There is no projection behind it: the
     bottleneck's last 1x1 is one.
     """
 
-    num_heads: int = 4
+    num_heads: PositiveInt = 4
     """H, which divides the channels."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     where = "inner"
-
-    @nn.nowrap
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every value that cannot be."""
-        yield from sizes(self, "num_heads")
 
     @nn.compact
     def __call__(self, x: jax.Array, norm: Callable[..., nn.Module]) -> jax.Array:
@@ -44,8 +33,7 @@ class BottleneckAttention(nn.Module):
         tokens = x.reshape(batch, height * width, channels)
 
         def projected(name: str) -> jax.Array:
-            dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-            return HeadsIn(self.num_heads, head_dim, False, **dtypes, name=name)(tokens)  # [B, H, T, Dh]
+            return HeadsIn(self.num_heads, head_dim, False, **self.dtypes, name=name)(tokens)  # [B, H, T, Dh]
 
         def table(name: str, size: int) -> jax.Array:
             init = nn.initializers.normal(head_dim**-0.5)

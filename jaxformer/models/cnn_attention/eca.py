@@ -1,17 +1,15 @@
 """Efficient channel attention (Wang et al. 2020, ECA-Net)."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxformer.config.fields import PositiveFloat
+from jaxformer.models.cnn_attention.base import CnnAttention
 from jaxformer.models.cnn_attention.gates import gated, squeezed
 from jaxformer.models.conv import Conv
-
-Dtype = Any
 
 
 def kernel_size(channels: int, gamma: float, b: float) -> int:
@@ -20,30 +18,18 @@ def kernel_size(channels: int, gamma: float, b: float) -> int:
     return size if size % 2 else size + 1
 
 
-class EfficientChannelAttention(nn.Module):
+class EfficientChannelAttention(CnnAttention):
     """A gate for each channel, by a convolution over channels of what all places have on average (section 3.2)."""
 
-    gamma: float = 2.0
+    gamma: PositiveFloat = 2.0
     """Of `kernel_size`."""
     b: float = 1.0
     """Of `kernel_size`."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
-
-    where = "branch"
-
-    @nn.nowrap
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every value that cannot be."""
-        if self.gamma <= 0:
-            yield f"gamma={self.gamma}: expected more than 0, such as 2"
 
     @nn.compact
     def __call__(self, x: jax.Array, norm: Callable[..., nn.Module]) -> jax.Array:
         """Maps [B, H, W, C] to the same."""
         size = kernel_size(x.shape[-1], self.gamma, self.b)
-        conv = Conv(1, (size, 1), dtype=self.dtype, param_dtype=self.param_dtype, name="conv")
+        conv = Conv(1, (size, 1), **self.dtypes, name="conv")
         means = squeezed(x, (1, 2), self.dtype).reshape(x.shape[0], -1, 1, 1)  # channels as a column
         return gated(x, conv(means).reshape(x.shape[0], 1, 1, -1))

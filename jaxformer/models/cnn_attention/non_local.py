@@ -1,19 +1,16 @@
 """Non-local networks (Wang et al. 2018)."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.models.attention import Attention
+from jaxformer.models.cnn_attention.base import CnnAttention
 from jaxformer.models.mbconv import halved
 
-Dtype = Any
 
-
-class NonLocal(nn.Module):
+class NonLocal(CnnAttention):
     """Attention from every place to all others, around a residual: the embedded Gaussian (section 3.2).
 
     One head of half the channels, whose logits are not scaled. The norm behind it starts as zero, so that a block
@@ -23,10 +20,6 @@ class NonLocal(nn.Module):
     subsample: bool = True
     """Whether keys and values are of the maxima of each 2x2, which saves three quarters of the products
     (section 3.3)."""
-    dtype: Dtype = jnp.float32
-    """Of the computation."""
-    param_dtype: Dtype = jnp.float32
-    """Of the parameters."""
 
     where = "block"
 
@@ -39,8 +32,7 @@ class NonLocal(nn.Module):
             1,
             head_dim=max(1, channels // 2),
             scale=1.0,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            **self.dtypes,
             name="attention",
         )
         y, _ = attention(x.reshape(batch, -1, channels), seen.reshape(batch, -1, channels))

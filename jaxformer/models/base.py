@@ -1,0 +1,229 @@
+"""The contract between models and the rest of the package, and the fields that families share.
+
+A model of your own is a linen module in a file of your own: derive it from `ImageModel` (or from `Model`, with a
+`kind`), return one of the types in `outputs.py`, and name it "package.module:Class" in a config.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxformer.config.fields import Constraint, PositiveInt, Rate, at_least, not_empty
+from jaxformer.errors import ConfigError
+from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
+
+Dtype = Any
+Kind: TypeAlias = Literal[
+    "image", "encoder", "decoder", "encoder-decoder", "detector", "segmenter", "two-towers"
+]
+RematName: TypeAlias = Literal["none", "full", "dots", "dots_without_batch"]
+BlockMaker: TypeAlias = Callable[..., nn.Module]
+Stages: TypeAlias = Annotated[tuple[PositiveInt, ...], not_empty("at least one stage")]
+OddInt: TypeAlias = Annotated[
+    int, Constraint("an odd number, such as 3", lambda value: value > 0 and value % 2 == 1)
+]
+Classes: TypeAlias = Annotated[int, at_least(0, "1 or more, or 0 for a model without a head")]
+
+
+class Layer(nn.Module, kw_only=True):
+    """A linen module with the fields that the program sets: the base of everything in `models/`."""
+
+    dtype: Dtype = jnp.float32
+    """Dtype of the computation."""
+    param_dtype: Dtype = jnp.float32
+    """Dtype of the parameters."""
+    axis_name: str | None = None
+    """Pmap's axis, over which batch statistics are averaged; None under jit, where they are global."""
+
+    @property
+    def dtypes(self) -> dict[str, Any]:
+        """Both dtypes, as keyword arguments for a part."""
+        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+    @nn.nowrap
+    def passed_on(self, *names: str) -> dict[str, Any]:
+        """The values of these fields and both dtypes, as keyword arguments for a part with fields of the same names."""
+        return {name: getattr(self, name) for name in names} | self.dtypes
+
+    @nn.nowrap
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every impossible combination of fields."""
+        yield from ()
+
+    @nn.nowrap
+    def token_layout(self, grids: Sequence[Grid], asks: int, sees: int, cross: bool) -> TokenLayout:
+        """Where the tokens of an attention in this module lie.
+
+        Args:
+          grids: of the feature maps that this module gives, or that it looks at.
+          asks: T, the number of queries.
+          sees: S, the number of keys.
+          cross: whether it is cross-attention.
+        """
+        return plain_layout(grids, asks, sees, cross)
+
+
+class Model(Layer, kw_only=True):
+    """What the rest of the package asks of a model; the attributes here are the answers of one that has no such thing.
+
+    `model(**task.inputs(batch), deterministic=...)` gives one of the types in `outputs.py`.
+    """
+
+    kind: ClassVar[Kind]
+    """What the model takes and gives."""
+    sizes: ClassVar[tuple[str, ...]] = ()
+    """The fields that the data fill in where they are None, such as "num_classes" and "vocab_size"."""
+
+    # Without types, so that a model may have a field or a property of the same name.
+    num_classes = cast(Any, None)
+    """Number of classes that it tells apart."""
+    image_size = cast(Any, None)
+    """Height and width of the images; None: any."""
+    remat = cast(Any, None)
+    """What the backward pass keeps, where the model can choose."""
+    scan = cast(Any, False)
+    """Whether its layers are stacked and scanned over."""
+    by_class_token = cast(Any, False)
+    """Whether a class token reads the places of an image for the head."""
+    grid = cast(Any, None)
+    """Rows and columns of the patches that the last tokens stand for."""
+    tokens_before_grid = cast(Any, 0)
+    """Number of tokens in front of these patches."""
+
+    @property
+    def task_sizes(self) -> Mapping[str, int]:
+        """What the model fills in of the task's fields that are None."""
+        return {}
+
+    @property
+    def classifies(self) -> bool:
+        """Whether its outputs are classes, of a whole example or of its parts."""
+        return self.num_classes is not None
+
+    @nn.nowrap
+    def known(self, name: str) -> int:
+        """The value of one of `sizes`.
+
+        Raises:
+          ConfigError: it is None: no data filled it in.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise ConfigError(f"model.{name} is None: the dataset does not say it; set it")
+        return value
+
+    @nn.nowrap
+    def attended(self, path: Sequence[str], backbone: Sequence[Grid]) -> tuple[Grid, ...] | None:
+        """The grids that an attention looks at; None: those of the innermost module around it that gives feature maps.
+
+        Args:
+          path: of the attention's weights in the collection "attention_maps".
+          backbone: the grids of the backbone's feature maps; none without a backbone.
+        """
+        return None
+
+    @nn.nowrap
+    def seeing_whole(self, height: int, width: int) -> "Model | None":
+        """The model, seeing images of this size as a whole instead of through windows; None if it cannot."""
+        return self
+
+
+class ImageModel(Model, kw_only=True):
+    """A classifier of images, and a backbone for whatever needs feature maps (`ImageOutputs.maps`)."""
+
+    kind: ClassVar[Kind] = "image"
+    sizes: ClassVar[tuple[str, ...]] = ("num_classes",)
+
+    num_classes: Classes = 1000
+    """Number of classes K; 0 for a model without a head."""
+
+
+class Dropouts(Model, kw_only=True):
+    """Models with dropout and stochastic depth."""
+
+    dropout: Rate = 0.0
+    """Rate of dropout after the embedding, after attention and in the MLPs."""
+    attention_dropout: Rate = 0.0
+    """Rate of dropout of the attention weights."""
+    drop_path: Rate = 0.0
+    """Stochastic depth: the last block's rate, growing linearly from 0."""
+
+
+class Staged(ImageModel, kw_only=True):
+    """Image models of stages, each of which gives a feature map."""
+
+    stage_sizes: Stages
+    """Number of blocks in each stage."""
+    drop_path: Rate = 0.0
+    """Stochastic depth: the last block's rate, growing linearly from 0."""
+
+    @nn.nowrap
+    def one_a_stage(self, *names: str) -> Iterator[str]:
+        """Yields a line for each of these fields that has not one value for each stage."""
+        for name in names:
+            if len(getattr(self, name)) != len(self.stage_sizes):
+                given, count = list(getattr(self, name)), len(self.stage_sizes)
+                yield f"{name}={given}: expected one for each of {count} stages"
+
+    def staged(self, x: jax.Array, block: BlockMaker, deterministic: bool) -> tuple[jax.Array, ...]:
+        """The feature maps [B, H, W, C] of all stages.
+
+        Args:
+          x: the stem's feature map.
+          block: makes a block from its stage, counted from 1, its number in the stage, counted from 0, and linen's
+            keyword arguments with its rate `drop_path`.
+          deterministic: whether there is no dropout.
+        """
+        rates = iter(np.linspace(0, self.drop_path, sum(self.stage_sizes)))
+        maps = []
+        for stage, size in enumerate(self.stage_sizes, 1):
+            for i in range(size):
+                common = {**self.dtypes, "drop_path": float(next(rates)), "name": f"stage_{stage}_block_{i}"}
+                x = block(stage, i, **common)(x, deterministic)
+            maps.append(x)
+        return tuple(maps)
+
+
+class Stacked(Model, kw_only=True):
+    """Models whose equal blocks stand in a `Stack`."""
+
+    remat: RematName = "none"
+    """What the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing but each block's
+    input, "dots" the products, "dots_without_batch" those of dense layers."""
+    scan: bool = False
+    """Scans over stacked layers instead of unrolling them: compiles faster."""
+
+
+class TextModel(Stacked, kw_only=True):
+    """Transformers over tokens of text."""
+
+    sizes: ClassVar[tuple[str, ...]] = ("vocab_size",)
+
+    vocab_size: PositiveInt | None = None
+    """Rows of the token table; None: as many as the tokenizer has tokens."""
+    mlp_dim: PositiveInt | None = None
+    """Hidden width of the MLPs; None: 4 x width."""
+
+
+def head_problems(
+    width: int, num_heads: int, head_dim: int | None = None, num_kv_heads: int | None = None
+) -> Iterator[str]:
+    """Yields a line for every number of heads that does not fit the width, or the others."""
+    if num_heads > 0 and head_dim is None and width % num_heads:
+        near = [n for n in range(1, 2 * num_heads) if width % n == 0][-1]
+        yield f"num_heads={num_heads} does not divide width={width}: use one that does, as {near}"
+    if num_kv_heads and num_heads > 0 and num_heads % num_kv_heads:
+        yield f"num_kv_heads={num_kv_heads} does not divide num_heads={num_heads}: use one that does"
+
+
+def replaced(module: nn.Module, **changes: Any) -> Any:
+    """A module with other values in these fields, and so the modules in its fields; what has no such field stays."""
+    named = {field.name for field in fields(module) if field.name != "parent"}
+    parts = {name: getattr(module, name) for name in named}
+    inner = {name: replaced(part, **changes) for name, part in parts.items() if isinstance(part, nn.Module)}
+    return module.clone(**inner, **{name: value for name, value in changes.items() if name in named})
