@@ -59,6 +59,7 @@ def a_run(model=None, names=NAMES, batch_size=32):
         model=model or NearestCentre(),
         task=Classification(),
         variables={},
+        tokenizer=None,
         class_names=names,
         batch_size=batch_size,
         layout=Layout("jit", make_mesh({"data": -1}, jax.devices()[:1])),
