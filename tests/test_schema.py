@@ -377,3 +377,11 @@ def test_a_class_that_does_not_meet_the_contract_is_refused(name, expected):
     assert schema.convert_choice(schema.Choices({"circle": Circle}, OwnShape), name, "x", errors) is None
     assert len(errors) == 1
     assert expected in errors[0]
+
+
+def test_an_override_that_reaches_into_another_leaves_what_was_given_as_it_is():
+    given = {"optimizer": {"name": "sgd"}, "optimizer.learning_rate": 0.1}
+    config = {}
+    configfile.apply_overrides(config, given)
+    assert config == {"optimizer": {"name": "sgd", "learning_rate": 0.1}}
+    assert given["optimizer"] == {"name": "sgd"}

@@ -105,7 +105,7 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> Non
                 break
             place: Any = int(part) if within else part
             if i == len(parts) - 1:
-                node[place] = value
+                node[place] = deepcopy(value)  # a later override may reach into it
             else:
                 node = node[place] if within else node.setdefault(place, {})
     if errors:
