@@ -37,8 +37,8 @@ OF_LIBRARIES = {
 # Strings with "--" that are no flags of ours.
 NOT_OUR_FLAGS = {
     ("data/catalog.py", "tfds build"),
-    ("data/sources.py", "tfds build"),
-    ("data/sources.py", "--file_format=array_record"),
+    ("data/records.py", "tfds build"),
+    ("data/records.py", "--file_format=array_record"),
     ("observe/plots.py", '"--"'),  # matplotlib's dashed line
     ("runs.py", "--error-unmatch"),  # git's
     ("runs.py", "--porcelain"),
