@@ -26,7 +26,6 @@ from jaxformer.optim import (
     schedule_problems,
     trainable_mask,
 )
-from jaxformer.optim.optimizers import eval_params
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
@@ -155,13 +154,13 @@ class Experiment:
     def average(self) -> Average | None:
         """How the parameters are averaged."""
         if self.config.optimizer.averages:
-            return lambda average, opt_state, params: eval_params(opt_state, params)
+            return lambda average, opt_state, params: self.config.optimizer.eval_params(opt_state, params)
         decay = self.config.train.ema_decay
         return None if decay is None else moving_average(decay)
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the devices."""
-        return self.layout.born(self._fresh_state)
+        return self.layout.init_sharded(self._fresh_state)
 
     def _fresh_state(self) -> TrainState:
         """The state before the first step, to be traced."""
@@ -199,7 +198,7 @@ class Experiment:
             teacher=teacher,
             axis=self.layout.axis,
         )
-        return self.layout.train_step(step, self.state_shapes, taught=teacher is not None)
+        return self.layout.train_step(step, self.state_shapes, with_teacher=teacher is not None)
 
     @cached_property
     def eval_step(self) -> Callable[..., Any]:
@@ -216,7 +215,7 @@ class Experiment:
         start, last = int(state.step), self.total_steps if stop is None else stop
         reader = self.train_data.read(start, jax.process_index(), jax.process_count(), stop=max(start, last))
         with reader as batches:
-            yield from map(self.layout.put, batches)
+            yield from map(self.layout.shard_batch, batches)
 
     def evaluate(self, state: TrainState) -> Evaluation:
         """Evaluates a train state on the evaluation split."""

@@ -224,7 +224,7 @@ class Loop:
                 evaluates = self.step % self.eval_every == 0 or self.step == self.total
                 self.tracer.before(self.step)
                 with self.clock.phase("compile" if first else "train"):
-                    state, metrics = train_step(state, layout.put(batch), *fixed)
+                    state, metrics = train_step(state, layout.shard_batch(batch), *fixed)
                     self.read()  # the step before this one, which runs meanwhile
                     self.unread = (self.step, metrics)
                     if first or evaluates:

@@ -142,7 +142,7 @@ def test_everything_wrong_is_said_at_once(capsys):
         (["report"], "report: give the run first: `jaxformer report RUN`"),
         (["report", "nowhere", "--output", "a.html"], "--output: is for comparisons of several runs"),
         (["explain", "nowhere"], "explain: FILE is missing"),
-        (["fewshot", "--shots", "1"], "fewshot: give the run first: `jaxformer fewshot RUN TASK.jsonl`"),
+        (["fewshot", "--shots", "1"], "fewshot: give the run first: `jaxformer fewshot RUN TASK.yaml`"),
         (["predict", "nowhere", "x.png", "--class", "cat"], "--class: chooses what --explain shows"),
         (
             ["predict", "nowhere", "--explain", __file__],

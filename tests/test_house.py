@@ -22,7 +22,7 @@ LOADED_BY_TRAIN = 55  # modules of the package
 
 # Files that may ask whether an object of a library, or Python itself, has something: how often.
 OF_LIBRARIES = {
-    "checkpoints.py": 1,  # a leaf that is not a jax.Array has no sharding
+    "checkpoint_items.py": 1,  # a leaf that is not a jax.Array has no sharding
     "config/files.py": 1,  # nodes of Python's syntax tree
     "config/reference.py": 1,
     "config/schema.py": 3,  # types without a name, classes without problems(), a user's own class and its contract
@@ -47,8 +47,6 @@ NOT_OUR_FLAGS = {
 STILL_NAME_FLAGS = {
     "data/catalog.py",
     "inference/explain.py",
-    "observe/profile.py",
-    "observe/writers.py",
 }
 
 LAYOUT = {
@@ -93,7 +91,6 @@ def test_the_package_does_not_grow():
     assert sum(code_lines(file.read_text()) for file in FILES.values()) <= CODE_LINES
 
 
-@pytest.mark.xfail(strict=True, reason="checkpoints and optimizers are longer")
 def test_no_file_is_long():
     lines = {name: len(file.read_text().splitlines()) for name, file in FILES.items()}
     assert {name: count for name, count in lines.items() if count > FILE_LINES} == {}

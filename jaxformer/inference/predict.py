@@ -118,7 +118,7 @@ def predicted_rows(
             name: collate([example[name] for example in chunk], rows, lengths.get(name), fill.get(name, 0))
             for name in chunk[0]
         }
-        found = jax.device_get(step(run.task, run.model, top, run.variables, run.layout.put(batch)))
+        found = jax.device_get(step(run.task, run.model, top, run.variables, run.layout.shard_batch(batch)))
         for row in range(len(chunk)):
             yield {name: values[row] for name, values in found.items()}
 

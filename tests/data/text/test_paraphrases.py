@@ -209,7 +209,7 @@ LINE = '{"text": "a", "paraphrases": ["b"]}\n'
         (LINE + '{"text": "b", "paraphrases": ["c", 3]}', "line 2: is not a text"),
         (LINE + '{"text": "b", "paraphrases": [" "]}', "line 2: is not a text"),
         (LINE + '{"back_translation": {}}', "line 2: is not a text"),
-        (b"\xff", "p.jsonl, line 1: is not UTF-8"),
+        (b"\xff", "p.jsonl, line 1: byte 0 (0xff) is not UTF-8"),
     ],
 )
 def test_mistakes_in_files(tmp_path, content, message):
