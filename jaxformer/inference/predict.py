@@ -112,7 +112,7 @@ def predicted_rows(
     run: "LoadedRun", examples: Iterator[Row], rows: int, lengths: Mapping[str, int], top: int
 ) -> Iterator[Row]:
     """Yields a row of `Task.predict` for each example, of which `rows` are one batch."""
-    fill = {} if run.tokenizer is None else {"tokens": run.tokenizer.pad_id or 0}
+    fill = {"tokens": run.tokenizer.pad_id or 0} if run.task.modality == "text" else {}
     while chunk := list(islice(examples, rows)):
         batch = {
             name: collate([example[name] for example in chunk], rows, lengths.get(name), fill.get(name, 0))
