@@ -88,7 +88,7 @@ def main():
     total = arguments.steps + 20
     config = resolve({**CONFIG, "train": {"total": f"{total} steps", "log_every": "10 steps"}})
     experiment = Experiment(config)
-    step, batch = experiment.train_step(), experiment.layout.put(experiment.train_data[0])
+    step, batch = experiment.train_step(), experiment.layout.shard_batch(experiment.train_data[0])
     _, state = bare_seconds(step, experiment.init_state(), batch, 2)
     rows = []
     for number in range(arguments.rounds):

@@ -1,7 +1,7 @@
 """A GPT of 4 layers of 128 that writes like Shakespeare, character by character: nanoGPT's setting for a CPU.
 
 Command:  launch/local.sh train --config configs/gpt_shakespeare.py
-          launch/local.sh generate --workdir runs/gpt_shakespeare --prompt "ROMEO:"
+          launch/local.sh generate runs/gpt_shakespeare --prompt "ROMEO:"
 Device:   2 cores of an AMD EPYC, shared with other work
 Time:     6:13 min from command to report
 Result:   validation loss 1.593 nats a character on the last 10% of the text (seed 0)

@@ -1,7 +1,7 @@
 """A modern GPT of 4 layers of 192 on Shakespeare, in tokens of a byte-level BPE that is trained on the text itself.
 
 Command:  launch/local.sh train --config configs/gpt_shakespeare_bpe.py
-          launch/local.sh generate --workdir runs/gpt_shakespeare_bpe --prompt "ROMEO:"
+          launch/local.sh generate runs/gpt_shakespeare_bpe --prompt "ROMEO:"
 Device:   2 cores of an AMD EPYC, shared with other work
 Time:     6:30 min from command to report
 Result:   validation loss 3.395 nats a token, perplexity 29.8, on the last 10% of the text after 4 epochs (seed 0)

@@ -1,7 +1,7 @@
 """A small Transformer that translates picture captions from English into German (Multi30k, Elliott et al. 2016).
 
 Command:  launch/local.sh train --config configs/transformer_multi30k.py
-          launch/local.sh generate --workdir runs/transformer_multi30k --prompt "A dog runs on the beach." --beams 4
+          launch/local.sh generate runs/transformer_multi30k --prompt "A dog runs on the beach." --beams 4
 Device:   2 cores of an AMD EPYC, shared with much other work
 Time:     1:13 h from command to report; BLEU 37.3 after 45 minutes (16 epochs)
 Result:   BLEU 38.4 with 4 beams, 37.4 greedy, chrF 62.0, cased and detokenised, on test_2016_flickr (seed 0);

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from ml_collections import ConfigDict
 
 from jaxformer.config import files, schema
 from jaxformer.config.sections import resolve
@@ -86,23 +87,23 @@ def array_of(name: str, value: Any) -> Any:
 
 
 def experiment(
-    config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+    config: str | Path | Mapping[str, Any] | ConfigDict, overrides: Mapping[str, Any] | None = None
 ) -> Experiment:
     """An experiment from its config, checked as a whole.
 
     Args:
       config: the name of a config that ships with jaxformer ("vit_digits"), a config file, either with ":ARGUMENT" for
-        its `get_config`, or a mapping (an `ml_collections.ConfigDict`, too).
+        its `get_config`, or a mapping or `ml_collections.ConfigDict`.
       overrides: what to set, by dotted path: {"train.total": "2 epochs", "data.transforms[0].padding": 2}.
 
     Raises:
       ConfigError: a line for everything that is wrong with the config.
       UserError: there is no such config, or its dataset is not prepared.
     """
-    nested = files.nested(config) if isinstance(config, Mapping) or hasattr(config, "to_dict") else None
-    if nested is None:
-        nested = files.read(str(config), overrides or {})
+    if isinstance(config, (str, Path)):
+        nested = files.read(str(config), overrides)
     else:
+        nested = files.nested(config)
         files.apply_overrides(nested, overrides or {})
     built = Experiment(resolve(nested))
     built.check()

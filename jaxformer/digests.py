@@ -28,7 +28,7 @@ def write_digests(folder: Path) -> None:
 
 
 def damage(folder: Path, parts: Iterable[str]) -> str | None:
-    """What is wrong with the files in a folder, in a few words; None if they are as they were written.
+    """The first damage to the files in a folder, in a few words; None if they are as they were written.
 
     Args:
       folder: one that `write_digests` was called for.

@@ -26,13 +26,12 @@ from jaxformer.optim import (
     schedule_problems,
     trainable_mask,
 )
-from jaxformer.optim.optimizers import eval_params
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.state import TrainState, init_state, init_variables
 from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
-from jaxformer.tasks.base import Evaluation
+from jaxformer.tasks.base import Evaluation, Task
 
 if TYPE_CHECKING:
     from jaxformer.data.batches import Batches
@@ -71,7 +70,7 @@ class Experiment:
         return Layout(parallel.mode, make_mesh(parallel.mesh, self.devices))
 
     @cached_property
-    def task(self) -> Any:
+    def task(self) -> Task:
         """What is learnt; fields that the config leaves to the data, or to the model, are filled in."""
         return filled(self.config.task, known_sizes(self.train_data) | dict(self.config.model.task_sizes))
 
@@ -80,7 +79,7 @@ class Experiment:
         """The linen module as the config has it; fields that it leaves to the data are filled in."""
         return filled(self.config.model, known_sizes(self.train_data))
 
-    def build_model(self, axis: str | None = None) -> Any:
+    def build_model(self, axis: str | None = None) -> nn.Module:
         """The linen module in the experiment's precision; `axis`: pmap's, over which BatchNorm averages."""
         return in_precision(self.bare_model, self.config.precision, axis)
 
@@ -109,7 +108,7 @@ class Experiment:
         return make_batches(self.config.data, split, self.config.seed, train, check)
 
     @cached_property
-    def model(self) -> Any:
+    def model(self) -> nn.Module:
         """The linen module, in the experiment's precision."""
         return self.build_model(axis=self.layout.axis)
 
@@ -153,13 +152,13 @@ class Experiment:
     def average(self) -> Average | None:
         """How the parameters are averaged."""
         if self.config.optimizer.averages:
-            return lambda average, opt_state, params: eval_params(opt_state, params)
+            return lambda average, opt_state, params: self.config.optimizer.eval_params(opt_state, params)
         decay = self.config.train.ema_decay
         return None if decay is None else moving_average(decay)
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the devices."""
-        return self.layout.born(self._fresh_state)
+        return self.layout.init_sharded(self._fresh_state)
 
     def _fresh_state(self) -> TrainState:
         """The state before the first step, to be traced."""
@@ -197,7 +196,7 @@ class Experiment:
             teacher=teacher,
             axis=self.layout.axis,
         )
-        return self.layout.train_step(step, self.state_shapes, taught=teacher is not None)
+        return self.layout.train_step(step, self.state_shapes, with_teacher=teacher is not None)
 
     @cached_property
     def eval_step(self) -> Callable[..., Any]:
@@ -214,7 +213,7 @@ class Experiment:
         start, last = int(state.step), self.total_steps if stop is None else stop
         reader = self.train_data.read(start, jax.process_index(), jax.process_count(), stop=max(start, last))
         with reader as batches:
-            yield from map(self.layout.put, batches)
+            yield from map(self.layout.shard_batch, batches)
 
     def evaluate(self, state: TrainState) -> Evaluation:
         """Evaluates a train state on the evaluation split."""
@@ -229,7 +228,7 @@ class Experiment:
             for name, (shape, dtype) in spec.items():
                 spec[name] = ((batches.typical_length, *shape[1:]), dtype) if shape else (shape, dtype)
         batch = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in spec.items()}
-        model = self.build_model(axis=None)
+        model: Any = self.build_model(axis=None)
         return count_flops(
             lambda variables, batch: model.apply(variables, **self.task.inputs(batch), deterministic=True),
             self.variable_shapes,
@@ -257,7 +256,7 @@ class Experiment:
                 for p in optimizer_problems(self.config.optimizer, self.variable_shapes["params"])
             ]
         watched = self.config.eval.monitor
-        absent = absent_metrics(self.task, self.bare_model, self.eval_data)
+        absent = self.task.absent_metrics(self.bare_model, self.eval_data)
         if watched not in self.task.metric_names:
             errors.append(
                 f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, self.task.metric_names)}"
@@ -271,8 +270,10 @@ class Experiment:
 
 def known_sizes(batches: "Batches") -> dict[str, int]:
     """What batches say of a model's and a task's fields, by the fields' names."""
-    eos_id = getattr(batches.tokenizer, "eos_id", None)
-    return dict(batches.sizes) | ({} if eos_id is None else {"eos_id": eos_id})
+    tokenizer = batches.tokenizer
+    if tokenizer is None or tokenizer.eos_id is None:
+        return dict(batches.sizes)
+    return {**batches.sizes, "eos_id": tokenizer.eos_id}
 
 
 def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
@@ -280,11 +281,6 @@ def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
     classes, given = known_sizes(batches).get("num_classes"), model.num_classes
     if classes is not None and given is not None and given > classes:
         yield f"model.num_classes={given}: the dataset has {classes} classes; the model's others have no example"
-
-
-def absent_metrics(task: Any, model: Any, data: "Batches") -> Mapping[str, str]:
-    """Metrics of the task that this data will not give -> why."""
-    return task.absent_metrics(model, data) if hasattr(task, "absent_metrics") else {}
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:

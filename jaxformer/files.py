@@ -88,6 +88,30 @@ def parse_object(content: str) -> dict[str, Any]:
     return value
 
 
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, line) of a text file; blank lines are passed over.
+
+    Raises:
+      BrokenFile: as `read_text`.
+    """
+    for number, line in enumerate(lines_of(read_text(path, may_be_empty=True)), 1):
+        if line.strip():
+            yield number, line
+
+
+def numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number from 1, object) of a file of JSON lines.
+
+    Raises:
+      BrokenFile: as `read_text`, or a line is no JSON object.
+    """
+    for number, line in numbered_lines(path):
+        try:
+            yield number, parse_object(line)
+        except ValueError as error:
+            raise BrokenFile(path, f"line {number}: {error}") from error
+
+
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
@@ -132,9 +156,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any) -> Any:
-    """What JSON can hold: NaN and infinities become "NaN", "Infinity" and "-Infinity", which `float` reads back.
+    """`value` as JSON can hold it: NaN and infinities become "NaN", "Infinity" and "-Infinity", which float() reads.
 
-    (So has it protobuf's JSON. The rest of a tree of dicts, lists and tuples stays as it is.)
+    Protobuf's JSON does the same. The rest of a tree of dicts, lists and tuples stays as it is.
     """
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in value.items()}

@@ -16,7 +16,7 @@ Tree = Any
 
 @struct.dataclass
 class TrainState:
-    """What a train step takes and gives back. No random key is in it: keys derive from (seed, step)."""
+    """The input and output of a train step. No random key is in it: keys derive from (seed, step)."""
 
     step: jax.Array
     """Int32 [], train steps taken, skipped ones included."""
@@ -37,7 +37,7 @@ class TrainState:
     """Int32 [], how many of the latest updates were skipped without a good one between."""
 
     def variables(self) -> dict[str, Tree]:
-        """What the model is evaluated with: the averaged parameters where there are any."""
+        """The variables to evaluate with: the averaged parameters where there are any."""
         return eval_variables(to_items(self))
 
 

@@ -44,12 +44,12 @@ def make_train_step(
 
     Args:
       model: a linen module.
-      task: what is learnt; see `tasks/base.py`.
+      task: losses and metrics; see `tasks/base.py`.
       optimizer: an optax transformation, clipping included.
-      seed: of augmentation and dropout, which are functions of (seed, step).
+      seed: augmentation and dropout are functions of (seed, step).
       accumulate: how many microbatches a batch is split into; must divide the rows on each device.
       average: (average so far, optimizer state, parameters) -> the averaged parameters; None for no average.
-      trainable: a tree like the parameters of bools; what is False gets no gradient. None: all are.
+      trainable: a tree like the parameters of bools; a parameter with False gets no gradient. None: all get one.
       regularization: parameters -> losses that depend on them alone.
       schedule: only for the metric `learning_rate`.
       teacher: (its variables, augmented batch) -> arrays that the batch gets for the task's loss.
@@ -65,7 +65,9 @@ def make_train_step(
     def over_devices(tree: Tree) -> Tree:
         return tree if axis is None else jax.lax.psum(tree, axis)
 
-    def train_step(state: TrainState, batch: Batch, taught: Tree = None) -> tuple[TrainState, Scalars]:
+    def train_step(
+        state: TrainState, batch: Batch, teacher_variables: Tree = None
+    ) -> tuple[TrainState, Scalars]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if axis is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
@@ -79,7 +81,7 @@ def make_train_step(
         ) -> tuple[jax.Array, Tree]:
             variables = {"params": stop_gradients(params, trainable), **model_state}
             if teacher is not None:
-                microbatch = {**microbatch, **jax.lax.stop_gradient(teacher(taught, microbatch))}
+                microbatch = {**microbatch, **jax.lax.stop_gradient(teacher(teacher_variables, microbatch))}
             inputs: dict[str, Any] = {**task.inputs(microbatch), "deterministic": False}
             outputs, model_state = model.apply(
                 variables, rngs={"dropout": key}, mutable=list(model_state), **inputs
@@ -186,9 +188,9 @@ def make_eval_step(
 ) -> Callable[[Tree, Batch], tuple[Tree, dict[str, jax.Array]]]:
     """Builds the eval step: (variables, batch) -> (sums, collected).
 
-    Sums are the task's over the whole batch, padding left out. What it collects is of every example of the whole batch,
-    [B, ...], those that are padding among them: "example_mask" is with it, if it is anything. Both are the same on
-    all devices, so that every process can read them.
+    Sums are the task's over the whole batch, padding left out. What it collects has a row for
+    every example of the whole batch [B, ...], padding included, and comes with "example_mask" unless it is empty.
+    Both are the same on all devices, so that every process can read them.
     """
 
     def eval_step(variables: Tree, batch: Batch) -> tuple[Tree, dict[str, jax.Array]]:

@@ -62,7 +62,8 @@ def load_teacher(experiment: Experiment) -> LoadedTeacher | None:
     classes = [count(part) for part in (loaded.experiment, experiment)]
     if classes[0] != classes[1]:
         raise ConfigError(f"{where}: the teacher has {classes[0]} classes, the student {classes[1]}")
-    digests = {getattr(batches.tokenizer, "digest", None) for batches in (theirs, ours)}
+    tokenizers = (theirs.tokenizer, ours.tokenizer)
+    digests = {None if tokenizer is None else tokenizer.digest for tokenizer in tokenizers}
     if len(digests) > 1:
         file = loaded.run.tokenizer_file
         raise UserError(

@@ -224,7 +224,7 @@ class Loop:
                 evaluates = self.step % self.eval_every == 0 or self.step == self.total
                 self.tracer.before(self.step)
                 with self.clock.phase("compile" if first else "train"):
-                    state, metrics = train_step(state, layout.put(batch), *fixed)
+                    state, metrics = train_step(state, layout.shard_batch(batch), *fixed)
                     self.read()  # the step before this one, which runs meanwhile
                     self.unread = (self.step, metrics)
                     if first or evaluates:
@@ -326,12 +326,13 @@ class Loop:
         self.read()
         with self.clock.phase("checkpoint"):
             metrics = None if self.evaluation is None else self.evaluation.metrics
+            tokenizer = self.experiment.train_data.tokenizer
             progress = {
                 "step": self.step,
                 "monitor": self.monitor.to_json(),
                 "evaluation_due": self.evaluation_due,
                 "epoch_examples": self.experiment.train_data.num_examples,
-                "tokenizer": getattr(self.experiment.train_data.tokenizer, "digest", None),
+                "tokenizer": None if tokenizer is None else tokenizer.digest,
                 "teacher": None if self.teacher is None else self.teacher.step,
             }
             self.checkpoints.save(self.step, to_items(state), progress, metrics)

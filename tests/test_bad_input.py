@@ -104,7 +104,10 @@ OVERRIDES = {
     ),
     "a seed that is too large": ("seed=99999999999999999999", "expected 0 to 2**32 - 1"),
     "a training without end": ("train.total='1B epochs'", "expected 1 to 2**31 - 1"),
-    "an override without a value": ("model.width", "model.width: expected section.leaf=VALUE"),
+    "an override without a value": (
+        "model.width",
+        "--config.model.width: expected --config.section.leaf=VALUE",
+    ),
     "smoothing over 1": ("task.label_smoothing=1.5", "task.label_smoothing=1.5"),
 }
 
@@ -139,7 +142,7 @@ def test_everything_wrong_is_said_at_once(capsys):
         (["report"], "report: give the run first: `jaxformer report RUN`"),
         (["report", "nowhere", "--output", "a.html"], "--output: is for comparisons of several runs"),
         (["explain", "nowhere"], "explain: FILE is missing"),
-        (["fewshot", "--shots", "1"], "fewshot: give the run first: `jaxformer fewshot RUN TASK.jsonl`"),
+        (["fewshot", "--shots", "1"], "fewshot: give the run first: `jaxformer fewshot RUN TASK.yaml`"),
         (["predict", "nowhere", "x.png", "--class", "cat"], "--class: chooses what --explain shows"),
         (
             ["predict", "nowhere", "--explain", __file__],

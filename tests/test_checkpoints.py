@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import json
 import logging
 import os
 import resource
@@ -14,9 +15,13 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxformer import checkpoint_items
 from jaxformer import checkpoints as module
-from jaxformer.checkpoints import CheckpointConfig, Checkpoints
+from jaxformer.checkpoint_items import METRICS_FILE, PROGRESS_FILE, TEMPORARY
+from jaxformer.checkpoints import Checkpoints
+from jaxformer.config.checkpoints import CheckpointConfig
 from jaxformer.config.durations import Duration
+from jaxformer.config.schema import problems
 from jaxformer.digests import damage
 from jaxformer.errors import UserError
 
@@ -92,7 +97,8 @@ def test_restores_bit_for_bit(opened):
 
 def test_what_every_device_has_is_restored_whether_they_share_the_writing_or_not(opened):
     parts = [
-        jnp.arange(8 * size, dtype=jnp.float32).reshape(8, -1, 4) for size in (64, module.LEAST_PART // 4)
+        jnp.arange(8 * size, dtype=jnp.float32).reshape(8, -1, 4)
+        for size in (64, checkpoint_items.LEAST_PART // 4)
     ]
     items = make_items(1, small=parts[0], large=parts[1])
     save(opened(), 1, items=items)
@@ -159,6 +165,27 @@ def test_saving_does_not_wait_and_deletes_only_after_the_commit(opened, monkeypa
     go_on.set()
     checkpoints.wait()
     assert checkpoints.steps() == [2]
+
+
+def test_orbaxs_own_names_are_those_that_the_package_goes_by(opened, monkeypatch):
+    """The folder that is being written, and the files in which Orbax keeps JSON: its next version may rename them."""
+    checkpoints, seen = opened(), []
+    real = module.write_digests
+
+    def noted(folder):
+        seen.append(folder.name)
+        real(folder)
+
+    monkeypatch.setattr(module, "write_digests", noted)
+    save(checkpoints, 3, 0.5)
+    assert seen == [f"3{TEMPORARY}"]
+    folder = checkpoints.directory / "3"
+    assert json.loads((folder / PROGRESS_FILE).read_text()) == {"seed": 7, "step": 3}
+    assert json.loads((folder / METRICS_FILE).read_text()) == {"value": 0.5, "step": 3}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {
+        "params", "optimizer", "progress", "metrics"
+    }  # fmt: skip
+    assert damage(folder, ["params", "optimizer", "progress", "metrics"]) is None
 
 
 def test_best_and_latest_are_both_kept(opened):
@@ -445,6 +472,6 @@ def test_an_evaluation_may_be_added_to_a_checkpoint_that_is_saved(opened):
 
 
 def test_config_problems():
-    assert list(CheckpointConfig().problems()) == []
+    assert list(problems(CheckpointConfig())) == []
     bad = CheckpointConfig(every=Duration.parse("0 steps"), every_minutes=0.0, keep=0, keep_best=-1)
-    assert [line.split("=")[0] for line in bad.problems()] == ["every", "every_minutes", "keep", "keep_best"]
+    assert [line.split("=")[0] for line in problems(bad)] == ["every", "every_minutes", "keep", "keep_best"]

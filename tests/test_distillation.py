@@ -87,7 +87,9 @@ def stepped(batch, task, mode="jit", devices=8, accumulate=1):
         ViT(**TINY), task, optimizer, seed=0, accumulate=accumulate, teacher=teacher, axis=layout.axis
     )
     state = jax.device_put(before, layout.shardings(before))
-    state, metrics = layout.train_step(step, state, taught=True)(state, layout.put(batch), teacher.variables)
+    state, metrics = layout.train_step(step, state, with_teacher=True)(
+        state, layout.shard_batch(batch), teacher.variables
+    )
     return gradient_of(before, state), jax.device_get(metrics)
 
 

@@ -171,9 +171,9 @@ def test_bytes_a_device_shrink_with_fsdp():
     assert bytes_a_device(abstract.opt_state) == pytest.approx(2 * bytes_a_device(abstract.params), rel=1e-3)
 
 
-def test_the_state_is_born_as_the_rules_say():
+def test_the_state_is_initialised_as_the_rules_say():
     layout, init = make_state({"fsdp": 4, "tensor": 2})
-    state = layout.born(init)
+    state = layout.init_sharded(init)
     held = sum(shard.data.nbytes for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards[:1])
     assert held == bytes_a_device(layout.abstract(jax.eval_shape(init)))
     kernel = state.params["encoder"]["block_0"]["mlp"]["up"]["kernel"]
@@ -184,11 +184,11 @@ def test_the_state_is_born_as_the_rules_say():
 
 def test_factored_moments_are_laid_out_too():
     layout, init = make_state({"fsdp": 8}, optax.adafactor(1e-3, min_dim_size_to_factor=32))
-    layout.born(init)  # its factored moments have other shapes than the parameters
+    layout.init_sharded(init)  # its factored moments have other shapes than the parameters
 
 
 def test_a_batch_is_split_over_data_and_fsdp():
     layout = Layout("jit", make_mesh({"data": 2, "fsdp": 2, "tensor": 2}))
-    batch = layout.put({"image": np.arange(8 * 3).reshape(8, 3)})
+    batch = layout.shard_batch({"image": np.arange(8 * 3).reshape(8, 3)})
     assert {shard.data.shape for shard in batch["image"].addressable_shards} == {(2, 3)}
     np.testing.assert_array_equal(batch["image"], np.arange(8 * 3).reshape(8, 3))

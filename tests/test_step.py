@@ -147,7 +147,9 @@ def test_a_good_step_ends_the_row_of_skipped_ones(batch):
     step = jax.jit(make_train_step(VIT, TASK, optimizer, seed=0))
     image = batch["image"].astype(np.float32)
     for nan in (True, True, False):
-        state, _ = step(state, layout.put({**batch, "image": image * np.float32(np.nan if nan else 1)}))
+        state, _ = step(
+            state, layout.shard_batch({**batch, "image": image * np.float32(np.nan if nan else 1)})
+        )
     assert (int(state.skipped), int(state.skipped_in_a_row)) == (2, 0)
 
 

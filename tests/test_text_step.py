@@ -100,7 +100,7 @@ def evaluated(name, mode="jit", mesh=None, devices=8):
     step = layout.eval_step(make_eval_step(case.model, case.task, axis=layout.axis))
     params = params_of(name)
     params = jax.device_put(params, layout.shardings(State(params)).params)
-    return jax.device_get(step({"params": params}, layout.put(case.uneven())))
+    return jax.device_get(step({"params": params}, layout.shard_batch(case.uneven())))
 
 
 @jax.tree_util.register_dataclass
@@ -142,7 +142,7 @@ def test_an_examples_row_is_collected_where_it_stands_in_the_batch():
     step = layout.eval_step(make_eval_step(case.model, case.task, axis=layout.axis))
     rows = {name: array[order] for name, array in batch.items()}
     variables = {"params": params_of("tags")}
-    _, found = jax.device_get(step(variables, layout.put(batch)))
-    _, permuted = jax.device_get(step(variables, layout.put(rows)))
+    _, found = jax.device_get(step(variables, layout.shard_batch(batch)))
+    _, permuted = jax.device_get(step(variables, layout.shard_batch(rows)))
     np.testing.assert_array_equal(permuted["tags"], found["tags"][order])
     np.testing.assert_array_equal(permuted["example_mask"], batch["example_mask"][order])

@@ -279,7 +279,7 @@ def test_another_tokenizer_is_refused(datasets, tmp_path):
     assert stopped["status"] == "preempted"
     other = write(tmp_path / "datasets", seed=1)
     fewer = experiment("causal_lm", other, **{"data.tokenizer": {"name": "characters", "template": "gpt"}})
-    tokenizer = Run(tmp_path / "run").tokenizer
+    tokenizer = Run(tmp_path / "run").tokenizer_file
     text = tokenizer.read_text()
     tokenizer.write_text(text.replace('"z"', '"Z"') if '"z"' in text else text.replace('"k"', '"K"'))
     with pytest.raises(

@@ -237,7 +237,7 @@ def steps(built, state, first, last):
     """The state after the steps from `first` up to `last`, and their losses."""
     train_step, losses = built.train_step(), []
     for step in range(first, last):
-        state, metrics = train_step(state, built.layout.put(built.train_data[step]))
+        state, metrics = train_step(state, built.layout.shard_batch(built.train_data[step]))
         losses.append(float(metrics["loss"]))
     return state, losses
 

@@ -28,7 +28,7 @@ def test_what_has_its_present_name_stays(config):
 
 
 def test_a_run_of_an_earlier_version_opens_and_goes_on(tmp_path):
-    experiment = resolve(read("bert_sst2_scratch", ["model.num_classes=2"]))
+    experiment = resolve(read("bert_sst2_scratch", {"model.num_classes": 2}))
     config = to_dict(experiment)
     config["model"]["num_labels"] = config["model"].pop("num_classes")
     (tmp_path / "config.json").write_text(json.dumps({"config": config}))

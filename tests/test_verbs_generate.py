@@ -284,7 +284,7 @@ def test_mistakes_of_evaluating_are_said_in_a_line(run, refused, task_file, tmp_
 @pytest.mark.parametrize(
     ("flag", "now"),
     [
-        ("--fewshot", "fewshot RUN TASK.jsonl"),
+        ("--fewshot", "fewshot RUN TASK.yaml"),
         ("--perplexity", "perplexity RUN FILE"),
         ("--harness", "harness RUN TASK"),
     ],

@@ -119,7 +119,9 @@ def test_a_field_of_a_message_becomes_its_flag():
     assert in_flags(Paint, "kind: is unknown") == "--class: is unknown"
     assert in_flags(Paint, "files[1]=a.png: is broken") == "FILE a.png: is broken"
     assert in_flags(Paint, "run: is gone") == "RUN: is gone"
-    for line in ("width=3: expected 4", "coats are thick", "a.png: cannot be read"):
+    assert in_flags(Paint, "coats 3: is too much") == "--coats 3: is too much"
+    assert in_flags(Paint, "a.png: give `coats`, or `thin=True`") == "a.png: give --coats, or --thin"
+    for line in ("width=3: expected 4", "coats are thick", "`width=3` is small", "a.png: cannot be read"):
         assert in_flags(Paint, line) == line
 
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from jaxformer import cli
 from jaxformer.config.sections import resolve
+from jaxformer.drawing import class_colours
 from jaxformer.experiment import Experiment
-from jaxformer.observe import class_colours
 from jaxformer.observe.report import write_report
 from jaxformer.tasks.segmentation import at_size, map_image
 from jaxformer.train import train

@@ -1,4 +1,4 @@
-"""What an experiment would train and what it would take, on devices that need not be here."""
+"""Describes an experiment: parameters, memory, FLOPs and rules, on devices that need not be here."""
 
 import re
 from dataclasses import dataclass, replace
@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from jaxformer.analysis.flops import training_flops
+from jaxformer.analysis.optimization import describe_rules, describe_schedule
 from jaxformer.config import schema
 from jaxformer.config.sections import ExperimentConfig
-from jaxformer.data.examples import Pairs
+from jaxformer.data.kinds.pairs import Pairs
 from jaxformer.data.nominal import NominalBatches
 from jaxformer.errors import NotPrepared
 from jaxformer.experiment import Experiment
@@ -17,14 +18,13 @@ from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
 from jaxformer.observe import text
 from jaxformer.observe.summary import parameter_table
-from jaxformer.optim.describe import describe_rules, describe_schedule
 from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.teacher import load_teacher
 
 Tree = Any
 IMAGENET = {"train": 1_281_167, "validation": 50_000}  # Russakovsky et al. 2015, table 2
 KNOWN_SIZES = {"imagenet2012": IMAGENET, "cifar10": {"train": 50_000, "test": 10_000}}
-SAID_BY = {"imagenet2012": "Russakovsky et al. 2015, table 2", "cifar10": "Krizhevsky 2009, chapter 3"}
+SOURCES = {"imagenet2012": "Russakovsky et al. 2015, table 2", "cifar10": "Krizhevsky 2009, chapter 3"}
 # Tokens of GPT-2's tokenizer, by karpathy/nanoGPT (data/openwebtext/readme.md).
 OPENWEBTEXT = {"train": 9_035_582_198, "validation": 4_434_897}
 # The task and the kind of examples that a model of text is described with.
@@ -70,27 +70,26 @@ def for_preset(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes on one device, and FLOPs of one step over all devices.
-
-    Attributes:
-      parameters, gradients, optimizer, average: bytes a device; "optimizer" counts all of its state, "average"
-        the moving average of the parameters.
-      activations: bytes a device of everything temporary in the compiled step, gradients left out; compiled for
-        CPU devices, so an estimate for others (unrolled layers save nothing by rematerialisation there; with
-        model.scan they do). None if the step was not compiled.
-      flops: of forward and backward pass of the whole batch (products and convolutions).
-    """
+    """Bytes on one device, and FLOPs of one step over all devices."""
 
     parameters: int
+    """Bytes of the parameters."""
     gradients: int
+    """Bytes of their gradients."""
     optimizer: int
+    """Bytes of all of the optimizer's state."""
     average: int
+    """Bytes of the moving average of the parameters."""
     activations: int | None
+    """Bytes of everything temporary in the compiled step but the gradients; None if the step was not compiled. It
+    is compiled for CPU devices, so this is an estimate for others: there, rematerialisation saves nothing with
+    unrolled layers, and does with model.scan."""
     flops: int
+    """Forward and backward pass of the whole batch (products and convolutions)."""
 
 
 def assemble(config: ExperimentConfig) -> Experiment:
-    """An Experiment whose dataset may be missing, if its size is known."""
+    """An Experiment; its dataset may be missing if its size is known."""
     experiment = Experiment(config)
     try:
         experiment.train_data, experiment.eval_data  # noqa: B018 - builds them
@@ -105,7 +104,7 @@ def assemble(config: ExperimentConfig) -> Experiment:
 def nominal_batches(config: ExperimentConfig) -> NominalBatches | None:
     """Batches of a dataset of known size, or None; "train[:99%]" is 99% of "train"."""
     data = config.data
-    if data.examples.text:
+    if data.examples.modality == "text":
         return nominal_text(data)
     split = re.fullmatch(r"(\w+)(?:\[:(\d+)%\])?", data.train_split)
     sizes = KNOWN_SIZES.get(data.name, {})
@@ -120,7 +119,7 @@ def nominal_batches(config: ExperimentConfig) -> NominalBatches | None:
         "labels": ((), np.dtype(np.int32)),
     }
     count = round(sizes[split[1]] * int(split[2] or 100) / 100)
-    fact = f"{data.name} is not here; its {count:,} examples ({data.train_split}) are by {SAID_BY[data.name]}"
+    fact = f"{data.name} is not here; its {count:,} examples ({data.train_split}) are by {SOURCES[data.name]}"
     return NominalBatches(count, data.batch_size, spec, (fact,))
 
 
@@ -143,7 +142,7 @@ def nominal_text(data: Any) -> NominalBatches | None:
 
 
 def under_jit(experiment: Experiment) -> Experiment:
-    """The same over the same devices in jit's mode, whose compiled step tells its memory; pmap's does not."""
+    """The same experiment in jit's mode: its compiled step reports its memory, and pmap's does not."""
     config = experiment.config
     if config.parallel.mode == "jit":
         return experiment
@@ -152,7 +151,7 @@ def under_jit(experiment: Experiment) -> Experiment:
 
 
 def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint:
-    """What one device holds and what a step computes, without allocating any of it."""
+    """The bytes that one device holds and the FLOPs of a step, without allocating anything."""
     shapes = experiment.state_shapes
     parameters = bytes_a_device(shapes.params)
     activations = None
@@ -210,7 +209,7 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
 
 
 def model_line(model: Any) -> str:
-    """What the table of parameters counts: the model, and which head it has."""
+    """The model and the head that the table of parameters counts."""
     name, head = type(model).__name__, None
     if model.kind == "encoder":
         head = f'the head "{model.head}" (model.head)'

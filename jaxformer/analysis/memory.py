@@ -42,7 +42,7 @@ def size_asked(message: str) -> float | None:
 
 
 def remedies(experiment: Experiment) -> Iterator[str]:
-    """What of the config could be changed to need less memory, the simplest first."""
+    """Changes of the config that need less memory, the simplest first."""
     config, model = experiment.config, experiment.bare_model
     data, mesh = config.data, experiment.layout.mesh
     yield f"a smaller data.batch_size than {data.batch_size}"

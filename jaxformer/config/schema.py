@@ -303,8 +303,9 @@ def members(contract: type) -> list[str]:
 
 
 def has_member(cls: type, name: str) -> bool:
-    """Whether a class has an attribute, a method or a field of this name."""
-    return hasattr(cls, name) or name in {field.name for field in dataclasses.fields(cls)}
+    """Whether a class has an attribute, a method (not an abstract one) or a field of this name."""
+    abstract = name in getattr(cls, "__abstractmethods__", ())
+    return (hasattr(cls, name) and not abstract) or name in {field.name for field in dataclasses.fields(cls)}
 
 
 def convert_duration(value: Any, path: str, errors: list[str]) -> Duration | None:

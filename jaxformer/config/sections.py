@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from jaxformer.checkpoints import CheckpointConfig
 from jaxformer.config import schema
+from jaxformer.config.checkpoints import CheckpointConfig
 from jaxformer.config.durations import Duration
 from jaxformer.config.fields import (
     Constraint,
@@ -80,13 +80,13 @@ class ExperimentConfig:
     """The dataset, its batches and transforms."""
     train: TrainConfig
     """Length, accumulation, averaging, logging."""
-    task: Any = schema.choice(TASKS, default=None)
+    task: Any = schema.choice(TASKS, contract="jaxformer.tasks.base:Task", default=None)
     """What is learnt; tasks/ lists the names."""
     model: Any = schema.choice(MODELS, contract=CONTRACT, default=None)
     """A model's name and its fields; models/ lists the names, models/presets.py ready tables."""
-    optimizer: Any = schema.choice(OPTIMIZERS, default=None)
+    optimizer: Any = schema.choice(OPTIMIZERS, contract="jaxformer.optim.base:Optimizer", default=None)
     """The optimizer's name, its hyperparameters, and rules by parameter path."""
-    schedule: Any = schema.choice(SCHEDULES, default=None)
+    schedule: Any = schema.choice(SCHEDULES, contract="jaxformer.optim.schedule:Schedule", default=None)
     """The learning rate over time, as a share of optimizer.learning_rate."""
     eval: EvalConfig = EvalConfig()
     """Evaluation beside training."""

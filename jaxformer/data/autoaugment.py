@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxformer.data.operations import NONE, Operation, Range, Resample, perform
 from jaxformer.data.randaugment import ORIGINAL
+from jaxformer.data.transform import Transform
 from jaxformer.data.transforms import Example
 
 Choice = tuple[str, float, int]  # an operation, how often it is done, and its magnitude, 0 to 9
@@ -119,7 +120,7 @@ POLICIES: Mapping[str, tuple[tuple[Choice, Choice], ...]] = {
 
 
 @dataclass(frozen=True)
-class AutoAugment:
+class AutoAugment(Transform):
     """Applies one of a policy's 25 pairs of operations, drawn uniformly, each of the two as often as it says.
 
     What operations uncover is grey 128, and of no class in masks; pixels are not interpolated.

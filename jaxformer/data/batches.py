@@ -14,8 +14,10 @@ import cv2
 import grain
 import numpy as np
 
+from jaxformer.data.base import RowSource, Source
+from jaxformer.data.collate import Batch, Spec, make_collate
 from jaxformer.data.config import DataConfig
-from jaxformer.data.making import READABLE, Batch, Spec, make_maker
+from jaxformer.data.opening import open_source
 from jaxformer.data.order import (
     MEMORY,
     POOL,
@@ -28,7 +30,6 @@ from jaxformer.data.order import (
     by_length,
     in_order,
 )
-from jaxformer.data.sources import RowSource, Source, open_source
 
 Check = Callable[[Mapping[str, np.ndarray]], None]
 
@@ -67,7 +68,7 @@ class Batches:
     """A sequence of global batches: `batches[step]`.
 
     A batch is a dict of the arrays of its examples, stacked: of pictures `image` uint8 [B, H, W, C] and `labels`
-    int32 [B]; of other kinds those that `examples.py` says, of text padded to one length. In evaluation there is
+    int32 [B]; of other kinds those that `kinds/` says, of text padded to one length. In evaluation there is
     `example_mask` bool [B] too, False on the rows that pad the last batch or are skipped, and with text `index`
     int32 [B], the number of each row in the split (0 on padding).
 
@@ -104,8 +105,8 @@ class Batches:
         self._prefetch = prefetch
         self._check = check
         # What is random in an evaluation (masked tokens) is the same whatever the run's seed.
-        self._maker = make_maker(source, transforms, seed % 2**64 if train else 0, train)
-        self.element_spec: Spec = dict(self._maker.spec)
+        self._collate = make_collate(source, transforms, seed % 2**64 if train else 0, train)
+        self.element_spec: Spec = dict(self._collate.spec)
         if not train:
             self.element_spec["example_mask"] = ((), np.dtype(bool))
             if self.tokenizer is not None:
@@ -209,9 +210,9 @@ class Batches:
             positions = range(positions.start, max(positions.start, min(positions.stop, self.num_examples)))
         indices = self._order(positions)
         counters = np.arange(positions.start, positions.stop) if self.train else indices
-        batch = self._maker(indices, counters, len(rows), self._length(step))
+        batch, real = self._collate(indices, counters, len(rows), self._length(step))
         if not self.train:
-            batch["example_mask"] = (np.arange(len(rows)) < len(indices)) & batch.pop(READABLE, True)
+            batch["example_mask"] = real
             if self.tokenizer is not None:
                 batch["index"] = np.zeros(len(rows), np.int32)
                 batch["index"][: len(indices)] = indices

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxformer.data.config import DataConfig
+from jaxformer.data.base import DatasetConfig
 from jaxformer.data.digits import NAME as DIGITS
 from jaxformer.data.digits import prepare_digits
 from jaxformer.errors import NotPrepared, UserError
@@ -55,7 +55,7 @@ def version_key(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
 
-def find_dataset(config: DataConfig) -> Prepared:
+def find_dataset(config: DatasetConfig) -> Prepared:
     """The dataset that a config means; digits are prepared if they are not there.
 
     Raises:

@@ -7,11 +7,12 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from jaxformer.data.transform import Transform
 from jaxformer.data.transforms import Example
 
 
 @dataclass(frozen=True)
-class ColorJitter:
+class ColorJitter(Transform):
     """Random brightness, contrast, saturation and hue, in random order, as torchvision's ColorJitter does.
 
     A strength s draws a factor uniformly from [max(0, 1 - s), 1 + s]; 0 leaves that property alone. On grey

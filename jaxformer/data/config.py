@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from jaxformer.config.schema import choice
-from jaxformer.data.examples import EXAMPLES, Images
+from jaxformer.config.fields import Constraint, PositiveInt, above
+from jaxformer.config.schema import choice, load
+from jaxformer.data.kinds import KINDS
 
 # Names in configs -> the transform's class, imported when it is chosen.
 TRANSFORMS: dict[str, str] = {
@@ -45,107 +46,116 @@ TOKENIZERS: dict[str, str] = {
 }
 
 
+def is_name(text: str) -> bool:
+    """Whether a dataset can have this name."""
+    parts = text.split("/")
+    return len(parts) <= 2 and all(part and part not in (".", "..") and "\\" not in part for part in parts)
+
+
+DatasetName = Annotated[str, Constraint("NAME or NAME/CONFIG, as in 'cifar10'", is_name)]
+
+
+def images() -> Any:
+    """The kind of examples where a config names none."""
+    return load(KINDS["images"])()
+
+
 @dataclass(frozen=True)
 class Part:
     """A further dataset of a mixture."""
 
-    name: str
+    name: DatasetName
     """As `DataConfig.name`."""
-    weight: float
+    weight: Annotated[float, above(0, "more than 0; leave the dataset out otherwise")]
     """How many of its examples are seen for each of the first dataset's."""
     version: str | None = None
     """As `DataConfig.version`."""
     train_split: str | None = None
     """Its split; None takes the first dataset's."""
 
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work."""
-        yield from name_problems(self.name)
-        if self.weight <= 0:
-            yield f"weight={self.weight}: must be more than 0; leave the dataset out otherwise"
-
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which examples a run sees, and what is done to them on the host."""
 
-    name: str = "digits"
+    name: DatasetName = "digits"
     """ "digits" (scikit-learn's, prepared on first use), or any prepared TFDS dataset, with its TFDS config
     if it has one ("cifar10", "imagenet2012", "imagenet_resized/64x64", or a name given to `data import`)."""
     version: str | None = None
     """The dataset's version ("3.0.2"); None takes the newest that is prepared."""
     data_dir: str | None = None
     """The folder of TFDS datasets; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    train_split: str = "train"
+    train_split: Annotated[
+        str, Constraint("a split, as in 'train' or 'train[:90%]'", lambda text: bool(text.strip()))
+    ] = "train"
     """The training split, with TFDS's slices if wanted ("train", "train[:90%]", "train+validation")."""
     mixture: tuple[Part, ...] = ()
     """Further datasets of text that training mixes in, each with an order and epochs of its own. The
     tokenizer learns from all; an epoch is as long as it takes to see `train_split` of `name` once; evaluation
     is on `name` alone."""
-    batch_size: int = 128
+    batch_size: PositiveInt = 128
     """Examples in a global training batch, over all devices and processes."""
-    repeats: int = 1
+    repeats: PositiveInt = 1
     """How often a training batch holds each of its examples, each time augmented anew (repeated augmentation,
     Hoffer et al. 2020; DeiT: 3). An epoch stays as many rows as there are examples, so that all have been
     seen after so many epochs."""
-    eval_batch_size: int | None = None
+    eval_batch_size: PositiveInt | None = None
     """Examples in a global evaluation batch; None takes `batch_size`."""
-    examples: Any = choice(EXAMPLES, default_factory=Images)  # noqa: RUF009
+    examples: Any = choice(KINDS, "jaxformer.data.kinds.base:Kind", default_factory=images)  # noqa: RUF009
     """What becomes of the dataset's examples: one of the kinds of pictures or of token rows
-    (`data/examples.py`)."""
+    (`data/kinds/`)."""
     tokenizer: Any | None = choice(TOKENIZERS, default=None)  # noqa: RUF009
     """What makes tokens of text; a tokenizer that learns does so from `train_split`."""
     buckets: tuple[int, ...] = ()
     """Lengths, besides the examples' own, that batches of token rows may be padded to, for kinds whose rows
     differ in length: each batch takes the smallest that holds its longest row, and rows of like lengths come
     together. Each is a shape that is compiled."""
-    transforms: tuple[Any, ...] = choice(TRANSFORMS, default=())
+    transforms: tuple[Any, ...] = choice(TRANSFORMS, "jaxformer.data.transform:Transform", default=())
     """What is done to each training example, in order, after decoding."""
-    eval_transforms: tuple[Any, ...] = choice(TRANSFORMS, default=())
+    eval_transforms: tuple[Any, ...] = choice(TRANSFORMS, "jaxformer.data.transform:Transform", default=())
     """The same for evaluation; random transforms do not belong here."""
     cache: Literal["none", "memory"] = "none"
     """Of pictures, "memory" keeps decoded images in memory from their first use on (before any transform);
     "none" reads and decodes them every time. (Token rows are mapped from files, and have no use for it.)"""
-    read_threads: int | None = None
+    read_threads: PositiveInt | None = None
     """Threads that read, decode and transform in the background; None takes one a core, at most 16."""
-    prefetch: int = 4
+    prefetch: PositiveInt = 4
     """Batches that are kept ready ahead of the step."""
 
     def problems(self) -> Iterator[str]:
-        """Yields a line for every value that cannot work, whatever the dataset holds."""
-        yield from name_problems(self.name)
-        if not self.train_split.strip():
-            yield f"train_split={self.train_split!r}: empty; name a split, as in 'train' or 'train[:90%]'"
-        for field in ("batch_size", "repeats", "eval_batch_size", "read_threads", "prefetch"):
-            value = getattr(self, field)
-            if value is not None and value < 1:
-                yield f"{field}={value}: must be at least 1"
         if self.repeats > 1 and self.batch_size % self.repeats:
             yield (
                 f"repeats={self.repeats}: a batch of batch_size={self.batch_size} does not divide by it; "
                 f"set batch_size={max(1, round(self.batch_size / self.repeats)) * self.repeats}"
             )
-        kind = type(self.examples).__name__.lower()
-        for index, transform in enumerate(self.transforms):
-            if getattr(transform, "draws", False) and kind not in ("detection", "segmentation"):
-                yield (
-                    f"transforms[{index}]={type(transform).__name__}: joins pictures with boxes or masks, and "
-                    f"examples={kind!r} have one label; take task.mixup or task.cutmix"
-                )
-        for index, transform in enumerate(self.eval_transforms):
-            if getattr(transform, "random", False):
-                yield (
-                    f"eval_transforms[{index}]={type(transform).__name__}: is random, so evaluation would "
-                    "change from seed to seed; move it to transforms"
-                )
         yield from self._text_problems()
+        for name in ("transforms", "eval_transforms"):
+            for index, transform in enumerate(getattr(self, name)):
+                where = f"{name}[{index}]={type(transform).__name__}"
+                yield from (f"{where}: {problem}" for problem in self._misfits(transform, name))
+
+    def _misfits(self, transform: Any, name: str) -> Iterator[str]:
+        """Why a transform does not suit the examples, or the list that it stands in."""
+        kind = self.examples.kind
+        if transform.modality != self.examples.modality:
+            yield (
+                f"is made for {transform.modality}s, and the examples are {kind!r}; leave it out, or name another "
+                "kind in examples"
+            )
+        elif transform.draws and not self.examples.letterboxed:
+            yield (
+                f"joins images with boxes or masks, and examples={kind!r} have one label; take task.mixup or "
+                "task.cutmix"
+            )
+        if transform.random and name == "eval_transforms":
+            yield "is random, so evaluation would change from seed to seed; move it to transforms"
 
     def _text_problems(self) -> Iterator[str]:
         """What is wrong between the examples, the tokenizer and the buckets."""
-        kind = type(self.examples).__name__.lower()
-        if self.examples.text and self.tokenizer is None:
+        kind, is_text = self.examples.kind, self.examples.modality == "text"
+        if is_text and self.tokenizer is None:
             yield f"tokenizer: missing; examples={kind!r} need one, as in dict(name='bytes', template='gpt')"
-        if not self.examples.text and self.tokenizer is not None:
+        if not is_text and self.tokenizer is not None:
             yield f"tokenizer: {kind!r} have no text; name another kind in examples, or leave it out"
         if self.buckets and not self.examples.varying:
             yield f"buckets={self.buckets}: rows of {kind!r} are all of one length; leave it out"
@@ -156,20 +166,5 @@ class DataConfig:
                     f"buckets={self.buckets}: expected rising lengths of 2 or more, all below "
                     f"examples.length={self.examples.length}, which is the last one"
                 )
-        if self.mixture and not self.examples.text:
+        if self.mixture and not is_text:
             yield f"mixture: {kind!r} cannot be mixed, only kinds of text; leave it out"
-        for name in ("transforms", "eval_transforms"):
-            for index, transform in enumerate(getattr(self, name)):
-                if hasattr(transform, "bind") != self.examples.text:
-                    made_for = "pictures" if self.examples.text else "text"
-                    yield (
-                        f"{name}[{index}]={type(transform).__name__}: is made for {made_for}, and the examples are "
-                        f"{kind!r}; leave it out, or name another kind in examples"
-                    )
-
-
-def name_problems(name: str) -> Iterator[str]:
-    """What is wrong with a dataset's name."""
-    parts = name.split("/")
-    if not all(part and part not in (".", "..") and "\\" not in part for part in parts) or len(parts) > 2:
-        yield f"name={name!r}: not a dataset's name; write NAME or NAME/CONFIG, as in 'cifar10'"

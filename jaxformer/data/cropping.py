@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from jaxformer.data.geometry import MIN_VISIBLE, follow, window
+from jaxformer.data.transform import Transform
 from jaxformer.data.transforms import (
     Example,
     Interpolation,
@@ -20,7 +21,7 @@ from jaxformer.data.transforms import (
 
 
 @dataclass(frozen=True)
-class RandomCrop:
+class RandomCrop(Transform):
     """A random part of a fixed size; what a smaller picture lacks is zeros at its right and bottom."""
 
     size: int | tuple[int, int]
@@ -40,7 +41,7 @@ class RandomCrop:
 
 
 @dataclass(frozen=True)
-class ScaleJitter:
+class ScaleJitter(Transform):
     """Enlarges or shrinks what is in the picture, whose size stays (Ghiasi et al. 2021, section 3).
 
     Enlarged, a random part is seen; shrunk, the picture stands at a random place on zeros. Unlike the paper's, a
@@ -119,7 +120,7 @@ class ResizeShorter:
 
 
 @dataclass(frozen=True)
-class DetrCrop:
+class DetrCrop(Transform):
     """DETR's random crop (Carion et al. 2020, section 4, and its code): resizes the shorter side, cuts a part out.
 
     The part's height and width are drawn apart from each other. `ResizeShorter` comes after it, whether it cropped or

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxformer.data.cropping import cut
 from jaxformer.data.geometry import MIN_VISIBLE
+from jaxformer.data.transform import Transform
 from jaxformer.data.transforms import (
     Example,
     pair,
@@ -19,7 +20,7 @@ from jaxformer.data.transforms import (
 
 
 @dataclass(frozen=True)
-class Mosaic:
+class Mosaic(Transform):
     """Puts four pictures around a random point, with their boxes and masks; what reaches out is cut off.
 
     The other three are drawn from the whole split, as they are read: put it first in `data.transforms`.

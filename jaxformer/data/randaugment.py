@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from jaxformer.data.operations import NONE, Operation, Range, Resample, perform
+from jaxformer.data.transform import Transform
 from jaxformer.data.transforms import Example, probability_problems
 
 # The authors' code (tensorflow/tpu, efficientnet/autoaugment.py), which big_vision/pp/autoaugment.py keeps:
@@ -46,7 +47,7 @@ INCREASING: Mapping[str, Range] = {
 
 
 @dataclass(frozen=True)
-class RandAugment:
+class RandAugment(Transform):
     """Applies `num_layers` operations, each drawn uniformly, all at one strength (Cubuk et al. 2020, section
     3).
 

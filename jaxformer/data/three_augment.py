@@ -9,13 +9,14 @@ from PIL import ImageFilter
 
 from jaxformer.data.color import ColorJitter, to_array, to_picture
 from jaxformer.data.operations import solarize
+from jaxformer.data.transform import Transform
 from jaxformer.data.transforms import Example
 
 THRESHOLD = 128  # from which on values are inverted
 
 
 @dataclass(frozen=True)
-class ThreeAugment:
+class ThreeAugment(Transform):
     """Makes a picture grey, solarizes it or blurs it, one of the three drawn uniformly, and jitters its colours.
 
     DeiT III flips and crops before: transforms of their own. Nothing moves, so boxes and masks stay.

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from jaxformer.data.geometry import MIN_VISIBLE, follow, mirroring, scaling, window
+from jaxformer.data.transform import Transform
 
 Example = dict[str, Any]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -27,7 +28,7 @@ INTERPOLATIONS = {
 
 
 @dataclass(frozen=True)
-class Resize:
+class Resize(Transform):
     """Resizes to a fixed height and width, whatever the aspect ratio."""
 
     size: int | tuple[int, int]
@@ -35,7 +36,6 @@ class Resize:
     interpolation: Interpolation = "bilinear"
     """How pixels are interpolated where the image grows; where it shrinks, areas are averaged (except with
     "nearest"), which does not alias."""
-    random: ClassVar[bool] = False
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Resizes the image."""
@@ -47,7 +47,7 @@ class Resize:
 
 
 @dataclass(frozen=True)
-class CenterCrop:
+class CenterCrop(Transform):
     """Resizes the shorter side, keeping the aspect ratio, and cuts the middle out: the usual evaluation view."""
 
     size: int | tuple[int, int]
@@ -57,7 +57,6 @@ class CenterCrop:
     value is size / 0.875: 256 for 224."""
     interpolation: Interpolation = "bilinear"
     """As in `Resize`."""
-    random: ClassVar[bool] = False
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Resizes and crops the image."""
@@ -81,7 +80,7 @@ class CenterCrop:
 
 
 @dataclass(frozen=True)
-class RandomResizedCrop:
+class RandomResizedCrop(Transform):
     """A random part of the image, resized: "Inception crop" (Szegedy et al. 2015, section 6).
 
     An area and an aspect ratio are drawn, up to ten times until the rectangle fits; else the largest centered
@@ -134,7 +133,7 @@ class RandomResizedCrop:
 
 
 @dataclass(frozen=True)
-class Flip:
+class Flip(Transform):
     """Mirrors the image left to right, or upside down."""
 
     probability: float = 0.5
@@ -157,7 +156,7 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class PadAndCrop:
+class PadAndCrop(Transform):
     """Shifts the image by up to `padding` pixels each way: pads it on all sides, crops its size out at
     random.
 
@@ -199,7 +198,7 @@ class PadAndCrop:
 
 
 @dataclass(frozen=True)
-class RandomErasing:
+class RandomErasing(Transform):
     """Overwrites a random rectangle (Zhong et al. 2020, algorithm 1; "RE-R" with noise, its best variant)."""
 
     probability: float = 0.25

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from jaxformer.data.operations import NONE, Operation, Range, Resample, perform
+from jaxformer.data.transform import Transform
 from jaxformer.data.transforms import Example
 
 STRENGTHS = 31
@@ -32,7 +33,7 @@ WIDE: Mapping[str, Range] = {
 
 
 @dataclass(frozen=True)
-class TrivialAugment:
+class TrivialAugment(Transform):
     """Applies one operation at one strength, both drawn uniformly: "TrivialAugment Wide".
 
     What operations uncover is grey 128, and of no class in masks; pixels are not interpolated.

@@ -45,7 +45,7 @@ def evaluate(
         for batch in reader:
             if give_up():
                 raise GivenUp
-            of_batch, of_examples = eval_step(variables, layout.put(batch))
+            of_batch, of_examples = eval_step(variables, layout.shard_batch(batch))
             sums.append(of_batch)
             if of_examples:
                 collected.append(of_examples)

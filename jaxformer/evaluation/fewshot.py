@@ -108,9 +108,9 @@ def evaluate_fewshot(
     task = read_task(Path(task_file))
     shots = task.config.num_fewshot or 0 if shots is None else shots
     if shots < 0:
-        raise UserError(f"shots {shots}: expected 0 or more")
+        raise UserError(f"shots={shots}: expected 0 or more")
     if limit is not None and limit < 1:
-        raise UserError(f"limit {limit}: expected at least 1, or none at all")
+        raise UserError(f"limit={limit}: expected at least 1, or none at all")
     tests = task.tests[:limit]
     prompts = [
         make_prompt(task, example, task.demonstrations(index, shots, seed), model)

@@ -23,7 +23,7 @@ import ast
 import contextlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -33,8 +33,8 @@ import yaml
 
 from jaxformer.config.fields import Constraint, NonNegativeInt
 from jaxformer.config.schema import resolve
-from jaxformer.data.text.numbered import numbered_objects
 from jaxformer.errors import UserError
+from jaxformer.files import numbered_objects, read_text
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer
@@ -45,16 +45,24 @@ PLAIN = r"([^{}]|\{\{|\}\}|\{[^\W\d]\w*\})*"  # a template for str.format with n
 
 
 @dataclass(frozen=True)
+class DatasetKwargs:
+    """Where the questions are."""
+
+    data_files: Mapping[str, str | tuple[str, ...]]
+    """Split -> a file of JSON lines, or a list of them; relative to the folder that the program runs in."""
+
+
+@dataclass(frozen=True)
 class TaskConfig:
     """The keys of a YAML file that are read, with the harness's defaults; see its docs/new_task_guide.md."""
 
     output_type: Literal["multiple_choice", "loglikelihood"]
     doc_to_text: Any
     doc_to_target: Any
+    dataset_kwargs: DatasetKwargs = field(default_factory=lambda: DatasetKwargs({}))
     doc_to_choice: Any = None
     task: str | None = None
     dataset_path: Literal["json"] = "json"
-    dataset_kwargs: Any = None
     test_split: str | None = None
     validation_split: str | None = None
     training_split: str | None = None
@@ -216,35 +224,31 @@ def from_yaml(path: Path) -> tuple[TaskConfig, list[Doc], list[Doc], str]:
       UserError: it cannot be read, or asks for what only the harness can do.
     """
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        loaded = yaml.safe_load(read_text(path))
+    except (ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: expected the keys of a task, such as doc_to_text")
     config = parsed(
         TaskConfig, loaded, str(path), "what is not read here, lm-evaluation-harness may evaluate"
     )
-    try:
-        files = {
-            split: [names] if isinstance(names, str) else list(names)
-            for split, names in config.dataset_kwargs["data_files"].items()
-        }
-    except (AttributeError, LookupError, TypeError) as error:
-        raise UserError(
-            f"{path}: dataset_kwargs: expected data_files, as in {{data_files: {{test: mine.jsonl}}}}"
-        ) from error
     tests = config.test_split or config.validation_split
     demos = config.fewshot_split or config.training_split or config.validation_split or tests
-    for split in (tests, demos):
-        if split not in files:
-            raise UserError(f"{path}: split {split!r} is not in data_files; there are {', '.join(files)}")
-    docs = {
-        split: [Doc(Path(name), *line) for name in files[split] for line in numbered_objects(Path(name))]
-        for split in (tests, demos)
-    }
-    if not docs[tests]:
-        raise UserError(f"{path}: split {tests!r} holds no examples")
-    return config, docs[tests], [] if demos == tests else docs[demos], str(path)
+    others = [] if demos == tests else docs_of(path, config, demos)
+    return config, docs_of(path, config, tests), others, str(path)
+
+
+def docs_of(path: Path, config: TaskConfig, split: str | None) -> list[Doc]:
+    """The lines of a split; UserError if there are none."""
+    files = config.dataset_kwargs.data_files
+    if split is None or split not in files:
+        raise UserError(f"{path}: split {split!r} is not in data_files; there are {', '.join(files)}")
+    names = files[split]
+    places = [Path(name) for name in ([names] if isinstance(names, str) else names)]
+    docs = [Doc(place, *line) for place in places for line in numbered_objects(place)]
+    if not docs:
+        raise UserError(f"{path}: split {split!r} holds no examples")
+    return docs
 
 
 def from_json_lines(path: Path) -> tuple[TaskConfig, list[Doc], list[Doc], str]:

@@ -54,9 +54,9 @@ def run_harness(
         or `shots` or `limit` is out of range.
     """
     if shots is not None and shots < 0:
-        raise UserError(f"shots {shots}: expected 0 or more, or none to leave it to the tasks")
+        raise UserError(f"shots={shots}: expected 0 or more, or none to leave it to the tasks")
     if limit is not None and limit < 1:
-        raise UserError(f"limit {limit}: expected at least 1, or none at all")
+        raise UserError(f"limit={limit}: expected at least 1, or none at all")
     if not tasks:
         raise UserError("no tasks for lm-evaluation-harness; name some, or YAML files")
     adapter = harness_model(model)

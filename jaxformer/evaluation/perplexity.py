@@ -44,7 +44,7 @@ def perplexity(
     stride = max(1, model.context_length // 2) if stride is None else stride
     if not 1 <= stride <= model.context_length:
         raise UserError(
-            f"stride {stride}: expected 1 to {model.context_length}, the tokens that the model sees"
+            f"stride={stride}: expected 1 to {model.context_length}, the tokens that the model sees"
         )
     if isinstance(text, str):
         tokens, text_bytes = encode(model.tokenizer, text), len(text.encode())

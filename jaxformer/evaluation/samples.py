@@ -60,7 +60,7 @@ def find_errors(
     positions, found = [], []
     for number, batch in some_batches(batches, task.modality == "text"):
         positions.append(number * batches.batch_size + np.arange(batches.batch_size))
-        found.append(predict_step(variables, layout.put(batch)))
+        found.append(predict_step(variables, layout.shard_batch(batch)))
         if len(found) >= AHEAD:
             jax.block_until_ready(found[-AHEAD])
     mask, errors = (np.concatenate(parts) for parts in zip(*jax.device_get(found)))

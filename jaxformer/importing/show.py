@@ -8,18 +8,20 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from jaxformer.data.base import Source
 from jaxformer.data.catalog import data_folder, find_dataset, find_datasets, open_builder
+from jaxformer.data.collate import readable, transformed
 from jaxformer.data.config import DataConfig
 from jaxformer.data.digits import NAME as DIGITS
-from jaxformer.data.examples import Detection, Segmentation
-from jaxformer.data.making import readable, transformed
-from jaxformer.data.sources import Source, open_source
-from jaxformer.data.text.records import Records, class_names, inner
+from jaxformer.data.kinds.detection import Detection
+from jaxformer.data.kinds.segmentation import Segmentation
+from jaxformer.data.opening import open_source
+from jaxformer.data.records import Records, class_names, inner
+from jaxformer.drawing.annotate import SIZE, font, shorten
+from jaxformer.drawing.boxes import draw_boxes
+from jaxformer.drawing.class_colours import over_image
 from jaxformer.errors import UserError
 from jaxformer.files import writing_to
-from jaxformer.observe.annotate import SIZE, font, shorten
-from jaxformer.observe.class_colours import over_image
-from jaxformer.observe.drawn_boxes import draw_boxes
 from jaxformer.observe.text import counted, data_size
 
 CELL = 96  # pixels of an image on a contact sheet
@@ -161,7 +163,7 @@ def contact_sheet(
     Raises:
       UserError: the dataset cannot be read, or the file not written.
     """
-    if config.examples.text:
+    if config.examples.modality == "text":
         raise UserError(f"data.examples: {type(config.examples).__name__.lower()!r} have no images to draw")
     source = open_source(config, split)
     assert isinstance(source, Source)

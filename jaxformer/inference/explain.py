@@ -26,10 +26,10 @@ from jaxformer.inference.image_files import place_images, writing
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.base import Model, replaced
+from jaxformer.models.layouts import unstack_layers
 from jaxformer.models.outputs import DetectionOutputs, SegmentationOutputs
 from jaxformer.observe.attention_maps import received
 from jaxformer.paths import leaves_by_path
-from jaxformer.weights.layouts import unstack_layers
 
 logger = logging.getLogger("jaxformer")
 Tree = Any

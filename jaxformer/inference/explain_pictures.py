@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from jaxformer.drawing.annotate import BAR, LARGEST, MARGIN, PAPER, ROW, SIZE, TEXT, fit, font, shorten
 from jaxformer.inference.attention_layers import AttentionLayer
 from jaxformer.models.token_layout import NOWHERE
-from jaxformer.observe.annotate import BAR, LARGEST, MARGIN, PAPER, ROW, SIZE, TEXT, fit, font, shorten
-from jaxformer.observe.attention_maps import attention_rollout, head_pictures, overlay, received
+from jaxformer.observe.attention_maps import attention_rollout, heads_image, overlay, received
 
 SHEET = 900  # pixels of a sheet's longer side, about
 CELLS = 24, 96  # the smallest and the largest map on a sheet, pixels of its longer side
@@ -80,7 +80,7 @@ def sheet(maps: np.ndarray, names: Sequence[str], said: str) -> Image.Image:
     """
     layers, heads, height, width = maps.shape
     cell = int(np.clip(SHEET // max(layers, heads), *CELLS))
-    drawn = Image.fromarray(head_pictures(maps, cell, GAP))
+    drawn = Image.fromarray(heads_image(maps, cell, GAP))
     down = max(1, round(height * cell / max(height, width))) + GAP
     left = int(max(font(SIZE).getlength(name) for name in names)) + 2 * MARGIN
     canvas = Image.new("RGB", (left + drawn.width + MARGIN, drawn.height + MARGIN), PAPER)

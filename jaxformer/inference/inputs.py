@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxformer.data.cropping import ResizeShorter
 from jaxformer.data.decoding import decode_image
-from jaxformer.data.text.spans import NOWHERE, Question, encode_question
+from jaxformer.data.kinds.spans import NOWHERE, Question, encode_question
 from jaxformer.data.text.tokens import Encoder
 from jaxformer.data.transforms import Resize
 from jaxformer.errors import UserError

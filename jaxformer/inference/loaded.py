@@ -13,9 +13,11 @@ from flax import linen as nn
 
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import ExperimentConfig
+from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
-from jaxformer.data.examples import Detection, Segmentation
-from jaxformer.data.framing import framed
+from jaxformer.data.kinds.detection import Detection
+from jaxformer.data.kinds.segmentation import Segmentation
+from jaxformer.data.letterbox import letterbox
 from jaxformer.data.nominal import NominalBatches, recorded
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
@@ -55,9 +57,10 @@ class LoadedRun:
     def __init__(self, folder: str | Path, checkpoint: str | int = "best"):
         self.run = Run.open(folder)
         self.config = self.run.read_config()
-        self._tokenizer = read_tokenizer(self.run) if self.config.data.examples.text else None
-        train_data, eval_data = self._known_data()
-        self.experiment = Experiment(self._here(), train_data=train_data, eval_data=eval_data)
+        self._tokenizer = read_tokenizer(self.run) if self.config.data.examples.modality == "text" else None
+        here = self._here()
+        train_data, eval_data = self._known_data(here.data)
+        self.experiment = Experiment(here, train_data=train_data, eval_data=eval_data)
         self.step, self.variables = restore(self.run, self.experiment, str(checkpoint))
         logger.info("%s at step %d", folder, self.step)
 
@@ -75,9 +78,9 @@ class LoadedRun:
         evaluation = config.eval if split is None else replace(config.eval, split=split)
         return replace(config, data=data, eval=evaluation, parallel=type(config.parallel)())
 
-    def _known_data(self) -> tuple[NominalBatches | None, NominalBatches | None]:
+    def _known_data(self, data: DataConfig) -> tuple[NominalBatches | None, NominalBatches | None]:
         """What data.json says of the two splits; None where a run of an earlier version has not written it."""
-        known, data = read_json(self.run.data_file, needs=()), self.config.data
+        known = read_json(self.run.data_file, needs=())
         try:
             splits = known and (
                 recorded(known["train"], data.batch_size),
@@ -162,7 +165,7 @@ class LoadedRun:
             example = transform(example, np.random.default_rng(0))
         example["picture"] = example["image"]
         if isinstance(data.examples, (Detection, Segmentation)):
-            example = framed(example, (shape[0], shape[1]), data.examples.enlarge)
+            example = letterbox(example, (shape[0], shape[1]), data.examples.enlarge)
         if example["image"].shape != shape:
             height, width = example["image"].shape[:2]
             raise UserError(
@@ -179,7 +182,8 @@ class LoadedRun:
         """The model's answer to each input, as JSON values; see `jaxformer.inference.predict.predict`.
 
         Args:
-          inputs: one input or several: image files or uint8 [H, W, C]; texts, pairs of texts, (question, context).
+          inputs: one input or several: image files, uint8 [H, W, C] or [N, H, W, C]; texts, pairs of texts,
+            (question, context).
           top: how many answers to list where there are several.
 
         Raises:
@@ -187,7 +191,8 @@ class LoadedRun:
         """
         from jaxformer.inference.predict import predict
 
-        return list(predict(self, inputs, top))
+        is_batch = isinstance(inputs, np.ndarray) and inputs.ndim == 4
+        return list(predict(self, list(inputs) if is_batch else inputs, top))
 
     # Texts
 

@@ -112,13 +112,13 @@ def predicted_rows(
     run: "LoadedRun", examples: Iterator[Row], rows: int, lengths: Mapping[str, int], top: int
 ) -> Iterator[Row]:
     """Yields a row of `Task.predict` for each example, of which `rows` are one batch."""
-    fill = {"tokens": run.tokenizer.pad_id or 0} if run.task.modality == "text" else {}
+    fill = {} if run.tokenizer is None else {"tokens": run.tokenizer.pad_id or 0}
     while chunk := list(islice(examples, rows)):
         batch = {
             name: collate([example[name] for example in chunk], rows, lengths.get(name), fill.get(name, 0))
             for name in chunk[0]
         }
-        found = jax.device_get(step(run.task, run.model, top, run.variables, run.layout.put(batch)))
+        found = jax.device_get(step(run.task, run.model, top, run.variables, run.layout.shard_batch(batch)))
         for row in range(len(chunk)):
             yield {name: values[row] for name, values in found.items()}
 

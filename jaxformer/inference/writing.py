@@ -17,7 +17,7 @@ from jaxformer.decoding.beam import beam_search, repeat_rows
 from jaxformer.decoding.loop import Chunk, StopStrings
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError
-from jaxformer.weights.layouts import unrolled
+from jaxformer.models.layouts import unrolled
 
 Tree = Any
 

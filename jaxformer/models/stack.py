@@ -41,7 +41,7 @@ class Stack(nn.Module):
     """What the backward pass keeps; a key of REMAT_POLICIES, or "none" to keep everything."""
     scan: bool = False
     """One block scanned over stacked parameters ("blocks", a leading axis for layers) instead of `depth`
-    blocks ("block_0", ...): compiles in the same time whatever the depth. weights/layouts.py converts."""
+    blocks ("block_0", ...): compiles in the same time whatever the depth. models/layouts.py converts."""
 
     @nn.compact
     def __call__(
@@ -87,7 +87,7 @@ class Stack(nn.Module):
                 beside.append(found)
             return x, beside
         if caches is not None:
-            raise ValueError("layers that are scanned over have no cache: unroll them (weights/layouts.py)")
+            raise ValueError("layers that are scanned over have no cache: unroll them (models/layouts.py)")
         blocks = nn.scan(
             block,
             variable_axes={"params": 0, ATTENTION_MAPS: 0},

@@ -1,4 +1,4 @@
-"""Where a model looked: attention weights as maps, and maps as pictures. NumPy in, NumPy out."""
+"""Attention weights as maps over an image, and maps as images. NumPy in, NumPy out."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ Query = Literal["class_token", "mean"]
 
 
 def attention_rollout(weights: np.ndarray, residual: float = 0.5) -> np.ndarray:
-    """How much every output token draws on every input token, through all layers.
+    """The share of every input token in every output token, through all layers.
 
     The attention rollout of Abnar & Zuidema 2020 (arXiv 2005.00928, section 3): heads
     are averaged; each layer is mixed with the identity, for its residual connection, and its rows are made to
@@ -32,14 +32,14 @@ def attention_rollout(weights: np.ndarray, residual: float = 0.5) -> np.ndarray:
 def attention_grid(
     weights: np.ndarray, grid: tuple[int, int], prefix_tokens: int = 0, query: Query = "mean"
 ) -> np.ndarray:
-    """The attention that patches get, on the image's grid.
+    """The attention to the patches, on the image's grid.
 
     Args:
       weights: [..., T, T], T = prefix_tokens + h * w; rows are queries. A layer's heads, or a rollout.
       grid: (h, w), patches in a column and in a row.
       prefix_tokens: class and register tokens in front of the patches.
-      query: whose attention: the class token's (token 0), or the mean over the patches, for a model that
-        averages them.
+      query: whose attention is taken: the class token's (token 0), or the mean over the patches, for a model
+        that averages them.
 
     Returns:
       [..., h, w].
@@ -57,13 +57,13 @@ def attention_grid(
 def received(
     weights: np.ndarray, asking: np.ndarray, places: np.ndarray, grid: tuple[int, int]
 ) -> np.ndarray:
-    """The attention that the places of a grid get, whole or in windows, which are put back where they were.
+    """The attention to the places of a grid, from global attention or from windows, which are put back in place.
 
     Args:
       weights: [N, H, T, S] of N windows (1: all places see each other); rows are queries.
-      asking: [N, T], how much each query counts.
-      places: int [N, S], the place of each key on the grid, row by row; -1 of a key that has none (a class token,
-        padding). No place has two keys.
+      asking: [N, T], the weight of each query.
+      places: int [N, S], the place of each key on the grid, row by row; -1 for a key without one (a class
+        token, padding). No place has two keys.
       grid: (h, w).
 
     Returns:
@@ -108,8 +108,8 @@ def overlay(image: np.ndarray, attention: np.ndarray, strength: float = 0.55) ->
     return np.round((1 - strength) * grey + strength * colours).astype(np.uint8)
 
 
-def head_pictures(maps: np.ndarray, cell: int = 48, gap: int = 3) -> np.ndarray:
-    """All heads of all layers in one picture: layers from top to bottom, heads from left to right.
+def heads_image(maps: np.ndarray, cell: int = 48, gap: int = 3) -> np.ndarray:
+    """All heads of all layers in one image: layers from top to bottom, heads from left to right.
 
     Args:
       maps: [L, H, h, w]; each is scaled to its own range.

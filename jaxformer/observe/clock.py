@@ -1,4 +1,4 @@
-"""Where the wall-clock time of a run goes."""
+"""The wall-clock time of a run, by phase."""
 
 import time
 from collections.abc import Iterator

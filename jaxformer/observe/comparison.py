@@ -44,7 +44,7 @@ def distinct_names(runs: Sequence[Run]) -> list[str]:
 
 
 def in_short(run: Run) -> dict[str, str]:
-    """What a run ended with and what it took, in words; what is not known is empty, and the best is the status then."""
+    """A run's best metrics and its costs, in words; unknown ones are empty, and without metrics the status is shown."""
     result = run.result or {}
     best, seconds = result.get("best"), result.get("seconds", {})
     flops, rate = result.get("flops_per_example"), result.get("examples_per_second")
@@ -67,7 +67,7 @@ def markdown_table(rows: Sequence[dict[str, str]]) -> str:
 
 
 def comparison_parts(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
-    """What the template shows, by name."""
+    """The template's values, by name."""
     colours = [plots.COLOURS[index % len(plots.COLOURS)] for index in range(len(runs))]
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     rows, short = [], [in_short(run) for run in runs]

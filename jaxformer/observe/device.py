@@ -1,4 +1,4 @@
-"""What the program runs on, how fast that could be at best, and how much of it was used."""
+"""The devices, their peak FLOP/s and their memory, and model FLOPs utilisation."""
 
 import functools
 import os
@@ -65,16 +65,16 @@ class DeviceMemory:
 
 @dataclass(frozen=True)
 class Peak:
-    """What a device can do at best."""
+    """The peak rate of a device."""
 
     flops: float
     """FLOP/s of one device."""
     source: str
-    """Where the figure comes from, in words."""
+    """The source of the figure, in words."""
 
 
 def is_first_process() -> bool:
-    """Whether this is the one process of a run that speaks and writes."""
+    """Whether this is the one process of a run that logs and writes."""
     import jax
 
     return jax.process_index() == 0
@@ -155,7 +155,7 @@ def measured_matmul_flops(dtype: str = "float32", size: int | None = None, secon
 
 
 def find_peak(dtype: str = "bfloat16", devices: Sequence[Any] | None = None) -> Peak:
-    """What one device can do at best: the vendor's figure, or a measured one where there is none.
+    """The peak rate of one device: the vendor's figure, or a measured one where there is none.
 
     Args:
       dtype: of the operands of matrix products, "bfloat16", "float16" or "float32".

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jaxformer.observe.text import printable
+
 logger = logging.getLogger("jaxformer")
 NOISY = ("absl", "orbax", "etils", "matplotlib", "PIL", "tensorboardX")
 
@@ -49,13 +51,11 @@ def terminal_logging(console: Any = None, level: int = logging.INFO) -> Iterator
             logging.getLogger(name).setLevel(level_before)
 
 
-def speak_as(process_index: int) -> None:
-    """Only errors are shown from now on, with the process named, unless this is the first process (0)."""
-    if process_index == 0:
-        return
-    for handler in logger.handlers:
-        handler.setLevel(logging.ERROR)
-        handler.setFormatter(logging.Formatter(f"process {process_index}: %(message)s"))
+class PrintableFormatter(logging.Formatter):
+    """Leaves out control characters: names and texts from outside may hold some."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def make_handler(console: Any = None) -> logging.Handler:
@@ -65,8 +65,8 @@ def make_handler(console: Any = None) -> logging.Handler:
         from rich.logging import RichHandler
 
         rich_handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S", markup=False)
-        rich_handler.setFormatter(logging.Formatter("%(message)s"))
+        rich_handler.setFormatter(PrintableFormatter("%(message)s"))
         return rich_handler
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
     return handler

@@ -1,4 +1,4 @@
-"""What the pages share: the templates, the grouping of curves, pictures inside the page."""
+"""Shared by the pages: the templates, the grouping of curves, images inside the page."""
 
 import base64
 from collections.abc import Mapping
@@ -30,8 +30,8 @@ def panels(curves: Curves) -> tuple[dict[str, Lines], dict[str, Lines]]:
     """Curves by panel: "train/loss" and "eval/loss" share one.
 
     Returns:
-      (those that people look at first, the others), each title -> name -> (steps, values). The first are what
-      evaluations have, too, and the loss and the learning rate. Curves that are zero throughout are left out.
+      (main panels, other panels), each title -> name -> (steps, values). The main ones are the metrics of
+      evaluations, the loss and the learning rate. Curves that are zero throughout are left out.
     """
     grouped: dict[str, Lines] = {}
     for name in sorted(curves, key=lambda n: (panel_order(n), not n.startswith("train/"))):

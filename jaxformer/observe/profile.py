@@ -1,4 +1,4 @@
-"""Traces of a few train steps for XProf and TensorBoard: `--profile 10:15`."""
+"""Traces of a few train steps, as in profile="10:15", for XProf and TensorBoard."""
 
 import logging
 import re
@@ -18,20 +18,17 @@ def parse_steps(steps: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"\s*([0-9_]+)\s*:\s*([0-9_]+)\s*", steps)
     if not match:
-        raise UserError(f"--profile {steps}: expected FIRST:LAST, two steps, as in --profile 10:15")
+        raise UserError(f'profile="{steps}": expected "FIRST:LAST", two steps, as in "10:15"')
     first, last = int(match[1]), int(match[2])
     if not 1 <= first <= last:
-        raise UserError(
-            f"--profile {steps}: expected 1 <= FIRST <= LAST, as in --profile 10:15; steps count from 1"
-        )
+        raise UserError(f'profile="{steps}": expected 1 <= FIRST <= LAST, as in "10:15"; steps count from 1')
     return first, last
 
 
 class Profile:
     """Traces the steps FIRST to LAST into RUN/profile; view it with `xprof RUN/profile` or TensorBoard.
 
-    A run that goes on from a step within the range traces what is left of it. Leaving the `with` ends a trace
-    that is still going on.
+    A run that resumes within the range traces the rest of it. Leaving the `with` ends a trace that is still open.
 
     Args:
       steps: "FIRST:LAST", or None to trace nothing.
@@ -94,5 +91,5 @@ class Profile:
             self._stop()
         if self.range is not None and not self.traced:
             logger.warning(
-                "--profile %d:%d: none of these steps was taken, so there is no trace", *self.range
+                'profile="%d:%d": none of these steps was taken, so there is no trace', *self.range
             )

@@ -1,4 +1,4 @@
-"""Where a run is: a live line on a terminal, a log line every so often elsewhere."""
+"""Progress of a run: a live line on a terminal, a log line at intervals elsewhere."""
 
 import logging
 import statistics
@@ -32,7 +32,7 @@ class Progress:
       console: the rich Console to draw on, stderr if None; where it is no terminal, progress is logged.
       enabled: whether anything is shown; None: on the first process alone.
       log_seconds: the least time between two log lines.
-      memory: what tells the devices' memory, if anything does.
+      memory: gives the devices' memory; None where it is not known.
     """
 
     def __init__(
@@ -89,14 +89,14 @@ class Progress:
             logger.info("%s", self.line())
 
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Says what an evaluation found, in a line that stays."""
+        """Logs the metrics of an evaluation, in a line that stays."""
         if self.enabled:
             found = "  ".join(f"{name} {text.number(value)}" for name, value in metrics.items())
             logger.info("evaluation at step %s: %s", f"{step:,}", found)
 
     @contextmanager
     def activity(self, name: str) -> Iterator[None]:
-        """Shows what goes on meanwhile ("compiling", "evaluating")."""
+        """Shows the name of what happens meanwhile ("compiling", "evaluating")."""
         self.doing = name
         self._draw()
         try:
@@ -106,7 +106,7 @@ class Progress:
             self._draw()
 
     def line(self) -> str:
-        """All that is known, in a line, the most wanted first."""
+        """All that is known, in a line, the most important first."""
         parts = [f"step {self.step:,}/{self.total_steps:,}"]
         if self.doing:
             parts.append(self.doing)
@@ -152,7 +152,7 @@ class Progress:
         grid.add_column(width=12)
         grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         bar = ProgressBar(total=self.total_steps, completed=self.step, width=12)
-        grid.add_row(bar, Text(self.line().removeprefix("step ")))
+        grid.add_row(bar, Text(text.printable(self.line().removeprefix("step "))))
         return grid
 
     def _draw(self) -> None:
@@ -175,5 +175,5 @@ class Progress:
 
 
 def telling(name: str, value: float) -> bool:
-    """Whether a metric is worth its place in the line, which has the pace already."""
+    """Whether a metric is worth showing in the line, which has the pace already."""
     return not name.endswith(("_norm", "examples_per_second")) and not ("skipped" in name and value == 0)

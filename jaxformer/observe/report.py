@@ -36,7 +36,7 @@ def write_report(run_dir: Path) -> Path:
 
 
 def report_parts(run: Run) -> dict[str, Any]:
-    """What the template shows, by name."""
+    """The template's values, by name."""
     evaluation = run.evaluation or {}
     main, other = pages.panels(run.curves)
     return {
@@ -117,7 +117,7 @@ def kind_order(kind: dict[str, Any]) -> tuple[int, str]:
 
 
 def sample_section(run: Run, kind: dict[str, Any]) -> dict[str, Any]:
-    """Examples with their pictures as data URIs."""
+    """Examples with their images as data URIs."""
     samples, folder = kind["samples"], kind["folder"]
     title, note = KINDS.get(kind["kind"], kind["kind"]), ""
     if kind["kind"] == "mistakes":
@@ -138,8 +138,8 @@ def sample_section(run: Run, kind: dict[str, Any]) -> dict[str, Any]:
 
 
 def sample_parts(sample: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What the template shows of an example, by name."""
-    pictures: dict[str, Any] = {
+    """The template's values for an example, by name."""
+    images: dict[str, Any] = {
         name: pages.data_uri(folder / sample[name])
         for name in ("image", "rollout", "heads")
         if name in sample
@@ -161,7 +161,7 @@ def sample_parts(sample: dict[str, Any], folder: Path) -> dict[str, Any]:
         "drawn": drawn,
     }
     about |= {"caption": sample.get("caption"), "legend": sample.get("legend", [])}
-    return {**pictures, **about, "text": text_parts(sample) if "text" in sample else None}
+    return {**images, **about, "text": text_parts(sample) if "text" in sample else None}
 
 
 def class_names(evaluation: dict[str, Any]) -> list[str]:
@@ -170,7 +170,7 @@ def class_names(evaluation: dict[str, Any]) -> list[str]:
 
 
 def confusion_svg(evaluation: dict[str, Any]) -> str | None:
-    """The confusion matrix's picture, if it was evaluated."""
+    """The confusion matrix as a plot, if it was evaluated."""
     if not evaluation.get("confusion"):
         return None
     return plots.confusion_matrix(evaluation["confusion"], class_names(evaluation))
@@ -197,7 +197,7 @@ def most_confused(evaluation: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def per_class(evaluation: dict[str, Any]) -> dict[str, Any] | None:
-    """The per-class table's columns and rows, and a picture of a score by class, if it was evaluated."""
+    """The per-class table's columns and rows, and a plot of a score by class, if it was evaluated."""
     rows = evaluation.get("per_class")
     if not rows:
         return None

@@ -1,4 +1,4 @@
-"""Examples in a run's folder, for its report: pictures or texts, predictions, and where the model looked."""
+"""Examples in a run's folder, for its report: images or texts, predictions, and the model's attention."""
 
 import contextlib
 import json
@@ -17,55 +17,55 @@ from jaxformer.observe.attention_maps import (
     Query,
     attention_grid,
     attention_rollout,
-    head_pictures,
+    heads_image,
     overlay,
     square_grid,
 )
 from jaxformer.observe.text_samples import TokenMaps, draw_maps, drawn_every, kept
 
 SAMPLES = "samples"
-SHOWN_SIZE = 160  # pixels of the longer side of a picture in samples/
+SHOWN_SIZE = 160  # pixels of the longer side of an image in samples/
 DRAWN_SIZE = 320  # of one with the model's answer in it
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An example with what the model made of it."""
+    """An example with the model's prediction."""
 
     said: Mapping[str, Any]
-    """What the task's `sample` says of it; of a text also "called", what its text is called, and "answer",
-    the range of its letters that is the answer, where there are such things."""
+    """The task's row for it ("label", "correct", "top", ...). A text may also have "called", the name of its text,
+    and "answer", the range of its letters that is the answer."""
     image: np.ndarray | None = None
-    """Uint8 [H, W, C], C 1 or 3; None of a text."""
+    """Uint8 [H, W, C], C 1 or 3; None for a text."""
     attention: np.ndarray | None = None
-    """Of an image, softmax weights [L, H, T, T]; None for a model without attention."""
+    """Softmax weights over an image [L, H, T, T]; None for a text and for a model without attention."""
     maps: Sequence[TokenMaps] = ()
-    """Of a text, the attention of each part of the model."""
+    """The attention over a text of each part of the model."""
     drawn: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Of an image, further pictures, uint8 [H, W, 3], by what they show."""
+    """Further images, uint8 [H, W, 3], by what they show."""
 
 
 @dataclass(frozen=True)
 class Patches:
-    """Where an image's patches are among a model's tokens, and whose attention is shown."""
+    """The places of an image's patches among a model's tokens, and the query whose attention is shown."""
 
     grid: tuple[int, int] | None = None
     """(h, w) of the patches; None: the largest square of the tokens, and the rest is prefix tokens."""
     prefix_tokens: int = 0
     """Class and register tokens in front of the patches, where `grid` is given."""
     query: Query | None = None
-    """Whose attention; None: the class token's if there is a prefix, else the patches' mean."""
+    """Whose attention is shown; None: the class token's if there is a prefix, else the mean over the patches."""
 
 
 def write_samples(
     run_dir: Path, examples: Sequence[Shown], *, kind: str, patches: Patches | None = None
 ) -> Path:
-    """Writes RUN/samples/KIND/: PNG files and samples.json; in the place of an earlier one, all at once.
+    """Writes RUN/samples/KIND/: PNG files and samples.json; it replaces an earlier one at once.
 
     Args:
       run_dir: the run's folder.
       examples: what is shown.
-      kind: a name for these examples, "samples" or "mistakes", and their folder's.
+      kind: the name of these examples and of their folder, "samples" or "mistakes".
       patches: how attention over images is drawn; None is as `Patches()`.
 
     Returns:
@@ -95,12 +95,12 @@ def write_samples(
 
 
 def write_image(path: Path, example: Shown, image: np.ndarray, patches: Patches) -> dict[str, Any]:
-    """An image's entry in samples.json; its pictures' names begin as `path`."""
-    entry = {**example.said, "image": save_picture(named(path, ""), visible(image))}
+    """An image's entry in samples.json; the names of its PNG files begin as `path`."""
+    entry = {**example.said, "image": save_png(named(path, ""), visible(image))}
     if example.drawn:
         entry["drawn"] = [
-            {"shows": shows, "picture": save_picture(named(path, f"-{shows}"), visible(picture, DRAWN_SIZE))}
-            for shows, picture in example.drawn.items()
+            {"shows": shows, "picture": save_png(named(path, f"-{shows}"), visible(image, DRAWN_SIZE))}
+            for shows, image in example.drawn.items()
         ]
     if example.attention is None:
         return entry
@@ -110,18 +110,18 @@ def write_image(path: Path, example: Shown, image: np.ndarray, patches: Patches)
     whose: Query = patches.query or ("class_token" if prefix_tokens else "mean")
     rollout = attention_grid(attention_rollout(example.attention), grid, prefix_tokens, whose)
     heads = attention_grid(example.attention, grid, prefix_tokens, whose)  # [L, H, h, w]
-    entry["rollout"] = save_picture(named(path, "-rollout"), overlay(visible(image), rollout))
-    picture = head_pictures(heads, heads_cell(*heads.shape[:2]))
-    return entry | {"heads": save_picture(named(path, "-heads"), picture)}
+    entry["rollout"] = save_png(named(path, "-rollout"), overlay(visible(image), rollout))
+    drawn = heads_image(heads, heads_cell(*heads.shape[:2]))
+    return entry | {"heads": save_png(named(path, "-heads"), drawn)}
 
 
 def write_text(path: Path, example: Shown, parts: Sequence[TokenMaps]) -> dict[str, Any]:
-    """A text's entry in samples.json, with the attention of these parts; its pictures' names begin as `path`."""
+    """A text's entry in samples.json, with the attention of these parts; the names of its PNG files begin as `path`."""
     drawn = []
     for maps in parts:
-        picture, told = draw_maps(maps)
+        image, entry = draw_maps(maps)
         name = maps.name.replace("/", "-")
-        drawn.append({**told, "picture": save_picture(named(path, f"-{name}"), picture)})
+        drawn.append({**entry, "picture": save_png(named(path, f"-{name}"), image)})
     return {**kept(example.said), "maps": drawn}
 
 
@@ -131,7 +131,7 @@ def named(path: Path, ending: str) -> Path:
 
 
 def heads_cell(layers: int, heads: int) -> int:
-    """Pixels for one head's map, so that all of them fit a picture of about 480."""
+    """Pixels of one head's map, so that all of them fit an image of about 480."""
     return max(16, min(48, 480 // max(layers, heads)))
 
 
@@ -155,27 +155,27 @@ def visible(image: np.ndarray, wanted: int = SHOWN_SIZE) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], channels)
 
 
-def save_picture(path: Path, picture: np.ndarray) -> str:
+def save_png(path: Path, pixels: np.ndarray) -> str:
     """Writes a PNG of uint8 [H, W, C] with C 1 (grey), 3 (RGB) or 4 (RGBA); returns the file's name.
 
-    RGBA of at most 256 colours is written with a palette: of maps, a third of the bytes.
+    RGBA of at most 256 colours is written with a palette, which takes a third of the bytes for maps.
     """
     from PIL import Image
 
-    if picture.shape[-1] == 4:
-        packed = np.ascontiguousarray(picture).view(np.uint32)[..., 0]
+    if pixels.shape[-1] == 4:
+        packed = np.ascontiguousarray(pixels).view(np.uint32)[..., 0]
         colours, index = np.unique(packed, return_inverse=True)
         if len(colours) <= 256:
             image = Image.fromarray(index.reshape(packed.shape).astype(np.uint8), "P")
             image.putpalette(colours.view(np.uint8).tobytes(), "RGBA")
             image.save(path)
             return path.name
-    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path)
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
     return path.name
 
 
 def replace_folder(new: Path, target: Path) -> None:
-    """Renames `new` to `target`, in the place of a folder that is there already."""
+    """Renames `new` to `target`, which replaces a folder that is there already."""
     old = new.with_name(new.name + ".old")
     with contextlib.suppress(FileNotFoundError):
         os.rename(target, old)
@@ -184,7 +184,7 @@ def replace_folder(new: Path, target: Path) -> None:
 
 
 def read_samples(run_dir: Path) -> list[dict[str, Any]]:
-    """What a run's samples.json files hold, each with its "folder"; one that cannot be read is left out."""
+    """The contents of a run's samples.json files, each with its "folder"; unreadable ones are left out."""
     found = []
     for path in sorted((Path(run_dir) / SAMPLES).glob("[!.]*/samples.json")):
         with contextlib.suppress(OSError, ValueError):

@@ -1,7 +1,7 @@
-"""What is said at the start and at the end of a run."""
+"""The summaries at the start and at the end of a run."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,31 +57,13 @@ def parameter_table(params: Mapping[str, Any], depth: int | None = 2) -> str:
     """A text table of a model's parameters: path, shape, count, dtype, share of the whole; and their sum."""
     rows = parameter_rows(params, depth)
     total = sum(row.count for row in rows)
-    cells = [("parameters", "shape", "count", "dtype", "share")]
-    cells += [(r.path, r.shape, f"{r.count:,}", r.dtype, f"{r.count / max(total, 1):.1%}") for r in rows]
-    cells.append(("total", "", f"{total:,}", "", ""))
-    return table(cells, right=(2, 4))
-
-
-def table(cells: Sequence[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
-    """Columns aligned with spaces; rules below the head and above the last row. `right`: flush right."""
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-
-    def line(row: tuple[str, ...]) -> str:
-        padded = [
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))
-        ]
-        return "  ".join(padded).rstrip()
-
-    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([line(cells[0]), rule, *map(line, cells[1:-1]), rule, line(cells[-1])])
-
-
-def facts(pairs: Mapping[str, str | None]) -> str:
-    """Name and value a line, values aligned; what is None is left out."""
-    known = {name: value for name, value in pairs.items() if value is not None}
-    width = max(map(len, known), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in known.items())
+    cells = [(r.path, r.shape, f"{r.count:,}", r.dtype, f"{r.count / max(total, 1):.1%}") for r in rows]
+    return text.table(
+        ("parameters", "shape", "count", "dtype", "share"),
+        [*cells, ("total", "", f"{total:,}", "", "")],
+        right=("count", "share"),
+        foot=True,
+    )
 
 
 def start_summary(
@@ -99,7 +81,7 @@ def start_summary(
     flops_per_example: float | None = None,
     bytes_per_device: int | None = None,
 ) -> str:
-    """What is about to run, a fact a line.
+    """The summary of a run that begins, a line for each fact.
 
     Args:
       device: see `device_line`.
@@ -115,7 +97,7 @@ def start_summary(
         per_step = text.engineering(flops_per_example * batch_size, "FLOP")
         per_example = text.engineering(flops_per_example, "FLOP")
         flops = f"{per_step} a step, {per_example} an example (forward + backward)"
-    return facts(
+    return text.notes(
         {
             "run": run_dir,
             "device": device,
@@ -132,7 +114,7 @@ def start_summary(
 
 
 def end_summary(result: Mapping[str, Any], *, report: str | None = None) -> str:
-    """How a run ended, a fact a line.
+    """The summary of a run that ended, a line for each fact.
 
     Args:
       result: what result.json holds: status, step, final, best, seconds, examples_per_second, mfu, and
@@ -144,7 +126,7 @@ def end_summary(result: Mapping[str, Any], *, report: str | None = None) -> str:
     total = seconds.pop("total")
     phases = ", ".join(f"{name} {text.duration(value)}" for name, value in seconds.items())
     speed = result["examples_per_second"]
-    return facts(
+    return text.notes(
         {
             "status": f"{result['status']} at step {result['step']:,}",
             "final": metrics_text(result["final"]) or None,

@@ -1,8 +1,51 @@
-"""Numbers as people read them."""
+"""Numbers, names and tables as people read them."""
 
+import io
 import math
+import unicodedata
+from collections.abc import Mapping, Sequence
 
 UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def printable(words: str) -> str:
+    """Text from outside without what a terminal would obey: control characters, but for tabs and ends of lines."""
+    return "".join(c for c in words if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = (), foot: bool = False
+) -> str:
+    """Rows under a head, in aligned columns.
+
+    Args:
+      columns: the head.
+      rows: a cell for each column.
+      right: the columns that are flush right.
+      foot: whether the last row stands below a rule.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    body, last = (rows[:-1], rows[-1]) if foot else (rows, [""] * len(columns))
+    made = Table(box=box.SIMPLE, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, show_footer=foot)
+    for name, below in zip(columns, last, strict=True):
+        made.add_column(name, printable(below), justify="right" if name in right else "left", no_wrap=True)
+    for row in body:
+        made.add_row(*map(printable, row))
+    lines = io.StringIO()
+    Console(file=lines, width=10_000, markup=False, emoji=False, highlight=False, color_system=None).print(
+        made
+    )
+    return "\n".join(line.rstrip() for line in lines.getvalue().splitlines())
+
+
+def notes(pairs: Mapping[str, str | None]) -> str:
+    """A name and its value a line, values aligned; what is None is left out."""
+    known = {name: value for name, value in pairs.items() if value is not None}
+    width = max(map(len, known), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in known.items())
 
 
 def number(value: float) -> str:
@@ -22,7 +65,7 @@ def number(value: float) -> str:
 
 
 def counted(value: float, noun: str) -> str:
-    """How many: "1 step", "1,200 steps", "0.5 epochs"."""
+    """A number with its noun: "1 step", "1,200 steps", "0.5 epochs"."""
     shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     return f"{shown} {noun}" if shown == "1" else f"{shown} {noun}s"
 

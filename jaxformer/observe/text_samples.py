@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from jaxformer.observe import text
-from jaxformer.observe.attention_maps import attention_rollout, head_pictures
+from jaxformer.observe.attention_maps import attention_rollout, heads_image
 
 MOST_TOKENS = 64  # of a text whose attention is drawn
-MOST_WEIGHTS = 600_000  # in a picture of all heads; pages would be too large otherwise
-MOST_OF_A_KIND = 2_400_000  # in all pictures of samples, and of mistakes
+MOST_WEIGHTS = 600_000  # in an image of all heads; pages would be too large otherwise
+MOST_OF_A_KIND = 2_400_000  # in all images of samples, and of mistakes
 CELL = 48  # pixels of a map's longer side, at least
 MOST_PIECES = 512  # of a text that are kept
 SHOWN_PIECES = 160  # of these, the others are a click away
@@ -41,40 +41,40 @@ class TokenMaps:
 
 
 def tokens_drawn(layers: int, heads: int) -> int:
-    """How many of a text's first tokens are drawn: MOST_TOKENS, and fewer where many heads make many maps."""
+    """How many of a text's first tokens are drawn: MOST_TOKENS, or fewer where there are many heads."""
     return max(16, min(MOST_TOKENS, math.isqrt(MOST_WEIGHTS // (layers * heads))))
 
 
 def drawn_every(texts: Sequence[Sequence[TokenMaps]]) -> int:
-    """Of how many texts one has its attention drawn: 1, and more where large models make large pictures."""
+    """Attention is drawn for one text in so many: 1, or more for large models, whose maps are large."""
     sizes = [0]
     for parts in texts:
         shapes = [(maps.weights.shape, tokens_drawn(*maps.weights.shape[:2])) for maps in parts]
         sizes.append(sum(n * h * min(t, most) * min(s, most) for (n, h, t, s), most in shapes))
-    pictures = max(1, MOST_OF_A_KIND // max(1, *sizes))
-    return max(1, -(-len(texts) // pictures))
+    images = max(1, MOST_OF_A_KIND // max(1, *sizes))
+    return max(1, -(-len(texts) // images))
 
 
 def draw_maps(maps: TokenMaps) -> tuple[np.ndarray, dict[str, Any]]:
-    """All heads' maps as one picture, and what a page tells beside it.
+    """All heads' maps as one image, and the facts that a page shows beside it.
 
     Returns:
       uint8 [height, width, 4], RGBA: a layer a row; in a map, queries are rows and keys columns, a whole number of
         pixels each. Brightness is the square root of a weight, between the map's least and its largest.
-      "name", "layers", "heads", "queries", "keys", and "given": how much of what the text becomes is drawn from
-        each key, [S], 0 to 1 (`given_by`); None where that cannot be told from the tokens that are drawn.
+      "name", "layers", "heads", "queries", "keys", and "given": the share of each key in the result, [S], 0 to 1
+        (`given_by`); None where the tokens that are drawn do not determine it.
     """
     layers, heads = maps.weights.shape[:2]
     most = tokens_drawn(layers, heads)
     queries, keys = list(maps.queries[:most]), list(maps.keys[:most])
     weights = maps.weights[:, :, : len(queries), : len(keys)]
     longer = max(len(queries), len(keys))
-    picture = head_pictures(np.sqrt(weights), longer * max(1, -(-CELL // longer)))
+    image = heads_image(np.sqrt(weights), longer * max(1, -(-CELL // longer)))
     whole = maps.whole and len(queries) == len(maps.queries) and len(keys) == len(maps.keys)
     known = whole or (maps.name != "cross" and is_causal(weights))
     given = [round(float(share), 4) for share in given_by(weights, maps.name == "cross")] if known else None
     found = {"name": maps.name, "layers": layers, "heads": heads}
-    return picture, found | {"queries": queries, "keys": keys, "given": given}
+    return image, found | {"queries": queries, "keys": keys, "given": given}
 
 
 def is_causal(weights: np.ndarray) -> bool:
@@ -83,10 +83,11 @@ def is_causal(weights: np.ndarray) -> bool:
 
 
 def given_by(weights: np.ndarray, cross: bool) -> np.ndarray:
-    """What each key gives, float64 [S], of weights [L, heads, T, S]; they sum to 1.
+    """The share of each key, float64 [S], by weights [L, heads, T, S]; the shares sum to 1.
 
-    In self-attention by attention rollout: to the last token where attention is causal, as it is the one that the
-    next is predicted from, else to all on average. In cross-attention the mean over layers, heads and queries.
+    In self-attention it is the attention rollout: of the last token where attention is causal, because the next one
+    is predicted from it, else the mean over all tokens. In cross-attention it is the mean over layers, heads and
+    queries.
     """
     if cross:
         return weights.astype(np.float64).mean(axis=(0, 1, 2))
@@ -94,19 +95,19 @@ def given_by(weights: np.ndarray, cross: bool) -> np.ndarray:
     return rollout[-1] if is_causal(weights) else rollout.mean(axis=0)
 
 
-def kept(said: Mapping[str, Any]) -> dict[str, Any]:
-    """What a task says of a text, with MOST_PIECES pieces at most; "left_out" is how many more there were."""
-    pieces = said.get("pieces")
+def kept(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A task's row for a text, with MOST_PIECES pieces at most; "left_out" counts the others."""
+    pieces = row.get("pieces")
     if pieces is None or len(pieces) <= MOST_PIECES:
-        return dict(said)
-    return {**said, "pieces": pieces[:MOST_PIECES], "left_out": len(pieces) - MOST_PIECES}
+        return dict(row)
+    return {**row, "pieces": pieces[:MOST_PIECES], "left_out": len(pieces) - MOST_PIECES}
 
 
 def text_parts(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """What the template shows of a text, by name.
+    """The parts of a text that the template shows, by name.
 
     Args:
-      sample: as samples.json has it: "text", and, of what they are known, "pieces", "target", "prediction",
+      sample: an entry of samples.json: "text" and, where they are known, "pieces", "target", "prediction",
         "correct", "loss" (nats), and "answer", the range of letters of the text that is the answer.
     """
     rows = []
@@ -149,10 +150,10 @@ Piece = tuple[str, Mapping[str, Any] | None]
 
 
 def scored(pieces: Sequence[Mapping[str, Any]]) -> Iterator[Piece]:
-    """Yields a text's pieces in order: each what stands there, and what was said where it was to be predicted.
+    """Yields a text's pieces in order, each with its prediction; None where nothing was to be predicted.
 
-    A language model's places have the token that is seen and, as "target", the next one; those of a masked one what
-    stands in the place itself. The latter is shown in the place of the mask.
+    The "target" of a language model's place is the next token; that of a masked language model is the token in the
+    place itself, and is shown instead of the mask.
     """
     if not shows_next(pieces):
         for piece in pieces:
@@ -169,18 +170,16 @@ def scored(pieces: Sequence[Mapping[str, Any]]) -> Iterator[Piece]:
 
 
 def spaced(pieces: Sequence[Piece]) -> list[Piece]:
-    """Pieces with spaces between words, where there are none in them.
+    """Pieces with spaces between words, for tokenizers whose pieces have none.
 
-    (WordPiece tells words by "##" in front of what goes on with one, sentencepiece's pieces one by one do not tell
-    them; byte-level tokens and characters have their spaces in them.)
+    WordPiece marks a piece that continues a word with "##"; single pieces of sentencepiece mark nothing; byte-level
+    tokens and characters have their spaces in them.
     """
     whole = [piece for piece, _ in pieces]
     if any(re.search(r"\s", piece) for piece in whole) or all(len(piece) <= 1 for piece in whole):
         return list(pieces)
     spaces = ["" if i == 0 or piece.startswith("##") else " " for i, piece in enumerate(whole)]
-    return [
-        (space + piece.removeprefix("##"), said) for space, (piece, said) in zip(spaces, pieces, strict=True)
-    ]
+    return [(space + p.removeprefix("##"), row) for space, (p, row) in zip(spaces, pieces, strict=True)]
 
 
 def shows_next(pieces: Sequence[Mapping[str, Any]]) -> bool:
@@ -193,20 +192,20 @@ def shows_next(pieces: Sequence[Mapping[str, Any]]) -> bool:
     return 2 * sum(target == token for target, token in pairs) > len(pairs)
 
 
-def drawn_piece(shown: str, said: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A piece for the template: "text", "shade" (0 ... 1) by its loss, and a "title" that tells more."""
-    if said is None:
+def drawn_piece(shown: str, row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A piece for the template: "text", "shade" (0 ... 1) by its loss, and a "title" with details."""
+    if row is None:
         return {"text": seen(shown), "shade": None, "title": None}
-    loss = float(said["loss"])
-    title = f"{quoted(said['target'])}: {text.number(loss)} nats"
-    if said["likeliest"] != said["target"]:
-        title += f"; likeliest: {quoted(said['likeliest'])}"
+    loss = float(row["loss"])
+    title = f"{quoted(row['target'])}: {text.number(loss)} nats"
+    if row["likeliest"] != row["target"]:
+        title += f"; likeliest: {quoted(row['likeliest'])}"
     shade = 1 - math.exp(-max(loss, 0.0) / NATS) if math.isfinite(loss) else 1.0
     return {"text": seen(shown), "shade": round(shade, 2), "title": title}
 
 
 def seen(piece: str) -> str:
-    """A piece with signs for what cannot be seen: ends of lines, tabs, control characters; "∅" for none at all."""
+    """A piece with visible signs for ends of lines, tabs and control characters; "∅" for an empty piece."""
     return piece.translate(VISIBLE) or "∅"
 
 
@@ -230,7 +229,7 @@ def drawn_maps(maps: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def maps_in_words(layers: int, heads: int) -> str:
-    """How many maps there are: "1 layer × 4 heads"."""
+    """The number of maps: "1 layer × 4 heads"."""
     return f"{text.counted(layers, 'layer')} × {text.counted(heads, 'head')}"
 
 

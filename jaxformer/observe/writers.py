@@ -176,7 +176,7 @@ def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:
-    """What to say when the disk refuses."""
+    """The error of a disk that is full or cannot be written."""
     return UserError(
-        f"{path}: cannot be written ({error.strerror}); make room there or choose another folder with --run"
+        f"{path}: cannot be written ({error.strerror}); make room there or choose another folder"
     )

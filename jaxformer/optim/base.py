@@ -1,58 +1,84 @@
-"""What all optimizers have in common: their rules by parameter path."""
+"""The contract of optimizers, and the rules by parameter path that all of them have."""
 
 import re
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
+import jax
 import optax
 
+from jaxformer.config.fields import Constraint, NonNegativeFloat, above, at_least
 from jaxformer.optim.masks import NO_DECAY, decay_mask
+from jaxformer.paths import STACK, path_of
 
+Tree = Any
 MomentDtype: TypeAlias = Literal["float32", "bfloat16"]
+
+
+def is_pattern(value: str) -> bool:
+    """Whether `value` is a regular expression."""
+    try:
+        re.compile(value)
+    except re.error:
+        return False
+    return True
+
+
+Pattern: TypeAlias = Annotated[
+    str, Constraint("a regular expression; escape its special characters or correct it", is_pattern)
+]
+Penalty: TypeAlias = Annotated[float, at_least(0, "0 or more; below 0 the weights would grow")]
+LearningRate: TypeAlias = Annotated[float, at_least(0, "0 or more; below 0 the loss would rise")]
+Limit: TypeAlias = Annotated[float, above(0, "a number above 0, or None for no clipping")]
 
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """What all optimizers have: w -= lr(t) * multiplier * (direction + weight_decay * w).
+    """The base of all optimizers: w -= lr(t) * multiplier * (direction + weight_decay * w).
+
+    An optimizer is a frozen dataclass of its hyperparameters. Most define `direction` alone; one that decays or
+    multiplies in a way of its own defines `transformation`.
 
     Patterns are regular expressions for whole names of a parameter's path (`paths.py`): "head" takes
     head/kernel and head/bias, "encoder/block_[0-3]" the first four blocks, stacked or not.
     """
 
-    averages: ClassVar[bool] = False
-    """Whether it averages the parameters by itself; the average is then what is evaluated."""
-    needs_whole_batch: ClassVar[bool] = False
-    """Whether it looks at the whole batch at once, which `parallel.mode="pmap"` splits."""
-
-    learning_rate: float
+    learning_rate: LearningRate
     """The peak, of which the schedule is a share."""
-    weight_decay: float = 0.0
+    weight_decay: Penalty = 0.0
     """Decoupled from the gradient and multiplied by the learning rate, as in PyTorch's and in optax's AdamW
     (Loshchilov and Hutter 2019). Where a paper multiplies it by the schedule alone (big_vision), its number
     is weight_decay * learning_rate here: 1e-4 at a peak of 1e-3 is 0.1."""
-    clip_norm: float | None = None
+    clip_norm: Limit | None = None
     """The largest global norm of the gradient; larger ones are scaled down."""
-    clip_value: float | None = None
-    """The largest absolute value of a gradient's entry; comes before clip_norm."""
-    agc: float | None = None
+    clip_value: Limit | None = None
+    """The largest absolute value of a gradient's entry; it is applied before clip_norm."""
+    agc: Limit | None = None
     """Adaptive gradient clipping (Brock et al. 2021, section 4.1): the largest norm of a unit's gradient as a
-    share of the norm of its weights, 0.01 in the paper. Not the head's; comes after clip_norm."""
-    no_decay: tuple[str, ...] = NO_DECAY
+    share of the norm of its weights, 0.01 in the paper. It is applied after clip_norm, and not to the head."""
+    no_decay: tuple[Pattern, ...] = NO_DECAY
     """Patterns of parameters that neither decay nor are regularised."""
-    freeze: tuple[str, ...] = ()
+    freeze: tuple[Pattern, ...] = ()
     """Patterns of parameters that do not move: no gradient, no optimizer state."""
-    learning_rate_multipliers: tuple[tuple[str, float], ...] = ()
+    learning_rate_multipliers: tuple[tuple[Pattern, NonNegativeFloat], ...] = ()
     """Pairs of a pattern and what it multiplies the whole update by, decay included; the first pattern that
     takes a parameter counts."""
-    layer_decay: float | None = None
+    layer_decay: (
+        Annotated[float, Constraint("a number above 0, at most 1, such as 0.75", lambda v: 0 < v <= 1)] | None
+    ) = None
     """Multiplies the update of layer i of N, decay included, by layer_decay ** (N - i): embeddings are layer
     0, block i is layer i + 1, the head is layer N (Bao et al. 2022)."""
-    l1: float = 0.0
+    l1: Penalty = 0.0
     """Adds l1 * sum |w| to the loss."""
-    l2: float = 0.0
+    l2: Penalty = 0.0
     """Adds l2 / 2 * sum w^2 to the loss: what PyTorch's SGD and Adam call weight_decay."""
+
+    averages: ClassVar[bool] = False
+    """Whether it averages the parameters by itself; `eval_params` then gives those to evaluate."""
+    needs_whole_batch: ClassVar[bool] = False
+    """Whether its update calls the loss of the whole batch, which no device has under pmap."""
 
     def direction(self) -> optax.GradientTransformation:
         """From the (clipped) gradient to the direction of descent, before the learning rate."""
@@ -75,25 +101,18 @@ class Optimizer(ABC):
             return optax.identity()
         return optax.add_decayed_weights(self.weight_decay, lambda tree: decay_mask(self, tree))
 
-    def problems(self) -> Iterator[str]:
-        """Yields a line for every field whose value cannot be."""
-        if self.learning_rate < 0:
-            yield f"learning_rate={self.learning_rate}: the loss would rise; give a number above 0"
-        for key in ("weight_decay", "l1", "l2"):
-            if getattr(self, key) < 0:
-                yield f"{key}={getattr(self, key)}: weights would grow; give 0 or more"
-        for key in ("clip_norm", "clip_value", "agc"):
-            value = getattr(self, key)
-            if value is not None and value <= 0:
-                yield f"{key}={value}: give a number above 0, or None for no clipping"
-        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
-            yield f"layer_decay={self.layer_decay}: give a number above 0, at most 1, as in 0.75"
-        for pattern, value in self.learning_rate_multipliers:
-            if value < 0:
-                yield f"learning_rate_multipliers: {pattern!r} has {value}; give 0 or more"
-        for key, patterns in self.patterns().items():
-            for pattern in patterns:
-                yield from pattern_problems(key, pattern)
+    def eval_params(self, opt_state: Tree, params: Tree) -> Tree:
+        """The parameters to evaluate with.
+
+        Args:
+          opt_state: the state of `make_optimizer`'s transformation.
+          params: the parameters that are trained.
+        """
+        return params
+
+    def parts(self, params: Tree) -> dict[str, Tree]:
+        """Rule in words -> a tree of bools, where it moves different parameters by different rules."""
+        return {}
 
     def patterns(self) -> dict[str, tuple[str, ...]]:
         """Field -> the patterns in it."""
@@ -104,17 +123,25 @@ class Optimizer(ABC):
         }
 
 
-def pattern_problems(key: str, pattern: str) -> Iterator[str]:
-    """Yields a line if `pattern` is not a regular expression."""
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        yield f"{key}: {pattern!r} is not a regular expression ({error}); escape it or correct it"
+def by_layer(choose: Callable[[str, int], optax.GradientTransformation]) -> optax.GradientTransformation:
+    """Applies a stateless transformation to every layer for itself.
 
+    What is measured over a leaf (a norm, a root mean square) is then the same whether layers are stacked in
+    one leaf or not.
 
-def rate_problems(config: Any, *keys: str) -> Iterator[str]:
-    """Yields a line for every one of these fields that is not in [0, 1)."""
-    for key in keys:
-        value = getattr(config, key)
-        if not 0 <= value < 1:
-            yield f"{key}={value}: the share that is kept a step; give a number of at least 0 and below 1"
+    Args:
+      choose: a leaf's path and the rank of one layer of it -> the transformation of that array. Its update
+        may depend on the parameter.
+    """
+
+    def of_leaf(key_path: Any, update: jax.Array, weight: jax.Array) -> jax.Array:
+        path = path_of(key_path)
+        stacked = STACK.search(path) is not None
+        transformation = choose(path, update.ndim - stacked)
+
+        def one(update: jax.Array, weight: jax.Array) -> jax.Array:
+            return transformation.update(update, transformation.init(weight), weight)[0]
+
+        return (jax.vmap(one) if stacked else one)(update, weight)
+
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(of_leaf, updates, params))

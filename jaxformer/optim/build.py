@@ -1,4 +1,4 @@
-"""From an optimizer's config to the optax transformation, and what does not fit the model's parameters."""
+"""Makes the optax transformation of an optimizer, and finds rules that do not fit the model's parameters."""
 
 import dataclasses
 import difflib
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxformer.optim.layers import by_layer
+from jaxformer.optim.base import Optimizer, by_layer
 from jaxformer.optim.masks import (
     EMBEDDINGS,
     layer_indices,
@@ -24,20 +24,21 @@ Tree = Any
 
 
 def make_optimizer(
-    config: Any, schedule: optax.Schedule, params: Tree
+    config: Optimizer, schedule: optax.Schedule, params: Tree
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation from gradients to updates: clipping, then the optimizer, by the config's rules.
 
     Frozen parameters are not clipped with the others, have no state, and get updates of zero.
 
     Args:
-      config: one of OPTIMIZERS' classes, without `optimizer_problems`.
+      config: the optimizer, without `optimizer_problems`.
       schedule: learning rate by step.
       params: a tree of arrays or ShapeDtypeStructs.
 
     Returns:
-      `init(params)` and `update(gradients, state, params, obj_fn=loss)`. Only sophia calls `obj_fn`, which
-      takes a tree like `params` and returns a scalar: the loss of the batch that the gradients are of.
+      `init(params)` and `update(gradients, state, params, obj_fn=loss)`. Only an optimizer that
+      `needs_whole_batch` calls `obj_fn`, which takes a tree like `params` and returns a scalar: the loss of the
+      batch that the gradients are of.
     """
     transformation = optax.chain(
         clipping(config), config.transformation(schedule, multiply(multipliers(config, params)))
@@ -76,15 +77,15 @@ def multiply(factors: dict[str, np.ndarray]) -> optax.GradientTransformation:
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scaled, updates))
 
 
-def clipping(config: Any) -> optax.GradientTransformation:
-    """Clips entries, then the global norm, then units, as far as the config says so."""
+def clipping(config: Optimizer) -> optax.GradientTransformation:
+    """Clips entries, then the global norm, then units, each if the config says so."""
     parts = [optax.identity()]
     if config.clip_value is not None:
         parts.append(optax.clip(config.clip_value))
     if config.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(config.clip_norm))
-    if config.agc is not None:
-        parts.append(by_layer(lambda path, rank: clip_units(config.agc, path, rank)))
+    if (ratio := config.agc) is not None:
+        parts.append(by_layer(lambda path, rank: clip_units(ratio, path, rank)))
     return optax.chain(*parts)
 
 
@@ -104,11 +105,11 @@ def clip_units(ratio: float, path: str, rank: int) -> optax.GradientTransformati
     return optax.adaptive_grad_clip(ratio, axis=tuple(range(rank)))
 
 
-def optimizer_problems(config: Any, params: Tree) -> list[str]:
+def optimizer_problems(config: Optimizer, params: Tree) -> list[str]:
     """A line for every rule of the config that does not fit the model's parameters.
 
     Args:
-      config: one of OPTIMIZERS' classes, without problems of its own.
+      config: the optimizer, without problems of its own.
       params: a tree of arrays or ShapeDtypeStructs.
     """
     lines = []
@@ -121,8 +122,8 @@ def optimizer_problems(config: Any, params: Tree) -> list[str]:
         defaults = default_patterns(config, key)
         for pattern in unmatched([p for p in patterns if p not in defaults], params):
             lines.append(f"{key}: {pattern!r} takes no parameter; {nearest(pattern, paths)}")
-    for key in ("no_decay", "freeze"):
-        for path in partly_taken(getattr(config, key), params)[:1]:
+    for key, patterns in (("no_decay", config.no_decay), ("freeze", config.freeze)):
+        for path in partly_taken(patterns, params)[:1]:
             lines.append(
                 f"{key}: takes some layers of the stack {path} and leaves others; "
                 "take all of them, or set model.scan=False"
@@ -139,8 +140,8 @@ def optimizer_problems(config: Any, params: Tree) -> list[str]:
     return lines
 
 
-def default_patterns(config: Any, key: str) -> tuple:
-    """What a field of patterns holds by default: those need not take anything."""
+def default_patterns(config: Optimizer, key: str) -> tuple:
+    """The default of a field of patterns: those need not match any parameter."""
     defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(config)}
     return defaults[key]
 

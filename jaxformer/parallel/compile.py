@@ -18,7 +18,7 @@ PMAP_AXIS = "data"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where arrays live, for one mode and one mesh."""
+    """The placement of arrays on devices, for one mode and one mesh."""
 
     mode: str
     """ "jit" or "pmap"."""
@@ -27,12 +27,12 @@ class Layout:
 
     @property
     def axis(self) -> str | None:
-        """What the step adds over by itself: pmap's axis; nothing under jit, where XLA does it."""
+        """The axis that the step itself sums over: pmap's; None under jit, where XLA sums."""
         return PMAP_AXIS if self.mode == "pmap" else None
 
     @property
     def batch_shards(self) -> int:
-        """Into how many parts a batch is split."""
+        """The number of parts that a batch is split into."""
         return int(np.prod([self.mesh.shape[name] for name in BATCH_AXES]))
 
     @cached_property
@@ -59,11 +59,11 @@ class Layout:
             self.shardings(state),
         )
 
-    def born(self, init: Callable[[], Tree]) -> Tree:
+    def init_sharded(self, init: Callable[[], Tree]) -> Tree:
         """Runs `init` so that its result is laid out from the start: no device ever holds it whole."""
         return jax.jit(init, out_shardings=self.shardings(jax.eval_shape(init)))()
 
-    def put(self, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+    def shard_batch(self, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows of a batch, as arrays over all devices."""
         return {
             name: jax.make_array_from_process_local_data(self.batch_sharding, rows)
@@ -77,20 +77,20 @@ class Layout:
             for name, (shape, dtype) in spec.items()
         }
 
-    def train_step(self, step: Callable, state: Tree, taught: bool = False) -> Callable:
+    def train_step(self, step: Callable, state: Tree, with_teacher: bool = False) -> Callable:
         """`step(state, batch) -> (state, metrics)`, compiled; the state that goes in is donated.
 
         Args:
           step: the result of `make_train_step(..., axis=layout.axis)`.
           state: a train state (arrays or shapes), for its layout.
-          taught: whether a third argument is a teacher's variables, which are the same on every device.
+          with_teacher: whether a third argument is a teacher's variables, which are the same on every device.
         """
         if self.mode == "pmap":
-            return self.pmapped(step, donate=(0,), fixed=int(taught))
+            return self.pmapped(step, donate=(0,), fixed=int(with_teacher))
         shardings = self.shardings(state)
         return jax.jit(
             step,
-            in_shardings=(shardings, self.batch_sharding, *[self.replicated] * taught),
+            in_shardings=(shardings, self.batch_sharding, *[self.replicated] * with_teacher),
             out_shardings=(shardings, self.replicated),
             donate_argnums=0,
         )

@@ -1,7 +1,7 @@
 """Devices as a mesh with named axes: data, fsdp, tensor."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,7 +23,7 @@ class ParallelConfig:
     """Axis -> size; one may be -1: the rest. "data" splits the batch; "fsdp" splits the batch and every large
     parameter with its optimizer state; "tensor" splits heads and MLP columns. pmap has "data" alone."""
 
-    def problems(self):
+    def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination."""
         for name, size in self.mesh.items():
             if name not in AXES:

@@ -250,15 +250,15 @@ class Detection(ImageTask):
     def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> dict:
         from PIL import Image
 
-        from jaxformer.observe.annotate import font
-        from jaxformer.observe.drawn_boxes import draw_boxes
+        from jaxformer.drawing.annotate import font
+        from jaxformer.drawing.boxes import draw_boxes
 
         size = min(max(max(image.shape[:2]), SMALLEST), LARGEST)
         return {"": Image.fromarray(draw_boxes(image, answer["objects"], size, font(12)))}
 
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         """The true "objects" and the "detections" from the threshold on, as `described`."""
-        from jaxformer.observe import class_colours
+        from jaxformer.drawing import class_colours
 
         extent, true = example["extent"], example["labels"] >= 0
         objects = described(example["boxes"][true], example["labels"][true], extent, data.class_names)
@@ -273,8 +273,8 @@ class Detection(ImageTask):
         }
 
     def compare(self, example: Row, predicted: Row, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        from jaxformer.observe.annotate import font
-        from jaxformer.observe.drawn_boxes import draw_boxes
+        from jaxformer.drawing.annotate import font
+        from jaxformer.drawing.boxes import draw_boxes
 
         rows, columns = (int(side) for side in example["extent"])
         image = example["image"][:rows, :columns]

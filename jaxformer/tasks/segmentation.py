@@ -194,8 +194,8 @@ class Segmentation(ImageTask):
 
     def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> dict:
         """The image in the classes' colours, and the "map": the classes' numbers, in 8 bits (with a palette) or 16."""
-        from jaxformer.observe import class_colours
-        from jaxformer.observe.annotate import annotate
+        from jaxformer.drawing import class_colours
+        from jaxformer.drawing.annotate import annotate
 
         classes = at_size(predicted["classes"], example["extent"], example["original_size"])
         annotated = annotate(
@@ -207,7 +207,7 @@ class Segmentation(ImageTask):
 
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         """The share of the pixels that are right, and the classes that are in the image or were found there."""
-        from jaxformer.observe import class_colours
+        from jaxformer.drawing import class_colours
 
         found, classes = predicted["classes"], example["segmentation"]
         known = classes >= 0
@@ -224,7 +224,7 @@ class Segmentation(ImageTask):
         }
 
     def compare(self, example: Row, predicted: Row, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        from jaxformer.observe import class_colours
+        from jaxformer.drawing import class_colours
 
         rows, columns = (int(side) for side in example.get("extent", predicted["classes"].shape))
         both = {"truth": example["segmentation"], "prediction": predicted["classes"].astype(np.int32)}
@@ -270,7 +270,7 @@ def map_image(classes: np.ndarray, few: bool) -> "Image.Image":
     """An image whose values are the classes; `few` classes fit into a byte."""
     from PIL import Image
 
-    from jaxformer.observe import class_colours
+    from jaxformer.drawing import class_colours
 
     if not few:
         return Image.fromarray(classes.astype(np.uint16))

@@ -13,11 +13,11 @@ from jaxformer.config.fields import PositiveInt, at_least
 from jaxformer.decoding.beam import beam_search, repeat_rows
 from jaxformer.decoding.steps import next_target, read_sources, take_targets
 from jaxformer.errors import UserError
+from jaxformer.models.layouts import unrolled
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks.base import Batch, Batches, DataInfo, Evaluation, Row
 from jaxformer.tasks.text import TokenTask
 from jaxformer.tasks.text_metrics import translation_scores
-from jaxformer.weights.layouts import unrolled
 
 
 @dataclass(frozen=True)

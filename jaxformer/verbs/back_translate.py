@@ -13,7 +13,7 @@ from jaxformer.verbs.data_list import OfData
 from jaxformer.verbs.options import Checkpoint, argument, flag
 
 if TYPE_CHECKING:
-    from jaxformer.data.text.records import Records
+    from jaxformer.data.records import Records
     from jaxformer.inference.writing import Generation
 
 TEMPERATURE = 0.9  # samples that differ, and still say the same

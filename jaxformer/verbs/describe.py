@@ -3,13 +3,13 @@
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from jaxformer.config.fields import Constraint
 from jaxformer.verbs.common import use_compilation_cache
-from jaxformer.verbs.options import COMMAS, Verb, flag, override_values, summary
+from jaxformer.verbs.options import COMMAS, Verb, flag, summary
 
 
 def sized(part: str) -> bool:
@@ -40,8 +40,8 @@ class Describe(Verb):
     """Describe it as if on these devices: data=8,fsdp=4,tensor=2."""
     no_compile: bool = False
     """Leave out what needs the step compiled: the memory of activations."""
-    overrides: tuple[str, ...] = ()
-    """As "model.depth=3"."""
+    overrides: Mapping[str, Any] | None = None
+    """Leaves of the config and their values."""
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot be together."""
@@ -63,10 +63,10 @@ class Describe(Verb):
         from jaxformer.config import files
 
         if self.config is not None:
-            config = files.read(self.config, override_values(self.overrides))
+            config = files.read(self.config, self.overrides)
         else:
             config = for_preset(str(self.preset))
-            files.apply_overrides(config, override_values(self.overrides))
+            files.apply_overrides(config, self.overrides or {})
         if mesh:
             config["parallel"] = {"mode": "jit", "mesh": mesh}
         use_compilation_cache()

@@ -12,7 +12,7 @@ class Evaluate(Measuring):
     """Evaluate a run's checkpoint on a split of its dataset."""
 
     moved: ClassVar[Mapping[str, str]] = {
-        "--fewshot": "fewshot RUN TASK.jsonl",
+        "--fewshot": "fewshot RUN TASK.yaml",
         "--perplexity": "perplexity RUN FILE",
         "--harness": "harness RUN TASK",
     }

@@ -28,7 +28,7 @@ class Explain(OfRun):
         from jaxformer.runs import Run
 
         config = Run.open(self.run).read_config()
-        if config.data.examples.text:
+        if config.data.examples.modality == "text":
             refuse_text(self.run)
         with working():
             from jaxformer.inference.explain import Explainer, explain_files

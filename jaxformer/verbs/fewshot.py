@@ -14,10 +14,10 @@ from jaxformer.verbs.options import argument, flag
 class Fewshot(Measuring):
     """Evaluate a run's language model on a task in prompts."""
 
-    task: Path = argument("TASK.jsonl")
-    """The task: JSON lines."""
-    shots: NonNegativeInt = flag(0, "K")
-    """Demonstrations in a prompt."""
+    task: Path = argument("TASK.yaml")
+    """The task: a YAML file in lm-evaluation-harness's format, or JSON lines."""
+    shots: NonNegativeInt | None = flag(None, "K")
+    """Demonstrations in a prompt (default: as many as the task says, or none)."""
     seed: int = 0
     """The seed of the choice of demonstrations."""
     limit: PositiveInt | None = None
@@ -35,7 +35,7 @@ class Fewshot(Measuring):
         found = evaluate_fewshot(model, self.task, self.shots, self.seed, self.limit)
         rows = found.pop("rows")
         name = "".join(c if c.isalnum() or c in "._-" else "_" for c in found["task"])
-        output = self.output or self.run / "fewshot" / f"{name}-{self.shots}.jsonl"
+        output = self.output or self.run / "fewshot" / f"{name}-{found['shots']}.jsonl"
         with writing_to(output):
             write_rows(output, rows)
         return {"step": step, **found, "rows": str(output)}

@@ -14,7 +14,7 @@ from jaxformer.verbs.options import OfRun, argument, flag
 if TYPE_CHECKING:
     from jaxformer.inference.writing import Generation
 
-TEMPERATURE = 0.8
+TEMPERATURE, LENGTH_PENALTY = 0.8, 0.6
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "samples", "seed")
 NOT_SEARCHING = ("repetition_penalty", *DRAWING)
@@ -74,57 +74,45 @@ class Generate(OfRun):
             yield "length_penalty: has no effect without --beams; give that, or leave this one out"
 
     def __call__(self) -> int:
-        how = self.generation()
-        given = self.read_prompts()
-        with working():
-            from jaxformer.decoding.loop import StopStrings
-            from jaxformer.inference.given import naming
-            from jaxformer.inference.loaded import LoadedRun
-            from jaxformer.inference.translate import TextToText
+        from jaxformer.inference.writing import generation
 
-            writer = LoadedRun(self.run, self.checkpoint).writer
-            prompts, ids = [prompt for prompt, _ in given], []
-            for prompt, place in given:
-                with naming(place):
-                    ids.append(writer.encode(prompt))
-                    writer.check_prompts(ids[-1:])
-            begin = "" if isinstance(writer, TextToText) else prompts[0]
-            if len(prompts) > 1 or self.json:
-                for prompt, found in zip(prompts, writer.generate(ids, how)):
-                    line = {
-                        "prompt": prompt,
-                        "text": found.text,
-                        "tokens": found.tokens,
-                        "ended": found.ended,
-                    }
-                    print_json(line)
-            elif how.beams > 1:  # a search has no text before its end
-                (found,) = writer.generate(ids, how)
-                sys.stdout.write(f"{begin}{found.text}\n")
-            else:
-                stops = StopStrings(how.stops, writer.tokenizer.decode)
-                stream_text(writer.stream(ids, how, stops), stops, begin)
+        given = {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
+        given = {"temperature": 0.0 if self.greedy else TEMPERATURE} | given
+        penalty = LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
+        how = generation(self.max_new_tokens, self.stop, self.seed or 0, self.beams, penalty, **given)
+        how.sampling.check()
+        prompts = self.read_prompts()
+        with working():
+            self.write(prompts, how)
         return 0
 
-    def generation(self) -> "Generation":
-        """How texts are written.
+    def write(self, prompts: list[tuple[str, str]], how: "Generation") -> None:
+        """Prints a JSON line for each text; or the only one as it is made.
 
         Raises:
-          UserError: a value cannot be.
+          UserError: the run's model writes no texts, or does not take a prompt.
         """
-        from jaxformer.config import schema
-        from jaxformer.decoding.sampling import Sampling
-        from jaxformer.inference.writing import Generation
+        from jaxformer.decoding.loop import StopStrings
+        from jaxformer.inference.given import naming
+        from jaxformer.inference.loaded import LoadedRun
+        from jaxformer.inference.translate import TextToText
 
-        def given(*names: str) -> dict[str, Any]:
-            return {name: value for name in names if (value := getattr(self, name)) is not None}
-
-        sampling = Sampling(**{"temperature": 0.0 if self.greedy else TEMPERATURE, **given(*SAMPLING)})
-        if problems := list(schema.problems(sampling)):
-            raise UserError(*problems)
-        return Generation(
-            self.max_new_tokens, sampling, self.stop, beams=self.beams, **given("seed", "length_penalty")
-        )
+        writer, ids = LoadedRun(self.run, self.checkpoint).writer, []
+        for prompt, place in prompts:
+            with naming(place):
+                ids.append(writer.encode(prompt))
+                writer.check_prompts(ids[-1:])
+        begin = "" if isinstance(writer, TextToText) else prompts[0][0]
+        if len(prompts) > 1 or self.json:
+            for (prompt, _), found in zip(prompts, writer.generate(ids, how)):
+                print_json(
+                    {"prompt": prompt, "text": found.text, "tokens": found.tokens, "ended": found.ended}
+                )
+        elif how.beams > 1:  # a search has no text before its end
+            sys.stdout.writelines(f"{begin}{found.text}\n" for found in writer.generate(ids, how))
+        else:
+            stops = StopStrings(how.stops, writer.tokenizer.decode)
+            stream_text(writer.stream(ids, how, stops), stops, begin)
 
     def read_prompts(self) -> list[tuple[str, str]]:
         """The prompts of --prompt and the lines of --prompts with their places, each as often as --samples says.

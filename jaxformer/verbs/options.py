@@ -99,7 +99,7 @@ def in_flags(cls: type, line: str) -> str:
     """A message about fields of `cls` with their flags: "--top-k 0: ..." of "top_k=0: ...", and for `top_k` --top-k."""
     names = {field.name: called(field) for field in schema.config_fields(cls).values()}
     line = re.sub(r"`(\w+)(=True)?`", lambda found: names.get(found[1], found[0]), line)
-    found = re.match(r'(\w+)(?:\[\d+\])?(?:=("[^"]*"|.*?))?: ', line)
+    found = re.match(r"""(\w+)(?:\[\d+\])?(?:[= ]("[^"]*"|'[^']*'|\S+))?: """, line)
     if found is None or found[1] not in names:
         return line
     value = (found[2] or "").strip("\"'")
@@ -177,6 +177,11 @@ def help_of(field: dataclasses.Field, docs: Mapping[str, str]) -> str:
     return text.replace("%", "%%")
 
 
+def summary(cls: type) -> str:
+    """The first paragraph of a class's docstring as one line."""
+    return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+
+
 def override_values(words: Sequence[str]) -> dict[str, Any]:
     """The values that "--config.section.leaf=VALUE" set, by dotted path; VALUE is a Python literal, or else a string.
 
@@ -185,22 +190,14 @@ def override_values(words: Sequence[str]) -> dict[str, Any]:
     """
     from jaxformer.config.files import literal
 
-    values, errors = {}, []
-    for word in words:
-        path, equals, text = word.removeprefix(OVERRIDE).partition("=")
-        if not equals or not all(path.split(".")):
-            errors.append(
-                f"{word}: expected --config.section.leaf=VALUE, as in --config.train.total='10 epochs'"
-            )
-        values[path] = literal(text)
-    if errors:
+    parted = [word.removeprefix(OVERRIDE).partition("=") for word in words]
+    if errors := [
+        f"{word}: expected {OVERRIDE}section.leaf=VALUE, as in {OVERRIDE}train.total='10 epochs'"
+        for word, (path, equals, _) in zip(words, parted)
+        if not equals or not all(path.split("."))
+    ]:
         raise UserError(*errors)
-    return values
-
-
-def summary(cls: type) -> str:
-    """The first paragraph of a class's docstring as one line."""
-    return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+    return {path: literal(text) for path, _, text in parted}
 
 
 def parse(name: str, cls: type[Verb], argv: Sequence[str]) -> Verb:
@@ -210,18 +207,16 @@ def parse(name: str, cls: type[Verb], argv: Sequence[str]) -> Verb:
       UserError: what cannot be, a line each.
     """
     fields = schema.config_fields(cls)
-    overrides = [word.removeprefix(OVERRIDE) for word in argv if word.startswith(OVERRIDE)]
-    words = [word for word in argv if not word.startswith(OVERRIDE)]
+    overrides = [word for word in argv if word.startswith(OVERRIDE)]
+    words = [word for word in argv if word not in overrides]
     if {"-h", "--help"} & set(words):
         make_parser(name, cls, helping=True).parse_args(["--help"])
     if overrides and "overrides" not in fields:
-        raise UserError(
-            f"{OVERRIDE}{overrides[0]}: `{name}` reads the run's own config, which has no overrides"
-        )
+        raise UserError(f"{overrides[0]}: `{name}` reads the run's own config, which has no overrides")
     namespace, rest = make_parser(name, cls).parse_known_intermixed_args(words)
     given = {key: from_text(fields[key].type, value) for key, value in vars(namespace).items()}
     if overrides:
-        given["overrides"] = overrides
+        given["overrides"] = override_values(overrides)
     check_words(name, cls, rest, given)
     errors: list[str] = []
     made = schema.resolve(cls, given, "", errors)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxformer.config.fields import PositiveInt
 from jaxformer.errors import UserError
@@ -63,7 +63,7 @@ class Predict(OfRun):
 
         config = Run.open(self.run).read_config()
         with working():
-            if config.data.examples.text:
+            if config.data.examples.modality == "text":
                 self.predict_texts(config)
             else:
                 self.predict_images(config)
@@ -137,26 +137,26 @@ class Predict(OfRun):
         from jaxformer.inference.given import read_given, read_text
 
         reads, pairs = config.task.reads, len(getattr(config.data.examples, "features", ())) == 2
-        if reads != "question":
-            if self.question or self.context_file is not None:
-                raise UserError(
-                    "--question, --context-file: are for runs that answer questions; give --text or files"
-                )
-            named = [(text, f"--text {number}") for number, text in enumerate(self.text, 1)]
-            return read_given(reads, pairs, named, self.inputs)
-        if self.text:
+        context = self.context_file
+        if reads != "question" and (self.question or context is not None):
+            raise UserError(
+                "--question, --context-file: are for runs that answer questions; give --text or files"
+            )
+        if reads == "question" and self.text:
             raise UserError(
                 "--text: this run answers questions; ask with --question TEXT --context-file FILE, or give a file "
                 "of JSON lines with question and context"
             )
-        if self.question and self.context_file is None:
-            raise UserError("--question: needs the text that answers it; name its file with --context-file")
-        if self.context_file is None:
-            return read_given(reads, pairs, [], self.inputs)
-        if not self.question:
-            raise UserError(
-                f"--context-file {self.context_file}: needs a question about it; ask with --question"
-            )
-        context = read_text(self.context_file)
-        asked = [((question, context), f"--question {n}") for n, question in enumerate(self.question, 1)]
-        return read_given(reads, pairs, asked, self.inputs)
+        named: list[tuple[Any, str]] = [(text, f"--text {n}") for n, text in enumerate(self.text, 1)]
+        if self.question:
+            if context is None:
+                raise UserError(
+                    "--question: needs the text that answers it; name its file with --context-file"
+                )
+            answering = read_text(context)
+            named = [
+                ((question, answering), f"--question {n}") for n, question in enumerate(self.question, 1)
+            ]
+        elif context is not None:
+            raise UserError(f"--context-file {context}: needs a question about it; ask with --question")
+        return read_given(reads, pairs, named, self.inputs)

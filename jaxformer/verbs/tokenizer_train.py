@@ -12,7 +12,7 @@ from jaxformer.verbs.data_list import OfData
 from jaxformer.verbs.options import Names, argument, flag
 
 if TYPE_CHECKING:
-    from jaxformer.data.text.records import Records
+    from jaxformer.data.records import Records
     from jaxformer.data.text.tokenizers import Tokenizer
 
 PATH = "path"  # the feature in which imports of text keep where an example is from
@@ -88,7 +88,7 @@ class TokenizerTrain(OfData):
           UserError: the dataset, its split or its feature is not there, or there are several to choose from (PATH is
             none of them).
         """
-        from jaxformer.data.text.records import inner
+        from jaxformer.data.records import inner
         from jaxformer.data.text.tokens import build_tokenizer
 
         (name,) = self.names
@@ -128,7 +128,7 @@ def open_records(name: str, data_dir: str | None, split: str) -> "Records":
     """
     from jaxformer.config import schema
     from jaxformer.data.config import DataConfig
-    from jaxformer.data.text.records import Records
+    from jaxformer.data.records import Records
 
     config = DataConfig(name=name, data_dir=data_dir)
     if list(schema.problems(config)):

@@ -1,11 +1,13 @@
 """Training."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jaxformer.verbs.common import use_compilation_cache
-from jaxformer.verbs.options import Verb, flag, override_values
+from jaxformer.verbs.options import Verb, flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +20,14 @@ class Train(Verb):
     """The folder of the run (default: runs/CONFIG_NAME)."""
     profile: str | None = flag(None, "FIRST:LAST")
     """The steps to trace for XProf, as in 10:15."""
-    overrides: tuple[str, ...] = ()
-    """As "model.depth=3"."""
+    overrides: Mapping[str, Any] | None = None
+    """Leaves of the config and their values."""
 
     def __call__(self) -> int:
         """75 if SIGTERM came and the run was saved."""
         from jaxformer.config import files
 
-        config = files.read(self.config, override_values(self.overrides))
+        config = files.read(self.config, self.overrides)
         use_compilation_cache()
         from jaxformer.config.sections import resolve
         from jaxformer.experiment import Experiment

@@ -139,7 +139,7 @@ def from_table(
       table: the rows of this family of models.
       source: their name -> tensor.
       params_shapes: our tree, unrolled, with a shape and a dtype at every leaf (of `jax.eval_shape`). For
-        a scanned model convert with `weights.layouts`.
+        a scanned model convert with `models.layouts`.
       extras: what may be in `source` without being a parameter of ours.
 
     Returns:

@@ -12,8 +12,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from jaxformer.data import DataConfig, make_batches
+from jaxformer.data.base import Source
 from jaxformer.data.batches import Batches, rows_per_task
-from jaxformer.data.sources import Source
+from jaxformer.data.transform import Transform
 from jaxformer.data.transforms import Flip, PadAndCrop, RandomErasing, Resize
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError
@@ -169,11 +170,12 @@ def test_the_element_spec_tells_the_batches_shapes(digits_dir):
 
 
 def test_random_numbers_belong_to_the_element_not_to_the_batch():
-    def draw(example: dict, rng: np.random.Generator) -> dict:
-        return example | {"labels": int(rng.integers(2**31))}
+    class Draw(Transform):
+        def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+            return example | {"labels": int(rng.integers(2**31))}
 
-    small = Batches(Counting(100), (draw,), batch_size=4, seed=9, train=True)
-    large = Batches(Counting(100), (draw,), batch_size=20, seed=9, train=True)
+    small = Batches(Counting(100), (Draw(),), batch_size=4, seed=9, train=True)
+    large = Batches(Counting(100), (Draw(),), batch_size=20, seed=9, train=True)
     stream = np.concatenate([small[step]["labels"] for step in range(50)])
     np.testing.assert_array_equal(stream[100:120], large[5]["labels"])
     assert len(set(stream)) == 200  # an example gets new numbers in the next epoch
@@ -227,15 +229,14 @@ def test_closing_ends_the_threads(digits_dir):
 
 
 def test_what_goes_wrong_in_a_thread_reaches_the_reader():
-    def fail(example: dict, rng: np.random.Generator) -> dict:
-        if example["labels"] == 17:
-            raise ValueError("seventeen")
-        return example
+    class Fail(Transform):
+        def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+            if example["labels"] == 17:
+                raise ValueError("seventeen")
+            return example
 
-    batches = Batches(Counting(40), (fail,), batch_size=5, seed=0, train=False)
-    with pytest.raises(
-        UserError, match=r"counting/1.0.0, split 'train', index 17: function failed: seventeen"
-    ):
+    batches = Batches(Counting(40), (Fail(),), batch_size=5, seed=0, train=False)
+    with pytest.raises(UserError, match=r"counting/1.0.0, split 'train', index 17: Fail failed: seventeen"):
         list(batches.read(0))
 
 

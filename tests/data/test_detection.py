@@ -11,14 +11,15 @@ from PIL import Image
 from jaxformer.config.schema import resolve, to_dict
 from jaxformer.data import DataConfig, make_batches
 from jaxformer.data.cropping import ScaleJitter
-from jaxformer.data.examples import Detection, Images
+from jaxformer.data.kinds.detection import Detection
+from jaxformer.data.kinds.images import Images
 from jaxformer.data.mosaic import Mosaic
-from jaxformer.data.sources import open_source
+from jaxformer.data.opening import open_source
 from jaxformer.data.transforms import Flip
 from jaxformer.data.writing import write_dataset
+from jaxformer.drawing.class_colours import colour
 from jaxformer.errors import UserError
 from jaxformer.importing.show import contact_sheet, with_examples
-from jaxformer.observe.class_colours import colour
 
 CLASSES = ["cat", "dog"]
 
@@ -189,7 +190,7 @@ def test_truncated_pictures_are_named_and_refused_or_skipped(tmp_path, caplog):
         rows[:, 1] == -1
     ).sum() == 8  # the next stands in for the broken one: two of three epochs' examples
     assert "example_mask" not in training[0]
-    with pytest.raises(UserError, match="split 'broken': all of its pictures are broken"):
+    with pytest.raises(UserError, match="split 'broken': all of its images are broken"):
         batches(folder, "broken", broken="skip")
 
 
@@ -218,7 +219,7 @@ def test_configs_are_checked():
     examples = {"name": "detection", "size": [0, 3], "max_objects": 0, "eval_size": 0}
     resolve(DataConfig, {"examples": examples}, "data", errors)
     assert [line.split(":")[0] for line in errors] == [
-        "data.examples.size=(0, 3)",
+        "data.examples.size=[0, 3]",
         "data.examples.eval_size=0",
         "data.examples.max_objects=0",
     ]
@@ -231,14 +232,14 @@ def test_configs_are_checked():
 def test_pictures_of_classes_may_be_skipped_too(digits_dir):
     config = DataConfig(data_dir=digits_dir, examples=Images(broken="skip"), batch_size=8)
     source = open_source(config, "train")
-    decode, marks = source.picture, iter([True, False, True])
+    decode, marks = source.image, iter([True, False, True])
 
     def picture(features):
         if not next(marks):
             raise ValueError("half a picture")
         return decode(features)
 
-    source.picture = picture
+    source.image = picture
     assert [example is None for example in source.read([0, 1, 2])] == [False, True, False]
 
 

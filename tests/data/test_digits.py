@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from jaxformer.data.config import DataConfig
 from jaxformer.data.digits import prepare_digits, split_indices, to_uint8
-from jaxformer.data.sources import ImageSource
+from jaxformer.data.kinds.images import ImageSource
 
 PREPARE = "import sys; from pathlib import Path; from jaxformer.data.digits import prepare_digits; "
 

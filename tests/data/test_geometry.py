@@ -9,8 +9,8 @@ from scipy.ndimage import maximum_filter, minimum_filter
 
 from jaxformer.data import DataConfig
 from jaxformer.data.cropping import DetrCrop, RandomCrop, ResizeShorter, ScaleJitter, cut
-from jaxformer.data.framing import framed, object_rows
 from jaxformer.data.geometry import VOID, Move, follow, mirroring, moved_boxes, moved_mask, scaling, window
+from jaxformer.data.letterbox import letterbox, object_rows
 from jaxformer.data.mosaic import Mosaic
 from jaxformer.data.operations import GEOMETRIC, apply, geometry
 from jaxformer.data.randaugment import RandAugment
@@ -237,7 +237,7 @@ def test_scale_jitter_covers_its_range():
     ("size", "extent"), [((90, 120), (90, 120)), ((90, 90), (68, 90)), ((30, 80), (30, 40))]
 )
 def test_frames_keep_the_aspect_ratio_and_pad_below_and_at_the_right(size, extent):
-    made = framed(scene(1), size)
+    made = letterbox(scene(1), size)
     assert made["image"].shape == (*size, 3)
     assert made["extent"].tolist() == list(extent)
     assert not made["image"][extent[0] :].any()
@@ -255,10 +255,10 @@ def test_frames_keep_the_aspect_ratio_and_pad_below_and_at_the_right(size, exten
 
 
 def test_small_pictures_are_enlarged_only_if_asked():
-    made = framed(scene(1), (200, 200), enlarge=False)
+    made = letterbox(scene(1), (200, 200), enlarge=False)
     assert made["extent"].tolist() == [60, 80]
     np.testing.assert_array_equal(made["image"][:60, :80], scene(1)["image"])
-    assert framed(scene(1), (30, 30), enlarge=False)["extent"].tolist() == [22, 30]
+    assert letterbox(scene(1), (30, 30), enlarge=False)["extent"].tolist() == [22, 30]
 
 
 def test_of_too_many_objects_the_largest_stay_in_their_order():
@@ -291,6 +291,6 @@ def test_a_mosaic_needs_boxes_or_a_mask():
     example = scene(0)
     (line,) = DataConfig(name="digits", batch_size=4, transforms=(Mosaic(),)).problems()
     assert line.startswith(
-        "transforms[0]=Mosaic: joins pictures with boxes or masks, and examples='images' have one"
+        "transforms[0]=Mosaic: joins images with boxes or masks, and examples='images' have one"
     )
     assert Mosaic(0)(example, np.random.default_rng(0), lambda count: []) is example

@@ -10,7 +10,7 @@ from PIL import Image
 from jaxformer.data import DataConfig, make_batches
 from jaxformer.data.cropping import RandomCrop
 from jaxformer.data.decoding import decode_mask
-from jaxformer.data.examples import Segmentation
+from jaxformer.data.kinds.segmentation import Segmentation
 from jaxformer.data.transforms import Flip
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError

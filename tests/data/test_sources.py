@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from jaxformer.config import schema
 from jaxformer.config.schema import resolve, to_dict
 from jaxformer.data.catalog import find_datasets
 from jaxformer.data.config import DataConfig
-from jaxformer.data.examples import Images
-from jaxformer.data.sources import ImageSource
+from jaxformer.data.kinds.images import Images, ImageSource
 from jaxformer.data.transforms import Flip, RandomResizedCrop, Resize
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError
@@ -178,28 +178,28 @@ def test_a_truncated_file_is_named(folder, tmp_path, size):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"name": "../secret"}, "name='../secret': not a dataset's name"),
-        ({"name": ""}, "name='': not a dataset's name"),
-        ({"name": "a/b/c"}, "name='a/b/c': not a dataset's name"),
-        ({"train_split": " "}, "train_split=' ': empty"),
-        ({"batch_size": 0}, "batch_size=0: must be at least 1"),
-        ({"eval_batch_size": -4}, "eval_batch_size=-4: must be at least 1"),
-        ({"repeats": 0}, "repeats=0: must be at least 1"),
+        ({"name": "../secret"}, 'name="../secret": expected NAME or NAME/CONFIG'),
+        ({"name": ""}, 'name="": expected NAME or NAME/CONFIG'),
+        ({"name": "a/b/c"}, 'name="a/b/c": expected NAME or NAME/CONFIG'),
+        ({"train_split": " "}, 'train_split=" ": expected a split'),
+        ({"batch_size": 0}, "batch_size=0: expected 1 or more"),
+        ({"eval_batch_size": -4}, "eval_batch_size=-4: expected 1 or more"),
+        ({"repeats": 0}, "repeats=0: expected 1 or more"),
         ({"batch_size": 128, "repeats": 3}, "repeats=3: a batch of batch_size=128 does not"),
-        ({"prefetch": 0}, "prefetch=0: must be at least 1"),
-        ({"read_threads": 0}, "read_threads=0: must be at least 1"),
+        ({"prefetch": 0}, "prefetch=0: expected 1 or more"),
+        ({"read_threads": 0}, "read_threads=0: expected 1 or more"),
         ({"eval_transforms": (Resize(8), Flip())}, "eval_transforms[1]=Flip: is random"),
     ],
 )
 def test_impossible_configs_are_named_before_anything_is_opened(fields, words):
-    problems = list(DataConfig(**fields).problems())
+    problems = list(schema.problems(DataConfig(**fields)))
     assert len(problems) == 1
     assert problems[0].startswith(words)
 
 
 def test_several_problems_come_at_once():
-    assert len(list(DataConfig(name="", batch_size=0, prefetch=0).problems())) == 3
-    assert list(DataConfig().problems()) == []
+    assert len(list(schema.problems(DataConfig(name="", batch_size=0, prefetch=0)))) == 3
+    assert list(schema.problems(DataConfig())) == []
 
 
 def test_the_config_is_imported_quickly_and_nothing_of_data_imports_jax(digits_dir):

@@ -225,7 +225,7 @@ def test_collected_arrays_of_a_device_stay_in_order():
         mode, mesh, count = LAYOUTS[name]
         layout = Layout(mode, make_mesh(mesh, jax.devices()[:count]))
         eval_step = layout.eval_step(make_eval_step(step, Echo(), axis=layout.axis))
-        sums, collected = jax.device_get(eval_step({"params": np.zeros(1)}, layout.put(batch)))
+        sums, collected = jax.device_get(eval_step({"params": np.zeros(1)}, layout.shard_batch(batch)))
         assert sums["count"] == batch["tokens"].sum()
         np.testing.assert_array_equal(collected["tokens"], batch["tokens"])
         np.testing.assert_array_equal(collected["first"], batch["tokens"][:, 0])

@@ -85,9 +85,9 @@ def test_only_greedy_decoding():
 
 
 def test_arguments_out_of_range():
-    with pytest.raises(UserError, match="shots -1"):
+    with pytest.raises(UserError, match="shots=-1"):
         run_harness(model(), ["x"], -1)
-    with pytest.raises(UserError, match="limit 0"):
+    with pytest.raises(UserError, match="limit=0"):
         run_harness(model(), ["x"], 0, 0)
     with pytest.raises(UserError, match="no tasks"):
         run_harness(model(), [])

@@ -125,7 +125,7 @@ def test_one_token_with_nothing_before_it():
 
 @pytest.mark.parametrize("stride", [0, -1, 5])
 def test_stride_out_of_range(stride):
-    with pytest.raises(UserError, match=rf"stride {stride}: expected 1 to 4"):
+    with pytest.raises(UserError, match=rf"stride={stride}: expected 1 to 4"):
         perplexity(Bigram(words(VOCABULARY, bos=0), TABLE, context_length=4), "ab", stride)
 
 

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from flax import linen as nn
 
 from jaxformer.data import DataConfig, make_batches
-from jaxformer.data.examples import Images
+from jaxformer.data.kinds.images import Images
 from jaxformer.data.writing import write_dataset
 from jaxformer.evaluation.evaluator import evaluate, real_rows
 from jaxformer.evaluation.samples import choose, find_errors

@@ -150,7 +150,7 @@ def test_any_devices_find_the_same(mode, mesh):
     def sums(layout):
         model = many_views(Linear(), task, "ten_crop")
         step = layout.eval_step(make_eval_step(model, task, axis=layout.axis))
-        return jax.device_get(step({"weights": jnp.asarray(WEIGHTS)}, layout.put(batch))[0])
+        return jax.device_get(step({"weights": jnp.asarray(WEIGHTS)}, layout.shard_batch(batch))[0])
 
     alone = sums(Layout("jit", make_mesh({"data": 1}, jax.devices()[:1])))
     assert alone["count"] == 7

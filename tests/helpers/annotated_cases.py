@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jaxformer.data import DataConfig, make_batches
-from jaxformer.data.examples import Detection
+from jaxformer.data.kinds.detection import Detection
 from jaxformer.errors import UserError
 from jaxformer.importing import import_dataset
 

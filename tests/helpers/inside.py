@@ -15,6 +15,7 @@ from jaxformer.models.coatnet import CoAtNet
 from jaxformer.models.convnext import ConvNeXt
 from jaxformer.models.cvt import CvT
 from jaxformer.models.detr import DETR
+from jaxformer.models.layouts import unstack_layers
 from jaxformer.models.mask_transformer import MaskTransformer
 from jaxformer.models.maxvit import MaxViT
 from jaxformer.models.mlp_mixer import MLPMixer
@@ -22,7 +23,6 @@ from jaxformer.models.resnet import ResNet
 from jaxformer.models.segmenter import Segmenter
 from jaxformer.models.swin import Swin
 from jaxformer.models.vit import ViT
-from jaxformer.weights.layouts import unstack_layers
 
 SIZE, CLASSES = 32, 5
 vit = partial(

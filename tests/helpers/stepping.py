@@ -25,7 +25,7 @@ def take_steps(
         make_train_step(model, task, optimizer, seed=0, axis=layout.axis, **kwargs), state
     )
     for _ in range(count):
-        state, metrics = step(state, layout.put(batch))
+        state, metrics = step(state, layout.shard_batch(batch))
     return before, state, jax.device_get(metrics)
 
 

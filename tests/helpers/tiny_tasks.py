@@ -1,4 +1,4 @@
-"""For every task over text a small model, and batches of unequal padding."""
+"""For every task a small model, and batches of unequal padding."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,18 +8,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
+from helpers.tiny_detector import anchored, detector, objects
 from jaxformer.models.bert import BERT
 from jaxformer.models.experts import Experts
 from jaxformer.models.gpt import GPT
+from jaxformer.models.outputs import ImageOutputs
+from jaxformer.models.segmenter import SegmentationOutputs
 from jaxformer.models.seq2seq import Seq2Seq
+from jaxformer.tasks.classification import Classification
+from jaxformer.tasks.detection import Detection
 from jaxformer.tasks.language import CausalLM, MaskedLM
+from jaxformer.tasks.segmentation import Segmentation
 from jaxformer.tasks.spans import SpanQA
 from jaxformer.tasks.tagging import TokenClassification
 from jaxformer.tasks.text_classification import TextClassification, TextRegression
 from jaxformer.tasks.translation import Translation
 
-VOCAB, LENGTH, CLASSES = 16, 8, 4
+VOCAB, LENGTH, CLASSES, SIDE = 16, 8, 4, 8
 BOS, EOS = 1, 2
 SIZES = {"vocab_size": VOCAB, "width": 16, "num_heads": 2, "mlp_dim": 32}
 DECODER = GPT(**SIZES, context_length=LENGTH, depth=1)
@@ -108,6 +115,41 @@ def pairs(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
     }
 
 
+class Pixels(nn.Module):
+    """A linear classifier of every second pixel, or of their mean."""
+
+    each: bool
+
+    @nn.compact
+    def __call__(self, image, deterministic=True):
+        logits = nn.Dense(CLASSES)(image[:, ::2, ::2])
+        if self.each:
+            return SegmentationOutputs(logits)
+        logits = jnp.mean(logits, axis=(1, 2))
+        return ImageOutputs(logits, logits, logits)
+
+
+def images(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    image = rng.integers(0, 256, (rows, SIDE, SIDE, 3), dtype=np.uint8)
+    return {"image": image, "labels": rng.integers(0, CLASSES, rows, dtype=np.int32)}
+
+
+def masks(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    """Images with the class of each pixel, of which a third has none."""
+    classes = rng.integers(0, CLASSES, (rows, SIDE, SIDE)).astype(np.int32)
+    classes[rng.random(classes.shape) < 0.3] = -1
+    extent = np.full((rows, 2), SIDE, np.int32)
+    return {"image": images(rng, rows)["image"], "segmentation": classes, "extent": extent}
+
+
+def boxes(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    """Images with up to three objects."""
+    image = rng.integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8)
+    found, labels = objects(rng, rng.integers(0, 4, rows), 3)
+    extent = np.stack([np.full(rows, 32), rng.integers(20, 33, rows)], axis=1).astype(np.int32)
+    return {"image": image, "extent": extent, "boxes": found, "labels": labels}
+
+
 @dataclass(frozen=True)
 class Case:
     """A task, a model that fits it and a maker of the arrays of so many rows."""
@@ -115,6 +157,13 @@ class Case:
     task: Any
     model: Any
     arrays: Callable[[np.random.Generator, int], dict[str, np.ndarray]]
+    axis: int = 0
+    """The examples' axis in the model's outputs."""
+
+    def of_rows(self, mask: np.ndarray, array: Any) -> np.ndarray:
+        """The mask of the examples in the shape of an output."""
+        before, after = (1,) * self.axis, (1,) * (array.ndim - 1 - self.axis)
+        return mask.reshape(*before, -1, *after)
 
     def batch(self, rows: int = 16, seed: int = 0) -> dict[str, np.ndarray]:
         """A batch in which no row is padding."""
@@ -147,11 +196,27 @@ CASES = {
     "translation": Case(Translation(label_smoothing=0.1, beams=2, eos_id=EOS), TRANSLATOR, pairs),
 }
 
+WEIGHTS = (1.0, 2.0, 0.5, 1.5)
+IMAGE_CASES = {
+    "images": Case(Classification(label_smoothing=0.1), Pixels(each=False), images),
+    "images, sigmoid": Case(Classification(loss_name="sigmoid", focal_gamma=2.0), Pixels(each=False), images),
+    "pixels": Case(Segmentation(), Pixels(each=True), masks),
+    "pixels, weighted": Case(Segmentation(class_weights=WEIGHTS), Pixels(each=True), masks),
+    "pixels, all losses": Case(
+        Segmentation(dice=0.5, lovasz=2.0, lovasz_step=2, class_weights=WEIGHTS), Pixels(each=True), masks
+    ),
+    "objects": Case(Detection(num_queries=5), detector(encoder_depth=0), boxes, axis=1),
+    "objects, focal": Case(
+        Detection(class_loss="focal"), anchored(encoder_depth=0, decoder_depth=1), boxes, axis=1
+    ),
+}
+EVERY = CASES | IMAGE_CASES
+
 
 @cache
 def params_of(name: str, scale: float = 0.3) -> Any:
     """Random parameters of a case's model: no zero and no one is left to hide a mistake."""
-    case = CASES[name]
+    case = EVERY[name]
     init = lambda key: case.model.init(key, **case.inputs)  # noqa: E731
     shapes = jax.eval_shape(init, jax.random.key(0))["params"]
     generator = np.random.default_rng(0)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from jaxformer import cli
 from jaxformer.data import DataConfig, make_batches
-from jaxformer.data.examples import Segmentation
+from jaxformer.data.kinds.segmentation import Segmentation
 
 CLASSES = ["ground", *NAMES]
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jaxformer.data import DataConfig
-from jaxformer.data.sources import ImageSource
+from jaxformer.data.kinds.images import ImageSource
 from jaxformer.data.transforms import Flip
 from jaxformer.errors import UserError
 from jaxformer.importing import contact_sheet, dataset_table, import_dataset, list_datasets

@@ -10,9 +10,9 @@ from helpers import text_runs
 from jaxformer import cli
 from jaxformer.data.batches import make_batches
 from jaxformer.data.config import DataConfig
-from jaxformer.data.examples import Sequences
+from jaxformer.data.kinds.sequences import Sequences
+from jaxformer.data.records import Records
 from jaxformer.data.text.paraphrases import BackTranslate, read_paraphrases
-from jaxformer.data.text.records import Records
 from jaxformer.data.text.tokenizers import Characters
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError

@@ -12,6 +12,7 @@ import pytest
 from helpers.inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
 from PIL import Image
 
+from jaxformer.drawing.annotate import MARGIN, ROW, shorten
 from jaxformer.errors import UserError
 from jaxformer.inference.explain import PREDICTED, Explainer, class_score, explain_files, explainable
 from jaxformer.inference.explain_pictures import of_image, over_image, rollout_of
@@ -20,7 +21,6 @@ from jaxformer.models.mask_transformer import MaskTransformer
 from jaxformer.models.outputs import ImageOutputs, SegmentationOutputs
 from jaxformer.models.segmenter import Segmenter
 from jaxformer.models.vit import ViT
-from jaxformer.observe.annotate import MARGIN, ROW, shorten
 from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.detection import Detection

@@ -13,11 +13,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from jaxformer.data.decoding import decode_image
+from jaxformer.drawing.annotate import BAR, LARGEST, SMALLEST, annotate, shorten
 from jaxformer.errors import UserError
 from jaxformer.inference.image_files import find_images, place_images
 from jaxformer.inference.predict import predict, predict_files
 from jaxformer.models.outputs import ImageOutputs
-from jaxformer.observe.annotate import BAR, LARGEST, SMALLEST, annotate, shorten
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.tasks.classification import Classification

@@ -6,7 +6,7 @@ import pytest
 from jaxformer.observe.attention_maps import (
     attention_grid,
     attention_rollout,
-    head_pictures,
+    heads_image,
     overlay,
     received,
     square_grid,
@@ -88,7 +88,7 @@ def test_a_flat_map_darkens_evenly():
 def test_heads_are_laid_out_with_layers_in_rows():
     maps = np.zeros((2, 3, 4, 4))
     maps[1, 2, 0, 0] = 1.0
-    picture = head_pictures(maps, cell=40, gap=4)
+    picture = heads_image(maps, cell=40, gap=4)
     assert picture.shape == (2 * 44 - 4, 3 * 44 - 4, 4)
     row, column = np.unravel_index(picture[..., :3].sum(-1).argmax(), picture.shape[:2])
     assert 44 <= row < 54

@@ -3,9 +3,10 @@
 import io
 import logging
 
+import pytest
 from rich.console import Console
 
-from jaxformer.observe.logs import speak_as, terminal_logging
+from jaxformer.observe.logs import terminal_logging
 
 logger = logging.getLogger("jaxformer")
 
@@ -30,18 +31,18 @@ def test_everything_is_put_back(capsys):
     assert (logger.handlers, logger.level, logger.propagate, absl.level) == before
 
 
-def test_other_processes_tell_errors_alone_with_their_number(capsys):
-    with terminal_logging():
-        speak_as(3)
-        logger.info("training begins")
-        logger.error("out of memory")
-    err = capsys.readouterr().err
-    assert "training begins" not in err
-    assert "process 3: out of memory" in err
-
-
 def test_on_a_terminal_brackets_are_not_markup():
     console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
     with terminal_logging(console):
         logger.info("shape [3, 4] [bold]x[/bold]")
     assert "shape [3, 4] [bold]x[/bold]" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_control_characters_of_names_do_not_reach_the_terminal(terminal, capsys):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None)
+    with terminal_logging(console):
+        logger.info("class %s", "\x1b[31mcat\x07 [red]\u009b2J")
+    shown = console.file.getvalue() if terminal else capsys.readouterr().err
+    assert "class [31mcat [red]2J" in shown
+    assert not {"\x1b", "\x07", "\u009b"} & set(shown)

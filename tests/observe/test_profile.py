@@ -12,7 +12,7 @@ from jaxformer.observe.profile import Profile, parse_steps
 
 @pytest.mark.parametrize("steps", ["10", "a:b", "10:15:20", "15:10", "0:3", "-1:3", "1.5:3", ""])
 def test_a_range_that_is_none_is_refused_with_an_example(steps):
-    with pytest.raises(UserError, match="--profile 10:15"):
+    with pytest.raises(UserError, match=r'profile=.*as in "10:15"'):
         parse_steps(steps)
 
 

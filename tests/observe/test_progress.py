@@ -97,6 +97,15 @@ def test_a_terminal_shows_bar_activity_and_the_last_step():
     assert "loss 0.0625" in last
 
 
+def test_names_of_metrics_are_not_markup_and_hold_no_control_characters():
+    stream = io.StringIO()
+    terminal = Console(file=stream, force_terminal=True, width=100, color_system=None)
+    with Progress(10, console=terminal, memory=lambda: None) as progress:
+        progress.show(10, {"[red]\x07cat\x1b[5m": 0.5})
+    assert "[red]cat[5m 0.5000" in stream.getvalue()
+    assert "\x07" not in stream.getvalue()
+
+
 def test_drawing_is_rationed_however_slow_the_terminal(monkeypatch):
     now, drawn = [0.0], [0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

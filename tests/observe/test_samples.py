@@ -7,7 +7,7 @@ import pytest
 from helpers.shown_images import attention_of, shown_images
 from PIL import Image
 
-from jaxformer.observe.samples import Patches, read_samples, save_picture, visible, write_samples
+from jaxformer.observe.samples import Patches, read_samples, save_png, visible, write_samples
 
 
 def test_written_samples(tmp_path, digits):
@@ -67,7 +67,7 @@ def test_a_palette_loses_nothing(tmp_path, colours, mode):
     table = rng.choice(2**16, colours, replace=False) * 65_521  # odd: no two are alike
     table = table.astype(np.uint32).view(np.uint8).reshape(-1, 4)
     picture = table[np.r_[np.arange(colours), rng.integers(0, colours, 30 * 20 - colours)].reshape(30, 20)]
-    with Image.open(tmp_path / save_picture(tmp_path / "a.png", picture)) as file:
+    with Image.open(tmp_path / save_png(tmp_path / "a.png", picture)) as file:
         assert file.mode == mode
         np.testing.assert_array_equal(np.asarray(file.convert("RGBA")), picture)
 

@@ -36,6 +36,14 @@ def test_the_table_is_aligned_and_ends_with_the_total():
     assert all(line[column - 1] == " " for line in lines if "─" not in line and len(line) > column)
 
 
+def test_names_in_a_table_are_not_markup_and_hold_no_control_characters():
+    lines = text.table(
+        ("[b]name", "n"), [("[red]x[/red] :smile:", "1"), ("\x1b[31m日本\x9b", "23")], right=("n",)
+    )
+    assert lines.splitlines()[2:] == ["[red]x[/red] :smile:   1", "[31m日本              23"]
+    assert lines.startswith("[b]name")
+
+
 def test_the_start_names_the_step_it_goes_on_from():
     shared = {
         "run_dir": "runs/x",

@@ -1,12 +1,14 @@
 """The drawn schedule and the table of rules."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 from helpers.trees import flat, optimizer, schedule, stack, to_steps, vit_params
 
+from jaxformer.analysis.optimization import describe_rules, describe_schedule
 from jaxformer.models.vit import ViT
 from jaxformer.optim import make_schedule, optimizer_problems
-from jaxformer.optim.describe import describe_rules, describe_schedule
 
 BARS = " ▁▂▃▄▅▆▇█"
 
@@ -42,9 +44,9 @@ def test_a_rate_of_zero_and_a_single_step_can_be_drawn():
 def rows(text):
     """Rule -> (parameters, tensors)."""
     found = {}
-    for line in text.splitlines()[1:]:
-        cells = line[32:].split()
-        found[line[:32].strip()] = (int(cells[0].replace(",", "")), int(cells[1].replace(",", "")))
+    for line in text.splitlines()[2:]:
+        rule, *counts = re.split(r"\s{2,}", line)[:3]
+        found[rule] = tuple(int(count.replace(",", "")) for count in counts)
     return found
 
 

@@ -220,12 +220,12 @@ PROBLEMS = [
     (
         "cosine",
         {"warmup": "2000 steps"},
-        "warmup=2000 steps: the training is 1000 steps; shorten it, or say it as a share",
+        "warmup=2000 steps: the training is 1000 steps; shorten it, or give a share",
     ),
     (
         "cosine",
         {"cooldown": "101 epochs"},
-        "cooldown=101 epochs is 1010 steps: the training is 1000 steps; shorten it, or say it as a share",
+        "cooldown=101 epochs is 1010 steps: the training is 1000 steps; shorten it, or give a share",
     ),
     (
         "linear",

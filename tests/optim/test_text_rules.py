@@ -10,11 +10,11 @@ from helpers.trees import flat, optimizer, update
 from jaxformer.models.bert import BERT
 from jaxformer.models.experts import Experts
 from jaxformer.models.gpt import GPT
+from jaxformer.models.layouts import stack_layers
 from jaxformer.models.seq2seq import Seq2Seq
 from jaxformer.optim import decay_mask
 from jaxformer.optim.masks import multipliers
 from jaxformer.paths import leaves_by_path
-from jaxformer.weights.layouts import stack_layers
 
 SIZES = {"vocab_size": 9, "width": 8, "num_heads": 2, "mlp_dim": 12}
 EXPERTS = GPT(

@@ -1,6 +1,5 @@
-"""The task: any split of a batch adds up to it, padding has no say, and evaluations are scikit-learn's."""
+"""The task: its counts and means, and evaluations that are scikit-learn's; see test_contract.py for the rest."""
 
-import itertools
 import json
 from types import SimpleNamespace
 
@@ -17,10 +16,8 @@ from jaxformer.tasks import TASKS
 from jaxformer.tasks.segmentation import Segmentation
 
 B, SIDE, GRID, K = 9, 8, 4, 5
-PARTS = [0, 2, 3, 9]  # three unequal parts; the second is padding alone
 WEIGHTS = (1.0, 2.0, 0.5, 1.5, 3.0)
 TASKS_UNDER_TEST = {
-    "plain": Segmentation(),
     "weighted": Segmentation(class_weights=WEIGHTS),
     "all losses": Segmentation(dice=0.5, lovasz=2.0, lovasz_step=2, class_weights=WEIGHTS),
 }
@@ -40,40 +37,6 @@ def batch():
         "segmentation": classes,
         "example_mask": mask,
     }
-
-
-@pytest.fixture(scope="module")
-def kernel():
-    return np.random.default_rng(1).normal(size=(3, K)).astype(np.float32)
-
-
-def model(kernel, task, batch):
-    """A linear classifier of every second pixel."""
-    return SegmentationOutputs(task.inputs(batch)["image"][:, ::2, ::2] @ kernel)
-
-
-def parts(batch):
-    cuts = [slice(*ends) for ends in itertools.pairwise(PARTS)]
-    return [{name: array[cut] for name, array in batch.items()} for cut in cuts]
-
-
-@pytest.mark.parametrize("kind", TASKS_UNDER_TEST)
-def test_unequal_parts_add_up_to_the_batch(batch, kernel, kind):
-    task = TASKS_UNDER_TEST[kind]
-    counts = task.counts(batch)
-
-    def total(kernel, part):
-        found = task.loss(model(kernel, task, part), part)
-        assert found.keys() == counts.keys()
-        return sum(value / counts[name] for name, value in found.items())
-
-    gradient = jax.jit(jax.value_and_grad(total))
-    whole, of_whole = gradient(kernel, batch)
-    found = [gradient(kernel, part) for part in parts(batch)]
-    np.testing.assert_allclose(sum(value for value, _ in found), whole, rtol=1e-5)
-    np.testing.assert_allclose(sum(g for _, g in found), of_whole, rtol=1e-4, atol=1e-6)
-    for name, count in counts.items():
-        np.testing.assert_allclose(sum(task.counts(part)[name] for part in parts(batch)), count, rtol=1e-6)
 
 
 def test_counts_are_of_pixels_and_of_images(batch):
@@ -99,30 +62,6 @@ def test_the_mean_is_torchs_weighted_one(batch):
         ignore_index=-1,
     )
     np.testing.assert_allclose(ours, theirs.item(), rtol=1e-5)
-
-
-def everything(task):
-    return jax.jit(
-        lambda outputs, batch: {
-            "counts": task.counts(batch),
-            "loss": task.loss(outputs, batch),
-            "metrics": task.metrics(outputs, batch),
-            "eval": task.eval_sums(outputs, batch),
-        }
-    )
-
-
-def test_padding_has_no_say(batch):
-    task, mask = TASKS_UNDER_TEST["all losses"], batch["example_mask"]
-    logits = np.random.default_rng(2).normal(size=(B, GRID, GRID, K)).astype(np.float32)
-    rows = mask[:, None, None]
-    broken = np.where(rows[..., None], logits, np.nan)
-    changed = {**batch, "segmentation": np.where(rows, batch["segmentation"], K - 1).astype(np.int32)}
-    found = everything(task)(SegmentationOutputs(jnp.asarray(broken)), changed)
-    only = {name: batch[name][mask] for name in ("image", "segmentation")}  # a training batch: no mask
-    expected = everything(task)(SegmentationOutputs(jnp.asarray(logits[mask])), only)
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected)):
-        np.testing.assert_allclose(a, b, rtol=1e-5, err_msg=jax.tree_util.keystr(path))
 
 
 def test_evaluations_are_those_of_sklearn(batch):

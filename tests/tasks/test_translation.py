@@ -19,10 +19,10 @@ from jaxformer.evaluation.evaluator import added, real_rows
 from jaxformer.models.attention import KeyValues
 from jaxformer.models.block import LayerCache
 from jaxformer.models.cache import empty_cache
+from jaxformer.models.layouts import stack_layers
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.translation import Translation
-from jaxformer.weights.layouts import stack_layers
 
 CASE = CASES["translation"]
 ROWS, END = 8, 8  # END: a token that the model below writes now and then

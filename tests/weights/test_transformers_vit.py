@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxformer.errors import UserError
+from jaxformer.models.layouts import stack_layers
 from jaxformer.models.vit import ViT
-from jaxformer.weights.layouts import stack_layers
 from jaxformer.weights.transformers_vit import from_transformers
 
 SIZE, CLASSES = 16, 7

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 
 from jaxformer.config.fields import Constraint
-from jaxformer.data.text.numbered import numbered_objects
 from jaxformer.data.text.text_transforms import Bound, Example, Share, TextTransform, first_text, put_text
 from jaxformer.errors import UserError
+from jaxformer.files import numbered_objects
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer

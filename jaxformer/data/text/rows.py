@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from jaxformer.data.sources import Array, RowSource
+from jaxformer.data.base import Array, RowSource
+from jaxformer.data.records import Records
 from jaxformer.data.text.cache import Entry
-from jaxformer.data.text.records import Records
 from jaxformer.data.text.tokenizers import Tokenizer
 
 IGNORED = -1  # a target or a tag that counts nowhere

@@ -6,17 +6,17 @@ example before it is padded. All that is random comes from `rng`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
 from jaxformer.config.fields import Constraint
+from jaxformer.data.transform import Example, Transform
 from jaxformer.errors import UserError
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer
 
-Example = dict[str, Any]
 Share: TypeAlias = Annotated[float, Constraint("more than 0, and at most 1", lambda share: 0 < share <= 1)]
 
 # What goes by the places of tokens, and would no longer fit when words move.
@@ -24,12 +24,11 @@ BY_PLACE = ("targets", "decoder_tokens", "segment_ids", "positions", "start", "e
 
 
 @dataclass(frozen=True)
-class TextTransform:
+class TextTransform(Transform):
     """What a config says of a transform of text."""
 
+    modality: ClassVar[Literal["image", "text"]] = "text"
     random: ClassVar[bool] = True
-    fills: ClassVar[Mapping[str, int]] = {}
-    """What stands on padding in the arrays that it adds."""
 
     def bind(self, tokenizer: "Tokenizer", max_length: int | None = None) -> "Bound":
         """The transform of a tokenizer's tokens.
@@ -65,6 +64,8 @@ class Bound:
     """What `TextTransform.load` has read."""
     max_length: int | None = None
     """Tokens that an example may have; None for as many as it had before."""
+
+    draws: ClassVar[bool] = False
 
     @property
     def fills(self) -> Mapping[str, int]:

@@ -7,8 +7,8 @@ import numpy as np
 import tokenizers as hf_tokenizers
 
 from jaxformer.config.schema import to_dict
+from jaxformer.data.records import Records
 from jaxformer.data.text.cache import Entry, Writer, cached
-from jaxformer.data.text.records import Records
 from jaxformer.data.text.tokenizers import Bytes, FromFile, Tokenizer
 from jaxformer.errors import UserError
 

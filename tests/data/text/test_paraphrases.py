@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from jaxformer.config import schema
 from jaxformer.data.batches import make_batches
 from jaxformer.data.config import DataConfig
-from jaxformer.data.examples import Sequences
+from jaxformer.data.kinds.sequences import Sequences
 from jaxformer.data.text.augment import RandomSwap
 from jaxformer.data.text.paraphrases import BackTranslate, read_paraphrases
 from jaxformer.data.text.tokenizers import Characters
@@ -209,7 +209,7 @@ LINE = '{"text": "a", "paraphrases": ["b"]}\n'
         (LINE + '{"text": "b", "paraphrases": ["c", 3]}', "line 2: is not a text"),
         (LINE + '{"text": "b", "paraphrases": [" "]}', "line 2: is not a text"),
         (LINE + '{"back_translation": {}}', "line 2: is not a text"),
-        (b"\xff", "p.jsonl, line 1: is not UTF-8"),
+        (b"\xff", "p.jsonl, line 1: byte 0 (0xff) is not UTF-8"),
     ],
 )
 def test_mistakes_in_files(tmp_path, content, message):

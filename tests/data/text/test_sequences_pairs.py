@@ -237,7 +237,7 @@ def test_configs_of_text_are_checked(batches):
     windows = {"name": "windows", "length": 32}
     assert "data.tokenizer: missing; examples='windows' need one" in problems(examples=windows)
     assert "data.tokenizer: 'images' have no text" in problems(tokenizer="bytes")
-    assert "data.examples.length=1: must be at least 2" in problems(
+    assert "data.examples.length=1: expected at least 2 tokens" in problems(
         examples=windows | {"length": 1}, tokenizer="bytes"
     )
     assert "rows of 'windows' are all of one length" in problems(
@@ -246,17 +246,19 @@ def test_configs_of_text_are_checked(batches):
     for buckets in ([16, 8], [8, 8], [1, 8], [8, 32]):
         assert "expected rising lengths" in problems(examples=sequences, tokenizer="bytes", buckets=buckets)
     assert problems(examples=sequences, tokenizer="bytes", buckets=[8, 16]) == ""
-    assert "transforms[0]=Flip: is made for pictures" in problems(
+    assert "transforms[0]=Flip: is made for images" in problems(
         examples=windows, tokenizer="bytes", transforms=["flip"]
     )
     assert "transforms[0]=MaskTokens: is made for text" in problems(transforms=["mask_tokens"])
     assert "mixture: 'images' cannot be mixed" in problems(mixture=[{"name": "a", "weight": 1.0}])
-    assert "data.mixture[0].weight=0.0: must be" in problems(mixture=[{"name": "a", "weight": 0.0}])
+    assert "data.mixture[0].weight=0.0: expected more than 0" in problems(
+        mixture=[{"name": "a", "weight": 0.0}]
+    )
 
 
 def test_text_has_no_contact_sheet(tmp_path, written):
     from jaxformer.data.config import DataConfig
-    from jaxformer.data.examples import Windows
+    from jaxformer.data.kinds.windows import Windows
     from jaxformer.importing import contact_sheet
 
     config = DataConfig(name="written", data_dir=written(train=["a"]), examples=Windows(8))

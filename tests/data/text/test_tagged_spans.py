@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from jaxformer.data.text.spans import find
-from jaxformer.data.text.tagged import align
+from jaxformer.data.kinds.spans import find
+from jaxformer.data.kinds.tagged import align
 from jaxformer.errors import UserError
 
 BERT = {"name": "characters", "template": "bert"}

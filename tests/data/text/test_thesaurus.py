@@ -116,7 +116,7 @@ def test_files_that_are_not_there_or_no_text(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.txt: cannot be read \(No such file"):
         load_thesaurus(str(tmp_path / "nowhere.txt"))
     (tmp_path / "image.txt").write_bytes(b"big: \xff\xfe")
-    with pytest.raises(UserError, match=r"image\.txt, line 1: is not UTF-8"):
+    with pytest.raises(UserError, match=r"image\.txt, line 1: byte 5 \(0xff\) is not UTF-8"):
         load_thesaurus(str(tmp_path / "image.txt"))
     with pytest.raises(UserError, match=r"a folder without data\.noun, .*adv\.exc, so not WordNet's"):
         load_thesaurus(str(tmp_path))

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxformer.data.examples import Documents, Windows
+from jaxformer.data.kinds.documents import DocumentRows, Documents
+from jaxformer.data.kinds.windows import WindowRows, Windows
 from jaxformer.data.text.cache import Entry
-from jaxformer.data.text.documents import DocumentRows
 from jaxformer.data.text.packing import best_fit, cut
 from jaxformer.data.text.tokens import stream
-from jaxformer.data.text.windows import WindowRows
 from jaxformer.errors import UserError
 
 TEXTS = st.lists(st.text(alphabet="abcdefgh", max_size=40), min_size=1, max_size=12)

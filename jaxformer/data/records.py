@@ -1,4 +1,8 @@
-"""The examples of a split as TFDS wrote them, read in order, and a digest of them."""
+"""The examples of a split as TFDS wrote them, by index, and a digest of them.
+
+Any TFDS dataset that was prepared as array_record is read from its folder alone: neither TensorFlow nor the
+code that made it is needed.
+"""
 
 import hashlib
 import os
@@ -8,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from jaxformer.config.schema import did_you_mean
-from jaxformer.data.catalog import find_dataset, open_builder
-from jaxformer.data.config import DataConfig
-from jaxformer.data.sources import open_records
+from jaxformer.data.base import DatasetConfig
+from jaxformer.data.catalog import Prepared, find_dataset, open_builder
 from jaxformer.errors import UserError
 
 READ_AHEAD = 1024  # records that are read at a time
@@ -29,7 +32,7 @@ class Records:
       features: TFDS's feature connectors by name.
     """
 
-    def __init__(self, config: DataConfig, split: str):
+    def __init__(self, config: DatasetConfig, split: str):
         """Opens `split` of the dataset that `config` names.
 
         Raises:
@@ -144,6 +147,47 @@ class Records:
                 file.seek(max(0, size - ENDS))
                 digest.update(file.read(ENDS))
         return digest.hexdigest()
+
+
+def open_records(builder: Any, dataset: Prepared, split: str) -> Any:
+    """The split's serialized examples as a sequence.
+
+    Raises:
+      UserError: no such split, a slice that cannot be read, no examples, or not an array_record file.
+    """
+    import tensorflow_datasets as tfds
+
+    name = f"{dataset.name}/{dataset.version}"
+    data_dir = dataset.folder.parents[len(dataset.name.split("/"))]
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise UserError(
+            f"data.name: {name} in {dataset.folder} is stored as {builder.info.file_format.value}, which "
+            "only TensorFlow reads",
+            f"prepare it again, where TensorFlow is installed, with: tfds build {dataset.name} --overwrite "
+            f"--file_format=array_record --data_dir={data_dir}",
+        )
+    splits = set(builder.info.splits)
+    for part in split.split("+"):
+        word = part.split("[")[0].strip()
+        if word not in splits:
+            raise UserError(f"split {split!r}: {name} has no split {word!r}; {did_you_mean(word, splits)}")
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    try:
+        chosen = builder.info.splits[split]
+        if chosen.num_examples == 0:
+            raise UserError(f"split {split!r} of {name} has no examples")
+        missing = [part.filename for part in chosen.file_instructions if not os.path.exists(part.filename)]
+        if missing:
+            raise UserError(
+                f"dataset {name}, split {split!r}: {missing[0]} is missing; prepare the dataset again"
+            )
+        records = builder.as_data_source(split, deserialize_method=raw)
+    except (ValueError, AssertionError) as error:
+        raise UserError(
+            f"split {split!r} of {name}: not a slice that TFDS reads ({str(error).splitlines()[0]}); "
+            "write it as in 'train[:90%]', 'train[1000:2000]' or 'train+test'"
+        ) from error
+    return records.data_source
 
 
 def inner(feature: Any) -> Any:

@@ -1,25 +1,47 @@
 """A text and its translation."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
-from jaxformer.data.examples import Pairs
-from jaxformer.data.sources import Array
+from jaxformer.data.base import Array
+from jaxformer.data.kinds.text import RowLength, TextKind
+from jaxformer.data.records import Records
 from jaxformer.data.text.cache import Entry, Writer, cached
-from jaxformer.data.text.records import Records
-from jaxformer.data.text.rows import IGNORED, Batch, Places, RaggedRows, cut_facts
+from jaxformer.data.text.rows import IGNORED, Batch, Places, RaggedRows, TokenRows, cut_facts
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.data.text.tokens import Encoder, encode, id_dtype
 from jaxformer.errors import UserError
 
 
+@dataclass(frozen=True)
+class Pairs(TextKind):
+    """A text and its translation: `tokens`, `token_mask` [B, T], `decoder_tokens` and `targets` int32 [B, T]."""
+
+    kind: ClassVar[str] = "pairs"
+
+    length: RowLength
+    """Tokens in each of the two (T), special tokens included; what is longer is cut, and counted."""
+    source_feature: str = "source"
+    """The dataset's feature that holds the text."""
+    target_feature: str = "target"
+    """The feature that holds its translation."""
+
+    @property
+    def text_features(self) -> tuple[str, ...]:
+        return (self.source_feature, self.target_feature)
+
+    def check(self, records: Records) -> None:
+        records.check_text(self.source_feature, "data.examples.source_feature")
+        records.check_text(self.target_feature, "data.examples.target_feature")
+
+    def rows(self, records: Records, tokenizer: Tokenizer) -> TokenRows:
+        return PairRows(self, records, tokenizer)
+
+
 class PairRows(RaggedRows):
     """Row i is example i. What a row needs are the places of the longer of its two texts."""
-
-    @staticmethod
-    def check(records: Records, settings: Pairs) -> None:
-        """Raises UserError for features that are not there, or are no texts."""
-        records.check_text(settings.source_feature, "data.examples.source_feature")
-        records.check_text(settings.target_feature, "data.examples.target_feature")
 
     def __init__(self, settings: Pairs, records: Records, tokenizer: Tokenizer):
         """Tokenises the split, or finds it in the cache.

@@ -1,26 +1,54 @@
 """One or two texts a row, with a label."""
 
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
 import numpy as np
 
-from jaxformer.data.examples import Sequences
-from jaxformer.data.sources import Array
+from jaxformer.config.fields import length
+from jaxformer.data.base import Array
+from jaxformer.data.kinds.text import RowLength, TextKind
+from jaxformer.data.records import Labels, Records
 from jaxformer.data.text.cache import Entry, Writer, cached
-from jaxformer.data.text.records import Labels, Records
-from jaxformer.data.text.rows import Batch, Places, RaggedRows, cut_facts, tokens_fact
+from jaxformer.data.text.rows import Batch, Places, RaggedRows, TokenRows, cut_facts, tokens_fact
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.data.text.tokens import Encoder, id_dtype
 
 
+@dataclass(frozen=True)
+class Sequences(TextKind):
+    """One or two texts a row, with a label: `tokens`, `token_mask`, `token_types` [B, T] and `labels` [B].
+
+    Labels are int32 classes, or float32 if the dataset's feature is a float (regression).
+    """
+
+    kind: ClassVar[str] = "sequences"
+
+    length: RowLength
+    """Tokens in a row (T), special tokens included; the longer of two texts is cut first."""
+    features: Annotated[
+        tuple[str, ...], length(1, 2, expected="one text feature, or two for pairs of texts")
+    ] = ("sentence",)
+    """The dataset's one or two features that hold the texts."""
+    label_feature: str | None = "label"
+    """The feature that holds the label; None for texts alone."""
+
+    @property
+    def text_features(self) -> tuple[str, ...]:
+        return self.features
+
+    def check(self, records: Records) -> None:
+        for index, feature in enumerate(self.features):
+            records.check_text(feature, f"data.examples.features[{index}]")
+        if self.label_feature is not None:
+            Labels(records, self.label_feature, "data.examples.label_feature")
+
+    def rows(self, records: Records, tokenizer: Tokenizer) -> TokenRows:
+        return SequenceRows(self, records, tokenizer)
+
+
 class SequenceRows(RaggedRows):
     """Row i is example i."""
-
-    @staticmethod
-    def check(records: Records, settings: Sequences) -> None:
-        """Raises UserError for features that are not there, or are not what they have to be."""
-        for index, feature in enumerate(settings.features):
-            records.check_text(feature, f"data.examples.features[{index}]")
-        if settings.label_feature is not None:
-            Labels(records, settings.label_feature, "data.examples.label_feature")
 
     def __init__(self, settings: Sequences, records: Records, tokenizer: Tokenizer):
         """Tokenises the split, or finds it in the cache.

@@ -1,20 +1,20 @@
-"""Pictures of any size in a frame: resized to fit, with the aspect ratio kept, and zeros at the bottom and right."""
+"""Letterboxing: images of any size in a frame, resized to fit with their aspect ratio, with zeros below and right."""
 
 import numpy as np
 
 from jaxformer.data.transforms import Example, resized
 
 
-def framed(example: Example, size: tuple[int, int], enlarge: bool = True) -> Example:
-    """An example in a frame.
+def letterbox(example: Example, size: tuple[int, int], enlarge: bool = True) -> Example:
+    """Resizes an example to fit into a frame, and pads it.
 
     Args:
       example: with `image` uint8 [h, w, C] and what goes with it, see `geometry.py`.
       size: height and width of the frame.
-      enlarge: whether a picture that is smaller than the frame is enlarged to fill it.
+      enlarge: whether a image that is smaller than the frame is enlarged to fill it.
 
     Returns:
-      The example with `image` uint8 [H, W, C], `extent` int32 [2], height and width of the picture in it, and, if
+      The example with `image` uint8 [H, W, C], `extent` int32 [2], height and width of the image in it, and, if
       there was a mask, `segmentation` int32 [H, W], -1 on the padding. Boxes are in pixels of the frame.
     """
     height, width = example["image"].shape[:2]
@@ -39,7 +39,7 @@ def padded(example: Example, size: tuple[int, int]) -> Example:
 
 
 def object_rows(example: Example, max_objects: int) -> Example:
-    """The objects of a framed example as rows of fixed number.
+    """The objects of a letterboxed example as rows of fixed number.
 
     Args:
       example: with `boxes` in pixels [n, 4], `labels` [n] and `extent`.

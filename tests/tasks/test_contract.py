@@ -1,14 +1,18 @@
-"""Tasks over text: any split of a batch adds up to it, and neither padding rows nor padded places have a say."""
+"""Every task: any split of a batch adds up to it, and neither padding rows nor padded places have a say."""
 
+import json
 from functools import cache
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.tiny_tasks import CASES, outputs_of, params_of, rows_of
+from helpers.tiny_tasks import CASES, EVERY, IMAGE_CASES, outputs_of, params_of, rows_of
 
+from jaxformer.config.reference import reference
+from jaxformer.config.schema import load, problems
 from jaxformer.tasks import TASKS
 
 PARTS = [slice(first, first + 4) for first in range(0, 16, 4)]
@@ -17,7 +21,7 @@ PARTS = [slice(first, first + 4) for first in range(0, 16, 4)]
 @cache
 def compiled(name):
     """(params, batch, counts) -> all that a task adds up, and the gradient of the losses over `counts`."""
-    case = CASES[name]
+    case = EVERY[name]
 
     def of(params, batch, counts):
         def loss(params):
@@ -37,7 +41,7 @@ def compiled(name):
 
 
 def ones(name):
-    return dict.fromkeys(CASES[name].task.counts(CASES[name].batch(2)), 1.0)
+    return dict.fromkeys(EVERY[name].task.counts(EVERY[name].batch(2)), 1.0)
 
 
 def assert_close(found, expected, rtol=1e-5):
@@ -49,17 +53,14 @@ def assert_close(found, expected, rtol=1e-5):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=floor, err_msg=jax.tree_util.keystr(path))
 
 
-PICTURES = {"Classification", "Detection", "Segmentation"}
+def test_all_tasks_are_here():
+    classes = {type(case.task).__name__ for case in EVERY.values()}
+    assert classes == {where.split(":")[1] for where in TASKS.values()}
 
 
-def test_all_tasks_over_text_are_here():
-    classes = {type(case.task).__name__ for case in CASES.values()}
-    assert classes == {where.split(":")[1] for where in TASKS.values()} - PICTURES
-
-
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_unequal_parts_add_up_to_the_batch(name):
-    params, batch = params_of(name), CASES[name].uneven()
+    params, batch = params_of(name), EVERY[name].uneven()
     _, whole = compiled(name)(params, batch, ones(name))
     counts = whole["counts"]
     gradient, _ = compiled(name)(params, batch, counts)
@@ -78,10 +79,10 @@ def test_unequal_parts_add_up_to_the_batch(name):
     assert optax.tree.norm(found[0][0]) == 0
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_padding_rows_have_no_say(name):
     """Whatever stands in them, and even if the model gives NaN for them."""
-    case, params, batch = CASES[name], params_of(name), CASES[name].uneven()
+    case, params, batch = EVERY[name], params_of(name), EVERY[name].uneven()
     mask, other = batch["example_mask"], case.batch(16, seed=9)
     garbage = {
         key: np.where(mask.reshape(-1, *(1,) * (array.ndim - 1)), array, other[key])
@@ -94,20 +95,20 @@ def test_padding_rows_have_no_say(name):
     assert_close(compiled(name)(params, garbage, ones(name)), expected)
 
     outputs = jax.jit(lambda params: outputs_of(case, params, batch))(params)
-    broken = jax.tree.map(lambda x: jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, jnp.nan), outputs)
+    broken = jax.tree.map(lambda x: jnp.where(case.of_rows(mask, x), x, jnp.nan), outputs)
     sums = expected[1]
     assert_close(case.task.loss(broken, batch), sums["loss"])
     assert_close(case.task.eval_sums(broken, batch), sums["eval"])
     assert_close(case.task.metrics(broken, batch), sums["metrics"])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_batch_without_padding_rows_needs_no_mask(name):
-    case, params, batch = CASES[name], params_of(name), CASES[name].uneven()
+    case, params, batch = EVERY[name], params_of(name), EVERY[name].uneven()
     mask = batch["example_mask"]
     outputs = jax.jit(lambda params: outputs_of(case, params, batch))(params)
     real = rows_of({key: array for key, array in batch.items() if key != "example_mask"}, mask)
-    of_real = jax.tree.map(lambda x: x[mask], outputs)
+    of_real = jax.tree.map(lambda x: jnp.compress(mask, x, axis=case.axis), outputs)
     for function in (case.task.loss, case.task.eval_sums, case.task.metrics):
         assert_close(function(of_real, real), function(outputs, batch))
     assert_close(case.task.counts(real), case.task.counts(batch))
@@ -116,7 +117,7 @@ def test_a_batch_without_padding_rows_needs_no_mask(name):
 @pytest.mark.parametrize("name", CASES)
 def test_padded_places_have_no_say(name):
     """Other tokens where there is padding change nothing: losses, metrics, gradients (those tokens' rows apart)."""
-    params, batch = params_of(name), CASES[name].uneven()
+    params, batch = params_of(name), EVERY[name].uneven()
     real = next(batch[key] > 0 for key in ("token_mask", "segment_ids", "tokens") if key in batch)
     changed = {**batch, "tokens": np.where(~real, 5, batch["tokens"]).astype(np.int32)}
     if "decoder_tokens" in batch:
@@ -128,10 +129,10 @@ def test_padded_places_have_no_say(name):
     assert_close(found[0], expected[0], 1e-4)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_an_examples_error_is_its_own(name):
     """It does not depend on its neighbours, and a better answer has a smaller one."""
-    case, params, batch = CASES[name], params_of(name), CASES[name].batch()
+    case, params, batch = EVERY[name], params_of(name), EVERY[name].batch()
     errors = jax.jit(lambda b: case.task.errors(outputs_of(case, params, b), b))
     found, others = errors(batch), case.batch(seed=9)
     half = np.arange(16) % 2 == 0
@@ -143,3 +144,45 @@ def test_an_examples_error_is_its_own(name):
     np.testing.assert_allclose(errors(mixed)[half], found[half], rtol=1e-4, atol=1e-6)
     assert np.ptp(found[half]) > 0
     assert (np.asarray(found) >= 0).all()
+
+
+class Letters:
+    """A tokenizer whose tokens are letters."""
+
+    def decode(self, ids, skip_special=True):
+        return "".join("abcdefghijklmnop"[int(i)] for i in ids)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_predictions_in_words_are_json(name):
+    """For the report of any task, and of images as `predict` prints them."""
+    case, params, batch = EVERY[name], params_of(name), EVERY[name].batch()
+    about = SimpleNamespace(class_names=["O", "B-place"], tokenizer=Letters())
+    batch.setdefault("token_mask", np.ones_like(batch.get("tokens", np.zeros(16)), bool))
+    predicted = jax.jit(lambda b: case.task.predictions(outputs_of(case, params, b), b))(batch)
+    predicted = jax.device_get(predicted)
+    for row in range(3):
+        example, found = rows_of(batch, row), rows_of(predicted, row)
+        sample = case.task.sample(example, found, about)
+        assert sample["correct"] in (True, False, None)
+        json.dumps(sample, allow_nan=False)
+        if name in IMAGE_CASES:
+            assert ("text" in sample, case.task.modality) == (False, "image")
+            answer = case.task.answers(found, {**example, "original_size": (64, 64)}, about, top=2)
+            json.dumps(answer, allow_nan=False)
+            drawn = case.task.draw(
+                np.zeros((64, 64, 3), np.uint8), answer, found, {**example, "original_size": (64, 64)}
+            )
+            assert set(drawn) == {"", *case.task.written}
+            for image in case.task.compare(example, found, sample).values():
+                assert image.dtype == np.uint8
+        else:
+            assert isinstance(sample["text"], str)
+            assert case.task.modality == "text"
+
+
+@pytest.mark.parametrize("where", TASKS.values(), ids=TASKS)
+def test_defaults_are_valid_and_every_field_is_documented(where):
+    kind = load(where)
+    assert not list(problems(kind()))
+    assert all(field.doc for field in reference(kind))

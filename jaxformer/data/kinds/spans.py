@@ -1,19 +1,73 @@
 """Questions about contexts: windows over (question, context), and what evaluation needs of them on the host."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from jaxformer.data.examples import Spans
-from jaxformer.data.sources import Array
+from jaxformer.config.fields import NonNegativeInt, PositiveInt
+from jaxformer.data.base import Array
+from jaxformer.data.kinds.text import RowLength, TextKind
+from jaxformer.data.records import Record, Records, inner
 from jaxformer.data.text.cache import Entry, Writer, cached
-from jaxformer.data.text.records import Record, Records, inner
-from jaxformer.data.text.rows import Batch, Places, RaggedRows, share
+from jaxformer.data.text.rows import Batch, Places, RaggedRows, TokenRows, share
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.data.text.tokens import Encoder, id_dtype
 
 NOWHERE = (-1, -1)  # the characters of a token that is not of the context
+
+
+@dataclass(frozen=True)
+class Spans(TextKind):
+    """Questions about contexts, answered by a part of the context (SQuAD, Rajpurkar et al. 2016).
+
+    Rows are windows over (question, context): `tokens`, `token_mask`, `token_types` [B, T], the answer's first
+    and last token `start`, `end` [B] (0, 0 where the window does not hold all of it), and `example` [B].
+    """
+
+    kind: ClassVar[str] = "spans"
+
+    length: RowLength
+    """Tokens in a window (T), question and special tokens included."""
+    stride: NonNegativeInt = 128
+    """Tokens of the context that neighbouring windows share."""
+    question_length: PositiveInt = 64
+    """Longer questions are cut to so many tokens."""
+    question_feature: str = "question"
+    """The dataset's feature that holds the question."""
+    context_feature: str = "context"
+    """The dataset's feature that holds the text with the answer."""
+    answers_feature: str = "answers"
+    """The feature that holds the list of answers, each with `text` and `answer_start`."""
+    id_feature: str | None = "id"
+    """The feature that holds the question's id; None numbers the questions."""
+
+    @property
+    def text_features(self) -> tuple[str, ...]:
+        return (self.question_feature, self.context_feature)
+
+    def check(self, records: Records) -> None:
+        records.check_text(self.question_feature, "data.examples.question_feature")
+        records.check_text(self.context_feature, "data.examples.context_feature")
+        if self.id_feature is not None:
+            records.check_text(self.id_feature, "data.examples.id_feature")
+        needed = {"text", "answer_start"}
+        parts = {name: inner(feature) for name, feature in records.features.items()}
+        fitting = [name for name, part in parts.items() if needed <= set(getattr(part, "keys", set)())]
+        what = "a list of answers with text and answer_start"
+        records.check(self.answers_feature, "data.examples.answers_feature", fitting, what)
+
+    def rows(self, records: Records, tokenizer: Tokenizer) -> TokenRows:
+        return SpanRows(self, records, tokenizer)
+
+    def problems(self) -> Iterator[str]:
+        room = self.length - self.question_length - 4  # RoBERTa's template has four special tokens
+        if room <= self.stride:
+            yield (
+                f"length={self.length}: leaves {max(room, 0)} tokens for the context beside "
+                f"question_length={self.question_length}, and windows share stride={self.stride}; enlarge it"
+            )
 
 
 @dataclass(frozen=True)
@@ -40,19 +94,6 @@ class SpanRows(RaggedRows):
       answered: questions whose first answer is in a window as a whole.
       unanswered: questions that have no answer at all.
     """
-
-    @staticmethod
-    def check(records: Records, settings: Spans) -> None:
-        """Raises UserError for features that are not there, or are not what they have to be."""
-        records.check_text(settings.question_feature, "data.examples.question_feature")
-        records.check_text(settings.context_feature, "data.examples.context_feature")
-        if settings.id_feature is not None:
-            records.check_text(settings.id_feature, "data.examples.id_feature")
-        needed = {"text", "answer_start"}
-        parts = {name: inner(feature) for name, feature in records.features.items()}
-        fitting = [name for name, part in parts.items() if needed <= set(getattr(part, "keys", set)())]
-        what = "a list of answers with text and answer_start"
-        records.check(settings.answers_feature, "data.examples.answers_feature", fitting, what)
 
     def __init__(self, settings: Spans, records: Records, tokenizer: Tokenizer):
         """Tokenises the split, or finds it in the cache.

@@ -1,29 +1,52 @@
 """Words with a tag each."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
-from jaxformer.data.examples import Tagged
-from jaxformer.data.sources import Array
+from jaxformer.data.base import Array
+from jaxformer.data.kinds.text import RowLength, TextKind
+from jaxformer.data.records import Records, check_class, class_names, inner
 from jaxformer.data.text.cache import Entry, Writer, cached
-from jaxformer.data.text.records import Records, check_class, class_names, inner
-from jaxformer.data.text.rows import IGNORED, Batch, Places, RaggedRows, share, tokens_fact
+from jaxformer.data.text.rows import IGNORED, Batch, Places, RaggedRows, TokenRows, share, tokens_fact
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.data.text.tokens import Encoder, id_dtype
 from jaxformer.errors import UserError
 
 
-class TaggedRows(RaggedRows):
-    """Row i is example i."""
+@dataclass(frozen=True)
+class Tagged(TextKind):
+    """Words with a tag each: `tokens`, `token_mask` and `labels` [B, T].
 
-    @staticmethod
-    def check(records: Records, settings: Tagged) -> None:
-        """Raises UserError for features that are not there, or are not what they have to be."""
-        records.check_texts(settings.words_feature, "data.examples.words_feature")
+    Words are cut into pieces; the first piece of a word has its tag, every other token -1.
+    """
+
+    kind: ClassVar[str] = "tagged"
+
+    length: RowLength
+    """Tokens in a row (T), special tokens included; words beyond are cut off, and counted."""
+    words_feature: str = "tokens"
+    """The dataset's feature that holds a list of words."""
+    tags_feature: str = "ner"
+    """The feature that holds a list of as many classes."""
+
+    @property
+    def text_features(self) -> tuple[str, ...]:
+        return (self.words_feature,)
+
+    def check(self, records: Records) -> None:
+        records.check_texts(self.words_feature, "data.examples.words_feature")
         lists = {name: inner(feature) for name, feature in records.features.items()}
         classes = [name for name, feature in lists.items() if class_names(feature)[1] is not None]
-        records.check(settings.tags_feature, "data.examples.tags_feature", classes, "a list of classes")
+        records.check(self.tags_feature, "data.examples.tags_feature", classes, "a list of classes")
+
+    def rows(self, records: Records, tokenizer: Tokenizer) -> TokenRows:
+        return TaggedRows(self, records, tokenizer)
+
+
+class TaggedRows(RaggedRows):
+    """Row i is example i."""
 
     def __init__(self, settings: Tagged, records: Records, tokenizer: Tokenizer):
         """Tokenises the split, or finds it in the cache.

@@ -1,31 +1,52 @@
-"""Pictures with the class of each pixel: reading them from a prepared dataset."""
+"""Images with the class of each pixel."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
+from jaxformer.config.fields import between
 from jaxformer.config.schema import did_you_mean
-from jaxformer.data.config import DataConfig
+from jaxformer.data.base import DatasetConfig, Example, Source
 from jaxformer.data.decoding import decode_mask
-from jaxformer.data.examples import Segmentation
-from jaxformer.data.framing import framed
 from jaxformer.data.geometry import VOID
-from jaxformer.data.sources import Example, PictureSource
-from jaxformer.data.transforms import pair
+from jaxformer.data.kinds.images import ImageReader, LetterboxedKind
+from jaxformer.data.letterbox import letterbox
 from jaxformer.errors import UserError
 
-IDS = 65536  # that a mask's pixels may have
+IDS = 65536  # the values that a pixel of a mask may have
 UNKNOWN = -2
 
 
-class SegmentationSource(PictureSource):
-    """Examples with `image` uint8 [H, W, 3], `segmentation` int32 [H, W] and `original_size`.
+@dataclass(frozen=True, kw_only=True)
+class Segmentation(LetterboxedKind):
+    """Images with the class of each pixel, in a frame of one size.
 
-    Batches hold what `examples.Segmentation` says.
+    `image` uint8 [B, H, W, 3], each image resized to fit, with zeros below and at its right; `extent` int32 [B, 2],
+    its height and width there, and `original_size` int32 [B, 2], those that it was stored with; `segmentation` int32
+    [B, H, W], each pixel's class, -1 where there is none.
     """
 
-    def __init__(self, config: DataConfig, split: str, train: bool):
+    kind: ClassVar[str] = "segmentation"
+    mask_feature: str = "segmentation_mask"
+    """The feature that holds the mask: an image of one channel whose values are class ids."""
+    ignore_labels: tuple[Annotated[int, between(0, 65535, "an id from 0 to 65535")], ...] = (255,)
+    """Ids that are no class; the others are numbered anew without them (CamVid: 11, ADE20K: 0)."""
+    class_names: tuple[str, ...] | None = None
+    """Names of all ids from 0 on, the ignored ones included, where the dataset does not have them."""
+
+    def open(self, config: DatasetConfig, split: str, train: bool) -> Source:
+        return SegmentationSource(config, split, train)
+
+
+class SegmentationSource(ImageReader):
+    """Examples with `image` uint8 [H, W, 3], `segmentation` int32 [H, W] and `original_size`.
+
+    Batches hold what `Segmentation` says.
+    """
+
+    def __init__(self, config: DatasetConfig, split: str, train: bool):
         """Opens `split`.
 
         Raises:
@@ -34,7 +55,7 @@ class SegmentationSource(PictureSource):
         super().__init__(config, split)
         settings: Segmentation = config.examples
         self._mask, self._enlarge = settings.mask_feature, settings.enlarge
-        self._size = pair(settings.size if train or settings.eval_size is None else settings.eval_size)
+        self._size = settings.frame(train)
         self.channels = 3
         names = self._names(settings)
         ignored = set(settings.ignore_labels)
@@ -51,7 +72,7 @@ class SegmentationSource(PictureSource):
 
     def decode(self, features: Any, index: int) -> Example:
         """The picture and its mask, in classes."""
-        image = self.picture(features)
+        image = self.image(features)
         mask = decode_mask(features[self._mask].bytes_list.value[0])
         if mask.shape != image.shape[:2]:
             sizes = f"{mask.shape[0]}x{mask.shape[1]}, the picture {image.shape[0]}x{image.shape[1]}"
@@ -68,7 +89,7 @@ class SegmentationSource(PictureSource):
 
     def finish(self, example: Mapping[str, Any]) -> Mapping[str, Any]:
         """The picture and its mask in their frame."""
-        return framed(dict(example), self._size, self._enlarge)
+        return letterbox(dict(example), self._size, self._enlarge)
 
     def _names(self, settings: Segmentation) -> list[str]:
         """Names of all ids that the masks may have, from 0 on; checks the feature of masks."""

@@ -1,12 +1,15 @@
 """Boxes stand where they should, in their classes' colours, in reports as in pictures that are predicted."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
-from jaxformer.evaluation.samples import detected
-from jaxformer.observe import class_colours
-from jaxformer.observe.annotate import font
-from jaxformer.observe.drawn_boxes import draw_boxes
+from jaxformer.drawing import class_colours
+from jaxformer.drawing.annotate import font
+from jaxformer.drawing.boxes import draw_boxes
+from jaxformer.evaluation.samples import shown_image
 from jaxformer.observe.samples import write_samples
+from jaxformer.tasks.detection import Detection
 
 GREY = np.full((40, 60, 3), 128, np.uint8)
 ONE = {"label": "cell", "index": 2, "box": [12.0, 10.0, 48.0, 30.0]}
@@ -32,12 +35,11 @@ def test_pictures_without_objects_and_boxes_at_the_edge_are_drawn():
 
 def test_a_report_shows_what_is_true_and_what_was_found(tmp_path):
     example = {"image": np.pad(GREY, [(0, 24), (0, 4), (0, 0)]), "extent": np.array([40, 60])}
-    said = {
-        "correct": None,
-        "objects": [ONE],
-        "detections": [{**ONE, "label": "platelet", "index": 0, "score": 0.9}],
-    }
-    shown = detected(example, said)
+    example |= {"boxes": np.array([[0.5, 0.5, 0.6, 0.5]]), "labels": np.array([1])}
+    found = {"boxes": np.array([[0.5, 0.5, 0.2, 0.2]]), "classes": np.array([0]), "scores": np.array([0.9])}
+    task, about = Detection(), SimpleNamespace(class_names=["platelet", "cell"])
+    sample = task.sample(example, found, about)
+    shown = shown_image(example, sample, {}, task.compare(example, found, sample))
     assert shown.image.shape == GREY.shape
     assert sorted(shown.drawn) == ["prediction", "truth"]
     assert [entry["name"] for entry in shown.said["legend"]] == ["platelet", "cell"]

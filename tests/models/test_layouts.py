@@ -8,9 +8,9 @@ import pytest
 from jaxformer.errors import UserError
 from jaxformer.models.experts import Experts
 from jaxformer.models.gpt import GPT
+from jaxformer.models.layouts import stack_layers, unstack_layers
 from jaxformer.models.seq2seq import Seq2Seq
 from jaxformer.models.vit import ViT
-from jaxformer.weights.layouts import stack_layers, unstack_layers
 
 TINY = {"image_size": 8, "patch_size": 4, "width": 16, "depth": 3, "num_heads": 2, "num_classes": 5}
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxformer.observe import class_colours
+from jaxformer.drawing import class_colours
 
 DARK = 128  # brightness below which text on a colour is white
 

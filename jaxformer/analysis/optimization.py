@@ -1,14 +1,16 @@
 """A schedule drawn as text, and a table of which parameters each rule takes."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 
+from jaxformer.observe import text
+from jaxformer.optim.base import Optimizer
 from jaxformer.optim.masks import decay_mask, multipliers, trainable_mask
-from jaxformer.optim.optimizers import Muon
 from jaxformer.paths import leaves_by_path
 
 Tree = Any
@@ -40,36 +42,33 @@ def describe_schedule(schedule: optax.Schedule, total_steps: int) -> str:
     return "\n".join(lines)
 
 
-def describe_rules(config: Any, params: Tree) -> str:
-    """Which parameters each rule of an optimizer takes, a line a rule.
+def describe_rules(config: Optimizer, params: Tree) -> str:
+    """A table of the parameters that each rule of an optimizer takes.
 
     Args:
-      config: one of OPTIMIZERS' classes.
+      config: the optimizer.
       params: a tree of arrays or ShapeDtypeStructs.
     """
-    lines = [f"{'Rule':<32}{'Parameters':>14}{'Tensors':>9}  Which"]
+    leaves, rows = leaves_by_path(params), []
     for rule, paths in rules(config, params).items():
-        leaves = leaves_by_path(params)
         count = sum(int(np.prod(leaves[path].shape)) for path in paths)
-        lines.append(f"{rule:<32}{count:>14,}{len(paths):>9,}  {shortened(paths)}".rstrip())
-    return "\n".join(lines)
+        rows.append((rule, f"{count:,}", f"{len(paths):,}", shortened(paths)))
+    return text.table(("rule", "parameters", "tensors", "which"), rows, right=("parameters", "tensors"))
 
 
-def rules(config: Any, params: Tree) -> dict[str, list[str]]:
+def rules(config: Optimizer, params: Tree) -> dict[str, list[str]]:
     """A rule in words -> the paths of the parameters that it takes."""
     trained = leaves_by_path(trainable_mask(config, params))
     decayed = leaves_by_path(decay_mask(config, params))
     taken: dict[str, list[str]] = {}
 
-    def take(rule: str, wanted: Any) -> None:
+    def take(rule: str, wanted: Callable[[str], bool]) -> None:
         taken[rule] = [path for path, trains in trained.items() if trains and wanted(path)]
 
     if config.freeze:
         taken["frozen"] = [path for path, trains in trained.items() if not trains]
-    if isinstance(config, Muon):
-        labels = leaves_by_path(config.labels(params))
-        take("by orthogonalised momentum", lambda path: labels[path] == "muon")
-        take("by Adam", lambda path: labels[path] == "adam")
+    for rule, part in config.parts(params).items():
+        take(rule, leaves_by_path(part).__getitem__)
     penalties = (("weight decay", config.weight_decay), ("L1", config.l1), ("L2", config.l2))
     active = ", ".join(f"{name} {value:g}" for name, value in penalties if value)
     if active:

@@ -1,28 +1,57 @@
-"""Pictures with objects in boxes: reading them from a prepared dataset."""
+"""Images with objects in boxes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from jaxformer.config.fields import PositiveInt
 from jaxformer.config.schema import did_you_mean
-from jaxformer.data.config import DataConfig
-from jaxformer.data.examples import Detection
-from jaxformer.data.framing import framed, object_rows
-from jaxformer.data.sources import Example, PictureSource
-from jaxformer.data.transforms import pair
+from jaxformer.data.base import DatasetConfig, Example, Source
+from jaxformer.data.kinds.images import ImageReader, LetterboxedKind
+from jaxformer.data.letterbox import letterbox, object_rows
 from jaxformer.errors import UserError
 
 COUNTED = 1000  # examples whose boxes are looked at before training
 
 
-class DetectionSource(PictureSource):
-    """Examples with `image` uint8 [H, W, 3], `boxes` float32 [n, 4] (pixels), `labels` int32 [n], `original_size`.
+@dataclass(frozen=True, kw_only=True)
+class Detection(LetterboxedKind):
+    """Images with objects in boxes, in a frame of one size.
 
-    Batches hold what `examples.Detection` says.
+    `image` uint8 [B, H, W, 3], each image resized to fit, with zeros below and at its right; `extent` int32 [B, 2],
+    its height and width there, and `original_size` int32 [B, 2], those that it was stored with; `boxes` float32
+    [B, N, 4], center x and y, width and height as shares of the extent; `labels` int32 [B, N], -1 where there is no
+    object.
     """
 
-    def __init__(self, config: DataConfig, split: str, train: bool):
+    kind: ClassVar[str] = "detection"
+    max_objects: PositiveInt = 100
+    """N; of more objects in a picture the largest stay, and it is said how many are left out."""
+    objects_feature: str = "objects"
+    """The feature that holds the sequence of objects."""
+    bbox_feature: str = "bbox"
+    """Of an object, its box (TFDS BBox)."""
+    label_feature: str = "label"
+    """Of an object, its class."""
+    crowd_feature: str | None = None
+    """An object's mark that it is many in one box, which are left out (COCO's "is_crowd"); None has none."""
+    bad_boxes: Literal["drop", "refuse"] = "drop"
+    """What is done about boxes without an area or wholly outside of the picture: "drop", and it is said how
+    many, or "refuse". Boxes that reach out of the picture are clipped."""
+
+    def open(self, config: DatasetConfig, split: str, train: bool) -> Source:
+        return DetectionSource(config, split, train)
+
+
+class DetectionSource(ImageReader):
+    """Examples with `image` uint8 [H, W, 3], `boxes` float32 [n, 4] (pixels), `labels` int32 [n], `original_size`.
+
+    Batches hold what `Detection` says.
+    """
+
+    def __init__(self, config: DatasetConfig, split: str, train: bool):
         """Opens `split`; the boxes of its first examples are looked at, for `facts`.
 
         Raises:
@@ -31,14 +60,14 @@ class DetectionSource(PictureSource):
         super().__init__(config, split)
         self._settings: Detection = config.examples
         settings = self._settings
-        self._size = pair(settings.size if train or settings.eval_size is None else settings.eval_size)
+        self._size = settings.frame(train)
         self.channels = 3
         self.class_names, self._num_classes = self._classes()
         self.facts = list(self._counts())
 
     def decode(self, features: Any, index: int) -> Example:
         """The picture and its objects, boxes clipped to it."""
-        image = self.picture(features)
+        image = self.image(features)
         height, width = image.shape[:2]
         shares, labels = self._objects(features, index)
         clipped, good = clip(shares)
@@ -54,7 +83,7 @@ class DetectionSource(PictureSource):
 
     def finish(self, example: Mapping[str, Any]) -> Mapping[str, Any]:
         """The picture in its frame and the objects in rows."""
-        made = framed(dict(example), self._size, self._settings.enlarge)
+        made = letterbox(dict(example), self._size, self._settings.enlarge)
         return made | object_rows(made, self._settings.max_objects)
 
     def _objects(self, features: Any, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +111,7 @@ class DetectionSource(PictureSource):
         """Lines about boxes that are changed or left out."""
         count = min(len(self), COUNTED)
         outside = bad = crowded = left_out = 0
-        for features, index in zip(self.stored(range(count)), range(count)):
+        for features, index in zip(self.records.read(range(count)), range(count)):
             shares, _ = self._objects(features, index)
             clipped, good = clip(shares)
             bad += int((~good).sum())

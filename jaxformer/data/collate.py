@@ -1,4 +1,4 @@
-"""Makes the arrays of a batch from the indices of its examples: pictures one by one, token rows all at once."""
+"""Collates: the arrays of a batch from the indices of its examples, images one by one, token rows all at once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -6,23 +6,23 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from jaxformer.data.sources import RowSource, Source
+from jaxformer.data.base import RowSource, Source
 from jaxformer.errors import UserError
 
 Batch = dict[str, np.ndarray]
 Spec = dict[str, tuple[tuple[int, ...], np.dtype]]  # shape without the batch, and dtype, of each array
 
-READABLE = "readable"  # bool [B] beside the arrays of an evaluation's batch that has rows to skip
 
-
-class Maker(Protocol):
-    """Makes batches."""
+class Collate(Protocol):
+    """Makes the arrays of a batch."""
 
     spec: Spec
     """The arrays that it makes; of rows that differ in length, the longest."""
 
-    def __call__(self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None) -> Batch:
-        """A batch of `rows` examples.
+    def __call__(
+        self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None
+    ) -> tuple[Batch, np.ndarray]:
+        """A batch of `rows` examples, and bool [rows]: which of them are real, neither padding nor skipped.
 
         Args:
           indices: int64 [N], N <= rows, of the examples; the other rows are padding.
@@ -32,21 +32,22 @@ class Maker(Protocol):
         """
 
 
-def make_maker(source: Source | RowSource, transforms: Sequence[Any], seed: int, train: bool = True) -> Maker:
-    """The maker for a source; transforms that need to know the source's tokenizer are told it.
+def make_collate(
+    source: Source | RowSource, transforms: Sequence[Any], seed: int, train: bool = True
+) -> Collate:
+    """What collates a source's examples; transforms that need to know the source's tokenizer are told it.
 
-    In training, another example stands in for one that is to be skipped; else its row is zeros and False in READABLE.
+    In training, another example stands in for one that is to be skipped; else its row is zeros, and not real.
 
     Raises:
       UserError: the first example does not pass the transforms.
     """
-    bound = [t.bind(source.tokenizer) if hasattr(t, "bind") else t for t in transforms]
     if isinstance(source, RowSource):
-        return RowMaker(source, bound, seed)
-    return ExampleMaker(source, bound, seed, train)
+        return CollateRows(source, [transform.bind(source.tokenizer) for transform in transforms], seed)
+    return CollateExamples(source, transforms, seed, train)
 
 
-class ExampleMaker:
+class CollateExamples:
     """Examples that are read and transformed one by one; padding is zeros."""
 
     def __init__(self, source: Source, transforms: Sequence[Any], seed: int, train: bool = True):
@@ -54,12 +55,14 @@ class ExampleMaker:
         first = self._finished(readable(source, 0), 0, next(generators(seed, np.zeros(1, np.int64))))
         self.spec: Spec = {key: (np.shape(value), dtype_of(value)) for key, value in first.items()}
 
-    def __call__(self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None) -> Batch:
-        """The examples, stacked."""
+    def __call__(
+        self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None
+    ) -> tuple[Batch, np.ndarray]:
         batch = {key: np.zeros((rows, *shape), dtype) for key, (shape, dtype) in self.spec.items()}
+        real = np.arange(rows) < len(indices)
         for row, example in enumerate(self._examples(indices, counters)):
             if example is None:
-                batch.setdefault(READABLE, np.ones(rows, bool))[row] = False
+                real[row] = False
                 continue
             for key, value in example.items():
                 rows_of_key = batch[key]
@@ -70,7 +73,7 @@ class ExampleMaker:
                         "dict(name='resize', size=...)"
                     )
                 rows_of_key[row] = value
-        return batch
+        return batch, real
 
     def _examples(self, indices: np.ndarray, counters: np.ndarray) -> Iterator[Mapping[str, Any] | None]:
         """Transformed examples; None for one to skip."""
@@ -100,7 +103,7 @@ def readable(source: Source, index: int) -> dict[str, Any]:
         example = source.read([(index + step) % len(source)])[0]
         if example is not None:
             return example
-    raise UserError(f"dataset {source.name}, split {source.split!r}: all of its pictures are broken")
+    raise UserError(f"dataset {source.name}, split {source.split!r}: all of its images are broken")
 
 
 def drawing(source: Source, rng: np.random.Generator) -> Callable[[int], list[dict[str, Any]]]:
@@ -108,10 +111,10 @@ def drawing(source: Source, rng: np.random.Generator) -> Callable[[int], list[di
     return lambda count: [readable(source, int(index)) for index in rng.integers(len(source), size=count)]
 
 
-class RowMaker:
+class CollateRows:
     """Token rows that are gathered all at once; transforms, if there are any, get them one by one.
 
-    A transform sees a row without its padding, and may make it shorter, or longer if it has `within`: up to the
+    A transform sees a row without its padding, and may make it shorter, or longer, up to the
     length of the batch. The arrays that it adds say in its `fills` what stands on padding, else 0 does.
     """
 
@@ -121,12 +124,14 @@ class RowMaker:
         self.spec: Spec = {key: (array.shape, np.dtype(array.dtype)) for key, array in source.spec.items()}
         if transforms:
             for transform in transforms:
-                self._fills |= getattr(transform, "fills", {})
-            first = self(np.zeros(1, np.int64), np.zeros(1, np.int64), 1, None)
+                self._fills |= transform.fills
+            first, _ = self(np.zeros(1, np.int64), np.zeros(1, np.int64), 1, None)
             self.spec = {key: (value.shape[1:], value.dtype) for key, value in first.items()}
 
-    def __call__(self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None) -> Batch:
-        """The rows; padding rows are what the source fills rows up with."""
+    def __call__(
+        self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None
+    ) -> tuple[Batch, np.ndarray]:
+        real = np.arange(rows) < len(indices)
         length = self._source.length if length is None else length
         batch = self._source.gather(indices, length)
         if self._transforms and len(indices):
@@ -134,17 +139,18 @@ class RowMaker:
             batch = {key: self._stack(key, [e[key] for e in examples], length) for key in examples[0]}
         missing = rows - len(indices)
         if not missing:
-            return batch
-        return {
+            return batch, real
+        padded = {
             key: np.concatenate([batch[key], padding]) if key in batch and len(indices) else padding
             for key, padding in self._padding(missing, length).items()
         }
+        return padded, real
 
     def _examples(
         self, batch: Batch, indices: np.ndarray, counters: np.ndarray, length: int
     ) -> Iterator[Mapping[str, Any]]:
         """Transformed rows, at most `length` long."""
-        transforms = [t.within(length) if hasattr(t, "within") else t for t in self._transforms]
+        transforms = [transform.within(length) for transform in self._transforms]
         lengths = self._source.lengths
         for row, rng in enumerate(generators(self._seed, counters)):
             index = int(indices[row])
@@ -180,7 +186,7 @@ def transformed(
     """
     for transform in transforms:
         try:
-            further = (drawing(source, rng),) if getattr(transform, "draws", False) else ()
+            further = (drawing(source, rng),) if transform.draws else ()
             example = transform(example, rng, *further)
         except (ValueError, cv2.error) as error:
             name = type(transform).__name__

@@ -1,23 +1,36 @@
 """A split as one stream of tokens, cut into windows."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
-from jaxformer.data.examples import Windows
-from jaxformer.data.sources import Array
-from jaxformer.data.text.records import Records
+from jaxformer.data.base import Array
+from jaxformer.data.kinds.text import RunningText
+from jaxformer.data.records import Records
 from jaxformer.data.text.rows import IGNORED, Batch, TokenRows
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.data.text.tokens import end_of_document, stream
 from jaxformer.errors import UserError
 
 
+@dataclass(frozen=True)
+class Windows(RunningText):
+    """The split as one stream of tokens, cut into windows: `tokens` and `targets` int32 [B, T].
+
+    Documents are joined with the tokenizer's end-of-text token between them (its separator if it has no
+    such token, nothing if it has neither). Every token but the first is a target exactly once; the last
+    window is padded, with -1 as targets.
+    """
+
+    kind: ClassVar[str] = "windows"
+
+    def rows(self, records: Records, tokenizer: Tokenizer) -> TokenRows:
+        return WindowRows(self, records, tokenizer)
+
+
 class WindowRows(TokenRows):
     """Row i has tokens i * T to (i + 1) * T as `tokens`, and the tokens one further as `targets`."""
-
-    @staticmethod
-    def check(records: Records, settings: Windows) -> None:
-        """Raises UserError for a feature that is not there, or is no text."""
-        records.check_text(settings.feature, "data.examples.feature")
 
     def __init__(self, settings: Windows, records: Records, tokenizer: Tokenizer):
         """Tokenises the split, or finds it in the cache.

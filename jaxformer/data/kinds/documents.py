@@ -1,25 +1,38 @@
 """Documents packed into rows."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
-from jaxformer.data.examples import Documents
-from jaxformer.data.sources import Array
+from jaxformer.data.base import Array
+from jaxformer.data.kinds.text import RunningText
+from jaxformer.data.records import Records
 from jaxformer.data.text.cache import Entry, Writer, cached
 from jaxformer.data.text.packing import best_fit, cut
-from jaxformer.data.text.records import Records
 from jaxformer.data.text.rows import IGNORED, Batch, TokenRows, share
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.data.text.tokens import stream
 from jaxformer.errors import UserError
 
 
+@dataclass(frozen=True)
+class Documents(RunningText):
+    """Documents packed into rows: `tokens`, `targets`, `segment_ids` and `positions` int32 [B, T].
+
+    A document longer than a row is cut into pieces, and a piece's last target is the next piece's first token:
+    every token but a document's first is a target exactly once. Each piece is a segment of its own, with
+    positions from 0. Which pieces share a row is decided by best fit, the longest first.
+    """
+
+    kind: ClassVar[str] = "documents"
+
+    def rows(self, records: Records, tokenizer: Tokenizer) -> TokenRows:
+        return DocumentRows(self, records, tokenizer)
+
+
 class DocumentRows(TokenRows):
     """Row i holds the pieces that packing put there, one after the other."""
-
-    @staticmethod
-    def check(records: Records, settings: Documents) -> None:
-        """Raises UserError for a feature that is not there, or is no text."""
-        records.check_text(settings.feature, "data.examples.feature")
 
     def __init__(self, settings: Documents, records: Records, tokenizer: Tokenizer):
         """Tokenises and packs the split, or finds it in the cache.

@@ -1,0 +1,198 @@
+"""The files of one checkpoint: what knows how Orbax writes and reads the items in a folder STEP/.
+
+Items are trees of arrays (one folder each), `progress` and `metrics` (JSON). Two names are Orbax's own and pinned by a
+test: the suffix of the folder that is being written, and the files in which it keeps JSON.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import traverse_util
+from jax.sharding import SingleDeviceSharding
+from orbax.checkpoint import checkpoint_managers as policies
+
+from jaxformer.errors import UserError
+from jaxformer.files import write_json
+from jaxformer.paths import leaves_by_path
+
+logger = logging.getLogger("jaxformer")
+
+Tree = Any
+Score = Mapping[str, float]  # what ranks a checkpoint: {"value": of the monitored metric, "step": its step}
+
+PROGRESS, METRICS = "progress", "metrics"  # the JSON items; Orbax chose the second name
+PROGRESS_FILE, METRICS_FILE = f"{PROGRESS}/metadata", f"{METRICS}/metrics"  # and the names of the files
+TEMPORARY = ".orbax-checkpoint-tmp"  # what follows the step in the name of a folder that is being written
+LEAST_PART = 2**20  # bytes of the smallest part that a device writes of an array that others have, too
+
+
+def open_manager(
+    directory: Path,
+    keep: Sequence[policies.PreservationPolicy],
+    rank: Callable[[Any], Any],
+    finalized: Callable[[], None],
+) -> ocp.CheckpointManager:
+    """Orbax's manager of a folder: it saves in the background and deletes what nothing in `keep` keeps.
+
+    Args:
+      directory: the folder.
+      keep: which checkpoints stay; those that any of these keeps.
+      rank: a Score -> what sorts the better after the worse.
+      finalized: is called on process 0 when all files of a checkpoint are written, before its folder is renamed.
+    """
+    logging.getLogger("absl").addFilter(to_debug)
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy(keep),
+        best_fn=rank,  # makes Orbax write the metrics; what is kept is for the policy to say
+        cleanup_tmp_directories=True,
+        async_options=ocp.AsyncOptions(
+            post_finalization_callback=finalized,
+            # In the background, a folder that cannot be made leaves threads that wait for it 10 minutes.
+            create_directories_asynchronously=False,
+        ),
+    )
+    return ocp.CheckpointManager(directory, options=options, handler_registry=handlers())
+
+
+def preservation(keep: int, keep_best: int, rank: Callable[[Any], Any]) -> list[policies.PreservationPolicy]:
+    """Policies that keep the latest `keep` checkpoints, and the best `keep_best` of those that have a score."""
+    kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
+    if keep_best:
+        kept.append(policies.BestN(get_metric_fn=rank, n=keep_best, keep_checkpoints_without_metrics=False))
+    return kept
+
+
+def handlers() -> Any:
+    """Orbax's handlers for saving; of an array that all devices hold, they write parts only if it is large.
+
+    By default each device writes a part of every such array, and the caller of `save` waits 2 to 5 times as long.
+    """
+    arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=LEAST_PART)
+    types = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+    registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+    registry.add(None, ocp.args.PyTreeSave, ocp.PyTreeCheckpointHandler(type_handler_registry=types))
+    registry.add(None, ocp.args.JsonSave, ocp.JsonCheckpointHandler())
+    return registry
+
+
+def save_arguments(items: Mapping[str, Tree], progress: Mapping[str, Any]) -> ocp.args.Composite:
+    """The arguments of Orbax's manager for saving trees of arrays by name, and JSON values."""
+    arguments: dict[str, Any] = {PROGRESS: ocp.args.JsonSave(dict(progress))}
+    for name, tree in items.items():
+        if arrays := named_arrays(tree):  # Orbax has no empty trees, and plain SGD keeps no state
+            arguments[name] = ocp.args.PyTreeSave(traverse_util.unflatten_dict(arrays, sep="/"))
+    return ocp.args.Composite(**arguments)
+
+
+def folder_in_writing(directory: Path, step: int) -> Path:
+    """The folder of a step that is being written: a temporary one, or the step's own where Orbax uses none."""
+    return next(directory.glob(f"{step}{TEMPORARY}*"), directory / str(step))
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """The JSON values that were saved."""
+    return json.loads((folder / PROGRESS_FILE).read_text())
+
+
+def read_score(folder: Path) -> Any:
+    """The JSON that ranks a checkpoint; raises OSError or ValueError where it has none."""
+    return json.loads((folder / METRICS_FILE).read_text())
+
+
+def write_score(folder: Path, score: Score) -> None:
+    """Gives a saved checkpoint its score, as Orbax would have written it."""
+    write_json(folder / METRICS_FILE, dict(score))
+
+
+def read_items(folder: Path, targets: Mapping[str, Tree]) -> dict[str, Tree]:
+    """The items in `targets`, laid out as these say.
+
+    Raises:
+      UserError: names, shapes or dtypes differ from the targets'.
+    """
+    with contextlib.closing(ocp.StandardCheckpointer()) as reader:
+        differences: list[str] = []
+        for name in sorted(targets, key="params".__ne__):  # the model's before what follows from them
+            differences += unlike(written_arrays(reader, folder / name), named_arrays(targets[name]))
+        if differences:
+            more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+            raise UserError(
+                f"{folder}: {'; '.join(differences[:3])}{more}",
+                "the config has changed since this was saved: go back to that, or use another folder",
+            )
+        return {name: read_item(reader, folder / name, tree) for name, tree in targets.items()}
+
+
+def named_arrays(tree: Tree) -> dict[str, Any]:
+    """The leaves of a tree by their path, as in "params/encoder/block_0/mlp/up/kernel".
+
+    Raises:
+      TypeError: a leaf is a random key.
+    """
+    named = leaves_by_path(tree)
+    for name, leaf in named.items():
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            raise TypeError(f"{name}: a random key is never saved; derive it from (seed, step)")
+    return named
+
+
+def laid_out(leaf: Any) -> jax.ShapeDtypeStruct:
+    """The target of a restore, on one device if it does not say where."""
+    sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def written_arrays(reader: ocp.StandardCheckpointer, folder: Path) -> dict[str, Any]:
+    """Shapes and dtypes of an item's arrays by their path; {} if it is not there, as it had none."""
+    if not folder.exists():
+        return {}
+    return traverse_util.flatten_dict(reader.metadata(folder).item_metadata.tree, sep="/")
+
+
+def read_item(reader: ocp.StandardCheckpointer, folder: Path, target: Tree) -> Tree:
+    """An item's arrays in the structure and the layout of `target`, whose names and shapes they have."""
+    wanted = {name: laid_out(leaf) for name, leaf in named_arrays(target).items()}
+    nested = traverse_util.unflatten_dict(wanted, sep="/")
+    read = traverse_util.flatten_dict(reader.restore(folder, nested) if nested else {}, sep="/")
+    return jax.tree.unflatten(jax.tree.structure(target), [read[name] for name in wanted])
+
+
+def unlike(saved: Mapping[str, Any], target: Mapping[str, Any]) -> Iterator[str]:
+    """Yields how saved arrays differ from those the config wants, a phrase for each."""
+    for name in sorted(saved.keys() | target.keys()):
+        if name not in target:
+            yield f"{name} is in the checkpoint, and not in this config's model or optimizer"
+        elif name not in saved:
+            yield f"{name} is not in the checkpoint, and this config needs it"
+        else:
+            old, new = saved[name], target[name]
+            if old.shape != new.shape:
+                yield f"{name} is {list(old.shape)} in the checkpoint, {list(new.shape)} by this config"
+            elif np.dtype(old.dtype) != np.dtype(new.dtype):
+                yield f"{name} is {old.dtype} in the checkpoint, {np.dtype(new.dtype)} by this config"
+
+
+def reason(error: BaseException) -> str:
+    """An error in a line: the operating system's message, if there is one."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = " ".join(str(error).split())
+    from_system = re.search(r"os_error_code='(\d+)'", text)  # as tensorstore writes it, after a list of paths
+    return os.strerror(int(from_system[1])) if from_system else text or type(error).__name__
+
+
+def to_debug(record: logging.LogRecord) -> bool:
+    """Sends Orbax's own lines to our log at level DEBUG: this package logs what matters in fewer words."""
+    if f"{os.sep}orbax{os.sep}" not in record.pathname:
+        return True
+    logger.debug("orbax: %s", record.getMessage())
+    return False

@@ -1,0 +1,33 @@
+"""The contract of a kind of examples: what a config says of it, and how a split is opened."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from jaxformer.data.base import DatasetConfig, RowSource, Source
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What becomes of a dataset's examples. Its fields are its settings, which `data.examples` sets."""
+
+    kind: ClassVar[str]
+    """Its name in configs."""
+    modality: ClassVar[Literal["image", "text"]] = "image"
+    """What the examples are; texts come in rows of tokens, and need a tokenizer."""
+    varying: ClassVar[bool] = False
+    """Whether rows differ in length."""
+    letterboxed: ClassVar[bool] = False
+    """Whether images stand in a frame of one size, with boxes or masks that move with them."""
+
+    def open(self, config: DatasetConfig, split: str, train: bool) -> Source | RowSource:
+        """Opens a split.
+
+        Args:
+          config: which dataset it is.
+          split: the split, with its slice.
+          train: whether it is for training.
+
+        Raises:
+          UserError: the dataset, version, split or a feature is not there, or not what it has to be.
+        """
+        raise NotImplementedError

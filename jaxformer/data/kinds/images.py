@@ -1,0 +1,181 @@
+"""Labelled images, and what all kinds of images have in common."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+
+from jaxformer.config.fields import Constraint
+from jaxformer.config.schema import did_you_mean
+from jaxformer.data.base import DatasetConfig, Example, Source
+from jaxformer.data.decoding import decode_image
+from jaxformer.data.kinds.base import Kind
+from jaxformer.data.records import Records
+from jaxformer.errors import UserError
+
+logger = logging.getLogger("jaxformer")
+
+
+def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width, of the side of a square too."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+FrameSize = Annotated[
+    int | tuple[int, int], Constraint("at least 1 pixel", lambda size: min(sides(size)) >= 1)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageKind(Kind):
+    """A kind of images."""
+
+    image_feature: str = "image"
+    """The dataset's feature that holds the image."""
+    broken: Literal["refuse", "skip"] = "refuse"
+    """What is done about examples whose image (or mask) cannot be decoded: "refuse", or "skip": each is named once;
+    in training the next one stands in for it, an evaluation leaves it out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LetterboxedKind(ImageKind):
+    """A kind of images in a frame of one size.
+
+    Each is resized to fit, with zeros below and at its right. In a batch `extent` int32 [B, 2] is the height and width
+    of each image in its frame, `original_size` int32 [B, 2] those that it was stored with.
+    """
+
+    letterboxed: ClassVar[bool] = True
+    size: FrameSize
+    """The frame: (height, width) in pixels, or the side of a square."""
+    eval_size: FrameSize | None = None
+    """The frame in evaluations; None takes `size`."""
+    enlarge: bool = True
+    """Whether images smaller than the frame are enlarged to fill it; False keeps the sizes that transforms
+    such as "resize_shorter" chose."""
+
+    def frame(self, train: bool) -> tuple[int, int]:
+        """Height and width of the frame."""
+        return sides(self.size if train or self.eval_size is None else self.eval_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(ImageKind):
+    """Labelled images: `image` uint8 [B, H, W, C] and `labels` int32 [B]."""
+
+    kind: ClassVar[str] = "images"
+    label_feature: str = "label"
+    """The dataset's feature that holds the label ("label", or CIFAR-100's "coarse_label")."""
+
+    def open(self, config: DatasetConfig, split: str, train: bool) -> Source:
+        return ImageSource(config, split)
+
+
+class ImageReader(Source):
+    """Images of one split of a prepared dataset, decoded when read; a kind of examples adds what goes with them.
+
+    Attributes:
+      channels: of the pictures, 1 or 3.
+      features: the dataset's, TFDS's connectors by name.
+    """
+
+    def __init__(self, config: DatasetConfig, split: str):
+        """Opens `split`.
+
+        Raises:
+          UserError: the dataset, version, split or feature is not there, or cannot be read without
+            TensorFlow.
+        """
+        settings = config.examples
+        self.records = Records(config, split)
+        self.name, self.split, self.features = self.records.name, split, self.records.features
+        self.channels = self._channels(self.features, settings.image_feature)
+        self._image, self._skip = settings.image_feature, settings.broken == "skip"
+        self._named: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def decode(self, features: Any, index: int) -> Example:
+        """An example of its stored features, protocol buffers by name.
+
+        Raises:
+          ValueError: something of it cannot be decoded.
+          UserError: it does not fit the settings.
+        """
+        raise NotImplementedError
+
+    def image(self, features: Any) -> np.ndarray:
+        """An example's image, uint8 [H, W, C]; raises ValueError or IndexError for one that is broken."""
+        return decode_image(features[self._image].bytes_list.value[0], self.channels)
+
+    def read(self, indices: Sequence[int]) -> list[Example | None]:
+        """The examples at `indices`.
+
+        Raises:
+          UserError: a file or an image is broken; names dataset, split and index.
+        """
+        return [
+            self._example(features, index) for features, index in zip(self.records.read(indices), indices)
+        ]
+
+    def _example(self, features: Any, index: int) -> Example | None:
+        try:
+            return self.decode(features, index)
+        except (ValueError, IndexError) as error:
+            broken = f"{self.where(index)}: broken image ({error})"
+            if not self._skip:
+                raise UserError(
+                    f"{broken}; prepare or import the dataset again, or leave it out with "
+                    "data.examples.broken='skip'"
+                ) from error
+            if index not in self._named:
+                self._named.add(index)
+                logger.warning("%s; it is left out", broken)
+            return None
+
+    def _channels(self, features: Any, key: str) -> int:
+        """Channels of the image feature, 1 or 3."""
+        import tensorflow_datasets as tfds
+
+        if key not in features:
+            images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+            remedy = did_you_mean(key, images)
+            raise UserError(f"data.examples.image_feature: {self.name} has no feature {key!r}; {remedy}")
+        feature = features[key]
+        if not isinstance(feature, tfds.features.Image) or feature.np_dtype != np.uint8:
+            raise UserError(
+                f"data.examples.image_feature: {key!r} of {self.name} is {feature}, not a uint8 Image"
+            )
+        return 1 if feature.shape[-1] == 1 else 3
+
+
+class ImageSource(ImageReader):
+    """Labelled images: `image` uint8 [H, W, C] and `labels`."""
+
+    def __init__(self, config: DatasetConfig, split: str):
+        """Opens `split`; raises UserError as `ImageReader` does."""
+        super().__init__(config, split)
+        settings: Images = config.examples
+        self.class_names = self._class_names(self.features, settings.label_feature)
+        self._label = settings.label_feature
+
+    def decode(self, features: Any, index: int) -> Example:
+        """The image and its label."""
+        return {"image": self.image(features), "labels": features[self._label].int64_list.value[0]}
+
+    def _class_names(self, features: Any, key: str) -> list[str] | None:
+        """Names of the classes; None if the labels are bare integers."""
+        import tensorflow_datasets as tfds
+
+        scalars = {name: feature for name, feature in features.items() if feature.shape == ()}
+        integers = [name for name, feature in scalars.items() if np.issubdtype(feature.np_dtype, np.integer)]
+        if key not in integers:
+            remedy = did_you_mean(key, integers)
+            raise UserError(
+                f"data.examples.label_feature: {self.name} has no integer feature {key!r}; {remedy}"
+            )
+        feature = features[key]
+        return list(feature.names) if isinstance(feature, tfds.features.ClassLabel) else None

@@ -1,0 +1,28 @@
+"""The contract of a transform: what a config says of it, and what is called for each example on the host."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+Example = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A change of one example: `transform.bind(tokenizer)(example, rng) -> example`.
+
+    All that is random comes from `rng`, a `numpy.random.Generator`. Arrays that are given are never written into.
+    """
+
+    modality: ClassVar[Literal["image", "text"]] = "image"
+    """The examples that it is for: `image` uint8 [H, W, C], or `tokens` [T] without their padding."""
+    random: ClassVar[bool] = False
+    """Whether it changes an example differently from time to time, which does not belong in an evaluation."""
+    draws: ClassVar[bool] = False
+    """Whether it is called with a third argument, a function that draws further examples."""
+    fills: ClassVar[Mapping[str, int]] = {}
+    """What stands on padding in the arrays that it adds to rows of tokens."""
+
+    def bind(self, tokenizer: Any) -> Any:
+        """What is called for each example of text, which is told the tokenizer; see `TextTransform`."""
+        return self
