@@ -43,11 +43,6 @@ NOT_OUR_FLAGS = {
     ("runs.py", "--error-unmatch"),  # git's
     ("runs.py", "--porcelain"),
 }
-# Files below verbs/ whose messages still name flags; to be emptied.
-STILL_NAME_FLAGS = {
-    "data/catalog.py",
-    "inference/explain.py",
-}
 
 LAYOUT = {
     tokenize.COMMENT,
@@ -153,4 +148,4 @@ def naming_flags(name: str) -> list[str]:
 def test_only_the_command_line_knows_flags():
     below = [name for name in FILES if name != "cli.py" and not name.startswith("verbs/")]
     found = {name: strings for name in below if (strings := naming_flags(name))}
-    assert {name: found[name] for name in found.keys() - STILL_NAME_FLAGS} == {}
+    assert found == {}

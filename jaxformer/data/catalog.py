@@ -124,7 +124,7 @@ def not_prepared(name: str, folder: Path, reason: str, prepared: list[str]) -> N
     if not build:
         return NotPrepared(
             what,
-            "import your own files with: jaxformer data import KIND FILES --name NAME (images, text, csv, ...)",
+            "import your own files with `jaxformer data import` (images, text, csv, ...)",
         )
     build = name if build == base else build
     command = f"tfds build {build} --file_format=array_record --data_dir={folder}"

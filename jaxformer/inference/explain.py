@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,15 @@ from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_
 from jaxformer.inference.explain_pictures import Picture, attention_pictures, over_image
 from jaxformer.inference.grad_cam import find_target, with_activation
 from jaxformer.inference.image_files import place_images, writing
-from jaxformer.inference.loaded import LoadedRun
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.base import Model, replaced
 from jaxformer.models.layouts import unstack_layers
 from jaxformer.models.outputs import DetectionOutputs, SegmentationOutputs
 from jaxformer.observe.attention_maps import received
 from jaxformer.paths import leaves_by_path
+
+if TYPE_CHECKING:
+    from jaxformer.inference.loaded import LoadedRun
 
 logger = logging.getLogger("jaxformer")
 Tree = Any
@@ -54,7 +56,7 @@ class Explainer:
       UserError: nothing of this model can be shown, or there is no such class.
     """
 
-    def __init__(self, trained: LoadedRun, class_name: str | None = None):
+    def __init__(self, trained: "LoadedRun", class_name: str | None = None):
         self.trained, self.task = trained, trained.task
         unrolled = replaced(trained.model, scan=False, remat="none")
         self.model = explainable(unrolled, *self.shape[:2])
@@ -239,7 +241,7 @@ def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> 
         for picture in pictures:
             target = places[""].with_suffix("") / f"{picture.name}.png"
             if target.resolve() in originals:
-                raise UserError(f"{target}: would be overwritten; name another folder with --explain FOLDER")
+                raise UserError(f"{target}: would be overwritten; choose another folder")
             with writing(folder):
                 write_atomically(target, as_png(picture.image))
             listed.append({"picture": str(target.relative_to(folder)), "shows": picture.shows})

@@ -101,7 +101,7 @@ def test_a_dataset_that_tfds_knows_is_answered_with_the_command(folder, monkeypa
 def test_an_unknown_dataset_is_answered_with_what_there_is(folder):
     text = message(folder, name="qqqqqqqqqq")
     assert "prepared are: digits, shapes\n" in text
-    assert text.endswith("jaxformer data import KIND FILES --name NAME (images, text, csv, ...)")
+    assert text.endswith("import your own files with `jaxformer data import` (images, text, csv, ...)")
 
 
 @pytest.mark.parametrize(

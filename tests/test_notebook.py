@@ -1,0 +1,21 @@
+"""The notebook of the documentation runs from its first cell to its last."""
+
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_notebook_runs(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
+    kept = [cell["source"] for cell in notebook.cells]
+    NotebookClient(notebook, timeout=500, kernel_name="python3").execute()  # raises what a cell raises
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    printed = "".join(output["text"] for output in outputs if output["output_type"] == "stream")
+    assert len(pictures) == 3  # mistakes, where the model looked, losses
+    assert "ViT has no field 'widht'; did you mean 'width'?" in printed
+    assert [cell["source"] for cell in notebook.cells] == kept
