@@ -40,7 +40,7 @@ def load_teacher(experiment: Experiment) -> LoadedTeacher | None:
       UserError: the folder is not a run's, or has no such checkpoint.
       ConfigError: the teacher takes other examples than the student, or tells other classes apart.
     """
-    wanted = getattr(experiment.task, "distillation", None)
+    wanted = experiment.task.distillation
     if wanted is None:
         return None
     from jaxformer.inference.loaded import LoadedRun  # what trains without a teacher needs none of it

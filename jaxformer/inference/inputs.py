@@ -91,7 +91,7 @@ def text_inputs(run: Any, inputs: Any) -> list[Input]:
 
 def is_pairs(run: Any) -> bool:
     """Whether the run's examples are pairs of texts."""
-    return len(getattr(run.config.data.examples, "features", ())) == 2
+    return run.config.data.examples.texts_in_a_row == 2
 
 
 def texts(run: Any, given: Given) -> list[Input]:
@@ -99,7 +99,7 @@ def texts(run: Any, given: Given) -> list[Input]:
     examples, words = run.config.data.examples, run.task.reads == "words"
     places: Any = given  # they name a text as the examples of a dataset are named
     word_ids: list[Any] = [None] * len(given.texts)
-    if hasattr(examples, "features") or words:
+    if examples.texts_in_a_row is not None or words:
         encoder = Encoder(run.tokenizer, examples.length, is_pairs(run))
         encodings = encoder(given.texts, places, 0, words=words)
         rows = [arrays_of(encoding.ids, encoding.type_ids) for encoding in encodings]

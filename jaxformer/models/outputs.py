@@ -80,6 +80,8 @@ class TextOutputs:
     """The losses of all layers' routers, float32 [B] each; None without experts."""
     cache: Cache | None = None
     """The cache after these tokens, if one came in."""
+    distilled: jax.Array | None = None
+    """Logits of a second head that learns from a teacher; no model of text has one."""
 
 
 def router_losses(beside: Sequence[Aux]) -> RouterLosses | None:

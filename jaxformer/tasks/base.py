@@ -74,6 +74,8 @@ class Task(ABC):
 
     views: ClassVar[tuple[str, ...]] = ()
     """The sets of views over which an evaluation can average (`evaluation/views.py`)."""
+    distillation: Any = None
+    """Settings of a teacher, `tasks/distillation.py`; None where the task learns from labels alone."""
 
     @property
     def independent_classes(self) -> bool:

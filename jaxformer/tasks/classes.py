@@ -67,7 +67,7 @@ class ClassTask(Task):
         mask = example_mask(batch)
         if self.distillation is None:
             return {self.loss_key: masked_sum(per_example, mask)}
-        own = getattr(outputs, "distilled", None)
+        own = outputs.distilled
         student = outputs.logits if own is None else own
         of_teacher = self.distillation.per_example(student, batch["teacher_logits"])
         share = self.distillation.weight

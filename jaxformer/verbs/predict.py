@@ -136,7 +136,7 @@ class Predict(OfRun):
         """
         from jaxformer.inference.given import read_given, read_text
 
-        reads, pairs = config.task.reads, len(getattr(config.data.examples, "features", ())) == 2
+        reads, pairs = config.task.reads, config.data.examples.texts_in_a_row == 2
         context = self.context_file
         if reads != "question" and (self.question or context is not None):
             raise UserError(

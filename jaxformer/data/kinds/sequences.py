@@ -34,6 +34,10 @@ class Sequences(TextKind):
     """The feature that holds the label; None for texts alone."""
 
     @property
+    def texts_in_a_row(self) -> int:
+        return len(self.features)
+
+    @property
     def text_features(self) -> tuple[str, ...]:
         return self.features
 

@@ -28,6 +28,11 @@ class TextKind(Kind):
     """Tokens in a row (T), special tokens included."""
 
     @property
+    def texts_in_a_row(self) -> int | None:
+        """How many texts a row is made of, with the special tokens around them; None where texts are cut into rows."""
+        return None
+
+    @property
     def text_features(self) -> tuple[str, ...]:
         """The features that a tokenizer is learnt from."""
         raise NotImplementedError
