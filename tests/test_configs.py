@@ -14,7 +14,8 @@ from helpers.tiny_models import TINY
 from jaxformer.config import files as configfile
 from jaxformer.config import schema
 from jaxformer.config.reference import reference
-from jaxformer.config.sections import ExperimentConfig, resolve, to_dict
+from jaxformer.config.schema import to_dict
+from jaxformer.config.sections import ExperimentConfig, resolve
 from jaxformer.experiment import Experiment
 from jaxformer.train import train
 

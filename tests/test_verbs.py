@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -292,9 +293,8 @@ def test_describe_counts_the_parameters_and_shows_the_rules(finished, said):
     shapes = assemble(Run.open(finished).read_config()).variable_shapes["params"]
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
     assert f"{count:,}" in text
-    rules = {
-        line[:32].strip(): line[32:].split()[0] for line in text.partition("\nRule ")[2].splitlines()[1:]
-    }
+    table = text.partition("\nrule ")[2].splitlines()[2:]
+    rules = {cells[0]: cells[1] for line in table if len(cells := re.split(r"  +", line)) > 3}
     assert set(rules) == {"weight decay 0.05", "no weight decay"}
     assert sum(int(number.replace(",", "")) for number in rules.values()) == count
     assert "not compiled" in text

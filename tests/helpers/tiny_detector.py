@@ -20,6 +20,7 @@ class Patches(nn.Module):
     num_classes: int = 0
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+    image_size = None  # any
 
     @nn.compact
     def __call__(self, image, deterministic=True):

@@ -242,13 +242,13 @@ def spec(*image, classes=None):
     ],
 )
 def test_what_does_not_fit_is_named(task, train, evaluation, message):
-    model = SimpleNamespace(image_size=8, num_classes=5)
+    model = SimpleNamespace(kind="image", image_size=8, num_classes=5)
     (line,) = Classification(**task).fits(model, train, evaluation)
     assert line.startswith(message)
     text = SimpleNamespace(element_spec={"tokens": ((8,), np.dtype(np.int32))}, class_names=None)
     (line,) = Classification().fits(model, text, text)
     assert line.startswith("data.examples: batches have tokens, this task needs image")
-    (line,) = Classification().fits(SimpleNamespace(), spec(8, 8, 3), spec(8, 8, 3))
+    (line,) = Classification().fits(SimpleNamespace(kind="encoder"), spec(8, 8, 3), spec(8, 8, 3))
     assert "does not classify images" in line
     fine = spec(8, 8, 3, classes=list("abcde"))
     assert not list(Classification(mean=(0.5, 0.4, 0.3)).fits(model, fine, fine))

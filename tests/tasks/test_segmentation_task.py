@@ -1,4 +1,4 @@
-"""The task: its counts and means, and evaluations that are scikit-learn's; see test_contract.py for the rest."""
+"""The task: its counts and means, and evaluations that are scikit-learn's; see test_tasks_contract.py for the rest."""
 
 import json
 from types import SimpleNamespace
@@ -124,7 +124,14 @@ def batches(size, channels=3, names=None, masks=True):
 
 def segmenter(**fields):
     return SimpleNamespace(
-        **{"decoder": None, "window": None, "image_size": None, "num_classes": K, **fields}
+        **{
+            "kind": "segmenter",
+            "decoder": None,
+            "window": None,
+            "image_size": None,
+            "num_classes": K,
+            **fields,
+        }
     )
 
 
@@ -139,7 +146,7 @@ MISFITS = {
     ),
     "no segmenter": (
         Segmentation(),
-        SimpleNamespace(num_classes=K),
+        SimpleNamespace(kind="image", num_classes=K),
         (8, 8),
         (8, 8),
         {},

@@ -109,6 +109,7 @@ class Copier(nn.Module):
 
     vocab_size: int
     context_length: int
+    scan = False  # its one layer is not stacked
 
     def encode(self, tokens, token_mask):
         return 9 * jax.nn.one_hot(jnp.where(token_mask, tokens, 0), self.vocab_size)
