@@ -6,7 +6,7 @@ A model of your own is a linen module in a file of your own: derive it from `Ima
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,7 @@ from flax import linen as nn
 
 from jaxformer.config.fields import Constraint, PositiveInt, Rate, at_least, not_empty
 from jaxformer.errors import ConfigError
-
-if TYPE_CHECKING:
-    from jaxformer.models.token_layout import Grid, TokenLayout
+from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 
 Dtype = Any
 Kind: TypeAlias = Literal[
@@ -58,7 +56,7 @@ class Layer(nn.Module, kw_only=True):
         yield from ()
 
     @nn.nowrap
-    def token_layout(self, grids: "Sequence[Grid]", asks: int, sees: int, cross: bool) -> "TokenLayout":
+    def token_layout(self, grids: Sequence[Grid], asks: int, sees: int, cross: bool) -> TokenLayout:
         """Where the tokens of an attention in this module lie.
 
         Args:
@@ -67,8 +65,6 @@ class Layer(nn.Module, kw_only=True):
           sees: S, the number of keys.
           cross: whether it is cross-attention.
         """
-        from jaxformer.models.token_layout import plain_layout  # only explanations need it
-
         return plain_layout(grids, asks, sees, cross)
 
 
