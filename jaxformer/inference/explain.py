@@ -68,7 +68,7 @@ class Explainer:
         self.target = find_target(self.model, calls)
         if not self.layers and self.target is None:
             raise UserError(
-                f"--explain: there is nothing to show of {trained.run.folder}: its model ({type(self.model).__name__}) "
+                f"there is nothing to show of {trained.run.folder}: its model ({type(self.model).__name__}) "
                 "has neither attention over an image nor blocks whose feature maps its classes are read from"
             )
         self.chosen = PREDICTED if class_name is None else self.class_index(class_name)
@@ -87,7 +87,7 @@ class Explainer:
         """
         if self.target is None:
             raise UserError(
-                "--class: this model has no map of a class's evidence (Grad-CAM); leave --class out"
+                "class_name: this model has no map of a class's evidence (Grad-CAM); leave `class_name` out"
             )
         names = self.trained.class_names
         if name in names:
@@ -97,7 +97,7 @@ class Explainer:
         near = difflib.get_close_matches(name, names, n=1)
         known = f"do you mean {near[0]}?" if near else f"expected one of {', '.join(names[:10])}"
         more = ", ..." if not near and len(names) > 10 else ""
-        raise UserError(f"--class {name}: there is no such class; {known}{more}")
+        raise UserError(f"class_name={name}: there is no such class; {known}{more}")
 
     def batch_of(self, example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A batch of one example; without an extent its image has no padding."""
