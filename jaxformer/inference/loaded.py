@@ -310,6 +310,8 @@ class LoadedRun:
         """
         from jaxformer.inference.explain import Explainer, explain_files
 
+        if "image" not in self.experiment.eval_data.element_spec:
+            raise UserError(f"{self.run.folder}: holds a model of text; explain looks into models of images")
         several = [files] if isinstance(files, (str, Path)) else files
         return explain_files(Explainer(self, class_name), [Path(file) for file in several], Path(folder))
 
