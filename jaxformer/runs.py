@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxformer.config import schema
-from jaxformer.config.upgrades import upgraded
 from jaxformer.data.nominal import record
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import read_json, write_json
@@ -122,6 +121,8 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config, as this version names its fields."""
+        from jaxformer.config.upgrades import upgraded  # a run that begins has nothing to upgrade
+
         return upgraded(self.about["config"])
 
     @cached_property
@@ -243,6 +244,8 @@ class Run:
                 "restore that file, or give this run a folder of its own",
             )
         if before is not None and self.holds_something:
+            from jaxformer.config.upgrades import upgraded
+
             changes = list(differences(upgraded(before["config"]), described))
             refused = [line for path, line in changes if not path.startswith(MAY_CHANGE)]
             if refused:

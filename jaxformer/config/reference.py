@@ -110,6 +110,10 @@ def at(root: type, path: str) -> tuple[str, type | dict[str, type]]:
     walked = ""
     for part in path.split(".") if path else ():
         known = here if isinstance(here, dict) else inner(here)
+        if part not in known and isinstance(here, type) and part in schema.config_fields(here):
+            raise UserError(
+                f"{path}: is a field of {walked or 'a config'}, which shows it; ask for {walked!r}"
+            )
         if part not in known:
             raise UserError(
                 f"{path}: there is no {part!r} in {walked or 'a config'}; {schema.did_you_mean(part, known)}"

@@ -119,7 +119,7 @@ def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
             if len(errors) == before:
                 sections[key] = value
         elif key in ("task", "model", "data", "optimizer", "schedule", "train"):
-            errors.append(f"{key}: missing; every config needs it (README, How to write a config)")
+            errors.append(f"{key}: missing; every config needs it (docs/configs.md)")
         else:
             sections[key] = field.default
     errors.extend(across_sections(sections))

@@ -87,7 +87,7 @@ class Explainer:
         """
         if self.target is None:
             raise UserError(
-                "class_name: this model has no map of a class's evidence (Grad-CAM); leave it out"
+                "class_name: this model has no map of a class's evidence (Grad-CAM); leave `class_name` out"
             )
         names = self.trained.class_names
         if name in names:

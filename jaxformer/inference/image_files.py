@@ -43,7 +43,7 @@ def readable(files: Sequence[Path], preprocess: Any, skip_broken: bool) -> list[
             broken[path] = reason(path, error)
     lines = [f"{path}: {why}" for path, why in broken.items()]
     if broken and (not skip_broken or len(broken) == len(files)):
-        remedy = "" if skip_broken else "; fix them, or skip broken files"
+        remedy = "" if skip_broken else "; fix them, or leave them out with `skip_broken`"
         raise UserError(f"{len(broken)} of {len(files)} images cannot be read{remedy}", *lines)
     for line in lines:
         logger.warning("skipped %s", line)

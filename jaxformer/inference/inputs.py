@@ -40,7 +40,7 @@ def image_input(run: Any, image: str | Path | np.ndarray) -> Input:
     """An image file, or uint8 [H, W, C], as the run's evaluation transforms make it.
 
     Raises:
-      UserError, ValueError, OSError: it cannot be read.
+      UserError: it cannot be read.
     """
     example, is_array = run.example(image), isinstance(image, np.ndarray)
     arrays = {name: np.asarray(example[name]) for name in ("image", "extent") if name in example}

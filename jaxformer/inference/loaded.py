@@ -23,6 +23,7 @@ from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
 from jaxformer.files import read_json
+from jaxformer.inference.image_files import reason
 from jaxformer.parallel.compile import Layout
 from jaxformer.runs import BRING_BACK, Run
 from jaxformer.state import eval_variables
@@ -158,8 +159,14 @@ class LoadedRun:
         shape, data = self.experiment.eval_data.element_spec["image"][0], self.config.data
         if isinstance(image, np.ndarray):
             where, pixels = "the image", image
+            if image.ndim != 3:
+                raise UserError(f"{where}: has the shape {image.shape}; expected [H, W, {shape[-1]}]")
         else:
-            where, pixels = str(image), decode_image(Path(image).read_bytes(), shape[-1], upright=True)
+            where = str(image)
+            try:
+                pixels = decode_image(Path(image).read_bytes(), shape[-1], upright=True)
+            except (OSError, ValueError) as error:
+                raise UserError(f"{where}: {reason(Path(image), error)}") from error
         example = {"image": pixels}
         for transform in data.eval_transforms:
             example = transform(example, np.random.default_rng(0))
@@ -303,6 +310,8 @@ class LoadedRun:
         """
         from jaxformer.inference.explain import Explainer, explain_files
 
+        if "image" not in self.experiment.eval_data.element_spec:
+            raise UserError(f"{self.run.folder}: holds a model of text; explain looks into models of images")
         several = [files] if isinstance(files, (str, Path)) else files
         return explain_files(Explainer(self, class_name), [Path(file) for file in several], Path(folder))
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from jaxformer.verbs.measuring import Measuring
+from jaxformer.verbs.options import flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,7 @@ class Evaluate(Measuring):
     }
     split: str | None = None
     """A TFDS split (default: the config's eval.split)."""
-    tta: Literal["flip", "five_crop", "ten_crop"] | None = None
+    views: Literal["flip", "five_crop", "ten_crop"] | None = flag(None, "", "--tta")
     """Show each image of the split to the model several times, mirrored, in parts, or both, and average the
     probabilities."""
 
@@ -31,10 +32,10 @@ class Evaluate(Measuring):
         from jaxformer.inference.loaded import LoadedRun
 
         loaded = LoadedRun(self.run, self.checkpoint)
-        found = loaded.evaluate(self.split, views=self.tta)
-        if self.split is None and self.tta is None:
+        found = loaded.evaluate(self.split, views=self.views)
+        if self.split is None and self.views is None:
             written = {"step": loaded.step, "metrics": found.metrics, **found.tables}
             write_json(loaded.run.evaluation_file, written)
-        views = {} if self.tta is None else {"tta": self.tta}
+        views = {} if self.views is None else {"tta": self.views}
         split = self.split or loaded.config.eval.split
         return {"step": loaded.step, "split": split, **views, **found.metrics}

@@ -171,7 +171,8 @@ def usual_metavar(kind: Any, name: str) -> str:
 
 def help_of(field: dataclasses.Field, docs: Mapping[str, str]) -> str:
     """A field's documentation with its default."""
-    text = docs.get(field.name, "").rstrip(".")
+    text = docs.get(field.name, "")
+    text = text if text.endswith("...") else text.removesuffix(".")
     if field.default not in (MISSING, None, False, ()):
         text += f" (default: {field.default})"
     return text.replace("%", "%%")

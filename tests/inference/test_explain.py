@@ -200,9 +200,9 @@ def test_models_without_rollout_say_so(tmp_path, caplog):
             "crab",
             "class_name=crab: there is no such class; expected one of ant, bee, cat, dog, emu$",
         ),
-        ("resnet", "ants", "--class ants: there is no such class; do you mean ant?"),
-        ("resnet", "5", "--class 5: there is no such class"),
-        ("detr", "ant", "--class: this model has no map of a class's evidence"),
+        ("resnet", "ants", "class_name=ants: there is no such class; do you mean ant?"),
+        ("resnet", "5", "class_name=5: there is no such class"),
+        ("detr", "ant", "class_name: this model has no map of a class's evidence"),
     ],
 )
 def test_classes_that_cannot_be(model, chosen, message):

@@ -141,7 +141,9 @@ def test_every_broken_file_is_named_before_any_work(digits, tmp_path):
 
     with pytest.raises(UserError) as raised:
         predict_files(a_run(NearestCentre(never)), [digits[0], torn, text, missing], tmp_path / "out")
-    assert raised.value.lines[0].startswith("3 of 4 images cannot be read; fix them, or skip broken files")
+    assert raised.value.lines[0].startswith(
+        "3 of 4 images cannot be read; fix them, or leave them out with `skip_broken`"
+    )
     assert [line.split(": ")[0] for line in raised.value.lines[1:]] == [str(p) for p in (torn, text, missing)]
     assert raised.value.lines[3].endswith("missing.png: there is no such file")
     assert not (tmp_path / "out").exists()
