@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxformer.config import files, schema
 from jaxformer.config.sections import resolve
-from jaxformer.errors import ConfigError
+from jaxformer.errors import ConfigError, UserError
 from jaxformer.experiment import Experiment
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.models import MODELS
@@ -33,7 +33,7 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(name for name in {*PRESETS, *MODELS} if fnmatchcase(name, pattern))
 
 
-def create_model(name: str, **fields: Any) -> nn.Module:
+def create_model(name: str, /, **fields: Any) -> nn.Module:
     """A linen module.
 
     Args:
@@ -102,6 +102,10 @@ def experiment(
     """
     if isinstance(config, (str, Path)):
         nested = files.read(str(config), overrides)
+    elif not isinstance(config, (Mapping, ConfigDict)):
+        raise UserError(
+            f"config={config!r}: expected the name of a config, a config file, a mapping or a ConfigDict"
+        )
     else:
         nested = files.nested(config)
         files.apply_overrides(nested, overrides or {})

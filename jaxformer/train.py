@@ -62,6 +62,8 @@ def train(
         another training is in it; or the devices' memory does not suffice.
       NotFinite: gradients stayed infinite or NaN; the last good checkpoint is kept.
     """
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"experiment={experiment!r}: expected what `jaxformer.experiment(...)` gives")
     clock, run = Clock(), Run(Path(folder))
     with clock.phase("startup"):
         experiment.check()

@@ -87,6 +87,9 @@ MISTAKES = {
         lambda: jf.experiment("vit_digits", {"seed.of": 8}),
         "seed.of=8: seed is 0, which has no field",
     ),
+    "no config": (lambda: jf.experiment(3), "config=3: expected the name of a config"),
+    "a name that is a field": (lambda: jf.create_model("vit-b16", name="x"), "model.name"),
+    "no experiment": (lambda: jf.train("vit_digits", "runs/x"), "experiment='vit_digits': expected what"),
     "a run": (lambda: jf.load_run("nowhere"), "nowhere: not a run's folder"),
 }
 

@@ -94,7 +94,7 @@ def tables() -> dict[str, dict[str, Any]]:
 PRESETS = tables()
 
 
-def preset(name: str, **overrides: Any) -> dict[str, Any]:
+def preset(name: str, /, **overrides: Any) -> dict[str, Any]:
     """The fields of a published size, for `c.model` of a config.
 
     Args:
