@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_the_notebook_runs(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("MPLBACKEND")  # conftest.py sets one that shows nothing
     notebook = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
     kept = [cell["source"] for cell in notebook.cells]
     NotebookClient(notebook, timeout=500, kernel_name="python3").execute()  # raises what a cell raises

@@ -150,7 +150,7 @@ def text_features(
     if not features:
         raise UserError(f"{records.name}: has no texts")
     if len(features) > 1 and not given:
-        raise UserError(f"{records.name}: has the texts {', '.join(features)}; choose with --feature")
+        raise UserError(f"{records.name}: has the texts {', '.join(sorted(features))}; choose with --feature")
     return features
 
 

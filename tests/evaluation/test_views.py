@@ -175,6 +175,6 @@ def test_views_are_for_tasks_that_have_a_use_for_them():
 
 def test_the_command_line_knows_all_views():
     for views in VIEWS:
-        assert parse("evaluate", Evaluate, ["run", "--tta", views]).tta == views
+        assert parse("evaluate", Evaluate, ["run", "--tta", views]).views == views
     with pytest.raises(UserError, match="--tta: 'spin' is not a choice"):
         parse("evaluate", Evaluate, ["run", "--tta", "spin"])
