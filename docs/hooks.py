@@ -5,7 +5,6 @@ mkdocs calls `on_files` before it builds the site (https://www.mkdocs.org/user-g
 
 from mkdocs.structure.files import File, Files
 
-from jaxformer.config import schema
 from jaxformer.config.reference import inner, is_section, reference
 from jaxformer.config.sections import ExperimentConfig
 
@@ -62,11 +61,7 @@ def class_lines(name: str, cls: type, heading: str) -> list[str]:
         ]
         lines.append("")
     for field, known in inner(cls).items():
-        if (
-            isinstance(known, dict)
-            and heading == "##"
-            and not schema.config_fields(cls)[field].metadata.get("shared")
-        ):
+        if isinstance(known, dict) and heading == "##":
             if any(is_section(k) and field in ("backbone", "decoder") for k in known.values()):
                 continue  # these are models, which have headings of their own
             for choice, inside in known.items():
