@@ -138,8 +138,7 @@ def from_table(
     Args:
       table: the rows of this family of models.
       source: their name -> tensor.
-      params_shapes: our tree, unrolled, with a shape and a dtype at every leaf (of `jax.eval_shape`). For
-        a scanned model convert with `models.layouts`.
+      params_shapes: our tree, unrolled, with a shape and a dtype at every leaf (of `jax.eval_shape`).
       extras: what may be in `source` without being a parameter of ours.
 
     Returns:

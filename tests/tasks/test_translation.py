@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import sacrebleu
 from flax import linen as nn
+from helpers.stacking import stack_layers
 from helpers.tiny_tasks import BOS, CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, outputs_of, params_of, rows_of
 
 from jaxformer.config.schema import load, resolve
@@ -19,7 +20,6 @@ from jaxformer.evaluation.evaluator import added, real_rows
 from jaxformer.models.attention import KeyValues
 from jaxformer.models.block import LayerCache
 from jaxformer.models.cache import empty_cache
-from jaxformer.models.layouts import stack_layers
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.translation import Translation
