@@ -105,7 +105,7 @@ class Row:
     def axes(self, rank: int, their_rank: int) -> Axes:
         """The axes of their tensor, which has `their_rank` of them."""
         axes = self.style.axes(self.ours, rank)
-        more = [()] * (their_rank - len(axes))
+        more: Axes = [()] * (their_rank - len(axes))
         if self.style is FLAX:
             return more + axes  # [1, 1, 1, C] is [C]
         if kernel_axes(self.ours, rank) is None:

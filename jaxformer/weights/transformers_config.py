@@ -12,13 +12,9 @@ Config = Mapping[str, Any]
 Fields = dict[str, Any]
 
 ACTIVATIONS = {
-    "gelu": "gelu_erf",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "relu2": "relu_squared",
-    "silu": "silu",
-    "swish": "silu",
+    **{"gelu": "gelu_erf", "relu": "relu", "relu2": "relu_squared"},
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh"), "gelu_tanh"),
+    **dict.fromkeys(("silu", "swish"), "silu"),
 }
 GATED = {"gelu_erf": "geglu_erf", "gelu_tanh": "geglu", "silu": "swiglu"}
 NAMES = {  # our fields: what theirs are called, each in the configs of one kind of model or of several
@@ -36,14 +32,11 @@ NAMES = {  # our fields: what theirs are called, each in the configs of one kind
     "dropout": ("hidden_dropout_prob", "resid_pdrop", "dropout_rate", "dropout"),
     "attention_dropout": ("attention_probs_dropout_prob", "attn_pdrop", "dropout_rate", "attention_dropout"),
     "mlp_dropout": ("dropout_rate",),
+    "activation": ("hidden_act", "activation", "activation_function"),
 }
 HEADS = {  # the end of a class's name: the head
-    "Model": "none",
-    "ForPreTraining": "mlm",
-    "ForMaskedLM": "mlm",
-    "ForSequenceClassification": "sequence",
-    "ForTokenClassification": "token",
-    "ForQuestionAnswering": "span",
+    **{"Model": "none", "ForPreTraining": "mlm", "ForMaskedLM": "mlm", "ForQuestionAnswering": "span"},
+    **{"ForSequenceClassification": "sequence", "ForTokenClassification": "token"},
 }
 
 
@@ -85,13 +78,13 @@ def refuse(config: Config, unsupported: Mapping[str, Any]) -> None:
 
 
 def renamed(config: Config, *fields: str) -> Fields:
-    """The fields of ours that theirs have under another name alone, and "vocab_size" and "num_heads" of every model."""
+    """The fields of ours that theirs have under another name alone, and three that every model has."""
     found = {}
     for field in ("vocab_size", "width", "num_heads", *fields):
         name = next((name for name in NAMES[field] if name in config), None)
         if name is None:
             raise UserError(f"{' or '.join(NAMES[field])}: missing in the config of a {config['model_type']}")
-        found[field] = config[name]
+        found[field] = activation(config[name]) if field == "activation" else config[name]
     return found
 
 
@@ -102,32 +95,22 @@ def activation(name: str, gated: bool = False) -> str:
     return GATED[ACTIVATIONS[name]] if gated else ACTIVATIONS[name]
 
 
-ENCODER = ("depth", "max_positions", "mlp_dim", "dropout", "attention_dropout")
+ENCODER = ("depth", "max_positions", "mlp_dim", "activation", "dropout", "attention_dropout")
 DECODER = ("depth", "context_length", "norm_epsilon")
 
 
 def bert(config: Config) -> Fields:
     """Of BERT and RoBERTa."""
-    roberta = config["model_type"] == "roberta"
-    return {
-        **renamed(config, *ENCODER, "token_types", "norm_epsilon"),
-        "position_offset": config["pad_token_id"] + 1 if roberta else 0,
-        "activation": activation(config["hidden_act"]),
-        "pooler": "tanh",
-        **head(config),
-    }
+    offset = config["pad_token_id"] + 1 if config["model_type"] == "roberta" else 0
+    fields = renamed(config, *ENCODER, "token_types", "norm_epsilon")
+    return {**fields, "position_offset": offset, "pooler": "tanh", **head(config)}
 
 
 def distilbert(config: Config) -> Fields:
     """Of DistilBERT, which has neither token types nor a pooler, but a layer more under the head over texts."""
     top = head(config)
-    return {
-        **renamed(config, *ENCODER),
-        "token_types": 0,
-        "activation": activation(config["activation"]),
-        "pooler": "relu" if top["head"] == "sequence" else "none",
-        **top,
-    }
+    pooler = "relu" if top["head"] == "sequence" else "none"
+    return {**renamed(config, *ENCODER), "token_types": 0, "pooler": pooler, **top}
 
 
 def head(config: Config) -> Fields:
@@ -143,9 +126,8 @@ def head(config: Config) -> Fields:
 def gpt2(config: Config) -> Fields:
     """Of GPT-2."""
     return {
-        **renamed(config, *DECODER, "dropout", "attention_dropout"),
+        **renamed(config, *DECODER, "dropout", "attention_dropout", "activation"),
         "mlp_dim": config.get("n_inner"),
-        "activation": activation(config["activation_function"]),
         "tied": config.get("tie_word_embeddings", True),
     }
 
