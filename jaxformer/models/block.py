@@ -11,8 +11,7 @@ from flax import struct
 from jaxformer.models.attention import SEES_ALL, Attention, KeyValues
 from jaxformer.models.base import Layer
 from jaxformer.models.dense import Initializer, xavier
-from jaxformer.models.drop_path import ResidualLayer, drop_path
-from jaxformer.models.dropout import Dropout
+from jaxformer.models.dropout import Dropout, ResidualLayer, drop_path
 from jaxformer.models.masks import Mask
 from jaxformer.models.mlp import ActivationName, ExpertMlp, Experts, Mlp, RouterLosses
 from jaxformer.models.norms import NormName, token_norm
@@ -25,7 +24,7 @@ class LayerCache:
     own: KeyValues | None = None
     """Keys and values of self-attention."""
     memory: KeyValues | None = None
-    """Those of cross-attention, computed once; None where there is none."""
+    """Those of cross-attention, computed where `StackInputs.context` is given; None where there is none."""
 
 
 @struct.dataclass
@@ -163,7 +162,8 @@ class Block(ResidualLayer):
             layer = partial(
                 self.attention("cross_attention"), mask=shared.context_mask, bias=shared.context_bias
             )
-            y, found["memory"] = layer(y, shared.context, positions=positions, cache=cache.memory, **drops)
+            memory = cache.memory if shared.context is None else None
+            y, found["memory"] = layer(y, shared.context, positions=positions, cache=memory, **drops)
             return y
 
         def mlp(y: jax.Array) -> jax.Array:

@@ -1,11 +1,11 @@
-"""Dropout (Srivastava et al. 2014)."""
-
-from functools import partial
+"""Dropout of values (Srivastava et al. 2014) and of whole residual branches."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+
+from jaxformer.models.base import Layer
 
 LEVELS = 256  # a rate is kept to one part in so many; what remains is scaled by the rate that it really is
 
@@ -35,26 +35,7 @@ def dropped(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
     mask = random_bytes(key, x.shape) < np.uint8(kept)
     # Made once: fused into what reads it, the bits would be made again for every reader, backwards too.
     mask = jax.lax.optimization_barrier(mask)
-    return scaled(x, mask, LEVELS / kept)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def scaled(x: jax.Array, mask: jax.Array, factor: float) -> jax.Array:
-    """x times `factor` where the mask is True, else 0; the backward pass keeps nothing but the mask."""
-    return jnp.where(mask, x * jnp.asarray(factor, x.dtype), 0)
-
-
-def scaled_forward(x: jax.Array, mask: jax.Array, factor: float) -> tuple[jax.Array, jax.Array]:
-    """The result and the mask."""
-    return jnp.where(mask, x * jnp.asarray(factor, x.dtype), 0), mask
-
-
-def scaled_backward(factor: float, mask: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
-    """The gradient of x."""
-    return jnp.where(mask, gradient * jnp.asarray(factor, gradient.dtype), 0), None
-
-
-scaled.defvjp(scaled_forward, scaled_backward)
+    return jnp.where(mask, x * jnp.asarray(LEVELS / kept, x.dtype), 0)
 
 
 def random_bytes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -63,3 +44,38 @@ def random_bytes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         return jax.random.bits(key, shape, jnp.uint8)
     words = jax.random.bits(key, (*shape[:-1], shape[-1] // 4), jnp.uint32)
     return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(shape)
+
+
+def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
+    """Leaves a residual branch out for some examples (Huang et al. 2016), keeping its expectation.
+
+    Args:
+      x: [B, ...].
+      rate: the share of examples that lose the branch, less than 1; may be traced.
+      key: a random key.
+
+    Returns:
+      For each example, x / (1 - rate) or zeros, in the dtype of `x`.
+    """
+    keep = 1 - jnp.asarray(rate, jnp.float32)
+    kept = jax.random.bernoulli(key, keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return x * jnp.broadcast_to((kept / keep).astype(x.dtype), x.shape)
+
+
+class ResidualLayer(Layer, kw_only=True):
+    """A block of residual branches, which training drops values of, and whole."""
+
+    dropout: float = 0.0
+    """Rate of dropout of each branch's result."""
+    attention_dropout: float = 0.0
+    """Rate of dropout of the attention weights."""
+    drop_path: float = 0.0
+    """Rate at which an example loses a branch; a block of a `Stack` is given it with its inputs."""
+
+    def branch(self, y: jax.Array, deterministic: bool, rate: jax.Array | None = None) -> jax.Array:
+        """A branch's result after dropout and stochastic depth; `rate` takes the place of `drop_path`."""
+        y = Dropout(self.dropout)(y, deterministic=deterministic)
+        chosen = self.drop_path if rate is None else rate
+        if (rate is None and not self.drop_path) or deterministic:
+            return y
+        return drop_path(y, chosen, self.make_rng("dropout"))

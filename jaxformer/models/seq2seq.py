@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jaxformer.config.fields import PositiveInt, Rate
 from jaxformer.models.base import Kind, head_problems
-from jaxformer.models.block import LayerCache, StackInputs
+from jaxformer.models.block import StackInputs
 from jaxformer.models.cache import Cache, cached_mask, empty_cache
 from jaxformer.models.dense import Dense, Embedding, xavier
 from jaxformer.models.dropout import Dropout
@@ -73,19 +73,19 @@ class Seq2Seq(Writer):
         table = (vocab_size, self.width, normal(self.width**-0.5 if self.scaled_embedding else 1.0))
         self.token_embedding = Embedding(*table, **self.dtypes)
         self.decoder_embedding = self.token_embedding if self.shared else Embedding(*table, **self.dtypes)
+        tables: list[Embedding | None] = [None, None]
         if self.positions == "learned":
-            learned = (self.context_length, self.width)
-            self.position_embedding = Embedding(*learned, **self.dtypes)
-            self.decoder_position_embedding = Embedding(*learned, **self.dtypes)
+            tables = [Embedding(self.context_length, self.width, **self.dtypes) for _ in tables]
+        self.position_embedding, self.decoder_position_embedding = tables
         if self.positions == "relative":
             self.encoder_bias = RelativeBias(self.num_heads, True, param_dtype=self.param_dtype)
             self.decoder_bias = RelativeBias(self.num_heads, False, param_dtype=self.param_dtype)
         init = fan_in if self.attention_scale == 1 else xavier
         self.encoder = self.stack(None, self.encoder_depth, init, init)
         self.decoder = self.stack(None, self.decoder_depth, init, init, cross=True)
-        if self.norm_position == "pre":
-            self.encoder_norm = self.last_norm("encoder_norm")
-            self.decoder_norm = self.last_norm("decoder_norm")
+        pre = self.norm_position == "pre"
+        self.encoder_norm = self.last_norm("encoder_norm") if pre else None
+        self.decoder_norm = self.last_norm("decoder_norm") if pre else None
         if not self.tied:
             self.head = Dense(vocab_size, False, normal(self.width**-0.5), **self.dtypes)
         self.drop = Dropout(self.dropout)
@@ -114,12 +114,12 @@ class Seq2Seq(Writer):
     ) -> jax.Array:
         """What the decoder looks at, [B, S, D], from the source's tokens int [B, S]."""
         positions = token_positions(tokens, token_mask)
-        x = self.embed(self.token_embedding, tokens, positions, "position_embedding", deterministic)
+        x = self.embed(self.token_embedding, self.position_embedding, tokens, positions, deterministic)
         in_row = token_positions(tokens, None)  # within a text the same distances, and one bias for all rows
         bias = self.encoder_bias(in_row, in_row) if self.positions == "relative" else None
         shared = StackInputs(mask=Mask(keys=token_mask), bias=bias)
         x, _ = self.encoder(x, deterministic, shared)
-        return self.last(x, "encoder_norm", deterministic)
+        return self.last(x, self.encoder_norm, deterministic)
 
     def decode(
         self,
@@ -146,8 +146,8 @@ class Seq2Seq(Writer):
         else:
             positions, slots = cache.place(jnp.ones(decoder_tokens.shape, bool))
             mask = cached_mask(positions, slots, None)
-        name = "decoder_position_embedding"
-        x = self.embed(self.decoder_embedding, decoder_tokens, positions, name, deterministic)
+        tables = self.decoder_embedding, self.decoder_position_embedding
+        x = self.embed(*tables, decoder_tokens, positions, deterministic)
         shared = StackInputs(
             mask=mask,
             bias=self.decoder_bias(positions, slots) if self.positions == "relative" else None,
@@ -156,10 +156,8 @@ class Seq2Seq(Writer):
             slot=None if cache is None else cache.slot,
         )
         caches = None if cache is None else cache.layers
-        if caches and context is not None:  # the source's keys and values are computed anew
-            caches = tuple(LayerCache(layer.own) for layer in caches)
         x, beside = self.decoder(x, deterministic, shared, (), caches)
-        x = self.last(x, "decoder_norm", deterministic)
+        x = self.last(x, self.decoder_norm, deterministic)
         seen = x[:, -1:] if last_only else x
         if self.tied:
             scaled = seen * self.width**-0.5 if self.scaled_logits else seen
@@ -171,7 +169,12 @@ class Seq2Seq(Writer):
         return TextOutputs(logits, x, cache=cache)
 
     def embed(
-        self, table: Embedding, tokens: jax.Array, positions: jax.Array, name: str, deterministic: bool
+        self,
+        table: Embedding,
+        by_position: Embedding | None,
+        tokens: jax.Array,
+        positions: jax.Array,
+        deterministic: bool,
     ) -> jax.Array:
         """Tokens as vectors with their positions, [B, T, D]."""
         x = table(tokens)
@@ -179,15 +182,13 @@ class Seq2Seq(Writer):
             x = x * jnp.asarray(self.width**0.5, self.dtype)
         if self.positions == "sinusoidal":
             x = x + for_rows(sinusoidal(positions, self.width).astype(self.dtype), x)
-        elif self.positions == "learned":
-            x = x + for_rows(getattr(self, name)(positions), x)
+        elif by_position is not None:
+            x = x + for_rows(by_position(positions), x)
         return self.drop(x, deterministic=deterministic)
 
-    def last(self, x: jax.Array, name: str, deterministic: bool) -> jax.Array:
+    def last(self, x: jax.Array, norm: nn.Module | None, deterministic: bool) -> jax.Array:
         """What comes after the last block: with norms in front, one more, and dropout as in T5."""
-        if self.norm_position == "post":
-            return x
-        return self.drop(getattr(self, name)(x), deterministic=deterministic)
+        return x if norm is None else self.drop(norm(x), deterministic=deterministic)
 
     @nn.nowrap
     def start(self, batch: int, length: int) -> Cache:
