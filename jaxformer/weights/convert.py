@@ -9,7 +9,7 @@ them backwards.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, TypeAlias
@@ -143,9 +143,15 @@ def fused(
     return tuple(Row(ours + name, theirs, Part(i, 3, axis, by_head), style) for i, name in enumerate(names))
 
 
-def below(ours: str, theirs: str, table: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows of a model that is a part of another one."""
-    return tuple(replace(row, ours=ours + row.ours, theirs=theirs + row.theirs) for row in table)
+def below(ours: str, theirs: str, *tables: Row | Sequence[Row]) -> tuple[Row, ...]:
+    """The rows of a part of a model, such as its blocks."""
+    return tuple(replace(row, ours=ours + row.ours, theirs=theirs + row.theirs) for row in joined(tables))
+
+
+def joined(tables: Iterable[Row | Sequence[Row]]) -> Iterator[Row]:
+    """All rows of rows and tables."""
+    for table in tables:
+        yield from (table,) if isinstance(table, Row) else table
 
 
 def rows_of(table: Sequence[Row], path: str) -> Iterator[Row]:
@@ -247,3 +253,8 @@ class Family:
                 return None
             return f"{name}: differs from {other}, which it is tied to in this model"
         return f"{name}: in the checkpoint, but this model has no such parameter"
+
+
+def family(*tables: Row | Sequence[Row], **fields: Any) -> Family:
+    """The family whose table is made of these, one after the other."""
+    return Family(tuple(joined(tables)), **fields)
