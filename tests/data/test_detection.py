@@ -10,10 +10,9 @@ from PIL import Image
 
 from jaxformer.config.schema import resolve, to_dict
 from jaxformer.data import DataConfig, make_batches
-from jaxformer.data.cropping import ScaleJitter
+from jaxformer.data.cropping import Mosaic, ScaleJitter
 from jaxformer.data.kinds.detection import Detection
 from jaxformer.data.kinds.images import Images
-from jaxformer.data.mosaic import Mosaic
 from jaxformer.data.opening import open_source
 from jaxformer.data.transforms import Flip
 from jaxformer.data.writing import write_dataset

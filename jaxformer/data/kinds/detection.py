@@ -9,8 +9,8 @@ import numpy as np
 from jaxformer.config.fields import PositiveInt
 from jaxformer.config.schema import did_you_mean
 from jaxformer.data.base import DatasetConfig, Example, Source
+from jaxformer.data.geometry import letterbox, object_rows
 from jaxformer.data.kinds.images import ImageReader, LetterboxedKind
-from jaxformer.data.letterbox import letterbox, object_rows
 from jaxformer.errors import UserError
 
 COUNTED = 1000  # examples whose boxes are looked at before training

@@ -10,9 +10,8 @@ from jaxformer.config.fields import between
 from jaxformer.config.schema import did_you_mean
 from jaxformer.data.base import DatasetConfig, Example, Source
 from jaxformer.data.decoding import decode_mask
-from jaxformer.data.geometry import VOID
+from jaxformer.data.geometry import VOID, letterbox
 from jaxformer.data.kinds.images import ImageReader, LetterboxedKind
-from jaxformer.data.letterbox import letterbox
 from jaxformer.errors import UserError
 
 IDS = 65536  # the values that a pixel of a mask may have
