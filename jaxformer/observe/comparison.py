@@ -7,6 +7,7 @@ from typing import Any
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
+from jaxformer.observe.summary import metrics_text
 from jaxformer.runs import Run, differences
 
 ABSENT = object()
@@ -39,9 +40,8 @@ def in_short(run: Run) -> dict[str, str]:
     result = run.result or {}
     best, seconds = result.get("best") or {}, result.get("seconds", {})
     flops, rate = result.get("flops_per_example"), result.get("examples_per_second")
-    shown = [f"{name} {text.number(float(value))}" for name, value in best.items() if name != "step"]
     return {
-        "best": ", ".join(shown) or run.status,
+        "best": metrics_text({name: value for name, value in best.items() if name != "step"}) or run.status,
         "parameters": text.engineering(result["parameters"]) if "parameters" in result else "",
         "FLOPs/example": text.engineering(flops) if flops else "",
         "examples/s": text.number(rate) if rate else "",
