@@ -19,7 +19,7 @@ from helpers.tiny_writers import (
 from jaxformer.decoding.loop import StopStrings
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError
-from jaxformer.inference.language import CausalModel
+from jaxformer.inference.writers import CausalModel
 from jaxformer.inference.writing import BATCH, Generation
 from jaxformer.models.gpt import GPT
 from jaxformer.models.mlp import Experts
