@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from jaxformer.models.cache import Cache
+from jaxformer.models.masks import Cache
 
 Tree: TypeAlias = Any
 SourceState: TypeAlias = tuple[Cache, jax.Array]

@@ -8,23 +8,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from jaxformer.models.attention import SEES_ALL, Attention, KeyValues
+from jaxformer.models.attention import SEES_ALL, Attention
 from jaxformer.models.base import Layer
 from jaxformer.models.dense import Initializer, xavier
 from jaxformer.models.dropout import Dropout, ResidualLayer, drop_path
-from jaxformer.models.masks import Mask
+from jaxformer.models.masks import LayerCache, Mask
 from jaxformer.models.mlp import ActivationName, ExpertMlp, Experts, Mlp, RouterLosses
 from jaxformer.models.norms import NormName, token_norm
-
-
-@struct.dataclass
-class LayerCache:
-    """What one block remembers of the tokens before."""
-
-    own: KeyValues | None = None
-    """Keys and values of self-attention."""
-    memory: KeyValues | None = None
-    """Those of cross-attention, computed where `StackInputs.context` is given; None where there is none."""
 
 
 @struct.dataclass

@@ -10,10 +10,9 @@ from flax import linen as nn
 from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import StackInputs
-from jaxformer.models.cache import Cache, cached_mask, empty_cache
 from jaxformer.models.dense import Dense, Embedding
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.masks import Mask
+from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache
 from jaxformer.models.mlp import ActivationName, Experts
 from jaxformer.models.outputs import TextOutputs, router_losses
 from jaxformer.models.positions import RelativeBias, alibi_bias, for_rows, sinusoidal, token_positions
@@ -128,7 +127,7 @@ class GPT(Writer):
             head = Dense(vocab_size, False, normal(0.02), **self.dtypes, name="head")
             logits = head(seen).astype(jnp.float32)
         if cache is not None:
-            cache = cache.after(beside, slots, tokens.shape[1])
+            cache = cache.after([b.cache for b in beside], slots, tokens.shape[1])
         return TextOutputs(logits, x, router=router_losses(beside), cache=cache)
 
     @nn.nowrap

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxformer.models.block import Aux
-from jaxformer.models.cache import Cache
+from jaxformer.models.masks import Cache
 from jaxformer.models.mlp import RouterLosses
 from jaxformer.models.resampling import resized_maps
 

@@ -51,18 +51,15 @@ class Rotary:
         size = self.size(head_dim)
         exponents = np.arange(0, size, 2) / size
         plain = 1.0 / self.base**exponents
-        if self.scaling == "linear":
-            return plain / self.factor
         if self.scaling == "ntk":
             return 1.0 / (self.base * self.factor ** (size / (size - 2))) ** exponents
+        keep: np.ndarray | float = 0.0 if self.scaling == "linear" else 1.0  # how much of a frequency stays
         if self.scaling == "yarn":
             keep = 1 - ramp(np.arange(size // 2), *self.yarn_borders(size))
-            return keep * plain + (1 - keep) * plain / self.factor
         if self.scaling == "llama3":
             turns = self.original_length * plain / (2 * math.pi)
             keep = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
-            return keep * plain + (1 - keep) * plain / self.factor
-        return plain
+        return keep * plain + (1 - keep) * plain / self.factor
 
     def yarn_borders(self, size: int) -> tuple[int, int]:
         """The first and the last feature pair of YaRN's ramp (Peng et al. 2023, section 3.2)."""

@@ -10,10 +10,9 @@ from flax import linen as nn
 from jaxformer.config.fields import PositiveInt, Rate
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import StackInputs
-from jaxformer.models.cache import Cache, cached_mask, empty_cache
 from jaxformer.models.dense import Dense, Embedding, xavier
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.masks import Mask
+from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache
 from jaxformer.models.mlp import ActivationName
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.models.positions import RelativeBias, for_rows, sinusoidal, token_positions
@@ -165,7 +164,7 @@ class Seq2Seq(Writer):
         else:
             logits = self.head(seen).astype(jnp.float32)
         if cache is not None:
-            cache = cache.after(beside, slots, decoder_tokens.shape[1])
+            cache = cache.after([b.cache for b in beside], slots, decoder_tokens.shape[1])
         return TextOutputs(logits, x, cache=cache)
 
     def embed(

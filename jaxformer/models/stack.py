@@ -10,8 +10,8 @@ from flax import linen as nn
 
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.base import RematName
-from jaxformer.models.block import Aux, BlockInputs, LayerCache, StackInputs
-from jaxformer.models.masks import Mask
+from jaxformer.models.block import Aux, BlockInputs, StackInputs
+from jaxformer.models.masks import LayerCache, Mask
 
 NOTHING_SHARED = StackInputs()
 

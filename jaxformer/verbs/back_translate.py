@@ -119,7 +119,8 @@ class BackTranslate(OfData):
         from jaxformer.decoding.sampling import Sampling
         from jaxformer.inference.writing import Generation
 
-        sampling = Sampling(TEMPERATURE if self.temperature is None else self.temperature)
+        drawn = TEMPERATURE if self.beams == 1 else Sampling.temperature
+        sampling = Sampling(drawn if self.temperature is None else self.temperature)
         sampling.check()
         as_many_as_fit = sys.maxsize
         return Generation(as_many_as_fit, sampling, seed=self.seed, beams=self.beams)

@@ -77,7 +77,8 @@ class Generate(OfRun):
         from jaxformer.inference.writing import generation
 
         given = {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
-        given = {"temperature": 0.0 if self.greedy else TEMPERATURE} | given
+        if self.beams == 1:
+            given = {"temperature": 0.0 if self.greedy else TEMPERATURE} | given
         penalty = LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
         how = generation(self.max_new_tokens, self.stop, self.seed or 0, self.beams, penalty, **given)
         how.sampling.check()

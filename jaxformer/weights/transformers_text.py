@@ -17,7 +17,7 @@ bias that all of its blocks add; in the MLPs 1.0 has a layer `wi`, 1.1 the gate 
 
 from collections.abc import Mapping
 
-from jaxformer.weights.convert import CONV1D, Row, Tensors, below, family, fused, rows
+from jaxformer.weights.convert import Row, Tensors, below, family, fused, rows
 
 ENCODER, DECODER = "encoder/block_{i}/", "decoder/block_{i}/"
 QKV = ("query", "key", "value")
@@ -98,9 +98,9 @@ GPT2 = family(
     below(
         DECODER,
         "transformer.h.{i}.",
-        fused("attention/", "attn.c_attn", axis=-1, style=CONV1D),
-        rows({"norm_1": "ln_1", "attention/out": "attn.c_proj", "norm_2": "ln_2"}, style=CONV1D),
-        rows({"mlp/up": "mlp.c_fc", "mlp/down": "mlp.c_proj"}, style=CONV1D),
+        fused("attention/", "attn.c_attn", axis=-1, style="conv1d"),
+        rows({"norm_1": "ln_1", "attention/out": "attn.c_proj", "norm_2": "ln_2"}, style="conv1d"),
+        rows({"mlp/up": "mlp.c_fc", "mlp/down": "mlp.c_proj"}, style="conv1d"),
     ),
     Row("head", "lm_head"),
     extras={

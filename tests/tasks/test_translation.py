@@ -16,10 +16,8 @@ from helpers.tiny_tasks import BOS, CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, o
 from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizers import Characters
 from jaxformer.evaluation.evaluator import added, real_rows
-from jaxformer.models.attention import KeyValues
-from jaxformer.models.block import LayerCache
-from jaxformer.models.cache import empty_cache
 from jaxformer.models.layouts import stack_layers
+from jaxformer.models.masks import KeyValues, LayerCache, empty_cache
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.translation import Translation
