@@ -91,7 +91,7 @@ class StopStrings:
         self.stops = tuple(stops)
         self.decode = decode
         self.ids: list[list[int]] = [[] for _ in range(rows)]
-        self.texts = [""] * rows
+        self.texts = [""] * rows  # up to their stop strings
         self.found: list[str | None] = [None] * rows  # what has ended each text
 
     def extend(self, row: int, ids: Sequence[int]) -> bool:
@@ -112,10 +112,6 @@ class StopStrings:
                 self.ids[row] = self.ids[row][:count]
                 self.texts[row], self.found[row] = text[: stop[0]], stop[1]
                 return
-
-    def text(self, row: int) -> str:
-        """The text up to its stop string."""
-        return self.texts[row]
 
     def settled(self, row: int) -> str:
         """The part of the text that will not change: what may be the beginning of a stop string is held back, and

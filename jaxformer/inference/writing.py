@@ -122,7 +122,7 @@ class Writer:
             for row, ids in enumerate(stops.ids):
                 ended = "end of text" if ids and ids[-1] == self.tokenizer.eos_id else "length"
                 ended = ended if stops.found[row] is None else "stop string"
-                yield Continuation(stops.text(row), len(ids), ended)
+                yield Continuation(stops.texts[row], len(ids), ended)
 
     def stream(
         self, prompts: Sequence[list[int]], how: Generation, stops: StopStrings, first_row: int = 0

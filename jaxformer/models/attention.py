@@ -24,6 +24,7 @@ from jaxformer.models.rotary import apply_rotary
 from jaxformer.models.splash import splash_attention, splash_problems
 
 logger = logging.getLogger("jaxformer")
+say_once = cache(logger.info)
 MaybeArray: TypeAlias = Array | None
 ATTENTION_MAPS = "attention_maps"
 # Instead of -inf where a mask is False: a row that is masked all over then gets equal weights, not NaN.
@@ -90,12 +91,6 @@ def attention(
         operands = (x.astype(jnp.float32) for x in (query, key, value))
         return plain_attention(*operands, bias, allowed, scale).astype(value.dtype)
     return plain_attention(query, key, value, bias, allowed, scale)
-
-
-@cache
-def say_once(line: str) -> None:
-    """Logs a line the first time."""
-    logger.info("%s", line)
 
 
 def cudnn_attention(query: Array, key: Array, value: Array, mask: Mask, scale: float) -> Array:
@@ -290,7 +285,8 @@ class Attention(Layer):
                 y = RMSNorm(self.norm_epsilon, **self.dtypes, name=f"{name}_norm")(y)
             return y if rotary is None else apply_rotary(y, rotary)
 
-        query_init = scaled_init(self.kernel_init, head_dim**-0.5 / scale)
+        smaller = head_dim**-0.5 / scale
+        query_init = self.kernel_init if smaller == 1 else lambda *args: smaller * self.kernel_init(*args)
         asks = x if positions is None else x + positions[0]
         query = prepared("query", project("query", self.num_heads, asks, query_init))
         if cache is None or slot is not None:
@@ -316,10 +312,3 @@ class Attention(Layer):
             self.out_features or x.shape[-1], self.out_bias, self.out_init, **self.dtypes, name="out"
         )(attended)
         return y, KeyValues(key, value)
-
-
-def scaled_init(init: Initializer, factor: float) -> Initializer:
-    """`init`, its values multiplied by `factor`."""
-    if factor == 1:
-        return init
-    return lambda *arguments: factor * init(*arguments)

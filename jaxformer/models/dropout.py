@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import Array
 
 from jaxformer.models.base import Layer
 
@@ -20,14 +21,14 @@ class Dropout(nn.Module):
     """The share, less than 1; to 1/256."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+    def __call__(self, x: Array, deterministic: bool) -> Array:
         """Drops values of [...]."""
         if self.rate == 0 or deterministic:
             return x
         return dropped(x, self.make_rng("dropout"), self.rate)
 
 
-def dropped(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
+def dropped(x: Array, key: Array, rate: float) -> Array:
     """`x` with a share of `rate` set to 0, the others divided by the share that is kept."""
     kept = min(max(round((1 - rate) * LEVELS), 1), LEVELS)
     if kept == LEVELS:
@@ -38,7 +39,7 @@ def dropped(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
     return jnp.where(mask, x * jnp.asarray(LEVELS / kept, x.dtype), 0)
 
 
-def random_bytes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def random_bytes(key: Array, shape: tuple[int, ...]) -> Array:
     """Uniform uint8 of `shape`; four to each random word where the last axis is a multiple of four."""
     if not shape or shape[-1] % 4:
         return jax.random.bits(key, shape, jnp.uint8)
@@ -46,7 +47,7 @@ def random_bytes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(shape)
 
 
-def drop_path(x: jax.Array, rate: jax.Array | float, key: jax.Array) -> jax.Array:
+def drop_path(x: Array, rate: Array | float, key: Array) -> Array:
     """Leaves a residual branch out for some examples (Huang et al. 2016), keeping its expectation.
 
     Args:
@@ -72,7 +73,7 @@ class ResidualLayer(Layer, kw_only=True):
     drop_path: float = 0.0
     """Rate at which an example loses a branch; a block of a `Stack` is given it with its inputs."""
 
-    def branch(self, y: jax.Array, deterministic: bool, rate: jax.Array | None = None) -> jax.Array:
+    def branch(self, y: Array, deterministic: bool, rate: Array | None = None) -> Array:
         """A branch's result after dropout and stochastic depth; `rate` takes the place of `drop_path`."""
         y = Dropout(self.dropout)(y, deterministic=deterministic)
         chosen = self.drop_path if rate is None else rate

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxformer.config.fields import PositiveInt, Rate
 from jaxformer.models.base import Kind, head_problems
@@ -91,9 +91,9 @@ class Seq2Seq(Writer):
 
     def __call__(
         self,
-        tokens: jax.Array,
-        decoder_tokens: jax.Array,
-        token_mask: jax.Array | None = None,
+        tokens: Array,
+        decoder_tokens: Array,
+        token_mask: Array | None = None,
         deterministic: bool = True,
     ) -> TextOutputs:
         """Logits of the token after each of `decoder_tokens`.
@@ -108,12 +108,11 @@ class Seq2Seq(Writer):
         context = self.encode(tokens, token_mask, deterministic)
         return self.decode(decoder_tokens, context, token_mask, deterministic=deterministic)
 
-    def encode(
-        self, tokens: jax.Array, token_mask: jax.Array | None = None, deterministic: bool = True
-    ) -> jax.Array:
+    def encode(self, tokens: Array, token_mask: Array | None = None, deterministic: bool = True) -> Array:
         """What the decoder looks at, [B, S, D], from the source's tokens int [B, S]."""
         positions = token_positions(tokens, token_mask)
-        x = self.embed(self.token_embedding, self.position_embedding, tokens, positions, deterministic)
+        tables = self.token_embedding, self.position_embedding
+        x = self.embed(tables, tokens, positions, deterministic)
         in_row = token_positions(tokens, None)  # within a text the same distances, and one bias for all rows
         bias = self.encoder_bias(in_row, in_row) if self.positions == "relative" else None
         shared = StackInputs(mask=Mask(keys=token_mask), bias=bias)
@@ -122,9 +121,9 @@ class Seq2Seq(Writer):
 
     def decode(
         self,
-        decoder_tokens: jax.Array,
-        context: jax.Array | None,
-        token_mask: jax.Array | None = None,
+        decoder_tokens: Array,
+        context: Array | None,
+        token_mask: Array | None = None,
         cache: Cache | None = None,
         deterministic: bool = True,
         last_only: bool = False,
@@ -146,16 +145,14 @@ class Seq2Seq(Writer):
             positions, slots = cache.place(jnp.ones(decoder_tokens.shape, bool))
             mask = cached_mask(positions, slots, None)
         tables = self.decoder_embedding, self.decoder_position_embedding
-        x = self.embed(*tables, decoder_tokens, positions, deterministic)
+        x = self.embed(tables, decoder_tokens, positions, deterministic)
         shared = StackInputs(
             mask=mask,
             bias=self.decoder_bias(positions, slots) if self.positions == "relative" else None,
             context=context,
             context_mask=Mask(keys=token_mask),
-            slot=None if cache is None else cache.slot,
         )
-        caches = None if cache is None else cache.layers
-        x, beside = self.decoder(x, deterministic, shared, (), caches)
+        x, beside = self.decoder(x, deterministic, shared, (), cache)
         x = self.last(x, self.decoder_norm, deterministic)
         seen = x[:, -1:] if last_only else x
         if self.tied:
@@ -163,19 +160,14 @@ class Seq2Seq(Writer):
             logits = self.decoder_embedding.logits(scaled)
         else:
             logits = self.head(seen).astype(jnp.float32)
-        if cache is not None:
-            cache = cache.after([b.cache for b in beside], slots, decoder_tokens.shape[1])
+        cache = cache and cache.after([b.cache for b in beside], slots, decoder_tokens.shape[1])
         return TextOutputs(logits, x, cache=cache)
 
     def embed(
-        self,
-        table: Embedding,
-        by_position: Embedding | None,
-        tokens: jax.Array,
-        positions: jax.Array,
-        deterministic: bool,
-    ) -> jax.Array:
-        """Tokens as vectors with their positions, [B, T, D]."""
+        self, tables: tuple[Embedding, Embedding | None], tokens: Array, positions: Array, deterministic: bool
+    ) -> Array:
+        """Tokens as vectors with their positions, [B, T, D], by the tables of the two."""
+        table, by_position = tables
         x = table(tokens)
         if self.scaled_embedding:
             x = x * jnp.asarray(self.width**0.5, self.dtype)
@@ -185,7 +177,7 @@ class Seq2Seq(Writer):
             x = x + for_rows(by_position(positions), x)
         return self.drop(x, deterministic=deterministic)
 
-    def last(self, x: jax.Array, norm: nn.Module | None, deterministic: bool) -> jax.Array:
+    def last(self, x: Array, norm: nn.Module | None, deterministic: bool) -> Array:
         """What comes after the last block: with norms in front, one more, and dropout as in T5."""
         return x if norm is None else self.drop(norm(x), deterministic=deterministic)
 

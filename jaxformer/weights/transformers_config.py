@@ -180,13 +180,14 @@ def rotary(config: Config) -> Fields:
         raise UserError(f"rope_type={kind!r}: expected default, linear, yarn or llama3")
     refuse(given, {"truncate": True, "attention_factor": None, "mscale": None, "partial_rotary_factor": 1.0})
     fields |= {"scaling": kind, "factor": given["factor"]}
-    if kind == "linear":
-        return fields
-    original = given.get("original_max_position_embeddings") or config["max_position_embeddings"]
-    fields["original_length"] = original
+    if kind != "linear":
+        original = given.get("original_max_position_embeddings") or config["max_position_embeddings"]
+        fields["original_length"] = original
     if kind == "yarn":
-        return {**fields, "fast": given.get("beta_fast") or 32.0, "slow": given.get("beta_slow") or 1.0}
-    return {**fields, "low": given["low_freq_factor"], "high": given["high_freq_factor"]}
+        fields |= {"fast": given.get("beta_fast") or 32.0, "slow": given.get("beta_slow") or 1.0}
+    if kind == "llama3":
+        fields |= {"low": given["low_freq_factor"], "high": given["high_freq_factor"]}
+    return fields
 
 
 def t5(config: Config) -> Fields:

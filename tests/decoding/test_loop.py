@@ -217,11 +217,11 @@ def test_a_stop_string_ends_a_row():
     alphabet = [list(range(first, first + 10)) for first in (4, 9, 1)]  # efgh..., jklm..., bcdef...
     assert [stops.extend(row, ids[:4]) for row, ids in enumerate(alphabet)] == [False] * 3
     assert [stops.extend(row, ids[4:]) for row, ids in enumerate(alphabet)] == [True, False, True]
-    assert [stops.text(row) for row in range(3)] == ["efg", "jklmnopqrs", "bc"]
+    assert [stops.texts[row] for row in range(3)] == ["efg", "jklmnopqrs", "bc"]
     assert stops.found == ["hi", None, "def"]
     assert [len(ids) for ids in stops.ids] == [5, 10, 5]
     assert stops.extend(0, [0])  # dropped
-    assert stops.text(0) == "efg"
+    assert stops.texts[0] == "efg"
 
 
 def test_what_is_drawn_depends_on_the_number_of_the_token():
@@ -242,7 +242,7 @@ def test_a_stop_string_that_never_comes_ends_nothing():
     stops = StopStrings(["zzz"], lambda ids: "a" * len(ids), rows=2)
     assert not any(stops.extend(row, list(range(12))) for row in range(2))
     assert stops.found == [None, None]
-    assert stops.text(0) == stops.settled(0) == "a" * 12
+    assert stops.texts[0] == stops.settled(0) == "a" * 12
 
 
 @settings(max_examples=200, deadline=None)
@@ -266,13 +266,13 @@ def test_the_stop_string_that_is_complete_first_ends_the_text_however_it_comes(p
     if ends:  # read letter by letter, with the longest stop string where several end
         stop = max((stop for stop in stops if whole[: ends[0]].endswith(stop)), key=len)
         assert rows.found[0] == stop
-        assert rows.text(0) == rows.settled(0) == whole[: ends[0] - len(stop)]
+        assert rows.texts[0] == rows.settled(0) == whole[: ends[0] - len(stop)]
         assert (
             len("".join(pieces[: len(rows.ids[0]) - 1])) < ends[0] <= len("".join(pieces[: len(rows.ids[0])]))
         )
     else:
         assert rows.found[0] is None
-        assert rows.text(0) == whole
+        assert rows.texts[0] == whole
         held = whole[len(shown) :]
         assert held == "" or any(stop.startswith(held) for stop in stops)
         assert not any(whole.endswith(s[:n]) for s in stops for n in range(len(held) + 1, len(s)))

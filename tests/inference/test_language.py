@@ -119,7 +119,7 @@ def test_samples_beyond_the_context_do_not_depend_on_the_batch():
         stops = StopStrings((), writer.tokenizer.decode)
         for _ in writer.stream([prompt], how, stops, first_row=number):
             pass
-        assert stops.text(0) == together[number]
+        assert stops.texts[0] == together[number]
 
 
 def test_a_stop_string_ends_a_text_and_one_that_never_comes_is_told():
