@@ -8,8 +8,7 @@ import jax
 
 from jaxformer.analysis.flops import training_flops
 from jaxformer.checkpoints import Checkpoints
-from jaxformer.evaluation.evaluator import evaluate
-from jaxformer.evaluation.monitor import Monitor
+from jaxformer.evaluation.evaluator import Monitor, evaluate
 from jaxformer.experiment import Experiment, spare_classes
 from jaxformer.files import write_json
 from jaxformer.observe import device

@@ -12,8 +12,7 @@ import jax
 from jaxformer.analysis.memory import memory_errors_explained
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.errors import UserError
-from jaxformer.evaluation.evaluator import GivenUp, evaluate
-from jaxformer.evaluation.monitor import Monitor
+from jaxformer.evaluation.evaluator import GivenUp, Monitor, evaluate
 from jaxformer.experiment import Experiment
 from jaxformer.observe.clock import Clock
 from jaxformer.observe.profile import Profile

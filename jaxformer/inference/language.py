@@ -22,7 +22,7 @@ Pair = tuple[list[int], list[int]]
 
 
 class CausalModel(Writer):
-    """A decoder with a tokenizer; `evaluation/fewshot.py` has the protocol that it keeps."""
+    """A decoder with a tokenizer; `evaluation/likelihood.py` has the protocol that it keeps."""
 
     next_step = staticmethod(next_token)
 
@@ -127,7 +127,7 @@ class CausalModel(Writer):
     def generate_until(
         self, prompts: Sequence[list[int]], stops: Sequence[str], max_new_tokens: int
     ) -> list[str]:
-        """Greedy continuations up to the first of `stops`; see `evaluation/fewshot.py`."""
+        """Greedy continuations up to the first of `stops`; see `evaluation/likelihood.py`."""
         how = Generation(max_new_tokens, Sampling(temperature=0), tuple(stops))
         return [continuation.text for continuation in self.generate(prompts, how)]
 
