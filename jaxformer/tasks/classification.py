@@ -75,7 +75,7 @@ class Classification(ClassTask, ImageTask):
         }
 
     def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> dict:
-        from jaxformer.drawing.annotate import annotate
+        from jaxformer.drawing import annotate
 
         rows = [(one["label"], one["probability"]) for one in answer["predictions"]]
         return {"": annotate(image, rows)}

@@ -250,15 +250,14 @@ class Detection(ImageTask):
     def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> dict:
         from PIL import Image
 
-        from jaxformer.drawing.annotate import font
-        from jaxformer.drawing.boxes import draw_boxes
+        from jaxformer.drawing import draw_boxes, font
 
         size = min(max(max(image.shape[:2]), SMALLEST), LARGEST)
         return {"": Image.fromarray(draw_boxes(image, answer["objects"], size, font(12)))}
 
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         """The true "objects" and the "detections" from the threshold on, as `described`."""
-        from jaxformer.drawing import class_colours
+        from jaxformer import drawing
 
         extent, true = example["extent"], example["labels"] >= 0
         objects = described(example["boxes"][true], example["labels"][true], extent, data.class_names)
@@ -268,13 +267,12 @@ class Detection(ImageTask):
             "correct": None,
             "objects": objects,
             "detections": found,
-            "legend": [{"name": name, "colour": class_colours.css(index)} for index, name in classes],
+            "legend": [{"name": name, "colour": drawing.css(index)} for index, name in classes],
             "caption": f"{len(objects)} objects, {len(found)} found",
         }
 
     def compare(self, example: Row, predicted: Row, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        from jaxformer.drawing.annotate import font
-        from jaxformer.drawing.boxes import draw_boxes
+        from jaxformer.drawing import draw_boxes, font
 
         rows, columns = (int(side) for side in example["extent"])
         image = example["image"][:rows, :columns]

@@ -194,20 +194,19 @@ class Segmentation(ImageTask):
 
     def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> dict:
         """The image in the classes' colours, and the "map": the classes' numbers, in 8 bits (with a palette) or 16."""
-        from jaxformer.drawing import class_colours
-        from jaxformer.drawing.annotate import annotate
+        from jaxformer import drawing
 
         classes = at_size(predicted["classes"], example["extent"], example["original_size"])
-        annotated = annotate(
-            class_colours.over_image(image, classes),
+        annotated = drawing.annotate(
+            drawing.over_image(image, classes),
             [(entry["label"], entry["share"]) for entry in answer["classes"]],
-            [class_colours.css(entry["index"]) for entry in answer["classes"]],
+            [drawing.css(entry["index"]) for entry in answer["classes"]],
         )
         return {"": annotated, "map": map_image(classes, predicted["classes"].dtype == np.uint8)}
 
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         """The share of the pixels that are right, and the classes that are in the image or were found there."""
-        from jaxformer.drawing import class_colours
+        from jaxformer import drawing
 
         found, classes = predicted["classes"], example["segmentation"]
         known = classes >= 0
@@ -217,22 +216,18 @@ class Segmentation(ImageTask):
             "correct": None,
             "pixel_accuracy": None if right is None else round(right, 4),
             "legend": [
-                {"name": class_name(int(k), data.class_names), "colour": class_colours.css(int(k))}
-                for k in present
+                {"name": class_name(int(k), data.class_names), "colour": drawing.css(int(k))} for k in present
             ],
             "caption": "no pixel has a class" if right is None else f"{right:.1%} of its pixels are right",
         }
 
     def compare(self, example: Row, predicted: Row, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        from jaxformer.drawing import class_colours
+        from jaxformer import drawing
 
         rows, columns = (int(side) for side in example.get("extent", predicted["classes"].shape))
         both = {"truth": example["segmentation"], "prediction": predicted["classes"].astype(np.int32)}
         image = example["image"][:rows, :columns]
-        return {
-            shows: class_colours.over_image(image, classes[:rows, :columns])
-            for shows, classes in both.items()
-        }
+        return {shows: drawing.over_image(image, classes[:rows, :columns]) for shows, classes in both.items()}
 
 
 def size_problems(model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
@@ -270,10 +265,10 @@ def map_image(classes: np.ndarray, few: bool) -> "Image.Image":
     """An image whose values are the classes; `few` classes fit into a byte."""
     from PIL import Image
 
-    from jaxformer.drawing import class_colours
+    from jaxformer import drawing
 
     if not few:
         return Image.fromarray(classes.astype(np.uint16))
     image = Image.fromarray(classes.astype(np.uint8), "P")
-    image.putpalette(class_colours.palette(BYTE).tobytes(), "RGB")
+    image.putpalette(drawing.palette(BYTE).tobytes(), "RGB")
     return image
