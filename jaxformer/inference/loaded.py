@@ -210,10 +210,9 @@ class LoadedRun:
         Raises:
           UserError: the model writes none.
         """
-        from jaxformer.inference.language import CausalModel
-        from jaxformer.inference.translate import TextToText
+        from jaxformer.inference.writers import CausalModel, TextToText
 
-        writers = {"decoder": CausalModel, "encoder-decoder": TextToText}
+        writers: dict[str, type[Writer]] = {"decoder": CausalModel, "encoder-decoder": TextToText}
         writer = writers.get(self.model.kind)
         if writer is None:
             raise UserError(
