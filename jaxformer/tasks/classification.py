@@ -87,7 +87,7 @@ class Classification(ClassTask, ImageTask):
         return jnp.where(is_cut, cut[0], whole[0]), jnp.where(is_cut, cut[1], whole[1])
 
     def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> Images:
-        from jaxformer.drawing.annotate import annotate
+        from jaxformer.drawing import annotate
 
         rows = [(one["label"], one["probability"]) for one in answer["predictions"]]
         return {"": annotate(image, rows)}

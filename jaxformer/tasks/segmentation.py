@@ -177,7 +177,7 @@ class Segmentation(ImageTask):
 
     def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> base.Images:
         """The image in the classes' colours, and the "map": the classes' numbers, in 8 bits (with a palette) or 16."""
-        from jaxformer.drawing.annotate import annotate
+        from jaxformer.drawing import annotate
 
         classes = at_size(predicted["classes"], example["extent"], example["original_size"])
         rows = [(entry["label"], entry["share"]) for entry in answer["classes"]]
@@ -222,5 +222,5 @@ def map_image(classes: np.ndarray, few: bool) -> Any:
     if not few:
         return Image.fromarray(classes.astype(np.uint16))
     image = Image.fromarray(classes.astype(np.uint8), "P")
-    image.putpalette(class_colours.palette(BYTE).tobytes(), "RGB")
+    image.putpalette(drawing.palette(BYTE).tobytes(), "RGB")
     return image
