@@ -92,13 +92,12 @@ class Generate(OfRun):
         from jaxformer.decoding.loop import StopStrings
         from jaxformer.inference.given import naming
 
-        run = self.load()
-        writer, ids = run.writer, []
+        writer, ids = self.load().writer, []
         for prompt, place in prompts:
             with naming(place):
                 ids.append(writer.encode(prompt))
                 writer.check_prompts(ids[-1:])
-        begin = prompts[0][0] if run.is_language_model else ""
+        begin = prompts[0][0] if writer.goes_on else ""
         if len(prompts) > 1 or self.json:
             for (prompt, _), found in zip(prompts, writer.generate(ids, how)):
                 print_json({"prompt": prompt, **vars(found)})
