@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxformer import drawing
 from jaxformer.config.fields import Fraction
 from jaxformer.models.outputs import DetectionOutputs
 from jaxformer.tasks import base
@@ -207,9 +208,7 @@ class Detection(SetLosses, ImageTask):
 
 def with_boxes(image: np.ndarray, objects: list[dict[str, Any]], size: int, letters: int) -> np.ndarray:
     """The image, uint8, with the objects; `size` are the pixels of its longer side, `letters` those of the names."""
-    from jaxformer.drawing import draw_boxes, font
-
-    return draw_boxes(image, objects, size, font(letters))
+    return drawing.draw_boxes(image, objects, size, drawing.font(letters))
 
 
 def described(found: Row, size: Size, names: base.Names) -> list[dict[str, Any]]:
