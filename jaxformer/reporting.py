@@ -101,9 +101,9 @@ def write_result(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
     the devices could do.
     """
     experiment, clock, monitor = loop.experiment, loop.clock, loop.monitor
-    seconds, steps = clock.summary(), clock.count("train")
+    seconds, steps = clock.summary(), clock.counts["train"]
     examples = steps * experiment.train_data.batch_size
-    per_second = examples / clock.seconds_of("train") if steps else None
+    per_second = examples / clock.seconds["train"] if steps else None
     flops = training_flops(experiment.forward_flops)
     peak = device.find_peak(dtypes(experiment.config.precision).compute)
     result = {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxformer.config import schema
+from jaxformer.config.upgrades import upgraded
 from jaxformer.data.nominal import record
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import read_json, write_json, writing_to
@@ -109,19 +110,12 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config, as this version names its fields."""
-        from jaxformer.config.upgrades import upgraded  # a run that begins has nothing to upgrade
-
         return upgraded(self.about["config"])
 
     @cached_property
     def leaves(self) -> dict[str, Any]:
         """The config's leaves: "optimizer.learning_rate" -> 0.001."""
         return dict(config_leaves(self.config))
-
-    @property
-    def monitor(self) -> str | None:
-        """The metric that decides which checkpoint is best."""
-        return self.leaves.get("eval.monitor")
 
     @cached_property
     def result(self) -> dict[str, Any] | None:
@@ -231,8 +225,6 @@ class Run:
                 "restore that file, or give this run a folder of its own",
             )
         if before is not None and self.holds_something:
-            from jaxformer.config.upgrades import upgraded
-
             changed = differences([upgraded(before["config"]), described])
             refused = [
                 f"{path}: {old!r} -> {new!r}"

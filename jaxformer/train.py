@@ -251,7 +251,7 @@ class Loop:
 
     def examples_per_second(self) -> float:
         """Over the train steps since this was last asked; evaluation, saving and compiling are left out."""
-        (steps, seconds), self.rated = self.rated, (self.clock.count("train"), self.clock.seconds_of("train"))
+        (steps, seconds), self.rated = self.rated, (self.clock.counts["train"], self.clock.seconds["train"])
         done = (self.rated[0] - steps) * self.experiment.train_data.batch_size
         return done / (self.rated[1] - seconds) if done else 0.0
 

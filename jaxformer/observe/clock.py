@@ -1,17 +1,23 @@
 """The wall-clock time of a run, by phase."""
 
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class Clock:
-    """Adds up seconds by phase; phases may nest, and a second counts for the innermost one alone."""
+    """Adds up seconds by phase; phases may nest, and a second counts for the innermost one alone.
+
+    Attributes:
+      seconds: seconds in each phase so far.
+      counts: how often each phase was entered and left.
+    """
 
     def __init__(self) -> None:
         self.start = time.monotonic()
-        self.seconds: dict[str, float] = {}
-        self.counts: dict[str, int] = {}
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.counts: Counter[str] = Counter()
         self.inner: list[float] = []
 
     @contextmanager
@@ -23,22 +29,13 @@ class Clock:
             yield
         finally:
             taken = time.monotonic() - start
-            own = taken - self.inner.pop()
-            self.seconds[name] = self.seconds.get(name, 0.0) + own
-            self.counts[name] = self.counts.get(name, 0) + 1
+            self.seconds[name] += taken - self.inner.pop()
+            self.counts[name] += 1
             if self.inner:
                 self.inner[-1] += taken
 
-    def count(self, name: str) -> int:
-        """How often a phase was entered."""
-        return self.counts.get(name, 0)
-
-    def seconds_of(self, name: str) -> float:
-        """Seconds in a phase so far."""
-        return self.seconds.get(name, 0.0)
-
     def summary(self) -> dict[str, float]:
-        """Seconds by phase, "other" for what no phase covers, and "total"."""
+        """Seconds by phase, "other" for the time outside of phases, and "total"."""
         total = time.monotonic() - self.start
         known = {name: round(seconds, 3) for name, seconds in self.seconds.items()}
         return {**known, "other": round(max(0.0, total - sum(known.values())), 3), "total": round(total, 3)}

@@ -29,22 +29,19 @@ def terminal_logging(console: Any = None, level: int = logging.INFO) -> Iterator
     """
     import absl.logging  # before its level is set: it makes a logger class of its own
 
-    handler = make_handler(console)
-    before = {name: logging.getLogger(name).level for name in NOISY}
-    absl_verbosity = absl.logging.get_verbosity()
-    own_level, propagate = logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(level)
-    logger.propagate = False
+    handler, absl_verbosity, propagate = make_handler(console), absl.logging.get_verbosity(), logger.propagate
+    before = {name: logging.getLogger(name).level for name in (*NOISY, logger.name)}
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
     absl.logging.set_verbosity(absl.logging.ERROR)
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
     try:
         yield
     finally:
         logger.removeHandler(handler)
         handler.close()
-        logger.setLevel(own_level)
         logger.propagate = propagate
         absl.logging.set_verbosity(absl_verbosity)
         for name, level_before in before.items():
@@ -61,12 +58,12 @@ class PrintableFormatter(logging.Formatter):
 def make_handler(console: Any = None) -> logging.Handler:
     """Time, level and message; in colour on a terminal."""
     console = make_console() if console is None else console
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    form = "%(asctime)s %(levelname).1s %(message)s"
     if console.is_terminal:
         from rich.logging import RichHandler
 
-        rich_handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S", markup=False)
-        rich_handler.setFormatter(PrintableFormatter("%(message)s"))
-        return rich_handler
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname).1s %(message)s", "%H:%M:%S"))
+        form = "%(message)s"
+        handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S", markup=False)
+    handler.setFormatter(PrintableFormatter(form, "%H:%M:%S"))
     return handler

@@ -58,9 +58,13 @@ class Progress:
         self._live: Any = None
         console = console or make_console()
         if self.enabled and console.is_terminal:
-            from rich.live import Live
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Live
+            from rich.table import Column
 
-            self._live = Live(console=console, auto_refresh=False, get_renderable=self._renderable)
+            line = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1))
+            self._live = Live(BarColumn(12), line, console=console, auto_refresh=False, expand=True)
+            self._task = self._live.add_task("", total=total_steps)
 
     def advance(self, step: int) -> None:
         """Notes that `step` steps are done."""
@@ -122,7 +126,7 @@ class Progress:
         parts += [
             f"{name.removeprefix('train/')} {text.number(value)}"
             for name, value in self.values.items()
-            if telling(name, value)
+            if not name.endswith(("_norm", "examples_per_second")) and ("skipped" not in name or value)
         ]
         if (memory := self.memory()) is not None:
             parts.append(f"memory {text.data_size(memory.used)} of {text.data_size(memory.limit)}")
@@ -141,21 +145,11 @@ class Progress:
         pace = (time.monotonic() - self._first[1]) / (self.step - self._first[0])
         return pace * (self.total_steps - self.step)
 
-    def _renderable(self) -> Any:
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
-        grid = Table.grid(padding=(0, 1), expand=True)
-        grid.add_column(width=12)
-        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        bar = ProgressBar(total=self.total_steps, completed=self.step, width=12)
-        grid.add_row(bar, Text(text.printable(self.line().removeprefix("step "))))
-        return grid
-
     def _draw(self) -> None:
-        if self._live is not None and self._live.is_started:
+        if self._live is not None:
             start = time.monotonic()
+            line = text.printable(self.line().removeprefix("step "))
+            self._live.update(self._task, completed=self.step, description=line)
             self._live.refresh()
             end = time.monotonic()
             self._next = end + max(0.1, (end - start) / BUDGET)
@@ -166,12 +160,6 @@ class Progress:
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        self._draw()
         if self._live is not None:
-            self._next = 0.0
-            self._draw()
             self._live.stop()
-
-
-def telling(name: str, value: float) -> bool:
-    """Whether a metric is worth showing in the line, which has the pace already."""
-    return not name.endswith(("_norm", "examples_per_second")) and not ("skipped" in name and value == 0)

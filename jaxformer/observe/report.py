@@ -9,7 +9,7 @@ import numpy as np
 from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
 from jaxformer.observe.samples import read_samples
-from jaxformer.observe.summary import mfu_in_words
+from jaxformer.observe.summary import costs, mfu_in_words
 from jaxformer.observe.text_samples import drawn_maps, maps_in_words, text_parts
 from jaxformer.runs import Run
 
@@ -82,16 +82,11 @@ def cards(run: Run) -> list[tuple[str, str, str]]:
     result, metrics = run.result or {}, run.metrics
     best = result.get("best") or {}
     found = []
-    for name in sorted(metrics, key=lambda name: name != run.monitor):
+    for name in sorted(metrics, key=lambda name: name != run.leaves.get("eval.monitor")):
         note = f"best {text.number(float(best[name]))} at step {best['step']:,}" if name in best else ""
         found.append((pages.words(name), text.number(metrics[name]), note))
-    if "total" in (seconds := result.get("seconds", {})):
-        found.append(("time", text.duration(seconds["total"]), ""))
-    if rate := result.get("examples_per_second"):
-        found.append(("examples/s", text.number(rate), "train steps alone"))
-    if (mfu := result.get("mfu")) is not None:
-        found.append(("MFU", f"{mfu:.1%}", "of the peak FLOP/s"))
-    return found
+    notes = {"time": "", "examples/s": "train steps alone", "MFU": "of the peak FLOP/s"}
+    return found + [(name, value, note) for name, note in notes.items() if (value := costs(result)[name])]
 
 
 def kind_order(content: dict[str, Any]) -> tuple[int, str]:
