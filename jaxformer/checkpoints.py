@@ -182,7 +182,7 @@ class Checkpoints:
             good = ", ".join(str(step) for step in self.steps() if step != failed) or "none"
             raise UserError(
                 f"{self.directory}: checkpoint {failed} could not be saved: {disk.reason(error)}",
-                f"good ones there: {good}; make room or let it be written, and give the same command again",
+                f"good ones there: {good}; make room or let it be written, and train again in the same folder",
             ) from error
 
     # Restoring

@@ -71,7 +71,7 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     experiment, run, checkpoints, clock = loop.experiment, loop.folder, loop.checkpoints, loop.clock
     if loop.status == "preempted":
         checkpoints.wait()
-        logger.info("SIGTERM: saved at step %d; the same command goes on from there", loop.step)
+        logger.info("SIGTERM: saved at step %d; training in the same folder goes on from there", loop.step)
         return write_result(loop, {})
     step, evaluation = loop.step, loop.evaluation
     if experiment.config.eval.restore_best and loop.monitor.best_step not in (None, step):
