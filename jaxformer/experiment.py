@@ -18,14 +18,9 @@ from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.nominal import NominalBatches
 from jaxformer.errors import ConfigError
 from jaxformer.evaluation.evaluator import evaluate
-from jaxformer.optim import (
-    make_optimizer,
-    make_schedule,
-    optimizer_problems,
-    regularization,
-    schedule_problems,
-    trainable_mask,
-)
+from jaxformer.optim.build import make_optimizer, optimizer_problems
+from jaxformer.optim.masks import regularization, trainable_mask
+from jaxformer.optim.schedule import make_schedule, schedule_problems
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision

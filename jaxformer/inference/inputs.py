@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxformer.data.cropping import ResizeShorter
 from jaxformer.data.decoding import decode_image
-from jaxformer.data.kinds.spans import NOWHERE, Question, encode_question
+from jaxformer.data.kinds.spans import characters
 from jaxformer.data.text.tokens import Encoder
 from jaxformer.data.transforms import Resize
 from jaxformer.errors import UserError
@@ -131,22 +131,13 @@ def encoded(tokenizer: Any, given: Given, special: bool) -> list[list[int]]:
 def questions(run: Any, given: Given) -> list[Input]:
     """Questions about contexts, each in windows over its context."""
     settings = run.config.data.examples
-    encoder = Encoder(run.tokenizer, settings.length, True, "only_second", settings.stride)
-    places: Any = given
-    found, cut = [], 0
-    for number, (text, context) in enumerate(given.texts):
-        question = Question(str(number), text, context, [], [])
-        windows, is_cut = encode_question(encoder, question, settings, places, number)
-        cut += is_cut
-        characters = [
-            np.array(
-                [span if part == 1 else NOWHERE for span, part in zip(window.offsets, window.sequence_ids)]
-            )
-            for window in windows
-        ]
-        extra = {"context": context, "characters": characters}
+    places: Any = given  # they name a question as the examples of a dataset are named
+    found = []
+    by_question, cut = settings.windows(run.tokenizer, given.texts, places, 0)
+    for place, (text, context), windows in zip(given.places, given.texts, by_question):
+        extra = {"context": context, "characters": [characters(window) for window in windows]}
         rows = [arrays_of(window.ids, window.type_ids) for window in windows]
-        found.append(Input(given.places[number], {"question": text}, rows, extra))
+        found.append(Input(place, {"question": text}, rows, extra))
     if cut:
         logger.warning("%d of %d questions were cut at %d tokens", cut, len(found), settings.question_length)
     return found

@@ -15,9 +15,9 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
+from jaxformer.data.geometry import letterbox
 from jaxformer.data.kinds.detection import Detection
 from jaxformer.data.kinds.segmentation import Segmentation
-from jaxformer.data.letterbox import letterbox
 from jaxformer.data.nominal import NominalBatches, recorded
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
@@ -210,10 +210,9 @@ class LoadedRun:
         Raises:
           UserError: the model writes none.
         """
-        from jaxformer.inference.language import CausalModel
-        from jaxformer.inference.translate import TextToText
+        from jaxformer.inference.writers import CausalModel, TextToText
 
-        writers = {"decoder": CausalModel, "encoder-decoder": TextToText}
+        writers: dict[str, type[Writer]] = {"decoder": CausalModel, "encoder-decoder": TextToText}
         writer = writers.get(self.model.kind)
         if writer is None:
             raise UserError(

@@ -95,14 +95,13 @@ class Generate(OfRun):
         from jaxformer.decoding.loop import StopStrings
         from jaxformer.inference.given import naming
         from jaxformer.inference.loaded import LoadedRun
-        from jaxformer.inference.translate import TextToText
 
         writer, ids = LoadedRun(self.run, self.checkpoint).writer, []
         for prompt, place in prompts:
             with naming(place):
                 ids.append(writer.encode(prompt))
                 writer.check_prompts(ids[-1:])
-        begin = "" if isinstance(writer, TextToText) else prompts[0][0]
+        begin = prompts[0][0] if writer.goes_on else ""
         if len(prompts) > 1 or self.json:
             for (prompt, _), found in zip(prompts, writer.generate(ids, how)):
                 print_json(

@@ -8,7 +8,7 @@ from jaxformer.verbs.common import print_json, working
 from jaxformer.verbs.options import OfRun
 
 if TYPE_CHECKING:
-    from jaxformer.inference.language import CausalModel
+    from jaxformer.inference.writers import CausalModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class Measuring(OfRun):
         Raises:
           UserError: the run's model is another one.
         """
-        from jaxformer.inference.language import CausalModel
         from jaxformer.inference.loaded import LoadedRun
+        from jaxformer.inference.writers import CausalModel
 
         loaded = LoadedRun(self.run, self.checkpoint)
         if not loaded.is_language_model or not isinstance(loaded.writer, CausalModel):
