@@ -51,7 +51,7 @@ def create_model(name: str, /, **fields: Any) -> nn.Module:
 
 
 def init(model: nn.Module, *, seed: int = 0, **inputs: Any) -> dict[str, Any]:
-    """A model's fresh variables: {"params": ..., and what else it keeps, such as "batch_stats"}.
+    """A model's fresh variables: {"params": ..., and its other collections, such as "batch_stats"}.
 
     Args:
       model: a linen module of this package.
@@ -102,10 +102,10 @@ def experiment(
     Args:
       config: the name of a config that ships with jaxformer ("vit_digits"), a config file, either with ":ARGUMENT" for
         its `get_config`, or a mapping or `ml_collections.ConfigDict`.
-      overrides: what to set, by dotted path: {"train.total": "2 epochs", "data.transforms[0].padding": 2}.
+      overrides: new values of leaves, by dotted path: {"train.total": "2 epochs", "data.transforms[0].padding": 2}.
 
     Raises:
-      ConfigError: a line for everything that is wrong with the config.
+      ConfigError: one line for each mistake in the config.
       UserError: there is no such config, or its dataset is not prepared.
     """
     if isinstance(config, (str, Path)):

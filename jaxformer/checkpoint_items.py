@@ -30,11 +30,11 @@ from jaxformer.paths import leaves_by_path
 logger = logging.getLogger("jaxformer")
 
 Tree = Any
-Score = Mapping[str, float]  # what ranks a checkpoint: {"value": of the monitored metric, "step": its step}
+Score = Mapping[str, float]  # ranks a checkpoint: {"value": of the monitored metric, "step": its step}
 
 PROGRESS, METRICS = "progress", "metrics"  # the JSON items; Orbax chose the second name
 PROGRESS_FILE, METRICS_FILE = f"{PROGRESS}/metadata", f"{METRICS}/metrics"  # and the names of the files
-TEMPORARY = ".orbax-checkpoint-tmp"  # what follows the step in the name of a folder that is being written
+TEMPORARY = ".orbax-checkpoint-tmp"  # follows the step in the name of a folder that is being written
 DIGESTS = "digests.json"
 BLOCK = 2**22  # bytes read at a time
 LEAST_PART = 2**20  # bytes of the smallest part that a device writes of an array that others have, too
@@ -97,7 +97,7 @@ def folder_in_writing(directory: Path, step: int) -> Path:
 
 
 def read_items(folder: Path, targets: Mapping[str, Tree]) -> dict[str, Tree]:
-    """The items in `targets`, laid out as these say.
+    """The items in `targets`, with the shardings of the targets.
 
     Raises:
       UserError: names, shapes or dtypes differ from the targets'.
@@ -105,7 +105,9 @@ def read_items(folder: Path, targets: Mapping[str, Tree]) -> dict[str, Tree]:
     logging.getLogger("absl").addFilter(is_news)
     with contextlib.closing(ocp.StandardCheckpointer()) as reader:
         differences: list[str] = []
-        for name in sorted(targets, key="params".__ne__):  # the model's before what follows from them
+        for name in sorted(
+            targets, key="params".__ne__
+        ):  # the parameters first: other differences follow from them
             differences += unlike(written_arrays(reader, folder / name), named_arrays(targets[name]))
         if differences:
             more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
@@ -137,7 +139,7 @@ def written_arrays(reader: ocp.StandardCheckpointer, folder: Path) -> dict[str, 
 
 
 def read_item(reader: ocp.StandardCheckpointer, folder: Path, target: Tree) -> Tree:
-    """An item's arrays in the structure of `target`, laid out as it says, or else on one device."""
+    """An item's arrays in the structure of `target`, with its shardings, or else on one device."""
     here = SingleDeviceSharding(jax.local_devices()[0])
     wanted = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or here)
@@ -177,7 +179,7 @@ def is_news(record: logging.LogRecord) -> bool:
 
 
 def to_debug(record: logging.LogRecord) -> bool:
-    """Sends Orbax's own lines to our log at level DEBUG: this package logs what matters in fewer words."""
+    """Sends Orbax's own lines to our log at level DEBUG: this package logs the same in fewer words."""
     if f"{os.sep}orbax{os.sep}" not in record.pathname:
         return True
     logger.debug("orbax: %s", record.getMessage())
@@ -202,7 +204,7 @@ def damage(folder: Path, parts: Iterable[str]) -> str | None:
 
     Args:
       folder: one that `write_digests` was called for.
-      parts: the sub-folders whose files are looked at.
+      parts: the sub-folders whose files are checked.
     """
     try:
         written = json.loads((folder / DIGESTS).read_text())

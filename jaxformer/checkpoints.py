@@ -33,7 +33,7 @@ logger = logging.getLogger("jaxformer")
 
 Tree = Any
 
-NONE, ALL_DAMAGED = -1, -2  # what process 0 tells the others instead of a step
+NONE, ALL_DAMAGED = -1, -2  # process 0 sends these to the others instead of a step
 
 
 class Restored(NamedTuple):
@@ -45,7 +45,7 @@ class Restored(NamedTuple):
     """The JSON values that were given to `save`, and "step"."""
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """The checkpoints of one run. With several processes, all of them make the same calls.
 
     Args:
@@ -69,9 +69,6 @@ class Checkpoints:
         self._damaged: dict[int, str] = {}  # steps that stay where they are and are not believed
         self._saving: int | None = None  # the step that is being written, until it is known to be committed
         self._manager: Any = None  # Orbax's, from the first save on
-
-    def __enter__(self) -> "Checkpoints":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -123,7 +120,7 @@ class Checkpoints:
         return {"value": value, "step": step} if math.isfinite(value) else None
 
     def wait(self) -> None:
-        """Waits until the last save is committed, and what it replaces is deleted.
+        """Waits until the last save is committed, and the checkpoints that it replaces are deleted.
 
         Raises:
           UserError: that save failed; good checkpoints are all still there.
@@ -174,7 +171,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _failures_explained(self) -> Iterator[None]:
-        """Turns a failed save into a UserError of two lines, and drops the manager: it forgot what it kept."""
+        """Turns a failed save into a UserError of two lines; the manager does not survive it."""
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
@@ -196,9 +193,14 @@ class Checkpoints:
         """The latest step that has a checkpoint on disk; `restore` may find that it is damaged."""
         return max(self.steps(), default=None)
 
-    def best_step(self) -> int | None:
-        """The step whose checkpoint has the best metric; None if none has one."""
-        return next(iter(self._by_rank()), None)
+    def by_rank(self) -> list[int]:
+        """The steps that have a metric, the best first."""
+        scores = {}
+        for step in self.steps():
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                file = self.directory / str(step) / disk.METRICS_FILE
+                scores[step] = self._rank(json.loads(file.read_text()))
+        return sorted(scores, key=scores.__getitem__, reverse=True)
 
     def restore(self, targets: Mapping[str, Tree], step: int | None = None) -> Restored | None:
         """Reads the latest good checkpoint (or `step`'s), and of it the items in `targets` only.
@@ -226,16 +228,7 @@ class Checkpoints:
     def restore_best(self, targets: Mapping[str, Tree]) -> Restored | None:
         """As `restore`, from the checkpoint with the best metric; None if no checkpoint has one."""
         self.close()
-        return self._restore(self._by_rank(), targets)
-
-    def _by_rank(self) -> list[int]:
-        """The steps that have a metric, the best first."""
-        scores = {}
-        for step in self.steps():
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                file = self.directory / str(step) / disk.METRICS_FILE
-                scores[step] = self._rank(json.loads(file.read_text()))
-        return sorted(scores, key=scores.__getitem__, reverse=True)
+        return self._restore(self.by_rank(), targets)
 
     def _restore(self, candidates: Sequence[int], targets: Mapping[str, Tree]) -> Restored | None:
         step = agreed(lambda: self._first_good(candidates, targets))
@@ -252,7 +245,7 @@ class Checkpoints:
         return Restored(disk.read_items(folder, targets), progress)
 
     def _first_good(self, candidates: Iterable[int], targets: Iterable[str]) -> int:
-        """The first candidate whose files are as they were written; the damaged ones before it go aside."""
+        """The first candidate whose files are as they were written; the damaged ones before it are moved aside."""
         problems: dict[int, str] = {}
         for step in candidates:
             problem = self._damage(step, targets)

@@ -64,7 +64,7 @@ def parse_json(content: str) -> Any:
     """JSON (RFC 8259) in which no object has a key twice.
 
     Raises:
-      ValueError: it is something else; says what is wrong, and at which character.
+      ValueError: it is something else; the message names the mistake and the character.
     """
     try:
         return json.loads(content, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
@@ -127,7 +127,7 @@ def _no_constant(name: str) -> Any:
 
 @contextlib.contextmanager
 def writing_to(path: Path, remedy: str = "name another place") -> Iterator[None]:
-    """Turns what the file system refuses into a UserError that names `path` and the remedy."""
+    """Turns an error of the file system into a UserError that names `path` and the remedy."""
     try:
         yield
     except OSError as error:

@@ -24,7 +24,7 @@ SHOWN = 16  # samples, and as many mistakes
 
 
 def announce(experiment: Experiment, run: Run, start_step: int) -> None:
-    """Logs what is about to run: the devices, the parameter table, FLOPs, memory, and what is odd."""
+    """Logs a run's devices, parameters, FLOPs and memory before it starts, and warns of what is unusual."""
     config, batches, params = experiment.config, experiment.train_data, experiment.variable_shapes["params"]
     steps, epochs = experiment.total_steps, experiment.total_steps / batches.steps_per_epoch
     flops = training_flops(experiment.forward_flops)
@@ -57,9 +57,9 @@ def count_of(params: Any) -> int:
 
 
 def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
-    """Evaluates what the run ends with, and writes evaluation.json, samples/, result.json and report.html.
+    """Evaluates the last state, and writes evaluation.json, samples/, result.json and report.html.
 
-    A run that was preempted is only saved, and gets a result.json that says so.
+    A run that was preempted is only saved, and gets a result.json with this status.
 
     Args:
       loop: the loop that has ended.

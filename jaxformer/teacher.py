@@ -16,12 +16,12 @@ Tree = Any
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """A teacher that is ready."""
+    """A teacher that is ready to be applied."""
 
     step: int
-    """Of its checkpoint."""
+    """The step of its checkpoint."""
     variables: Tree
-    """What its model is applied with, on every device."""
+    """The variables of its model, on every device."""
     model: Any
     """The linen module, in its own run's precision."""
     task: Any
@@ -43,7 +43,7 @@ def load_teacher(experiment: Experiment) -> LoadedTeacher | None:
     wanted = experiment.task.distillation
     if wanted is None:
         return None
-    from jaxformer.inference.loaded import LoadedRun  # what trains without a teacher needs none of it
+    from jaxformer.inference.loaded import LoadedRun  # only a training with a teacher needs it
 
     where = f"task.distillation.run={wanted.run!r}"
     try:

@@ -48,7 +48,7 @@ def train(
     """Trains from scratch, or from where the run in `folder` stopped, to the end.
 
     Args:
-      experiment: what to train.
+      experiment: the experiment to train.
       folder: the run's folder; it is made if it does not exist.
       profile: steps to trace, "FIRST:LAST".
       console: where the progress is shown; None logs lines.
@@ -62,7 +62,7 @@ def train(
       NotFinite: gradients stayed infinite or NaN; the last good checkpoint is kept.
     """
     if not isinstance(experiment, Experiment):
-        raise UserError(f"experiment={experiment!r}: expected what `jaxformer.experiment(...)` gives")
+        raise UserError(f"experiment={experiment!r}: expected the result of `jaxformer.experiment(...)`")
     clock, run, first = Clock(), Run(Path(folder)), jax.process_index() == 0
     with clock.phase("startup"):
         experiment.check()

@@ -97,7 +97,10 @@ MISTAKES = {
     ),
     "no config": (lambda: jf.experiment(3), "config=3: expected the name of a config"),
     "a name that is a field": (lambda: jf.create_model("vit-b16", name="x"), "model.name"),
-    "no experiment": (lambda: jf.train("vit_digits", "runs/x"), "experiment='vit_digits': expected what"),
+    "no experiment": (
+        lambda: jf.train("vit_digits", "runs/x"),
+        "experiment='vit_digits': expected the result of",
+    ),
     "a run": (lambda: jf.load_run("nowhere"), "nowhere: not a run's folder"),
 }
 

@@ -157,7 +157,7 @@ def mfu(flops_per_example: float, examples_per_second: float, device_count: int,
     """Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B), a share of 1; see MFU_FORMULA.
 
     Args:
-      flops_per_example: of forward and backward pass; what is recomputed to save memory does not count.
+      flops_per_example: of forward and backward pass, without recomputation to save memory.
       examples_per_second: over all devices.
       peak: FLOP/s of one device, see `find_peak`.
     """

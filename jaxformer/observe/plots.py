@@ -24,9 +24,9 @@ COLOURS = ("#2f7de1", "#e8743b", "#22a06b", "#b65fcf", "#d4a017", "#d64550", "#1
 TRAIN, EVAL = COLOURS[:2]
 MOST_POINTS = 600  # of a drawn curve
 MOST_ANNOTATED = 20  # classes of a confusion matrix whose counts are written
-MOST_NAMED = 50  # classes of a confusion matrix whose names are
+MOST_NAMED = 50  # classes of a confusion matrix whose names are written
 MOST_BARS = 20
-LETTER, AROUND_TICK = 0.09, 0.12  # inches: a digit of an axis's labels, and what is beside them
+LETTER, AROUND_TICK = 0.09, 0.12  # inches: a digit of an axis's labels, and the space beside them
 
 STYLE = Path(__file__).parent / "templates" / "plots.mplstyle"
 
@@ -231,7 +231,7 @@ def class_bars(names: Sequence[str], values: Sequence[float], label: str) -> str
     Args:
       names: of K classes.
       values: [K], 0 ... 1.
-      label: what the values are.
+      label: the name of the values.
 
     Returns:
       An <svg> element.

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def parse_steps(steps: str) -> tuple[int, int]:
     return first, last
 
 
-class Profile:
+class Profile(AbstractContextManager["Profile"]):
     """Traces the steps FIRST to LAST into RUN/profile; view it with `xprof RUN/profile` or TensorBoard.
 
     A run that resumes within the range traces the rest of it. Leaving the `with` ends a trace that is still open.
@@ -72,9 +72,6 @@ class Profile:
         self.tracing = False
         jax.profiler.stop_trace()
         logger.info("profile written to %s (view it with `xprof %s`)", self.folder, self.folder)
-
-    def __enter__(self) -> "Profile":
-        return self
 
     def __exit__(self, *exception: Any) -> None:
         self._annotation.close()

@@ -103,7 +103,7 @@ class Progress:
 
     @contextmanager
     def activity(self, name: str) -> Iterator[None]:
-        """Shows the name of what happens meanwhile ("compiling", "evaluating")."""
+        """Shows the name of an activity ("compiling", "evaluating") while it lasts."""
         self.doing = name
         self._draw()
         try:

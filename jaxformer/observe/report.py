@@ -45,7 +45,10 @@ def report_parts(run: Run) -> dict[str, Any]:
         "cards": cards(run),
         "curves": main,
         "other_curves": other,
-        "samples": [sample_section(kind) for kind in sorted(read_samples(run.folder), key=kind_order)],
+        "samples": [
+            sample_section(kind)
+            for kind in sorted(read_samples(run.folder), key=lambda kind: kind["kind"] != "samples")
+        ],
         "text_parts": text_parts,
         "drawn_maps": drawn_maps,
         "plots": evaluation_plots(evaluation),
@@ -87,12 +90,6 @@ def cards(run: Run) -> list[tuple[str, str, str]]:
         found.append((pages.words(name), text.number(metrics[name]), note))
     notes = {"time": "", "examples/s": "train steps alone", "MFU": "of the peak FLOP/s"}
     return found + [(name, value, note) for name, note in notes.items() if (value := costs(result)[name])]
-
-
-def kind_order(content: dict[str, Any]) -> tuple[int, str]:
-    """A sort key: KINDS first."""
-    kind = content["kind"]
-    return (list(KINDS).index(kind) if kind in KINDS else len(KINDS), kind)
 
 
 def sample_section(content: dict[str, Any]) -> dict[str, Any]:

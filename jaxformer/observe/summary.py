@@ -93,7 +93,7 @@ def end_summary(result: Mapping[str, Any], *, report: str | None = None) -> str:
 
 
 def mfu_in_words(result: Mapping[str, Any]) -> str:
-    """MFU's formula, and the peak in it."""
+    """The formula of MFU, and the source of the peak in it."""
     return f"{MFU_FORMULA}; peak: {result['peak']}" if result.get("peak") else MFU_FORMULA
 
 

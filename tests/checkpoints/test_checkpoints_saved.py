@@ -75,13 +75,13 @@ def test_best_and_latest_are_both_kept(opened):
     for step, metric in enumerate([0.5, 0.9, 0.6, 0.7, None, float("nan"), 0.8, 0.9], start=1):
         save(checkpoints, step, metric)
         assert step in checkpoints.steps()
-        assert checkpoints.best_step() == min(step, 2)
+        assert checkpoints.by_rank()[0] == min(step, 2)
     assert checkpoints.steps() == [2, 7, 8]  # of two that are equally good, the earlier one
     again = opened()  # a run that goes on knows the best from the disk
     save(again, 9, 0.1)
     assert again.steps() == [2, 8, 9]
     save(again, 10, 0.95)
-    assert (again.steps(), again.best_step()) == ([9, 10], 10)
+    assert (again.steps(), again.by_rank()[0]) == ([9, 10], 10)
     restored, progress = again.restore_best(targets_of(make_items(0)))
     assert progress["step"] == 10
     assert_same(restored, make_items(10))
@@ -91,7 +91,7 @@ def test_best_may_be_the_least(opened):
     checkpoints = opened(monitor="accuracy", mode="min", keep=1)
     for step, metric in enumerate([0.5, 0.2, 0.6, 0.7], start=1):
         save(checkpoints, step, metric)
-    assert (checkpoints.steps(), checkpoints.best_step()) == ([2, 4], 2)
+    assert (checkpoints.steps(), checkpoints.by_rank()[0]) == ([2, 4], 2)
 
 
 @pytest.mark.parametrize("options", [{"monitor": None}, {"keep_best": 0}])
@@ -114,7 +114,7 @@ def test_an_evaluation_may_be_added_to_a_checkpoint_that_is_saved(opened):
     save(checkpoints, 2)  # without an evaluation
     checkpoints.rate(2, {"accuracy": 0.5})
     save(checkpoints, 3, 0.4)
-    assert (checkpoints.best_step(), checkpoints.steps()) == (2, [2, 3])
+    assert (checkpoints.by_rank()[0], checkpoints.steps()) == (2, [2, 3])
     restored, progress = checkpoints.restore_best(targets_of(make_items(0)))
     assert progress["step"] == 2
     assert_same(restored, make_items(2))
