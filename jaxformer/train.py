@@ -16,9 +16,8 @@ from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp
 from jaxformer.evaluation.monitor import Monitor
 from jaxformer.experiment import Experiment
-from jaxformer.observe.clock import Clock
-from jaxformer.observe.profile import Profile
-from jaxformer.observe.progress import Progress
+from jaxformer.observe.terminal import Progress
+from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.preemption import Preemption
 from jaxformer.reporting import announce, finish

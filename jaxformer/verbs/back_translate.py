@@ -66,8 +66,7 @@ class BackTranslate(OfData):
             write_paraphrases,
         )
         from jaxformer.inference.loaded import LoadedRun
-        from jaxformer.observe.logs import make_console, terminal_logging
-        from jaxformer.observe.progress import Progress
+        from jaxformer.observe.terminal import Progress, make_console, terminal_logging
 
         check_runs(self.forward, self.backward)
         records, feature = self.open_texts()

@@ -25,7 +25,7 @@ def use_compilation_cache() -> None:
 def working() -> Iterator[None]:
     """Compiled programs are kept, and the log goes to the terminal."""
     use_compilation_cache()
-    from jaxformer.observe.logs import make_console, terminal_logging
+    from jaxformer.observe.terminal import make_console, terminal_logging
 
     with terminal_logging(make_console()):
         yield

@@ -31,7 +31,7 @@ class Train(Verb):
         use_compilation_cache()
         from jaxformer.config.sections import resolve
         from jaxformer.experiment import Experiment
-        from jaxformer.observe.logs import make_console, terminal_logging
+        from jaxformer.observe.terminal import make_console, terminal_logging
         from jaxformer.preemption import EXIT_CODE
         from jaxformer.train import NotFinite, train
 

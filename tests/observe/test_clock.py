@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jaxformer.observe.clock import Clock
+from jaxformer.observe.timing import Clock
 
 
 def test_nested_phases_count_for_the_innermost_and_add_up(monkeypatch):
