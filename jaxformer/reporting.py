@@ -68,7 +68,7 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     Returns:
       The result, as in result.json.
     """
-    experiment, run, checkpoints, clock = loop.experiment, loop.folder, loop.checkpoints, loop.clock
+    experiment, run, checkpoints, clock = loop.experiment, loop.run_folder, loop.checkpoints, loop.clock
     if loop.status == "preempted":
         checkpoints.wait()
         logger.info("SIGTERM: saved at step %d; training in the same folder goes on from there", loop.step)
@@ -122,7 +122,7 @@ def write_result(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
         "device": device.device_line(),
     }
     if jax.process_index() == 0:
-        write_json(loop.folder.result_file, result)
+        write_json(loop.run_folder.result_file, result)
     return result
 
 

@@ -127,8 +127,8 @@ class Loop:
 
     experiment: Experiment
     """The experiment that is trained."""
-    folder: Run
-    """The run's folder, for the metrics."""
+    run_folder: Run
+    """The run's folder."""
     checkpoints: Checkpoints
     """The run's checkpoints."""
     clock: Clock
@@ -173,7 +173,7 @@ class Loop:
         fixed = () if self.teacher is None else (self.teacher.variables,)
         start = self.step = int(state.step)
         with (
-            MetricWriter(self.folder.folder, start) as self.writer,
+            MetricWriter(self.run_folder.folder, start) as self.writer,
             Progress(total, start, data.batch_size, data.steps_per_epoch, self.console) as self.progress,
             self.tracer,
         ):

@@ -73,9 +73,14 @@ def styled() -> Iterator[None]:
 
 @styled()
 def curves(
-    title: str, lines: Mapping[str, Curve], *, colours: Sequence[str] = COLOURS, linear: bool = False
+    title: str,
+    lines: Mapping[str, Curve],
+    *,
+    colours: Sequence[str] = COLOURS,
+    linear: bool = False,
+    over: str = "step",
 ) -> str:
-    """Curves over steps on one axis.
+    """Curves over steps, or over something else, in one plot.
 
     Long ones are thinned out to means of neighbouring points; values that are not finite leave gaps. The axis
     is logarithmic if all values are positive and span more than two decades, unless it is to be `linear`.
@@ -85,6 +90,7 @@ def curves(
       lines: name -> (steps [N], values [N]).
       colours: by line.
       linear: whether the axis is linear in any case.
+      over: the name of the horizontal axis.
 
     Returns:
       An <svg> element. Its attribute data-hover has the values and the axis's place, for a script.
@@ -95,7 +101,7 @@ def curves(
     for (name, line), colour in zip(lines.items(), itertools.cycle(colours)):
         steps, values = thinned(*line)
         known = np.isfinite(values)
-        points = [[int(x), float(f"{y:.5g}")] for x, y in zip(steps[known], values[known])]
+        points = [[x.item(), float(f"{y:.5g}")] for x, y in zip(steps[known], values[known])]
         hovered.append({"name": name, "colour": colour, "points": points})
         axes.plot(
             steps, values, color=colour, label=name, marker="o" if len(steps) <= 30 else "", markersize=3
@@ -112,12 +118,12 @@ def curves(
     axes.xaxis.set_major_formatter(lambda value, _: text.engineering(value))
     axes.locator_params(axis="x", nbins=6)
     axes.grid(True)
-    axes.set(title=title, xlabel="step")
+    axes.set(title=title, xlabel=over)
     if 1 < len(lines) <= len(COLOURS):
         axes.legend(loc="best")
-    svg = to_svg(figure, f"{title} over steps")
+    svg = to_svg(figure, f"{title} over {over}s")
     box = axes.get_position()  # in shares of the figure, from the lower left
-    hover = {"left": box.x0, "right": box.x1, "steps": list(axes.get_xlim()), "lines": hovered}
+    hover = {"over": over, "left": box.x0, "right": box.x1, "steps": list(axes.get_xlim()), "lines": hovered}
     return svg.replace("<svg", f'<svg data-hover="{html.escape(json.dumps(hover))}"', 1)
 
 
@@ -203,25 +209,6 @@ def reliability(calibration: Sequence[Mapping[str, float]]) -> str:
     above.grid(True, axis="y")
     below.grid(True, axis="y")
     return to_svg(figure, "reliability diagram")
-
-
-@styled()
-def by_position(rows: Sequence[Mapping[str, float]]) -> str:
-    """The mean loss of a language model's targets by their place in the text.
-
-    Args:
-      rows: {"position": from 0, "loss": nats, "count": targets} by stretch of places.
-
-    Returns:
-      An <svg> element.
-    """
-    positions, losses = ([float(row[key]) for row in rows] for key in ("position", "loss"))
-    figure = new_figure(6, 3.2)
-    axes = figure.subplots()
-    axes.plot(positions, losses, color=EVAL, marker="o" if len(rows) <= 30 else "", markersize=3)
-    axes.set(xlim=(min(positions) - 0.5, max(positions) + 0.5), xlabel="position", ylabel="nats")
-    axes.grid(True)
-    return to_svg(figure, "loss by position")
 
 
 @styled()

@@ -120,7 +120,9 @@ def evaluation_plots(evaluation: dict[str, Any]) -> dict[str, str]:
     if calibration := evaluation.get("calibration"):
         found["Calibration"] = plots.reliability(calibration)
     if losses := evaluation.get("loss_by_position"):
-        found["Loss by position"] = plots.by_position(losses)
+        places, means = (np.array([row[key] for row in losses], float) for key in ("position", "loss"))
+        line = {"loss": (places, means)}
+        found["Loss by position"] = plots.curves("nats", line, linear=True, over="position")
     return found
 
 
