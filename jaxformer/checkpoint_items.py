@@ -91,11 +91,6 @@ def save_arguments(items: Mapping[str, Tree], progress: Mapping[str, Any]) -> oc
     return ocp.args.Composite(**arguments)
 
 
-def folder_in_writing(directory: Path, step: int) -> Path:
-    """The folder of a step that is being written: a temporary one, or the step's own where Orbax uses none."""
-    return next(directory.glob(f"{step}{TEMPORARY}*"), directory / str(step))
-
-
 def read_items(folder: Path, targets: Mapping[str, Tree]) -> dict[str, Tree]:
     """The items in `targets`, with the shardings of the targets.
 
