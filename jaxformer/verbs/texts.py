@@ -156,7 +156,7 @@ class BackTranslate(OfData):
         from jaxformer.inference.back_translation import BackTranslation, check_runs, write_paraphrases
         from jaxformer.inference.loaded import LoadedRun
         from jaxformer.inference.writing import Generation
-        from jaxformer.observe.progress import Progress
+        from jaxformer.observe.terminal import Progress
 
         drawn = TEMPERATURE if self.beams == 1 else Sampling.temperature
         sampling = Sampling(drawn if self.temperature is None else self.temperature)
