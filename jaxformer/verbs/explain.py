@@ -32,12 +32,12 @@ class Explain(OfRun):
             refuse_text(self.run)
         with working():
             from jaxformer.inference.explain import Explainer, explain_files
-            from jaxformer.inference.image_files import find_images, readable
+            from jaxformer.inference.inputs import find_images, readable
             from jaxformer.inference.loaded import LoadedRun
 
             trained = LoadedRun(self.run, self.checkpoint)
             explainer = Explainer(trained, self.class_name)
-            files = readable(find_images(self.files), trained.preprocess, self.skip_broken)
+            files = readable(find_images(self.files), trained.example, self.skip_broken)
             for line in explain_files(explainer, files, self.output or self.run / EXPLANATIONS):
                 print_json(line)
         return 0

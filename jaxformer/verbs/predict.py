@@ -15,7 +15,7 @@ from jaxformer.verbs.options import OfRun, argument, flag
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
-    from jaxformer.inference.given import Given
+    from jaxformer.inference.texts import Given
 
 TEXT_SUFFIXES = {".csv", ".json", ".jsonl", ".tsv", ".txt"}
 
@@ -102,8 +102,7 @@ class Predict(OfRun):
         Raises:
           UserError: images were given; or as of `predict`.
         """
-        from jaxformer.files import IMAGE_EXTENSIONS, to_json, write_atomically
-        from jaxformer.inference.image_files import writing
+        from jaxformer.files import IMAGE_EXTENSIONS, to_json, write_atomically, writing_to
         from jaxformer.inference.loaded import LoadedRun
         from jaxformer.inference.predict import LINES, check_task, predict
 
@@ -118,31 +117,30 @@ class Predict(OfRun):
             raise UserError("--skip-broken: is for images; leave it out")
         check_task(config.task)
         given = self.given(config)
-        with writing(self.folder):
+        with writing_to(self.folder, "choose another output folder"):
             self.folder.mkdir(parents=True, exist_ok=True)
         run = LoadedRun(self.run, self.checkpoint)
         lines = []
         for prediction in predict(run, given, self.top):
             lines.append(json.dumps(to_json(prediction), ensure_ascii=False, allow_nan=False) + "\n")
             sys.stdout.write(lines[-1])
-        with writing(self.folder):
+        with writing_to(self.folder, "choose another output folder"):
             write_atomically(self.folder / LINES, "".join(lines))
 
-    def given(self, config: "ExperimentConfig") -> "Given":
+    def given(self, config: "ExperimentConfig") -> "list[Given]":
         """The texts or the questions that were given.
 
         Raises:
           UserError: there is none, or the model takes others.
         """
-        from jaxformer.inference.given import read_given, read_text
+        from jaxformer.inference.texts import form_of, read_given, read_text
 
-        reads, pairs = config.task.reads, config.data.examples.texts_in_a_row == 2
-        context = self.context_file
-        if reads != "question" and (self.question or context is not None):
+        form, context = form_of(config), self.context_file
+        if form != "question" and (self.question or context is not None):
             raise UserError(
                 "--question, --context-file: are for runs that answer questions; give --text or files"
             )
-        if reads == "question" and self.text:
+        if form == "question" and self.text:
             raise UserError(
                 "--text: this run answers questions; ask with --question TEXT --context-file FILE, or give a file "
                 "of JSON lines with question and context"
@@ -159,4 +157,4 @@ class Predict(OfRun):
             ]
         elif context is not None:
             raise UserError(f"--context-file {context}: needs a question about it; ask with --question")
-        return read_given(reads, pairs, named, self.inputs)
+        return read_given(form, named, self.inputs)
