@@ -185,7 +185,9 @@ def test_a_config_file_that_fails_names_the_line(capsys, tmp_path):
 def test_a_config_file_without_get_config(capsys, tmp_path):
     empty = tmp_path / "empty.py"
     empty.write_text("x = 1\n")
-    assert "get_config" in refused(capsys, "train", "--config", empty)
+    message = refused(capsys, "train", "--config", empty)
+    assert f"there is no get_config in it ({empty})" in message
+    assert "files.py" not in message
 
 
 def test_a_config_that_takes_no_argument(capsys):

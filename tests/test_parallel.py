@@ -10,8 +10,8 @@ from jaxformer.config.schema import resolve
 from jaxformer.errors import UserError
 from jaxformer.models.bert import BERT
 from jaxformer.models.cnn_attention import ATTENTIONS
-from jaxformer.models.experts import Experts
 from jaxformer.models.gpt import GPT
+from jaxformer.models.mlp import Experts
 from jaxformer.models.mlp_mixer import MLPMixer
 from jaxformer.models.resnet import ResNet
 from jaxformer.models.seq2seq import Seq2Seq

@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import Annotated, Any
 
 from jaxformer.config import schema
-from jaxformer.config.durations import Duration
 from jaxformer.config.fields import Constraint
 from jaxformer.errors import UserError
 
@@ -62,8 +61,7 @@ def default(field: dataclasses.Field) -> str:
         value = field.default_factory()
     else:
         return ""
-    choices = field.metadata.get("choices")
-    return repr(schema.to_dict(value) if choices is None else schema.named(value, choices))
+    return repr(schema.named(value, field.metadata.get("choices")))
 
 
 @cache
@@ -128,12 +126,6 @@ def inner(cls: type) -> dict[str, Any]:
     for name, field in schema.config_fields(cls).items():
         if choices := field.metadata.get("choices"):
             found[name] = {key: schema.load(target) for key, target in choices.table.items()}
-        elif classes := [k for k in (field.type, *typing.get_args(field.type)) if is_section(k)]:
+        elif classes := [k for k in (field.type, *typing.get_args(field.type)) if schema.is_section(k)]:
             found[name] = classes[0]
     return found
-
-
-def is_section(kind: Any) -> bool:
-    """Whether a type is a class of fields."""
-    is_class = isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind is not Duration
-    return is_class and bool(schema.config_fields(kind))

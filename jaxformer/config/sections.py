@@ -80,13 +80,13 @@ class ExperimentConfig:
     """The dataset, its batches and transforms."""
     train: TrainConfig
     """Length, accumulation, averaging, logging."""
-    task: Any = schema.choice(TASKS, contract="jaxformer.tasks.base:Task", default=None)
+    task: Any = schema.choice(TASKS, "jaxformer.tasks.base:Task")
     """What is learnt; tasks/ lists the names."""
-    model: Any = schema.choice(MODELS, contract=CONTRACT, default=None)
+    model: Any = schema.choice(MODELS, CONTRACT)
     """A model's name and its fields; models/ lists the names, models/presets.py ready tables."""
-    optimizer: Any = schema.choice(OPTIMIZERS, contract="jaxformer.optim.base:Optimizer", default=None)
+    optimizer: Any = schema.choice(OPTIMIZERS, "jaxformer.optim.base:Optimizer")
     """The optimizer's name, its hyperparameters, and rules by parameter path."""
-    schedule: Any = schema.choice(SCHEDULES, contract="jaxformer.optim.schedule:Schedule", default=None)
+    schedule: Any = schema.choice(SCHEDULES, "jaxformer.optim.schedule:Schedule")
     """The learning rate over time, as a share of optimizer.learning_rate."""
     eval: EvalConfig = EvalConfig()
     """Evaluation beside training."""
@@ -107,21 +107,7 @@ def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
       ConfigError: one line for everything that is wrong.
     """
     errors: list[str] = []
-    known = schema.config_fields(ExperimentConfig)
-    for key in config:
-        if key not in known:
-            errors.append(f"{key}: a config has no field {key!r}; {schema.did_you_mean(key, known)}")
-    sections: dict[str, Any] = {}
-    for key, field in known.items():
-        if key in config:
-            before = len(errors)
-            value = schema.convert(field.type, config[key], key, errors, field.metadata.get("choices"))
-            if len(errors) == before:
-                sections[key] = value
-        elif key in ("task", "model", "data", "optimizer", "schedule", "train"):
-            errors.append(f"{key}: missing; every config needs it (docs/configs.md)")
-        else:
-            sections[key] = field.default
+    sections = schema.converted_fields(ExperimentConfig, config, "", errors, "a config")
     errors.extend(across_sections(sections))
     if errors:
         raise ConfigError(*errors)

@@ -1,41 +1,42 @@
-"""Colour jitter, with Pillow's operations."""
+"""Changes of colours, with Pillow's operations; nothing moves, so boxes and masks stay."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageFilter
 
-from jaxformer.data.transform import Transform
-from jaxformer.data.transforms import Example
+from jaxformer.config.fields import Fraction, NonNegativeFloat, between
+from jaxformer.data.operations import PIXELWISE, solarize, to_array, to_pillow
+from jaxformer.data.transform import Example, RandomTransform, Rising
+
+THRESHOLD = 128  # 3-Augment inverts values from this one on
 
 
 @dataclass(frozen=True)
-class ColorJitter(Transform):
+class ColorJitter(RandomTransform):
     """Random brightness, contrast, saturation and hue, in random order, as torchvision's ColorJitter does.
 
     A strength s draws a factor uniformly from [max(0, 1 - s), 1 + s]; 0 leaves that property alone. On grey
     images saturation and hue have no effect.
     """
 
-    brightness: float = 0.4
+    brightness: NonNegativeFloat = 0.4
     """Strength; factor 0 is black, 1 the image."""
-    contrast: float = 0.4
+    contrast: NonNegativeFloat = 0.4
     """Strength; factor 0 is the image's mean grey, 1 the image."""
-    saturation: float = 0.4
+    saturation: NonNegativeFloat = 0.4
     """Strength; factor 0 is the grey image, 1 the image."""
-    hue: float = 0.0
-    """Largest shift of the hue either way, as a fraction of the colour circle, at most 0.5."""
-    probability: float = 1.0
+    hue: Annotated[float, between(0, 0.5)] = 0.0
+    """Largest shift of the hue either way, as a fraction of the colour circle."""
+    probability: Fraction = 1.0
     """How often anything is done at all."""
-    random: ClassVar[bool] = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Perhaps changes the image's colours."""
         if self.probability < 1 and rng.random() >= self.probability:
             return example
-        picture = to_picture(example["image"])
+        picture = to_pillow(example["image"])
         for step in rng.permutation(4):
             picture = self._step(int(step), picture, rng)
         return example | {"image": to_array(picture)}
@@ -46,20 +47,34 @@ class ColorJitter(Transform):
             return shift_hue(picture, rng.uniform(-self.hue, self.hue))
         strength = (self.brightness, self.contrast, self.saturation)[step]
         factor = rng.uniform(max(0.0, 1 - strength), 1 + strength)
-        if strength == 0:
-            return picture
-        enhance = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[step]
-        return enhance(picture).enhance(factor)
+        return PIXELWISE[("brightness", "contrast", "color")[step]](picture, factor) if strength else picture
 
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work."""
-        for field in ("brightness", "contrast", "saturation"):
-            if getattr(self, field) < 0:
-                yield f"{field}={getattr(self, field)}: must not be negative"
-        if not 0 <= self.hue <= 0.5:
-            yield f"hue={self.hue}: must be between 0 and 0.5"
-        if not 0 <= self.probability <= 1:
-            yield f"probability={self.probability}: must be between 0 and 1"
+
+@dataclass(frozen=True)
+class ThreeAugment(RandomTransform):
+    """Little augmentation for much training: 3-Augment (Touvron et al. 2022, "DeiT III", section 3).
+
+    Makes an image grey, solarizes it or blurs it, one of the three drawn uniformly, and jitters its colours. DeiT III
+    flips and crops before: transforms of their own.
+    """
+
+    jitter: NonNegativeFloat = 0.3
+    """Strength of brightness, contrast and saturation, see `ColorJitter`; 0 leaves the colours alone."""
+    radius: Rising[NonNegativeFloat] = (0.1, 2.0)
+    """Smallest and largest standard deviation of the blur, in pixels; the paper's, for images of 224."""
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        """Augments the image."""
+        picture = to_pillow(example["image"])
+        change, radius = int(rng.integers(3)), rng.uniform(*self.radius)
+        if change == 0:
+            picture = picture.convert("L").convert(picture.mode)
+        elif change == 1:
+            picture = solarize(picture, THRESHOLD)
+        else:
+            picture = picture.filter(ImageFilter.GaussianBlur(radius))
+        example = example | {"image": to_array(picture)}
+        return ColorJitter(self.jitter, self.jitter, self.jitter)(example, rng) if self.jitter else example
 
 
 def shift_hue(picture: Image.Image, shift: float) -> Image.Image:
@@ -70,14 +85,3 @@ def shift_hue(picture: Image.Image, shift: float) -> Image.Image:
     hue, saturation, value = picture.convert("HSV").split()
     hue = hue.point([(level + steps) % 256 for level in range(256)])
     return Image.merge("HSV", (hue, saturation, value)).convert("RGB")
-
-
-def to_picture(image: np.ndarray) -> Image.Image:
-    """uint8 [H, W, C] as a Pillow image, "L" or "RGB"."""
-    return Image.fromarray(np.ascontiguousarray(image[:, :, 0] if image.shape[2] == 1 else image))
-
-
-def to_array(picture: Image.Image) -> np.ndarray:
-    """A Pillow image as uint8 [H, W, C]."""
-    image = np.array(picture)
-    return image[:, :, None] if image.ndim == 2 else image

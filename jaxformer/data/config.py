@@ -11,7 +11,7 @@ from jaxformer.data.kinds import KINDS
 
 # Names in configs -> the transform's class, imported when it is chosen.
 TRANSFORMS: dict[str, str] = {
-    "autoaugment": "jaxformer.data.autoaugment:AutoAugment",
+    "autoaugment": "jaxformer.data.policies:AutoAugment",
     "back_translate": "jaxformer.data.text.paraphrases:BackTranslate",
     "center_crop": "jaxformer.data.transforms:CenterCrop",
     "color_jitter": "jaxformer.data.color:ColorJitter",
@@ -19,9 +19,9 @@ TRANSFORMS: dict[str, str] = {
     "eda": "jaxformer.data.text.augment:Eda",
     "flip": "jaxformer.data.transforms:Flip",
     "mask_tokens": "jaxformer.data.text.masking:MaskTokens",
-    "mosaic": "jaxformer.data.mosaic:Mosaic",
+    "mosaic": "jaxformer.data.cropping:Mosaic",
     "pad_and_crop": "jaxformer.data.transforms:PadAndCrop",
-    "randaugment": "jaxformer.data.randaugment:RandAugment",
+    "randaugment": "jaxformer.data.policies:RandAugment",
     "random_crop": "jaxformer.data.cropping:RandomCrop",
     "random_deletion": "jaxformer.data.text.augment:RandomDeletion",
     "random_erasing": "jaxformer.data.transforms:RandomErasing",
@@ -32,9 +32,9 @@ TRANSFORMS: dict[str, str] = {
     "resize_shorter": "jaxformer.data.cropping:ResizeShorter",
     "scale_jitter": "jaxformer.data.cropping:ScaleJitter",
     "synonym_replacement": "jaxformer.data.text.augment:SynonymReplacement",
-    "three_augment": "jaxformer.data.three_augment:ThreeAugment",
+    "three_augment": "jaxformer.data.color:ThreeAugment",
     "token_cutoff": "jaxformer.data.text.augment:TokenCutoff",
-    "trivialaugment": "jaxformer.data.trivialaugment:TrivialAugment",
+    "trivialaugment": "jaxformer.data.policies:TrivialAugment",
 }
 
 # Names in configs -> the tokenizer's settings.

@@ -14,7 +14,6 @@ from flax import struct
 from jax import lax
 
 from jaxformer.decoding.loop import State, Step
-from jaxformer.errors import UserError
 
 Reorder: TypeAlias = Callable[[State, jax.Array], State]
 
@@ -76,17 +75,8 @@ def beam_search(
     Returns:
       tokens int32 [B, K, N], the best hypothesis first; lengths int32 [B, K], which count the end token; scores
       float32 [B, K]. Where there are fewer than K hypotheses, the last ones have score -inf and length 0.
-
-    Raises:
-      UserError: `beams`, `max_new_tokens` or `length_penalty` cannot be.
     """
-    for name, value in (("beams", beams), ("max_new_tokens", max_new_tokens)):
-        if value < 1:
-            raise UserError(f"{name}={value}: expected at least 1")
-    if not length_penalty >= 0:
-        raise UserError(f"length_penalty={length_penalty}: expected 0 (none) or more, as in 0.6")
     batch = first_logits.shape[0]
-    reorder = reorder or take_rows
 
     def extend(search: Beams, logits: jax.Array) -> tuple[Beams, jax.Array]:
         """The search after a token more, given logits [B, K, V]; and the beams that it comes from, int32 [B, K]."""
@@ -122,7 +112,7 @@ def beam_search(
         logits, state = step(search.state, last.reshape(-1))
         search, origin = extend(search, logits.reshape(batch, beams, -1))
         if beams > 1:
-            state = reorder(state, (origin + beams * jnp.arange(batch)[:, None]).reshape(-1))
+            state = (reorder or take_rows)(state, (origin + beams * jnp.arange(batch)[:, None]).reshape(-1))
         return replace(search, state=state)
 
     nothing = jnp.full((batch, beams, max_new_tokens), pad_id, jnp.int32)

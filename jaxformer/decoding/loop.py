@@ -14,14 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax import lax
+from jax import Array, lax
 from jax.tree_util import Partial
 
 from jaxformer.decoding.sampling import Sampling, sample
 from jaxformer.errors import UserError
 
+MaybeArray: TypeAlias = Array | None
 State: TypeAlias = Any
-Step: TypeAlias = Callable[[State, jax.Array], tuple[jax.Array, State]]
+Step: TypeAlias = Callable[[State, Array], tuple[Array, State]]
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,15 @@ class Rules:
 class Progress:
     """Where a decoding is."""
 
-    position: jax.Array
+    position: Array
     """Int32 [], the number of the next token: how many the longest row has, if the first has the number 0."""
-    tokens: jax.Array
+    tokens: Array
     """Int32 [B], the last token of each row."""
-    lengths: jax.Array
+    lengths: Array
     """Int32 [B], how many tokens each row has, its end included."""
-    done: jax.Array
+    done: Array
     """Bool [B], which rows are finished."""
-    seen: jax.Array | None
+    seen: MaybeArray
     """Bool [B, V], what the repetition penalty is for; None without one."""
     state: State
     """The model's, before it has read `tokens`."""
@@ -128,10 +129,6 @@ class StopStrings:
         beginnings = (stop[:length] for stop in self.stops for length in range(1, len(stop)))
         return text[: len(text) - max((len(b) for b in beginnings if text.endswith(b)), default=0)]
 
-    def length(self, row: int) -> int:
-        """How many tokens there are, up to and with the one that completes the stop string."""
-        return len(self.ids[row])
-
 
 def first_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
     """Where the stop string that is complete first begins, and which it is; None if there is none."""
@@ -143,15 +140,15 @@ def first_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
 def stream(
     step: Step,
     state: State,
-    first_logits: jax.Array,
+    first_logits: Array,
     *,
-    key: jax.Array,
+    key: Array,
     sampling: Sampling,
     max_new_tokens: int,
     eos_ids: tuple[int, ...],
     pad_id: int,
-    seen: jax.Array | None = None,
-    rows: jax.Array | None = None,
+    seen: MaybeArray = None,
+    rows: MaybeArray = None,
     chunk: int = 8,
     stops: StopStrings | None = None,
     first: int = 0,
@@ -175,17 +172,10 @@ def stream(
       chunk: tokens between two looks of the host.
       stops: gets every row's tokens; a row that it has found the end of is finished.
       first: the number of the first token; what is drawn depends on it, as if so many had been made before.
-
-    Raises:
-      UserError: `sampling`, `max_new_tokens` or `chunk` is impossible.
     """
-    sampling.check()
-    for name, value in (("max_new_tokens", max_new_tokens), ("chunk", chunk)):
-        if value < 1:
-            raise UserError(f"{name}={value}: expected at least 1")
     rules = Rules(sampling, tuple(eos_ids), pad_id)
     step = step if isinstance(step, Partial) else Partial(step)
-    progress = replace(begin_compiled(first_logits, None, key, seen, rows, rules, first), state=state)
+    progress = replace(begin_compiled(first_logits, key, seen, rows, rules, first), state=state)
     emitted = progress.tokens[:, None]
     position, end = first, first + max_new_tokens
     lengths = np.zeros(first_logits.shape[0], np.int32)
@@ -206,34 +196,20 @@ def stream(
 
 
 def begin(
-    first_logits: jax.Array,
-    state: State,
-    key: jax.Array,
-    seen: jax.Array | None,
-    rows: jax.Array | None,
-    rules: Rules,
-    first: int | jax.Array = 0,
+    first_logits: Array, key: Array, seen: MaybeArray, rows: MaybeArray, rules: Rules, first: int | Array = 0
 ) -> Progress:
-    """The progress after the first token, which has the number `first`."""
-    batch, vocab_size = first_logits.shape
+    """The progress after the first token, which has the number `first`; without the model's state."""
+    batch = len(first_logits)
     if rules.sampling.repetition_penalty == 1:
         seen = None
     elif seen is None:
-        seen = jnp.zeros((batch, vocab_size), bool)
-    nothing = Progress(
-        position=jnp.int32(first),
-        tokens=jnp.full(batch, rules.pad_id, jnp.int32),
-        lengths=jnp.zeros(batch, jnp.int32),
-        done=jnp.zeros(batch, bool),
-        seen=seen,
-        state=state,
-    )
+        seen = jnp.zeros(first_logits.shape, bool)
+    tokens, lengths = jnp.full(batch, rules.pad_id, jnp.int32), jnp.zeros(batch, jnp.int32)
+    nothing = Progress(jnp.int32(first), tokens, lengths, jnp.zeros(batch, bool), seen, None)
     return choose(nothing, first_logits, key, rows, rules)
 
 
-def choose(
-    progress: Progress, logits: jax.Array, key: jax.Array, rows: jax.Array | None, rules: Rules
-) -> Progress:
+def choose(progress: Progress, logits: Array, key: Array, rows: MaybeArray, rules: Rules) -> Progress:
     """The progress after a token more, chosen from logits [B, V]."""
     done = progress.done
     drawn = sample(jax.random.fold_in(key, progress.position), logits, rules.sampling, progress.seen, rows)
@@ -252,14 +228,8 @@ def choose(
 
 
 def advance(
-    step: Step,
-    progress: Progress,
-    key: jax.Array,
-    rows: jax.Array | None,
-    limit: int | jax.Array,
-    rules: Rules,
-    width: int,
-) -> tuple[Progress, jax.Array]:
+    step: Step, progress: Progress, key: Array, rows: MaybeArray, limit: int | Array, rules: Rules, width: int
+) -> tuple[Progress, Array]:
     """Decodes up to `width` tokens more, until there are `limit` in all or every row is finished.
 
     Returns:
@@ -268,10 +238,10 @@ def advance(
     batch, start = progress.tokens.shape[0], progress.position
     end = jnp.minimum(start + width, limit)
 
-    def unfinished(carry: tuple[Progress, jax.Array]) -> jax.Array:
+    def unfinished(carry: tuple[Progress, Array]) -> Array:
         return (carry[0].position < end) & ~jnp.all(carry[0].done)
 
-    def body(carry: tuple[Progress, jax.Array]) -> tuple[Progress, jax.Array]:
+    def body(carry: tuple[Progress, Array]) -> tuple[Progress, Array]:
         progress, emitted = carry
         place = progress.position - start
         logits, state = step(progress.state, progress.tokens)

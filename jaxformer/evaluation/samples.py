@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from jaxformer.data import Batches
+from jaxformer.observe.attention_maps import MOST_TOKENS, TokenMaps
 from jaxformer.observe.samples import Shown
-from jaxformer.observe.text_samples import MOST_TOKENS, TokenMaps
 from jaxformer.parallel.compile import Layout
 from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.base import Row, Task

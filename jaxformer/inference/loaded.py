@@ -14,7 +14,7 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
-from jaxformer.data.letterbox import letterbox
+from jaxformer.data.geometry import letterbox
 from jaxformer.data.nominal import NominalBatches, recorded
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError

@@ -3,7 +3,7 @@
 import logging
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxformer.data.kinds.spans import NOWHERE, Question, encode_question
+from jaxformer.data.kinds.spans import characters
 from jaxformer.data.text.tokens import Encoder
 from jaxformer.errors import UserError
 from jaxformer.files import parse_object
@@ -21,6 +21,7 @@ from jaxformer.tasks.base import Row
 logger = logging.getLogger("jaxformer")
 
 STDIN = "-"
+NO_LIMIT = 2**31  # tokens
 FORMS = {
     "text": "a text",
     "texts": "two texts with one tab between them, or a tuple of them",
@@ -31,16 +32,16 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Given:
-    """A text that a user gives, and where it stood."""
+    """Texts, and where they stood."""
 
-    text: Any
-    """A text, or a list: of words, of two texts, or of a question and its context."""
-    place: str
+    texts: list[Any]
+    """Each is a text, or a list: of words, of two texts, or of a question and its context."""
+    places: list[str]
     """As "reviews.txt, line 3", for messages."""
 
     def where(self, index: int) -> str:
-        """How messages name it (as an example of a dataset, `data/records.py`)."""
-        return self.place
+        """How messages name a text (as of the examples of a dataset, `data/records.py`)."""
+        return self.places[index]
 
 
 def form_of(config: Any) -> str:
@@ -52,7 +53,7 @@ def form_of(config: Any) -> str:
 # What the user gives
 
 
-def read_given(form: str, named: Iterable[tuple[Any, str]], files: Iterable[str | Path] = ()) -> list[Given]:
+def read_given(form: str, named: Iterable[tuple[Any, str]], files: Iterable[str | Path] = ()) -> Given:
     """Inputs as they are and those in files, in the form that a task reads.
 
     Args:
@@ -71,7 +72,8 @@ def read_given(form: str, named: Iterable[tuple[Any, str]], files: Iterable[str 
     if not found:
         what = "question: give questions with their contexts" if asks else "text: give texts"
         raise UserError(f"there is no {what}, or files of them")
-    return [Given(in_form(value, place, form), place) for value, place in found]
+    texts = [in_form(value, place, form) for value, place in found]
+    return Given(texts, [place for _, place in found])
 
 
 def in_form(value: Any, place: str, form: str) -> str | list[str]:
@@ -161,76 +163,52 @@ def text_inputs(run: Any, inputs: Any) -> list[Input]:
 
     Args:
       run: a trained run.
-      inputs: one text or several, in the run's form, or a list of `Given`.
+      inputs: one text or several, in the run's form, or what `read_given` gives.
 
     Raises:
       UserError: a text cannot be encoded, or holds nothing to predict; names it.
     """
-    form, settings = form_of(run.config), run.config.data.examples
-    encoder = None  # windows and documents have no special tokens around them
+    form, settings, most = form_of(run.config), run.config.data.examples, run.model.context_length
+    given: Any = as_given(inputs, form)  # it names a text as the examples of a dataset are named
     if form == "question":
-        encoder = Encoder(run.tokenizer, settings.length, True, "only_second", settings.stride)
-    elif form == "words" or settings.texts_in_a_row is not None:
-        encoder = Encoder(run.tokenizer, settings.length, form == "texts")
-    found, cut = [], 0
-    for given in as_given(inputs, form):
-        with naming(given.place):
-            made, is_cut = encoded(run.tokenizer, encoder, given, form, settings)
-            made.rows[:] = [run.task.prepare(row, run) for row in made.rows]
-            longest, most = max(len(row["tokens"]) for row in made.rows), run.model.context_length
-            if longest > most:
-                raise UserError(f"has {longest} tokens, the model takes {most}; shorten it")
-        made.example.update(made.rows[0])
-        found.append(made)
-        cut += is_cut
+        windows, cut = settings.windows(run.tokenizer, given.texts, given, 0)
+        what, length = "questions", settings.question_length
+    else:
+        in_rows = form == "words" or settings.texts_in_a_row is not None
+        what, length = "texts", settings.length if in_rows or not settings.varying else NO_LIMIT
+        # Windows over documents have no special tokens around them.
+        encoder = Encoder(run.tokenizer, length, form == "texts", special=in_rows or settings.varying)
+        windows = [[encoding] for encoding in encoder(given.texts, given, 0, words=form == "words")]
+        cut = sum(bool(encoding.overflowing) for (encoding,) in windows)
     if cut:
-        what = ("questions", settings.question_length) if form == "question" else ("texts", settings.length)
-        logger.warning("%d of %d %s were cut at %d tokens", cut, len(found), *what)
+        logger.warning("%d of %d %s were cut at %d tokens", cut, len(windows), what, length)
+    found = []
+    for text, place, parts in zip(given.texts, given.places, windows):
+        about, asked = {"words": text, "word_ids": parts[0].word_ids}, text
+        if form == "question":
+            about, asked = {"context": text[1], "characters": [characters(part) for part in parts]}, text[0]
+        with naming(place):
+            rows = [run.task.prepare(arrays_of(part), run) for part in parts]
+        longest = max(len(row["tokens"]) for row in rows)
+        if longest > most:
+            raise UserError(f"{place}: has {longest} tokens, the model takes {most}; shorten it")
+        found.append(Input(place, {form: asked}, rows, {**about, **rows[0]}))
     return found
 
 
-def as_given(inputs: Any, form: str) -> list[Given]:
+def as_given(inputs: Any, form: str) -> Given:
     """One input or several from Python, in the form that a task reads; see `read_given`."""
-    single = isinstance(inputs, (str, tuple)) or not isinstance(inputs, Iterable)
-    several = [inputs] if single else list(inputs)
-    if several and isinstance(several[0], Given):
-        return several
+    if isinstance(inputs, Given):
+        return inputs
+    several = [inputs] if isinstance(inputs, (str, tuple)) or not isinstance(inputs, Iterable) else inputs
     name = "question" if form == "question" else "text"
     return read_given(form, [(one, f"{name} {number}") for number, one in enumerate(several, 1)])
 
 
-def encoded(
-    tokenizer: Any, encoder: Encoder | None, given: Any, form: str, settings: Any
-) -> tuple[Input, bool]:
-    """A text, a list of words, a pair, or a question with its windows; and whether it was cut.
-
-    Raises:
-      UserError: it cannot be encoded.
-    """
-    text = given.text
-    if encoder is None:
-        ids = tokenizer.encode(text, special=settings.varying)
-        kept = ids if settings.varying else ids[: settings.length]
-        return Input(given.place, {form: text}, [arrays_of(kept)]), len(kept) < len(ids)
-    if form != "question":
-        (encoding,) = encoder([text], given, 0, words=form == "words")
-        about = {"words": text, "word_ids": encoding.word_ids}
-        rows = [arrays_of(encoding.ids, encoding.type_ids)]
-        return Input(given.place, {form: text}, rows, about), bool(encoding.overflowing)
-    windows, is_cut = encode_question(encoder, Question("", *text, [], []), settings, given, 0)
-    characters = [
-        np.array([span if part == 1 else NOWHERE for span, part in zip(window.offsets, window.sequence_ids)])
-        for window in windows
-    ]
-    rows = [arrays_of(window.ids, window.type_ids) for window in windows]
-    about = {"context": text[1], "characters": characters}
-    return Input(given.place, {form: text[0]}, rows, about), is_cut
-
-
-def arrays_of(ids: Sequence[int], types: Sequence[int] | None = None) -> Row:
+def arrays_of(encoding: Any) -> Row:
     """The arrays of a text, without padding."""
     return {
-        "tokens": np.array(ids, np.int32),
-        "token_types": np.array([0] * len(ids) if types is None else types, np.int32),
-        "token_mask": np.ones(len(ids), bool),
+        "tokens": np.array(encoding.ids, np.int32),
+        "token_types": np.array(encoding.type_ids, np.int32),
+        "token_mask": np.ones(len(encoding.ids), bool),
     }

@@ -51,6 +51,12 @@ class Layer(nn.Module, kw_only=True):
         return {name: getattr(self, name) for name in names} | self.dtypes
 
     @nn.nowrap
+    def passed_to(self, part: type) -> dict[str, Any]:
+        """The values of all fields that this class of a part has, too, as keyword arguments for it."""
+        own = {field.name for field in fields(self)} - {"parent", "name"}
+        return {field.name: getattr(self, field.name) for field in fields(part) if field.name in own}
+
+    @nn.nowrap
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
         yield from ()
@@ -99,11 +105,6 @@ class Model(Layer, kw_only=True):
     def task_sizes(self) -> Mapping[str, int]:
         """What the model fills in of the task's fields that are None."""
         return {}
-
-    @property
-    def classifies(self) -> bool:
-        """Whether its outputs are classes, of a whole example or of its parts."""
-        return self.num_classes is not None
 
     @nn.nowrap
     def known(self, name: str) -> int:
@@ -197,17 +198,6 @@ class Stacked(Model, kw_only=True):
     input, "dots" the products, "dots_without_batch" those of dense layers."""
     scan: bool = False
     """Scans over stacked layers instead of unrolling them: compiles faster."""
-
-
-class TextModel(Stacked, kw_only=True):
-    """Transformers over tokens of text."""
-
-    sizes: ClassVar[tuple[str, ...]] = ("vocab_size",)
-
-    vocab_size: PositiveInt | None = None
-    """Rows of the token table; None: as many as the tokenizer has tokens."""
-    mlp_dim: PositiveInt | None = None
-    """Hidden width of the MLPs; None: 4 x width."""
 
 
 def head_problems(

@@ -1,5 +1,6 @@
 """The Transformer block of every family: encoders' and decoders', before and after the norm."""
 
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -12,9 +13,8 @@ from jaxformer.models.base import Layer
 from jaxformer.models.dense import Initializer, xavier
 from jaxformer.models.drop_path import ResidualLayer, drop_path
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.experts import ExpertMlp, Experts, RouterLosses
 from jaxformer.models.masks import Mask
-from jaxformer.models.mlp import ActivationName, Mlp
+from jaxformer.models.mlp import ActivationName, ExpertMlp, Experts, Mlp, RouterLosses
 from jaxformer.models.norms import NormName, token_norm
 
 
@@ -22,7 +22,7 @@ from jaxformer.models.norms import NormName, token_norm
 class LayerCache:
     """What one block remembers of the tokens before."""
 
-    own: KeyValues
+    own: KeyValues | None = None
     """Keys and values of self-attention."""
     memory: KeyValues | None = None
     """Those of cross-attention, computed once; None where there is none."""
@@ -52,8 +52,6 @@ class StackInputs:
     """The same of what cross-attention looks at, [B, S, D]; there where `positions` is."""
     slot: jax.Array | None = None
     """Int32 [], where the cache is written; None without a cache."""
-    remembers: bool = struct.field(pytree_node=False, default=False)
-    """Whether the blocks return their caches."""
 
 
 @struct.dataclass
@@ -140,9 +138,8 @@ class Block(ResidualLayer):
         found: dict[str, Any] = {}
 
         def residual(x: jax.Array, number: int | str, branch: Any) -> jax.Array:
-            norm = token_norm(
-                self.norm, self.norm_epsilon, self.use_bias, name=f"norm_{number}", **self.dtypes
-            )
+            name = f"norm_{number}"
+            norm = token_norm(self.norm, self.norm_epsilon, self.use_bias, name=name, **self.dtypes)
             y = branch(norm(x) if self.norm_position == "pre" else x)
             y = Dropout(self.dropout)(y, deterministic=deterministic)
             if self.layer_scale is not None:
@@ -151,66 +148,45 @@ class Block(ResidualLayer):
                 y = drop_path(y, inputs.drop_path, self.make_rng("dropout"))
             return x + y if self.norm_position == "pre" else norm(x + y)
 
+        cache = inputs.cache or LayerCache()
+        drops: Any = {"deterministic": deterministic}
+
         def attend(y: jax.Array) -> jax.Array:
-            y, found["own"] = self.attention("attention")(
-                y,
-                mask=shared.mask if inputs.mask is None else inputs.mask,
-                bias=shared.bias,
-                rotary=shared.rotary,
-                positions=both(shared.positions, shared.positions),
-                cache=None if inputs.cache is None else inputs.cache.own,
-                slot=shared.slot,
-                deterministic=deterministic,
-            )
+            mask = shared.mask if inputs.mask is None else inputs.mask
+            positions = both(shared.positions, shared.positions)
+            layer = partial(self.attention("attention"), mask=mask, bias=shared.bias, rotary=shared.rotary)
+            y, found["own"] = layer(y, positions=positions, cache=cache.own, slot=shared.slot, **drops)
             return y
 
         def attend_to_context(y: jax.Array) -> jax.Array:
-            y, found["memory"] = self.attention("cross_attention")(
-                y,
-                shared.context,
-                mask=shared.context_mask,
-                bias=shared.context_bias,
-                positions=both(shared.positions, shared.context_positions),
-                cache=None if inputs.cache is None else inputs.cache.memory,
-                deterministic=deterministic,
+            positions = both(shared.positions, shared.context_positions)
+            layer = partial(
+                self.attention("cross_attention"), mask=shared.context_mask, bias=shared.context_bias
             )
+            y, found["memory"] = layer(y, shared.context, positions=positions, cache=cache.memory, **drops)
             return y
 
         def mlp(y: jax.Array) -> jax.Array:
-            common = self.passed_on("mlp_dim", "activation", "kernel_init", "out_init")
             if self.experts is not None:
-                y, found["router"] = ExpertMlp(self.experts, **common, name="experts")(y, shared.valid)
+                experts = ExpertMlp(self.experts, **self.passed_to(ExpertMlp), name="experts")
+                y, found["router"] = experts(y, shared.valid)
                 return y
-            layer = Mlp(dropout=self.mlp_dropout, use_bias=self.use_bias, **common, name="mlp")
+            layer = Mlp(**self.passed_to(Mlp) | {"dropout": self.mlp_dropout}, name="mlp")
             return layer(y, deterministic=deterministic)
 
         x = residual(x, 1, attend)  # [B, T, D]
         if self.cross:
             x = residual(x, "cross", attend_to_context)
         x = residual(x, 2, mlp)
-        cache = LayerCache(found["own"], found.get("memory")) if shared.remembers else None
-        return x, Aux(cache, found.get("router"))
+        kept = None if shared.slot is None else LayerCache(found["own"], found.get("memory"))
+        return x, Aux(kept, found.get("router"))
 
     def attention(self, name: str) -> Attention:
         """An attention layer of this block."""
-        return Attention(
-            qkv_bias=self.use_bias if self.qkv_bias is None else self.qkv_bias,
-            out_bias=self.use_bias,
-            scale=self.attention_scale,
-            dropout=self.attention_dropout,
-            **self.passed_on(
-                *(
-                    "num_heads",
-                    "num_kv_heads",
-                    "head_dim",
-                    "qk_norm",
-                    "norm_epsilon",
-                    "kernel_init",
-                    "out_init",
-                )
-            ),
-            name=name,
-        )
+        qkv_bias = self.use_bias if self.qkv_bias is None else self.qkv_bias
+        own = {"qkv_bias": qkv_bias, "out_bias": self.use_bias, "scale": self.attention_scale}
+        fields = self.passed_to(Attention) | own | {"dropout": self.attention_dropout}
+        return Attention(**fields, name=name)
 
 
 def both(first: jax.Array | None, second: jax.Array | None) -> tuple[jax.Array, jax.Array] | None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxformer.models.attention import KeyValues, written
-from jaxformer.models.block import LayerCache
+from jaxformer.models.block import Aux, LayerCache
 from jaxformer.models.masks import Mask, within
 
 Dtype = Any
@@ -48,6 +48,11 @@ class Cache:
         new = jnp.where(valid, first + jnp.cumsum(valid, axis=1) - 1, EMPTY)
         return new, written(self.positions, new, self.slot, 1)
 
+    def after(self, beside: Sequence[Aux], positions: jax.Array, tokens: int) -> "Cache":
+        """The cache after `tokens` more, from what the blocks returned and the positions of all slots."""
+        layers = tuple(b.cache for b in beside if b.cache is not None)
+        return Cache(layers, positions, self.index + tokens)
+
 
 def empty_cache(
     batch: int, slots: int, depth: int, kv_heads: int, head_dim: int, dtype: Dtype = jnp.float32
@@ -70,9 +75,3 @@ def cached_mask(queries: jax.Array, slots: jax.Array, window: int | None) -> Mas
     """
     distance = queries[:, :, None] - slots[:, None, :]
     return Mask(allowed=(within(distance, window) & (slots >= 0)[:, None, :])[:, None])
-
-
-def advance(cache: Cache, layers: Sequence[LayerCache | None], positions: jax.Array, tokens: int) -> Cache:
-    """The cache after `tokens` more."""
-    kept = tuple(layer for layer in layers if layer is not None)
-    return Cache(kept, positions, cache.index + tokens)

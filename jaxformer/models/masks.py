@@ -1,5 +1,7 @@
 """Which keys a query sees, said once for every implementation of attention."""
 
+from functools import reduce
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -38,13 +40,7 @@ class Mask:
             conditions.append(self.keys[:, None, None, :])
         if self.allowed is not None:
             conditions.append(self.allowed)
-        if not conditions:
-            return None
-        shape = jnp.broadcast_shapes(*(condition.shape for condition in conditions))
-        result = jnp.broadcast_to(conditions[0], shape)
-        for condition in conditions[1:]:
-            result = result & jnp.broadcast_to(condition, shape)
-        return result
+        return reduce(jnp.logical_and, jnp.broadcast_arrays(*conditions)) if conditions else None
 
 
 def within(distance: jax.Array, window: int | None) -> jax.Array:

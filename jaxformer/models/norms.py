@@ -25,12 +25,8 @@ class LayerNorm(Layer):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises [..., D]."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
         x32 = x.astype(jnp.float32)
-        centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        y = centred * jax.lax.rsqrt(variance + self.epsilon)
-        y = y * jnp.broadcast_to(scale, y.shape)
+        y = of_length_one(self, x32 - jnp.mean(x32, axis=-1, keepdims=True))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
             y = y + jnp.broadcast_to(bias, y.shape)
@@ -46,10 +42,14 @@ class RMSNorm(Layer):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalises [..., D]."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
-        x32 = x.astype(jnp.float32)
-        y = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
-        return (y * jnp.broadcast_to(scale, y.shape)).astype(self.dtype)
+        return of_length_one(self, x.astype(jnp.float32)).astype(self.dtype)
+
+
+def of_length_one(layer: LayerNorm | RMSNorm, x: jax.Array) -> jax.Array:
+    """Float32 [..., D] over the root of its mean square, times the layer's scale, which is made here."""
+    scale = layer.param("scale", nn.initializers.ones, (x.shape[-1],), layer.param_dtype)
+    y = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + layer.epsilon)
+    return y * jnp.broadcast_to(scale, y.shape)
 
 
 def token_norm(kind: NormName, epsilon: float, use_bias: bool, **keywords: Any) -> nn.Module:

@@ -8,7 +8,7 @@ from flax import struct
 
 from jaxformer.models.block import Aux
 from jaxformer.models.cache import Cache
-from jaxformer.models.experts import RouterLosses
+from jaxformer.models.mlp import RouterLosses
 from jaxformer.models.resampling import resized_maps
 
 

@@ -104,8 +104,7 @@ def stacked_masks(masks: Sequence[Mask], depth: int, tokens: int) -> Mask | None
     """Every layer's mask of self-attention over `tokens` as one, with a leading layer axis."""
     if not masks:
         return None
-    arrays = [mask.array(tokens, tokens) for mask in masks]
-    shapes = [(1, 1, tokens, tokens) if array is None else array.shape for array in arrays]
-    shape = jnp.broadcast_shapes(*shapes)
-    whole = [jnp.ones(shape, bool) if a is None else jnp.broadcast_to(a, shape) for a in arrays]
+    all_seen = jnp.ones((1, 1, tokens, tokens), bool)
+    arrays = (mask.array(tokens, tokens) for mask in masks)
+    whole = jnp.broadcast_arrays(*(all_seen if array is None else array for array in arrays))
     return Mask(allowed=jnp.stack([whole[i % len(whole)] for i in range(depth)]))

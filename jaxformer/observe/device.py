@@ -6,9 +6,10 @@ import platform
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from jaxformer.observe import text
 
 # Peak dense FLOP/s of one JAX device: (a word of its `device_kind`, 16-bit operands, float32 operands). The
 # first line that matches counts. Sparsity, which doubles the vendors' headlines, is taken out. Products of
@@ -51,20 +52,16 @@ PEAK_FLOPS: tuple[tuple[str, float, float], ...] = (
 MFU_FORMULA = "model FLOPs per example (forward + backward) x examples/s / (devices x peak FLOP/s)"
 
 
-@dataclass(frozen=True)
-class DeviceMemory:
+class DeviceMemory(NamedTuple):
     """Memory of the fullest device of this process, in bytes."""
 
     used: int
     """In use now."""
-    peak: int
-    """The most that was in use."""
     limit: int
     """All that may be used."""
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(NamedTuple):
     """The peak rate of a device."""
 
     flops: float
@@ -85,32 +82,21 @@ def device_line(devices: Sequence[Any] | None = None) -> str:
     import jax
 
     devices = jax.devices() if devices is None else devices
-    kinds = sorted({device.device_kind for device in devices})
-    backend = devices[0].platform
-    name = " / ".join(kinds)
-    if backend.lower() not in name.lower():
-        name = f"{name} ({backend})"
+    name, backend = " / ".join(sorted({device.device_kind for device in devices})), devices[0].platform
     if backend == "cpu":
-        name = f"CPU ({cpu_model()}, {usable_cores()} cores)"
-    processes = len({device.process_index for device in devices})
-    return (
-        f"{len(devices)} x {name}, {processes} process{'' if processes == 1 else 'es'}, jax {jax.__version__}"
-    )
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        name = f"CPU ({cpu_model()}, {cores} cores)"
+    elif backend.lower() not in name.lower():
+        name = f"{name} ({backend})"
+    processes = text.counted(len({device.process_index for device in devices}), "process", "processes")
+    return f"{len(devices)} x {name}, {processes}, jax {jax.__version__}"
 
 
 def cpu_model() -> str:
     """The processor's name, as the operating system gives it."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = re.search(r"^model name\s*: *(.*)", info.read_text(), re.MULTILINE) if info.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def device_memory(devices: Sequence[Any] | None = None) -> DeviceMemory | None:
@@ -121,8 +107,7 @@ def device_memory(devices: Sequence[Any] | None = None) -> DeviceMemory | None:
     fullest = max((report for report in reports if report), key=lambda r: r["bytes_in_use"], default=None)
     if fullest is None or "bytes_limit" not in fullest:
         return None
-    used = fullest["bytes_in_use"]
-    return DeviceMemory(used, fullest.get("peak_bytes_in_use", used), fullest["bytes_limit"])
+    return DeviceMemory(fullest["bytes_in_use"], fullest["bytes_limit"])
 
 
 def peak_flops(device_kind: str, dtype: str = "bfloat16") -> float | None:
@@ -164,13 +149,14 @@ def find_peak(dtype: str = "bfloat16", devices: Sequence[Any] | None = None) -> 
     import jax
 
     devices = jax.devices() if devices is None else devices
-    stated = peak_flops(devices[0].device_kind, dtype)
+    first, kind = devices[0], devices[0].device_kind
+    stated = peak_flops(kind, dtype)
     if stated is not None:
-        return Peak(stated, f"{devices[0].device_kind}, {dtype}, vendor's dense peak")
-    rate, what = measured_matmul_flops(dtype), f"measured here with a large matrix product in {dtype}"
-    if devices[0].platform == "cpu":  # virtual devices share the cores of their process
-        return Peak(rate / sum(device.process_index == devices[0].process_index for device in devices), what)
-    return Peak(rate, what)
+        return Peak(stated, f"{kind}, {dtype}, vendor's dense peak")
+    rate = measured_matmul_flops(dtype)
+    if first.platform == "cpu":  # virtual devices share the cores of their process
+        rate /= sum(device.process_index == first.process_index for device in devices)
+    return Peak(rate, f"measured here with a large matrix product in {dtype}")
 
 
 def mfu(flops_per_example: float, examples_per_second: float, device_count: int, peak: float) -> float:

@@ -2,8 +2,11 @@
 
 import logging
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from jaxformer.errors import UserError
 
@@ -19,7 +22,7 @@ def parse_steps(steps: str) -> tuple[int, int]:
     match = re.fullmatch(r"\s*([0-9_]+)\s*:\s*([0-9_]+)\s*", steps)
     if not match:
         raise UserError(f'profile="{steps}": expected "FIRST:LAST", two steps, as in "10:15"')
-    first, last = int(match[1]), int(match[2])
+    first, last = map(int, match.groups())
     if not 1 <= first <= last:
         raise UserError(f'profile="{steps}": expected 1 <= FIRST <= LAST, as in "10:15"; steps count from 1')
     return first, last
@@ -39,43 +42,33 @@ class Profile:
     """
 
     def __init__(self, steps: str | None, run_dir: Path):
-        self.range = None if steps is None else parse_steps(steps)
+        self.first, self.last = (1, 0) if steps is None else parse_steps(steps)
         self.folder = Path(run_dir) / "profile"
-        self.tracing = False
-        self.traced = False
-        self._annotation: Any = None
+        self.tracing = self.traced = False
+        self._annotation = ExitStack()
 
     def before(self, step: int) -> None:
         """Is called before a step; starts the trace when it is due."""
-        if self.range is None or not self.range[0] <= step <= self.range[1]:
+        if not self.first <= step <= self.last:
             return
-        import jax
-
         if not self.tracing:
             jax.profiler.start_trace(str(self.folder))
             self.tracing = self.traced = True
-        self._annotation = jax.profiler.StepTraceAnnotation("train", step_num=step)
-        self._annotation.__enter__()
+        self._annotation.enter_context(jax.profiler.StepTraceAnnotation("train", step_num=step))
 
     def after(self, step: int, outputs: Any = None) -> None:
         """Is called after a step; ends the trace after the last one.
 
         Args:
+          step: the step.
           outputs: arrays of the step; the last step's are waited for, so that the trace holds all of it.
         """
-        if not self.tracing:
-            return
-        self._annotation.__exit__(None, None, None)
-        self._annotation = None
-        if self.range is not None and step >= self.range[1]:
-            import jax
-
+        self._annotation.close()
+        if self.tracing and step >= self.last:
             jax.block_until_ready(outputs)
             self._stop()
 
     def _stop(self) -> None:
-        import jax
-
         self.tracing = False
         jax.profiler.stop_trace()
         logger.info("profile written to %s (view it with `xprof %s`)", self.folder, self.folder)
@@ -84,12 +77,9 @@ class Profile:
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        if self._annotation is not None:
-            self._annotation.__exit__(*exception)
-            self._annotation = None
+        self._annotation.close()
         if self.tracing:
             self._stop()
-        if self.range is not None and not self.traced:
-            logger.warning(
-                'profile="%d:%d": none of these steps was taken, so there is no trace', *self.range
-            )
+        if self.last and not self.traced:
+            steps = f'profile="{self.first}:{self.last}"'
+            logger.warning("%s: none of these steps was taken, so there is no trace", steps)

@@ -40,24 +40,27 @@ class Progress:
         total_steps: int,
         start_step: int = 0,
         batch_size: int = 1,
-        *,
         steps_per_epoch: float | None = None,
         console: Any = None,
+        *,
         enabled: bool | None = None,
         log_seconds: float = 10.0,
         memory: Callable[[], DeviceMemory | None] = device_memory,
     ):
         self.total_steps, self.step, self.batch_size = total_steps, start_step, batch_size
-        self.steps_per_epoch = steps_per_epoch
+        self.steps_per_epoch, self.log_seconds, self.memory = steps_per_epoch, log_seconds, memory
         self.enabled = is_first_process() if enabled is None else enabled
         self.values: dict[str, float] = {}
         self.doing = ""
-        self._memory = memory
         self._step_seconds: deque[float] = deque(maxlen=PACE_STEPS)
         self._first: tuple[int, float] | None = None  # step and time that the time left is reckoned from
-        self._last = 0.0
-        self._log_seconds, self._next = log_seconds, 0.0
-        self._live = self._make_live(console) if self.enabled else None
+        self._last = self._next = 0.0  # when the last step was done, and when something is shown again
+        self._live: Any = None
+        console = console or make_console()
+        if self.enabled and console.is_terminal:
+            from rich.live import Live
+
+            self._live = Live(console=console, auto_refresh=False, get_renderable=self._renderable)
 
     def advance(self, step: int) -> None:
         """Notes that `step` steps are done."""
@@ -85,7 +88,7 @@ class Progress:
         self.values |= values
         self.advance(step)
         if self._live is None and (time.monotonic() >= self._next or step >= self.total_steps):
-            self._next = time.monotonic() + self._log_seconds
+            self._next = time.monotonic() + self.log_seconds
             logger.info("%s", self.line())
 
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -116,9 +119,12 @@ class Progress:
             parts.append(f"{text.duration(left)} left")
         if (pace := self.examples_per_second()) is not None:
             parts.append(f"{text.number(pace)} examples/s")
-        shown = {name: value for name, value in self.values.items() if telling(name, value)}
-        parts += [f"{name.removeprefix('train/')} {text.number(value)}" for name, value in shown.items()]
-        if (memory := self._memory()) is not None:
+        parts += [
+            f"{name.removeprefix('train/')} {text.number(value)}"
+            for name, value in self.values.items()
+            if telling(name, value)
+        ]
+        if (memory := self.memory()) is not None:
             parts.append(f"memory {text.data_size(memory.used)} of {text.data_size(memory.limit)}")
         return "  ".join(parts)
 
@@ -134,14 +140,6 @@ class Progress:
             return None
         pace = (time.monotonic() - self._first[1]) / (self.step - self._first[0])
         return pace * (self.total_steps - self.step)
-
-    def _make_live(self, console: Any) -> Any:
-        console = make_console() if console is None else console
-        if not console.is_terminal:
-            return None
-        from rich.live import Live
-
-        return Live(console=console, auto_refresh=False, get_renderable=self._renderable)
 
     def _renderable(self) -> Any:
         from rich.progress_bar import ProgressBar

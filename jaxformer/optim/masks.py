@@ -1,7 +1,7 @@
 """Which rule takes which parameter: weight decay, freezing, learning-rate multipliers, regularisation."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -146,17 +146,3 @@ def regularization(config: Any, params: Tree) -> dict[str, jax.Array]:
     if config.l2:
         losses["l2"] = config.l2 / 2 * sum((jnp.square(w).sum() for w in weights), jnp.float32(0))
     return losses
-
-
-def unmatched(patterns: Sequence[str], params: Tree) -> list[str]:
-    """The patterns that take no layer of any parameter."""
-    leaves = leaves_by_path(params).items()
-    return [
-        p for p in patterns if not any(any(layers_taken((p,), path, leaf.shape)) for path, leaf in leaves)
-    ]
-
-
-def partly_taken(patterns: Sequence[str], params: Tree) -> list[str]:
-    """The paths of stacks of which the patterns take some layers and leave others."""
-    taken = {path: layers_taken(patterns, path, leaf.shape) for path, leaf in leaves_by_path(params).items()}
-    return [path for path, layers in taken.items() if any(layers) and not all(layers)]

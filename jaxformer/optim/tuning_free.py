@@ -9,7 +9,7 @@ import optax
 from optax import contrib
 
 from jaxformer.config.fields import Rate, above, strictly_between
-from jaxformer.optim.base import LearningRate, Optimizer
+from jaxformer.optim.base import LearningRate, Optimizer, is_masked
 from jaxformer.optim.masks import decay_mask
 
 Tree = Any
@@ -50,12 +50,11 @@ class ScheduleFree(Optimizer):
     def eval_params(self, opt_state: Tree, params: Tree) -> Tree:
         """The averaged parameters x; frozen ones are as they are."""
         state = optax.tree.get(opt_state, "ScheduleFreeState")
-        return jax.tree.map(
-            lambda y, z: y if isinstance(z, optax.MaskedNode) else (y - (1 - state.b1) * z) / state.b1,
-            params,
-            state.z,
-            is_leaf=lambda x: isinstance(x, optax.MaskedNode),
-        )
+
+        def averaged(y: jax.Array, z: jax.Array) -> jax.Array:
+            return y if is_masked(z) else (y - (1 - state.b1) * z) / state.b1
+
+        return jax.tree.map(averaged, params, state.z, is_leaf=is_masked)
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,7 @@ class Predict(OfRun):
         with writing_to(self.folder, "choose another output folder"):
             write_atomically(self.folder / LINES, "".join(lines))
 
-    def given(self, config: "ExperimentConfig") -> "list[Given]":
+    def given(self, config: "ExperimentConfig") -> "Given":
         """The texts or the questions that were given.
 
         Raises:

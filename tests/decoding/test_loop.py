@@ -1,5 +1,6 @@
 """The decode loop against loops in Python and against transformers; streams; stop strings."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -13,10 +14,12 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.tree_util import Partial
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from jaxformer.config import schema
 from jaxformer.decoding import sampling
 from jaxformer.decoding.loop import Rules, StopStrings, advance, begin, stream
 from jaxformer.decoding.sampling import Sampling, seen_tokens
 from jaxformer.errors import UserError
+from jaxformer.inference.writing import Generation
 
 sample = jax.jit(sampling.sample, static_argnames="sampling")
 
@@ -54,7 +57,7 @@ def options(sampling=WARM, n=12, eos_ids=(EOS,), seed=0, **more):
 def generate(step, state, first, *, key, sampling, max_new_tokens, eos_ids, pad_id, seen=None, rows=None):
     """All tokens [B, N] in one loop on the device, how many each row has, and the state after them."""
     rules = Rules(sampling, eos_ids, pad_id)
-    progress = begin(first, state, key, seen, rows, rules)
+    progress = replace(begin(first, key, seen, rows, rules), state=state)
     tokens = progress.tokens[:, None]
     if max_new_tokens > 1:
         progress, more = advance(step, progress, key, rows, max_new_tokens, rules, max_new_tokens - 1)
@@ -225,7 +228,7 @@ def test_a_stop_string_ends_a_row_of_a_stream():
     )
     assert [stops.text(row) for row in range(3)] == ["efg", "jklabc", "bc"]
     assert stops.found == ["hi", "def", "def"]
-    assert [stops.length(row) for row in range(3)] == [5, 9, 5]
+    assert [len(stops.ids[row]) for row in range(3)] == [5, 9, 5]
     assert [c.done.tolist() for c in chunks] == [[False] * 3, [True, False, True], [True, True, True]]
     assert chunks[-1].counts.tolist() == [0, 4, 0]
     assert (chunks[-1].tokens[[0, 2]] == PAD).all()
@@ -276,7 +279,9 @@ def test_the_stop_string_that_is_complete_first_ends_the_text_however_it_comes(p
         stop = max((stop for stop in stops if whole[: ends[0]].endswith(stop)), key=len)
         assert rows.found[0] == stop
         assert rows.text(0) == rows.settled(0) == whole[: ends[0] - len(stop)]
-        assert len("".join(pieces[: rows.length(0) - 1])) < ends[0] <= len("".join(pieces[: rows.length(0)]))
+        assert (
+            len("".join(pieces[: len(rows.ids[0]) - 1])) < ends[0] <= len("".join(pieces[: len(rows.ids[0])]))
+        )
     else:
         assert rows.found[0] is None
         assert rows.text(0) == whole
@@ -293,16 +298,11 @@ def test_characters_of_which_bytes_are_missing_are_held_back():
         shown.append(rows.settled(0))
     assert shown == ["a", "a", "aé", *["aé"] * 3, "aén€", *["aén€"] * 5]
     assert rows.found == ["né!"]
-    assert rows.length(0) == 11
+    assert len(rows.ids[0]) == 11
 
 
 def test_what_cannot_be_is_refused():
-    step, state, first = model(2)
-    with pytest.raises(UserError, match="max_new_tokens=0"):
-        next(stream(step, state, first, **options(n=0)))
-    with pytest.raises(UserError, match="top_k=0"):
-        next(stream(step, state, first, **options(Sampling(top_k=0))))
-    with pytest.raises(UserError, match="chunk=0"):
-        next(stream(step, state, first, **options(chunk=0)))
+    assert "max_new_tokens=0" in next(schema.problems(Generation(0)))
+    assert "top_k=0" in next(schema.problems(Sampling(top_k=0)))
     with pytest.raises(UserError, match="empty"):
         StopStrings(["a", ""], str)

@@ -21,8 +21,8 @@ from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError
 from jaxformer.inference.writers import CausalModel
 from jaxformer.inference.writing import BATCH, Generation
-from jaxformer.models.experts import Experts
 from jaxformer.models.gpt import GPT
+from jaxformer.models.mlp import Experts
 
 GREEDY = Sampling(temperature=0)
 PROMPTS = ["a", "bad cab", "h.\nface deed bag", "abcdefgh .abcdef"]
