@@ -91,7 +91,7 @@ class Generate(OfRun):
           UserError: the run's model writes no texts, or does not take a prompt.
         """
         from jaxformer.decoding.loop import StopStrings
-        from jaxformer.inference.given import naming
+        from jaxformer.inference.texts import naming
 
         writer, ids = self.load().writer, []
         for prompt, place in prompts:
@@ -114,7 +114,7 @@ class Generate(OfRun):
         Raises:
           UserError: there is none, or the file cannot be read.
         """
-        from jaxformer.inference.given import read_lines
+        from jaxformer.inference.texts import read_lines
 
         prompts = [(prompt, f"--prompt {number}") for number, prompt in enumerate(self.prompt, 1)]
         if self.prompts is not None:

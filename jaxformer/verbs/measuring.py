@@ -122,7 +122,7 @@ class Perplexity(Measuring):
           UserError: the file is empty, or has a character that is no token; or as of `perplexity`.
         """
         from jaxformer.evaluation.likelihood import encode, perplexity
-        from jaxformer.inference.given import read_text
+        from jaxformer.inference.texts import read_text
 
         text = read_text(self.file)
         if not text:
