@@ -21,7 +21,6 @@ Kind: TypeAlias = Literal[
     "image", "encoder", "decoder", "encoder-decoder", "detector", "segmenter", "two-towers"
 ]
 RematName: TypeAlias = Literal["none", "full", "dots", "dots_without_batch"]
-BlockMaker: TypeAlias = Callable[..., nn.Module]
 Stages: TypeAlias = Annotated[tuple[PositiveInt, ...], not_empty("at least one stage")]
 OddInt: TypeAlias = Annotated[
     int, Constraint("an odd number, such as 3", lambda value: value > 0 and value % 2 == 1)
@@ -110,11 +109,6 @@ class Model(Layer, kw_only=True):
         """What the model fills in of the task's fields that are None."""
         return {}
 
-    @property
-    def classifies(self) -> bool:
-        """Whether its outputs are classes, of a whole example or of its parts."""
-        return self.num_classes is not None
-
     @nn.nowrap
     def known(self, name: str) -> int:
         """The value of one of `sizes`.
@@ -178,7 +172,7 @@ class Staged(ImageModel, kw_only=True):
                 given, count = list(getattr(self, name)), len(self.stage_sizes)
                 yield f"{name}={given}: expected one for each of {count} stages"
 
-    def staged(self, x: Any, block: BlockMaker, deterministic: bool) -> tuple[Any, ...]:
+    def staged(self, x: Any, block: Callable[..., nn.Module], deterministic: bool) -> tuple[Any, ...]:
         """The feature maps [B, H, W, C] of all stages.
 
         Args:
@@ -205,17 +199,6 @@ class Stacked(Model, kw_only=True):
     input, "dots" the products, "dots_without_batch" those of dense layers."""
     scan: bool = False
     """Scans over stacked layers instead of unrolling them: compiles faster."""
-
-
-class TextModel(Stacked, kw_only=True):
-    """Transformers over tokens of text."""
-
-    sizes: ClassVar[tuple[str, ...]] = ("vocab_size",)
-
-    vocab_size: PositiveInt | None = None
-    """Rows of the token table; None: as many as the tokenizer has tokens."""
-    mlp_dim: PositiveInt | None = None
-    """Hidden width of the MLPs; None: 4 x width."""
 
 
 def head_problems(

@@ -13,7 +13,7 @@ from jaxformer.models.base import Layer, Stages
 from jaxformer.models.cnn_attention import gated, squeezed
 from jaxformer.models.conv import Conv, PaddingName, he_fan_in
 from jaxformer.models.dense import Dense
-from jaxformer.models.drop_path import ResidualLayer
+from jaxformer.models.dropout import ResidualLayer
 from jaxformer.models.mlp import ACTIVATIONS, GATED, ActivationName, Mlp
 from jaxformer.models.norms import image_norm
 from jaxformer.models.outputs import ImageOutputs, classified

@@ -8,7 +8,7 @@ import jax
 from jaxformer.config.fields import PositiveFloat, PositiveInt
 from jaxformer.models.base import Dropouts, Layer, Staged
 from jaxformer.models.dense import Initializer, xavier
-from jaxformer.models.drop_path import ResidualLayer
+from jaxformer.models.dropout import ResidualLayer
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm
 

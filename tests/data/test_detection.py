@@ -10,14 +10,13 @@ from PIL import Image
 
 from jaxformer.config.schema import resolve, to_dict
 from jaxformer.data import DataConfig, make_batches
-from jaxformer.data.cropping import ScaleJitter
+from jaxformer.data.base import open_source
+from jaxformer.data.cropping import Mosaic, ScaleJitter
 from jaxformer.data.kinds.detection import Detection
 from jaxformer.data.kinds.images import Images
-from jaxformer.data.mosaic import Mosaic
-from jaxformer.data.opening import open_source
 from jaxformer.data.transforms import Flip
 from jaxformer.data.writing import write_dataset
-from jaxformer.drawing.class_colours import colour
+from jaxformer.drawing import colour
 from jaxformer.errors import UserError
 from jaxformer.importing.show import contact_sheet, with_examples
 
@@ -112,8 +111,8 @@ def test_boxes_outside_are_clipped_or_dropped_and_that_is_said(tmp_path):
     assert made[0]["labels"][0].tolist() == [0, -1, -1, -1]
     np.testing.assert_allclose(made[0]["boxes"][0, 0], [0.25, 0.75, 0.5, 0.5], atol=1e-6)
     assert made.facts == [
-        "train: boxes that reach out of their pictures, and are clipped: 1",
-        "train: boxes without an area in their pictures, which are dropped: 3",
+        "train: boxes that reach out of their images, and are clipped: 1",
+        "train: boxes without an area in their images, which are dropped: 3",
     ]
     with pytest.raises(UserError, match=r"pets/1.0.0, split 'train', index 0: the box \(0, 1.1, 0.5, 1.4\)"):
         batches(folder, bad_boxes="refuse")
@@ -124,7 +123,7 @@ def test_objects_beyond_the_most_are_counted(tmp_path):
     folder = write(tmp_path, train=[(jpeg(), many), (jpeg(), GOOD)])
     made = batches(folder)
     assert made.facts == [
-        "train: pictures with more than 4 objects (data.examples.max_objects): 1; their smallest are left out, 3 in all"
+        "train: images with more than 4 objects (data.examples.max_objects): 1; their smallest are left out, 3 in all"
     ]
     np.testing.assert_allclose(made[0]["boxes"][0, :, 2], [0.4, 0.5, 0.6, 0.7], atol=1e-6)
 
@@ -197,7 +196,10 @@ def test_truncated_pictures_are_named_and_refused_or_skipped(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"objects_feature": "object"}, "has no sequence of objects 'object'; did you mean 'objects'"),
+        (
+            {"objects_feature": "object"},
+            "data.examples.objects_feature: pets/1.0.0 has no feature 'object'; did you mean 'objects'",
+        ),
         (
             {"bbox_feature": "box"},
             "data.examples.bbox_feature: objects of pets/1.0.0 have no feature 'box'; did you mean",

@@ -77,7 +77,7 @@ def test_transforms_move_masks(tmp_path):
 
 def test_masks_of_another_size_are_refused_or_skipped(tmp_path):
     folder = write(tmp_path, [example(), example(1, mask_size=(21, 30))])
-    with pytest.raises(UserError, match=r"index 1: broken image \(the mask is 21x30, the picture 20x30\)"):
+    with pytest.raises(UserError, match=r"index 1: broken image \(the mask is 21x30, the image 20x30\)"):
         batches(folder)[0]
     assert batches(folder, broken="skip")[0]["example_mask"].tolist() == [True, False]
 
@@ -102,7 +102,7 @@ def test_classes_without_names_have_to_be_named(tmp_path):
         batches(folder, class_names=tuple(NAMES), ignore_labels=(0, 1, 2, 3))
     with pytest.raises(UserError, match=r"data.examples.mask_feature: .*did you mean 'segmentation_mask'"):
         batches(folder, mask_feature="segmentation")
-    with pytest.raises(UserError, match=r"'image' of streets/1.0.0 is Image.*not of one channel"):
+    with pytest.raises(UserError, match=r"'image' of streets/1.0.0 is Image, not an image of one channel"):
         batches(folder, mask_feature="image")
 
 

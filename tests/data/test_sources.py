@@ -117,12 +117,12 @@ def test_an_unknown_dataset_is_answered_with_what_there_is(folder):
         (
             {"examples": Images(label_feature="lable")},
             "train",
-            "data.examples.label_feature: shapes/1.0.10 has no integer feature 'lable'; did",
+            "data.examples.label_feature: shapes/1.0.10 has no feature 'lable'; did",
         ),
         (
             {"examples": Images(label_feature="note")},
             "train",
-            "has no integer feature 'note'; there are: corners, label",
+            "'note' of shapes/1.0.10 is Text, not an integer; features that are: corners, label",
         ),
         (
             {"examples": Images(image_feature="img")},

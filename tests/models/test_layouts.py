@@ -7,9 +7,9 @@ import pytest
 from helpers.stacking import stack_layers
 
 from jaxformer.errors import UserError
-from jaxformer.models.experts import Experts
 from jaxformer.models.gpt import GPT
 from jaxformer.models.layouts import unstack_layers
+from jaxformer.models.mlp import Experts
 from jaxformer.models.seq2seq import Seq2Seq
 from jaxformer.models.vit import ViT
 

@@ -9,8 +9,9 @@ import numpy as np
 from jaxformer.config.fields import PositiveInt
 from jaxformer.config.schema import did_you_mean
 from jaxformer.data.base import DatasetConfig, Example, Source
-from jaxformer.data.kinds.images import ImageReader, LetterboxedKind
-from jaxformer.data.letterbox import letterbox, object_rows
+from jaxformer.data.geometry import object_rows
+from jaxformer.data.kinds.images import LetterboxedKind, LetterboxedReader
+from jaxformer.data.records import class_names, inner
 from jaxformer.errors import UserError
 
 COUNTED = 1000  # examples whose boxes are looked at before training
@@ -28,7 +29,7 @@ class Detection(LetterboxedKind):
 
     kind: ClassVar[str] = "detection"
     max_objects: PositiveInt = 100
-    """N; of more objects in a picture the largest stay, and it is said how many are left out."""
+    """N; of more objects in an image the largest stay, and it is said how many are left out."""
     objects_feature: str = "objects"
     """The feature that holds the sequence of objects."""
     bbox_feature: str = "bbox"
@@ -38,18 +39,20 @@ class Detection(LetterboxedKind):
     crowd_feature: str | None = None
     """An object's mark that it is many in one box, which are left out (COCO's "is_crowd"); None has none."""
     bad_boxes: Literal["drop", "refuse"] = "drop"
-    """What is done about boxes without an area or wholly outside of the picture: "drop", and it is said how
-    many, or "refuse". Boxes that reach out of the picture are clipped."""
+    """What is done about boxes without an area or wholly outside of the image: "drop", and it is said how
+    many, or "refuse". Boxes that reach out of the image are clipped."""
 
     def open(self, config: DatasetConfig, split: str, train: bool) -> Source:
         return DetectionSource(config, split, train)
 
 
-class DetectionSource(ImageReader):
+class DetectionSource(LetterboxedReader):
     """Examples with `image` uint8 [H, W, 3], `boxes` float32 [n, 4] (pixels), `labels` int32 [n], `original_size`.
 
     Batches hold what `Detection` says.
     """
+
+    settings: Detection
 
     def __init__(self, config: DatasetConfig, split: str, train: bool):
         """Opens `split`; the boxes of its first examples are looked at, for `facts`.
@@ -57,24 +60,20 @@ class DetectionSource(ImageReader):
         Raises:
           UserError: the dataset, version, split or feature is not there, or not what it has to be.
         """
-        super().__init__(config, split)
-        self._settings: Detection = config.examples
-        settings = self._settings
-        self._size = settings.frame(train)
-        self.channels = 3
+        super().__init__(config, split, train)
         self.class_names, self._num_classes = self._classes()
         self.facts = list(self._counts())
 
     def decode(self, features: Any, index: int) -> Example:
-        """The picture and its objects, boxes clipped to it."""
+        """The image and its objects, boxes clipped to it."""
         image = self.image(features)
         height, width = image.shape[:2]
         shares, labels = self._objects(features, index)
         clipped, good = clip(shares)
-        if self._settings.bad_boxes == "refuse" and not good.all():
+        if self.settings.bad_boxes == "refuse" and not good.all():
             box = ", ".join(f"{value:.4g}" for value in shares[~good][0])
             raise UserError(
-                f"{self.where(index)}: the box ({box}) (ymin, xmin, ymax, xmax) has no area in the picture; mend the "
+                f"{self.where(index)}: the box ({box}) (ymin, xmin, ymax, xmax) has no area in the image; mend the "
                 "dataset, or leave such boxes out with data.examples.bad_boxes='drop'"
             )
         pixels = clipped[good][:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32)[None]
@@ -82,23 +81,20 @@ class DetectionSource(ImageReader):
         return {"image": image, "boxes": pixels, "labels": labels[good], "original_size": size}
 
     def finish(self, example: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The picture in its frame and the objects in rows."""
-        made = letterbox(dict(example), self._size, self._settings.enlarge)
-        return made | object_rows(made, self._settings.max_objects)
+        """The image in its frame and the objects in rows."""
+        made = dict(super().finish(example))
+        return made | object_rows(made, self.settings.max_objects)
 
     def _objects(self, features: Any, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Boxes float32 [n, 4] (ymin, xmin, ymax, xmax as shares) and labels int32 [n], as they are stored."""
-        settings = self._settings
-
-        def field(name: str) -> Any:
-            return features[f"{settings.objects_feature}/{name}"]
-
-        boxes = np.array(field(settings.bbox_feature).float_list.value, np.float32).reshape(-1, 4)
-        labels = np.array(field(settings.label_feature).int64_list.value, np.int64)
+        settings, objects = self.settings, self.settings.objects_feature
+        boxes = features[f"{objects}/{settings.bbox_feature}"].float_list.value
+        boxes = np.array(boxes, np.float32).reshape(-1, 4)
+        labels = np.array(features[f"{objects}/{settings.label_feature}"].int64_list.value, np.int64)
         if settings.crowd_feature is not None:
-            single = np.array(field(settings.crowd_feature).int64_list.value, bool) ^ True
+            single = ~np.array(features[f"{objects}/{settings.crowd_feature}"].int64_list.value, bool)
             boxes, labels = boxes[single], labels[single]
-        if self._num_classes is not None and labels.size:
+        if self._num_classes is not None:
             unknown = labels[(labels < 0) | (labels >= self._num_classes)]
             if unknown.size:
                 raise UserError(
@@ -109,23 +105,23 @@ class DetectionSource(ImageReader):
 
     def _counts(self) -> Iterator[str]:
         """Lines about boxes that are changed or left out."""
-        count = min(len(self), COUNTED)
+        count, most = min(len(self), COUNTED), self.settings.max_objects
         outside = bad = crowded = left_out = 0
-        for features, index in zip(self.records.read(range(count)), range(count)):
+        for index, features in enumerate(self.records.read(range(count))):
             shares, _ = self._objects(features, index)
             clipped, good = clip(shares)
             bad += int((~good).sum())
             outside += int((clipped != shares).any(1)[good].sum())
-            more = int(good.sum()) - self._settings.max_objects
+            more = int(good.sum()) - most
             crowded, left_out = crowded + (more > 0), left_out + max(0, more)
         where = self.split if count == len(self) else f"the first {count:,} of {self.split}"
         if outside:
-            yield f"{where}: boxes that reach out of their pictures, and are clipped: {outside:,}"
-        if bad and self._settings.bad_boxes == "drop":
-            yield f"{where}: boxes without an area in their pictures, which are dropped: {bad:,}"
+            yield f"{where}: boxes that reach out of their images, and are clipped: {outside:,}"
+        if bad and self.settings.bad_boxes == "drop":
+            yield f"{where}: boxes without an area in their images, which are dropped: {bad:,}"
         if left_out:
             yield (
-                f"{where}: pictures with more than {self._settings.max_objects} objects (data.examples.max_objects): "
+                f"{where}: images with more than {most} objects (data.examples.max_objects): "
                 f"{crowded:,}; their smallest are left out, {left_out:,} in all"
             )
 
@@ -133,21 +129,15 @@ class DetectionSource(ImageReader):
         """Names and number of the classes, as far as the dataset has them; checks the features of objects."""
         import tensorflow_datasets as tfds
 
-        settings, known = self._settings, self.features
+        settings = self.settings
+        parts = {name: inner(feature) for name, feature in self.records.features.items()}
+        lists = [name for name, part in parts.items() if part is not None]
         key = settings.objects_feature
-        sequences = [name for name, feature in known.items() if isinstance(feature, tfds.features.Sequence)]
-        if key not in sequences:
-            remedy = did_you_mean(key, sequences)
-            raise UserError(
-                f"data.examples.objects_feature: {self.name} has no sequence of objects {key!r}; {remedy}"
-            )
-        inside = known[key].feature
-        inside = dict(inside.items()) if isinstance(inside, tfds.features.FeaturesDict) else {}
-        wanted = {"bbox_feature": settings.bbox_feature, "label_feature": settings.label_feature}
-        if settings.crowd_feature is not None:
-            wanted["crowd_feature"] = settings.crowd_feature
-        for field, name in wanted.items():
-            if name not in inside:
+        self.records.check(key, "data.examples.objects_feature", lists, "a sequence of objects")
+        inside = dict(parts[key].items()) if isinstance(parts[key], tfds.features.FeaturesDict) else {}
+        for field in ("bbox_feature", "label_feature", "crowd_feature"):
+            name = getattr(settings, field)
+            if name is not None and name not in inside:
                 raise UserError(
                     f"data.examples.{field}: objects of {self.name} have no feature {name!r}; "
                     f"{did_you_mean(name, inside)}"
@@ -157,15 +147,12 @@ class DetectionSource(ImageReader):
         if not isinstance(box, tfds.features.BBoxFeature) or layout != "REL_YXYX":
             raise UserError(
                 f"data.examples.bbox_feature: {settings.bbox_feature!r} of {self.name} is {box}, not a TFDS "
-                "BBoxFeature with shares of the picture (ymin, xmin, ymax, xmax)"
+                "BBoxFeature with shares of the image (ymin, xmin, ymax, xmax)"
             )
-        label = inside[settings.label_feature]
-        if not isinstance(label, tfds.features.ClassLabel):
-            return None, None
-        return list(label.names) if label.names else None, label.num_classes
+        return class_names(inside[settings.label_feature])
 
 
 def clip(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes float32 [n, 4] of shares clipped to the picture, and bool [n]: which have an area then."""
+    """Boxes float32 [n, 4] of shares clipped to the image, and bool [n]: which have an area then."""
     clipped = np.clip(shares, 0, 1)
     return clipped, (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])

@@ -1,15 +1,14 @@
-"""Documents packed into rows."""
+"""Documents packed into rows by best fit, the longest first (Ding et al. 2024, "Fewer Truncations Improve ...")."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from jaxformer.data.base import Array
 from jaxformer.data.kinds.text import RunningText
 from jaxformer.data.records import Records
 from jaxformer.data.text.cache import Entry, Writer, cached
-from jaxformer.data.text.packing import best_fit, cut
 from jaxformer.data.text.rows import IGNORED, Batch, TokenRows, share
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.data.text.tokens import stream
@@ -27,7 +26,7 @@ class Documents(RunningText):
 
     kind: ClassVar[str] = "documents"
 
-    def rows(self, records: Records, tokenizer: Tokenizer) -> TokenRows:
+    def rows(self, records: Records, tokenizer: Tokenizer) -> "DocumentRows":
         return DocumentRows(self, records, tokenizer)
 
 
@@ -40,29 +39,25 @@ class DocumentRows(TokenRows):
         Raises:
           UserError: no document has two tokens.
         """
+        super().__init__(records, tokenizer, settings.length, targets=IGNORED, segment_ids=0, positions=0)
         entry = stream(records, settings.feature, tokenizer)
-        self.ids = entry.arrays["ids"]
-        offsets = entry.arrays["offsets"]
-        if not (np.diff(offsets) > 1).any():
+        self.ids, offsets = entry.arrays["ids"], entry.arrays["offsets"]
+        sizes = np.diff(offsets)
+        if not (sizes > 1).any():
             raise UserError(
-                f"split {records.split!r} of {records.name}: no document has two tokens, which a target needs"
+                f"split {self.split!r} of {self.name}: no document has two tokens, which a target needs"
             )
-        packed = pack(offsets, settings.length, entry.digest).arrays
-        super().__init__(records, tokenizer, settings.length)
+        packed = pack(offsets, self.length, entry.digest).arrays
         self.rows, self.starts, self.counts = packed["rows"], packed["starts"], packed["sizes"]
-        fills = {"tokens": self.pad_id, "targets": IGNORED, "segment_ids": 0, "positions": 0}
-        self.spec = {name: Array((settings.length,), fill=fill) for name, fill in fills.items()}
-        documents = len(offsets) - 1
-        empty = len(self) * settings.length - int(self.counts.sum())
-        alone = int((np.diff(offsets) < 2).sum())
+        places = len(self) * self.length
         self.facts = [
-            f"{records.split}: {len(self.ids):,} tokens of {documents:,} documents, packed into "
-            f"{len(self):,} rows of {settings.length}",
-            f"{records.split}: {share(empty, len(self) * settings.length)} of the places in its batches are padding",
+            f"{self.split}: {len(self.ids):,} tokens of {len(sizes):,} documents, packed into "
+            f"{len(self):,} rows of {self.length}",
+            f"{self.split}: {share(places - int(self.counts.sum()), places)} of the places in its batches are padding",
         ]
-        if alone:
+        if alone := int((sizes < 2).sum()):
             self.facts.append(
-                f"{records.split}: {alone:,} documents have less than two tokens, and are left out"
+                f"{self.split}: {alone:,} documents have less than two tokens, and are left out"
             )
 
     def __len__(self) -> int:
@@ -113,3 +108,76 @@ def pack(offsets: np.ndarray, length: int, digest: str) -> Entry:
         writer.column("sizes", np.int32).append(sizes[order])
 
     return cached({"kind": "packing", "stream": digest, "length": length}, build)
+
+
+def cut(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cuts documents into pieces of `length`, and one that is left over.
+
+    Args:
+      sizes: int64 [N], places that each document needs; 0 has no piece.
+      length: the longest piece.
+
+    Returns:
+      For each piece, int64 [P]: its document, where in the document it begins, its size.
+    """
+    counts = -(-sizes // length)
+    document = np.repeat(np.arange(len(sizes)), counts)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    begin = (np.arange(len(document)) - first) * length
+    return document, begin, np.minimum(sizes[document] - begin, length)
+
+
+def best_fit(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
+    """Puts pieces into rows: each, the longest first, where it leaves the least room.
+
+    Pieces of one size are placed together: a row with room r takes r // size of them before any roomier row
+    gets one, which is what best fit does with them one by one. So the work is in sizes and rooms that there
+    are, and a million pieces take a second or two.
+
+    Args:
+      sizes: [P], each from 1 to `capacity`.
+      capacity: of a row.
+
+    Returns:
+      int64 [P], the row of each piece; and the number of rows.
+    """
+    order = np.argsort(-sizes, kind="stable")
+    row_of = np.empty(len(sizes), np.int64)
+    room_rows: dict[int, list[int]] = defaultdict(list)  # room -> rows that have it
+    rows = 0
+    start = 0
+    ordered = sizes[order]
+    while start < len(order):
+        size = int(ordered[start])
+        stop = int(np.searchsorted(-ordered, -size, side="right"))
+        pieces = order[start:stop]
+        done = 0
+        for room in sorted(room for room in room_rows if room >= size):
+            if done == len(pieces):
+                break
+            done = fill(room_rows, room, size, pieces, done, row_of)
+        if done < len(pieces):
+            new = -(-(len(pieces) - done) // (capacity // size))
+            room_rows[capacity] = list(range(rows, rows + new))
+            rows += new
+            done = fill(room_rows, capacity, size, pieces, done, row_of)
+        start = stop
+    return row_of, rows
+
+
+def fill(
+    room_rows: dict[int, list[int]], room: int, size: int, pieces: np.ndarray, done: int, row_of: np.ndarray
+) -> int:
+    """Puts pieces of `size` from number `done` on into rows with `room`; returns how many are placed then."""
+    fits = room // size
+    rows = room_rows.pop(room)
+    used = min(len(rows), -(-(len(pieces) - done) // fits))
+    if used < len(rows):
+        room_rows[room] = rows[used:]
+    stop = min(len(pieces), done + used * fits)
+    row_of[pieces[done:stop]] = np.repeat(np.asarray(rows[:used]), fits)[: stop - done]
+    partly = (stop - done) - (used - 1) * fits  # pieces in the last of them
+    if used > 1:
+        room_rows[room - fits * size].extend(rows[: used - 1])
+    room_rows[room - partly * size].append(rows[used - 1])
+    return stop

@@ -1,18 +1,18 @@
 """Labelled images, and what all kinds of images have in common."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from jaxformer.config.fields import Constraint
-from jaxformer.config.schema import did_you_mean
 from jaxformer.data.base import DatasetConfig, Example, Source
 from jaxformer.data.decoding import decode_image
+from jaxformer.data.geometry import letterbox
 from jaxformer.data.kinds.base import Kind
-from jaxformer.data.records import Records
+from jaxformer.data.records import Records, class_names
 from jaxformer.errors import UserError
 
 logger = logging.getLogger("jaxformer")
@@ -77,8 +77,9 @@ class ImageReader(Source):
     """Images of one split of a prepared dataset, decoded when read; a kind of examples adds what goes with them.
 
     Attributes:
-      channels: of the pictures, 1 or 3.
-      features: the dataset's, TFDS's connectors by name.
+      settings: the kind of examples.
+      records: the split's examples as they are stored.
+      channels: of the images, 1 or 3.
     """
 
     def __init__(self, config: DatasetConfig, split: str):
@@ -88,11 +89,15 @@ class ImageReader(Source):
           UserError: the dataset, version, split or feature is not there, or cannot be read without
             TensorFlow.
         """
-        settings = config.examples
-        self.records = Records(config, split)
-        self.name, self.split, self.features = self.records.name, split, self.records.features
-        self.channels = self._channels(self.features, settings.image_feature)
-        self._image, self._skip = settings.image_feature, settings.broken == "skip"
+        import tensorflow_datasets as tfds
+
+        self.settings, self.records = config.examples, Records(config, split)
+        self.name, self.split = self.records.name, split
+        features, key = self.records.features, self.settings.image_feature
+        images = {name: f for name, f in features.items() if isinstance(f, tfds.features.Image)}
+        fitting = [name for name, feature in images.items() if feature.np_dtype == np.uint8]
+        self.records.check(key, "data.examples.image_feature", fitting, "a uint8 Image")
+        self.channels = 1 if images[key].shape[-1] == 1 else 3
         self._named: set[int] = set()
 
     def __len__(self) -> int:
@@ -109,7 +114,7 @@ class ImageReader(Source):
 
     def image(self, features: Any) -> np.ndarray:
         """An example's image, uint8 [H, W, C]; raises ValueError or IndexError for one that is broken."""
-        return decode_image(features[self._image].bytes_list.value[0], self.channels)
+        return decode_image(features[self.settings.image_feature].bytes_list.value[0], self.channels)
 
     def read(self, indices: Sequence[int]) -> list[Example | None]:
         """The examples at `indices`.
@@ -117,16 +122,14 @@ class ImageReader(Source):
         Raises:
           UserError: a file or an image is broken; names dataset, split and index.
         """
-        return [
-            self._example(features, index) for features, index in zip(self.records.read(indices), indices)
-        ]
+        return [self._example(stored, index) for stored, index in zip(self.records.read(indices), indices)]
 
     def _example(self, features: Any, index: int) -> Example | None:
         try:
             return self.decode(features, index)
         except (ValueError, IndexError) as error:
             broken = f"{self.where(index)}: broken image ({error})"
-            if not self._skip:
+            if self.settings.broken == "refuse":
                 raise UserError(
                     f"{broken}; prepare or import the dataset again, or leave it out with "
                     "data.examples.broken='skip'"
@@ -136,20 +139,18 @@ class ImageReader(Source):
                 logger.warning("%s; it is left out", broken)
             return None
 
-    def _channels(self, features: Any, key: str) -> int:
-        """Channels of the image feature, 1 or 3."""
-        import tensorflow_datasets as tfds
 
-        if key not in features:
-            images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
-            remedy = did_you_mean(key, images)
-            raise UserError(f"data.examples.image_feature: {self.name} has no feature {key!r}; {remedy}")
-        feature = features[key]
-        if not isinstance(feature, tfds.features.Image) or feature.np_dtype != np.uint8:
-            raise UserError(
-                f"data.examples.image_feature: {key!r} of {self.name} is {feature}, not a uint8 Image"
-            )
-        return 1 if feature.shape[-1] == 1 else 3
+class LetterboxedReader(ImageReader):
+    """Images of three channels in a frame of one size, with what moves with them."""
+
+    def __init__(self, config: DatasetConfig, split: str, train: bool):
+        """Opens `split`; raises UserError as `ImageReader` does."""
+        super().__init__(config, split)
+        self.channels, self._frame = 3, self.settings.frame(train)
+
+    def finish(self, example: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The image in its frame."""
+        return letterbox(dict(example), self._frame, self.settings.enlarge)
 
 
 class ImageSource(ImageReader):
@@ -158,24 +159,12 @@ class ImageSource(ImageReader):
     def __init__(self, config: DatasetConfig, split: str):
         """Opens `split`; raises UserError as `ImageReader` does."""
         super().__init__(config, split)
-        settings: Images = config.examples
-        self.class_names = self._class_names(self.features, settings.label_feature)
-        self._label = settings.label_feature
+        key, numbers = self.settings.label_feature, self.records.numbers()
+        integers = [name for name, feature in numbers.items() if np.issubdtype(feature.np_dtype, np.integer)]
+        self.records.check(key, "data.examples.label_feature", integers, "an integer")
+        self.class_names, _ = class_names(numbers[key])
 
     def decode(self, features: Any, index: int) -> Example:
         """The image and its label."""
-        return {"image": self.image(features), "labels": features[self._label].int64_list.value[0]}
-
-    def _class_names(self, features: Any, key: str) -> list[str] | None:
-        """Names of the classes; None if the labels are bare integers."""
-        import tensorflow_datasets as tfds
-
-        scalars = {name: feature for name, feature in features.items() if feature.shape == ()}
-        integers = [name for name, feature in scalars.items() if np.issubdtype(feature.np_dtype, np.integer)]
-        if key not in integers:
-            remedy = did_you_mean(key, integers)
-            raise UserError(
-                f"data.examples.label_feature: {self.name} has no integer feature {key!r}; {remedy}"
-            )
-        feature = features[key]
-        return list(feature.names) if isinstance(feature, tfds.features.ClassLabel) else None
+        label = features[self.settings.label_feature].int64_list.value[0]
+        return {"image": self.image(features), "labels": label}

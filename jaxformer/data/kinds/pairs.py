@@ -1,22 +1,23 @@
 """A text and its translation."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from jaxformer.data.base import Array
-from jaxformer.data.kinds.text import RowLength, TextKind
+from jaxformer.data.kinds.text import RaggedRows, Row, RowLength, Stored, TextExamples
 from jaxformer.data.records import Records
-from jaxformer.data.text.cache import Entry, Writer, cached
-from jaxformer.data.text.rows import IGNORED, Batch, Places, RaggedRows, TokenRows, cut_facts
+from jaxformer.data.text.rows import IGNORED, Batch, Places, shares
 from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.data.text.tokens import Encoder, encode, id_dtype
+from jaxformer.data.text.tokens import Encoder, id_dtype
 from jaxformer.errors import UserError
 
 
 @dataclass(frozen=True)
-class Pairs(TextKind):
+class Pairs(TextExamples):
     """A text and its translation: `tokens`, `token_mask` [B, T], `decoder_tokens` and `targets` int32 [B, T]."""
 
     kind: ClassVar[str] = "pairs"
@@ -29,59 +30,64 @@ class Pairs(TextKind):
     """The feature that holds its translation."""
 
     @property
-    def text_features(self) -> tuple[str, ...]:
-        return (self.source_feature, self.target_feature)
+    def texts(self) -> dict[str, str]:
+        return {"source_feature": self.source_feature, "target_feature": self.target_feature}
 
-    def check(self, records: Records) -> None:
-        records.check_text(self.source_feature, "data.examples.source_feature")
-        records.check_text(self.target_feature, "data.examples.target_feature")
-
-    def rows(self, records: Records, tokenizer: Tokenizer) -> TokenRows:
+    def rows(self, records: Records, tokenizer: Tokenizer) -> "PairRows":
         return PairRows(self, records, tokenizer)
+
+    def made_of(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        features = [self.source_feature, self.target_feature]
+        return {"features": features, "boundaries": boundaries(tokenizer), "length": self.length}
+
+    def columns(self, records: Records, tokenizer: Tokenizer) -> list[Stored]:
+        return [Stored("targets", id_dtype(tokenizer), offsets="target_offsets")]
+
+    def encode(self, records: Records, tokenizer: Tokenizer, counts: Counter[str]) -> Iterator[Row]:
+        """The sources as the template has them, with the end; the translations between start and end."""
+        start, end = boundaries(tokenizer)
+        ending = [] if tokenizer.encode("")[-1:] == [end] else [end]  # the template may write it
+        sources = Encoder(tokenizer, self.length - len(ending))
+        targets = Encoder(tokenizer, self.length - 1, special=False)
+        for first, group in records.groups():
+            texts, translations = (
+                [records.text(record, feature, index) for index, record in enumerate(group, first)]
+                for feature in self.texts.values()
+            )
+            both = zip(sources(texts, records, first), targets(translations, records, first))
+            for text, translation in both:
+                counts["cut"] += bool(text.overflowing or translation.overflowing)
+                yield {"ids": text.ids + ending, "targets": [start, *translation.ids, end]}
+
+    def facts(self, rows: RaggedRows, counts: Counter[str]) -> Iterator[str]:
+        sources = len(rows.ids) / len(rows)
+        targets = len(rows.arrays["targets"]) / len(rows) - 1
+        yield f"{len(rows):,} pairs, {sources:.1f} and {targets:.1f} tokens on average"
+        yield from shares(counts, len(rows), cut=f"pairs were cut at {self.length} tokens")
 
 
 class PairRows(RaggedRows):
     """Row i is example i. What a row needs are the places of the longer of its two texts."""
 
     def __init__(self, settings: Pairs, records: Records, tokenizer: Tokenizer):
-        """Tokenises the split, or finds it in the cache.
-
-        Raises:
-          UserError: the tokenizer has no token to start and to end a text with; an example's text is broken.
-        """
-        self.settings = settings
-        start, end = boundaries(tokenizer)
-        entry = tokenize(settings, records, tokenizer, start, end)
-        super().__init__(records, tokenizer, settings.length, entry)
-        self.target_offsets = entry.arrays["target_offsets"]
-        target_lengths = np.diff(self.target_offsets) - 1
-        source_lengths = np.diff(self.offsets)
-        self.lengths = np.maximum(source_lengths, target_lengths).astype(np.int32)
-        self.filled = (source_lengths + target_lengths) / 2
-        self.spec = {
-            **self.spec,
-            "decoder_tokens": Array((settings.length,), fill=self.pad_id),
-            "targets": Array((settings.length,), fill=IGNORED),
-        }
-        source_mean, target_mean = source_lengths.mean(), target_lengths.mean()
-        self.facts = [
-            f"{records.split}: {len(self):,} pairs, {source_mean:.1f} and {target_mean:.1f} tokens on average",
-            *cut_facts(self, entry.notes["cut"], "pairs"),
-        ]
+        super().__init__(settings, records, tokenizer)
+        self.target_feature = settings.target_feature
+        self.targets, self.target_offsets = self.arrays["targets"], self.arrays["target_offsets"]
+        sources, targets = self.lengths, np.diff(self.target_offsets) - 1
+        self.lengths, self.filled = np.maximum(sources, targets).astype(np.int32), (sources + targets) / 2
+        for name, fill in (("decoder_tokens", self.pad_id), ("targets", IGNORED)):
+            self.spec[name] = Array((self.length,), fill=fill)
 
     def target_text(self, index: int) -> str:
         """A translation as the dataset has it."""
-        record = self.records.read([index])[0]
-        return self.records.text(record, self.settings.target_feature, index)
+        return self.records.text(self.records.read([index])[0], self.target_feature, index)
 
-    def more(self, indices: np.ndarray, places: Places) -> Batch:
-        """`decoder_tokens` and `targets`, int32 [B, T]."""
-        length = places.inside.shape[1]
+    def gather(self, indices: np.ndarray, length: int) -> Batch:
+        """The rows at `indices`, int64 [B]: a target is the token after the decoder's."""
         starts, stops = self.target_offsets[indices], self.target_offsets[indices + 1]
-        decoder, targets = Places(starts, stops - 1, length), Places(starts + 1, stops, length)
-        return {
-            "decoder_tokens": decoder.take(self.arrays["targets"], self.pad_id),
-            "targets": targets.take(self.arrays["targets"], IGNORED),
+        return super().gather(indices, length) | {
+            "decoder_tokens": Places(starts, stops - 1, length).take(self.targets, self.pad_id),
+            "targets": Places(starts + 1, stops, length).take(self.targets, IGNORED),
         }
 
 
@@ -99,47 +105,3 @@ def boundaries(tokenizer: Tokenizer) -> tuple[int, int]:
             "template='seq2seq' or 't5'"
         )
     return start, tokenizer.eos_id
-
-
-def tokenize(settings: Pairs, records: Records, tokenizer: Tokenizer, start: int, end: int) -> Entry:
-    """An entry with `ids` [M] and `offsets` int64 [N + 1] of the sources, as the template has them, with `end`.
-
-    And `targets` [K] and `target_offsets` int64 [N + 1] of the translations, each between `start` and `end`;
-    "cut", how many pairs had a side that was too long, is noted.
-    """
-    length = settings.length
-
-    def build(writer: Writer) -> None:
-        ends = tokenizer.encode("")[-1:] == [end]  # the template writes the end
-        encoder = Encoder(tokenizer, length if ends else length - 1)
-        columns = {
-            name: writer.column(name, id_dtype(tokenizer) if kind == "ids" else np.int64)
-            for name, kind in (("ids", "ids"), ("offsets", ""), ("targets", "ids"), ("target_offsets", ""))
-        }
-        columns["offsets"].append([0])
-        columns["target_offsets"].append([0])
-        cut = 0
-        for first, group in records.groups():
-            source, target = (
-                [records.text(record, feature, index) for index, record in enumerate(group, first)]
-                for feature in (settings.source_feature, settings.target_feature)
-            )
-            sources = encoder(source, records, first)
-            targets = encode(tokenizer, target, records, first)
-            for encoding, ids in zip(sources, targets):
-                cut += bool(encoding.overflowing) or len(ids) > length - 1
-                columns["ids"].append(encoding.ids if ends else [*encoding.ids, end])
-                columns["offsets"].append([columns["ids"].count])
-                columns["targets"].append([start, *ids[: length - 1], end])
-                columns["target_offsets"].append([columns["targets"].count])
-        writer.notes["cut"] = cut
-
-    inputs = {
-        "kind": "pairs",
-        "data": records.digest(),
-        "tokenizer": tokenizer.digest,
-        "features": [settings.source_feature, settings.target_feature],
-        "boundaries": [start, end],
-        "length": length,
-    }
-    return cached(inputs, build)

@@ -1,18 +1,15 @@
 """Images with the class of each pixel."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from jaxformer.config.fields import between
-from jaxformer.config.schema import did_you_mean
 from jaxformer.data.base import DatasetConfig, Example, Source
 from jaxformer.data.decoding import decode_mask
 from jaxformer.data.geometry import VOID
-from jaxformer.data.kinds.images import ImageReader, LetterboxedKind
-from jaxformer.data.letterbox import letterbox
+from jaxformer.data.kinds.images import LetterboxedKind, LetterboxedReader
 from jaxformer.errors import UserError
 
 IDS = 65536  # the values that a pixel of a mask may have
@@ -40,42 +37,32 @@ class Segmentation(LetterboxedKind):
         return SegmentationSource(config, split, train)
 
 
-class SegmentationSource(ImageReader):
+class SegmentationSource(LetterboxedReader):
     """Examples with `image` uint8 [H, W, 3], `segmentation` int32 [H, W] and `original_size`.
 
     Batches hold what `Segmentation` says.
     """
 
     def __init__(self, config: DatasetConfig, split: str, train: bool):
-        """Opens `split`.
-
-        Raises:
-          UserError: the dataset, version, split or feature is not there, or not what it has to be.
-        """
-        super().__init__(config, split)
-        settings: Segmentation = config.examples
-        self._mask, self._enlarge = settings.mask_feature, settings.enlarge
-        self._size = settings.frame(train)
-        self.channels = 3
-        names = self._names(settings)
-        ignored = set(settings.ignore_labels)
-        self.class_names = [name for label, name in enumerate(names) if label not in ignored]
-        self._table = np.full(IDS, UNKNOWN, np.int32)
-        self._table[[label for label in range(len(names)) if label not in ignored]] = range(
-            len(self.class_names)
-        )
-        self._table[list(ignored)] = VOID
-        if not self.class_names:
+        """Opens `split`; raises UserError as `ImageReader` does."""
+        super().__init__(config, split, train)
+        names, ignored = self._names(), list(self.settings.ignore_labels)
+        counted = [label for label in range(len(names)) if label not in ignored]
+        if not counted:
             raise UserError(
                 f"data.examples.ignore_labels: leaves none of the {len(names)} classes of {self.name}"
             )
+        self.class_names = [names[label] for label in counted]
+        self._table = np.full(IDS, UNKNOWN, np.int32)
+        self._table[counted] = range(len(counted))
+        self._table[ignored] = VOID
 
     def decode(self, features: Any, index: int) -> Example:
-        """The picture and its mask, in classes."""
+        """The image and its mask, in classes."""
         image = self.image(features)
-        mask = decode_mask(features[self._mask].bytes_list.value[0])
+        mask = decode_mask(features[self.settings.mask_feature].bytes_list.value[0])
         if mask.shape != image.shape[:2]:
-            sizes = f"{mask.shape[0]}x{mask.shape[1]}, the picture {image.shape[0]}x{image.shape[1]}"
+            sizes = f"{mask.shape[0]}x{mask.shape[1]}, the image {image.shape[0]}x{image.shape[1]}"
             raise ValueError(f"the mask is {sizes}")
         classes = self._table[mask]
         if (classes == UNKNOWN).any():
@@ -87,29 +74,19 @@ class SegmentationSource(ImageReader):
             )
         return {"image": image, "segmentation": classes, "original_size": np.array(mask.shape, np.int32)}
 
-    def finish(self, example: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The picture and its mask in their frame."""
-        return letterbox(dict(example), self._size, self._enlarge)
-
-    def _names(self, settings: Segmentation) -> list[str]:
+    def _names(self) -> list[str]:
         """Names of all ids that the masks may have, from 0 on; checks the feature of masks."""
         import tensorflow_datasets as tfds
 
-        key = settings.mask_feature
-        images = {name: f for name, f in self.features.items() if isinstance(f, tfds.features.Image)}
-        if key not in images:
-            remedy = did_you_mean(key, [name for name in images if name != settings.image_feature])
-            raise UserError(f"data.examples.mask_feature: {self.name} has no mask {key!r}; {remedy}")
-        feature = images[key]
-        if feature.shape[-1] != 1:
-            raise UserError(
-                f"data.examples.mask_feature: {key!r} of {self.name} is {feature}, not of one channel"
-            )
-        if settings.class_names is not None:
-            return list(settings.class_names)
-        if not isinstance(feature, tfds.features.LabeledImage):
+        features, key = self.records.features, self.settings.mask_feature
+        images = {name: f for name, f in features.items() if isinstance(f, tfds.features.Image)}
+        masks = [name for name, feature in images.items() if feature.shape[-1] == 1]
+        self.records.check(key, "data.examples.mask_feature", masks, "an image of one channel")
+        if self.settings.class_names is not None:
+            return list(self.settings.class_names)
+        if not isinstance(features[key], tfds.features.LabeledImage):
             raise UserError(
                 f"data.examples.class_names: {self.name} does not say which classes {key!r} has; name those of all "
                 "ids from 0 on"
             )
-        return list(feature.names) if feature.names else [str(label) for label in range(feature.num_classes)]
+        return list(features[key].names)

@@ -1,22 +1,22 @@
 """One or two texts a row, with a label."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from jaxformer.config.fields import length
-from jaxformer.data.base import Array
-from jaxformer.data.kinds.text import RowLength, TextKind
+from jaxformer.data.kinds.text import RaggedRows, Row, RowLength, Stored, TextExamples
 from jaxformer.data.records import Labels, Records
-from jaxformer.data.text.cache import Entry, Writer, cached
-from jaxformer.data.text.rows import Batch, Places, RaggedRows, TokenRows, cut_facts, tokens_fact
+from jaxformer.data.text.rows import shares
 from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.data.text.tokens import Encoder, id_dtype
+from jaxformer.data.text.tokens import Encoder
 
 
 @dataclass(frozen=True)
-class Sequences(TextKind):
+class Sequences(TextExamples):
     """One or two texts a row, with a label: `tokens`, `token_mask`, `token_types` [B, T] and `labels` [B].
 
     Labels are int32 classes, or float32 if the dataset's feature is a float (regression).
@@ -38,80 +38,42 @@ class Sequences(TextKind):
         return len(self.features)
 
     @property
-    def text_features(self) -> tuple[str, ...]:
-        return self.features
+    def texts(self) -> dict[str, str]:
+        return {f"features[{index}]": feature for index, feature in enumerate(self.features)}
 
     def check(self, records: Records) -> None:
-        for index, feature in enumerate(self.features):
-            records.check_text(feature, f"data.examples.features[{index}]")
-        if self.label_feature is not None:
-            Labels(records, self.label_feature, "data.examples.label_feature")
+        super().check(records)
+        self.labels(records)
 
-    def rows(self, records: Records, tokenizer: Tokenizer) -> TokenRows:
-        return SequenceRows(self, records, tokenizer)
+    def labels(self, records: Records) -> Labels | None:
+        """The feature of labels; raises UserError if it is none."""
+        name = self.label_feature
+        return None if name is None else Labels(records, name, "data.examples.label_feature")
 
+    def classes(self, records: Records) -> tuple[list[str] | None, int | None]:
+        labels = self.labels(records)
+        return (labels.names, labels.num_classes) if labels else (None, None)
 
-class SequenceRows(RaggedRows):
-    """Row i is example i."""
+    def made_of(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        return {"features": self.features, "label": self.label_feature, "length": self.length}
 
-    def __init__(self, settings: Sequences, records: Records, tokenizer: Tokenizer):
-        """Tokenises the split, or finds it in the cache.
+    def columns(self, records: Records, tokenizer: Tokenizer) -> list[Stored]:
+        labels = self.labels(records)
+        types = Stored("types", np.uint8, "token_types")
+        return [types, Stored("labels", labels.dtype, "labels", by_row=True)] if labels else [types]
 
-        Raises:
-          UserError: an example's text or label is broken.
-        """
-        labels = None
-        if settings.label_feature is not None:
-            labels = Labels(records, settings.label_feature, "data.examples.label_feature")
-        entry = tokenize(settings, records, tokenizer, labels)
-        super().__init__(records, tokenizer, settings.length, entry)
-        self.spec = {**self.spec, "token_types": Array((settings.length,))}
-        if labels is not None:
-            self.spec = {**self.spec, "labels": Array((), labels.dtype)}
-            self.class_names, self.num_classes = labels.names, labels.num_classes
-        self.facts = [
-            tokens_fact(self, "examples"),
-            *cut_facts(self, entry.notes["cut"], "examples"),
-        ]
-
-    def more(self, indices: np.ndarray, places: Places) -> Batch:
-        """`token_types` int32 [B, T], and `labels` int32 or float32 [B]."""
-        batch = {"token_types": places.take(self.arrays["types"], 0)}
-        return batch | ({"labels": self.arrays["labels"][indices]} if "labels" in self.spec else {})
-
-
-def tokenize(settings: Sequences, records: Records, tokenizer: Tokenizer, labels: Labels | None) -> Entry:
-    """An entry with `ids` [M], `types` uint8 [M], `offsets` int64 [N + 1] and `labels` [N]; "cut" is noted."""
-
-    def build(writer: Writer) -> None:
-        pair = len(settings.features) == 2
-        encoder = Encoder(tokenizer, settings.length, pair)
-        ids, types = writer.column("ids", id_dtype(tokenizer)), writer.column("types", np.uint8)
-        offsets = writer.column("offsets", np.int64)
-        offsets.append([0])
-        values = None if labels is None else writer.column("labels", labels.dtype)
-        cut = 0
+    def encode(self, records: Records, tokenizer: Tokenizer, counts: Counter[str]) -> Iterator[Row]:
+        labels, pair = self.labels(records), len(self.features) == 2
+        encoder = Encoder(tokenizer, self.length, pair)
         for first, group in records.groups():
-            texts = [
-                tuple(records.text(record, feature, index) for feature in settings.features)
-                for index, record in enumerate(group, first)
-            ]
+            examples = list(enumerate(group, first))
+            texts = [tuple(records.text(r, name, index) for name in self.features) for index, r in examples]
             encodings = encoder(texts if pair else [text for (text,) in texts], records, first)
-            lengths = [len(encoding) for encoding in encodings]
-            offsets.append(ids.count + np.cumsum(lengths))
-            ids.append([index for encoding in encodings for index in encoding.ids])
-            types.append([kind for encoding in encodings for kind in encoding.type_ids])
-            cut += sum(bool(encoding.overflowing) for encoding in encodings)
-            if labels is not None and values is not None:
-                values.append([labels.read(record, index) for index, record in enumerate(group, first)])
-        writer.notes["cut"] = cut
+            for (index, record), encoding in zip(examples, encodings):
+                counts["cut"] += bool(encoding.overflowing)
+                row = {"ids": encoding.ids, "types": encoding.type_ids}
+                yield row | {"labels": [labels.read(record, index)]} if labels else row
 
-    inputs = {
-        "kind": "sequences",
-        "data": records.digest(),
-        "tokenizer": tokenizer.digest,
-        "features": settings.features,
-        "label": settings.label_feature,
-        "length": settings.length,
-    }
-    return cached(inputs, build)
+    def facts(self, rows: RaggedRows, counts: Counter[str]) -> Iterator[str]:
+        yield rows.average("examples")
+        yield from shares(counts, len(rows), cut=f"examples were cut at {self.length} tokens")

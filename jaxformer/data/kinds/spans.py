@@ -1,25 +1,22 @@
 """Questions about contexts: windows over (question, context), and what evaluation needs of them on the host."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from jaxformer.config.fields import NonNegativeInt, PositiveInt
-from jaxformer.data.base import Array
-from jaxformer.data.kinds.text import RowLength, TextKind
+from jaxformer.data.kinds.text import RaggedRows, Row, RowLength, Stored, TextExamples
 from jaxformer.data.records import Record, Records, inner
-from jaxformer.data.text.cache import Entry, Writer, cached
-from jaxformer.data.text.rows import Batch, Places, RaggedRows, TokenRows, share
+from jaxformer.data.text.rows import shares
 from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.data.text.tokens import Encoder, id_dtype
-
-NOWHERE = (-1, -1)  # the characters of a token that is not of the context
+from jaxformer.data.text.tokens import Encoder
 
 
 @dataclass(frozen=True)
-class Spans(TextKind):
+class Spans(TextExamples):
     """Questions about contexts, answered by a part of the context (SQuAD, Rajpurkar et al. 2016).
 
     Rows are windows over (question, context): `tokens`, `token_mask`, `token_types` [B, T], the answer's first
@@ -44,22 +41,99 @@ class Spans(TextKind):
     """The feature that holds the question's id; None numbers the questions."""
 
     @property
-    def text_features(self) -> tuple[str, ...]:
-        return (self.question_feature, self.context_feature)
+    def texts(self) -> dict[str, str]:
+        return {"question_feature": self.question_feature, "context_feature": self.context_feature}
 
     def check(self, records: Records) -> None:
-        records.check_text(self.question_feature, "data.examples.question_feature")
-        records.check_text(self.context_feature, "data.examples.context_feature")
+        super().check(records)
         if self.id_feature is not None:
             records.check_text(self.id_feature, "data.examples.id_feature")
-        needed = {"text", "answer_start"}
         parts = {name: inner(feature) for name, feature in records.features.items()}
+        needed = {"text", "answer_start"}
         fitting = [name for name, part in parts.items() if needed <= set(getattr(part, "keys", set)())]
         what = "a list of answers with text and answer_start"
         records.check(self.answers_feature, "data.examples.answers_feature", fitting, what)
 
-    def rows(self, records: Records, tokenizer: Tokenizer) -> TokenRows:
+    def rows(self, records: Records, tokenizer: Tokenizer) -> "SpanRows":
         return SpanRows(self, records, tokenizer)
+
+    def made_of(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        features = [self.question_feature, self.context_feature, self.answers_feature, self.id_feature]
+        return {"features": features, "lengths": [self.length, self.stride, self.question_length]}
+
+    def columns(self, records: Records, tokenizer: Tokenizer) -> list[Stored]:
+        return [
+            Stored("types", np.uint8, "token_types"),
+            Stored("characters", np.int32, shape=(2,)),
+            Stored("start", np.int32, "start", by_row=True),
+            Stored("end", np.int32, "end", by_row=True),
+            Stored("examples", np.int32, "example", by_row=True),
+        ]
+
+    def encode(self, records: Records, tokenizer: Tokenizer, counts: Counter[str]) -> Iterator[Row]:
+        for first, group in records.groups():
+            questions = [self.question(records, record, index) for index, record in enumerate(group, first)]
+            asked = [(question.text, question.context) for question in questions]
+            windows, cut = self.windows(tokenizer, asked, records, first)
+            counts["cut"] += cut
+            for index, (question, parts) in enumerate(zip(questions, windows), first):
+                span = question.span()
+                places = [characters(part) for part in parts]
+                found = [find(place, span) for place in places]
+                counts["unanswered"] += not question.answers
+                counts["misplaced"] += bool(question.answers) and span is None
+                counts["unseen"] += span is not None and not any(map(any, found))
+                for part, place, (start, end) in zip(parts, places, found):
+                    tokens = {"ids": part.ids, "types": part.type_ids, "characters": place}
+                    yield tokens | {"start": [start], "end": [end], "examples": [index]}
+
+    def question(self, records: Records, record: Record, index: int) -> "Question":
+        """An example's texts."""
+        name = str(index) if self.id_feature is None else records.text(record, self.id_feature, index)
+        answers = self.answers_feature
+        return Question(
+            name,
+            records.text(record, self.question_feature, index),
+            records.text(record, self.context_feature, index),
+            records.texts(record, f"{answers}/text", index),
+            list(record[f"{answers}/answer_start"].int64_list.value),
+        )
+
+    def windows(
+        self, tokenizer: Tokenizer, asked: Sequence[tuple[str, str]], records: Records, first: int
+    ) -> tuple[list[list[Any]], int]:
+        """The windows over each question and its context, as encodings, and how many questions had to be cut.
+
+        Args:
+          tokenizer: what makes the tokens.
+          asked: a question and its context each.
+          records: where they are from, for messages.
+          first: the number of the first.
+
+        Raises:
+          UserError: a text cannot be encoded; names the example.
+        """
+        questions = Encoder(tokenizer, self.question_length, special=False)
+        alone = questions([question for question, _ in asked], records, first)
+        short = [
+            (question[: encoding.offsets[-1][1]] if encoding.overflowing else question, context)
+            for encoding, (question, context) in zip(alone, asked)
+        ]
+        encoder = Encoder(tokenizer, self.length, True, "only_second", self.stride)
+        windows = [[window, *window.overflowing] for window in encoder(short, records, first)]
+        return windows, sum(bool(encoding.overflowing) for encoding in alone)
+
+    def facts(self, rows: RaggedRows, counts: Counter[str]) -> Iterator[str]:
+        questions = len(rows.records)
+        yield f"{questions:,} questions in {len(rows):,} windows of {self.length} tokens"
+        yield from shares(
+            counts,
+            questions,
+            cut=f"questions were cut at {self.question_length} tokens",
+            unanswered="questions have no answer",
+            misplaced="answers are not in the context where the dataset says, and count as none",
+            unseen="answers are in no window as a whole",
+        )
 
     def problems(self) -> Iterator[str]:
         room = self.length - self.question_length - 4  # RoBERTa's template has four special tokens
@@ -76,14 +150,21 @@ class Question:
 
     id: str
     """The question's id."""
-    question: str
-    """Its text."""
+    text: str
+    """The question itself."""
     context: str
     """The text that answers it."""
     answers: list[str]
     """All that count as right; empty if there is none."""
     starts: list[int]
     """Where each answer begins in the context, in characters."""
+
+    def span(self) -> tuple[int, int] | None:
+        """The characters of the first answer, as (first, one after the last); None if it is not there."""
+        for start, answer in zip(self.starts[:1], self.answers[:1]):
+            stop = start + len(answer)
+            return (start, stop) if answer and self.context[start:stop] == answer else None
+        return None
 
 
 class SpanRows(RaggedRows):
@@ -95,158 +176,30 @@ class SpanRows(RaggedRows):
       unanswered: questions that have no answer at all.
     """
 
+    settings: Spans
+
     def __init__(self, settings: Spans, records: Records, tokenizer: Tokenizer):
-        """Tokenises the split, or finds it in the cache.
-
-        Raises:
-          UserError: an example's text is broken.
-        """
-        self._settings = settings
-        entry = tokenize(records, tokenizer, settings)
-        super().__init__(records, tokenizer, settings.length, entry)
-        self.examples = self.arrays["examples"]
-        self.spec = {
-            **self.spec,
-            "token_types": Array((settings.length,)),
-            **{name: Array(()) for name in ("start", "end", "example")},
-        }
-        notes = entry.notes
-        self.unanswered = notes["unanswered"]
-        self.answered = len(records) - self.unanswered - notes["misplaced"] - notes["unseen"]
-        self.facts = [
-            f"{records.split}: {len(records):,} questions in {len(self):,} windows of {settings.length} tokens"
-        ]
-        for key, what in (
-            ("cut", f"questions were cut at {settings.question_length} tokens"),
-            ("unanswered", "questions have no answer"),
-            ("misplaced", "answers are not in the context where the dataset says, and count as none"),
-            ("unseen", "answers are in no window as a whole"),
-        ):
-            if notes[key]:
-                self.facts.append(
-                    f"{records.split}: {share(notes[key], len(records))} of {len(records):,} {what}"
-                )
-
-    def more(self, indices: np.ndarray, places: Places) -> Batch:
-        """`token_types` int32 [B, T]; `start`, `end` and `example` int32 [B]."""
-        batch = {"token_types": places.take(self.arrays["types"], 0)}
-        for name in ("start", "end"):
-            batch[name] = self.arrays[name][indices]
-        return batch | {"example": self.examples[indices]}
+        super().__init__(settings, records, tokenizer)
+        self.examples, self.unanswered = self.arrays["examples"], self.counts["unanswered"]
+        lost = self.counts["misplaced"] + self.counts["unseen"]
+        self.answered = len(records) - self.unanswered - lost
 
     def characters(self, index: int) -> np.ndarray:
-        """int32 [n, 2]: for each token of a window, its first character in the context and the one after its last.
-
-        (-1, -1) for tokens that are not of the context.
-        """
+        """The characters of a window's tokens; see `characters`."""
         return self.arrays["characters"][self.offsets[index] : self.offsets[index + 1]]
 
     def question(self, example: int) -> Question:
         """An example's texts, read from the dataset."""
-        return read_question(self.records, self._settings, self.records.read([example])[0], example)
+        return self.settings.question(self.records, self.records.read([example])[0], example)
 
 
-def read_question(records: Records, settings: Spans, record: Record, index: int) -> Question:
-    """An example's texts."""
-    answers = settings.answers_feature
-    name = str(index)
-    if settings.id_feature is not None:
-        name = records.text(record, settings.id_feature, index)
-    return Question(
-        name,
-        records.text(record, settings.question_feature, index),
-        records.text(record, settings.context_feature, index),
-        records.texts(record, f"{answers}/text", index),
-        list(record[f"{answers}/answer_start"].int64_list.value),
-    )
+def characters(window: Any) -> np.ndarray:
+    """int32 [n, 2]: for each token of a window, its first character in the context and the one after its last.
 
-
-def tokenize(records: Records, tokenizer: Tokenizer, settings: Spans) -> Entry:
-    """An entry with, of all tokens, `ids`, `types` and `characters` int32 [M, 2], and `offsets` int64 [N + 1].
-
-    Of each window it has `start`, `end` and `examples`, int32 [N]. Noted is how many questions were "cut", how many
-    are "unanswered", and how many first answers are "misplaced" or "unseen".
+    (-1, -1) for tokens that are not of the context.
     """
-
-    def build(writer: Writer) -> None:
-        encoder = Encoder(tokenizer, settings.length, True, "only_second", settings.stride)
-        columns = {
-            "ids": writer.column("ids", id_dtype(tokenizer)),
-            "types": writer.column("types", np.uint8),
-            "characters": writer.column("characters", np.int32, (2,)),
-            "offsets": writer.column("offsets", np.int64),
-            **{name: writer.column(name, np.int32) for name in ("start", "end", "examples")},
-        }
-        columns["offsets"].append([0])
-        counts = dict.fromkeys(("cut", "unanswered", "misplaced", "unseen"), 0)
-        for first, group in records.groups():
-            asked = [read_question(records, settings, r, index) for index, r in enumerate(group, first)]
-            for index, question in enumerate(asked, first):
-                span = answer_span(question)
-                counts["unanswered"] += not question.answers
-                counts["misplaced"] += bool(question.answers) and span is None
-                windows, cut = encode_question(encoder, question, settings, records, index)
-                counts["cut"] += cut
-                found = [add_window(columns, window, span, index) for window in windows]
-                counts["unseen"] += span is not None and not any(found)
-        writer.notes.update(counts)
-
-    features = (
-        settings.question_feature,
-        settings.context_feature,
-        settings.answers_feature,
-        settings.id_feature,
-    )
-    inputs = {
-        "kind": "spans",
-        "data": records.digest(),
-        "tokenizer": tokenizer.digest,
-        "features": features,
-        "lengths": [settings.length, settings.stride, settings.question_length],
-    }
-    return cached(inputs, build)
-
-
-def answer_span(question: Question) -> tuple[int, int] | None:
-    """The characters of the first answer, as (first, one after the last); None if it is not there."""
-    if not question.answers or not question.starts or not question.answers[0]:
-        return None
-    start, text = question.starts[0], question.answers[0]
-    return (start, start + len(text)) if question.context[start : start + len(text)] == text else None
-
-
-def encode_question(
-    encoder: Encoder, question: Question, settings: Spans, records: Records, index: int
-) -> tuple[list[Any], bool]:
-    """The windows over a question and its context, and whether the question had to be cut.
-
-    Raises:
-      UserError: a text cannot be encoded; names the example.
-    """
-    text = question.question
-    encoding = encoder.tokenizer.hf.encode(text, add_special_tokens=False)
-    cut = len(encoding) > settings.question_length
-    if cut:
-        text = text[: encoding.offsets[settings.question_length - 1][1]]
-    window = encoder([(text, question.context)], records, index)[0]
-    return [window, *window.overflowing], cut
-
-
-def add_window(columns: dict[str, Any], window: Any, span: tuple[int, int] | None, example: int) -> bool:
-    """Appends a window; returns whether it holds the whole answer."""
-    characters = [
-        offsets if sequence == 1 else NOWHERE
-        for offsets, sequence in zip(window.offsets, window.sequence_ids)
-    ]
-    tokens = find(np.asarray(characters, np.int32).reshape(-1, 2), span)
-    columns["ids"].append(window.ids)
-    columns["types"].append(window.type_ids)
-    columns["characters"].append(np.asarray(characters, np.int32).reshape(-1, 2))
-    columns["offsets"].append([columns["ids"].count])
-    columns["start"].append([tokens[0]])
-    columns["end"].append([tokens[1]])
-    columns["examples"].append([example])
-    return tokens != (0, 0)
+    places = zip(window.offsets, window.sequence_ids)
+    return np.array([span if part == 1 else (-1, -1) for span, part in places], np.int32).reshape(-1, 2)
 
 
 def find(characters: np.ndarray, span: tuple[int, int] | None) -> tuple[int, int]:
@@ -259,10 +212,9 @@ def find(characters: np.ndarray, span: tuple[int, int] | None) -> tuple[int, int
     context = np.flatnonzero(characters[:, 0] >= 0)
     if span is None or len(context) == 0:
         return 0, 0
-    start, stop = span
-    starts, stops = characters[context, 0], characters[context, 1]
-    if starts[0] > start or stops[-1] < stop:
+    starts, stops = characters[context].T
+    if starts[0] > span[0] or stops[-1] < span[1]:
         return 0, 0
-    first = int(np.searchsorted(stops, start, side="right"))
-    last = int(np.searchsorted(starts, stop, side="left")) - 1
+    first = int(np.searchsorted(stops, span[0], side="right"))
+    last = int(np.searchsorted(starts, span[1], side="left")) - 1
     return (int(context[first]), int(context[last])) if first <= last else (0, 0)

@@ -1,20 +1,24 @@
 """What all kinds of text have in common: a split is opened as rows of tokens, with what is mixed into it."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from jaxformer.config.fields import at_least
-from jaxformer.data.base import DatasetConfig, RowSource
+from jaxformer.data.base import Array, DatasetConfig, RowSource
 from jaxformer.data.kinds.base import Kind
 from jaxformer.data.records import Records
-from jaxformer.data.text.rows import TokenRows
+from jaxformer.data.text.cache import Writer, cached
+from jaxformer.data.text.rows import Batch, MixedRows, Places, TokenRows
 from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.data.text.tokens import build_tokenizer
-from jaxformer.errors import UserError
+from jaxformer.data.text.tokens import build_tokenizer, id_dtype
 
+WRITTEN = 1024  # rows that are written at a time
+Row = Mapping[str, Sequence[Any]]
 RowLength = Annotated[int, at_least(2, "at least 2 tokens")]
 
 
@@ -23,7 +27,6 @@ class TextKind(Kind):
     """A kind of text."""
 
     modality: ClassVar[Literal["image", "text"]] = "text"
-    varying: ClassVar[bool] = True
     length: RowLength
     """Tokens in a row (T), special tokens included."""
 
@@ -33,13 +36,14 @@ class TextKind(Kind):
         return None
 
     @property
-    def text_features(self) -> tuple[str, ...]:
-        """The features that a tokenizer is learnt from."""
+    def texts(self) -> dict[str, str]:
+        """The features that hold texts, which a tokenizer is learnt from, by the field that names each."""
         raise NotImplementedError
 
     def check(self, records: Records) -> None:
         """Raises UserError for features that are not there, or are not what they have to be."""
-        raise NotImplementedError
+        for field, feature in self.texts.items():
+            records.check_text(feature, f"data.examples.{field}")
 
     def rows(self, records: Records, tokenizer: Tokenizer) -> TokenRows:
         """Tokenises a split, or finds it in the cache.
@@ -61,11 +65,11 @@ class TextKind(Kind):
         opened = Records(config, split)
         parts = [opened if split == config.train_split else Records(config, config.train_split)]
         for part in config.mixture:
-            other: Any = replace(config, name=part.name, version=part.version)  # type: ignore[type-var]
+            other: Any = replace(config, name=part.name, version=part.version)
             parts.append(Records(other, part.train_split or config.train_split))
         for records in [opened, *parts]:
             self.check(records)
-        tokenizer = build_tokenizer(config.tokenizer, self.text_features, parts)
+        tokenizer = build_tokenizer(config.tokenizer, tuple(self.texts.values()), parts)
         rows = self.rows(opened, tokenizer)
         if not (train and config.mixture):
             return rows
@@ -77,73 +81,128 @@ class TextKind(Kind):
 class RunningText(TextKind):
     """Texts of one feature, cut into rows of one length."""
 
-    varying: ClassVar[bool] = False
     feature: str = "text"
     """The dataset's feature that holds the text."""
 
     @property
-    def text_features(self) -> tuple[str, ...]:
-        return (self.feature,)
-
-    def check(self, records: Records) -> None:
-        records.check_text(self.feature, "data.examples.feature")
+    def texts(self) -> dict[str, str]:
+        return {"feature": self.feature}
 
 
-class MixedRows(RowSource):
-    """The rows of several datasets, numbered one dataset after the other."""
+@dataclass(frozen=True)
+class Stored:
+    """An array that is made of a split's examples and kept in the cache, with an item for each row or each token."""
 
-    def __init__(self, sources: Sequence[TokenRows], weights: Sequence[float]):
-        """Mixes `sources` in the ratio of `weights`.
+    name: str
+    """Its name in the cache."""
+    dtype: Any
+    """The type of its items there; of a batch's arrays, those with an item for each token are int32."""
+    key: str | None = None
+    """Its name in a batch; None if batches do not have it."""
+    fill: int = 0
+    """What stands on padding."""
+    by_row: bool = False
+    """Whether there is an item for each row, and not for each token."""
+    shape: tuple[int, ...] = ()
+    """The shape of an item."""
+    offsets: str | None = None
+    """The name of a further array, int64 [N + 1]: row i has the items from offsets[i] to offsets[i + 1]."""
+
+
+@dataclass(frozen=True)
+class TextExamples(TextKind):
+    """Examples of text, each of which is a row, or several; rows differ in length."""
+
+    varying: ClassVar[bool] = True
+
+    def rows(self, records: Records, tokenizer: Tokenizer) -> "RaggedRows":
+        return RaggedRows(self, records, tokenizer)
+
+    def made_of(self, tokenizer: Tokenizer) -> dict[str, Any]:
+        """The settings, as JSON values, that decide the rows, besides the dataset and the tokenizer."""
+        raise NotImplementedError
+
+    def classes(self, records: Records) -> tuple[list[str] | None, int | None]:
+        """Names and number of the classes, as far as there are any and they are known."""
+        return None, None
+
+    def columns(self, records: Records, tokenizer: Tokenizer) -> list[Stored]:
+        """The arrays that rows have besides their tokens."""
+        raise NotImplementedError
+
+    def encode(self, records: Records, tokenizer: Tokenizer, counts: Counter[str]) -> Iterator[Row]:
+        """The rows of a split: the token ids as "ids", and the items of each of `columns` by its name.
+
+        What `facts` tells is added to `counts`.
 
         Raises:
-          UserError: their classes differ.
+          UserError: an example is broken.
         """
-        first = sources[0]
-        for source in sources[1:]:
-            if source.class_names != first.class_names or source.spec.keys() != first.spec.keys():
-                raise UserError(
-                    f"data.mixture: {source.name} has other classes than {first.name}; mix datasets of the same"
-                )
-        self.sources, self.weights = sources, list(weights)
-        self.starts = np.cumsum([0, *(len(source) for source in sources)])
-        self.name, self.split = " + ".join(source.name for source in sources), first.split
-        self.class_names, self.tokenizer, self.length = first.class_names, first.tokenizer, first.length
-        self.spec = first.spec
-        lengths = [source.lengths for source in sources if source.lengths is not None]
-        self.lengths = np.concatenate(lengths) if lengths else None
-        filled = [source.lengths if source.filled is None else source.filled for source in sources]
-        self.filled = np.concatenate(filled) if lengths else None  # type: ignore[arg-type]
-        self.facts = [
-            *(f"{source.name}, {fact}" for source in sources for fact in source.facts),
-            "mixed in the ratio " + " : ".join(f"{weight:g}" for weight in weights),
-        ]
+        raise NotImplementedError
+
+    def facts(self, rows: "RaggedRows", counts: Counter[str]) -> Iterable[str]:
+        """Lines for people about a split."""
+        raise NotImplementedError
+
+
+class RaggedRows(TokenRows):
+    """Rows that differ in length, one after the other in `ids`; row i is ids[offsets[i] : offsets[i + 1]].
+
+    Batches have `tokens`, `token_mask`, and the columns that have a key.
+    """
+
+    def __init__(self, settings: TextExamples, records: Records, tokenizer: Tokenizer):
+        """Tokenises the split, or finds it in the cache.
+
+        Raises:
+          UserError: an example is broken, or the tokenizer lacks a token that is needed.
+        """
+        super().__init__(records, tokenizer, settings.length)
+        self.settings = settings
+        ids = Stored("ids", id_dtype(tokenizer), "tokens", self.pad_id, offsets="offsets")
+        self.columns = [ids, *settings.columns(records, tokenizer)]
+        inputs = {"kind": settings.kind, "data": records.digest(), "tokenizer": tokenizer.digest}
+        entry = cached({**inputs, **settings.made_of(tokenizer)}, self._build)
+        self.arrays, self.counts = entry.arrays, Counter(entry.notes)
+        self.ids, self.offsets = self.arrays["ids"], self.arrays["offsets"]
+        self.lengths = self.filled = np.diff(self.offsets).astype(np.int32)
+        self.class_names, self.num_classes = settings.classes(records)
+        self.spec["token_mask"] = Array((self.length,), np.bool_)
+        for column in self.columns:
+            if column.key:
+                array = Array((), column.dtype) if column.by_row else Array((self.length,), fill=column.fill)
+                self.spec[column.key] = array
+        self.facts = [f"{self.split}: {fact}" for fact in settings.facts(self, self.counts)]
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return len(self.offsets) - 1
 
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Those of each."""
-        return self.sources[0].sizes
-
-    @property
-    def parts(self) -> tuple[list[int], list[float]]:
-        """Rows and weight of each dataset."""
-        return [len(source) for source in self.sources], self.weights
-
-    def gather(self, indices: np.ndarray, length: int) -> dict[str, np.ndarray]:
+    def gather(self, indices: np.ndarray, length: int) -> Batch:
         """The rows at `indices`, int64 [B], padded to `length`."""
-        which = np.searchsorted(self.starts, indices, side="right") - 1
-        batch: dict[str, np.ndarray] = {}
-        for number, source in enumerate(self.sources):
-            rows = np.flatnonzero(which == number)
-            for key, value in source.gather(indices[rows] - self.starts[number], length).items():
-                if key not in batch:
-                    batch[key] = np.empty((len(indices), *value.shape[1:]), value.dtype)
-                batch[key][rows] = value
+        places = Places(self.offsets[indices], self.offsets[indices + 1], length)
+        batch = {"token_mask": places.inside}
+        for column in self.columns:
+            if column.key:
+                values = self.arrays[column.name]
+                batch[column.key] = values[indices] if column.by_row else places.take(values, column.fill)
         return batch
 
-    def where(self, index: int) -> str:
-        """How messages name a row."""
-        number = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return self.sources[number].where(index - int(self.starts[number]))
+    def average(self, what: str) -> str:
+        """A line about how many rows and tokens there are."""
+        return f"{len(self):,} {what}, {len(self.ids) / len(self):.1f} tokens on average"
+
+    def _build(self, writer: Writer) -> None:
+        """Writes the columns, and where each row's items begin."""
+        counts: Counter[str] = Counter()
+        files = {column: writer.column(column.name, column.dtype, column.shape) for column in self.columns}
+        offsets = {name: writer.column(name, np.int64) for column in files if (name := column.offsets)}
+        for file in offsets.values():
+            file.append([0])
+        rows = self.settings.encode(self.records, self.tokenizer, counts)
+        while group := list(islice(rows, WRITTEN)):
+            for column, file in files.items():
+                if column.offsets:
+                    sizes = [len(row[column.name]) for row in group]
+                    offsets[column.offsets].append(file.count + np.cumsum(sizes))
+                file.append([item for row in group for item in row[column.name]])
+        writer.notes.update(counts)

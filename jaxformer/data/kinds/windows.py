@@ -1,11 +1,11 @@
 """A split as one stream of tokens, cut into windows."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from jaxformer.data.base import Array
 from jaxformer.data.kinds.text import RunningText
 from jaxformer.data.records import Records
 from jaxformer.data.text.rows import IGNORED, Batch, TokenRows
@@ -25,7 +25,7 @@ class Windows(RunningText):
 
     kind: ClassVar[str] = "windows"
 
-    def rows(self, records: Records, tokenizer: Tokenizer) -> TokenRows:
+    def rows(self, records: Records, tokenizer: Tokenizer) -> "WindowRows":
         return WindowRows(self, records, tokenizer)
 
 
@@ -38,26 +38,22 @@ class WindowRows(TokenRows):
         Raises:
           UserError: fewer than two tokens.
         """
+        super().__init__(records, tokenizer, settings.length, targets=IGNORED)
         entry = stream(records, settings.feature, tokenizer)
-        ids, documents = entry.arrays["ids"], len(entry.arrays["offsets"]) - 1
-        if end_of_document(tokenizer) is not None:
-            ids = ids[:-1]  # it stands between documents
-        if len(ids) < 2:
+        documents = len(entry.arrays["offsets"]) - 1
+        no_end = end_of_document(tokenizer) is None
+        self.ids = entry.arrays["ids"][: None if no_end else -1]  # the end stands between documents
+        if len(self.ids) < 2:
             raise UserError(
-                f"split {records.split!r} of {records.name} has {len(ids)} tokens: a target needs two at least"
+                f"split {self.split!r} of {self.name} has {len(self.ids)} tokens: a target needs two at least"
             )
-        super().__init__(records, tokenizer, settings.length)
-        self.ids = ids
-        self.count = -(-(len(ids) - 1) // settings.length)
-        fills = {"tokens": self.pad_id, "targets": IGNORED}
-        self.spec = {name: Array((settings.length,), fill=fill) for name, fill in fills.items()}
         self.facts = [
-            f"{records.split}: {len(ids):,} tokens of {documents:,} "
-            f"document{'s' * (documents != 1)}, {self.count:,} windows of {settings.length}"
+            f"{self.split}: {len(self.ids):,} tokens of {documents:,} document{'s' * (documents != 1)}, "
+            f"{len(self):,} windows of {self.length}"
         ]
 
     def __len__(self) -> int:
-        return self.count
+        return math.ceil((len(self.ids) - 1) / self.length)
 
     def gather(self, indices: np.ndarray, length: int) -> Batch:
         """`tokens` and `targets` int32 [B, length]; `length` is always the windows'."""

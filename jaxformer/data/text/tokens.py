@@ -1,6 +1,7 @@
 """A split's documents as one stream of token ids, made once; and the tokenizer, learnt once."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def build_tokenizer(config: Any, features: Sequence[str], parts: Sequence[Record
 
 
 class Encoder:
-    """Encodes examples with their special tokens, and cuts them at a length."""
+    """Encodes examples, and cuts them at a length."""
 
     def __init__(
         self,
@@ -57,17 +58,26 @@ class Encoder:
         pair: bool = False,
         strategy: str = "longest_first",
         stride: int = 0,
+        special: bool = True,
     ):
         """Works on a copy of the tokenizer.
+
+        Args:
+          tokenizer: what makes the tokens.
+          length: tokens at most, special ones included.
+          pair: whether the inputs are pairs of texts.
+          strategy: which of a pair is cut, as the library names it.
+          stride: tokens that the parts of a text that is cut share.
+          special: whether the template's special tokens stand around each input.
 
         Raises:
           UserError: special tokens alone are as long as `length`.
         """
-        self.tokenizer = tokenizer
-        self.hf = type(tokenizer.hf).from_str(tokenizer.hf.to_str())
-        special = self.hf.num_special_tokens_to_add(pair)
-        if special >= length:
-            raise UserError(f"data.examples.length={length}: special tokens alone take {special}; enlarge it")
+        self.tokenizer, self.special = tokenizer, special
+        self.hf = hf_tokenizers.Tokenizer.from_str(tokenizer.hf.to_str())
+        added = self.hf.num_special_tokens_to_add(pair) if special else 0
+        if added >= length:
+            raise UserError(f"data.examples.length={length}: special tokens alone take {added}; enlarge it")
         self.hf.enable_truncation(length, stride=stride, strategy=strategy)
 
     def __call__(
@@ -84,34 +94,24 @@ class Encoder:
         Raises:
           UserError: one cannot be encoded; names it.
         """
-        try:
-            return self.hf.encode_batch(list(inputs), is_pretokenized=words)
-        except Exception:  # the library raises this very class
-            for index, texts in enumerate(inputs, first):
-                name_culprit(self.tokenizer, [texts] if isinstance(texts, str) else texts, records, index)
-            raise
+        with naming_culprit(self.tokenizer, inputs, records, first):
+            return self.hf.encode_batch(list(inputs), is_pretokenized=words, add_special_tokens=self.special)
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], records: Records, first: int) -> list[list[int]]:
-    """Token ids, without special tokens, of the texts of examples `first`, `first + 1`, ...
-
-    Raises:
-      UserError: one cannot be encoded; names it.
-    """
+@contextmanager
+def naming_culprit(
+    tokenizer: Tokenizer, inputs: Sequence[Any], records: Records, first: int
+) -> Iterator[None]:
+    """Where the encoding of examples `first`, `first + 1`, ... fails, raises UserError for the one that cannot be."""
     try:
-        return tokenizer.encode_batch(texts, special=False)
-    except UserError:
-        for index, text in enumerate(texts, first):
-            name_culprit(tokenizer, [text], records, index)
+        yield
+    except Exception:  # the library raises this very class
+        for index, texts in enumerate(inputs, first):
+            try:
+                tokenizer.encode_batch([texts] if isinstance(texts, str) else texts, special=False)
+            except UserError as error:
+                raise UserError(f"{records.where(index)}: {error.lines[0]}", *error.lines[1:]) from error
         raise
-
-
-def name_culprit(tokenizer: Tokenizer, texts: Sequence[str], records: Records, index: int) -> None:
-    """Raises UserError that names example `index` if its texts cannot be encoded."""
-    try:
-        tokenizer.encode_batch(list(texts), special=False)
-    except UserError as error:
-        raise UserError(f"{records.where(index)}: {error.lines[0]}", *error.lines[1:]) from error
 
 
 def id_dtype(tokenizer: Tokenizer) -> np.dtype:
@@ -131,28 +131,17 @@ def stream(records: Records, feature: str, tokenizer: Tokenizer) -> Entry:
       An entry with `ids` [M] and `offsets` int64 [N + 1]: document n is ids[offsets[n] : offsets[n + 1]].
     """
     end = end_of_document(tokenizer)
+    ending = [] if end is None else [end]
 
     def build(writer: Writer) -> None:
-        ids = writer.column("ids", id_dtype(tokenizer))
-        offsets = writer.column("offsets", np.int64)
+        ids, offsets = writer.column("ids", id_dtype(tokenizer)), writer.column("offsets", np.int64)
         offsets.append([0])
-        total = 0
         for first, group in records.groups():
             texts = [records.text(record, feature, index) for index, record in enumerate(group, first)]
-            encoded = encode(tokenizer, texts, records, first)
-            if end is not None:
-                for document in encoded:
-                    document.append(end)
-            places = total + np.cumsum([len(document) for document in encoded])
-            total = int(places[-1])
-            ids.append(np.concatenate([np.asarray(d, ids.dtype) for d in encoded]))
-            offsets.append(places)
+            with naming_culprit(tokenizer, texts, records, first):
+                documents = [document + ending for document in tokenizer.encode_batch(texts, special=False)]
+            offsets.append(ids.count + np.cumsum([len(document) for document in documents]))
+            ids.append(np.concatenate([np.asarray(document, ids.dtype) for document in documents]))
 
-    inputs = {
-        "kind": "stream",
-        "data": records.digest(),
-        "feature": feature,
-        "tokenizer": tokenizer.digest,
-        "end": end,
-    }
-    return cached(inputs, build)
+    made_of = {"data": records.digest(), "feature": feature, "tokenizer": tokenizer.digest, "end": end}
+    return cached({"kind": "stream", **made_of}, build)

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxformer.data.kinds.documents import DocumentRows, Documents
+from jaxformer.data.kinds.documents import DocumentRows, Documents, best_fit, cut
 from jaxformer.data.kinds.windows import WindowRows, Windows
 from jaxformer.data.text.cache import Entry
-from jaxformer.data.text.packing import best_fit, cut
 from jaxformer.data.text.tokens import stream
 from jaxformer.errors import UserError
 
