@@ -73,7 +73,7 @@ class StridedBlock(ResidualLayer):
     """1, or 2 to halve the feature map; then, if channels change, the shortcut is a pool and a 1x1."""
 
     def shortcut(self, x: jax.Array, pool: PoolName, use_bias: bool) -> jax.Array:
-        """What the branch is added to, by the sub-module "conv_shortcut" if channels change."""
+        """The shortcut that the branch is added to; it has the sub-module "conv_shortcut" if channels change."""
         x = halved(x, pool) if self.stride == 2 else x
         if x.shape[-1] == self.channels:
             return x

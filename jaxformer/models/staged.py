@@ -29,11 +29,11 @@ class StagedLayer(Layer, kw_only=True):
 
 
 class StagedTransformer(StagedLayer, Staged, Dropouts):
-    """A classifier of images by stages of blocks that attend."""
+    """A classifier of images whose stages are blocks with attention."""
 
 
 class StagedBlock(StagedLayer, ResidualLayer, kw_only=True):
-    """Something and then an MLP, each after a norm and around a residual."""
+    """A block that attends or convolves and has an MLP, after norms and around residuals."""
 
     kernel_init: Initializer = xavier
     """Initializer of all kernels of the attention and the MLP."""
@@ -44,12 +44,12 @@ class StagedBlock(StagedLayer, ResidualLayer, kw_only=True):
         return {"kernel_init": self.kernel_init, "out_init": self.kernel_init, **self.dtypes}
 
     def mapped(self, x: jax.Array, deterministic: bool, dropout: float = 0.0) -> jax.Array:
-        """What the MLP makes of [..., D]; `dropout` is the rate inside it."""
+        """The result of the MLP, [..., D]; `dropout` is the rate inside it."""
         mlp = Mlp(self.mlp_ratio * x.shape[-1], self.activation, dropout, **self.inits, name="mlp")
         return mlp(x, deterministic=deterministic)
 
     def with_mlp(self, x: jax.Array, deterministic: bool, dropout: float) -> jax.Array:
-        """`x` [B, ..., D] and the MLP of its norm."""
+        """`x` [B, ..., D] plus the branch of the MLP, which sees its norm."""
         y = self.mapped(self.normed(x, "norm_2"), deterministic, dropout)
         return x + self.branch(y, deterministic)
 

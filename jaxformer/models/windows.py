@@ -16,6 +16,7 @@ from jaxformer.models.staged import StagedBlock
 from jaxformer.models.token_layout import Grid, TokenLayout, window_layout
 
 WindowKind: TypeAlias = Literal["block", "shifted", "grid"]
+# Orders of axes: from a map whose rows and columns are split in two to [B, down, across, h, w, D], and back.
 TO_WINDOWS = {"block": (0, 1, 3, 2, 4, 5), "shifted": (0, 1, 3, 2, 4, 5), "grid": (0, 2, 4, 1, 3, 5)}
 FROM_WINDOWS = {"block": (0, 1, 3, 2, 4, 5), "shifted": (0, 1, 3, 2, 4, 5), "grid": (0, 3, 1, 4, 2, 5)}
 
