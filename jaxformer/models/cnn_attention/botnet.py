@@ -33,7 +33,9 @@ class BottleneckAttention(CnnAttention):
         tokens = x.reshape(batch, height * width, channels)
 
         def projected(name: str) -> jax.Array:
-            return HeadsIn(self.num_heads, head_dim, False, **self.dtypes, name=name)(tokens)  # [B, H, T, Dh]
+            return HeadsIn(self.num_heads, head_dim, use_bias=False, **self.dtypes, name=name)(
+                tokens
+            )  # [B, H, T, Dh]
 
         def table(name: str, size: int) -> jax.Array:
             init = nn.initializers.normal(head_dim**-0.5)
