@@ -92,8 +92,7 @@ class GPT(GenerativeModel):
             positions = token_positions(tokens, token_mask) if positions is None else positions
             masks = [Mask(True, window, segment_ids, token_mask) for window in self.windows()]
         else:
-            valid = jnp.ones(tokens.shape, bool) if token_mask is None else token_mask
-            positions, slots = cache.place(valid)
+            positions, slots = cache.place(jnp.ones(tokens.shape, bool) if token_mask is None else token_mask)
             queries, masks = positions, [cached_mask(positions, slots, window) for window in self.windows()]
         bias = self.bias(queries, slots)
 
@@ -106,11 +105,9 @@ class GPT(GenerativeModel):
             x = x + for_rows(sinusoidal(positions, self.width).astype(self.dtype), x)
         x = Dropout(self.dropout)(x, deterministic=deterministic)
 
-        shared = StackInputs(
-            bias=bias,
-            rotary=self.rotary.tables(positions, self.size_of_heads) if self.positions == "rotary" else None,
-            valid=segment_ids > 0 if token_mask is None and segment_ids is not None else token_mask,
-        )
+        rotary = self.rotary.tables(positions, self.size_of_heads) if self.positions == "rotary" else None
+        valid = segment_ids > 0 if token_mask is None and segment_ids is not None else token_mask
+        shared = StackInputs(bias=bias, rotary=rotary, valid=valid)
         # Weights start as in GPT-2: 0.02, smaller by the depth where a branch ends.
         inits = normal(0.02), normal(0.02 / (2 * self.depth) ** 0.5)
         x, beside = self.stack("decoder", self.depth, *inits)(x, deterministic, shared, masks, cache)

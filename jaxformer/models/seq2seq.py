@@ -8,6 +8,7 @@ from flax import linen as nn
 from jax import Array
 
 from jaxformer.config.fields import PositiveInt, Rate
+from jaxformer.models.attention import MaybeArray
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import StackInputs
 from jaxformer.models.dense import Dense, Embedding, xavier
@@ -90,11 +91,7 @@ class Seq2Seq(GenerativeModel):
         self.drop = Dropout(self.dropout)
 
     def __call__(
-        self,
-        tokens: Array,
-        decoder_tokens: Array,
-        token_mask: Array | None = None,
-        deterministic: bool = True,
+        self, tokens: Array, decoder_tokens: Array, token_mask: MaybeArray = None, deterministic: bool = True
     ) -> TextOutputs:
         """Logits of the token after each of `decoder_tokens`.
 
@@ -108,7 +105,7 @@ class Seq2Seq(GenerativeModel):
         context = self.encode(tokens, token_mask, deterministic)
         return self.decode(decoder_tokens, context, token_mask, deterministic=deterministic)
 
-    def encode(self, tokens: Array, token_mask: Array | None = None, deterministic: bool = True) -> Array:
+    def encode(self, tokens: Array, token_mask: MaybeArray = None, deterministic: bool = True) -> Array:
         """What the decoder looks at, [B, S, D], from the source's tokens int [B, S]."""
         positions = token_positions(tokens, token_mask)
         tables = self.token_embedding, self.position_embedding
@@ -122,8 +119,8 @@ class Seq2Seq(GenerativeModel):
     def decode(
         self,
         decoder_tokens: Array,
-        context: Array | None,
-        token_mask: Array | None = None,
+        context: MaybeArray,
+        token_mask: MaybeArray = None,
         cache: Cache | None = None,
         deterministic: bool = True,
         last_only: bool = False,
@@ -146,12 +143,8 @@ class Seq2Seq(GenerativeModel):
             mask = cached_mask(positions, slots, None)
         tables = self.decoder_embedding, self.decoder_position_embedding
         x = self.embed(tables, decoder_tokens, positions, deterministic)
-        shared = StackInputs(
-            mask=mask,
-            bias=self.decoder_bias(positions, slots) if self.positions == "relative" else None,
-            context=context,
-            context_mask=Mask(keys=token_mask),
-        )
+        bias = self.decoder_bias(positions, slots) if self.positions == "relative" else None
+        shared = StackInputs(mask=mask, bias=bias, context=context, context_mask=Mask(keys=token_mask))
         x, beside = self.decoder(x, deterministic, shared, (), cache)
         x = self.last(x, self.decoder_norm, deterministic)
         seen = x * self.width**-0.5 if self.scaled_logits else x

@@ -32,11 +32,17 @@ class TextModel(Stacked, kw_only=True):
     attention_dropout: Rate = 0.0
     """Rate of dropout of the attention weights."""
 
-    def stack(
-        self, name: str | None, depth: int, init: Initializer, out_init: Initializer, **more: Any
-    ) -> Stack:
-        """A stack of blocks: they take these fields, and those of the model that have the same names."""
-        block = self.passed_to(Block) | {"kernel_init": init, "out_init": out_init, **more}
+    def stack(self, name: str | None, depth: int, up: Initializer, down: Initializer, **more: Any) -> Stack:
+        """A stack of blocks: they take these fields, and those of the model that have the same names.
+
+        Args:
+          name: the stack's; None where it has that of an attribute.
+          depth: the number of blocks.
+          up: initializer of the kernels into heads and hidden units.
+          down: initializer of the kernels back to the width.
+          more: other fields of the blocks.
+        """
+        block = self.passed_to(Block) | {"kernel_init": up, "out_init": down, **more}
         block["mlp_dim"] = self.mlp_dim or 4 * self.width
         return Stack(Block, block, depth, 0.0, self.remat, self.scan, name=name)
 
