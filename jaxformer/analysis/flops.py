@@ -72,6 +72,6 @@ def convolution_flops(equation: Any) -> int:
 
 
 def depthwise_flops(equation: Any) -> int:
-    """2 x (elements of the result) x (kernel window), of a depthwise convolution by shifts (`models/depthwise.py`)."""
+    """2 x (elements of the result) x (kernel window), of a depthwise convolution by shifts (`models/conv.py`)."""
     height, width, _ = equation.invars[1].aval.shape
     return 2 * math.prod(equation.outvars[0].aval.shape) * height * width
