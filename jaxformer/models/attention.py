@@ -278,7 +278,9 @@ class Attention(Layer):
         scale = head_dim**-0.5 if self.scale is None else self.scale
 
         def project(name: str, heads: int, y: Array, init: Initializer) -> Array:
-            return HeadsIn(heads, head_dim, self.qkv_bias, init, **self.dtypes, name=name)(y)  # [B, H, T, Dh]
+            return HeadsIn(
+                heads, head_dim, use_bias=self.qkv_bias, kernel_init=init, **self.dtypes, name=name
+            )(y)
 
         def prepared(name: str, y: Array) -> Array:
             if self.qk_norm:
@@ -300,10 +302,9 @@ class Attention(Layer):
             key, value = cache.key, cache.value
         choices: dict[str, Any] = {"bias": bias, "mask": mask, "scale": scale, "dropout": self.dropout}
         attended = sown_attention(self, query, key, value, **choices, deterministic=deterministic)
-        y = HeadsOut(
-            self.out_features or x.shape[-1], self.out_bias, self.out_init, **self.dtypes, name="out"
-        )(attended)
-        return y, KeyValues(key, value)
+        features, biased = self.out_features or x.shape[-1], self.out_bias
+        out = HeadsOut(features, use_bias=biased, kernel_init=self.out_init, **self.dtypes, name="out")
+        return out(attended), KeyValues(key, value)
 
 
 def sown_attention(
