@@ -99,7 +99,13 @@ def at(root: type, path: str) -> tuple[str, type | dict[str, type]]:
     """
     here: type | dict[str, type] = root
     walked = ""
-    for part in path.split(".") if path else ():
+    parts = path.split(".") if path else []
+    for place, part in enumerate(parts):
+        if ":" in path and isinstance(here, dict) and part not in here:
+            try:
+                return path, schema.own_class(".".join(parts[place:]), schema.Choices({}))
+            except LookupError as error:
+                raise UserError(f"{path}: {error.args[0]}") from error
         known = here if isinstance(here, dict) else inner(here)
         if part not in known:
             inside = walked or "a config"

@@ -58,9 +58,9 @@ class Layout:
             lambda leaf, sharding: leaf.update(sharding=sharding), state, self.shardings(state)
         )
 
-    def init_sharded(self, init: Callable[[], Tree]) -> Tree:
-        """Runs `init` so that its result is laid out from the start: no device ever holds it whole."""
-        return jax.jit(init, out_shardings=self.shardings(jax.eval_shape(init)))()
+    def init_sharded(self, init: Callable[[], Tree], shapes: Tree) -> Tree:
+        """Runs `init` so that its result is laid out from the start as `shapes` are: no device ever holds it whole."""
+        return jax.jit(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))()
 
     def shard_batch(self, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows of a batch, as arrays over all devices."""
@@ -81,12 +81,12 @@ class Layout:
 
         Args:
           step: the result of `make_train_step(..., axis=layout.axis)`.
-          state: a train state (arrays or shapes), for its layout.
+          state: a train state that is laid out: arrays, or the shapes that `abstract` gives.
           with_teacher: whether a third argument is a teacher's variables, which are the same on every device.
         """
         if self.mode == "pmap":
             return self.pmapped(step, donate=(0,), fixed=int(with_teacher))
-        shardings = self.shardings(state)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         given = (shardings, self.batch_sharding, *[self.replicated] * with_teacher)
         made = (shardings, self.replicated)
         return jax.jit(step, in_shardings=given, out_shardings=made, donate_argnums=0)

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from jaxformer.data.decoding import decode_image
 from jaxformer.drawing import BAR, LARGEST, SMALLEST, annotate, shorten
 from jaxformer.errors import UserError
-from jaxformer.inference.image_files import find_images, place_images
+from jaxformer.inference.inputs import find_images, place_images
 from jaxformer.inference.predict import predict, predict_files
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.parallel.compile import Layout
