@@ -114,8 +114,9 @@ class Predict(OfRun):
 
         run = self.load()
         explainer = None if self.explain is None else Explainer(run, self.class_name)
-        options: dict[str, Any] = {"skip_broken": self.skip_broken, "lines": sys.stdout}
-        written = predict_files(run, self.inputs, folder, self.top, **options)
+        written = predict_files(
+            run, self.inputs, folder, self.top, skip_broken=self.skip_broken, lines=sys.stdout
+        )
         if explainer is not None:
             explanations = self.explain if isinstance(self.explain, Path) else folder / EXPLANATIONS
             explain_files(explainer, [Path(result["file"]) for result in written], explanations)
