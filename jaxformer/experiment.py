@@ -15,7 +15,7 @@ from jaxformer.config import sections as configs
 from jaxformer.config.durations import Duration
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
-from jaxformer.data.nominal import NominalBatches
+from jaxformer.data.base import NominalBatches
 from jaxformer.errors import ConfigError
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.optim.build import make_optimizer, optimizer_problems

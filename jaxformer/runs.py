@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxformer.config import schema
 from jaxformer.config.upgrades import upgraded
-from jaxformer.data.nominal import record
+from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import read_json, write_json, writing_to
 from jaxformer.observe.writers import METRICS, Curves, read_metrics

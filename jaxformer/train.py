@@ -13,8 +13,7 @@ import jax
 from jaxformer.analysis.memory import memory_errors_explained
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.errors import UserError
-from jaxformer.evaluation.evaluator import GivenUp
-from jaxformer.evaluation.monitor import Monitor
+from jaxformer.evaluation.evaluator import GivenUp, Monitor
 from jaxformer.experiment import Experiment
 from jaxformer.observe.terminal import Progress
 from jaxformer.observe.timing import Clock, Profile

@@ -146,7 +146,7 @@ def test_everything_wrong_is_said_at_once(capsys):
         (["predict", "nowhere", "x.png", "--class", "cat"], "--class: chooses what --explain shows"),
         (
             ["predict", "nowhere", "--explain", __file__],
-            "is a file, not a folder; put --explain behind the images",
+            "is a file; put --explain behind the images",
         ),
         (["describe"], "describe: give one of --config, --preset and --fields"),
         (["describe", "--preset", "vit-b16", "--mesh", "data=2,data=2"], "--mesh: data is there twice"),

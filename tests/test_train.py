@@ -15,8 +15,7 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.config import files as configfile
 from jaxformer.config.sections import resolve
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.evaluation.evaluator import evaluate
-from jaxformer.evaluation.monitor import Monitor
+from jaxformer.evaluation.evaluator import Monitor, evaluate
 from jaxformer.experiment import Experiment
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.reporting import announce
