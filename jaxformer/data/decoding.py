@@ -34,7 +34,7 @@ def decode_image(encoded: bytes, channels: int, upright: bool = False) -> np.nda
     flags |= 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
     if image is None:
-        raise ValueError(f"{len(encoded)} bytes that are not a picture")
+        raise ValueError(f"{len(encoded)} bytes that are not an image")
     return image if channels == 3 else image[:, :, None]
 
 
