@@ -112,7 +112,7 @@ class Explainer:
             run = partial(self.apply, variables, batch)
             (outputs, maps), activation = with_activation(self.target, run, lambda found: scored(found[0])[0])
             if isinstance(outputs, DetectionOutputs):
-                probabilities = self.task.of_classes.probabilities(outputs.logits[-1])
+                probabilities = self.task.class_probabilities(outputs.logits[-1])
                 said = {"probabilities": probabilities[0], "boxes": outputs.boxes[-1][0]}
             else:
                 said = dict(zip(("class", "found"), scored(outputs)[1:]))

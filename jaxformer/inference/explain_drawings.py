@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxformer.drawing.annotate import BAR, LARGEST, MARGIN, PAPER, ROW, SIZE, TEXT, fit, font, shorten
+from jaxformer.drawing import BAR, LARGEST, MARGIN, PAPER, ROW, SIZE, TEXT, fit, font, shorten
 from jaxformer.inference.attention_layers import AttentionLayer
 from jaxformer.models.token_layout import NOWHERE, Grid
 from jaxformer.observe.attention_maps import attention_rollout, heads_image, overlay, received

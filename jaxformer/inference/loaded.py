@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import ExperimentConfig
+from jaxformer.data.base import NominalBatches, recorded
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.geometry import letterbox
-from jaxformer.data.nominal import NominalBatches, recorded
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment

@@ -12,7 +12,7 @@ import pytest
 from helpers.inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
 from PIL import Image
 
-from jaxformer.drawing.annotate import MARGIN, ROW, shorten
+from jaxformer.drawing import MARGIN, ROW, shorten
 from jaxformer.errors import UserError
 from jaxformer.inference.explain import PREDICTED, Explainer, class_score, explain_files, explainable
 from jaxformer.inference.explain_drawings import of_image, over_image, rollout_of

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from jaxformer.data.decoding import decode_image
-from jaxformer.drawing.annotate import BAR, LARGEST, SMALLEST, annotate, shorten
+from jaxformer.drawing import BAR, LARGEST, SMALLEST, annotate, shorten
 from jaxformer.errors import UserError
 from jaxformer.inference.inputs import find_images, place_images
 from jaxformer.inference.loaded import LoadedRun

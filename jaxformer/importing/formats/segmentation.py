@@ -1,42 +1,31 @@
 """Images with masks that hold a class for each pixel."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxformer.data.decoding import decode_mask
 from jaxformer.errors import UserError
 from jaxformer.files import BrokenFile
-from jaxformer.importing.classes import check_given, read_names
-from jaxformer.importing.contents import Contents, Example, Examples, random_share
-from jaxformer.importing.images import Opened, as_png, open_all, open_image
-from jaxformer.importing.sources import File, Sources, sorted_below, split_of_folders
+from jaxformer.importing.contents import Contents, Example, random_share, read_names
+from jaxformer.importing.images import as_png, open_all, open_image
+from jaxformer.importing.sources import File, Sources, find_all, split_of_folders
 
 IMAGE_FOLDERS = {"images", "image", "imgs", "img", "jpegimages"}
 MASK_FOLDERS = {"masks", "mask", "labels", "annotations", "annot", "segmentation", "segmentationclass", "gt"}
 SUFFIXES = ("", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_L", "_labelIds")  # of masks' names
 CLASS_FILES = ("classes.txt", "labels.txt", "class_names.txt")
 IGNORED = 255
+EXPECTED = "give a folder, or one of images and one of masks"
 
 
-@dataclass(frozen=True)
-class Mask:
-    """A mask that fits its image."""
-
-    image: Opened
-    """The image."""
-    ids: frozenset[int]
-    """The ids that the mask holds."""
-    digest: bytes
-    """SHA-256 of the mask's ids."""
-
-
-def read_masks(sources: Sources, classes: Sequence[str] | None = None) -> Contents:
+def read(sources: Sources, classes: Sequence[str] | None = None) -> Contents:
     """Reads a folder that holds the folders images and masks; or two folders, of images and of masks.
 
     A mask has its image's name, perhaps with a suffix such as "_mask", and is grey or has a palette: its values are
@@ -48,37 +37,17 @@ def read_masks(sources: Sources, classes: Sequence[str] | None = None) -> Conten
       classes: the names of the classes in the order of their ids, from 0 on; None reads them from classes.txt, one a
         line, in or beside the folders.
     """
-    import tensorflow_datasets as tfds
-
-    class_names = list(classes) if classes is not None else read_classes(sources.paths)
-    check_given(class_names)
-    if not 1 <= len(class_names) <= IGNORED:
+    class_names = list(classes or read_classes(sources.paths))
+    if len(class_names) > IGNORED:
         raise UserError(f"{sources.paths[0]}: has {len(class_names)} classes; there may be 1 to {IGNORED}")
-    pairs = find_pairs(sources)
-    opened = open_all(pairs, lambda pair: open_mask(*pair, len(class_names)), sources.broken)
-    examples = []
-    for (file, path), mask in opened:
-        values = {
-            "image": mask.image.stored,
-            "segmentation_mask": partial(grey_png, path),
-            "path": file.name,
-        }
-        examples.append(Example(values, file, digest=mask.image.digest, annotation=(mask.digest, mask.ids)))
-    features = {
-        "image": tfds.features.Image(shape=(None, None, 3)),
-        "segmentation_mask": tfds.features.LabeledImage(
-            shape=(None, None, 1), labels=class_names, encoding_format="png"
-        ),
-        "path": tfds.features.Text(),
-    }
-
-    def check(train: Examples, source: Path) -> list[str]:
-        return unseen_classes(frozenset().union(*(e.annotation[1] for e in train)), class_names, source)
-
-    return Contents(features, examples, class_names, [], random_share, check)
+    examples = open_all(find_pairs(sources), lambda pair: example_of(*pair, len(class_names)), sources)
+    image, shape = tfds.features.Image(shape=(None, None, 3)), (None, None, 1)
+    mask = tfds.features.LabeledImage(shape=shape, labels=class_names, encoding_format="png")
+    features = {"image": image, "segmentation_mask": mask, "path": tfds.features.Text()}
+    return Contents(features, examples, class_names, [], random_share, enough_in_train)
 
 
-def unseen_classes(ids: frozenset[int], class_names: Sequence[str], source: Path) -> list[str]:
+def enough_in_train(class_names: list[str], ids: Set[Any], source: Path) -> list[str]:
     """A note if classes are in no mask for training.
 
     Raises:
@@ -99,13 +68,11 @@ def find_pairs(sources: Sources) -> list[tuple[File, Path]]:
     root, *more = sources.paths
     for path in sources.paths:
         if not path.is_dir():
-            raise UserError(f"{path}: is no folder; give a folder, or one of images and one of masks")
+            raise UserError(f"{path}: is no folder; {EXPECTED}")
     if len(more) > 1:
-        raise UserError(
-            f"{more[1]}: is one source too many; give a folder, or one of images and one of masks"
-        )
+        raise UserError(f"{more[1]}: is one source too many; {EXPECTED}")
     if more:
-        images, masks = ({p: p.relative_to(folder) for p in sorted_below(folder)} for folder in sources.paths)
+        images, masks = ({p: p.relative_to(folder) for p in find_all(folder)} for folder in sources.paths)
     else:
         images, masks = below(root, IMAGE_FOLDERS, MASK_FOLDERS), below(root, MASK_FOLDERS, IMAGE_FOLDERS)
     if not images or not masks:
@@ -118,10 +85,10 @@ def find_pairs(sources: Sources) -> list[tuple[File, Path]]:
     for path, relative in images.items():
         keys = [(relative.parent, relative.stem + suffix) for suffix in SUFFIXES]
         found = next((places[key] for key in keys if key in places), None)
+        name = relative.as_posix()
         if found is None:
             sources.broken.append((path, "has no mask of its name"))
         else:
-            name = relative.as_posix()
             pairs.append((File(path, name, split_of_folders(name)), found))
     used = {mask for _, mask in pairs}
     sources.broken.extend((path, "is a mask without an image") for path in masks if path not in used)
@@ -131,7 +98,7 @@ def find_pairs(sources: Sources) -> list[tuple[File, Path]]:
 def below(root: Path, names: set[str], others: set[str]) -> dict[Path, Path]:
     """The images in folders of certain `names` that are not in one of the `others`, with their paths without it."""
     found = {}
-    for path in sorted_below(root):
+    for path in find_all(root):
         parts = path.relative_to(root).parts
         place = next((n for n, part in enumerate(parts[:-1]) if part.lower() in names | others), None)
         if place is not None and parts[place].lower() in names:
@@ -151,8 +118,8 @@ def read_classes(paths: Sequence[Path]) -> list[str]:
     return read_names(file)
 
 
-def open_mask(file: File, path: Path, num_classes: int) -> Mask:
-    """Opens an image and its mask.
+def example_of(file: File, path: Path, num_classes: int) -> Example:
+    """An image and its mask, both opened; its classes are the ids that the mask holds.
 
     Raises:
       BrokenFile: one of them cannot be used.
@@ -163,15 +130,18 @@ def open_mask(file: File, path: Path, num_classes: int) -> Mask:
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise BrokenFile(path, f"not a readable mask ({error})") from error
     if mask.shape != image.size:
-        sizes = f"{mask.shape[0]}x{mask.shape[1]}, its image {image.size[0]}x{image.size[1]}"
-        raise BrokenFile(path, f"the mask is {sizes}")
+        height, width = image.size
+        raise BrokenFile(path, f"the mask is {mask.shape[0]}x{mask.shape[1]}, its image {height}x{width}")
     ids = np.unique(mask)
     unknown = np.setdiff1d(ids, [*range(num_classes), IGNORED])
     if unknown.size:
         shown = ", ".join(map(str, unknown[:5].tolist())) + (", ..." if unknown.size > 5 else "")
-        classes = f"the classes 0 to {num_classes - 1}, and {IGNORED} for none"
-        raise BrokenFile(path, f"has the ids {shown}; there are {classes}")
-    return Mask(image, frozenset(ids.tolist()), hashlib.sha256(mask.astype(np.uint8).tobytes()).digest())
+        known = f"the classes 0 to {num_classes - 1}, and {IGNORED} for none"
+        raise BrokenFile(path, f"has the ids {shown}; there are {known}")
+    values = {"image": image.stored, "segmentation_mask": partial(grey_png, path), "path": file.name}
+    digest = hashlib.sha256(mask.astype(np.uint8).tobytes()).digest()
+    there = frozenset(ids.tolist())
+    return Example(values, file, classes=there, digest=image.digest, annotation=digest)
 
 
 def grey_png(path: Path) -> bytes:
