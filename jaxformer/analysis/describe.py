@@ -131,26 +131,19 @@ def nominal_text(data: Any) -> NominalBatches | None:
     return NominalBatches(-(-tokens // shape[0]), data.batch_size, spec, (fact,))
 
 
-def under_jit(experiment: Experiment) -> Experiment:
-    """The same experiment in jit's mode: its compiled step reports its memory, and pmap's does not."""
-    config = experiment.config
-    if config.parallel.mode == "jit":
-        return experiment
-    jit = replace(config, parallel=replace(config.parallel, mode="jit"))
-    return Experiment(jit, experiment.devices, train_data=experiment.train_data)
-
-
 def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint:
     """The bytes that one device holds and the FLOPs of a step, without allocating anything."""
     shapes = experiment.state_shapes
     parameters = bytes_a_device(shapes.params)
     activations = None
     if compile_step:
-        jitted, teacher = under_jit(experiment), load_teacher(experiment)
+        jitted, config, teacher = experiment, experiment.config, load_teacher(experiment)
+        if config.parallel.mode != "jit":  # pmap's compiled step does not report its memory
+            jit = replace(config, parallel=replace(config.parallel, mode="jit"))
+            jitted = Experiment(jit, experiment.devices, train_data=experiment.train_data)
         fixed = () if teacher is None else (teacher.variables,)
         lowered = jitted.train_step(teacher).lower(jitted.state_shapes, jitted.batch_shapes, *fixed)
-        compiled = lowered.compile()
-        activations = max(0, compiled.memory_analysis().temp_size_in_bytes - parameters)
+        activations = max(0, lowered.compile().memory_analysis().temp_size_in_bytes - parameters)
     return Footprint(
         parameters=parameters,
         gradients=parameters,
@@ -200,9 +193,11 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
 
 def model_line(model: Any) -> str:
     """The model and the head that the table of parameters counts."""
-    name, head = type(model).__name__, None
+    name = type(model).__name__
     if model.kind == "encoder":
         head = f'the head "{model.head}" (model.head)'
     elif model.num_classes is not None:
         head = f"a head of {text.counted(model.num_classes, 'output')} (model.num_classes)"
-    return name if head is None else f"{name} with {head}, which is counted here, too"
+    else:
+        return name
+    return f"{name} with {head}, which is counted here, too"

@@ -156,7 +156,7 @@ class Predict(OfRun):
         Raises:
           UserError: there is none, or the model takes others.
         """
-        from jaxformer.inference.texts import read_given, read_text
+        from jaxformer.inference.texts import form_of, read_given, read_text
 
         form, context = form_of(config), self.context_file
         named: list[tuple[Any, str]] = [(text, f"--text {n}") for n, text in enumerate(self.text, 1)]
