@@ -11,7 +11,7 @@ import numpy as np
 from jaxformer.data.cropping import ResizeShorter
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.kinds.spans import characters
-from jaxformer.data.text.tokens import Encoder
+from jaxformer.data.text.rows import Encoder
 from jaxformer.data.transforms import Resize
 from jaxformer.errors import UserError
 from jaxformer.inference.given import Given, as_given, naming

@@ -89,7 +89,7 @@ class TokenizerTrain(OfData):
             none of them).
         """
         from jaxformer.data.records import inner
-        from jaxformer.data.text.tokens import build_tokenizer
+        from jaxformer.data.text.rows import build_tokenizer
 
         (name,) = self.names
         records = open_records(name, self.data_dir, self.split or "train")

@@ -1,6 +1,5 @@
 """A text and its translation."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,9 +9,8 @@ import numpy as np
 from jaxformer.data.base import Array
 from jaxformer.data.kinds.text import RaggedRows, Row, RowLength, Stored, TextExamples
 from jaxformer.data.records import Records
-from jaxformer.data.text.rows import IGNORED, Batch, Places, shares
+from jaxformer.data.text.rows import IGNORED, Batch, Encoder, Places, id_dtype, shares
 from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.data.text.tokens import Encoder, id_dtype
 from jaxformer.errors import UserError
 
 
@@ -36,15 +34,16 @@ class Pairs(TextExamples):
     def rows(self, records: Records, tokenizer: Tokenizer) -> "PairRows":
         return PairRows(self, records, tokenizer)
 
-    def made_of(self, tokenizer: Tokenizer) -> dict[str, Any]:
+    def made_of(self, rows: RaggedRows) -> dict[str, Any]:
         features = [self.source_feature, self.target_feature]
-        return {"features": features, "boundaries": boundaries(tokenizer), "length": self.length}
+        return {"features": features, "boundaries": boundaries(rows.tokenizer), "length": self.length}
 
-    def columns(self, records: Records, tokenizer: Tokenizer) -> list[Stored]:
-        return [Stored("targets", id_dtype(tokenizer), offsets="target_offsets")]
+    def columns(self, rows: RaggedRows) -> list[Stored]:
+        return [Stored("targets", id_dtype(rows.tokenizer), offsets="target_offsets")]
 
-    def encode(self, records: Records, tokenizer: Tokenizer, counts: Counter[str]) -> Iterator[Row]:
+    def encode(self, rows: RaggedRows) -> Iterator[Row]:
         """The sources as the template has them, with the end; the translations between start and end."""
+        records, tokenizer = rows.records, rows.tokenizer
         start, end = boundaries(tokenizer)
         ending = [] if tokenizer.encode("")[-1:] == [end] else [end]  # the template may write it
         sources = Encoder(tokenizer, self.length - len(ending))
@@ -56,14 +55,14 @@ class Pairs(TextExamples):
             )
             both = zip(sources(texts, records, first), targets(translations, records, first))
             for text, translation in both:
-                counts["cut"] += bool(text.overflowing or translation.overflowing)
+                rows.counts["cut"] += bool(text.overflowing or translation.overflowing)
                 yield {"ids": text.ids + ending, "targets": [start, *translation.ids, end]}
 
-    def facts(self, rows: RaggedRows, counts: Counter[str]) -> Iterator[str]:
+    def facts(self, rows: RaggedRows) -> Iterator[str]:
         sources = len(rows.ids) / len(rows)
         targets = len(rows.arrays["targets"]) / len(rows) - 1
         yield f"{len(rows):,} pairs, {sources:.1f} and {targets:.1f} tokens on average"
-        yield from shares(counts, len(rows), cut=f"pairs were cut at {self.length} tokens")
+        yield from shares(rows.counts, len(rows), cut=f"pairs were cut at {self.length} tokens")
 
 
 class PairRows(RaggedRows):
@@ -73,7 +72,7 @@ class PairRows(RaggedRows):
         super().__init__(settings, records, tokenizer)
         self.target_feature = settings.target_feature
         self.targets, self.target_offsets = self.arrays["targets"], self.arrays["target_offsets"]
-        sources, targets = self.lengths, np.diff(self.target_offsets) - 1
+        sources, targets = np.diff(self.offsets), np.diff(self.target_offsets) - 1
         self.lengths, self.filled = np.maximum(sources, targets).astype(np.int32), (sources + targets) / 2
         for name, fill in (("decoder_tokens", self.pad_id), ("targets", IGNORED)):
             self.spec[name] = Array((self.length,), fill=fill)

@@ -1,6 +1,5 @@
 """Words with a tag each."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,9 +8,7 @@ import numpy as np
 
 from jaxformer.data.kinds.text import RaggedRows, Row, RowLength, Stored, TextExamples
 from jaxformer.data.records import Record, Records, check_class, class_names, inner
-from jaxformer.data.text.rows import IGNORED, shares
-from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.data.text.tokens import Encoder
+from jaxformer.data.text.rows import IGNORED, Encoder, shares
 from jaxformer.errors import UserError
 
 
@@ -44,24 +41,25 @@ class Tagged(TextExamples):
     def classes(self, records: Records) -> tuple[list[str] | None, int | None]:
         return class_names(inner(records.features[self.tags_feature]))
 
-    def made_of(self, tokenizer: Tokenizer) -> dict[str, Any]:
+    def made_of(self, rows: RaggedRows) -> dict[str, Any]:
         return {"features": [self.words_feature, self.tags_feature], "length": self.length}
 
-    def columns(self, records: Records, tokenizer: Tokenizer) -> list[Stored]:
+    def columns(self, rows: RaggedRows) -> list[Stored]:
         return [Stored("labels", np.int32, "labels", fill=IGNORED)]
 
-    def encode(self, records: Records, tokenizer: Tokenizer, counts: Counter[str]) -> Iterator[Row]:
+    def encode(self, rows: RaggedRows) -> Iterator[Row]:
+        records = rows.records
         _, classes = self.classes(records)
-        encoder = Encoder(tokenizer, self.length)
+        encoder = Encoder(rows.tokenizer, self.length)
         for first, group in records.groups():
             texts = [records.texts(r, self.words_feature, index) for index, r in enumerate(group, first)]
             encodings = encoder(texts, records, first, words=True)
             for index, (record, words, encoding) in enumerate(zip(group, texts, encodings), first):
                 tags = self.tags(records, record, index, len(words), classes)
                 kept, cut = words_of(encoding), set[int]().union(*map(words_of, encoding.overflowing))
-                counts["words"] += len(words)
-                counts["cut"] += len(cut - kept)
-                counts["empty"] += len(words) - len(cut | kept)
+                rows.counts["words"] += len(words)
+                rows.counts["cut"] += len(cut - kept)
+                rows.counts["empty"] += len(words) - len(cut | kept)
                 yield {"ids": encoding.ids, "labels": align(encoding.word_ids, tags)}
 
     def tags(
@@ -82,11 +80,13 @@ class Tagged(TextExamples):
             check_class(tag, classes, records.where(index), self.tags_feature)
         return tags
 
-    def facts(self, rows: RaggedRows, counts: Counter[str]) -> Iterator[str]:
+    def facts(self, rows: RaggedRows) -> Iterator[str]:
         yield rows.average("examples")
-        yield from shares(counts, counts["words"], cut=f"words were cut off at {self.length} tokens")
-        if counts["empty"]:
-            yield f"{counts['empty']:,} words have no tokens, so their tags are left out"
+        yield from shares(
+            rows.counts, rows.counts["words"], cut=f"words were cut off at {self.length} tokens"
+        )
+        if rows.counts["empty"]:
+            yield f"{rows.counts['empty']:,} words have no tokens, so their tags are left out"
 
 
 def align(word_ids: list[int | None], tags: list[int]) -> list[int]:

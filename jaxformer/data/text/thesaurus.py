@@ -83,39 +83,40 @@ def load_thesaurus(path: str) -> Thesaurus:
     place = Path(path).expanduser()
     if place.is_dir():
         return read_wordnet(place)
-    thesaurus = word_list((json_entries if place.suffix == ".jsonl" else text_entries)(place))
+    thesaurus = word_list(entries(place))
     if not thesaurus.groups[""]:
         raise UserError(f"thesaurus {place}: holds no words; write lines as in 'big: large, huge'")
     return thesaurus
 
 
-def text_entries(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """(word, synonyms) of lines "word: synonym, synonym"."""
-    for number, line in numbered_lines(path):
-        if line.startswith("#"):
+def entries(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """(word, synonyms) of lines "word: synonym, synonym", or {"word": ..., "synonyms": [...]} in a .jsonl."""
+    is_json = path.suffix == ".jsonl"
+    lines: Iterable[tuple[int, Any]] = numbered_objects(path) if is_json else numbered_lines(path)
+    for number, line in lines:
+        if not is_json and line.startswith("#"):
             continue
-        word, colon, rest = line.partition(":")
-        names = [" ".join(name.split()) for name in [word, *rest.split(",")]]
-        if not colon or not all(names):
-            raise UserError(
-                f"{path}, line {number}: {line.strip()!r} is not a word and its synonyms; "
-                "write it as in 'big: large, huge'"
-            )
-        yield names[0], names[1:]
-
-
-def json_entries(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """(word, synonyms) of lines {"word": ..., "synonyms": [...]}."""
-    for number, entry in numbered_objects(path):
-        synonyms = entry.get("synonyms")
-        names: list[Any] = [entry.get("word"), *synonyms] if isinstance(synonyms, list) else [None]
+        names = names_of_object(line) if is_json else names_of_text(line)
         if not all(isinstance(name, str) and name.strip() for name in names):
+            given = "" if is_json else f"{line.strip()!r} "
             raise UserError(
-                f"{path}, line {number}: is not a word and its synonyms; "
-                'write it as in {"word": "big", "synonyms": ["large", "huge"]}'
+                f"{path}, line {number}: {given}is not a word and its synonyms; write it as in "
+                + ('{"word": "big", "synonyms": ["large", "huge"]}' if is_json else "'big: large, huge'")
             )
-        word, *rest = (" ".join(name.split()) for name in names)
-        yield word, rest
+        word, *synonyms = (" ".join(name.split()) for name in names)
+        yield word, synonyms
+
+
+def names_of_text(line: str) -> list[Any]:
+    """A word and its synonyms; None, which is no name, where there is no colon."""
+    word, colon, rest = line.partition(":")
+    return [word, *rest.split(",")] if colon else [None]
+
+
+def names_of_object(entry: Mapping[str, Any]) -> list[Any]:
+    """A word and its synonyms; None, which is no name, where there is no list of them."""
+    synonyms = entry.get("synonyms")
+    return [entry.get("word"), *synonyms] if isinstance(synonyms, list) else [None]
 
 
 def read_wordnet(folder: Path) -> Thesaurus:
@@ -124,9 +125,8 @@ def read_wordnet(folder: Path) -> Thesaurus:
     Raises:
       UserError: a file is missing, or a line does not have the format of wndb(5WN).
     """
-    files = [folder / name for part in DETACHMENT for name in (f"data.{part}", f"{part}.exc")]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
+    names = [name for part in DETACHMENT for name in (f"data.{part}", f"{part}.exc")]
+    if missing := [name for name in names if not (folder / name).is_file()]:
         raise UserError(
             f"thesaurus {folder}: a folder without {', '.join(missing)}, so not WordNet's",
             f"name a text file, or {DATABASE}",

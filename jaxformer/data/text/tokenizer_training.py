@@ -1,4 +1,4 @@
-"""Trains subword vocabularies. The same texts give the same vocabulary, on any machine and with any threads.
+"""Makes vocabularies from texts. The same texts give the same vocabulary, on any machine and with any threads.
 
 Of the Hugging Face trainers only that of BPE is so: WordPiece's takes the alphabet in the order of a hash
 table, and Unigram's adds floats in the order in which threads finish. So WordPiece gets its alphabet from here,
@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from jaxformer.data.text.tokenizer_files import wordpiece
+from jaxformer.data.text.tokenizer_files import byte_level, wordpiece
 from jaxformer.data.text.tokenizer_sentencepiece import convert_sentencepiece
 from jaxformer.data.text.tokenizer_templates import (
-    UNKNOWN,
+    Template,
     apply_template,
     as_special,
+    byte_alphabet,
     special_tokens,
+    unknown_of,
 )
 from jaxformer.errors import UserError
 
@@ -27,10 +29,40 @@ if TYPE_CHECKING:
 
 Texts = Callable[[], Iterator[str]]
 ALPHABET = 1000  # characters of a WordPiece vocabulary, as in BERT's; rarer ones are unknown
-# What sentencepiece calls our special tokens; those that it has no name for are control symbols.
-ROLES = {"[PAD]": "pad", "[UNK]": "unk", "[CLS]": "bos", "[SEP]": "eos", "<|endoftext|>": "eos"}
-ROLES |= {"<pad>": "pad", "<unk>": "unk", "<s>": "bos", "</s>": "eos"}
 LINE = 4096  # characters of a line for sentencepiece at most; longer ones are cut
+
+
+def character_tokenizer(texts: Iterable[str], template: Template) -> Tokenizer:
+    """One token a character: the template's special tokens, then the texts' characters in code point order.
+
+    Raises:
+      UserError: the texts have no characters.
+    """
+    characters = set[str]().union(*texts)
+    if not characters:
+        raise UserError(
+            "tokenizer characters: the texts are empty, so there is no vocabulary; check the split"
+        )
+    specials = special_tokens(template)
+    vocabulary = {token: index for index, token in enumerate([*specials, *sorted(characters)])}
+    # Without a token for them the library refuses unknown characters; its default is "<unk>", so pass "" for none.
+    hf = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown_of(specials) or ""))
+    hf.pre_tokenizer = pre_tokenizers.FixedLength(1)
+    hf.decoder = decoders.Fuse()
+    apply_template(hf, template, specials)
+    return hf
+
+
+def byte_tokenizer(template: Template) -> Tokenizer:
+    """One token a byte of UTF-8: the template's special tokens, then the 256 bytes in order (as in ByT5).
+
+    Without special tokens, ids are the bytes themselves.
+    """
+    specials = special_tokens(template)
+    vocabulary = {token: index for index, token in enumerate([*specials, *byte_alphabet()])}
+    hf = byte_level(models.BPE(vocabulary, []), use_regex=False)
+    apply_template(hf, template, specials)
+    return hf
 
 
 def train(texts: Texts, config: "Trained") -> Tokenizer:
@@ -41,29 +73,27 @@ def train(texts: Texts, config: "Trained") -> Tokenizer:
     """
     if not any(text.strip() for text in texts()):
         raise UserError(f"tokenizer trained, {config.kind}: the texts are empty; check the split")
-    return {"bpe": train_bpe, "wordpiece": train_wordpiece, "unigram": train_unigram}[config.kind](
-        texts, config
-    )
+    of_kind = {"bpe": train_bpe, "wordpiece": train_wordpiece, "unigram": train_unigram}
+    return of_kind[config.kind](texts, config)
 
 
 def train_bpe(texts: Texts, config: "Trained") -> Tokenizer:
     """Byte-level BPE as of GPT-2 (Radford et al., 2019, section 2.2): every text can be written with it."""
-    specials = special_tokens(config.template)
-    hf = Tokenizer(models.BPE())
-    hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    hf.decoder = decoders.ByteLevel()
+    hf = byte_level(models.BPE())
     if config.lowercase:
         hf.normalizer = normalizers.Lowercase()
-    trainer = trainers.BpeTrainer(
-        vocab_size=config.vocab_size,
-        min_frequency=config.min_frequency,
-        special_tokens=as_special(specials),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    hf.train_from_iterator(texts(), trainer)
+    specials = as_special(special_tokens(config.template))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    options = trainer_options(config, special_tokens=specials, initial_alphabet=alphabet)
+    hf.train_from_iterator(texts(), trainers.BpeTrainer(**options))
     apply_template(hf, config.template)
     return hf
+
+
+def trainer_options(config: "Trained", **options: Any) -> dict[str, Any]:
+    """What both trainers of the library are told, besides `options`."""
+    sizes = {"vocab_size": config.vocab_size, "min_frequency": config.min_frequency}
+    return {**sizes, "show_progress": False, **options}
 
 
 def train_wordpiece(texts: Texts, config: "Trained") -> Tokenizer:
@@ -81,17 +111,10 @@ def train_wordpiece(texts: Texts, config: "Trained") -> Tokenizer:
             f"{len(first)} already; take a larger one"
         )
     characters = [piece for piece in alphabet if len(piece) == 1]
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=config.vocab_size,
-        min_frequency=config.min_frequency,
-        special_tokens=list(first),  # their ids are then given, and not taken from a hash table
-        initial_alphabet=characters,
-        limit_alphabet=len(characters),
-        show_progress=False,
-    )
-    hf.train_from_iterator(texts(), trainer)
-    unknown = next(token for token in specials if token in UNKNOWN)
-    hf = wordpiece(hf.get_vocab(), config.lowercase, unknown)
+    options = trainer_options(config, initial_alphabet=characters, limit_alphabet=len(characters))
+    # As special tokens, pieces have the ids that are given, and not those of a hash table.
+    hf.train_from_iterator(texts(), trainers.WordPieceTrainer(**options, special_tokens=first))
+    hf = wordpiece(hf.get_vocab(), config.lowercase, unknown_of(specials) or "[UNK]")
     apply_template(hf, config.template, specials)
     return hf
 
@@ -102,11 +125,10 @@ def wordpiece_alphabet(hf: Tokenizer, texts: Iterable[str]) -> list[str]:
     for text in texts:
         words.update(word for word, _ in hf.pre_tokenizer.pre_tokenize_str(hf.normalizer.normalize_str(text)))
     counts: Counter[str] = Counter()
-    inside: set[str] = set()
     for word, count in words.items():
-        inside.update(word[1:])
         for character in word:
             counts[character] += count
+    inside = {character for word in words for character in word[1:]}
     kept = sorted(counts, key=lambda character: (-counts[character], character))[:ALPHABET]
     return [*sorted(kept), *(f"##{character}" for character in sorted(inside.intersection(kept)))]
 
@@ -116,6 +138,8 @@ def train_unigram(texts: Texts, config: "Trained") -> Tokenizer:
     import sentencepiece
 
     model = io.BytesIO()
+    specials = special_tokens(config.template, unknown="<unk>")
+    unknown = unknown_of(specials) or "<unk>"
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=lines(texts()),
@@ -127,7 +151,13 @@ def train_unigram(texts: Texts, config: "Trained") -> Tokenizer:
             max_sentence_length=4 * LINE + 1,
             num_threads=1,
             minloglevel=2,
-            **sentencepiece_specials(special_tokens(config.template, unknown="<unk>")),
+            # Special tokens have the first ids, in their order: sentencepiece numbers control symbols so.
+            control_symbols=[token for token in specials if token != unknown],
+            unk_piece=unknown,
+            unk_id=specials.index(unknown),
+            bos_id=-1,
+            eos_id=-1,
+            pad_id=-1,
         )
     except RuntimeError as error:
         raise UserError(
@@ -145,12 +175,3 @@ def lines(texts: Iterable[str]) -> Iterator[str]:
         for line in text.splitlines():
             if line.strip():
                 yield from (line[start : start + LINE] for start in range(0, len(line), LINE))
-
-
-def sentencepiece_specials(specials: list[str]) -> dict[str, Any]:
-    """sentencepiece's options for special tokens at the first ids, in the order given."""
-    options: dict[str, Any] = {f"{role}_id": -1 for role in set(ROLES.values())}
-    for index, token in enumerate(specials):
-        if token in ROLES:
-            options |= {f"{ROLES[token]}_id": index, f"{ROLES[token]}_piece": token}
-    return options | {"control_symbols": [token for token in specials if token not in ROLES]}

@@ -6,7 +6,7 @@ Every kind, whether it reads a published file or is made from the texts themselv
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,6 @@ import numpy as np
 import tokenizers
 
 from jaxformer.config.fields import Constraint, PositiveInt
-from jaxformer.data.text.tokenizer_building import byte_tokenizer, character_tokenizer
 from jaxformer.data.text.tokenizer_files import KINDS, parse_tokenizer_json, read_bytes, read_tokenizer
 from jaxformer.data.text.tokenizer_templates import (
     TEMPLATES,
@@ -25,10 +24,10 @@ from jaxformer.data.text.tokenizer_templates import (
     is_byte_level,
     special_tokens,
 )
+from jaxformer.data.text.tokenizer_training import Texts, byte_tokenizer, character_tokenizer, train
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
 
-Texts = Callable[[], Iterator[str]]
 Kind = Literal["bpe", "wordpiece", "unigram"]
 KnownTemplate: TypeAlias = Annotated[
     Template, Constraint(f"one of {', '.join(TEMPLATES)}", lambda template: template in TEMPLATES)
@@ -234,8 +233,6 @@ class Trained:
         Raises:
           UserError: the texts are empty, or have more characters than `vocab_size`.
         """
-        from jaxformer.data.text.tokenizer_training import train  # most runs read a tokenizer that is there
-
         return Tokenizer(train(texts, self))
 
     def problems(self) -> Iterator[str]:
