@@ -22,7 +22,7 @@ from common import Step, in_turns, timed
 
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.decoding.sampling import Sampling
-from jaxformer.inference.language import CausalModel, Generation
+from jaxformer.inference.writers import CausalModel, Generation
 from jaxformer.models.gpt import GPT
 
 VOCABULARY = 50_257

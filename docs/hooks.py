@@ -5,7 +5,8 @@ mkdocs calls `on_files` before it builds the site (https://www.mkdocs.org/user-g
 
 from mkdocs.structure.files import File, Files
 
-from jaxformer.config.reference import inner, is_section, reference
+from jaxformer.config.reference import inner, reference
+from jaxformer.config.schema import is_section
 from jaxformer.config.sections import ExperimentConfig
 
 SECTIONS = [

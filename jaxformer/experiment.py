@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -15,17 +15,12 @@ from jaxformer.config import sections as configs
 from jaxformer.config.durations import Duration
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
-from jaxformer.data.nominal import NominalBatches
+from jaxformer.data.base import NominalBatches
 from jaxformer.errors import ConfigError
 from jaxformer.evaluation.evaluator import evaluate
-from jaxformer.optim import (
-    make_optimizer,
-    make_schedule,
-    optimizer_problems,
-    regularization,
-    schedule_problems,
-    trainable_mask,
-)
+from jaxformer.optim.build import make_optimizer, optimizer_problems
+from jaxformer.optim.masks import regularization, trainable_mask
+from jaxformer.optim.schedule import make_schedule, schedule_problems
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
@@ -45,8 +40,8 @@ class Experiment:
     Args:
       config: the resolved config.
       devices: the devices to use; all there are if None.
-      train_data: what takes the place of the training split's batches, as where the dataset is not prepared.
-      eval_data: what takes the place of the evaluation split's batches.
+      train_data: used in place of the training split's batches, for example where the dataset is not prepared.
+      eval_data: used in place of the evaluation split's batches.
 
     Raises:
       ConfigError, UserError: from `check()` or from the part that is asked for.
@@ -61,7 +56,8 @@ class Experiment:
         eval_data: "Batches | NominalBatches | None" = None,
     ):
         self.config, self.devices = config, devices
-        self._given = {"train": train_data, "eval": eval_data}
+        given = {"train_data": train_data, "eval_data": eval_data}  # in the place of cached properties
+        vars(self).update({name: batches for name, batches in given.items() if batches is not None})
 
     @cached_property
     def layout(self) -> Layout:
@@ -86,20 +82,15 @@ class Experiment:
     @cached_property
     def train_data(self) -> "Batches":
         """The batches of the training split: `train_data[step]`."""
-        if (given := self._given["train"]) is not None:
-            return cast("Batches", given)
         return self.batches(self.config.data.train_split, train=True)
 
     @cached_property
     def eval_data(self) -> "Batches":
         """The batches of the evaluation split, in order."""
-        if (given := self._given["eval"]) is not None:
-            return cast("Batches", given)
         return self.batches(self.config.eval.split, train=False)
 
     def batches(self, split: str, *, train: bool) -> "Batches":
         """A split's batches, each looked at by the task."""
-
         from jaxformer.data.batches import make_batches  # it takes seconds: Grain, TFDS, OpenCV
 
         def check(batch: Mapping[str, np.ndarray]) -> None:
@@ -128,8 +119,8 @@ class Experiment:
     @cached_property
     def schedule(self) -> optax.Schedule:
         """Learning rate by step."""
-        peak = self.config.optimizer.learning_rate
-        return make_schedule(self.config.schedule, peak, self.total_steps, self.steps)
+        config = self.config
+        return make_schedule(config.schedule, config.optimizer.learning_rate, self.total_steps, self.steps)
 
     @cached_property
     def variable_shapes(self) -> dict[str, Tree]:
@@ -140,7 +131,7 @@ class Experiment:
         """Fresh variables, from the seed."""
         spec = self.train_data.element_spec
         batch = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in spec.items()}
-        model = self.build_model(axis=None)
+        model = self.build_model()
         return init_variables(model, self.task.inputs(batch), jax.random.key(self.config.seed))
 
     @cached_property
@@ -158,16 +149,13 @@ class Experiment:
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the devices."""
-        return self.layout.init_sharded(self._fresh_state)
+        return self.layout.init_sharded(self._fresh_state, self.state_shapes)
 
     def _fresh_state(self) -> TrainState:
         """The state before the first step, to be traced."""
-        return init_state(
-            self.init_variables(),
-            self.optimizer,
-            with_average=self.average is not None,
-            with_loss_scale=dtypes(self.config.precision).compute == "float16",
-        )
+        averages, scales = self.average is not None, dtypes(self.config.precision).compute == "float16"
+        variables = self.init_variables()
+        return init_state(variables, self.optimizer, with_average=averages, with_loss_scale=scales)
 
     @cached_property
     def state_shapes(self) -> TrainState:
@@ -215,9 +203,18 @@ class Experiment:
         with reader as batches:
             yield from map(self.layout.shard_batch, batches)
 
-    def evaluate(self, state: TrainState) -> Evaluation:
-        """Evaluates a train state on the evaluation split."""
-        return evaluate(self.eval_step, state.variables(), self.task, self.eval_data, self.layout)
+    def evaluate(self, state: TrainState, give_up: Callable[[], bool] = lambda: False) -> Evaluation:
+        """Evaluates a train state on the evaluation split.
+
+        Args:
+          state: a train state.
+          give_up: asked before every batch; True ends the evaluation.
+
+        Raises:
+          GivenUp: `give_up` said so.
+        """
+        variables = state.variables()
+        return evaluate(self.eval_step, variables, self.task, self.eval_data, self.layout, give_up)
 
     @cached_property
     def forward_flops(self) -> int:
@@ -228,48 +225,42 @@ class Experiment:
             for name, (shape, dtype) in spec.items():
                 spec[name] = ((batches.typical_length, *shape[1:]), dtype) if shape else (shape, dtype)
         batch = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in spec.items()}
-        model: Any = self.build_model(axis=None)
-        return count_flops(
-            lambda variables, batch: model.apply(variables, **self.task.inputs(batch), deterministic=True),
-            self.variable_shapes,
-            batch,
-        )
+        model: Any = self.build_model()
+
+        def forward(variables: Tree, batch: Tree) -> Tree:
+            return model.apply(variables, **self.task.inputs(batch), deterministic=True)
+
+        return count_flops(forward, self.variable_shapes, batch)
 
     def check(self) -> None:
         """Holds the parts against each other.
 
         Raises:
-          ConfigError: a line for everything that does not fit.
+          ConfigError: one line for each thing that does not fit.
         """
-        total = self.config.train.total
-        if not 0 < self.total_steps < 2**31:
-            raise ConfigError(f'train.total="{total}" is {self.total_steps} steps: expected 1 to 2**31 - 1')
-        errors = list(configs.across_devices(self.config, self.layout.batch_shards))
-        model_problems = list(self.task.fits(self.bare_model, self.train_data, self.eval_data))
-        errors += model_problems
-        errors += [
-            f"schedule.{p}" for p in schedule_problems(self.config.schedule, self.total_steps, self.steps)
-        ]
-        if not model_problems:
-            errors += [
-                f"optimizer.{p}"
-                for p in optimizer_problems(self.config.optimizer, self.variable_shapes["params"])
-            ]
-        watched = self.config.eval.monitor
-        absent = self.task.absent_metrics(self.bare_model, self.eval_data)
-        if watched not in self.task.metric_names:
+        config, task, total = self.config, self.task, self.total_steps
+        if not 0 < total < 2**31:
+            raise ConfigError(f'train.total="{config.train.total}" is {total} steps: expected 1 to 2**31 - 1')
+        of_model = list(task.fits(self.bare_model, self.train_data, self.eval_data))
+        errors = [*configs.across_devices(config, self.layout.batch_shards), *of_model]
+        errors += [f"schedule.{problem}" for problem in schedule_problems(config.schedule, total, self.steps)]
+        if not of_model:
+            params = self.variable_shapes["params"]
+            errors += [f"optimizer.{problem}" for problem in optimizer_problems(config.optimizer, params)]
+        watched, absent = config.eval.monitor, task.absent_metrics(self.bare_model, self.eval_data)
+        if watched not in task.metric_names:
             errors.append(
-                f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, self.task.metric_names)}"
+                f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, task.metric_names)}"
             )
         elif watched in absent:
-            given = ", ".join(name for name in self.task.metric_names if name not in absent)
+            given = ", ".join(name for name in task.metric_names if name not in absent)
             errors.append(f"eval.monitor={watched!r}: {absent[watched]}; choose one of: {given}")
         if errors:
             raise ConfigError(*errors)
 
 
 def known_sizes(batches: "Batches") -> dict[str, int]:
-    """What batches say of a model's and a task's fields, by the fields' names."""
+    """The sizes that batches give to a model's and a task's fields, by the fields' names."""
     tokenizer = batches.tokenizer
     if tokenizer is None or tokenizer.eos_id is None:
         return dict(batches.sizes)
@@ -284,11 +275,9 @@ def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:
-    """A dataclass whose fields that are None are as the data have it, where they say."""
-    names = {field.name for field in fields(part)}
-    missing: dict[str, Any] = {
-        name: value for name, value in known.items() if name in names and getattr(part, name) is None
-    }
+    """A dataclass in which fields that are None have their value of `known`, if there is one."""
+    empty = {field.name for field in fields(part) if getattr(part, field.name) is None}
+    missing: dict[str, Any] = {name: value for name, value in known.items() if name in empty}
     if not missing:
         return part
     return part.clone(**missing) if isinstance(part, nn.Module) else replace(part, **missing)

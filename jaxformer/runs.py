@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, and whose it is."""
+"""A run's folder: its files, their contents, and the experiment that it belongs to."""
 
 import fcntl
 import platform
@@ -6,23 +6,25 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxformer.config import schema
-from jaxformer.data.nominal import record
+from jaxformer.config.upgrades import upgraded
+from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.files import read_json, write_json
+from jaxformer.files import read_json, write_json, writing_to
 from jaxformer.observe.writers import METRICS, Curves, read_metrics
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
 
-# What may differ when a run goes on: none of it changes what is computed beyond rounding.
+# Leaves that may differ when a run is resumed: none of them changes a result beyond rounding.
 MAY_CHANGE = (
     "parallel",
     "checkpoint",
@@ -36,7 +38,7 @@ MAY_CHANGE = (
     "train.log_every",
     "train.stop_after_skipped",
 )
-VERSIONS = [
+PACKAGES = [
     "jaxformer",
     "jax",
     "jaxlib",
@@ -48,14 +50,40 @@ VERSIONS = [
     "numpy",
 ]
 RESULT = ("status", "step", "final", "best", "seconds", "examples_per_second", "mfu", "device")
+ANOTHER = "choose another folder"
 BRING_BACK = "copy it from a backup, or train again in a new folder"
+
+
+class Inside:
+    """A path in the folder of a run."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, run: "Run", owner: type) -> Path:
+        return run.folder / self.name
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder: the paths in it, and what its files say. A file is read when it is first asked for."""
+    """A run's folder: the paths in it, and the contents of its files. A file is read when it is first asked for."""
 
     folder: Path
+
+    config_file = Inside("config.json")
+    """The resolved config, the command, versions and git revision (JSON)."""
+    data_file = Inside("data.json")
+    """Facts about the dataset that do not need it: sizes of arrays, names of classes (JSON)."""
+    checkpoints = Inside("checkpoints")
+    """A folder for each saved step."""
+    tokenizer_file = Inside("tokenizer.json")
+    """The tokenizer of a model of text (JSON, as Hugging Face's libraries read it)."""
+    metrics_file = Inside(METRICS)
+    """The metrics, step by step (JSON lines)."""
+    result_file = Inside("result.json")
+    """Status, final and best metrics, seconds (JSON)."""
+    evaluation_file = Inside("evaluation.json")
+    """The last evaluation's metrics and tables (JSON)."""
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
@@ -68,44 +96,7 @@ class Run:
         run.about  # noqa: B018 - reads it
         return run
 
-    # Paths
-
-    @property
-    def config_file(self) -> Path:
-        """The resolved config, the command, versions and git revision (JSON)."""
-        return self.folder / "config.json"
-
-    @property
-    def data_file(self) -> Path:
-        """What is known of the dataset without it: sizes of arrays, names of classes (JSON)."""
-        return self.folder / "data.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """A folder for each saved step."""
-        return self.folder / "checkpoints"
-
-    @property
-    def tokenizer_file(self) -> Path:
-        """The tokenizer of a model of text (JSON, as Hugging Face's libraries read it)."""
-        return self.folder / "tokenizer.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        """What was measured, step by step (JSON lines)."""
-        return self.folder / METRICS
-
-    @property
-    def result_file(self) -> Path:
-        """Status, final and best metrics, seconds (JSON)."""
-        return self.folder / "result.json"
-
-    @property
-    def evaluation_file(self) -> Path:
-        """The last evaluation's metrics and tables (JSON)."""
-        return self.folder / "evaluation.json"
-
-    # What the files say
+    # The contents of the files
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -113,16 +104,12 @@ class Run:
         found = read_json(self.config_file, needs=("config",))
         if found is None:
             lacks = "no config.json in it" if self.folder.is_dir() else "there is no such folder"
-            raise UserError(
-                f"{self.folder}: not a run's folder ({lacks}); runs are made by `jaxformer train`"
-            )
+            raise UserError(f"{self.folder}: not a run's folder ({lacks}); training makes one")
         return found
 
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config, as this version names its fields."""
-        from jaxformer.config.upgrades import upgraded  # a run that begins has nothing to upgrade
-
         return upgraded(self.about["config"])
 
     @cached_property
@@ -130,14 +117,9 @@ class Run:
         """The config's leaves: "optimizer.learning_rate" -> 0.001."""
         return dict(config_leaves(self.config))
 
-    @property
-    def monitor(self) -> str | None:
-        """The metric that decides which checkpoint is best."""
-        return self.leaves.get("eval.monitor")
-
     @cached_property
     def result(self) -> dict[str, Any] | None:
-        """result.json; None while the run goes on, or if it was killed."""
+        """result.json; None while the run trains, or if it was killed."""
         return read_json(self.result_file, needs=RESULT)
 
     @cached_property
@@ -164,15 +146,16 @@ class Run:
     def metrics(self) -> dict[str, float]:
         """The final metrics; without a result, the evaluation's or the curves' latest."""
         if self.result is not None and self.result["final"]:
-            return numbers(self.result["final"])
-        if self.evaluation is not None:
-            return numbers(self.evaluation["metrics"])
-        found = {n.removeprefix("eval/"): v for n, (_, v) in self.curves.items() if n.startswith("eval/")}
-        return {name: float(values[-1]) for name, values in found.items()}
+            found = self.result["final"]
+        elif self.evaluation is not None:
+            found = self.evaluation["metrics"]
+        else:
+            found = {n[5:]: values[-1] for n, (_, values) in self.curves.items() if n.startswith("eval/")}
+        return {name: float(value) for name, value in found.items()}  # NaN is a string in JSON
 
     @property
     def step(self) -> int | None:
-        """The last step that is known of."""
+        """The last step that was recorded."""
         if self.result is not None:
             return self.result["step"]
         return max((int(steps[-1]) for steps, _ in self.curves.values()), default=None)
@@ -185,7 +168,7 @@ class Run:
         return measured or saved or self.result_file.exists()
 
     def finished(self) -> dict[str, Any] | None:
-        """The result of a run that is over; None if it is to go on."""
+        """The result of a run that is over; None if there is more to train."""
         result = read_json(self.result_file, needs=("status", "step"))
         return result if result and result["status"] in ("completed", "stopped early") else None
 
@@ -215,11 +198,9 @@ class Run:
         Raises:
           UserError: another training is in it, or it cannot be written.
         """
-        try:
+        with writing_to(self.folder, ANOTHER):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / ".lock").open("a")
-        except OSError as error:
-            raise self.cannot_write(error) from error
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -240,59 +221,48 @@ class Run:
         before = read_json(self.config_file, needs=("config",))
         if before is None and (self.result_file.exists() or self.checkpoints.exists()):
             raise UserError(
-                f"{self.folder}: holds checkpoints or a result, and no config.json that says whose they are",
+                f"{self.folder}: holds checkpoints or a result, and no config.json that names their experiment",
                 "restore that file, or give this run a folder of its own",
             )
         if before is not None and self.holds_something:
-            from jaxformer.config.upgrades import upgraded
-
-            changes = list(differences(upgraded(before["config"]), described))
-            refused = [line for path, line in changes if not path.startswith(MAY_CHANGE)]
+            changed = differences([upgraded(before["config"]), described])
+            refused = [
+                f"{path}: {old!r} -> {new!r}"
+                for path, (old, new) in changed.items()
+                if not path.startswith(MAY_CHANGE)
+            ]
             if refused:
+                more = " ..." * (len(refused) > 5)
                 raise UserError(
-                    f"{self.folder} holds another experiment: {'; '.join(refused[:5])}"
-                    + " ..." * (len(refused) > 5),
+                    f"{self.folder} holds another experiment: {'; '.join(refused[:5])}{more}",
                     "give this run a folder of its own, or delete that one",
                 )
-        try:
+        with writing_to(self.folder, ANOTHER):
             write_json(self.config_file, {"config": described, **environment()})
-        except OSError as error:
-            raise self.cannot_write(error) from error
 
-    def keep_tokenizer(self, tokenizer: Any, *, write: bool = True) -> None:
-        """Saves the tokenizer in the folder, or compares it with the one that is there.
+    def keep_data(self, train: Any, evaluation: Any, *, write: bool = True) -> None:
+        """Saves facts about the two splits' batches, and the tokenizer, so that the model works without the dataset.
+
+        A tokenizer that the run was begun with stays, and is compared with the one of now.
 
         Args:
-          tokenizer: the tokenizer; None does nothing.
+          train: the training split's batches.
+          evaluation: the evaluation split's batches.
           write: whether this process writes.
 
         Raises:
-          UserError: another one is there.
+          UserError: the run was begun with another tokenizer.
         """
-        if tokenizer is None:
-            return
-        if not (self.tokenizer_file.exists() and self.holds_something):
-            if write:
-                tokenizer.save(self.tokenizer_file)
-        elif type(tokenizer).load(self.tokenizer_file).digest != tokenizer.digest:
+        tokenizer, kept = train.tokenizer, self.tokenizer_file.exists() and self.holds_something
+        if tokenizer and kept and type(tokenizer).load(self.tokenizer_file).digest != tokenizer.digest:
             raise UserError(
                 f"data.tokenizer: makes other tokens than {self.tokenizer_file}, with which the run was begun",
                 "restore the data or the file that it is made from, or start a new run in another folder",
             )
-
-    def keep_data(self, train: Any, evaluation: Any) -> None:
-        """Saves what is known of the two splits' batches, so that the model can be used where the dataset is not."""
-        splits = {"train": train, "evaluation": evaluation}
-        write_json(self.data_file, {name: record(batches) for name, batches in splits.items()})
-
-    def cannot_write(self, error: OSError) -> UserError:
-        """What to say when the file system refuses."""
-        return UserError(f"{self.folder}: cannot write there ({error.strerror}); choose another folder")
-
-
-def numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics as JSON holds them ("NaN" is a string there), as numbers."""
-    return {name: float(value) for name, value in metrics.items()}
+        if write:
+            if tokenizer and not kept:
+                tokenizer.save(self.tokenizer_file)
+            write_json(self.data_file, {"train": record(train), "evaluation": record(evaluation)})
 
 
 def config_leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -307,41 +277,33 @@ def config_leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, config
 
 
-def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Yields (path, "path: old -> new") for every leaf in which two configs differ."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in dict.fromkeys((*old, *new)):
-            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-    elif old != new:
-        yield path, f"{path}: {old!r} -> {new!r}"
+def differences(configs: Sequence[Any], absent: Any = None) -> dict[str, list[Any]]:
+    """The leaves in which configs are not all the same: path -> each config's value, `absent` where it has none."""
+    leaves = [dict(config_leaves(config)) for config in configs]
+    found = {path: [each.get(path, absent) for each in leaves] for path in dict.fromkeys(chain(*leaves))}
+    return {path: values for path, values in found.items() if any(value != values[0] for value in values)}
 
 
-def environment(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def environment() -> dict[str, Any]:
     """The command, the versions and the git revision of this process."""
+    versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
     return {
-        "command": shlex.join(["jaxformer", *(sys.argv[1:] if argv is None else argv)]),
+        "command": shlex.join(["jaxformer", *sys.argv[1:]]),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in VERSIONS},
+        "versions": versions,
         "git_revision": git_revision(),
     }
 
 
-def version(package: str) -> str | None:
-    """An installed package's version."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def git_revision() -> str | None:
     """The revision of the checkout that this code is in, with "+changes" if it was edited; None outside of one."""
-    here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.check_output(command, text=True, timeout=10, stderr=subprocess.DEVNULL).strip()
 
     try:
         git("ls-files", "--error-unmatch", __file__)

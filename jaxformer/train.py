@@ -1,9 +1,10 @@
 """The training loop, from top to bottom like a recipe."""
 
 import logging
+import math
 import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,13 @@ import jax
 from jaxformer.analysis.memory import memory_errors_explained
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.errors import UserError
-from jaxformer.evaluation.evaluator import GivenUp, evaluate
-from jaxformer.evaluation.monitor import Monitor
+from jaxformer.evaluation.evaluator import GivenUp, Monitor
 from jaxformer.experiment import Experiment
-from jaxformer.observe.clock import Clock
-from jaxformer.observe.profile import Profile
-from jaxformer.observe.progress import Progress
+from jaxformer.observe.terminal import Progress
+from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.preemption import Preemption
-from jaxformer.reporting import announce, finish, write_result
+from jaxformer.reporting import announce, finish
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, from_items, to_items
 from jaxformer.tasks.base import Evaluation
@@ -28,8 +27,6 @@ from jaxformer.teacher import LoadedTeacher, load_teacher
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from jaxformer.data.batches import Reader
 
 logger = logging.getLogger("jaxformer")
 Scalars = dict[str, jax.Array]
@@ -49,8 +46,8 @@ def train(
     """Trains from scratch, or from where the run in `folder` stopped, to the end.
 
     Args:
-      experiment: what to train.
-      folder: the run's folder; made if it is not there.
+      experiment: the experiment to train.
+      folder: the run's folder; it is made if it does not exist.
       profile: steps to trace, "FIRST:LAST".
       console: where the progress is shown; None logs lines.
 
@@ -63,73 +60,43 @@ def train(
       NotFinite: gradients stayed infinite or NaN; the last good checkpoint is kept.
     """
     if not isinstance(experiment, Experiment):
-        raise UserError(f"experiment={experiment!r}: expected what `jaxformer.experiment(...)` gives")
-    clock, run = Clock(), Run(Path(folder))
+        raise UserError(f"experiment={experiment!r}: expected the result of `jaxformer.experiment(...)`")
+    clock, run, first = Clock(), Run(Path(folder)), jax.process_index() == 0
     with clock.phase("startup"):
         experiment.check()
         tracer = Profile(profile, run.folder)
-    with run.lock() if jax.process_index() == 0 else nullcontext():
+    saving, watched = experiment.config.checkpoint, experiment.config.eval
+    with run.lock() if first else nullcontext():
         run.enter(experiment.config)
         if (result := run.finished()) is not None:
-            logger.info(
-                "%s is finished (%s at step %d): nothing to do", folder, result["status"], result["step"]
-            )
+            status, step = result["status"], result["step"]
+            logger.info("%s is finished (%s at step %d): nothing to do", folder, status, step)
             return result
-        return train_in(run, experiment, clock, tracer, console)
-
-
-def train_in(
-    run: Run, experiment: Experiment, clock: Clock, tracer: Profile, console: "Console | None"
-) -> dict[str, Any]:
-    """Trains in a run's folder that is open; see `train`."""
-    config, watched = experiment.config.checkpoint, experiment.config.eval
-    first = jax.process_index() == 0
-    with (
-        memory_errors_explained(experiment),
-        Checkpoints(run.checkpoints, config, watched.monitor, watched.mode) as checkpoints,
-        Preemption() as preemption,
-    ):
-        with clock.phase("startup"):
-            run.keep_tokenizer(experiment.train_data.tokenizer, write=first)
-            if first:
-                run.keep_data(experiment.train_data, experiment.eval_data)
-            teacher = load_teacher(experiment)
-            state, monitor, evaluation_due = restore_or_start(experiment, checkpoints, teacher)
-            announce(experiment, run, int(state.step))
-        start, total, batches = int(state.step), experiment.total_steps, experiment.train_data
         with (
-            MetricWriter(run.folder, start, enabled=first) as writer,
-            Progress(
-                total,
-                start,
-                batches.batch_size,
-                steps_per_epoch=batches.steps_per_epoch,
-                console=console,
-            ) as progress,
-            tracer,
+            memory_errors_explained(experiment),
+            Checkpoints(run.checkpoints, saving, watched.monitor, watched.mode) as checkpoints,
+            Preemption() as preemption,
         ):
-            loop = Loop(
-                experiment, checkpoints, clock, monitor, writer, progress, tracer, preemption, teacher
-            )
-            state = loop.run(state, evaluation_due)
-        if loop.status == "preempted":
-            checkpoints.wait()
-            logger.info("SIGTERM: saved at step %d; the same command goes on from there", loop.step)
-            return write_result(experiment, run, clock, loop.status, loop.step, loop.monitor)
-        return finish(experiment, run, checkpoints, clock, loop.status, state, loop.monitor, loop.evaluation)
+            with clock.phase("startup"):
+                run.keep_data(experiment.train_data, experiment.eval_data, write=first)
+                teacher = load_teacher(experiment)
+                state, monitor, evaluation_due = restore_or_start(experiment, checkpoints, teacher)
+                announce(experiment, run, int(state.step))
+            loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, monitor)
+            return finish(loop, loop.run(state, evaluation_due))
 
 
 def restore_or_start(
     experiment: Experiment, checkpoints: Checkpoints, teacher: LoadedTeacher | None = None
 ) -> tuple[TrainState, Monitor, bool]:
-    """The state of the newest good checkpoint, or a fresh one, with what evaluations had shown until then.
+    """The state of the newest good checkpoint, or a fresh one, with the results of the evaluations until then.
 
     Returns:
       The state, the monitor, and whether the evaluation of this step is still due.
 
     Raises:
       UserError: the checkpoint is of a training split of another size, so its steps mean other examples; or the
-        teacher's checkpoint is not the one of before.
+        teacher's checkpoint is another one than before.
     """
     config = experiment.config.eval
     monitor = Monitor(config.mode, config.min_delta)
@@ -137,10 +104,10 @@ def restore_or_start(
     if restored is None:
         return experiment.init_state(), monitor, False
     items, progress = restored
-    examples = experiment.train_data.num_examples
-    if progress["epoch_examples"] != examples:
+    before, now = progress["epoch_examples"], experiment.train_data.num_examples
+    if before != now:
         raise UserError(
-            f"data.train_split: the run was trained on {progress['epoch_examples']} examples, now there are {examples}",
+            f"data.train_split: the run was trained on {before} examples, now there are {now}",
             "prepare the same version of the dataset (data.version), or start a new run in another folder",
         )
     taught_by = progress.get("teacher")
@@ -153,56 +120,45 @@ def restore_or_start(
     return from_items(items), replace(monitor, **progress["monitor"]), progress["evaluation_due"]
 
 
+@dataclass
 class Loop:
-    """Takes the train steps; evaluates, saves and writes when each is due.
+    """Takes the train steps; evaluates, saves and writes when each is due."""
 
-    Args:
-      experiment: what is trained.
-      checkpoints: where states are saved.
-      clock: counts the seconds of each phase.
-      monitor: which evaluation was the best.
-      writer: takes the metrics.
-      progress: shows how far the training is.
-      tracer: traces some of the steps.
-      preemption: whether SIGTERM came.
-      teacher: the teacher of a distillation; None if there is none.
+    experiment: Experiment
+    """The experiment that is trained."""
+    run_folder: Run
+    """The run's folder."""
+    checkpoints: Checkpoints
+    """The run's checkpoints."""
+    clock: Clock
+    """The seconds of each phase."""
+    preemption: Preemption
+    """Whether SIGTERM came."""
+    tracer: Profile
+    """The trace of some of the steps."""
+    console: "Console | None"
+    """Where the progress is shown."""
+    teacher: LoadedTeacher | None
+    """The teacher of a distillation."""
+    monitor: Monitor
+    """Which evaluation was the best."""
+    step: int = 0
+    """Train steps taken so far."""
+    evaluation: Evaluation | None = None
+    """The evaluation of the latest step, if there was one."""
+    evaluation_due: bool = False
+    """Whether the latest step's evaluation was given up for a preemption."""
+    unread: tuple[int, Scalars] | None = None
+    """The latest step whose metrics are still on the devices."""
+    saved_at: float = field(default_factory=time.monotonic)
+    """When the last save began, by the monotonic clock."""
+    rated: tuple[int, float] = (0, 0.0)
+    """Train steps and their seconds when `examples_per_second` was last asked for."""
 
-    Attributes:
-      status: "completed", "stopped early" or "preempted", once `run` has returned.
-      step: train steps taken so far.
-      evaluation: the latest evaluation if it is of the latest step, else None.
-      evaluation_due: whether the latest step's evaluation was given up for a preemption.
-    """
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        checkpoints: Checkpoints,
-        clock: Clock,
-        monitor: Monitor,
-        writer: MetricWriter,
-        progress: Progress,
-        tracer: Profile,
-        preemption: Preemption,
-        teacher: LoadedTeacher | None = None,
-    ):
-        self.experiment, self.checkpoints, self.clock, self.monitor = experiment, checkpoints, clock, monitor
-        self.writer, self.progress, self.tracer = writer, progress, tracer
-        self.preemption, self.teacher = preemption, teacher
-        config = self.config = experiment.config
-        self.total = experiment.total_steps
-        self.eval_every = experiment.steps(config.eval.every)
-        self.log_every = experiment.steps(config.train.log_every)
-        self.save_every = (
-            None if config.checkpoint.every is None else experiment.steps(config.checkpoint.every)
-        )
-        self.saved_at = time.monotonic()
-        self.rated = (0, 0.0)
-        self.unread: tuple[int, Scalars] | None = None
-        self.step = 0
-        self.status = "completed"
-        self.evaluation: Evaluation | None = None
-        self.evaluation_due = False
+    def __post_init__(self) -> None:
+        config, steps = self.experiment.config, self.experiment.steps
+        self.eval_every, self.log_every = steps(config.eval.every), steps(config.train.log_every)
+        self.save_every = math.inf if config.checkpoint.every is None else steps(config.checkpoint.every)
 
     def run(self, state: TrainState, evaluation_due: bool = False) -> TrainState:
         """Trains to the end, to an early stop or to a preemption; returns the last state.
@@ -211,52 +167,67 @@ class Loop:
           state: where to begin.
           evaluation_due: whether this state's evaluation was given up for a preemption.
         """
-        layout, start = self.experiment.layout, int(state.step)
-        self.step, self.evaluation_due = start, evaluation_due
-        train_step = self.experiment.train_step(self.teacher)
+        experiment, data, total = self.experiment, self.experiment.train_data, self.experiment.total_steps
+        train_step = experiment.train_step(self.teacher)
         fixed = () if self.teacher is None else (self.teacher.variables,)
-        if evaluation_due:
-            self.evaluation = self.evaluate(state)
-            if self.evaluation is None:  # preempted again: it stays due
-                self.status = "preempted"
-                return state
-        with self.batches(start) as batches:
-            for self.step, batch in enumerate(batches, start + 1):
-                first = self.step == start + 1
-                evaluates = self.step % self.eval_every == 0 or self.step == self.total
-                self.tracer.before(self.step)
-                with self.clock.phase("compile" if first else "train"):
-                    state, metrics = train_step(state, layout.shard_batch(batch), *fixed)
-                    self.read()  # the step before this one, which runs meanwhile
-                    self.unread = (self.step, metrics)
-                    if first or evaluates:
-                        self.read()
-                self.tracer.after(self.step, metrics)
+        start = self.step = int(state.step)
+        with (
+            MetricWriter(self.run_folder.folder, start) as self.writer,
+            Progress(total, start, data.batch_size, data.steps_per_epoch, self.console) as self.progress,
+            self.tracer,
+        ):
+            self.evaluation_due = evaluation_due
+            if evaluation_due:
+                self.evaluate(state)
+            stop = start if self.evaluation_due or self.stopped_early() else total
+            with data.read(start, jax.process_index(), jax.process_count(), stop=stop) as batches:
+                for self.step, batch in enumerate(batches, start + 1):
+                    first, evaluates = self.step == start + 1, self.due(self.eval_every)
+                    self.tracer.before(self.step)
+                    with self.clock.phase("compile" if first else "train"):
+                        state, metrics = train_step(state, experiment.layout.shard_batch(batch), *fixed)
+                        self.read()  # the step before this one, which runs meanwhile
+                        self.unread = (self.step, metrics)
+                        if first or evaluates:
+                            self.read()
+                    self.tracer.after(self.step, metrics)
 
-                self.evaluation = self.evaluate(state) if evaluates else None
-                self.evaluation_due = evaluates and self.evaluation is None
-                if self.save_is_due(self.preemption.requested):
-                    self.save(state)
-                if self.stopped_early() or self.preemption.requested:
-                    break
-            self.read()
-        if self.step < self.total or self.evaluation_due:
-            self.status = "stopped early" if self.stopped_early() else "preempted"
+                    self.evaluation = None
+                    if evaluates:
+                        self.evaluate(state)
+                    ends = self.preemption.requested or self.stopped_early() or self.step == total
+                    if ends or self.save_is_due():
+                        self.save(state)
+                    if ends:
+                        break
+                self.read()
         return state
 
-    def batches(self, start: int) -> "Reader":
-        """This process's rows of the batches from step `start` on; none if training is over."""
-        stop = start if self.stopped_early() else self.total
-        return self.experiment.train_data.read(start, jax.process_index(), jax.process_count(), stop=stop)
+    @property
+    def status(self) -> str:
+        """ "completed", "stopped early" or "preempted", once `run` has returned."""
+        if self.step == self.experiment.total_steps and not self.evaluation_due:
+            return "completed"
+        return "stopped early" if self.stopped_early() else "preempted"
+
+    def stopped_early(self) -> bool:
+        """Whether the monitored metric has not improved for `eval.patience` evaluations."""
+        patience = self.experiment.config.eval.patience
+        return patience is not None and self.monitor.waited >= patience
+
+    def due(self, every: float, step: int | None = None) -> bool:
+        """Whether something that comes `every` so many steps, and at the end, comes after this step (or `step`)."""
+        step = self.step if step is None else step
+        return step % every == 0 or step == self.experiment.total_steps
 
     def read(self) -> None:
         """Waits for the latest step that is not read yet, if there is one; writes its metrics when they are due."""
         if self.unread is None:
             return
         (step, metrics), self.unread = self.unread, None
-        stuck = int(metrics["skipped_in_a_row"]) >= self.config.train.stop_after_skipped
+        stuck = int(metrics["skipped_in_a_row"]) >= self.experiment.config.train.stop_after_skipped
         self.progress.advance(step)
-        if step % self.log_every == 0 or step == self.total or stuck:
+        if stuck or self.due(self.log_every, step):
             values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
             values["train/examples_per_second"] = self.examples_per_second()
             self.writer.write(step, values)
@@ -265,11 +236,11 @@ class Loop:
             raise self.not_finite(step)
 
     def not_finite(self, step: int) -> NotFinite:
-        """What to say when no update has been finite for too long; the last save is waited for."""
+        """The error when no update has been finite for too long; the last save is waited for."""
+        count = self.experiment.config.train.stop_after_skipped
         self.checkpoints.wait()
         last = self.checkpoints.latest_step()
         kept = "there is no checkpoint yet" if last is None else f"the last good checkpoint is of step {last}"
-        count = self.config.train.stop_after_skipped
         updates = "update was" if count == 1 else f"{count} updates were"
         return NotFinite(
             f"step {step}: the last {updates} skipped, their gradients were not finite; {kept}",
@@ -278,64 +249,51 @@ class Loop:
 
     def examples_per_second(self) -> float:
         """Over the train steps since this was last asked; evaluation, saving and compiling are left out."""
-        now = (self.clock.count("train"), self.clock.seconds_of("train"))
-        (steps, seconds), self.rated = self.rated, now
-        done = (now[0] - steps) * self.experiment.train_data.batch_size
-        return done / (now[1] - seconds) if done else 0.0
+        (steps, seconds), self.rated = self.rated, (self.clock.counts["train"], self.clock.seconds["train"])
+        done = (self.rated[0] - steps) * self.experiment.train_data.batch_size
+        return done / (self.rated[1] - seconds) if done else 0.0
 
-    def evaluate(self, state: TrainState) -> Evaluation | None:
-        """Evaluates and tells the monitor, the writer and the progress line; None if SIGTERM came meanwhile."""
-        experiment = self.experiment
+    def evaluate(self, state: TrainState) -> None:
+        """Evaluates and tells the monitor, the writer and the progress line.
+
+        If SIGTERM comes meanwhile, the evaluation stays due.
+        """
+        late, self.evaluation_due = self.evaluation_due, True
         with self.clock.phase("evaluate"), self.progress.activity("evaluating"):
             try:
-                evaluation = evaluate(
-                    experiment.eval_step,
-                    state.variables(),
-                    experiment.task,
-                    experiment.eval_data,
-                    experiment.layout,
-                    give_up=lambda: self.preemption.requested,
-                )
+                self.evaluation = self.experiment.evaluate(state, lambda: self.preemption.requested)
             except GivenUp:
-                return None
-        self.monitor = self.monitor.seen(self.step, evaluation.metrics[self.config.eval.monitor])
-        self.writer.write(self.step, {f"eval/{name}": value for name, value in evaluation.metrics.items()})
-        self.progress.evaluated(self.step, evaluation.metrics)
-        if self.evaluation_due:  # the step was saved without it
-            self.checkpoints.rate(self.step, evaluation.metrics)
-            self.evaluation_due = False
-        return evaluation
+                return
+        self.evaluation_due, metrics = False, self.evaluation.metrics
+        self.monitor = self.monitor.seen(self.step, metrics[self.experiment.config.eval.monitor])
+        self.writer.write(self.step, {f"eval/{name}": value for name, value in metrics.items()})
+        self.progress.evaluated(self.step, metrics)
+        if late:  # the step was saved without it
+            self.checkpoints.rate(self.step, metrics)
 
-    def stopped_early(self) -> bool:
-        """Whether the monitored metric has not improved for `eval.patience` evaluations."""
-        patience = self.config.eval.patience
-        return patience is not None and self.monitor.waited >= patience
-
-    def save_is_due(self, preempted: bool) -> bool:
-        """Whether to save after this step: when asked for, when due, and when the evaluation was the best yet."""
-        minutes = self.config.checkpoint.every_minutes
-        return (
-            preempted
-            or self.step == self.total
-            or self.stopped_early()
-            or (self.evaluation is not None and self.monitor.best_step == self.step)
-            or (self.save_every is not None and self.step % self.save_every == 0)
-            or (minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes)
+    def save_is_due(self) -> bool:
+        """Whether to save after this step: by steps, by the clock, and when the evaluation was the best yet."""
+        every_minutes, minutes = (
+            self.experiment.config.checkpoint.every_minutes,
+            (time.monotonic() - self.saved_at) / 60,
         )
+        by_clock = every_minutes is not None and minutes >= every_minutes
+        best = self.evaluation is not None and self.monitor.best_step == self.step
+        return best or by_clock or self.due(self.save_every)
 
     def save(self, state: TrainState) -> None:
-        """Starts saving in the background; what was measured until then is written first."""
+        """Starts saving in the background; the metrics until then are written first."""
         self.read()
+        data = self.experiment.train_data
         with self.clock.phase("checkpoint"):
-            metrics = None if self.evaluation is None else self.evaluation.metrics
-            tokenizer = self.experiment.train_data.tokenizer
             progress = {
                 "step": self.step,
                 "monitor": self.monitor.to_json(),
                 "evaluation_due": self.evaluation_due,
-                "epoch_examples": self.experiment.train_data.num_examples,
-                "tokenizer": None if tokenizer is None else tokenizer.digest,
-                "teacher": None if self.teacher is None else self.teacher.step,
+                "epoch_examples": data.num_examples,
+                "tokenizer": data.tokenizer.digest if data.tokenizer else None,
+                "teacher": self.teacher.step if self.teacher else None,
             }
+            metrics = self.evaluation.metrics if self.evaluation else None
             self.checkpoints.save(self.step, to_items(state), progress, metrics)
             self.saved_at = time.monotonic()

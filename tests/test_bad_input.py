@@ -146,7 +146,7 @@ def test_everything_wrong_is_said_at_once(capsys):
         (["predict", "nowhere", "x.png", "--class", "cat"], "--class: chooses what --explain shows"),
         (
             ["predict", "nowhere", "--explain", __file__],
-            "is a file, not a folder; put --explain behind the images",
+            "is a file; put --explain behind the images",
         ),
         (["describe"], "describe: give one of --config, --preset and --fields"),
         (["describe", "--preset", "vit-b16", "--mesh", "data=2,data=2"], "--mesh: data is there twice"),
@@ -185,7 +185,9 @@ def test_a_config_file_that_fails_names_the_line(capsys, tmp_path):
 def test_a_config_file_without_get_config(capsys, tmp_path):
     empty = tmp_path / "empty.py"
     empty.write_text("x = 1\n")
-    assert "get_config" in refused(capsys, "train", "--config", empty)
+    message = refused(capsys, "train", "--config", empty)
+    assert f"there is no get_config in it ({empty})" in message
+    assert "files.py" not in message
 
 
 def test_a_config_that_takes_no_argument(capsys):
@@ -210,7 +212,7 @@ def test_a_config_that_is_not_python_names_its_line(capsys, tmp_path):
 
 def test_a_folder_with_checkpoints_and_no_config(capsys, tmp_path):
     (tmp_path / "orphan" / "checkpoints").mkdir(parents=True)
-    assert "no config.json that says whose they are" in refused(
+    assert "no config.json that names their experiment" in refused(
         capsys, "train", "--config", DIGITS, "--workdir", "orphan"
     )
 

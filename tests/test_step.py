@@ -13,7 +13,8 @@ from helpers.stepping import assert_close, gradient_of
 from jaxformer.config import schema
 from jaxformer.models.resnet import ResNet
 from jaxformer.models.vit import ViT
-from jaxformer.optim import OPTIMIZERS, make_optimizer
+from jaxformer.optim import OPTIMIZERS
+from jaxformer.optim.build import make_optimizer
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import LossScale

@@ -15,8 +15,7 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.config import files as configfile
 from jaxformer.config.sections import resolve
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.evaluation.evaluator import evaluate
-from jaxformer.evaluation.monitor import Monitor
+from jaxformer.evaluation.evaluator import Monitor, evaluate
 from jaxformer.experiment import Experiment
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.reporting import announce
@@ -149,7 +148,26 @@ def test_a_run_that_stops_before_its_first_checkpoint_says_that_there_is_none(tm
         train(Experiment(experiment(**changes)), tmp_path)
 
 
-# What a run ends with
+# What a run says and ends with
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_a_run_that_begins_names_its_size_and_the_step_it_goes_on_from(start, tmp_path, caplog):
+    caplog.set_level("INFO", logger="jaxformer")
+    built = Experiment(experiment())
+    announce(built, Run(tmp_path), start)
+    size = sum(leaf.size for leaf in jax.tree.leaves(built.variable_shapes["params"]))
+    for part in (
+        str(tmp_path),
+        f"ViT, {size:,} parameters",
+        "digits: 64 examples to train on, 64 to evaluate",
+    ):
+        assert part in caplog.text
+    assert "6 (1.5 epochs), batches of 16" in caplog.text
+    assert ("; going on from step 3" in caplog.text) == (start == 3)
+    assert "FLOP a step, " in caplog.text
+    assert "FLOP an example (forward + backward)" in caplog.text
+    assert "KiB of train state a device" in caplog.text
 
 
 def test_restore_best_ends_with_the_best_checkpoint(tmp_path):
@@ -276,11 +294,11 @@ def test_going_on_on_other_devices_changes_no_loss(mesh, count, half_way):
 def test_sigterm_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_path, monkeypatch):
     whole = train(Experiment(experiment()), tmp_path / "whole")
 
-    def preempted(*arguments, give_up):
+    def preempted(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
-        return evaluate(*arguments, give_up=give_up)
+        return evaluate(*arguments)
 
-    monkeypatch.setattr(sys.modules["jaxformer.train"], "evaluate", preempted)
+    monkeypatch.setattr(sys.modules["jaxformer.experiment"], "evaluate", preempted)
     folder = tmp_path / "run"
     assert train(Experiment(experiment()), folder)["status"] == "preempted"
     assert saved(folder) == [1]
@@ -289,12 +307,12 @@ def test_sigterm_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_pa
     )  # once more, in the evaluation that is due
     assert saved(folder) == [1]
     assert not logged(folder, "eval")
-    monkeypatch.setattr(sys.modules["jaxformer.train"], "evaluate", evaluate)
+    monkeypatch.setattr(sys.modules["jaxformer.experiment"], "evaluate", evaluate)
     again = train(Experiment(experiment()), folder)
     assert (again["status"], again["final"], again["best"]) == ("completed", whole["final"], whole["best"])
     assert logged(folder, "eval") == logged(tmp_path / "whole", "eval")
     with Checkpoints(folder / "checkpoints", monitor="accuracy", read_only=True) as checkpoints:
-        assert checkpoints.best_step() == whole["best"]["step"]
+        assert checkpoints.by_rank()[0] == whole["best"]["step"]
 
 
 def test_a_folder_belongs_to_one_training_at_a_time(tmp_path):

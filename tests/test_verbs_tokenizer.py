@@ -113,7 +113,9 @@ def test_mistakes_are_said_in_a_line(refused, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     train = ("tokenizer", "train", "a.txt", "--kind")
     assert "--vocab-size 10: expected 257 or more" in refused(*train, "bpe", "--vocab-size", "10")
-    assert "--template brt: expected one of none, gpt, bert" in refused(*train, "bpe", "--template", "brt")
+    assert "--template: 'brt' is not a choice; did you mean 'bert'?" in refused(
+        *train, "bpe", "--template", "brt"
+    )
     assert "--vocab-size: is not for characters" in refused(*train, "characters", "--vocab-size", "10")
     assert "--split: is for datasets" in refused(*train, "bpe", "--split", "train")
     assert "latin.txt: is not UTF-8" in refused("tokenizer", "train", "latin.txt", "--kind", "bpe")

@@ -59,6 +59,7 @@ NonNegativeInt: TypeAlias = Annotated[int, at_least(0)]
 PositiveFloat: TypeAlias = Annotated[float, above(0)]
 NonNegativeFloat: TypeAlias = Annotated[float, at_least(0)]
 Fraction: TypeAlias = Annotated[float, between(0, 1)]
+Share: TypeAlias = Annotated[float, Constraint("more than 0, and at most 1", lambda value: 0 < value <= 1)]
 Rate: TypeAlias = Annotated[float, Constraint("0 or more, and less than 1", lambda value: 0 <= value < 1)]
 PositiveDuration: TypeAlias = Annotated[
     Duration, Constraint('more than nothing, as in "1 epoch"', lambda value: value.amount > 0)

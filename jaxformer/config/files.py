@@ -1,9 +1,9 @@
 """Reads config files, Python files with `get_config(arg=None)`, and applies overrides by dotted path."""
 
 import ast
-import importlib.util
 import inspect
 import re
+import runpy
 import traceback
 from collections.abc import Mapping
 from copy import deepcopy
@@ -51,23 +51,21 @@ def read(spec: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any
     """
     name, _, argument = spec.partition(":")
     path = find(name)
-    module_spec = importlib.util.spec_from_file_location(f"jaxformer_config_{path.stem}", path)
-    if module_spec is None or module_spec.loader is None:
-        raise UserError(f"config={name}: a config is a Python file whose name ends in .py")
-    module = importlib.util.module_from_spec(module_spec)
     try:
-        module_spec.loader.exec_module(module)
-        if argument and not inspect.signature(module.get_config).parameters:
+        get_config = runpy.run_path(str(path), run_name=f"jaxformer_config_{path.stem}").get("get_config")
+        if get_config is None:
+            raise AttributeError("there is no get_config in it")
+        if argument and not inspect.signature(get_config).parameters:
             raise UserError(f"config={spec}: this config takes no argument; leave {':' + argument!r} out")
-        config = module.get_config(argument) if argument else module.get_config()
+        config = get_config(argument) if argument else get_config()
         if not isinstance(config, ConfigDict):
             raise TypeError(f"get_config returned a {type(config).__name__}")
         config = nested(config)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{frame.filename}, line {frame.lineno}"
+        frames = traceback.extract_tb(error.__traceback__)
+        place = next((f"{path}, line {f.lineno}" for f in reversed(frames) if f.filename == str(path)), path)
         if isinstance(error, SyntaxError):
             place = f"{error.filename}, line {error.lineno}"
         raise UserError(

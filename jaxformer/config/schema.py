@@ -15,7 +15,8 @@ import importlib
 import math
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Annotated, Any, Literal, TypeAlias, Union
 
 from jaxformer.config.durations import Duration
@@ -23,6 +24,8 @@ from jaxformer.config.fields import Constraint
 from jaxformer.errors import ConfigError
 
 Table: TypeAlias = Mapping[str, type | str]
+
+FEW = 3  # members of a contract that a message names where a class lacks most of them
 
 # Fields of linen modules that the program sets (precision, parallelism), not the config.
 SET_BY_THE_PROGRAM = frozenset({"parent", "name", "dtype", "param_dtype", "axis_name"})
@@ -71,38 +74,53 @@ def did_you_mean(word: str, known: Iterable[Any]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
 
 
-def resolve(cls: type, value: Mapping, path: str, errors: list[str]) -> Any:
-    """Builds a `cls` from a mapping.
+def resolve(cls: type, value: Any, path: str, errors: list[str]) -> Any:
+    """Builds a `cls` from a mapping, or checks one that was built in Python.
 
     Args:
       cls: a dataclass (a linen module is one). Its method `problems()`, if it has one, yields a line for
         every impossible combination of its fields, each beginning with the field's name.
-      value: what the config says; nested mappings for nested dataclasses.
+      value: what the config says, nested mappings for nested dataclasses; or an instance of `cls`.
       path: where in the config this is, for messages ("model").
       errors: takes a line for everything that is wrong.
 
     Returns:
       The instance, or None if anything in it was wrong (then `errors` has grown).
     """
-    before = len(errors)
-    dot = f"{path}." if path else ""
-    fields = config_fields(cls)
-    for key in value:
+    before, dot = len(errors), f"{path}." if path else ""
+    built = isinstance(value, cls)
+    given = {name: getattr(value, name) for name in config_fields(cls)} if built else value
+    fields = converted_fields(cls, given, dot, errors, cls.__name__)
+    if len(errors) == before:
+        value = value if built else cls(**fields)
+        lines = value.problems() if hasattr(cls, "problems") else ()
+        errors.extend(f"{dot}{line}" for line in lines)
+    return value if len(errors) == before else None
+
+
+def converted_fields(cls: type, given: Mapping, dot: str, errors: list[str], owner: str) -> dict[str, Any]:
+    """The fields of `cls` that are given, each as its type; those that are wrong have lines in `errors` instead.
+
+    Args:
+      cls: a dataclass.
+      given: the fields' values.
+      dot: what stands before their names in messages: "model.".
+      errors: takes a line for everything that is wrong.
+      owner: what messages call the class.
+    """
+    fields, converted = config_fields(cls), {}
+    for key in given:
         if key not in fields:
-            remedy = did_you_mean(key, fields)
-            errors.append(f"{dot}{key}: {cls.__name__} has no field {key!r}; {remedy}")
-    arguments = {}
+            errors.append(f"{dot}{key}: {owner} has no field {key!r}; {did_you_mean(key, fields)}")
     for key, field in fields.items():
-        if key in value:
-            choices = field.metadata.get("choices")
-            arguments[key] = convert(field.type, value[key], f"{dot}{key}", errors, choices)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            errors.append(f"{dot}{key}: missing; {cls.__name__} needs it ({type_name(field.type)})")
-    if len(errors) > before:
-        return None
-    built = cls(**arguments)
-    errors.extend(f"{dot}{line}" for line in combinations(built))
-    return built if len(errors) == before else None
+        before = len(errors)
+        if key in given:
+            value = convert(field.type, given[key], f"{dot}{key}", errors, field.metadata.get("choices"))
+            if len(errors) == before:
+                converted[key] = value
+        elif field.default is field.default_factory is dataclasses.MISSING:
+            errors.append(f"{dot}{key}: missing; {owner} needs it ({type_name(field.type)})")
+    return converted
 
 
 def build(table: Table, value: Any, path: str) -> Any:
@@ -123,113 +141,60 @@ def build(table: Table, value: Any, path: str) -> Any:
     return built
 
 
-def combinations(value: Any) -> Iterable[str]:
-    """What a class's own `problems()` finds in a combination of its fields; nothing if it has no such method."""
-    return value.problems() if hasattr(type(value), "problems") else ()
-
-
-def problems(value: Any) -> Iterator[str]:
-    """Yields a line for everything that is wrong with an instance that was built in Python: "width=0: expected ..."."""
-    for name, field in config_fields(type(value)).items():
-        yield from violations(field.type, getattr(value, name), name)
-    yield from combinations(value)
-
-
-def violations(kind: Any, value: Any, path: str) -> Iterator[str]:
-    """Yields a line for every constraint of the type `kind` that `value` does not meet."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if value is None:
-        return
-    if origin is Annotated:
-        before = None
-        for before in violations(args[0], value, path):
-            yield before
-        failed = (c for c in args[1:] if isinstance(c, Constraint) and not c.holds(value))
-        if before is None and (constraint := next(failed, None)):
-            yield f"{path}={shown(value)}: expected {constraint.expected}"
-    elif origin in (Union, types.UnionType):
-        lines = [list(violations(k, value, path)) for k in args if could_be(k, value)]
-        yield from min(lines, key=len, default=[])
-    elif origin is tuple and isinstance(value, tuple):
-        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        for i, (k, v) in enumerate(zip(kinds, value)):
-            yield from violations(k, v, f"{path}[{i}]")
-
-
-def could_be(kind: Any, value: Any) -> bool:
-    """Whether `value` could be of the type `kind`, going by its outermost type alone."""
-    if typing.get_origin(kind) is Annotated:
-        return could_be(typing.get_args(kind)[0], value)
-    outer = typing.get_origin(kind) or kind
-    if outer is Any or not isinstance(outer, type):
-        return True
-    return isinstance(value, outer) or (outer is float and type(value) is int)
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it."""
-    if isinstance(value, (str, Duration)):
-        return f'"{value}"'
-    return str(list(value) if isinstance(value, tuple) else value)
+def problems(value: Any) -> list[str]:
+    """A line for everything that is wrong with an instance that was built in Python: "width=0: expected ..."."""
+    errors: list[str] = []
+    resolve(type(value), value, "", errors)
+    return errors
 
 
 def convert(kind: Any, value: Any, path: str, errors: list[str], choices: Choices | None = None) -> Any:
     """`value` as the type `kind`; where that cannot be, a line in `errors` and None."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
+    before = len(errors)
     if origin is Annotated:
-        before = len(errors)
         converted = convert(args[0], value, path, errors, choices)
-        if len(errors) == before:
-            errors.extend(violations(kind, converted, path))
-        return converted if len(errors) == before else None
+        if len(errors) == before and converted is not None:
+            failed = (c for c in args[1:] if isinstance(c, Constraint) and not c.holds(converted))
+            errors += [f"{path}={shown(converted)}: expected {c.expected}" for c in islice(failed, 1)]
+        return converted
     if origin in (Union, types.UnionType):
         return convert_union(args, value, path, errors, choices)
-    if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, (list, tuple)):
-            return mismatch(kind, value, path, errors)
-        if args[-1] is Ellipsis:
-            items = [args[0]] * len(value)
-        elif len(args) != len(value):
-            return mismatch(kind, value, path, errors)
-        else:
-            items = list(args)
-        return tuple(
-            convert(k, v, f"{path}[{i}]", errors, choices) for i, (k, v) in enumerate(zip(items, value))
-        )
-    if choices is not None:
+    if origin is tuple and isinstance(value, (list, tuple)) and (args[-1] is ... or len(args) == len(value)):
+        kinds = [args[0]] * len(value) if args[-1] is ... else args
+        entries = enumerate(zip(kinds, value))
+        return tuple(convert(k, v, f"{path}[{i}]", errors, choices) for i, (k, v) in entries)
+    if choices is not None and origin is not tuple:
         return convert_choice(choices, value, path, errors)
-    if origin in (dict, Mapping) or (
-        origin is not None and isinstance(origin, type) and issubclass(origin, Mapping)
-    ):
-        if not isinstance(value, Mapping):
-            return mismatch(kind, value, path, errors)
+    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
         return {str(k): convert(args[1], v, f"{path}.{k}", errors) for k, v in value.items()}
-    if origin is Literal:
-        if any(value == option and type(value) is type(option) for option in args):
-            return value
-        remedy = (
-            did_you_mean(value, args)
-            if isinstance(value, str)
-            else f"there are: {', '.join(map(repr, args))}"
-        )
-        errors.append(f"{path}: {value!r} is not a choice; {remedy}")
-        return None
-    if kind is Duration:
-        return convert_duration(value, path, errors)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, Mapping):
-            return mismatch(kind, value, path, errors)
+    if is_section(kind) and isinstance(value, (kind, Mapping)):
         return resolve(kind, value, path, errors)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    try:
+        return leaf(kind, value)
+    except (ValueError, OverflowError) as error:
+        errors.append(f"{path}: {error}")
+    return None
+
+
+def leaf(kind: Any, value: Any) -> Any:
+    """A value without parts as the type `kind`; raises ValueError for one that cannot be."""
+    options = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    if kind is Any or any(value == option and type(value) is type(option) for option in options):
+        return value
+    if options:
+        listed = f"there are: {', '.join(map(repr, options))}"
+        remedy = did_you_mean(value, options) if isinstance(value, str) else listed
+        raise ValueError(f"{value!r} is not a choice; {remedy}")
+    if kind is Duration and not isinstance(value, Duration):
+        return Duration.parse(str(value))
+    if kind is float and type(value) is int:
         return float(value)
     if kind is float and isinstance(value, float) and not math.isfinite(value):
-        errors.append(f"{path}: {value} is not a finite number")
-        return None
-    if kind is Any or (
-        isinstance(kind, type) and isinstance(value, kind) and (kind is bool) == isinstance(value, bool)
-    ):
+        raise ValueError(f"{value} is not a finite number")
+    if isinstance(kind, type) and isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
         return value
-    return mismatch(kind, value, path, errors)
+    raise ValueError(mismatch(kind, value))
 
 
 def convert_union(args: tuple, value: Any, path: str, errors: list[str], choices: Choices | None) -> Any:
@@ -238,25 +203,25 @@ def convert_union(args: tuple, value: Any, path: str, errors: list[str], choices
         return None
     attempts = []
     for member in args:
-        if member is type(None):
-            continue
-        trial: list[str] = []
-        result = convert(member, value, path, trial, choices)
-        if not trial:
-            return result
-        attempts.append(trial)
+        if member is not type(None):
+            trial: list[str] = []
+            converted = convert(member, value, path, trial, choices)
+            if not trial:
+                return converted
+            attempts.append(trial)
     inside = [trial for trial in attempts if not trial[0].startswith(f"{path}:")]
-    likely = inside + [
-        trial for trial in attempts if len(attempts) == 1 or not trial[0].startswith(f"{path}: expected")
-    ]
-    if likely:
-        errors.extend(likely[0])
-        return None
-    return mismatch(Union[args], value, path, errors)  # noqa: UP007
+    for trial in inside or attempts:
+        if len(attempts) == 1 or not trial[0].startswith(f"{path}: expected"):
+            errors.extend(trial)
+            return None
+    errors.append(f"{path}: {mismatch(Union[args], value)}")  # noqa: UP007
+    return None
 
 
 def convert_choice(choices: Choices, value: Any, path: str, errors: list[str]) -> Any:
-    """An instance of the class that `value["name"]` chooses."""
+    """An instance of the class that `value["name"]` chooses; one that was built in Python stays."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return resolve(type(value), value, path, errors)
     if isinstance(value, str):
         value = {"name": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
@@ -269,7 +234,11 @@ def convert_choice(choices: Choices, value: Any, path: str, errors: list[str]) -
     except LookupError as error:
         errors.append(f"{path}.name: {error.args[0]}")
         return None
-    return resolve(cls, {k: v for k, v in value.items() if k != "name"}, path, errors)
+    before = len(errors)
+    built = resolve(cls, {k: v for k, v in value.items() if k != "name"}, path, errors)
+    if path.endswith("]"):  # people do not count the entries of a list from 0
+        errors[before:] = [f"{line} (in {name!r})" for line in errors[before:]]
+    return built
 
 
 def own_class(name: str, choices: Choices) -> type:
@@ -286,12 +255,14 @@ def own_class(name: str, choices: Choices) -> type:
         raise LookupError(f"{name!r} cannot be imported ({error}); expected package.module:Class") from error
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise LookupError(f"{name!r} is no dataclass; its fields are what a config sets")
-    contract = None if choices.contract is None else load(choices.contract)
-    missing = [] if contract is None else [m for m in members(contract) if not has_member(cls, m)]
-    if missing:
-        assert contract is not None
-        where = contract.__module__.replace(".", "/")
-        raise LookupError(f"{name!r} lacks {', '.join(missing)}; {where}.py describes the contract")
+    contract = load(choices.contract or object)
+    if missing := [member for member in members(contract) if not has_member(cls, member)]:
+        where = f"{contract.__module__.replace('.', '/')}.py describes the contract"
+        if len(missing) > FEW and contract not in cls.__mro__:
+            base = f"{contract.__module__}.{contract.__qualname__}"
+            missing = [*missing[:FEW], f"and {len(missing) - FEW} more"]
+            where = f"derive it from {base} first, which has most of them; {where}"
+        raise LookupError(f"{name!r} lacks {', '.join(missing)}; {where}")
     return cls
 
 
@@ -308,20 +279,9 @@ def has_member(cls: type, name: str) -> bool:
     return (hasattr(cls, name) and not abstract) or name in {field.name for field in dataclasses.fields(cls)}
 
 
-def convert_duration(value: Any, path: str, errors: list[str]) -> Duration | None:
-    """A Duration from text; a bare number has no unit and is refused."""
-    if isinstance(value, Duration):
-        return value
-    try:
-        return Duration.parse(value if isinstance(value, str) else str(value))
-    except ValueError as error:
-        errors.append(f"{path}: {error}")
-        return None
-
-
-def mismatch(kind: Any, value: Any, path: str, errors: list[str]) -> None:
-    """Notes that `value` is not a `kind`."""
-    errors.append(f"{path}: expected {type_name(kind)}, was given {value!r} ({type(value).__name__})")
+def mismatch(kind: Any, value: Any) -> str:
+    """That `value` is not a `kind`."""
+    return f"expected {type_name(kind)}, was given {value!r} ({type(value).__name__})"
 
 
 def type_name(kind: Any) -> str:
@@ -329,34 +289,37 @@ def type_name(kind: Any) -> str:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         return type_name(args[0])
-    if kind is Duration:
-        return 'a duration like "5 epochs"'
     if origin in (Union, types.UnionType):
         return " or ".join(type_name(a) for a in args)
     if origin is tuple:
         return f"a list of {type_name(args[0])}" if args[-1] is Ellipsis else f"{len(args)} values"
-    if kind is Any:
-        return "dict(name=...)"
-    if origin is Mapping or dataclasses.is_dataclass(kind):
+    if origin is Mapping or is_section(kind):
         return "dict(...)"
     if origin is Literal:
         return " or ".join(repr(a) for a in args)
-    if kind is type(None):
-        return "None"
-    return getattr(kind, "__name__", str(kind))
+    names = {Duration: 'a duration like "5 epochs"', Any: "dict(name=...)", type(None): "None"}
+    return names.get(kind) or getattr(kind, "__name__", str(kind))
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it."""
+    if isinstance(value, (str, Duration)):
+        return f'"{value}"'
+    return str(list(value) if isinstance(value, tuple) else value)
+
+
+def is_section(kind: Any) -> bool:
+    """Whether a type is a class of fields."""
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind is not Duration
 
 
 def to_dict(value: Any) -> Any:
     """The resolved config as plain JSON values, with every default written out."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        if isinstance(value, Duration):
-            return str(value)
-        result = {}
-        for key, field in config_fields(type(value)).items():
-            item = getattr(value, key)
-            choices = field.metadata.get("choices")
-            result[key] = to_dict(item) if choices is None else named(item, choices)
-        return result
+    if isinstance(value, Duration):
+        return str(value)
+    if is_section(type(value)):
+        fields = config_fields(type(value)).items()
+        return {key: named(getattr(value, key), field.metadata.get("choices")) for key, field in fields}
     if isinstance(value, (list, tuple)):
         return [to_dict(item) for item in value]
     if isinstance(value, Mapping):
@@ -364,20 +327,12 @@ def to_dict(value: Any) -> Any:
     return value
 
 
-def named(value: Any, choices: Choices) -> Any:
-    """A chosen instance (or a tuple of them) as dict(name=..., ...)."""
+def named(value: Any, choices: Choices | None) -> Any:
+    """A chosen instance, or a tuple of them, as dict(name=..., ...); what is not chosen among classes as `to_dict`."""
+    if choices is None or value is None:
+        return to_dict(value)
     if isinstance(value, (list, tuple)):
         return [named(item, choices) for item in value]
-    if value is None:
-        return None
-    cls = type(value)
-    own = f"{cls.__module__}:{cls.__qualname__}"
-    name = next((n for n, target in choices.table.items() if load_if_same(target, cls)), own)
+    own = f"{type(value).__module__}:{type(value).__qualname__}"
+    name = next((name for name, target in choices.table.items() if target in (own, type(value))), own)
     return {"name": name, **to_dict(value)}
-
-
-def load_if_same(target: type | str, cls: type) -> bool:
-    """Whether a table's entry is `cls`, without importing entries that are not."""
-    if isinstance(target, str):
-        return target == f"{cls.__module__}:{cls.__qualname__}"
-    return target is cls

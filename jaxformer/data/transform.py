@@ -2,9 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
+from jaxformer.config.fields import Constraint, PositiveInt
+
+T = TypeVar("T")
 Example = dict[str, Any]
+
+Size: TypeAlias = PositiveInt | tuple[PositiveInt, PositiveInt]
+"""A field's type: the side of a square, or (height, width), in pixels."""
+Rising: TypeAlias = Annotated[
+    tuple[T, T], Constraint("the smaller one first", lambda ends: ends[0] <= ends[1])
+]
+"""A field's type: the smallest and the largest of what is drawn."""
 
 
 @dataclass(frozen=True)
@@ -26,3 +36,15 @@ class Transform:
     def bind(self, tokenizer: Any) -> Any:
         """What is called for each example of text, which is told the tokenizer; see `TextTransform`."""
         return self
+
+
+@dataclass(frozen=True)
+class RandomTransform(Transform):
+    """A transform of images that is random."""
+
+    random: ClassVar[bool] = True
+
+
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a size that may be one number."""
+    return (size, size) if isinstance(size, int) else size

@@ -14,14 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax import lax
+from jax import Array, lax
 from jax.tree_util import Partial
 
 from jaxformer.decoding.sampling import Sampling, sample
 from jaxformer.errors import UserError
 
+MaybeArray: TypeAlias = Array | None
 State: TypeAlias = Any
-Step: TypeAlias = Callable[[State, jax.Array], tuple[jax.Array, State]]
+Step: TypeAlias = Callable[[State, Array], tuple[Array, State]]
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Rules:
     sampling: Sampling
     """How tokens are chosen."""
     eos_ids: tuple[int, ...]
-    """A row is finished when it has chosen one of these."""
-    pad_id: int
+    """A row is finished when it has chosen one of these; none if ()."""
+    pad_id: int = 0
     """What finished rows emit."""
 
 
@@ -40,15 +41,15 @@ class Rules:
 class Progress:
     """Where a decoding is."""
 
-    position: jax.Array
+    position: Array
     """Int32 [], the number of the next token: how many the longest row has, if the first has the number 0."""
-    tokens: jax.Array
+    tokens: Array
     """Int32 [B], the last token of each row."""
-    lengths: jax.Array
+    lengths: Array
     """Int32 [B], how many tokens each row has, its end included."""
-    done: jax.Array
+    done: Array
     """Bool [B], which rows are finished."""
-    seen: jax.Array | None
+    seen: MaybeArray
     """Bool [B, V], what the repetition penalty is for; None without one."""
     state: State
     """The model's, before it has read `tokens`."""
@@ -61,10 +62,9 @@ class Chunk:
     tokens: np.ndarray
     """Int32 [B, n], n >= 1."""
     counts: np.ndarray
-    """Int32 [B], how many of them are the row's; the others are padding. Where a stop string has ended the
-    row, some may come after it: `StopStrings` knows."""
+    """Int32 [B], how many of them are the row's; the others are padding."""
     done: np.ndarray
-    """Bool [B], which rows are finished, by an end token or by a stop string."""
+    """Bool [B], which rows are finished."""
 
 
 class StopStrings:
@@ -91,7 +91,7 @@ class StopStrings:
         self.stops = tuple(stops)
         self.decode = decode
         self.ids: list[list[int]] = [[] for _ in range(rows)]
-        self.texts = [""] * rows
+        self.texts = [""] * rows  # up to their stop strings
         self.found: list[str | None] = [None] * rows  # what has ended each text
 
     def extend(self, row: int, ids: Sequence[int]) -> bool:
@@ -113,10 +113,6 @@ class StopStrings:
                 self.texts[row], self.found[row] = text[: stop[0]], stop[1]
                 return
 
-    def text(self, row: int) -> str:
-        """The text up to its stop string."""
-        return self.texts[row]
-
     def settled(self, row: int) -> str:
         """The part of the text that will not change: what may be the beginning of a stop string is held back, and
         so are characters of which bytes are missing.
@@ -127,10 +123,6 @@ class StopStrings:
         text = text.rstrip("\ufffd")
         beginnings = (stop[:length] for stop in self.stops for length in range(1, len(stop)))
         return text[: len(text) - max((len(b) for b in beginnings if text.endswith(b)), default=0)]
-
-    def length(self, row: int) -> int:
-        """How many tokens there are, up to and with the one that completes the stop string."""
-        return len(self.ids[row])
 
 
 def first_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
@@ -143,17 +135,14 @@ def first_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
 def stream(
     step: Step,
     state: State,
-    first_logits: jax.Array,
+    first_logits: Array,
+    rules: Rules,
     *,
-    key: jax.Array,
-    sampling: Sampling,
+    key: Array,
     max_new_tokens: int,
-    eos_ids: tuple[int, ...],
-    pad_id: int,
-    seen: jax.Array | None = None,
-    rows: jax.Array | None = None,
+    seen: MaybeArray = None,
+    rows: MaybeArray = None,
     chunk: int = 8,
-    stops: StopStrings | None = None,
     first: int = 0,
 ) -> Iterator[Chunk]:
     """Decodes until every row is finished or has `max_new_tokens` tokens: the first, then up to `chunk` at a time.
@@ -165,27 +154,16 @@ def stream(
       step: the model (see above); it is called once less than there are tokens.
       state: the model's, after the prompts; donated.
       first_logits: [B, V], of the first token after each prompt.
+      rules: how tokens are chosen, and when a row ends.
       key: a random key; token t of row b is drawn with fold_in(fold_in(key, t), rows[b]).
-      sampling: how tokens are chosen.
       max_new_tokens: how many tokens a row gets at most.
-      eos_ids: end tokens, none if ().
-      pad_id: what finished rows emit.
       seen: bool [B, V], the tokens of the prompts, for the repetition penalty; None penalises new tokens alone.
       rows: int32 [B], a row's number in its random keys; 0, 1, ..., B - 1 if it is None.
       chunk: tokens between two looks of the host.
-      stops: gets every row's tokens; a row that it has found the end of is finished.
       first: the number of the first token; what is drawn depends on it, as if so many had been made before.
-
-    Raises:
-      UserError: `sampling`, `max_new_tokens` or `chunk` is impossible.
     """
-    sampling.check()
-    for name, value in (("max_new_tokens", max_new_tokens), ("chunk", chunk)):
-        if value < 1:
-            raise UserError(f"{name}={value}: expected at least 1")
-    rules = Rules(sampling, tuple(eos_ids), pad_id)
     step = step if isinstance(step, Partial) else Partial(step)
-    progress = replace(begin_compiled(first_logits, None, key, seen, rows, rules, first), state=state)
+    progress = replace(begin_compiled(first_logits, key, seen, rows, rules, first), state=state)
     emitted = progress.tokens[:, None]
     position, end = first, first + max_new_tokens
     lengths = np.zeros(first_logits.shape[0], np.int32)
@@ -194,46 +172,27 @@ def stream(
         counts = np.array(progress.lengths) - lengths
         done = np.array(progress.done)  # copies: the arrays are donated
         position, lengths = position + made, lengths + counts
-        tokens = np.asarray(emitted)[:, :made]
-        if stops is not None:
-            found = [stops.extend(row, ids[:n].tolist()) for row, (ids, n) in enumerate(zip(tokens, counts))]
-            done = done | np.array(found)
-            progress = replace(progress, done=jax.device_put(done, progress.done.sharding))
-        yield Chunk(tokens, counts, done)
+        yield Chunk(np.asarray(emitted)[:, :made], counts, done)
         if done.all() or position >= end:
             return
         progress, emitted = advance_compiled(step, progress, key, rows, end, rules, chunk)
 
 
 def begin(
-    first_logits: jax.Array,
-    state: State,
-    key: jax.Array,
-    seen: jax.Array | None,
-    rows: jax.Array | None,
-    rules: Rules,
-    first: int | jax.Array = 0,
+    first_logits: Array, key: Array, seen: MaybeArray, rows: MaybeArray, rules: Rules, first: int | Array = 0
 ) -> Progress:
-    """The progress after the first token, which has the number `first`."""
-    batch, vocab_size = first_logits.shape
+    """The progress after the first token, which has the number `first`; without the model's state."""
+    batch = len(first_logits)
     if rules.sampling.repetition_penalty == 1:
         seen = None
     elif seen is None:
-        seen = jnp.zeros((batch, vocab_size), bool)
-    nothing = Progress(
-        position=jnp.int32(first),
-        tokens=jnp.full(batch, rules.pad_id, jnp.int32),
-        lengths=jnp.zeros(batch, jnp.int32),
-        done=jnp.zeros(batch, bool),
-        seen=seen,
-        state=state,
-    )
+        seen = jnp.zeros(first_logits.shape, bool)
+    tokens, lengths = jnp.full(batch, rules.pad_id, jnp.int32), jnp.zeros(batch, jnp.int32)
+    nothing = Progress(jnp.int32(first), tokens, lengths, jnp.zeros(batch, bool), seen, None)
     return choose(nothing, first_logits, key, rows, rules)
 
 
-def choose(
-    progress: Progress, logits: jax.Array, key: jax.Array, rows: jax.Array | None, rules: Rules
-) -> Progress:
+def choose(progress: Progress, logits: Array, key: Array, rows: MaybeArray, rules: Rules) -> Progress:
     """The progress after a token more, chosen from logits [B, V]."""
     done = progress.done
     drawn = sample(jax.random.fold_in(key, progress.position), logits, rules.sampling, progress.seen, rows)
@@ -252,14 +211,8 @@ def choose(
 
 
 def advance(
-    step: Step,
-    progress: Progress,
-    key: jax.Array,
-    rows: jax.Array | None,
-    limit: int | jax.Array,
-    rules: Rules,
-    width: int,
-) -> tuple[Progress, jax.Array]:
+    step: Step, progress: Progress, key: Array, rows: MaybeArray, limit: int | Array, rules: Rules, width: int
+) -> tuple[Progress, Array]:
     """Decodes up to `width` tokens more, until there are `limit` in all or every row is finished.
 
     Returns:
@@ -268,10 +221,10 @@ def advance(
     batch, start = progress.tokens.shape[0], progress.position
     end = jnp.minimum(start + width, limit)
 
-    def unfinished(carry: tuple[Progress, jax.Array]) -> jax.Array:
+    def unfinished(carry: tuple[Progress, Array]) -> Array:
         return (carry[0].position < end) & ~jnp.all(carry[0].done)
 
-    def body(carry: tuple[Progress, jax.Array]) -> tuple[Progress, jax.Array]:
+    def body(carry: tuple[Progress, Array]) -> tuple[Progress, Array]:
         progress, emitted = carry
         place = progress.position - start
         logits, state = step(progress.state, progress.tokens)

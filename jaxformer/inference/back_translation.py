@@ -6,6 +6,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,23 +65,14 @@ def translations(writer: Writer, texts: Sequence[str | None], how: Generation) -
     """
     prompts: dict[int, list[int]] = {}
     for index, text in enumerate(texts):
-        if text is not None and text.strip():
-            ids = encoded(writer, text)
-            if ids is not None and len(ids) <= writer.context_length:
+        with suppress(UserError):  # of a character that the tokenizer lacks
+            if text is not None and text.strip() and len(ids := writer.encode(text)) <= writer.context_length:
                 prompts[index] = ids
     found: list[str | None] = [None] * len(texts)
     for index, continuation in zip(prompts, writer.generate(list(prompts.values()), how)):
         if continuation.ended == "end of text":
             found[index] = continuation.text.strip()
     return found
-
-
-def encoded(writer: Writer, text: str) -> list[int] | None:
-    """A text's ids; None if the tokenizer cannot spell it."""
-    try:
-        return writer.encode(text)
-    except UserError:
-        return None
 
 
 # The two runs.
@@ -96,8 +88,9 @@ def check_runs(forward: Path, backward: Path) -> None:
     for folder in (forward, backward):
         config = Run.open(folder).read_config()
         if not isinstance(config.task, Translation):
-            task = type(config.task).__name__
-            raise UserError(f"{folder}: its task is {task}; name a run with task.name='translation'")
+            raise UserError(
+                f"{folder}: its task is {type(config.task).__name__}; name a run with task.name='translation'"
+            )
         examples = config.data.examples
         directions.append((config.data.name, examples.source_feature, examples.target_feature))
     if directions[0] == directions[1]:
@@ -132,12 +125,11 @@ def write_paraphrases(
     """
     header = json.dumps({HEADER: made}, ensure_ascii=False) + "\n"
     if path.exists():
-        check_header(path, whole_lines(path), header)
+        whole_lines(path, header)
         yield len(texts)
         return
     part = path.with_name(f"{path.name}.part")
-    lines = whole_lines(part) if part.exists() else [header]
-    check_header(part, lines, header)
+    lines = whole_lines(part, header) if part.exists() else [header]
     done = (len(lines) - 1) // CHUNK * CHUNK
     write_atomically(part, "".join(lines[: 1 + done]))
     yield done
@@ -152,20 +144,16 @@ def write_paraphrases(
     os.replace(part, path)
 
 
-def whole_lines(path: Path) -> list[str]:
-    """The lines of a file with their ends; what a stop has left of the last one is none."""
-    *lines, _ = path.read_bytes().decode("utf-8", errors="replace").split("\n")
-    return [f"{line}\n" for line in lines]
-
-
-def check_header(path: Path, lines: Sequence[str], header: str) -> None:
-    """Refuses a file that does not begin with `header`.
+def whole_lines(path: Path, header: str) -> list[str]:
+    """The lines of a file with their ends, without a last line that an interruption has cut off.
 
     Raises:
-      UserError: names it.
+      UserError: the file does not begin with `header`.
     """
-    if list(lines[:1]) != [header]:
+    *lines, _ = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    if lines[:1] != [header.removesuffix("\n")]:
         raise UserError(
             f"{path}: is there already, and was made of other texts, by other runs or in another way",
             "delete it, or name another file",
         )
+    return [f"{line}\n" for line in lines]

@@ -1,11 +1,12 @@
-"""What all models that write texts have in common: how they are asked to, and what comes of it."""
+"""How a text is written with a model: what the user chooses, what comes of it, and the loop that all models share."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax.tree_util import Partial
@@ -14,8 +15,8 @@ from jaxformer.config import schema
 from jaxformer.config.fields import NonNegativeFloat, PositiveInt, at_least
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.decoding.beam import beam_search, repeat_rows
-from jaxformer.decoding.loop import Chunk, StopStrings
-from jaxformer.decoding.sampling import Sampling
+from jaxformer.decoding.loop import Chunk, Rules, StopStrings, stream
+from jaxformer.decoding.sampling import Sampling, seen_tokens
 from jaxformer.errors import UserError
 from jaxformer.models.layouts import unrolled
 
@@ -24,7 +25,7 @@ Tree = Any
 LENGTH_STEP = 32  # texts are padded to multiples of it, so that few lengths are compiled
 BATCH = 32  # texts that are written, or scored, at a time
 TOKENS_AT_A_TIME = 16  # between two looks of the host, in a stream
-NO_TOKEN = -1  # is never chosen
+NO_TOKEN = -1  # no model ever chooses it
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,12 @@ class Generation:
     """How many hypotheses a beam search follows; 1 draws tokens (or takes the likeliest, with temperature 0)."""
     length_penalty: NonNegativeFloat = 0.6
     """Alpha of the beam search (Wu et al. 2016, equation 14); 0 compares log-probabilities."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields a line if a beam search, which draws nothing, is told how to draw."""
+        names = [f.name for f in fields(Sampling) if getattr(self.sampling, f.name) != f.default]
+        if self.beams > 1 and names:
+            yield f"{', '.join(names)}: has no effect with beams={self.beams}; leave one of them out"
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class Writer:
       context_length: the longest text that the model takes, in tokens.
     """
 
+    goes_on: ClassVar[bool]
+    """Whether the model goes on with the prompt, in one context with it; else it writes a text of its own."""
     next_step: ClassVar[Callable[..., tuple[jax.Array, Tree]]]
     """The model's step, of `decoding/steps.py`."""
     reorder: ClassVar[Callable[..., Tree] | None] = None
@@ -89,29 +98,86 @@ class Writer:
         """
         raise NotImplementedError
 
-    def room(self, prompts: Sequence[list[int]], how: Generation) -> int:
-        """How many tokens can be written after all of the prompts."""
-        raise NotImplementedError
-
     def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[Tree, jax.Array]:
         """A state that has seen the prompts, with room for `new_tokens` more, and logits [B, V] of what comes next."""
         raise NotImplementedError
+
+    def generate(self, prompts: Sequence[list[int]], how: Generation) -> Iterator[Continuation]:
+        """Yields what comes after each prompt; BATCH prompts are worked on at a time.
+
+        Raises:
+          UserError: a prompt is too long (of any batch, before the first), or a field of `how` is impossible.
+        """
+        if found := [*schema.problems(how), *schema.problems(how.sampling)]:
+            raise UserError(*found)
+        self.check_prompts(prompts)
+        for first in range(0, len(prompts), BATCH):
+            batch = prompts[first : first + BATCH]
+            stops = StopStrings(how.stops, self.tokenizer.decode, len(batch))
+            if how.beams > 1:
+                self.search(batch, how, stops)
+            else:
+                for _ in self.stream(batch, how, stops, first):
+                    pass
+            for row, ids in enumerate(stops.ids):
+                ended = "end of text" if ids and ids[-1] == self.tokenizer.eos_id else "length"
+                ended = ended if stops.found[row] is None else "stop string"
+                yield Continuation(stops.texts[row], len(ids), ended)
 
     def stream(
         self, prompts: Sequence[list[int]], how: Generation, stops: StopStrings, first_row: int = 0
     ) -> Iterator[Chunk]:
         """Yields what comes after each prompt, as it is made, and gives it to `stops`.
 
-        The prompts have the numbers `first_row`, `first_row + 1`, ... where something is drawn.
+        Where a prompt and what has come after it fill the context, the text goes on from the last half of it. What is
+        drawn depends on the seed, the text, its number (`first_row + row`) and the token's number. It does not depend
+        on other texts of the batch, except for rounding.
 
         Raises:
           UserError: a prompt is too long.
         """
-        raise NotImplementedError
+        self.check_prompts(prompts)
+        texts, done = [list(ids) for ids in prompts], np.zeros(len(prompts), bool)
+        key, eos_id, written = jax.random.key(how.seed), self.tokenizer.eos_id, 0
+        with_prompt = self.goes_on and how.sampling.repetition_penalty != 1
+        while written < how.max_new_tokens and not done.all():
+            views = [self.view(ids) for ids in texts]
+            going = [view for view, is_done in zip(views, done) if not is_done]
+            room = self.room(going, how.max_new_tokens - written)
+            state, logits = self.start(views, room)
+            chunks = stream(
+                self.step,
+                state,
+                logits,
+                Rules(how.sampling, () if eos_id is None else (eos_id,)),
+                key=key,
+                max_new_tokens=room,
+                seen=seen_tokens(views, logits.shape[1]) if with_prompt else None,
+                rows=first_row + jnp.arange(len(texts)),
+                chunk=TOKENS_AT_A_TIME,
+                first=written,
+            )
+            for chunk in chunks:
+                # A text that is over stays so, whatever else the loop on the device makes of it.
+                counts = np.where(done, 0, chunk.counts)
+                done = done | chunk.done
+                for row in np.flatnonzero(counts).tolist():
+                    new = chunk.tokens[row, : counts[row]].tolist()
+                    texts[row] += new
+                    done[row] |= stops.extend(row, new)
+                yield Chunk(chunk.tokens, counts, done)
+                if done.all():
+                    return
+            written += room
+            if not self.goes_on:
+                return
 
     def search(self, prompts: Sequence[list[int]], how: Generation, stops: StopStrings) -> None:
-        """Gives `stops` the best continuation of each prompt that a beam search finds."""
-        new, eos_id = self.room(prompts, how), self.tokenizer.eos_id
+        """Gives `stops` the best continuation of each prompt that a beam search finds.
+
+        Where the longest prompt's continuation fills the context, the others end, too.
+        """
+        new, eos_id = self.room(prompts, how.max_new_tokens), self.tokenizer.eos_id
         state, logits = self.start(prompts, new)
         written, lengths, _ = beam_search_compiled(
             self.step,
@@ -127,24 +193,21 @@ class Writer:
         for row, (ids, count) in enumerate(zip(np.asarray(written)[:, 0], np.asarray(lengths)[:, 0])):
             stops.extend(row, ids[:count].tolist())
 
-    def generate(self, prompts: Sequence[list[int]], how: Generation) -> Iterator[Continuation]:
-        """Yields what comes after each prompt; BATCH prompts are worked on at a time.
+    def room(self, prompts: Sequence[list[int]], wanted: int) -> int:
+        """How many tokens, at most `wanted`, can be written after all of the prompts; the model never sees the last."""
+        before = max(map(len, prompts)) if self.goes_on else 2  # a text of its own has a token that begins it
+        return min(wanted, self.context_length + 1 - before)
 
-        Raises:
-          UserError: a prompt is too long (of any batch, before the first), or a field of `how` is impossible.
+    def view(self, ids: list[int]) -> list[int]:
+        """The tokens of a text that the model sees: all of them, or those from its last half on where it was full.
+
+        That depends on the text alone, and on no other that is in the same batch.
         """
-        check(how)
-        self.check_prompts(prompts)
-        for first in range(0, len(prompts), BATCH):
-            batch = prompts[first : first + BATCH]
-            stops = StopStrings(how.stops, self.tokenizer.decode, len(batch))
-            if how.beams > 1:
-                self.search(batch, how, stops)
-            else:
-                for _ in self.stream(batch, how, stops, first):
-                    pass
-            for row in range(len(batch)):
-                yield finished(stops, row, self.tokenizer.eos_id)
+        beyond = len(ids) - self.context_length
+        if beyond <= 0:
+            return ids
+        half = max(1, self.context_length // 2)
+        return ids[-(half + (beyond - 1) % (self.context_length + 1 - half)) :]
 
     def check_prompts(self, prompts: Sequence[list[int]]) -> None:
         """Raises UserError for a prompt that is longer than the context."""
@@ -154,35 +217,14 @@ class Writer:
                 f"prompt: has {longest} tokens, the model's context is {self.context_length}; shorten it"
             )
 
-    def padded_length(self, longest: int) -> int:
-        """The length that texts are padded to."""
-        return min(rounded(longest), self.context_length)
-
     def padded(self, texts: Sequence[list[int]], left: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Texts as tokens int32 [B, T] and their mask bool [B, T], padded on one side."""
-        length = self.padded_length(max(map(len, texts)))
+        length = min(rounded(max(map(len, texts))), self.context_length)
         tokens, mask = np.zeros((len(texts), length), np.int32), np.zeros((len(texts), length), bool)
         for row, ids in enumerate(texts):
             place = slice(length - len(ids), length) if left else slice(0, len(ids))
             tokens[row, place], mask[row, place] = ids, True
         return tokens, mask
-
-
-def check(how: Generation) -> None:
-    """Raises UserError if a field is impossible."""
-    if found := [*schema.problems(how), *schema.problems(how.sampling)]:
-        raise UserError(*found)
-
-
-def finished(stops: StopStrings, row: int, eos_id: int | None) -> Continuation:
-    """A row's text as it stands."""
-    ids = stops.ids[row]
-    ended = "length"
-    if stops.found[row] is not None:
-        ended = "stop string"
-    elif ids and ids[-1] == eos_id:
-        ended = "end of text"
-    return Continuation(stops.text(row), len(ids), ended)
 
 
 def rounded(length: int) -> int:
@@ -204,11 +246,9 @@ def generation(
       UserError: `sampling` has something that is no field of `Sampling`.
     """
     known = schema.config_fields(Sampling)
-    if unknown := [name for name in sampling if name not in known]:
-        lines = (
-            f"{name}: generate has no such argument; {schema.did_you_mean(name, known)}" for name in unknown
-        )
-        raise UserError(*lines)
+    hints = {name: schema.did_you_mean(name, known) for name in sampling if name not in known}
+    if hints:
+        raise UserError(*(f"{name}: generate has no such argument; {hint}" for name, hint in hints.items()))
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     return Generation(max_new_tokens, Sampling(**sampling), stops, seed, beams, length_penalty)
 

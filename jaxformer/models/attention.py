@@ -8,46 +8,33 @@ positions a `bias`.
 
 import logging
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import struct
+from jax import Array
 
 from jaxformer.models.base import Layer
 from jaxformer.models.dense import HeadsIn, HeadsOut, Initializer, xavier
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.masks import Mask
+from jaxformer.models.masks import KeyValues, Mask, written
 from jaxformer.models.norms import RMSNorm
 from jaxformer.models.rotary import apply_rotary
 from jaxformer.models.splash import splash_attention, splash_problems
 
 logger = logging.getLogger("jaxformer")
+say_once = cache(logger.info)
+MaybeArray: TypeAlias = Array | None
 ATTENTION_MAPS = "attention_maps"
 # Instead of -inf where a mask is False: a row that is masked all over then gets equal weights, not NaN.
 MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 SEES_ALL = Mask()
 
 
-@struct.dataclass
-class KeyValues:
-    """Keys and values of one attention layer."""
-
-    key: jax.Array
-    """[B, Hkv, S, Dh]."""
-    value: jax.Array
-    """[B, Hkv, S, Dh]."""
-
-
 def attention_weights(
-    query: jax.Array,
-    key: jax.Array,
-    *,
-    bias: jax.Array | None = None,
-    mask: jax.Array | None = None,
-    scale: float | None = None,
-) -> jax.Array:
+    query: Array, key: Array, *, bias: MaybeArray = None, mask: MaybeArray = None, scale: float
+) -> Array:
     """softmax(scale query key^T + bias), in float32 (Vaswani et al. 2017, equation 1).
 
     Args:
@@ -55,12 +42,11 @@ def attention_weights(
       key: [B, Hkv, S, Dh]; Hkv divides H, and consecutive query heads share a key head.
       bias: what is added before the softmax, broadcast to [B, H, T, S].
       mask: bool, broadcast to [B, H, T, S]; where False, the weight is 0.
-      scale: of the logits; None: 1 / sqrt(Dh).
+      scale: of the logits, 1 / sqrt(Dh) as published.
 
     Returns:
       float32 [B, H, T, S]; rows sum to 1.
     """
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
     scaled = query if scale == 1 else query * jnp.asarray(scale, query.dtype)
     logits = head_product(scaled, key, 3)
     if bias is not None:
@@ -70,20 +56,14 @@ def attention_weights(
     return jax.nn.softmax(logits, axis=-1)
 
 
-def attend(weights: jax.Array, value: jax.Array) -> jax.Array:
+def attend(weights: Array, value: Array) -> Array:
     """The values [B, Hkv, S, Dh], averaged by weights [B, H, T, S]: [B, H, T, Dh]."""
     return head_product(weights.astype(value.dtype), value, 2).astype(value.dtype)
 
 
 def attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    *,
-    bias: jax.Array | None = None,
-    mask: Mask = SEES_ALL,
-    scale: float | None = None,
-) -> jax.Array:
+    query: Array, key: Array, value: Array, *, bias: MaybeArray = None, mask: Mask = SEES_ALL, scale: float
+) -> Array:
     """Scaled dot-product attention, by the implementation that suits the platform and the arguments.
 
     Args:
@@ -92,15 +72,17 @@ def attention(
       value: [B, Hkv, S, Dh].
       bias: as in `attention_weights`.
       mask: which keys each query sees.
-      scale: as in `attention_weights`.
+      scale: of the logits.
 
     Returns:
       [B, H, T, Dh] in the dtype of `value`.
     """
     backend = jax.default_backend()
-    if backend == "tpu" and takes_splash(query.shape, key.shape, mask, bias is None):
-        scale = query.shape[-1] ** -0.5 if scale is None else scale
-        return splash_attention(query, key, value, mask, scale)
+    if backend == "tpu":
+        against = ", ".join(splash_problems(query.shape, key.shape, mask, bias is None, jax.device_count()))
+        say_once(f"attention on this TPU: {f'xla ({against})' if against else 'splash'}")
+        if not against:
+            return splash_attention(query, key, value, mask, scale)
     chosen = implementation(backend, str(query.dtype), query.shape[-1], bias is None, mask.is_structural)
     if chosen == "cudnn":
         return cudnn_attention(query, key, value, mask, scale)
@@ -111,22 +93,7 @@ def attention(
     return plain_attention(query, key, value, bias, allowed, scale)
 
 
-def takes_splash(query: tuple[int, ...], key: tuple[int, ...], mask: Mask, unbiased: bool) -> bool:
-    """Whether the splash kernel fits, on a TPU; the log says why not, once for each case."""
-    against = ", ".join(splash_problems(query, key, mask, unbiased, jax.device_count()))
-    say_once(f"attention on this TPU: {f'xla ({against})' if against else 'splash'}")
-    return not against
-
-
-@cache
-def say_once(line: str) -> None:
-    """Logs a line the first time."""
-    logger.info("%s", line)
-
-
-def cudnn_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: Mask, scale: float | None
-) -> jax.Array:
+def cudnn_attention(query: Array, key: Array, value: Array, mask: Mask, scale: float) -> Array:
     """Attention by cuDNN's fused kernel, which takes [B, T, H, Dh] and knows causal and windowed masks."""
     tokens_first = (x.swapaxes(1, 2) for x in (query, key, value))
     result = jax.nn.dot_product_attention(
@@ -141,13 +108,8 @@ def cudnn_attention(
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
 def plain_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    bias: jax.Array | None,
-    mask: jax.Array | None,
-    scale: float | None,
-) -> jax.Array:
+    query: Array, key: Array, value: Array, bias: MaybeArray, mask: MaybeArray, scale: float
+) -> Array:
     """Attention as two batched products around a softmax, with its backward pass written out.
 
     As autodiff has it, the softmax's backward pass reads and writes [B, H, T, S] once more: the weights' sum in it
@@ -157,28 +119,21 @@ def plain_attention(
 
 
 def plain_attention_forward(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    bias: jax.Array | None,
-    mask: jax.Array | None,
-    scale: float | None,
-) -> tuple[jax.Array, Any]:
+    query: Array, key: Array, value: Array, bias: MaybeArray, mask: MaybeArray, scale: float
+) -> tuple[Array, Any]:
     """The result, and what the backward pass needs."""
     weights = attention_weights(query, key, bias=bias, mask=mask, scale=scale).astype(value.dtype)
     result = attend(weights, value)
     return result, (query, key, value, bias, weights, result)
 
 
-def plain_attention_backward(
-    scale: float | None, saved: Any, gradient: jax.Array
-) -> tuple[jax.Array | None, ...]:
+def plain_attention_backward(scale: float, saved: Any, gradient: Array) -> tuple[MaybeArray, ...]:
     """The gradients of query, key, value and bias from the result's; the mask has none."""
     query, key, value, bias, weights, result = saved
     of_weights = head_product(gradient, value, 3)  # [B, H, T, S]
     shared = jnp.sum(gradient.astype(jnp.float32) * result.astype(jnp.float32), axis=-1, keepdims=True)
     of_logits = (of_weights - shared) * weights.astype(jnp.float32)
-    scaled = (of_logits * (query.shape[-1] ** -0.5 if scale is None else scale)).astype(query.dtype)
+    scaled = (of_logits * scale).astype(query.dtype)
     of_query = head_product(scaled, key, 2).astype(query.dtype)
     of_key = summed_over_queries(scaled, query, key.shape[1]).astype(key.dtype)
     of_value = summed_over_queries(weights, gradient, value.shape[1]).astype(value.dtype)
@@ -189,7 +144,7 @@ def plain_attention_backward(
 plain_attention.defvjp(plain_attention_forward, plain_attention_backward)
 
 
-def head_product(x: jax.Array, y: jax.Array, y_axis: int) -> jax.Array:
+def head_product(x: Array, y: Array, y_axis: int) -> Array:
     """The product of x [B, H, T, n] with each head's own y [B, Hkv, ., .] over the last axis and `y_axis`; float32.
 
     Query heads that share a key head are its rows, so that no key is repeated in memory.
@@ -200,20 +155,20 @@ def head_product(x: jax.Array, y: jax.Array, y_axis: int) -> jax.Array:
     return z.reshape(z.shape[0], heads, -1, z.shape[-1])
 
 
-def summed_over_queries(x: jax.Array, y: jax.Array, kv_heads: int) -> jax.Array:
+def summed_over_queries(x: Array, y: Array, kv_heads: int) -> Array:
     """x^T y of each key head, summed over its queries: x [B, H, T, S], y [B, H, T, Dh], [B, Hkv, S, Dh]; float32."""
     dimensions = (((2,), (2,)), ((0, 1), (0, 1)))
     x, y = grouped(x, kv_heads), grouped(y, kv_heads)
     return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
 
 
-def grouped(x: jax.Array, kv_heads: int) -> jax.Array:
+def grouped(x: Array, kv_heads: int) -> Array:
     """[B, H, T, n] as [B, Hkv, H / Hkv T, n]: the queries of all heads that share a key head, one after the other."""
     batch, heads, tokens, n = x.shape
     return x if heads == kv_heads else x.reshape(batch, kv_heads, heads // kv_heads * tokens, n)
 
 
-def summed_to(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def summed_to(x: Array, shape: tuple[int, ...]) -> Array:
     """`x` added up over the axes along which an array of `shape` was broadcast to it."""
     padded = (1,) * (x.ndim - len(shape)) + shape
     axes = tuple(i for i, (n, p) in enumerate(zip(x.shape, padded)) if p == 1 and n > 1)
@@ -287,17 +242,17 @@ class Attention(Layer):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
-        context: jax.Array | None = None,
+        x: Array,
+        context: MaybeArray = None,
         *,
         mask: Mask = SEES_ALL,
-        bias: jax.Array | None = None,
-        rotary: tuple[jax.Array, jax.Array] | None = None,
-        positions: tuple[jax.Array, jax.Array] | None = None,
+        bias: MaybeArray = None,
+        rotary: tuple[Array, Array] | None = None,
+        positions: tuple[Array, Array] | None = None,
         cache: KeyValues | None = None,
-        slot: jax.Array | None = None,
+        slot: MaybeArray = None,
         deterministic: bool = True,
-    ) -> tuple[jax.Array, KeyValues]:
+    ) -> tuple[Array, KeyValues]:
         """Attends from `x` [B, T, D] to `context` [B, S, D], to `x` itself if None, or to a cache.
 
         If the collection "attention_maps" is mutable, the weights [B, H, T, S] are sown into it, as "weights".
@@ -322,15 +277,16 @@ class Attention(Layer):
         kv_heads = self.num_kv_heads or self.num_heads
         scale = head_dim**-0.5 if self.scale is None else self.scale
 
-        def project(name: str, heads: int, y: jax.Array, init: Initializer) -> jax.Array:
+        def project(name: str, heads: int, y: Array, init: Initializer) -> Array:
             return HeadsIn(heads, head_dim, self.qkv_bias, init, **self.dtypes, name=name)(y)  # [B, H, T, Dh]
 
-        def prepared(name: str, y: jax.Array) -> jax.Array:
+        def prepared(name: str, y: Array) -> Array:
             if self.qk_norm:
                 y = RMSNorm(self.norm_epsilon, **self.dtypes, name=f"{name}_norm")(y)
             return y if rotary is None else apply_rotary(y, rotary)
 
-        query_init = scaled_init(self.kernel_init, head_dim**-0.5 / scale)
+        smaller = head_dim**-0.5 / scale
+        query_init = self.kernel_init if smaller == 1 else lambda *args: smaller * self.kernel_init(*args)
         asks = x if positions is None else x + positions[0]
         query = prepared("query", project("query", self.num_heads, asks, query_init))
         if cache is None or slot is not None:
@@ -356,24 +312,3 @@ class Attention(Layer):
             self.out_features or x.shape[-1], self.out_bias, self.out_init, **self.dtypes, name="out"
         )(attended)
         return y, KeyValues(key, value)
-
-
-def written(old: jax.Array, new: jax.Array, slot: jax.Array, axis: int) -> jax.Array:
-    """`old` with `new` from `slot` on along `axis`, from its first place again after its last."""
-    slots, tokens = old.shape[axis], new.shape[axis]
-    if tokens > slots:
-        raise ValueError(f"{tokens} tokens do not fit into a cache of {slots}: give fewer at a time")
-    if tokens == 1:
-        return jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis)
-    # A dynamic update of more would be moved to the front where it runs over the end.
-    source = (jnp.arange(slots) - slot) % slots
-    shape = [slots if i == axis else 1 for i in range(old.ndim)]
-    spread = jnp.take(new, jnp.minimum(source, tokens - 1), axis=axis)
-    return jnp.where(jnp.broadcast_to((source < tokens).reshape(shape), old.shape), spread, old)
-
-
-def scaled_init(init: Initializer, factor: float) -> Initializer:
-    """`init`, its values multiplied by `factor`."""
-    if factor == 1:
-        return init
-    return lambda *arguments: factor * init(*arguments)

@@ -22,7 +22,6 @@ Kind: TypeAlias = Literal[
     "image", "encoder", "decoder", "encoder-decoder", "detector", "segmenter", "two-towers"
 ]
 RematName: TypeAlias = Literal["none", "full", "dots", "dots_without_batch"]
-BlockMaker: TypeAlias = Callable[..., nn.Module]
 Stages: TypeAlias = Annotated[tuple[PositiveInt, ...], not_empty("at least one stage")]
 OddInt: TypeAlias = Annotated[
     int, Constraint("an odd number, such as 3", lambda value: value > 0 and value % 2 == 1)
@@ -49,6 +48,12 @@ class Layer(nn.Module, kw_only=True):
     def passed_on(self, *names: str) -> dict[str, Any]:
         """The values of these fields and both dtypes, as keyword arguments for a part with fields of the same names."""
         return {name: getattr(self, name) for name in names} | self.dtypes
+
+    @nn.nowrap
+    def passed_to(self, part: type) -> dict[str, Any]:
+        """The values of all fields that this class of a part has, too, as keyword arguments for it."""
+        own = {field.name for field in fields(self)} - {"parent", "name"}
+        return {field.name: getattr(self, field.name) for field in fields(part) if field.name in own}
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
@@ -99,11 +104,6 @@ class Model(Layer, kw_only=True):
     def task_sizes(self) -> Mapping[str, int]:
         """What the model fills in of the task's fields that are None."""
         return {}
-
-    @property
-    def classifies(self) -> bool:
-        """Whether its outputs are classes, of a whole example or of its parts."""
-        return self.num_classes is not None
 
     @nn.nowrap
     def known(self, name: str) -> int:
@@ -170,7 +170,9 @@ class Staged(ImageModel, kw_only=True):
                 given, count = list(getattr(self, name)), len(self.stage_sizes)
                 yield f"{name}={given}: expected one for each of {count} stages"
 
-    def staged(self, x: jax.Array, block: BlockMaker, deterministic: bool) -> tuple[jax.Array, ...]:
+    def staged(
+        self, x: jax.Array, block: Callable[..., nn.Module], deterministic: bool
+    ) -> tuple[jax.Array, ...]:
         """The feature maps [B, H, W, C] of all stages.
 
         Args:
@@ -197,17 +199,6 @@ class Stacked(Model, kw_only=True):
     input, "dots" the products, "dots_without_batch" those of dense layers."""
     scan: bool = False
     """Scans over stacked layers instead of unrolling them: compiles faster."""
-
-
-class TextModel(Stacked, kw_only=True):
-    """Transformers over tokens of text."""
-
-    sizes: ClassVar[tuple[str, ...]] = ("vocab_size",)
-
-    vocab_size: PositiveInt | None = None
-    """Rows of the token table; None: as many as the tokenizer has tokens."""
-    mlp_dim: PositiveInt | None = None
-    """Hidden width of the MLPs; None: 4 x width."""
 
 
 def head_problems(

@@ -1,24 +1,24 @@
 """Encoders of text: BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019), MiniLM."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt, Rate
-from jaxformer.models.base import Kind, TextModel, head_problems
-from jaxformer.models.block import Block, StackInputs
-from jaxformer.models.dense import Dense
+from jaxformer.models.base import Kind, head_problems
+from jaxformer.models.block import StackInputs
+from jaxformer.models.dense import Dense, Embedding
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.embedding import Embedding
 from jaxformer.models.masks import Mask
 from jaxformer.models.mlp import ACTIVATIONS, ActivationName
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.models.positions import for_rows, token_positions
-from jaxformer.models.stack import Stack
+from jaxformer.models.text import TextModel
 
 normal = nn.initializers.normal(0.02)
 
@@ -35,12 +35,8 @@ class BERT(TextModel):
     """The row of the first token; RoBERTa's is 2 (its padding's number plus 1)."""
     token_types: NonNegativeInt = 2
     """Rows of the table of token types; 0: there is none."""
-    width: PositiveInt = 768
-    """D, width of the tokens."""
     depth: PositiveInt = 12
     """Number of blocks."""
-    num_heads: PositiveInt = 12
-    """Number of attention heads."""
     activation: ActivationName = "gelu_erf"
     """Activation of the MLPs and of the masked-LM head."""
     norm_epsilon: PositiveFloat = 1e-12
@@ -58,7 +54,6 @@ class BERT(TextModel):
     dropout: Rate = 0.1
     """Rate of dropout after the embedding, of each branch and before a head."""
     attention_dropout: Rate = 0.1
-    """Rate of dropout of the attention weights."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
@@ -71,22 +66,17 @@ class BERT(TextModel):
         """The longest text, in tokens."""
         return self.max_positions - self.position_offset
 
-    @property
-    def classifies(self) -> bool:
-        """Whether its head tells classes apart."""
-        return self.head in ("sequence", "token")
-
     @nn.compact
     def __call__(
         self,
-        tokens: jax.Array,
-        token_mask: jax.Array | None = None,
-        token_types: jax.Array | None = None,
-        segment_ids: jax.Array | None = None,
-        positions: jax.Array | None = None,
-        mixed_tokens: jax.Array | None = None,
-        mixed_token_mask: jax.Array | None = None,
-        mix_weight: jax.Array | None = None,
+        tokens: Array,
+        token_mask: Array | None = None,
+        token_types: Array | None = None,
+        segment_ids: Array | None = None,
+        positions: Array | None = None,
+        mixed_tokens: Array | None = None,
+        mixed_token_mask: Array | None = None,
+        mix_weight: Array | None = None,
         deterministic: bool = True,
     ) -> TextOutputs:
         """The logits of the head for texts.
@@ -113,20 +103,18 @@ class BERT(TextModel):
         table = Embedding(self.known("vocab_size"), self.width, normal, **self.dtypes, name="token_embedding")
         x = table(tokens)  # [B, T, D]
         if mixed_tokens is not None and mix_weight is not None:
-            x = weighted(x, mix_weight, own_mask) + weighted(
-                table(mixed_tokens), 1 - mix_weight, mixed_token_mask
-            )
-        by_position = Embedding(
-            self.max_positions, self.width, normal, **self.dtypes, name="position_embedding"
-        )
+            mixed = weighted(table(mixed_tokens), 1 - mix_weight, mixed_token_mask)
+            x = weighted(x, mix_weight, own_mask) + mixed
+        rows = (self.max_positions, self.width, normal)
+        by_position = Embedding(*rows, **self.dtypes, name="position_embedding")
         x = x + for_rows(by_position(positions + self.position_offset), x)
         if self.token_types:
             by_type = Embedding(self.token_types, self.width, normal, **self.dtypes, name="type_embedding")
             x = x + by_type(jnp.zeros_like(tokens) if token_types is None else token_types)
         x = LayerNorm(self.norm_epsilon, **self.dtypes, name="embedding_norm")(x)
         x = Dropout(self.dropout)(x, deterministic=deterministic)
-        stack = Stack(Block, self.block(), self.depth, 0.0, self.remat, self.scan, name="encoder")
-        x, _ = stack(x, deterministic, StackInputs(mask=Mask(segments=segment_ids, keys=token_mask)))
+        shared = StackInputs(mask=Mask(segments=segment_ids, keys=token_mask))
+        x, _ = self.stack("encoder", self.depth, normal, normal)(x, deterministic, shared)
         if self.norm_position == "pre":
             x = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")(x)
 
@@ -144,7 +132,7 @@ class BERT(TextModel):
         logits = Dense(count, kernel_init=normal, **self.dtypes, name="head")(seen).astype(jnp.float32)
         return TextOutputs(logits, x, features)
 
-    def masked_lm(self, x: jax.Array, table: Embedding) -> jax.Array:
+    def masked_lm(self, x: Array, table: Embedding) -> Array:
         """Logits [B, T, V] by one more layer and the token table (google-research/bert, `get_masked_lm_output`)."""
         y = Dense(self.width, kernel_init=normal, **self.dtypes, name="mlm_dense")(x)
         y = LayerNorm(self.norm_epsilon, **self.dtypes, name="mlm_norm")(ACTIVATIONS[self.activation](y))
@@ -152,15 +140,8 @@ class BERT(TextModel):
         bias = self.param("mlm_bias", nn.initializers.zeros, (self.vocab_size,), self.param_dtype)
         return logits + jnp.broadcast_to(bias.astype(jnp.float32), logits.shape)
 
-    @nn.nowrap
-    def block(self) -> dict[str, Any]:
-        """The blocks' fields."""
-        names = ("num_heads", "activation", "norm_epsilon", "norm_position", "dropout", "attention_dropout")
-        mlp_dim = self.mlp_dim or 4 * self.width
-        return self.passed_on(*names) | {"mlp_dim": mlp_dim, "kernel_init": normal, "out_init": normal}
 
-
-def weighted(x: jax.Array, weight: jax.Array, mask: jax.Array | None) -> jax.Array:
+def weighted(x: Array, weight: Array, mask: Array | None) -> Array:
     """Vectors x [B, T, D] times their text's weight [B]; 0 where `mask` [B, T] is False."""
     weights = jnp.broadcast_to(weight[:, None], x.shape[:2])
     weights = weights if mask is None else jnp.where(mask, weights, 0)

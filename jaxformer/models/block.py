@@ -1,31 +1,20 @@
 """The Transformer block of every family: encoders' and decoders', before and after the norm."""
 
+from functools import partial
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax import Array
 
-from jaxformer.models.attention import SEES_ALL, Attention, KeyValues
+from jaxformer.models.attention import SEES_ALL, Attention
 from jaxformer.models.base import Layer
 from jaxformer.models.dense import Initializer, xavier
-from jaxformer.models.drop_path import ResidualLayer, drop_path
-from jaxformer.models.dropout import Dropout
-from jaxformer.models.experts import ExpertMlp, Experts, RouterLosses
-from jaxformer.models.masks import Mask
-from jaxformer.models.mlp import ActivationName, Mlp
+from jaxformer.models.dropout import Dropout, ResidualLayer, drop_path
+from jaxformer.models.masks import LayerCache, Mask
+from jaxformer.models.mlp import ActivationName, ExpertMlp, Experts, Mlp, RouterLosses
 from jaxformer.models.norms import NormName, token_norm
-
-
-@struct.dataclass
-class LayerCache:
-    """What one block remembers of the tokens before."""
-
-    own: KeyValues
-    """Keys and values of self-attention."""
-    memory: KeyValues | None = None
-    """Those of cross-attention, computed once; None where there is none."""
 
 
 @struct.dataclass
@@ -34,33 +23,31 @@ class StackInputs:
 
     mask: Mask = SEES_ALL
     """Of self-attention."""
-    bias: jax.Array | None = None
+    bias: Array | None = None
     """Of self-attention's logits, broadcast to [B, H, T, S]."""
-    rotary: tuple[jax.Array, jax.Array] | None = None
+    rotary: tuple[Array, Array] | None = None
     """`Rotary.tables` of the tokens' positions."""
-    valid: jax.Array | None = None
+    valid: Array | None = None
     """Bool [B, T], False on padding; for the experts' router."""
-    context: jax.Array | None = None
+    context: Array | None = None
     """What cross-attention looks at, [B, S, D]."""
     context_mask: Mask = SEES_ALL
     """Its mask."""
-    context_bias: jax.Array | None = None
+    context_bias: Array | None = None
     """Of cross-attention's logits, broadcast to [B, H, T, S]."""
-    positions: jax.Array | None = None
+    positions: Array | None = None
     """What is added to tokens for queries and keys alone, [B, T, D]."""
-    context_positions: jax.Array | None = None
+    context_positions: Array | None = None
     """The same of what cross-attention looks at, [B, S, D]; there where `positions` is."""
-    slot: jax.Array | None = None
+    slot: Array | None = None
     """Int32 [], where the cache is written; None without a cache."""
-    remembers: bool = struct.field(pytree_node=False, default=False)
-    """Whether the blocks return their caches."""
 
 
 @struct.dataclass
 class BlockInputs:
     """What one block of a stack is given."""
 
-    drop_path: jax.Array | None = None
+    drop_path: Array | None = None
     """Its rate of dropped paths, float32 []; None where no path is ever dropped."""
     mask: Mask | None = None
     """Of self-attention, in the place of the shared one."""
@@ -85,7 +72,7 @@ class LayerScale(Layer):
     """The factor's first value."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         """Scales [..., D]."""
         scale = self.param("scale", nn.initializers.constant(self.initial), (x.shape[-1],), self.param_dtype)
         return x * jnp.broadcast_to(scale.astype(self.dtype), x.shape)
@@ -134,15 +121,14 @@ class Block(ResidualLayer):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, inputs: BlockInputs, shared: StackInputs, deterministic: bool
-    ) -> tuple[jax.Array, Aux]:
+        self, x: Array, inputs: BlockInputs, shared: StackInputs, deterministic: bool
+    ) -> tuple[Array, Aux]:
         """Maps [B, T, D] to [B, T, D], as a block of a `Stack`."""
         found: dict[str, Any] = {}
 
-        def residual(x: jax.Array, number: int | str, branch: Any) -> jax.Array:
-            norm = token_norm(
-                self.norm, self.norm_epsilon, self.use_bias, name=f"norm_{number}", **self.dtypes
-            )
+        def residual(x: Array, number: int | str, branch: Any) -> Array:
+            name = f"norm_{number}"
+            norm = token_norm(self.norm, self.norm_epsilon, self.use_bias, name=name, **self.dtypes)
             y = branch(norm(x) if self.norm_position == "pre" else x)
             y = Dropout(self.dropout)(y, deterministic=deterministic)
             if self.layer_scale is not None:
@@ -151,68 +137,48 @@ class Block(ResidualLayer):
                 y = drop_path(y, inputs.drop_path, self.make_rng("dropout"))
             return x + y if self.norm_position == "pre" else norm(x + y)
 
-        def attend(y: jax.Array) -> jax.Array:
-            y, found["own"] = self.attention("attention")(
-                y,
-                mask=shared.mask if inputs.mask is None else inputs.mask,
-                bias=shared.bias,
-                rotary=shared.rotary,
-                positions=both(shared.positions, shared.positions),
-                cache=None if inputs.cache is None else inputs.cache.own,
-                slot=shared.slot,
-                deterministic=deterministic,
-            )
+        cache = inputs.cache or LayerCache()
+        drops: Any = {"deterministic": deterministic}
+
+        def attend(y: Array) -> Array:
+            mask = shared.mask if inputs.mask is None else inputs.mask
+            positions = both(shared.positions, shared.positions)
+            layer = partial(self.attention("attention"), mask=mask, bias=shared.bias, rotary=shared.rotary)
+            y, found["own"] = layer(y, positions=positions, cache=cache.own, slot=shared.slot, **drops)
             return y
 
-        def attend_to_context(y: jax.Array) -> jax.Array:
-            y, found["memory"] = self.attention("cross_attention")(
-                y,
-                shared.context,
-                mask=shared.context_mask,
-                bias=shared.context_bias,
-                positions=both(shared.positions, shared.context_positions),
-                cache=None if inputs.cache is None else inputs.cache.memory,
-                deterministic=deterministic,
+        def attend_to_context(y: Array) -> Array:
+            positions = both(shared.positions, shared.context_positions)
+            layer = partial(
+                self.attention("cross_attention"), mask=shared.context_mask, bias=shared.context_bias
             )
+            memory = cache.memory if shared.context is None else None
+            y, found["memory"] = layer(y, shared.context, positions=positions, cache=memory, **drops)
             return y
 
-        def mlp(y: jax.Array) -> jax.Array:
-            common = self.passed_on("mlp_dim", "activation", "kernel_init", "out_init")
+        def mlp(y: Array) -> Array:
             if self.experts is not None:
-                y, found["router"] = ExpertMlp(self.experts, **common, name="experts")(y, shared.valid)
+                experts = ExpertMlp(self.experts, **self.passed_to(ExpertMlp), name="experts")
+                y, found["router"] = experts(y, shared.valid)
                 return y
-            layer = Mlp(dropout=self.mlp_dropout, use_bias=self.use_bias, **common, name="mlp")
+            layer = Mlp(**self.passed_to(Mlp) | {"dropout": self.mlp_dropout}, name="mlp")
             return layer(y, deterministic=deterministic)
 
         x = residual(x, 1, attend)  # [B, T, D]
         if self.cross:
             x = residual(x, "cross", attend_to_context)
         x = residual(x, 2, mlp)
-        cache = LayerCache(found["own"], found.get("memory")) if shared.remembers else None
-        return x, Aux(cache, found.get("router"))
+        kept = None if shared.slot is None else LayerCache(found["own"], found.get("memory"))
+        return x, Aux(kept, found.get("router"))
 
     def attention(self, name: str) -> Attention:
         """An attention layer of this block."""
-        return Attention(
-            qkv_bias=self.use_bias if self.qkv_bias is None else self.qkv_bias,
-            out_bias=self.use_bias,
-            scale=self.attention_scale,
-            dropout=self.attention_dropout,
-            **self.passed_on(
-                *(
-                    "num_heads",
-                    "num_kv_heads",
-                    "head_dim",
-                    "qk_norm",
-                    "norm_epsilon",
-                    "kernel_init",
-                    "out_init",
-                )
-            ),
-            name=name,
-        )
+        qkv_bias = self.use_bias if self.qkv_bias is None else self.qkv_bias
+        own = {"qkv_bias": qkv_bias, "out_bias": self.use_bias, "scale": self.attention_scale}
+        fields = self.passed_to(Attention) | own | {"dropout": self.attention_dropout}
+        return Attention(**fields, name=name)
 
 
-def both(first: jax.Array | None, second: jax.Array | None) -> tuple[jax.Array, jax.Array] | None:
+def both(first: Array | None, second: Array | None) -> tuple[Array, Array] | None:
     """Two arrays, or None where either is."""
     return None if first is None or second is None else (first, second)

@@ -1,54 +1,39 @@
 """Decoder-only language models: GPT-2 (Radford et al. 2019), GPT-3 (Brown et al. 2020), and what came after."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
-from jaxformer.models.base import Kind, TextModel, head_problems
-from jaxformer.models.block import Block, StackInputs
-from jaxformer.models.cache import Cache, advance, cached_mask, empty_cache
-from jaxformer.models.dense import Dense
+from jaxformer.models.base import Kind, head_problems
+from jaxformer.models.block import StackInputs
+from jaxformer.models.dense import Dense, Embedding
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.embedding import Embedding
-from jaxformer.models.experts import Experts
-from jaxformer.models.masks import Mask
-from jaxformer.models.mlp import ActivationName
-from jaxformer.models.norms import NormName, token_norm
+from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache
+from jaxformer.models.mlp import ActivationName, Experts
 from jaxformer.models.outputs import TextOutputs, router_losses
 from jaxformer.models.positions import RelativeBias, alibi_bias, for_rows, sinusoidal, token_positions
 from jaxformer.models.rotary import Rotary
-from jaxformer.models.stack import Stack
+from jaxformer.models.text import Writer
+
+normal = nn.initializers.normal
 
 
-class GPT(TextModel):
+class GPT(Writer):
     """A decoder that predicts the next token."""
 
     kind: ClassVar[Kind] = "decoder"
 
-    context_length: PositiveInt = 1024
-    """The longest text, in tokens."""
-    width: PositiveInt = 768
-    """D, width of the tokens."""
     depth: PositiveInt = 12
     """Number of blocks."""
-    num_heads: PositiveInt = 12
-    """Number of attention heads."""
     num_kv_heads: PositiveInt | None = None
     """Number of heads of keys and values; None: as many as of queries."""
-    head_dim: PositiveInt | None = None
-    """Size of a head; None: width / num_heads."""
     activation: ActivationName = "gelu_tanh"
     """Activation of the MLPs; GPT-2 and GPT-3 have "gelu_tanh", Llama and Qwen "swiglu"."""
-    norm: NormName = "layer"
-    """LayerNorm ("layer") or RMSNorm ("rms")."""
     norm_epsilon: PositiveFloat = 1e-5
-    """Epsilon of every norm."""
-    use_bias: bool = True
-    """Whether dense layers and LayerNorms have biases."""
     qkv_bias: bool | None = None
     """Whether query, key and value have biases; None: as the others. (Qwen 2 has these alone.)"""
     qk_norm: bool = False
@@ -58,8 +43,6 @@ class GPT(TextModel):
     bias, or "none"."""
     rotary: Rotary = Rotary()
     """How "rotary" positions turn, and how they are stretched."""
-    tied: bool = True
-    """Whether the head is the token table (Press and Wolf 2017)."""
     window: PositiveInt | None = None
     """How many tokens a local layer sees, itself included; None: all."""
     window_every: PositiveInt = 1
@@ -68,9 +51,6 @@ class GPT(TextModel):
     experts: Experts | None = None
     """A mixture of experts in the place of every MLP."""
     dropout: Rate = 0.0
-    """Rate of dropout after the embedding and of each branch."""
-    attention_dropout: Rate = 0.0
-    """Rate of dropout of the attention weights."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
@@ -85,10 +65,10 @@ class GPT(TextModel):
     @nn.compact
     def __call__(
         self,
-        tokens: jax.Array,
-        token_mask: jax.Array | None = None,
-        segment_ids: jax.Array | None = None,
-        positions: jax.Array | None = None,
+        tokens: Array,
+        token_mask: Array | None = None,
+        segment_ids: Array | None = None,
+        positions: Array | None = None,
         cache: Cache | None = None,
         deterministic: bool = True,
         last_only: bool = False,
@@ -116,7 +96,7 @@ class GPT(TextModel):
                 positions = token_positions(tokens, token_mask)
             in_row = token_positions(
                 tokens, None
-            )  # within a text the same distances, and one bias for all rows
+            )  # the same distances within a text, and one bias for all rows
             bias = self.bias(in_row, in_row)
             masks = [Mask(True, window, segment_ids, token_mask) for window in self.windows()]
 
@@ -133,27 +113,19 @@ class GPT(TextModel):
             bias=bias,
             rotary=self.rotary.tables(positions, self.size_of_heads) if self.positions == "rotary" else None,
             valid=segment_ids > 0 if token_mask is None and segment_ids is not None else token_mask,
-            slot=None if cache is None else cache.slot,
-            remembers=cache is not None,
         )
-        stack = Stack(Block, self.block(), self.depth, 0.0, self.remat, self.scan, name="decoder")
-        caches = None if cache is None else cache.layers
-        x, beside = stack(x, deterministic, shared, masks, caches)
-        x = token_norm(self.norm, self.norm_epsilon, self.use_bias, **self.dtypes, name="norm")(x)
+        # Weights start as in GPT-2: 0.02, smaller by the depth where a branch ends.
+        inits = normal(0.02), normal(0.02 / (2 * self.depth) ** 0.5)
+        x, beside = self.stack("decoder", self.depth, *inits)(x, deterministic, shared, masks, cache)
+        x = self.last_norm("norm")(x)
         seen = x[:, -1:] if last_only else x
         if self.tied:
             logits = table.logits(seen)
         else:
-            head = Dense(vocab_size, False, nn.initializers.normal(0.02), **self.dtypes, name="head")
+            head = Dense(vocab_size, False, normal(0.02), **self.dtypes, name="head")
             logits = head(seen).astype(jnp.float32)
-        if cache is not None:
-            cache = advance(cache, [b.cache for b in beside], slots, tokens.shape[1])
+        cache = cache and cache.after([b.cache for b in beside], slots, tokens.shape[1])
         return TextOutputs(logits, x, router=router_losses(beside), cache=cache)
-
-    @property
-    def size_of_heads(self) -> int:
-        """A head's size."""
-        return self.head_dim or self.width // self.num_heads
 
     @nn.nowrap
     def windows(self) -> list[int | None]:
@@ -162,29 +134,7 @@ class GPT(TextModel):
             return [None]
         return [self.window] if self.window_every == 1 else [None] + [self.window] * (self.window_every - 1)
 
-    @nn.nowrap
-    def block(self) -> dict[str, Any]:
-        """The blocks' fields; weights start as in GPT-2: 0.02, smaller where a branch ends by the depth."""
-        names = (
-            *(
-                "num_heads",
-                "num_kv_heads",
-                "head_dim",
-                "activation",
-                "norm",
-                "norm_epsilon",
-                "use_bias",
-                "qkv_bias",
-            ),
-            *("qk_norm", "experts", "dropout", "attention_dropout"),
-        )
-        return self.passed_on(*names) | {
-            "mlp_dim": self.mlp_dim or 4 * self.width,
-            "kernel_init": nn.initializers.normal(0.02),
-            "out_init": nn.initializers.normal(0.02 / (2 * self.depth) ** 0.5),
-        }
-
-    def bias(self, queries: jax.Array, keys: jax.Array) -> jax.Array | None:
+    def bias(self, queries: Array, keys: Array) -> Array | None:
         """What positions add to the attention's logits, broadcast to [B, H, T, S]."""
         if self.positions == "alibi":
             return alibi_bias(queries, keys, self.num_heads)

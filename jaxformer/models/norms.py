@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxformer.models.base import Layer
 
@@ -23,14 +24,10 @@ class LayerNorm(Layer):
     """Whether there is a bias."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         """Normalises [..., D]."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
         x32 = x.astype(jnp.float32)
-        centred = x32 - jnp.mean(x32, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        y = centred * jax.lax.rsqrt(variance + self.epsilon)
-        y = y * jnp.broadcast_to(scale, y.shape)
+        y = of_length_one(self, x32 - jnp.mean(x32, axis=-1, keepdims=True))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
             y = y + jnp.broadcast_to(bias, y.shape)
@@ -44,12 +41,16 @@ class RMSNorm(Layer):
     """Added to the mean square."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         """Normalises [..., D]."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
-        x32 = x.astype(jnp.float32)
-        y = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
-        return (y * jnp.broadcast_to(scale, y.shape)).astype(self.dtype)
+        return of_length_one(self, x.astype(jnp.float32)).astype(self.dtype)
+
+
+def of_length_one(layer: LayerNorm | RMSNorm, x: Array) -> Array:
+    """Float32 [..., D] over the root of its mean square, times the layer's scale, which is made here."""
+    scale = layer.param("scale", nn.initializers.ones, (x.shape[-1],), layer.param_dtype)
+    y = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + layer.epsilon)
+    return y * jnp.broadcast_to(scale, y.shape)
 
 
 def token_norm(kind: NormName, epsilon: float, use_bias: bool, **keywords: Any) -> nn.Module:
@@ -66,18 +67,18 @@ class GroupNorm(Layer):
     """The number of groups; a width that it does not divide takes the largest smaller number that does."""
     epsilon: float = 1e-5
     """Added to the variance."""
-    scale_init: Callable[..., jax.Array] = nn.initializers.ones
+    scale_init: Callable[..., Array] = nn.initializers.ones
     """Of the scale."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         """Normalises [B, H, W, C] over space and the channels of each group."""
         channels = x.shape[-1]
         groups = next(g for g in range(min(self.groups, channels), 0, -1) if channels % g == 0)
         scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
 
-        def over_groups(of_channels: jax.Array) -> jax.Array:
+        def over_groups(of_channels: Array) -> Array:
             """The groups' means of [B, C], as [B, 1, 1, C]."""
             parts = of_channels.reshape(len(x), groups, -1)
             means = jnp.broadcast_to(jnp.mean(parts, axis=-1, keepdims=True), parts.shape)

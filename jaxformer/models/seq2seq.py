@@ -1,31 +1,29 @@
 """Encoder-decoders: the Transformer (Vaswani et al. 2017) and T5 (Raffel et al. 2020)."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
-from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
-from jaxformer.models.base import Kind, TextModel, head_problems
-from jaxformer.models.block import Block, LayerCache, StackInputs
-from jaxformer.models.cache import Cache, advance, cached_mask, empty_cache
-from jaxformer.models.dense import Dense
+from jaxformer.config.fields import PositiveInt, Rate
+from jaxformer.models.base import Kind, head_problems
+from jaxformer.models.block import StackInputs
+from jaxformer.models.dense import Dense, Embedding, xavier
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.embedding import Embedding
-from jaxformer.models.masks import Mask
+from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache
 from jaxformer.models.mlp import ActivationName
-from jaxformer.models.norms import NormName, token_norm
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.models.positions import RelativeBias, for_rows, sinusoidal, token_positions
-from jaxformer.models.stack import Stack
+from jaxformer.models.text import Writer
 
+normal = nn.initializers.normal
 # As T5's (mesh_tensorflow's and transformers'): by the number of inputs. The query's is smaller, see `Attention`.
 fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
-class Seq2Seq(TextModel):
+class Seq2Seq(Writer):
     """An encoder of one text and a decoder of another that looks at it."""
 
     kind: ClassVar[Kind] = "encoder-decoder"
@@ -33,25 +31,15 @@ class Seq2Seq(TextModel):
     context_length: PositiveInt = 512
     """The longest text on either side, in tokens."""
     width: PositiveInt = 512
-    """D, width of the tokens."""
     encoder_depth: PositiveInt = 6
     """Number of blocks of the encoder."""
     decoder_depth: PositiveInt = 6
     """Number of blocks of the decoder."""
     num_heads: PositiveInt = 8
-    """Number of attention heads."""
-    head_dim: PositiveInt | None = None
-    """Size of a head; None: width / num_heads."""
     activation: ActivationName = "relu"
     """Activation of the MLPs: "relu" in the Transformer and T5 1.0, "geglu" in T5 1.1."""
-    norm: NormName = "layer"
-    """LayerNorm ("layer") or T5's RMSNorm ("rms")."""
-    norm_epsilon: PositiveFloat = 1e-6
-    """Epsilon of every norm."""
     norm_position: Literal["pre", "post"] = "post"
     """ "post" as published, "pre" as T5 and as deep ones train."""
-    use_bias: bool = True
-    """Whether dense layers and LayerNorms have biases; T5 has none."""
     positions: Literal["sinusoidal", "learned", "relative"] = "sinusoidal"
     """ "sinusoidal" ones or a "learned" table, added on both sides, or T5's "relative" bias."""
     attention_scale: float | None = None
@@ -68,8 +56,6 @@ class Seq2Seq(TextModel):
     """Rate of dropout after the embeddings, of each branch and, with norms in front, after the last one."""
     mlp_dropout: Rate = 0.0
     """Rate of dropout after the MLPs' activation."""
-    attention_dropout: Rate = 0.0
-    """Rate of dropout of the attention weights."""
 
     @nn.nowrap
     def problems(self) -> Iterator[str]:
@@ -83,31 +69,31 @@ class Seq2Seq(TextModel):
         """The two towers and what they share."""
         vocab_size = self.known("vocab_size")
         # Of unit variance as they come out, scaled or not.
-        init = nn.initializers.normal(self.width**-0.5 if self.scaled_embedding else 1.0)
-        table = (vocab_size, self.width, init)
+        table = (vocab_size, self.width, normal(self.width**-0.5 if self.scaled_embedding else 1.0))
         self.token_embedding = Embedding(*table, **self.dtypes)
         self.decoder_embedding = self.token_embedding if self.shared else Embedding(*table, **self.dtypes)
+        tables: list[Embedding | None] = [None, None]
         if self.positions == "learned":
-            learned = (self.context_length, self.width)
-            self.position_embedding = Embedding(*learned, **self.dtypes)
-            self.decoder_position_embedding = Embedding(*learned, **self.dtypes)
+            tables = [Embedding(self.context_length, self.width, **self.dtypes) for _ in tables]
+        self.position_embedding, self.decoder_position_embedding = tables
         if self.positions == "relative":
             self.encoder_bias = RelativeBias(self.num_heads, True, param_dtype=self.param_dtype)
             self.decoder_bias = RelativeBias(self.num_heads, False, param_dtype=self.param_dtype)
-        self.encoder = Stack(Block, self.block(cross=False), self.encoder_depth, 0.0, self.remat, self.scan)
-        self.decoder = Stack(Block, self.block(cross=True), self.decoder_depth, 0.0, self.remat, self.scan)
-        if self.norm_position == "pre":
-            self.encoder_norm = self.last_norm("encoder_norm")
-            self.decoder_norm = self.last_norm("decoder_norm")
+        init = fan_in if self.attention_scale == 1 else xavier
+        self.encoder = self.stack(None, self.encoder_depth, init, init)
+        self.decoder = self.stack(None, self.decoder_depth, init, init, cross=True)
+        pre = self.norm_position == "pre"
+        self.encoder_norm = self.last_norm("encoder_norm") if pre else None
+        self.decoder_norm = self.last_norm("decoder_norm") if pre else None
         if not self.tied:
-            self.head = Dense(vocab_size, False, nn.initializers.normal(self.width**-0.5), **self.dtypes)
+            self.head = Dense(vocab_size, False, normal(self.width**-0.5), **self.dtypes)
         self.drop = Dropout(self.dropout)
 
     def __call__(
         self,
-        tokens: jax.Array,
-        decoder_tokens: jax.Array,
-        token_mask: jax.Array | None = None,
+        tokens: Array,
+        decoder_tokens: Array,
+        token_mask: Array | None = None,
         deterministic: bool = True,
     ) -> TextOutputs:
         """Logits of the token after each of `decoder_tokens`.
@@ -122,23 +108,22 @@ class Seq2Seq(TextModel):
         context = self.encode(tokens, token_mask, deterministic)
         return self.decode(decoder_tokens, context, token_mask, deterministic=deterministic)
 
-    def encode(
-        self, tokens: jax.Array, token_mask: jax.Array | None = None, deterministic: bool = True
-    ) -> jax.Array:
+    def encode(self, tokens: Array, token_mask: Array | None = None, deterministic: bool = True) -> Array:
         """What the decoder looks at, [B, S, D], from the source's tokens int [B, S]."""
         positions = token_positions(tokens, token_mask)
-        x = self.embed(self.token_embedding, tokens, positions, "position_embedding", deterministic)
+        tables = self.token_embedding, self.position_embedding
+        x = self.embed(tables, tokens, positions, deterministic)
         in_row = token_positions(tokens, None)  # within a text the same distances, and one bias for all rows
         bias = self.encoder_bias(in_row, in_row) if self.positions == "relative" else None
         shared = StackInputs(mask=Mask(keys=token_mask), bias=bias)
         x, _ = self.encoder(x, deterministic, shared)
-        return self.last(x, "encoder_norm", deterministic)
+        return self.last(x, self.encoder_norm, deterministic)
 
     def decode(
         self,
-        decoder_tokens: jax.Array,
-        context: jax.Array | None,
-        token_mask: jax.Array | None = None,
+        decoder_tokens: Array,
+        context: Array | None,
+        token_mask: Array | None = None,
         cache: Cache | None = None,
         deterministic: bool = True,
         last_only: bool = False,
@@ -159,77 +144,42 @@ class Seq2Seq(TextModel):
         else:
             positions, slots = cache.place(jnp.ones(decoder_tokens.shape, bool))
             mask = cached_mask(positions, slots, None)
-        name = "decoder_position_embedding"
-        x = self.embed(self.decoder_embedding, decoder_tokens, positions, name, deterministic)
+        tables = self.decoder_embedding, self.decoder_position_embedding
+        x = self.embed(tables, decoder_tokens, positions, deterministic)
         shared = StackInputs(
             mask=mask,
             bias=self.decoder_bias(positions, slots) if self.positions == "relative" else None,
             context=context,
             context_mask=Mask(keys=token_mask),
-            slot=None if cache is None else cache.slot,
-            remembers=cache is not None,
         )
-        caches = None if cache is None else self.remembered(cache.layers, context)
-        x, beside = self.decoder(x, deterministic, shared, (), caches)
-        x = self.last(x, "decoder_norm", deterministic)
+        x, beside = self.decoder(x, deterministic, shared, (), cache)
+        x = self.last(x, self.decoder_norm, deterministic)
         seen = x[:, -1:] if last_only else x
         if self.tied:
             scaled = seen * self.width**-0.5 if self.scaled_logits else seen
             logits = self.decoder_embedding.logits(scaled)
         else:
             logits = self.head(seen).astype(jnp.float32)
-        if cache is not None:
-            cache = advance(cache, [b.cache for b in beside], slots, decoder_tokens.shape[1])
+        cache = cache and cache.after([b.cache for b in beside], slots, decoder_tokens.shape[1])
         return TextOutputs(logits, x, cache=cache)
 
-    @nn.nowrap
-    def remembered(self, layers: Sequence[LayerCache], context: jax.Array | None) -> list[LayerCache]:
-        """The layers' caches, without the source's keys and values where they are to be computed."""
-        return [LayerCache(layer.own, layer.memory if context is None else None) for layer in layers]
-
     def embed(
-        self, table: Embedding, tokens: jax.Array, positions: jax.Array, name: str, deterministic: bool
-    ) -> jax.Array:
-        """Tokens as vectors with their positions, [B, T, D]."""
+        self, tables: tuple[Embedding, Embedding | None], tokens: Array, positions: Array, deterministic: bool
+    ) -> Array:
+        """Tokens as vectors with their positions, [B, T, D], by the tables of the two."""
+        table, by_position = tables
         x = table(tokens)
         if self.scaled_embedding:
             x = x * jnp.asarray(self.width**0.5, self.dtype)
         if self.positions == "sinusoidal":
             x = x + for_rows(sinusoidal(positions, self.width).astype(self.dtype), x)
-        elif self.positions == "learned":
-            x = x + for_rows(getattr(self, name)(positions), x)
+        elif by_position is not None:
+            x = x + for_rows(by_position(positions), x)
         return self.drop(x, deterministic=deterministic)
 
-    def last(self, x: jax.Array, name: str, deterministic: bool) -> jax.Array:
+    def last(self, x: Array, norm: nn.Module | None, deterministic: bool) -> Array:
         """What comes after the last block: with norms in front, one more, and dropout as in T5."""
-        if self.norm_position == "post":
-            return x
-        return self.drop(getattr(self, name)(x), deterministic=deterministic)
-
-    def last_norm(self, name: str) -> nn.Module:
-        """A tower's last norm."""
-        return token_norm(self.norm, self.norm_epsilon, self.use_bias, **self.dtypes, name=name)
-
-    @property
-    def size_of_heads(self) -> int:
-        """A head's size."""
-        return self.head_dim or self.width // self.num_heads
-
-    @nn.nowrap
-    def block(self, cross: bool) -> dict[str, Any]:
-        """The blocks' fields, with or without cross-attention."""
-        init = fan_in if self.attention_scale == 1 else nn.initializers.xavier_uniform()
-        names = (
-            *("num_heads", "head_dim", "activation", "norm", "norm_epsilon", "norm_position", "use_bias"),
-            *("attention_scale", "dropout", "mlp_dropout", "attention_dropout"),
-        )
-        mlp_dim = self.mlp_dim or 4 * self.width
-        return self.passed_on(*names) | {
-            "mlp_dim": mlp_dim,
-            "cross": cross,
-            "kernel_init": init,
-            "out_init": init,
-        }
+        return x if norm is None else self.drop(norm(x), deterministic=deterministic)
 
     @nn.nowrap
     def start(self, batch: int, length: int) -> Cache:

@@ -1,10 +1,10 @@
 """Attention on TPUs by JAX's splash kernel: a Pallas kernel that computes only what a mask lets through."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from jaxformer.models.masks import Mask
 
@@ -13,8 +13,8 @@ LANES = 128  # of a TPU's vector registers: texts and heads come in multiples of
 
 def splash_problems(
     query: tuple[int, ...], key: tuple[int, ...], mask: Mask, unbiased: bool, devices: int
-) -> Iterator[str]:
-    """Yields why the kernel cannot be taken, as words for the log.
+) -> list[str]:
+    """Why the kernel cannot be taken, as words for the log.
 
     Args:
       query: the shape [B, H, T, Dh].
@@ -23,28 +23,22 @@ def splash_problems(
       unbiased: whether nothing is added to the logits.
       devices: how many there are: XLA does not split the kernel over several by itself.
     """
-    if not unbiased:
-        yield "a bias"
-    if mask.allowed is not None:
-        yield "the mask of a cache"
-    if query[2] % LANES or key[2] % LANES:
-        yield f"{query[2]} queries and {key[2]} keys, not multiples of {LANES}"
-    if query[3] % LANES:
-        yield f"head size {query[3]}, not a multiple of {LANES}"
-    if (mask.causal or mask.segments is not None) and query[2] != key[2]:
-        yield "a causal mask or segments between texts of different lengths"
-    if devices > 1:
-        yield f"{devices} devices"
+    queries, keys, head_dim = query[2], key[2], query[3]
+    by_place = mask.causal or mask.segments is not None
+    reasons = {
+        "a bias": not unbiased,
+        "the mask of a cache": mask.allowed is not None,
+        f"{queries} queries and {keys} keys, not multiples of {LANES}": queries % LANES or keys % LANES,
+        f"head size {head_dim}, not a multiple of {LANES}": head_dim % LANES,
+        "a causal mask or segments between texts of different lengths": by_place and queries != keys,
+        f"{devices} devices": devices > 1,
+    }
+    return [reason for reason, holds in reasons.items() if holds]
 
 
 def splash_attention(
-    query: jax.Array,
-    key: jax.Array,
-    value: jax.Array,
-    mask: Mask,
-    scale: float,
-    interpret: bool = False,
-) -> jax.Array:
+    query: Array, key: Array, value: Array, mask: Mask, scale: float, interpret: bool = False
+) -> Array:
     """Attention; see `attention.attention`.
 
     Args:
@@ -58,12 +52,8 @@ def splash_attention(
     Returns:
       [B, H, T, Dh] in the dtype of `value`.
     """
-    from jax.experimental.pallas.ops.tpu.splash_attention import (
-        splash_attention_kernel as kernels,
-    )
-    from jax.experimental.pallas.ops.tpu.splash_attention import (
-        splash_attention_mask as masks,
-    )
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     batch, heads, queries, _ = query.shape
     shape = (queries, key.shape[2])
@@ -76,18 +66,13 @@ def splash_attention(
     attend = kernels.make_splash_mha(
         masks.MultiHeadMask([one] * heads), head_shards=1, q_seq_shards=1, interpret=interpret
     )
-    own, theirs = segment_numbers(mask, batch, *shape)
-
-    def of_text(
-        query: jax.Array, key: jax.Array, value: jax.Array, own: jax.Array, theirs: jax.Array
-    ) -> jax.Array:
-        return attend(query, key, value, segment_ids=kernels.SegmentIds(own, theirs))
-
+    segments = kernels.SegmentIds(*segment_numbers(mask, batch, *shape))
     scaled = query * jnp.asarray(scale, query.dtype)
-    return jax.vmap(of_text)(scaled, key, value, own, theirs).astype(value.dtype)
+    of_texts = jax.vmap(lambda q, k, v, ids: attend(q, k, v, segment_ids=ids))
+    return of_texts(scaled, key, value, segments).astype(value.dtype)
 
 
-def segment_numbers(mask: Mask, batch: int, queries: int, keys: int) -> tuple[jax.Array, jax.Array]:
+def segment_numbers(mask: Mask, batch: int, queries: int, keys: int) -> tuple[Array, Array]:
     """Numbers int32 [B, T] and [B, S] that are equal where a query may see a key; padded keys have -1."""
     if mask.segments is None:
         own, theirs = jnp.zeros((batch, queries), jnp.int32), jnp.zeros((batch, keys), jnp.int32)

@@ -1,10 +1,17 @@
-"""Attention weights as maps over an image, and maps as images. NumPy in, NumPy out."""
+"""Attention weights as maps over an image or a text, and maps as images. NumPy in, NumPy out."""
 
-from typing import Literal
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 Query = Literal["class_token", "mean"]
+MOST_TOKENS = 64  # of a text whose attention is drawn
+MOST_WEIGHTS = 600_000  # in an image of all heads; pages would be too large otherwise
+MOST_OF_A_KIND = 2_400_000  # in all images of samples, and of mistakes
+CELL = 48  # pixels of a map's longer side, at least
 
 
 def attention_rollout(weights: np.ndarray, residual: float = 0.5) -> np.ndarray:
@@ -99,12 +106,10 @@ def overlay(image: np.ndarray, attention: np.ndarray, strength: float = 0.55) ->
     import cv2
 
     height, width = image.shape[:2]
-    smooth = cv2.resize(
-        unit_range(attention).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
-    )
+    shares = unit_range(attention).astype(np.float32)
+    smooth = cv2.resize(shares, (width, height), interpolation=cv2.INTER_CUBIC)
     colours = colour_map(np.clip(smooth, 0, 1))
-    rgb = np.broadcast_to(image, (height, width, 3)).astype(np.float32)
-    grey = rgb.mean(axis=-1, keepdims=True)
+    grey = np.broadcast_to(image, (height, width, 3)).mean(axis=-1, keepdims=True, dtype=np.float32)
     return np.round((1 - strength) * grey + strength * colours).astype(np.uint8)
 
 
@@ -126,14 +131,11 @@ def heads_image(maps: np.ndarray, cell: int = 48, gap: int = 3) -> np.ndarray:
     rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
     values = np.zeros((layers * (rows + gap) - gap, heads * (columns + gap) - gap), np.float32)
     opaque = np.zeros(values.shape, np.uint8)
-    for layer in range(layers):
-        for head in range(heads):
-            shown = unit_range(maps[layer, head]).astype(np.float32)
-            place = np.s_[layer * (rows + gap) :, head * (columns + gap) :]
-            values[place][:rows, :columns] = cv2.resize(
-                shown, (columns, rows), interpolation=cv2.INTER_NEAREST
-            )
-            opaque[place][:rows, :columns] = 255
+    for layer, head in np.ndindex(layers, heads):
+        shown = unit_range(maps[layer, head]).astype(np.float32)
+        place = np.s_[layer * (rows + gap) :, head * (columns + gap) :]
+        values[place][:rows, :columns] = cv2.resize(shown, (columns, rows), interpolation=cv2.INTER_NEAREST)
+        opaque[place][:rows, :columns] = 255
     return np.dstack([colour_map(values), opaque])
 
 
@@ -149,3 +151,80 @@ def colour_map(values: np.ndarray) -> np.ndarray:
 
     coded = cv2.applyColorMap(np.round(values * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
     return coded[..., ::-1]
+
+
+@dataclass(frozen=True)
+class TokenMaps:
+    """Attention of one part of a model, for one text."""
+
+    name: str
+    """The part: "encoder", "decoder", or "cross" for a decoder's attention to the source."""
+    weights: np.ndarray
+    """Float32 [L, heads, T, S], T queries and S keys: the text's first tokens, without padding."""
+    queries: Sequence[str]
+    """T tokens."""
+    keys: Sequence[str]
+    """S tokens."""
+    whole: bool = True
+    """Whether these are all of its tokens."""
+
+
+def tokens_drawn(layers: int, heads: int) -> int:
+    """How many of a text's first tokens are drawn: MOST_TOKENS, or fewer where there are many heads."""
+    return max(16, min(MOST_TOKENS, math.isqrt(MOST_WEIGHTS // (layers * heads))))
+
+
+def drawn_every(texts: Sequence[Sequence[TokenMaps]]) -> int:
+    """Attention is drawn for one text in so many: 1, or more for large models, whose maps are large."""
+    sizes = (sum(cropped(maps).size for maps in parts) for parts in texts)
+    images = max(1, MOST_OF_A_KIND // max(1, *sizes, 1))
+    return max(1, -(-len(texts) // images))
+
+
+def cropped(maps: TokenMaps) -> np.ndarray:
+    """The weights that are drawn."""
+    most = tokens_drawn(*maps.weights.shape[:2])
+    return maps.weights[:, :, :most, :most]
+
+
+def draw_maps(maps: TokenMaps) -> tuple[np.ndarray, dict[str, Any]]:
+    """All heads' maps as one image, and the facts that a page shows beside it.
+
+    Returns:
+      uint8 [height, width, 4], RGBA: a layer a row; in a map, queries are rows and keys columns, a whole number of
+        pixels each. Brightness is the square root of a weight, between the map's least and its largest.
+      "name", "layers", "heads", "queries", "keys", and "given": the share of each key in the result, [S], 0 to 1
+        (`given_by`); None where the tokens that are drawn do not determine it.
+    """
+    weights = cropped(maps)
+    layers, heads, rows, columns = weights.shape
+    longer, crosses = max(rows, columns), maps.name == "cross"
+    image = heads_image(np.sqrt(weights), longer * max(1, -(-CELL // longer)))
+    whole = maps.whole and weights.shape == maps.weights.shape
+    known = whole or (not crosses and is_causal(weights))
+    return image, {
+        "name": maps.name,
+        "layers": layers,
+        "heads": heads,
+        "queries": list(maps.queries[:rows]),
+        "keys": list(maps.keys[:columns]),
+        "given": given_by(weights, crosses).round(4).tolist() if known else None,
+    }
+
+
+def is_causal(weights: np.ndarray) -> bool:
+    """Whether no query of [..., T, T] looks at a later key."""
+    return weights.shape[-1] == weights.shape[-2] and not np.triu(weights, 1).any()
+
+
+def given_by(weights: np.ndarray, cross: bool) -> np.ndarray:
+    """The share of each key, float64 [S], by weights [L, heads, T, S]; the shares sum to 1.
+
+    In self-attention it is the attention rollout: of the last token where attention is causal, because the next one
+    is predicted from it, else the mean over all tokens. In cross-attention it is the mean over layers, heads and
+    queries.
+    """
+    if cross:
+        return weights.astype(np.float64).mean(axis=(0, 1, 2))
+    rollout = attention_rollout(weights)
+    return rollout[-1] if is_causal(weights) else rollout.mean(axis=0)

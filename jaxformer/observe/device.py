@@ -6,23 +6,21 @@ import platform
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-# Peak dense FLOP/s of one JAX device: (a word of its `device_kind`, 16-bit operands, float32 operands). The
-# first line that matches counts. Sparsity, which doubles the vendors' headlines, is taken out. Products of
+from jaxformer.observe import text
+
+# Peak dense FLOP/s of one JAX device: (a pattern for words of its `device_kind`, 16-bit operands, float32 operands).
+# The first line that matches counts. Sparsity, which doubles the vendors' headlines, is taken out. Products of
 # float32 arrays count as JAX computes them by default: TensorFloat-32 on NVIDIA GPUs from Ampere on, one
 # bfloat16 pass on TPUs. V100 and T4 have no bfloat16 units: their 16-bit figure is for float16.
 PEAK_FLOPS: tuple[tuple[str, float, float], ...] = (
-    # NVIDIA data sheets: H100, H200 (SXM, NVL) and HGX B200
+    # NVIDIA data sheets: HGX B200; H100, H200 (SXM, NVL) and GH200
     ("B200", 2250e12, 1125e12),
-    ("H200 NVL", 835.5e12, 417.5e12),
-    ("H200", 989.5e12, 494.5e12),
-    ("GH200", 989.5e12, 494.5e12),
+    ("H[12]00 NVL", 835.5e12, 417.5e12),
     ("H100 PCIe", 756e12, 378e12),
-    ("H100 NVL", 835.5e12, 417.5e12),
-    ("H100", 989.5e12, 494.5e12),
+    ("H100|G?H200", 989.5e12, 494.5e12),
     # NVIDIA data sheets: A100, A10, L4, L40S, T4, V100 (SXM2)
     ("A100", 312e12, 156e12),
     ("A10G", 70e12, 35e12),  # AWS's variant of the A10
@@ -39,32 +37,25 @@ PEAK_FLOPS: tuple[tuple[str, float, float], ...] = (
     ("TPU v2", 45e12 / 2, 45e12 / 2),
     ("TPU v3", 123e12 / 2, 123e12 / 2),
     ("TPU v4", 275e12, 275e12),
-    ("TPU v5 lite", 197e12, 197e12),
-    ("TPU v5e", 197e12, 197e12),
-    ("TPU v5", 459e12, 459e12),
-    ("TPU v5p", 459e12, 459e12),
-    ("TPU v6 lite", 918e12, 918e12),
-    ("TPU v6e", 918e12, 918e12),
+    ("TPU v5 lite|TPU v5e", 197e12, 197e12),
+    ("TPU v5p?", 459e12, 459e12),
+    ("TPU v6 lite|TPU v6e", 918e12, 918e12),
     ("TPU7x", 2307e12 / 2, 2307e12 / 2),
 )
 
 MFU_FORMULA = "model FLOPs per example (forward + backward) x examples/s / (devices x peak FLOP/s)"
 
 
-@dataclass(frozen=True)
-class DeviceMemory:
+class DeviceMemory(NamedTuple):
     """Memory of the fullest device of this process, in bytes."""
 
     used: int
     """In use now."""
-    peak: int
-    """The most that was in use."""
     limit: int
     """All that may be used."""
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(NamedTuple):
     """The peak rate of a device."""
 
     flops: float
@@ -85,32 +76,21 @@ def device_line(devices: Sequence[Any] | None = None) -> str:
     import jax
 
     devices = jax.devices() if devices is None else devices
-    kinds = sorted({device.device_kind for device in devices})
-    backend = devices[0].platform
-    name = " / ".join(kinds)
-    if backend.lower() not in name.lower():
-        name = f"{name} ({backend})"
+    name, backend = " / ".join(sorted({device.device_kind for device in devices})), devices[0].platform
     if backend == "cpu":
-        name = f"CPU ({cpu_model()}, {usable_cores()} cores)"
-    processes = len({device.process_index for device in devices})
-    return (
-        f"{len(devices)} x {name}, {processes} process{'' if processes == 1 else 'es'}, jax {jax.__version__}"
-    )
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        name = f"CPU ({cpu_model()}, {cores} cores)"
+    elif backend.lower() not in name.lower():
+        name = f"{name} ({backend})"
+    processes = text.counted(len({device.process_index for device in devices}), "process", "processes")
+    return f"{len(devices)} x {name}, {processes}, jax {jax.__version__}"
 
 
 def cpu_model() -> str:
     """The processor's name, as the operating system gives it."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = re.search(r"^model name\s*: *(.*)", info.read_text(), re.MULTILINE) if info.exists() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def device_memory(devices: Sequence[Any] | None = None) -> DeviceMemory | None:
@@ -121,14 +101,13 @@ def device_memory(devices: Sequence[Any] | None = None) -> DeviceMemory | None:
     fullest = max((report for report in reports if report), key=lambda r: r["bytes_in_use"], default=None)
     if fullest is None or "bytes_limit" not in fullest:
         return None
-    used = fullest["bytes_in_use"]
-    return DeviceMemory(used, fullest.get("peak_bytes_in_use", used), fullest["bytes_limit"])
+    return DeviceMemory(fullest["bytes_in_use"], fullest["bytes_limit"])
 
 
 def peak_flops(device_kind: str, dtype: str = "bfloat16") -> float | None:
     """A device's peak for matrix products with operands of `dtype`, in FLOP/s; None if not known."""
     for kind, half, single in PEAK_FLOPS:
-        if re.search(rf"\b{kind}\b", device_kind, re.IGNORECASE):
+        if re.search(rf"\b({kind})\b", device_kind, re.IGNORECASE):
             return single if dtype == "float32" else half
     return None
 
@@ -164,20 +143,21 @@ def find_peak(dtype: str = "bfloat16", devices: Sequence[Any] | None = None) -> 
     import jax
 
     devices = jax.devices() if devices is None else devices
-    stated = peak_flops(devices[0].device_kind, dtype)
+    first, kind = devices[0], devices[0].device_kind
+    stated = peak_flops(kind, dtype)
     if stated is not None:
-        return Peak(stated, f"{devices[0].device_kind}, {dtype}, vendor's dense peak")
-    rate, what = measured_matmul_flops(dtype), f"measured here with a large matrix product in {dtype}"
-    if devices[0].platform == "cpu":  # virtual devices share the cores of their process
-        return Peak(rate / sum(device.process_index == devices[0].process_index for device in devices), what)
-    return Peak(rate, what)
+        return Peak(stated, f"{kind}, {dtype}, vendor's dense peak")
+    rate = measured_matmul_flops(dtype)
+    if first.platform == "cpu":  # virtual devices share the cores of their process
+        rate /= sum(device.process_index == first.process_index for device in devices)
+    return Peak(rate, f"measured here with a large matrix product in {dtype}")
 
 
 def mfu(flops_per_example: float, examples_per_second: float, device_count: int, peak: float) -> float:
     """Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B), a share of 1; see MFU_FORMULA.
 
     Args:
-      flops_per_example: of forward and backward pass; what is recomputed to save memory does not count.
+      flops_per_example: of forward and backward pass, without recomputation to save memory.
       examples_per_second: over all devices.
       peak: FLOP/s of one device, see `find_peak`.
     """

@@ -1,63 +1,82 @@
-"""Shared by the pages: the templates, the grouping of curves, images inside the page."""
+"""The parts that the report and the comparison share: templates, charts of curves, images inside the page."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxformer.observe import text
+from jaxformer.observe import plots, text
 from jaxformer.observe.writers import Curves
 
 TEMPLATES = Path(__file__).parent / "templates"
 FIRST = ("loss", "accuracy", "top5_accuracy", "learning_rate")  # panels in this order, then by name
-Lines = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def render(template: str, **parts: Any) -> str:
-    """A template of TEMPLATES; everything in it is escaped but plots' SVG, which is marked safe there."""
+    """A template of TEMPLATES; everything in it is escaped but plots' SVG, which is marked safe there.
+
+    A template has the filters `number`, `cell` and `words`, and `uri(folder)`, which puts a PNG file into the page.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    loader = FileSystemLoader(TEMPLATES)
     environment = Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
+    environment.filters |= {"number": text.number, "cell": cell, "words": words, "uri": uri}
     return environment.get_template(template).render(**parts)
 
 
-def panels(curves: Curves) -> tuple[dict[str, Lines], dict[str, Lines]]:
-    """Curves by panel: "train/loss" and "eval/loss" share one.
+def panels(curves: Curves) -> tuple[list[str], list[str]]:
+    """Charts of the curves: "train/loss" and "eval/loss" share one.
 
     Returns:
-      (main panels, other panels), each title -> name -> (steps, values). The main ones are the metrics of
-      evaluations, the loss and the learning rate. Curves that are zero throughout are left out.
+      The main charts (metrics of evaluations, the loss and the learning rate) and the others, each an <svg> element.
+      Curves that are zero throughout are left out.
     """
-    grouped: dict[str, Lines] = {}
+    grouped: dict[str, Curves] = {}
     for name in sorted(curves, key=lambda n: (panel_order(n), not n.startswith("train/"))):
         prefix, _, metric = name.rpartition("/")
         grouped.setdefault(metric, {})[prefix or metric] = curves[name]
-    telling = {title: lines for title, lines in grouped.items() if is_telling(lines)}
-    main = {title: lines for title, lines in telling.items() if title in FIRST or "eval" in lines}
-    return main, {title: lines for title, lines in telling.items() if title not in main}
+    main: list[str] = []
+    other: list[str] = []
+    for metric, lines in grouped.items():
+        if is_telling(lines):
+            (main if metric in FIRST or "eval" in lines else other).append(chart(metric, lines))
+    return main, other
 
 
 def panel_order(name: str) -> tuple[int, str]:
-    """A sort key: FIRST first."""
+    """A sort key: the metrics of FIRST come first."""
     metric = name.rpartition("/")[2]
     return (FIRST.index(metric) if metric in FIRST else len(FIRST), metric)
 
 
-def is_telling(lines: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> bool:
+def is_telling(lines: Mapping[str, plots.Curve]) -> bool:
     """Whether any of the curves has a value that is finite and not zero."""
     return any((np.isfinite(values) & (values != 0)).any() for _, values in lines.values())
 
 
-def data_uri(path: Path) -> str | None:
-    """A PNG file as a data URI; None if it is not there."""
-    if not path.is_file():
-        return None
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+def chart(metric: str, lines: Mapping[str, plots.Curve], colours: Sequence[str] = plots.COLOURS) -> str:
+    """A metric's curves; a schedule is shown in its own shape, on a linear axis."""
+    linear = metric.rpartition("/")[2] == "learning_rate"
+    return plots.curves(words(metric), lines, colours=colours, linear=linear)
+
+
+def words(name: str) -> str:
+    """A metric's name as words: "learning rate"."""
+    return name.replace("_", " ")
+
+
+def uri(name: str, folder: Path) -> str:
+    """A folder's PNG file as a data URI; "" if it is not there."""
+    path = folder / name
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
 
 
 def cell(value: Any) -> str:

@@ -13,19 +13,12 @@ from typing import Any
 import numpy as np
 
 from jaxformer.files import to_json
-from jaxformer.observe.attention_maps import (
-    Query,
-    attention_grid,
-    attention_rollout,
-    heads_image,
-    overlay,
-    square_grid,
-)
-from jaxformer.observe.text_samples import TokenMaps, draw_maps, drawn_every, kept
+from jaxformer.observe import attention_maps
 
 SAMPLES = "samples"
 SHOWN_SIZE = 160  # pixels of the longer side of an image in samples/
 DRAWN_SIZE = 320  # of one with the model's answer in it
+MOST_PIECES = 512  # of a text that are kept
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class Shown:
     """Uint8 [H, W, C], C 1 or 3; None for a text."""
     attention: np.ndarray | None = None
     """Softmax weights over an image [L, H, T, T]; None for a text and for a model without attention."""
-    maps: Sequence[TokenMaps] = ()
+    maps: Sequence[attention_maps.TokenMaps] = ()
     """The attention over a text of each part of the model."""
     drawn: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Further images, uint8 [H, W, 3], by what they show."""
@@ -53,86 +46,86 @@ class Patches:
     """(h, w) of the patches; None: the largest square of the tokens, and the rest is prefix tokens."""
     prefix_tokens: int = 0
     """Class and register tokens in front of the patches, where `grid` is given."""
-    query: Query | None = None
-    """Whose attention is shown; None: the class token's if there is a prefix, else the mean over the patches."""
+    query: attention_maps.Query = "mean"
+    """Whose attention is shown: the class token's, or the mean over the patches."""
 
 
 def write_samples(
-    run_dir: Path, examples: Sequence[Shown], *, kind: str, patches: Patches | None = None
+    run_dir: Path, examples: Sequence[Shown], *, kind: str, patches: Patches = Patches()
 ) -> Path:
     """Writes RUN/samples/KIND/: PNG files and samples.json; it replaces an earlier one at once.
 
     Args:
       run_dir: the run's folder.
-      examples: what is shown.
+      examples: the examples.
       kind: the name of these examples and of their folder, "samples" or "mistakes".
-      patches: how attention over images is drawn; None is as `Patches()`.
+      patches: how attention over images is drawn.
 
     Returns:
       The folder.
     """
-    parent = Path(run_dir) / SAMPLES
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{kind}."))
+    folder = Path(run_dir) / SAMPLES / kind
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{kind}."))
+    every = attention_maps.drawn_every([example.maps for example in examples])
     try:
-        shown, every = [], drawn_every([example.maps for example in examples])
-        for index, example in enumerate(examples):
-            path = temporary / f"{index:03d}"
-            if example.image is None:
-                shown.append(write_text(path, example, example.maps if index % every == 0 else ()))
-            else:
-                shown.append(write_image(path, example, example.image, patches or Patches()))
+        shown = [
+            write_sample(temporary / f"{index:03d}", example, patches, with_maps=index % every == 0)
+            for index, example in enumerate(examples)
+        ]
         content: dict[str, Any] = {"kind": kind, "samples": shown}
         attention = examples[0].attention if examples else None
         if attention is not None:
             content |= {"layers": attention.shape[0], "heads": attention.shape[1]}
         (temporary / "samples.json").write_text(json.dumps(to_json(content), indent=2) + "\n")
         temporary.chmod(0o755)
-        replace_folder(temporary, parent / kind)
+        replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return parent / kind
+    return folder
 
 
-def write_image(path: Path, example: Shown, image: np.ndarray, patches: Patches) -> dict[str, Any]:
-    """An image's entry in samples.json; the names of its PNG files begin as `path`."""
-    entry = {**example.said, "image": save_png(named(path, ""), visible(image))}
+def write_sample(path: Path, example: Shown, patches: Patches, with_maps: bool) -> dict[str, Any]:
+    """An example's entry in samples.json.
+
+    Args:
+      path: the beginning of the names of its PNG files.
+      example: an image or a text.
+      patches: how attention over an image is drawn.
+      with_maps: whether attention over a text is drawn.
+    """
+
+    def save(pixels: np.ndarray, name: str = "") -> str:
+        return save_png(path.with_name(f"{path.name}{name}.png"), pixels)
+
+    entry, image = dict(example.said), example.image
+    if image is None:
+        pieces = entry.get("pieces") or []
+        if len(pieces) > MOST_PIECES:
+            entry |= {"pieces": pieces[:MOST_PIECES], "left_out": len(pieces) - MOST_PIECES}
+        drawn = [(part.name, *attention_maps.draw_maps(part)) for part in example.maps if with_maps]
+        found = [
+            {**facts, "picture": save(image_map, "-" + name.replace("/", "-"))}
+            for name, image_map, facts in drawn
+        ]
+        return entry | {"maps": found}
+    entry["image"] = save(visible(image))
     if example.drawn:
         entry["drawn"] = [
-            {"shows": shows, "picture": save_png(named(path, f"-{shows}"), visible(image, DRAWN_SIZE))}
-            for shows, image in example.drawn.items()
+            {"shows": shows, "picture": save(visible(drawing, DRAWN_SIZE), f"-{shows}")}
+            for shows, drawing in example.drawn.items()
         ]
-    if example.attention is None:
-        return entry
-    grid, prefix_tokens = patches.grid, patches.prefix_tokens
-    if grid is None:
-        grid, prefix_tokens = square_grid(example.attention.shape[-1])
-    whose: Query = patches.query or ("class_token" if prefix_tokens else "mean")
-    rollout = attention_grid(attention_rollout(example.attention), grid, prefix_tokens, whose)
-    heads = attention_grid(example.attention, grid, prefix_tokens, whose)  # [L, H, h, w]
-    entry["rollout"] = save_png(named(path, "-rollout"), overlay(visible(image), rollout))
-    drawn = heads_image(heads, heads_cell(*heads.shape[:2]))
-    return entry | {"heads": save_png(named(path, "-heads"), drawn)}
-
-
-def write_text(path: Path, example: Shown, parts: Sequence[TokenMaps]) -> dict[str, Any]:
-    """A text's entry in samples.json, with the attention of these parts; the names of its PNG files begin as `path`."""
-    drawn = []
-    for maps in parts:
-        image, entry = draw_maps(maps)
-        name = maps.name.replace("/", "-")
-        drawn.append({**entry, "picture": save_png(named(path, f"-{name}"), image)})
-    return {**kept(example.said), "maps": drawn}
-
-
-def named(path: Path, ending: str) -> Path:
-    """The PNG file beside `path` with an ending to its name."""
-    return path.with_name(f"{path.name}{ending}.png")
-
-
-def heads_cell(layers: int, heads: int) -> int:
-    """Pixels of one head's map, so that all of them fit an image of about 480."""
-    return max(16, min(48, 480 // max(layers, heads)))
+    if example.attention is not None:
+        grid, prefix = patches.grid, patches.prefix_tokens
+        if grid is None:
+            grid, prefix = attention_maps.square_grid(example.attention.shape[-1])
+        rollout = attention_maps.attention_rollout(example.attention)
+        over = attention_maps.attention_grid(rollout, grid, prefix, patches.query)
+        heads = attention_maps.attention_grid(example.attention, grid, prefix, patches.query)  # [L, H, h, w]
+        cell = max(16, min(48, 480 // max(heads.shape[:2])))  # all of them fit an image of about 480 pixels
+        entry["rollout"] = save(attention_maps.overlay(visible(image), over), "-rollout")
+        entry["heads"] = save(attention_maps.heads_image(heads, cell), "-heads")
+    return entry
 
 
 def visible(image: np.ndarray, wanted: int = SHOWN_SIZE) -> np.ndarray:
@@ -162,15 +155,14 @@ def save_png(path: Path, pixels: np.ndarray) -> str:
     """
     from PIL import Image
 
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     if pixels.shape[-1] == 4:
         packed = np.ascontiguousarray(pixels).view(np.uint32)[..., 0]
         colours, index = np.unique(packed, return_inverse=True)
         if len(colours) <= 256:
             image = Image.fromarray(index.reshape(packed.shape).astype(np.uint8), "P")
             image.putpalette(colours.view(np.uint8).tobytes(), "RGBA")
-            image.save(path)
-            return path.name
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+    image.save(path)
     return path.name
 
 

@@ -1,16 +1,14 @@
-"""The summaries at the start and at the end of a run."""
+"""The parameter table, and the summary at the end of a run."""
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from jaxformer.observe import text
 from jaxformer.observe.device import MFU_FORMULA
 
 
-@dataclass(frozen=True)
-class ParameterRow:
+class ParameterRow(NamedTuple):
     """A line of the parameter table: one array, or a module's."""
 
     path: str
@@ -23,33 +21,24 @@ class ParameterRow:
     """ "float32"; several are joined with commas."""
 
 
-def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (path, array) of nested mappings, in their order."""
-    for key, value in tree.items():
-        here = f"{path}/{key}" if path else str(key)
-        if isinstance(value, Mapping):
-            yield from leaves(value, here)
-        else:
-            yield here, value
-
-
 def parameter_rows(params: Mapping[str, Any], depth: int | None = 2) -> list[ParameterRow]:
     """The parameter table's rows.
 
     Args:
-      params: nested mappings with arrays (or ShapeDtypeStructs: shapes are all that is looked at).
+      params: nested mappings with arrays (or ShapeDtypeStructs: only shapes and dtypes are read).
       depth: arrays that agree in so many parts of their path are added up; None keeps each apart.
     """
+    from flax.traverse_util import flatten_dict
+
     groups: dict[str, list[Any]] = {}
-    for path, array in leaves(params):
-        groups.setdefault("/".join(path.split("/")[:depth]), []).append(array)
+    for path, array in flatten_dict(params).items():
+        groups.setdefault("/".join(path[:depth]), []).append(array)
     rows = []
-    for path, arrays in groups.items():
+    for name, arrays in groups.items():
         shape = " x ".join(map(str, arrays[0].shape)) if len(arrays) == 1 else f"{len(arrays)} arrays"
         count = sum(math.prod(array.shape) for array in arrays)
-        rows.append(
-            ParameterRow(path, shape or "scalar", count, ", ".join(sorted({str(a.dtype) for a in arrays})))
-        )
+        dtypes = sorted({str(array.dtype) for array in arrays})
+        rows.append(ParameterRow(name, shape or "scalar", count, ", ".join(dtypes)))
     return rows
 
 
@@ -58,98 +47,62 @@ def parameter_table(params: Mapping[str, Any], depth: int | None = 2) -> str:
     rows = parameter_rows(params, depth)
     total = sum(row.count for row in rows)
     cells = [(r.path, r.shape, f"{r.count:,}", r.dtype, f"{r.count / max(total, 1):.1%}") for r in rows]
+    columns = ("parameters", "shape", "count", "dtype", "share")
     return text.table(
-        ("parameters", "shape", "count", "dtype", "share"),
-        [*cells, ("total", "", f"{total:,}", "", "")],
-        right=("count", "share"),
-        foot=True,
+        columns, [*cells, ("total", "", f"{total:,}", "", "")], right=("count", "share"), foot=True
     )
 
 
-def start_summary(
-    *,
-    run_dir: str,
-    device: str,
-    model: str,
-    parameters: int,
-    data: str,
-    batch_size: int,
-    start_step: int,
-    total_steps: int,
-    steps_per_epoch: float,
-    precision: str,
-    flops_per_example: float | None = None,
-    bytes_per_device: int | None = None,
-) -> str:
-    """The summary of a run that begins, a line for each fact.
+def costs(result: Mapping[str, Any]) -> dict[str, str]:
+    """The size, the time and the speed of a run as people read them, "" where they are not known.
 
     Args:
-      device: see `device_line`.
-      parameters: how many numbers the model has.
-      flops_per_example: of forward and backward pass.
-      bytes_per_device: of the train state on the fullest device.
+      result: the values of result.json; {} if there are none.
     """
-    steps = (
-        f"{total_steps:,} ({text.counted(total_steps / steps_per_epoch, 'epoch')}), batches of {batch_size:,}"
-    )
-    flops = None
-    if flops_per_example is not None:
-        per_step = text.engineering(flops_per_example * batch_size, "FLOP")
-        per_example = text.engineering(flops_per_example, "FLOP")
-        flops = f"{per_step} a step, {per_example} an example (forward + backward)"
-    return text.notes(
-        {
-            "run": run_dir,
-            "device": device,
-            "model": f"{model}, {parameters:,} parameters",
-            "data": data,
-            "steps": steps if start_step == 0 else f"{steps}; going on from step {start_step:,}",
-            "precision": precision,
-            "compute": flops,
-            "memory": None
-            if bytes_per_device is None
-            else f"{text.data_size(bytes_per_device)} of train state a device",
-        }
-    )
+    parameters, flops, mfu = (result.get(name) for name in ("parameters", "flops_per_example", "mfu"))
+    rate, seconds = result.get("examples_per_second"), result.get("seconds", {}).get("total")
+    return {
+        "parameters": "" if parameters is None else text.engineering(parameters),
+        "FLOPs/example": text.engineering(flops) if flops else "",
+        "examples/s": text.number(rate) if rate else "",
+        "time": "" if seconds is None else text.duration(seconds),
+        "MFU": "" if mfu is None else f"{mfu:.1%}",
+    }
 
 
 def end_summary(result: Mapping[str, Any], *, report: str | None = None) -> str:
     """The summary of a run that ended, a line for each fact.
 
     Args:
-      result: what result.json holds: status, step, final, best, seconds, examples_per_second, mfu, and
-        "peak": what the MFU is measured against, in words (`Peak.source`), if that was noted.
+      result: the values of result.json.
       report: where the report is.
     """
-    best, mfu = result["best"], result["mfu"]
-    seconds = dict(result["seconds"])
-    total = seconds.pop("total")
-    phases = ", ".join(f"{name} {text.duration(value)}" for name, value in seconds.items())
-    speed = result["examples_per_second"]
-    return text.notes(
-        {
-            "status": f"{result['status']} at step {result['step']:,}",
-            "final": metrics_text(result["final"]) or None,
-            "best": f"{metrics_text(best_metrics(best))} at step {best['step']:,}" if best else None,
-            "time": f"{text.duration(total)} ({phases})" if phases else text.duration(total),
-            "speed": f"{text.number(speed)} examples/s" if speed else None,
-            "MFU": None if mfu is None else f"{mfu:.1%} = {mfu_in_words(result)}",
-            "report": report,
-        }
-    )
+    known, best = costs(result), best_text(result)
+    seconds = [(name, value) for name, value in result["seconds"].items() if name != "total"]
+    phases = ", ".join(f"{name} {text.duration(value)}" for name, value in seconds)
+    found = {
+        "status": f"{result['status']} at step {result['step']:,}",
+        "final": metrics_text(result["final"]),
+        "best": f"{best} at step {result['best']['step']:,}" if best else "",
+        "time": f"{known['time']} ({phases})" if phases else known["time"],
+        "speed": f"{known['examples/s']} examples/s" if known["examples/s"] else "",
+        "MFU": f"{known['MFU']} = {mfu_in_words(result)}" if known["MFU"] else "",
+        "report": report,
+    }
+    return text.notes({name: value for name, value in found.items() if value})
 
 
 def mfu_in_words(result: Mapping[str, Any]) -> str:
-    """MFU's formula, and what the peak in it is."""
-    peak = result.get("peak")
-    return f"{MFU_FORMULA}; peak: {peak}" if peak else MFU_FORMULA
-
-
-def best_metrics(best: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics in result.json's "best", without the step they are of."""
-    return {name: float(value) for name, value in best.items() if name != "step"}
+    """The formula of MFU, and the source of the peak in it."""
+    return f"{MFU_FORMULA}; peak: {result['peak']}" if result.get("peak") else MFU_FORMULA
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
-    """ "accuracy 0.9861, loss 0.05210"."""
-    return ", ".join(f"{name} {text.number(value)}" for name, value in metrics.items())
+    """ "accuracy 0.9861, loss 0.05210"; as in result.json, NaN may be a string."""
+    return ", ".join(f"{name} {text.number(float(value))}" for name, value in metrics.items())
+
+
+def best_text(result: Mapping[str, Any]) -> str:
+    """The best metrics of result.json; "" where there are none."""
+    best = result.get("best") or {}
+    return metrics_text({name: value for name, value in best.items() if name != "step"})

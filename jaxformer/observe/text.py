@@ -9,7 +9,7 @@ UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def printable(words: str) -> str:
-    """Text from outside without what a terminal would obey: control characters, but for tabs and ends of lines."""
+    """Text from outside without control characters, which a terminal would obey; tabs and ends of lines stay."""
     return "".join(c for c in words if c in "\n\t" or unicodedata.category(c) != "Cc")
 
 
@@ -34,15 +34,14 @@ def table(
         made.add_column(name, printable(below), justify="right" if name in right else "left", no_wrap=True)
     for row in body:
         made.add_row(*map(printable, row))
-    lines = io.StringIO()
-    Console(file=lines, width=10_000, markup=False, emoji=False, highlight=False, color_system=None).print(
-        made
-    )
-    return "\n".join(line.rstrip() for line in lines.getvalue().splitlines())
+    console = Console(file=io.StringIO(), width=10_000, markup=False, emoji=False, color_system=None)
+    with console.capture() as drawn:
+        console.print(made, highlight=False)
+    return "\n".join(line.rstrip() for line in drawn.get().splitlines())
 
 
 def notes(pairs: Mapping[str, str | None]) -> str:
-    """A name and its value a line, values aligned; what is None is left out."""
+    """One line for each name and its value, with aligned values; a value that is None is left out."""
     known = {name: value for name, value in pairs.items() if value is not None}
     width = max(map(len, known), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in known.items())
@@ -50,24 +49,22 @@ def notes(pairs: Mapping[str, str | None]) -> str:
 
 def number(value: float) -> str:
     """A metric: four significant digits, no exponent where it can be helped ("0.9861", "2.3e-07", "NaN")."""
+    size = abs(value)
     if math.isnan(value):
         return "NaN"
-    if math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    if value == 0:
+    if size == 0:
         return "0"
-    size = abs(value)
-    if size < 1e-4 or size >= 1e7:
+    if size < 1e-4 or size >= 1e7:  # infinity is "inf"
         return f"{value:.3g}"
     if size >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4f}" if size < 1 else f"{value:.4g}"
 
 
-def counted(value: float, noun: str) -> str:
-    """A number with its noun: "1 step", "1,200 steps", "0.5 epochs"."""
+def counted(value: float, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 step", "1,200 steps", "0.5 epochs"; the plural is the noun with "s" unless given."""
     shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-    return f"{shown} {noun}" if shown == "1" else f"{shown} {noun}s"
+    return f"{shown} {noun}" if shown == "1" else f"{shown} {plural or noun + 's'}"
 
 
 def engineering(value: float, unit: str = "") -> str:
@@ -81,11 +78,10 @@ def engineering(value: float, unit: str = "") -> str:
 
 def data_size(size: float) -> str:
     """Bytes in powers of 1024: "312 MiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1000 or unit == "TiB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
-        size /= 1024
-    raise AssertionError("the last unit takes every size")
+    power = 0
+    while size >= 1000 and power < 4:
+        size, power = size / 1024, power + 1
+    return f"{size:.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
 
 
 def duration(seconds: float) -> str:

@@ -3,31 +3,32 @@
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxformer.errors import UserError
-from jaxformer.files import to_json, write_atomically
+from jaxformer.files import to_json, write_atomically, writing_to
 from jaxformer.observe.device import is_first_process
 
 logger = logging.getLogger("jaxformer")
 
 METRICS = "metrics.jsonl"
+REMEDY = "make room there or choose another folder"
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-class MetricWriter:
+class MetricWriter(AbstractContextManager["MetricWriter"]):
     """Appends records to a run's metrics.jsonl and TensorBoard files.
 
     A record is one line of JSON, {"step": 100, "time": 1767225600.0, "train/loss": 0.31, ...}; "time" is in
     seconds since 1970. Numbers that are not finite are strings, see `files.to_json`.
 
     A run that was killed may have written records past its last checkpoint; those, and a torn last line, are
-    taken out when the run goes on, so that no step is in the file twice.
+    removed when the run is resumed, so that no step is in the file twice.
 
     Args:
       run_dir: the run's folder.
@@ -45,18 +46,13 @@ class MetricWriter:
     ):
         self.path = Path(run_dir) / METRICS
         self.enabled = is_first_process() if enabled is None else enabled
-        self._thread: ThreadPoolExecutor | None = None
-        self._board = _Board(Path(run_dir) / "tensorboard", start_step)
-        self._pending: list[Future] = []
-        if not self.enabled:
-            return
-        try:
-            drop_records_after(self.path, start_step)
-            self._file = self.path.open("a", encoding="utf-8")
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        if tensorboard:
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tensorboard")
+        self._board: TensorBoard | None = None
+        if self.enabled:
+            with writing_to(self.path, REMEDY):
+                drop_records_after(self.path, start_step)
+                self._file = self.path.open("a", encoding="utf-8")
+            if tensorboard:
+                self._board = TensorBoard(Path(run_dir) / "tensorboard", start_step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends a record, and hands it to the operating system, so that a kill loses nothing.
@@ -70,57 +66,53 @@ class MetricWriter:
         now = time.time()
         numbers = {name: float(value) for name, value in values.items()}
         record = {"step": int(step), "time": round(now, 3)} | to_json(numbers)
-        try:
+        with writing_to(self.path, REMEDY):
             self._file.write(json.dumps(record, allow_nan=False) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        if self._thread is not None:
-            self._pending = [future for future in self._pending if not self._failed(future)]
-            self._pending.append(self._thread.submit(self._board.write, int(step), numbers, now))
+        if self._board is not None:
+            self._board.submit(self._board.write, int(step), numbers, now)
 
     def close(self) -> None:
-        """Writes out what is pending."""
-        if not self.enabled:
-            return
-        self._file.close()
-        if self._thread is not None:
-            self._thread.submit(self._board.close)
-            self._thread.shutdown()
-            for future in self._pending:
-                self._failed(future)
-            self._pending, self._thread = [], None
-
-    def _failed(self, future: Future) -> bool:
-        """Whether a write to TensorBoard is over; the run goes on without TensorBoard if it failed."""
-        if future.done() and (error := future.exception()) is not None and not self._board.broken:
-            self._board.broken = True
-            logger.warning("no more TensorBoard files: %s (metrics.jsonl goes on)", error)
-        return future.done()
-
-    def __enter__(self) -> "MetricWriter":
-        return self
+        """Writes the pending records, and closes the files."""
+        if self.enabled:
+            self._file.close()
+        if self._board is not None:
+            self._board.submit(self._board.close)
+            self._board.thread.shutdown()
 
     def __exit__(self, *exception: Any) -> None:
         self.close()
 
 
-class _Board:
-    """TensorBoard's files; used from one thread."""
+class TensorBoard:
+    """TensorBoard's files, written on a thread of their own; if that fails, the run goes on without them."""
 
     def __init__(self, folder: Path, start_step: int):
         self.folder, self.start_step = folder, start_step
-        self.broken = False
+        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tensorboard")
         self.writer: Any = None
+        self.broken = False
+
+    def submit(self, task: Callable[..., None], *arguments: Any) -> None:
+        """Has the thread do something after all that it was given before."""
+
+        def attempt() -> None:
+            try:
+                if not self.broken:
+                    task(*arguments)
+            except Exception as error:
+                self.broken = True
+                logger.warning("no more TensorBoard files: %s (metrics.jsonl goes on)", error)
+
+        self.thread.submit(attempt)
 
     def write(self, step: int, values: Mapping[str, float], now: float) -> None:
-        if self.broken:
-            return
+        """Writes the values of a step."""
         if self.writer is None:
             from tensorboardX import SummaryWriter
 
-            again = self.folder.exists()  # TensorBoard hides what an earlier process wrote from this step on
-            purge = self.start_step + 1 if again else None
+            # TensorBoard hides what an earlier process wrote from this step on.
+            purge = self.start_step + 1 if self.folder.exists() else None
             suffix = f".from-step-{self.start_step}"
             self.writer = SummaryWriter(
                 str(self.folder), purge_step=purge, flush_secs=10, filename_suffix=suffix
@@ -129,6 +121,7 @@ class _Board:
             self.writer.add_scalar(name, value, step, walltime=now)
 
     def close(self) -> None:
+        """Ends the files."""
         if self.writer is not None:
             self.writer.close()
 
@@ -142,15 +135,14 @@ def read_metrics(run_dir: Path) -> Curves:
     """
     path = Path(run_dir) / METRICS
     found: dict[str, dict[int, float]] = {}
-    if path.exists():
-        for _, record in records(path):
-            for name, value in record.items():
-                if name not in ("step", "time"):
-                    found.setdefault(name, {})[record["step"]] = float(value)
+    for _, record in records(path) if path.exists() else ():
+        for name, value in record.items():
+            if name not in ("step", "time"):
+                found.setdefault(name, {})[record["step"]] = float(value)
     curves = {}
     for name, points in found.items():
-        steps = sorted(points)
-        curves[name] = np.array(steps, np.int64), np.array([points[step] for step in steps], np.float64)
+        steps, values = zip(*sorted(points.items()))
+        curves[name] = np.array(steps, np.int64), np.array(values, np.float64)
     return curves
 
 
@@ -173,10 +165,3 @@ def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 continue
             if isinstance(record, dict) and isinstance(record.get("step"), int) and line.endswith("\n"):
                 yield line.rstrip("\n"), record
-
-
-def cannot_write(path: Path, error: OSError) -> UserError:
-    """The error of a disk that is full or cannot be written."""
-    return UserError(
-        f"{path}: cannot be written ({error.strerror}); make room there or choose another folder"
-    )

@@ -1,21 +1,17 @@
-"""Optimizers and schedules by name, and what makes them of a config."""
-
-from jaxformer.optim.build import make_optimizer, optimizer_problems
-from jaxformer.optim.masks import decay_mask, regularization, trainable_mask
-from jaxformer.optim.schedule import make_schedule, schedule_problems
+"""Optimizers and schedules by name, imported when they are chosen."""
 
 OPTIMIZERS: dict[str, str] = {
-    "sgd": "jaxformer.optim.momentum:SGD",
-    "momentum": "jaxformer.optim.momentum:Momentum",
-    "adam": "jaxformer.optim.adam:Adam",
-    "adamw": "jaxformer.optim.adam:AdamW",
-    "adafactor": "jaxformer.optim.adam:Adafactor",
-    "lion": "jaxformer.optim.momentum:Lion",
-    "lamb": "jaxformer.optim.adam:LAMB",
-    "muon": "jaxformer.optim.muon:Muon",
-    "schedule_free": "jaxformer.optim.tuning_free:ScheduleFree",
-    "prodigy": "jaxformer.optim.tuning_free:Prodigy",
-    "sophia": "jaxformer.optim.momentum:Sophia",
+    "sgd": "jaxformer.optim.optimizers:SGD",
+    "momentum": "jaxformer.optim.optimizers:Momentum",
+    "adam": "jaxformer.optim.optimizers:Adam",
+    "adamw": "jaxformer.optim.optimizers:AdamW",
+    "adafactor": "jaxformer.optim.optimizers:Adafactor",
+    "lion": "jaxformer.optim.optimizers:Lion",
+    "lamb": "jaxformer.optim.optimizers:LAMB",
+    "muon": "jaxformer.optim.own_rules:Muon",
+    "schedule_free": "jaxformer.optim.own_rules:ScheduleFree",
+    "prodigy": "jaxformer.optim.own_rules:Prodigy",
+    "sophia": "jaxformer.optim.optimizers:Sophia",
 }
 SCHEDULES: dict[str, str] = {
     "constant": "jaxformer.optim.curves:Constant",
@@ -28,15 +24,3 @@ SCHEDULES: dict[str, str] = {
     "step": "jaxformer.optim.curves:Step",
     "cosine_restarts": "jaxformer.optim.curves:CosineRestarts",
 }
-
-__all__ = [
-    "OPTIMIZERS",
-    "SCHEDULES",
-    "decay_mask",
-    "make_optimizer",
-    "make_schedule",
-    "optimizer_problems",
-    "regularization",
-    "schedule_problems",
-    "trainable_mask",
-]

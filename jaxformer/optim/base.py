@@ -145,3 +145,8 @@ def by_layer(choose: Callable[[str, int], optax.GradientTransformation]) -> opta
         return (jax.vmap(one) if stacked else one)(update, weight)
 
     return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(of_leaf, updates, params))
+
+
+def is_masked(leaf: Any) -> bool:
+    """Whether a leaf stands for a parameter that optax has masked away."""
+    return isinstance(leaf, optax.MaskedNode)

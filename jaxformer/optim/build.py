@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+from collections.abc import Iterable, Iterator
+from itertools import combinations
 from typing import Any
 
 import jax
@@ -9,16 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxformer.optim.base import Optimizer, by_layer
-from jaxformer.optim.masks import (
-    EMBEDDINGS,
-    layer_indices,
-    multipliers,
-    partly_taken,
-    trainable_mask,
-    unmatched,
-)
-from jaxformer.paths import kernel_axes, layer_paths, leaves_by_path, matches, path_of
+from jaxformer.optim.base import Optimizer, by_layer, is_masked
+from jaxformer.optim.masks import EMBEDDINGS, layer_indices, multipliers, trainable_mask
+from jaxformer.paths import kernel_axes, layer_paths, layers_taken, leaves_by_path, matches, path_of
 
 Tree = Any
 
@@ -47,10 +42,9 @@ def make_optimizer(
     parts = optax.partition({"train": transformation, "freeze": optax.set_to_zero()}, labels)
 
     def update(
-        updates: Tree, state: Tree, params: Tree | None = None, *, obj_fn: Any = None, **extra: Any
+        updates: Tree, state: Tree, params: Tree | None = None, *, obj_fn: Any = None
     ) -> tuple[Tree, Tree]:
-        if obj_fn is not None:
-            extra["obj_fn"] = lambda trained: obj_fn(filled(trained, params))
+        extra = {} if obj_fn is None else {"obj_fn": lambda trained: obj_fn(filled(trained, params))}
         return parts.update(updates, state, params, **extra)
 
     return optax.GradientTransformationExtraArgs(parts.init, update)
@@ -58,12 +52,7 @@ def make_optimizer(
 
 def filled(partial: Tree, full: Tree) -> Tree:
     """`partial`, with leaves of `full` where optax has masked them away."""
-    return jax.tree.map(
-        lambda p, f: f if isinstance(p, optax.MaskedNode) else p,
-        partial,
-        full,
-        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
-    )
+    return jax.tree.map(lambda p, f: f if is_masked(p) else p, partial, full, is_leaf=is_masked)
 
 
 def multiply(factors: dict[str, np.ndarray]) -> optax.GradientTransformation:
@@ -105,60 +94,38 @@ def clip_units(ratio: float, path: str, rank: int) -> optax.GradientTransformati
     return optax.adaptive_grad_clip(ratio, axis=tuple(range(rank)))
 
 
-def optimizer_problems(config: Optimizer, params: Tree) -> list[str]:
-    """A line for every rule of the config that does not fit the model's parameters.
+def optimizer_problems(config: Optimizer, params: Tree) -> Iterator[str]:
+    """Yields a line for every rule of the config that does not fit the model's parameters.
 
     Args:
       config: the optimizer, without problems of its own.
       params: a tree of arrays or ShapeDtypeStructs.
     """
-    lines = []
-    paths = [
-        name
-        for path, leaf in leaves_by_path(params).items()
-        for name in {path, *layer_paths(path, leaf.shape)}
-    ]
-    for key, patterns in config.patterns().items():
-        defaults = default_patterns(config, key)
-        for pattern in unmatched([p for p in patterns if p not in defaults], params):
-            lines.append(f"{key}: {pattern!r} takes no parameter; {nearest(pattern, paths)}")
-    for key, patterns in (("no_decay", config.no_decay), ("freeze", config.freeze)):
-        for path in partly_taken(patterns, params)[:1]:
-            lines.append(
-                f"{key}: takes some layers of the stack {path} and leaves others; "
-                "take all of them, or set model.scan=False"
-            )
-    if config.freeze and not any(jax.tree.leaves(trainable_mask(config, params))):
-        lines.append(
-            f"freeze={config.freeze!r}: takes every parameter, nothing is left to train; freeze less"
-        )
-    if config.layer_decay is not None and not layer_indices(params)[0]:
-        lines.append(
-            f"layer_decay={config.layer_decay}: the model has no blocks (encoder/block_0, ...) to go by; "
-            "set layer_decay=None"
-        )
-    return lines
-
-
-def default_patterns(config: Optimizer, key: str) -> tuple:
-    """The default of a field of patterns: those need not match any parameter."""
+    shapes = {path: leaf.shape for path, leaf in leaves_by_path(params).items()}
+    paths = {name for path, shape in shapes.items() for name in (path, *layer_paths(path, shape))}
+    # Those of a field's default need not take any parameter.
     defaults: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(config)}
-    return defaults[key]
+    for key, patterns in config.patterns().items():
+        for pattern in (p for p in patterns if p not in defaults[key]):
+            if not any(any(layers_taken((pattern,), *item)) for item in shapes.items()):
+                yield f"{key}: {pattern!r} takes no parameter; {nearest(pattern, paths)}"
+    for key, patterns in (("no_decay", config.no_decay), ("freeze", config.freeze)):
+        taken = {path: layers_taken(patterns, path, shape) for path, shape in shapes.items()}
+        partly = [path for path, layers in taken.items() if any(layers) and not all(layers)]
+        if partly:
+            stack = f"takes some layers of the stack {partly[0]} and leaves others"
+            yield f"{key}: {stack}; take all of them, or set model.scan=False"
+    if config.freeze and not any(jax.tree.leaves(trainable_mask(config, params))):
+        yield f"freeze={config.freeze!r}: takes every parameter, nothing is left to train; freeze less"
+    if config.layer_decay is not None and not layer_indices(params)[0]:
+        without = "the model has no blocks (encoder/block_0, ...) to go by"
+        yield f"layer_decay={config.layer_decay}: {without}; set layer_decay=None"
 
 
-def nearest(pattern: str, paths: list[str]) -> str:
+def nearest(pattern: str, paths: Iterable[str]) -> str:
     """The names most like a pattern that takes nothing."""
-    names = {"/".join(path.split("/")[i:j]) for path in paths for i, j in spans(path)}
+    parts = [path.split("/") for path in paths]
+    names = {"/".join(names[i:j]) for names in parts for i, j in combinations(range(len(names) + 1), 2)}
     found = difflib.get_close_matches(pattern, sorted(names), n=3, cutoff=0.5)
-    return f"nearest: {', '.join(found)}" if found else f"there are: {', '.join(sorted(tops(paths)))}"
-
-
-def spans(path: str) -> list[tuple[int, int]]:
-    """All stretches of whole names of a path."""
-    n = len(path.split("/"))
-    return [(i, j) for i in range(n) for j in range(i + 1, n + 1)]
-
-
-def tops(paths: list[str]) -> set[str]:
-    """The first names of the paths."""
-    return {path.split("/")[0] for path in paths}
+    tops = sorted({names[0] for names in parts})
+    return f"nearest: {', '.join(found)}" if found else f"there are: {', '.join(tops)}"

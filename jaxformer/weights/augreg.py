@@ -1,7 +1,7 @@
 """The `.npz` files of google-research/vision_transformer: ViT (Dosovitskiy et al. 2021), AugReg (Steiner et al. 2022).
 
-Plain models and hybrids with a ResNet, pretrained or fine-tuned. Our ViT's defaults are theirs; what their hybrids'
-backbone is stands in `models/presets.py`.
+Plain models and hybrids with a ResNet, pretrained or fine-tuned. Our ViT's defaults are theirs; the backbone of their
+hybrids is in `models/presets.py`.
 
 The oldest files, and AugReg's, were written before Linen, which numbered all layers of a block in one row; newer ones
 number each kind for itself. Norms of feature maps are [1, 1, 1, C] in the older ones. Files of whole train states have
@@ -9,66 +9,27 @@ the parameters below "opt/target/", and big_vision's below "params/"; the latter
 itself, and the table has no row for it.
 """
 
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from jaxformer.errors import UserError
-from jaxformer.paths import leaves_by_path
-from jaxformer.weights.convert import Row, from_table
+from jaxformer.weights.convert import Row, Tensors, below, family, rows
 
-OURS, THEIRS = "encoder/block_{i}", "Transformer/encoderblock_{i}"
-BLOCK, UNIT = "backbone/stage_{i}_block_{j}", "block{i}/unit{j+1}"
 PREFIXES = ("opt/target/", "params/")
 POSITIONS = ("Transformer/posembed_input/pos_embedding", "pos_embedding")
-GROUP_NORM = re.compile(r"(.*/)?gn(\d|_root|_proj)/(scale|bias)")
-
-# A block's layers before Linen and since.
-NUMBERINGS = (
-    {"attention": "MultiHeadDotProductAttention_1", "norm_2": "LayerNorm_2", "mlp": "MlpBlock_3"},
-    {"attention": "MultiHeadDotProductAttention_0", "norm_2": "LayerNorm_1", "mlp": "MlpBlock_0"},
-)
 
 
-def leaves(ours: str, theirs: str, names: tuple[str, ...], change: str = "same") -> tuple[Row, ...]:
-    """The rows of a layer whose leaves have the same names here and there."""
-    return tuple(Row(f"{ours}/{name}", f"{theirs}/{name}", change) for name in names)
-
-
-NORM, LAYER = ("scale", "bias"), ("kernel", "bias")
-TABLE = (
-    Row("class_token", "cls"),
-    *(Row("position_embedding", name) for name in POSITIONS),
-    *leaves("patch_embedding", "embedding", LAYER),
-    *leaves(f"{OURS}/norm_1", f"{THEIRS}/LayerNorm_0", NORM),
-    *(
-        row
-        for names in NUMBERINGS
-        for row in (
-            *(
-                row
-                for name in ("query", "key", "value", "out")
-                for row in leaves(f"{OURS}/attention/{name}", f"{THEIRS}/{names['attention']}/{name}", LAYER)
-            ),
-            *leaves(f"{OURS}/norm_2", f"{THEIRS}/{names['norm_2']}", NORM),
-            *leaves(f"{OURS}/mlp/up", f"{THEIRS}/{names['mlp']}/Dense_0", LAYER),
-            *leaves(f"{OURS}/mlp/down", f"{THEIRS}/{names['mlp']}/Dense_1", LAYER),
-        )
-    ),
-    *leaves("norm", "Transformer/encoder_norm", NORM),
-    *leaves("representation", "pre_logits", LAYER),
-    *leaves("head", "head", LAYER),
-    *leaves("backbone/conv_stem", "conv_root", ("kernel",)),
-    *leaves("backbone/norm_stem", "gn_root", NORM, "channels"),
-    *leaves(f"{BLOCK}/conv_{{k}}", f"{UNIT}/conv{{k}}", ("kernel",)),
-    *leaves(f"{BLOCK}/norm_{{k}}", f"{UNIT}/gn{{k}}", NORM, "channels"),
-    *leaves(f"{BLOCK}/conv_shortcut", f"{UNIT}/conv_proj", ("kernel",)),
-    *leaves(f"{BLOCK}/norm_shortcut", f"{UNIT}/gn_proj", NORM, "channels"),
-)
+def block(attention: str, norm: str, mlp: str) -> tuple[Row, ...]:
+    """The rows of a block, in which three layers have other numbers before Linen and since."""
+    attention_layers = {name: name for name in ("query", "key", "value", "out")}
+    return (
+        *rows({"norm_1": "LayerNorm_0", "norm_2": norm}, style="flax"),
+        *rows(attention_layers, "attention/", f"{attention}/", "flax"),
+        *rows({"up": "Dense_0", "down": "Dense_1"}, "mlp/", f"{mlp}/", "flax"),
+    )
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:
@@ -91,39 +52,32 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def from_augreg(source: Mapping[str, np.ndarray], params_shapes: Any) -> dict[str, Any]:
-    """Our ViT's parameters from the arrays of such a file.
-
-    Args:
-      source: their name -> array, of `read_npz`.
-      params_shapes: our tree, unrolled, with a shape and a dtype at every leaf (of `jax.eval_shape`).
-
-    Returns:
-      A nested dict of NumPy arrays, with the shapes and dtypes of `params_shapes`.
-
-    Raises:
-      UserError: with a line for every array that is missing, is not a parameter of this model, or has another shape.
-    """
-    source = plain(source)
-    table = leaves_by_path(params_shapes).get("position_embedding")
-    for name in POSITIONS:
-        if name in source and table is not None and "cls" in source:
-            source[name] = with_class_position(source[name], table.shape)
-    return from_table(TABLE, source, params_shapes)
-
-
-def plain(source: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The parameters alone, without a prefix, and their norms of feature maps as the table has them, [1, 1, 1, C]."""
+def prepared(source: Tensors, shapes: Mapping) -> Tensors:
+    """The parameters without a prefix; a table of positions gets a first row of zeros if it lacks the class token's."""
     for prefix in PREFIXES:
         if any(name.startswith(prefix) for name in source):
             source = {name.removeprefix(prefix): x for name, x in source.items() if name.startswith(prefix)}
-    return {
-        name: x.reshape(1, 1, 1, -1) if x.ndim == 1 and GROUP_NORM.fullmatch(name) else x
-        for name, x in source.items()
-    }
+    shape = shapes.get("position_embedding", ())
+    for name in POSITIONS:
+        table = source.get(name, np.zeros(()))
+        if "cls" in source and table.ndim == 3 and (len(table), table.shape[1] + 1, table.shape[2]) == shape:
+            source = {**source, name: np.pad(table, ((0, 0), (1, 0), (0, 0)))}
+    return source
 
 
-def with_class_position(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """A table of positions, with a first row of zeros if it is the class token's row that it lacks for `shape`."""
-    lacks = table.ndim == 3 and (table.shape[0], table.shape[1] + 1, table.shape[2]) == tuple(shape)
-    return np.pad(table, ((0, 0), (1, 0), (0, 0))) if lacks else table
+UNIT = ("backbone/stage_{i}_block_{j}/", "block{i}/unit{j+1}/")
+AUGREG = family(
+    *(Row("position_embedding", name) for name in POSITIONS),
+    rows({"class_token": "cls", "patch_embedding": "embedding", "head": "head"}, style="flax"),
+    rows({"norm": "Transformer/encoder_norm", "representation": "pre_logits"}, style="flax"),
+    below(
+        "encoder/block_{i}/",
+        "Transformer/encoderblock_{i}/",
+        block("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3"),
+        block("MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0"),
+    ),
+    rows({"conv_stem": "conv_root", "norm_stem": "gn_root"}, "backbone/", "", "flax"),
+    rows({"conv_{k}": "conv{k}", "conv_shortcut": "conv_proj"}, *UNIT, "flax"),
+    rows({"norm_{k}": "gn{k}", "norm_shortcut": "gn_proj"}, *UNIT, "flax"),
+    prepare=prepared,
+)

@@ -1,45 +1,38 @@
-"""From other projects' tensors to our parameters, name by name, as a table says.
+"""From other projects' tensors to our variables, layer by layer, as a table says.
 
-A table has a `Row` for each parameter; in a row's names "{i}" stands for the number of a layer, "{j}" for another one
-(of a block in stage {i}), and "{j+1}" for that where they count from 1 and we from 0. A `Family` has the
-table and what else is in checkpoints of that kind. Tensors come as a mapping. It is extended later to import and
-export real checkpoints, by the same rows: a change of shape says where each axis goes and a part which share of a
-tensor it is, so they can be followed both ways.
+A table has a `Row` for each layer, or for a parameter that has no layer. In a row's names "{i}" stands for the number
+of a layer and "{j}" for another one (of a block in stage {i}); "{j+1}" is that number where they count from 1 and we
+from 0. A `Family` has the table and what else is in checkpoints of that kind. How axes lie follows from the
+project's `Style` and from what the parameter is (`paths.kernel_axes`). It is said as groups of axes, so that a later
+export can follow them backwards.
 """
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxformer.errors import UserError
-from jaxformer.paths import leaves_by_path
+from jaxformer.paths import kernel_axes
 
-Axes = tuple[tuple[int, ...], ...]
+Tensors: TypeAlias = Mapping[str, np.ndarray]
+Axes: TypeAlias = list[tuple[int, ...]]  # for each axis of theirs, our axes that it is made of, in order
 PLACEHOLDER = re.compile(r"\{([a-z])([+-]\d+)?\}")  # of a number in a name: a letter, and what is added to it
 
-# change: for each axis of theirs, our axes that it is made of, in order. PyTorch's Linear has weight [out, in] and
-# its Conv2d [out, in, h, w]; our kernels have what goes in first, and so has transformers' Conv1D.
-CHANGES: dict[str, Axes | None] = {
-    "same": None,
-    "linear": ((1,), (0,)),  # [F, D] of theirs is [D, F] of ours
-    "conv": ((3,), (2,), (0,), (1,)),  # [D, C, h, w] is [h, w, C, D]
-    "heads_in": ((1, 2), (0,)),  # [H Dh, D] is [D, H, Dh]
-    "heads_out": ((2,), (0, 1)),  # [D, H Dh] is [H, Dh, D]
-    "heads_bias": ((0, 1),),  # [H Dh] is [H, Dh]
-    "conv_linear": ((1,), (0,), (), ()),  # [F, D, 1, 1] is [D, F]
-    "linear_conv": ((3,), (0, 1, 2)),  # [F, D] is [1, 1, D, F]
-    "conv_heads_in": ((1, 2), (0,), (), ()),  # [H Dh, D, 1, 1] is [D, H, Dh]
-    "conv1d": ((3,), (2,), (0, 1)),  # [D, C, n] is [n, 1, C, D]
-    "conv_heads_out": ((2,), (0, 1), (), ()),  # [D, H Dh, 1, 1] is [H, Dh, D]
-    "channels": ((), (), (), (0,)),  # [1, 1, 1, C] is [C]
-    "conv1d_heads_in": ((0,), (1, 2)),  # [D, H Dh] is [D, H, Dh]
-    "conv1d_heads_out": ((0, 1), (2,)),  # [H Dh, D] is [H, Dh, D]
+LEAVES = {  # our names of a layer's parameters: their names, where the two differ
+    **dict.fromkeys(("kernel", "scale", "embedding"), "weight"),
+    "mean": "running_mean",
+    "var": "running_var",
 }
+
+# How a project writes the parameters of a layer down. PyTorch's kernels are [out, in, height, width], with the heads of
+# attention merged; transformers' Conv1D is the same with kernels [in, out]; Flax's parameters are as ours.
+Style: TypeAlias = Literal["pytorch", "conv1d", "flax"]
 
 
 @dataclass(frozen=True)
@@ -47,157 +40,98 @@ class Part:
     """One of the equal parts that a tensor of theirs falls into."""
 
     index: int
-    """which."""
+    """Which part it is."""
     count: int
-    """How many there are."""
-    axis: int
-    """Along which axis of theirs."""
+    """How many parts there are."""
+    axis: int = 0
+    """The axis of theirs along which the parts lie."""
+    by_head: bool = False
+    """Whether each head has its own parts, one after the other; else each part has all heads."""
 
-    def of(self, tensor: np.ndarray) -> np.ndarray:
+    def of(self, tensor: np.ndarray, heads: int) -> np.ndarray:
         """This part of a tensor."""
-        return np.split(tensor, self.count, self.axis)[self.index]
-
-    def whole(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The tensor's shape, from this part's."""
-        axis = self.axis % len(shape)
-        return (*shape[:axis], shape[axis] * self.count, *shape[axis + 1 :])
+        axis, groups = self.axis % tensor.ndim, heads if self.by_head else 1
+        before, after = tensor.shape[:axis], tensor.shape[axis + 1 :]
+        parts = tensor.reshape(*before, groups, self.count, -1, *after)
+        return parts.take(self.index, axis + 1).reshape(*before, -1, *after)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One parameter of ours and the tensor of theirs that it is.
+    """A layer or a parameter of ours and what it is called there.
 
-    Of several rows with the same `ours` the first counts whose tensor is in the checkpoint.
+    Of several rows for the same parameter the first counts whose tensor is in the checkpoint.
     """
 
     ours: str
-    """Its path in the unrolled layout, such as "encoder/block_{i}/norm_1/scale"."""
+    """The path of a layer, such as "encoder/block_{i}/norm_1", or of a parameter, such as "class_token"."""
     theirs: str
     """Its name in their checkpoint."""
-    change: str = "same"
-    """How the shape changes; a key of CHANGES."""
     part: Part | None = None
     """The part of the tensor that it is; None: all of it."""
+    style: Style = "pytorch"
+    """How its parameters are named and laid out."""
 
-    def their_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def axes(self, rank: int, their_rank: int) -> Axes:
+        """The axes of their tensor of `their_rank` axes, for a parameter of ours that has `rank`."""
+        kernel, each = kernel_axes(self.ours, rank), [(axis,) for axis in range(rank)]
+        if self.style == "flax":
+            return [()] * (their_rank - rank) + each  # [1, 1, 1, C] is [C]
+        if kernel is None:
+            return [tuple(range(rank))] if self.ours.endswith("/bias") else each
+        axes = [(3,), (2,), (0,), (1,)] if rank == 4 else list(kernel[:: 1 if self.style == "conv1d" else -1])
+        axes += [()] * (their_rank - len(axes))  # [F, D, 1, 1] is [D, F], and [F, D] is [1, 1, D, F]
+        return [*axes[: their_rank - 1], tuple(chain(*axes[their_rank - 1 :]))]
+
+    def their_shape(self, shape: tuple[int, ...], their_rank: int) -> tuple[int, ...]:
         """The shape of their tensor for a parameter of ours of `shape`."""
-        changed = their_shape(self.change, shape)
-        return changed if self.part is None else self.part.whole(changed)
+        theirs = [math.prod(shape[axis] for axis in group) for group in self.axes(len(shape), their_rank)]
+        if self.part is not None:
+            theirs[self.part.axis] *= self.part.count
+        return tuple(theirs)
 
     def to_ours(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Their tensor as our parameter of `shape`."""
-        return to_ours(self.change, tensor if self.part is None else self.part.of(tensor), shape)
+        """Their tensor as our parameter of `shape`: its axes are split, then put in our order."""
+        if self.part is not None:
+            tensor = self.part.of(tensor, heads=shape[-2] if len(shape) > 1 else 1)
+        order = list(chain(*self.axes(len(shape), tensor.ndim)))
+        return tensor.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
 
 
-@dataclass(frozen=True)
-class Extra:
-    """A tensor in their checkpoints that may be there beside those of our parameters."""
-
-    theirs: str
-    """Its name."""
-    equals: str | None = None
-    """The name of the tensor that it has to equal, where a model ties the two; None: it is left unread,
-    whatever it holds."""
+def rows(
+    names: Mapping[str, str], ours: str = "", theirs: str = "", style: Style = "pytorch"
+) -> tuple[Row, ...]:
+    """Rows from our names -> theirs, below a path of ours and a name of theirs."""
+    return tuple(Row(ours + mine, theirs + other, style=style) for mine, other in names.items())
 
 
-@dataclass(frozen=True)
-class Family:
-    """How checkpoints of a family of models are read."""
-
-    rows: tuple[Row, ...]
-    """The table."""
-    extras: tuple[Extra, ...] = ()
-    """What else may be in them."""
-    prefix: str = ""
-    """What names begin with, except in checkpoints of the model without its head ("bert.")."""
-    renamed: tuple[tuple[str, str], ...] = ()
-    """Ends of names as older versions wrote them, and as they are in the table."""
-
-    def read(self, source: Mapping[str, np.ndarray], params_shapes: Any) -> dict[str, Any]:
-        """Our parameters; see `from_table`."""
-        for old, new in self.renamed:
-            source = {re.sub(f"{re.escape(old)}$", new, name): tensor for name, tensor in source.items()}
-        rows, extras = self.rows, self.extras
-        if not any(name.startswith(self.prefix) for name in source):
-            rows = tuple(replace(row, theirs=row.theirs.removeprefix(self.prefix)) for row in rows)
-            extras = tuple(
-                Extra(e.theirs.removeprefix(self.prefix), e.equals and e.equals.removeprefix(self.prefix))
-                for e in extras
-            )
-        return from_table(rows, source, params_shapes, extras)
+def fused(
+    ours: str, theirs: str, axis: int = 0, by_head: bool = False, style: Style = "pytorch"
+) -> tuple[Row, ...]:
+    """The rows of queries, keys and values that are one layer there."""
+    names = ("query", "key", "value")
+    return tuple(Row(ours + name, theirs, Part(i, 3, axis, by_head), style) for i, name in enumerate(names))
 
 
-def from_table(
-    table: Sequence[Row],
-    source: Mapping[str, np.ndarray],
-    params_shapes: Any,
-    extras: Sequence[Extra] = (),
-) -> dict[str, Any]:
-    """Our parameters, from their tensors.
-
-    Args:
-      table: the rows of this family of models.
-      source: their name -> tensor.
-      params_shapes: our tree, unrolled, with a shape and a dtype at every leaf (of `jax.eval_shape`). For
-        a scanned model convert with `models.layouts`.
-      extras: what may be in `source` without being a parameter of ours.
-
-    Returns:
-      A nested dict of NumPy arrays, with the shapes and dtypes of `params_shapes`.
-
-    Raises:
-      UserError: parameters of ours that no tensor fills, tensors that no parameter takes, tensors of the wrong
-        shape, and tensors that differ from what they are tied to: a line for each.
-    """
-    problems: list[str] = []
-    params: dict[str, np.ndarray] = {}
-    taken: set[str] = set()
-    for path, leaf in leaves_by_path(params_shapes).items():
-        rows = list(rows_of(table, path))
-        if not rows:
-            problems.append(f"{path}: the table has no tensor for this parameter; use a model without it")
-            continue
-        row = next((row for row in rows if row.theirs in source), rows[0])
-        if row.theirs not in source:
-            problems.append(f"{path}: {row.theirs} is missing in the checkpoint")
-            continue
-        taken.add(row.theirs)
-        tensor, expected = source[row.theirs], row.their_shape(leaf.shape)
-        if tuple(tensor.shape) != expected:
-            problems.append(
-                f"{path}: {row.theirs} has shape {tuple(tensor.shape)}; this model needs {expected}"
-            )
-            continue
-        params[path] = row.to_ours(np.asarray(tensor), leaf.shape).astype(leaf.dtype)
-    for name in source:
-        if name not in taken and (problem := left_over(name, extras, source)):
-            problems.append(problem)
-    if problems:
-        raise UserError(*problems)
-    return unflatten_dict(params, sep="/")
+def below(ours: str, theirs: str, *tables: Row | Sequence[Row]) -> tuple[Row, ...]:
+    """The rows of a part of a model, such as its blocks."""
+    return tuple(replace(row, ours=ours + row.ours, theirs=theirs + row.theirs) for row in joined(tables))
 
 
-def left_over(name: str, extras: Sequence[Extra], source: Mapping[str, np.ndarray]) -> str | None:
-    """What is wrong with a tensor that no parameter takes; None if an Extra says that it may be there."""
-    for extra in extras:
-        numbers = numbers_in(extra.theirs, name)
-        if numbers is None:
-            continue
-        if extra.equals is None:
-            return None
-        other = with_numbers(extra.equals, numbers)
-        if other in source and np.array_equal(source[name], source[other]):
-            return None
-        return f"{name}: differs from {other}, which it is tied to in this model"
-    return f"{name}: in the checkpoint, but this model has no such parameter"
+def joined(tables: Iterable[Row | Sequence[Row]]) -> Iterator[Row]:
+    """All rows of rows and tables."""
+    for table in tables:
+        yield from (table,) if isinstance(table, Row) else table
 
 
 def rows_of(table: Sequence[Row], path: str) -> Iterator[Row]:
-    """The rows for a path of ours, with the numbers of its layer filled in."""
+    """The rows for the path of a parameter, with its own names in them and the numbers filled in."""
+    layer, _, leaf = path.rpartition("/")
     for row in table:
-        numbers = numbers_in(row.ours, path)
-        if numbers is not None:
-            yield replace(row, ours=path, theirs=with_numbers(row.theirs, numbers))
+        own = f"/{leaf}" if row.style == "flax" else f".{LEAVES.get(leaf, leaf)}"
+        for name, ending in ((path, ""), (layer, own)):
+            if (numbers := numbers_in(row.ours, name)) is not None:
+                yield replace(row, ours=path, theirs=with_numbers(row.theirs, numbers) + ending)
 
 
 def numbers_in(pattern: str, name: str) -> dict[str, int] | None:
@@ -215,19 +149,82 @@ def with_numbers(pattern: str, numbers: Mapping[str, int]) -> str:
     return PLACEHOLDER.sub(lambda found: str(numbers[found[1]] + int(found[2] or 0)), pattern)
 
 
-def axes_of(change: str, rank: int) -> Axes:
-    """The entry of CHANGES, spelt out for arrays of `rank` axes."""
-    axes = CHANGES[change]
-    return tuple((axis,) for axis in range(rank)) if axes is None else axes
+@dataclass(frozen=True)
+class Family:
+    """How checkpoints of a family of models are read."""
+
+    rows: tuple[Row, ...]
+    """The table."""
+    extras: Mapping[str, str | None] = field(default_factory=dict)
+    """Tensors that may be there beside those of our parameters -> the tensor that each has to equal, where a model
+    ties the two; None: it is left unread, whatever it holds."""
+    prefix: str = ""
+    """What names begin with, except in checkpoints of the model without its head ("bert.")."""
+    prepare: Callable[[Tensors, Mapping], Tensors] = lambda source, shapes: source
+    """Brings the tensors of other versions into the table's form, given our variables' shapes by path."""
+
+    def read(self, source: Tensors, shapes: Mapping[str, Any]) -> dict[str, Any]:
+        """Our variables, from their tensors.
+
+        Args:
+          source: their name -> tensor.
+          shapes: our variables ("params", and "batch_stats" where there are any), unrolled, with a shape and a dtype
+            at every leaf (of `jax.eval_shape`). For a scanned model convert with `models.layouts`.
+
+        Returns:
+          Nested dicts of NumPy arrays, with the shapes and dtypes of `shapes`.
+
+        Raises:
+          UserError: parameters of ours that no tensor fills, tensors that no parameter takes, tensors of the wrong
+            shape, and tensors that differ from what they are tied to: a line for each.
+        """
+        leaves = flatten_dict(shapes)
+        source = self.prepare(source, {"/".join(key[1:]): leaf.shape for key, leaf in leaves.items()})
+        prefix = "" if any(name.startswith(self.prefix) for name in source) else self.prefix
+        table = [replace(row, theirs=row.theirs.removeprefix(prefix)) for row in self.rows]
+        problems: list[str] = []
+        variables: dict[tuple[str, ...], np.ndarray] = {}
+        taken: set[str] = set()
+        for key, leaf in leaves.items():
+            path = "/".join(key[1:])
+            found = list(rows_of(table, path))
+            if not found:
+                problems.append(f"{path}: the table has no tensor for this parameter; use a model without it")
+                continue
+            row = next((row for row in found if row.theirs in source), found[0])
+            if row.theirs not in source:
+                problems.append(f"{path}: {row.theirs} is missing in the checkpoint")
+                continue
+            taken.add(row.theirs)
+            tensor = np.asarray(source[row.theirs])
+            if tensor.shape != (expected := row.their_shape(leaf.shape, tensor.ndim)):
+                problems.append(f"{path}: {row.theirs} has shape {tensor.shape}; this model needs {expected}")
+                continue
+            variables[key] = row.to_ours(tensor, leaf.shape).astype(leaf.dtype)
+        problems += filter(
+            None, (self.left_over(name, source, prefix) for name in source if name not in taken)
+        )
+        if problems:
+            raise UserError(*problems)
+        return unflatten_dict(variables)
+
+    def left_over(self, name: str, source: Tensors, prefix: str) -> str | None:
+        """What is wrong with a tensor that no parameter takes; None if it may be there."""
+        if name.endswith(".num_batches_tracked"):  # PyTorch's BatchNorm counts what nothing here reads
+            return None
+        for extra, equal in self.extras.items():
+            numbers = numbers_in(extra.removeprefix(prefix), name)
+            if numbers is None:
+                continue
+            if equal is None:
+                return None
+            other = with_numbers(equal.removeprefix(prefix), numbers)
+            if other in source and np.array_equal(source[name], source[other]):
+                return None
+            return f"{name}: differs from {other}, which it is tied to in this model"
+        return f"{name}: in the checkpoint, but this model has no such parameter"
 
 
-def their_shape(change: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of their tensor for a parameter of ours of `shape`."""
-    return tuple(math.prod(shape[axis] for axis in group) for group in axes_of(change, len(shape)))
-
-
-def to_ours(change: str, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Their tensor as our parameter of `shape`: its axes are split, then put in our order."""
-    order = [axis for group in axes_of(change, len(shape)) for axis in group]
-    split = tensor.reshape([shape[axis] for axis in order])
-    return split.transpose(np.argsort(order))
+def family(*tables: Row | Sequence[Row], **fields: Any) -> Family:
+    """The family whose table is made of these, one after the other."""
+    return Family(tuple(joined(tables)), **fields)

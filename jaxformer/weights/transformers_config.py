@@ -6,28 +6,39 @@ from typing import Any
 from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import UserError
 from jaxformer.weights.convert import Family
-from jaxformer.weights.transformers_bert import BERT, DISTILBERT, ROBERTA
-from jaxformer.weights.transformers_gpt2 import GPT2
-from jaxformer.weights.transformers_llama import LLAMA
-from jaxformer.weights.transformers_t5 import T5
+from jaxformer.weights.transformers_text import BERT, DISTILBERT, GPT2, LLAMA, ROBERTA, T5
 
 Config = Mapping[str, Any]
 Fields = dict[str, Any]
 
 ACTIVATIONS = {
     "gelu": "gelu_erf",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
+    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh"), "gelu_tanh"),
     "relu": "relu",
     "relu2": "relu_squared",
-    "silu": "silu",
-    "swish": "silu",
+    **dict.fromkeys(("silu", "swish"), "silu"),
 }
 GATED = {"gelu_erf": "geglu_erf", "gelu_tanh": "geglu", "silu": "swiglu"}
+NAMES = {  # our fields: what theirs are called, each in the configs of one kind of model or of several
+    "vocab_size": ("vocab_size",),
+    "max_positions": ("max_position_embeddings",),
+    "context_length": ("max_position_embeddings", "n_positions"),
+    "token_types": ("type_vocab_size",),
+    "width": ("hidden_size", "dim", "n_embd", "d_model"),
+    "depth": ("num_hidden_layers", "n_layers", "n_layer"),
+    "encoder_depth": ("num_layers",),
+    "num_heads": ("num_attention_heads", "n_heads", "n_head", "num_heads"),
+    "head_dim": ("d_kv",),
+    "mlp_dim": ("intermediate_size", "hidden_dim", "d_ff"),
+    "norm_epsilon": ("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps"),
+    "dropout": ("hidden_dropout_prob", "resid_pdrop", "dropout_rate", "dropout"),
+    "attention_dropout": ("attention_probs_dropout_prob", "attn_pdrop", "dropout_rate", "attention_dropout"),
+    "mlp_dropout": ("dropout_rate",),
+    "activation": ("hidden_act", "activation", "activation_function"),
+}
 HEADS = {  # the end of a class's name: the head
     "Model": "none",
-    "ForPreTraining": "mlm",
-    "ForMaskedLM": "mlm",
+    **dict.fromkeys(("ForPreTraining", "ForMaskedLM"), "mlm"),
     "ForSequenceClassification": "sequence",
     "ForTokenClassification": "token",
     "ForQuestionAnswering": "span",
@@ -74,6 +85,21 @@ def refuse(config: Config, unsupported: Mapping[str, Any]) -> None:
         raise UserError(*problems)
 
 
+def renamed(config: Config, *fields: str) -> Fields:
+    """The fields of ours that theirs have under another name alone, and three that every model has.
+
+    Raises:
+      KeyError: there is none of the names.
+    """
+    found = {}
+    for field in ("vocab_size", "width", "num_heads", *fields):
+        given = [config[name] for name in NAMES[field] if name in config]
+        if not given:
+            raise KeyError(" or ".join(NAMES[field]))
+        found[field] = activation(given[0]) if field == "activation" else given[0]
+    return found
+
+
 def activation(name: str, gated: bool = False) -> str:
     """Our name of an activation of theirs."""
     if name not in ACTIVATIONS or (gated and ACTIVATIONS[name] not in GATED):
@@ -81,72 +107,39 @@ def activation(name: str, gated: bool = False) -> str:
     return GATED[ACTIVATIONS[name]] if gated else ACTIVATIONS[name]
 
 
+ENCODER = ("depth", "max_positions", "mlp_dim", "activation", "dropout", "attention_dropout")
+DECODER = ("depth", "context_length", "norm_epsilon")
+
+
 def bert(config: Config) -> Fields:
     """Of BERT and RoBERTa."""
-    roberta = config["model_type"] == "roberta"
-    return {
-        "vocab_size": config["vocab_size"],
-        "max_positions": config["max_position_embeddings"],
-        "position_offset": config["pad_token_id"] + 1 if roberta else 0,
-        "token_types": config["type_vocab_size"],
-        "width": config["hidden_size"],
-        "depth": config["num_hidden_layers"],
-        "num_heads": config["num_attention_heads"],
-        "mlp_dim": config["intermediate_size"],
-        "activation": activation(config["hidden_act"]),
-        "norm_epsilon": config["layer_norm_eps"],
-        "dropout": config["hidden_dropout_prob"],
-        "attention_dropout": config["attention_probs_dropout_prob"],
-        "pooler": "tanh",
-        **head(config),
-    }
+    offset = config["pad_token_id"] + 1 if config["model_type"] == "roberta" else 0
+    fields = renamed(config, *ENCODER, "token_types", "norm_epsilon")
+    return {**fields, "position_offset": offset, "pooler": "tanh", **head(config)}
 
 
 def distilbert(config: Config) -> Fields:
     """Of DistilBERT, which has neither token types nor a pooler, but a layer more under the head over texts."""
     top = head(config)
-    return {
-        "vocab_size": config["vocab_size"],
-        "max_positions": config["max_position_embeddings"],
-        "token_types": 0,
-        "width": config["dim"],
-        "depth": config["n_layers"],
-        "num_heads": config["n_heads"],
-        "mlp_dim": config["hidden_dim"],
-        "activation": activation(config["activation"]),
-        "dropout": config["dropout"],
-        "attention_dropout": config["attention_dropout"],
-        "pooler": "relu" if top["head"] == "sequence" else "none",
-        **top,
-    }
+    pooler = "relu" if top["head"] == "sequence" else "none"
+    return {**renamed(config, *ENCODER), "token_types": 0, "pooler": pooler, **top}
 
 
 def head(config: Config) -> Fields:
     """The head that the class in "architectures" has, and its labels."""
     name = (config.get("architectures") or ["Model"])[0]
-    ends = [end for end in HEADS if name.endswith(end)]
-    if not ends:
+    kind = next((kind for end, kind in HEADS.items() if name.endswith(end)), None)
+    if kind is None:
         raise UserError(f"architectures={name!r}: no such head here; there are: {', '.join(HEADS)}")
-    labels = len(config.get("id2label") or (0, 1))
-    return {
-        "head": HEADS[ends[0]],
-        **({"num_classes": labels} if HEADS[ends[0]] in ("sequence", "token") else {}),
-    }
+    labels = {"num_classes": len(config.get("id2label") or (0, 1))} if kind in ("sequence", "token") else {}
+    return {"head": kind, **labels}
 
 
 def gpt2(config: Config) -> Fields:
     """Of GPT-2."""
     return {
-        "vocab_size": config["vocab_size"],
-        "context_length": config["n_positions"],
-        "width": config["n_embd"],
-        "depth": config["n_layer"],
-        "num_heads": config["n_head"],
+        **renamed(config, *DECODER, "dropout", "attention_dropout", "activation"),
         "mlp_dim": config.get("n_inner"),
-        "activation": activation(config["activation_function"]),
-        "norm_epsilon": config["layer_norm_epsilon"],
-        "dropout": config["resid_pdrop"],
-        "attention_dropout": config["attn_pdrop"],
         "tied": config.get("tie_word_embeddings", True),
     }
 
@@ -158,17 +151,11 @@ def llama(config: Config) -> Fields:
     if biases[0] != biases[1]:
         raise UserError(f"attention_bias={biases[0]} and mlp_bias={biases[1]}: expected the same of both")
     return {
-        "vocab_size": config["vocab_size"],
-        "context_length": config["max_position_embeddings"],
-        "width": config["hidden_size"],
-        "depth": config["num_hidden_layers"],
-        "num_heads": config["num_attention_heads"],
+        **renamed(config, *DECODER, "mlp_dim"),
         "num_kv_heads": config.get("num_key_value_heads"),
         "head_dim": config.get("head_dim"),
-        "mlp_dim": config["intermediate_size"],
         "activation": activation(config["hidden_act"], gated=True),
         "norm": "rms",
-        "norm_epsilon": config["rms_norm_eps"],
         "use_bias": biases[0],
         "qkv_bias": True if kind == "qwen2" else None,
         "qk_norm": kind == "qwen3",
@@ -193,13 +180,14 @@ def rotary(config: Config) -> Fields:
         raise UserError(f"rope_type={kind!r}: expected default, linear, yarn or llama3")
     refuse(given, {"truncate": True, "attention_factor": None, "mscale": None, "partial_rotary_factor": 1.0})
     fields |= {"scaling": kind, "factor": given["factor"]}
-    if kind == "linear":
-        return fields
-    original = given.get("original_max_position_embeddings") or config["max_position_embeddings"]
-    fields["original_length"] = original
+    if kind != "linear":
+        original = given.get("original_max_position_embeddings") or config["max_position_embeddings"]
+        fields["original_length"] = original
     if kind == "yarn":
-        return {**fields, "fast": given.get("beta_fast") or 32.0, "slow": given.get("beta_slow") or 1.0}
-    return {**fields, "low": given["low_freq_factor"], "high": given["high_freq_factor"]}
+        fields |= {"fast": given.get("beta_fast") or 32.0, "slow": given.get("beta_slow") or 1.0}
+    if kind == "llama3":
+        fields |= {"low": given["low_freq_factor"], "high": given["high_freq_factor"]}
+    return fields
 
 
 def t5(config: Config) -> Fields:
@@ -207,17 +195,13 @@ def t5(config: Config) -> Fields:
     gate, _, name = config.get("feed_forward_proj", "relu").rpartition("-")
     name = "gelu_new" if (gate, name) == ("gated", "gelu") else name
     tied = config.get("tie_word_embeddings", True)
+    dropouts = ("dropout", "attention_dropout", "mlp_dropout")
+    fields = renamed(config, "encoder_depth", "head_dim", "mlp_dim", "norm_epsilon", *dropouts)
     return {
-        "vocab_size": config["vocab_size"],
-        "width": config["d_model"],
-        "encoder_depth": config["num_layers"],
-        "decoder_depth": config.get("num_decoder_layers") or config["num_layers"],
-        "num_heads": config["num_heads"],
-        "head_dim": config["d_kv"],
-        "mlp_dim": config["d_ff"],
+        **fields,
+        "decoder_depth": config.get("num_decoder_layers") or fields["encoder_depth"],
         "activation": activation(name, gated=gate == "gated"),
         "norm": "rms",
-        "norm_epsilon": config["layer_norm_epsilon"],
         "norm_position": "pre",
         "use_bias": False,
         "positions": "relative",
@@ -225,30 +209,21 @@ def t5(config: Config) -> Fields:
         "tied": tied,
         "scaled_embedding": False,
         "scaled_logits": tied and config.get("scale_decoder_outputs", True),
-        "dropout": config["dropout_rate"],
-        "mlp_dropout": config["dropout_rate"],
-        "attention_dropout": config["dropout_rate"],
     }
 
 
+ABSOLUTE = {"position_embedding_type": "absolute", "is_decoder": False}
+PLAIN = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
+BUCKETS = {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}
+
 # model_type: the tensors' names, our model, its fields, and what else of a config has one value alone here.
 FAMILIES: dict[str, tuple[Family, str, Callable[[Config], Fields], Config]] = {
-    "bert": (BERT, "bert", bert, {"position_embedding_type": "absolute", "is_decoder": False}),
-    "roberta": (ROBERTA, "bert", bert, {"position_embedding_type": "absolute", "is_decoder": False}),
+    "bert": (BERT, "bert", bert, ABSOLUTE),
+    "roberta": (ROBERTA, "bert", bert, ABSOLUTE),
     "distilbert": (DISTILBERT, "bert", distilbert, {}),
-    "gpt2": (
-        GPT2,
-        "gpt",
-        gpt2,
-        {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
-    ),
+    "gpt2": (GPT2, "gpt", gpt2, PLAIN),
     "llama": (LLAMA, "gpt", llama, {}),
     "qwen2": (LLAMA, "gpt", llama, {"use_sliding_window": False}),
     "qwen3": (LLAMA, "gpt", llama, {"use_sliding_window": False}),
-    "t5": (
-        T5,
-        "seq2seq",
-        t5,
-        {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128},
-    ),
+    "t5": (T5, "seq2seq", t5, BUCKETS),
 }

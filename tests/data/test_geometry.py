@@ -8,12 +8,22 @@ from PIL import Image
 from scipy.ndimage import maximum_filter, minimum_filter
 
 from jaxformer.data import DataConfig
-from jaxformer.data.cropping import DetrCrop, RandomCrop, ResizeShorter, ScaleJitter, cut
-from jaxformer.data.geometry import VOID, Move, follow, mirroring, moved_boxes, moved_mask, scaling, window
-from jaxformer.data.letterbox import letterbox, object_rows
-from jaxformer.data.mosaic import Mosaic
-from jaxformer.data.operations import GEOMETRIC, apply, geometry
-from jaxformer.data.randaugment import RandAugment
+from jaxformer.data.cropping import DetrCrop, Mosaic, RandomCrop, ResizeShorter, ScaleJitter
+from jaxformer.data.geometry import (
+    VOID,
+    Move,
+    cut,
+    follow,
+    letterbox,
+    mirroring,
+    moved_boxes,
+    moved_mask,
+    object_rows,
+    scaling,
+    window,
+)
+from jaxformer.data.operations import GEOMETRIC, Resample, apply, geometry
+from jaxformer.data.policies import RandAugment
 from jaxformer.data.transforms import CenterCrop, Flip, PadAndCrop, RandomErasing, RandomResizedCrop, Resize
 
 SHADES = (90, 160, 230)  # of the rectangles, one for each class; the ground is 20
@@ -93,7 +103,9 @@ def test_boxes_are_found_again_from_pixels_and_masks(transform):
 def test_randaugment_moves_masks_as_pillow_moves_pictures(name, amount):
     amount = amount * 90 if name == "rotate" else amount
     mask = scene(3)["segmentation"]
-    picture = apply(name, Image.fromarray(mask.astype(np.uint8) + 1), amount, np.random.default_rng(0))
+    picture = apply(
+        (name, amount, Resample.NEAREST), Image.fromarray(mask.astype(np.uint8) + 1), np.random.default_rng(0)
+    )
     expected = np.array(picture).astype(int) - 1
     expected[expected == 127] = VOID  # grey 128
     ours = moved_mask(mask, geometry(name, amount, mask.shape[1], mask.shape[0]))
@@ -286,7 +298,7 @@ def test_a_mosaic_shows_four_pictures_with_their_boxes():
 
 
 def test_a_mosaic_needs_boxes_or_a_mask():
-    with pytest.raises(ValueError, match="one label for four pictures"):
+    with pytest.raises(ValueError, match="one label for four images"):
         Mosaic(1)({"image": scene(0)["image"], "labels": 1}, np.random.default_rng(0), lambda count: [])
     example = scene(0)
     (line,) = DataConfig(name="digits", batch_size=4, transforms=(Mosaic(),)).problems()

@@ -9,7 +9,6 @@ from flax.traverse_util import flatten_dict
 
 from helpers.parity import build
 from jaxformer.models.presets import preset
-from jaxformer.weights.variables import read_variables
 
 
 def images(size, batch=2):
@@ -70,7 +69,7 @@ def check_same(model, family, reference, size, train=False, adapted=dict):
     gradients = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
     gradients = adapted(gradients)
     reference.eval()
-    variables = read_variables(family, source, shapes)
+    variables = family.read(source, shapes)
 
     def loss(params):
         outputs, _ = model.apply({**variables, "params": params}, image, not train, mutable=["batch_stats"])
@@ -79,7 +78,7 @@ def check_same(model, family, reference, size, train=False, adapted=dict):
     found, logits = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-    wanted = flatten_dict(read_variables(family, {**source, **gradients}, shapes)["params"], sep="/")
+    wanted = flatten_dict(family.read({**source, **gradients}, shapes)["params"], sep="/")
     largest = max(np.abs(gradient).max() for gradient in wanted.values())
     for path, ours in flatten_dict(found, sep="/").items():
         # Some are 0 but for rounding, such as those of a bias of keys: the softmax does not see it.

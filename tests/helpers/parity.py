@@ -87,8 +87,8 @@ def build(name, fields):
 
 
 def shapes_of(model, inputs):
-    """Our tree of parameters, shapes alone."""
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), **inputs))["params"]
+    """Our variables, shapes alone."""
+    return jax.eval_shape(lambda: model.init(jax.random.key(0), **inputs))
 
 
 def check_same(reference, inputs, **overrides):
@@ -96,7 +96,7 @@ def check_same(reference, inputs, **overrides):
     config = {**reference.config, **overrides}
     model = build(*text_model_of(config))
     shapes, family = shapes_of(model, inputs), family_of(config)
-    params = family.read(reference.source, shapes)
+    params = family.read(reference.source, shapes)["params"]
 
     def loss(params):
         outputs = arrays(model.apply({"params": params}, **inputs), reference.outputs)
@@ -109,7 +109,7 @@ def check_same(reference, inputs, **overrides):
         np.testing.assert_allclose(
             ours[seen], theirs[seen], rtol=1e-4, atol=3e-5 * np.abs(theirs[seen]).max()
         )
-    expected = flatten_dict(family.read(reference.gradients, shapes), sep="/")
+    expected = flatten_dict(family.read(reference.gradients, shapes)["params"], sep="/")
     largest = max(np.abs(gradient).max() for gradient in expected.values())
     for path, ours in flatten_dict(gradients, sep="/").items():
         theirs = expected[path]

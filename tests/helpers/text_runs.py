@@ -148,7 +148,6 @@ def random_run(name: str, data_dir: Path, folder: Path) -> Path:
     experiment.check()
     run = Run(folder)
     run.enter(config)
-    run.keep_tokenizer(experiment.train_data.tokenizer)
     run.keep_data(experiment.train_data, experiment.eval_data)
     rng = np.random.default_rng(8)
 

@@ -12,8 +12,8 @@ from flax import linen as nn
 
 from helpers.tiny_detector import anchored, detector, objects
 from jaxformer.models.bert import BERT
-from jaxformer.models.experts import Experts
 from jaxformer.models.gpt import GPT
+from jaxformer.models.mlp import Experts
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.segmenter import SegmentationOutputs
 from jaxformer.models.seq2seq import Seq2Seq

@@ -7,7 +7,8 @@ import optax
 
 from jaxformer.config import schema
 from jaxformer.config.durations import Duration
-from jaxformer.optim import OPTIMIZERS, SCHEDULES, make_optimizer
+from jaxformer.optim import OPTIMIZERS, SCHEDULES
+from jaxformer.optim.build import make_optimizer
 
 LAYERS, WIDTH, HEADS, HIDDEN, CLASSES = 3, 8, 2, 12, 5
 

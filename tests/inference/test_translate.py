@@ -6,7 +6,7 @@ from helpers.tiny_writers import CONTEXT, SEQ2SEQS, best_hypothesis, gpt, next_l
 
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError
-from jaxformer.inference.translate import TextToText
+from jaxformer.inference.writers import TextToText
 from jaxformer.inference.writing import BATCH, Generation
 
 GREEDY = Sampling(temperature=0)

@@ -1,5 +1,7 @@
 """Attention against PyTorch's, and its maps."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +29,7 @@ def test_attention_is_pytorchs(biased):
     expected = torch.nn.functional.scaled_dot_product_attention(
         *map(torch.tensor, (query, key, value)), attn_mask=torch.tensor(bias) if biased else None
     )
-    ours = jax.jit(attention)(query, key, value, bias=bias)
+    ours = jax.jit(partial(attention, scale=8**-0.5))(query, key, value, bias=bias)
     np.testing.assert_allclose(ours, expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
@@ -46,7 +48,9 @@ def test_the_gradients_are_pytorchs(bias_shape):
     (out * torch.tensor(weight)).sum().backward()
 
     def loss(query, key, value, bias=None):
-        return jnp.sum(attention(query, key, value, bias=bias, mask=Mask(allowed=mask)) * weight)
+        return jnp.sum(
+            attention(query, key, value, bias=bias, mask=Mask(allowed=mask), scale=8**-0.5) * weight
+        )
 
     for ours, their in zip(jax.jit(jax.grad(loss, argnums=range(len(arrays))))(*arrays), theirs):
         np.testing.assert_allclose(ours, their.grad.numpy(), rtol=1e-4, atol=1e-5)
@@ -54,7 +58,7 @@ def test_the_gradients_are_pytorchs(bias_shape):
 
 def test_weights_are_float32_whatever_comes_in():
     query, key = (jnp.asarray(x, jnp.bfloat16) for x in heads((1, 2, 4, 8), (1, 2, 4, 8)))
-    weights = jax.jit(attention_weights)(query, key)
+    weights = jax.jit(partial(attention_weights, scale=8**-0.5))(query, key)
     assert weights.dtype == jnp.float32
     np.testing.assert_allclose(jnp.sum(weights, axis=-1), 1.0, rtol=1e-5)
 
@@ -119,13 +123,13 @@ def plain(query, key, value, bias, mask, scale):
     """The formula, with keys and values repeated for every query head."""
     repeats = query.shape[1] // key.shape[1]
     key, value = jnp.repeat(key, repeats, axis=1), jnp.repeat(value, repeats, axis=1)
-    logits = jnp.einsum("bhtd,bhsd->bhts", query, key) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    logits = jnp.einsum("bhtd,bhsd->bhts", query, key) * scale
     logits = jnp.where(jnp.broadcast_to(mask, logits.shape), logits + bias, -jnp.inf)
     return jnp.einsum("bhts,bhsd->bhtd", jax.nn.softmax(logits, axis=-1), value)
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-@pytest.mark.parametrize("scale", [None, 1.0])
+@pytest.mark.parametrize("scale", [8**-0.5, 1.0])
 def test_the_written_out_backward_pass_is_autodiffs(kv_heads, scale):
     *arrays, weight = heads(
         (2, 4, 5, 8), (2, kv_heads, 6, 8), (2, kv_heads, 6, 8), (1, 4, 5, 6), (2, 4, 5, 8)
@@ -151,7 +155,7 @@ def test_causal_windows_and_groups_are_jaxs(kv_heads, window):
         local_window_size=None if window is None else (window - 1, 0),
         implementation="xla",
     ).swapaxes(1, 2)
-    ours = jax.jit(attention)(query, key, value, mask=Mask(True, window))
+    ours = jax.jit(partial(attention, scale=8**-0.5))(query, key, value, mask=Mask(True, window))
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxformer.models.embedding import Embedding, unembed
+from jaxformer.models.dense import Embedding, unembed
 
 ROWS, FEATURES = 7, 6
 

@@ -7,9 +7,8 @@ import pytest
 from helpers.tiny import random_params
 from helpers.tiny_text import TINY, close, jitted, texts
 
-from jaxformer.models.experts import ExpertMlp, Experts, route
 from jaxformer.models.gpt import GPT
-from jaxformer.models.mlp import Mlp
+from jaxformer.models.mlp import ExpertMlp, Experts, Mlp, route
 
 COUNT, WIDTH = 3, 8
 ROOM = 3.0  # with this capacity an expert has a place for every token

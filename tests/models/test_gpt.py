@@ -7,8 +7,8 @@ import pytest
 from helpers.tiny_text import EXTRAS, GPTS, SCHEMES, TINY, VOCAB, WINDOW, close, jitted, params_of, texts
 
 from jaxformer.config import schema
-from jaxformer.models.experts import Experts
 from jaxformer.models.gpt import GPT
+from jaxformer.models.mlp import Experts
 from jaxformer.models.rotary import Rotary
 
 TOKENS = np.random.default_rng(0).permutation(VOCAB)[None, :8].astype(np.int32)  # no token twice

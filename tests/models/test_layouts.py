@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxformer.errors import UserError
-from jaxformer.models.experts import Experts
 from jaxformer.models.gpt import GPT
 from jaxformer.models.layouts import stack_layers, unstack_layers
+from jaxformer.models.mlp import Experts
 from jaxformer.models.seq2seq import Seq2Seq
 from jaxformer.models.vit import ViT
 

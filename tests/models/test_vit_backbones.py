@@ -12,8 +12,8 @@ from jaxformer.config.schema import resolve, to_dict
 from jaxformer.models.conv_stem import ConvStem
 from jaxformer.models.resnet import ResNet
 from jaxformer.models.vit import ViT
-from jaxformer.optim.adam import AdamW
 from jaxformer.optim.masks import decay_mask, layer_indices, trainable_mask
+from jaxformer.optim.optimizers import AdamW
 from jaxformer.parallel.rules import param_specs
 from jaxformer.paths import leaves_by_path
 from jaxformer.precision import in_precision

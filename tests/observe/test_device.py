@@ -74,8 +74,8 @@ def test_memory_of_the_fullest_device():
         def memory_stats(self):
             return self.stats
 
-    full = {"bytes_in_use": 7, "peak_bytes_in_use": 9, "bytes_limit": 10}
-    idle = {"bytes_in_use": 1, "peak_bytes_in_use": 2, "bytes_limit": 10}
-    assert device.device_memory([Device(idle), Device(full)]) == device.DeviceMemory(7, 9, 10)
+    full = {"bytes_in_use": 7, "bytes_limit": 10}
+    idle = {"bytes_in_use": 1, "bytes_limit": 10}
+    assert device.device_memory([Device(idle), Device(full)]) == device.DeviceMemory(7, 10)
     assert device.device_memory([Device(None)]) is None
     assert device.device_memory() is None  # the CPU does not say

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from jaxformer.observe.device import DeviceMemory
-from jaxformer.observe.progress import BUDGET, Progress
+from jaxformer.observe.terminal import BUDGET, Progress
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_an_evaluation_in_between_slows_the_time_left_but_not_the_examples_per_s
 
 def test_device_memory_is_shown(clock):
     console = Console(file=io.StringIO())
-    progress = Progress(10, console=console, memory=lambda: DeviceMemory(3 * 2**30, 4 * 2**30, 80 * 2**30))
+    progress = Progress(10, console=console, memory=lambda: DeviceMemory(3 * 2**30, 80 * 2**30))
     assert "memory 3 GiB of 80 GiB" in progress.line()
 
 

@@ -11,7 +11,8 @@ import pytest
 from jaxformer.errors import UserError
 from jaxformer.observe import plots
 from jaxformer.observe.comparison import compare_runs, config_differences
-from jaxformer.observe.report import chart, most_confused, write_report
+from jaxformer.observe.pages import chart
+from jaxformer.observe.report import most_confused, write_report
 from jaxformer.runs import Run, config_leaves
 
 VOID = {"meta", "link", "img", "br", "input", "hr", "use", "path", "rect"}
@@ -192,10 +193,10 @@ def test_a_comparison_shows_where_configs_differ_and_no_more(make_run):
     )
     comparison = page(output)
     assert all(load.startswith(("data:", "#")) for load in comparison.loads)
-    assert config_differences([Run.open(run) for run in runs]) == [
-        {"path": "optimizer.learning_rate", "values": ["0.001", "0.003", "0.001"]},
-        {"path": "seed", "values": ["0", "0", "1"]},
-    ]
+    assert config_differences([Run.open(run) for run in runs]) == {
+        "optimizer.learning_rate": ["0.001", "0.003", "0.001"],
+        "seed": ["0", "0", "1"],
+    }
     assert "optimizer.learning_rate" in comparison.text
     assert "weight_decay" not in comparison.text
     for part in ("first", "second", "third", "eval/accuracy", "examples/s", "0.3100", "0.2170"):
@@ -211,7 +212,7 @@ def test_runs_of_different_kinds_and_states_compare(make_run):
     comparison = page(runs[0].parent / "comparison.html")
     assert str(runs[0]) in comparison.text  # same names: told apart by their paths
     assert "not finished" in comparison.text
-    differences = {d["path"]: d["values"] for d in config_differences([Run.open(run) for run in runs])}
+    differences = config_differences([Run.open(run) for run in runs])
     assert differences["model.width"] == ["64", ""]
     with pytest.raises(UserError, match="nothing to compare"):
         compare_runs([], runs[0].parent / "comparison.html")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxformer.observe import text
-from jaxformer.observe.summary import end_summary, parameter_rows, parameter_table, start_summary
+from jaxformer.observe.summary import end_summary, parameter_rows, parameter_table
 
 PARAMS = {
     "patch_embedding": {"kernel": np.zeros((4, 4, 3, 8), np.float32), "bias": np.zeros(8, np.float32)},
@@ -42,29 +42,6 @@ def test_names_in_a_table_are_not_markup_and_hold_no_control_characters():
     )
     assert lines.splitlines()[2:] == ["[red]x[/red] :smile:   1", "[31m日本              23"]
     assert lines.startswith("[b]name")
-
-
-def test_the_start_names_the_step_it_goes_on_from():
-    shared = {
-        "run_dir": "runs/x",
-        "device": "1 x CPU",
-        "model": "vit",
-        "parameters": 1_234_567,
-        "data": "digits",
-        "batch_size": 128,
-        "total_steps": 600,
-        "steps_per_epoch": 12.0,
-        "precision": "float32",
-    }
-    fresh = start_summary(start_step=0, **shared)
-    assert "1,234,567 parameters" in fresh
-    assert "600 (50 epochs)" in fresh
-    assert "going on" not in fresh
-    assert "memory" not in fresh
-    again = start_summary(start_step=300, flops_per_example=2e9, bytes_per_device=5 << 20, **shared)
-    assert "going on from step 300" in again
-    assert "256 GFLOP a step, 2 GFLOP an example" in again
-    assert "5 MiB of train state a device" in again
 
 
 def test_the_end_states_the_mfu_with_its_formula():

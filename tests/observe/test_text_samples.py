@@ -8,24 +8,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxformer.observe.attention_maps import attention_rollout
-from jaxformer.observe.report import write_report
-from jaxformer.observe.samples import Shown, read_samples, write_samples
-from jaxformer.observe.text_samples import (
-    MOST_PIECES,
+from jaxformer.observe.attention_maps import (
     MOST_TOKENS,
     TokenMaps,
+    attention_rollout,
     draw_maps,
     drawn_every,
-    drawn_maps,
-    drawn_piece,
-    excerpt,
     given_by,
-    scored,
-    spaced,
-    text_parts,
     tokens_drawn,
 )
+from jaxformer.observe.report import write_report
+from jaxformer.observe.samples import MOST_PIECES, Shown, read_samples, write_samples
+from jaxformer.observe.text_samples import drawn_maps, drawn_piece, excerpt, scored, spaced, text_parts
 
 EVIL = "<script>alert('&')</script>"
 

@@ -80,7 +80,7 @@ def test_other_processes_write_nothing(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be written"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl: cannot write there"):
         MetricWriter(tmp_path / "missing", tensorboard=False)
 
 

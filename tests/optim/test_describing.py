@@ -8,7 +8,8 @@ from helpers.trees import flat, optimizer, schedule, stack, to_steps, vit_params
 
 from jaxformer.analysis.optimization import describe_rules, describe_schedule
 from jaxformer.models.vit import ViT
-from jaxformer.optim import make_schedule, optimizer_problems
+from jaxformer.optim.build import optimizer_problems
+from jaxformer.optim.schedule import make_schedule
 
 BARS = " ▁▂▃▄▅▆▇█"
 
@@ -91,7 +92,7 @@ def test_a_vits_parameters_fit_the_rules():
     config = optimizer("muon", weight_decay=0.1, layer_decay=0.5, freeze=["patch_embedding"])
     for scan in (False, True):
         params = shapes(scan=scan, **fields)
-        assert optimizer_problems(config, params) == []
+        assert not list(optimizer_problems(config, params))
         found = rows(describe_rules(config, params))
         kernels = {p: x.size for p, x in flat_shapes(params).items() if p.endswith("kernel")}
         assert found["weight decay 0.1"][0] == sum(kernels.values()) - kernels["patch_embedding/kernel"]

@@ -10,7 +10,8 @@ import pytest
 import torch
 from helpers.trees import flat, optimizer, quadratic, stack, train, update, vit_params
 
-from jaxformer.optim import OPTIMIZERS, make_optimizer
+from jaxformer.optim import OPTIMIZERS
+from jaxformer.optim.build import make_optimizer
 
 STEPS = 6
 RATES = [0.1, 0.08, 0.06, 0.04, 0.02, 0.01]  # a schedule

@@ -10,7 +10,8 @@ from jax.sharding import PartitionSpec
 from optax import contrib
 
 from jaxformer.config.schema import problems
-from jaxformer.optim import OPTIMIZERS, make_optimizer
+from jaxformer.optim import OPTIMIZERS
+from jaxformer.optim.build import make_optimizer
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.paths import leaves_by_path

@@ -13,9 +13,8 @@ from jaxformer.analysis.optimization import describe_rules
 from jaxformer.config import files, schema, sections
 from jaxformer.config.fields import Rate
 from jaxformer.errors import ConfigError
-from jaxformer.optim import make_schedule
 from jaxformer.optim.base import Optimizer
-from jaxformer.optim.schedule import Schedule
+from jaxformer.optim.schedule import Schedule, make_schedule
 
 
 @dataclass(frozen=True)

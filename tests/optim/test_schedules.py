@@ -9,7 +9,8 @@ import pytest
 import torch
 from helpers.trees import schedule, to_steps
 
-from jaxformer.optim import SCHEDULES, make_schedule, schedule_problems
+from jaxformer.optim import SCHEDULES
+from jaxformer.optim.schedule import make_schedule, schedule_problems
 
 T, W, C, PEAK = 1000, 100, 200, 0.3
 N = T - W - C

@@ -8,12 +8,11 @@ import pytest
 from helpers.trees import flat, optimizer, update
 
 from jaxformer.models.bert import BERT
-from jaxformer.models.experts import Experts
 from jaxformer.models.gpt import GPT
 from jaxformer.models.layouts import stack_layers
+from jaxformer.models.mlp import Experts
 from jaxformer.models.seq2seq import Seq2Seq
-from jaxformer.optim import decay_mask
-from jaxformer.optim.masks import multipliers
+from jaxformer.optim.masks import decay_mask, multipliers
 from jaxformer.paths import leaves_by_path
 
 SIZES = {"vocab_size": 9, "width": 8, "num_heads": 2, "mlp_dim": 12}

@@ -12,7 +12,7 @@ from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
 from jaxformer.models.vit import ViT
 from jaxformer.paths import leaves_by_path
-from jaxformer.weights.augreg import TABLE, from_augreg, read_npz
+from jaxformer.weights.augreg import AUGREG, read_npz
 from jaxformer.weights.convert import rows_of
 
 OLD = ("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3")
@@ -77,7 +77,7 @@ def built(fields):
 
 def shapes_of(model, size):
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    return jax.eval_shape(model.init, jax.random.key(0), image)
 
 
 def random_arrays(leaves):
@@ -98,12 +98,12 @@ def renamed(source, old=OLD, new=NEW):
 )
 def test_the_table_has_the_published_names_and_shapes(name, count):
     fields = preset(name)
-    ours = leaves_by_path(shapes_of(built(fields), 224))
+    ours = leaves_by_path(shapes_of(built(fields), 224)["params"])
     for names in (OLD, NEW):  # before Linen, and since
         expected, found = published(fields, 224, names), {}
         for path, leaf in ours.items():
-            row = next(row for row in rows_of(TABLE, path) if row.theirs in expected)
-            found[row.theirs] = row.their_shape(leaf.shape)
+            row = next(row for row in rows_of(AUGREG.rows, path) if row.theirs in expected)
+            found[row.theirs] = row.their_shape(leaf.shape, len(expected[row.theirs]))
         assert found == expected
         assert len(found) == count
 
@@ -177,7 +177,7 @@ def test_logits_are_those_of_an_independent_implementation(tmp_path, kind):
     image = np.random.default_rng(1).normal(size=(2, SIZE, SIZE, 3)).astype(np.float32)
     expected = reference_logits(fields, tmp_path / "model.npz", image)
     model = built(fields)
-    params = from_augreg(read_npz(tmp_path / "model.npz"), shapes_of(model, SIZE))
+    params = AUGREG.read(read_npz(tmp_path / "model.npz"), shapes_of(model, SIZE))["params"]
     logits = jax.jit(lambda p, x: model.apply({"params": p}, x).logits)(params, image)
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
@@ -188,14 +188,14 @@ def test_other_files_of_the_same_model_are_the_same_to_us(kind):
     fields = {**KINDS[kind], "image_size": SIZE}
     source = random_arrays(published(fields, SIZE))
     shapes = shapes_of(built(fields), SIZE)
-    expected = from_augreg(source, shapes)
+    expected = AUGREG.read(source, shapes)
     flat = {name: array.reshape(-1) if array.shape[:3] == (1, 1, 1) and "gn" in name else array
             for name, array in source.items()}  # fmt: skip
     states = {f"opt/target/{name}": array for name, array in source.items()} | {
         "opt/state/step": np.zeros(())
     }
     for other in (renamed(source), flat, states):
-        jax.tree.map(np.testing.assert_array_equal, from_augreg(other, shapes), expected)
+        jax.tree.map(np.testing.assert_array_equal, AUGREG.read(other, shapes), expected)
 
 
 def test_a_class_token_may_hold_its_own_position():
@@ -204,9 +204,8 @@ def test_a_class_token_may_hold_its_own_position():
     source = renamed(random_arrays(published(fields, SIZE)))
     table = source.pop("Transformer/posembed_input/pos_embedding")
     shapes = shapes_of(built(fields), SIZE)
-    params = from_augreg(
-        {f"params/{k}": v for k, v in {**source, "pos_embedding": table[:, 1:]}.items()}, shapes
-    )
+    source = {f"params/{k}": v for k, v in {**source, "pos_embedding": table[:, 1:]}.items()}
+    params = AUGREG.read(source, shapes)["params"]
     np.testing.assert_array_equal(params["position_embedding"][:, 1:], table[:, 1:])
     np.testing.assert_array_equal(params["position_embedding"][:, 0], np.zeros((1, TINY["width"])))
 
@@ -215,7 +214,7 @@ def test_a_representation_layer_is_read():
     fields = {**KINDS["vit"], "image_size": SIZE}
     source = random_arrays(published(fields, SIZE))
     source |= random_arrays({"pre_logits/kernel": (16, 12), "pre_logits/bias": (12,), "head/kernel": (12, 5)})
-    params = from_augreg(source, shapes_of(ViT(**fields, representation=12), SIZE))
+    params = AUGREG.read(source, shapes_of(ViT(**fields, representation=12), SIZE))["params"]
     np.testing.assert_array_equal(params["representation"]["kernel"], source["pre_logits/kernel"])
 
 
@@ -226,7 +225,7 @@ def test_everything_that_does_not_fit_is_listed():
     source |= random_arrays({"pre_logits/bias": (16,), "block3/unit1/conv1/kernel": (1, 1, 4, 4)})
     source["Transformer/posembed_input/pos_embedding"] = np.zeros((1, 50, 16), np.float32)
     with pytest.raises(UserError) as caught:
-        from_augreg(source, shapes_of(built(fields), SIZE))
+        AUGREG.read(source, shapes_of(built(fields), SIZE))
     text = str(caught.value)
     assert len(caught.value.lines) == 5
     assert "norm/bias: Transformer/encoder_norm/bias is missing" in text

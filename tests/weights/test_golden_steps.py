@@ -26,13 +26,12 @@ from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.language import CausalLM, MaskedLM
 from jaxformer.tasks.text_classification import TextClassification
 from jaxformer.tasks.translation import Translation
-from jaxformer.weights.timm_convnext import FAMILY as CONVNEXT
-from jaxformer.weights.timm_maxxvit import FAMILY as MAXXVIT
-from jaxformer.weights.timm_resnet import FAMILY as RESNET
-from jaxformer.weights.timm_swin import FAMILY as SWIN
-from jaxformer.weights.timm_vit import from_timm
+from jaxformer.weights.timm import CONVNEXT as CONVNEXT
+from jaxformer.weights.timm import MAXXVIT as MAXXVIT
+from jaxformer.weights.timm import RESNET as RESNET
+from jaxformer.weights.timm import SWIN as SWIN
+from jaxformer.weights.timm import VIT
 from jaxformer.weights.transformers_config import family_of, text_model_of
-from jaxformer.weights.variables import read_variables
 
 # A large epsilon: a first step of Adam's is the sign of the gradient, and rounding decides the sign of zeros.
 RATE, EPSILON, DECAY, CLIP, STEPS = 1e-2, 1e-2, 0.1, 0.3, 2
@@ -75,7 +74,7 @@ def of_transformers(name, config, task, batch, inputs, their_loss):
 
     def read():
         source = {key: value.detach().numpy().copy() for key, value in reference.state_dict().items()}
-        return {"params": family.read(source, shapes)}
+        return family.read(source, shapes)
 
     arguments = {key: torch.from_numpy(value.copy()) for key, value in inputs.items()}
     return Case(model, task, batch, reference, lambda: their_loss(reference(**arguments).logits), read)
@@ -187,7 +186,7 @@ def vit():
     sizes = {"patch_size": 4, "depth": 2, "num_heads": 4, "num_classes": CLASSES}
     model = ViT(image_size=SIZE, width=32, mlp_dim=128, activation="gelu_erf", **sizes)
     reference = VisionTransformer(img_size=SIZE, embed_dim=32, **sizes)
-    return of_timm(model, reference, lambda t, s: {"params": from_timm(t, s["params"])}, train=False)
+    return of_timm(model, reference, partial(read_from, VIT), train=False)
 
 
 def resnet():
@@ -237,7 +236,7 @@ def of_maxxvit(fields, config):
 
 
 def read_from(family, tensors, shapes):
-    return read_variables(family, tensors, shapes)
+    return family.read(tensors, shapes)
 
 
 @pytest.mark.parametrize(

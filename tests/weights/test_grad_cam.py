@@ -12,9 +12,7 @@ from test_timm_vit import SIZE as VIT_SIZE
 from jaxformer.inference.attention_layers import calls_of
 from jaxformer.inference.grad_cam import find_target, with_activation
 from jaxformer.models.vit import ViT
-from jaxformer.weights.timm_resnet import FAMILY
-from jaxformer.weights.timm_vit import from_timm
-from jaxformer.weights.variables import read_variables
+from jaxformer.weights.timm import RESNET, VIT
 
 CLASS = 3
 
@@ -60,7 +58,7 @@ def check_same(model, variables, reference, layer, size):
 def test_resnet():
     reference = randomised(their_resnet())
     model = ours()
-    variables = read_variables(FAMILY, tensors_of(reference), shapes_of(model, SIZE))
+    variables = RESNET.read(tensors_of(reference), shapes_of(model, SIZE))
     check_same(model, variables, reference, reference.layer2, SIZE)
 
 
@@ -72,5 +70,5 @@ def test_vit_whose_class_token_decides():
     torch.manual_seed(0)
     reference = randomised(VisionTransformer(**THEIRS))
     model = ViT(**FIELDS)
-    params = from_timm(tensors_of(reference), shapes_of(model, VIT_SIZE)["params"])
-    check_same(model, {"params": params}, reference, reference.blocks[-1].norm1, VIT_SIZE)
+    variables = VIT.read(tensors_of(reference), shapes_of(model, VIT_SIZE))
+    check_same(model, variables, reference, reference.blocks[-1].norm1, VIT_SIZE)

@@ -4,7 +4,7 @@ import pytest
 from helpers.image_parity import check_same, count_of, randomised
 from helpers.parity import build
 
-from jaxformer.weights.shi_labs_cct import FAMILY
+from jaxformer.weights.shi_labs_cct import CCT
 
 SIZE = 18  # the maps have 18, 9 and 5 places a side
 WIDTH, HEADS, CLASSES = 24, 3, 5
@@ -78,7 +78,7 @@ def reference(positions=25):
 
 def test_logits_and_gradients_are_those_of_the_authors():
     pytest.importorskip("torch")
-    check_same(build("cct", FIELDS), FAMILY, reference(), SIZE)
+    check_same(build("cct", FIELDS), CCT, reference(), SIZE)
 
 
 # Of the authors' cct_2_3x2_32() and so on, sum(p.numel() for p in model.parameters()); the paper has 0.28M for it,

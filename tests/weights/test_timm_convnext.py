@@ -15,8 +15,7 @@ from helpers.image_parity import (
 from helpers.parity import build
 from helpers.timm_reference import timm
 
-from jaxformer.weights.timm_convnext import FAMILY
-from jaxformer.weights.variables import read_variables
+from jaxformer.weights.timm import CONVNEXT
 
 SIZE = 35  # the stem leaves three pixels out, the last stage's convolution has one place to look at
 FIELDS = {"stage_sizes": (1, 2, 1, 1), "width": 8, "num_classes": 5}
@@ -31,7 +30,7 @@ def reference():
 
 
 def test_logits_and_gradients_are_those_of_timm(reference):
-    check_same(build("convnext", FIELDS), FAMILY, reference, SIZE)
+    check_same(build("convnext", FIELDS), CONVNEXT, reference, SIZE)
 
 
 def test_maps_are_those_of_timm(reference):
@@ -40,7 +39,7 @@ def test_maps_are_those_of_timm(reference):
     model, image = build("convnext", FIELDS), images(SIZE)
     with torch.no_grad():
         maps = reference.forward_intermediates(channels_first(image), intermediates_only=True)
-    variables = read_variables(FAMILY, tensors_of(reference), shapes_of(model, SIZE))
+    variables = CONVNEXT.read(tensors_of(reference), shapes_of(model, SIZE))
     outputs = jax.jit(model.apply)(variables, image)
     for ours, theirs in zip(outputs.maps, maps[-4:], strict=True):
         theirs = theirs.numpy().transpose(0, 2, 3, 1)

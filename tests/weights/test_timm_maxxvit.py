@@ -13,8 +13,7 @@ from jaxformer.config.schema import load, resolve
 from jaxformer.errors import UserError
 from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
-from jaxformer.weights.timm_maxxvit import FAMILY
-from jaxformer.weights.variables import read_variables
+from jaxformer.weights.timm import MAXXVIT
 
 SIZE, CLASSES = 48, 5
 COMMON = {
@@ -115,7 +114,7 @@ def test_logits_and_maps_are_those_of_timm(both):
     import torch
 
     model, reference, source, image = both
-    variables = read_variables(FAMILY, source, shapes_of(model))
+    variables = MAXXVIT.read(source, shapes_of(model))
     with torch.no_grad():
         expected = reference(channels_first(image)).numpy()
         maps = reference.forward_intermediates(channels_first(image), intermediates_only=True)[1:]
@@ -138,8 +137,8 @@ def test_gradients_in_training_are_those_of_timm(both):
     torch.sum(reference(channels_first(image)) * torch.from_numpy(weights)).backward()
     reference.eval()
     gradients = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
-    variables = read_variables(FAMILY, source, shapes_of(model))
-    expected = read_variables(FAMILY, {**source, **gradients}, shapes_of(model))["params"]
+    variables = MAXXVIT.read(source, shapes_of(model))
+    expected = MAXXVIT.read({**source, **gradients}, shapes_of(model))["params"]
 
     def loss(params):
         outputs, _ = model.apply({**variables, "params": params}, image, False, mutable=["batch_stats"])
@@ -162,7 +161,7 @@ def test_what_does_not_fit_is_listed(both):
     source["stages.9.blocks.0.pre_norm.weight"] = np.zeros(3)
     source["head.fc.bias"] = np.zeros(CLASSES + 1)
     with pytest.raises(UserError) as caught:
-        read_variables(FAMILY, source, shapes_of(model))
+        MAXXVIT.read(source, shapes_of(model))
     text = str(caught.value)
     assert len(caught.value.lines) == 3
     assert "conv_stem_2/kernel: stem.conv2.weight is missing" in text

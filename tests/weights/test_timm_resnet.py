@@ -16,8 +16,7 @@ from jaxformer.models.cnn_attention.cbam import CBAM
 from jaxformer.models.cnn_attention.eca import EfficientChannelAttention
 from jaxformer.models.cnn_attention.se import SqueezeExcitation
 from jaxformer.models.resnet import ResNet
-from jaxformer.weights.timm_resnet import FAMILY
-from jaxformer.weights.variables import read_variables
+from jaxformer.weights.timm import RESNET
 
 SIZE = 17
 
@@ -47,7 +46,7 @@ def check_same(model, reference, size=SIZE, train=False):
     weights = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32)
     torch.sum(expected * torch.from_numpy(weights)).backward()
     gradients = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
-    variables = read_variables(FAMILY, source, shapes)
+    variables = RESNET.read(source, shapes)
 
     def loss(params):
         outputs, _ = model.apply({**variables, "params": params}, image, not train, mutable=["batch_stats"])
@@ -57,7 +56,7 @@ def check_same(model, reference, size=SIZE, train=False):
     expected = expected.detach().numpy()
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-    wanted = flatten_dict(read_variables(FAMILY, {**source, **gradients}, shapes)["params"], sep="/")
+    wanted = flatten_dict(RESNET.read({**source, **gradients}, shapes)["params"], sep="/")
     for path, of_ours in flatten_dict(found, sep="/").items():
         difference, norm = np.linalg.norm(of_ours - wanted[path]), np.linalg.norm(wanted[path])
         assert difference < 0.02 * norm, (path, difference, norm)

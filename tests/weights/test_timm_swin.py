@@ -16,8 +16,7 @@ from helpers.parity import build
 from helpers.timm_reference import timm
 
 from jaxformer.errors import UserError
-from jaxformer.weights.timm_swin import FAMILY
-from jaxformer.weights.variables import read_variables
+from jaxformer.weights.timm import SWIN
 
 SIZE = 32
 FIELDS = {"stage_sizes": (2, 2, 2), "num_heads": (1, 2, 4), "width": 8, "window": 4, "num_classes": 5}
@@ -49,7 +48,7 @@ def adapted(tensors):
 
 
 def test_logits_and_gradients_are_those_of_timm(reference):
-    check_same(build("swin", FIELDS), FAMILY, reference, SIZE, adapted=adapted)
+    check_same(build("swin", FIELDS), SWIN, reference, SIZE, adapted=adapted)
 
 
 def test_maps_and_tokens_are_those_of_timm(reference):
@@ -58,7 +57,7 @@ def test_maps_and_tokens_are_those_of_timm(reference):
     model, image = build("swin", FIELDS), images(SIZE)
     with torch.no_grad():
         last, maps = reference.forward_intermediates(channels_first(image))
-    variables = read_variables(FAMILY, adapted(tensors_of(reference)), shapes_of(model, SIZE))
+    variables = SWIN.read(adapted(tensors_of(reference)), shapes_of(model, SIZE))
     outputs = jax.jit(model.apply)(variables, image)
     for ours, theirs in zip(outputs.maps, maps, strict=True):
         theirs = theirs.numpy().transpose(0, 2, 3, 1)
@@ -73,7 +72,7 @@ def test_what_does_not_fit_is_listed(reference):
     source["layers.0.blocks.7.norm1.bias"] = np.zeros(8, np.float32)
     source["layers.0.blocks.1.attn_mask"] = np.zeros((4, 16, 16), np.float32)  # in older files
     with pytest.raises(UserError) as caught:
-        read_variables(FAMILY, source, shapes_of(build("swin", FIELDS), SIZE))
+        SWIN.read(source, shapes_of(build("swin", FIELDS), SIZE))
     text = str(caught.value)
     assert len(caught.value.lines) == 2
     assert "stage_2_block_0/norm_merge/bias: layers.1.downsample.norm.bias is missing" in text

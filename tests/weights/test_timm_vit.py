@@ -12,7 +12,7 @@ from jaxformer.config.schema import resolve
 from jaxformer.errors import UserError
 from jaxformer.models.presets import preset
 from jaxformer.models.vit import ViT
-from jaxformer.weights.timm_vit import from_timm
+from jaxformer.weights.timm import VIT
 
 SIZE, CLASSES = 16, 7
 FIELDS = {
@@ -26,7 +26,7 @@ THEIRS = {
 
 def shapes_of(model, size=SIZE):
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    return jax.eval_shape(model.init, jax.random.key(0), image)
 
 
 def randomised(model):
@@ -66,7 +66,7 @@ def check(model, reference, source, size=SIZE):
     image = random_image(size)
     with torch.no_grad():
         expected = reference(channels_first(image)).numpy()
-    params = from_timm(source, shapes_of(model, size))
+    params = VIT.read(source, shapes_of(model, size))["params"]
     logits = jax.jit(lambda p, x: model.apply({"params": p}, x).logits)(params, image)
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
@@ -117,7 +117,7 @@ def test_in_training_each_head_gives_its_own(distilled):
     with torch.no_grad():  # (there is no dropout that would tell training from evaluation)
         own, taught = (x.numpy() for x in reference.train()(channels_first(image)))
     reference.eval().set_distilled_training(False)
-    params = from_timm(source, shapes_of(model))
+    params = VIT.read(source, shapes_of(model))["params"]
     outputs = jax.jit(lambda p, x: model.apply({"params": p}, x, deterministic=False))(params, image)
     np.testing.assert_allclose(outputs.logits, own, rtol=1e-4, atol=1e-5 * np.abs(own).max())
     np.testing.assert_allclose(outputs.distilled, taught, rtol=1e-4, atol=1e-5 * np.abs(taught).max())
@@ -126,7 +126,7 @@ def test_in_training_each_head_gives_its_own(distilled):
 def test_a_plain_checkpoint_is_no_distilled_model(distilled):
     source = {name: x for name, x in distilled[1].items() if name not in ("dist_token", "head_dist.bias")}
     with pytest.raises(UserError) as caught:
-        from_timm(source, shapes_of(ViT(**FIELDS, distillation_token=True)))
+        VIT.read(source, shapes_of(ViT(**FIELDS, distillation_token=True)))
     assert sorted(line.split(":")[0] for line in caught.value.lines) == [
         "distillation_token",
         "head_distilled/bias",

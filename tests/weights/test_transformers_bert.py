@@ -5,8 +5,8 @@ import pytest
 from helpers.parity import build, check_same, make_reference, shapes_of, text
 
 from jaxformer.errors import UserError
-from jaxformer.weights.transformers_bert import BERT
 from jaxformer.weights.transformers_config import text_model_of
+from jaxformer.weights.transformers_text import BERT
 
 BATCH, LENGTH, VOCAB, LABELS = 2, 11, 41, 5
 SIZES = {
@@ -73,7 +73,7 @@ def test_tensors_beside_the_parameters_are_known(masked_lm):
     older["cls.predictions.decoder.weight"] = source["bert.embeddings.word_embeddings.weight"]
     older["cls.seq_relationship.weight"] = older["bert.pooler.dense.weight"] = np.ones((2, 24), np.float32)
     older["bert.embeddings.position_ids"] = np.arange(17)[None]
-    expected, found = BERT.read(source, shapes), BERT.read(older, shapes)
+    expected, found = (BERT.read(x, shapes)["params"] for x in (source, older))
     assert set(found) == set(expected)
     np.testing.assert_array_equal(found["mlm_norm"]["scale"], expected["mlm_norm"]["scale"])
 
@@ -107,7 +107,7 @@ def test_everything_that_does_not_fit_is_listed(masked_lm):
         ({"architectures": ["BertForNextSentencePrediction"]}, "no such head"),
         ({"hidden_act": "mish"}, "'mish' is not known"),
         ({"position_embedding_type": "relative_key"}, "expected 'absolute'"),
-        ({"hidden_size": None}, "hidden_size: missing"),
+        ({"hidden_size": None}, "hidden_size or dim or n_embd or d_model: missing"),
     ],
 )
 def test_configs_that_cannot_be_are_refused(change, message):

@@ -7,8 +7,7 @@ from helpers.parity import build
 from helpers.timm_reference import timm
 
 from jaxformer.errors import UserError
-from jaxformer.weights.transformers_cvt import FAMILY
-from jaxformer.weights.variables import read_variables
+from jaxformer.weights.transformers_image import CVT
 
 SIZE = 49  # maps of 12, 6 and 3 places a side
 FIELDS = {"stage_sizes": (1, 2, 3), "widths": (8, 16, 24), "num_heads": (1, 2, 3), "num_classes": 5}
@@ -34,7 +33,7 @@ def reference():
 
 @pytest.mark.parametrize("train", [False, True], ids=["running statistics", "statistics of the batch"])
 def test_logits_and_gradients_are_those_of_transformers(reference, train):
-    check_same(build("cvt", FIELDS), FAMILY, reference, SIZE, train)
+    check_same(build("cvt", FIELDS), CVT, reference, SIZE, train)
 
 
 def test_what_does_not_fit_is_listed(reference):
@@ -43,7 +42,7 @@ def test_what_does_not_fit_is_listed(reference):
     name = "attention.attention.convolution_projection_key.convolution_projection.normalization.running_var"
     source[f"cvt.encoder.stages.1.layers.1.{name}"] = np.ones(17, np.float32)
     with pytest.raises(UserError) as caught:
-        read_variables(FAMILY, source, shapes_of(build("cvt", FIELDS), SIZE))
+        CVT.read(source, shapes_of(build("cvt", FIELDS), SIZE))
     text = str(caught.value)
     assert len(caught.value.lines) == 2
     assert "cls_token is missing" in text

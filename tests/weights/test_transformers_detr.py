@@ -13,8 +13,7 @@ from helpers.timm_reference import timm
 
 from jaxformer.errors import UserError
 from jaxformer.models.presets import preset
-from jaxformer.weights.transformers_detr import FAMILY
-from jaxformer.weights.variables import read_variables
+from jaxformer.weights.transformers_image import DETR
 
 HEIGHT, WIDTH = 40, 56  # of the frame; maps of 5 x 7
 EXTENT = np.array([[40, 33], [25, 56]], np.int32)  # what is not padding
@@ -99,7 +98,7 @@ def test_logits_boxes_and_gradients_are_those_of_transformers(reference):
     source, expected, weights, their_gradients = reference
     model = build("detr", FIELDS)
     shapes = shapes_of(model)
-    variables = read_variables(FAMILY, source, shapes)
+    variables = DETR.read(source, shapes)
 
     def loss(params):
         outputs = model.apply({**variables, "params": params}, picture(), EXTENT)
@@ -110,7 +109,7 @@ def test_logits_boxes_and_gradients_are_those_of_transformers(reference):
     for ours, theirs in zip(found, expected):
         assert theirs.std(axis=1).max() > 0.01  # queries differ
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
-    wanted = flatten_dict(read_variables(FAMILY, their_gradients, shapes)["params"], sep="/")
+    wanted = flatten_dict(DETR.read(their_gradients, shapes)["params"], sep="/")
     largest = max(np.abs(gradient).max() for gradient in wanted.values())
     for path, ours in flatten_dict(gradients, sep="/").items():
         if path.startswith("backbone/") and "norm" in path:
@@ -127,7 +126,7 @@ def test_what_does_not_fit_is_listed(reference):
     source["model.decoder.layernorm.bias"] = np.zeros(3, np.float32)
     shapes = shapes_of(build("detr", FIELDS))
     with pytest.raises(UserError) as caught:
-        read_variables(FAMILY, source, shapes)
+        DETR.read(source, shapes)
     said = str(caught.value)
     assert "query_position_embedding: model.query_position_embeddings.weight is missing" in said
     assert "decoder/norm/bias: model.decoder.layernorm.bias has shape (3,)" in said
@@ -152,9 +151,7 @@ def test_the_backbone_may_be_timms(reference):
     renamed = {timm_name(name): tensor for name, tensor in source.items()}
     assert sum(name not in source for name in renamed) == sum("backbone" in name for name in source)
     shapes = shapes_of(build("detr", FIELDS))
-    jax.tree.map(
-        np.testing.assert_array_equal, *(read_variables(FAMILY, s, shapes) for s in (source, renamed))
-    )
+    jax.tree.map(np.testing.assert_array_equal, *(DETR.read(s, shapes) for s in (source, renamed)))
 
 
 def test_detr_r50_has_the_parameters_of_transformers():

@@ -6,7 +6,7 @@ from helpers.parity import build, check_same, make_reference, rows_of_positions,
 
 from jaxformer.errors import UserError
 from jaxformer.weights.transformers_config import text_model_of
-from jaxformer.weights.transformers_gpt2 import GPT2
+from jaxformer.weights.transformers_text import GPT2
 
 VOCAB = 41
 TOKENS, MASK = text(3, 11, VOCAB, (11, 7, 9), left=(2,))
@@ -37,7 +37,7 @@ def test_the_published_files_names_are_read(reference):
     published = {name.removeprefix("transformer."): value for name, value in reference.source.items()}
     published["h.1.attn.bias"] = np.ones((1, 1, 17, 17), bool)
     published["lm_head.weight"] = published["wte.weight"]
-    found, expected = GPT2.read(published, shapes), GPT2.read(reference.source, shapes)
+    found, expected = (GPT2.read(x, shapes)["params"] for x in (published, reference.source))
     for name in ("query", "key", "value"):
         of_block = [tree["decoder"]["block_1"]["attention"][name]["kernel"] for tree in (found, expected)]
         np.testing.assert_array_equal(*of_block)

@@ -7,7 +7,7 @@ from helpers.parity import build, check_same, make_reference, rows_of_positions,
 from jaxformer.errors import UserError
 from jaxformer.models.rotary import Rotary
 from jaxformer.weights.transformers_config import rotary, text_model_of
-from jaxformer.weights.transformers_llama import LLAMA
+from jaxformer.weights.transformers_text import LLAMA
 
 VOCAB = 41
 TOKENS, MASK = text(3, 11, VOCAB, (11, 7, 9), left=(2,))

@@ -10,8 +10,7 @@ from helpers.timm_reference import timm
 
 from jaxformer.errors import UserError
 from jaxformer.models.segmentation_decoders import AllMLP
-from jaxformer.weights.transformers_segformer import FAMILY
-from jaxformer.weights.variables import read_variables
+from jaxformer.weights.transformers_image import SEGFORMER
 
 WIDTHS, SIZES, CLASSES = (8, 12, 16, 20), ((12, 9), (6, 5), (3, 3), (2, 1)), 5
 
@@ -52,7 +51,7 @@ def test_logits_and_gradients_are_those_of_transformers(reference, maps, shapes,
     torch.sum(expected * torch.from_numpy(weights)).backward()
     expected = expected.detach().numpy()
     gradients = {name: parameter.grad.numpy() for name, parameter in reference.named_parameters()}
-    variables = read_variables(FAMILY, source, shapes)
+    variables = SEGFORMER.read(source, shapes)
     model = AllMLP(width=24, dropout=0.0)
 
     def loss(params):
@@ -63,7 +62,7 @@ def test_logits_and_gradients_are_those_of_transformers(reference, maps, shapes,
 
     found, logits = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-    wanted = flatten_dict(read_variables(FAMILY, {**source, **gradients}, shapes)["params"], sep="/")
+    wanted = flatten_dict(SEGFORMER.read({**source, **gradients}, shapes)["params"], sep="/")
     largest = max(np.abs(gradient).max() for gradient in wanted.values())
     for path, ours in flatten_dict(found, sep="/").items():
         # That of a bias before batch statistics is 0 but for rounding.
@@ -78,7 +77,7 @@ def test_both_names_of_the_projections_are_read(reference, shapes):
         f"decode_head.{name.replace('linear_projections', 'linear_c')}": tensor
         for name, tensor in source.items()
     }
-    ours, theirs = (flatten_dict(read_variables(FAMILY, tensors, shapes)) for tensors in (source, on_the_hub))
+    ours, theirs = (flatten_dict(SEGFORMER.read(tensors, shapes)) for tensors in (source, on_the_hub))
     assert all(np.array_equal(ours[path], theirs[path]) for path in ours)
 
 
@@ -87,6 +86,6 @@ def test_what_does_not_fit_is_listed(reference, shapes):
     del source["classifier.bias"]
     source["linear_fuse.weight"] = source["linear_fuse.weight"][:, :92]
     with pytest.raises(UserError) as caught:
-        read_variables(FAMILY, source, shapes)
+        SEGFORMER.read(source, shapes)
     assert "classifier.bias is missing" in str(caught.value)
     assert "linear_fuse.weight has shape (24, 92, 1, 1); this model needs (24, 96, 1, 1)" in str(caught.value)

@@ -6,7 +6,7 @@ from helpers.parity import build, check_same, make_reference, shapes_of, text
 
 from jaxformer.errors import UserError
 from jaxformer.weights.transformers_config import text_model_of
-from jaxformer.weights.transformers_t5 import T5
+from jaxformer.weights.transformers_text import T5
 
 VOCAB = 41
 # Longer than the 128 places from which on distances share a bucket, on both sides.

@@ -8,7 +8,7 @@ import pytest
 from jaxformer.errors import UserError
 from jaxformer.models.layouts import stack_layers
 from jaxformer.models.vit import ViT
-from jaxformer.weights.transformers_vit import from_transformers
+from jaxformer.weights.transformers_image import VIT
 
 SIZE, CLASSES = 16, 7
 FIELDS = {
@@ -19,7 +19,7 @@ FIELDS = {
 
 def shapes_of(model):
     image = jax.ShapeDtypeStruct((1, SIZE, SIZE, 3), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    return jax.eval_shape(model.init, jax.random.key(0), image)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def reference(tmp_path_factory):
 @pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
 def test_logits_are_those_of_transformers(reference, scan):
     source, image, expected = reference
-    params = from_transformers(source, shapes_of(ViT(**FIELDS)))
+    params = VIT.read(source, shapes_of(ViT(**FIELDS)))["params"]
     params = stack_layers(params) if scan else params
     model = ViT(**FIELDS, scan=scan)
     logits = jax.jit(lambda p, x: model.apply({"params": p}, x).logits)(params, image)
@@ -64,7 +64,7 @@ def test_everything_that_does_not_fit_is_listed(reference):
     source["vit.pooler.dense.bias"] = np.zeros(32, np.float32)
     fields = {**FIELDS, "num_classes": CLASSES + 1, "registers": 2}
     with pytest.raises(UserError) as caught:
-        from_transformers(source, shapes_of(ViT(**fields)))
+        VIT.read(source, shapes_of(ViT(**fields)))
     text = str(caught.value)
     assert len(caught.value.lines) == 5
     assert "norm/bias: vit.layernorm.bias is missing" in text
@@ -76,4 +76,4 @@ def test_everything_that_does_not_fit_is_listed(reference):
 
 def test_a_checkpoint_with_more_layers_is_refused(reference):
     with pytest.raises(UserError, match=r"vit\.encoder\.layer\.1\.[\w.]+: in the checkpoint"):
-        from_transformers(reference[0], shapes_of(ViT(**{**FIELDS, "depth": 1})))
+        VIT.read(reference[0], shapes_of(ViT(**{**FIELDS, "depth": 1})))

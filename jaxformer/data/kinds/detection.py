@@ -9,8 +9,8 @@ import numpy as np
 from jaxformer.config.fields import PositiveInt
 from jaxformer.config.schema import did_you_mean
 from jaxformer.data.base import DatasetConfig, Example, Source
+from jaxformer.data.geometry import object_rows
 from jaxformer.data.kinds.images import LetterboxedKind, LetterboxedReader
-from jaxformer.data.letterbox import object_rows
 from jaxformer.data.records import class_names, inner
 from jaxformer.errors import UserError
 

@@ -10,8 +10,8 @@ import numpy as np
 from jaxformer.config.fields import Constraint
 from jaxformer.data.base import DatasetConfig, Example, Source
 from jaxformer.data.decoding import decode_image
+from jaxformer.data.geometry import letterbox
 from jaxformer.data.kinds.base import Kind
-from jaxformer.data.letterbox import letterbox
 from jaxformer.data.records import Records, class_names
 from jaxformer.errors import UserError
 

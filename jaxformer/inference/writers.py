@@ -1,0 +1,144 @@
+"""The two kinds of models that write texts: a decoder continues one, an encoder-decoder writes one for another."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxformer.data.text.tokenizers import Tokenizer
+from jaxformer.decoding.sampling import Sampling
+from jaxformer.decoding.steps import (
+    SourceState,
+    next_target,
+    next_token,
+    read_prompts,
+    read_sources,
+    take_targets,
+)
+from jaxformer.errors import UserError
+from jaxformer.inference.writing import BATCH, Generation, Writer, rounded
+from jaxformer.models.masks import Cache
+
+Tree = Any
+Pair = tuple[list[int], list[int]]
+
+
+class CausalModel(Writer):
+    """A decoder with a tokenizer; it also says how likely texts are, as `evaluation/fewshot.py` asks."""
+
+    goes_on = True
+    next_step = staticmethod(next_token)
+
+    def __init__(self, model: nn.Module, variables: Tree, tokenizer: Tokenizer):
+        super().__init__(model, variables, tokenizer)
+        self._prefill = jax.jit(partial(read_prompts, self.model), donate_argnums=3)
+        self._score = jax.jit(partial(score, self.model))
+
+    @property
+    def first_id(self) -> int | None:
+        """What an empty text begins with: the tokenizer's first token, or GPT-2's end of text."""
+        return self.tokenizer.eos_id if self.tokenizer.bos_id is None else self.tokenizer.bos_id
+
+    def encode(self, prompt: str) -> list[int]:
+        """The ids of a prompt, with the tokenizer's first token in front where it has one of its own.
+
+        Raises:
+          UserError: the prompt is empty and no token begins a text, or it has characters that are no token.
+        """
+        ids = self.tokenizer.encode(prompt, special=False)
+        begins = self.tokenizer.bos_id is not None and self.tokenizer.bos_id != self.tokenizer.eos_id
+        if begins or not ids:
+            if self.first_id is None:
+                raise UserError("prompt: is empty, and this tokenizer has no token that begins a text")
+            ids = [self.first_id, *ids]
+        return ids
+
+    def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[Cache, jax.Array]:
+        tokens, mask = self.padded(prompts, left=True)  # all end at the same place
+        length, windows = tokens.shape[1], self.model.windows()
+        cache = self.model.start(len(prompts), length + rounded(new_tokens))
+        # A cache that is written round and round takes a window's tokens at a time.
+        piece = length if None in windows else min(length, *windows)
+        for first in range(0, length, piece):
+            part = slice(first, first + piece)
+            cache, logits = self._prefill(self.variables, tokens[:, part], mask[:, part], cache)
+        return cache, logits
+
+    def generate_until(
+        self, prompts: Sequence[list[int]], stops: Sequence[str], max_new_tokens: int
+    ) -> list[str]:
+        """Greedy continuations up to the first of `stops`; see `evaluation/fewshot.py`."""
+        how = Generation(max_new_tokens, Sampling(temperature=0), tuple(stops))
+        return [continuation.text for continuation in self.generate(prompts, how)]
+
+    def token_log_likelihoods(self, windows: Sequence[Pair]) -> list[np.ndarray]:
+        """The log-probability of each token of the continuations, given what is before: float32 [len] each."""
+        return [chances for chances, _ in self.scores(windows)]
+
+    def log_likelihoods(self, requests: Sequence[Pair]) -> list[tuple[float, bool]]:
+        """Of each (context, continuation) the summed log-probability, and whether greedy decoding gives it."""
+        return [(float(chances.sum()), bool(greedy.all())) for chances, greedy in self.scores(requests)]
+
+    def scores(self, pairs: Sequence[Pair]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each continuation's tokens the log-probability, and whether it is the likeliest token.
+
+        Texts of similar lengths are scored together, padded on the right to a multiple of LENGTH_STEP.
+        """
+        texts = [[*context, *continuation] for context, continuation in pairs]
+        order = sorted(range(len(pairs)), key=lambda i: len(texts[i]))
+        found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        for first in range(0, len(order), BATCH):
+            chosen = order[first : first + BATCH]
+            batch = [texts[i] for i in chosen] + [[0]] * (BATCH - len(chosen))
+            tokens, mask = self.padded([ids[:-1] for ids in batch])
+            targets, _ = self.padded([ids[1:] for ids in batch])
+            chances, greedy = map(np.asarray, self._score(self.variables, tokens, mask, targets))
+            for row, i in enumerate(chosen):
+                part = slice(len(pairs[i][0]) - 1, len(texts[i]) - 1)
+                found[i] = chances[row, part], greedy[row, part]
+        return [found[i] for i in range(len(pairs))]
+
+
+def score(
+    model: Any, variables: Tree, tokens: jax.Array, mask: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probabilities of targets [B, T], float32, and whether they are the likeliest."""
+    logits = model.apply(variables, tokens, mask).logits
+    own = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return own - jax.nn.logsumexp(logits, axis=-1), jnp.argmax(logits, axis=-1) == targets
+
+
+class TextToText(Writer):
+    """An encoder-decoder with a tokenizer, the same on both sides.
+
+    Raises:
+      UserError: the tokenizer has no token that ends a text.
+    """
+
+    goes_on = False
+    next_step = staticmethod(next_target)
+    reorder = staticmethod(take_targets)
+
+    def __init__(self, model: nn.Module, variables: Tree, tokenizer: Tokenizer):
+        super().__init__(model, variables, tokenizer)
+        if tokenizer.eos_id is None:
+            raise UserError(
+                "this run's tokenizer has no token that ends a text; train it with template='seq2seq'"
+            )
+        self.eos_id: int = tokenizer.eos_id
+        first = tokenizer.pad_id if tokenizer.bos_id is None else tokenizer.bos_id
+        self.first_id = 0 if first is None else first
+        self._begin = jax.jit(partial(read_sources, self.model), static_argnums=4)
+
+    def encode(self, prompt: str) -> list[int]:
+        """The ids of a source text, as in training: with the token that ends it, whether the template has it or not."""
+        ids = self.tokenizer.encode(prompt)
+        return ids if ids[-1:] == [self.eos_id] else [*ids, self.eos_id]
+
+    def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[SourceState, jax.Array]:
+        tokens, mask = self.padded(prompts)
+        return self._begin(self.variables, tokens, mask, jnp.int32(self.first_id), new_tokens + 1)

@@ -1,0 +1,65 @@
+"""What the Transformers over tokens of text have in common."""
+
+from typing import Any, ClassVar
+
+from flax import linen as nn
+
+from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
+from jaxformer.models.base import Stacked
+from jaxformer.models.block import Block
+from jaxformer.models.dense import Initializer
+from jaxformer.models.norms import NormName, token_norm
+from jaxformer.models.stack import Stack
+
+
+class TextModel(Stacked, kw_only=True):
+    """Transformers over tokens of text."""
+
+    sizes: ClassVar[tuple[str, ...]] = ("vocab_size",)
+
+    vocab_size: PositiveInt | None = None
+    """Rows of the token table; None: as many as the tokenizer has tokens."""
+    width: PositiveInt = 768
+    """D, width of the tokens."""
+    num_heads: PositiveInt = 12
+    """Number of attention heads."""
+    mlp_dim: PositiveInt | None = None
+    """Hidden width of the MLPs; None: 4 x width."""
+    dropout: Rate = 0.1
+    """Rate of dropout after the embedding and of each branch."""
+    attention_dropout: Rate = 0.0
+    """Rate of dropout of the attention weights."""
+
+    def stack(
+        self, name: str | None, depth: int, init: Initializer, out_init: Initializer, **more: Any
+    ) -> Stack:
+        """A stack of blocks: they take these fields, and those of the model that have the same names."""
+        block = self.passed_to(Block) | {"kernel_init": init, "out_init": out_init, **more}
+        block["mlp_dim"] = self.mlp_dim or 4 * self.width
+        return Stack(Block, block, depth, 0.0, self.remat, self.scan, name=name)
+
+
+class Writer(TextModel, kw_only=True):
+    """Models that write text token by token: decoders, and encoders with a decoder."""
+
+    context_length: PositiveInt = 1024
+    """The longest text, in tokens."""
+    head_dim: PositiveInt | None = None
+    """Size of a head; None: width / num_heads."""
+    norm: NormName = "layer"
+    """LayerNorm ("layer") or RMSNorm ("rms")."""
+    norm_epsilon: PositiveFloat = 1e-6
+    """Epsilon of every norm."""
+    use_bias: bool = True
+    """Whether dense layers and LayerNorms have biases."""
+    tied: bool = True
+    """Whether the head is the token table (Press and Wolf 2017)."""
+
+    @property
+    def size_of_heads(self) -> int:
+        """A head's size."""
+        return self.head_dim or self.width // self.num_heads
+
+    def last_norm(self, name: str) -> nn.Module:
+        """The norm behind the last block."""
+        return token_norm(self.norm, self.norm_epsilon, self.use_bias, **self.dtypes, name=name)
