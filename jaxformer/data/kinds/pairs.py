@@ -19,6 +19,7 @@ class Pairs(TextExamples):
     """A text and its translation: `tokens`, `token_mask` [B, T], `decoder_tokens` and `targets` int32 [B, T]."""
 
     kind: ClassVar[str] = "pairs"
+    text_fields: ClassVar[tuple[str, ...]] = ("source_feature", "target_feature")
 
     length: RowLength
     """Tokens in each of the two (T), special tokens included; what is longer is cut, and counted."""
@@ -27,16 +28,12 @@ class Pairs(TextExamples):
     target_feature: str = "target"
     """The feature that holds its translation."""
 
-    @property
-    def texts(self) -> dict[str, str]:
-        return {"source_feature": self.source_feature, "target_feature": self.target_feature}
-
     def rows(self, records: Records, tokenizer: Tokenizer) -> "PairRows":
         return PairRows(self, records, tokenizer)
 
     def made_of(self, rows: RaggedRows) -> dict[str, Any]:
-        features = [self.source_feature, self.target_feature]
-        return {"features": features, "boundaries": boundaries(rows.tokenizer), "length": self.length}
+        features, ends = list(self.texts.values()), boundaries(rows.tokenizer)
+        return {"features": features, "boundaries": ends, "length": self.length}
 
     def columns(self, rows: RaggedRows) -> list[Stored]:
         return [Stored("targets", id_dtype(rows.tokenizer), offsets="target_offsets")]
@@ -99,8 +96,6 @@ def boundaries(tokenizer: Tokenizer) -> tuple[int, int]:
     start = tokenizer.pad_id if tokenizer.bos_id is None else tokenizer.bos_id
     if start is None or tokenizer.eos_id is None:
         missing = "end-of-text" if start is not None else "start or padding"
-        raise UserError(
-            f"data.tokenizer: examples='pairs' need a {missing} token, and this tokenizer has none; give it "
-            "template='seq2seq' or 't5'"
-        )
+        what = f"data.tokenizer: examples='pairs' need a {missing} token, and this tokenizer has none"
+        raise UserError(f"{what}; give it template='seq2seq' or 't5'")
     return start, tokenizer.eos_id

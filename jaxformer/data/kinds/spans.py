@@ -22,6 +22,7 @@ class Spans(TextExamples):
     """
 
     kind: ClassVar[str] = "spans"
+    text_fields: ClassVar[tuple[str, ...]] = ("question_feature", "context_feature")
 
     length: RowLength
     """Tokens in a window (T), question and special tokens included."""
@@ -38,10 +39,6 @@ class Spans(TextExamples):
     id_feature: str | None = "id"
     """The feature that holds the question's id; None numbers the questions."""
 
-    @property
-    def texts(self) -> dict[str, str]:
-        return {"question_feature": self.question_feature, "context_feature": self.context_feature}
-
     def check(self, records: Records) -> None:
         super().check(records)
         if self.id_feature is not None:
@@ -56,7 +53,7 @@ class Spans(TextExamples):
         return SpanRows(self, records, tokenizer)
 
     def made_of(self, rows: RaggedRows) -> dict[str, Any]:
-        features = [self.question_feature, self.context_feature, self.answers_feature, self.id_feature]
+        features = [*self.texts.values(), self.answers_feature, self.id_feature]
         return {"features": features, "lengths": [self.length, self.stride, self.question_length]}
 
     def columns(self, rows: RaggedRows) -> list[Stored]:

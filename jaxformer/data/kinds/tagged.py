@@ -20,6 +20,7 @@ class Tagged(TextExamples):
     """
 
     kind: ClassVar[str] = "tagged"
+    text_fields: ClassVar[tuple[str, ...]] = ("words_feature",)
 
     length: RowLength
     """Tokens in a row (T), special tokens included; words beyond are cut off, and counted."""
@@ -27,10 +28,6 @@ class Tagged(TextExamples):
     """The dataset's feature that holds a list of words."""
     tags_feature: str = "ner"
     """The feature that holds a list of as many classes."""
-
-    @property
-    def texts(self) -> dict[str, str]:
-        return {"words_feature": self.words_feature}
 
     def check(self, records: Records) -> None:
         records.check_text(self.words_feature, "data.examples.words_feature", listed=True)
@@ -72,10 +69,8 @@ class Tagged(TextExamples):
         """
         tags = list(record[self.tags_feature].int64_list.value)
         if len(tags) != words:
-            raise UserError(
-                f"{records.where(index)}: has {words} {self.words_feature} and {len(tags)} "
-                f"{self.tags_feature}; each word needs a tag"
-            )
+            problem = f"has {words} {self.words_feature} and {len(tags)} {self.tags_feature}"
+            raise UserError(f"{records.where(index)}: {problem}; each word needs a tag")
         for tag in tags:
             check_class(tag, classes, records.where(index), self.tags_feature)
         return tags

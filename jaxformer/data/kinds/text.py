@@ -26,6 +26,8 @@ class TextKind(Kind):
     """A kind of text."""
 
     modality: ClassVar[Literal["image", "text"]] = "text"
+    text_fields: ClassVar[tuple[str, ...]] = ()
+    """The fields that name the features of texts."""
     length: RowLength
     """Tokens in a row (T), special tokens included."""
 
@@ -37,7 +39,7 @@ class TextKind(Kind):
     @property
     def texts(self) -> dict[str, str]:
         """The features that hold texts, which a tokenizer is learnt from, by the field that names each."""
-        raise NotImplementedError
+        return {field: getattr(self, field) for field in self.text_fields}
 
     def check(self, records: Records) -> None:
         """Raises UserError for features that are not there, or are not what they have to be."""
@@ -80,12 +82,9 @@ class TextKind(Kind):
 class RunningText(TextKind):
     """Texts of one feature, cut into rows of one length."""
 
+    text_fields: ClassVar[tuple[str, ...]] = ("feature",)
     feature: str = "text"
     """The dataset's feature that holds the text."""
-
-    @property
-    def texts(self) -> dict[str, str]:
-        return {"feature": self.feature}
 
 
 @dataclass(frozen=True)

@@ -87,9 +87,8 @@ class Paraphrases:
         try:
             encoded = tokenizer.encode_batch(list(table), special=False)
         except UserError as error:
-            raise UserError(
-                f"{path}: {error.lines[0]}", "is it of other texts than the dataset's?"
-            ) from error
+            question = "is it of other texts than the dataset's?"
+            raise UserError(f"{path}: {error.lines[0]}", question) from error
         self._found: dict[bytes, tuple[str, ...]] = {}
         for ids, paraphrases in zip(encoded, table.values()):
             key = sortable(np.asarray(ids))

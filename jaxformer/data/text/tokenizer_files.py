@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from jaxformer import files
+from jaxformer.data.text.tokenizer_sentencepiece import convert_sentencepiece
 from jaxformer.data.text.tokenizer_templates import Template, apply_template, byte_alphabet, special_tokens
 from jaxformer.errors import UserError
 
@@ -40,9 +41,6 @@ def read_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
     if lowercase is not None:
         raise UserError(f"lowercase={lowercase}: {file} says by itself what is lowercased; leave it out")
     if file.suffix == ".model":
-        # Imported here, since most runs never read such a file.
-        from jaxformer.data.text.tokenizer_sentencepiece import convert_sentencepiece
-
         return convert_sentencepiece(content, str(file))
     if file.name == "vocab.json":
         return read_byte_level_bpe(file, file.with_name("merges.txt"))

@@ -74,10 +74,9 @@ def apply_template(hf: Tokenizer, template: Template, specials: Iterable[str] = 
     """
     layout, needed = LAYOUTS[template], tokens_needed(template)
     if missing := lacking(hf, template):
-        raise UserError(
-            f"template={template!r}: the vocabulary has no {', '.join(missing)}; "
-            f"templates that fit it: {', '.join(name for name in TEMPLATES if not lacking(hf, name))}"
-        )
+        fitting = ", ".join(name for name in TEMPLATES if not lacking(hf, name))
+        problem = f"the vocabulary has no {', '.join(missing)}; templates that fit it: {fitting}"
+        raise UserError(f"template={template!r}: {problem}")
     marked = {token.content for token in hf.get_added_tokens_decoder().values() if token.special}
     new = dict.fromkeys(token for token in (*specials, *needed) if token not in marked)
     hf.add_special_tokens(as_special(token for token in new if hf.token_to_id(token) is not None))

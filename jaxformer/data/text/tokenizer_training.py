@@ -12,16 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from jaxformer.data.text import tokenizer_templates as templates
 from jaxformer.data.text.tokenizer_files import byte_level, wordpiece
 from jaxformer.data.text.tokenizer_sentencepiece import convert_sentencepiece
-from jaxformer.data.text.tokenizer_templates import (
-    Template,
-    apply_template,
-    as_special,
-    byte_alphabet,
-    special_tokens,
-    unknown_of,
-)
 from jaxformer.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +25,7 @@ ALPHABET = 1000  # characters of a WordPiece vocabulary, as in BERT's; rarer one
 LINE = 4096  # characters of a line for sentencepiece at most; longer ones are cut
 
 
-def character_tokenizer(texts: Iterable[str], template: Template) -> Tokenizer:
+def character_tokenizer(texts: Iterable[str], template: templates.Template) -> Tokenizer:
     """One token a character: the template's special tokens, then the texts' characters in code point order.
 
     Raises:
@@ -40,28 +33,26 @@ def character_tokenizer(texts: Iterable[str], template: Template) -> Tokenizer:
     """
     characters = set[str]().union(*texts)
     if not characters:
-        raise UserError(
-            "tokenizer characters: the texts are empty, so there is no vocabulary; check the split"
-        )
-    specials = special_tokens(template)
+        raise UserError("tokenizer characters: the texts are empty; check the split")
+    specials = templates.special_tokens(template)
     vocabulary = {token: index for index, token in enumerate([*specials, *sorted(characters)])}
     # Without a token for them the library refuses unknown characters; its default is "<unk>", so pass "" for none.
-    hf = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown_of(specials) or ""))
+    hf = Tokenizer(models.WordLevel(vocabulary, unk_token=templates.unknown_of(specials) or ""))
     hf.pre_tokenizer = pre_tokenizers.FixedLength(1)
     hf.decoder = decoders.Fuse()
-    apply_template(hf, template, specials)
+    templates.apply_template(hf, template, specials)
     return hf
 
 
-def byte_tokenizer(template: Template) -> Tokenizer:
+def byte_tokenizer(template: templates.Template) -> Tokenizer:
     """One token a byte of UTF-8: the template's special tokens, then the 256 bytes in order (as in ByT5).
 
     Without special tokens, ids are the bytes themselves.
     """
-    specials = special_tokens(template)
-    vocabulary = {token: index for index, token in enumerate([*specials, *byte_alphabet()])}
+    specials = templates.special_tokens(template)
+    vocabulary = {token: index for index, token in enumerate([*specials, *templates.byte_alphabet()])}
     hf = byte_level(models.BPE(vocabulary, []), use_regex=False)
-    apply_template(hf, template, specials)
+    templates.apply_template(hf, template, specials)
     return hf
 
 
@@ -82,11 +73,11 @@ def train_bpe(texts: Texts, config: "Trained") -> Tokenizer:
     hf = byte_level(models.BPE())
     if config.lowercase:
         hf.normalizer = normalizers.Lowercase()
-    specials = as_special(special_tokens(config.template))
+    specials = templates.as_special(templates.special_tokens(config.template))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     options = trainer_options(config, special_tokens=specials, initial_alphabet=alphabet)
     hf.train_from_iterator(texts(), trainers.BpeTrainer(**options))
-    apply_template(hf, config.template)
+    templates.apply_template(hf, config.template)
     return hf
 
 
@@ -101,21 +92,19 @@ def train_wordpiece(texts: Texts, config: "Trained") -> Tokenizer:
 
     The trainer adds the pairs that are most frequent, as BPE does, and not those that are likeliest.
     """
-    specials = special_tokens(config.template, unknown="[UNK]")
+    specials = templates.special_tokens(config.template, unknown="[UNK]")
     hf = wordpiece({}, config.lowercase)
     alphabet = wordpiece_alphabet(hf, texts())
     first = [*specials, *alphabet]
     if len(first) > config.vocab_size:
-        raise UserError(
-            f"tokenizer trained, vocab_size={config.vocab_size}: the texts' characters and the special tokens are "
-            f"{len(first)} already; take a larger one"
-        )
+        problem = f"the texts' characters and the special tokens are {len(first)} already; take a larger one"
+        raise UserError(f"tokenizer trained, vocab_size={config.vocab_size}: {problem}")
     characters = [piece for piece in alphabet if len(piece) == 1]
     options = trainer_options(config, initial_alphabet=characters, limit_alphabet=len(characters))
     # As special tokens, pieces have the ids that are given, and not those of a hash table.
     hf.train_from_iterator(texts(), trainers.WordPieceTrainer(**options, special_tokens=first))
-    hf = wordpiece(hf.get_vocab(), config.lowercase, unknown_of(specials) or "[UNK]")
-    apply_template(hf, config.template, specials)
+    hf = wordpiece(hf.get_vocab(), config.lowercase, templates.unknown_of(specials) or "[UNK]")
+    templates.apply_template(hf, config.template, specials)
     return hf
 
 
@@ -138,8 +127,8 @@ def train_unigram(texts: Texts, config: "Trained") -> Tokenizer:
     import sentencepiece
 
     model = io.BytesIO()
-    specials = special_tokens(config.template, unknown="<unk>")
-    unknown = unknown_of(specials) or "<unk>"
+    specials = templates.special_tokens(config.template, unknown="<unk>")
+    unknown = templates.unknown_of(specials) or "<unk>"
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=lines(texts()),
@@ -160,12 +149,11 @@ def train_unigram(texts: Texts, config: "Trained") -> Tokenizer:
             pad_id=-1,
         )
     except RuntimeError as error:
-        raise UserError(
-            f"tokenizer trained, unigram, vocab_size={config.vocab_size}: sentencepiece cannot train it on these texts",
-            str(error).strip().splitlines()[-1],
-        ) from error
+        what = f"tokenizer trained, unigram, vocab_size={config.vocab_size}"
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"{what}: sentencepiece cannot train it on these texts", reason) from error
     hf = convert_sentencepiece(model.getvalue(), "the trained sentencepiece model")
-    apply_template(hf, config.template)
+    templates.apply_template(hf, config.template)
     return hf
 
 

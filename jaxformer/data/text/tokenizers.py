@@ -16,21 +16,16 @@ import numpy as np
 import tokenizers
 
 from jaxformer.config.fields import Constraint, PositiveInt
+from jaxformer.data.text import tokenizer_templates as templates
 from jaxformer.data.text.tokenizer_files import KINDS, parse_tokenizer_json, read_bytes, read_tokenizer
-from jaxformer.data.text.tokenizer_templates import (
-    TEMPLATES,
-    Template,
-    apply_template,
-    is_byte_level,
-    special_tokens,
-)
 from jaxformer.data.text.tokenizer_training import Texts, byte_tokenizer, character_tokenizer, train
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
 
 Kind = Literal["bpe", "wordpiece", "unigram"]
 KnownTemplate: TypeAlias = Annotated[
-    Template, Constraint(f"one of {', '.join(TEMPLATES)}", lambda template: template in TEMPLATES)
+    templates.Template,
+    Constraint(f"one of {', '.join(templates.TEMPLATES)}", lambda template: template in templates.TEMPLATES),
 ]
 
 # What each role's token is called in published vocabularies; the first that is there has the role.
@@ -205,7 +200,7 @@ class FromFile:
         """
         hf = read_tokenizer(Path(self.path).expanduser(), self.lowercase)
         if self.template is not None:
-            apply_template(hf, self.template)
+            templates.apply_template(hf, self.template)
         return Tokenizer(hf)
 
 
@@ -238,7 +233,11 @@ class Trained:
     def problems(self) -> Iterator[str]:
         """Yields what cannot work, whatever the texts are."""
         bpe = self.kind == "bpe"
-        least = 1 + len(special_tokens(self.template)) + 256 * bpe if self.template in TEMPLATES else 1
+        least = (
+            1 + len(templates.special_tokens(self.template)) + 256 * bpe
+            if self.template in templates.TEMPLATES
+            else 1
+        )
         if self.vocab_size < least:
             parts = " (256 bytes, the special tokens, and a merge)" if bpe else ""
             yield f"vocab_size={self.vocab_size}: expected {least} or more{parts}"
@@ -250,7 +249,7 @@ def describe(tokenizer: Tokenizer) -> str:
     As in "WordPiece, 30522 tokens; special: [PAD] 0, [UNK] 100, [CLS] 101, [SEP] 102, [MASK] 103".
     """
     kind = type(tokenizer.hf.model).__name__
-    if kind == "BPE" and is_byte_level(tokenizer.hf.pre_tokenizer):
+    if kind == "BPE" and templates.is_byte_level(tokenizer.hf.pre_tokenizer):
         kind = "byte-level BPE" if json.loads(tokenizer.hf.to_str())["model"]["merges"] else "bytes"
     kind = {"WordLevel": "characters"}.get(kind, kind)
     added = sorted(tokenizer.hf.get_added_tokens_decoder().items())
