@@ -86,10 +86,10 @@ class Spans(TextExamples):
     def question(self, records: Records, record: Record, index: int) -> "Question":
         """An example's texts."""
         named = (self.id_feature, self.question_feature, self.context_feature)
-        texts = [str(index) if name is None else records.text(record, name, index) for name in named]
+        name, asked, context = (records.text(record, key, index) if key else str(index) for key in named)
         answers = records.texts(record, f"{self.answers_feature}/text", index)
         starts = record[f"{self.answers_feature}/answer_start"].int64_list.value
-        return Question(*texts, answers=answers, starts=list(starts))
+        return Question(name, asked, context, answers, list(starts))
 
     def windows(
         self, tokenizer: Tokenizer, asked: Sequence[tuple[str, str]], records: Records, first: int

@@ -91,18 +91,18 @@ def load_thesaurus(path: str) -> Thesaurus:
 
 def entries(path: Path) -> Iterator[tuple[str, list[str]]]:
     """(word, synonyms) of lines "word: synonym, synonym", or {"word": ..., "synonyms": [...]} in a .jsonl."""
-    is_json = path.suffix == ".jsonl"
-    lines: Iterable[tuple[int, Any]] = numbered_objects(path) if is_json else numbered_lines(path)
-    for number, line in lines:
-        if not is_json and line.startswith("#"):
-            continue
-        names = names_of_object(line) if is_json else names_of_text(line)
+    found: Iterable[tuple[int, str, list[Any]]]  # number, the line as a message shows it, names
+    if path.suffix == ".jsonl":
+        sample = '{"word": "big", "synonyms": ["large", "huge"]}'
+        found = ((number, "", names_of_object(entry)) for number, entry in numbered_objects(path))
+    else:
+        sample = "'big: large, huge'"
+        lines = ((number, line) for number, line in numbered_lines(path) if not line.startswith("#"))
+        found = ((number, f"{line.strip()!r} ", names_of_text(line)) for number, line in lines)
+    for number, shown, names in found:
         if not all(isinstance(name, str) and name.strip() for name in names):
-            given = "" if is_json else f"{line.strip()!r} "
-            raise UserError(
-                f"{path}, line {number}: {given}is not a word and its synonyms; write it as in "
-                + ('{"word": "big", "synonyms": ["large", "huge"]}' if is_json else "'big: large, huge'")
-            )
+            problem = f"{shown}is not a word and its synonyms; write it as in {sample}"
+            raise UserError(f"{path}, line {number}: {problem}")
         word, *synonyms = (" ".join(name.split()) for name in names)
         yield word, synonyms
 
