@@ -11,7 +11,8 @@ from jaxformer.config.schema import to_dict
 from jaxformer.data.base import Array, RowSource
 from jaxformer.data.records import Records
 from jaxformer.data.text.cache import Entry, Writer, cached
-from jaxformer.data.text.tokenizers import Bytes, FromFile, Tokenizer
+from jaxformer.data.text.tokenizer_training import Bytes
+from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 
 IGNORED = -1  # a target or a tag that counts nowhere

@@ -6,27 +6,22 @@ Every kind, whether it reads a published file or is made from the texts themselv
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 import numpy as np
 import tokenizers
 
-from jaxformer.config.fields import Constraint, PositiveInt
-from jaxformer.data.text import tokenizer_templates as templates
+from jaxformer.config.fields import Constraint
 from jaxformer.data.text.tokenizer_files import KINDS, parse_tokenizer_json, read_bytes, read_tokenizer
-from jaxformer.data.text.tokenizer_training import Texts, byte_tokenizer, character_tokenizer, train
+from jaxformer.data.text.tokenizer_templates import KnownTemplate, apply_template, is_byte_level
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
 
-Kind = Literal["bpe", "wordpiece", "unigram"]
-KnownTemplate: TypeAlias = Annotated[
-    templates.Template,
-    Constraint(f"one of {', '.join(templates.TEMPLATES)}", lambda template: template in templates.TEMPLATES),
-]
+Texts = Callable[[], Iterator[str]]
 
 # What each role's token is called in published vocabularies; the first that is there has the role.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -149,35 +144,6 @@ class Tokenizer:
 
 
 @dataclass(frozen=True)
-class Characters:
-    """One token for each character of the training texts, in code point order; every text of them round-trips.
-
-    Without an unknown token (templates "none" and "gpt") a character that is in none of the texts is an error
-    that names it; with one ("bert", "roberta", "t5", "seq2seq") it is that token.
-    """
-
-    template: KnownTemplate = "none"
-    """The special tokens, at the first ids, and where they stand; see LAYOUTS in tokenizer_templates.py."""
-
-    def build(self, texts: Texts) -> Tokenizer:
-        """The tokenizer of the texts' characters; raises UserError where they have none."""
-        return Tokenizer(character_tokenizer(texts(), self.template))
-
-
-@dataclass(frozen=True)
-class Bytes:
-    """One token for each byte of UTF-8; every text round-trips, and there is nothing to train."""
-
-    template: KnownTemplate = "none"
-    """The special tokens, at the first ids, and where they stand; the bytes come after them (Xue et al.,
-    2021). With "none", ids are bytes."""
-
-    def build(self, texts: Texts) -> Tokenizer:
-        """The tokenizer; it does not look at the texts."""
-        return Tokenizer(byte_tokenizer(self.template))
-
-
-@dataclass(frozen=True)
 class FromFile:
     """A published tokenizer."""
 
@@ -200,47 +166,8 @@ class FromFile:
         """
         hf = read_tokenizer(Path(self.path).expanduser(), self.lowercase)
         if self.template is not None:
-            templates.apply_template(hf, self.template)
+            apply_template(hf, self.template)
         return Tokenizer(hf)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Subwords, trained on the training texts. The same texts give the same tokenizer."""
-
-    kind: Kind = "bpe"
-    """ "bpe" (byte-level, as in GPT-2: every text round-trips), "wordpiece" (as in BERT: drops accents when
-    it lowercases, and all spacing), or "unigram" (sentencepiece's, as in T5: NFKC, a run of spaces or a
-    newline is one space)."""
-    vocab_size: int = 8192
-    """Tokens at most, special ones among them; texts that are too short give fewer."""
-    lowercase: bool = False
-    """Whether texts are lowercased."""
-    template: KnownTemplate = "none"
-    """The special tokens, at the first ids, and where they stand; "wordpiece" and "unigram" get an unknown
-    token in any case."""
-    min_frequency: PositiveInt = 2
-    """How often a pair has to be there to become a token (not for "unigram")."""
-
-    def build(self, texts: Texts) -> Tokenizer:
-        """Trains the tokenizer; may go over the texts several times.
-
-        Raises:
-          UserError: the texts are empty, or have more characters than `vocab_size`.
-        """
-        return Tokenizer(train(texts, self))
-
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work, whatever the texts are."""
-        bpe = self.kind == "bpe"
-        least = (
-            1 + len(templates.special_tokens(self.template)) + 256 * bpe
-            if self.template in templates.TEMPLATES
-            else 1
-        )
-        if self.vocab_size < least:
-            parts = " (256 bytes, the special tokens, and a merge)" if bpe else ""
-            yield f"vocab_size={self.vocab_size}: expected {least} or more{parts}"
 
 
 def describe(tokenizer: Tokenizer) -> str:
@@ -249,7 +176,7 @@ def describe(tokenizer: Tokenizer) -> str:
     As in "WordPiece, 30522 tokens; special: [PAD] 0, [UNK] 100, [CLS] 101, [SEP] 102, [MASK] 103".
     """
     kind = type(tokenizer.hf.model).__name__
-    if kind == "BPE" and templates.is_byte_level(tokenizer.hf.pre_tokenizer):
+    if kind == "BPE" and is_byte_level(tokenizer.hf.pre_tokenizer):
         kind = "byte-level BPE" if json.loads(tokenizer.hf.to_str())["model"]["merges"] else "bytes"
     kind = {"WordLevel": "characters"}.get(kind, kind)
     added = sorted(tokenizer.hf.get_added_tokens_decoder().items())

@@ -6,7 +6,8 @@ import pickle
 import pytest
 from tokenizers import AddedToken, ByteLevelBPETokenizer
 
-from jaxformer.data.text.tokenizers import FromFile, Tokenizer, Trained
+from jaxformer.data.text.tokenizer_training import Trained
+from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 
 CORPUS = [

@@ -41,7 +41,7 @@ class FakeRecords:
 
 
 def tokenizer(template: str = "none"):
-    from jaxformer.data.text.tokenizers import Bytes
+    from jaxformer.data.text.tokenizer_training import Bytes
 
     return Bytes(template).build(lambda: iter(()))
 
