@@ -73,8 +73,8 @@ class TokenizerTrain(OfData):
           UserError: a setting cannot be, or what it learns from cannot be read.
         """
         from jaxformer.config import schema
-        from jaxformer.data.text.tokenizers import Characters, Trained
-        from jaxformer.data.text.tokens import build_tokenizer
+        from jaxformer.data.text.rows import build_tokenizer
+        from jaxformer.data.text.tokenizer_training import Characters, Trained
 
         kind: Any = Characters if self.kind == "characters" else partial(Trained, self.kind)
         settings = kind(**self.given())
