@@ -89,8 +89,8 @@ class Stack(nn.Module):
             return x, beside
         if cache is not None:
             raise ValueError("layers that are scanned over have no cache: unroll them (models/layouts.py)")
-        axes = {"params": 0, ATTENTION_MAPS: 0}
-        rngs = {"params": True, "dropout": True}
+        axes: Any = {"params": 0, ATTENTION_MAPS: 0}
+        rngs: Any = {"params": True, "dropout": True}
         inputs = (0, nn.broadcast, nn.broadcast)  # what is a layer's own, and what all share
         blocks = nn.scan(block, variable_axes=axes, split_rngs=rngs, in_axes=inputs, length=self.depth)
         layers = BlockInputs(rates, stacked_masks(masks, self.depth, x.shape[1]))

@@ -172,7 +172,7 @@ class Family:
         Args:
           source: their name -> tensor.
           shapes: our variables ("params", and "batch_stats" where there are any), unrolled, with a shape and a dtype
-            at every leaf (of `jax.eval_shape`). For a scanned model convert with `models.layouts`.
+            at every leaf (of `jax.eval_shape`).
 
         Returns:
           Nested dicts of NumPy arrays, with the shapes and dtypes of `shapes`.
