@@ -52,7 +52,6 @@ class GPT(GenerativeModel):
     """A mixture of experts in the place of every MLP."""
     dropout: Rate = 0.0
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
         yield from head_problems(self.width, self.num_heads, self.head_dim, self.num_kv_heads)
         if self.positions == "sinusoidal" and self.width % 2:

@@ -58,7 +58,6 @@ class Seq2Seq(GenerativeModel):
     mlp_dropout: Rate = 0.0
     """Rate of dropout after the MLPs' activation."""
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
         yield from head_problems(self.width, self.num_heads, self.head_dim)
         if self.positions == "sinusoidal" and self.width % 2:
