@@ -212,7 +212,7 @@ def test_a_config_that_is_not_python_names_its_line(capsys, tmp_path):
 
 def test_a_folder_with_checkpoints_and_no_config(capsys, tmp_path):
     (tmp_path / "orphan" / "checkpoints").mkdir(parents=True)
-    assert "no config.json that says whose they are" in refused(
+    assert "no config.json that names their experiment" in refused(
         capsys, "train", "--config", DIGITS, "--workdir", "orphan"
     )
 

@@ -22,7 +22,7 @@ from jaxformer.runs import Run
 from jaxformer.state import init_state, init_variables
 from jaxformer.step import make_train_step
 from jaxformer.tasks.classification import Classification
-from jaxformer.tasks.distillation import Distillation
+from jaxformer.tasks.losses import Distillation
 from jaxformer.teacher import LoadedTeacher, load_teacher
 from jaxformer.train import train
 

@@ -11,7 +11,7 @@ from helpers.text_runs import SENTENCE, random_run, train_run, write_texts
 from jaxformer import cli
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.evaluation.fewshot import evaluate_fewshot
-from jaxformer.evaluation.perplexity import perplexity
+from jaxformer.evaluation.likelihood import perplexity
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.inference.writing import Generation
 

@@ -10,8 +10,8 @@ from jaxformer.analysis.flops import training_flops
 from jaxformer.analysis.optimization import describe_rules, describe_schedule
 from jaxformer.config import schema
 from jaxformer.config.sections import ExperimentConfig
+from jaxformer.data.base import NominalBatches
 from jaxformer.data.kinds.pairs import Pairs
-from jaxformer.data.nominal import NominalBatches
 from jaxformer.errors import NotPrepared
 from jaxformer.experiment import Experiment
 from jaxformer.models import MODELS

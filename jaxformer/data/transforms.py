@@ -13,18 +13,8 @@ import cv2
 import numpy as np
 
 from jaxformer.config.fields import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Share
-from jaxformer.data.geometry import (
-    MIN_VISIBLE,
-    Interpolation,
-    cut,
-    follow,
-    mirroring,
-    resize,
-    resized,
-    scaling,
-    shorter_side_size,
-    window,
-)
+from jaxformer.data import geometry
+from jaxformer.data.geometry import MIN_VISIBLE, Interpolation, cut, follow, resized
 from jaxformer.data.transform import Example, RandomTransform, Rising, Size, Transform, pair
 
 
@@ -58,7 +48,7 @@ class CenterCrop(Transform):
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Resizes and crops the image."""
         if self.shorter_side is not None:
-            size = shorter_side_size(example["image"].shape, self.shorter_side)
+            size = geometry.shorter_side_size(example["image"].shape, self.shorter_side)
             example = resized(example, *size, self.interpolation)
         height, width = pair(self.size)
         rows, columns = example["image"].shape[:2]
@@ -95,9 +85,9 @@ class RandomResizedCrop(RandomTransform):
         top, left, height, width = self.rectangle(image.shape[0], image.shape[1], rng)
         part = image[top : top + height, left : left + width]
         size = pair(self.size)
-        move = window(top, left, height, width).then(scaling((height, width), size))
+        move = geometry.window(top, left, height, width).then(geometry.scaling((height, width), size))
         moved = follow(example, move, self.min_visible)
-        return example | moved | {"image": resize(part, *size, self.interpolation)}
+        return example | moved | {"image": geometry.resize(part, *size, self.interpolation)}
 
     def rectangle(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """(top, left, height, width) of a random part of an image of `height` x `width`."""
@@ -124,7 +114,7 @@ class Flip(RandomTransform):
             return example
         image, vertical = example["image"], self.direction == "vertical"
         flipped = image[::-1] if vertical else image[:, ::-1]
-        return example | follow(example, mirroring(image.shape, vertical)) | {"image": flipped}
+        return example | follow(example, geometry.mirroring(image.shape, vertical)) | {"image": flipped}
 
 
 @dataclass(frozen=True)

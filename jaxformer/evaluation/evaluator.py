@@ -1,7 +1,12 @@
-"""Evaluates variables on a split: sums on the devices, added up in float64 on the host."""
+"""Evaluates variables on a split, and remembers which evaluation was the best.
 
+Sums are made on the devices, and added up in float64 on the host.
+"""
+
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -39,19 +44,16 @@ def evaluate(
     Raises:
       GivenUp: `give_up` said so.
     """
-    sums: list[Tree] = []
-    collected: list[dict[str, Any]] = []
+    results: list[tuple[Tree, dict[str, Any]]] = []
     with batches.read(0, jax.process_index(), jax.process_count(), stop=len(batches)) as reader:
         for batch in reader:
             if give_up():
                 raise GivenUp
-            of_batch, of_examples = eval_step(variables, layout.shard_batch(batch))
-            sums.append(of_batch)
-            if of_examples:
-                collected.append(of_examples)
-            if len(sums) >= AHEAD:
-                jax.block_until_ready(sums[-AHEAD])
-    return task.summarize(added(jax.device_get(sums)), real_rows(jax.device_get(collected)), batches)
+            results.append(eval_step(variables, layout.shard_batch(batch)))
+            if len(results) >= AHEAD:
+                jax.block_until_ready(results[-AHEAD][0])
+    sums, collected = zip(*jax.device_get(results))
+    return task.summarize(added(sums), real_rows([rows for rows in collected if rows]), batches)
 
 
 def added(parts: Sequence[Tree]) -> Tree:
@@ -65,25 +67,56 @@ def added(parts: Sequence[Tree]) -> Tree:
 
 def real_rows(parts: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Batches of arrays joined: name -> [N, ...], without the rows that "example_mask" calls padding."""
-    if not parts:
-        return {}
     masks = [np.asarray(part["example_mask"]) for part in parts]
-    joined = {}
-    for name in parts[0]:
-        if name != "example_mask":
-            rows = [np.asarray(part[name])[mask] for part, mask in zip(parts, masks)]
-            joined[name] = np.concatenate(widened(rows, 1))
-    return joined
+    names = [name for name in (parts[0] if parts else ()) if name != "example_mask"]
+    rows = {name: [np.asarray(part[name])[mask] for part, mask in zip(parts, masks)] for name in names}
+    return {name: np.concatenate(widened(arrays, 1)) for name, arrays in rows.items()}
 
 
 def widened(arrays: Sequence[np.ndarray], first: int) -> list[np.ndarray]:
     """Arrays whose axes from `first` on are padded to the longest: integers with -1, others with 0."""
-    rank = arrays[0].ndim
-    shape = [max(array.shape[axis] for array in arrays) for axis in range(first, rank)]
+    shapes = {array.shape[first:] for array in arrays}
+    longest = [max(lengths) for lengths in zip(*shapes)]
 
     def pad(array: np.ndarray) -> np.ndarray:
-        widths = [(0, 0)] * first + [(0, n - m) for n, m in zip(shape, array.shape[first:])]
-        fill = -1 if np.issubdtype(array.dtype, np.integer) else 0
-        return np.pad(array, widths, constant_values=fill) if any(w for _, w in widths) else array
+        widths = [(0, 0)] * first + [(0, n - m) for n, m in zip(longest, array.shape[first:])]
+        return np.pad(array, widths, constant_values=-1 if np.issubdtype(array.dtype, np.integer) else 0)
 
-    return [pad(array) for array in arrays]
+    return list(arrays) if len(shapes) == 1 else [pad(array) for array in arrays]
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """What evaluations have shown so far."""
+
+    mode: Literal["max", "min"]
+    """Whether more of the metric is better ("max") or less ("min")."""
+    min_delta: float = 0.0
+    """How much better than `reference` counts as an improvement."""
+    best: float | None = None
+    """The best value so far; None before the first evaluation."""
+    best_step: int | None = None
+    """The step it was measured at."""
+    reference: float | None = None
+    """The value of the last improvement: of small gains, only their sum counts."""
+    waited: int = 0
+    """Evaluations since then."""
+
+    def seen(self, step: int, value: float) -> "Monitor":
+        """The monitor after an evaluation. NaN is never the best, and never improves."""
+        after = replace(self, waited=self.waited + 1)
+        if self.gain(value, self.best) > 0:
+            after = replace(after, best=value, best_step=step)
+        if self.gain(value, self.reference) > self.min_delta:
+            after = replace(after, reference=value, waited=0)
+        return after
+
+    def gain(self, value: float, over: float | None) -> float:
+        """How much better `value` is than another; than none at all, infinitely. NaN for NaN."""
+        if over is None:
+            return math.inf if value == value else math.nan
+        return value - over if self.mode == "max" else over - value
+
+    def to_json(self) -> dict[str, Any]:
+        """What evaluations have shown, for a checkpoint's `progress`."""
+        return {name: getattr(self, name) for name in ("best", "best_step", "reference", "waited")}

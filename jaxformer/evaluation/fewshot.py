@@ -9,52 +9,16 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from jaxformer.errors import UserError
 from jaxformer.evaluation.fewshot_task import Example, FewShotTask, read_task
+from jaxformer.evaluation.likelihood import CHUNK, LanguageModel, encode_pair
 from jaxformer.files import to_json, write_atomically
 
-if TYPE_CHECKING:
-    from jaxformer.data.text.tokenizers import Tokenizer
-
 logger = logging.getLogger("jaxformer")
-
-CHUNK = 256  # examples whose requests a model gets at a time
-
-Pair = tuple[list[int], list[int]]
-
-
-class LanguageModel(Protocol):
-    """What evaluation needs of a causal language model.
-
-    A context is never empty; together with its continuation it has at most `context_length` + 1 tokens, since the last
-    one is predicted but not seen. The answers come in the order of the requests; a model batches them as it likes.
-    """
-
-    @property
-    def context_length(self) -> int:
-        """How many tokens the model sees at once."""
-
-    @property
-    def tokenizer(self) -> "Tokenizer":
-        """Turns text into the model's token ids."""
-
-    def log_likelihoods(self, requests: Sequence[Pair]) -> list[tuple[float, bool]]:
-        """For each (context, continuation): log p(continuation | context) in nats, and whether it is the greedy one."""
-
-    def token_log_likelihoods(self, windows: Sequence[Pair]) -> list[np.ndarray]:
-        """For each (context, continuation): log p of each of the continuation's tokens, float [len(continuation)]."""
-
-    def generate_until(
-        self, prompts: Sequence[list[int]], stops: Sequence[str], max_new_tokens: int
-    ) -> list[str]:
-        """The text that greedy decoding gives after each prompt, before the first of `stops` or the end of text.
-
-        A prompt and its `max_new_tokens` have at most `context_length` tokens.
-        """
 
 
 @dataclass(frozen=True)
@@ -65,15 +29,14 @@ class Prompt:
     """The text before the answer: instruction, demonstrations and prompt."""
     shots: int
     """How many demonstrations are in it."""
-    requests: list[tuple[np.ndarray, np.ndarray]]
-    """Token ids, int32, (context, continuation) for each choice."""
-    unconditional: list[tuple[np.ndarray, np.ndarray]]
-    """The same after the task's `answer_context`; empty without one."""
+    pairs: list[tuple[np.ndarray, np.ndarray]]
+    """Token ids, int32, (context, continuation) for each choice; with an `answer_context` in the task, all again after
+    that one."""
 
     @property
     def longest(self) -> int:
-        """The tokens that the longest request takes of the model's context: all but its last."""
-        return max(len(before) + len(after) - 1 for before, after in self.requests + self.unconditional)
+        """The tokens that the longest pair takes of the model's context: all but its last."""
+        return max(len(before) + len(after) - 1 for before, after in self.pairs)
 
 
 def evaluate_fewshot(
@@ -107,21 +70,15 @@ def evaluate_fewshot(
     """
     task = read_task(Path(task_file))
     shots = task.config.num_fewshot or 0 if shots is None else shots
-    if shots < 0:
-        raise UserError(f"shots={shots}: expected 0 or more")
-    if limit is not None and limit < 1:
-        raise UserError(f"limit={limit}: expected at least 1, or none at all")
+    check_numbers(shots, limit)
     tests = task.tests[:limit]
-    prompts = [
-        make_prompt(task, example, task.demonstrations(index, shots, seed), model)
-        for index, example in enumerate(tests)
-    ]
+    drawn = (task.demonstrations(index, shots, seed) for index in range(len(tests)))
+    prompts = [make_prompt(task, example, solved, model) for example, solved in zip(tests, drawn)]
     dropped = [shots - prompt.shots for prompt in prompts]
     if any(dropped):
-        logger.warning(
-            "%s: %d of %d prompts are too long for %d tokens and lost demonstrations, %d in all",
-            task.where, np.count_nonzero(dropped), len(tests), model.context_length, sum(dropped),
-        )  # fmt: skip
+        message = "%s: %d of %d prompts are too long for %d tokens and lost demonstrations, %d in all"
+        shortened, length = np.count_nonzero(dropped), model.context_length
+        logger.warning(message, task.where, shortened, len(tests), length, sum(dropped))
     rows: list[dict[str, Any]] = []
     for first in range(0, len(tests), CHUNK):
         rows += ask(model, task, tests[first : first + CHUNK], prompts[first : first + CHUNK])
@@ -144,7 +101,12 @@ def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     write_atomically(path, "".join(lines))
 
 
-# Prompts.
+def check_numbers(shots: int | None, limit: int | None) -> None:
+    """Refuses numbers of demonstrations and of examples that are out of range."""
+    if shots is not None and shots < 0:
+        raise UserError(f"shots={shots}: expected 0 or more, or none to leave it to the task")
+    if limit is not None and limit < 1:
+        raise UserError(f"limit={limit}: expected at least 1, or none at all")
 
 
 def make_prompt(
@@ -155,90 +117,52 @@ def make_prompt(
     Raises:
       UserError: it does not fit even without any, or has a character that the tokenizer lacks; names the line.
     """
-    where = example.doc.where
+    where, answer_context = example.doc.where, task.config.answer_context
 
     def encode(context: str) -> list[tuple[np.ndarray, np.ndarray]]:
         try:
             pairs = [encode_pair(model.tokenizer, context, task.scored(context, c)) for c in example.choices]
         except UserError as error:
-            task.name_culprit([example, *demonstrations], model.tokenizer)
-            raise UserError(f"{where}: {error.lines[0]}", *error.lines[1:]) from error
+            culprit = task.culprit([example, *demonstrations], model.tokenizer)
+            raise UserError(f"{culprit}: {error.lines[0]}", *error.lines[1:]) from error
         if not all(continuation for _, continuation in pairs):
             raise UserError(f"{where}: the tokenizer makes no token of an answer; change it")
         return [(np.array(before, np.int32), np.array(after, np.int32)) for before, after in pairs]
 
-    answer_context = task.config.answer_context
     unconditional = [] if answer_context is None else encode(answer_context)
 
     def without(dropped: int) -> Prompt:
         context = task.context(demonstrations[dropped:], example.prompt)
-        return Prompt(context, len(demonstrations) - dropped, encode(context), unconditional)
+        return Prompt(context, len(demonstrations) - dropped, encode(context) + unconditional)
 
     def fits(dropped: int) -> bool:
         return without(dropped).longest <= model.context_length
 
-    fewest = 0 if fits(0) else bisect_left(range(len(demonstrations) + 1), True, lo=1, key=fits)
-    if fewest > len(demonstrations):
-        raise UserError(
-            f"{where}: even without demonstrations the example takes {without(len(demonstrations)).longest} tokens, "
-            f"and the model sees {model.context_length}; shorten it or leave it out"
-        )
-    return without(fewest)
-
-
-def encode_pair(tokenizer: "Tokenizer", context: str, continuation: str) -> Pair:
-    """Token ids of a context, never empty, and of what follows it, as one text is tokenised.
-
-    They are encoded together and then parted, so that tokens are those the model would see in running text; white
-    space at the context's end goes to the continuation, since tokenizers join it to the next word. (So does
-    lm-evaluation-harness.) A token across the border belongs to the continuation.
-
-    Raises:
-      UserError: there is nothing to condition on: no context, and no token that begins a text.
-    """
-    bare = context.rstrip()
-    whole = tokenizer.encode(context + continuation, special=False)
-    head = tokenizer.encode(bare, special=False) if bare else []
-    shared = next((i for i, (a, b) in enumerate(zip(head, whole)) if a != b), min(len(head), len(whole)))
-    front = start_ids(tokenizer, alone=shared == 0)
-    if not front and shared == 0:
-        raise UserError("a first token cannot be scored: the tokenizer has no bos or eos; give a context")
-    return front + whole[:shared], whole[shared:]
-
-
-def start_ids(tokenizer: "Tokenizer", alone: bool) -> list[int]:
-    """What stands before a text: bos, if the tokenizer has one apart from eos; else eos, but only if it stands `alone`.
-
-    (GPT-2's <|endoftext|> parts documents, and prompts are given without it; Llama's <s> begins every text.)
-    """
-    bos, eos = tokenizer.bos_id, tokenizer.eos_id
-    if bos is not None and (bos != eos or alone):
-        return [bos]
-    return [eos] if alone and eos is not None else []
-
-
-# Scores.
+    prompt = without(0 if fits(0) else bisect_left(range(len(demonstrations)), True, key=fits))
+    if prompt.longest > model.context_length:
+        longest = f"{prompt.longest} tokens, and the model sees {model.context_length}"
+        raise UserError(f"{where}: even without demonstrations it takes {longest}; shorten or remove it")
+    return prompt
 
 
 def ask(
     model: LanguageModel, task: FewShotTask, examples: Sequence[Example], prompts: Sequence[Prompt]
 ) -> Iterator[dict[str, Any]]:
     """Asks the model about some examples, and yields a row for each."""
-    arrays = [pair for prompt in prompts for pair in prompt.requests + prompt.unconditional]
-    requests = [(context.tolist(), continuation.tolist()) for context, continuation in arrays]
-    answers = iter(zip(requests, model.log_likelihoods(requests), strict=True))
+    pairs = [(before.tolist(), after.tolist()) for prompt in prompts for before, after in prompt.pairs]
+    answers = iter(model.log_likelihoods(pairs))
     for example, prompt in zip(examples, prompts):
-        given = [next(answers)[1] for _ in prompt.requests]
-        likelihoods = np.array([likelihood for likelihood, _ in given])
-        prior = np.array([next(answers)[1][0] for _ in prompt.unconditional])
-        if np.isnan(likelihoods).any() or np.isnan(prior).any():
+        given, count = [next(answers) for _ in prompt.pairs], len(example.choices)
+        values = np.array([likelihood for likelihood, _ in given])
+        if np.isnan(values).any():
             raise UserError(f"{example.doc.where}: the log-likelihood is NaN; try another checkpoint")
+        likelihoods, prior = values[:count], values[count:]
         row = {"line": example.doc.line, "context": prompt.context, "shots": prompt.shots}
         if task.metric == "cloze":
             measured = {"accuracy": float(given[0][1]), "log_likelihood": float(likelihoods[0])}
             yield {**row, "answer": example.choices[0], "metrics": measured}
             continue
-        lengths = [len(continuation) for _, continuation in prompt.requests]
+        lengths = [len(continuation) for _, continuation in prompt.pairs[:count]]
         scores = choice_scores(likelihoods, lengths, example.choices, prior)
         predictions = {name: int(np.argmax(score)) for name, score in scores.items()}
         yield {
@@ -270,8 +194,8 @@ def choice_scores(
     if len(prior):
         # An impossible choice stays so, however unlikely it is in general.
         with np.errstate(invalid="ignore"):
-            ratio = np.where(np.isneginf(likelihoods), -np.inf, likelihoods - prior)
-        scores["accuracy_over_answer_context"] = ratio
+            ratio = likelihoods - prior
+        scores["accuracy_over_answer_context"] = np.where(np.isneginf(likelihoods), -np.inf, ratio)
     return scores
 
 

@@ -22,7 +22,7 @@ the examples before. What it does to a file of the keys of `TaskConfig` is done 
 import ast
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 PLAIN = r"([^{}]|\{\{|\}\}|\{[^\W\d]\w*\})*"  # a template for str.format with nothing but names in its braces
+NAMES = Constraint("plain names in braces, such as {question}; {{ is a brace", re.compile(PLAIN).fullmatch)
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ class TaskConfig:
     """The keys of a YAML file that are read, with the harness's defaults; see its docs/new_task_guide.md."""
 
     output_type: Literal["multiple_choice", "loglikelihood"]
-    doc_to_text: Any
-    doc_to_target: Any
+    doc_to_text: Any = None
+    doc_to_target: Any = None
     dataset_kwargs: DatasetKwargs = field(default_factory=lambda: DatasetKwargs({}))
     doc_to_choice: Any = None
     task: str | None = None
@@ -78,6 +79,15 @@ class TaskConfig:
     answer_context: str | None = None
     """A context in which choices are scored once more, to divide by: a key of ours."""
 
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every key that is missing."""
+        needed = {"doc_to_text": "Q: {{question}}\\nA:", "doc_to_target": "{{answer}}"}
+        if self.output_type == "multiple_choice":
+            needed["doc_to_choice"] = "{{choices}}"
+        for key, such in needed.items():
+            if getattr(self, key) is None:
+                yield f'{key}: missing; say what it is of each question, such as "{such}"'
+
 
 @dataclass(frozen=True)
 class Header:
@@ -86,13 +96,7 @@ class Header:
     task: str
     metric: Literal["multiple_choice", "cloze"] | None = None
     instruction: str = ""
-    template: Annotated[
-        str,
-        Constraint(
-            "plain names in braces, such as {question}, and {{ for a brace",
-            lambda template: re.fullmatch(PLAIN, template) is not None,
-        ),
-    ] = "{prompt}"
+    template: Annotated[str, NAMES] = "{prompt}"
     delimiter: str = " "
     answer_context: str | None = None
 
@@ -112,6 +116,29 @@ class Doc:
     def where(self) -> str:
         """File and line, for messages."""
         return f"{self.path}, line {self.line}"
+
+    def mistake(self, what: str, value: Any, expected: str) -> UserError:
+        """The error that says that `what` this line says is not as expected."""
+        return UserError(f"{self.where}: {what} {value!r}, expected {expected}")
+
+    def rendered(self, spec: Any) -> Any:
+        """What a doc_to_... says of this line, as the harness has it: a key's value, or a Jinja template filled in.
+
+        Raises:
+          UserError: it cannot be; names the line.
+        """
+        there = ", ".join(self.values) or "nothing"
+        try:
+            if callable(spec):
+                return spec(self.values)
+            if not isinstance(spec, str):
+                return list(spec.values()) if isinstance(spec, dict) else spec
+            is_key = spec in self.values or spec.isidentifier()
+            return self.values[spec] if is_key else JINJA.from_string(spec).render(**self.values)
+        except KeyError as error:
+            raise UserError(f"{self.where}: lacks {error}; it has {there}") from error
+        except jinja2.TemplateError as error:
+            raise UserError(f"{self.where}: {spec!r}: {error}; it has {there}") from error
 
 
 @dataclass(frozen=True)
@@ -138,12 +165,12 @@ class FewShotTask:
     """What the file calls the task; else the file's stem."""
     config: TaskConfig
     """What it says."""
-    always_delimited: bool
-    """Whether the delimiter also stands where there is white space already, as the harness has it."""
     tests: tuple[Example, ...]
     """The examples that are asked."""
     demos: tuple[Example, ...]
     """The examples that demonstrations come from; if there are none, they come from `tests`."""
+    always_delimited: bool = True
+    """Whether the delimiter also stands where there is white space already, as the harness has it."""
 
     @property
     def metric(self) -> str:
@@ -160,10 +187,9 @@ class FewShotTask:
         """
         available = len(self.demos) or len(self.tests) - 1
         if shots > available:
-            kind = "among the demonstrations" if self.demos else "besides the one that is asked"
-            raise UserError(
-                f"{self.where}: {shots} shots need as many examples {kind}; there are {available}"
-            )
+            others = "among the demonstrations" if self.demos else "besides the one that is asked"
+            need = f"{shots} shots need as many examples {others}"
+            raise UserError(f"{self.where}: {need}; there are {available}")
         rng = np.random.Generator(np.random.Philox(key=seed % 2**64, counter=[0, 0, 0, index]))
         drawn = rng.permutation(available)[:shots]
         if self.demos:
@@ -177,32 +203,24 @@ class FewShotTask:
 
     def scored(self, context: str, answer: str) -> str:
         """The answer as the model scores it; the harness has no delimiter before the target of a "loglikelihood"."""
-        return (
-            answer if self.always_delimited and self.metric == "cloze" else self.continuation(context, answer)
-        )
+        bare = self.always_delimited and self.metric == "cloze"
+        return answer if bare else self.continuation(context, answer)
 
-    def context(self, demonstrations: list[Example], prompt: str) -> str:
+    def context(self, demonstrations: Sequence[Example], prompt: str) -> str:
         """The text before the answer: description, demonstrations and prompt."""
-        solved = [
-            d.prompt + self.continuation(d.prompt, d.choices[d.answer]) + self.config.fewshot_delimiter
-            for d in demonstrations
-        ]
-        return "".join([self.config.description, *solved, prompt])
+        solved = [d.prompt + self.continuation(d.prompt, d.choices[d.answer]) for d in demonstrations]
+        return self.config.description + self.config.fewshot_delimiter.join([*solved, prompt])
 
-    def name_culprit(self, examples: list[Example], tokenizer: "Tokenizer") -> None:
-        """Raises UserError that names the line, if one of the examples, or the task's own texts, cannot be encoded."""
-        lines = [(example.doc.where, [example.prompt, *example.choices]) for example in examples]
-        for where, texts in [
-            (
-                self.where,
-                [self.config.description, self.config.target_delimiter, self.config.answer_context or ""],
-            ),
-            *lines,
-        ]:
+    def culprit(self, examples: Sequence[Example], tokenizer: "Tokenizer") -> str:
+        """Where a text stands that the tokenizer cannot encode: in the task's own, or in which of the examples."""
+        config = self.config
+        texts = {self.where: [config.description, config.target_delimiter, config.answer_context or ""]}
+        for where, parts in (texts | {e.doc.where: [e.prompt, *e.choices] for e in examples}).items():
             try:
-                tokenizer.encode_batch(texts, special=False)
-            except UserError as error:
-                raise UserError(f"{where}: {error.lines[0]}", *error.lines[1:]) from error
+                tokenizer.encode_batch(parts, special=False)
+            except UserError:
+                return where
+        return examples[0].doc.where
 
 
 def read_task(path: Path) -> FewShotTask:
@@ -211,14 +229,11 @@ def read_task(path: Path) -> FewShotTask:
     Raises:
       UserError: it cannot be read, or something in it is wrong; names the line.
     """
-    is_yaml = path.suffix in (".yaml", ".yml")
-    config, tests, demos, where = (from_yaml if is_yaml else from_json_lines)(path)
-    examples = [tuple(read_example(config, doc) for doc in docs) for docs in (tests, demos)]
-    return FewShotTask(where, config.task or path.stem, config, is_yaml, *examples)
+    return from_yaml(path) if path.suffix in (".yaml", ".yml") else from_json_lines(path)
 
 
-def from_yaml(path: Path) -> tuple[TaskConfig, list[Doc], list[Doc], str]:
-    """(config, tests, demonstrations, what messages call the file) of a YAML file.
+def from_yaml(path: Path) -> FewShotTask:
+    """The task of a YAML file.
 
     Raises:
       UserError: it cannot be read, or asks for what only the harness can do.
@@ -229,53 +244,44 @@ def from_yaml(path: Path) -> tuple[TaskConfig, list[Doc], list[Doc], str]:
         raise UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: expected the keys of a task, such as doc_to_text")
-    config = parsed(
-        TaskConfig, loaded, str(path), "what is not read here, lm-evaluation-harness may evaluate"
-    )
+    remedy = "what is not read here, lm-evaluation-harness may evaluate"
+    config, files = parsed(TaskConfig, loaded, str(path), remedy), {}
     tests = config.test_split or config.validation_split
     demos = config.fewshot_split or config.training_split or config.validation_split or tests
-    others = [] if demos == tests else docs_of(path, config, demos)
-    return config, docs_of(path, config, tests), others, str(path)
+    for split in {tests: None, demos: None}:
+        names = config.dataset_kwargs.data_files.get(split or "")
+        if names is None:
+            known = ", ".join(config.dataset_kwargs.data_files)
+            raise UserError(f"{path}: split {split!r} is not in data_files; there are {known}")
+        places = [Path(name) for name in ([names] if isinstance(names, str) else names)]
+        files[split] = [Doc(place, *line) for place in places for line in numbered_objects(place)]
+        if not files[split]:
+            raise UserError(f"{path}: split {split!r} holds no examples")
+    others = [] if demos == tests else files[demos]
+    return FewShotTask(str(path), config.task or path.stem, config, *examples(config, files[tests], others))
 
 
-def docs_of(path: Path, config: TaskConfig, split: str | None) -> list[Doc]:
-    """The lines of a split; UserError if there are none."""
-    files = config.dataset_kwargs.data_files
-    if split is None or split not in files:
-        raise UserError(f"{path}: split {split!r} is not in data_files; there are {', '.join(files)}")
-    names = files[split]
-    places = [Path(name) for name in ([names] if isinstance(names, str) else names)]
-    docs = [Doc(place, *line) for place in places for line in numbered_objects(place)]
-    if not docs:
-        raise UserError(f"{path}: split {split!r} holds no examples")
-    return docs
-
-
-def from_json_lines(path: Path) -> tuple[TaskConfig, list[Doc], list[Doc], str]:
-    """A file of JSON lines, as we had them before there was YAML, as `from_yaml` would have it.
+def from_json_lines(path: Path) -> FewShotTask:
+    """The task of a file of JSON lines, as they were before there was YAML.
 
     The first line may be a `Header`; the others have "answer", "choices" unless it is a cloze, what the template asks
     for ("prompt" without one), and "split": "demo" if they are demonstrations.
     """
     docs = [Doc(path, number, line) for number, line in numbered_objects(path)]
-    if not docs:
-        raise UserError(f"{path}: holds no examples; expected a JSON object a line")
-    where, first = docs[0].where, docs[0].values
-    header = Header(path.stem)
-    if "task" in first and "answer" not in first:
+    where, header = docs[0].where if docs else str(path), Header(path.stem)
+    if docs and "task" in docs[0].values and "answer" not in docs[0].values:
         header = parsed(Header, docs.pop(0).values, where)
     if not docs:
-        raise UserError(f"{path}: holds no examples, only a header; add one JSON object a line")
+        raise UserError(f"{path}: holds no examples, or only a header; expected a JSON object a line")
     splits: dict[str, list[Doc]] = {"test": [], "demo": []}
-    fields = re.findall(r"\{(\w+)\}", header.template.replace("{{", ""))
     for doc in docs:
         split = doc.values.get("split", "test")
-        if split not in ("test", "demo"):
-            raise UserError(f'{doc.where}: split is {split!r}, expected "test" or "demo"')
+        if split not in splits:
+            raise doc.mistake("split is", split, '"test" or "demo"')
         splits[split].append(doc)
-        for key in fields:
+        for key in re.findall(r"\{(\w+)\}", header.template.replace("{{", "")):
             if not isinstance(doc.values.get(key, ""), (str, int, float)):
-                raise UserError(f"{doc.where}: {key!r} is {doc.values[key]!r}, expected text")
+                raise doc.mistake(f"{key!r} is", doc.values[key], "text")
     if not splits["test"]:
         raise UserError(f'{path}: all lines are of split "demo"; leave "split" out where examples test')
     metric = header.metric or ("multiple_choice" if "choices" in docs[0].values else "cloze")
@@ -284,12 +290,12 @@ def from_json_lines(path: Path) -> tuple[TaskConfig, list[Doc], list[Doc], str]:
         doc_to_text=header.template.format_map,
         doc_to_target="answer",
         doc_to_choice="choices",
-        task=header.task,
         description=f"{header.instruction}\n\n" if header.instruction else "",
         target_delimiter=header.delimiter,
         answer_context=header.answer_context,
     )
-    return config, splits["test"], splits["demo"], where
+    found = examples(config, *splits.values())
+    return FewShotTask(where, header.task, config, *found, always_delimited=False)
 
 
 def parsed(cls: type[T], values: Mapping[str, Any], where: str, *more: str) -> T:
@@ -301,27 +307,14 @@ def parsed(cls: type[T], values: Mapping[str, Any], where: str, *more: str) -> T
     errors: list[str] = []
     made = resolve(cls, values, "", errors)
     if errors:
-        raise UserError(*(f"{where}: {error}" for error in errors), *more)
+        in_words = (error.replace("dict(...)", "keys with values") for error in errors)
+        raise UserError(*(f"{where}: {error}" for error in in_words), *more)
     return made
 
 
-def rendered(spec: Any, doc: Doc) -> Any:
-    """What a doc_to_... says of a line, as the harness has it: a key's value, or a Jinja template filled in.
-
-    Raises:
-      UserError: it cannot be; names the line.
-    """
-    try:
-        if callable(spec):
-            return spec(doc.values)
-        if not isinstance(spec, str):
-            return list(spec.values()) if isinstance(spec, dict) else spec
-        is_key = spec in doc.values or spec.isidentifier()
-        return doc.values[spec] if is_key else JINJA.from_string(spec).render(**doc.values)
-    except KeyError as error:
-        raise UserError(f"{doc.where}: lacks {error}; it has {', '.join(doc.values) or 'nothing'}") from error
-    except jinja2.TemplateError as error:
-        raise UserError(f"{doc.where}: {spec!r}: {error}; it has {', '.join(doc.values)}") from error
+def examples(config: TaskConfig, *splits: Sequence[Doc]) -> list[tuple[Example, ...]]:
+    """The examples of each split."""
+    return [tuple(read_example(config, doc) for doc in docs) for docs in splits]
 
 
 def read_example(config: TaskConfig, doc: Doc) -> Example:
@@ -330,30 +323,25 @@ def read_example(config: TaskConfig, doc: Doc) -> Example:
     Raises:
       UserError: a key is missing, or is not what the task needs; names the line.
     """
-    prompt, answer = rendered(config.doc_to_text, doc), rendered(config.doc_to_target, doc)
+    prompt, answer = doc.rendered(config.doc_to_text), doc.rendered(config.doc_to_target)
     if not isinstance(prompt, str) or (prompt.isdigit() and isinstance(config.doc_to_text, str)):
-        raise UserError(
-            f"{doc.where}: the prompt is {prompt!r}, expected text (several inputs are not read here)"
-        )
+        raise doc.mistake("the prompt is", prompt, "text (several inputs are not read here)")
     if config.output_type == "loglikelihood":
         if not isinstance(answer, str) or not answer.strip():
-            raise UserError(
-                f"{doc.where}: the answer is {answer!r}, expected the text that continues the prompt"
-            )
+            raise doc.mistake("the answer is", answer, "the text that continues the prompt")
         return Example(doc, prompt, (answer,), 0)
-    choices = rendered(config.doc_to_choice, doc)
+    choices = doc.rendered(config.doc_to_choice)
     if isinstance(choices, str):
         with contextlib.suppress(SyntaxError, ValueError):
             choices = ast.literal_eval(choices)
     if not isinstance(choices, list) or any(not isinstance(c, str) or not c.strip() for c in choices):
-        raise UserError(f"{doc.where}: choices are {choices!r}, expected a list of texts")
+        raise doc.mistake("choices are", choices, "a list of texts")
     if len(choices) < 2:
-        raise UserError(f"{doc.where}: expected at least 2 choices, there are {len(choices)}")
-    if isinstance(answer, str):
-        named, number = answer in choices, answer.isdigit()
-        answer = choices.index(answer) if named else int(answer) if number else answer
+        raise doc.mistake("choices are", choices, "at least 2")
+    if answer in choices:
+        answer = choices.index(answer)
+    elif isinstance(answer, str) and answer.isdigit():
+        answer = int(answer)
     if type(answer) is not int or not 0 <= answer < len(choices):
-        raise UserError(
-            f"{doc.where}: the answer is {answer!r}, expected a number from 0 to {len(choices) - 1}, or a choice"
-        )
+        raise doc.mistake("the answer is", answer, f"a number from 0 to {len(choices) - 1}, or a choice")
     return Example(doc, prompt, tuple(choices), answer)

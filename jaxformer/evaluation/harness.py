@@ -14,7 +14,6 @@ Hugging Face hub, or a YAML file of yours, with data in files of yours, for whic
 """
 
 import difflib
-import importlib
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxformer.errors import UserError
-from jaxformer.evaluation.fewshot import LanguageModel, Pair, encode_pair, start_ids
-from jaxformer.evaluation.perplexity import log_likelihood, with_start
+from jaxformer.evaluation.fewshot import check_numbers
+from jaxformer.evaluation.likelihood import LanguageModel, encode_pair, log_likelihood, start_ids, with_start
 
 logger = logging.getLogger("jaxformer")
 
@@ -53,44 +52,29 @@ def run_harness(
       UserError: the harness is not installed; a task is unknown, or its data are not there; a task wants sampling;
         or `shots` or `limit` is out of range.
     """
-    if shots is not None and shots < 0:
-        raise UserError(f"shots={shots}: expected 0 or more, or none to leave it to the tasks")
-    if limit is not None and limit < 1:
-        raise UserError(f"limit={limit}: expected at least 1, or none at all")
+    check_numbers(shots, limit)
     if not tasks:
         raise UserError("no tasks for lm-evaluation-harness; name some, or YAML files")
     adapter = harness_model(model)
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    named = [task for task in tasks if not is_file_name(task)]
+    files = [task for task in tasks if task.endswith((".yaml", ".yml"))]
+    named = [task for task in tasks if task not in files]
     manager = TaskManager(include_defaults=bool(named))
     for task in named:
         if task not in manager.all_tasks:
             near = difflib.get_close_matches(task, manager.all_tasks, n=1)
             remedy = f"did you mean {near[0]!r}?" if near else "`lm_eval ls tasks` lists them"
             raise UserError(f"{task}: lm-evaluation-harness has no such task; {remedy}")
-    for task in tasks:
-        if is_file_name(task):
-            try_task_file(task, manager)
+    for path in files:
+        try_task_file(path, manager)
+    settings = {"num_fewshot": shots, "limit": limit, "fewshot_random_seed": seed}
     try:
-        return simple_evaluate(
-            model=adapter,
-            tasks=list(tasks),
-            num_fewshot=shots,
-            limit=limit,
-            task_manager=manager,
-            fewshot_random_seed=seed,
-        )
+        return simple_evaluate(model=adapter, tasks=list(tasks), task_manager=manager, **settings)
     except (FileNotFoundError, ConnectionError) as error:
-        raise UserError(
-            f"lm-evaluation-harness: a task's data are not there ({error}); use a task file"
-        ) from error
-
-
-def is_file_name(task: str) -> bool:
-    """Whether a task is given as a YAML file."""
-    return task.endswith((".yaml", ".yml"))
+        missing = f"a task's data are not there ({error})"
+        raise UserError(f"lm-evaluation-harness: {missing}; use a task file") from error
 
 
 def try_task_file(path: str, manager: Any) -> None:
@@ -104,14 +88,11 @@ def try_task_file(path: str, manager: Any) -> None:
     try:
         manager.load(path)
     except FileNotFoundError as error:
-        raise UserError(
-            f"{path}: its data are not there ({error}); paths are relative to the folder that the program runs in"
-        ) from error
+        remedy = "paths are relative to the folder that the program runs in"
+        raise UserError(f"{path}: its data are not there ({error}); {remedy}") from error
     except Exception as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(
-            f"{path}: lm-evaluation-harness cannot load this task ({what}); mend the file"
-        ) from error
+        raise UserError(f"{path}: lm-evaluation-harness cannot load this task ({what}); mend it") from error
 
 
 def harness_model(model: LanguageModel) -> Any:
@@ -121,12 +102,11 @@ def harness_model(model: LanguageModel) -> Any:
       UserError: lm_eval is not installed.
     """
     try:
-        base = importlib.import_module("lm_eval.api.model").LM
+        from lm_eval.api.model import LM
     except ModuleNotFoundError as error:
-        raise UserError(
-            f'lm-evaluation-harness cannot be imported ({error}); pip install "jaxformer[eval]"'
-        ) from error
-    return type("JaxformerLM", (Requests, base), {})(model)
+        remedy = 'pip install "jaxformer[eval]"'
+        raise UserError(f"lm-evaluation-harness cannot be imported ({error}); {remedy}") from error
+    return type("JaxformerLM", (Requests, LM), {})(model)
 
 
 class Requests:
@@ -142,25 +122,15 @@ class Requests:
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """For args (context, continuation): the continuation's log-likelihood, and whether it is greedy decoding's."""
         pairs = [encode_pair(self.model.tokenizer, *request.args) for request in requests]
-        asked = [self.shorten(pair) for pair in pairs if pair[1]]
-        self.warn("requests", [pair[0] for pair in pairs if pair[1]], [context for context, _ in asked])
-        answers = iter(self.model.log_likelihoods(asked))
+        asked, length = [pair for pair in pairs if pair[1]], self.model.context_length
+        rooms = [length + 1 - len(continuation) for _, continuation in asked]
+        if min(rooms, default=1) < 1:
+            longest = f"a continuation of {length + 1 - min(rooms)} tokens, and the model sees {length}"
+            raise UserError(f"lm-evaluation-harness asks for {longest}; take another task")
+        kept = self.last([context for context, _ in asked], rooms, "requests")
+        shortened = [(context, continuation) for context, (_, continuation) in zip(kept, asked)]
+        answers = iter(self.model.log_likelihoods(shortened))
         return [next(answers) if continuation else (0.0, True) for _, continuation in pairs]
-
-    def shorten(self, pair: Pair) -> Pair:
-        """The pair without what does not fit of its context's beginning.
-
-        Raises:
-          UserError: the continuation alone does not fit.
-        """
-        context, continuation = pair
-        room = self.model.context_length + 1 - len(continuation)
-        if room < 1:
-            raise UserError(
-                f"lm-evaluation-harness asks for a continuation of {len(continuation)} tokens, "
-                f"and the model sees {self.model.context_length}; take another task"
-            )
-        return context[-room:], continuation
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
         """For args (text,): the log-likelihood of the whole text, in windows that do not overlap in what they score."""
@@ -173,40 +143,33 @@ class Requests:
         groups: dict[tuple[tuple[str, ...], int], list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             groups[generation(request.args[1])].append(index)
-        results = [""] * len(requests)
+        results: dict[int, str] = {}
+        length = self.model.context_length
         for (stops, wanted), indices in groups.items():
-            length = self.model.context_length
             new_tokens = wanted if wanted < length else length // 2
             if new_tokens < wanted:
-                logger.warning(
-                    "generations end after %d tokens, not %d: the model sees %d", new_tokens, wanted, length
-                )
+                message = "generations end after %d tokens, not %d: the model sees %d"
+                logger.warning(message, new_tokens, wanted, length)
             whole = [self.prompt_ids(requests[index].args[0]) for index in indices]
-            prompts = [prompt[new_tokens - length :] for prompt in whole]
-            self.warn("prompts", whole, prompts)
-            for index, text in zip(
-                indices, self.model.generate_until(prompts, stops, new_tokens), strict=True
-            ):
-                results[index] = text
-        return results
+            prompts = self.last(whole, [length - new_tokens] * len(whole), "prompts")
+            results.update(zip(indices, self.model.generate_until(prompts, stops, new_tokens)))
+        return [results[index] for index in range(len(requests))]
 
     def prompt_ids(self, text: str) -> list[int]:
         """Token ids of a prompt, never empty."""
         tokens = self.model.tokenizer.encode(text, special=False)
         prompt = start_ids(self.model.tokenizer, alone=not tokens) + tokens
         if not prompt:
-            raise UserError(
-                "lm-evaluation-harness gives an empty prompt, and the tokenizer has no bos or eos token"
-            )
+            raise UserError("lm-evaluation-harness gives an empty prompt; the tokenizer has no bos or eos")
         return prompt
 
-    def warn(self, what: str, whole: Sequence[list[int]], kept: Sequence[list[int]]) -> None:
-        """Logs how many of the contexts `whole` are shorter in `kept`."""
-        shortened = sum(len(before) > len(after) for before, after in zip(whole, kept, strict=True))
+    def last(self, contexts: Sequence[list[int]], rooms: Sequence[int], what: str) -> list[list[int]]:
+        """The last tokens of each context, as many as it has room for; logs how many contexts lost some."""
+        shortened = sum(len(context) > room for context, room in zip(contexts, rooms))
         if shortened:
-            length = self.model.context_length
             message = "%d of %d %s lost their beginning: the model sees %d tokens"
-            logger.warning(message, shortened, len(whole), what, length)
+            logger.warning(message, shortened, len(contexts), what, self.model.context_length)
+        return [context[-room:] for context, room in zip(contexts, rooms)]
 
 
 def generation(settings: dict[str, Any]) -> tuple[tuple[str, ...], int]:
@@ -217,9 +180,7 @@ def generation(settings: dict[str, Any]) -> tuple[tuple[str, ...], int]:
     """
     sampled = settings.get("do_sample", False) and settings.get("temperature", 1.0) > 0
     if sampled or settings.get("num_beams", 1) > 1:
-        raise UserError(
-            f"generation_kwargs {settings}: only greedy decoding is evaluated; set do_sample: false"
-        )
+        raise UserError(f"generation_kwargs {settings}: only greedy decoding is done; set do_sample: false")
     until = settings.get("until") or []
     stops = (until,) if isinstance(until, str) else tuple(until)
     return stops, int(settings.get("max_gen_toks", MAX_NEW_TOKENS))

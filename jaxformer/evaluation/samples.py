@@ -14,7 +14,7 @@ from jaxformer.observe.samples import Shown
 from jaxformer.parallel.compile import Layout
 from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.base import Row, Task
-from jaxformer.tasks.text import real_tokens
+from jaxformer.tasks.text import real_length
 
 Tree = Any
 LOOKED_AT_MOST = 10_000  # images
@@ -160,8 +160,9 @@ def attention_weights(maps: Tree) -> dict[str, np.ndarray]:
       maps: the collection "attention_maps", leaves [1, heads, T, S], or [L, 1, heads, T, S] of scanned layers.
     """
     layers: dict[str, list[np.ndarray]] = defaultdict(list)
-    for path, leaf in sorted(leaves_by_path(maps).items(), key=lambda item: natural(item[0])):
-        layers[part_of(path)].extend(leaf if leaf.ndim == 5 else [leaf])
+    leaves = leaves_by_path(maps)
+    for path in sorted(leaves, key=lambda path: re.sub(r"\d+", lambda number: number[0].zfill(9), path)):
+        layers[part_of(path)].extend(leaves[path] if leaves[path].ndim == 5 else [leaves[path]])
     parts = sorted(layers, key=lambda part: PARTS.index(part) if part in PARTS else len(PARTS))
     return {
         part: np.stack([weights[0] for weights in layers[part]]).astype(np.float32)
@@ -186,23 +187,12 @@ def token_maps(part: str, weights: np.ndarray, example: Row, batches: Batches) -
     expected = tuple(min(MOST_TOKENS, len(example[name])) for name in (queries, keys))
     if weights.shape[2:] != expected:
         return None
-    lengths = [real_tokens(example, name) for name in (queries, keys)]
+    lengths = [real_length(example, name) for name in (queries, keys)]
     rows, columns = (min(MOST_TOKENS, length) for length in lengths)
     if not rows or not columns:
         return None
     shown, given = (
-        [decoded(example[name][place : place + 1], batches) for place in range(count)]
+        [batches.tokenizer.decode([token], False) for token in example[name][:count].tolist()]
         for name, count in ((queries, rows), (keys, columns))
     )
     return TokenMaps(part, weights[:, :, :rows, :columns], shown, given, max(lengths) <= MOST_TOKENS)
-
-
-def decoded(tokens: np.ndarray, batches: Batches, skip_special: bool = False) -> str:
-    """The text of tokens."""
-    assert batches.tokenizer is not None
-    return batches.tokenizer.decode(tokens.tolist(), skip_special)
-
-
-def natural(text: str) -> list[tuple[int, str]]:
-    """A sort key that puts block_2 before block_10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]

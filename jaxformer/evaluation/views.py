@@ -1,4 +1,4 @@
-"""Test-time augmentation: a model that sees each picture several times, and says what it thinks on average.
+"""Test-time augmentation: a model that sees each image several times, and says what it thinks on average.
 
     step = make_eval_step(ManyViews(model, "ten_crop"), task)
 
@@ -26,9 +26,9 @@ class ManyViews:
     """Averages the probabilities of a model over views of each image; evaluated in the place of that model."""
 
     model: Any
-    """A linen module of pictures whose outputs have `logits`: [B, K], or maps [B, h, w, K]."""
+    """A linen module of images whose outputs have `logits`: [B, K], or maps [B, h, w, K]."""
     views: str
-    """ "flip", the picture and its mirror image; or parts of the picture, enlarged to its size: "five_crop",
+    """ "flip", the image and its mirror image; or parts of the image, enlarged to its size: "five_crop",
     the middle and the four corners, or "ten_crop", these and their mirror images (Krizhevsky et al. 2012)."""
     sigmoid: bool = False
     """Whether each class has a probability of its own; else they are a softmax."""
@@ -42,9 +42,8 @@ class ManyViews:
 
         def look(place: jax.Array) -> tuple[jax.Array, jax.Array]:
             mirrored, top, left = place
-            part = jax.lax.dynamic_slice(
-                image, (0, top, left, 0), (len(image), height, width, image.shape[3])
-            )
+            size = (len(image), height, width, image.shape[3])
+            part = jax.lax.dynamic_slice(image, (0, top, left, 0), size)
             part = jax.image.resize(jnp.where(mirrored == 1, part[:, :, ::-1], part), image.shape, "linear")
             logits = self.model.apply(variables, part, deterministic=deterministic).logits.astype(jnp.float32)
             if logits.ndim == 4:
@@ -53,13 +52,14 @@ class ManyViews:
                 return jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
             return jax.nn.log_softmax(logits), jnp.zeros(())
 
-        own, others = (log_mean(logs) for logs in jax.lax.map(look, places))
+        seen = jax.lax.map(look, places)  # logarithms of probabilities, [V, ...]
+        own, others = (jax.nn.logsumexp(logs, axis=0) - jnp.log(len(logs)) for logs in seen)
         outputs = jax.eval_shape(lambda: self.model.apply(variables, image, deterministic=deterministic))
         return outputs.replace(logits=own - others)
 
 
 def view_places(views: str, height: int, width: int) -> tuple[int, int, np.ndarray]:
-    """The views of a picture of this size.
+    """The views of an image of this size.
 
     Returns:
       Their height and width, and int32 [V, 3]: whether each is mirrored, and where its top and its left side are.
@@ -71,11 +71,6 @@ def view_places(views: str, height: int, width: int) -> tuple[int, int, np.ndarr
     corners = [[0, top, left] for top in (0, down) for left in (0, right)]
     crops = np.array([[0, down // 2, right // 2], *corners], np.int32)
     return h, w, crops if views == "five_crop" else np.concatenate([crops, crops + np.array([[1, 0, 0]])])
-
-
-def log_mean(logs: jax.Array) -> jax.Array:
-    """The logarithm of the mean over the first axis of what `logs` are logarithms of."""
-    return jax.nn.logsumexp(logs, axis=0) - jnp.log(logs.shape[0])
 
 
 def many_views(model: Any, task: Any, views: str) -> ManyViews:

@@ -8,18 +8,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxformer.data.base import Source
+from jaxformer.data.base import Source, open_source
 from jaxformer.data.catalog import Prepared, data_folder, find_dataset, find_datasets, open_builder
 from jaxformer.data.collate import readable, transformed
 from jaxformer.data.config import DataConfig
 from jaxformer.data.digits import NAME as DIGITS
 from jaxformer.data.kinds.detection import Detection
 from jaxformer.data.kinds.segmentation import Segmentation
-from jaxformer.data.opening import open_source
 from jaxformer.data.records import Records, class_names, inner
-from jaxformer.drawing.annotate import SIZE, font, shorten
-from jaxformer.drawing.boxes import draw_boxes
-from jaxformer.drawing.class_colours import over_image
+from jaxformer.drawing import SIZE, draw_boxes, font, over_image, shorten
 from jaxformer.errors import UserError
 from jaxformer.files import writing_to
 from jaxformer.observe.text import counted, data_size, table

@@ -78,10 +78,8 @@ def with_activation(
         """The score if `change` is added to the feature map; what `run` gives, and the feature map."""
         activations = []
 
-        def add(
-            next_fun: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
-        ) -> Any:
-            output = next_fun(*args, **kwargs)
+        def add(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            output = call(*args, **kwargs)
             if context.method_name == "__call__" and context.module.path == here.path:
                 output = output + change
                 activations.append(output)

@@ -21,7 +21,7 @@ from jaxformer.decoding.steps import (
 )
 from jaxformer.errors import UserError
 from jaxformer.inference.writing import BATCH, Generation, Writer, rounded
-from jaxformer.models.cache import Cache
+from jaxformer.models.masks import Cache
 
 Tree = Any
 Pair = tuple[list[int], list[int]]

@@ -22,7 +22,6 @@ Kind: TypeAlias = Literal[
     "image", "encoder", "decoder", "encoder-decoder", "detector", "segmenter", "two-towers"
 ]
 RematName: TypeAlias = Literal["none", "full", "dots", "dots_without_batch"]
-BlockMaker: TypeAlias = Callable[..., nn.Module]
 Stages: TypeAlias = Annotated[tuple[PositiveInt, ...], not_empty("at least one stage")]
 OddInt: TypeAlias = Annotated[
     int, Constraint("an odd number, such as 3", lambda value: value > 0 and value % 2 == 1)
@@ -171,7 +170,9 @@ class Staged(ImageModel, kw_only=True):
                 given, count = list(getattr(self, name)), len(self.stage_sizes)
                 yield f"{name}={given}: expected one for each of {count} stages"
 
-    def staged(self, x: jax.Array, block: BlockMaker, deterministic: bool) -> tuple[jax.Array, ...]:
+    def staged(
+        self, x: jax.Array, block: Callable[..., nn.Module], deterministic: bool
+    ) -> tuple[jax.Array, ...]:
         """The feature maps [B, H, W, C] of all stages.
 
         Args:

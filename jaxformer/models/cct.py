@@ -13,8 +13,7 @@ from jaxformer.models.base import Classes, Dropouts, ImageModel, OddInt, Stacked
 from jaxformer.models.block import Aux, BlockInputs, StackInputs
 from jaxformer.models.conv import Conv
 from jaxformer.models.dense import Dense
-from jaxformer.models.drop_path import ResidualLayer
-from jaxformer.models.dropout import Dropout
+from jaxformer.models.dropout import Dropout, ResidualLayer
 from jaxformer.models.head import logits_of
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm

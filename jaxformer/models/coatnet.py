@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxformer.config.fields import PositiveInt
 from jaxformer.models.attention import Attention
 from jaxformer.models.conv_attention import ConvAttentionModel
-from jaxformer.models.drop_path import ResidualLayer
+from jaxformer.models.dropout import ResidualLayer
 from jaxformer.models.mbconv import MBConv, PoolName, halved, shortcut_of
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm

@@ -10,7 +10,7 @@ from jaxformer.config.fields import PositiveFloat, PositiveInt
 from jaxformer.models.base import OddInt, Staged, Stages
 from jaxformer.models.block import LayerScale
 from jaxformer.models.conv import Conv
-from jaxformer.models.drop_path import ResidualLayer
+from jaxformer.models.dropout import ResidualLayer
 from jaxformer.models.head import logits_of
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm

@@ -13,8 +13,7 @@ from jaxformer.models.attention import ATTENTION_MAPS, attend, attention, attent
 from jaxformer.models.base import Dropouts, Dtype, Layer, OddInt, Staged, Stages
 from jaxformer.models.conv import Conv
 from jaxformer.models.dense import HeadsIn, HeadsOut
-from jaxformer.models.drop_path import ResidualLayer
-from jaxformer.models.dropout import Dropout
+from jaxformer.models.dropout import Dropout, ResidualLayer
 from jaxformer.models.head import logits_of
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm, image_norm

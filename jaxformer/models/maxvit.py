@@ -12,7 +12,7 @@ from jaxformer.config.fields import PositiveFloat, PositiveInt
 from jaxformer.models.attention import SEES_ALL, Attention
 from jaxformer.models.base import Stages
 from jaxformer.models.conv_attention import ConvAttentionModel
-from jaxformer.models.drop_path import ResidualLayer
+from jaxformer.models.dropout import ResidualLayer
 from jaxformer.models.masks import Mask
 from jaxformer.models.mbconv import MBConv, MBConvSettings
 from jaxformer.models.mlp import ActivationName, Mlp

@@ -13,7 +13,7 @@ from jaxformer.models.base import Layer
 from jaxformer.models.cnn_attention.gates import gated, squeezed
 from jaxformer.models.conv import Conv, PaddingName
 from jaxformer.models.dense import Dense
-from jaxformer.models.drop_path import ResidualLayer
+from jaxformer.models.dropout import ResidualLayer
 from jaxformer.models.mlp import ACTIVATIONS, GATED, ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm, image_norm
 

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxformer.config.fields import PositiveInt, Rate
 from jaxformer.models.base import ImageModel, Stacked
 from jaxformer.models.block import Aux, BlockInputs, StackInputs
-from jaxformer.models.drop_path import ResidualLayer
+from jaxformer.models.dropout import ResidualLayer
 from jaxformer.models.head import logits_of
 from jaxformer.models.mlp import Mlp
 from jaxformer.models.norms import LayerNorm

@@ -13,8 +13,7 @@ from jaxformer.config.fields import PositiveFloat, PositiveInt
 from jaxformer.models.attention import SEES_ALL, Attention
 from jaxformer.models.base import Dropouts, Staged, Stages
 from jaxformer.models.dense import Dense
-from jaxformer.models.drop_path import ResidualLayer
-from jaxformer.models.dropout import Dropout
+from jaxformer.models.dropout import Dropout, ResidualLayer
 from jaxformer.models.head import logits_of
 from jaxformer.models.masks import Mask
 from jaxformer.models.mlp import ActivationName, Mlp

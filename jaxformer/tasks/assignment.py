@@ -1,11 +1,12 @@
 """The linear assignment problem on the device: a batch of problems, each of minimum cost, in one loop.
 
 The method is that of shortest augmenting paths (Jonker and Volgenant 1987; Crouse 2016, which SciPy follows), exact
-but for the rounding of float32. Targets come in one after another; each grows a tree of cheapest detours over columns
-(queries) that are taken already, until it ends at a free one, and then every target on the path moves on by one. The
-prices of columns keep the reduced costs of what is left at zero or more, which makes the next path a shortest one too.
+but for the rounding of float32. Targets are taken one after another. Each grows a tree of the cheapest paths over
+columns (queries) that have a target already, until a path ends at a free query; then every target on that path moves
+to the next query. The prices of the queries keep the reduced costs of the others at zero or more, so that the next path
+found is a shortest one, too.
 
-All of it is one `lax.while_loop` over single moves, so that no problem of the batch waits for another one's target.
+All of it is one `lax.while_loop` over single moves, so that no problem of the batch waits for a target of another one.
 """
 
 import jax
@@ -13,45 +14,43 @@ import jax.numpy as jnp
 from flax import struct
 
 NONE = -1
-# For what is no number or infinite: so large that it is avoided, so small that sums of it are finite.
-FORBIDDEN = 1e18
+FORBIDDEN = 1e18  # the cost of NaN and infinity: large enough to be avoided, small enough for finite sums
 
 
 @struct.dataclass
 class Search:
-    """One problem of N targets and Q queries on its way; every step makes one of two moves."""
+    """The state of one problem of N targets and Q queries; every step makes one of two moves."""
 
     owner: jax.Array
     """The target of each query or NONE, int32 [Q]."""
     price: jax.Array
-    """What each query's costs are lowered by, at most 0, float32 [Q]."""
+    """The amount by which each query's costs are lowered, 0 or negative, float32 [Q]."""
     waiting: jax.Array
     """The targets that have no query yet, bool [N]."""
     root: jax.Array
-    """The target that is searched for, int32 []."""
+    """The target whose query is searched for, int32 []."""
     target: jax.Array
-    """The one whose queries are looked at next, int32 []."""
+    """The target whose queries are looked at next, int32 []."""
     via: jax.Array
-    """The query that it owns, NONE at the root, int32 []."""
+    """The query that this target owns, NONE at the root, int32 []."""
     length: jax.Array
-    """Of the path that leads to it, float32 []."""
+    """The length of the path that leads to this target, float32 []."""
     distance: jax.Array
-    """Of the shortest path to each query so far, float32 [Q]."""
+    """The length of the shortest path to each query so far, float32 [Q]."""
     previous: jax.Array
-    """The query before each on that path; NONE: it comes from the root; int32 [Q]."""
+    """The query before each query on that path; NONE where the path comes from the root; int32 [Q]."""
     settled: jax.Array
-    """Whether that path is the shortest of all, bool [Q]."""
+    """Whether no shorter path to each query can be found, bool [Q]."""
     end: jax.Array
-    """The query that takes its new target next, on the way back to the root; NONE while searching; int32
-    []."""
+    """On the way back to the root, the query that takes its new target next; NONE while searching; int32 []."""
 
 
 def linear_assignment(costs: jax.Array, valid: jax.Array) -> jax.Array:
-    """The query of each target, so that all differ and the sum of costs is the least.
+    """The query of each target: all queries differ, and the sum of the costs is the least.
 
     Args:
-      costs: [B, Q, N] of each query for each target, N <= Q; has no gradient. Infinite ones and NaN are as good as
-        forbidden: taken if nothing else is left.
+      costs: [B, Q, N] of each query for each target, N <= Q; they get no gradient. An infinite cost or NaN is avoided
+        as long as anything else is left.
       valid: bool [B, N], False for targets that are padding.
 
     Returns:
@@ -69,41 +68,30 @@ def linear_assignment(costs: jax.Array, valid: jax.Array) -> jax.Array:
         return jnp.zeros((batch, 0), jnp.int32)
     costs = jax.lax.stop_gradient(costs).astype(jnp.float32).swapaxes(1, 2)
     costs = jnp.clip(jnp.nan_to_num(costs, nan=FORBIDDEN), -FORBIDDEN, FORBIDDEN)
-    # Every target takes one: its costs may be lowered alike, so that large ones leave more digits to the others.
+    # Each target takes one query, so all its costs may be lowered alike: large ones then leave more digits to others.
     costs = costs - jnp.min(costs, axis=2, keepdims=True)
     state = jax.vmap(beginning, (0, None))(valid, queries)
-    step = jax.vmap(moved)
-    state = jax.lax.while_loop(lambda s: jnp.any(s.waiting), lambda s: step(costs, s), state)
+    state = jax.lax.while_loop(lambda s: jnp.any(s.waiting), lambda s: jax.vmap(moved)(costs, s), state)
     owns = state.owner[:, None, :] == jnp.arange(targets, dtype=jnp.int32)[None, :, None]  # [B, N, Q]
     return jnp.where(valid, jnp.argmax(owns, axis=2).astype(jnp.int32), NONE)
 
 
 def beginning(valid: jax.Array, queries: int) -> Search:
     """The state before the first move; `valid` is bool [N]."""
-    nobody = jnp.full(queries, NONE, jnp.int32)
-    root = jnp.argmax(valid).astype(jnp.int32)
-    none = jnp.int32(NONE)
-    return Search(
-        owner=nobody,
-        price=jnp.zeros(queries, jnp.float32),
-        waiting=valid,
-        root=root,
-        target=root,
-        via=none,
-        length=jnp.float32(0),
-        distance=jnp.full(queries, jnp.inf, jnp.float32),
-        previous=nobody,
-        settled=jnp.zeros(queries, bool),
-        end=none,
-    )
+    owner = previous = jnp.full(queries, NONE, jnp.int32)
+    root = target = jnp.argmax(valid).astype(jnp.int32)
+    via = end = jnp.int32(NONE)
+    price, distance = jnp.zeros(queries, jnp.float32), jnp.full(queries, jnp.inf, jnp.float32)
+    length, settled = jnp.float32(0), jnp.zeros(queries, bool)
+    return Search(owner, price, valid, root, target, via, length, distance, previous, settled, end)
 
 
 def moved(costs: jax.Array, s: Search) -> Search:
     """The state after one more move; nothing changes when no target waits.
 
-    Either the nearest query that is not settled is settled: if it has an owner, that one's queries come next, else
-    the search is over. Or, then, one query on the path takes over the target of the query before it. Both are
-    computed at every step: under `vmap` a choice costs as much.
+    In a search, the nearest query that is not settled is settled: if it has an owner, the queries of that owner are
+    looked at next, otherwise the search is over. After a search, one query on the path takes over the target of the
+    query before it. Both moves are computed at every step: under `vmap` a choice costs as much.
 
     Args:
       costs: float32 [N, Q].
@@ -112,7 +100,7 @@ def moved(costs: jax.Array, s: Search) -> Search:
     queries, targets = jnp.arange(len(s.owner)), jnp.arange(len(s.waiting))
     searching, waits = s.end < 0, jnp.any(s.waiting)
 
-    # Through `target` every query may be nearer than it was.
+    # The way through `target` may be shorter for every query.
     reduced = jax.lax.dynamic_index_in_dim(costs, s.target, keepdims=False) - s.price
     offset = jnp.where(s.via < 0, 0, reduced[jnp.maximum(s.via, 0)])
     through = s.length + (reduced - offset)
@@ -120,7 +108,7 @@ def moved(costs: jax.Array, s: Search) -> Search:
     distance = jnp.where(nearer, through, s.distance)
     previous = jnp.where(nearer, s.via, s.previous)
 
-    # The nearest; of several a free one, then the first.
+    # The nearest query; of several the first free one, or else the first.
     open_distance = jnp.where(s.settled, jnp.inf, distance)
     length = jnp.min(open_distance)
     taken = (s.owner >= 0) * len(queries)
@@ -140,16 +128,7 @@ def moved(costs: jax.Array, s: Search) -> Search:
     done = takes & at_root
     waiting = s.waiting & ~(done & (targets == s.root))
     root = jnp.where(done, jnp.argmax(waiting).astype(jnp.int32), s.root)
-    return Search(
-        owner=owner,
-        price=price,
-        waiting=waiting,
-        root=root,
-        target=jnp.where(done, root, s.owner[nearest]),
-        via=jnp.where(done, NONE, nearest),
-        length=jnp.where(done, 0, length),
-        distance=jnp.where(done, jnp.inf, distance),
-        previous=previous,
-        settled=settled & ~done,
-        end=jnp.where(takes & ~at_root, before, NONE),
-    )
+    target, via = jnp.where(done, root, s.owner[nearest]), jnp.where(done, NONE, nearest)
+    length, distance = jnp.where(done, 0, length), jnp.where(done, jnp.inf, distance)
+    settled, end = settled & ~done, jnp.where(takes & ~at_root, before, NONE)
+    return Search(owner, price, waiting, root, target, via, length, distance, previous, settled, end)

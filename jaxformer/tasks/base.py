@@ -13,18 +13,19 @@ real examples differ; sums of parts add up to the sum of the whole, means do not
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 Batch = Mapping[str, Any]  # arrays, examples first; the keys are those of `data/batches.py` and `augment`
+Arrays = dict[str, jax.Array]
 Sums = Any  # a tree of arrays
+Collected = Mapping[str, np.ndarray]  # what `collect` gave of the whole split, without padding rows: [N, ...]
+Names: TypeAlias = Sequence[str] | None  # of classes, by their numbers
 Row = Mapping[str, Any]  # one example's arrays, without the batch
+Images = dict[str, Any]  # of `draw` PIL's, of `compare` uint8 [H, W, 3]
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count), both float32 []
 
 Reads: TypeAlias = Literal["image", "text", "words", "question"] | None
@@ -75,7 +76,7 @@ class Task(ABC):
     views: ClassVar[tuple[str, ...]] = ()
     """The sets of views over which an evaluation can average (`evaluation/views.py`)."""
     distillation: Any = None
-    """Settings of a teacher, `tasks/distillation.py`; None where the task learns from labels alone."""
+    """Settings of a teacher, `losses.Distillation`; None where the task learns from labels alone."""
 
     @property
     def independent_classes(self) -> bool:
@@ -103,7 +104,7 @@ class Task(ABC):
     # Training
 
     @abstractmethod
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+    def inputs(self, batch: Batch) -> Arrays:
         """The model's arguments: `model.apply(variables, **task.inputs(batch), deterministic=...)`."""
 
     def augment(self, key: jax.Array, batch: Batch) -> Batch:
@@ -111,11 +112,11 @@ class Task(ABC):
         return batch
 
     @abstractmethod
-    def counts(self, batch: Batch) -> dict[str, jax.Array]:
+    def counts(self, batch: Batch) -> Arrays:
         """The divisor of each loss, before adding up over the whole batch: name -> float32 []."""
 
     @abstractmethod
-    def loss(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+    def loss(self, outputs: Any, batch: Batch) -> Arrays:
         """The sum of each loss over the examples, float32 [], under the names of `counts`.
 
         Training minimises the sum of the losses' means. That is the metric "loss": give none of them that name.
@@ -131,7 +132,7 @@ class Task(ABC):
     def eval_sums(self, outputs: Any, batch: Batch) -> Sums:
         """What `summarize` needs, as a tree of arrays that can be added up over batches and devices."""
 
-    def collect(self, outputs: Any, batch: Batch, model: Any, variables: Any) -> dict[str, jax.Array]:
+    def collect(self, outputs: Any, batch: Batch, model: Any, variables: Any) -> Arrays:
         """What `summarize` needs of every single example: name -> [B, ...].
 
         Args:
@@ -143,7 +144,7 @@ class Task(ABC):
         return {}
 
     @abstractmethod
-    def summarize(self, sums: Sums, collected: Mapping[str, np.ndarray], data: Batches) -> Evaluation:
+    def summarize(self, sums: Sums, collected: Collected, data: Batches) -> Evaluation:
         """Metrics and tables from the sums over a whole split, NumPy float64, and what was collected, [N, ...].
 
         Padding rows are left out of what was collected; its "index" is each row's number in the split.
@@ -152,14 +153,14 @@ class Task(ABC):
     # Predictions
 
     @abstractmethod
-    def predictions(self, outputs: Any, batch: Batch) -> dict[str, jax.Array]:
+    def predictions(self, outputs: Any, batch: Batch) -> Arrays:
         """The model's prediction for each example, as `sample` and `answers` need it: name -> [B, ...]."""
 
     def errors(self, outputs: Any, batch: Batch) -> jax.Array:
         """How wrong each prediction is, float32 [B]: the larger, the worse; 0 is no mistake."""
         return jnp.zeros(example_mask(batch).shape, jnp.float32)
 
-    def predict(self, model: Any, variables: Any, batch: Batch, top: int = 5) -> dict[str, jax.Array]:
+    def predict(self, model: Any, variables: Any, batch: Batch, top: int = 5) -> Arrays:
         """The predictions for a user's own examples, which have no targets; `answers` gets them row by row."""
         outputs = model.apply(variables, **self.inputs(batch), deterministic=True)
         return self.predictions(outputs, batch)
@@ -186,9 +187,7 @@ class Task(ABC):
         """
         return {name: np.asarray(value).tolist() for name, value in predicted.items()}
 
-    def draw(
-        self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row
-    ) -> dict[str, "Image.Image"]:
+    def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> Images:
         """The images that `predict` writes: under "" the annotated one, then those of `written`.
 
         Args:
@@ -209,9 +208,37 @@ class Task(ABC):
         """
         return {"correct": None, **self.answers(predicted, example, data)}
 
-    def compare(self, example: Row, predicted: Row, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def compare(self, example: Row, predicted: Row, sample: Mapping[str, Any]) -> Images:
         """Further images of an example for the report, such as "truth" and "prediction": uint8 [H, W, 3]."""
         return {}
+
+
+class ExampleTask(Task):
+    """A task with one loss for each example: a subclass gives `losses`, and the sums of the contract follow."""
+
+    @property
+    def loss_key(self) -> str:
+        """The loss's name among a train step's metrics."""
+        return "cross_entropy"
+
+    @abstractmethod
+    def losses(self, outputs: Any, batch: Batch) -> jax.Array:
+        """The loss of each example, float32 [B]; padding rows may have any."""
+
+    def counts(self, batch: Batch) -> Arrays:
+        """The number of examples, float32 []."""
+        return {self.loss_key: jnp.sum(example_mask(batch), dtype=jnp.float32)}
+
+    def loss(self, outputs: Any, batch: Batch) -> Arrays:
+        return {self.loss_key: masked_sum(self.losses(outputs, batch), example_mask(batch))}
+
+    def eval_sums(self, outputs: Any, batch: Batch) -> dict[str, Any]:
+        """The "loss" and the "count" of examples, float32 []."""
+        count = jnp.sum(example_mask(batch), dtype=jnp.float32)
+        return {"loss": masked_sum(self.losses(outputs, batch), example_mask(batch)), "count": count}
+
+    def errors(self, outputs: Any, batch: Batch) -> jax.Array:
+        return self.losses(outputs, batch)
 
 
 def example_mask(batch: Batch) -> jax.Array:
@@ -227,7 +254,14 @@ def masked_sum(values: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sum(jnp.where(mask, values.astype(jnp.float32), 0), axis=0)
 
 
-def class_name(number: int, names: Sequence[str] | None) -> str:
+def lacks(needs: Sequence[str], data: Batches) -> str:
+    """A message about the arrays that a task needs and the batches do not have; "" if there are none."""
+    missing = ", ".join(name for name in needs if name not in data.element_spec)
+    made = ", ".join(sorted(data.element_spec))
+    return f"data.examples: batches have {made}, this task needs {missing}" if missing else ""
+
+
+def class_name(number: int, names: Names) -> str:
     """A class's name; its number where it has none."""
     return str(names[number]) if names and 0 <= number < len(names) else str(number)
 
@@ -235,3 +269,13 @@ def class_name(number: int, names: Sequence[str] | None) -> str:
 def class_names(count: int, data: DataInfo) -> list[str]:
     """The names of `count` classes."""
     return [class_name(number, data.class_names) for number in range(count)]
+
+
+def labelled(number: Any, names: Names) -> dict[str, Any]:
+    """A class as it stands in answers: its name as "label", and its number as "index"."""
+    return {"label": class_name(int(number), names), "index": int(number)}
+
+
+def mean_of(sums: Sums, name: str = "loss") -> float:
+    """The mean of a sum by `name` over the "count", both added up over their places; 0 of nothing."""
+    return float(np.sum(sums[name])) / max(float(np.sum(sums["count"])), 1.0)

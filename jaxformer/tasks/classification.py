@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxformer import drawing
 from jaxformer.config.fields import Fraction, at_least
-from jaxformer.tasks import metrics, mixing
-from jaxformer.tasks.base import Batch, Batches, Row, example_mask
+from jaxformer.tasks import metrics
+from jaxformer.tasks.base import Batch, Batches, Images, Row, example_mask
 from jaxformer.tasks.classes import ClassTask
 from jaxformer.tasks.image import ImageTask
 
+Weights = tuple[jax.Array, jax.Array]
 ALPHA = at_least(0, "an alpha above 0, such as 0.2, or 0 for none")
 
 
@@ -30,7 +32,7 @@ class Classification(ClassTask, ImageTask):
     cutmix: Annotated[float, ALPHA] = 0.0
     """Alpha of CutMix (Yun et al. 2019); 1 is usual, 0 is off."""
     cutmix_share: Fraction = 0.5
-    """Share of the batches that take CutMix where both are on; the others take mixup."""
+    """Share of the batches that take CutMix where both are on (timm's `switch_prob`); the others take mixup."""
 
     views = ("flip", "five_crop", "ten_crop")
 
@@ -38,22 +40,22 @@ class Classification(ClassTask, ImageTask):
         height, width, channels = train.element_spec["image"][0]
         size = model.image_size
         if size is not None and (height, width) != (size, size):
-            yield (
-                f"model.image_size={size}: the training images are {height}x{width} after data.transforms; "
-                f"set model.image_size={height} or resize them"
-            )
+            made = f"the training images are {height}x{width} after data.transforms"
+            yield f"model.image_size={size}: {made}; set model.image_size={height} or resize them"
         shown = evaluation.element_spec["image"][0]
         if shown != (height, width, channels):
-            yield (
-                f"data.eval_transforms give images of {shown}, data.transforms of {(height, width, channels)}: "
-                "make them the same"
-            )
+            wanted = (height, width, channels)
+            yield f"data.eval_transforms give images of {shown}, data.transforms of {wanted}: make them the same"
 
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
         metrics.check_labels(model.num_classes, batch["labels"])
 
     def augment(self, key: jax.Array, batch: Batch) -> Batch:
-        """Mixup and CutMix, if they are on; see `tasks/mixing.py`. Pairs are within a device under pmap.
+        """Mixup and CutMix, if they are on: every image is mixed with the one before it in the batch.
+
+        Both are a weighted sum of an image and its partner. The weights are drawn once a batch, as in big_vision and in
+        timm's (and so DeiT's) mode="batch": mixup's are all alike, CutMix's 0 in a box and else 1. Pairs are within a
+        device under pmap.
 
         Returns:
           The batch with `image` mixed, float32 0..255, and with `mixed_labels`, int32 [B], the partners', and
@@ -61,21 +63,67 @@ class Classification(ClassTask, ImageTask):
         """
         if self.mixup == 0 and self.cutmix == 0:
             return batch
-        image, labels = jnp.asarray(batch["image"]), jnp.asarray(batch["labels"])
-        weights, weight = mixing.draw_weights(
-            key, *image.shape[1:3], mixup=self.mixup, cutmix=self.cutmix, cutmix_share=self.cutmix_share
-        )
+        image, labels = jnp.asarray(batch["image"], jnp.float32), jnp.asarray(batch["labels"])
+        weights, weight = self.draw_weights(key, *image.shape[1:3])
+        own = weights[None, :, :, None]
+        mixed = own * image + (1 - own) * jnp.roll(image, 1, axis=0)
         has_partner = jnp.roll(example_mask(batch), 1)
-        mixed = mixing.mix_images(image, weights)
         return {
             **batch,
-            "image": jnp.where(has_partner[:, None, None, None], mixed, image.astype(jnp.float32)),
+            "image": jnp.where(has_partner[:, None, None, None], mixed, image),
             "mixed_labels": jnp.roll(labels, 1),
             "mix_weight": jnp.where(has_partner, weight, 1.0),
         }
 
-    def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> dict:
-        from jaxformer.drawing.annotate import annotate
+    def draw_weights(self, key: jax.Array, height: int, width: int) -> Weights:
+        """The weights of whichever of `mixup_weights` and `cutmix_weights` is on, or drawn."""
+        choice_key, key = jax.random.split(key)
+        if self.cutmix == 0:
+            return mixup_weights(key, self.mixup, height, width)
+        cut = cutmix_weights(key, self.cutmix, height, width)
+        if self.mixup == 0:
+            return cut
+        is_cut = jax.random.bernoulli(choice_key, self.cutmix_share)
+        whole = mixup_weights(key, self.mixup, height, width)
+        return jnp.where(is_cut, cut[0], whole[0]), jnp.where(is_cut, cut[1], whole[1])
 
+    def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> Images:
         rows = [(one["label"], one["probability"]) for one in answer["predictions"]]
-        return {"": annotate(image, rows)}
+        return {"": drawing.annotate(image, rows)}
+
+
+def mixup_weights(key: jax.Array, alpha: float, height: int, width: int) -> Weights:
+    """Mixup (Zhang et al. 2018, equation 1): lambda from Beta(alpha, alpha).
+
+    As in big_vision's `get_mixup`, an example's own weight is the larger of lambda and 1 - lambda: pairs are
+    mixed in the same proportions, and `labels` are those that weigh more.
+
+    Returns:
+      An image's own weight at each pixel, float32 [height, width], and its label's, float32 [].
+    """
+    weight = jax.random.beta(key, alpha, alpha, dtype=jnp.float32)
+    weight = jnp.maximum(weight, 1 - weight)
+    return jnp.full((height, width), weight), weight
+
+
+def cutmix_weights(key: jax.Array, alpha: float, height: int, width: int) -> Weights:
+    """CutMix (Yun et al. 2019, section 3.1): a box of the partner, of the share 1 - lambda of the image.
+
+    Lambda is from Beta(alpha, alpha). The box has the image's proportions and its centre anywhere; what
+    sticks out is cut off, and the label's weight is the share of pixels that are left (timm's `correct_lam`).
+
+    Returns:
+      An image's own weight at each pixel, 0 or 1, float32 [height, width], and its label's, float32 [].
+    """
+    share_key, row_key, column_key = jax.random.split(key, 3)
+    side = jnp.sqrt(1 - jax.random.beta(share_key, alpha, alpha, dtype=jnp.float32))
+
+    def inside(key: jax.Array, length: int) -> jax.Array:
+        centre = jax.random.randint(key, (), 0, length)
+        half = (side * length).astype(jnp.int32) // 2
+        position = jnp.arange(length)
+        return (position >= centre - half) & (position < centre + half)
+
+    box = inside(row_key, height)[:, None] & inside(column_key, width)[None, :]  # [height, width]
+    pasted = jnp.sum(box, dtype=jnp.float32)
+    return 1 - box.astype(jnp.float32), 1 - pasted / (height * width)

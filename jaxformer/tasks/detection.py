@@ -8,23 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.config.fields import Fraction, NonNegativeFloat
+from jaxformer import drawing
+from jaxformer.config.fields import Fraction
 from jaxformer.models.outputs import DetectionOutputs
-from jaxformer.tasks.base import (
-    Batch,
-    Batches,
-    DataInfo,
-    Evaluation,
-    Row,
-    class_name,
-    class_names,
-    example_mask,
-    masked_sum,
-)
-from jaxformer.tasks.detection_metrics import METRIC_NAMES, BoxScores, Objects, score_boxes
+from jaxformer.tasks import base
+from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Evaluation, Row, example_mask, masked_sum
+from jaxformer.tasks.detection_metrics import BY_SIZE, METRIC_NAMES, Objects, score_boxes
 from jaxformer.tasks.image import ImageTask
 from jaxformer.tasks.metrics import check_labels, class_rows
-from jaxformer.tasks.set_losses import ClassLoss, ClassLossName, Weights, denoising_losses, set_losses
+from jaxformer.tasks.set_losses import SetLosses
+
+Size = Sequence[int] | np.ndarray  # height and width
 
 MOST = 100  # detections of an image, as COCO counts them
 SMALLEST, LARGEST = 640, 1280  # pixels of an image's longer side as `predict` draws it
@@ -32,7 +26,7 @@ REPORTED = 320  # as the report draws it
 
 
 @dataclass(frozen=True)
-class Detection(ImageTask):
+class Detection(SetLosses, ImageTask):
     """Learns to find objects.
 
     Batches have `image` (uint8 [B, H, W, C]), `extent`, `boxes`, `labels` (as the examples "detection" make them) and,
@@ -41,21 +35,6 @@ class Detection(ImageTask):
     the boxes' distance (L1) and of their overlap (GIoU).
     """
 
-    class_loss: ClassLossName = "softmax"
-    """ "softmax", with a class for no object (model.no_object), or "focal", without; see `ClassLoss`."""
-    class_weight: NonNegativeFloat | None = None
-    """Weight of the class's loss and cost; None: 1 with "softmax" (Carion et al. 2020), 2 with "focal" (Zhu et al.
-    2021)."""
-    l1_weight: NonNegativeFloat = 5.0
-    """Weight of the loss and cost of the distances of the boxes' four numbers."""
-    giou_weight: NonNegativeFloat = 2.0
-    """Weight of the loss and cost of generalised IoU."""
-    no_object_weight: NonNegativeFloat = 0.1
-    """Weight of the class for no object in the softmax's loss."""
-    focal_alpha: Fraction = 0.25
-    """Weight of a true class in the focal loss; a false one weighs 1 - alpha."""
-    focal_gamma: NonNegativeFloat = 2.0
-    """How much less predictions that are right already count in the focal loss."""
     num_queries: int | None = None
     """The model's number of queries, by which the softmax's loss is divided; None takes it from the model."""
     auxiliary: bool = True
@@ -70,54 +49,31 @@ class Detection(ImageTask):
     kind_does = ("find objects", "detr")
 
     def absent_metrics(self, model: Any, data: Batches) -> dict[str, str]:
-        sizes = [name for name in METRIC_NAMES if name.endswith(("small", "medium", "large"))]
-        return dict.fromkeys(sizes, "is given only where there are objects of that size")
-
-    @property
-    def of_classes(self) -> ClassLoss:
-        """The loss of the classes."""
-        return ClassLoss(self.class_loss, self.no_object_weight, self.focal_alpha, self.focal_gamma)
-
-    @property
-    def weights(self) -> Weights:
-        """The weights of losses and costs."""
-        usual = 1.0 if self.class_loss == "softmax" else 2.0
-        of_class = usual if self.class_weight is None else self.class_weight
-        return Weights(of_class, self.l1_weight, self.giou_weight)
+        return dict.fromkeys(BY_SIZE, "is given only where there are objects of that size")
 
     def misfits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         objects = max(data.element_spec["boxes"][0][0] for data in (train, evaluation))
         if objects > model.num_queries:
-            yield (
-                f"model.num_queries={model.num_queries}: images have up to data.examples.max_objects={objects} "
-                "objects, and each needs a query; give more, or lower that"
-            )
+            many = f"images have up to data.examples.max_objects={objects}"
+            yield f"model.num_queries={model.num_queries}: {many}, and each needs a query; give more, or lower that"
         if self.num_queries not in (None, model.num_queries):
             yield f"task.num_queries={self.num_queries}: the model has {model.num_queries}; remove it"
-        if model.no_object != (self.class_loss == "softmax"):
-            yield (
-                f"model.no_object={model.no_object}: task.class_loss={self.class_loss!r} "
-                f"{'needs' if self.class_loss == 'softmax' else 'has no use for'} a class for no object; "
-                f"set it to {not model.no_object}"
-            )
+        if model.no_object != self.softmax:
+            use = f"task.class_loss={self.class_loss!r} {'needs' if self.softmax else 'has no use for'} such a class"
+            yield f"model.no_object={model.no_object}: {use}; set it to {self.softmax}"
         height, width = train.element_spec["image"][0][:2]
         size = model.image_size
         if size is not None and (height, width) != (size, size):
-            yield (
-                f"model.backbone.image_size={size}: the images' frame is {height}x{width} (data.examples.size); "
-                "make them the same"
-            )
+            frame = f"the images' frame is {height}x{width} (data.examples.size)"
+            yield f"model.backbone.image_size={size}: {frame}; make them the same"
 
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
-        labels = batch["labels"]
-        check_labels(model.num_classes, labels[labels >= 0])
+        check_labels(model.num_classes, batch["labels"][batch["labels"] >= 0])
 
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+    def inputs(self, batch: Batch) -> Arrays:
         """Normalised images with zeros around them, their extents and, where known, the true objects."""
         image, extent = super().inputs(batch)["image"], jnp.asarray(batch["extent"])
-        rows, columns = (
-            jnp.arange(side)[None, :] < extent[:, axis, None] for axis, side in enumerate(image.shape[1:3])
-        )
+        rows, columns = (jnp.arange(n)[None, :] < extent[:, i, None] for i, n in enumerate(image.shape[1:3]))
         inside = (rows[:, :, None] & columns[:, None, :])[..., None]  # [B, H, W, 1]
         true = {name: jnp.asarray(batch[name]) for name in ("boxes", "labels") if name in batch}
         return {"image": jnp.where(inside, image, 0), "extent": extent, **true}
@@ -126,92 +82,68 @@ class Detection(ImageTask):
         """int32 [B, N]; -1 where there is no object."""
         return jnp.where(example_mask(batch)[:, None], batch["labels"], -1)
 
-    def counts(self, batch: Batch) -> dict[str, jax.Array]:
+    def counts(self, batch: Batch) -> Arrays:
         """The number of true objects, float32 []; of the softmax's loss the weights of all queries."""
-        objects = jnp.sum(self.labels(batch) >= 0, dtype=jnp.float32)
-        of_class = objects
-        if self.class_loss == "softmax":
+        of_class = objects = jnp.sum(self.labels(batch) >= 0, dtype=jnp.float32)
+        if self.softmax:
             queries = jnp.sum(example_mask(batch), dtype=jnp.float32) * (self.num_queries or 0)
             of_class = objects + self.no_object_weight * (queries - objects)
-        found = {"class": of_class, "l1": objects, "giou": objects}
-        others = {"auxiliary_class": of_class, "auxiliary_boxes": objects}
-        return {**found, **others, "denoising_class": objects, "denoising_boxes": objects}
+        boxes = ("l1", "giou", "auxiliary_boxes", "denoising_class", "denoising_boxes")
+        return {"class": of_class, "auxiliary_class": of_class, **dict.fromkeys(boxes, objects)}
 
-    def loss(self, outputs: DetectionOutputs, batch: Batch) -> dict[str, jax.Array]:
+    def loss(self, outputs: DetectionOutputs, batch: Batch) -> Arrays:
         """The losses' sums, with their weights: of the last layer, of those before it, and of noised objects."""
-        per_image = self.per_image(outputs, batch, all_layers=self.auxiliary)
-        mask = example_mask(batch)
+        mask, first = example_mask(batch), 0 if self.auxiliary else -1
+        per_image = self.per_image(outputs, batch, first)
         sums = {name: masked_sum(value.T, mask) for name, value in per_image.items()}  # [L]
         found = {name: value[-1] for name, value in sums.items()}
         if len(sums["class"]) > 1:
             found["auxiliary_class"] = jnp.sum(sums["class"][:-1])
             found["auxiliary_boxes"] = jnp.sum(sums["l1"][:-1] + sums["giou"][:-1])
         if outputs.denoised is not None:
-            given = outputs.denoised
-            lost = denoising_losses(
-                given.logits, given.boxes, self.labels(batch), batch["boxes"], self.of_classes
-            )
-            lost = self.weighted(lost)
+            lost = self.denoising_losses(outputs.denoised, self.labels(batch), batch["boxes"])
             # Each object has two noised queries, one of which is to be no object.
-            share = 1 + self.no_object_weight if self.class_loss == "softmax" else 1.0
+            share = 1 + self.no_object_weight if self.softmax else 1.0
             found["denoising_class"] = masked_sum(lost["class"].T, mask).sum() / share
             found["denoising_boxes"] = masked_sum((lost["l1"] + lost["giou"]).T, mask).sum()
         return found
 
-    def per_image(self, outputs: DetectionOutputs, batch: Batch, all_layers: bool) -> dict[str, jax.Array]:
-        """The losses "class", "l1" and "giou" with their weights, float32 [L, B], of all layers or of the last."""
-        first = 0 if all_layers else -1
-        lost = set_losses(
-            outputs.logits[first:],
-            outputs.boxes[first:],
-            self.labels(batch),
-            jnp.asarray(batch["boxes"]),
-            self.of_classes,
-            self.weights,
-        )
-        return self.weighted(lost)
-
-    def weighted(self, losses: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        """Losses by their names, with their weights."""
-        weights = {"class": self.weights.classes, "l1": self.weights.l1, "giou": self.weights.giou}
-        return {name: weights[name] * value for name, value in losses.items()}
+    def per_image(self, outputs: DetectionOutputs, batch: Batch, first: int = -1) -> Arrays:
+        """The losses "class", "l1" and "giou" with their weights, float32 [L, B], of the layers from `first` on."""
+        boxes, labels = jnp.asarray(batch["boxes"]), self.labels(batch)
+        return self.set_losses(outputs.logits[first:], outputs.boxes[first:], labels, boxes)
 
     def eval_sums(self, outputs: DetectionOutputs, batch: Batch) -> dict[str, Any]:
         """The last layer's losses and what they are divided by, float32 []."""
-        lost = self.per_image(outputs, batch, all_layers=False)
-        counts, mask = self.counts(batch), example_mask(batch)
-        return {
-            name: {"sum": masked_sum(value[0], mask), "count": counts[name]} for name, value in lost.items()
-        }
+        lost, counts, mask = self.per_image(outputs, batch), self.counts(batch), example_mask(batch)
+        return {name: {"loss": masked_sum(x[0], mask), "count": counts[name]} for name, x in lost.items()}
 
-    def detections(self, outputs: DetectionOutputs) -> dict[str, jax.Array]:
+    def predictions(self, outputs: DetectionOutputs, batch: Batch) -> Arrays:
         """The surest detections, the surest first: `scores` float32 [B, M], `classes` int32 [B, M], `boxes` [B, M, 4].
 
         With "softmax" every query has one class, with "focal" it may have several.
         """
-        probabilities = self.of_classes.probabilities(outputs.logits[-1])  # [B, Q, K]
-        batch, queries, classes = probabilities.shape
-        if self.class_loss == "softmax":
-            every = jnp.max(probabilities, axis=-1)
-            scores, query = jax.lax.top_k(every, min(MOST, queries))
+        probabilities = self.class_probabilities(outputs.logits[-1])  # [B, Q, K]
+        batch_size, queries, classes = probabilities.shape
+        if self.softmax:
+            scores, query = jax.lax.top_k(jnp.max(probabilities, axis=-1), min(MOST, queries))
             found = jnp.take_along_axis(jnp.argmax(probabilities, axis=-1), query, axis=1)
         else:
-            flat = probabilities.reshape(batch, queries * classes)
+            flat = probabilities.reshape(batch_size, queries * classes)
             scores, place = jax.lax.top_k(flat, min(MOST, queries * classes))
             query, found = place // classes, place % classes
         boxes = jnp.take_along_axis(outputs.boxes[-1], query[..., None], axis=1)
         return {"scores": scores, "classes": found.astype(jnp.int32), "boxes": boxes}
 
-    def collect(
-        self, outputs: DetectionOutputs, batch: Batch, model: Any, variables: Any
-    ) -> dict[str, jax.Array]:
+    def collect(self, outputs: DetectionOutputs, batch: Batch, model: Any, variables: Any) -> Arrays:
         size = batch["original_size"] if "original_size" in batch else batch["extent"]
         true = {"true_boxes": batch["boxes"], "true_classes": batch["labels"], "size": size}
-        return {**self.detections(outputs), **{name: jnp.asarray(value) for name, value in true.items()}}
+        return {
+            **self.predictions(outputs, batch),
+            **{key: jnp.asarray(value) for key, value in true.items()},
+        }
 
-    def summarize(
-        self, sums: Mapping[str, Any], collected: Mapping[str, np.ndarray], data: Batches
-    ) -> Evaluation:
+    def summarize(self, sums: base.Sums, collected: base.Collected, data: Batches) -> Evaluation:
         """Metrics and tables of a split.
 
         Returns:
@@ -220,108 +152,83 @@ class Detection(ImageTask):
             where there are such objects.
           tables: "class_names"; "per_class", a "name", "ap", "ap50", "ap75", "recall" and "support" each.
         """
-        loss = sum(float(part["sum"]) / max(float(part["count"]), 1.0) for part in sums.values())
-        scores = scored(collected, len(data.class_names or ()))
-        names = class_names(len(scores.support), data)
-        tables = {"class_names": names, "per_class": class_rows(names, scores.per_class())}
-        return Evaluation({"loss": loss, **scores.metrics()}, tables)
-
-    def predictions(self, outputs: DetectionOutputs, batch: Batch) -> dict[str, jax.Array]:
-        return self.detections(outputs)
+        predicted, true = [], []
+        for row, size in enumerate(collected["size"]):
+            part = {name: values[row] for name, values in collected.items()}
+            there = part["true_classes"] >= 0
+            true.append(Objects(in_pixels(part["true_boxes"][there], size), part["true_classes"][there]))
+            predicted.append(Objects(in_pixels(part["boxes"], size), part["classes"], part["scores"]))
+        highest = max(int(collected[name].max(initial=0)) for name in ("classes", "true_classes"))
+        names = base.class_names(max(len(data.class_names or ()), highest + 1), data)
+        scores, per_class = score_boxes(predicted, true, len(names))
+        loss = sum(base.mean_of(part) for part in sums.values())
+        tables = {"class_names": names, "per_class": class_rows(names, per_class)}
+        return Evaluation({"loss": loss, **scores}, tables)
 
     def errors(self, outputs: DetectionOutputs, batch: Batch) -> jax.Array:
         """The last layer's loss of each image over the number of its objects, float32 [B]."""
-        lost = self.per_image(outputs, batch, all_layers=False)
         objects = jnp.sum(self.labels(batch) >= 0, axis=1)
-        return sum(value[0] for value in lost.values()) / jnp.maximum(objects, 1)
+        return sum(value[0] for value in self.per_image(outputs, batch).values()) / jnp.maximum(objects, 1)
 
-    def sure(
-        self, predicted: Row, size: Sequence[int] | np.ndarray, names: Sequence[str] | None
-    ) -> list[dict[str, Any]]:
-        """An image's detections (a row of `detections`) from the threshold on, in pixels of an image of `size`."""
+    def sure(self, predicted: Row) -> Row:
+        """The detections of an image (a row of `predictions`) from the threshold on."""
         sure = predicted["scores"] >= self.score_threshold
-        boxes, classes, scores = (predicted[name][sure] for name in ("boxes", "classes", "scores"))
-        return described(boxes, classes, size, names, scores)
+        return {name: predicted[name][sure] for name in ("boxes", "classes", "scores")}
 
     def answers(self, predicted: Row, example: Row, about: DataInfo, top: int = 5) -> dict[str, Any]:
         """ "objects": the detections from `score_threshold` on, as `described`, the surest first."""
-        return {"objects": self.sure(predicted, example["original_size"], about.class_names)}
+        return {"objects": described(self.sure(predicted), example["original_size"], about.class_names)}
 
-    def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> dict:
+    def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> base.Images:
         from PIL import Image
 
-        from jaxformer.drawing.annotate import font
-        from jaxformer.drawing.boxes import draw_boxes
-
-        size = min(max(max(image.shape[:2]), SMALLEST), LARGEST)
-        return {"": Image.fromarray(draw_boxes(image, answer["objects"], size, font(12)))}
+        size = min(max(*image.shape[:2], SMALLEST), LARGEST)
+        return {"": Image.fromarray(with_boxes(image, answer["objects"], size, 12))}
 
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         """The true "objects" and the "detections" from the threshold on, as `described`."""
-        from jaxformer.drawing import class_colours
-
-        extent, true = example["extent"], example["labels"] >= 0
-        objects = described(example["boxes"][true], example["labels"][true], extent, data.class_names)
-        found = self.sure(predicted, extent, data.class_names)
+        there, extent = example["labels"] >= 0, example["extent"]
+        true = {"boxes": example["boxes"][there], "classes": example["labels"][there]}
+        objects, found = (described(x, extent, data.class_names) for x in (true, self.sure(predicted)))
         classes = sorted({(one["index"], one["label"]) for one in (*objects, *found)})
         return {
             "correct": None,
             "objects": objects,
             "detections": found,
-            "legend": [{"name": name, "colour": class_colours.css(index)} for index, name in classes],
+            "legend": [{"name": name, "colour": drawing.css(index)} for index, name in classes],
             "caption": f"{len(objects)} objects, {len(found)} found",
         }
 
-    def compare(self, example: Row, predicted: Row, sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        from jaxformer.drawing.annotate import font
-        from jaxformer.drawing.boxes import draw_boxes
-
+    def compare(self, example: Row, predicted: Row, sample: Mapping[str, Any]) -> base.Images:
         rows, columns = (int(side) for side in example["extent"])
-        image = example["image"][:rows, :columns]
         both = {"truth": sample["objects"], "prediction": sample["detections"]}
-        return {shows: draw_boxes(image, objects, REPORTED, font(9)) for shows, objects in both.items()}
+        image = example["image"][:rows, :columns]
+        return {shows: with_boxes(image, objects, REPORTED, 9) for shows, objects in both.items()}
 
 
-def described(
-    boxes: np.ndarray,
-    classes: np.ndarray,
-    size: Sequence[int] | np.ndarray,
-    names: Sequence[str] | None,
-    scores: np.ndarray | None = None,
-) -> list[dict[str, Any]]:
-    """Objects as JSON values: "label", "index", "box" (x0, y0, x1, y1 in pixels, within the image) and "score".
+def with_boxes(image: np.ndarray, objects: list[dict[str, Any]], size: int, letters: int) -> np.ndarray:
+    """The image, uint8, with the objects; `size` are the pixels of its longer side, `letters` those of the names."""
+    return drawing.draw_boxes(image, objects, size, drawing.font(letters))
+
+
+def described(found: Row, size: Size, names: base.Names) -> list[dict[str, Any]]:
+    """Objects as JSON values: "label", "index", "score" and "box" (x0, y0, x1, y1 in pixels, within the image).
 
     Args:
-      boxes: [N, 4] in cxcywh, shares of the image.
-      classes: int [N].
+      found: `boxes` [N, 4] in cxcywh, shares of the image; `classes` int [N]; and `scores` [N], which true objects do
+        not have.
       size: height and width of the image.
       names: of the classes.
-      scores: [N]; None for true objects, which have none.
     """
-    found = []
-    for i, (box, number) in enumerate(zip(in_pixels(boxes, size), classes)):
-        one = {"label": class_name(int(number), names), "index": int(number)}
-        if scores is not None:
-            one["score"] = round(float(scores[i]), 6)
-        found.append({**one, "box": [round(float(value), 2) for value in box]})
-    return found
+    boxes, scores = in_pixels(found["boxes"], size).tolist(), found.get("scores", ())
+    sure = [{"score": round(float(score), 6)} for score in scores] or [{}] * len(boxes)
+    rows = zip(found["classes"], sure, boxes)
+    return [{**base.labelled(k, names), **score, "box": [round(x, 2) for x in box]} for k, score, box in rows]
 
 
-def in_pixels(boxes: np.ndarray, size: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Boxes [N, 4] of shares in cxcywh as x0, y0, x1, y1 in pixels of a image of `size` (height, width), cut off."""
+def in_pixels(boxes: np.ndarray, size: Size) -> np.ndarray:
+    """Boxes [N, 4] of shares in cxcywh as x0, y0, x1, y1 in pixels of an image of `size` (height, width), cut off."""
     boxes = np.asarray(boxes, np.float64)
     corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
     height, width = (float(side) for side in size)
     return np.clip(corners, 0, 1) * np.array([width, height, width, height])[None]
-
-
-def scored(collected: Mapping[str, np.ndarray], num_classes: int) -> BoxScores:
-    """Scores of what `Detection.collect` gave, [N, ...]; more classes than `num_classes` if there are any."""
-    predicted, true = [], []
-    for row, size in enumerate(collected["size"]):
-        part = {name: values[row] for name, values in collected.items()}
-        there = part["true_classes"] >= 0
-        true.append(Objects(in_pixels(part["true_boxes"][there], size), part["true_classes"][there]))
-        predicted.append(Objects(in_pixels(part["boxes"], size), part["classes"], part["scores"]))
-    classes = (int(collected[name].max(initial=-1)) + 1 for name in ("classes", "true_classes"))
-    return score_boxes(predicted, true, max(num_classes, 1, *classes))

@@ -11,17 +11,12 @@ from typing import Any
 
 import numpy as np
 
-SIZES = (
-    "all",
-    "small",
-    "medium",
-    "large",
-)  # of objects, as pycocotools orders them: up to 32 x 32, to 96 x 96 pixels
-LIMITS = (1, 10, 100)  # detections of an image, for each class
-METRIC_NAMES = (
+METRIC_NAMES = (  # in the order of pycocotools
     *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
     *("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"),
 )
+BoxScores = tuple[dict[str, float], dict[str, np.ndarray]]
+BY_SIZE = tuple(name for name in METRIC_NAMES if name.endswith(("small", "medium", "large")))
 
 
 @dataclass(frozen=True)
@@ -36,53 +31,17 @@ class Objects:
     """The confidence of each detection, [N]; None for true objects."""
 
 
-@dataclass(frozen=True)
-class BoxScores:
-    """Precision and recall by IoU threshold (T: 0.5 to 0.95), class (K) and size of objects (A: SIZES).
-
-    They are NaN for a class without true objects of a size.
-    """
-
-    precision: np.ndarray
-    """[T, R, K, A], at each of 101 recalls, with 100 detections at most."""
-    recall: np.ndarray
-    """[T, K, A, L], the highest, for each of LIMITS."""
-    support: np.ndarray
-    """The number of true objects of each class, int [K]."""
-
-    def metrics(self) -> dict[str, float]:
-        """COCO's twelve figures, 0 to 1; those of sizes that no true object has are left out."""
-        values = {
-            "ap": self.precision[..., 0],
-            "ap50": self.precision[0, ..., 0],
-            "ap75": self.precision[5, ..., 0],
-        }
-        values |= {f"ar_{limit}": self.recall[:, :, 0, place] for place, limit in enumerate(LIMITS)}
-        found = {name: float(np.nan_to_num(mean(value))) for name, value in values.items()}
-        for place, size in enumerate(SIZES[1:], 1):
-            found[f"ap_{size}"] = mean(self.precision[..., place])
-            found[f"ar_{size}"] = mean(self.recall[:, :, place, -1])
-        return {name: found[name] for name in METRIC_NAMES if not np.isnan(found[name])}
-
-    def per_class(self) -> dict[str, np.ndarray]:
-        """`ap`, `ap50`, `ap75`, `recall` (at 100 detections) and `support` of each class, [K]; NaN without objects."""
-        whole = self.precision[..., 0]  # [T, R, K]
-        return {
-            "ap": whole.mean((0, 1)),
-            "ap50": whole[0].mean(0),
-            "ap75": whole[5].mean(0),
-            "recall": self.recall[:, :, 0, -1].mean(0),
-            "support": self.support,
-        }
-
-
 def score_boxes(predicted: Sequence[Objects], true: Sequence[Objects], num_classes: int) -> BoxScores:
     """Compares the detections of each image with its true objects.
 
     Args:
-      predicted: the detections of each image, with scores; of each class the 100 surest count.
+      predicted: the detections of each image, with scores; the 100 surest of each class count.
       true: the true objects of each image.
       num_classes: K.
+
+    Returns:
+      COCO's twelve figures, METRIC_NAMES, 0 to 1, without those of sizes that no true object has; and `ap`, `ap50`,
+      `ap75`, `recall` (at 100 detections) and `support` (true objects) of each class, [K], NaN without true objects.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -101,11 +60,20 @@ def score_boxes(predicted: Sequence[Objects], true: Sequence[Objects], num_class
         evaluation = COCOeval(*both, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
-    precision, recall = (
-        np.where(evaluation.eval[name] < 0, np.nan, evaluation.eval[name]) for name in ("precision", "recall")
-    )
+        evaluation.summarize()
+    stats = dict(zip(METRIC_NAMES, evaluation.stats.tolist()))  # -1 where there is no true object
+    found = {name: max(value, 0.0) for name, value in stats.items() if value >= 0 or name not in BY_SIZE}
+    # Over thresholds of IoU, 0.5 to 0.95, and recalls 0 to 1, for objects of all sizes and 100 detections.
+    precision = np.where(evaluation.eval["precision"] < 0, np.nan, evaluation.eval["precision"])[..., 0, -1]
+    recall = np.where(evaluation.eval["recall"] < 0, np.nan, evaluation.eval["recall"])[..., 0, -1]
     labels = np.concatenate([np.zeros(0, int), *(image.labels for image in true)])
-    return BoxScores(precision[..., -1], recall, np.bincount(labels, minlength=num_classes))
+    return found, {
+        "ap": precision.mean((0, 1)),
+        "ap50": precision[0].mean(0),
+        "ap75": precision[5].mean(0),
+        "recall": recall.mean(0),
+        "support": np.bincount(labels, minlength=num_classes),
+    }
 
 
 def annotations(images: Sequence[Objects]) -> list[dict[str, Any]]:
@@ -118,9 +86,3 @@ def annotations(images: Sequence[Objects]) -> list[dict[str, Any]]:
             one = {"id": len(found) + 1, "image_id": number, "category_id": int(label), "bbox": box}
             found.append({**one, "area": box[2] * box[3], "score": float(score), "iscrowd": 0})
     return found
-
-
-def mean(values: np.ndarray) -> float:
-    """The mean of the values that are not NaN; NaN if all are."""
-    there = ~np.isnan(values)
-    return float(values[there].mean()) if there.any() else float("nan")

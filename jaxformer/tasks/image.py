@@ -4,19 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 
 from jaxformer.config.fields import Constraint, length
-from jaxformer.tasks.base import Batch, Batches, Task
+from jaxformer.tasks.base import Arrays, Batch, Batches, Task, lacks
 
 CHANNELS = length(1, 3, expected="one number for all channels, or three for RGB")
-SHARES = Constraint(
-    "values in 0..1; divide by 255 if they are in 0..255", lambda v: all(0 <= x <= 1 for x in v)
-)
-NOT_ZERO = Constraint(
-    "values in 0..1, not 0; divide by 255 if they are in 0..255", lambda v: all(0 < x <= 1 for x in v)
-)
+REMEDY = "divide by 255 if they are in 0..255"
+SHARES = Constraint(f"values in 0..1; {REMEDY}", lambda v: all(0 <= x <= 1 for x in v))
+NOT_ZERO = Constraint(f"values in 0..1, not 0; {REMEDY}", lambda v: all(0 < x <= 1 for x in v))
 
 
 @dataclass(frozen=True)
@@ -28,8 +24,6 @@ class ImageTask(Task):
     std: Annotated[tuple[float, ...], CHANNELS, NOT_ZERO] = (0.5,)
     """Standard deviation of the pixels, for all channels or for each; the centred pixels are divided by it."""
 
-    modality = "image"
-    reads = "image"
     needs: ClassVar[tuple[str, ...]] = ("image",)
     """The arrays that a batch must have."""
     examples: ClassVar[str] = "images"
@@ -40,13 +34,8 @@ class ImageTask(Task):
     """What models of that kind do, and one of them; for messages."""
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
-        missing = [name for name in self.needs if name not in train.element_spec]
-        if missing:
-            made = ", ".join(sorted(train.element_spec))
-            yield (
-                f"data.examples: batches have {made}, this task needs {', '.join(missing)}: "
-                f'choose "{self.examples}", or another task'
-            )
+        if lacking := lacks(self.needs, train):
+            yield f'{lacking}: choose "{self.examples}", or another task'
             return
         if model.kind != self.kind:
             does, such = self.kind_does
@@ -56,10 +45,8 @@ class ImageTask(Task):
         channels = train.element_spec["image"][0][-1]
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
-                yield (
-                    f"task.{name}={list(values)}: the images have {channels} channels; "
-                    f"give {channels} numbers, or one for all"
-                )
+                remedy = f"give {channels} numbers, or one for all"
+                yield f"task.{name}={list(values)}: the images have {channels} channels; {remedy}"
         names, classes = train.class_names, model.num_classes
         if names is not None and classes is not None and classes < len(names):
             yield f"model.num_classes={classes}: the dataset has {len(names)} classes; set it to that"
@@ -68,10 +55,8 @@ class ImageTask(Task):
         """Yields a line for what the data, the model and this task have against each other, as `fits` does."""
         yield from ()
 
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+    def inputs(self, batch: Batch) -> Arrays:
         """Normalised images: (image / 255 - mean) / std, float32 [B, H, W, C]."""
         image = jnp.asarray(batch["image"])
-        mean, std = (
-            jnp.asarray(values, jnp.float32)[None, None, None, :] for values in (self.mean, self.std)
-        )
+        mean, std = (jnp.asarray(x, jnp.float32)[None, None, None, :] for x in (self.mean, self.std))
         return {"image": (image.astype(jnp.float32) / 255 - mean) / std}

@@ -13,17 +13,10 @@ from jax import lax
 from jaxformer.config.fields import NonNegativeFloat
 from jaxformer.errors import UserError
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.tasks.base import (
-    Batch,
-    Batches,
-    DataInfo,
-    Evaluation,
-    Row,
-    example_mask,
-    masked_sum,
-)
+from jaxformer.tasks import base
+from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Row, example_mask, masked_sum
 from jaxformer.tasks.losses import token_cross_entropy
-from jaxformer.tasks.text import TokenTask
+from jaxformer.tasks.text import TokenTask, real_tokens, text_of
 
 POSITIONS_SHOWN = 64  # points of the curve of losses by position, at most
 
@@ -44,13 +37,13 @@ class LanguageModel(TokenTask):
     metric_names: ClassVar = ("loss", "perplexity", "accuracy")
     needs = ("tokens", "targets")
 
-    def counts(self, batch: Batch) -> dict[str, jax.Array]:
+    def counts(self, batch: Batch) -> Arrays:
         """The number of targets and, for the router's losses, of examples; float32 []."""
         examples = jnp.sum(example_mask(batch), dtype=jnp.float32)
         targets = super().counts(batch)["cross_entropy"]
         return {"cross_entropy": targets, "z_loss": targets, "balance": examples, "router_z": examples}
 
-    def loss(self, outputs: TextOutputs, batch: Batch) -> dict[str, jax.Array]:
+    def loss(self, outputs: TextOutputs, batch: Batch) -> Arrays:
         """The cross-entropy, the z-loss and the losses of a mixture of experts, where there is one."""
         losses, mask = super().loss(outputs, batch), example_mask(batch)
         if self.z_loss:
@@ -61,46 +54,38 @@ class LanguageModel(TokenTask):
             losses["router_z"] = masked_sum(outputs.router.z, mask)
         return losses
 
-    def summarize(
-        self, sums: Mapping[str, np.ndarray], collected: Mapping[str, np.ndarray], data: Batches
-    ) -> Evaluation:
+    def summarize(self, sums: base.Sums, collected: base.Collected, data: Batches) -> base.Evaluation:
         """Metrics "loss" (nats a token, without label smoothing), "perplexity" and "accuracy".
 
         The table "loss_by_position" has the mean loss of at most POSITIONS_SHOWN stretches of places.
         """
-        found = self.means(sums)
-        perplexity = math.exp(min(found["loss"], 700.0))
-        metrics = {"loss": found["loss"], "perplexity": perplexity, "accuracy": found["accuracy"]}
-        return Evaluation(metrics, {"loss_by_position": by_position(sums["loss"], sums["count"])})
+        loss, right = base.mean_of(sums), base.mean_of(sums, "accuracy")
+        metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": right}
+        return base.Evaluation(metrics, {"loss_by_position": by_position(sums["loss"], sums["count"])})
 
-    def predictions(self, outputs: TextOutputs, batch: Batch) -> dict[str, jax.Array]:
+    def predictions(self, outputs: TextOutputs, batch: Batch) -> Arrays:
         """The likeliest token at each place, and each target's loss: [B, T]."""
         losses = token_cross_entropy(outputs.logits, self.targets(batch))
         return {**super().predictions(outputs, batch), "losses": losses}
 
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         """The text, and its pieces with their targets and losses."""
-        has_target = example["targets"] >= 0
-        if "token_mask" in example:
-            seen = example["token_mask"]
-        else:
-            seen = example["segment_ids"] > 0 if "segment_ids" in example else has_target
-        loss = float(predicted["losses"].sum() / max(has_target.sum(), 1))
-        tokenizer = data.tokenizer
+
+        def word(token: int) -> str:
+            return data.tokenizer.decode([token], skip_special=False)
+
+        columns = (example["tokens"], example["targets"], predicted["likeliest"], predicted["losses"])
         pieces = [
             {
-                "token": tokenizer.decode([token], skip_special=False),
-                "target": tokenizer.decode([target], skip_special=False) if target >= 0 else None,
-                "likeliest": tokenizer.decode([best], skip_special=False),
+                "token": word(token),
+                "target": word(target) if target >= 0 else None,
+                "likeliest": word(best),
                 "loss": round(float(nats), 4),
             }
-            for token, target, best, nats, there in zip(
-                example["tokens"], example["targets"], predicted["likeliest"], predicted["losses"], seen
-            )
-            if there
+            for token, target, best, nats in zip(*(column[real_tokens(example)] for column in columns))
         ]
-        text = tokenizer.decode(example["tokens"][seen])
-        return {"correct": None, "text": text, "pieces": pieces, "loss": loss}
+        loss = float(predicted["losses"].sum() / max((example["targets"] >= 0).sum(), 1))
+        return {"correct": None, "text": text_of(example, data), "pieces": pieces, "loss": loss}
 
 
 @dataclass(frozen=True)
@@ -129,10 +114,8 @@ class MaskedLM(LanguageModel):
         super().check(model, batch)
         tokens, targets = batch["tokens"], batch["targets"]
         if 2 * np.sum((targets[:, :-1] >= 0) & (targets[:, :-1] == tokens[:, 1:])) > tokens.size:
-            raise UserError(
-                "data.transforms: no token is masked, the targets are the next tokens",
-                "add dict(name='mask_tokens') to data.transforms and to data.eval_transforms",
-            )
+            remedy = "add dict(name='mask_tokens') to data.transforms and to data.eval_transforms"
+            raise UserError("data.transforms: no token is masked, the targets are the next tokens", remedy)
 
     def prepare(self, example: Row, about: DataInfo) -> Row:
         """Adds "places" of the masks, int32 [M]."""
@@ -143,7 +126,7 @@ class MaskedLM(LanguageModel):
             raise UserError(f"there is no {mask} in it to be filled in")
         return {**example, "places": places.astype(np.int32)}
 
-    def predict(self, model: Any, variables: Any, batch: Batch, top: int = 5) -> dict[str, jax.Array]:
+    def predict(self, model: Any, variables: Any, batch: Batch, top: int = 5) -> Arrays:
         """The `top` likeliest tokens of each mask: `probabilities` float32 and `ids` int32, [B, M, top]."""
         logits = model.apply(variables, **self.inputs(batch), deterministic=True).logits
         at_masks = jnp.take_along_axis(logits, batch["places"][..., None], axis=1)  # [B, M, V]
@@ -152,31 +135,22 @@ class MaskedLM(LanguageModel):
 
     def answers(self, predicted: Row, example: Row, about: DataInfo, top: int = 5) -> dict[str, Any]:
         """ "masks": for each mask the likeliest tokens, each a "token", "index" and "probability"."""
-        return {
-            "masks": [
-                [
-                    {
-                        "token": about.tokenizer.decode([token], skip_special=False),
-                        "index": int(token),
-                        "probability": round(float(probability), 6),
-                    }
-                    for token, probability in zip(ids, probabilities)
-                ]
-                for ids, probabilities, _ in zip(
-                    predicted["ids"], predicted["probabilities"], example["places"]
-                )
-            ]
-        }
+
+        def one(token: int, probability: float) -> dict[str, Any]:
+            text = about.tokenizer.decode([token], skip_special=False)
+            return {"token": text, "index": int(token), "probability": round(float(probability), 6)}
+
+        masks = list(zip(predicted["ids"], predicted["probabilities"]))[: len(example["places"])]
+        return {"masks": [[one(*best) for best in zip(*mask)] for mask in masks]}
 
 
 def by_position(losses: np.ndarray, counts: np.ndarray) -> list[dict[str, float]]:
     """Mean losses of stretches of places: "position" (their middle), "loss" and "count" each."""
-    width = -(-len(losses) // POSITIONS_SHOWN)
-    rows = []
-    for first in range(0, len(losses), width):
-        part = slice(first, first + width)
-        count = float(counts[part].sum())
-        if count:
-            middle = first + (min(width, len(losses) - first) - 1) / 2
-            rows.append({"position": middle, "loss": float(losses[part].sum()) / count, "count": count})
-    return rows
+    starts = np.arange(0, len(losses), -(-len(losses) // POSITIONS_SHOWN))
+    totals, targets = (np.add.reduceat(values, starts) for values in (losses, counts))
+    middles = (starts + np.append(starts[1:], len(losses)) - 1) / 2
+    return [
+        {"position": float(middle), "loss": float(total / count), "count": float(count)}
+        for middle, total, count in zip(middles, totals, targets)
+        if count
+    ]

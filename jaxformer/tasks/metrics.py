@@ -1,6 +1,7 @@
-"""Classification metrics: sums on the device that add up over batches, and what they mean on the host.
+"""Metrics of classes: sums on the device that add up over batches, and what they mean on the host.
 
-In the sums `logits` are [B, K], `labels` int [B] and `mask` bool [B], False on padding rows.
+In the sums `logits` are [B, K], `labels` int [B] and `mask` bool [B], False on padding rows. A confusion matrix is
+[K, K]: how many examples, or pixels, of each class (rows) were taken for each class (columns).
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,20 @@ def confusion_matrix(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> j
     true = jax.nn.one_hot(labels, num_classes) * mask[:, None]
     predicted = jax.nn.one_hot(jnp.argmax(logits, axis=-1), num_classes)
     return true.T @ predicted  # zeros and ones: exact in any matmul precision
+
+
+def pixel_confusion(predicted: jax.Array, classes: jax.Array, num_classes: int) -> jax.Array:
+    """int32 [K, K] of all pixels that have a class.
+
+    Args:
+      predicted: int [...], the predicted class of each pixel, 0 to K - 1.
+      classes: int [...], its class; pixels whose class is none of 0 to K - 1 do not count.
+      num_classes: K.
+    """
+    counts = (classes >= 0) & (classes < num_classes)
+    pairs = jnp.where(counts, classes * num_classes + predicted, num_classes**2)  # the others beyond the end
+    table = jnp.zeros(num_classes**2 + 1, jnp.int32).at[pairs.reshape(-1)].add(1)
+    return table[:-1].reshape(num_classes, num_classes)
 
 
 def calibration_sums(probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
@@ -71,59 +86,43 @@ def calibration_table(sums: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
 
 
 def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision, recall, F1 and support of each class, 0 where they would be 0 / 0.
-
-    Args:
-      confusion: [K, K], rows are true classes.
+    """What a confusion matrix says of each class, [K] each.
 
     Returns:
-      "precision", "recall", "f1" and "support" (examples that are of the class), float64 [K] each.
+      "precision", "recall", "f1" and "iou" (intersection over union, Everingham et al. 2010), float64, NaN where they
+      would be 0 / 0; and "support", int, the number of examples that are of the class.
     """
-    right, predicted, support = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+    right, predicted, support = np.diag(confusion).astype(np.float64), confusion.sum(0), confusion.sum(1)
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+        return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
 
     return {
         "precision": share(right, predicted),
         "recall": share(right, support),
         "f1": share(2 * right, predicted + support),
-        "support": support.astype(np.float64),
+        "iou": share(right, predicted + support - right),
+        "support": np.rint(support).astype(int),
     }
 
 
-def class_rows(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """The table "per_class": for each class a "name", the columns' values (None for NaN) and "support".
+def mean(values: np.ndarray) -> float:
+    """The mean of the values that are not NaN; 0 if all are."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else 0.0
 
-    Args:
-      names: K names.
-      columns: "support" and others, [K].
-    """
+
+def accuracy(confusion: np.ndarray) -> float:
+    """The share of examples whose class was found; 0 without any."""
+    return float(np.trace(confusion) / max(confusion.sum(), 1))
+
+
+def class_rows(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """The table "per_class": for each of K classes its "name" and the columns' values [K], None for NaN."""
     return [
-        {
-            "name": name,
-            **{
-                key: None if np.isnan(column[k]) else float(column[k])
-                for key, column in columns.items()
-                if key != "support"
-            },
-            "support": int(columns["support"][k]),
-        }
+        {"name": name, **{key: None if np.isnan(x[k]) else x[k].item() for key, x in columns.items()}}
         for k, name in enumerate(names)
     ]
-
-
-def macro_f1(confusion: np.ndarray) -> float:
-    """The mean F1 over the classes that occur as a label or a prediction (scikit-learn's average="macro")."""
-    occurs = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
-    return float(per_class(confusion)["f1"][occurs].mean()) if occurs.any() else 0.0
-
-
-def balanced_accuracy(confusion: np.ndarray) -> float:
-    """The mean recall over the classes that have examples (Brodersen et al. 2010; as scikit-learn's)."""
-    classes = per_class(confusion)
-    there = classes["support"] > 0
-    return float(classes["recall"][there].mean()) if there.any() else 0.0
 
 
 def check_labels(num_classes: int, labels: np.ndarray) -> None:
@@ -137,12 +136,8 @@ def check_labels(num_classes: int, labels: np.ndarray) -> None:
       UserError: a label is not in 0 to K - 1.
     """
     if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
-        remedy = (
-            f"set model.num_classes={labels.max() + 1} or more"
-            if labels.min() >= 0
-            else "leave examples without a label out of the split (TFDS marks them -1)"
-        )
-        raise UserError(
-            f"model.num_classes={num_classes}: the labels must be 0 to {num_classes - 1}, "
-            f"a batch has {labels.min()} to {labels.max()}; {remedy}"
-        )
+        remedy = "leave examples without a label out of the split (TFDS marks them -1)"
+        if labels.min() >= 0:
+            remedy = f"set model.num_classes={labels.max() + 1} or more"
+        wanted, found = f"the labels must be 0 to {num_classes - 1}", f"{labels.min()} to {labels.max()}"
+        raise UserError(f"model.num_classes={num_classes}: {wanted}, a batch has {found}; {remedy}")

@@ -1,6 +1,9 @@
-"""Answers as spans of a text (Rajpurkar et al. 2016, SQuAD)."""
+"""Answers as spans of a text (Rajpurkar et al. 2016, SQuAD): the task, the best spans of windows, and their scores."""
 
-from collections.abc import Iterator, Mapping
+import re
+import string
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,17 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer.config.fields import PositiveInt
+from jaxformer.errors import UserError
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.tasks.base import Batch, Batches, DataInfo, Evaluation, Row, example_mask, masked_sum
+from jaxformer.tasks import base
+from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Row
 from jaxformer.tasks.losses import token_cross_entropy
 from jaxformer.tasks.text import TextTask, text_of
-from jaxformer.tasks.text_metrics import best_spans, squad_scores
 
 NEVER = -1e9  # the logit of a place that is no answer's
+PUNCTUATION = str.maketrans("", "", string.punctuation)
+ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
 @dataclass(frozen=True)
-class SpanQA(TextTask):
+class SpanQA(base.ExampleTask, TextTask):
     """Learns where an answer begins and where it ends (Devlin et al. 2019, section 4.2).
 
     Batches have `tokens`, `token_mask`, `token_types` (int32 [B, T]), `start` and `end` (int32 [B], 0 where the window
@@ -41,67 +47,51 @@ class SpanQA(TextTask):
         if getattr(train.source, "answered", None) == 0:
             yield "data.train_split: no window holds its question's answer, nothing can be learnt; choose another"
         if unanswered := getattr(evaluation.source, "unanswered", 0):
-            yield (
-                f"eval.split: {unanswered:,} of its questions have no answer (as some of SQuAD 2.0), and such are not "
-                "scored; remove them from the split"
-            )
-
-    def counts(self, batch: Batch) -> dict[str, jax.Array]:
-        """The number of windows, float32 []."""
-        return {"cross_entropy": jnp.sum(example_mask(batch), dtype=jnp.float32)}
+            without = f"{unanswered:,} of its questions have no answer (as some of SQuAD 2.0)"
+            yield f"eval.split: {without}, and such are not scored; remove them from the split"
 
     def logits(self, outputs: TextOutputs, batch: Batch) -> jax.Array:
         """Logits of starts and ends, float32 [B, 2, T]; NEVER on padding."""
         mask = jnp.asarray(batch["token_mask"])[:, None, :]
         return jnp.where(mask, outputs.logits.swapaxes(1, 2), NEVER)
 
-    def loss(self, outputs: TextOutputs, batch: Batch) -> dict[str, jax.Array]:
-        """The mean of both borders' cross-entropies, summed over the windows."""
-        return {"cross_entropy": masked_sum(self.losses(outputs, batch), example_mask(batch))}
-
     def losses(self, outputs: TextOutputs, batch: Batch) -> jax.Array:
-        """The loss of each window, float32 [B]."""
+        """The mean of both borders' cross-entropies."""
         borders = jnp.stack([batch["start"], batch["end"]], axis=1)  # [B, 2]
         return jnp.mean(token_cross_entropy(self.logits(outputs, batch), borders), axis=1)
 
-    def eval_sums(self, outputs: TextOutputs, batch: Batch) -> dict[str, Any]:
-        """The loss and the number of windows, float32 []."""
-        return {
-            "loss": self.loss(outputs, batch)["cross_entropy"],
-            "count": self.counts(batch)["cross_entropy"],
-        }
-
-    def collect(self, outputs: TextOutputs, batch: Batch, model: Any, variables: Any) -> dict[str, jax.Array]:
-        """Logits of starts and ends, float32 [B, 2, T], and each window's number in the split."""
-        return {"index": batch["index"], **self.predictions(outputs, batch)}
-
-    def summarize(
-        self, sums: Mapping[str, np.ndarray], collected: Mapping[str, np.ndarray], data: Batches
-    ) -> Evaluation:
-        """Metrics "loss" (of windows), and "exact_match" and "f1" of the best answers over all windows, 0 to 1."""
-        logits, windows = collected["logits"], collected["index"]
-        characters = stacked([data.source.characters(int(window)) for window in windows], logits.shape[2])
-        examples = np.asarray(data.source.examples)[windows]
-        questions = {int(example): data.source.question(int(example)) for example in np.unique(examples)}
-        contexts = {example: question.context for example, question in questions.items()}
-        found = self.best(logits, characters, contexts, examples)
-        scores = squad_scores(
-            {questions[example].id: answers[0]["text"] for example, answers in found.items()},
-            {question.id: question.answers for question in questions.values()},
-        )
-        return Evaluation({"loss": float(sums["loss"]) / max(float(sums["count"]), 1.0), **scores}, {})
-
-    def best(self, logits: np.ndarray, characters: np.ndarray, contexts: Any, examples: np.ndarray) -> dict:
-        """The best answers to each question from its windows' logits [W, 2, T]; see `best_spans`."""
-        borders = logits[:, 0], logits[:, 1]
-        return best_spans(*borders, characters, contexts, examples, self.n_best, self.max_answer_tokens)
-
-    def predictions(self, outputs: TextOutputs, batch: Batch) -> dict[str, jax.Array]:
+    def predictions(self, outputs: TextOutputs, batch: Batch) -> Arrays:
         """Logits of starts and ends, float32 [B, 2, T]."""
         return {"logits": self.logits(outputs, batch)}
 
-    def errors(self, outputs: TextOutputs, batch: Batch) -> jax.Array:
-        return self.losses(outputs, batch)
+    def collect(self, outputs: TextOutputs, batch: Batch, model: Any, variables: Any) -> Arrays:
+        """Logits of starts and ends, float32 [B, 2, T], and each window's number in the split."""
+        return {"index": batch["index"], **self.predictions(outputs, batch)}
+
+    def summarize(self, sums: base.Sums, collected: base.Collected, data: Batches) -> base.Evaluation:
+        """Metrics "loss" (of windows), and "exact_match" and "f1" of the best answers over all windows, 0 to 1."""
+        windows, source = collected["index"], data.source
+        owners = np.asarray(source.examples)[windows]
+        predicted, gold = {}, {}
+        for number in np.unique(owners):
+            rows, question = np.flatnonzero(owners == number), source.question(int(number))
+            characters = [source.characters(int(window)) for window in windows[rows]]
+            best = self.best(collected["logits"][rows], characters, question.context)[0]
+            predicted[question.id], gold[question.id] = best["text"], question.answers
+        return base.Evaluation({"loss": base.mean_of(sums), **squad_scores(predicted, gold)}, {})
+
+    def best(self, logits: np.ndarray, characters: Sequence[np.ndarray], context: str) -> list[dict]:
+        """The best answers to a question.
+
+        Args:
+          logits: of its windows, [W, 2, T].
+          characters: where the tokens of each window stand in the context, int [n, 2].
+          context: the text.
+        """
+        offsets = np.full((len(logits), logits.shape[2], 2), -1, np.int32)  # -1 on padding
+        for row, places in zip(offsets, characters):
+            row[: len(places)] = places
+        return best_spans(logits, offsets, context, self.n_best, self.max_answer_tokens)
 
     def answers(self, predicted: Row, example: Row, about: DataInfo, top: int = 5) -> dict[str, Any]:
         """The best "answer" over all windows with its "score", "probability", "start" and "end" (characters of the
@@ -113,9 +103,7 @@ class SpanQA(TextTask):
           about: not needed.
           top: how many answers to list.
         """
-        logits = predicted["logits"]
-        characters = stacked(example["characters"], logits.shape[2])
-        found = self.best(logits, characters, [example["context"]], np.zeros(len(logits), int))[0]
+        found = self.best(predicted["logits"], example["characters"], example["context"])
         best = {"answer" if name == "text" else name: value for name, value in found[0].items()}
         return {**best, "answers": found[:top]}
 
@@ -133,15 +121,103 @@ class SpanQA(TextTask):
         return sample | {"correct": (start, end) == (first, last), "target": target, "answer": place}
 
 
-def stacked(windows: list[np.ndarray], length: int) -> np.ndarray:
-    """int32 [W, length, 2]: where tokens stand in their context; -1 on padding."""
-    found = np.full((len(windows), length, 2), -1, np.int32)
-    for row, places in zip(found, windows):
-        row[: len(places)] = places
-    return found
-
-
 def place_of(answer: str, text: str, before: int) -> tuple[int, int] | None:
     """The range of a text's letters that is the answer, behind `before` letters or one less; None if there is none."""
     begin = text.find(answer, max(0, before - 1)) if answer else -1
     return None if begin < 0 else (begin, begin + len(answer))
+
+
+def normalize_answer(text: str) -> str:
+    """`text` in lower case without ASCII punctuation, English articles and superfluous white space.
+
+    That is SQuAD's official evaluation, v1.1 (Rajpurkar et al. 2016, section 6.1).
+    """
+    return " ".join(ARTICLES.sub(" ", text.lower().translate(PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """1 if the prediction is one of the answers, after `normalize_answer`; else 0."""
+    return float(normalize_answer(prediction) in map(normalize_answer, answers))
+
+
+def f1(prediction: str, answers: Sequence[str]) -> float:
+    """The best F1 over the answers, of the words in common as a multiset, after `normalize_answer`.
+
+    As in SQuAD v1.1 it is 0 where no word is in common, hence also between two texts without words ("the" and
+    "a"), which are an exact match; v2.0 has 1 there.
+    """
+    predicted, *wanted = (Counter(normalize_answer(text).split()) for text in (prediction, *answers))
+    common = ((2 * (predicted & true).total(), predicted.total() + true.total()) for true in wanted)
+    return max(twice / max(both, 1) for twice, both in common)
+
+
+def squad_scores(predictions: Mapping[str, str], gold: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Means of `exact_match` and `f1` over the questions, 0 to 1; SQuAD's script prints them times 100.
+
+    Args:
+      predictions: a question's id -> the predicted answer; a question without one counts as wrong.
+      gold: a question's id -> its answers, at least one (v1.1: every question has an answer).
+
+    Returns:
+      "exact_match" and "f1".
+
+    Raises:
+      UserError: a question has no answer.
+    """
+    for key, answers in gold.items():
+        if not answers:
+            remedy = "leave questions without one (SQuAD 2.0's) out of the split"
+            raise UserError(f"question {key!r}: has no answer; {remedy}")
+    pairs = [(predictions[key], answers) for key, answers in gold.items() if key in predictions]
+    exact, overlap = (sum(score(*pair) for pair in pairs) for score in (exact_match, f1))
+    return {"exact_match": exact / max(len(gold), 1), "f1": overlap / max(len(gold), 1)}
+
+
+def best_spans(
+    logits: np.ndarray, offsets: np.ndarray, context: str, n_best: int = 20, max_answer_tokens: int = 30
+) -> list[dict[str, Any]]:
+    """The n best answers to a question over all its windows, as google-research/bert's run_squad.py finds them.
+
+    In each window the `n_best` best starts and the `n_best` best ends (of the context's tokens alone; run_squad.py
+    counts the question's too, and drops them later) are combined, unless the end is before the start or the answer too
+    long. All that the windows give is sorted by score, and of equal texts the best one stays. A span whose logits are
+    NaN is no answer.
+
+    Args:
+      logits: float [W, 2, T], each token's as the first and as the last of the answer.
+      offsets: int [W, T, 2]: where the token's characters begin and end in the context; negative where the token is
+        none of the context.
+      context: the text in which the answer is.
+      n_best: the number of answers, at most, and of starts and ends for each window.
+      max_answer_tokens: the number of tokens in an answer, at most.
+
+    Returns:
+      The answers, best first, at least one: "text" (context[start:end]), "score" (the sum of both logits),
+      "probability" (softmax of the scores over these answers), "start" and "end" (characters). Where no start comes
+      before any end the answer is "", with score 0.
+    """
+
+    def best_places(of_border: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        known = np.where(offsets[..., 0] >= 0, np.asarray(of_border, np.float64), -np.inf)
+        places = np.argsort(-known, axis=1, kind="stable")[:, :n_best]
+        return places, np.take_along_axis(known, places, 1)  # [W, n]
+
+    starts, start_scores = best_places(logits[:, 0])
+    ends, end_scores = best_places(logits[:, 1])
+    lengths = ends[:, None, :] - starts[:, :, None] + 1  # [W, n, n]
+    scores = start_scores[:, :, None] + end_scores[:, None, :]
+    scores = np.where((lengths >= 1) & (lengths <= max_answer_tokens), scores, -np.inf)
+    order = np.argsort(-scores, axis=None, kind="stable")[: np.count_nonzero(scores > -np.inf)]
+    window, start, end = np.unravel_index(order, scores.shape)
+    first, last = offsets[window, starts[window, start], 0], offsets[window, ends[window, end], 1]
+    found: dict[str, tuple[float, int, int]] = {}
+    for span in zip(scores[window, start, end].tolist(), first.tolist(), last.tolist()):
+        found.setdefault(context[span[1] : span[2]], span)
+        if len(found) == n_best:
+            break
+    found = found or {"": (0.0, 0, 0)}
+    odds = np.exp(np.array([score for score, _, _ in found.values()]) - next(iter(found.values()))[0])
+    return [
+        {"text": text, "score": score, "probability": probability, "start": start, "end": end}
+        for (text, (score, start, end)), probability in zip(found.items(), (odds / odds.sum()).tolist())
+    ]

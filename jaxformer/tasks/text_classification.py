@@ -10,11 +10,10 @@ import numpy as np
 
 from jaxformer.config.fields import at_least
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.tasks import metrics
-from jaxformer.tasks.base import Batch, Batches, DataInfo, Evaluation, Row, example_mask, masked_sum
+from jaxformer.tasks import base, metrics
+from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Row, example_mask
 from jaxformer.tasks.classes import ClassTask
-from jaxformer.tasks.text import TextTask, labels_fit, text_of
-from jaxformer.tasks.text_metrics import pearson, spearman
+from jaxformer.tasks.text import TextTask, text_of
 
 
 class WholeTextTask(TextTask):
@@ -27,10 +26,8 @@ class WholeTextTask(TextTask):
         yield from super().fits(model, train, evaluation)
         tokenizer = train.tokenizer
         if tokenizer is not None and not {*tokenizer.encode("")[:1]} & {tokenizer.cls_id, tokenizer.bos_id}:
-            yield (
-                'data.tokenizer.template: writes no [CLS] or <s> before a text, which the head "sequence" reads; '
-                'set it to "bert" (or "roberta")'
-            )
+            first = 'writes no [CLS] or <s> before a text, which the head "sequence" reads'
+            yield f'data.tokenizer.template: {first}; set it to "bert" (or "roberta")'
         if train.element_spec.get("labels", ((), None))[0]:
             yield "data.examples: each token has a label, this task needs one a text; choose sequences"
 
@@ -52,14 +49,14 @@ class TextClassification(ClassTask, WholeTextTask):
         if dtype.kind == "f":
             yield "data.examples.label_feature: holds numbers, not classes; choose task.name='text_regression'"
         elif not shape:
-            yield from labels_fit(model, train, "classes")
+            yield from self.classes_fit(model, train, "classes")
 
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
         """Refuses labels that are no class of the model, too."""
         super().check(model, batch)
         metrics.check_labels(model.num_classes, batch["labels"])
 
-    def inputs(self, batch: Batch) -> dict[str, jax.Array]:
+    def inputs(self, batch: Batch) -> Arrays:
         """Tokens, what describes them, and the texts that they are mixed with."""
         names = ("mixed_tokens", "mixed_token_mask", "mix_weight")
         return super().inputs(batch) | {name: batch[name] for name in names if name in batch}
@@ -74,20 +71,17 @@ class TextClassification(ClassTask, WholeTextTask):
         if self.mixup == 0:
             return batch
         weight = jax.random.beta(key, self.mixup, self.mixup)
-        rolled = {name: jnp.roll(batch[name], 1, axis=0) for name in ("tokens", "token_mask", "labels")}
+        partner = {name: jnp.roll(batch[name], 1, axis=0) for name in ("tokens", "token_mask", "labels")}
+        mixed = {f"mixed_{name}": value for name, value in partner.items()}
         has_partner = jnp.roll(example_mask(batch), 1)
-        return {
-            **batch,
-            **{f"mixed_{name}": value for name, value in rolled.items()},
-            "mix_weight": jnp.where(has_partner, weight, 1.0),
-        }
+        return {**batch, **mixed, "mix_weight": jnp.where(has_partner, weight, 1.0)}
 
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         return super().sample(example, predicted, data) | {"text": text_of(example, data)}
 
 
 @dataclass(frozen=True)
-class TextRegression(WholeTextTask):
+class TextRegression(base.ExampleTask, WholeTextTask):
     """Learns a number for a text, by its squared error.
 
     Batches have `tokens`, `token_mask`, `token_types` (int32 [B, T]) and `labels` (float32 [B]). Models give one logit,
@@ -101,53 +95,41 @@ class TextRegression(WholeTextTask):
         if model.kind == "encoder" and model.num_classes != 1:
             yield f"model.num_classes={model.num_classes}: a regression has 1 output; set it to that"
 
-    def counts(self, batch: Batch) -> dict[str, jax.Array]:
-        """The number of examples, float32 []."""
-        return {"squared_error": jnp.sum(example_mask(batch), dtype=jnp.float32)}
+    @property
+    def loss_key(self) -> str:
+        return "squared_error"
 
-    def loss(self, outputs: TextOutputs, batch: Batch) -> dict[str, jax.Array]:
-        error = outputs.logits[:, 0] - batch["labels"].astype(jnp.float32)
-        return {"squared_error": masked_sum(jnp.square(error), example_mask(batch))}
-
-    def eval_sums(self, outputs: TextOutputs, batch: Batch) -> dict[str, Any]:
-        """The squared error and the number of examples, float32 []."""
-        return {
-            "loss": self.loss(outputs, batch)["squared_error"],
-            "count": self.counts(batch)["squared_error"],
-        }
-
-    def collect(self, outputs: TextOutputs, batch: Batch, model: Any, variables: Any) -> dict[str, jax.Array]:
-        """The predicted and the true numbers, float32 [B]."""
-        return {"predicted": outputs.logits[:, 0], "labels": batch["labels"]}
-
-    def summarize(
-        self, sums: Mapping[str, np.ndarray], collected: Mapping[str, np.ndarray], data: Batches
-    ) -> Evaluation:
-        """Metrics "loss" (the mean squared error) and the correlations "pearson" and "spearman"."""
-        predicted, labels = collected["predicted"], collected["labels"]
-        found = {
-            "loss": float(sums["loss"]) / max(float(sums["count"]), 1.0),
-            "pearson": pearson(predicted, labels),
-            "spearman": spearman(predicted, labels),
-        }
-        return Evaluation(found, {})
-
-    def predictions(self, outputs: TextOutputs, batch: Batch) -> dict[str, jax.Array]:
-        """`value`, float32 [B]."""
-        return {"value": outputs.logits[:, 0]}
+    def losses(self, outputs: TextOutputs, batch: Batch) -> jax.Array:
+        return jnp.square(outputs.logits[:, 0] - batch["labels"].astype(jnp.float32))
 
     def errors(self, outputs: TextOutputs, batch: Batch) -> jax.Array:
         """The absolute error, float32 [B]."""
-        return jnp.abs(outputs.logits[:, 0] - batch["labels"].astype(jnp.float32))
+        return jnp.sqrt(self.losses(outputs, batch))
 
-    def answers(self, predicted: Row, example: Row, about: DataInfo, top: int = 5) -> dict[str, Any]:
-        return {"value": float(predicted["value"])}
+    def predictions(self, outputs: TextOutputs, batch: Batch) -> Arrays:
+        """`value`, float32 [B]."""
+        return {"value": outputs.logits[:, 0]}
+
+    def collect(self, outputs: TextOutputs, batch: Batch, model: Any, variables: Any) -> Arrays:
+        """The predicted and the true numbers, float32 [B]."""
+        return {"labels": batch["labels"], **self.predictions(outputs, batch)}
+
+    def summarize(self, sums: base.Sums, collected: base.Collected, data: Batches) -> base.Evaluation:
+        """Metrics "loss" (the mean squared error) and the correlations "pearson" and "spearman", -1 to 1."""
+        found = correlations(collected["value"], collected["labels"])
+        return base.Evaluation({"loss": base.mean_of(sums), **found}, {})
 
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         target, value = float(example.get("labels", np.nan)), float(predicted["value"])
-        return {
-            "correct": None,
-            "text": text_of(example, data),
-            "target": f"{target:.3g}",
-            "prediction": f"{value:.3g}",
-        }
+        numbers = {"target": f"{target:.3g}", "prediction": f"{value:.3g}"}
+        return {"correct": None, "text": text_of(example, data), **numbers}
+
+
+def correlations(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """ "pearson" and "spearman", by SciPy; 0 where one side has a single value, as a collapsed model's has."""
+    from scipy import stats
+
+    x, y = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
+    constant = (x == x[:1]).all() or (y == y[:1]).all()
+    of = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}
+    return {name: 0.0 if constant else float(function(x, y).statistic) for name, function in of.items()}

@@ -25,7 +25,7 @@ def use_compilation_cache() -> None:
 def working() -> Iterator[Any]:
     """Compiled programs are kept, and the log goes to the terminal; yields the terminal for a progress bar."""
     use_compilation_cache()
-    from jaxformer.observe.logs import make_console, terminal_logging
+    from jaxformer.observe.terminal import make_console, terminal_logging
 
     console = make_console()
     with terminal_logging(console):

@@ -72,7 +72,8 @@ class Generate(OfRun):
         from jaxformer.inference.writing import generation
 
         given = {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
-        given = {"temperature": 0.0 if self.greedy else TEMPERATURE} | given
+        if self.beams == 1:
+            given = {"temperature": 0.0 if self.greedy else TEMPERATURE} | given
         penalty = LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
         how = generation(self.max_new_tokens, self.stop, self.seed or 0, self.beams, penalty, **given)
         how.sampling.check()
@@ -87,7 +88,7 @@ class Generate(OfRun):
           UserError: the run's model writes no texts, or does not take a prompt.
         """
         from jaxformer.decoding.loop import StopStrings
-        from jaxformer.inference.given import naming
+        from jaxformer.inference.texts import naming
 
         writer, ids = self.load().writer, []
         for prompt, place in prompts:
@@ -110,7 +111,7 @@ class Generate(OfRun):
         Raises:
           UserError: there is none, or the file cannot be read.
         """
-        from jaxformer.inference.given import read_lines
+        from jaxformer.inference.texts import read_lines
 
         prompts = [(prompt, f"--prompt {number}") for number, prompt in enumerate(self.prompt, 1)]
         if self.prompts is not None:
@@ -128,6 +129,6 @@ def stream_text(tokens: Iterator[Any], stops: Any, begin: str) -> None:
         sys.stdout.write(text[shown:])
         sys.stdout.flush()
         shown = max(shown, len(text))
-    sys.stdout.write((begin + stops.text(0))[shown:] + "\n")
+    sys.stdout.write((begin + stops.texts[0])[shown:] + "\n")
     if stops.stops and stops.found[0] is None:
-        sys.stderr.write(f"jaxformer: none of the stop strings came in {stops.length(0)} tokens\n")
+        sys.stderr.write(f"jaxformer: none of the stop strings came in {len(stops.ids[0])} tokens\n")

@@ -121,8 +121,8 @@ class Perplexity(Measuring):
         Raises:
           UserError: the file is empty, or has a character that is no token; or as of `perplexity`.
         """
-        from jaxformer.evaluation.perplexity import encode, perplexity
-        from jaxformer.inference.given import read_text
+        from jaxformer.evaluation.likelihood import encode, perplexity
+        from jaxformer.inference.texts import read_text
 
         text = read_text(self.file)
         if not text:

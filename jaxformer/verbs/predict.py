@@ -13,7 +13,7 @@ from jaxformer.verbs.options import OfRun, argument, flag
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
-    from jaxformer.inference.given import Given
+    from jaxformer.inference.texts import Given
 
 TEXT_SUFFIXES = {".csv", ".json", ".jsonl", ".tsv", ".txt"}
 EXPLANATIONS = "explanations"  # the folder in the run's, or in that of the predictions
@@ -38,10 +38,10 @@ class Explain(OfRun):
         if Run.open(self.run).read_config().data.examples.modality == "text":
             refuse_text(self.run)
         with working():
-            from jaxformer.inference.image_files import find_images, readable
+            from jaxformer.inference.inputs import find_images, readable
 
             trained, folder = self.load(), self.output or self.run / EXPLANATIONS
-            files = readable(find_images(self.files), trained.preprocess, self.skip_broken)
+            files = readable(find_images(self.files), trained.example, self.skip_broken)
             for line in trained.explain(files, folder, class_name=self.class_name):
                 print_json(line)
 
@@ -155,15 +155,15 @@ class Predict(OfRun):
         Raises:
           UserError: there is none, or the model takes others.
         """
-        from jaxformer.inference.given import read_given, read_text
+        from jaxformer.inference.texts import form_of, read_given, read_text
 
-        reads, context = config.task.reads, self.context_file
+        form, context = form_of(config), self.context_file
         named: list[tuple[Any, str]] = [(text, f"--text {n}") for n, text in enumerate(self.text, 1)]
-        if reads != "question" and (self.question or context is not None):
+        if form != "question" and (self.question or context is not None):
             raise UserError(
                 "--question, --context-file: are for runs that answer questions; give --text or files"
             )
-        if reads == "question" and self.text:
+        if form == "question" and self.text:
             remedy = (
                 "ask with --question TEXT --context-file FILE, or give JSON lines with question and context"
             )
@@ -175,4 +175,4 @@ class Predict(OfRun):
                 raise UserError(f"--context-file {context}: needs a question about it; ask with --question")
             answering = read_text(context)
             named = [((asked, answering), f"--question {n}") for n, asked in enumerate(self.question, 1)]
-        return read_given(reads, config.data.examples.texts_in_a_row == 2, named, self.inputs)
+        return read_given(form, named, self.inputs)

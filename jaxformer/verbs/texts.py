@@ -156,9 +156,10 @@ class BackTranslate(OfData):
         from jaxformer.inference.back_translation import BackTranslation, check_runs, write_paraphrases
         from jaxformer.inference.loaded import LoadedRun
         from jaxformer.inference.writing import Generation
-        from jaxformer.observe.progress import Progress
+        from jaxformer.observe.terminal import Progress
 
-        sampling = Sampling(TEMPERATURE if self.temperature is None else self.temperature)
+        drawn = TEMPERATURE if self.beams == 1 else Sampling.temperature
+        sampling = Sampling(drawn if self.temperature is None else self.temperature)
         sampling.check()
         as_many_as_fit = sys.maxsize
         how = Generation(as_many_as_fit, sampling, seed=self.seed, beams=self.beams)

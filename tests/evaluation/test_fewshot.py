@@ -1,50 +1,23 @@
-"""Few-shot evaluation: what is asked, how answers are scored, and files with mistakes."""
+"""Few-shot evaluation: what is asked, and how answers are scored."""
 
 import itertools
 import json
 import math
-import re
 
 import numpy as np
 import pytest
-import yaml
-from helpers.bigram import Bigram, characters, random_table, words
+from helpers.bigram import Bigram, random_table, words
+from helpers.capitals import CHOICES, CITIES, EXAMPLES, HEADER, bigram, write
 
 from jaxformer.errors import UserError
-from jaxformer.evaluation.fewshot import (
-    choice_scores,
-    encode_pair,
-    evaluate_fewshot,
-    summarize,
-    write_rows,
-)
+from jaxformer.evaluation.fewshot import choice_scores, evaluate_fewshot, summarize, write_rows
 from jaxformer.evaluation.fewshot_task import read_task
-
-HEADER = {
-    "task": "capitals",
-    "instruction": "Name them.",
-    "template": "Q: {country}\nA:",
-    "answer_context": "A:",
-}
-CITIES = {"France": "Paris", "Italy": "Rome", "Spain": "Madrid", "Malta": "Valletta", "Österreich": "Wien"}
-CHOICES = list(CITIES.values())
-LETTERS = sorted(set("Name them.Q: \nA" + "".join(CITIES) + "".join(CHOICES)))
-EXAMPLES = [{"country": country, "choices": CHOICES, "answer": i} for i, country in enumerate(CITIES)]
-
-
-def write(path, *lines):
-    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    return path
+from jaxformer.evaluation.likelihood import encode_pair
 
 
 @pytest.fixture
 def capitals(tmp_path):
     return write(tmp_path / "capitals.jsonl", HEADER, *EXAMPLES)
-
-
-def bigram(context_length=1000, seed=0):
-    tokenizer = characters(["".join(LETTERS)])
-    return Bigram(tokenizer, random_table(tokenizer.vocab_size, seed), context_length)
 
 
 def log_likelihood(model, context, continuation):
@@ -217,119 +190,6 @@ def test_an_example_that_never_fits_is_said_before_anything_is_asked(capitals):
     assert model.asked == []
 
 
-# The format of lm-evaluation-harness; test_harness.py has the figures side by side.
-
-
-@pytest.fixture
-def as_yaml(tmp_path):
-    """Writes a YAML file with its questions; `changes` are further keys, and None leaves one out."""
-
-    def make(docs=EXAMPLES, demos=None, **changes):
-        files = {"test": str(write(tmp_path / "questions.jsonl", *docs))}
-        if demos is not None:
-            files["demos"] = str(write(tmp_path / "demos.jsonl", *demos))
-        keys = {
-            "task": "capitals",
-            "dataset_path": "json",
-            "dataset_kwargs": {"data_files": files},
-            "output_type": "multiple_choice",
-            "test_split": "test",
-            "fewshot_split": None if demos is None else "demos",
-            "description": "Name them.\n\n",
-            "doc_to_text": "Q: {{country}}\nA:",
-            "doc_to_choice": "{{choices}}",
-            "doc_to_target": "{{answer}}",
-            **changes,
-        }
-        path = tmp_path / "capitals.yaml"
-        path.write_text(yaml.safe_dump({key: value for key, value in keys.items() if value is not None}))
-        return path
-
-    return make
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"doc_to_choice": "choices", "doc_to_target": "answer"},
-        {"doc_to_choice": CHOICES, "doc_to_target": "{{choices[answer]}}"},
-        {"metric_list": [{"metric": "acc"}], "metadata": {"version": 1}, "num_fewshot": 0},
-    ],
-    ids=["templates", "keys", "a label", "further keys"],
-)
-@pytest.mark.parametrize("shots", [0, 2])
-def test_a_yaml_file_says_what_json_lines_say(tmp_path, as_yaml, changes, shots):
-    lines = write(tmp_path / "t.jsonl", {k: v for k, v in HEADER.items() if k != "answer_context"}, *EXAMPLES)
-    expected = evaluate_fewshot(bigram(), lines, shots, seed=1)
-    found = evaluate_fewshot(bigram(), as_yaml(**changes), shots, seed=1)
-    for row in (*expected["rows"], *found["rows"]):
-        del row["line"]  # there is no header
-    assert found == expected
-
-
-def test_a_yaml_file_has_demonstrations_of_its_own_and_says_how_many(as_yaml):
-    result = evaluate_fewshot(bigram(), as_yaml(EXAMPLES[2:], EXAMPLES[:2], num_fewshot=2))
-    assert (result["shots"], result["examples"]) == (2, 3)
-    for row in result["rows"]:
-        assert "A: Paris\n\n" in row["context"]
-        assert "A: Rome\n\n" in row["context"]
-    assert evaluate_fewshot(bigram(), as_yaml(EXAMPLES[2:], EXAMPLES[:2], num_fewshot=2), 0)["shots"] == 0
-
-
-def test_a_loglikelihood_is_a_cloze(tmp_path, as_yaml):
-    """Its target has no delimiter before it, as in the harness; demonstrations have one."""
-    keys = {
-        "output_type": "loglikelihood",
-        "doc_to_choice": None,
-        "doc_to_target": "{{' ' + choices[answer]}}",
-    }
-    result = evaluate_fewshot(bigram(), as_yaml(**keys), 1)
-    assert result["metric"] == "cloze"
-    cloze = [{"country": c, "answer": f" {city}"} for c, city in CITIES.items()]
-    header = {"task": "capitals", "instruction": "Name them.", "template": HEADER["template"]}
-    lines = evaluate_fewshot(bigram(), write(tmp_path / "t.jsonl", header, *cloze), 1)
-    for found, expected in zip(result["rows"], lines["rows"]):
-        assert found["answer"] == expected["answer"]
-        assert found["context"].replace("A:  ", "A: ") == expected["context"]
-        assert found["metrics"] == pytest.approx(expected["metrics"])
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"output_type": "generate_until"}, "output_type: 'generate_until' is not a choice"),
-        ({"dataset_path": "cais/mmlu"}, "dataset_path: 'cais/mmlu' is not a choice"),
-        ({"filter_list": []}, "has no field 'filter_list'"),
-        ({"num_fewshot": -1}, "num_fewshot=-1: expected 0 or more"),
-        ({"doc_to_text": None}, "doc_to_text: missing"),
-        ({"description": "{{country}}"}, "expected text, no template"),
-        ({"dataset_kwargs": {"data_files": "all.jsonl"}}, "dataset_kwargs.data_files: expected "),
-        ({"dataset_kwargs": {"files": {}}}, "dataset_kwargs.data_files: missing"),
-        ({"test_split": "validation"}, "split 'validation' is not in data_files; there are test"),
-        ({"doc_to_text": "{{county}}"}, "questions.jsonl, line 1: '{{county}}': 'county' is undefined; it has country"),
-        ({"doc_to_text": "{{country"}, "questions.jsonl, line 1: '{{country': "),
-        ({"doc_to_choice": "options"}, "questions.jsonl, line 1: lacks 'options'; it has country, choices, answer"),
-        ({"doc_to_target": "{{country}}"}, "the answer is 'France', expected a number from 0 to 4, or a choice"),
-        ({"doc_to_text": "{{answer}}"}, "line 1: the prompt is '0', expected text"),
-    ],
-)  # fmt: skip
-def test_mistakes_in_yaml_files(as_yaml, changes, message):
-    with pytest.raises(UserError, match=re.escape(message)):
-        read_task(as_yaml(**changes))
-
-
-@pytest.mark.parametrize(
-    ("content", "message"), [("task: [", "cannot be read as YAML"), ("- a", "expected the keys of a task")]
-)
-def test_what_is_no_yaml_of_a_task(tmp_path, content, message):
-    (tmp_path / "t.yaml").write_text(content)
-    with pytest.raises(UserError, match=message):
-        read_task(tmp_path / "t.yaml")
-    with pytest.raises(UserError, match=r"none\.yaml: cannot be read"):
-        read_task(tmp_path / "none.yaml")
-
-
 # Tokens at the border.
 
 
@@ -368,9 +228,6 @@ def test_delimiter(tmp_path, prompt, delimiter, continuation):
     assert context == [0]
 
 
-# Files.
-
-
 def test_rows_can_be_written_and_read(capitals, tmp_path):
     rows = evaluate_fewshot(bigram(), capitals, 1, seed=0)["rows"]
     write_rows(tmp_path / "rows.jsonl", rows)
@@ -378,77 +235,6 @@ def test_rows_can_be_written_and_read(capitals, tmp_path):
     assert [json.loads(line) for line in lines] == rows
     write_rows(tmp_path / "rows.jsonl", [{"log_likelihood": -math.inf}])
     assert (tmp_path / "rows.jsonl").read_text() == '{"log_likelihood": "-Infinity"}\n'
-
-
-def test_files_may_have_a_mark_blank_lines_and_windows_line_ends(tmp_path):
-    path = tmp_path / "t.jsonl"
-    line = json.dumps({"prompt": "a\u2028b", "answer": "c"}, ensure_ascii=False)
-    path.write_bytes(b"\xef\xbb\xbf" + f'\r\n{{"task": "x"}}\r\n\r\n{line}\r\n'.encode())
-    task = read_task(path)
-    assert (task.name, task.metric) == ("x", "cloze")
-    assert [(e.doc.line, e.prompt, e.choices) for e in task.tests] == [(4, "a\u2028b", ("c",))]
-
-
-GOOD = '{"prompt": "a", "choices": ["b", "c"], "answer": 0}\n'
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("", "holds no examples"),
-        ("\n\n", "holds no examples"),
-        ('{"task": "x"}\n', "only a header"),
-        (GOOD + "{prompt}\n", "line 2: not JSON"),
-        (GOOD + "[1]\n", "line 2: expected a JSON object"),
-        (GOOD + '{"choices": ["b", "c"], "answer": 0}\n', "line 2: lacks 'prompt'; it has choices, answer"),
-        (GOOD + '{"prompt": "a", "answer": 0}\n', "line 2: lacks 'choices'"),
-        (GOOD + '{"prompt": "a", "choices": ["b", "c"]}\n', "line 2: lacks 'answer'"),
-        (GOOD + GOOD.replace("0", "2"), "line 2: the answer is 2, expected a number from 0 to 1"),
-        (GOOD.replace("0", "-1"), "line 1: the answer is -1"),
-        (GOOD.replace("0", "true"), "line 1: the answer is True"),
-        (GOOD.replace("0", '"d"'), "line 1: the answer is 'd', expected a number"),
-        (GOOD.replace('"b", ', ""), "line 1: expected at least 2 choices, there are 1"),
-        (GOOD.replace('"b"', '" "'), "line 1: choices are"),
-        (GOOD.replace('"a"', "null"), "line 1: 'prompt' is None, expected text"),
-        (GOOD.replace("}", ', "split": "train"}'), 'split is \'train\', expected "test" or "demo"'),
-        (GOOD.replace("}", ', "split": "demo"}'), 'all lines are of split "demo"'),
-        ('{"prompt": "a", "answer": 3}\n', "line 1: the answer is 3, expected the text"),
-        ('{"prompt": "a", "answer": ""}\n', "line 1: the answer is '', expected the text"),
-        (
-            '{"task": "x", "metrics": "cloze"}\n' + GOOD,
-            "line 1: metrics: Header has no field 'metrics'; did you mean 'metric'",
-        ),
-        (
-            '{"task": "x", "metric": "clozes"}\n' + GOOD,
-            "line 1: metric: 'clozes' is not a choice; did you mean 'cloze'",
-        ),
-        ('{"task": 1}\n' + GOOD, "line 1: task: expected str, was given 1"),
-        ('{"task": "x", "template": "{"}\n' + GOOD, 'line 1: template="{": expected plain names in braces'),
-        ('{"task": "x", "template": "{prompt.__class__}"}\n' + GOOD, "expected plain names"),
-        ('{"task": "x", "template": "{}"}\n' + GOOD, "expected plain names"),
-        ('{"task": "x", "template": "{question}"}\n' + GOOD, "line 2: lacks 'question'"),
-    ],
-)
-def test_mistakes_in_files(tmp_path, content, message):
-    path = tmp_path / "t.jsonl"
-    path.write_text(content)
-    with pytest.raises(UserError, match=re.escape(message)) as caught:
-        read_task(path)
-    assert str(caught.value).startswith(str(path))
-
-
-def test_not_utf8(tmp_path):
-    path = tmp_path / "t.jsonl"
-    path.write_bytes(GOOD.encode() + GOOD.replace("a", "ä").encode("latin-1"))
-    with pytest.raises(UserError, match=r"line 2: byte .* is not UTF-8"):
-        read_task(path)
-
-
-def test_no_such_file(tmp_path):
-    with pytest.raises(UserError, match=r"cannot be read \(No such file"):
-        read_task(tmp_path / "t.jsonl")
-    with pytest.raises(UserError, match=r"cannot be read \(Is a directory"):
-        read_task(tmp_path)
 
 
 @pytest.mark.parametrize(

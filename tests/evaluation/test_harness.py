@@ -11,8 +11,9 @@ import pytest
 from helpers.bigram import Bigram, characters, random_table, words
 
 from jaxformer.errors import UserError
-from jaxformer.evaluation.fewshot import encode_pair, evaluate_fewshot
+from jaxformer.evaluation.fewshot import evaluate_fewshot
 from jaxformer.evaluation.harness import Requests, generation, harness_model, run_harness
+from jaxformer.evaluation.likelihood import encode_pair
 
 TABLE = random_table(5)
 VOCABULARY = ["a", "b", "c", ".", "<>"]
@@ -293,7 +294,7 @@ def test_tokens_are_parted_as_the_harness_parts_them(lm_eval):
 def test_windows_are_the_harness_s(lm_eval, stride):
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-    from jaxformer.evaluation.perplexity import windows
+    from jaxformer.evaluation.likelihood import windows
 
     for length in range(1, 40):
         tokens = list(range(length))

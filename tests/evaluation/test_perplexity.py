@@ -8,7 +8,7 @@ import pytest
 from helpers.bigram import Bigram, characters, random_table, words
 
 from jaxformer.errors import UserError
-from jaxformer.evaluation.perplexity import perplexity, windows
+from jaxformer.evaluation.likelihood import perplexity, windows
 
 # After a: a 1/2, b 1/4, é 1/4. After b: a 1/8, b 1/8, é 3/4. After é: a, b, é 1/3, 1/3, 1/3. After <s>: all a.
 TABLE = [[0, 1, 0, 0], [0, 1 / 2, 1 / 4, 1 / 4], [0, 1 / 8, 1 / 8, 3 / 4], [0, 1 / 3, 1 / 3, 1 / 3]]

@@ -29,7 +29,7 @@ from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.language import CausalLM
 from jaxformer.tasks.spans import place_of
 from jaxformer.tasks.tagging import TokenClassification
-from jaxformer.tasks.text import real_tokens
+from jaxformer.tasks.text import real_length
 from jaxformer.tasks.text_classification import TextClassification
 from jaxformer.tasks.translation import Translation
 
@@ -283,12 +283,12 @@ def test_layers_of_a_part_stand_in_order_and_those_of_several_sizes_are_left_out
 
 def test_real_tokens_are_in_front_of_the_padding():
     tokens = {"tokens": np.zeros(6, int)}
-    assert real_tokens(tokens, "tokens") == 6
-    assert real_tokens(tokens | {"targets": np.array([4, 3, -1, -1, -1, -1])}, "tokens") == 2
-    assert real_tokens(tokens | {"segment_ids": np.array([1, 1, 2, 0, 0, 0])}, "tokens") == 3
+    assert real_length(tokens, "tokens") == 6
+    assert real_length(tokens | {"targets": np.array([4, 3, -1, -1, -1, -1])}, "tokens") == 2
+    assert real_length(tokens | {"segment_ids": np.array([1, 1, 2, 0, 0, 0])}, "tokens") == 3
     masked = {"token_mask": np.arange(6) < 5, "targets": np.array([-1, 3, -1, -1, -1, -1])}
-    assert real_tokens(tokens | masked, "tokens") == 5
-    assert real_tokens(tokens | {"token_mask": np.zeros(6, bool)}, "tokens") == 0
+    assert real_length(tokens | masked, "tokens") == 5
+    assert real_length(tokens | {"token_mask": np.zeros(6, bool)}, "tokens") == 0
 
 
 def test_an_answer_is_found_where_it_stands_and_not_where_it_is_named_before():

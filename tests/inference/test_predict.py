@@ -13,9 +13,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from jaxformer.data.decoding import decode_image
-from jaxformer.drawing.annotate import BAR, LARGEST, SMALLEST, annotate, shorten
+from jaxformer.drawing import BAR, LARGEST, SMALLEST, annotate, shorten
 from jaxformer.errors import UserError
-from jaxformer.inference.image_files import find_images, place_images
+from jaxformer.inference.inputs import find_images, place_images
 from jaxformer.inference.predict import predict, predict_files
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.parallel.compile import Layout
@@ -155,7 +155,7 @@ def test_broken_files_can_be_skipped(digits, tmp_path, caplog):
     results = predicted([digits[0], broken, digits[1]], tmp_path / "out", skip_broken=True)
     assert [r["file"] for r in results] == [str(digits[0]), str(digits[1])]
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
-        f"skipped {broken}: 5 bytes that are not a picture"
+        f"skipped {broken}: 5 bytes that are not an image"
     ]
     with pytest.raises(UserError, match="1 of 1 images cannot be read"):
         predicted([broken], tmp_path / "out", skip_broken=True)

@@ -257,11 +257,11 @@ def test_what_finds_everything_has_an_ap_of_one(task):
 def test_detections_are_the_surest_first_and_without_no_object():
     logits = jnp.array([[[[2.0, 1.0, 9.0], [0.0, 3.0, 0.0], [1.0, 0.0, 0.0]]]])  # the last class is none
     boxes = jnp.arange(12, dtype=jnp.float32).reshape(1, 1, 3, 4) / 12
-    found = jax.tree.map(np.asarray, Detection().detections(DetectionOutputs(logits, boxes)))
+    found = jax.tree.map(np.asarray, Detection().predictions(DetectionOutputs(logits, boxes), {}))
     assert found["classes"].tolist() == [[1, 0, 0]]
     np.testing.assert_array_equal(found["boxes"][0], np.asarray(boxes)[0, 0, [1, 2, 0]])
     assert found["scores"][0, 0] == pytest.approx(np.exp(3) / (np.exp(3) + 2), rel=1e-5)
-    several = Detection(class_loss="focal").detections(DetectionOutputs(logits, boxes))
+    several = Detection(class_loss="focal").predictions(DetectionOutputs(logits, boxes), {})
     assert several["classes"].shape == (1, 9)
     assert int(several["classes"][0, 0]) == 2
 
@@ -269,7 +269,8 @@ def test_detections_are_the_surest_first_and_without_no_object():
 def test_boxes_are_described_in_pixels_of_the_picture():
     boxes = np.array([[0.5, 0.5, 0.5, 0.2], [0.1, 0.9, 0.4, 0.4]])
     assert in_pixels(boxes, (100, 200)).round(6).tolist() == [[50, 40, 150, 60], [0, 70, 60, 100]]
-    one = described(boxes[:1], np.array([1]), (100, 200), ["a", "b"], np.array([0.75]))
+    found = {"boxes": boxes[:1], "classes": np.array([1]), "scores": np.array([0.75])}
+    one = described(found, (100, 200), ["a", "b"])
     assert one == [{"label": "b", "index": 1, "score": 0.75, "box": [50.0, 40.0, 150.0, 60.0]}]
 
 

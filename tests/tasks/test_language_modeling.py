@@ -76,7 +76,7 @@ def test_losses_by_position_are_numpys_for_batches_of_several_widths(evaluated):
 def test_many_positions_are_shown_as_stretches():
     length = 2 * POSITIONS_SHOWN + 3  # stretches of 3, the last of 2
     counts = np.arange(length) % 5.0
-    sums = {"loss": counts * np.arange(length), "correct": counts, "count": counts}
+    sums = {"loss": counts * np.arange(length), "accuracy": counts, "count": counts}
     rows = CausalLM().summarize(sums, {}, None).tables["loss_by_position"]
     assert len(rows) == 44 <= POSITIONS_SHOWN
     assert [row["position"] for row in rows[:2]] == [1, 4]
@@ -86,12 +86,12 @@ def test_many_positions_are_shown_as_stretches():
 
 
 def test_places_without_any_target_are_not_shown_and_nothing_is_divided_by_0():
-    sums = {name: np.zeros(4) for name in ("loss", "correct", "count")}
+    sums = {name: np.zeros(4) for name in ("loss", "accuracy", "count")}
     evaluation = MaskedLM().summarize(sums, {}, None)
     assert evaluation.tables["loss_by_position"] == []
     assert evaluation.metrics == {"loss": 0, "perplexity": 1, "accuracy": 0}
     huge = CausalLM().summarize(
-        {"loss": np.array([1e4]), "correct": sums["correct"], "count": np.ones(1)}, {}, None
+        {"loss": np.array([1e4]), "accuracy": sums["accuracy"], "count": np.ones(1)}, {}, None
     )
     assert math.isfinite(huge.metrics["perplexity"])
 
@@ -158,7 +158,7 @@ def test_the_losses_of_a_sample_are_those_of_its_targets():
     predicted, sums = case.task.predictions(outputs, batch), case.task.eval_sums(outputs, batch)
     np.testing.assert_allclose(predicted["losses"].sum(0), sums["loss"], rtol=1e-5)
     right = (predicted["likeliest"] == batch["targets"]).sum(0)
-    np.testing.assert_array_equal(right, sums["correct"])
+    np.testing.assert_array_equal(right, sums["accuracy"])
 
 
 def data(*extra, length=LENGTH, vocab_size=VOCAB):

@@ -27,7 +27,7 @@ def softmax64(logits):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 def test_softmax_cross_entropy_is_pytorchs(examples, smoothing):
     logits, labels = examples
-    found = losses.softmax_cross_entropy(jnp.asarray(logits), losses.targets(labels, K, smoothing))
+    found = losses.softmax_loss(jnp.asarray(logits), losses.targets(labels, K, smoothing))
     expected = functional.cross_entropy(
         torch.tensor(logits), torch.tensor(labels).long(), label_smoothing=smoothing, reduction="none"
     )
@@ -37,7 +37,7 @@ def test_softmax_cross_entropy_is_pytorchs(examples, smoothing):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_sigmoid_cross_entropy_is_pytorchs(examples, smoothing):
     logits, labels = examples
-    found = losses.sigmoid_cross_entropy(jnp.asarray(logits), losses.targets(labels, K, smoothing))
+    found = losses.sigmoid_loss(jnp.asarray(logits), losses.targets(labels, K, smoothing))
     targets = np.full((B, K), smoothing / K, np.float32)  # timm.loss.BinaryCrossEntropy's on and off values
     targets[np.arange(B), labels] = 1 - smoothing + smoothing / K
     expected = functional.binary_cross_entropy_with_logits(
@@ -50,7 +50,7 @@ def test_sigmoid_cross_entropy_is_pytorchs(examples, smoothing):
 def test_softmax_focal_is_the_formula(examples, gamma):
     logits, labels = examples
     p = softmax64(logits)[np.arange(B), labels]
-    found = losses.softmax_focal(jnp.asarray(logits), losses.targets(labels, K), gamma)
+    found = losses.softmax_loss(jnp.asarray(logits), losses.targets(labels, K), gamma)
     np.testing.assert_allclose(found, -((1 - p) ** gamma) * np.log(p), rtol=1e-4, atol=1e-7)
 
 
@@ -60,23 +60,23 @@ def test_sigmoid_focal_is_the_formula(examples, gamma):
     positive = np.eye(K)[labels].astype(bool)
     p = 1 / (1 + np.exp(-logits.astype(np.float64)))
     p = np.where(positive, p, 1 - p)
-    found = losses.sigmoid_focal(jnp.asarray(logits), losses.targets(labels, K), gamma)
+    found = losses.sigmoid_loss(jnp.asarray(logits), losses.targets(labels, K), gamma)
     np.testing.assert_allclose(found, (-((1 - p) ** gamma) * np.log(p)).sum(-1), rtol=1e-4)
 
 
 def test_focal_with_gamma_0_is_the_cross_entropy(examples):
     logits, labels = examples
     targets = losses.targets(labels, K, 0.1)
-    found = losses.softmax_focal(jnp.asarray(logits), targets, 0.0)
-    np.testing.assert_allclose(found, losses.softmax_cross_entropy(jnp.asarray(logits), targets), rtol=1e-5)
+    found = losses.softmax_loss(jnp.asarray(logits), targets, 0.0)
+    np.testing.assert_allclose(found, losses.softmax_loss(jnp.asarray(logits), targets), rtol=1e-5)
 
 
 LOSSES = {
-    "softmax": losses.softmax_cross_entropy,
-    "sigmoid": losses.sigmoid_cross_entropy,
-    "focal": lambda logits, targets: losses.softmax_focal(logits, targets, 2.0),
-    "focal under 1": lambda logits, targets: losses.softmax_focal(logits, targets, 0.5),
-    "sigmoid focal": lambda logits, targets: losses.sigmoid_focal(logits, targets, 2.0),
+    "softmax": losses.softmax_loss,
+    "sigmoid": losses.sigmoid_loss,
+    "focal": lambda logits, targets: losses.softmax_loss(logits, targets, 2.0),
+    "focal under 1": lambda logits, targets: losses.softmax_loss(logits, targets, 0.5),
+    "sigmoid focal": lambda logits, targets: losses.sigmoid_loss(logits, targets, 2.0),
 }
 
 

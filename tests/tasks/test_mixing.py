@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from jaxformer.tasks import mixing
-from jaxformer.tasks.classification import Classification
+from jaxformer.tasks.classification import Classification, cutmix_weights, mixup_weights
 
 B, H, W = 16, 12, 20
 
@@ -67,7 +66,7 @@ def test_cutmix_pastes_one_box_whose_area_is_the_weight(batch):
 
 def test_a_box_that_is_not_cut_off_has_the_size_that_was_drawn():
     keys = jax.random.split(jax.random.key(0), 500)
-    weights, label_weight = jax.jit(jax.vmap(lambda k: mixing.cutmix_weights(k, 1.0, 60, 40)))(keys)
+    weights, label_weight = jax.jit(jax.vmap(lambda k: cutmix_weights(k, 1.0, 60, 40)))(keys)
     drawn = jax.vmap(lambda k: jax.random.beta(jax.random.split(k, 3)[0], 1.0, 1.0, dtype=jnp.float32))(keys)
     borders = weights.at[:, 1:-1, 1:-1].set(1)
     inner = np.asarray(borders.all((1, 2)))
@@ -79,7 +78,7 @@ def test_a_box_that_is_not_cut_off_has_the_size_that_was_drawn():
 @pytest.mark.parametrize("alpha", [0.2, 1.0])
 def test_mixup_draws_from_the_beta_distribution(alpha):
     keys = jax.random.split(jax.random.key(1), 2000)
-    _, weight = jax.jit(jax.vmap(lambda k: mixing.mixup_weights(k, alpha, 1, 1)))(keys)
+    _, weight = jax.jit(jax.vmap(lambda k: mixup_weights(k, alpha, 1, 1)))(keys)
     assert weight.min() >= 0.5
     for x in np.linspace(0.51, 0.99, 9):
         expected = 2 * stats.beta(alpha, alpha).cdf(x) - 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import jaccard_score
 
-from jaxformer.tasks.segmentation_losses import SMOOTH, dice, lovasz_softmax, pixel_cross_entropy
+from jaxformer.tasks.losses import SMOOTH, dice, lovasz_softmax, pixel_cross_entropy
 
 B, H, W, K = 3, 5, 4, 4
 

@@ -5,13 +5,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, jaccard_score
 
-from jaxformer.tasks.segmentation_metrics import (
-    METRIC_NAMES,
-    iou_per_class,
-    pixel_confusion,
-    segmentation_metrics,
-    segmentation_per_class,
-)
+from jaxformer.tasks.metrics import accuracy, mean, per_class, pixel_confusion
 
 
 def masks(seed: int, num_classes: int, shape=(2, 17, 23)):
@@ -28,12 +22,11 @@ def test_equals_scikit_learn(seed, num_classes):
     counted = true >= 0
     theirs = confusion_matrix(true[counted], predicted[counted], labels=range(num_classes))
     np.testing.assert_array_equal(ours, theirs)
-    per_class = jaccard_score(true[counted], predicted[counted], average=None, labels=range(num_classes))
-    np.testing.assert_allclose(iou_per_class(ours), per_class, rtol=1e-12)
-    metrics = segmentation_metrics(ours)
-    assert set(metrics) == set(METRIC_NAMES)
-    assert metrics["mean_iou"] == pytest.approx(per_class.mean())
-    assert metrics["pixel_accuracy"] == pytest.approx((predicted == true)[counted].mean())
+    expected = jaccard_score(true[counted], predicted[counted], average=None, labels=range(num_classes))
+    found = per_class(ours)["iou"]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert mean(found) == pytest.approx(expected.mean())
+    assert accuracy(ours) == pytest.approx((predicted == true)[counted].mean())
 
 
 def test_parts_add_up_to_the_whole():
@@ -46,17 +39,21 @@ def test_ignored_pixels_count_nowhere():
     predicted, true = masks(4, 3)
     nothing = np.asarray(pixel_confusion(predicted, np.full_like(true, -1), 3))
     assert not nothing.any()
-    assert segmentation_metrics(nothing) == {"mean_iou": 0, "pixel_accuracy": 0, "mean_accuracy": 0}
+    assert (accuracy(nothing), mean(per_class(nothing)["iou"]), mean(per_class(nothing)["recall"])) == (
+        0,
+        0,
+        0,
+    )
     other = np.where(true < 0, 2 - predicted, predicted)
     np.testing.assert_array_equal(pixel_confusion(other, true, 3), pixel_confusion(predicted, true, 3))
 
 
 def test_a_class_that_is_nowhere_does_not_count_in_the_mean():
     confusion = np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
-    per_class = segmentation_per_class(confusion)
-    np.testing.assert_allclose(per_class["iou"], [3 / 4, 4 / 5, np.nan])
-    np.testing.assert_allclose(per_class["precision"], [1, 4 / 5, np.nan])
-    assert segmentation_metrics(confusion)["mean_iou"] == pytest.approx((3 / 4 + 4 / 5) / 2)
-    assert segmentation_metrics(confusion)["mean_accuracy"] == pytest.approx((3 / 4 + 1) / 2)
+    found = per_class(confusion)
+    np.testing.assert_allclose(found["iou"], [3 / 4, 4 / 5, np.nan])
+    np.testing.assert_allclose(found["precision"], [1, 4 / 5, np.nan])
+    assert mean(found["iou"]) == pytest.approx((3 / 4 + 4 / 5) / 2)
+    assert mean(found["recall"]) == pytest.approx((3 / 4 + 1) / 2)
     predicted_only = np.array([[3, 0, 1], [0, 4, 0], [0, 0, 0]])
-    assert segmentation_per_class(predicted_only)["iou"][2] == 0
+    assert per_class(predicted_only)["iou"][2] == 0

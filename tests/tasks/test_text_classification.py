@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.tiny_tasks import CASES, DECODER, LENGTH, VOCAB, encoder, outputs_of, params_of
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from jaxformer.config.schema import load, resolve
@@ -17,7 +19,7 @@ from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import added, real_rows
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import TASKS
-from jaxformer.tasks.text_classification import TextClassification, TextRegression
+from jaxformer.tasks.text_classification import TextClassification, TextRegression, correlations
 
 CASE = CASES["classes"]
 MIXUP = TextClassification(mixup=0.4)
@@ -296,3 +298,26 @@ def test_wrong_fields_are_named(fields, line):
     errors = []
     assert resolve(load(TASKS["text_classification"]), fields, "task", errors) is None
     assert [error.startswith(line) for error in errors] == [True]
+
+
+NUMBERS = st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=2, max_size=30)
+
+
+@given(NUMBERS)
+def test_correlations_are_numpys(pairs):
+    x, y = np.array(pairs, np.float64).T
+    if len(set(x)) == 1 or len(set(y)) == 1:
+        assert correlations(x, y) == {"pearson": 0, "spearman": 0}
+        return
+    ranks = [
+        [(v < w).sum() + ((v == w).sum() + 1) / 2 for w in v] for v in (x, y)
+    ]  # ties share their mean rank
+    assert correlations(x, y)["pearson"] == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-9)
+    assert correlations(x, y)["spearman"] == pytest.approx(np.corrcoef(*ranks)[0, 1], abs=1e-9)
+
+
+def test_correlations_of_a_table_by_hand():
+    assert correlations([1, 2, 3], [1, 3, 2])["pearson"] == pytest.approx(0.5)
+    assert correlations([1, 2, 300], [1, 3, 2])["spearman"] == pytest.approx(0.5)
+    assert correlations([1, 2, 300], [-5, 0, 1])["spearman"] == pytest.approx(1)
+    assert correlations([], []) == {"pearson": 0, "spearman": 0}

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+from collections import Counter
 from functools import cache
 from types import SimpleNamespace
 
@@ -16,13 +18,11 @@ from helpers.tiny_tasks import BOS, CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, o
 from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizers import Characters
 from jaxformer.evaluation.evaluator import added, real_rows
-from jaxformer.models.attention import KeyValues
-from jaxformer.models.block import LayerCache
-from jaxformer.models.cache import empty_cache
 from jaxformer.models.layouts import stack_layers
+from jaxformer.models.masks import KeyValues, LayerCache, empty_cache
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import TASKS
-from jaxformer.tasks.translation import Translation
+from jaxformer.tasks.translation import Translation, translation_scores
 
 CASE = CASES["translation"]
 ROWS, END = 8, 8  # END: a token that the model below writes now and then
@@ -47,7 +47,7 @@ def written(scan=False, **fields):
     task = dataclasses.replace(CASE.task, eos_id=END, **fields)
     params = sharp()
     model, params = (TRANSLATOR.clone(scan=True), stack_layers(params)) if scan else (TRANSLATOR, params)
-    translate = jax.jit(lambda params, batch: task.translate(batch, model, {"params": params}))
+    translate = jax.jit(lambda params, batch: task.predict(model, {"params": params}, batch)["written"])
     return np.asarray(translate(params, CASE.batch(ROWS)))
 
 
@@ -282,3 +282,59 @@ def test_wrong_fields_are_named(fields, line):
     errors = []
     assert resolve(load(TASKS["translation"]), fields, "task", errors) is None
     assert [error.startswith(line) for error in errors] == [True]
+
+
+def ngrams(items, n):
+    return Counter(tuple(items[i : i + n]) for i in range(len(items) - n + 1))
+
+
+def bleu_by_definition(hypotheses, references):
+    """Papineni et al. 2002, section 2.3, on words between spaces; no precision may be 0."""
+    logs = []
+    for n in range(1, 5):
+        matches = sum(
+            (ngrams(h.split(), n) & ngrams(r.split(), n)).total() for h, r in zip(hypotheses, references)
+        )
+        logs.append(math.log(matches / sum(ngrams(h.split(), n).total() for h in hypotheses)))
+    length, wanted = (sum(len(text.split()) for text in texts) for texts in (hypotheses, references))
+    return 100 * math.exp(min(0, 1 - wanted / length) + sum(logs) / 4)
+
+
+def chrf_by_definition(hypotheses, references):
+    """Popović 2015 with n = 6 and beta = 2, over the corpus; blanks do not count."""
+    precisions, recalls = [], []
+    for n in range(1, 7):
+        counts = np.zeros(3)
+        for h, r in zip(hypotheses, references):
+            one, two = ngrams(h.replace(" ", ""), n), ngrams(r.replace(" ", ""), n)
+            counts += ((one & two).total(), one.total(), two.total())
+        precisions.append(counts[0] / counts[1])
+        recalls.append(counts[0] / counts[2])
+    p, r = np.mean(precisions), np.mean(recalls)
+    return 100 * 5 * p * r / (4 * p + r)
+
+
+HYPOTHESES = ["the cat sat on the mat today", "A dog runs in the green park"]
+REFERENCES = ["the cat sat on the red mat today", "a dog runs in the green park now"]
+
+
+def test_bleu_and_chrf_are_their_definitions():
+    scores, (bleu, chrf) = translation_scores(HYPOTHESES, REFERENCES)
+    assert scores["bleu"] == pytest.approx(bleu_by_definition(HYPOTHESES, REFERENCES))
+    assert scores["chrf"] == pytest.approx(chrf_by_definition(HYPOTHESES, REFERENCES), rel=1e-3)
+    assert bleu.startswith("bleu: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert chrf.startswith("chrf: nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:")
+
+
+def test_translations_are_cased_and_tokenised_here():
+    score = lambda one, two: translation_scores([one], [two])[0]["bleu"]  # noqa: E731
+    plain, split = "Yes, it is a cat.", "Yes , it is a cat ."
+    assert score(plain, plain) == pytest.approx(100)
+    assert score(plain, split) == pytest.approx(100)  # 13a splits punctuation off
+    assert score(plain.lower(), plain) < 90
+
+
+def test_no_translations_score_0():
+    scores, notes = translation_scores([], [])
+    assert scores == {"bleu": 0, "chrf": 0}
+    assert [note.partition(":")[0] for note in notes] == list(scores)

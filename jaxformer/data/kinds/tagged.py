@@ -36,7 +36,7 @@ class Tagged(TextExamples):
         return {"words_feature": self.words_feature}
 
     def check(self, records: Records) -> None:
-        records.check_texts(self.words_feature, "data.examples.words_feature")
+        records.check_text(self.words_feature, "data.examples.words_feature", listed=True)
         lists = {name: inner(feature) for name, feature in records.features.items()}
         classes = [name for name, feature in lists.items() if class_names(feature)[1] is not None]
         records.check(self.tags_feature, "data.examples.tags_feature", classes, "a list of classes")

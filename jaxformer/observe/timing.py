@@ -1,8 +1,11 @@
-"""Traces of a few train steps, as in profile="10:15", for XProf and TensorBoard."""
+"""Where the time of a run goes: seconds by phase, and traces of a few train steps for XProf and TensorBoard."""
 
 import logging
 import re
-from contextlib import ExitStack
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,41 @@ import jax
 from jaxformer.errors import UserError
 
 logger = logging.getLogger("jaxformer")
+
+
+class Clock:
+    """Adds up seconds by phase; phases may nest, and a second counts for the innermost one alone.
+
+    Attributes:
+      seconds: seconds in each phase so far.
+      counts: how often each phase was entered and left.
+    """
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.counts: Counter[str] = Counter()
+        self.inner: list[float] = []
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Times the body of a `with`."""
+        start = time.monotonic()
+        self.inner.append(0.0)
+        try:
+            yield
+        finally:
+            taken = time.monotonic() - start
+            self.seconds[name] += taken - self.inner.pop()
+            self.counts[name] += 1
+            if self.inner:
+                self.inner[-1] += taken
+
+    def summary(self) -> dict[str, float]:
+        """Seconds by phase, "other" for the time outside of phases, and "total"."""
+        total = time.monotonic() - self.start
+        known = {name: round(seconds, 3) for name, seconds in self.seconds.items()}
+        return {**known, "other": round(max(0.0, total - sum(known.values())), 3), "total": round(total, 3)}
 
 
 def parse_steps(steps: str) -> tuple[int, int]:
@@ -28,7 +66,7 @@ def parse_steps(steps: str) -> tuple[int, int]:
     return first, last
 
 
-class Profile:
+class Profile(AbstractContextManager["Profile"]):
     """Traces the steps FIRST to LAST into RUN/profile; view it with `xprof RUN/profile` or TensorBoard.
 
     A run that resumes within the range traces the rest of it. Leaving the `with` ends a trace that is still open.
@@ -72,9 +110,6 @@ class Profile:
         self.tracing = False
         jax.profiler.stop_trace()
         logger.info("profile written to %s (view it with `xprof %s`)", self.folder, self.folder)
-
-    def __enter__(self) -> "Profile":
-        return self
 
     def __exit__(self, *exception: Any) -> None:
         self._annotation.close()

@@ -1,4 +1,4 @@
-"""What a model saw, as pictures: over the image, or all heads of all layers on a sheet; each says what it shows."""
+"""What a model saw, as drawings: over the image, or all heads of all layers on a sheet; each says what it shows."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxformer.drawing.annotate import BAR, LARGEST, MARGIN, PAPER, ROW, SIZE, TEXT, fit, font, shorten
+from jaxformer.drawing import BAR, LARGEST, MARGIN, PAPER, ROW, SIZE, TEXT, fit, font, shorten
 from jaxformer.inference.attention_layers import AttentionLayer
-from jaxformer.models.token_layout import NOWHERE
+from jaxformer.models.token_layout import NOWHERE, Grid
 from jaxformer.observe.attention_maps import attention_rollout, heads_image, overlay, received
 
 SHEET = 900  # pixels of a sheet's longer side, about
@@ -18,23 +18,19 @@ GAP = 3  # pixels between the maps on a sheet
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture of what a model saw."""
+class Drawing:
+    """A drawing of what a model saw."""
 
     name: str
-    """Its file's, without the ending."""
+    """The name of its file, without the ending."""
     shows: str
     """What it is."""
     image: Image.Image
-    """The picture."""
+    """The drawing itself."""
 
 
 def over_image(
-    image: np.ndarray,
-    seen: np.ndarray,
-    said: str,
-    extent: tuple[int, int] | None = None,
-    box: Sequence[float] | None = None,
+    image: np.ndarray, seen: np.ndarray, said: str, extent: Grid, box: np.ndarray | None = None
 ) -> Image.Image:
     """An image with a map drawn over it, and a line below.
 
@@ -42,31 +38,29 @@ def over_image(
       image: uint8 [H, W, C], as the model takes it, C 1 or 3.
       seen: [h, w], a map of the whole of it, at least 0.
       said: the line.
-      extent: height and width without the padding at the bottom and right; None: there is none.
+      extent: height and width without the padding at the bottom and right.
       box: centre x and y, width and height as shares of the extent: is drawn, too.
     """
     height, width = image.shape[:2]
-    if extent is not None and tuple(extent) != (height, width):
+    if extent != (height, width):
         seen = cv2.resize(seen.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
         seen, image = seen[: extent[0], : extent[1]], image[: extent[0], : extent[1]]
-    enlarged = np.asarray(
-        fit(Image.fromarray(np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.uint8)))
-    )
-    picture = Image.fromarray(overlay(enlarged, seen))
+    pixels = np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.uint8)
+    drawn = Image.fromarray(overlay(np.asarray(fit(Image.fromarray(pixels))), seen))
     if box is not None:
-        x, y, across, down = (side * share for side, share in zip(picture.size * 2, box))
+        x, y, across, down = (side * share for side, share in zip(drawn.size * 2, box))
         corners = (x - across / 2, y - down / 2, x + across / 2, y + down / 2)
-        ImageDraw.Draw(picture).rectangle(corners, outline=BAR, width=3)
-    return with_line(picture, said)
+        ImageDraw.Draw(drawn).rectangle(corners, outline=BAR, width=3)
+    return with_line(drawn, said)
 
 
-def with_line(picture: Image.Image, said: str) -> Image.Image:
-    """A picture with a line of text below it, for which a narrow one is widened."""
+def with_line(drawn: Image.Image, said: str) -> Image.Image:
+    """A drawing with a line of text below it, for which a narrow one is widened."""
     across = min(LARGEST, int(font(SIZE).getlength(said)) + 2 * MARGIN + 1)
-    canvas = Image.new("RGB", (max(picture.width, across), picture.height + ROW), PAPER)
-    canvas.paste(picture, (0, 0))
+    canvas = Image.new("RGB", (max(drawn.width, across), drawn.height + ROW), PAPER)
+    canvas.paste(drawn, (0, 0))
     line = shorten(said, canvas.width - 2 * MARGIN)
-    ImageDraw.Draw(canvas).text((MARGIN, picture.height + ROW // 2), line, TEXT, font(SIZE), anchor="lm")
+    ImageDraw.Draw(canvas).text((MARGIN, drawn.height + ROW // 2), line, TEXT, font(SIZE), anchor="lm")
     return canvas
 
 
@@ -92,12 +86,9 @@ def sheet(maps: np.ndarray, names: Sequence[str], said: str) -> Image.Image:
     return with_line(canvas, said)
 
 
-def attention_pictures(
-    image: np.ndarray,
-    extent: tuple[int, int],
-    layers: Sequence[AttentionLayer],
-    weights: Mapping[str, np.ndarray],
-) -> Iterator[Picture]:
+def attention_drawings(
+    image: np.ndarray, extent: Grid, layers: Sequence[AttentionLayer], weights: Mapping[str, np.ndarray]
+) -> Iterator[Drawing]:
     """Rollout, where it applies, and all heads of every part of a model.
 
     Args:
@@ -109,22 +100,20 @@ def attention_pictures(
     parts: dict[str, list[AttentionLayer]] = {}
     for layer in layers:
         parts.setdefault(layer.part, []).append(layer)
-    rolled = [
-        part for part, members in parts.items() if all(layer.against_rollout is None for layer in members)
-    ]
+    rolled = [part for part, members in parts.items() if not any(layer.against_rollout for layer in members)]
     for part, members in parts.items():
         members = [replace(layer, asking=of_image(layer, image.shape[:2], extent)) for layer in members]
-        suffix = part.replace("/", "-")
+        suffix = f"-{part.replace('/', '-')}"
         if part in rolled:
             seen, whose = rollout_of(members, layers, weights)
             shows = f"attention rollout of {part}, {whose}"
-            name = "rollout" if len(rolled) == 1 else f"rollout-{suffix}"
-            yield Picture(name, shows, over_image(image, seen, shows, extent))
+            name = "rollout" + suffix * (len(rolled) > 1)
+            yield Drawing(name, shows, over_image(image, seen, shows, extent))
         maps = [received(weights[layer.path], layer.asking, layer.places, layer.grid) for layer in members]
         shown = np.stack(maps)[:, :, *inside(members[0].grid, image.shape[:2], extent)]
         shows = f"attention of {part}, {members[0].whose}: layers down, heads across"
         drawn = sheet(shown, [layer.name for layer in members], shows)
-        yield Picture("heads" if len(parts) == 1 else f"heads-{suffix}", shows, drawn)
+        yield Drawing("heads" + suffix * (len(parts) > 1), shows, drawn)
 
 
 def rollout_of(
@@ -136,20 +125,19 @@ def rollout_of(
     asking, whose = last.asking, last.whose
     for pool in layers:  # tokens are pooled by weights: these say how much each counts
         if pool.queries.shape == (1, 1) and pool.grid == last.grid:
-            counts = (
-                received(weights[pool.path], pool.asking, pool.places, pool.grid).mean(axis=0).reshape(-1)
-            )
-            asking, whose = np.where(last.queries == NOWHERE, 0.0, counts[last.queries]), "the pooling"
+            counts = received(weights[pool.path], pool.asking, pool.places, pool.grid).mean(axis=0)
+            asking = np.where(last.queries == NOWHERE, 0.0, counts.reshape(-1)[last.queries])
+            whose = "the pooling"
     return received(rollout[None, None], asking, last.places, last.grid)[0], whose
 
 
-def inside(grid: tuple[int, int], size: Sequence[int], extent: tuple[int, int]) -> tuple[slice, slice]:
+def inside(grid: Grid, size: Sequence[int], extent: Grid) -> tuple[slice, slice]:
     """The rows and columns of a grid over an image that are no padding."""
     rows, columns = (-(-count * real // whole) for count, real, whole in zip(grid, extent, size))
     return slice(rows), slice(columns)
 
 
-def of_image(layer: AttentionLayer, size: Sequence[int], extent: tuple[int, int]) -> np.ndarray:
+def of_image(layer: AttentionLayer, size: Sequence[int], extent: Grid) -> np.ndarray:
     """How much each query of a layer counts, without those of padding, float64 [N, T]."""
     if tuple(size) == extent or (layer.queries == NOWHERE).all():
         return layer.asking

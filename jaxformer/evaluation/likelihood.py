@@ -1,19 +1,81 @@
-"""Perplexity and bits per byte of a text that is longer than the model's context, with a sliding window."""
+"""How likely a language model finds a text: what it is asked, how texts become tokens, and perplexity."""
 
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from jaxformer.errors import UserError
-from jaxformer.evaluation.fewshot import LanguageModel, start_ids
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer
 
-CHUNK = 256  # windows that a model gets at a time
+CHUNK = 256  # windows, or examples, that a model gets at a time
+
+Pair = tuple[list[int], list[int]]
+
+
+class LanguageModel(Protocol):
+    """What evaluation needs of a causal language model.
+
+    A context is never empty; together with its continuation it has at most `context_length` + 1 tokens, since the last
+    one is predicted but not seen. The answers come in the order of the requests; a model batches them as it likes.
+    """
+
+    @property
+    def context_length(self) -> int:
+        """How many tokens the model sees at once."""
+
+    @property
+    def tokenizer(self) -> "Tokenizer":
+        """Turns text into the model's token ids."""
+
+    def log_likelihoods(self, requests: Sequence[Pair]) -> list[tuple[float, bool]]:
+        """For each (context, continuation): log p(continuation | context) in nats, and whether it is the greedy one."""
+
+    def token_log_likelihoods(self, windows: Sequence[Pair]) -> list[np.ndarray]:
+        """For each (context, continuation): log p of each of the continuation's tokens, float [len(continuation)]."""
+
+    def generate_until(
+        self, prompts: Sequence[list[int]], stops: Sequence[str], max_new_tokens: int
+    ) -> list[str]:
+        """The text that greedy decoding gives after each prompt, before the first of `stops` or the end of text.
+
+        A prompt and its `max_new_tokens` have at most `context_length` tokens.
+        """
+
+
+def encode_pair(tokenizer: "Tokenizer", context: str, continuation: str) -> Pair:
+    """Token ids of a context, never empty, and of what follows it, as one text is tokenised.
+
+    They are encoded together and then parted, so that tokens are those the model would see in running text; white
+    space at the context's end goes to the continuation, since tokenizers join it to the next word. (So does
+    lm-evaluation-harness.) A token across the border belongs to the continuation.
+
+    Raises:
+      UserError: there is nothing to condition on: no context, and no token that begins a text.
+    """
+    bare = context.rstrip()
+    whole = tokenizer.encode(context + continuation, special=False)
+    head = tokenizer.encode(bare, special=False) if bare else []
+    shared = next((i for i, (a, b) in enumerate(zip(head, whole)) if a != b), min(len(head), len(whole)))
+    front = start_ids(tokenizer, alone=shared == 0)
+    if not front and shared == 0:
+        raise UserError("a first token cannot be scored: the tokenizer has no bos or eos; give a context")
+    return front + whole[:shared], whole[shared:]
+
+
+def start_ids(tokenizer: "Tokenizer", alone: bool) -> list[int]:
+    """What stands before a text: bos, if the tokenizer has one apart from eos; else eos, but only if it stands `alone`.
+
+    (GPT-2's <|endoftext|> parts documents, and prompts are given without it; Llama's <s> begins every text.)
+    """
+    bos, eos = tokenizer.bos_id, tokenizer.eos_id
+    if bos is not None and (bos != eos or alone):
+        return [bos]
+    return [eos] if alone and eos is not None else []
 
 
 def perplexity(
@@ -43,9 +105,7 @@ def perplexity(
     """
     stride = max(1, model.context_length // 2) if stride is None else stride
     if not 1 <= stride <= model.context_length:
-        raise UserError(
-            f"stride={stride}: expected 1 to {model.context_length}, the tokens that the model sees"
-        )
+        raise UserError(f"stride={stride}: expected 1 to {model.context_length}, what the model sees")
     if isinstance(text, str):
         tokens, text_bytes = encode(model.tokenizer, text), len(text.encode())
     else:
@@ -53,9 +113,7 @@ def perplexity(
     sequence = with_start(model, tokens)
     scored = len(sequence) - 1
     if scored < 1:
-        raise UserError(
-            "there is nothing to score: the text is empty, or one token without anything before it"
-        )
+        raise UserError("there is nothing to score: the text is empty, or one token with nothing before it")
     if text_bytes is None:
         text_bytes = len(model.tokenizer.decode(tokens).encode())
     loss = -log_likelihood(model, sequence, stride) / scored
@@ -100,9 +158,8 @@ def log_likelihood(model: LanguageModel, sequence: list[int], stride: int) -> fl
     spans = windows(len(sequence), model.context_length, stride)
     parts: list[float] = []
     while chunk := list(islice(spans, CHUNK)):
-        pairs = [(sequence[start:begin], sequence[begin:end]) for start, begin, end in chunk]
-        answers = model.token_log_likelihoods(pairs)
-        if [len(answer) for answer in answers] != [len(continuation) for _, continuation in pairs]:
+        answers = model.token_log_likelihoods([(sequence[a:b], sequence[b:c]) for a, b, c in chunk])
+        if [len(answer) for answer in answers] != [end - begin for _, begin, end in chunk]:
             raise ValueError("the model's answers do not have the lengths of the continuations")
         parts += [float(np.sum(answer, dtype=np.float64)) for answer in answers]
     return sum(parts)

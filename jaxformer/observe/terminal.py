@@ -1,7 +1,8 @@
-"""Progress of a run: a live line on a terminal, a log line at intervals elsewhere."""
+"""A run on the terminal: log lines of the first process, and its progress (a log line at intervals elsewhere)."""
 
 import logging
 import statistics
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -10,12 +11,67 @@ from typing import Any
 
 from jaxformer.observe import text
 from jaxformer.observe.device import DeviceMemory, device_memory, is_first_process
-from jaxformer.observe.logs import make_console
 
 logger = logging.getLogger("jaxformer")
-
+NOISY = ("absl", "orbax", "etils", "matplotlib", "PIL", "tensorboardX")
 BUDGET = 0.003  # the share of the time that drawing may take
 PACE_STEPS = 50  # examples/s are those of the median of so many steps
+
+
+def make_console() -> Any:
+    """A rich Console on stderr, to share between log lines and the progress bar; stdout is for results."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def terminal_logging(console: Any = None) -> Iterator[None]:
+    """Shows what "jaxformer" logs on stderr, and only errors of the NOISY libraries; undone on leaving.
+
+    Args:
+      console: the rich Console that a progress bar draws on, if there is one, so that lines appear above it.
+    """
+    import absl.logging  # before its level is set: it makes a logger class of its own
+
+    handler, absl_verbosity, propagate = make_handler(console), absl.logging.get_verbosity(), logger.propagate
+    before = {name: logging.getLogger(name).level for name in (*NOISY, logger.name)}
+    for name in NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        logger.propagate = propagate
+        absl.logging.set_verbosity(absl_verbosity)
+        for name, level_before in before.items():
+            logging.getLogger(name).setLevel(level_before)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Leaves out control characters: names and texts from outside may hold some."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return text.printable(super().format(record))
+
+
+def make_handler(console: Any = None) -> logging.Handler:
+    """Time, level and message; in colour on a terminal."""
+    console = console or make_console()
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    form = "%(asctime)s %(levelname).1s %(message)s"
+    if console.is_terminal:
+        from rich.logging import RichHandler
+
+        form = "%(message)s"
+        handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S", markup=False)
+    handler.setFormatter(PrintableFormatter(form, "%H:%M:%S"))
+    return handler
 
 
 class Progress:
@@ -58,9 +114,13 @@ class Progress:
         self._live: Any = None
         console = console or make_console()
         if self.enabled and console.is_terminal:
-            from rich.live import Live
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Live
+            from rich.table import Column
 
-            self._live = Live(console=console, auto_refresh=False, get_renderable=self._renderable)
+            line = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1))
+            self._live = Live(BarColumn(12), line, console=console, auto_refresh=False, expand=True)
+            self._task = self._live.add_task("", total=total_steps)
 
     def advance(self, step: int) -> None:
         """Notes that `step` steps are done."""
@@ -99,7 +159,7 @@ class Progress:
 
     @contextmanager
     def activity(self, name: str) -> Iterator[None]:
-        """Shows the name of what happens meanwhile ("compiling", "evaluating")."""
+        """Shows the name of an activity ("compiling", "evaluating") while it lasts."""
         self.doing = name
         self._draw()
         try:
@@ -122,7 +182,7 @@ class Progress:
         parts += [
             f"{name.removeprefix('train/')} {text.number(value)}"
             for name, value in self.values.items()
-            if telling(name, value)
+            if not name.endswith(("_norm", "examples_per_second")) and ("skipped" not in name or value)
         ]
         if (memory := self.memory()) is not None:
             parts.append(f"memory {text.data_size(memory.used)} of {text.data_size(memory.limit)}")
@@ -141,21 +201,11 @@ class Progress:
         pace = (time.monotonic() - self._first[1]) / (self.step - self._first[0])
         return pace * (self.total_steps - self.step)
 
-    def _renderable(self) -> Any:
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
-
-        grid = Table.grid(padding=(0, 1), expand=True)
-        grid.add_column(width=12)
-        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        bar = ProgressBar(total=self.total_steps, completed=self.step, width=12)
-        grid.add_row(bar, Text(text.printable(self.line().removeprefix("step "))))
-        return grid
-
     def _draw(self) -> None:
-        if self._live is not None and self._live.is_started:
+        if self._live is not None:
             start = time.monotonic()
+            line = text.printable(self.line().removeprefix("step "))
+            self._live.update(self._task, completed=self.step, description=line)
             self._live.refresh()
             end = time.monotonic()
             self._next = end + max(0.1, (end - start) / BUDGET)
@@ -166,12 +216,6 @@ class Progress:
         return self
 
     def __exit__(self, *exception: Any) -> None:
+        self._draw()
         if self._live is not None:
-            self._next = 0.0
-            self._draw()
             self._live.stop()
-
-
-def telling(name: str, value: float) -> bool:
-    """Whether a metric is worth showing in the line, which has the pace already."""
-    return not name.endswith(("_norm", "examples_per_second")) and not ("skipped" in name and value == 0)

@@ -4,9 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from jaxformer.drawing import class_colours
-from jaxformer.drawing.annotate import font
-from jaxformer.drawing.boxes import draw_boxes
+from jaxformer import drawing
+from jaxformer.drawing import draw_boxes, font
 from jaxformer.evaluation.samples import shown_image
 from jaxformer.observe.samples import write_samples
 from jaxformer.tasks.detection import Detection
@@ -21,7 +20,7 @@ def test_a_box_is_drawn_around_its_object():
     changed = np.argwhere((picture != 128).any(-1))
     assert changed.min(0).tolist() == [20, 24]
     assert changed.max(0).tolist() == [59, 95]
-    np.testing.assert_array_equal(picture[59, 24:96], np.broadcast_to(class_colours.colour(2), (72, 3)))
+    np.testing.assert_array_equal(picture[59, 24:96], np.broadcast_to(drawing.colour(2), (72, 3)))
     assert (picture[45:58, 30:90] == 128).all()  # inside nothing is hidden
     sure = draw_boxes(GREY, [{**ONE, "score": 0.5}], 120, font(8))
     assert (sure != picture).any()

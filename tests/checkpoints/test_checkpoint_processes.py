@@ -18,12 +18,13 @@ from jaxformer.checkpoints import Checkpoints
 SAVE_FOR_EVER = """
     import sys, time
     import jax, jax.numpy as jnp
-    from jaxformer import checkpoints as module
+    from jaxformer import checkpoint_items as disk
+    from jaxformer.checkpoints import CheckpointConfig, Checkpoints
 
     if sys.argv[2] == "held up":  # the third save never ends
-        real = module.write_digests
-        module.write_digests = lambda folder: time.sleep(600 * (folder.name[0] == "3")) or real(folder)
-    checkpoints = module.Checkpoints(sys.argv[1], module.CheckpointConfig(keep=2))
+        real = disk.write_digests
+        disk.write_digests = lambda folder: time.sleep(600 * (folder.name[0] == "3")) or real(folder)
+    checkpoints = Checkpoints(sys.argv[1], CheckpointConfig(keep=2))
     begin = checkpoints.latest_step() or 0
     for step in range(begin + 1, begin + 1000):
         checkpoints.save(step, {"params": {"w": jnp.full((50_000,), step, jnp.float32)}}, {})
