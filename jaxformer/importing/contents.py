@@ -25,11 +25,11 @@ class Example:
     label: str = ""
     """Its class, where the same share of each class is held out."""
     classes: Set[Any] = frozenset()
-    """The classes of what is in it, where there are several in an example."""
+    """All its classes, where an example has several: of its objects, its pixels or its words."""
     digest: bytes | None = None
     """The digest of its image; identical images are taken once."""
     annotation: Any = None
-    """What identical images have to be annotated with alike."""
+    """What was said of its image; identical images need the same."""
 
 
 Examples: TypeAlias = Sequence[Example]

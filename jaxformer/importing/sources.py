@@ -48,7 +48,7 @@ class Sources:
     paths: tuple[Path, ...]
     """Files and folders, as they were given; all of them exist."""
     extensions: frozenset[str] = frozenset()
-    """Which files to take from folders (".txt"); none takes all."""
+    """The extensions of the files to take from folders (".txt"); an empty set takes all files."""
     broken: list[Broken] = field(default_factory=list)
     """What can be left out: files, lines, objects."""
 

@@ -131,4 +131,4 @@ def stream_text(tokens: Iterator[Any], stops: Any, begin: str) -> None:
         shown = max(shown, len(text))
     sys.stdout.write((begin + stops.texts[0])[shown:] + "\n")
     if stops.stops and stops.found[0] is None:
-        sys.stderr.write(f"jaxformer: none of the stop strings came in {stops.length(0)} tokens\n")
+        sys.stderr.write(f"jaxformer: none of the stop strings came in {len(stops.ids[0])} tokens\n")

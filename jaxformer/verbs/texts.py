@@ -169,18 +169,18 @@ class BackTranslate(OfData):
         texts = distinct_texts(records, feature)
         with working() as console, writing_to(self.output, OTHER_OUTPUT):
             forward, backward = (LoadedRun(run, self.checkpoint) for run in (self.forward, self.backward))
-            of = {
+            made = {
                 "dataset": records.name,
                 "split": records.split,
                 "feature": feature,
                 "digest": records.digest(),
-            }
-            runs = {
                 "forward": [str(self.forward), forward.step],
                 "backward": [str(self.backward), backward.step],
+                "samples": self.samples,
+                "temperature": sampling.temperature,
+                "beams": self.beams,
+                "seed": self.seed,
             }
-            drawn = {"temperature": sampling.temperature, "beams": self.beams, "seed": self.seed}
-            made: dict[str, Any] = {**of, **runs, "samples": self.samples, **drawn}
             by = BackTranslation(forward.writer, backward.writer, how, self.samples)
             counts = write_paraphrases(self.output, made, texts, by)
             with Progress(len(texts), next(counts), console=console, memory=lambda: None) as progress:

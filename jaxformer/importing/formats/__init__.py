@@ -16,9 +16,9 @@ class Format:
     options: tuple[str, ...] = ()
     """The keyword arguments of the function that the user may give."""
     extensions: frozenset[str] = frozenset()
-    """The files that `Sources.files` takes from folders; none: all files."""
+    """The extensions of the files that `Sources.files` takes from folders; an empty set takes all files."""
     test_share: float = 0.2
-    """What is held out if the files have no splits and nobody says how much."""
+    """The share that is held out if the files have no splits and the user names no share."""
     has_boxes: bool = False
     """Whether its module also has `find`, which finds files of annotations; the format "detection" goes by that."""
 
