@@ -171,11 +171,6 @@ class LoadedRun:
         """How many examples are predicted at a time."""
         return min(32 * self.layout.batch_shards, self.experiment.eval_data.batch_size)
 
-    @property
-    def is_language_model(self) -> bool:
-        """Whether the model goes from token to token: a decoder."""
-        return self.model.kind == "decoder"
-
     # Images
 
     def example(self, image: str | Path | np.ndarray) -> dict[str, np.ndarray]:
