@@ -243,7 +243,7 @@ class LoadedRun:
         if writer is None:
             raise UserError(
                 f"{self.run.folder}: holds a model ({type(self.model).__name__}) that writes no texts",
-                "`jaxformer predict` says what it makes of a text or an image",
+                "use predict for its answers to texts or images",
             )
         return writer(self.model, jax.device_put(self.variables, jax.devices()[0]), self.tokenizer)
 

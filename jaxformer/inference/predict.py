@@ -68,7 +68,7 @@ def check_task(task: Any) -> None:
     if task.reads is None:
         raise UserError(
             f"this run's task is {type(task).__name__}: it learns to go on with texts",
-            "`jaxformer generate` does that",
+            "use generate to continue texts",
         )
 
 
