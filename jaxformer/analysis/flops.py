@@ -51,8 +51,6 @@ def products(equation: Any) -> int:
     if name == "conv_general_dilated":  # kernel window x input features of a group
         kernel = equation.invars[1].aval.shape
         return math.prod(kernel) // kernel[params["dimension_numbers"].rhs_spec[0]]
-    if (
-        params.get("name") == "shifted_products"
-    ):  # a depthwise convolution (`models/depthwise.py`): kernel window
+    if params.get("name") == "shifted_products":  # a depthwise convolution (`models/conv.py`): kernel window
         return math.prod(equation.invars[1].aval.shape[:2])
     return 0

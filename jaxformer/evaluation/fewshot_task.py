@@ -14,9 +14,9 @@ A task is a YAML file, and its questions are JSON lines beside it:
     doc_to_choice: "{{choices}}"
     doc_to_target: "{{answer}}"
 
-Why the harness does not do it itself: it is an extra that most installations lack, and its demonstrations depend on
-the examples before. What it does to a file of the keys of `TaskConfig` is done here too, with the same figures;
-`harness.py` hands it everything else. `from_json_lines` converts the files that were read before there was YAML.
+The harness does not do this itself because it is an extra that most installations lack, and because its
+demonstrations depend on the examples before. What it does to a file of the keys of `TaskConfig` is done here too, with
+the same figures; `harness.py` hands it everything else. `from_json_lines` reads the files that there were before YAML.
 """
 
 import ast
@@ -307,8 +307,11 @@ def parsed(cls: type[T], values: Mapping[str, Any], where: str, *more: str) -> T
     errors: list[str] = []
     made = resolve(cls, values, "", errors)
     if errors:
-        in_words = (error.replace("dict(...)", "keys with values") for error in errors)
-        raise UserError(*(f"{where}: {error}" for error in in_words), *more)
+        words = {"dict(...)": "keys with values", f"{cls.__name__} has no field": "there is no key"}
+        lines = [
+            re.sub("|".join(map(re.escape, words)), lambda said: words[said[0]], line) for line in errors
+        ]
+        raise UserError(*(f"{where}: {line}" for line in lines), *more)
     return made
 
 

@@ -1,4 +1,4 @@
-"""Chooses the examples that a report shows: some of all, and the worst mistakes, with where the model looked."""
+"""Chooses the examples that a report shows, some of all and the worst mistakes, each with the model's attention."""
 
 import re
 from collections import defaultdict
@@ -46,7 +46,7 @@ def choose(
 def find_errors(
     model: Any, task: Task, variables: Tree, batches: Batches, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How wrong the model is about the examples of a split, or about a part of a large one.
+    """How wrong the model is about the examples of a split, or about those of a part if the split is large.
 
     Returns:
       `task.errors`, float32 [N], and the examples' positions in the batches, int64 [N].
@@ -103,7 +103,7 @@ def worst_mistakes(errors: np.ndarray, count: int) -> np.ndarray:
 
 
 def make_look(model: Any, task: Task, batches: Batches, layout: Layout) -> Callable[[Tree, int], Shown]:
-    """A function (variables, position in the batches) -> the example, its prediction and where the model looked."""
+    """A function (variables, position in the batches) -> the example, its prediction and the model's attention."""
 
     def apply(variables: Tree, batch: Tree) -> tuple[Tree, Tree]:
         mutable = ["attention_maps"]

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a model that sees each image several times, and says what it thinks on average.
+"""Test-time augmentation: the mean of a model's probabilities over several views of each image.
 
     step = make_eval_step(ManyViews(model, "ten_crop"), task)
 

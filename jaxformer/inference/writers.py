@@ -28,7 +28,7 @@ Pair = tuple[list[int], list[int]]
 
 
 class CausalModel(Writer):
-    """A decoder with a tokenizer; it also says how likely texts are, as `evaluation/fewshot.py` asks."""
+    """A decoder with a tokenizer; it also says how likely texts are, as `evaluation/likelihood.py` asks."""
 
     goes_on = True
     next_step = staticmethod(next_token)
@@ -70,7 +70,7 @@ class CausalModel(Writer):
     def generate_until(
         self, prompts: Sequence[list[int]], stops: Sequence[str], max_new_tokens: int
     ) -> list[str]:
-        """Greedy continuations up to the first of `stops`; see `evaluation/fewshot.py`."""
+        """Greedy continuations up to the first of `stops`; see `evaluation/likelihood.py`."""
         how = Generation(max_new_tokens, Sampling(temperature=0), tuple(stops))
         return [continuation.text for continuation in self.generate(prompts, how)]
 

@@ -278,7 +278,9 @@ class Attention(Layer):
         scale = head_dim**-0.5 if self.scale is None else self.scale
 
         def project(name: str, heads: int, y: Array, init: Initializer) -> Array:
-            return HeadsIn(heads, head_dim, self.qkv_bias, init, **self.dtypes, name=name)(y)  # [B, H, T, Dh]
+            return HeadsIn(
+                heads, head_dim, use_bias=self.qkv_bias, kernel_init=init, **self.dtypes, name=name
+            )(y)
 
         def prepared(name: str, y: Array) -> Array:
             if self.qk_norm:
@@ -298,17 +300,34 @@ class Attention(Layer):
                 key, value = written(cache.key, key, slot, 2), written(cache.value, value, slot, 2)
         else:
             key, value = cache.key, cache.value
-        drops = self.dropout > 0 and not deterministic
-        asked_for = self.is_mutable_collection(ATTENTION_MAPS) and not self.is_initializing()
-        if drops or asked_for:
-            allowed = mask.array(query.shape[2], key.shape[2])
-            weights = attention_weights(query, key, bias=bias, mask=allowed, scale=scale)
-            if asked_for:
-                self.put_variable(ATTENTION_MAPS, "weights", weights)
-            attended = attend(Dropout(self.dropout)(weights, deterministic=deterministic), value)
-        else:
-            attended = attention(query, key, value, bias=bias, mask=mask, scale=scale)
-        y = HeadsOut(
-            self.out_features or x.shape[-1], self.out_bias, self.out_init, **self.dtypes, name="out"
-        )(attended)
-        return y, KeyValues(key, value)
+        choices: dict[str, Any] = {"bias": bias, "mask": mask, "scale": scale, "dropout": self.dropout}
+        attended = sown_attention(self, query, key, value, **choices, deterministic=deterministic)
+        features, biased = self.out_features or x.shape[-1], self.out_bias
+        out = HeadsOut(features, use_bias=biased, kernel_init=self.out_init, **self.dtypes, name="out")
+        return out(attended), KeyValues(key, value)
+
+
+def sown_attention(
+    layer: Layer,
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    bias: MaybeArray = None,
+    mask: Mask = SEES_ALL,
+    scale: float,
+    dropout: float = 0.0,
+    deterministic: bool = True,
+) -> Array:
+    """`attention` in a layer, with dropout of the weights.
+
+    If the collection "attention_maps" is mutable, the weights [B, H, T, S] are sown into it, as "weights".
+    """
+    asked_for = layer.is_mutable_collection(ATTENTION_MAPS) and not layer.is_initializing()
+    if not asked_for and (not dropout or deterministic):
+        return attention(query, key, value, bias=bias, mask=mask, scale=scale)
+    allowed = mask.array(query.shape[2], key.shape[2])
+    weights = attention_weights(query, key, bias=bias, mask=allowed, scale=scale)
+    if asked_for:
+        layer.put_variable(ATTENTION_MAPS, "weights", weights)
+    return attend(Dropout(dropout)(weights, deterministic=deterministic), value)

@@ -95,9 +95,9 @@ class Block(ResidualLayer):
     """LayerNorm ("layer") or RMSNorm ("rms")."""
     norm_epsilon: float = 1e-6
     """Epsilon of the norms."""
-    norm_position: Literal["pre", "post"] = "pre"
-    """Before each branch ("pre", Dosovitskiy et al. 2021, equations 2 and 3) or after each sum ("post",
-    Vaswani et al. 2017)."""
+    norm_position: Literal["pre", "post", "between"] = "pre"
+    """Before each branch ("pre", Dosovitskiy et al. 2021, equations 2 and 3), after each sum ("post",
+    Vaswani et al. 2017), or before attention and, for the residual too, before the MLP ("between")."""
     use_bias: bool = True
     """Whether dense layers and LayerNorms have biases."""
     qkv_bias: bool | None = None
@@ -129,13 +129,17 @@ class Block(ResidualLayer):
         def residual(x: Array, number: int | str, branch: Any) -> Array:
             name = f"norm_{number}"
             norm = token_norm(self.norm, self.norm_epsilon, self.use_bias, name=name, **self.dtypes)
-            y = branch(norm(x) if self.norm_position == "pre" else x)
+            if self.norm_position == "between" and number == 2:
+                x = y = norm(x)
+            else:
+                y = x if self.norm_position == "post" else norm(x)
+            y = branch(y)
             y = Dropout(self.dropout)(y, deterministic=deterministic)
             if self.layer_scale is not None:
                 y = LayerScale(self.layer_scale, **self.dtypes, name=f"layer_scale_{number}")(y)
             if inputs.drop_path is not None and not deterministic:
                 y = drop_path(y, inputs.drop_path, self.make_rng("dropout"))
-            return x + y if self.norm_position == "pre" else norm(x + y)
+            return norm(x + y) if self.norm_position == "post" else x + y
 
         cache = inputs.cache or LayerCache()
         drops: Any = {"deterministic": deterministic}

@@ -1,15 +1,19 @@
-"""What models return."""
+"""What models return, and the layer that makes the logits of image models."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
+from flax import linen as nn
 from flax import struct
 from jax import Array
 
+from jaxformer.models.base import ImageModel
 from jaxformer.models.block import Aux
+from jaxformer.models.dense import Dense
 from jaxformer.models.masks import Cache
 from jaxformer.models.mlp import RouterLosses
-from jaxformer.models.resampling import resized_maps
+from jaxformer.models.resampling import mean_of, resized_maps
 
 
 @struct.dataclass
@@ -28,6 +32,36 @@ class ImageOutputs:
     distilled: Array | None = None
     """Float32 [B, K], logits of the head that learns from a teacher (Touvron et al. 2021, DeiT); None of a
     model without one."""
+
+
+def logits_of(features: Array, num_classes: int, param_dtype: Any, name: str = "head") -> Array:
+    """Logits float32 [..., K] of features [..., D], by a sub-module of the linen module that calls this.
+
+    The head is of zeros at first: every class is equally likely, as in google-research/vision_transformer.
+
+    Args:
+      features: what the head sees.
+      num_classes: K.
+      param_dtype: dtype of the parameters.
+      name: name of the sub-module.
+    """
+    return Dense(num_classes, kernel_init=nn.initializers.zeros, param_dtype=param_dtype, name=name)(features)
+
+
+def classified(
+    model: ImageModel, tokens: Array, maps: tuple[Array, ...], features: Array | None = None
+) -> ImageOutputs:
+    """The outputs of `model`, which calls this; it has no head, and no parameters of one, if `num_classes` is 0.
+
+    Args:
+      model: the linen module.
+      tokens: see `ImageOutputs`.
+      maps: see `ImageOutputs`.
+      features: what the head sees, [B, D]; None: the mean of the tokens.
+    """
+    features = mean_of(tokens) if features is None else features
+    logits = logits_of(features, model.num_classes, model.param_dtype) if model.num_classes else None
+    return ImageOutputs(logits, features, tokens, maps)
 
 
 @struct.dataclass

@@ -16,14 +16,14 @@ from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache
 from jaxformer.models.mlp import ActivationName
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.models.positions import RelativeBias, for_rows, sinusoidal, token_positions
-from jaxformer.models.text import Writer
+from jaxformer.models.text import GenerativeModel
 
 normal = nn.initializers.normal
 # As T5's (mesh_tensorflow's and transformers'): by the number of inputs. The query's is smaller, see `Attention`.
 fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
-class Seq2Seq(Writer):
+class Seq2Seq(GenerativeModel):
     """An encoder of one text and a decoder of another that looks at it."""
 
     kind: ClassVar[Kind] = "encoder-decoder"
@@ -85,8 +85,8 @@ class Seq2Seq(Writer):
         pre = self.norm_position == "pre"
         self.encoder_norm = self.last_norm("encoder_norm") if pre else None
         self.decoder_norm = self.last_norm("decoder_norm") if pre else None
-        if not self.tied:
-            self.head = Dense(vocab_size, False, normal(self.width**-0.5), **self.dtypes)
+        init = normal(self.width**-0.5)
+        self.head = None if self.tied else Dense(vocab_size, use_bias=False, kernel_init=init, **self.dtypes)
         self.drop = Dropout(self.dropout)
 
     def __call__(
@@ -154,12 +154,8 @@ class Seq2Seq(Writer):
         )
         x, beside = self.decoder(x, deterministic, shared, (), cache)
         x = self.last(x, self.decoder_norm, deterministic)
-        seen = x[:, -1:] if last_only else x
-        if self.tied:
-            scaled = seen * self.width**-0.5 if self.scaled_logits else seen
-            logits = self.decoder_embedding.logits(scaled)
-        else:
-            logits = self.head(seen).astype(jnp.float32)
+        seen = x * self.width**-0.5 if self.scaled_logits else x
+        logits = self.logits(seen, self.decoder_embedding, self.head, last_only)
         cache = cache and cache.after([b.cache for b in beside], slots, decoder_tokens.shape[1])
         return TextOutputs(logits, x, cache=cache)
 

@@ -74,14 +74,18 @@ class Row:
 
     def axes(self, rank: int, their_rank: int) -> Axes:
         """The axes of their tensor of `their_rank` axes, for a parameter of ours that has `rank`."""
-        kernel, each = kernel_axes(self.ours, rank), [(axis,) for axis in range(rank)]
+        kernel = kernel_axes(self.ours, rank)
+        each: Axes = [(axis,) for axis in range(rank)]
         if self.style == "flax":
-            return [()] * (their_rank - rank) + each  # [1, 1, 1, C] is [C]
+            each[:0] = [()] * (their_rank - rank)  # [1, 1, 1, C] is [C]
+            return each
         if kernel is None:
             return [tuple(range(rank))] if self.ours.endswith("/bias") else each
-        axes = [(3,), (2,), (0,), (1,)] if rank == 4 else list(kernel[:: 1 if self.style == "conv1d" else -1])
-        axes += [()] * (their_rank - len(axes))  # [F, D, 1, 1] is [D, F], and [F, D] is [1, 1, D, F]
-        return [*axes[: their_rank - 1], tuple(chain(*axes[their_rank - 1 :]))]
+        axes: Axes = [(3,), (2,), (0,), (1,)]
+        if rank < 4:
+            axes = list(kernel if self.style == "conv1d" else kernel[::-1])
+            axes += [()] * (their_rank - len(axes))  # [F, D, 1, 1] is [D, F]
+        return [*axes[: their_rank - 1], tuple(chain(*axes[their_rank - 1 :]))]  # [F, D] is [1, 1, D, F]
 
     def their_shape(self, shape: tuple[int, ...], their_rank: int) -> tuple[int, ...]:
         """The shape of their tensor for a parameter of ours of `shape`."""
@@ -169,7 +173,7 @@ class Family:
         Args:
           source: their name -> tensor.
           shapes: our variables ("params", and "batch_stats" where there are any), unrolled, with a shape and a dtype
-            at every leaf (of `jax.eval_shape`). For a scanned model convert with `models.layouts`.
+            at every leaf (of `jax.eval_shape`).
 
         Returns:
           Nested dicts of NumPy arrays, with the shapes and dtypes of `shapes`.

@@ -17,8 +17,8 @@ from jaxformer.errors import UserError
 from jaxformer.inference.explain import PREDICTED, Explainer, class_score, explain_files, explainable
 from jaxformer.inference.explain_drawings import of_image, over_image, rollout_of
 from jaxformer.inference.grad_cam import find_target, with_activation
-from jaxformer.models.mask_transformer import MaskTransformer
 from jaxformer.models.outputs import ImageOutputs, SegmentationOutputs
+from jaxformer.models.segmentation_decoders import MaskTransformer
 from jaxformer.models.segmenter import Segmenter
 from jaxformer.models.vit import ViT
 from jaxformer.paths import leaves_by_path
