@@ -160,13 +160,9 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
     batches, total = experiment.train_data, experiment.total_steps
     shown, devices = total * batches.batch_size, text.counted(experiment.layout.mesh.size, "device")
     held = footprint(experiment, compile_step=compile_step)
-    rows = [
-        ("parameters", held.parameters),
-        ("gradients", held.gradients),
-        ("optimizer", held.optimizer),
-        ("average of the parameters", held.average),
-        ("activations", held.activations),
-    ]
+    rows: dict[str, int | None] = {"parameters": held.parameters, "gradients": held.gradients}
+    rows |= {"optimizer": held.optimizer, "average of the parameters": held.average}
+    rows["activations"] = held.activations
     lines = [
         model_line(experiment.bare_model),
         "",
@@ -175,9 +171,9 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
         f"On {devices} ({mesh}; {experiment.layout.mode}), batch {batches.batch_size}:",
         *(
             f"  {name:<26}{'not compiled' if size is None else text.data_size(size):>14} a device"
-            for name, size in rows
+            for name, size in rows.items()
         ),
-        f"  {'in all':<26}{text.data_size(sum(size or 0 for _, size in rows)):>14} a device",
+        f"  {'in all':<26}{text.data_size(sum(size or 0 for size in rows.values())):>14} a device",
         f"  {'FLOPs a step':<26}{text.engineering(held.flops, 'FLOP'):>14} forward and backward, all devices",
         "",
         f"Training: {text.counted(total, 'step')} of {batches.batch_size} = {text.counted(shown, 'example')} "

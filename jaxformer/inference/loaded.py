@@ -281,10 +281,7 @@ class LoadedRun:
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         how = generation(max_new_tokens, stop, seed, beams, length_penalty, **sampling)
         found = self.writer.generate([self.writer.encode(text) for text in texts], how)
-        return [
-            {"prompt": text, "text": one.text, "tokens": one.tokens, "ended": one.ended}
-            for text, one in zip(texts, found)
-        ]
+        return [{"prompt": text, **vars(one)} for text, one in zip(texts, found)]
 
     # Evaluation
 

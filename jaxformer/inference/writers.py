@@ -10,15 +10,8 @@ import numpy as np
 from flax import linen as nn
 
 from jaxformer.data.text.tokenizers import Tokenizer
+from jaxformer.decoding import steps
 from jaxformer.decoding.sampling import Sampling
-from jaxformer.decoding.steps import (
-    SourceState,
-    next_target,
-    next_token,
-    read_prompts,
-    read_sources,
-    take_targets,
-)
 from jaxformer.errors import UserError
 from jaxformer.inference.writing import BATCH, Generation, Writer, rounded
 from jaxformer.models.masks import Cache
@@ -31,11 +24,11 @@ class CausalModel(Writer):
     """A decoder with a tokenizer; it also says how likely texts are, as `evaluation/likelihood.py` asks."""
 
     goes_on = True
-    next_step = staticmethod(next_token)
+    next_step = staticmethod(steps.next_token)
 
     def __init__(self, model: nn.Module, variables: Tree, tokenizer: Tokenizer):
         super().__init__(model, variables, tokenizer)
-        self._prefill = jax.jit(partial(read_prompts, self.model), donate_argnums=3)
+        self._prefill = jax.jit(partial(steps.read_prompts, self.model), donate_argnums=3)
         self._score = jax.jit(partial(score, self.model))
 
     def encode(self, prompt: str) -> list[int]:
@@ -119,8 +112,8 @@ class TextToText(Writer):
     """
 
     goes_on = False
-    next_step = staticmethod(next_target)
-    reorder = staticmethod(take_targets)
+    next_step = staticmethod(steps.next_target)
+    reorder = staticmethod(steps.take_targets)
 
     def __init__(self, model: nn.Module, variables: Tree, tokenizer: Tokenizer):
         super().__init__(model, variables, tokenizer)
@@ -131,13 +124,13 @@ class TextToText(Writer):
         self.eos_id: int = tokenizer.eos_id
         first = tokenizer.pad_id if tokenizer.bos_id is None else tokenizer.bos_id
         self.first_id = 0 if first is None else first
-        self._begin = jax.jit(partial(read_sources, self.model), static_argnums=4)
+        self._begin = jax.jit(partial(steps.read_sources, self.model), static_argnums=4)
 
     def encode(self, prompt: str) -> list[int]:
         """The ids of a source text, as in training: with the token that ends it, whether the template has it or not."""
         ids = self.tokenizer.encode(prompt)
         return ids if ids[-1:] == [self.eos_id] else [*ids, self.eos_id]
 
-    def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[SourceState, jax.Array]:
+    def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[steps.SourceState, jax.Array]:
         tokens, mask = self.padded(prompts)
         return self._begin(self.variables, tokens, mask, jnp.int32(self.first_id), new_tokens + 1)

@@ -38,10 +38,10 @@ class Explain(OfRun):
         if Run.open(self.run).read_config().data.examples.modality == "text":
             refuse_text(self.run)
         with working():
-            from jaxformer.inference.inputs import find_images, readable
+            from jaxformer.inference.inputs import readable
 
             trained, folder = self.load(), self.output or self.run / EXPLANATIONS
-            files = readable(find_images(self.files), trained.example, self.skip_broken)
+            files = readable(self.files, trained.example, self.skip_broken)
             for line in trained.explain(files, folder, class_name=self.class_name):
                 print_json(line)
 
