@@ -2,20 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, get_args
 
 from tokenizers import AddedToken, Tokenizer, processors
 
-from jaxformer.config.fields import Constraint
 from jaxformer.errors import UserError
 
 Template = Literal["none", "gpt", "bert", "roberta", "t5", "seq2seq"]
 UNKNOWN = ("[UNK]", "<unk>")
 TEMPLATES: tuple[Template, ...] = get_args(Template)
-KnownTemplate: TypeAlias = Annotated[
-    Template,
-    Constraint(f"one of {', '.join(TEMPLATES)}", lambda template: template in TEMPLATES),
-]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Characters:
     that names it; with one ("bert", "roberta", "t5", "seq2seq") it is that token.
     """
 
-    template: templates.KnownTemplate = "none"
+    template: templates.Template = "none"
     """The special tokens, at the first ids, and where they stand; see LAYOUTS in tokenizer_templates.py."""
 
     def build(self, texts: Texts) -> Tokenizer:
@@ -55,7 +55,7 @@ class Characters:
 class Bytes:
     """One token for each byte of UTF-8; every text round-trips, and there is nothing to train."""
 
-    template: templates.KnownTemplate = "none"
+    template: templates.Template = "none"
     """The special tokens, at the first ids, and where they stand; the bytes come after them (Xue et al.,
     2021). With "none", ids are bytes."""
 
@@ -80,7 +80,7 @@ class Trained:
     """Tokens at most, special ones among them; texts that are too short give fewer."""
     lowercase: bool = False
     """Whether texts are lowercased."""
-    template: templates.KnownTemplate = "none"
+    template: templates.Template = "none"
     """The special tokens, at the first ids, and where they stand; "wordpiece" and "unigram" get an unknown
     token in any case."""
     min_frequency: PositiveInt = 2
@@ -100,8 +100,7 @@ class Trained:
     def problems(self) -> Iterator[str]:
         """Yields what cannot work, whatever the texts are."""
         bpe = self.kind == "bpe"
-        known = self.template in templates.TEMPLATES
-        least = 1 + (len(templates.special_tokens(self.template)) + 256 * bpe if known else 0)
+        least = 1 + len(templates.special_tokens(self.template)) + 256 * bpe
         if self.vocab_size < least:
             parts = " (256 bytes, the special tokens, and a merge)" if bpe else ""
             yield f"vocab_size={self.vocab_size}: expected {least} or more{parts}"
@@ -160,7 +159,9 @@ class Trained:
                 control_symbols=[token for token in specials if token != unknown],
                 unk_piece=unknown,
                 unk_id=specials.index(unknown),
-                **dict.fromkeys(("bos_id", "eos_id", "pad_id"), -1),
+                bos_id=-1,
+                eos_id=-1,
+                pad_id=-1,
             )
         except RuntimeError as error:
             what = f"tokenizer trained, unigram, vocab_size={self.vocab_size}"

@@ -17,7 +17,7 @@ import tokenizers
 
 from jaxformer.config.fields import Constraint
 from jaxformer.data.text.tokenizer_files import KINDS, parse_tokenizer_json, read_bytes, read_tokenizer
-from jaxformer.data.text.tokenizer_templates import KnownTemplate, apply_template, is_byte_level
+from jaxformer.data.text.tokenizer_templates import Template, apply_template, is_byte_level
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
 
@@ -150,7 +150,7 @@ class FromFile:
     path: Annotated[str, Constraint(KINDS, lambda path: bool(path.strip()))]
     """A tokenizer.json; a vocab.txt of BERT's; a vocab.json with merges.txt beside it, of GPT-2's or
     RoBERTa's; a sentencepiece model (.model), unigram or BPE; or a folder that holds one of them."""
-    template: KnownTemplate | None = None
+    template: Template | None = None
     """Where special tokens stand; None keeps what the file says (a vocab.txt: "bert"; a vocab.json: "roberta"
     if it has <s>, </s> and <pad>, else none; a sentencepiece model: none). No token is added to the
     vocabulary: one that a template needs has to be there."""
