@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.errors import FlaxError
 from ml_collections import ConfigDict
 
 from jaxformer.config import files, schema
@@ -50,7 +51,7 @@ def create_model(name: str, /, **fields: Any) -> nn.Module:
 
 
 def init(model: nn.Module, *, seed: int = 0, **inputs: Any) -> dict[str, Any]:
-    """A model's fresh variables: {"params": ..., and what else it keeps, such as "batch_stats"}.
+    """A model's fresh variables: {"params": ..., and its other collections, such as "batch_stats"}.
 
     Args:
       model: a linen module of this package.
@@ -59,6 +60,7 @@ def init(model: nn.Module, *, seed: int = 0, **inputs: Any) -> dict[str, Any]:
 
     Raises:
       ConfigError: the model has no such argument, or needs another one.
+      UserError: the model does not take inputs of these shapes.
     """
     parameters = inspect.signature(type(model).__call__).parameters
     known = [name for name in parameters if name not in BY_THE_PROGRAM]
@@ -74,8 +76,14 @@ def init(model: nn.Module, *, seed: int = 0, **inputs: Any) -> dict[str, Any]:
     ]
     if lines:
         raise ConfigError(*lines)
-    arrays = {name: array_of(name, value) for name, value in inputs.items()}
-    return jax.jit(lambda key: init_variables(model, arrays, key))(jax.random.key(seed))
+    try:
+        arrays = {name: array_of(name, value) for name, value in inputs.items()}
+        return jax.jit(lambda key: init_variables(model, arrays, key))(jax.random.key(seed))
+    except (TypeError, ValueError, IndexError, FlaxError) as error:
+        shapes = [getattr(value, "shape", value) for value in inputs.values()]
+        given = ", ".join(f"{name} of shape {shape}" for name, shape in zip(inputs, shapes))
+        why = f"{type(model).__name__} does not take it ({str(error).splitlines()[0]})"
+        raise UserError(f"{given}: {why}; images are [B, H, W, C], tokens [B, T]") from error
 
 
 def array_of(name: str, value: Any) -> Any:
@@ -94,21 +102,20 @@ def experiment(
     Args:
       config: the name of a config that ships with jaxformer ("vit_digits"), a config file, either with ":ARGUMENT" for
         its `get_config`, or a mapping or `ml_collections.ConfigDict`.
-      overrides: what to set, by dotted path: {"train.total": "2 epochs", "data.transforms[0].padding": 2}.
+      overrides: new values of leaves, by dotted path: {"train.total": "2 epochs", "data.transforms[0].padding": 2}.
 
     Raises:
-      ConfigError: a line for everything that is wrong with the config.
+      ConfigError: one line for each mistake in the config.
       UserError: there is no such config, or its dataset is not prepared.
     """
     if isinstance(config, (str, Path)):
         nested = files.read(str(config), overrides)
-    elif not isinstance(config, (Mapping, ConfigDict)):
-        raise UserError(
-            f"config={config!r}: expected the name of a config, a config file, a mapping or a ConfigDict"
-        )
-    else:
+    elif isinstance(config, (Mapping, ConfigDict)):
         nested = files.nested(config)
         files.apply_overrides(nested, overrides or {})
+    else:
+        expected = "the name of a config, a config file, a mapping or a ConfigDict"
+        raise UserError(f"config={config!r}: expected {expected}")
     built = Experiment(resolve(nested))
     built.check()
     return built

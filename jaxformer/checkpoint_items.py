@@ -1,7 +1,8 @@
-"""The files of one checkpoint: what knows how Orbax writes and reads the items in a folder STEP/.
+"""The files of one checkpoint: how Orbax writes and reads the items in a folder STEP/, and whether they are damaged.
 
-Items are trees of arrays (one folder each), `progress` and `metrics` (JSON). Two names are Orbax's own and pinned by a
-test: the suffix of the folder that is being written, and the files in which it keeps JSON.
+Items are trees of arrays (one folder each), `progress` and `metrics` (JSON). The size and the crc32 of every file are
+in STEP/digests.json. Two names are Orbax's own and pinned by a test: the suffix of the folder that is being written,
+and the files in which it keeps JSON.
 """
 
 import contextlib
@@ -9,7 +10,9 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,32 +30,35 @@ from jaxformer.paths import leaves_by_path
 logger = logging.getLogger("jaxformer")
 
 Tree = Any
-Score = Mapping[str, float]  # what ranks a checkpoint: {"value": of the monitored metric, "step": its step}
+Score = Mapping[str, float]  # ranks a checkpoint: {"value": of the monitored metric, "step": its step}
 
 PROGRESS, METRICS = "progress", "metrics"  # the JSON items; Orbax chose the second name
 PROGRESS_FILE, METRICS_FILE = f"{PROGRESS}/metadata", f"{METRICS}/metrics"  # and the names of the files
-TEMPORARY = ".orbax-checkpoint-tmp"  # what follows the step in the name of a folder that is being written
+TEMPORARY = ".orbax-checkpoint-tmp"  # follows the step in the name of a folder that is being written
+DIGESTS = "digests.json"
+BLOCK = 2**22  # bytes read at a time
 LEAST_PART = 2**20  # bytes of the smallest part that a device writes of an array that others have, too
 
 
 def open_manager(
-    directory: Path,
-    keep: Sequence[policies.PreservationPolicy],
-    rank: Callable[[Any], Any],
-    finalized: Callable[[], None],
+    directory: Path, keep: int, keep_best: int, rank: Callable[[Any], Any], finalized: Callable[[], None]
 ) -> ocp.CheckpointManager:
-    """Orbax's manager of a folder: it saves in the background and deletes what nothing in `keep` keeps.
+    """Orbax's manager of a folder: it saves in the background, and deletes the checkpoints that are not kept.
 
     Args:
       directory: the folder.
-      keep: which checkpoints stay; those that any of these keeps.
-      rank: a Score -> what sorts the better after the worse.
+      keep: how many of the latest checkpoints stay.
+      keep_best: how many of the best stay, of those that have a score.
+      rank: a Score -> a value that sorts the better after the worse.
       finalized: is called on process 0 when all files of a checkpoint are written, before its folder is renamed.
     """
     logging.getLogger("absl").addFilter(to_debug)
+    kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
+    if keep_best:
+        kept.append(policies.BestN(get_metric_fn=rank, n=keep_best, keep_checkpoints_without_metrics=False))
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(keep),
-        best_fn=rank,  # makes Orbax write the metrics; what is kept is for the policy to say
+        preservation_policy=policies.AnyPreservationPolicy(kept),
+        best_fn=rank,  # makes Orbax write the metrics; the policy alone decides what is kept
         cleanup_tmp_directories=True,
         async_options=ocp.AsyncOptions(
             post_finalization_callback=finalized,
@@ -61,14 +67,6 @@ def open_manager(
         ),
     )
     return ocp.CheckpointManager(directory, options=options, handler_registry=handlers())
-
-
-def preservation(keep: int, keep_best: int, rank: Callable[[Any], Any]) -> list[policies.PreservationPolicy]:
-    """Policies that keep the latest `keep` checkpoints, and the best `keep_best` of those that have a score."""
-    kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
-    if keep_best:
-        kept.append(policies.BestN(get_metric_fn=rank, n=keep_best, keep_checkpoints_without_metrics=False))
-    return kept
 
 
 def handlers() -> Any:
@@ -93,35 +91,16 @@ def save_arguments(items: Mapping[str, Tree], progress: Mapping[str, Any]) -> oc
     return ocp.args.Composite(**arguments)
 
 
-def folder_in_writing(directory: Path, step: int) -> Path:
-    """The folder of a step that is being written: a temporary one, or the step's own where Orbax uses none."""
-    return next(directory.glob(f"{step}{TEMPORARY}*"), directory / str(step))
-
-
-def read_progress(folder: Path) -> dict[str, Any]:
-    """The JSON values that were saved."""
-    return json.loads((folder / PROGRESS_FILE).read_text())
-
-
-def read_score(folder: Path) -> Any:
-    """The JSON that ranks a checkpoint; raises OSError or ValueError where it has none."""
-    return json.loads((folder / METRICS_FILE).read_text())
-
-
-def write_score(folder: Path, score: Score) -> None:
-    """Gives a saved checkpoint its score, as Orbax would have written it."""
-    write_json(folder / METRICS_FILE, dict(score))
-
-
 def read_items(folder: Path, targets: Mapping[str, Tree]) -> dict[str, Tree]:
-    """The items in `targets`, laid out as these say.
+    """The items in `targets`, with the shardings of the targets.
 
     Raises:
       UserError: names, shapes or dtypes differ from the targets'.
     """
+    logging.getLogger("absl").addFilter(is_news)
     with contextlib.closing(ocp.StandardCheckpointer()) as reader:
         differences: list[str] = []
-        for name in sorted(targets, key="params".__ne__):  # the model's before what follows from them
+        for name in sorted(targets, key="params".__ne__):  # the others' differences follow from these
             differences += unlike(written_arrays(reader, folder / name), named_arrays(targets[name]))
         if differences:
             more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
@@ -145,12 +124,6 @@ def named_arrays(tree: Tree) -> dict[str, Any]:
     return named
 
 
-def laid_out(leaf: Any) -> jax.ShapeDtypeStruct:
-    """The target of a restore, on one device if it does not say where."""
-    sharding = getattr(leaf, "sharding", None) or SingleDeviceSharding(jax.local_devices()[0])
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-
 def written_arrays(reader: ocp.StandardCheckpointer, folder: Path) -> dict[str, Any]:
     """Shapes and dtypes of an item's arrays by their path; {} if it is not there, as it had none."""
     if not folder.exists():
@@ -159,8 +132,12 @@ def written_arrays(reader: ocp.StandardCheckpointer, folder: Path) -> dict[str, 
 
 
 def read_item(reader: ocp.StandardCheckpointer, folder: Path, target: Tree) -> Tree:
-    """An item's arrays in the structure and the layout of `target`, whose names and shapes they have."""
-    wanted = {name: laid_out(leaf) for name, leaf in named_arrays(target).items()}
+    """An item's arrays in the structure of `target`, with its shardings, or else on one device."""
+    here = SingleDeviceSharding(jax.local_devices()[0])
+    wanted = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or here)
+        for name, leaf in named_arrays(target).items()
+    }
     nested = traverse_util.unflatten_dict(wanted, sep="/")
     read = traverse_util.flatten_dict(reader.restore(folder, nested) if nested else {}, sep="/")
     return jax.tree.unflatten(jax.tree.structure(target), [read[name] for name in wanted])
@@ -169,16 +146,15 @@ def read_item(reader: ocp.StandardCheckpointer, folder: Path, target: Tree) -> T
 def unlike(saved: Mapping[str, Any], target: Mapping[str, Any]) -> Iterator[str]:
     """Yields how saved arrays differ from those the config wants, a phrase for each."""
     for name in sorted(saved.keys() | target.keys()):
-        if name not in target:
+        old, new = saved.get(name), target.get(name)
+        if new is None:
             yield f"{name} is in the checkpoint, and not in this config's model or optimizer"
-        elif name not in saved:
+        elif old is None:
             yield f"{name} is not in the checkpoint, and this config needs it"
-        else:
-            old, new = saved[name], target[name]
-            if old.shape != new.shape:
-                yield f"{name} is {list(old.shape)} in the checkpoint, {list(new.shape)} by this config"
-            elif np.dtype(old.dtype) != np.dtype(new.dtype):
-                yield f"{name} is {old.dtype} in the checkpoint, {np.dtype(new.dtype)} by this config"
+        elif old.shape != new.shape:
+            yield f"{name} is {list(old.shape)} in the checkpoint, {list(new.shape)} by this config"
+        elif np.dtype(old.dtype) != np.dtype(new.dtype):
+            yield f"{name} is {old.dtype} in the checkpoint, {np.dtype(new.dtype)} by this config"
 
 
 def reason(error: BaseException) -> str:
@@ -190,9 +166,64 @@ def reason(error: BaseException) -> str:
     return os.strerror(int(from_system[1])) if from_system else text or type(error).__name__
 
 
+def is_news(record: logging.LogRecord) -> bool:
+    """Leaves out the warning at every read that an item's folder has no _CHECKPOINT_METADATA: only STEP/ has it."""
+    return "_CHECKPOINT_METADATA" not in record.getMessage()
+
+
 def to_debug(record: logging.LogRecord) -> bool:
-    """Sends Orbax's own lines to our log at level DEBUG: this package logs what matters in fewer words."""
+    """Sends Orbax's own lines to our log at level DEBUG: this package logs the same in fewer words."""
     if f"{os.sep}orbax{os.sep}" not in record.pathname:
         return True
     logger.debug("orbax: %s", record.getMessage())
     return False
+
+
+def write_digests(folder: Path) -> None:
+    """Writes the size and the crc32 of every file in the sub-folders of `folder` into its digests.json.
+
+    Before that, every file is on the disk and not only in memory. The files were just written, so that they
+    are read back from memory: about a second a gigabyte and core.
+    """
+    files = sorted(path for path in folder.glob("*/**/*") if path.is_file())
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(lambda path: checksum(path, flush=True), files))
+    names = [path.relative_to(folder).as_posix() for path in files]
+    write_json(folder / DIGESTS, dict(zip(names, found)))
+
+
+def damage(folder: Path, parts: Iterable[str]) -> str | None:
+    """The first damage to the files in a folder, in a few words; None if they are as they were written.
+
+    Args:
+      folder: one that `write_digests` was called for.
+      parts: the sub-folders whose files are checked.
+    """
+    try:
+        written = json.loads((folder / DIGESTS).read_text())
+        names = [name for name in written if name.split("/")[0] in set(parts)]
+        with ThreadPoolExecutor() as pool:
+            for name, found in zip(names, pool.map(lambda name: checksum(folder / name), names)):
+                size = written[name][0]
+                if found[0] != size:
+                    return f"{name} has {found[0]} of {size} bytes"
+                if found != written[name]:
+                    return f"{name} is not what was written (crc32)"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).relative_to(folder)} is missing"
+    except OSError as error:
+        return f"{error.filename}: {error.strerror}"
+    except (ValueError, TypeError, AttributeError, IndexError):
+        return f"{DIGESTS} is not what was written"
+    return None
+
+
+def checksum(path: Path, flush: bool = False) -> list[int]:
+    """[size in bytes, crc32] of a file; `flush` has it on the disk when this returns."""
+    size = crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+        if flush:
+            os.fsync(file.fileno())
+    return [size, crc]

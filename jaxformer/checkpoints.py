@@ -11,6 +11,7 @@ No random key is ever saved: keys derive from (seed, step).
 """
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -23,29 +24,16 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jaxformer.checkpoint_items import (
-    METRICS,
-    PROGRESS,
-    Score,
-    folder_in_writing,
-    open_manager,
-    preservation,
-    read_items,
-    read_progress,
-    read_score,
-    reason,
-    save_arguments,
-    write_score,
-)
+from jaxformer import checkpoint_items as disk
 from jaxformer.config.checkpoints import CheckpointConfig
-from jaxformer.digests import damage, write_digests
 from jaxformer.errors import UserError
+from jaxformer.files import write_json
 
 logger = logging.getLogger("jaxformer")
 
 Tree = Any
 
-NONE, ALL_DAMAGED = -1, -2  # what process 0 tells the others instead of a step
+NONE, ALL_DAMAGED = -1, -2  # process 0 sends these to the others instead of a step
 
 
 class Restored(NamedTuple):
@@ -57,7 +45,7 @@ class Restored(NamedTuple):
     """The JSON values that were given to `save`, and "step"."""
 
 
-class Checkpoints:
+class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
     """The checkpoints of one run. With several processes, all of them make the same calls.
 
     Args:
@@ -77,16 +65,10 @@ class Checkpoints:
         read_only: bool = False,
     ):
         self.directory = Path(directory).absolute()
-        self.config = config
-        self.monitor = monitor
-        self.mode = mode
-        self.read_only = read_only
+        self.config, self.monitor, self.mode, self.read_only = config, monitor, mode, read_only
         self._damaged: dict[int, str] = {}  # steps that stay where they are and are not believed
         self._saving: int | None = None  # the step that is being written, until it is known to be committed
         self._manager: Any = None  # Orbax's, from the first save on
-
-    def __enter__(self) -> "Checkpoints":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -118,9 +100,8 @@ class Checkpoints:
         self.wait()
         if agreed(lambda: step in self.steps()):
             return False
-        arguments = save_arguments(items, {**progress, "step": step})
-        self._saving = step
-        score = self._score(step, metrics or {})
+        arguments = disk.save_arguments(items, {**progress, "step": step})
+        score, self._saving = self._score(step, metrics or {}), step
         with self._failures_explained():
             self._open().save(step, args=arguments, metrics=score, force=True)
         return True
@@ -130,8 +111,8 @@ class Checkpoints:
         self.close()  # the manager would not notice
         score, folder = self._score(step, metrics), self.directory / str(step)
         if score is not None and jax.process_index() == 0:
-            write_score(folder, score)
-            write_digests(folder)
+            write_json(folder / disk.METRICS_FILE, score)  # as Orbax would have written it
+            disk.write_digests(folder)
 
     def _score(self, step: int, metrics: Mapping[str, float]) -> dict[str, float] | None:
         """The score that ranks a checkpoint; None without a finite value of the monitored metric."""
@@ -139,7 +120,7 @@ class Checkpoints:
         return {"value": value, "step": step} if math.isfinite(value) else None
 
     def wait(self) -> None:
-        """Waits until the last save is committed, and what it replaces is deleted.
+        """Waits until the last save is committed, and the checkpoints that it replaces are deleted.
 
         Raises:
           UserError: that save failed; good checkpoints are all still there.
@@ -160,57 +141,66 @@ class Checkpoints:
 
     def _open(self) -> Any:
         """The manager, made at the first save. It reads every step's metrics, so damaged ones go first."""
-        if self._manager is not None:
-            return self._manager
-        if jax.process_index() == 0:
-            for step in self.steps():
-                if problem := damage(self.directory / str(step), [PROGRESS, METRICS]):
-                    self._set_aside(step, problem)
-        multihost_utils.sync_global_devices("jaxformer: checkpoints are looked through")
-        keep_best = 0 if self.monitor is None else self.config.keep_best
-        keep = preservation(self.config.keep, keep_best, self._rank)
-        self._manager = open_manager(self.directory, keep, self._rank, self._write_digests)
+        if self._manager is None:
+            if jax.process_index() == 0:
+                for step in self.steps():
+                    if problem := self._damage(step, ()):
+                        self._set_aside(step, problem)
+            multihost_utils.sync_global_devices("jaxformer: checkpoints are looked through")
+            keep, keep_best = self.config.keep, self.config.keep_best if self.monitor else 0
+            self._manager = disk.open_manager(
+                self.directory, keep, keep_best, self._rank, self._write_digests
+            )
         return self._manager
 
-    def _rank(self, score: Score) -> tuple[float, float]:
+    def _rank(self, score: disk.Score) -> tuple[float, float]:
         """Sorts the better after the worse; of equals the earlier is the better."""
         return (score["value"] if self.mode == "max" else -score["value"], -score["step"])
 
+    def _damage(self, step: int, items: Iterable[str]) -> str | None:
+        """The damage to a checkpoint's JSON and to these items, in a few words."""
+        return disk.damage(self.directory / str(step), [*items, disk.PROGRESS, disk.METRICS])
+
     def _write_digests(self) -> None:
-        """Orbax calls this when all files are written and before it renames the folder, on process 0."""
-        assert self._saving is not None
-        write_digests(folder_in_writing(self.directory, self._saving))
+        """Orbax calls this when all files are written and before it renames the folder, on process 0.
+
+        The folder has a temporary name then, or the step's own where Orbax uses none.
+        """
+        temporary = self.directory.glob(f"{self._saving}{disk.TEMPORARY}*")
+        disk.write_digests(next(temporary, self.directory / str(self._saving)))
 
     @contextlib.contextmanager
     def _failures_explained(self) -> Iterator[None]:
-        """Turns a failed save into a UserError of two lines, and drops the manager: it forgot what it kept."""
+        """Turns a failed save into a UserError of two lines; the manager does not survive it."""
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
             failed, self._manager = self._saving, None
             good = ", ".join(str(step) for step in self.steps() if step != failed) or "none"
             raise UserError(
-                f"{self.directory}: checkpoint {failed} could not be saved: {reason(error)}",
-                f"good ones there: {good}; make room or let it be written, and give the same command again",
+                f"{self.directory}: checkpoint {failed} could not be saved: {disk.reason(error)}",
+                f"good ones there: {good}; make room or let it be written, and train again in the same folder",
             ) from error
 
     # Restoring
 
     def steps(self) -> list[int]:
         """The steps that have a checkpoint on disk, in order; damaged ones are among them until found out."""
-        try:
-            names = [entry.name for entry in os.scandir(self.directory) if entry.is_dir()]
-        except FileNotFoundError:
-            return []
-        return sorted(step for name in names if name.isdecimal() and (step := int(name)) not in self._damaged)
+        names = [path.name for path in self.directory.glob("*/")]  # none where there is no such folder
+        return sorted({int(name) for name in names if name.isdecimal()} - self._damaged.keys())
 
     def latest_step(self) -> int | None:
         """The latest step that has a checkpoint on disk; `restore` may find that it is damaged."""
         return max(self.steps(), default=None)
 
-    def best_step(self) -> int | None:
-        """The step whose checkpoint has the best metric; None if none has one."""
-        return next(iter(self._by_rank()), None)
+    def by_rank(self) -> list[int]:
+        """The steps that have a metric, the best first."""
+        scores = {}
+        for step in self.steps():
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                file = self.directory / str(step) / disk.METRICS_FILE
+                scores[step] = self._rank(json.loads(file.read_text()))
+        return sorted(scores, key=scores.__getitem__, reverse=True)
 
     def restore(self, targets: Mapping[str, Tree], step: int | None = None) -> Restored | None:
         """Reads the latest good checkpoint (or `step`'s), and of it the items in `targets` only.
@@ -238,15 +228,7 @@ class Checkpoints:
     def restore_best(self, targets: Mapping[str, Tree]) -> Restored | None:
         """As `restore`, from the checkpoint with the best metric; None if no checkpoint has one."""
         self.close()
-        return self._restore(self._by_rank(), targets)
-
-    def _by_rank(self) -> list[int]:
-        """The steps that have a metric, the best first."""
-        scores = {}
-        for step in self.steps():
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                scores[step] = self._rank(read_score(self.directory / str(step)))
-        return sorted(scores, key=scores.__getitem__, reverse=True)
+        return self._restore(self.by_rank(), targets)
 
     def _restore(self, candidates: Sequence[int], targets: Mapping[str, Tree]) -> Restored | None:
         step = agreed(lambda: self._first_good(candidates, targets))
@@ -259,13 +241,14 @@ class Checkpoints:
                 "bring one back from a copy, or move them away to start anew",
             )
         folder = self.directory / str(step)
-        return Restored(read_items(folder, targets), read_progress(folder))
+        progress = json.loads((folder / disk.PROGRESS_FILE).read_text())
+        return Restored(disk.read_items(folder, targets), progress)
 
     def _first_good(self, candidates: Iterable[int], targets: Iterable[str]) -> int:
-        """The first candidate whose files are as they were written; the damaged ones before it go aside."""
+        """The first candidate whose files are as they were written; the damaged ones before it are moved aside."""
         problems: dict[int, str] = {}
         for step in candidates:
-            problem = damage(self.directory / str(step), [*targets, PROGRESS, METRICS])
+            problem = self._damage(step, targets)
             if problem is None:
                 for damaged, why in problems.items():
                     self._set_aside(damaged, why)
@@ -273,28 +256,24 @@ class Checkpoints:
                     logger.warning("going on from checkpoint %d instead", step)
                 return step
             problems[step] = problem
-        if not problems:
-            return NONE
         self._damaged.update(problems)
-        return ALL_DAMAGED
+        return ALL_DAMAGED if problems else NONE
 
     def _set_aside(self, step: int, problem: str) -> None:
         """Takes a damaged step out of the way, so that the same step can be saved again."""
         folder = self.directory / str(step)
         aside = folder.with_name(f"{step}.corrupt")
-        self._damaged[step] = problem
         if self.read_only:
+            self._damaged[step] = problem
             logger.warning("checkpoint %s is damaged and passed over: %s", folder, problem)
             return
         try:
             shutil.rmtree(aside, ignore_errors=True)  # an earlier one of the same step
             folder.rename(aside)
-            del self._damaged[step]
             logger.warning("checkpoint %s is damaged and now named %s: %s", folder, aside.name, problem)
         except OSError as error:
-            logger.warning(
-                "checkpoint %s is damaged (%s) and cannot be moved: %s", folder, problem, reason(error)
-            )
+            self._damaged[step], why = problem, disk.reason(error)
+            logger.warning("checkpoint %s is damaged (%s) and cannot be moved: %s", folder, problem, why)
 
 
 def agreed(decide: Callable[[], int]) -> int:

@@ -27,27 +27,21 @@ def find(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
       SystemExit: help or the version was asked for, and is printed.
       UserError: there is no such verb.
     """
-    before: list[str] = []
-    for word in argv:
-        if not matching([*before, word]):
-            break
-        before.append(word)
-        if (name := " ".join(before)) in VERBS:
-            return name, argv[len(before) :]
-    word = argv[len(before)] if len(before) < len(argv) else ""
+    count = 0
+    while count < len(argv) and matching(argv[: count + 1]):
+        count += 1
+        if (name := " ".join(argv[:count])) in VERBS:
+            return name, argv[count:]
+    before, word = argv[:count], argv[count] if count < len(argv) else ""
     if word in ("-h", "--help", "--version"):
         sys.stdout.write(f"jaxformer {__version__}\n" if word == "--version" else overview(before))
         raise SystemExit(0)
     known = sorted({verb.split()[len(before)] for verb in matching(before)})
     if not word:
-        raise UserError(
-            f"{' '.join(before) or 'jaxformer'}: which of its verbs? There are: {', '.join(known)}"
-        )
-    command = " ".join(["jaxformer", *before])
-    raise UserError(
-        f"{' '.join([*before, word])}: there is no such verb; {did_you_mean(word, known)}",
-        f"see `{command} --help`",
-    )
+        said = " ".join(before) or "jaxformer"
+        raise UserError(f"{said}: which of its verbs? There are: {', '.join(known)}")
+    no_verb = f"{' '.join([*before, word])}: there is no such verb; {did_you_mean(word, known)}"
+    raise UserError(no_verb, f"see `{' '.join(['jaxformer', *before])} --help`")
 
 
 def matching(before: Sequence[str]) -> list[str]:
@@ -76,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         name, rest = find(list(sys.argv[1:] if argv is None else argv))
         cls = verb_class(name)
-        return parse(name, cls, rest)()
+        return parse(name, cls, rest)() or 0
     except UserError as error:
         for line in error.lines:
             sys.stderr.write(f"jaxformer: {in_flags(cls, line)}\n")

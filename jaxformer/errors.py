@@ -1,4 +1,4 @@
-"""Errors that are part of the interface: what was given, what was expected, what to do."""
+"""Errors that are part of the interface: they name the value that was given, the expected one, and the remedy."""
 
 
 class UserError(Exception):

@@ -15,7 +15,7 @@ from jaxformer.config import sections as configs
 from jaxformer.config.durations import Duration
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
-from jaxformer.data.nominal import NominalBatches
+from jaxformer.data.base import NominalBatches
 from jaxformer.errors import ConfigError
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.optim.build import make_optimizer, optimizer_problems
@@ -40,8 +40,8 @@ class Experiment:
     Args:
       config: the resolved config.
       devices: the devices to use; all there are if None.
-      train_data: what takes the place of the training split's batches, as where the dataset is not prepared.
-      eval_data: what takes the place of the evaluation split's batches.
+      train_data: used in place of the training split's batches, for example where the dataset is not prepared.
+      eval_data: used in place of the evaluation split's batches.
 
     Raises:
       ConfigError, UserError: from `check()` or from the part that is asked for.
@@ -149,7 +149,7 @@ class Experiment:
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the devices."""
-        return self.layout.init_sharded(self._fresh_state)
+        return self.layout.init_sharded(self._fresh_state, self.state_shapes)
 
     def _fresh_state(self) -> TrainState:
         """The state before the first step, to be traced."""
@@ -236,7 +236,7 @@ class Experiment:
         """Holds the parts against each other.
 
         Raises:
-          ConfigError: a line for everything that does not fit.
+          ConfigError: one line for each thing that does not fit.
         """
         config, task, total = self.config, self.task, self.total_steps
         if not 0 < total < 2**31:
@@ -260,7 +260,7 @@ class Experiment:
 
 
 def known_sizes(batches: "Batches") -> dict[str, int]:
-    """What batches say of a model's and a task's fields, by the fields' names."""
+    """The sizes that batches give to a model's and a task's fields, by the fields' names."""
     tokenizer = batches.tokenizer
     if tokenizer is None or tokenizer.eos_id is None:
         return dict(batches.sizes)
@@ -275,7 +275,7 @@ def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:
-    """A dataclass whose fields that are None are as the data have it, where they say."""
+    """A dataclass in which fields that are None have their value of `known`, if there is one."""
     empty = {field.name for field in fields(part) if getattr(part, field.name) is None}
     missing: dict[str, Any] = {name: value for name, value in known.items() if name in empty}
     if not missing:

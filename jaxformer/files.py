@@ -3,7 +3,6 @@
 import codecs
 import contextlib
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -65,7 +64,7 @@ def parse_json(content: str) -> Any:
     """JSON (RFC 8259) in which no object has a key twice.
 
     Raises:
-      ValueError: it is something else; says what is wrong, and at which character.
+      ValueError: it is something else; the message names the mistake and the character.
     """
     try:
         return json.loads(content, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
@@ -128,7 +127,7 @@ def _no_constant(name: str) -> Any:
 
 @contextlib.contextmanager
 def writing_to(path: Path, remedy: str = "name another place") -> Iterator[None]:
-    """Turns what the file system refuses into a UserError that names `path` and the remedy."""
+    """Turns an error of the file system into a UserError that names `path` and the remedy."""
     try:
         yield
     except OSError as error:
@@ -137,12 +136,11 @@ def writing_to(path: Path, remedy: str = "name another place") -> Iterator[None]
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file under a temporary name beside `path`, then renames it into place."""
-    data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(data)
+            file.write(content.encode() if isinstance(content, str) else content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
@@ -158,15 +156,9 @@ def write_json(path: Path, value: Any) -> None:
 def to_json(value: Any) -> Any:
     """`value` as JSON can hold it: NaN and infinities become "NaN", "Infinity" and "-Infinity", which float() reads.
 
-    Protobuf's JSON does the same. The rest of a tree of dicts, lists and tuples stays as it is.
+    Protobuf's JSON does the same.
     """
-    if isinstance(value, dict):
-        return {key: to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_json(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    return json.loads(json.dumps(value), parse_constant=str)
 
 
 def read_json(path: Path, needs: tuple[str, ...]) -> dict[str, Any] | None:
@@ -177,13 +169,12 @@ def read_json(path: Path, needs: tuple[str, ...]) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
+    remedy = "restore it, or delete it to go without"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read as JSON ({error}); restore it, or delete it to go without"
-        ) from error
+        raise UserError(f"{path}: cannot be read as JSON ({error}); {remedy}") from error
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]
     if missing:
-        raise UserError(f"{path}: lacks {', '.join(missing)}; restore it, or delete it to go without")
+        raise UserError(f"{path}: lacks {', '.join(missing)}; {remedy}")
     return content

@@ -51,7 +51,7 @@ def layers_taken(patterns: Iterable[str], path: str, shape: tuple[int, ...]) -> 
 
 
 def kernel_axes(path: str, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
-    """The axes of a kernel that are summed over and those of its outputs; None for what is not a kernel.
+    """The axes of a kernel that are summed over and those of its outputs; None for other parameters.
 
     Args:
       path: of one layer's kernel (without the layer axis).

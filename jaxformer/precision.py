@@ -1,4 +1,4 @@
-"""Number formats: what parameters are stored in, what is computed in, and loss scaling for float16."""
+"""Number formats of parameters and of computation, and loss scaling for float16."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -24,7 +24,7 @@ class Dtypes:
 
 
 def dtypes(precision: str | Dtypes) -> Dtypes:
-    """The meaning of a precision's name: parameters stay float32, and the name is what is computed in."""
+    """The meaning of a precision's name: parameters stay float32, and the name is the dtype of computation."""
     return precision if isinstance(precision, Dtypes) else Dtypes(compute=precision)  # type: ignore[arg-type]
 
 
@@ -40,7 +40,7 @@ class LossScale:
     """Dynamic loss scaling (Micikevicius et al. 2018, section 3.2), needed by float16's short exponent."""
 
     scale: jax.Array
-    """Float32 [], what the loss is multiplied by, and gradients are divided by."""
+    """Float32 [], the factor of the loss, by which gradients are divided again."""
     good_steps: jax.Array
     """Int32 [], finite steps since the scale last changed."""
 

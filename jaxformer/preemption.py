@@ -1,4 +1,4 @@
-"""SIGTERM as a wish to save and leave."""
+"""SIGTERM as a request to save and to stop."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again
 
 
 class Preemption:
-    """Within this context SIGTERM sets `requested` instead of ending the process; the loop saves and leaves.
+    """Within this context SIGTERM sets `requested` instead of ending the process; the loop saves and stops.
 
     Signal handlers belong to the main thread: anywhere else, SIGTERM does what it did before.
     """
@@ -28,5 +28,5 @@ class Preemption:
             signal.signal(signal.SIGTERM, self.previous)
 
     def request(self, number: int, frame: FrameType | None) -> None:
-        """Notes the wish; the loop looks after every step."""
+        """Notes the request; the loop checks it after every step."""
         self.requested = True

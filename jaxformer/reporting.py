@@ -24,7 +24,7 @@ SHOWN = 16  # samples, and as many mistakes
 
 
 def announce(experiment: Experiment, run: Run, start_step: int) -> None:
-    """Logs what is about to run: the devices, the parameter table, FLOPs, memory, and what is odd."""
+    """Logs a run's devices, parameters, FLOPs and memory before it starts, and warns of what is unusual."""
     config, batches, params = experiment.config, experiment.train_data, experiment.variable_shapes["params"]
     steps, epochs = experiment.total_steps, experiment.total_steps / batches.steps_per_epoch
     flops = training_flops(experiment.forward_flops)
@@ -57,9 +57,9 @@ def count_of(params: Any) -> int:
 
 
 def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
-    """Evaluates what the run ends with, and writes evaluation.json, samples/, result.json and report.html.
+    """Evaluates the last state, and writes evaluation.json, samples/, result.json and report.html.
 
-    A run that was preempted is only saved, and gets a result.json that says so.
+    A run that was preempted is only saved, and gets a result.json with this status.
 
     Args:
       loop: the loop that has ended.
@@ -68,10 +68,10 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     Returns:
       The result, as in result.json.
     """
-    experiment, run, checkpoints, clock = loop.experiment, loop.folder, loop.checkpoints, loop.clock
+    experiment, run, checkpoints, clock = loop.experiment, loop.run_folder, loop.checkpoints, loop.clock
     if loop.status == "preempted":
         checkpoints.wait()
-        logger.info("SIGTERM: saved at step %d; the same command goes on from there", loop.step)
+        logger.info("SIGTERM: saved at step %d; training in the same folder goes on from there", loop.step)
         return write_result(loop, {})
     step, evaluation = loop.step, loop.evaluation
     if experiment.config.eval.restore_best and loop.monitor.best_step not in (None, step):
@@ -101,9 +101,9 @@ def write_result(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
     the devices could do.
     """
     experiment, clock, monitor = loop.experiment, loop.clock, loop.monitor
-    seconds, steps = clock.summary(), clock.count("train")
+    seconds, steps = clock.summary(), clock.counts["train"]
     examples = steps * experiment.train_data.batch_size
-    per_second = examples / clock.seconds_of("train") if steps else None
+    per_second = examples / clock.seconds["train"] if steps else None
     flops = training_flops(experiment.forward_flops)
     peak = device.find_peak(dtypes(experiment.config.precision).compute)
     result = {
@@ -122,7 +122,7 @@ def write_result(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
         "device": device.device_line(),
     }
     if jax.process_index() == 0:
-        write_json(loop.folder.result_file, result)
+        write_json(loop.run_folder.result_file, result)
     return result
 
 

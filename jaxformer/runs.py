@@ -1,4 +1,4 @@
-"""A run's folder: what is in it, and whose it is."""
+"""A run's folder: its files, their contents, and the experiment that it belongs to."""
 
 import fcntl
 import platform
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxformer.config import schema
-from jaxformer.data.nominal import record
+from jaxformer.config.upgrades import upgraded
+from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import read_json, write_json, writing_to
 from jaxformer.observe.writers import METRICS, Curves, read_metrics
@@ -23,7 +24,7 @@ from jaxformer.observe.writers import METRICS, Curves, read_metrics
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
 
-# What may differ when a run goes on: none of it changes what is computed beyond rounding.
+# Leaves that may differ when a run is resumed: none of them changes a result beyond rounding.
 MAY_CHANGE = (
     "parallel",
     "checkpoint",
@@ -72,13 +73,13 @@ class Run:
     config_file = Inside("config.json")
     """The resolved config, the command, versions and git revision (JSON)."""
     data_file = Inside("data.json")
-    """What is known of the dataset without it: sizes of arrays, names of classes (JSON)."""
+    """Facts about the dataset that do not need it: sizes of arrays, names of classes (JSON)."""
     checkpoints = Inside("checkpoints")
     """A folder for each saved step."""
     tokenizer_file = Inside("tokenizer.json")
     """The tokenizer of a model of text (JSON, as Hugging Face's libraries read it)."""
     metrics_file = Inside(METRICS)
-    """What was measured, step by step (JSON lines)."""
+    """The metrics, step by step (JSON lines)."""
     result_file = Inside("result.json")
     """Status, final and best metrics, seconds (JSON)."""
     evaluation_file = Inside("evaluation.json")
@@ -95,7 +96,7 @@ class Run:
         run.about  # noqa: B018 - reads it
         return run
 
-    # What the files say
+    # The contents of the files
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -109,8 +110,6 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config, as this version names its fields."""
-        from jaxformer.config.upgrades import upgraded  # a run that begins has nothing to upgrade
-
         return upgraded(self.about["config"])
 
     @cached_property
@@ -118,14 +117,9 @@ class Run:
         """The config's leaves: "optimizer.learning_rate" -> 0.001."""
         return dict(config_leaves(self.config))
 
-    @property
-    def monitor(self) -> str | None:
-        """The metric that decides which checkpoint is best."""
-        return self.leaves.get("eval.monitor")
-
     @cached_property
     def result(self) -> dict[str, Any] | None:
-        """result.json; None while the run goes on, or if it was killed."""
+        """result.json; None while the run trains, or if it was killed."""
         return read_json(self.result_file, needs=RESULT)
 
     @cached_property
@@ -161,7 +155,7 @@ class Run:
 
     @property
     def step(self) -> int | None:
-        """The last step that is known of."""
+        """The last step that was recorded."""
         if self.result is not None:
             return self.result["step"]
         return max((int(steps[-1]) for steps, _ in self.curves.values()), default=None)
@@ -174,7 +168,7 @@ class Run:
         return measured or saved or self.result_file.exists()
 
     def finished(self) -> dict[str, Any] | None:
-        """The result of a run that is over; None if it is to go on."""
+        """The result of a run that is over; None if there is more to train."""
         result = read_json(self.result_file, needs=("status", "step"))
         return result if result and result["status"] in ("completed", "stopped early") else None
 
@@ -227,12 +221,10 @@ class Run:
         before = read_json(self.config_file, needs=("config",))
         if before is None and (self.result_file.exists() or self.checkpoints.exists()):
             raise UserError(
-                f"{self.folder}: holds checkpoints or a result, and no config.json that says whose they are",
+                f"{self.folder}: holds checkpoints or a result, and no config.json that names their experiment",
                 "restore that file, or give this run a folder of its own",
             )
         if before is not None and self.holds_something:
-            from jaxformer.config.upgrades import upgraded
-
             changed = differences([upgraded(before["config"]), described])
             refused = [
                 f"{path}: {old!r} -> {new!r}"

@@ -27,7 +27,7 @@ class TrainState:
     opt_state: Tree
     """The optimizer's state."""
     average: Tree
-    """The averaged parameters, which are then what is evaluated (an exponential moving average, or that of a
+    """The averaged parameters, which are evaluated if there are any (an exponential moving average, or that of a
     schedule-free optimizer), or None."""
     loss_scale: LossScale | None
     """The dynamic loss scale (float16), or None."""

@@ -16,12 +16,12 @@ Tree = Any
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """A teacher that is ready."""
+    """A teacher that is ready to be applied."""
 
     step: int
-    """Of its checkpoint."""
+    """The step of its checkpoint."""
     variables: Tree
-    """What its model is applied with, on every device."""
+    """The variables of its model, on every device."""
     model: Any
     """The linen module, in its own run's precision."""
     task: Any
@@ -43,7 +43,7 @@ def load_teacher(experiment: Experiment) -> LoadedTeacher | None:
     wanted = experiment.task.distillation
     if wanted is None:
         return None
-    from jaxformer.inference.loaded import LoadedRun  # what trains without a teacher needs none of it
+    from jaxformer.inference.loaded import LoadedRun  # only a training with a teacher needs it
 
     where = f"task.distillation.run={wanted.run!r}"
     try:
@@ -53,28 +53,20 @@ def load_teacher(experiment: Experiment) -> LoadedTeacher | None:
         raise UserError(f"{where}: the teacher cannot be read", *error.lines) from error
     ours = experiment.train_data
     for name, (shape, dtype) in theirs.element_spec.items():
-        if name != "labels" and ours.element_spec.get(name) != (shape, dtype):
-            own = ours.element_spec.get(name, ["none"])[0]
+        own, own_dtype = ours.element_spec.get(name, ("none", None))
+        if name != "labels" and (own, own_dtype) != (shape, dtype):
             raise ConfigError(f"{where}: the teacher takes {name} of shape {shape}, the student's is {own}")
-    names = (theirs.class_names, ours.class_names)
+    names = theirs.class_names, ours.class_names
     if None not in names and names[0] != names[1]:
         raise ConfigError(f"{where}: the teacher's classes are {names[0]}, the student's {names[1]}")
-    classes = [count(part) for part in (loaded.experiment, experiment)]
-    if classes[0] != classes[1]:
-        raise ConfigError(f"{where}: the teacher has {classes[0]} classes, the student {classes[1]}")
-    tokenizers = (theirs.tokenizer, ours.tokenizer)
-    digests = {None if tokenizer is None else tokenizer.digest for tokenizer in tokenizers}
-    if len(digests) > 1:
-        file = loaded.run.tokenizer_file
+    teachers, students = (part.bare_model.num_classes for part in (loaded.experiment, experiment))
+    if teachers != students:
+        raise ConfigError(f"{where}: the teacher has {teachers} classes, the student {students}")
+    if len({each.tokenizer and each.tokenizer.digest for each in (theirs, ours)}) > 1:
         raise UserError(
             f"{where}: the teacher's tokens mean other texts than the student's",
-            f"""train the student with data.tokenizer=dict(name="file", path="{file}")""",
+            f"""train the student with data.tokenizer=dict(name="file", path="{loaded.run.tokenizer_file}")""",
         )
     logger.info("teacher: %s at step %d", wanted.run, loaded.step)
     variables = jax.device_put(loaded.variables, experiment.layout.replicated)
     return LoadedTeacher(loaded.step, variables, loaded.model, loaded.task)
-
-
-def count(experiment: Experiment) -> int:
-    """The classes that a model tells apart."""
-    return experiment.bare_model.num_classes

@@ -15,9 +15,8 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp, Monitor
 from jaxformer.experiment import Experiment
-from jaxformer.observe.clock import Clock
-from jaxformer.observe.profile import Profile
-from jaxformer.observe.progress import Progress
+from jaxformer.observe.terminal import Progress
+from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.preemption import Preemption
 from jaxformer.reporting import announce, finish
@@ -47,7 +46,7 @@ def train(
     """Trains from scratch, or from where the run in `folder` stopped, to the end.
 
     Args:
-      experiment: what to train.
+      experiment: the experiment to train.
       folder: the run's folder; it is made if it does not exist.
       profile: steps to trace, "FIRST:LAST".
       console: where the progress is shown; None logs lines.
@@ -61,7 +60,7 @@ def train(
       NotFinite: gradients stayed infinite or NaN; the last good checkpoint is kept.
     """
     if not isinstance(experiment, Experiment):
-        raise UserError(f"experiment={experiment!r}: expected what `jaxformer.experiment(...)` gives")
+        raise UserError(f"experiment={experiment!r}: expected the result of `jaxformer.experiment(...)`")
     clock, run, first = Clock(), Run(Path(folder)), jax.process_index() == 0
     with clock.phase("startup"):
         experiment.check()
@@ -127,8 +126,8 @@ class Loop:
 
     experiment: Experiment
     """The experiment that is trained."""
-    folder: Run
-    """The run's folder, for the metrics."""
+    run_folder: Run
+    """The run's folder."""
     checkpoints: Checkpoints
     """The run's checkpoints."""
     clock: Clock
@@ -173,7 +172,7 @@ class Loop:
         fixed = () if self.teacher is None else (self.teacher.variables,)
         start = self.step = int(state.step)
         with (
-            MetricWriter(self.folder.folder, start) as self.writer,
+            MetricWriter(self.run_folder.folder, start) as self.writer,
             Progress(total, start, data.batch_size, data.steps_per_epoch, self.console) as self.progress,
             self.tracer,
         ):
@@ -250,7 +249,7 @@ class Loop:
 
     def examples_per_second(self) -> float:
         """Over the train steps since this was last asked; evaluation, saving and compiling are left out."""
-        (steps, seconds), self.rated = self.rated, (self.clock.count("train"), self.clock.seconds_of("train"))
+        (steps, seconds), self.rated = self.rated, (self.clock.counts["train"], self.clock.seconds["train"])
         done = (self.rated[0] - steps) * self.experiment.train_data.batch_size
         return done / (self.rated[1] - seconds) if done else 0.0
 

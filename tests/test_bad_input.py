@@ -83,7 +83,14 @@ OVERRIDES = {
     "a rule that takes nothing": ("optimizer.freeze=['encodr/.*']", "encodr"),
     "a decay that is none": ("train.ema_decay=1.5", "train.ema_decay=1.5: expected a decay between 0 and 1"),
     "a dataset that is not there": ("data.name=digitz", "digitz"),
-    "a split that is not there": ("eval.split=tset", "tset"),
+    "a split that is not there": (
+        "eval.split=tset",
+        "eval.split: split 'tset': digits/1.0.0 has no split 'tset'",
+    ),
+    "a transform's impossible field": (
+        "data.transforms[0].padding=-1",
+        "data.transforms[0].padding=-1: expected 0 or more (in 'pad_and_crop')",
+    ),
     "an unknown transform": (
         "data.transforms=[{'name':'flipp'}]",
         "data.transforms[0].name: there is no 'flipp'",
@@ -146,7 +153,7 @@ def test_everything_wrong_is_said_at_once(capsys):
         (["predict", "nowhere", "x.png", "--class", "cat"], "--class: chooses what --explain shows"),
         (
             ["predict", "nowhere", "--explain", __file__],
-            "is a file, not a folder; put --explain behind the images",
+            "is a file; put --explain behind the images",
         ),
         (["describe"], "describe: give one of --config, --preset and --fields"),
         (["describe", "--preset", "vit-b16", "--mesh", "data=2,data=2"], "--mesh: data is there twice"),
@@ -212,7 +219,7 @@ def test_a_config_that_is_not_python_names_its_line(capsys, tmp_path):
 
 def test_a_folder_with_checkpoints_and_no_config(capsys, tmp_path):
     (tmp_path / "orphan" / "checkpoints").mkdir(parents=True)
-    assert "no config.json that says whose they are" in refused(
+    assert "no config.json that names their experiment" in refused(
         capsys, "train", "--config", DIGITS, "--workdir", "orphan"
     )
 

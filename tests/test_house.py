@@ -26,7 +26,6 @@ OF_LIBRARIES = {
     "config/schema.py": 3,  # types without a name, classes without problems(), a user's own class and its contract
     "data/kinds/detection.py": 2,  # TFDS's box formats
     "data/text/tokenizer_templates.py": 1,  # Hugging Face's pre-tokenizers
-    "importing/formats/yolo.py": 1,  # PyYAML's errors
     "models/attention.py": 1,  # JAX's devices
     "observe/device.py": 1,  # os, which is another one on each system
     "paths.py": 3,  # JAX's kinds of keys

@@ -173,7 +173,7 @@ def test_bytes_a_device_shrink_with_fsdp():
 
 def test_the_state_is_initialised_as_the_rules_say():
     layout, init = make_state({"fsdp": 4, "tensor": 2})
-    state = layout.init_sharded(init)
+    state = layout.init_sharded(init, layout.abstract(jax.eval_shape(init)))
     held = sum(shard.data.nbytes for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards[:1])
     assert held == bytes_a_device(layout.abstract(jax.eval_shape(init)))
     kernel = state.params["encoder"]["block_0"]["mlp"]["up"]["kernel"]
@@ -184,7 +184,9 @@ def test_the_state_is_initialised_as_the_rules_say():
 
 def test_factored_moments_are_laid_out_too():
     layout, init = make_state({"fsdp": 8}, optax.adafactor(1e-3, min_dim_size_to_factor=32))
-    layout.init_sharded(init)  # its factored moments have other shapes than the parameters
+    layout.init_sharded(
+        init, layout.abstract(jax.eval_shape(init))
+    )  # its factored moments have other shapes than the parameters
 
 
 def test_a_batch_is_split_over_data_and_fsdp():

@@ -74,6 +74,14 @@ MISTAKES = {
         lambda: jf.init(jf.create_model("vit-b16", num_classes=2), imge=(1, 224, 224, 3)),
         "imge: ViT",
     ),
+    "a shape": (
+        lambda: jf.init(jf.create_model("vit-b16", num_classes=2), image=(1, 224, 224)),
+        r"image of shape \(1, 224, 224\): ViT does not take it .*\[B, H, W, C\]",
+    ),
+    "a size": (
+        lambda: jf.init(jf.create_model("vit-b16", num_classes=2), image=(1, 225, 224, 3)),
+        r"image of shape \(1, 225, 224, 3\): ViT does not take it",
+    ),
     "no input": (
         lambda: jf.init(jf.create_model("vit-b16", num_classes=2)),
         "image: ViT needs this argument",
@@ -89,7 +97,10 @@ MISTAKES = {
     ),
     "no config": (lambda: jf.experiment(3), "config=3: expected the name of a config"),
     "a name that is a field": (lambda: jf.create_model("vit-b16", name="x"), "model.name"),
-    "no experiment": (lambda: jf.train("vit_digits", "runs/x"), "experiment='vit_digits': expected what"),
+    "no experiment": (
+        lambda: jf.train("vit_digits", "runs/x"),
+        "experiment='vit_digits': expected the result of",
+    ),
     "a run": (lambda: jf.load_run("nowhere"), "nowhere: not a run's folder"),
 }
 

@@ -156,7 +156,7 @@ def test_sigterm_saves_and_says_try_again(tmp_path, environment, uninterrupted):
         assert process.returncode == 75, output
         assert time.monotonic() - asked < 30  # the notice that clouds give before they take a machine back
         assert json.loads((folder / "result.json").read_text())["status"] == "preempted"
-        assert "the same command goes on from there" in output
+        assert "training in the same folder goes on from there" in output
     finish(folder, environment, **changes)
     assert_same_run(folder, uninterrupted)
 

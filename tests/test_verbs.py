@@ -207,11 +207,11 @@ def test_explanations_lie_beside_the_predictions(run, said, tmp_path):
     lines = [json.loads(line) for line in (folder / "explanations.jsonl").read_text().splitlines()]
     assert [Path(line["file"]).stem for line in lines] == sorted(str(index) for index in TEST[:2])
     for line in lines:
-        shown = {Path(made["picture"]).name: made["shows"] for made in line["pictures"]}
+        shown = {Path(made["image"]).name: made["shows"] for made in line["images"]}
         assert list(shown) == ["rollout.png", "heads.png", "grad-cam.png"]
         assert shown["grad-cam.png"] == "Grad-CAM of 3"
-        for made in line["pictures"]:
-            with Image.open(folder / made["picture"]) as picture:
+        for made in line["images"]:
+            with Image.open(folder / made["image"]) as picture:
                 picture.load()
     said("predict", run, tmp_path / "digits", "--explain", tmp_path / "seen")
     assert (tmp_path / "seen" / "explanations.jsonl").exists()
@@ -224,10 +224,10 @@ def test_explain_draws_what_predict_draws(run, said, tmp_path):
     folder = run / "explanations"
     assert (folder / "explanations.jsonl").read_text() == text
     for line in map(json.loads, text.splitlines()):
-        assert line["pictures"][-1]["shows"] == "Grad-CAM of 3"
-        for made in line["pictures"]:
-            drawn = (folder / made["picture"]).read_bytes()
-            assert drawn == (run / "predictions" / "explanations" / made["picture"]).read_bytes()
+        assert line["images"][-1]["shows"] == "Grad-CAM of 3"
+        for made in line["images"]:
+            drawn = (folder / made["image"]).read_bytes()
+            assert drawn == (run / "predictions" / "explanations" / made["image"]).read_bytes()
 
 
 def test_the_fields_of_a_config_are_described(said):

@@ -143,7 +143,7 @@ def test_mistakes_of_generating_are_said_in_a_line(run, refused, tmp_path):
     assert "--max-new-tokens 0: expected 1 or more" in refused(*ask, "--prompt", "a", "--max-new-tokens", "0")
     assert "--samples 0: expected 1 or more" in refused(*ask, "--prompt", "a", "--samples", "0")
     assert "--temperature -1.0: expected 0" in refused(*ask, "--prompt", "a", "--temperature", "-1")
-    assert "--top-k 0: expected 1 or more, or None to keep all tokens" in refused(
+    assert "--top-k 0: expected 1 or more; leave it out to keep all tokens" in refused(
         *ask, "--prompt", "a", "--top-k", "0"
     )
     assert "--length-penalty -1.0" in refused(*ask, "--prompt", "a", "--beams", "2", "--length-penalty", "-1")

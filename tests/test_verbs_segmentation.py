@@ -8,9 +8,8 @@ import pytest
 from helpers.scenes import CLASSES, NAME, SIDE, write_scenes
 from PIL import Image
 
-from jaxformer import cli
+from jaxformer import cli, drawing
 from jaxformer.config.sections import resolve
-from jaxformer.drawing import class_colours
 from jaxformer.experiment import Experiment
 from jaxformer.observe.report import write_report
 from jaxformer.tasks.segmentation import at_size, map_image
@@ -62,7 +61,7 @@ def test_it_learns_and_its_report_shows_it(run):
     assert evaluation["metrics"]["mean_iou"] > 0.8
     assert [row["name"] for row in evaluation["per_class"]] == list(CLASSES[:3])
     page = write_report(run).read_text()
-    for said in ('alt="truth"', 'alt="prediction"', class_colours.css(1), "of its pixels are right", "IoU"):
+    for said in ('alt="truth"', 'alt="prediction"', drawing.css(1), "of its pixels are right", "IoU"):
         assert said in page
     samples = json.loads((run / "samples" / "samples" / "samples.json").read_text())["samples"]
     shown = samples[0]
@@ -105,7 +104,7 @@ def test_predict_writes_maps_and_colours(run, tmp_path, capsys):
     np.testing.assert_allclose(sum(shares.values()), 1, atol=1e-5)
     np.testing.assert_allclose(shares["red"], np.mean(classes == 0), atol=1e-6)
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
-    assert found.convert("RGB").getpixel((10, 20)) == class_colours.colour(0)
+    assert found.convert("RGB").getpixel((10, 20)) == drawing.colour(0)
     assert opened(output / "two.png").width > 50
     assert opened(output / lines[1]["map"]).size == (25, 40)
 
@@ -124,14 +123,14 @@ def test_many_classes_are_written_in_two_bytes():
 
 
 def test_colours_of_classes_differ():
-    assert len({class_colours.colour(index) for index in range(150)}) == 150
+    assert len({drawing.colour(index) for index in range(150)}) == 150
 
 
 def test_pixels_without_a_class_stay_as_they_are():
     image = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     classes = np.full((3, 4), -1, np.int32)
-    np.testing.assert_array_equal(class_colours.over_image(image, classes), image)
+    np.testing.assert_array_equal(drawing.over_image(image, classes), image)
     classes[1, 2] = 5
-    drawn = class_colours.over_image(image, classes, strength=1.0)
-    np.testing.assert_array_equal(drawn[1, 2], class_colours.colour(5))
+    drawn = drawing.over_image(image, classes, strength=1.0)
+    np.testing.assert_array_equal(drawn[1, 2], drawing.colour(5))
     np.testing.assert_array_equal(drawn[classes < 0], image[classes < 0])

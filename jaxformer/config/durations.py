@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from math import ceil
 
 UNITS = {"step": "steps", "steps": "steps", "epoch": "epochs", "epochs": "epochs", "%": "%"}
 UNITS |= {"percent": "%", "example": "examples", "examples": "examples"}
@@ -29,10 +30,9 @@ class Duration:
         """
         match = PATTERN.fullmatch(text)
         if not match or match[3] not in UNITS:
-            raise ValueError(
-                f"{text!r} is not a duration: write a number and a unit (steps, epochs, examples or %), "
-                'as in "10_000 steps", "5 epochs", "1M examples" or "5%"'
-            )
+            known = 'as in "10_000 steps", "5 epochs", "1M examples" or "5%"'
+            expected = f"write a number and a unit (steps, epochs, examples or %), {known}"
+            raise ValueError(f"{text!r} is not a duration: {expected}")
         return cls(Fraction(match[1].replace("_", "")) * MULTIPLIERS[match[2]], UNITS[match[3]])
 
     def steps(self, *, batch_size: int, epoch_examples: int, total_steps: int | None = None) -> int:
@@ -43,18 +43,14 @@ class Duration:
           epoch_examples: examples in one epoch of the training split.
           total_steps: length of the training in steps; "%" needs it.
         """
-        examples = {
-            "examples": Fraction(1),
-            "epochs": Fraction(epoch_examples),
-            "steps": Fraction(batch_size),
-        }
-        if self.unit == "%":
-            if total_steps is None:
-                raise ValueError(
-                    'a percentage needs a total: give it in steps, epochs or examples, as in "90 epochs"'
-                )
-            return -int(-(self.amount * total_steps / 100) // 1)
-        return -int(-(self.amount * examples[self.unit] / batch_size) // 1)
+        if self.unit != "%":
+            examples = {"examples": 1, "epochs": epoch_examples, "steps": batch_size}[self.unit]
+            return ceil(self.amount * examples / batch_size)
+        if total_steps is None:
+            raise ValueError(
+                'a percentage needs a total: give it in steps, epochs or examples, as in "90 epochs"'
+            )
+        return ceil(self.amount * total_steps / 100)
 
     def __str__(self) -> str:
         whole, parts = self.amount.numerator, self.amount.denominator

@@ -31,10 +31,8 @@ class FieldReference:
 def reference(cls: type) -> list[FieldReference]:
     """The fields of `cls` that a config may set, in the order of the class."""
     docs = field_docs(cls)
-    return [
-        FieldReference(name, described(field.type), default(field), docs.get(name, ""))
-        for name, field in schema.config_fields(cls).items()
-    ]
+    fields = schema.config_fields(cls).items()
+    return [FieldReference(name, described(f.type), default(f), docs.get(name, "")) for name, f in fields]
 
 
 def described(kind: Any) -> str:
@@ -55,11 +53,10 @@ def constraints_of(kind: Any) -> Iterator[Constraint]:
 
 def default(field: dataclasses.Field) -> str:
     """A field's default as a config would write it."""
-    if field.default is not dataclasses.MISSING:
-        value = field.default
-    elif field.default_factory is not dataclasses.MISSING:
+    value = field.default
+    if field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
-    else:
+    if value is dataclasses.MISSING:
         return ""
     return repr(schema.named(value, field.metadata.get("choices")))
 
@@ -79,16 +76,12 @@ def own_docs(cls: type) -> dict[str, str]:
         tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     except (OSError, TypeError, SyntaxError):
         return {}  # built in, or without a source
-    body = getattr(tree.body[0], "body", [])
-    return {
-        field.target.id: " ".join(below.value.value.split())
-        for field, below in pairwise(body)
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(below, ast.Expr)
-        and isinstance(below.value, ast.Constant)
-        and isinstance(below.value.value, str)
-    }
+    found = {}
+    for pair in pairwise(tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else ()):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
+    return found
 
 
 def at(root: type, path: str) -> tuple[str, type | dict[str, type]]:
@@ -106,16 +99,19 @@ def at(root: type, path: str) -> tuple[str, type | dict[str, type]]:
     """
     here: type | dict[str, type] = root
     walked = ""
-    for part in path.split(".") if path else ():
+    parts = path.split(".") if path else []
+    for place, part in enumerate(parts):
+        if ":" in path and isinstance(here, dict) and part not in here:
+            try:
+                return path, schema.own_class(".".join(parts[place:]), schema.Choices({}))
+            except LookupError as error:
+                raise UserError(f"{path}: {error.args[0]}") from error
         known = here if isinstance(here, dict) else inner(here)
-        if part not in known and isinstance(here, type) and part in schema.config_fields(here):
-            raise UserError(
-                f"{path}: is a field of {walked or 'a config'}, which shows it; ask for {walked!r}"
-            )
         if part not in known:
-            raise UserError(
-                f"{path}: there is no {part!r} in {walked or 'a config'}; {schema.did_you_mean(part, known)}"
-            )
+            inside = walked or "a config"
+            if isinstance(here, type) and part in schema.config_fields(here):
+                raise UserError(f"{path}: is a field of {inside}, which shows it; ask for {walked!r}")
+            raise UserError(f"{path}: there is no {part!r} in {inside}; {schema.did_you_mean(part, known)}")
         here, walked = known[part], f"{walked}.{part}".lstrip(".")
     return walked, here
 

@@ -234,7 +234,11 @@ def convert_choice(choices: Choices, value: Any, path: str, errors: list[str]) -
     except LookupError as error:
         errors.append(f"{path}.name: {error.args[0]}")
         return None
-    return resolve(cls, {k: v for k, v in value.items() if k != "name"}, path, errors)
+    before = len(errors)
+    built = resolve(cls, {k: v for k, v in value.items() if k != "name"}, path, errors)
+    if path.endswith("]"):  # people do not count the entries of a list from 0
+        errors[before:] = [f"{line} (in {name!r})" for line in errors[before:]]
+    return built
 
 
 def own_class(name: str, choices: Choices) -> type:
@@ -285,21 +289,16 @@ def type_name(kind: Any) -> str:
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
         return type_name(args[0])
-    if kind is Duration:
-        return 'a duration like "5 epochs"'
     if origin in (Union, types.UnionType):
         return " or ".join(type_name(a) for a in args)
     if origin is tuple:
         return f"a list of {type_name(args[0])}" if args[-1] is Ellipsis else f"{len(args)} values"
-    if kind is Any:
-        return "dict(name=...)"
     if origin is Mapping or is_section(kind):
         return "dict(...)"
     if origin is Literal:
         return " or ".join(repr(a) for a in args)
-    if kind is type(None):
-        return "None"
-    return getattr(kind, "__name__", str(kind))
+    names = {Duration: 'a duration like "5 epochs"', Any: "dict(name=...)", type(None): "None"}
+    return names.get(kind) or getattr(kind, "__name__", str(kind))
 
 
 def shown(value: Any) -> str:
@@ -319,10 +318,8 @@ def to_dict(value: Any) -> Any:
     if isinstance(value, Duration):
         return str(value)
     if is_section(type(value)):
-        return {
-            key: named(getattr(value, key), field.metadata.get("choices"))
-            for key, field in config_fields(type(value)).items()
-        }
+        fields = config_fields(type(value)).items()
+        return {key: named(getattr(value, key), field.metadata.get("choices")) for key, field in fields}
     if isinstance(value, (list, tuple)):
         return [to_dict(item) for item in value]
     if isinstance(value, Mapping):

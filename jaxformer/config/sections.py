@@ -8,18 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from jaxformer.config import schema
+from jaxformer.config import fields, schema
 from jaxformer.config.checkpoints import CheckpointConfig
 from jaxformer.config.durations import Duration
-from jaxformer.config.fields import (
-    Constraint,
-    NonNegativeFloat,
-    PositiveDuration,
-    PositiveInt,
-    at_least,
-    between,
-    strictly_between,
-)
 from jaxformer.data.config import DataConfig
 from jaxformer.errors import ConfigError
 from jaxformer.models import CONTRACT, MODELS
@@ -35,25 +26,27 @@ class EvalConfig:
 
     split: str = "test"
     """The TFDS split to evaluate on."""
-    every: PositiveDuration = Duration.parse("1 epoch")
+    every: fields.PositiveDuration = Duration.parse("1 epoch")
     """How often; it is also evaluated after the last step."""
     monitor: str = "accuracy"
     """The metric that decides which checkpoint is best."""
     mode: Literal["max", "min"] = "max"
     """Whether more of it is better ("max") or less ("min")."""
-    patience: Annotated[int, at_least(1, "at least 1 evaluation, or None to never stop early")] | None = None
+    patience: (
+        Annotated[int, fields.at_least(1, "at least 1 evaluation, or None to never stop early")] | None
+    ) = None
     """Stop after this many evaluations in a row without an improvement; None never stops early."""
-    min_delta: NonNegativeFloat = 0.0
+    min_delta: fields.NonNegativeFloat = 0.0
     """How much better counts as an improvement."""
     restore_best: bool = False
     """End with the best checkpoint's parameters instead of the last step's."""
 
 
-LENGTH = Constraint(
+LENGTH = fields.Constraint(
     'a length in steps, epochs or examples, as in "90 epochs"',
     lambda value: value.unit != "%" and value.amount > 0,
 )
-DECAY = strictly_between(0, 1, "a decay between 0 and 1, such as 0.999, or None")
+DECAY = fields.strictly_between(0, 1, "a decay fields.between 0 and 1, such as 0.999, or None")
 
 
 @dataclass(frozen=True)
@@ -62,13 +55,13 @@ class TrainConfig:
 
     total: Annotated[Duration, LENGTH]
     """How long, in steps, epochs or examples."""
-    accumulate: Annotated[int, at_least(1, "1 (no accumulation) or more microbatches")] = 1
+    accumulate: Annotated[int, fields.at_least(1, "1 (no accumulation) or more microbatches")] = 1
     """Microbatches a step; the gradient is that of the whole batch, in less memory."""
     ema_decay: Annotated[float, DECAY] | None = None
     """Decay a step of a moving average of the parameters, which is then what is evaluated."""
-    log_every: PositiveDuration = Duration.parse("50 steps")
+    log_every: fields.PositiveDuration = Duration.parse("50 steps")
     """How often metrics are read from the device and written."""
-    stop_after_skipped: PositiveInt = 20
+    stop_after_skipped: fields.PositiveInt = 20
     """The run stops after this many updates in a row that were not finite."""
 
 
@@ -96,7 +89,7 @@ class ExperimentConfig:
     """Jit over a mesh, or pmap."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """How often checkpoints are saved and how many are kept."""
-    seed: Annotated[int, between(0, 2**32 - 1, "0 to 2**32 - 1")] = 0
+    seed: Annotated[int, fields.between(0, 2**32 - 1, "0 to 2**32 - 1")] = 0
     """Decides initialisation, data order, augmentation and dropout."""
 
 
@@ -118,10 +111,9 @@ def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
     """Yields a line for every combination of sections that cannot be; sections that are wrong are left out."""
     data, train, parallel = (sections.get(key) for key in ("data", "train", "parallel"))
     if data and train and data.batch_size % train.accumulate:
-        yield (
-            f"train.accumulate={train.accumulate} does not divide data.batch_size={data.batch_size}: "
-            f"use one that does, such as {largest_divisor(data.batch_size, train.accumulate)}"
-        )
+        fitting = next(n for n in range(train.accumulate, 0, -1) if data.batch_size % n == 0)
+        problem = f"train.accumulate={train.accumulate} does not divide data.batch_size={data.batch_size}"
+        yield f"{problem}: use one that does, such as {fitting}"
     evaluation, checkpoint = sections.get("eval"), sections.get("checkpoint")
     if evaluation and evaluation.restore_best and checkpoint and not checkpoint.keep_best:
         yield "eval.restore_best: the best checkpoint has to be kept for it; set checkpoint.keep_best=1"
@@ -138,21 +130,12 @@ def across_devices(config: ExperimentConfig, batch_shards: int) -> Iterator[str]
     Args:
       batch_shards: into how many parts the mesh splits a batch.
     """
-    batch, accumulate = config.data.batch_size, config.train.accumulate
-    if batch % (batch_shards * accumulate):
-        microbatches = f" x {accumulate} microbatches" if accumulate > 1 else ""
-        yield (
-            f"data.batch_size={batch} is not a multiple of {batch_shards} devices{microbatches}: "
-            f"use {max(1, round(batch / (batch_shards * accumulate))) * batch_shards * accumulate}"
-        )
-    eval_batch = config.data.eval_batch_size or batch
-    if eval_batch % batch_shards:
-        yield (
-            f"data.eval_batch_size={eval_batch} is not a multiple of {batch_shards} devices: "
-            f"use {max(1, round(eval_batch / batch_shards)) * batch_shards}"
-        )
-
-
-def largest_divisor(number: int, at_most: int) -> int:
-    """The largest divisor of `number` that is not over `at_most`."""
-    return next(d for d in range(min(at_most, number), 0, -1) if number % d == 0)
+    data, accumulate = config.data, config.train.accumulate
+    microbatches = f" x {accumulate} microbatches" if accumulate > 1 else ""
+    for field, size, parts, of_steps in (
+        ("batch_size", data.batch_size, batch_shards * accumulate, microbatches),
+        ("eval_batch_size", data.eval_batch_size or data.batch_size, batch_shards, ""),
+    ):
+        if size % parts:
+            fitting = max(1, round(size / parts)) * parts
+            yield f"data.{field}={size} is not a multiple of {batch_shards} devices{of_steps}: use {fitting}"

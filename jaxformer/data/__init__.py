@@ -5,25 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxformer.data.batches import Batches, make_batches
-    from jaxformer.data.config import TRANSFORMS, DataConfig
+    from jaxformer.data.config import DataConfig
 
-__all__ = [
-    "TRANSFORMS",
-    "Batches",
-    "DataConfig",
-    "make_batches",
-]
-
-# Imported when first used: grain, tfds and cv2 take a second or two.
-MODULES = {
-    "TRANSFORMS": "config",
-    "Batches": "batches",
-    "DataConfig": "config",
-    "make_batches": "batches",
-}
+__all__ = ["Batches", "DataConfig", "make_batches"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in MODULES:
-        return getattr(importlib.import_module(f"jaxformer.data.{MODULES[name]}"), name)
+    """Imports a name when it is first used: grain, tfds and cv2 take a second or two."""
+    if name in __all__:
+        file = "config" if name == "DataConfig" else "batches"
+        return getattr(importlib.import_module(f"jaxformer.data.{file}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

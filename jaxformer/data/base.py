@@ -1,51 +1,22 @@
-"""What every source of examples offers, one by one or in rows of tokens, and what a source is told."""
+"""What every source of examples offers, one by one or in rows of tokens, and what is known of one that is not here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from jaxformer.data.config import DataConfig
     from jaxformer.data.text.tokenizers import Tokenizer
 
+DatasetConfig: TypeAlias = "DataConfig"  # the kinds of examples are told it, and stand in it
 Example = dict[str, Any]
-
-
-class DatasetConfig(Protocol):
-    """What opening a dataset needs of `DataConfig`."""
-
-    @property
-    def name(self) -> str:
-        """The dataset's name."""
-
-    @property
-    def version(self) -> str | None:
-        """Its version; None takes the newest."""
-
-    @property
-    def data_dir(self) -> str | None:
-        """The folder of datasets; None takes the default."""
-
-    @property
-    def train_split(self) -> str:
-        """The split that a tokenizer is learnt from."""
-
-    @property
-    def mixture(self) -> Sequence[Any]:
-        """The datasets that are mixed in."""
-
-    @property
-    def examples(self) -> Any:
-        """The kind of examples."""
-
-    @property
-    def tokenizer(self) -> Any:
-        """The settings of the tokenizer."""
+Spec = dict[str, tuple[tuple[int, ...], np.dtype]]  # shape without the batch, and dtype, of each array
 
 
 class Opened:
-    """What every source says of itself."""
+    """What every source says about itself."""
 
     name: str
     """Dataset and version, "cifar10/3.0.2"."""
@@ -58,9 +29,9 @@ class Opened:
     length: int = 0
     """Places in the longest row of tokens; 0 if there are none."""
     lengths: np.ndarray | None = None
-    """Int32 [N], places that each row needs; None if all are alike."""
+    """int32 [N], the places that each row needs; None if all need the same."""
     filled: np.ndarray | None = None
-    """[N], places of each row that are not padding, if that is not `lengths`."""
+    """[N], the places of each row that are not padding, where these are not `lengths`."""
     facts: Sequence[str] = ()
     """Lines for people, said when a run starts."""
 
@@ -102,11 +73,11 @@ class Array:
     """One array of a batch of rows, without the batch."""
 
     shape: tuple[int, ...]
-    """With full length."""
+    """Its shape, with the length of the longest row."""
     dtype: Any = np.int32
-    """Of its items."""
+    """The dtype of its items."""
     fill: int = 0
-    """What stands where there is nothing."""
+    """The value on padding."""
 
 
 class RowSource(Opened):
@@ -118,3 +89,65 @@ class RowSource(Opened):
     def gather(self, indices: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """The rows at `indices`, int64 [B], padded to `length`."""
         raise NotImplementedError
+
+
+def open_source(config: DatasetConfig, split: str, train: bool = False) -> Source | RowSource:
+    """Opens a split as a config says, with its cache; in training, with the datasets that are mixed into it.
+
+    Raises:
+      UserError: the dataset, version, split or feature is not there, or not what it has to be.
+    """
+    source = config.examples.open(config, split, train)
+    return CachedSource(source) if config.cache == "memory" and isinstance(source, Source) else source
+
+
+class CachedSource(Source):
+    """Keeps a source's decoded examples in memory, from the first time that each is read."""
+
+    def __init__(self, source: Source):
+        self._source = source
+        self._examples: list[Example | None] = [None] * len(source)
+        self.name, self.split, self.class_names = source.name, source.split, source.class_names
+        self.facts, self.finish = source.facts, source.finish  # type: ignore[method-assign]
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, indices: Sequence[int]) -> list[Example | None]:
+        """The examples at `indices`; several threads may call this at once."""
+        if missing := [index for index in indices if self._examples[index] is None]:
+            for index, example in zip(missing, self._source.read(missing)):
+                for value in (example or {}).values():
+                    if isinstance(value, np.ndarray):
+                        value.setflags(write=False)
+                self._examples[index] = example
+        return [None if (found := self._examples[index]) is None else dict(found) for index in indices]
+
+
+@dataclass(frozen=True)
+class NominalBatches:
+    """Enough of `Batches` to build and to compile an experiment, and to predict with its model, without the dataset."""
+
+    num_examples: int
+    batch_size: int
+    element_spec: Mapping[str, tuple[tuple[int, ...], np.dtype]]
+    facts: tuple[str, ...] = ()
+    class_names: list[str] | None = None
+    tokenizer: Any = None
+    source: None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    typical_length: None = None
+
+
+def record(batches: Any) -> dict[str, Any]:
+    """What there is to know of `Batches`, as JSON values."""
+    arrays = {name: [[*shape], np.dtype(dtype).name] for name, (shape, dtype) in batches.element_spec.items()}
+    known = {"examples": batches.num_examples, "arrays": arrays, "class_names": batches.class_names}
+    return known | {"sizes": dict(batches.sizes)}
+
+
+def recorded(known: Mapping[str, Any], batch_size: int) -> NominalBatches:
+    """The batches that `record` told of."""
+    spec = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in known["arrays"].items()}
+    names, sizes = known["class_names"], known["sizes"]
+    return NominalBatches(known["examples"], batch_size, spec, class_names=names, sizes=sizes)

@@ -7,35 +7,25 @@ them. Nothing has to be saved to go on from any step, on any number of processes
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
-import cv2
 import grain
 import numpy as np
 
-from jaxformer.data.base import RowSource, Source
-from jaxformer.data.collate import Batch, Spec, make_collate
+from jaxformer.data import order as orders
+from jaxformer.data.base import RowSource, Source, Spec, open_source
+from jaxformer.data.collate import Batch, CollateExamples, CollateRows
 from jaxformer.data.config import DataConfig
-from jaxformer.data.opening import open_source
-from jaxformer.data.order import (
-    MEMORY,
-    POOL,
-    Bucketed,
-    Mixed,
-    Order,
-    Permuted,
-    Repeated,
-    Shuffled,
-    by_length,
-    in_order,
-)
+from jaxformer.data.records import NoSplit
+from jaxformer.errors import UserError
 
 Check = Callable[[Mapping[str, np.ndarray]], None]
 
 FOREVER = 2**62  # steps of a training that does not end by itself
 ROWS_PER_TASK = 128  # rows that one background thread makes at a time, at most
-PADDING_STEPS = 2 * POOL  # batches whose padding is counted
+PADDING_STEPS = 2 * orders.POOL  # batches whose padding is counted
 
 
 def make_batches(
@@ -54,27 +44,25 @@ def make_batches(
     Raises:
       UserError: the dataset or the split is not there, or its first example does not pass the transforms.
     """
-    cv2.setNumThreads(0)  # the threads are ours: OpenCV's own would fight with them for the cores
-    source = open_source(config, split, train)
-    transforms, batch_size = config.transforms, config.batch_size
-    if not train:
-        transforms, batch_size = config.eval_transforms, config.eval_batch_size or batch_size
-    threads, prefetch, buckets = config.read_threads, config.prefetch, config.buckets
-    repeats = config.repeats if train else 1
-    return Batches(source, transforms, batch_size, seed, train, threads, prefetch, check, buckets, repeats)
+    try:
+        source = open_source(config, split, train)
+    except NoSplit as error:
+        field = "data.train_split" if split == config.train_split else "eval.split"
+        raise UserError(f"{field}: {error}") from error
+    return Batches(source, config, seed, train, check)
 
 
 class Batches:
     """A sequence of global batches: `batches[step]`.
 
-    A batch is a dict of the arrays of its examples, stacked: of pictures `image` uint8 [B, H, W, C] and `labels`
+    A batch is a dict of the arrays of its examples, stacked: of images `image` uint8 [B, H, W, C] and `labels`
     int32 [B]; of other kinds those that `kinds/` says, of text padded to one length. In evaluation there is
     `example_mask` bool [B] too, False on the rows that pad the last batch or are skipped, and with text `index`
     int32 [B], the number of each row in the split (0 on padding).
 
     Attributes:
       batch_size: examples in a global batch.
-      num_examples: examples in an epoch: those of the split, or of a mixture as `Shuffled` says.
+      num_examples: examples in an epoch: those of the split, or of a mixture as `mixed` says.
       source: the split's examples.
       class_names: names of the classes, or None.
       tokenizer: what made the tokens; None if there are none.
@@ -89,47 +77,46 @@ class Batches:
     def __init__(
         self,
         source: Source | RowSource,
-        transforms: Sequence[Any],
-        batch_size: int,
+        config: DataConfig,
         seed: int,
         train: bool,
-        read_threads: int | None = None,
-        prefetch: int = 4,
         check: Check | None = None,
-        buckets: Sequence[int] = (),
-        repeats: int = 1,
     ):
-        self.batch_size, self.train, self.source = batch_size, train, source
+        """The batches of an open split; the other arguments are those of `make_batches`."""
+        self.train, self.source, self._config, self._check = train, source, config, check
+        self.batch_size = config.batch_size if train else config.eval_batch_size or config.batch_size
         self.class_names, self.tokenizer, self.sizes = source.class_names, source.tokenizer, source.sizes
-        self._threads = read_threads or min(os.cpu_count() or 1, 16)
-        self._prefetch = prefetch
-        self._check = check
+        transforms = config.transforms if train else config.eval_transforms
         # What is random in an evaluation (masked tokens) is the same whatever the run's seed.
-        self._collate = make_collate(source, transforms, seed % 2**64 if train else 0, train)
+        of_transforms = seed % 2**64 if train else 0
+        if isinstance(source, RowSource):
+            self._collate: CollateRows | CollateExamples = CollateRows(source, transforms, of_transforms)
+        else:
+            self._collate = CollateExamples(source, transforms, of_transforms, train)
         self.element_spec: Spec = dict(self._collate.spec)
         if not train:
             self.element_spec["example_mask"] = ((), np.dtype(bool))
             if self.tokenizer is not None:
                 self.element_spec["index"] = ((), np.dtype(np.int32))
-        self._lengths = source.lengths if buckets else None
-        self._widths = np.asarray([*buckets, source.length]) if self._lengths is not None else None
-        self.num_examples, self._order = self._make_order(seed, repeats)
+        self._lengths = source.lengths if config.buckets else None
+        self._widths = np.asarray([*config.buckets, source.length])
+        self.num_examples, self._order = self._make_order(seed, config.repeats)
         self.typical_length: int | None = None
         self.facts = [*source.facts, *self._padding()]
 
-    def _make_order(self, seed: int, repeats: int) -> tuple[int, Order]:
+    def _make_order(self, seed: int, repeats: int) -> tuple[int, orders.Order]:
         """Examples in an epoch, and their order."""
         lengths = self._lengths
         if not self.train:
-            return len(self.source), in_order if lengths is None else by_length(lengths)
+            return len(self.source), orders.in_order if lengths is None else orders.by_length(lengths)
         counts, weights = self.source.parts
-        quick = isinstance(self.source, RowSource) and max(counts) <= MEMORY
-        parts = [(Permuted if quick else Shuffled)(n, seed, part) for part, n in enumerate(counts)]
-        endless = parts[0] if len(parts) == 1 else Mixed(parts, weights)
-        order: Order = endless
+        quick = isinstance(self.source, RowSource) and max(counts) <= orders.MEMORY
+        ordered = orders.permuted if quick else orders.shuffled
+        parts = [ordered(count, seed, part) for part, count in enumerate(counts)]
+        order, epoch = (parts[0], counts[0]) if len(parts) == 1 else orders.mixed(parts, counts, weights)
         if lengths is not None:
-            order = Bucketed(order, endless.epoch, lengths, self.batch_size // repeats, seed)
-        return endless.epoch, order if repeats == 1 else Repeated(order, self.batch_size, repeats)
+            order = orders.bucketed(order, epoch, lengths, self.batch_size // repeats, seed)
+        return epoch, order if repeats == 1 else orders.repeated(order, self.batch_size, repeats)
 
     def __len__(self) -> int:
         """Batches in an evaluation; training has no length."""
@@ -190,7 +177,9 @@ class Batches:
             return self._make(start + step, range(first, first + task_rows))
 
         count = max(0, stop - start) * tasks
-        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._prefetch * tasks)
+        threads = self._config.read_threads or min(os.cpu_count() or 1, 16)
+        ahead = self._config.prefetch * tasks
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         parts = grain.MapDataset.range(min(count, FOREVER)).map(make_task).to_iter_dataset(options)
         return Reader(iter(parts), tasks)
 
@@ -202,12 +191,15 @@ class Batches:
             raise ValueError(f"process_index {process_index} is not one of {process_count} processes")
         return self.batch_size // process_count
 
+    def _positions(self, step: int) -> range:
+        """The positions of a step's examples; an evaluation's last batch may have fewer than others."""
+        first = step * self.batch_size
+        stop = first + self.batch_size
+        return range(first, stop if self.train else min(stop, self.num_examples))
+
     def _make(self, step: int, rows: range) -> Batch:
         """The `rows` of a step's batch; those past the end of an evaluation are padding."""
-        first = step * self.batch_size
-        positions = range(first + rows.start, first + rows.stop)
-        if not self.train:
-            positions = range(positions.start, max(positions.start, min(positions.stop, self.num_examples)))
+        positions = self._positions(step)[rows.start : rows.stop]
         indices = self._order(positions)
         counters = np.arange(positions.start, positions.stop) if self.train else indices
         batch, real = self._collate(indices, counters, len(rows), self._length(step))
@@ -222,11 +214,9 @@ class Batches:
 
     def _length(self, step: int) -> int | None:
         """Places in a row of a step's batch: the smallest bucket that holds its longest row."""
-        if self._lengths is None or self._widths is None:
+        if self._lengths is None:
             return None
-        first = step * self.batch_size
-        stop = first + self.batch_size if self.train else min(first + self.batch_size, self.num_examples)
-        longest = self._lengths[self._order(range(first, stop))].max()
+        longest = self._lengths[self._order(self._positions(step))].max()
         return int(self._widths[np.searchsorted(self._widths, longest)])
 
     def _padding(self) -> list[str]:
@@ -237,38 +227,29 @@ class Batches:
         filled = lengths if self.source.filled is None else self.source.filled
         used = places = rows = 0.0
         for step in range(min(PADDING_STEPS, math.ceil(self.num_examples / self.batch_size))):
-            stop = (step + 1) * self.batch_size
-            positions = range(step * self.batch_size, stop if self.train else min(stop, self.num_examples))
+            positions = self._positions(step)
             used += filled[self._order(positions)].sum()
             places += len(positions) * (self._length(step) or self.source.length)
             rows += len(positions)
         if self._lengths is not None:
             self.typical_length = round(places / rows)
-        return [
-            f"{self.source.split}: {(places - used) / places:.0%} of the places in its batches are padding"
-        ]
+        share = (places - used) / places
+        return [f"{self.source.split}: {share:.0%} of the places in its batches are padding"]
 
 
-class Reader:
+class Reader(Iterator[Batch], AbstractContextManager):
     """Batches that threads make ahead; an iterator that is closed when it is no longer needed."""
 
     def __init__(self, parts: Any, parts_per_batch: int):
-        self._parts = parts
-        self._parts_per_batch = parts_per_batch
-        self._ended = False
+        self._parts, self._parts_per_batch, self._ended = parts, parts_per_batch, False
         self._parts.start_prefetch()
-
-    def __iter__(self) -> "Reader":
-        return self
 
     def __next__(self) -> Batch:
         """The next batch; raises what went wrong in making it."""
         if self._ended:
             raise StopIteration
-        parts: list[Batch] = []
         try:
-            while len(parts) < self._parts_per_batch:
-                parts.append(next(self._parts))
+            parts: list[Batch] = [next(self._parts) for _ in range(self._parts_per_batch)]
         except BaseException:  # the end, too
             self.close()
             raise
@@ -280,9 +261,6 @@ class Reader:
         """Stops reading ahead; the threads end with the rows that they are at."""
         self._ended = True
         self._parts.close()
-
-    def __enter__(self) -> "Reader":
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()

@@ -47,12 +47,7 @@ def find_datasets(folder: Path) -> list[Prepared]:
             *name, version = path.parent.relative_to(folder).parts
             if re.fullmatch(r"\d+\.\d+\.\d+", version) and not name[0].startswith("."):
                 found.append(Prepared("/".join(name), version, path.parent))
-    return sorted(found, key=lambda dataset: (dataset.name, version_key(dataset.version)))
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """Orders versions: "3.0.10" comes after "3.0.9"."""
-    return tuple(int(part) for part in version.split("."))
+    return sorted(found, key=lambda dataset: (dataset.name, list(map(int, dataset.version.split(".")))))
 
 
 def find_dataset(config: DatasetConfig) -> Prepared:
@@ -66,27 +61,24 @@ def find_dataset(config: DatasetConfig) -> Prepared:
     if config.name == DIGITS:
         folder = place_digits(folder, may_move=config.data_dir is None)
     prepared = find_datasets(folder)
-    versions = [dataset for dataset in prepared if dataset.name == config.name]
+    versions = {dataset.version: dataset for dataset in prepared if dataset.name == config.name}
     if not versions:
         raise not_prepared(config.name, folder, reason, [dataset.name for dataset in prepared])
-    if config.version is None:
-        return versions[-1]
-    for dataset in versions:
-        if dataset.version == config.version:
-            return dataset
-    there = ", ".join(dataset.version for dataset in versions)
+    version = config.version or list(versions)[-1]
+    if version in versions:
+        return versions[version]
     raise UserError(
         f"data.version: {config.name!r} is not prepared in version {config.version!r} in {folder} "
-        f"({reason}); there is {there}; None takes the newest"
+        f"({reason}); there is {', '.join(versions)}; None takes the newest"
     )
 
 
 def place_digits(folder: Path, may_move: bool) -> Path:
     """Prepares the digits in `folder`; if that is read-only and they may move, in the fallback."""
-    fallback = FALLBACK_DIR.expanduser()
-    for place in [folder, fallback] if may_move else [folder]:
+    for place in [folder, FALLBACK_DIR.expanduser()] if may_move else [folder]:
         try:
-            refuse_read_only(place)
+            if place.is_dir() and not place.stat().st_mode & 0o222:  # root could write there, and should not
+                raise PermissionError(errno.EACCES, "the folder is read-only", str(place))
             prepare_digits(place)
         except OSError as error:
             problem = error
@@ -97,20 +89,14 @@ def place_digits(folder: Path, may_move: bool) -> Path:
     raise UserError(f"data.data_dir: cannot prepare 'digits' in {place}: {reason}; {remedy}")
 
 
-def refuse_read_only(folder: Path) -> None:
-    """Raises OSError for a folder whose mode forbids writing to everyone: root could, and should not."""
-    if folder.is_dir() and not folder.stat().st_mode & 0o222:
-        raise PermissionError(errno.EACCES, "the folder is read-only", str(folder))
-
-
 def not_prepared(name: str, folder: Path, reason: str, prepared: list[str]) -> NotPrepared:
     """What to do about a dataset that is not in `folder`."""
     import tensorflow_datasets as tfds
 
-    base = name.split("/")[0]
+    base, there = name.split("/")[0], {DIGITS, *prepared}
     known = tfds.list_builders(with_community_datasets=False)
-    near = difflib.get_close_matches(name, {DIGITS, *prepared}, n=2, cutoff=0.6)
-    build = base if base in known else None
+    near = difflib.get_close_matches(name, there, n=2, cutoff=0.6)
+    build = name if base in known else None
     if not near and not build:
         near = difflib.get_close_matches(base, known, n=3, cutoff=0.6)
         build = near[0] if near else None
@@ -118,15 +104,12 @@ def not_prepared(name: str, folder: Path, reason: str, prepared: list[str]) -> N
     if near:
         what += f"; did you mean {' or '.join(map(repr, near))}?"
     elif not build:
-        what += f", and TFDS knows none of that name; prepared are: {', '.join(sorted({DIGITS, *prepared}))}"
-    if not build and near:
-        return NotPrepared(what)
-    if not build:
+        what += f", and TFDS knows none of that name; prepared are: {', '.join(sorted(there))}"
         return NotPrepared(
-            what,
-            "import your own files with `jaxformer data import` (images, text, csv, ...)",
+            what, "import your own files with `jaxformer data import` (images, text, csv, ...)"
         )
-    build = name if build == base else build
+    if not build:
+        return NotPrepared(what)
     command = f"tfds build {build} --file_format=array_record --data_dir={folder}"
     return NotPrepared(what, f"TFDS prepares a dataset once, where TensorFlow is installed, with: {command}")
 
@@ -143,8 +126,7 @@ def open_builder(dataset: Prepared) -> Any:
     try:
         return tfds.builder_from_directory(dataset.folder)
     except (OSError, ValueError, KeyError, ParseError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"dataset {dataset.name}/{dataset.version}: its description in {dataset.folder} cannot be read "
-            f"({reason}); remove that folder and prepare the dataset again"
-        ) from error
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        what = f"dataset {dataset.name}/{dataset.version}: its description in {dataset.folder} cannot be read"
+        remedy = "remove that folder and prepare the dataset again"
+        raise UserError(f"{what} ({reason}); {remedy}") from error

@@ -1,23 +1,31 @@
 """Collates: the arrays of a batch from the indices of its examples, images one by one, token rows all at once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import cv2
 import numpy as np
 
-from jaxformer.data.base import RowSource, Source
+from jaxformer.data.base import Example, RowSource, Source, Spec
+from jaxformer.data.decoding import OpenCVError
 from jaxformer.errors import UserError
 
 Batch = dict[str, np.ndarray]
-Spec = dict[str, tuple[tuple[int, ...], np.dtype]]  # shape without the batch, and dtype, of each array
 
 
-class Collate(Protocol):
-    """Makes the arrays of a batch."""
+class CollateExamples:
+    """Examples that are read and transformed one by one; padding is zeros.
 
-    spec: Spec
-    """The arrays that it makes; of rows that differ in length, the longest."""
+    In training, another example stands in for one that is to be skipped; else its row is zeros, and not real.
+
+    Attributes:
+      spec: of the arrays that it makes.
+    """
+
+    def __init__(self, source: Source, transforms: Sequence[Any], seed: int, train: bool):
+        """Raises UserError if the first example does not pass the transforms."""
+        self._source, self._transforms, self._seed, self._train = source, transforms, seed, train
+        first = self._finished(readable(source, 0), 0, next(generators(seed, np.zeros(1, np.int64))))
+        self.spec: Spec = {key: (np.shape(value), dtype_of(value)) for key, value in first.items()}
 
     def __call__(
         self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None
@@ -28,67 +36,27 @@ class Collate(Protocol):
           indices: int64 [N], N <= rows, of the examples; the other rows are padding.
           counters: int64 [N]; with the seed they decide what is random in each example.
           rows: examples in the batch.
-          length: places in a row; None is the longest.
+          length: places in a row of tokens; None is the longest.
         """
-
-
-def make_collate(
-    source: Source | RowSource, transforms: Sequence[Any], seed: int, train: bool = True
-) -> Collate:
-    """What collates a source's examples; transforms that need to know the source's tokenizer are told it.
-
-    In training, another example stands in for one that is to be skipped; else its row is zeros, and not real.
-
-    Raises:
-      UserError: the first example does not pass the transforms.
-    """
-    if isinstance(source, RowSource):
-        return CollateRows(source, [transform.bind(source.tokenizer) for transform in transforms], seed)
-    return CollateExamples(source, transforms, seed, train)
-
-
-class CollateExamples:
-    """Examples that are read and transformed one by one; padding is zeros."""
-
-    def __init__(self, source: Source, transforms: Sequence[Any], seed: int, train: bool = True):
-        self._source, self._transforms, self._seed, self._train = source, transforms, seed, train
-        first = self._finished(readable(source, 0), 0, next(generators(seed, np.zeros(1, np.int64))))
-        self.spec: Spec = {key: (np.shape(value), dtype_of(value)) for key, value in first.items()}
-
-    def __call__(
-        self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None
-    ) -> tuple[Batch, np.ndarray]:
         batch = {key: np.zeros((rows, *shape), dtype) for key, (shape, dtype) in self.spec.items()}
-        real = np.arange(rows) < len(indices)
-        for row, example in enumerate(self._examples(indices, counters)):
-            if example is None:
-                real[row] = False
-                continue
-            for key, value in example.items():
-                rows_of_key = batch[key]
-                if np.shape(value) != rows_of_key.shape[1:]:
-                    raise UserError(
-                        f"{self._source.where(int(indices[row]))}: the {key} is {np.shape(value)}, the first is "
-                        f"{rows_of_key.shape[1:]}; add a transform that makes all the same, as "
-                        "dict(name='resize', size=...)"
-                    )
-                rows_of_key[row] = value
-        return batch, real
-
-    def _examples(self, indices: np.ndarray, counters: np.ndarray) -> Iterator[Mapping[str, Any] | None]:
-        """Transformed examples; None for one to skip."""
-        if len(indices) == 0:
-            return
-        numbers = indices.tolist()
-        examples = self._source.read(numbers)
-        for example, index, rng in zip(examples, numbers, generators(self._seed, counters)):
+        real, numbers = np.zeros(rows, bool), indices.tolist()
+        read = self._source.read(numbers) if numbers else []
+        for row, (example, index, rng) in enumerate(zip(read, numbers, generators(self._seed, counters))):
             if example is None and self._train:
                 example = readable(self._source, index)
-            yield None if example is None else self._finished(example, index, rng)
+            if example is None:
+                continue
+            real[row] = True
+            for key, value in self._finished(example, index, rng).items():
+                shape, first = np.shape(value), self.spec[key][0]
+                if shape != first:
+                    remedy = "add a transform that makes all the same, as dict(name='resize', size=...)"
+                    what = f"the {key} is {shape}, the first is {first}"
+                    raise UserError(f"{self._source.where(index)}: {what}; {remedy}")
+                batch[key][row] = value
+        return batch, real
 
-    def _finished(
-        self, example: Mapping[str, Any], index: int, rng: np.random.Generator
-    ) -> Mapping[str, Any]:
+    def _finished(self, example: Example, index: int, rng: np.random.Generator) -> Mapping[str, Any]:
         """What a batch holds of an example."""
         return self._source.finish(transformed(example, self._transforms, rng, self._source, index))
 
@@ -119,11 +87,13 @@ class CollateRows:
     """
 
     def __init__(self, source: RowSource, transforms: Sequence[Any], seed: int):
-        self._source, self._transforms, self._seed = source, transforms, seed
+        """Raises UserError if the first example does not pass the transforms."""
+        self._source, self._seed = source, seed
+        self._transforms = [transform.bind(source.tokenizer) for transform in transforms]
         self._fills = {key: array.fill for key, array in source.spec.items()}
         self.spec: Spec = {key: (array.shape, np.dtype(array.dtype)) for key, array in source.spec.items()}
         if transforms:
-            for transform in transforms:
+            for transform in self._transforms:
                 self._fills |= transform.fills
             first, _ = self(np.zeros(1, np.int64), np.zeros(1, np.int64), 1, None)
             self.spec = {key: (value.shape[1:], value.dtype) for key, value in first.items()}
@@ -131,20 +101,18 @@ class CollateRows:
     def __call__(
         self, indices: np.ndarray, counters: np.ndarray, rows: int, length: int | None
     ) -> tuple[Batch, np.ndarray]:
-        real = np.arange(rows) < len(indices)
+        """As `CollateExamples`; no row is skipped."""
         length = self._source.length if length is None else length
         batch = self._source.gather(indices, length)
         if self._transforms and len(indices):
             examples = list(self._examples(batch, indices, counters, length))
             batch = {key: self._stack(key, [e[key] for e in examples], length) for key in examples[0]}
-        missing = rows - len(indices)
-        if not missing:
-            return batch, real
-        padded = {
-            key: np.concatenate([batch[key], padding]) if key in batch and len(indices) else padding
-            for key, padding in self._padding(missing, length).items()
-        }
-        return padded, real
+        if rows > len(indices):
+            padding = self._padding(rows - len(indices), length)
+            if len(indices):
+                padding = {key: np.concatenate([batch[key], fill]) for key, fill in padding.items()}
+            batch = padding
+        return batch, np.arange(rows) < len(indices)
 
     def _examples(
         self, batch: Batch, indices: np.ndarray, counters: np.ndarray, length: int
@@ -152,8 +120,7 @@ class CollateRows:
         """Transformed rows, at most `length` long."""
         transforms = [transform.within(length) for transform in self._transforms]
         lengths = self._source.lengths
-        for row, rng in enumerate(generators(self._seed, counters)):
-            index = int(indices[row])
+        for row, (index, rng) in enumerate(zip(indices.tolist(), generators(self._seed, counters))):
             stop = None if lengths is None else int(lengths[index])
             example = {key: v[row, :stop] if v.ndim > 1 else v[row] for key, v in batch.items()}
             yield transformed(example, transforms, rng, self._source, index)
@@ -169,7 +136,7 @@ class CollateRows:
         return stacked
 
     def _padding(self, rows: int, length: int) -> Batch:
-        """Rows of nothing."""
+        """Rows of padding."""
         return {
             key: np.full((rows, length) if shape else (rows,), self._fills.get(key, 0), dtype)
             for key, (shape, dtype) in self.spec.items()
@@ -188,7 +155,7 @@ def transformed(
         try:
             further = (drawing(source, rng),) if transform.draws else ()
             example = transform(example, rng, *further)
-        except (ValueError, cv2.error) as error:
+        except (ValueError, OpenCVError) as error:
             name = type(transform).__name__
             raise UserError(f"{source.where(index)}: {name} failed: {str(error).strip()}") from error
     return example
@@ -206,5 +173,5 @@ def generators(seed: int, counters: np.ndarray) -> Iterator[np.random.Generator]
 
 
 def dtype_of(value: Any) -> np.dtype:
-    """Of an array its own; Python's integers become int32."""
+    """The dtype of a value in a batch: an array keeps its own, Python's integers become int32."""
     return value.dtype if isinstance(value, np.ndarray) else np.dtype(np.int32)

@@ -14,7 +14,7 @@ TRANSFORMS: dict[str, str] = {
     "autoaugment": "jaxformer.data.policies:AutoAugment",
     "back_translate": "jaxformer.data.text.paraphrases:BackTranslate",
     "center_crop": "jaxformer.data.transforms:CenterCrop",
-    "color_jitter": "jaxformer.data.color:ColorJitter",
+    "color_jitter": "jaxformer.data.operations:ColorJitter",
     "detr_crop": "jaxformer.data.cropping:DetrCrop",
     "eda": "jaxformer.data.text.augment:Eda",
     "flip": "jaxformer.data.transforms:Flip",
@@ -32,17 +32,17 @@ TRANSFORMS: dict[str, str] = {
     "resize_shorter": "jaxformer.data.cropping:ResizeShorter",
     "scale_jitter": "jaxformer.data.cropping:ScaleJitter",
     "synonym_replacement": "jaxformer.data.text.augment:SynonymReplacement",
-    "three_augment": "jaxformer.data.color:ThreeAugment",
+    "three_augment": "jaxformer.data.operations:ThreeAugment",
     "token_cutoff": "jaxformer.data.text.augment:TokenCutoff",
     "trivialaugment": "jaxformer.data.policies:TrivialAugment",
 }
 
 # Names in configs -> the tokenizer's settings.
 TOKENIZERS: dict[str, str] = {
-    "bytes": "jaxformer.data.text.tokenizers:Bytes",
-    "characters": "jaxformer.data.text.tokenizers:Characters",
+    "bytes": "jaxformer.data.text.tokenizer_training:Bytes",
+    "characters": "jaxformer.data.text.tokenizer_training:Characters",
     "file": "jaxformer.data.text.tokenizers:FromFile",
-    "trained": "jaxformer.data.text.tokenizers:Trained",
+    "trained": "jaxformer.data.text.tokenizer_training:Trained",
 }
 
 
@@ -102,7 +102,7 @@ class DataConfig:
     eval_batch_size: PositiveInt | None = None
     """Examples in a global evaluation batch; None takes `batch_size`."""
     examples: Any = choice(KINDS, "jaxformer.data.kinds.base:Kind", default_factory=images)  # noqa: RUF009
-    """What becomes of the dataset's examples: one of the kinds of pictures or of token rows
+    """What becomes of the dataset's examples: one of the kinds of images or of token rows
     (`data/kinds/`)."""
     tokenizer: Any | None = choice(TOKENIZERS, default=None)  # noqa: RUF009
     """What makes tokens of text; a tokenizer that learns does so from `train_split`."""
@@ -115,7 +115,7 @@ class DataConfig:
     eval_transforms: tuple[Any, ...] = choice(TRANSFORMS, "jaxformer.data.transform:Transform", default=())
     """The same for evaluation; random transforms do not belong here."""
     cache: Literal["none", "memory"] = "none"
-    """Of pictures, "memory" keeps decoded images in memory from their first use on (before any transform);
+    """ "memory" keeps decoded images in memory from their first use on (before any transform);
     "none" reads and decodes them every time. (Token rows are mapped from files, and have no use for it.)"""
     read_threads: PositiveInt | None = None
     """Threads that read, decode and transform in the background; None takes one a core, at most 16."""
@@ -124,10 +124,9 @@ class DataConfig:
 
     def problems(self) -> Iterator[str]:
         if self.repeats > 1 and self.batch_size % self.repeats:
-            yield (
-                f"repeats={self.repeats}: a batch of batch_size={self.batch_size} does not divide by it; "
-                f"set batch_size={max(1, round(self.batch_size / self.repeats)) * self.repeats}"
-            )
+            fitting = max(1, round(self.batch_size / self.repeats)) * self.repeats
+            problem = f"a batch of batch_size={self.batch_size} does not divide by it"
+            yield f"repeats={self.repeats}: {problem}; set batch_size={fitting}"
         yield from self._text_problems()
         for name in ("transforms", "eval_transforms"):
             for index, transform in enumerate(getattr(self, name)):
@@ -136,17 +135,13 @@ class DataConfig:
 
     def _misfits(self, transform: Any, name: str) -> Iterator[str]:
         """Why a transform does not suit the examples, or the list that it stands in."""
-        kind = self.examples.kind
-        if transform.modality != self.examples.modality:
-            yield (
-                f"is made for {transform.modality}s, and the examples are {kind!r}; leave it out, or name another "
-                "kind in examples"
-            )
+        kind, made_for = self.examples.kind, transform.modality
+        if made_for != self.examples.modality:
+            remedy = "leave it out, or name another kind in examples"
+            yield f"is made for {made_for}s, and the examples are {kind!r}; {remedy}"
         elif transform.draws and not self.examples.letterboxed:
-            yield (
-                f"joins images with boxes or masks, and examples={kind!r} have one label; take task.mixup or "
-                "task.cutmix"
-            )
+            remedy = "take task.mixup or task.cutmix"
+            yield f"joins images with boxes or masks, and examples={kind!r} have one label; {remedy}"
         if transform.random and name == "eval_transforms":
             yield "is random, so evaluation would change from seed to seed; move it to transforms"
 
@@ -160,11 +155,9 @@ class DataConfig:
         if self.buckets and not self.examples.varying:
             yield f"buckets={self.buckets}: rows of {kind!r} are all of one length; leave it out"
         elif self.buckets:
-            rising = all(a < b for a, b in pairwise([*self.buckets, self.examples.length]))
-            if not rising or self.buckets[0] < 2:
-                yield (
-                    f"buckets={self.buckets}: expected rising lengths of 2 or more, all below "
-                    f"examples.length={self.examples.length}, which is the last one"
-                )
+            lengths = [1, *self.buckets, self.examples.length]
+            if not all(a < b for a, b in pairwise(lengths)):
+                wanted = f"rising lengths of 2 or more, all below examples.length={self.examples.length}"
+                yield f"buckets={self.buckets}: expected {wanted}, which is the last one"
         if self.mixture and not is_text:
             yield f"mixture: {kind!r} cannot be mixed, only kinds of text; leave it out"

@@ -1,4 +1,4 @@
-"""Encoded pictures to pixels."""
+"""Encoded images to pixels."""
 
 import io
 
@@ -6,14 +6,17 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+cv2.setNumThreads(0)  # the threads are ours: OpenCV's own would fight with them for the cores
 cv2.utils.logging.setLogLevel(
     cv2.utils.logging.LOG_LEVEL_SILENT
-)  # a broken picture is an error of ours, said once
+)  # a broken image is an error of ours, said once
+OpenCVError = cv2.error
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+NO_COLOURS = ("1", "L", "P", "I", "I;16")  # Pillow's modes of one number a pixel
 
 
 def decode_image(encoded: bytes, channels: int, upright: bool = False) -> np.ndarray:
-    """Decodes a picture.
+    """Decodes an image.
 
     Args:
       encoded: a JPEG, PNG, BMP, WebP or other file that OpenCV reads.
@@ -24,17 +27,15 @@ def decode_image(encoded: bytes, channels: int, upright: bool = False) -> np.nda
       uint8 [H, W, channels].
 
     Raises:
-      ValueError: the bytes are not a picture, or only the beginning of one.
+      ValueError: the bytes are not an image, or only the beginning of one.
     """
     if encoded.startswith(JPEG_START) and not encoded.endswith(JPEG_END):
-        return decode_strictly(
-            encoded, channels, upright
-        )  # OpenCV fills a missing rest with grey and says nothing
+        return decode_strictly(encoded, channels, upright)  # OpenCV fills a missing rest with grey, silently
     flags = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
     flags |= 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
     if image is None:
-        raise ValueError(f"{len(encoded)} bytes that are not a picture")
+        raise ValueError(f"{len(encoded)} bytes that are not an image")
     return image if channels == 3 else image[:, :, None]
 
 
@@ -50,25 +51,21 @@ def decode_strictly(encoded: bytes, channels: int, upright: bool) -> np.ndarray:
 
 
 def decode_mask(encoded: bytes) -> np.ndarray:
-    """Decodes a mask of class ids: a grey picture's values, or a palette's indices.
+    """Decodes a mask of class ids: a grey image's values, or a palette's indices.
 
     Returns:
       uint8 or int32 [H, W].
 
     Raises:
-      ValueError: the bytes are not a picture, or one with colours.
+      ValueError: the bytes are not an image, or one with colours.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
-            if picture.mode not in ("1", "L", "P", "I", "I;16"):
+            if picture.mode not in NO_COLOURS:
                 raise ValueError(
-                    f"a picture of mode {picture.mode}, not of class ids: grey, or with a palette"
+                    f"an image of mode {picture.mode}, not of class ids: grey, or with a palette"
                 )
             mask = np.array(picture)
     except (OSError, SyntaxError) as error:
         raise ValueError(str(error)) from error
-    return (
-        mask.astype(np.uint8 if mask.dtype == bool else np.int32, copy=False)
-        if mask.dtype != np.uint8
-        else mask
-    )
+    return mask.astype(np.uint8 if mask.dtype in (bool, np.uint8) else np.int32, copy=False)

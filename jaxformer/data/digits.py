@@ -50,27 +50,15 @@ def prepare_digits(data_dir: Path) -> Path:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    images = to_uint8(digits.images)
-
-    def example(index: int) -> dict:
-        return {
-            "image": cv2.imencode(".png", images[index])[1].tobytes(),
-            "label": int(digits.target[index]),
-            "index": int(index),
-        }
-
-    return write_dataset(
-        data_dir,
-        NAME,
-        VERSION,
-        features={
-            "image": tfds.features.Image(shape=(8, 8, 1), encoding_format="png"),
-            "label": tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
-            "index": tfds.features.Scalar(np.int64),
-        },
-        splits={
-            split: [example(index) for index in indices]
-            for split, indices in split_indices(digits.target).items()
-        },
-        description=DESCRIPTION,
-    )
+    examples = [
+        {"image": cv2.imencode(".png", image)[1].tobytes(), "label": int(label), "index": index}
+        for index, (image, label) in enumerate(zip(to_uint8(digits.images), digits.target))
+    ]
+    splits = split_indices(digits.target).items()
+    features = {
+        "image": tfds.features.Image(shape=(8, 8, 1), encoding_format="png"),
+        "label": tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
+        "index": tfds.features.Scalar(np.int64),
+    }
+    of_splits = {split: [examples[index] for index in indices] for split, indices in splits}
+    return write_dataset(data_dir, NAME, VERSION, features, of_splits, DESCRIPTION)

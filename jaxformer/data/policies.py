@@ -66,89 +66,52 @@ STRENGTHS = 31  # of TrivialAugment
 
 Choice = tuple[str, float, int]  # an operation, how often it is done, and its magnitude, 0 to 9
 
-# The tables of the paper's appendix, without magnitudes (0) where the operation has no use for them.
-POLICIES: Mapping[str, tuple[tuple[Choice, Choice], ...]] = {
-    "cifar10": (
-        (("invert", 0.1, 0), ("contrast", 0.2, 6)),
-        (("rotate", 0.7, 2), ("translate_x", 0.3, 9)),
-        (("sharpness", 0.8, 1), ("sharpness", 0.9, 3)),
-        (("shear_y", 0.5, 8), ("translate_y", 0.7, 9)),
-        (("autocontrast", 0.5, 0), ("equalize", 0.9, 0)),
-        (("shear_y", 0.2, 7), ("posterize", 0.3, 7)),
-        (("color", 0.4, 3), ("brightness", 0.6, 7)),
-        (("sharpness", 0.3, 9), ("brightness", 0.7, 9)),
-        (("equalize", 0.6, 0), ("equalize", 0.5, 0)),
-        (("contrast", 0.6, 7), ("sharpness", 0.6, 5)),
-        (("color", 0.7, 7), ("translate_x", 0.5, 8)),
-        (("equalize", 0.3, 0), ("autocontrast", 0.4, 0)),
-        (("translate_y", 0.4, 3), ("sharpness", 0.2, 6)),
-        (("brightness", 0.9, 6), ("color", 0.2, 8)),
-        (("solarize", 0.5, 2), ("invert", 0.0, 0)),
-        (("equalize", 0.2, 0), ("autocontrast", 0.6, 0)),
-        (("equalize", 0.2, 0), ("equalize", 0.6, 0)),
-        (("color", 0.9, 9), ("equalize", 0.6, 0)),
-        (("autocontrast", 0.8, 0), ("solarize", 0.2, 8)),
-        (("brightness", 0.1, 3), ("color", 0.7, 0)),
-        (("solarize", 0.4, 5), ("autocontrast", 0.9, 0)),
-        (("translate_y", 0.9, 9), ("translate_y", 0.7, 9)),
-        (("autocontrast", 0.9, 0), ("solarize", 0.8, 3)),
-        (("equalize", 0.8, 0), ("invert", 0.1, 0)),
-        (("translate_y", 0.7, 9), ("autocontrast", 0.9, 0)),
-    ),
-    "imagenet": (
-        (("posterize", 0.4, 8), ("rotate", 0.6, 9)),
-        (("solarize", 0.6, 5), ("autocontrast", 0.6, 0)),
-        (("equalize", 0.8, 0), ("equalize", 0.6, 0)),
-        (("posterize", 0.6, 7), ("posterize", 0.6, 6)),
-        (("equalize", 0.4, 0), ("solarize", 0.2, 4)),
-        (("equalize", 0.4, 0), ("rotate", 0.8, 8)),
-        (("solarize", 0.6, 3), ("equalize", 0.6, 0)),
-        (("posterize", 0.8, 5), ("equalize", 1.0, 0)),
-        (("rotate", 0.2, 3), ("solarize", 0.6, 8)),
-        (("equalize", 0.6, 0), ("posterize", 0.4, 6)),
-        (("rotate", 0.8, 8), ("color", 0.4, 0)),
-        (("rotate", 0.4, 9), ("equalize", 0.6, 0)),
-        (("equalize", 0.0, 0), ("equalize", 0.8, 0)),
-        (("invert", 0.6, 0), ("equalize", 1.0, 0)),
-        (("color", 0.6, 4), ("contrast", 1.0, 8)),
-        (("rotate", 0.8, 8), ("color", 1.0, 2)),
-        (("color", 0.8, 8), ("solarize", 0.8, 7)),
-        (("sharpness", 0.4, 7), ("invert", 0.6, 0)),
-        (("shear_x", 0.6, 5), ("equalize", 1.0, 0)),
-        (("color", 0.4, 0), ("equalize", 0.6, 0)),
-        (("equalize", 0.4, 0), ("solarize", 0.2, 4)),
-        (("solarize", 0.6, 5), ("autocontrast", 0.6, 0)),
-        (("invert", 0.6, 0), ("equalize", 1.0, 0)),
-        (("color", 0.6, 4), ("contrast", 1.0, 8)),
-        (("equalize", 0.8, 0), ("equalize", 0.6, 0)),
-    ),
-    "svhn": (
-        (("shear_x", 0.9, 4), ("invert", 0.2, 0)),
-        (("shear_y", 0.9, 8), ("invert", 0.7, 0)),
-        (("equalize", 0.6, 0), ("solarize", 0.6, 6)),
-        (("invert", 0.9, 0), ("equalize", 0.6, 0)),
-        (("equalize", 0.6, 0), ("rotate", 0.9, 3)),
-        (("shear_x", 0.9, 4), ("autocontrast", 0.8, 0)),
-        (("shear_y", 0.9, 8), ("invert", 0.4, 0)),
-        (("shear_y", 0.9, 5), ("solarize", 0.2, 6)),
-        (("invert", 0.9, 0), ("autocontrast", 0.8, 0)),
-        (("equalize", 0.6, 0), ("rotate", 0.9, 3)),
-        (("shear_x", 0.9, 4), ("solarize", 0.3, 3)),
-        (("shear_y", 0.8, 8), ("invert", 0.7, 0)),
-        (("equalize", 0.9, 0), ("translate_y", 0.6, 6)),
-        (("invert", 0.9, 0), ("equalize", 0.6, 0)),
-        (("contrast", 0.3, 3), ("rotate", 0.8, 4)),
-        (("invert", 0.8, 0), ("translate_y", 0.0, 2)),
-        (("shear_y", 0.7, 6), ("solarize", 0.4, 8)),
-        (("invert", 0.6, 0), ("rotate", 0.8, 4)),
-        (("shear_y", 0.3, 7), ("translate_x", 0.9, 3)),
-        (("shear_x", 0.1, 6), ("invert", 0.6, 0)),
-        (("solarize", 0.7, 2), ("translate_y", 0.6, 7)),
-        (("shear_y", 0.8, 4), ("invert", 0.8, 0)),
-        (("shear_x", 0.7, 9), ("translate_y", 0.8, 3)),
-        (("shear_y", 0.8, 5), ("autocontrast", 0.7, 0)),
-        (("shear_x", 0.7, 2), ("invert", 0.1, 0)),
-    ),
+# AutoAugment's policies, the tables of the paper's appendix: pairs of operations, each with how often it is done and,
+# if it has a use for one, its magnitude from 0 to 9.
+TABLES = {
+    "cifar10": """
+        invert 0.1, contrast 0.2 6; rotate 0.7 2, translate_x 0.3 9; sharpness 0.8 1, sharpness 0.9 3;
+        shear_y 0.5 8, translate_y 0.7 9; autocontrast 0.5, equalize 0.9; shear_y 0.2 7, posterize 0.3 7;
+        color 0.4 3, brightness 0.6 7; sharpness 0.3 9, brightness 0.7 9; equalize 0.6, equalize 0.5;
+        contrast 0.6 7, sharpness 0.6 5; color 0.7 7, translate_x 0.5 8; equalize 0.3, autocontrast 0.4;
+        translate_y 0.4 3, sharpness 0.2 6; brightness 0.9 6, color 0.2 8; solarize 0.5 2, invert 0;
+        equalize 0.2, autocontrast 0.6; equalize 0.2, equalize 0.6; color 0.9 9, equalize 0.6;
+        autocontrast 0.8, solarize 0.2 8; brightness 0.1 3, color 0.7 0; solarize 0.4 5, autocontrast 0.9;
+        translate_y 0.9 9, translate_y 0.7 9; autocontrast 0.9, solarize 0.8 3; equalize 0.8, invert 0.1;
+        translate_y 0.7 9, autocontrast 0.9
+    """,
+    "imagenet": """
+        posterize 0.4 8, rotate 0.6 9; solarize 0.6 5, autocontrast 0.6; equalize 0.8, equalize 0.6;
+        posterize 0.6 7, posterize 0.6 6; equalize 0.4, solarize 0.2 4; equalize 0.4, rotate 0.8 8;
+        solarize 0.6 3, equalize 0.6; posterize 0.8 5, equalize 1; rotate 0.2 3, solarize 0.6 8;
+        equalize 0.6, posterize 0.4 6; rotate 0.8 8, color 0.4 0; rotate 0.4 9, equalize 0.6;
+        equalize 0, equalize 0.8; invert 0.6, equalize 1; color 0.6 4, contrast 1 8; rotate 0.8 8, color 1 2;
+        color 0.8 8, solarize 0.8 7; sharpness 0.4 7, invert 0.6; shear_x 0.6 5, equalize 1;
+        color 0.4 0, equalize 0.6; equalize 0.4, solarize 0.2 4; solarize 0.6 5, autocontrast 0.6;
+        invert 0.6, equalize 1; color 0.6 4, contrast 1 8; equalize 0.8, equalize 0.6
+    """,
+    "svhn": """
+        shear_x 0.9 4, invert 0.2; shear_y 0.9 8, invert 0.7; equalize 0.6, solarize 0.6 6;
+        invert 0.9, equalize 0.6; equalize 0.6, rotate 0.9 3; shear_x 0.9 4, autocontrast 0.8;
+        shear_y 0.9 8, invert 0.4; shear_y 0.9 5, solarize 0.2 6; invert 0.9, autocontrast 0.8;
+        equalize 0.6, rotate 0.9 3; shear_x 0.9 4, solarize 0.3 3; shear_y 0.8 8, invert 0.7;
+        equalize 0.9, translate_y 0.6 6; invert 0.9, equalize 0.6; contrast 0.3 3, rotate 0.8 4;
+        invert 0.8, translate_y 0 2; shear_y 0.7 6, solarize 0.4 8; invert 0.6, rotate 0.8 4;
+        shear_y 0.3 7, translate_x 0.9 3; shear_x 0.1 6, invert 0.6; solarize 0.7 2, translate_y 0.6 7;
+        shear_y 0.8 4, invert 0.8; shear_x 0.7 9, translate_y 0.8 3; shear_y 0.8 5, autocontrast 0.7;
+        shear_x 0.7 2, invert 0.1
+    """,
+}
+
+
+def choice(text: str) -> Choice:
+    """What "contrast 0.2 6" or "invert 0.1" says."""
+    name, often, magnitude = (*text.split(), "0")[:3]
+    return name, float(often), int(magnitude)
+
+
+POLICIES = {
+    name: [[*map(choice, pair.split(","))] for pair in text.split(";")] for name, text in TABLES.items()
 }
 
 

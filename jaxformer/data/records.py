@@ -23,6 +23,10 @@ ENDS = 2**20  # bytes that are hashed at each end of a larger one
 Record = Mapping[str, Any]  # a tf.train.Example's features by name
 
 
+class NoSplit(UserError):
+    """A dataset has no such split."""
+
+
 class Records:
     """One split of a prepared dataset.
 
@@ -43,6 +47,7 @@ class Records:
         dataset = find_dataset(config)
         builder = open_builder(dataset)
         self.name, self.split = f"{dataset.name}/{dataset.version}", split
+        self._called = f"dataset {self.name}, split {split!r}"
         self.features = builder.info.features
         self._records = open_records(builder, dataset, split)
         self._files = builder.info.splits[split].file_instructions
@@ -60,10 +65,8 @@ class Records:
         try:
             return [self._parse(record).features.feature for record in self._records.__getitems__(indices)]
         except RuntimeError as error:  # array_record's
-            raise UserError(
-                f"dataset {self.name}, split {self.split!r}: its files cannot be read ({error}); "
-                "prepare the dataset again"
-            ) from error
+            problem = f"{self._called}: its files cannot be read ({error})"
+            raise UserError(f"{problem}; prepare the dataset again") from error
 
     def groups(self, size: int = READ_AHEAD) -> Iterator[tuple[int, list[Record]]]:
         """All examples in order, as (index of the first, up to `size` of them)."""
@@ -72,7 +75,7 @@ class Records:
 
     def where(self, index: int) -> str:
         """How messages name an example."""
-        return f"dataset {self.name}, split {self.split!r}, index {index}"
+        return f"{self._called}, index {index}"
 
     def text(self, record: Record, feature: str, index: int) -> str:
         """A text feature's value.
@@ -88,25 +91,17 @@ class Records:
         try:
             return [value.decode("utf-8") for value in values]
         except UnicodeDecodeError as error:
-            raise UserError(
-                f"{self.where(index)}: its {feature} is not UTF-8 ({error.reason} at byte {error.start}); "
-                "prepare the dataset again from text in UTF-8"
-            ) from error
+            problem = f"its {feature} is not UTF-8 ({error.reason} at byte {error.start})"
+            remedy = "prepare the dataset again from text in UTF-8"
+            raise UserError(f"{self.where(index)}: {problem}; {remedy}") from error
 
-    def check_text(self, feature: str, field: str) -> None:
-        """Raises UserError, naming the config's `field`, if `feature` is not a text feature."""
+    def check_text(self, feature: str, field: str, listed: bool = False) -> None:
+        """Raises UserError, naming the config's `field`, if `feature` is not a text, or not a list of texts."""
         import tensorflow_datasets as tfds
 
-        known = [name for name, kind in self.features.items() if isinstance(kind, tfds.features.Text)]
-        self.check(feature, field, known, "a text")
-
-    def check_texts(self, feature: str, field: str) -> None:
-        """Raises UserError if `feature` is not a list of texts."""
-        import tensorflow_datasets as tfds
-
-        lists = {name: inner(kind) for name, kind in self.features.items()}
-        known = [name for name, kind in lists.items() if isinstance(kind, tfds.features.Text)]
-        self.check(feature, field, known, "a list of texts")
+        kinds = {name: inner(kind) if listed else kind for name, kind in self.features.items()}
+        known = [name for name, kind in kinds.items() if isinstance(kind, tfds.features.Text)]
+        self.check(feature, field, known, "a list of texts" if listed else "a text")
 
     def check(self, feature: str, field: str, fitting: Sequence[str], what: str) -> None:
         """Raises UserError if `feature` is not one of `fitting`, the features that are `what`."""
@@ -121,10 +116,8 @@ class Records:
 
     def numbers(self) -> dict[str, Any]:
         """The features that are single numbers."""
-        scalars = {name: feature for name, feature in self.features.items() if feature.shape == ()}
-        return {
-            name: feature for name, feature in scalars.items() if np.dtype(feature.np_dtype).kind in "iufb"
-        }
+        features = self.features.items()
+        return {name: f for name, f in features if f.shape == () and np.dtype(f.np_dtype).kind in "iufb"}
 
     def digest(self) -> str:
         """A sha256 of what decides the examples: name, features, slice, and the files.
@@ -160,34 +153,31 @@ def open_records(builder: Any, dataset: Prepared, split: str) -> Any:
     name = f"{dataset.name}/{dataset.version}"
     data_dir = dataset.folder.parents[len(dataset.name.split("/"))]
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        stored = builder.info.file_format.value
+        build = f"tfds build {dataset.name} --overwrite --file_format=array_record --data_dir={data_dir}"
         raise UserError(
-            f"data.name: {name} in {dataset.folder} is stored as {builder.info.file_format.value}, which "
-            "only TensorFlow reads",
-            f"prepare it again, where TensorFlow is installed, with: tfds build {dataset.name} --overwrite "
-            f"--file_format=array_record --data_dir={data_dir}",
+            f"data.name: {name} in {dataset.folder} is stored as {stored}, which only TensorFlow reads",
+            f"prepare it again, where TensorFlow is installed, with: {build}",
         )
-    splits = set(builder.info.splits)
+    splits = builder.info.splits
     for part in split.split("+"):
-        word = part.split("[")[0].strip()
-        if word not in splits:
-            raise UserError(f"split {split!r}: {name} has no split {word!r}; {did_you_mean(word, splits)}")
-    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        if (word := part.split("[")[0].strip()) not in splits:
+            raise NoSplit(f"split {split!r}: {name} has no split {word!r}; {did_you_mean(word, splits)}")
     try:
-        chosen = builder.info.splits[split]
+        chosen = splits[split]
         if chosen.num_examples == 0:
             raise UserError(f"split {split!r} of {name} has no examples")
-        missing = [part.filename for part in chosen.file_instructions if not os.path.exists(part.filename)]
-        if missing:
-            raise UserError(
-                f"dataset {name}, split {split!r}: {missing[0]} is missing; prepare the dataset again"
-            )
-        records = builder.as_data_source(split, deserialize_method=raw)
+        files = [part.filename for part in chosen.file_instructions]
+        if missing := [file for file in files if not os.path.exists(file)]:
+            remedy = "prepare the dataset again"
+            raise UserError(f"dataset {name}, split {split!r}: {missing[0]} is missing; {remedy}")
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        return builder.as_data_source(split, deserialize_method=raw).data_source
     except (ValueError, AssertionError) as error:
         raise UserError(
             f"split {split!r} of {name}: not a slice that TFDS reads ({str(error).splitlines()[0]}); "
             "write it as in 'train[:90%]', 'train[1000:2000]' or 'train+test'"
         ) from error
-    return records.data_source
 
 
 def inner(feature: Any) -> Any:

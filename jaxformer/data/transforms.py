@@ -13,18 +13,8 @@ import cv2
 import numpy as np
 
 from jaxformer.config.fields import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Share
-from jaxformer.data.geometry import (
-    MIN_VISIBLE,
-    Interpolation,
-    cut,
-    follow,
-    mirroring,
-    resize,
-    resized,
-    scaling,
-    shorter_side_size,
-    window,
-)
+from jaxformer.data import geometry
+from jaxformer.data.geometry import MIN_VISIBLE, Interpolation, cut, follow, resized
 from jaxformer.data.transform import Example, RandomTransform, Rising, Size, Transform, pair
 
 
@@ -58,7 +48,7 @@ class CenterCrop(Transform):
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Resizes and crops the image."""
         if self.shorter_side is not None:
-            size = shorter_side_size(example["image"].shape, self.shorter_side)
+            size = geometry.shorter_side_size(example["image"].shape, self.shorter_side)
             example = resized(example, *size, self.interpolation)
         height, width = pair(self.size)
         rows, columns = example["image"].shape[:2]
@@ -87,7 +77,7 @@ class RandomResizedCrop(RandomTransform):
     interpolation: Interpolation = "bilinear"
     """As in `Resize`."""
     min_visible: Fraction = MIN_VISIBLE
-    """Objects of whose box a smaller share is left are dropped."""
+    """Objects are dropped if a smaller share of their box is left in the image."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Crops and resizes the image."""
@@ -95,9 +85,9 @@ class RandomResizedCrop(RandomTransform):
         top, left, height, width = self.rectangle(image.shape[0], image.shape[1], rng)
         part = image[top : top + height, left : left + width]
         size = pair(self.size)
-        move = window(top, left, height, width).then(scaling((height, width), size))
+        move = geometry.window(top, left, height, width).then(geometry.scaling((height, width), size))
         moved = follow(example, move, self.min_visible)
-        return example | moved | {"image": resize(part, *size, self.interpolation)}
+        return example | moved | {"image": geometry.resize(part, *size, self.interpolation)}
 
     def rectangle(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """(top, left, height, width) of a random part of an image of `height` x `width`."""
@@ -114,7 +104,7 @@ class Flip(RandomTransform):
     """Mirrors the image left to right, or upside down."""
 
     probability: Fraction = 0.5
-    """How often."""
+    """The probability that it is applied."""
     direction: Literal["horizontal", "vertical"] = "horizontal"
     """ "horizontal" swaps left and right, "vertical" above and below."""
 
@@ -124,7 +114,7 @@ class Flip(RandomTransform):
             return example
         image, vertical = example["image"], self.direction == "vertical"
         flipped = image[::-1] if vertical else image[:, ::-1]
-        return example | follow(example, mirroring(image.shape, vertical)) | {"image": flipped}
+        return example | follow(example, geometry.mirroring(image.shape, vertical)) | {"image": flipped}
 
 
 @dataclass(frozen=True)
@@ -137,10 +127,10 @@ class PadAndCrop(RandomTransform):
     padding: NonNegativeInt = 4
     """Pixels on each side."""
     probability: Fraction = 1.0
-    """How often; 1 is the standard."""
+    """The probability that it is applied; 1 is the standard."""
     mode: Literal["zeros", "reflect"] = "zeros"
-    """What is outside: "zeros", or "reflect" (the image mirrored about its border pixels; not where there are
-    boxes, since mirrored objects would have none)."""
+    """The pixels outside of the image: "zeros", or "reflect" (the image mirrored about its border pixels; not where
+    there are boxes, since mirrored objects would have none)."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Perhaps shifts the image."""
@@ -165,7 +155,7 @@ class RandomErasing(RandomTransform):
     """Overwrites a random rectangle (Zhong et al. 2020, algorithm 1; "RE-R" with noise, its best variant)."""
 
     probability: Fraction = 0.25
-    """How often."""
+    """The probability that it is applied."""
     area: Rising[Share] = (0.02, 1 / 3)
     """Smallest and largest area of the rectangle, as a fraction of the image's."""
     ratio: Rising[PositiveFloat] = (0.3, 10 / 3)

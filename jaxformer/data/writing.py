@@ -8,7 +8,9 @@ import os
 import shutil
 import socket
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,21 +51,18 @@ def write_dataset(
 
     target = data_dir / name / version
     with scratch_folder(data_dir, name) as scratch:
+        identity = tfds.core.dataset_info.DatasetIdentity(
+            name=name, version=tfds.core.Version(version), data_dir=str(scratch), module_name="jaxformer.data"
+        )
+        known = tfds.features.FeaturesDict(dict(features))
         info = tfds.core.DatasetInfo(
-            builder=tfds.core.dataset_info.DatasetIdentity(
-                name=name,
-                version=tfds.core.Version(version),
-                data_dir=str(scratch),
-                module_name="jaxformer.data",
-            ),
-            description=description,
-            features=tfds.features.FeaturesDict(dict(features)),
-            disable_shuffling=True,
+            builder=identity, description=description, features=known, disable_shuffling=True
         )
         writer = tfds.core.SequentialWriter(info, EXAMPLES_PER_SHARD, file_format="array_record")
         writer.initialize_splits(list(splits))
         for split, examples in splits.items():
-            for chunk in chunks(examples, 1024):
+            remaining = iter(examples)
+            while chunk := list(islice(remaining, 1024)):
                 writer.add_examples({split: chunk})
         writer.close_all()
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -105,27 +104,15 @@ def is_running(process: str) -> bool:
     return True
 
 
-def chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Lists of at most `size` consecutive items."""
-    chunk: list[Any] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
 def held_out_places(labels: Sequence[Any], share: float) -> set[int]:
     """The places of a random `share` of each label (rounded), but never of all its examples.
 
     The orders come from PCG64 with seed 0, whose stream NumPy keeps stable: the choice is the same everywhere.
     """
     rng = np.random.Generator(np.random.PCG64(0))
-    places: dict[Any, list[int]] = {}
+    places: dict[Any, list[int]] = defaultdict(list)
     for place, label in enumerate(labels):
-        places.setdefault(label, []).append(place)
+        places[label].append(place)
     held_out: set[int] = set()
     for label in sorted(places):
         order = np.argsort(rng.random(len(places[label])), kind="stable")

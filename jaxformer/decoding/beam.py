@@ -6,33 +6,31 @@ log-probability over ((5 + length) / 6) ** length_penalty (Wu et al. 2016, equat
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax import lax
+from jax import Array, lax
 
 from jaxformer.decoding.loop import State, Step
-
-Reorder: TypeAlias = Callable[[State, jax.Array], State]
 
 
 @struct.dataclass
 class Beams:
     """Where a search is: K beams that go on, and the K best hypotheses, which are over."""
 
-    position: jax.Array
+    position: Array
     """Int32 [], how many tokens the beams have."""
-    tokens: jax.Array
+    tokens: Array
     """Int32 [B, K, N], the beams."""
-    logprobs: jax.Array
+    logprobs: Array
     """Float32 [B, K], the beams', the likeliest first; -inf where there is none."""
-    finished: jax.Array
+    finished: Array
     """Int32 [B, K, N], hypotheses."""
-    lengths: jax.Array
+    lengths: Array
     """Int32 [B, K], of the hypotheses."""
-    scores: jax.Array
+    scores: Array
     """Float32 [B, K], of the hypotheses, the best first; -inf where there is none yet."""
     state: State
     """The model's, with B * K rows, before it has read the last tokens."""
@@ -41,15 +39,15 @@ class Beams:
 def beam_search(
     step: Step,
     state: State,
-    first_logits: jax.Array,
+    first_logits: Array,
     *,
     beams: int,
     max_new_tokens: int,
     eos_id: int,
     pad_id: int,
     length_penalty: float = 0.6,
-    reorder: Reorder | None = None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+    reorder: Callable[[State, Array], State] | None = None,
+) -> tuple[Array, Array, Array]:
     """The best hypotheses that a beam finds. A pure function, to be jitted.
 
     Each step looks at the 2 * beams best continuations, so that there are `beams` that go on even if all beams
@@ -78,10 +76,12 @@ def beam_search(
     """
     batch = first_logits.shape[0]
 
-    def extend(search: Beams, logits: jax.Array) -> tuple[Beams, jax.Array]:
+    def extend(search: Beams, logits: Array) -> tuple[Beams, Array]:
         """The search after a token more, given logits [B, K, V]; and the beams that it comes from, int32 [B, K]."""
         chances = search.logprobs[..., None] + jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-        logprobs, origin, tokens = best_continuations(chances, 2 * beams)
+        flat = chances.reshape(batch, -1)
+        logprobs, places = lax.top_k(flat, min(2 * beams, flat.shape[1]))
+        origin, tokens = jnp.divmod(places, chances.shape[-1])  # the beam that goes on, and how
         sequences = rows_of(search.tokens, origin).at[:, :, search.position].set(tokens)
         length = search.position + 1
         ends = (tokens == eos_id) | (length == max_new_tokens)
@@ -130,24 +130,17 @@ def beam_search(
     return search.finished, search.lengths, search.scores
 
 
-def penalty(length: int | jax.Array, alpha: float) -> jax.Array:
+def penalty(length: int | Array, alpha: float) -> Array:
     """What a log-probability is divided by: ((5 + length) / 6) ** alpha."""
     return ((5 + jnp.asarray(length, jnp.float32)) / 6) ** alpha
 
 
-def best_continuations(chances: jax.Array, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The largest of float32 [B, K, V], in order: their values, their k and their v, [B, count] each."""
-    batch, beams, vocab_size = chances.shape
-    values, places = lax.top_k(chances.reshape(batch, beams * vocab_size), min(count, beams * vocab_size))
-    return values, places // vocab_size, places % vocab_size
-
-
-def rows_of(x: jax.Array, rows: jax.Array) -> jax.Array:
+def rows_of(x: Array, rows: Array) -> Array:
     """[B, K, ...] and int32 [B, M] -> [B, M, ...]."""
     return jax.vmap(lambda x, rows: x[rows])(x, rows)
 
 
-def take_rows(state: State, rows: jax.Array) -> State:
+def take_rows(state: State, rows: Array) -> State:
     """The state whose row i is what row rows[i] was, in every array with as many rows."""
     return map_rows(state, len(rows), lambda x: jnp.take(x, rows, axis=0))
 

@@ -32,8 +32,8 @@ class Rules:
     sampling: Sampling
     """How tokens are chosen."""
     eos_ids: tuple[int, ...]
-    """A row is finished when it has chosen one of these."""
-    pad_id: int
+    """A row is finished when it has chosen one of these; none if ()."""
+    pad_id: int = 0
     """What finished rows emit."""
 
 
@@ -62,10 +62,9 @@ class Chunk:
     tokens: np.ndarray
     """Int32 [B, n], n >= 1."""
     counts: np.ndarray
-    """Int32 [B], how many of them are the row's; the others are padding. Where a stop string has ended the
-    row, some may come after it: `StopStrings` knows."""
+    """Int32 [B], how many of them are the row's; the others are padding."""
     done: np.ndarray
-    """Bool [B], which rows are finished, by an end token or by a stop string."""
+    """Bool [B], which rows are finished."""
 
 
 class StopStrings:
@@ -92,7 +91,7 @@ class StopStrings:
         self.stops = tuple(stops)
         self.decode = decode
         self.ids: list[list[int]] = [[] for _ in range(rows)]
-        self.texts = [""] * rows
+        self.texts = [""] * rows  # up to their stop strings
         self.found: list[str | None] = [None] * rows  # what has ended each text
 
     def extend(self, row: int, ids: Sequence[int]) -> bool:
@@ -113,10 +112,6 @@ class StopStrings:
                 self.ids[row] = self.ids[row][:count]
                 self.texts[row], self.found[row] = text[: stop[0]], stop[1]
                 return
-
-    def text(self, row: int) -> str:
-        """The text up to its stop string."""
-        return self.texts[row]
 
     def settled(self, row: int) -> str:
         """The part of the text that will not change: what may be the beginning of a stop string is held back, and
@@ -141,16 +136,13 @@ def stream(
     step: Step,
     state: State,
     first_logits: Array,
+    rules: Rules,
     *,
     key: Array,
-    sampling: Sampling,
     max_new_tokens: int,
-    eos_ids: tuple[int, ...],
-    pad_id: int,
     seen: MaybeArray = None,
     rows: MaybeArray = None,
     chunk: int = 8,
-    stops: StopStrings | None = None,
     first: int = 0,
 ) -> Iterator[Chunk]:
     """Decodes until every row is finished or has `max_new_tokens` tokens: the first, then up to `chunk` at a time.
@@ -162,18 +154,14 @@ def stream(
       step: the model (see above); it is called once less than there are tokens.
       state: the model's, after the prompts; donated.
       first_logits: [B, V], of the first token after each prompt.
+      rules: how tokens are chosen, and when a row ends.
       key: a random key; token t of row b is drawn with fold_in(fold_in(key, t), rows[b]).
-      sampling: how tokens are chosen.
       max_new_tokens: how many tokens a row gets at most.
-      eos_ids: end tokens, none if ().
-      pad_id: what finished rows emit.
       seen: bool [B, V], the tokens of the prompts, for the repetition penalty; None penalises new tokens alone.
       rows: int32 [B], a row's number in its random keys; 0, 1, ..., B - 1 if it is None.
       chunk: tokens between two looks of the host.
-      stops: gets every row's tokens; a row that it has found the end of is finished.
       first: the number of the first token; what is drawn depends on it, as if so many had been made before.
     """
-    rules = Rules(sampling, tuple(eos_ids), pad_id)
     step = step if isinstance(step, Partial) else Partial(step)
     progress = replace(begin_compiled(first_logits, key, seen, rows, rules, first), state=state)
     emitted = progress.tokens[:, None]
@@ -184,12 +172,7 @@ def stream(
         counts = np.array(progress.lengths) - lengths
         done = np.array(progress.done)  # copies: the arrays are donated
         position, lengths = position + made, lengths + counts
-        tokens = np.asarray(emitted)[:, :made]
-        if stops is not None:
-            found = [stops.extend(row, ids[:n].tolist()) for row, (ids, n) in enumerate(zip(tokens, counts))]
-            done = done | np.array(found)
-            progress = replace(progress, done=jax.device_put(done, progress.done.sharding))
-        yield Chunk(tokens, counts, done)
+        yield Chunk(np.asarray(emitted)[:, :made], counts, done)
         if done.all() or position >= end:
             return
         progress, emitted = advance_compiled(step, progress, key, rows, end, rules, chunk)

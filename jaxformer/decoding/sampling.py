@@ -14,7 +14,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
 
 from jaxformer.config import schema
 from jaxformer.config.fields import Constraint, above, at_least, between
@@ -26,6 +26,8 @@ BITS_OF_ONE = int(np.float32(1).view(np.int32))  # floats from 0 to 1 are ordere
 HALVINGS = BITS_OF_ONE.bit_length()
 
 FINITE = Constraint("a finite number", math.isfinite)
+HEAT = at_least(0, "0 for the likeliest token, or a number above, as in 0.8")
+SHARE = between(0, 1, "a share of the largest probability from 0 to 1, as in 0.05")
 PROBABILITY = Constraint("a probability above 0, at most 1, as in 0.9", lambda value: 0 < value <= 1)
 
 
@@ -33,17 +35,13 @@ PROBABILITY = Constraint("a probability above 0, at most 1, as in 0.9", lambda v
 class Sampling:
     """How the next token is chosen."""
 
-    temperature: Annotated[
-        float, at_least(0, "0 for the likeliest token, or a number above, as in 0.8"), FINITE
-    ] = 1.0
+    temperature: Annotated[float, HEAT, FINITE] = 1.0
     """What logits are divided by; 0 takes the likeliest token, whatever the other filters say."""
     top_k: Annotated[int, at_least(1, "1 or more, or None to keep all tokens")] | None = None
     """Keep the k likeliest tokens, and those that are as likely as the k-th (Fan et al. 2018)."""
     top_p: Annotated[float, PROBABILITY] | None = None
     """Keep the likeliest tokens until their probabilities add up to this (Holtzman et al. 2020)."""
-    min_p: (
-        Annotated[float, between(0, 1, "a share of the largest probability from 0 to 1, as in 0.05")] | None
-    ) = None
+    min_p: Annotated[float, SHARE] | None = None
     """Keep tokens that are at least this share as likely as the likeliest (Nguyen et al. 2024)."""
     repetition_penalty: Annotated[float, above(0, "a number above 0, as in 1.2, or 1 for none"), FINITE] = 1.0
     """Divides positive and multiplies negative logits of tokens that were there before (Keskar et al. 2019,
@@ -56,12 +54,8 @@ class Sampling:
 
 
 def sample(
-    key: jax.Array,
-    logits: jax.Array,
-    sampling: Sampling,
-    seen: jax.Array | None = None,
-    rows: jax.Array | None = None,
-) -> jax.Array:
+    key: Array, logits: Array, sampling: Sampling, seen: Array | None = None, rows: Array | None = None
+) -> Array:
     """The next token of every row.
 
     A row is drawn with a key of its own, so that what else is in the batch does not matter to it.
@@ -83,7 +77,7 @@ def sample(
     return categorical(keys, filtered(logits, sampling, seen))
 
 
-def filtered(logits: jax.Array, sampling: Sampling, seen: jax.Array | None = None) -> jax.Array:
+def filtered(logits: Array, sampling: Sampling, seen: Array | None = None) -> Array:
     """Penalised and scaled logits, -inf where a token is not kept; each row keeps at least one.
 
     A logit that is NaN is never kept, and +inf is the largest finite number. A row where no token is possible
@@ -111,7 +105,7 @@ def filtered(logits: jax.Array, sampling: Sampling, seen: jax.Array | None = Non
     return logits
 
 
-def seen_tokens(texts: Sequence[Sequence[int]], vocab_size: int) -> jax.Array:
+def seen_tokens(texts: Sequence[Sequence[int]], vocab_size: int) -> Array:
     """Which tokens are in each text, bool [B, V]."""
     seen = np.zeros((len(texts), vocab_size), bool)
     for row, ids in enumerate(texts):
@@ -119,7 +113,7 @@ def seen_tokens(texts: Sequence[Sequence[int]], vocab_size: int) -> jax.Array:
     return jnp.asarray(seen)
 
 
-def penalized(logits: jax.Array, sampling: Sampling, seen: jax.Array | None) -> jax.Array:
+def penalized(logits: Array, sampling: Sampling, seen: Array | None) -> Array:
     """Logits after the repetition penalty."""
     penalty = sampling.repetition_penalty
     if penalty == 1 or seen is None:
@@ -128,20 +122,20 @@ def penalized(logits: jax.Array, sampling: Sampling, seen: jax.Array | None) -> 
     return bounded(jnp.where(seen, changed, logits), logits)
 
 
-def likeliest(logits: jax.Array) -> jax.Array:
+def likeliest(logits: Array) -> Array:
     """The first of the largest logits [B, V]: int32 [B, 1]. On CPU XLA's argmax takes three times as long."""
     largest = logits == jnp.max(logits, axis=-1, keepdims=True)
     return jnp.min(jnp.where(largest, token_ids(logits), logits.shape[-1]), axis=-1, keepdims=True)
 
 
-def keep_top_k(logits: jax.Array, k: int) -> jax.Array:
+def keep_top_k(logits: Array, k: int) -> Array:
     """Keeps the k largest logits [B, V], and those that equal the k-th."""
     values, _ = lax.top_k(logits, min(k, logits.shape[-1]))
     least = jnp.min(values, axis=-1, keepdims=True)  # XLA makes a sort of everything of values[:, -1:]
     return jnp.where(logits >= least, logits, -jnp.inf)
 
 
-def keep_top_p(logits: jax.Array, p: float) -> jax.Array:
+def keep_top_p(logits: Array, p: float) -> Array:
     """Keeps the likeliest tokens until their probabilities add up to p; of equal ones the first.
 
     In other words: goes through the tokens from the least likely up, and leaves out those up to which the sum is
@@ -152,11 +146,11 @@ def keep_top_p(logits: jax.Array, p: float) -> jax.Array:
     blocks, block_bits = in_blocks(probabilities, 0), in_blocks(bits, 0)  # sums of blocks are faster on CPU
     most = jnp.float32(1 - p)
 
-    def mass_until(bound: jax.Array) -> jax.Array:
+    def mass_until(bound: Array) -> Array:
         chosen = jnp.where(block_bits <= bound[:, None], blocks, 0)
         return jnp.sum(jnp.sum(chosen, axis=-1), axis=-1, keepdims=True)
 
-    def halve(_: jax.Array, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = low + (high - low) // 2
         enough = mass_until(middle) > most
@@ -172,14 +166,14 @@ def keep_top_p(logits: jax.Array, p: float) -> jax.Array:
     return jnp.where((bits > threshold) | (equal & (token_ids(logits) <= last)), logits, -jnp.inf)
 
 
-def keep_min_p(logits: jax.Array, min_p: float) -> jax.Array:
+def keep_min_p(logits: Array, min_p: float) -> Array:
     """Keeps the tokens that are at least min_p as likely as the likeliest."""
     probabilities = jax.nn.softmax(logits, axis=-1)
     least = min_p * jnp.max(probabilities, axis=-1, keepdims=True)
     return jnp.where(probabilities >= least, logits, -jnp.inf)
 
 
-def categorical(keys: jax.Array, logits: jax.Array) -> jax.Array:
+def categorical(keys: Array, logits: Array) -> Array:
     """Draws a token from each row's softmax: a block of the vocabulary first, then a token of the block.
 
     Args:
@@ -197,7 +191,7 @@ def categorical(keys: jax.Array, logits: jax.Array) -> jax.Array:
     return (block * BLOCK + token).astype(jnp.int32)
 
 
-def nth_true(mask: jax.Array, n: jax.Array) -> jax.Array:
+def nth_true(mask: Array, n: Array) -> Array:
     """Where the n-th True of each row is, counted from 1.
 
     Args:
@@ -216,23 +210,23 @@ def nth_true(mask: jax.Array, n: jax.Array) -> jax.Array:
     return (block * BLOCK + place)[:, None]
 
 
-def in_blocks(x: jax.Array, fill: float | bool) -> jax.Array:
+def in_blocks(x: Array, fill: float | bool) -> Array:
     """[B, V] -> [B, V / BLOCK, BLOCK], the last block filled up."""
     filled = jnp.pad(x, ((0, 0), (0, -x.shape[-1] % BLOCK)), constant_values=fill)
     return filled.reshape(x.shape[0], -1, BLOCK)
 
 
-def take_block(blocks: jax.Array, block: jax.Array) -> jax.Array:
+def take_block(blocks: Array, block: Array) -> Array:
     """[B, N, BLOCK] and int32 [B] -> [B, BLOCK]."""
     return jnp.take_along_axis(blocks, block[:, None, None], axis=1)[:, 0]
 
 
-def token_ids(logits: jax.Array) -> jax.Array:
+def token_ids(logits: Array) -> Array:
     """int32 [1, V]: 0, 1, ..., V - 1."""
     return jnp.arange(logits.shape[-1])[None]
 
 
-def defined(logits: jax.Array) -> jax.Array:
+def defined(logits: Array) -> Array:
     """Float32 [B, V] without NaN and +inf, and with a possible token in each row."""
     logits = logits.astype(jnp.float32)
     logits = bounded(logits, logits)
@@ -240,6 +234,6 @@ def defined(logits: jax.Array) -> jax.Array:
     return jnp.where(nothing & (token_ids(logits) == 0), 0, logits)
 
 
-def bounded(values: jax.Array, logits: jax.Array) -> jax.Array:
+def bounded(values: Array, logits: Array) -> Array:
     """Values, finite where logits are above -inf, and -inf where they are not, or are NaN."""
     return jnp.where(logits > -jnp.inf, jnp.clip(values, -LARGEST, LARGEST), -jnp.inf)

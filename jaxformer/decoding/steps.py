@@ -4,34 +4,36 @@ Of a decoder the state is its cache; of an encoder-decoder the cache and the mas
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-from jaxformer.models.cache import Cache
+from jaxformer.models.masks import Cache
 
 Tree: TypeAlias = Any
-SourceState: TypeAlias = tuple[Cache, jax.Array]
+SourceState: TypeAlias = tuple[Cache, Array]
 
 
 def read_prompts(
-    model: Any, variables: Tree, tokens: jax.Array, mask: jax.Array, cache: Cache
-) -> tuple[Cache, jax.Array]:
+    model: Any, variables: Tree, tokens: Array, mask: Array, cache: Cache
+) -> tuple[Cache, Array]:
     """A decoder's cache after tokens [B, T] more, and logits [B, V] of what comes next."""
     outputs = model.apply(variables, tokens, mask, cache=cache, last_only=True)
     return outputs.cache, outputs.logits[:, -1]
 
 
-def next_token(model: Any, variables: Tree, cache: Cache, tokens: jax.Array) -> tuple[jax.Array, Cache]:
+def next_token(model: Any, variables: Tree, cache: Cache, tokens: Array) -> tuple[Array, Cache]:
     """A decoder's step: logits [B, V] of what comes after tokens [B], and the cache with them."""
     outputs = model.apply(variables, tokens[:, None], cache=cache, last_only=True)
     return outputs.logits[:, -1], outputs.cache
 
 
 def read_sources(
-    model: Any, variables: Tree, tokens: jax.Array, mask: jax.Array, first: jax.Array, slots: int
-) -> tuple[SourceState, jax.Array]:
+    model: Any, variables: Tree, tokens: Array, mask: Array, first: Array, slots: int
+) -> tuple[SourceState, Array]:
     """The state of an encoder-decoder after the sources, and logits [B, V] of what comes after the first token.
 
     Args:
@@ -43,24 +45,24 @@ def read_sources(
       slots: how many target tokens the cache has room for, the first one included.
     """
     context = model.apply(variables, tokens, mask, method="encode")
-    cache = model.start(len(tokens), slots)
-    firsts = jnp.broadcast_to(first, len(tokens))[:, None]
-    outputs = model.apply(variables, firsts, context, mask, cache=cache, last_only=True, method="decode")
-    return (outputs.cache, mask), outputs.logits[:, -1]
+    state = model.start(len(tokens), slots), mask
+    logits, state = next_target(model, variables, state, jnp.broadcast_to(first, len(tokens)), context)
+    return state, logits
 
 
 def next_target(
-    model: Any, variables: Tree, state: SourceState, tokens: jax.Array
-) -> tuple[jax.Array, SourceState]:
-    """A step of an encoder-decoder: logits [B, V] of what comes after tokens [B], and the state with them."""
-    cache, mask = state
-    outputs = model.apply(
-        variables, tokens[:, None], None, mask, cache=cache, last_only=True, method="decode"
-    )
-    return outputs.logits[:, -1], (outputs.cache, mask)
+    model: Any, variables: Tree, state: SourceState, tokens: Array, context: Array | None = None
+) -> tuple[Array, SourceState]:
+    """A step of an encoder-decoder: logits [B, V] of what comes after tokens [B], and the state with them.
+
+    Only the first step is given the `context`, which the encoder made of the sources.
+    """
+    call = partial(model.apply, variables, method="decode")
+    outputs = call(tokens[:, None], context, state[1], cache=state[0], last_only=True)
+    return outputs.logits[:, -1], (outputs.cache, state[1])
 
 
-def take_targets(state: SourceState, rows: jax.Array) -> SourceState:
+def take_targets(state: SourceState, rows: Array) -> SourceState:
     """The state with its targets in the order `rows`; what is of the source is the same for all beams of a row."""
     cache, mask = state
     own = jax.tree.map(lambda x: jnp.take(x, rows, axis=0), [layer.own for layer in cache.layers])

@@ -81,5 +81,10 @@ def many_views(model: Any, task: Any, views: str) -> ManyViews:
     """
     if views not in task.views:
         remedy = f"choose {' or '.join(task.views)}" if task.views else "leave it out"
-        raise UserError(f"views={views!r}: is not for the run's task, {type(task).__name__}; {remedy}")
+        wrong = (
+            f"is not for the run's task, {type(task).__name__}"
+            if views in VIEWS
+            else "there are no such views"
+        )
+        raise UserError(f"views={views!r}: {wrong}; {remedy}")
     return ManyViews(model, views, sigmoid=task.independent_classes)

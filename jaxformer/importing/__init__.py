@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxformer.importing.pipeline import Imported, import_dataset
-    from jaxformer.importing.show import contact_sheet, dataset_table, list_datasets
+    from jaxformer.importing.show import contact_sheet, dataset_table
 
-__all__ = ["Imported", "contact_sheet", "dataset_table", "import_dataset", "list_datasets"]
-
-# Imported when first used: the command line reads the table of formats, and answers at once.
-MODULES = {
-    "Imported": "pipeline",
-    "contact_sheet": "show",
-    "dataset_table": "show",
-    "import_dataset": "pipeline",
-    "list_datasets": "show",
-}
+__all__ = ["Imported", "contact_sheet", "dataset_table", "import_dataset"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in MODULES:
-        return getattr(importlib.import_module(f"jaxformer.importing.{MODULES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Imports what is used first: the command line reads the table of formats, and answers at once."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = "pipeline" if name in ("Imported", "import_dataset") else "show"
+    return getattr(importlib.import_module(f"jaxformer.importing.{module}"), name)

@@ -1,6 +1,7 @@
 """What a format reads: examples with their features; how they are checked and divided into splits."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -9,6 +10,7 @@ import numpy as np
 
 from jaxformer.data.writing import held_out_places
 from jaxformer.errors import UserError
+from jaxformer.files import lines_of, read_text
 from jaxformer.importing.sources import SPLITS, Broken, File, listing
 
 
@@ -22,8 +24,8 @@ class Example:
     """Where it is from, which tells the split."""
     label: str = ""
     """Its class, where the same share of each class is held out."""
-    topic: str = ""
-    """What it is about, where examples of one topic stay in one split."""
+    classes: Set[Any] = frozenset()
+    """The classes of what is in it, where there are several in an example."""
     digest: bytes | None = None
     """The digest of its image; identical images are taken once."""
     annotation: Any = None
@@ -45,31 +47,25 @@ def random_share(examples: Examples, share: float) -> Divided:
     return divided(examples, set(order[: min(round(len(examples) * share), len(examples) - 1)].tolist()))
 
 
-def share_of_topics(examples: Examples, share: float) -> Divided:
-    """Holds out random whole topics, as near to `share` of the examples as they come; one topic stays."""
-    sizes: dict[str, int] = {}
-    for example in examples:
-        sizes[example.topic] = sizes.get(example.topic, 0) + 1
-    topics = sorted(sizes)
-    order = np.argsort(np.random.Generator(np.random.PCG64(0)).random(len(topics)), kind="stable")
-    wanted, count = share * len(examples), 0
-    chosen: set[str] = set()
-    for topic in (topics[number] for number in order[: len(topics) - 1]):
-        if count + sizes[topic] / 2 <= wanted:
-            chosen.add(topic)
-            count += sizes[topic]
-    return divided(examples, {place for place, e in enumerate(examples) if e.topic in chosen})
-
-
 def divided(examples: Examples, held_out: set[int]) -> Divided:
     """The examples that stay, and those at the places `held_out`."""
     stay = [example for place, example in enumerate(examples) if place not in held_out]
     return stay, [examples[place] for place in sorted(held_out)]
 
 
-def nothing_to_check(train: Examples, source: Path) -> list[str]:
-    """A check that finds nothing."""
+def several(names: list[str], seen: Set[Any], source: Path) -> list[str]:
+    """Refuses a single class, with which there is nothing to learn."""
+    if len(names) == 1:
+        raise UserError(f"{source}: there is only the class {names[0]!r}; two are needed at least")
     return []
+
+
+def all_in_train(names: list[str], seen: Set[Any], source: Path) -> list[str]:
+    """Refuses a single class, and classes that no example in train is of."""
+    missing = ", ".join(name for name in names if name not in seen)
+    if len(names) > 1 and missing:
+        raise UserError(f"{source}: no example in train for {missing}; check how classes are spelt")
+    return several(names, seen, source)
 
 
 @dataclass
@@ -86,33 +82,34 @@ class Contents:
     """What was changed or left out by intent; a line for people each."""
     hold_out: Callable[[Examples, float], Divided] = shares_of_labels
     """Divides examples without splits into those to train on and those to test with; always in the same way."""
-    check: Callable[[Examples, Path], list[str]] = nothing_to_check
-    """Looks at the examples to train on (and the source, for messages); returns more notes, or raises a UserError."""
+    check: Callable[[list[str], Set[Any], Path], list[str]] = all_in_train
+    """Compares the classes with those of the examples to train on; the source is for messages. It returns notes, or
+    raises a UserError."""
 
 
-def into_splits(contents: Contents, source: Path, share: float) -> dict[str, list[Example]]:
+def into_splits(
+    examples: Examples, hold_out: Callable[[Examples, float], Divided], share: float, source: Path
+) -> dict[str, list[Example]]:
     """Examples by split: as the files tell, or divided into train and test.
 
     Raises:
       UserError: only some examples have a split, or none is for training.
     """
-    examples = contents.examples
-    named = [example.file for example in examples if example.file.split is not None]
-    unnamed = dict.fromkeys(example.file.path for example in examples if example.file.split is None)
-    if not named:
-        train, test = contents.hold_out(examples, share)
+    by_split = {split: [e for e in examples if e.file.split == split] for split in SPLITS}
+    splits = {split: members for split, members in by_split.items() if members}
+    undivided = list(dict.fromkeys(e.file.path for e in examples if e.file.split is None))
+    if not splits:
+        train, test = hold_out(examples, share)
         return {"train": train} | ({"test": test} if test else {})
-    if unnamed:
+    if undivided:
+        split, (first, *_) = next(iter(splits.items()))
         raise UserError(
-            f"{source}: {named[0].name} is in the split {named[0].split!r}, and {listing(list(unnamed))} in none; "
-            "put all into train, validation (val) and test, by the names of files or folders, or none of them"
+            f"{source}: {first.file.name} is in the split {split!r}, and {listing(undivided)} in none; put all into "
+            "train, validation (val) and test, by the names of files or folders, or none of them"
         )
-    splits = {split: [e for e in examples if e.file.split == split] for split in SPLITS}
-    splits = {split: members for split, members in splits.items() if members}
     if "train" not in splits:
-        raise UserError(
-            f"{source}: there is {' and '.join(splits)}, but no train; add it, or rename the files or folders"
-        )
+        names = " and ".join(splits)
+        raise UserError(f"{source}: there is {names}, but no train; add it, or rename the files or folders")
     return splits
 
 
@@ -133,11 +130,37 @@ def without_copies(examples: Examples, broken: list[Broken]) -> tuple[list[Examp
             continue
         for what, one, two in (("labels", other.label, example.label), ("splits", theirs.split, ours.split)):
             if one != two:
-                raise UserError(
-                    f"{theirs.path} and {ours.path} are the same image, with the {what} {one!r} and {two!r}; remove one"
-                )
+                both = f"{theirs.path} and {ours.path} are the same image"
+                raise UserError(f"{both}, with the {what} {one!r} and {two!r}; remove one")
         if example.annotation == other.annotation:
             copies.append(ours.path)
         else:
             broken.append((ours.path, f"is the same image as {theirs.path}, with other annotations"))
     return list(first.values()), copies
+
+
+def natural(name: str) -> tuple[bool, int, str]:
+    """A sort key that orders numbers by value, before words."""
+    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
+
+
+def is_class_name(name: str) -> bool:
+    """Whether TFDS can store a class of this name: it keeps a line for each, and strips it."""
+    return name != "" and name == name.strip() and not {"\n", "\r"} & set(name)
+
+
+def checked_names(where: str | Path, names: Sequence[str]) -> list[str]:
+    """The names of classes that a file or an option holds; refuses impossible ones."""
+    if not names:
+        raise UserError(f"{where}: has no names of classes")
+    for name, count in Counter(names).items():
+        if not is_class_name(name):
+            raise UserError(f"{where}: {name!r} is no name of a class, one line without spaces around it")
+        if count > 1:
+            raise UserError(f"{where}: the class {name!r} is there twice")
+    return list(names)
+
+
+def read_names(path: Path) -> list[str]:
+    """The names of classes in a file, one a line."""
+    return checked_names(path, [line.strip() for line in lines_of(read_text(path).rstrip())])

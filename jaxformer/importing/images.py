@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jaxformer.files import BrokenFile
-from jaxformer.importing.sources import Broken
+from jaxformer.importing.sources import Sources
 
 EXIF_ORIENTATION = 0x0112
 GREY_MODES = {"1", "L", "LA", "I", "I;16"}
@@ -68,29 +68,27 @@ def open_image(path: Path) -> Opened:
             kind, mode = image.format, image.mode
             orientation = image.getexif().get(EXIF_ORIENTATION, 1)
             image.load()
-            height, width = image.height, image.width
+            size = (image.height, image.width)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         system = error.strerror if isinstance(error, OSError) else None
         reason = system or (str(error).split("<")[0].strip() if content else "empty file")
         raise BrokenFile(path, f"not a readable image ({reason})") from error
     if orientation >= 5:  # lies on its side
-        height, width = width, height
+        size = size[::-1]
     as_is = kind in ("JPEG", "PNG") and mode in ("L", "RGB") and orientation == 1
-    return Opened(path, (height, width), mode in GREY_MODES, as_is, hashlib.sha256(content).digest())
+    return Opened(path, size, mode in GREY_MODES, as_is, hashlib.sha256(content).digest())
 
 
-def open_all(
-    items: Sequence[Item], opened: Callable[[Item], Found], broken: list[Broken]
-) -> list[tuple[Item, Found]]:
-    """Calls `opened` of each item, in threads; those for which it raises BrokenFile go to `broken`."""
+def open_all(items: Sequence[Item], opened: Callable[[Item], Found], sources: Sources) -> list[Found]:
+    """Calls `opened` of each item, in threads; what it raises a BrokenFile about goes to `sources.broken`."""
 
-    def attempt(item: Item) -> tuple[Item, Found] | BrokenFile:
+    def attempt(item: Item) -> Found | BrokenFile:
         try:
-            return item, opened(item)
+            return opened(item)
         except BrokenFile as error:
             return error
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(attempt, items))
-    broken += [(result.path, result.reason) for result in results if isinstance(result, BrokenFile)]
+    sources.broken.extend((error.path, error.reason) for error in results if isinstance(error, BrokenFile))
     return [result for result in results if not isinstance(result, BrokenFile)]

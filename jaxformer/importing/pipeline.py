@@ -11,10 +11,10 @@ from jaxformer.data.catalog import data_folder
 from jaxformer.data.digits import NAME as DIGITS
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError
-from jaxformer.files import writing_to
-from jaxformer.importing.contents import Contents, Example, into_splits, without_copies
+from jaxformer.files import located, writing_to
+from jaxformer.importing.contents import Contents, Example, checked_names, into_splits, without_copies
 from jaxformer.importing.formats import FORMATS
-from jaxformer.importing.sources import Broken, Sources, refuse
+from jaxformer.importing.sources import Broken, Sources, listing
 
 VERSION = "1.0.0"
 
@@ -68,42 +68,47 @@ def import_dataset(
     """
     if kind not in FORMATS:
         raise UserError(f"`kind` {kind!r}: is no format; {did_you_mean(kind, FORMATS)}")
+    format = FORMATS[kind]
     given = given_options(kind, options)
     folder, _ = data_folder(data_dir)
     check_name(name, folder)
     if test_share is not None and not 0 <= test_share < 1:
         raise UserError(f"`test_share` {test_share}: must be at least 0 and less than 1")
-    paths = tuple(Path(s) for s in ([sources] if isinstance(sources, (str, Path)) else sources))
+    paths = tuple(map(Path, [sources] if isinstance(sources, (str, Path)) else sources))
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: there is no such folder or file")
-    found = Sources(paths, FORMATS[kind].extensions)
-    contents = cast(Callable[..., Contents], load(FORMATS[kind].read))(found, **given)
-    contents.examples, copies = without_copies(contents.examples, found.broken)
-    if not skip_broken:
+    found = Sources(paths, format.extensions)
+    contents = cast(Callable[..., Contents], load(format.read))(found, **given)
+    examples, copies = without_copies(contents.examples, found.broken)
+    if found.broken and not skip_broken:
         refuse(found.broken)
-    if not contents.examples:
+    if not examples:
         raise UserError(f"{paths[0]}: no examples are left")
-    split = contents.examples[0].file.split
-    if test_share and split is not None:
+    if test_share and (split := examples[0].file.split) is not None:
         raise UserError(
-            f"`test_share` {test_share}: the files have splits already ({contents.examples[0].file.path}: {split}); "
+            f"`test_share` {test_share}: the files have splits already ({examples[0].file.path}: {split}); "
             "leave `test_share` out"
         )
-    splits = into_splits(contents, paths[0], FORMATS[kind].test_share if test_share is None else test_share)
-    notes = contents.notes + contents.check(splits["train"], paths[0])
-    place = write(contents, splits, name, folder)
+    share = format.test_share if test_share is None else test_share
+    splits = into_splits(examples, contents.hold_out, share, paths[0])
+    seen = frozenset().union(*(example.classes or {example.label} for example in splits["train"]))
+    notes = contents.notes + contents.check(contents.class_names, seen, paths[0])
+    names = contents.class_names
+    of_classes = f" of {len(names)} classes" if names else ""
+    about = f"Imported by jaxformer: {len(examples):,} examples{of_classes}."
+    values = {split: written(members) for split, members in splits.items()}
+    with writing_to(folder, "name another folder with `data_dir`"):
+        place = write_dataset(folder, name, VERSION, contents.features, values, about)
     counts = {split: len(members) for split, members in splits.items()}
-    return Imported(
-        name, place, counts, list(contents.features), contents.class_names, notes, found.broken, copies
-    )
+    return Imported(name, place, counts, list(contents.features), names, notes, found.broken, copies)
 
 
 def given_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that are not None.
 
     Raises:
-      UserError: an option belongs to another format, or to none.
+      UserError: an option belongs to another format, or to none; or one of `classes` cannot be.
     """
     given = {name: value for name, value in options.items() if value is not None}
     for name in given:
@@ -112,6 +117,8 @@ def given_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"`{name}`: is an option of no format; leave it out")
         if kind not in kinds:
             raise UserError(f"`{name}`: is for {', '.join(kinds)}, not for {kind}; leave it out")
+    if "classes" in given:
+        checked_names("`classes`", given["classes"])
     return given
 
 
@@ -125,21 +132,16 @@ def check_name(name: str, folder: Path) -> None:
         raise UserError(f"name {name!r}: {folder / name} is there already; remove it, or choose another name")
 
 
-def write(contents: Contents, splits: Mapping[str, list[Example]], name: str, folder: Path) -> Path:
-    """Writes the dataset; images are read a second time, so that memory stays small."""
+def refuse(broken: Sequence[Broken]) -> None:
+    """Raises a UserError that names the first of what is broken, and how many more there are, and where."""
+    elsewhere = [path for path in dict.fromkeys(path for path, _ in broken) if path != broken[0][0]]
+    where = f": {listing(elsewhere)}" if elsewhere else ""
+    more = f" (and {len(broken) - 1:,} more{where})" if len(broken) > 1 else ""
+    remedy = "repair it, or leave out what is broken with `skip_broken=True`"
+    raise UserError(f"{located(*broken[0])}{more}; {remedy}")
 
-    def written(members: list[Example]) -> Iterator[dict[str, Any]]:
-        for example in members:
-            yield {key: value() if callable(value) else value for key, value in example.values.items()}
 
-    count = sum(map(len, splits.values()))
-    classes = f" of {len(contents.class_names)} classes" if contents.class_names else ""
-    with writing_to(folder, "name another folder with `data_dir`"):
-        return write_dataset(
-            folder,
-            name,
-            VERSION,
-            contents.features,
-            {split: written(members) for split, members in splits.items()},
-            description=f"Imported by jaxformer: {count:,} examples{classes}.",
-        )
+def written(examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
+    """The values of examples; images are read a second time, so that memory stays small."""
+    for example in examples:
+        yield {key: value() if callable(value) else value for key, value in example.values.items()}

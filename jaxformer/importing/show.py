@@ -1,28 +1,25 @@
 """What `jaxformer data list` and `jaxformer data show` print and draw."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxformer.data.base import Source
-from jaxformer.data.catalog import data_folder, find_dataset, find_datasets, open_builder
+from jaxformer.data.base import Source, open_source
+from jaxformer.data.catalog import Prepared, data_folder, find_dataset, find_datasets, open_builder
 from jaxformer.data.collate import readable, transformed
 from jaxformer.data.config import DataConfig
 from jaxformer.data.digits import NAME as DIGITS
 from jaxformer.data.kinds.detection import Detection
 from jaxformer.data.kinds.segmentation import Segmentation
-from jaxformer.data.opening import open_source
 from jaxformer.data.records import Records, class_names, inner
-from jaxformer.drawing.annotate import SIZE, font, shorten
-from jaxformer.drawing.boxes import draw_boxes
-from jaxformer.drawing.class_colours import over_image
+from jaxformer.drawing import SIZE, draw_boxes, font, over_image, shorten
 from jaxformer.errors import UserError
 from jaxformer.files import writing_to
-from jaxformer.observe.text import counted, data_size
+from jaxformer.observe.text import counted, data_size, table
 
 CELL = 96  # pixels of an image on a contact sheet
 LABEL = 18  # pixels of the line under it
@@ -31,87 +28,42 @@ COLUMNS = 10
 LONGEST = 1000  # characters of a text that are shown
 
 
-@dataclass(frozen=True)
-class DatasetRow:
-    """A prepared dataset, as it describes itself."""
-
-    name: str
-    """The name for `data.name`."""
-    version: str
-    """The version for `data.version`."""
-    splits: dict[str, int]
-    """The number of examples by split."""
-    size: int
-    """Bytes of its files."""
-    features: dict[str, str]
-    """Features by name, as TFDS writes them: "Image(shape=(32, 32, 3), dtype=uint8)"."""
-    problem: str | None
-    """Why it cannot be read, or None."""
-
-
-def list_datasets(data_dir: str | None = None) -> list[DatasetRow]:
-    """The datasets that are prepared, by name and version.
+def dataset_table(data_dir: str | None = None) -> str:
+    """The prepared datasets as a table for people, below the folder in which they are.
 
     Args:
       data_dir: the folder of TFDS datasets; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
-    rows = []
-    for dataset in find_datasets(data_folder(data_dir)[0]):
-        try:
-            info = open_builder(dataset).info
-        except UserError as error:
-            rows.append(DatasetRow(dataset.name, dataset.version, {}, 0, {}, error.lines[0]))
-            continue
-        splits = {name: split.num_examples for name, split in info.splits.items()}
-        features = {name: repr(feature) for name, feature in info.features.items()}
-        stored = info.file_format.value
-        problem = None if stored == "array_record" else f"stored as {stored}, needs TensorFlow"
-        size = int(info.dataset_size)
-        rows.append(DatasetRow(dataset.name, dataset.version, splits, size, features, problem))
-    return rows
-
-
-def dataset_table(data_dir: str | None = None) -> str:
-    """The prepared datasets as a table for people, below the folder in which they are."""
-    rows = list_datasets(data_dir)
-    cells = [("name", "version", "examples", "size", "features")]
-    for row in rows:
-        splits = ", ".join(f"{split} {count:,}" for split, count in row.splits.items())
-        features = ", ".join(f"{name} {short(feature)}" for name, feature in row.features.items())
-        cells.append((row.name, row.version, splits, data_size(row.size), row.problem or features))
-    if not any(row.name == DIGITS for row in rows):
-        cells.append((DIGITS, "1.0.0", "train 1,438, test 359", "", "embedded: prepared on first use"))
-    widths = [max(len(line[column]) for line in cells) for column in range(4)] + [0]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in cells]
     folder, reason = data_folder(data_dir)
-    return "\n".join([f"{folder} ({reason})", *lines])
+    rows = [described(dataset) for dataset in find_datasets(folder)]
+    if not any(name == DIGITS for name, *_ in rows):
+        rows.append((DIGITS, "1.0.0", "train 1,438, test 359", "", "embedded: prepared on first use"))
+    return f"{folder} ({reason})\n{table(('name', 'version', 'examples', 'size', 'features'), rows)}"
 
 
-def short(feature: str) -> str:
-    """A feature in few words: "Image 32x32x3", "ClassLabel of 10"."""
-    kind, _, arguments = " ".join(feature.split()).partition("(")
-    if kind == "Image" and "shape=(" in arguments:
-        shape = arguments.split("shape=(")[1].split(")")[0]
-        return "Image " + "x".join("?" if side == "None" else side for side in shape.split(", "))
-    if kind == "ClassLabel" and "num_classes=" in arguments:
-        return f"ClassLabel of {arguments.split('num_classes=')[1].rstrip(')')}"
-    return kind
+def described(dataset: Prepared) -> tuple[str, str, str, str, str]:
+    """The row of a dataset: its name, version, examples by split, size and features, or why it cannot be read."""
+    try:
+        info = open_builder(dataset).info
+    except UserError as error:
+        return dataset.name, dataset.version, "", data_size(0), error.lines[0]
+    splits = ", ".join(f"{name} {split.num_examples:,}" for name, split in info.splits.items())
+    features = ", ".join(f"{name} {short(feature)}" for name, feature in info.features.items())
+    if (stored := info.file_format.value) != "array_record":
+        features = f"stored as {stored}, needs TensorFlow"
+    return dataset.name, dataset.version, splits, data_size(int(info.dataset_size)), features
 
 
-def has_images(config: DataConfig) -> bool:
-    """Whether a dataset has images.
-
-    Raises:
-      UserError: the dataset is not there.
-    """
-    import tensorflow_datasets as tfds
-
-    features = open_builder(find_dataset(config)).info.features
-    return any(isinstance(feature, tfds.features.Image) for feature in features.values())
+def short(feature: Any) -> str:
+    """A TFDS feature in few words: "Image 32x32x3", "ClassLabel of 10"."""
+    kind = type(feature).__name__
+    if kind == "Image":
+        return f"Image {'x'.join('?' if side is None else str(side) for side in feature.shape)}"
+    return f"{kind} of {feature.num_classes}" if kind == "ClassLabel" else kind
 
 
-def with_examples(config: DataConfig) -> DataConfig:
-    """The config with the kind of examples that a dataset of images seems made for.
+def with_examples(config: DataConfig) -> DataConfig | None:
+    """The config with the kind of examples that a dataset of images seems made for; None if it has no images.
 
     Raises:
       UserError: the dataset is not there.
@@ -119,6 +71,8 @@ def with_examples(config: DataConfig) -> DataConfig:
     import tensorflow_datasets as tfds
 
     features = dict(open_builder(find_dataset(config)).info.features.items())
+    if not any(isinstance(feature, tfds.features.Image) for feature in features.values()):
+        return None
     masks = [name for name, f in features.items() if isinstance(f, tfds.features.LabeledImage)]
     if "label" not in features and masks:
         none = () if (features[masks[0]].num_classes or 0) > 255 else (255,)
@@ -140,12 +94,7 @@ def evenly(length: int, count: int) -> list[int]:
 
 
 def contact_sheet(
-    config: DataConfig,
-    split: str,
-    path: str | Path,
-    count: int = 64,
-    views: int = 0,
-    seed: int = 0,
+    config: DataConfig, split: str, path: str | Path, count: int = 64, views: int = 0, seed: int = 0
 ) -> Path:
     """Draws images of a split, with their labels under them, into a PNG.
 

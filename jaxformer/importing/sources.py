@@ -1,13 +1,15 @@
-"""A user's files: finding them, the splits that their names tell, and reading texts."""
+"""A user's files: finding them, the splits that their names tell, and what of them cannot be used."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
 from jaxformer.errors import UserError
-from jaxformer.files import IMAGE_EXTENSIONS, BrokenFile, located, read_text
+from jaxformer.files import IMAGE_EXTENSIONS, BrokenFile, read_text
 
 # A file, and what is wrong with it or with a line of it: "line 7: label is empty".
 Broken: TypeAlias = tuple[Path, str]
@@ -16,16 +18,11 @@ SYSTEM_FILES = {"desktop.ini", "thumbs.db"}
 SPLITS = ("train", "validation", "test")
 
 # The names of folders and files that tell a split.
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
+SPLIT_NAMES = (
+    dict.fromkeys(("train", "training"), "train")
+    | dict.fromkeys(("val", "valid", "validation", "dev"), "validation")
+    | dict.fromkeys(("test", "testing"), "test")
+)
 SPLIT_SUFFIXES = SPLIT_NAMES | {"testa": "validation", "testb": "test"}  # those of CoNLL-2003
 
 # "train", "dev-v1.1", "test_2016_flickr", "train-00000-of-00002"; not "test-driven-development".
@@ -53,17 +50,25 @@ class Sources:
     extensions: frozenset[str] = frozenset()
     """Which files to take from folders (".txt"); none takes all."""
     broken: list[Broken] = field(default_factory=list)
-    """Takes what can be left out: files, lines, objects."""
+    """What can be left out: files, lines, objects."""
 
-    def one(self, what: str) -> Path:
-        """The only source.
+    @contextmanager
+    def checking(self, path: Path, where: str = "") -> Iterator[None]:
+        """Adds what is raised inside to `broken`, and goes on behind it.
 
         Args:
-          what: what is expected, in words.
-
-        Raises:
-          UserError: there are more sources.
+          path: the file that a ValueError is about; a BrokenFile names its own.
+          where: the place in the file: "line 3", "annotations[17]".
         """
+        try:
+            yield
+        except BrokenFile as error:
+            self.broken.append((error.path, error.reason))
+        except ValueError as error:
+            self.broken.append((path, f"{where}: {error}" if where else str(error)))
+
+    def one(self, what: str) -> Path:
+        """The only source; refuses more of them, and says `what` is expected."""
         if len(self.paths) > 1:
             raise UserError(f"{self.paths[1]}: is one source too many; {what}")
         return self.paths[0]
@@ -79,50 +84,34 @@ class Sources:
         """
         found: list[File] = []
         for source in self.paths:
-            if source.is_dir():
-                found += self._in_folder(source)
-            else:
-                found.append(File(source, source.name, split_of_file(source)))
+            single = [File(source, source.name, split_of_file(source))]
+            found += self._in_folder(source) if source.is_dir() else single
         if not found:
             wanted = f"no {', '.join(sorted(self.extensions))} files" if self.extensions else "no files"
             raise UserError(f"{', '.join(map(str, self.paths))}: {wanted} in there")
-        seen: set[Path] = set()
-        for file in found:
-            if file.path in seen:
-                raise UserError(f"{file.path}: is given twice; name every file once")
-            seen.add(file.path)
-        if {file.split for file in found} == {"train"}:
-            return [replace(file, split=None) for file in found]
-        return found
+        path, times = Counter(file.path for file in found).most_common(1)[0]
+        if times > 1:
+            raise UserError(f"{path}: is given twice; name every file once")
+        return unless_all_train(found)
 
-    def _in_folder(self, root: Path) -> list[File]:
+    def _in_folder(self, root: Path) -> Iterator[File]:
         """The files below a folder, by name."""
-        folders, loose = subfolders(root), files(root)
-        named = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
-        others = [folder for folder in folders if folder not in named] + loose
-        if named and others:
-            raise UserError(
-                f"{root}: {listing(others)} beside {listing(named)}; expected folders of splits, or none"
-            )
+        _, loose = entries(root)
+        named, others = split_folders(root, loose, "splits, or none")
         splits = {path: split_of_file(path) for path in loose}
-        for folder in folders:
-            split = SPLIT_NAMES[folder.name.lower()] if named else None
-            splits |= dict.fromkeys(files_below(folder, frozenset({root.resolve()})), split)
-        found = []
+        for folder in sorted([*named, *others]):
+            splits |= dict.fromkeys(files_below(folder, frozenset({root.resolve()})), named.get(folder))
         for path, split in splits.items():
             if self.extensions and path.suffix.lower() not in self.extensions:
                 self.broken.append((path, f"is not one of {', '.join(sorted(self.extensions))} by its name"))
             else:
-                found.append(File(path, path.relative_to(root).as_posix(), split))
-        return found
+                yield File(path, path.relative_to(root).as_posix(), split)
 
-    def read(self, file: Path, may_be_empty: bool = False) -> str | None:
+    def read(self, file: Path) -> str | None:
         """A file's text; None if it is none, which goes to `broken`."""
-        try:
-            return read_text(file, may_be_empty)
-        except BrokenFile as error:
-            self.broken.append((file, error.reason))
-            return None
+        with self.checking(file):
+            return read_text(file)
+        return None
 
     def texts(self) -> Iterator[tuple[File, str]]:
         """The files with their texts; those that are no text go to `broken`."""
@@ -132,39 +121,23 @@ class Sources:
                 yield file, text
 
 
-def refuse(broken: Sequence[Broken]) -> None:
-    """Raises a UserError that names the first of what is broken, and how many more there are, and where."""
-    if not broken:
-        return
-    elsewhere = [path for path in dict.fromkeys(path for path, _ in broken) if path != broken[0][0]]
-    where = f": {listing(elsewhere)}" if elsewhere else ""
-    more = f" (and {len(broken) - 1:,} more{where})" if len(broken) > 1 else ""
-    raise UserError(
-        f"{located(*broken[0])}{more}; repair it, or leave out what is broken with `skip_broken=True`"
-    )
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def files(folder: Path) -> list[Path]:
-    """The files in a folder, sorted, without hidden ones and those that systems leave everywhere."""
-    there = (path for path in folder.iterdir() if not path.is_dir() and not path.name.startswith("."))
-    return sorted(path for path in there if path.name.lower() not in SYSTEM_FILES)
+def entries(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The folders and the files in a folder, sorted, without hidden ones and those that systems leave everywhere."""
+    there = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.name.lower() not in SYSTEM_FILES)
+    return [p for p in there if p.is_dir()], [p for p in there if not p.is_dir()]
 
 
 def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
     """All files in a folder and in the folders in it, in a fixed order; links back to `above` are not taken."""
     real = folder.resolve()
     if real not in above:
-        yield from files(folder)
-        for inner in subfolders(folder):
+        folders, files = entries(folder)
+        yield from files
+        for inner in folders:
             yield from files_below(inner, above | {real})
 
 
-def sorted_below(folder: Path, extensions: Collection[str] = IMAGE_EXTENSIONS) -> list[Path]:
+def find_all(folder: Path, extensions: Collection[str] = IMAGE_EXTENSIONS) -> list[Path]:
     """All files of these extensions (images) in a folder and the folders in it, sorted by path."""
     return sorted(path for path in files_below(folder) if path.suffix.lower() in extensions)
 
@@ -175,27 +148,43 @@ def listing(paths: Sequence[Path], most: int = 3) -> str:
     return names if len(paths) <= most else f"{names} and {len(paths) - most} more"
 
 
+def split_folders(root: Path, loose: Sequence[Path], expected: str) -> tuple[dict[Path, str], list[Path]]:
+    """The folders of splits in a folder, with their splits, and its other folders; there may be one kind only.
+
+    Args:
+      root: the folder.
+      loose: files in it that may not lie beside folders of splits.
+      expected: what folders there may be, for the message.
+    """
+    folders, _ = entries(root)
+    named = {path: SPLIT_NAMES[name] for path in folders if (name := path.name.lower()) in SPLIT_NAMES}
+    others = [path for path in folders if path not in named]
+    if named and (others or loose):
+        beside = listing([*others, *loose])
+        raise UserError(f"{root}: {beside} beside {listing(list(named))}; expected folders of {expected}")
+    return named, others
+
+
+def unless_all_train(found: list[File]) -> list[File]:
+    """The files; without their splits where all are for training, so that a share can be held out."""
+    if {file.split for file in found} != {"train"}:
+        return found
+    return [replace(file, split=None) for file in found]
+
+
+def split_named(name: str) -> str | None:
+    """The split that a name tells: "train", "val2017", "dev-v1.1"."""
+    match = NAMED.fullmatch(name)
+    return SPLIT_NAMES[match[1].lower()] if match else None
+
+
 def split_of_file(path: Path) -> str | None:
     """The split that a file's name tells: "train.csv", "dev-v1.1.json", "test_2016.en.txt", "eng.testb"."""
+    suffix = path.suffix.lower().removeprefix(".")
     stem = path.name.removesuffix(path.suffix)
-    for name in (stem, stem.split(".")[0]):
-        match = NAMED.fullmatch(name)
-        if match:
-            return SPLIT_NAMES[match[1].lower()]
-    return SPLIT_SUFFIXES.get(path.suffix.lower().removeprefix("."))
+    return split_named(stem) or split_named(stem.split(".")[0]) or SPLIT_SUFFIXES.get(suffix)
 
 
 def split_of_folders(name: str) -> str | None:
     """The split that one of the folders in a relative path tells: "images/train2017/a.jpg"."""
-    for part in PurePosixPath(name).parts[:-1]:
-        match = NAMED.fullmatch(part)
-        if match:
-            return SPLIT_NAMES[match[1].lower()]
-    return None
-
-
-def split_of_words(path: Path) -> str | None:
-    """The split that a word of a file's name tells, or else its folder: "instances_val2017.json", "train/a.json"."""
-    words = re.findall("[a-z]+", path.stem.lower())
-    found = [SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES]
-    return found[0] if found else SPLIT_NAMES.get(path.parent.name.lower())
+    return next(filter(None, map(split_named, PurePosixPath(name).parts[:-1])), None)

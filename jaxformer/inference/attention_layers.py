@@ -5,7 +5,8 @@ attention whose result is a feature map has the grid of its queries, and its `to
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,10 +54,8 @@ def calls_of(run: Callable[[], Any]) -> tuple[list[Call], Any]:
     """Every call of a module in `run`, in the order in which they end, and what `run` gives, as shapes."""
     calls: list[Call] = []
 
-    def record(
-        next_fun: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext
-    ) -> Any:
-        output = next_fun(*args, **kwargs)
+    def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        output = call(*args, **kwargs)
         if context.method_name == "__call__":
             one = jax.ShapeDtypeStruct(output.shape, output.dtype) if isinstance(output, jax.Array) else None
             calls.append(Call(context.module, context.module.path, grids_of(output), one))
@@ -69,18 +68,15 @@ def calls_of(run: Callable[[], Any]) -> tuple[list[Call], Any]:
 def grids_of(output: Any) -> tuple[Grid, ...]:
     """Rows and columns of the feature maps [B, h, w, C] that a module gives: alone, first, or as `maps`."""
     if isinstance(output, (ImageOutputs, SegmentationOutputs)):
-        return tuple(grid_of(found) for found in output.maps)
+        return tuple(found.shape[1:3] for found in output.maps)
     first = output[0] if isinstance(output, tuple) and output else output
-    return (grid_of(first),) if isinstance(first, jax.Array) and first.ndim == 4 else ()
+    return (first.shape[1:3],) if isinstance(first, jax.Array) and first.ndim == 4 else ()
 
 
-def grid_of(found: jax.Array) -> Grid:
-    """Rows and columns of a feature map [B, h, w, C]."""
-    return found.shape[1], found.shape[2]
-
-
-def attention_layers(model: Any, calls: Sequence[Call], maps: Tree) -> list[AttentionLayer]:
+def attention_layers(model: Model, calls: Sequence[Call], maps: Tree) -> list[AttentionLayer]:
     """The layers whose attention can be shown on an image, in the order in which they were called.
+
+    Parts whose layers differ in heads or grid are told apart by these.
 
     Args:
       model: the linen module.
@@ -90,12 +86,16 @@ def attention_layers(model: Any, calls: Sequence[Call], maps: Tree) -> list[Atte
     by_path = {call.path: call for call in calls}
     order = {call.path: number for number, call in enumerate(calls)}
     shapes = {tuple(path.split("/")): leaf.shape for path, leaf in leaves_by_path(maps).items()}
-    found = [
-        (layer_of(model, by_path, path, shapes[path]), shapes[path][1])
-        for path in sorted(shapes, key=lambda path: order[path[:-1]])
-    ]
+    paths = sorted(shapes, key=lambda path: order[path[:-1]])
+    found = [(layer_of(model, by_path, path, shapes[path]), shapes[path][1]) for path in paths]
     # Of a single place there is nothing to see.
-    return list(apart([(layer, heads) for layer, heads in found if layer and layer.grid != (1, 1)]))
+    layers = [(layer, heads) for layer, heads in found if layer and layer.grid != (1, 1)]
+    kinds = Counter(part for part, _, _ in {(layer.part, layer.grid, heads) for layer, heads in layers})
+    named = [(layer, "x".join(map(str, (*layer.grid, heads)))) for layer, heads in layers]
+    return [
+        replace(layer, part=f"{layer.part}/{kind}") if kinds[layer.part] > 1 else layer
+        for layer, kind in named
+    ]
 
 
 def layer_of(
@@ -104,12 +104,12 @@ def layer_of(
     """The layer with weights of a shape [N, H, T, S] at a path; None if it looks at no image."""
     owner: Layer = model
     grids = model.attended(path, calls["backbone",].grids if ("backbone",) in calls else ())
-    if grids is None:
+    if grids is None:  # those of the innermost module around it that gives feature maps
         around = (calls[path[:end]] for end in range(len(path) - 1, -1, -1) if path[:end] in calls)
-        giving = ((call.module, call.grids) for call in around if call.grids)
-        owner, grids = next(
-            ((module, grids) for module, grids in giving if isinstance(module, Layer)), (model, ())
-        )
+        for call in around:
+            if call.grids and isinstance(call.module, Layer):
+                owner, grids = call.module, call.grids
+                break
     if not grids:
         return None
     layout = owner.token_layout(grids, shape[2], shape[3], CROSS in path)
@@ -126,14 +126,3 @@ def names_of(path: Path) -> tuple[str, str]:
             block = name.removeprefix(f"{found['stage']}_")
             return "/".join([block, *names[number + 1 :]]), "/".join([*names[:number], *stage])
     return names[-1], "/".join(names)
-
-
-def apart(layers: Sequence[tuple[AttentionLayer, int]]) -> Iterator[AttentionLayer]:
-    """Yields the layers; parts whose layers differ in heads or grid are told apart by these."""
-    kinds: dict[str, set[tuple[Grid, int]]] = {}
-    for layer, heads in layers:
-        kinds.setdefault(layer.part, set()).add((layer.grid, heads))
-    for layer, heads in layers:
-        rows, columns = layer.grid
-        several = len(kinds[layer.part]) > 1
-        yield replace(layer, part=f"{layer.part}/{rows}x{columns}x{heads}") if several else layer

@@ -1,34 +1,34 @@
-"""Looking inside a model: what it saw in a picture, as pictures.
+"""Looking inside a model: what it saw in an image, as drawings.
 
 Attention rollout and the maps of all heads, Grad-CAM for the class, and of a detector what each object was found by.
 """
 
 import difflib
-import io
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from jaxformer.errors import UserError
-from jaxformer.files import write_atomically
+from jaxformer.files import write_atomically, writing_to
 from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_of
-from jaxformer.inference.explain_pictures import Picture, attention_pictures, over_image
+from jaxformer.inference.explain_drawings import Drawing, attention_drawings, over_image
 from jaxformer.inference.grad_cam import find_target, with_activation
-from jaxformer.inference.image_files import place_images, writing
+from jaxformer.inference.inputs import REMEDY, place_images
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.base import Model, replaced
 from jaxformer.models.layouts import unstack_layers
 from jaxformer.models.outputs import DetectionOutputs, SegmentationOutputs
+from jaxformer.models.token_layout import Grid
 from jaxformer.observe.attention_maps import received
 from jaxformer.paths import leaves_by_path
+from jaxformer.tasks.base import class_name
 
 if TYPE_CHECKING:
     from jaxformer.inference.loaded import LoadedRun
@@ -42,11 +42,11 @@ MOST_OBJECTS = 20
 
 
 class Explainer:
-    """Explains what a trained model says of pictures.
+    """Explains what a trained model says of images.
 
     Args:
       trained: the model.
-      class_name: the class that Grad-CAM explains, by name or number; None: the one that the model says.
+      chosen: the class that Grad-CAM explains, by name or number; None: the one that the model says.
 
     Attributes:
       layers: those whose attention can be shown.
@@ -56,13 +56,11 @@ class Explainer:
       UserError: nothing of this model can be shown, or there is no such class.
     """
 
-    def __init__(self, trained: "LoadedRun", class_name: str | None = None):
+    def __init__(self, trained: "LoadedRun", chosen: str | None = None):
         self.trained, self.task = trained, trained.task
-        unrolled = replaced(trained.model, scan=False, remat="none")
-        self.model = explainable(unrolled, *self.shape[:2])
-        batch = self.batch_of(
-            {"image": np.zeros(trained.experiment.eval_data.element_spec["image"][0], np.uint8)}
-        )
+        shape = trained.experiment.eval_data.element_spec["image"][0]
+        self.model = explainable(replaced(trained.model, scan=False, remat="none"), *shape[:2])
+        batch = self.batch_of({"image": np.zeros(shape, np.uint8)})
         calls, (_, maps) = calls_of(lambda: self.apply(trained.variables, batch))
         self.layers = attention_layers(self.model, calls, maps.get(ATTENTION_MAPS, {}))
         self.target = find_target(self.model, calls)
@@ -71,13 +69,7 @@ class Explainer:
                 f"there is nothing to show of {trained.run.folder}: its model ({type(self.model).__name__}) "
                 "has neither attention over an image nor blocks whose feature maps its classes are read from"
             )
-        self.chosen = PREDICTED if class_name is None else self.class_index(class_name)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the images that the model takes."""
-        height, width, channels = self.trained.experiment.eval_data.element_spec["image"][0]
-        return height, width, channels
+        self.chosen = PREDICTED if chosen is None else self.class_index(chosen)
 
     def class_index(self, name: str) -> int:
         """The number of a class.
@@ -94,10 +86,9 @@ class Explainer:
             return names.index(name)
         if name.isdecimal() and int(name) < max(len(names), self.trained.experiment.bare_model.num_classes):
             return int(name)
-        near = difflib.get_close_matches(name, names, n=1)
-        known = f"do you mean {near[0]}?" if near else f"expected one of {', '.join(names[:10])}"
-        more = ", ..." if not near and len(names) > 10 else ""
-        raise UserError(f"class_name={name}: there is no such class; {known}{more}")
+        expected = f"expected one of {', '.join(names[:10])}" + ", ..." * (len(names) > 10)
+        near = [f"do you mean {known}?" for known in difflib.get_close_matches(name, names, n=1)]
+        raise UserError(f"class_name={name}: there is no such class; {(near or [expected])[0]}")
 
     def batch_of(self, example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A batch of one example; without an extent its image has no padding."""
@@ -118,9 +109,7 @@ class Explainer:
             def scored(outputs: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
                 return class_score(outputs, chosen, batch["extent"][0], batch["image"].shape[1:3])
 
-            def run() -> tuple[Any, Tree]:
-                return self.apply(variables, batch)
-
+            run = partial(self.apply, variables, batch)
             (outputs, maps), activation = with_activation(self.target, run, lambda found: scored(found[0])[0])
             if isinstance(outputs, DetectionOutputs):
                 probabilities = self.task.class_probabilities(outputs.logits[-1])
@@ -131,29 +120,27 @@ class Explainer:
 
         return jax.jit(look, out_shardings=self.trained.layout.replicated)
 
-    def pictures(self, example: Mapping[str, np.ndarray]) -> list[Picture]:
-        """What the model saw in an example: `image` uint8 [H, W, C] and, if there is padding, `extent`."""
+    def drawings(self, example: Mapping[str, np.ndarray]) -> Iterator[Drawing]:
+        """Yields what the model saw in an example: `image` uint8 [H, W, C] and, if there is padding, `extent`."""
         batch = self.batch_of(example)
-        chosen = np.int32(self.chosen)
-        said, maps, activation = jax.device_get(self.look(self.trained.variables, batch, chosen))
-        image = batch["image"][0]
-        extent = (int(batch["extent"][0, 0]), int(batch["extent"][0, 1]))
+        look = self.look(self.trained.variables, batch, np.int32(self.chosen))
+        said, maps, activation = jax.device_get(look)
+        image, (height, width) = batch["image"][0], batch["extent"][0].tolist()
         weights = {path: np.asarray(leaf, np.float32) for path, leaf in leaves_by_path(maps).items()}
-        made = list(attention_pictures(image, extent, self.layers, weights))
+        yield from attention_drawings(image, (height, width), self.layers, weights)
         if activation is not None:
             nowhere = "" if said["found"] else ", said nowhere"
-            shows = f"Grad-CAM of {self.name_of(int(said['class']))}{nowhere}"
-            made.append(Picture("grad-cam", shows, over_image(image, activation, shows, extent)))
+            shows = f"Grad-CAM of {class_name(int(said['class']), self.trained.class_names)}{nowhere}"
+            yield Drawing("grad-cam", shows, over_image(image, activation, shows, (height, width)))
         if "boxes" in said:
-            made += self.object_pictures(image, extent, said, weights)
-        return made
+            yield from self.object_drawings(image, (height, width), said, weights)
 
-    def object_pictures(
-        self, image: np.ndarray, extent: tuple[int, int], said: Mapping[str, np.ndarray], weights: Tree
-    ) -> Iterator[Picture]:
+    def object_drawings(
+        self, image: np.ndarray, extent: Grid, said: Mapping[str, np.ndarray], weights: Tree
+    ) -> Iterator[Drawing]:
         """Of each object, the surest first, what its query saw in the decoder's last layer, all heads alike."""
         layer = next(layer for layer in reversed(self.layers) if CROSS in layer.path.split("/"))
-        scores = said["probabilities"].max(axis=-1)
+        scores, classes = said["probabilities"].max(axis=-1), said["probabilities"].argmax(axis=-1)
         order = np.argsort(-scores, kind="stable")
         sure = [query for query in order if scores[query] >= self.task.score_threshold]
         if len(sure) > MOST_OBJECTS:
@@ -161,15 +148,10 @@ class Explainer:
         for number, query in enumerate(sure[:MOST_OBJECTS] or order[:1], 1):
             asking = (np.arange(len(scores)) == query).astype(np.float64)[None]
             seen = received(weights[layer.path], asking, layer.places, layer.grid).mean(axis=0)
-            name = self.name_of(int(said["probabilities"][query].argmax()))
+            name = class_name(int(classes[query]), self.trained.class_names)
             shows = f"object {number}, {name} {scores[query]:.0%}: the decoder's attention"
             drawn = over_image(image, seen, shows, extent, said["boxes"][query])
-            yield Picture(f"object-{number}", shows, drawn)
-
-    def name_of(self, index: int) -> str:
-        """A class's name."""
-        names = self.trained.class_names
-        return names[index] if index < len(names) else str(index)
+            yield Drawing(f"object-{number}", shows, drawn)
 
 
 def explainable(model: Model, height: int, width: int) -> Model:
@@ -217,44 +199,35 @@ def class_score(
 
 
 def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
-    """Writes FOLDER/NAME/*.png for every picture, and FOLDER/explanations.jsonl, which lists them, an object a file.
+    """Writes FOLDER/NAME/*.png for every image, and FOLDER/explanations.jsonl, which lists them, an object a file.
 
     Returns:
-      The objects: {"file": "cats/1.jpg", "pictures": [{"picture": "1/rollout.png", "shows": "..."}, ...]}.
+      The objects: {"file": "cats/1.jpg", "images": [{"image": "1/rollout.png", "shows": "..."}, ...]}.
 
     Raises:
       UserError: the folder cannot be written, or one of the files would be overwritten.
     """
-    for why in sorted({layer.against_rollout for layer in explainer.layers if layer.against_rollout}):
-        parts = {
-            layer.part: None
-            for layer in explainer.layers
-            if layer.against_rollout == why and layer.part != "pool"
-        }
-        if parts:
-            logger.info("no rollout of %s: %s", ", ".join(parts), why)
+    against: dict[str, dict[str, None]] = {}
+    for layer in explainer.layers:
+        if layer.against_rollout and layer.part != "pool":
+            against.setdefault(layer.against_rollout, {})[layer.part] = None
+    for why, parts in sorted(against.items()):
+        logger.info("no rollout of %s: %s", ", ".join(parts), why)
     originals = {path.resolve() for path in files}
     explanations: list[dict[str, Any]] = []
     for path, places in zip(files, place_images(files, folder)):
-        pictures = explainer.pictures(explainer.trained.example(path))
         listed = []
-        for picture in pictures:
-            target = places[""].with_suffix("") / f"{picture.name}.png"
+        for drawing in explainer.drawings(explainer.trained.example(path)):
+            target = places[""].with_suffix("") / f"{drawing.name}.png"
             if target.resolve() in originals:
                 raise UserError(f"{target}: would be overwritten; choose another folder")
-            with writing(folder):
-                write_atomically(target, as_png(picture.image))
-            listed.append({"picture": str(target.relative_to(folder)), "shows": picture.shows})
-            logger.info("%s: %s", target, picture.shows)
-        explanations.append({"file": str(path), "pictures": listed})
-    with writing(folder):
+            with writing_to(folder, REMEDY):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                drawing.image.save(target)
+            listed.append({"image": str(target.relative_to(folder)), "shows": drawing.shows})
+        explanations.append({"file": str(path), "images": listed})
+    with writing_to(folder, REMEDY):
         lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in explanations)
         write_atomically(folder / LINES, "".join(lines))
+    logger.info("explanations of %d images are in %s", len(files), folder)
     return explanations
-
-
-def as_png(image: Image.Image) -> bytes:
-    """The bytes of a PNG file."""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()

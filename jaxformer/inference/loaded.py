@@ -1,30 +1,26 @@
 """A trained run, opened from its folder alone; its dataset is opened only to evaluate."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import ExperimentConfig
+from jaxformer.data.base import NominalBatches, recorded
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.geometry import letterbox
-from jaxformer.data.kinds.detection import Detection
-from jaxformer.data.kinds.segmentation import Segmentation
-from jaxformer.data.nominal import NominalBatches, recorded
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
 from jaxformer.files import read_json
-from jaxformer.inference.image_files import reason
-from jaxformer.parallel.compile import Layout
+from jaxformer.inference.inputs import reason
 from jaxformer.runs import BRING_BACK, Run
 from jaxformer.state import eval_variables
 from jaxformer.tasks.base import Evaluation
@@ -50,6 +46,9 @@ class LoadedRun:
       variables: what the model is applied with, the same on all devices.
       experiment: the parts of the config on the devices that are here. Its data are nominal: arrays' shapes
         and the names of classes, as the folder has them (`opened` has the examples).
+      layout: the devices.
+      task: what was learnt.
+      model: the linen module, in the run's precision.
 
     Raises:
       UserError: the folder is not a run's, or has no such checkpoint.
@@ -58,12 +57,29 @@ class LoadedRun:
     def __init__(self, folder: str | Path, checkpoint: str | int = "best"):
         self.run = Run.open(folder)
         self.config = self.run.read_config()
-        self._tokenizer = read_tokenizer(self.run) if self.config.data.examples.modality == "text" else None
+        self._tokenizer = self._read_tokenizer()
         here = self._here()
         train_data, eval_data = self._known_data(here.data)
         self.experiment = Experiment(here, train_data=train_data, eval_data=eval_data)
-        self.step, self.variables = restore(self.run, self.experiment, str(checkpoint))
+        self.layout, self.model = self.experiment.layout, self.experiment.model
+        self.task: Any = self.experiment.task
+        self.step, self.variables = self._restore(str(checkpoint))
         logger.info("%s at step %d", folder, self.step)
+
+    def _read_tokenizer(self) -> Tokenizer | None:
+        """The tokenizer in the run's folder; None of a run of images.
+
+        Raises:
+          UserError: it is not there.
+        """
+        if self.config.data.examples.modality != "text":
+            return None
+        if not self.run.tokenizer_file.exists():
+            raise UserError(
+                f"{self.run.tokenizer_file}: is missing, and without it nobody knows what the model's tokens mean",
+                BRING_BACK,
+            )
+        return Tokenizer.load(self.run.tokenizer_file)
 
     def _here(self, split: str | None = None) -> ExperimentConfig:
         """The config with the devices that are here, and with the tokenizer that is in the folder.
@@ -81,18 +97,52 @@ class LoadedRun:
 
     def _known_data(self, data: DataConfig) -> tuple[NominalBatches | None, NominalBatches | None]:
         """What data.json says of the two splits; None where a run of an earlier version has not written it."""
-        known = read_json(self.run.data_file, needs=())
+        known = read_json(self.run.data_file, needs=()) or {}
+        rows = {"train": data.batch_size, "evaluation": data.eval_batch_size or data.batch_size}
         try:
-            splits = known and (
-                recorded(known["train"], data.batch_size),
-                recorded(known["evaluation"], data.eval_batch_size or data.batch_size),
+            train, evaluation = (
+                replace(recorded(known[split], count), tokenizer=self._tokenizer)
+                for split, count in rows.items()
             )
         except KeyError:
-            splits = None
-        if not splits:
             return None, None
-        train, evaluation = (replace(split, tokenizer=self._tokenizer) for split in splits)
         return train, evaluation
+
+    def _restore(self, checkpoint: str) -> tuple[int, dict[str, Tree]]:
+        """A checkpoint's step and variables, the same on all devices; the optimizer's state is not read.
+
+        Raises:
+          UserError: there is no such checkpoint, or the tokenizer in the folder is not the one it was trained with.
+        """
+        if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
+            raise UserError(f"checkpoint={checkpoint!r}: expected best, latest or a step")
+        experiment, watched, run = self.experiment, self.config.eval, self.run
+        laid_out = partial(jax.ShapeDtypeStruct, sharding=self.layout.replicated)
+        shapes = jax.tree.map(lambda x: laid_out(x.shape, x.dtype), experiment.variable_shapes)
+        params = shapes.pop("params")
+        average = None if experiment.average is None else params
+        targets = {"params": {"params": params, "model_state": shapes, "average": average}}
+        with Checkpoints(
+            run.checkpoints, monitor=watched.monitor, mode=watched.mode, read_only=True
+        ) as checkpoints:
+            if not checkpoints.steps():
+                if run.finished() is None:
+                    raise UserError(f"{run.checkpoints}: there is no checkpoint yet; train the run first")
+                raise UserError(
+                    f"{run.checkpoints}: is missing or empty, and the run has ended, so its model is lost",
+                    BRING_BACK,
+                )
+            restored = checkpoints.restore_best(targets) if checkpoint == "best" else None
+            if restored is None:
+                restored = checkpoints.restore(targets, int(checkpoint) if checkpoint.isdecimal() else None)
+        assert restored is not None
+        digest = restored.progress.get("tokenizer")
+        if digest is not None and (self._tokenizer is None or self._tokenizer.digest != digest):
+            raise UserError(
+                f"{run.tokenizer_file}: is not the tokenizer that the checkpoint was trained with; restore that file, "
+                "or train again in a new folder"
+            )
+        return restored.progress["step"], eval_variables(restored.items)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -110,21 +160,6 @@ class LoadedRun:
             raise UserError(f"{self.run.folder}: holds a model of images, which has no tokenizer")
         return self._tokenizer
 
-    @property
-    def layout(self) -> Layout:
-        """The devices."""
-        return self.experiment.layout
-
-    @property
-    def task(self) -> Any:
-        """What was learnt."""
-        return self.experiment.task
-
-    @property
-    def model(self) -> nn.Module:
-        """The linen module, in the run's precision."""
-        return self.experiment.model
-
     @cached_property
     def class_names(self) -> list[str]:
         """The names of the classes; their numbers where the dataset names none, and [] where there are no classes."""
@@ -136,11 +171,6 @@ class LoadedRun:
         """How many examples are predicted at a time."""
         return min(32 * self.layout.batch_shards, self.experiment.eval_data.batch_size)
 
-    @property
-    def is_language_model(self) -> bool:
-        """Whether the model goes from token to token: a decoder."""
-        return self.model.kind == "decoder"
-
     # Images
 
     def example(self, image: str | Path | np.ndarray) -> dict[str, np.ndarray]:
@@ -150,29 +180,30 @@ class LoadedRun:
           image: a file, or uint8 [H, W, C].
 
         Returns:
-          "image" as the model takes it, and "picture" in the size that the transforms gave it. The two differ where
-          examples stand in a frame: then "extent" is the picture's height and width in "image".
+          "image" as the model takes it, and "transformed", as the transforms left it. The two differ where examples
+          stand in a frame: then "extent" is the height and width of the image in it.
 
         Raises:
           UserError: the image cannot be read, or has another size than the transforms make of the dataset's.
         """
         shape, data = self.experiment.eval_data.element_spec["image"][0], self.config.data
-        if isinstance(image, np.ndarray):
-            where, pixels = "the image", image
-            if image.ndim != 3:
-                raise UserError(f"{where}: has the shape {image.shape}; expected [H, W, {shape[-1]}]")
-        else:
-            where = str(image)
+        where = str(image) if isinstance(image, (str, Path)) else "the image"
+        expected = f"expected an image file, or uint8 [H, W, {shape[-1]}]"
+        if isinstance(image, (str, Path)):
             try:
-                pixels = decode_image(Path(image).read_bytes(), shape[-1], upright=True)
+                image = decode_image(Path(image).read_bytes(), shape[-1], upright=True)
             except (OSError, ValueError) as error:
-                raise UserError(f"{where}: {reason(Path(image), error)}") from error
-        example = {"image": pixels}
+                raise UserError(f"{where}: {reason(Path(where), error)}") from error
+        elif not isinstance(image, np.ndarray):
+            raise UserError(f"{where}: is {type(image).__name__}; {expected}")
+        elif image.ndim != 3 or image.dtype != np.uint8:
+            raise UserError(f"{where}: is {image.dtype} of the shape {image.shape}; {expected}")
+        example: dict[str, Any] = {"image": image}
         for transform in data.eval_transforms:
             example = transform(example, np.random.default_rng(0))
-        example["picture"] = example["image"]
-        if isinstance(data.examples, (Detection, Segmentation)):
-            example = letterbox(example, (shape[0], shape[1]), data.examples.enlarge)
+        example["transformed"] = example["image"]
+        if data.examples.letterboxed:
+            example = letterbox(example, shape[:2], data.examples.enlarge)
         if example["image"].shape != shape:
             height, width = example["image"].shape[:2]
             raise UserError(
@@ -180,10 +211,6 @@ class LoadedRun:
                 f"{shape[0]}x{shape[1]}; resize the file"
             )
         return example
-
-    def preprocess(self, image: str | Path | np.ndarray) -> np.ndarray:
-        """An image as the model takes it, uint8 [H, W, C]; see `example`."""
-        return self.example(image)["image"]
 
     def predict(self, inputs: Any, *, top: int = 5) -> list[dict[str, Any]]:
         """The model's answer to each input, as JSON values; see `jaxformer.inference.predict.predict`.
@@ -198,8 +225,7 @@ class LoadedRun:
         """
         from jaxformer.inference.predict import predict
 
-        is_batch = isinstance(inputs, np.ndarray) and inputs.ndim == 4
-        return list(predict(self, list(inputs) if is_batch else inputs, top))
+        return list(predict(self, inputs, top))
 
     # Texts
 
@@ -313,76 +339,3 @@ class LoadedRun:
             raise UserError(f"{self.run.folder}: holds a model of text; explain looks into models of images")
         several = [files] if isinstance(files, (str, Path)) else files
         return explain_files(Explainer(self, class_name), [Path(file) for file in several], Path(folder))
-
-
-def read_tokenizer(run: Run) -> Tokenizer:
-    """The tokenizer in a run's folder.
-
-    Raises:
-      UserError: it is not there.
-    """
-    if not run.tokenizer_file.exists():
-        raise UserError(
-            f"{run.tokenizer_file}: is missing, and without it nobody knows what the model's tokens mean",
-            BRING_BACK,
-        )
-    return Tokenizer.load(run.tokenizer_file)
-
-
-def restore(run: Run, experiment: Experiment, checkpoint: str) -> tuple[int, dict[str, Tree]]:
-    """A checkpoint's step and variables, the same on all devices; the optimizer's state is not read.
-
-    Args:
-      run: the run's folder.
-      experiment: its parts.
-      checkpoint: "best", "latest" or a step.
-
-    Raises:
-      UserError: there is no such checkpoint, or the tokenizer in the folder is not the one it was trained with.
-    """
-    if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
-        raise UserError(f"checkpoint={checkpoint!r}: expected best, latest or a step")
-    replicated = experiment.layout.replicated
-
-    def laid_out(tree: Tree) -> Tree:
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), tree)
-
-    shapes = laid_out(experiment.variable_shapes)
-    params = shapes.pop("params")
-    average = None if experiment.average is None else params
-    targets = {"params": {"params": params, "model_state": shapes, "average": average}}
-    watched = experiment.config.eval
-    with Checkpoints(
-        run.checkpoints, monitor=watched.monitor, mode=watched.mode, read_only=True
-    ) as checkpoints:
-        if not checkpoints.steps():
-            if run.finished() is None:
-                raise UserError(f"{run.checkpoints}: there is no checkpoint yet; train the run first")
-            raise UserError(
-                f"{run.checkpoints}: is missing or empty, and the run has ended, so its model is lost",
-                BRING_BACK,
-            )
-        restored = checkpoints.restore_best(targets) if checkpoint == "best" else None
-        if restored is None:
-            restored = checkpoints.restore(targets, int(checkpoint) if checkpoint.isdecimal() else None)
-    assert restored is not None
-    check_tokenizer(run, restored.progress)
-    return restored.progress["step"], eval_variables(restored.items)
-
-
-def check_tokenizer(run: Run, progress: Mapping[str, Any]) -> None:
-    """Refuses a tokenizer that is not the one with which a checkpoint was trained.
-
-    Args:
-      run: the run's folder.
-      progress: the checkpoint's; "tokenizer" is a digest, None where there is no tokenizer.
-
-    Raises:
-      UserError: the one in the folder makes other tokens.
-    """
-    digest = progress.get("tokenizer")
-    if digest is not None and read_tokenizer(run).digest != digest:
-        raise UserError(
-            f"{run.tokenizer_file}: is not the tokenizer that the checkpoint was trained with; restore that file, "
-            "or train again in a new folder"
-        )

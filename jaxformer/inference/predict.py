@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
+from itertools import islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -12,8 +12,17 @@ import jax
 import numpy as np
 
 from jaxformer.errors import UserError
-from jaxformer.inference.image_files import find_images, place_images, readable, writing
-from jaxformer.inference.inputs import Input, image_input, shown_image, text_inputs
+from jaxformer.files import writing_to
+from jaxformer.inference.inputs import (
+    REMEDY,
+    Input,
+    find_images,
+    image_input,
+    place_images,
+    readable,
+    shown_image,
+)
+from jaxformer.inference.texts import text_inputs
 from jaxformer.inference.writing import BATCH, rounded
 from jaxformer.tasks.base import Batch, Row
 
@@ -36,7 +45,7 @@ def predict(run: "LoadedRun", inputs: Any, top: int = 5) -> Iterator[Prediction]
     Args:
       run: a trained run.
       inputs: one input or several: of a model of images, files or uint8 [H, W, C]; of a model of texts, texts (words
-        and tags: strings or lists of words), pairs of texts or (question, context); or `given.Given`.
+        and tags: strings or lists of words), pairs of texts or (question, context); or `texts.Given`.
       top: how many answers to list where there are several.
 
     Raises:
@@ -44,8 +53,8 @@ def predict(run: "LoadedRun", inputs: Any, top: int = 5) -> Iterator[Prediction]
     """
     check_top(top)
     check_task(run.task)
-    for one, predicted in apply(run, read(run, inputs), top):
-        yield {**one.asked, **run.task.answers(predicted, one.example, run, top)}
+    for one, _, answer in answered(run, inputs, top):
+        yield {**one.asked, **answer}
 
 
 def check_top(top: int) -> None:
@@ -63,60 +72,48 @@ def check_task(task: Any) -> None:
         )
 
 
-def read(run: "LoadedRun", inputs: Any) -> Iterable[Input]:
-    """The inputs as the model takes them; images as they are asked for."""
-    if run.task.reads != "image":
-        return text_inputs(run, inputs)
-    several = [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else inputs
-    return (image_input(run, image) for image in several)
+def answered(run: "LoadedRun", inputs: Any, top: int) -> Iterator[tuple[Input, Row, Prediction]]:
+    """Yields each input with its prediction and the answer in it.
 
-
-def apply(run: "LoadedRun", inputs: Iterable[Input], top: int) -> Iterator[tuple[Input, Row]]:
-    """Yields each input with its prediction: a row of `Task.predict`, or several rows stacked of a question.
-
-    All batches have one shape, so that it is compiled once.
+    A prediction is a row of `Task.predict`, or several rows stacked of a question. All batches have one shape, so that
+    it is compiled once. Images are read as they are needed.
 
     Raises:
-      UserError: a prediction is not finite.
+      UserError: an input cannot be read, or a prediction is not finite.
     """
-    shards, rows, lengths = run.layout.batch_shards, run.batch_size, {}
-    if run.task.modality == "text":
-        inputs = list(inputs)
-        every = [row for one in inputs for row in one.rows]
-        longest = max((len(row["tokens"]) for row in every), default=1)
-        text = min(rounded(longest), run.model.context_length)
-        lengths = {"tokens": text, "token_types": text, "token_mask": text}
-        if every and "places" in every[0]:
-            lengths["places"] = max(len(row["places"]) for row in every)
-        rows = -(-min(BATCH, max(1, len(every))) // shards) * shards
-    waiting: list[Input] = []
-
-    def examples() -> Iterator[Row]:
-        for one in inputs:
-            waiting.append(one)
-            yield from one.rows
-
-    found: list[Row] = []
-    for row in predicted_rows(run, examples(), rows, lengths, top):
-        found.append(row)
-        one = waiting[0]
-        if len(found) == len(one.rows):
-            check_finite(found, one.place)
-            windows = {name: np.stack([row[name] for row in found]) for name in row}
-            yield one, windows if run.task.reads == "question" else found[0]
-            waiting.pop(0)
-            found = []
+    size, lengths = run.batch_size, {}
+    if run.task.reads == "image":
+        single = isinstance(inputs, (str, Path)) or not isinstance(inputs, Iterable)
+        single |= isinstance(inputs, np.ndarray) and inputs.ndim < 4
+        asked: Iterable[Input] = (image_input(run, image) for image in ([inputs] if single else inputs))
+    else:
+        asked = text_inputs(run, inputs)
+        rows = [row for one in asked for row in one.rows]
+        lengths = {name: max(len(row[name]) for row in rows) for name in rows[0]}
+        longest = min(rounded(lengths["tokens"]), run.model.context_length)
+        lengths |= dict.fromkeys(("tokens", "token_types", "token_mask"), longest)
+        shards = run.layout.batch_shards
+        size = -(-min(BATCH, len(rows)) // shards) * shards
+    asked, coming = tee(asked)
+    predicted = predicted_rows(run, (row for one in coming for row in one.rows), size, lengths, top)
+    for one in asked:
+        found = list(islice(predicted, len(one.rows)))
+        values = (np.asarray(value) for row in found for value in row.values())
+        if not all(np.isfinite(value).all() for value in values if value.dtype.kind == "f"):
+            raise UserError(f"{one.place}: the model's predictions are not finite; try another checkpoint")
+        row = found[0]
+        if run.task.reads == "question":
+            row = {name: np.stack([window[name] for window in found]) for name in row}
+        yield one, row, run.task.answers(row, one.example, run, top)
 
 
 def predicted_rows(
-    run: "LoadedRun", examples: Iterator[Row], rows: int, lengths: Mapping[str, int], top: int
+    run: "LoadedRun", examples: Iterator[Row], size: int, lengths: Mapping[str, int], top: int
 ) -> Iterator[Row]:
-    """Yields a row of `Task.predict` for each example, of which `rows` are one batch."""
-    fill = {"tokens": run.tokenizer.pad_id or 0} if run.task.modality == "text" else {}
-    while chunk := list(islice(examples, rows)):
+    """Yields a row of `Task.predict` for each example, of which `size` are one batch."""
+    while chunk := list(islice(examples, size)):
         batch = {
-            name: collate([example[name] for example in chunk], rows, lengths.get(name), fill.get(name, 0))
-            for name in chunk[0]
+            name: collate([example[name] for example in chunk], size, lengths.get(name)) for name in chunk[0]
         }
         found = jax.device_get(step(run.task, run.model, top, run.variables, run.layout.shard_batch(batch)))
         for row in range(len(chunk)):
@@ -129,20 +126,13 @@ def step(task: Any, model: Any, top: int, variables: Any, batch: Batch) -> dict[
     return task.predict(model, variables, batch, top)
 
 
-def collate(values: Sequence[np.ndarray], rows: int, length: int | None, fill: int) -> np.ndarray:
-    """Arrays of one batch [rows, ...]: filled up at the end of their first axis if `length` is given, and with rows."""
-    shape = (rows, *values[0].shape) if length is None else (rows, length, *values[0].shape[1:])
-    batch = np.full(shape, fill, values[0].dtype)
+def collate(values: Sequence[np.ndarray], size: int, length: int | None) -> np.ndarray:
+    """Arrays of one batch [size, ...], filled up with zeros; also on their first axis if `length` is given."""
+    shape = values[0].shape if length is None else (length, *values[0].shape[1:])
+    batch = np.zeros((size, *shape), values[0].dtype)
     for row, value in zip(batch, values):
         row[: len(value)] = value
     return batch
-
-
-def check_finite(rows: Sequence[Row], place: str) -> None:
-    """Raises UserError for NaN and infinities in a prediction."""
-    values = (np.asarray(value) for row in rows for value in row.values())
-    if not all(np.isfinite(value).all() for value in values if value.dtype.kind == "f"):
-        raise UserError(f"{place}: the model's predictions are not finite; try another checkpoint")
 
 
 def predict_files(
@@ -182,23 +172,20 @@ def predict_files(
     files = readable(find_images(map(Path, paths)), run.example, skip_broken)
     places = place_images(files, output_dir, run.task.written)
     results = []
-    with writing(output_dir):
+    with writing_to(output_dir, REMEDY):
         output_dir.mkdir(parents=True, exist_ok=True)
         (output_dir / LINES).write_text("")
-    for (one, predicted), place in zip(apply(run, read(run, files), top), places):
-        answer = run.task.answers(predicted, one.example, run, top)
-        names = {key: place[key].name for key in run.task.written}
-        result = {**one.asked, **names, **answer}
-        line = json.dumps(result, ensure_ascii=False) + "\n"
+    for (one, predicted, answer), place in zip(answered(run, files, top), places):
+        results.append({**one.asked, **{key: place[key].name for key in run.task.written}, **answer})
+        line = json.dumps(results[-1], ensure_ascii=False) + "\n"
         drawn = run.task.draw(shown_image(run, one), answer, predicted, one.example)
-        with writing(output_dir):
+        with writing_to(output_dir, REMEDY):
             for key, image in drawn.items():
                 image.save(place[key])
             with (output_dir / LINES).open("a") as file:
                 file.write(line)
         if lines is not None:
             lines.write(line)
-        results.append(result)
     what = "1 image with its" if len(files) == 1 else f"{len(files)} images with their"
     logger.info("%s predictions are in %s", what, output_dir)
     return results

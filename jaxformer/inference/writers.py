@@ -21,7 +21,7 @@ from jaxformer.decoding.steps import (
 )
 from jaxformer.errors import UserError
 from jaxformer.inference.writing import BATCH, Generation, Writer, rounded
-from jaxformer.models.cache import Cache
+from jaxformer.models.masks import Cache
 
 Tree = Any
 Pair = tuple[list[int], list[int]]
@@ -38,24 +38,23 @@ class CausalModel(Writer):
         self._prefill = jax.jit(partial(read_prompts, self.model), donate_argnums=3)
         self._score = jax.jit(partial(score, self.model))
 
-    @property
-    def first_id(self) -> int | None:
-        """What an empty text begins with: the tokenizer's first token, or GPT-2's end of text."""
-        return self.tokenizer.eos_id if self.tokenizer.bos_id is None else self.tokenizer.bos_id
-
     def encode(self, prompt: str) -> list[int]:
         """The ids of a prompt, with the tokenizer's first token in front where it has one of its own.
 
         Raises:
           UserError: the prompt is empty and no token begins a text, or it has characters that are no token.
         """
-        ids = self.tokenizer.encode(prompt, special=False)
-        begins = self.tokenizer.bos_id is not None and self.tokenizer.bos_id != self.tokenizer.eos_id
-        if begins or not ids:
-            if self.first_id is None:
-                raise UserError("prompt: is empty, and this tokenizer has no token that begins a text")
-            ids = [self.first_id, *ids]
-        return ids
+        ids, begin, end = (
+            self.tokenizer.encode(prompt, special=False),
+            self.tokenizer.bos_id,
+            self.tokenizer.eos_id,
+        )
+        if ids and begin in (None, end):
+            return ids
+        first = end if begin is None else begin  # GPT-2's end of text also begins one
+        if first is None:
+            raise UserError("prompt: is empty, and this tokenizer has no token that begins a text")
+        return [first, *ids]
 
     def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[Cache, jax.Array]:
         tokens, mask = self.padded(prompts, left=True)  # all end at the same place

@@ -1,7 +1,7 @@
 """How a text is written with a model: what the user chooses, what comes of it, and the loop that all models share."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
@@ -15,7 +15,7 @@ from jaxformer.config import schema
 from jaxformer.config.fields import NonNegativeFloat, PositiveInt, at_least
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.decoding.beam import beam_search, repeat_rows
-from jaxformer.decoding.loop import Chunk, StopStrings, stream
+from jaxformer.decoding.loop import Chunk, Rules, StopStrings, stream
 from jaxformer.decoding.sampling import Sampling, seen_tokens
 from jaxformer.errors import UserError
 from jaxformer.models.layouts import unrolled
@@ -44,6 +44,12 @@ class Generation:
     """How many hypotheses a beam search follows; 1 draws tokens (or takes the likeliest, with temperature 0)."""
     length_penalty: NonNegativeFloat = 0.6
     """Alpha of the beam search (Wu et al. 2016, equation 14); 0 compares log-probabilities."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields a line if a beam search, which draws nothing, is told how to draw."""
+        names = [f.name for f in fields(Sampling) if getattr(self.sampling, f.name) != f.default]
+        if self.beams > 1 and names:
+            yield f"{', '.join(names)}: has no effect with beams={self.beams}; leave one of them out"
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class Writer:
             for row, ids in enumerate(stops.ids):
                 ended = "end of text" if ids and ids[-1] == self.tokenizer.eos_id else "length"
                 ended = ended if stops.found[row] is None else "stop string"
-                yield Continuation(stops.text(row), len(ids), ended)
+                yield Continuation(stops.texts[row], len(ids), ended)
 
     def stream(
         self, prompts: Sequence[list[int]], how: Generation, stops: StopStrings, first_row: int = 0
@@ -143,11 +149,9 @@ class Writer:
                 self.step,
                 state,
                 logits,
+                Rules(how.sampling, () if eos_id is None else (eos_id,)),
                 key=key,
-                sampling=how.sampling,
                 max_new_tokens=room,
-                eos_ids=() if eos_id is None else (eos_id,),
-                pad_id=0,
                 seen=seen_tokens(views, logits.shape[1]) if with_prompt else None,
                 rows=first_row + jnp.arange(len(texts)),
                 chunk=TOKENS_AT_A_TIME,

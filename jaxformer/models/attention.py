@@ -13,33 +13,23 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import struct
 from jax import Array
 
 from jaxformer.models.base import Layer
 from jaxformer.models.dense import HeadsIn, HeadsOut, Initializer, xavier
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.masks import Mask
+from jaxformer.models.masks import KeyValues, Mask, written
 from jaxformer.models.norms import RMSNorm
 from jaxformer.models.rotary import apply_rotary
 from jaxformer.models.splash import splash_attention, splash_problems
 
 logger = logging.getLogger("jaxformer")
+say_once = cache(logger.info)
 MaybeArray: TypeAlias = Array | None
 ATTENTION_MAPS = "attention_maps"
 # Instead of -inf where a mask is False: a row that is masked all over then gets equal weights, not NaN.
 MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 SEES_ALL = Mask()
-
-
-@struct.dataclass
-class KeyValues:
-    """Keys and values of one attention layer."""
-
-    key: Array
-    """[B, Hkv, S, Dh]."""
-    value: Array
-    """[B, Hkv, S, Dh]."""
 
 
 def attention_weights(
@@ -88,8 +78,11 @@ def attention(
       [B, H, T, Dh] in the dtype of `value`.
     """
     backend = jax.default_backend()
-    if backend == "tpu" and takes_splash(query.shape, key.shape, mask, bias is None):
-        return splash_attention(query, key, value, mask, scale)
+    if backend == "tpu":
+        against = ", ".join(splash_problems(query.shape, key.shape, mask, bias is None, jax.device_count()))
+        say_once(f"attention on this TPU: {f'xla ({against})' if against else 'splash'}")
+        if not against:
+            return splash_attention(query, key, value, mask, scale)
     chosen = implementation(backend, str(query.dtype), query.shape[-1], bias is None, mask.is_structural)
     if chosen == "cudnn":
         return cudnn_attention(query, key, value, mask, scale)
@@ -98,19 +91,6 @@ def attention(
         operands = (x.astype(jnp.float32) for x in (query, key, value))
         return plain_attention(*operands, bias, allowed, scale).astype(value.dtype)
     return plain_attention(query, key, value, bias, allowed, scale)
-
-
-def takes_splash(query: tuple[int, ...], key: tuple[int, ...], mask: Mask, unbiased: bool) -> bool:
-    """Whether the splash kernel fits, on a TPU; the log says why not, once for each case."""
-    against = ", ".join(splash_problems(query, key, mask, unbiased, jax.device_count()))
-    say_once(f"attention on this TPU: {f'xla ({against})' if against else 'splash'}")
-    return not against
-
-
-@cache
-def say_once(line: str) -> None:
-    """Logs a line the first time."""
-    logger.info("%s", line)
 
 
 def cudnn_attention(query: Array, key: Array, value: Array, mask: Mask, scale: float) -> Array:
@@ -298,14 +278,17 @@ class Attention(Layer):
         scale = head_dim**-0.5 if self.scale is None else self.scale
 
         def project(name: str, heads: int, y: Array, init: Initializer) -> Array:
-            return HeadsIn(heads, head_dim, self.qkv_bias, init, **self.dtypes, name=name)(y)  # [B, H, T, Dh]
+            return HeadsIn(
+                heads, head_dim, use_bias=self.qkv_bias, kernel_init=init, **self.dtypes, name=name
+            )(y)
 
         def prepared(name: str, y: Array) -> Array:
             if self.qk_norm:
                 y = RMSNorm(self.norm_epsilon, **self.dtypes, name=f"{name}_norm")(y)
             return y if rotary is None else apply_rotary(y, rotary)
 
-        query_init = scaled_init(self.kernel_init, head_dim**-0.5 / scale)
+        smaller = head_dim**-0.5 / scale
+        query_init = self.kernel_init if smaller == 1 else lambda *args: smaller * self.kernel_init(*args)
         asks = x if positions is None else x + positions[0]
         query = prepared("query", project("query", self.num_heads, asks, query_init))
         if cache is None or slot is not None:
@@ -317,38 +300,34 @@ class Attention(Layer):
                 key, value = written(cache.key, key, slot, 2), written(cache.value, value, slot, 2)
         else:
             key, value = cache.key, cache.value
-        drops = self.dropout > 0 and not deterministic
-        asked_for = self.is_mutable_collection(ATTENTION_MAPS) and not self.is_initializing()
-        if drops or asked_for:
-            allowed = mask.array(query.shape[2], key.shape[2])
-            weights = attention_weights(query, key, bias=bias, mask=allowed, scale=scale)
-            if asked_for:
-                self.put_variable(ATTENTION_MAPS, "weights", weights)
-            attended = attend(Dropout(self.dropout)(weights, deterministic=deterministic), value)
-        else:
-            attended = attention(query, key, value, bias=bias, mask=mask, scale=scale)
-        y = HeadsOut(
-            self.out_features or x.shape[-1], self.out_bias, self.out_init, **self.dtypes, name="out"
-        )(attended)
-        return y, KeyValues(key, value)
+        choices: dict[str, Any] = {"bias": bias, "mask": mask, "scale": scale, "dropout": self.dropout}
+        attended = sown_attention(self, query, key, value, **choices, deterministic=deterministic)
+        features, biased = self.out_features or x.shape[-1], self.out_bias
+        out = HeadsOut(features, use_bias=biased, kernel_init=self.out_init, **self.dtypes, name="out")
+        return out(attended), KeyValues(key, value)
 
 
-def written(old: Array, new: Array, slot: Array, axis: int) -> Array:
-    """`old` with `new` from `slot` on along `axis`, from its first place again after its last."""
-    slots, tokens = old.shape[axis], new.shape[axis]
-    if tokens > slots:
-        raise ValueError(f"{tokens} tokens do not fit into a cache of {slots}: give fewer at a time")
-    if tokens == 1:
-        return jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis)
-    # A dynamic update of more would be moved to the front where it runs over the end.
-    source = (jnp.arange(slots) - slot) % slots
-    shape = [slots if i == axis else 1 for i in range(old.ndim)]
-    spread = jnp.take(new, jnp.minimum(source, tokens - 1), axis=axis)
-    return jnp.where(jnp.broadcast_to((source < tokens).reshape(shape), old.shape), spread, old)
+def sown_attention(
+    layer: Layer,
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    bias: MaybeArray = None,
+    mask: Mask = SEES_ALL,
+    scale: float,
+    dropout: float = 0.0,
+    deterministic: bool = True,
+) -> Array:
+    """`attention` in a layer, with dropout of the weights.
 
-
-def scaled_init(init: Initializer, factor: float) -> Initializer:
-    """`init`, its values multiplied by `factor`."""
-    if factor == 1:
-        return init
-    return lambda *arguments: factor * init(*arguments)
+    If the collection "attention_maps" is mutable, the weights [B, H, T, S] are sown into it, as "weights".
+    """
+    asked_for = layer.is_mutable_collection(ATTENTION_MAPS) and not layer.is_initializing()
+    if not asked_for and (not dropout or deterministic):
+        return attention(query, key, value, bias=bias, mask=mask, scale=scale)
+    allowed = mask.array(query.shape[2], key.shape[2])
+    weights = attention_weights(query, key, bias=bias, mask=allowed, scale=scale)
+    if asked_for:
+        layer.put_variable(ATTENTION_MAPS, "weights", weights)
+    return attend(Dropout(dropout)(weights, deterministic=deterministic), value)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -22,11 +21,12 @@ Kind: TypeAlias = Literal[
     "image", "encoder", "decoder", "encoder-decoder", "detector", "segmenter", "two-towers"
 ]
 RematName: TypeAlias = Literal["none", "full", "dots", "dots_without_batch"]
-BlockMaker: TypeAlias = Callable[..., nn.Module]
 Stages: TypeAlias = Annotated[tuple[PositiveInt, ...], not_empty("at least one stage")]
 OddInt: TypeAlias = Annotated[
     int, Constraint("an odd number, such as 3", lambda value: value > 0 and value % 2 == 1)
 ]
+# Methods of the contract that linen does not wrap: they compute nothing, and modules without parameters have them, too.
+UNWRAPPED = {"problems", "token_layout", "attended", "seeing_whole"}
 Classes: TypeAlias = Annotated[int, at_least(0, "1 or more, or 0 for a model without a head")]
 
 
@@ -45,6 +45,11 @@ class Layer(nn.Module, kw_only=True):
         """Both dtypes, as keyword arguments for a part."""
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        for name in UNWRAPPED & vars(cls).keys():
+            setattr(cls, name, nn.nowrap(vars(cls)[name]))
+        super().__init_subclass__(**options)
+
     @nn.nowrap
     def passed_on(self, *names: str) -> dict[str, Any]:
         """The values of these fields and both dtypes, as keyword arguments for a part with fields of the same names."""
@@ -56,12 +61,10 @@ class Layer(nn.Module, kw_only=True):
         own = {field.name for field in fields(self)} - {"parent", "name"}
         return {field.name: getattr(self, field.name) for field in fields(part) if field.name in own}
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields."""
         yield from ()
 
-    @nn.nowrap
     def token_layout(self, grids: Sequence[Grid], asks: int, sees: int, cross: bool) -> TokenLayout:
         """Where the tokens of an attention in this module lie.
 
@@ -118,7 +121,6 @@ class Model(Layer, kw_only=True):
             raise ConfigError(f"model.{name} is None: the dataset does not say it; set it")
         return value
 
-    @nn.nowrap
     def attended(self, path: Sequence[str], backbone: Sequence[Grid]) -> tuple[Grid, ...] | None:
         """The grids that an attention looks at; None: those of the innermost module around it that gives feature maps.
 
@@ -128,7 +130,6 @@ class Model(Layer, kw_only=True):
         """
         return None
 
-    @nn.nowrap
     def seeing_whole(self, height: int, width: int) -> "Model | None":
         """The model, seeing images of this size as a whole instead of through windows; None if it cannot."""
         return self
@@ -171,11 +172,11 @@ class Staged(ImageModel, kw_only=True):
                 given, count = list(getattr(self, name)), len(self.stage_sizes)
                 yield f"{name}={given}: expected one for each of {count} stages"
 
-    def staged(self, x: jax.Array, block: BlockMaker, deterministic: bool) -> tuple[jax.Array, ...]:
+    def staged(self, x: Any, block: Callable[..., nn.Module], deterministic: bool) -> tuple[Any, ...]:
         """The feature maps [B, H, W, C] of all stages.
 
         Args:
-          x: the stem's feature map.
+          x: the stem's feature map, or whatever else all blocks map to its like.
           block: makes a block from its stage, counted from 1, its number in the stage, counted from 0, and linen's
             keyword arguments with its rate `drop_path`.
           deterministic: whether there is no dropout.

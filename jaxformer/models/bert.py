@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt, Rate
 from jaxformer.models.base import Kind, head_problems
@@ -68,14 +69,14 @@ class BERT(TextModel):
     @nn.compact
     def __call__(
         self,
-        tokens: jax.Array,
-        token_mask: jax.Array | None = None,
-        token_types: jax.Array | None = None,
-        segment_ids: jax.Array | None = None,
-        positions: jax.Array | None = None,
-        mixed_tokens: jax.Array | None = None,
-        mixed_token_mask: jax.Array | None = None,
-        mix_weight: jax.Array | None = None,
+        tokens: Array,
+        token_mask: Array | None = None,
+        token_types: Array | None = None,
+        segment_ids: Array | None = None,
+        positions: Array | None = None,
+        mixed_tokens: Array | None = None,
+        mixed_token_mask: Array | None = None,
+        mix_weight: Array | None = None,
         deterministic: bool = True,
     ) -> TextOutputs:
         """The logits of the head for texts.
@@ -131,7 +132,7 @@ class BERT(TextModel):
         logits = Dense(count, kernel_init=normal, **self.dtypes, name="head")(seen).astype(jnp.float32)
         return TextOutputs(logits, x, features)
 
-    def masked_lm(self, x: jax.Array, table: Embedding) -> jax.Array:
+    def masked_lm(self, x: Array, table: Embedding) -> Array:
         """Logits [B, T, V] by one more layer and the token table (google-research/bert, `get_masked_lm_output`)."""
         y = Dense(self.width, kernel_init=normal, **self.dtypes, name="mlm_dense")(x)
         y = LayerNorm(self.norm_epsilon, **self.dtypes, name="mlm_norm")(ACTIVATIONS[self.activation](y))
@@ -140,7 +141,7 @@ class BERT(TextModel):
         return logits + jnp.broadcast_to(bias.astype(jnp.float32), logits.shape)
 
 
-def weighted(x: jax.Array, weight: jax.Array, mask: jax.Array | None) -> jax.Array:
+def weighted(x: Array, weight: Array, mask: Array | None) -> Array:
     """Vectors x [B, T, D] times their text's weight [B]; 0 where `mask` [B, T] is False."""
     weights = jnp.broadcast_to(weight[:, None], x.shape[:2])
     weights = weights if mask is None else jnp.where(mask, weights, 0)

@@ -3,29 +3,18 @@
 from functools import partial
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax import Array
 
-from jaxformer.models.attention import SEES_ALL, Attention, KeyValues
+from jaxformer.models.attention import SEES_ALL, Attention
 from jaxformer.models.base import Layer
 from jaxformer.models.dense import Initializer, xavier
-from jaxformer.models.drop_path import ResidualLayer, drop_path
-from jaxformer.models.dropout import Dropout
-from jaxformer.models.masks import Mask
+from jaxformer.models.dropout import Dropout, ResidualLayer, drop_path
+from jaxformer.models.masks import LayerCache, Mask
 from jaxformer.models.mlp import ActivationName, ExpertMlp, Experts, Mlp, RouterLosses
 from jaxformer.models.norms import NormName, token_norm
-
-
-@struct.dataclass
-class LayerCache:
-    """What one block remembers of the tokens before."""
-
-    own: KeyValues | None = None
-    """Keys and values of self-attention."""
-    memory: KeyValues | None = None
-    """Those of cross-attention, computed once; None where there is none."""
 
 
 @struct.dataclass
@@ -34,23 +23,23 @@ class StackInputs:
 
     mask: Mask = SEES_ALL
     """Of self-attention."""
-    bias: jax.Array | None = None
+    bias: Array | None = None
     """Of self-attention's logits, broadcast to [B, H, T, S]."""
-    rotary: tuple[jax.Array, jax.Array] | None = None
+    rotary: tuple[Array, Array] | None = None
     """`Rotary.tables` of the tokens' positions."""
-    valid: jax.Array | None = None
+    valid: Array | None = None
     """Bool [B, T], False on padding; for the experts' router."""
-    context: jax.Array | None = None
+    context: Array | None = None
     """What cross-attention looks at, [B, S, D]."""
     context_mask: Mask = SEES_ALL
     """Its mask."""
-    context_bias: jax.Array | None = None
+    context_bias: Array | None = None
     """Of cross-attention's logits, broadcast to [B, H, T, S]."""
-    positions: jax.Array | None = None
+    positions: Array | None = None
     """What is added to tokens for queries and keys alone, [B, T, D]."""
-    context_positions: jax.Array | None = None
+    context_positions: Array | None = None
     """The same of what cross-attention looks at, [B, S, D]; there where `positions` is."""
-    slot: jax.Array | None = None
+    slot: Array | None = None
     """Int32 [], where the cache is written; None without a cache."""
 
 
@@ -58,7 +47,7 @@ class StackInputs:
 class BlockInputs:
     """What one block of a stack is given."""
 
-    drop_path: jax.Array | None = None
+    drop_path: Array | None = None
     """Its rate of dropped paths, float32 []; None where no path is ever dropped."""
     mask: Mask | None = None
     """Of self-attention, in the place of the shared one."""
@@ -83,7 +72,7 @@ class LayerScale(Layer):
     """The factor's first value."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         """Scales [..., D]."""
         scale = self.param("scale", nn.initializers.constant(self.initial), (x.shape[-1],), self.param_dtype)
         return x * jnp.broadcast_to(scale.astype(self.dtype), x.shape)
@@ -106,9 +95,9 @@ class Block(ResidualLayer):
     """LayerNorm ("layer") or RMSNorm ("rms")."""
     norm_epsilon: float = 1e-6
     """Epsilon of the norms."""
-    norm_position: Literal["pre", "post"] = "pre"
-    """Before each branch ("pre", Dosovitskiy et al. 2021, equations 2 and 3) or after each sum ("post",
-    Vaswani et al. 2017)."""
+    norm_position: Literal["pre", "post", "between"] = "pre"
+    """Before each branch ("pre", Dosovitskiy et al. 2021, equations 2 and 3), after each sum ("post",
+    Vaswani et al. 2017), or before attention and, for the residual too, before the MLP ("between")."""
     use_bias: bool = True
     """Whether dense layers and LayerNorms have biases."""
     qkv_bias: bool | None = None
@@ -132,41 +121,46 @@ class Block(ResidualLayer):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, inputs: BlockInputs, shared: StackInputs, deterministic: bool
-    ) -> tuple[jax.Array, Aux]:
+        self, x: Array, inputs: BlockInputs, shared: StackInputs, deterministic: bool
+    ) -> tuple[Array, Aux]:
         """Maps [B, T, D] to [B, T, D], as a block of a `Stack`."""
         found: dict[str, Any] = {}
 
-        def residual(x: jax.Array, number: int | str, branch: Any) -> jax.Array:
+        def residual(x: Array, number: int | str, branch: Any) -> Array:
             name = f"norm_{number}"
             norm = token_norm(self.norm, self.norm_epsilon, self.use_bias, name=name, **self.dtypes)
-            y = branch(norm(x) if self.norm_position == "pre" else x)
+            if self.norm_position == "between" and number == 2:
+                x = y = norm(x)
+            else:
+                y = x if self.norm_position == "post" else norm(x)
+            y = branch(y)
             y = Dropout(self.dropout)(y, deterministic=deterministic)
             if self.layer_scale is not None:
                 y = LayerScale(self.layer_scale, **self.dtypes, name=f"layer_scale_{number}")(y)
             if inputs.drop_path is not None and not deterministic:
                 y = drop_path(y, inputs.drop_path, self.make_rng("dropout"))
-            return x + y if self.norm_position == "pre" else norm(x + y)
+            return norm(x + y) if self.norm_position == "post" else x + y
 
         cache = inputs.cache or LayerCache()
         drops: Any = {"deterministic": deterministic}
 
-        def attend(y: jax.Array) -> jax.Array:
+        def attend(y: Array) -> Array:
             mask = shared.mask if inputs.mask is None else inputs.mask
             positions = both(shared.positions, shared.positions)
             layer = partial(self.attention("attention"), mask=mask, bias=shared.bias, rotary=shared.rotary)
             y, found["own"] = layer(y, positions=positions, cache=cache.own, slot=shared.slot, **drops)
             return y
 
-        def attend_to_context(y: jax.Array) -> jax.Array:
+        def attend_to_context(y: Array) -> Array:
             positions = both(shared.positions, shared.context_positions)
             layer = partial(
                 self.attention("cross_attention"), mask=shared.context_mask, bias=shared.context_bias
             )
-            y, found["memory"] = layer(y, shared.context, positions=positions, cache=cache.memory, **drops)
+            memory = cache.memory if shared.context is None else None
+            y, found["memory"] = layer(y, shared.context, positions=positions, cache=memory, **drops)
             return y
 
-        def mlp(y: jax.Array) -> jax.Array:
+        def mlp(y: Array) -> Array:
             if self.experts is not None:
                 experts = ExpertMlp(self.experts, **self.passed_to(ExpertMlp), name="experts")
                 y, found["router"] = experts(y, shared.valid)
@@ -189,6 +183,6 @@ class Block(ResidualLayer):
         return Attention(**fields, name=name)
 
 
-def both(first: jax.Array | None, second: jax.Array | None) -> tuple[jax.Array, jax.Array] | None:
+def both(first: Array | None, second: Array | None) -> tuple[Array, Array] | None:
     """Two arrays, or None where either is."""
     return None if first is None or second is None else (first, second)

@@ -8,58 +8,19 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.config.fields import PositiveFloat, PositiveInt
-from jaxformer.models.attention import ATTENTION_MAPS, Attention
+from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.base import Classes, Dropouts, ImageModel, OddInt, Stacked, head_problems
-from jaxformer.models.block import Aux, BlockInputs, StackInputs
-from jaxformer.models.conv import Conv
+from jaxformer.models.block import Block
+from jaxformer.models.conv import Conv, he_fan_in, truncated_normal
 from jaxformer.models.dense import Dense
-from jaxformer.models.drop_path import ResidualLayer
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.head import logits_of
-from jaxformer.models.mlp import ActivationName, Mlp
+from jaxformer.models.mlp import ActivationName
 from jaxformer.models.norms import LayerNorm
-from jaxformer.models.outputs import ImageOutputs
+from jaxformer.models.outputs import ImageOutputs, classified
 from jaxformer.models.patches import on_grids
-from jaxformer.models.pooling import max_pool
 from jaxformer.models.positions import sinusoidal
+from jaxformer.models.resampling import max_pool
 from jaxformer.models.stack import Stack
-
-truncated_normal = nn.initializers.truncated_normal(0.02)
-he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-
-
-class CCTBlock(ResidualLayer):
-    """Attention and MLP, each around a residual; the second norm is not in its branch but before the sum.
-
-    That is how the authors' code has it (SHI-Labs/Compact-Transformers, src/utils/transformers.py): what the MLP adds
-    to is normalised, x = norm_2(x + attention(norm_1(x))), then x + mlp(x). Query, key and value have no biases.
-    """
-
-    num_heads: int
-    """Number of attention heads."""
-    mlp_dim: int
-    """Hidden width of the MLP."""
-    activation: ActivationName
-    """Activation of the MLP."""
-    norm_epsilon: float
-    """Epsilon of the norms."""
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, inputs: BlockInputs, shared: StackInputs, deterministic: bool
-    ) -> tuple[jax.Array, Aux]:
-        """Maps [B, T, D] to [B, T, D], as a block of a `Stack`."""
-        inits: dict[str, Any] = {"kernel_init": truncated_normal, "out_init": truncated_normal, **self.dtypes}
-        attention = Attention(
-            self.num_heads, qkv_bias=False, dropout=self.attention_dropout, **inits, name="attention"
-        )
-        mlp = Mlp(self.mlp_dim, self.activation, self.dropout, **inits, name="mlp")
-        y = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm_1")(x)
-        y, _ = attention(y, deterministic=deterministic)
-        x = x + self.branch(y, deterministic, inputs.drop_path)
-        x = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm_2")(x)
-        y = mlp(x, deterministic=deterministic)
-        return x + self.branch(y, deterministic, inputs.drop_path), Aux()
 
 
 class CCT(ImageModel, Dropouts, Stacked):
@@ -95,7 +56,6 @@ class CCT(ImageModel, Dropouts, Stacked):
     norm_epsilon: PositiveFloat = 1e-5
     """Epsilon of every LayerNorm."""
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
         yield from head_problems(self.width, self.num_heads)
         if self.positions == "sinusoidal" and self.width % 2:
@@ -104,51 +64,33 @@ class CCT(ImageModel, Dropouts, Stacked):
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
         """Classifies images, float [B, H, W, C]; "tokens" of the outputs are the map's places, row by row."""
-        x = self.tokenized(image)  # [B, h, w, D]
-        batch, rows, columns, _ = x.shape
-        x = x.reshape(batch, -1, self.width)  # [B, T, D]
-        x = Dropout(self.dropout)(self.with_positions(x), deterministic=deterministic)
-        block = self.passed_on("num_heads", "activation", "norm_epsilon", "dropout", "attention_dropout")
-        block["mlp_dim"] = self.mlp_dim or 2 * self.width
-        encoder = Stack(CCTBlock, block, self.depth, self.drop_path, self.remat, self.scan, name="encoder")
+        x = image
+        conv: dict[str, Any] = {"kernel_init": he_fan_in, **self.dtypes}
+        for i in range(1, self.conv_layers + 1):  # equation 4
+            width = self.width if i == self.conv_layers else self.stem_width
+            x = Conv(width, self.kernel_size, self.stride, **conv, name=f"conv_stem_{i}")(x)
+            x = nn.relu(max_pool(x))  # the same as before the pool, and a quarter of the work
+        batch, rows, columns, width = x.shape
+        x = x.reshape(batch, rows * columns, width)  # [B, T, D]
+        if self.positions == "sinusoidal":
+            x = x + jnp.broadcast_to(sinusoidal(jnp.arange(x.shape[1])[None], width).astype(x.dtype), x.shape)
+        elif self.positions == "learned":
+            init = nn.initializers.truncated_normal(0.2)  # as the authors' code has it
+            table = self.param("position_embedding", init, (1, rows * columns, width), self.param_dtype)
+            x = x + jnp.broadcast_to(table.astype(x.dtype), x.shape)
+        x = Dropout(self.dropout)(x, deterministic=deterministic)
+        # The MLP adds to normalised tokens, as in the authors' code (SHI-Labs/Compact-Transformers).
+        own = {"norm_position": "between", "qkv_bias": False, "mlp_dim": self.mlp_dim or 2 * self.width}
+        own |= {"kernel_init": truncated_normal, "out_init": truncated_normal, "mlp_dropout": self.dropout}
+        block = self.passed_to(Block) | own
+        encoder = Stack(Block, block, self.depth, self.drop_path, self.remat, self.scan, name="encoder")
         x, _ = encoder(x, deterministic)
         tokens = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")(x)
-        features = self.pooled(tokens)  # [B, D]
-        logits = logits_of(features, self.num_classes, self.param_dtype)
-        return ImageOutputs(logits, features, tokens, on_grids(tokens, [(rows, columns)]))
-
-    def tokenized(self, image: jax.Array) -> jax.Array:
-        """The images' feature map [B, h, w, D] (Hassani et al. 2021, equation 4)."""
-        x = image
-        for i in range(1, self.conv_layers + 1):
-            width = self.width if i == self.conv_layers else self.stem_width
-            conv = Conv(
-                width,
-                self.kernel_size,
-                self.stride,
-                kernel_init=he_fan_in,
-                **self.dtypes,
-                name=f"conv_stem_{i}",
-            )
-            x = nn.relu(max_pool(conv(x)))  # the same as before the pool, and a quarter of the work
-        return x
-
-    def with_positions(self, tokens: jax.Array) -> jax.Array:
-        """Tokens [B, T, D] with their positions added."""
-        _, count, width = tokens.shape
-        if self.positions == "none":
-            return tokens
-        if self.positions == "sinusoidal":
-            table = sinusoidal(jnp.arange(count)[None], width)
-        else:
-            init = nn.initializers.truncated_normal(0.2)  # as the authors' code has it
-            table = self.param("position_embedding", init, (1, count, width), self.param_dtype)
-        return tokens + jnp.broadcast_to(table.astype(self.dtype), tokens.shape)
+        features = self.pooled(tokens) if self.pool == "sequence" else None  # [B, D]
+        return classified(self, tokens, on_grids(tokens, [(rows, columns)]), features)
 
     def pooled(self, tokens: jax.Array) -> jax.Array:
-        """What the head sees of tokens [B, T, D]: [B, D]."""
-        if self.pool == "average":
-            return jnp.mean(tokens, axis=1, dtype=jnp.float32).astype(self.dtype)
+        """The weighted mean [B, D] of tokens [B, T, D]."""
         score = Dense(1, kernel_init=truncated_normal, param_dtype=self.param_dtype, name="attention_pool")
         weights = nn.softmax(score(tokens), axis=1)  # [B, T, 1], float32
         if self.is_mutable_collection(ATTENTION_MAPS) and not self.is_initializing():

@@ -8,77 +8,55 @@ from flax import linen as nn
 
 from jaxformer.config.fields import PositiveInt
 from jaxformer.models.attention import Attention
-from jaxformer.models.conv_attention import ConvAttentionModel
-from jaxformer.models.drop_path import ResidualLayer
-from jaxformer.models.mbconv import MBConv, PoolName, halved, shortcut_of
-from jaxformer.models.mlp import ActivationName, Mlp
-from jaxformer.models.norms import LayerNorm
+from jaxformer.models.mbconv import ConvAttentionModel, MBConv, StridedBlock
+from jaxformer.models.resampling import PoolName, halved
+from jaxformer.models.staged import StagedBlock
 from jaxformer.models.windows import GridBias
 
 
-class RelativeBlock(ResidualLayer):
+class RelativeBlock(StridedBlock, StagedBlock):
     """Attention with a bias for each distance, and an MLP, each after a norm and around a residual.
 
     Where it halves its feature map, x becomes Proj(Pool(x)) + Attention(Pool(Norm(x))) (Dai et al. 2021, appendix
     A.1).
     """
 
-    channels: int
-    """Number of channels that come out."""
-    stride: int
-    """1, or 2 to halve the feature map."""
     places: int
     """Rows and columns of the largest feature map that attention sees."""
+    pool: PoolName
+    """How the feature map is halved."""
     head_dim: int
     """Size of a head; there are as many as fit into the attention's width."""
     attention_width: Literal["out", "in"]
     """Width of the attention: that of the channels that come "out" or go "in"."""
-    mlp_ratio: int
-    """Hidden width of the MLP over the channels."""
-    activation: ActivationName
-    """Activation of the MLP."""
-    pool: PoolName
-    """How the feature map is halved."""
     shortcut_bias: bool
     """Whether the shortcut's 1x1 has a bias."""
-    norm_epsilon: float
-    """Epsilon of the norms."""
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), channels]."""
-        width = self.channels if self.attention_width == "out" else x.shape[-1]
-        shortcut = shortcut_of(x, self.channels, self.stride, self.pool, self.shortcut_bias, **self.dtypes)
-        y = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm_1")(x)
+        heads = (self.channels if self.attention_width == "out" else x.shape[-1]) // self.head_dim
+        shortcut = self.shortcut(x, self.pool, self.shortcut_bias)
+        y = self.normed(x, "norm_1")
         y = halved(y, self.pool) if self.stride == 2 else y  # [B, h, w, C]
-        batch, height, width_of_map, _ = y.shape
-        if max(height, width_of_map) > self.places:
-            raise ValueError(
-                f"a feature map of {height} x {width_of_map}: the biases are for {self.places}; raise image_size"
-            )
-        heads = width // self.head_dim
-        attention = Attention(
-            heads,
-            head_dim=self.head_dim,
-            dropout=self.attention_dropout,
-            out_features=self.channels,
-            **self.dtypes,
-            name="attention",
-        )
-        bias = GridBias(heads, self.places, **self.dtypes, name="relative_bias")(height, width_of_map)
-        tokens = y.reshape(batch, height * width_of_map, -1)  # [B, T, C]
+        batch, height, width, channels = y.shape
+        if max(height, width) > self.places:
+            given = f"a feature map of {height} x {width}"
+            raise ValueError(f"{given}: the biases are for {self.places}; raise image_size")
+        fields = {"dropout": self.attention_dropout, "out_features": self.channels, **self.dtypes}
+        attention = Attention(heads, head_dim=self.head_dim, **fields, name="attention")
+        bias = GridBias(heads, self.places, **self.dtypes, name="relative_bias")(height, width)
+        tokens = y.reshape(batch, height * width, channels)  # [B, T, C]
         y, _ = attention(tokens, bias=bias, deterministic=deterministic)
         x = shortcut + self.branch(y.reshape(shortcut.shape), deterministic)
-        y = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm_2")(x)
-        mlp = Mlp(self.mlp_ratio * self.channels, self.activation, self.dropout, **self.dtypes, name="mlp")
-        return x + self.branch(mlp(y, deterministic=deterministic), deterministic)
+        return self.with_mlp(x, deterministic, self.dropout)
 
 
 class CoAtNet(ConvAttentionModel):
     """A CoAtNet that classifies images. The default is CoAtNet-0."""
 
     blocks: tuple[Literal["mbconv", "attention"], ...] = ("mbconv", "mbconv", "attention", "attention")
-    """What each stage is made of."""
+    """The kind of blocks of each stage."""
     image_size: PositiveInt = 224
     """The largest side of an image in pixels that the tables of biases have distances for."""
     attention_width: Literal["out", "in"] = "out"
@@ -86,7 +64,6 @@ class CoAtNet(ConvAttentionModel):
     shortcut_bias: bool = True
     """Whether the shortcuts of attention stages have biases."""
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
         yield from self.one_a_stage("widths", "blocks")
         if self.head_dim > 0:
@@ -100,12 +77,6 @@ class CoAtNet(ConvAttentionModel):
         channels, stride = self.widths[stage - 1], 1 if i else 2
         if self.blocks[stage - 1] == "mbconv":
             return MBConv(channels, stride, self.mbconv, axis_name=self.axis_name, **common)
-        return RelativeBlock(
-            channels=channels,
-            stride=stride,
-            places=-(-self.image_size // 2 ** (stage + 1)),
-            pool=self.mbconv.pool,
-            attention_width=self.attention_width,
-            shortcut_bias=self.shortcut_bias,
-            **self.attention_fields() | common,
-        )
+        places = -(-self.image_size // 2 ** (stage + 1))
+        fields = self.passed_to(RelativeBlock) | common
+        return RelativeBlock(channels, stride, places, self.mbconv.pool, **fields)

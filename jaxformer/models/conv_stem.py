@@ -1,22 +1,20 @@
 """The convolutional stem of ViT_C (Xiao et al. 2021, Early Convolutions Help Transformers See Better).
 
-As the backbone of a `ViT` with patch_size=1, whose patch embedding is the stem's last, 1x1 convolution. The paper
-leaves out one block of the Transformer for it, so that both cost the same.
+It is the backbone of a `ViT` with patch_size=1, whose patch embedding is the last, 1x1 convolution of the stem. The
+paper leaves out one block of the Transformer for it, so that both cost the same.
 """
 
 from collections.abc import Iterator
 from typing import Annotated
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.config.fields import PositiveFloat, PositiveInt, not_empty
 from jaxformer.models.base import Classes, ImageModel
 from jaxformer.models.conv import Conv
-from jaxformer.models.head import logits_of
 from jaxformer.models.norms import image_norm
-from jaxformer.models.outputs import ImageOutputs
+from jaxformer.models.outputs import ImageOutputs, classified
 
 
 class ConvStem(ImageModel):
@@ -31,7 +29,6 @@ class ConvStem(ImageModel):
     norm_epsilon: PositiveFloat = 1e-5
     """Added to variances."""
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
         if len(self.strides) not in (1, len(self.channels)):
             yield f"strides={list(self.strides)}: expected one, or one for each of {len(self.channels)} channels"
@@ -40,11 +37,9 @@ class ConvStem(ImageModel):
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
         """Maps images, float [B, H, W, C]; the outputs' `maps` are the last convolution's alone."""
         norm = image_norm(self, "batch", self.norm_epsilon, deterministic)
-        count = len(self.channels)
-        strides = self.strides if len(self.strides) == count else self.strides * count
+        strides = self.strides * len(self.channels) if len(self.strides) == 1 else self.strides
         x = image
         for i, (channels, stride) in enumerate(zip(self.channels, strides), 1):
             x = Conv(channels, 3, stride, **self.dtypes, name=f"conv_stem_{i}")(x)
             x = nn.relu(norm(name=f"norm_stem_{i}")(x))  # [B, h, w, C]
-        features = jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(self.dtype)  # [B, C]
-        return ImageOutputs(logits_of(features, self.num_classes, self.param_dtype), features, x, (x,))
+        return classified(self, x, (x,))

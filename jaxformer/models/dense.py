@@ -7,70 +7,78 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from jaxformer.models.base import Layer
 
 Dtype = Any
 Shape = tuple[int, ...]
-Initializer = Callable[..., jax.Array]
+Initializer = Callable[..., Array]
 xavier = nn.initializers.xavier_uniform()  # as in google-research/vision_transformer
 
 
-class Dense(Layer):
+class Projection(Layer, kw_only=True):
+    """The base of layers that are one product."""
+
+    use_bias: bool = True
+    """Whether there is a bias."""
+    kernel_init: Initializer = xavier
+    """Of the kernel as a matrix of what goes in and what comes out."""
+
+    @nn.nowrap
+    def projected(
+        self, x: Array, inputs: Shape, outputs: Shape, bias_init: Initializer = nn.initializers.zeros
+    ) -> Array:
+        """x [..., in] times the kernel [*inputs, *outputs], plus the bias, both made here: [..., out]."""
+        shape = (*inputs, *outputs)
+        kernel = self.param("kernel", flat(self.kernel_init, len(inputs)), shape, self.param_dtype)
+        bias = self.param("bias", bias_init, outputs, self.param_dtype).reshape(-1) if self.use_bias else None
+        return product(x, kernel.reshape(x.shape[-1], -1), bias, self.dtype)
+
+
+class Dense(Projection):
     """x @ kernel + bias."""
 
     features: int
     """The size of the last axis of the result."""
-    use_bias: bool = True
-    """Whether there is a bias."""
-    kernel_init: Initializer = xavier
-    """Of the kernel [in, features]."""
     bias_init: Initializer = nn.initializers.zeros
     """Of the bias [features]."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         """Maps [..., in] to [..., features]."""
-        return projected(self, x, x.shape[-1:], (self.features,), self.bias_init)
+        return self.projected(x, x.shape[-1:], (self.features,), self.bias_init)
 
 
-class HeadsIn(Layer):
+class HeadsIn(Projection):
     """From the width to heads: kernel [D, H, Dh], bias [H, Dh]."""
 
     num_heads: int
     """H."""
     head_dim: int
     """Dh."""
-    use_bias: bool = True
-    """Whether there is a bias."""
-    kernel_init: Initializer = xavier
-    """Of the kernel as a matrix [D, H Dh]."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         """Maps [B, T, D] to [B, H, T, Dh]."""
         heads = (self.num_heads, self.head_dim)
-        y = projected(self, x, x.shape[-1:], heads)  # [B, T, H Dh]
+        y = self.projected(x, x.shape[-1:], heads)  # [B, T, H Dh]
         return y.reshape(*x.shape[:-1], *heads).swapaxes(1, 2)
 
 
-class HeadsOut(Layer):
+class HeadsOut(Projection):
     """From heads to the width: kernel [H, Dh, D], bias [D]."""
 
     features: int
     """D."""
-    use_bias: bool = True
-    """Whether there is a bias."""
-    kernel_init: Initializer = xavier
-    """Of the kernel as a matrix [H Dh, D]."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         """Maps [B, H, T, Dh] to [B, T, D]."""
         batch, heads, tokens, head_dim = x.shape
         joined = x.swapaxes(1, 2).reshape(batch, tokens, heads * head_dim)
-        return projected(self, joined, (heads, head_dim), (self.features,))
+        return self.projected(joined, (heads, head_dim), (self.features,))
 
 
 class Embedding(Layer):
@@ -88,32 +96,22 @@ class Embedding(Layer):
         shape = (self.rows, self.features)
         self.embedding = self.param("embedding", self.table_init, shape, self.param_dtype)
 
-    def __call__(self, ids: jax.Array) -> jax.Array:
+    def __call__(self, ids: Array) -> Array:
         """The vectors [..., D] of `ids` int [...]; what is out of range takes the nearest row."""
         return jnp.take(self.embedding, ids, axis=0, mode="clip").astype(self.dtype)
 
-    def logits(self, x: jax.Array) -> jax.Array:
+    def logits(self, x: Array) -> Array:
         """The products of x [..., D] with every row, float32 [..., V]."""
         return unembed(x.astype(self.dtype), self.embedding)
 
 
-def projected(
-    layer: Any, x: jax.Array, inputs: Shape, outputs: Shape, bias_init: Initializer = nn.initializers.zeros
-) -> jax.Array:
-    """x [..., in] times the kernel [*inputs, *outputs] of a layer, plus its bias, both made here: [..., out]."""
-    shape = (*inputs, *outputs)
-    kernel = layer.param("kernel", flat(layer.kernel_init, len(inputs)), shape, layer.param_dtype)
-    bias = layer.param("bias", bias_init, outputs, layer.param_dtype).reshape(-1) if layer.use_bias else None
-    return product(x, kernel.reshape(x.shape[-1], -1), bias, layer.dtype)
-
-
-def product(x: jax.Array, kernel: jax.Array, bias: jax.Array | None, dtype: Dtype) -> jax.Array:
+def product(x: Array, kernel: Array, bias: Array | None, dtype: Dtype) -> Array:
     """x @ kernel + bias, computed in `dtype`: x [..., in], kernel [in, out], bias [out] or None."""
     return affine(x.astype(dtype), kernel, bias)
 
 
 @jax.custom_vjp
-def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+def affine(x: Array, kernel: Array, bias: Array | None) -> Array:
     """x @ kernel + bias in the dtype of `x`, accumulated in float32.
 
     The backward pass is written out. Autodiff takes the kernel's gradient transposed, for which XLA's CPU backend
@@ -124,7 +122,7 @@ def affine(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array
     return affine_forward(x, kernel, bias)[0]
 
 
-def affine_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, Any]:
+def affine_forward(x: Array, kernel: Array, bias: Array | None) -> tuple[Array, Any]:
     """The result, and what `affine_backward` needs."""
     y = accumulated(x, kernel.astype(x.dtype), x.ndim - 1, 0).astype(x.dtype)
     if bias is not None:
@@ -132,7 +130,7 @@ def affine_forward(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> t
     return y, (x, kernel, bias)
 
 
-def affine_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+def affine_backward(saved: Any, gradient: Array) -> tuple[Array, Array, Array | None]:
     """The gradients of x, kernel and bias from the result's."""
     x, kernel, bias = saved
     of_x = accumulated(gradient, kernel.astype(x.dtype), gradient.ndim - 1, 1).astype(x.dtype)
@@ -144,13 +142,13 @@ def affine_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Arr
     return of_x, of_kernel, accumulated(ones, gradient_rows, 1, 0)[0].astype(bias.dtype)
 
 
-def accumulated(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
+def accumulated(x: Array, y: Array, x_axis: int, y_axis: int) -> Array:
     """The product that sums over one axis of each, in float32."""
     dimensions = (((x_axis,), (y_axis,)), ((), ()))
     return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
 
 
-def turned(x: jax.Array) -> jax.Array:
+def turned(x: Array) -> Array:
     """`x` with its last two axes swapped, as the first operand of a product that sums over what is last then.
 
     On CPUs bfloat16 is moved for it: XLA's product of bfloat16 wants the summed axis last in memory there, and where it
@@ -168,7 +166,7 @@ affine.defvjp(affine_forward, affine_backward)
 def flat(init: Initializer, inputs: int) -> Initializer:
     """An initializer of a kernel whose first `inputs` axes go in; it sees a matrix, so that fans come out right."""
 
-    def initialize(key: jax.Array, shape: Shape, dtype: Dtype) -> jax.Array:
+    def initialize(key: Array, shape: Shape, dtype: Dtype) -> Array:
         matrix = (math.prod(shape[:inputs]), math.prod(shape[inputs:]))
         return init(key, matrix, dtype).reshape(shape)
 
@@ -176,7 +174,7 @@ def flat(init: Initializer, inputs: int) -> Initializer:
 
 
 @jax.custom_vjp
-def unembed(x: jax.Array, table: jax.Array) -> jax.Array:
+def unembed(x: Array, table: Array) -> Array:
     """x table^T, float32 [..., V], from x [..., D] and a table [V, D]; computed in the dtype of `x`.
 
     The backward pass is written out, as in `affine`: products of operands in that dtype, added up in float32.
@@ -184,12 +182,12 @@ def unembed(x: jax.Array, table: jax.Array) -> jax.Array:
     return unembed_forward(x, table)[0]
 
 
-def unembed_forward(x: jax.Array, table: jax.Array) -> tuple[jax.Array, Any]:
+def unembed_forward(x: Array, table: Array) -> tuple[Array, Any]:
     """The result, and what `unembed_backward` needs."""
     return accumulated(x, table.astype(x.dtype), x.ndim - 1, 1), (x, table)
 
 
-def unembed_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+def unembed_backward(saved: Any, gradient: Array) -> tuple[Array, Array]:
     """The gradients of x and table from the result's."""
     x, table = saved
     gradient = gradient.astype(x.dtype)

@@ -1,4 +1,4 @@
-"""DETR (Carion et al. 2020): objects in a picture as a set, by an encoder-decoder Transformer over a backbone's maps.
+"""DETR (Carion et al. 2020): the objects in an image as a set, by a Transformer over a backbone's maps.
 
 With queries="anchors", a query is a box that every layer refines (Liu et al. 2022, DAB-DETR), each layer looks around
 its box first (Gao et al. 2021, SMCA), and `denoising` teaches the decoder with true boxes that were moved (Li et al.
@@ -14,50 +14,34 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.config.fields import (
-    Constraint,
-    Fraction,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Rate,
-    not_empty,
-)
-from jaxformer.config.schema import choice
-from jaxformer.models import BACKBONES, CONTRACT
-from jaxformer.models.base import Kind, Model, head_problems
+from jaxformer.config.fields import Constraint, Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Rate
+from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import Block, StackInputs
 from jaxformer.models.conv import Conv
 from jaxformer.models.denoising import Noised, noised, seen_by
 from jaxformer.models.dense import xavier
 from jaxformer.models.detr_decoder import DetrDecoder, Memory, QueryName, logit, spread_anchors
-from jaxformer.models.image_positions import inside, map_positions, shares
 from jaxformer.models.masks import Mask
 from jaxformer.models.mlp import ActivationName
 from jaxformer.models.outputs import Denoised, DetectionOutputs
-from jaxformer.models.patches import chosen_maps
+from jaxformer.models.patches import Backboned, Levels
+from jaxformer.models.positions import cells, inside, map_positions
 from jaxformer.models.stack import Stack
 from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 
 EIGHTS = Constraint("a multiple of 8, for positions in two directions", lambda value: value % 8 == 0)
 normal = nn.initializers.normal(1.0)  # of queries, as PyTorch's embeddings are
-RARE = (
-    0.01  # the chance of a class at first, where no class stands for no object (Lin et al. 2017, section 3.3)
-)
+RARE = 0.01  # the chance of a class at first where none stands for no object (Lin et al. 2017, section 3.3)
 
 
-class DETR(Model):
+class DETR(Backboned):
     """Finds the objects in images."""
 
     kind: ClassVar[Kind] = "detector"
-    sizes: ClassVar[tuple[str, ...]] = ("num_classes",)
 
-    backbone: Any = choice(BACKBONES, contract=CONTRACT)
-    """The model whose feature maps are looked at: any of BACKBONES, with num_classes=0. Its parameters are
-    "backbone/...": `optimizer.freeze` freezes them."""
     num_classes: PositiveInt | None = None
     """Number of classes K; None: as many as the dataset has."""
-    levels: Annotated[tuple[int, ...], not_empty("indices of the backbone's maps, such as [-1]")] = (-1,)
+    levels: Levels = (-1,)
     """Which of the backbone's maps, as indices; -1 is the last. The tokens of one follow those of the
     other."""
     width: Annotated[PositiveInt, EIGHTS] = 256
@@ -92,26 +76,17 @@ class DETR(Model):
     attention_dropout: Rate = 0.0
     """Rate of dropout of the attention weights."""
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
-        if self.backbone.num_classes:
-            given = self.backbone.num_classes
-            yield f"backbone.num_classes={given}: a backbone's own head is never read; set it to 0"
+        yield from super().problems()
         yield from head_problems(self.width, self.num_heads)
         if self.denoising and self.queries != "anchors":
             yield f'denoising={self.denoising}: expected 0, or a number with queries="anchors"'
-
-    @property
-    def image_size(self) -> int | None:
-        """Height and width of the images that the backbone takes; None: any."""
-        return self.backbone.image_size
 
     @property
     def task_sizes(self) -> dict[str, int]:
         """The number of queries, which is what a task matches objects with."""
         return {"num_queries": self.num_queries}
 
-    @nn.nowrap
     def attended(self, path: Sequence[str], backbone: Sequence[Grid]) -> tuple[Grid, ...] | None:
         if path[0] == "backbone":
             return None
@@ -119,7 +94,6 @@ class DETR(Model):
             return ()  # queries that look at each other
         return tuple(backbone[level] for level in self.levels)
 
-    @nn.nowrap
     def token_layout(self, grids: Sequence[Grid], asks: int, sees: int, cross: bool) -> TokenLayout:
         return plain_layout(grids, asks, sees, cross, pooled="all objects")
 
@@ -145,58 +119,43 @@ class DETR(Model):
         if extent is None:
             extent = jnp.broadcast_to(jnp.asarray(image.shape[1:3], jnp.int32)[None], (len(image), 2))
         memory = self.encoded(image, extent, deterministic)
-        x, positions, anchors = self.first_queries(len(image))
+        x, positions, boxes_asked = self.first_queries(len(image))
         mask, noise = Mask(), None
         if self.denoising:
             table = self.param("label_embedding", normal, (num_classes, self.width), self.param_dtype)
-            if not deterministic and boxes is not None and labels is not None and anchors is not None:
-                key = self.make_rng("dropout")
-                noise = noised(
-                    key, boxes, labels, num_classes, self.denoising, self.box_noise, self.label_noise
-                )
+            if not deterministic and boxes is not None and labels is not None and boxes_asked is not None:
+                chances = num_classes, self.denoising, self.box_noise, self.label_noise
+                noise = noised(self.make_rng("dropout"), boxes, labels, *chances)
                 ones = jax.nn.one_hot(noise.labels, num_classes, dtype=self.dtype)  # 0 without an object
                 x = jnp.concatenate([ones @ table.astype(self.dtype), x], axis=1)
-                anchors = jnp.concatenate([noise.boxes, anchors], axis=1)
+                boxes_asked = jnp.concatenate([noise.boxes, boxes_asked], axis=1)
                 mask = Mask(allowed=seen_by(noise, self.num_queries))
-        decoder = DetrDecoder(
-            self.queries,
-            self.decoder_depth,
-            num_classes + self.no_object,
-            0.0 if self.no_object else -math.log((1 - RARE) / RARE),
-            self.norm_epsilon,
-            self.block_fields,
-            **self.dtypes,
-            name="decoder",
-        )
-        logits, found = decoder(x, positions, anchors, memory, mask, deterministic)
+        bias = 0.0 if self.no_object else -math.log((1 - RARE) / RARE)
+        fields = {"num_outputs": num_classes + self.no_object, "class_bias": bias, "block": self.block_fields}
+        decoder = DetrDecoder(**self.passed_to(DetrDecoder) | fields, name="decoder")
+        logits, found = decoder(x, positions, boxes_asked, memory, mask, deterministic)
         return outputs_of(logits, found, noise, self.denoising)
 
     @property
     def block_fields(self) -> dict[str, Any]:
         """The fields of every block."""
-        common = self.passed_on(
-            "num_heads", "mlp_dim", "activation", "norm_epsilon", "dropout", "attention_dropout"
-        )
-        return common | {"norm_position": "post", "mlp_dropout": self.dropout}
+        return self.passed_to(Block) | {"norm_position": "post", "mlp_dropout": self.dropout}
 
     def encoded(self, image: jax.Array, extent: jax.Array, deterministic: bool) -> Memory:
         """The backbone's maps as tokens, after the encoder."""
-        maps = chosen_maps(self.backbone(image, deterministic), self.levels)
-        names = [f"_{i}" for i in range(len(maps))] if len(maps) > 1 else [""]
+        maps = self.backbone(image, deterministic).maps
+        project: dict[str, Any] = {"use_bias": True, "kernel_init": xavier, **self.dtypes}
         parts = []
-        for found, name in zip(maps, names):
-            height, width = found.shape[1:3]
-            project = Conv(
-                self.width, 1, use_bias=True, kernel_init=xavier, **self.dtypes, name=f"conv_projection{name}"
-            )
-            tokens = project(found).reshape(len(image), height * width, self.width)
-            frame = image.shape[1], image.shape[2]
-            rows, columns = inside(extent, frame, (height, width))
-            positions = map_positions(rows, columns, self.width)
+        for i, level in enumerate(self.levels):
+            name = f"_{i}" if len(self.levels) > 1 else ""
+            x = Conv(self.width, 1, **project, name=f"conv_projection{name}")(maps[level])
+            rows, columns = inside(extent, (image.shape[1], image.shape[2]), (x.shape[1], x.shape[2]))
+            positions = map_positions(rows, columns, self.width)  # [B, S, D]
             if name:
-                level = self.param(f"level{name}_position_embedding", normal, (self.width,), self.param_dtype)
-                positions = positions + level[None, None]
-            parts.append((tokens, positions.astype(self.dtype), *grid(rows, columns)))
+                own = self.param(f"level{name}_position_embedding", normal, (self.width,), self.param_dtype)
+                positions = positions + own[None, None]
+            tokens = x.reshape(len(image), -1, self.width)  # [B, S, D]
+            parts.append((tokens, positions.astype(self.dtype), *cells(rows, columns)))
         memory = Memory(*(jnp.concatenate(part, axis=1) for part in zip(*parts)))
         if not self.encoder_depth:
             return memory
@@ -211,42 +170,26 @@ class DETR(Model):
         def for_all(x: jax.Array) -> jax.Array:
             return jnp.broadcast_to(x[None], (batch, *x.shape))
 
-        shape = (self.num_queries, self.width)
+        def learned(name: str) -> jax.Array:
+            table = self.param(name, normal, (self.num_queries, self.width), self.param_dtype)
+            return for_all(table.astype(self.dtype))
+
         if self.queries == "learned":
-            positions = self.param("query_position_embedding", normal, shape, self.param_dtype)
-            return jnp.zeros((batch, *shape), self.dtype), for_all(positions.astype(self.dtype)), None
-        x = self.param("query_embedding", normal, shape, self.param_dtype)
-        anchors = self.param(
-            "anchors", lambda key, count: logit(jnp.asarray(spread_anchors(count))), self.num_queries
-        )
-        return for_all(x.astype(self.dtype)), None, for_all(nn.sigmoid(anchors.astype(jnp.float32)))
-
-
-def grid(rows: jax.Array, columns: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Of a map's tokens, row by row: which are seen [B, h w], their places and their cells' sizes [B, h w, 2]."""
-    batch, height, width = rows.shape[0], rows.shape[1], columns.shape[1]
-    shape = (batch, height, width)
-
-    def flat(of_rows: jax.Array, of_columns: jax.Array) -> tuple[jax.Array, jax.Array]:
-        y, x = jnp.broadcast_to(of_rows[:, :, None], shape), jnp.broadcast_to(of_columns[:, None], shape)
-        return y.reshape(batch, -1), x.reshape(batch, -1)
-
-    seen = jnp.logical_and(*flat(rows, columns))
-    y, x = flat(shares(rows), shares(columns))
-    cells = [1 / jnp.maximum(jnp.sum(which, axis=1, keepdims=True), 1) for which in (rows, columns)]
-    tall, wide = flat(*(jnp.broadcast_to(cell, which.shape) for cell, which in zip(cells, (rows, columns))))
-    return seen, jnp.stack([x, y], axis=-1), jnp.stack([wide, tall], axis=-1)
+            positions = learned("query_position_embedding")
+            return jnp.zeros_like(positions), positions, None
+        x = learned("query_embedding")
+        anchors = self.param("anchors", lambda key: logit(jnp.asarray(spread_anchors(self.num_queries))))
+        return x, None, for_all(nn.sigmoid(anchors.astype(jnp.float32)))
 
 
 def outputs_of(logits: jax.Array, boxes: jax.Array, noise: Noised | None, groups: int) -> DetectionOutputs:
-    """What the decoder says, [L, B, T, ...], apart for queries and for noised objects, which are in front."""
+    """The decoder's answers [L, B, T, ...], those to queries apart from those to noised objects, which are in front."""
     if noise is None:
         return DetectionOutputs(logits, boxes)
     total = noise.labels.shape[1]
 
     def of_objects(x: jax.Array) -> jax.Array:
-        layers, batch = x.shape[:2]
-        return x[:, :, :total].reshape(layers, batch, groups, 2, total // (2 * groups), x.shape[-1])
+        return x[:, :, :total].reshape(*x.shape[:2], groups, 2, total // (2 * groups), x.shape[-1])
 
     denoised = Denoised(of_objects(logits), of_objects(boxes))
     return DetectionOutputs(logits[:, :, total:], boxes[:, :, total:], denoised)

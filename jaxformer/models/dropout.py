@@ -1,11 +1,12 @@
-"""Dropout (Srivastava et al. 2014)."""
-
-from functools import partial
+"""Dropout of values (Srivastava et al. 2014) and of whole residual branches."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import Array
+
+from jaxformer.models.base import Layer
 
 LEVELS = 256  # a rate is kept to one part in so many; what remains is scaled by the rate that it really is
 
@@ -20,14 +21,14 @@ class Dropout(nn.Module):
     """The share, less than 1; to 1/256."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+    def __call__(self, x: Array, deterministic: bool) -> Array:
         """Drops values of [...]."""
         if self.rate == 0 or deterministic:
             return x
         return dropped(x, self.make_rng("dropout"), self.rate)
 
 
-def dropped(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
+def dropped(x: Array, key: Array, rate: float) -> Array:
     """`x` with a share of `rate` set to 0, the others divided by the share that is kept."""
     kept = min(max(round((1 - rate) * LEVELS), 1), LEVELS)
     if kept == LEVELS:
@@ -35,31 +36,47 @@ def dropped(x: jax.Array, key: jax.Array, rate: float) -> jax.Array:
     mask = random_bytes(key, x.shape) < np.uint8(kept)
     # Made once: fused into what reads it, the bits would be made again for every reader, backwards too.
     mask = jax.lax.optimization_barrier(mask)
-    return scaled(x, mask, LEVELS / kept)
+    return jnp.where(mask, x * jnp.asarray(LEVELS / kept, x.dtype), 0)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def scaled(x: jax.Array, mask: jax.Array, factor: float) -> jax.Array:
-    """x times `factor` where the mask is True, else 0; the backward pass keeps nothing but the mask."""
-    return jnp.where(mask, x * jnp.asarray(factor, x.dtype), 0)
-
-
-def scaled_forward(x: jax.Array, mask: jax.Array, factor: float) -> tuple[jax.Array, jax.Array]:
-    """The result and the mask."""
-    return jnp.where(mask, x * jnp.asarray(factor, x.dtype), 0), mask
-
-
-def scaled_backward(factor: float, mask: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
-    """The gradient of x."""
-    return jnp.where(mask, gradient * jnp.asarray(factor, gradient.dtype), 0), None
-
-
-scaled.defvjp(scaled_forward, scaled_backward)
-
-
-def random_bytes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def random_bytes(key: Array, shape: tuple[int, ...]) -> Array:
     """Uniform uint8 of `shape`; four to each random word where the last axis is a multiple of four."""
     if not shape or shape[-1] % 4:
         return jax.random.bits(key, shape, jnp.uint8)
     words = jax.random.bits(key, (*shape[:-1], shape[-1] // 4), jnp.uint32)
     return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(shape)
+
+
+def drop_path(x: Array, rate: Array | float, key: Array) -> Array:
+    """Leaves a residual branch out for some examples (Huang et al. 2016), keeping its expectation.
+
+    Args:
+      x: [B, ...].
+      rate: the share of examples that lose the branch, less than 1; may be traced.
+      key: a random key.
+
+    Returns:
+      For each example, x / (1 - rate) or zeros, in the dtype of `x`.
+    """
+    keep = 1 - jnp.asarray(rate, jnp.float32)
+    kept = jax.random.bernoulli(key, keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return x * jnp.broadcast_to((kept / keep).astype(x.dtype), x.shape)
+
+
+class ResidualLayer(Layer, kw_only=True):
+    """A block of residual branches, which training drops values of, and whole."""
+
+    dropout: float = 0.0
+    """Rate of dropout of each branch's result."""
+    attention_dropout: float = 0.0
+    """Rate of dropout of the attention weights."""
+    drop_path: float = 0.0
+    """Rate at which an example loses a branch; a block of a `Stack` is given it with its inputs."""
+
+    def branch(self, y: Array, deterministic: bool, rate: Array | None = None) -> Array:
+        """A branch's result after dropout and stochastic depth; `rate` takes the place of `drop_path`."""
+        y = Dropout(self.dropout)(y, deterministic=deterministic)
+        chosen = self.drop_path if rate is None else rate
+        if (rate is None and not self.drop_path) or deterministic:
+            return y
+        return drop_path(y, chosen, self.make_rng("dropout"))

@@ -3,27 +3,26 @@
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import StackInputs
-from jaxformer.models.cache import Cache, cached_mask, empty_cache
 from jaxformer.models.dense import Dense, Embedding
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.masks import Mask
+from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache
 from jaxformer.models.mlp import ActivationName, Experts
 from jaxformer.models.outputs import TextOutputs, router_losses
 from jaxformer.models.positions import RelativeBias, alibi_bias, for_rows, sinusoidal, token_positions
 from jaxformer.models.rotary import Rotary
-from jaxformer.models.text import Writer
+from jaxformer.models.text import GenerativeModel
 
 normal = nn.initializers.normal
 
 
-class GPT(Writer):
+class GPT(GenerativeModel):
     """A decoder that predicts the next token."""
 
     kind: ClassVar[Kind] = "decoder"
@@ -66,10 +65,10 @@ class GPT(Writer):
     @nn.compact
     def __call__(
         self,
-        tokens: jax.Array,
-        token_mask: jax.Array | None = None,
-        segment_ids: jax.Array | None = None,
-        positions: jax.Array | None = None,
+        tokens: Array,
+        token_mask: Array | None = None,
+        segment_ids: Array | None = None,
+        positions: Array | None = None,
         cache: Cache | None = None,
         deterministic: bool = True,
         last_only: bool = False,
@@ -87,19 +86,16 @@ class GPT(Writer):
           last_only: whether the logits are of the last place alone, [B, 1, V].
         """
         vocab_size = self.known("vocab_size")
-        valid = jnp.ones(tokens.shape, bool) if token_mask is None else token_mask
-        if cache is not None:
-            positions, slots = cache.place(valid)
-            bias = self.bias(positions, slots)
-            masks = [cached_mask(positions, slots, window) for window in self.windows()]
-        else:
-            if positions is None:
-                positions = token_positions(tokens, token_mask)
-            in_row = token_positions(
-                tokens, None
-            )  # the same distances within a text, and one bias for all rows
-            bias = self.bias(in_row, in_row)
+        if cache is None:
+            # Distances within a text are those in its row, so that all rows share one bias.
+            queries = slots = token_positions(tokens, None)
+            positions = token_positions(tokens, token_mask) if positions is None else positions
             masks = [Mask(True, window, segment_ids, token_mask) for window in self.windows()]
+        else:
+            valid = jnp.ones(tokens.shape, bool) if token_mask is None else token_mask
+            positions, slots = cache.place(valid)
+            queries, masks = positions, [cached_mask(positions, slots, window) for window in self.windows()]
+        bias = self.bias(queries, slots)
 
         table = Embedding(vocab_size, self.width, **self.dtypes, name="token_embedding")
         x = table(tokens)  # [B, T, D]
@@ -114,21 +110,18 @@ class GPT(Writer):
             bias=bias,
             rotary=self.rotary.tables(positions, self.size_of_heads) if self.positions == "rotary" else None,
             valid=segment_ids > 0 if token_mask is None and segment_ids is not None else token_mask,
-            slot=None if cache is None else cache.slot,
         )
         # Weights start as in GPT-2: 0.02, smaller by the depth where a branch ends.
         inits = normal(0.02), normal(0.02 / (2 * self.depth) ** 0.5)
-        caches = None if cache is None else cache.layers
-        x, beside = self.stack("decoder", self.depth, *inits)(x, deterministic, shared, masks, caches)
+        x, beside = self.stack("decoder", self.depth, *inits)(x, deterministic, shared, masks, cache)
         x = self.last_norm("norm")(x)
-        seen = x[:, -1:] if last_only else x
-        if self.tied:
-            logits = table.logits(seen)
-        else:
-            head = Dense(vocab_size, False, normal(0.02), **self.dtypes, name="head")
-            logits = head(seen).astype(jnp.float32)
-        if cache is not None:
-            cache = cache.after(beside, slots, tokens.shape[1])
+        head = (
+            None
+            if self.tied
+            else Dense(vocab_size, use_bias=False, kernel_init=normal(0.02), **self.dtypes, name="head")
+        )
+        logits = self.logits(x, table, head, last_only)
+        cache = cache and cache.after([b.cache for b in beside], slots, tokens.shape[1])
         return TextOutputs(logits, x, router=router_losses(beside), cache=cache)
 
     @nn.nowrap
@@ -138,7 +131,7 @@ class GPT(Writer):
             return [None]
         return [self.window] if self.window_every == 1 else [None] + [self.window] * (self.window_every - 1)
 
-    def bias(self, queries: jax.Array, keys: jax.Array) -> jax.Array | None:
+    def bias(self, queries: Array, keys: Array) -> Array | None:
         """What positions add to the attention's logits, broadcast to [B, H, T, S]."""
         if self.positions == "alibi":
             return alibi_bias(queries, keys, self.num_heads)

@@ -1,10 +1,18 @@
-"""Which keys a query sees, said once for every implementation of attention."""
+"""Which keys a query sees, said once for every implementation of attention; and the keys that a decoder remembers.
 
+A cache is a value that goes in and comes out.
+"""
+
+from collections.abc import Iterable
 from functools import reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+
+Dtype = Any
+EMPTY = -1  # the position of a slot without a token
 
 
 @struct.dataclass
@@ -46,3 +54,99 @@ class Mask:
 def within(distance: jax.Array, window: int | None) -> jax.Array:
     """Where a causal query sees a key: `distance`, query position minus key position, is 0 to window - 1."""
     return distance >= 0 if window is None else (distance >= 0) & (distance < window)
+
+
+@struct.dataclass
+class KeyValues:
+    """Keys and values of one attention layer."""
+
+    key: jax.Array
+    """[B, Hkv, S, Dh]."""
+    value: jax.Array
+    """[B, Hkv, S, Dh]."""
+
+
+@struct.dataclass
+class LayerCache:
+    """What one block remembers of the tokens before."""
+
+    own: KeyValues | None = None
+    """Keys and values of self-attention."""
+    memory: KeyValues | None = None
+    """Those of cross-attention, computed where `StackInputs.context` is given; None where there is none."""
+
+
+@struct.dataclass
+class Cache:
+    """Keys and values of all layers, and where they are from.
+
+    Rows have their tokens at the same slots: prompts of different lengths are padded on the left. Where every layer
+    sees only a window, the slots may be fewer than the tokens; then they are written round and round.
+    """
+
+    layers: tuple[LayerCache, ...]
+    """Of each layer."""
+    positions: jax.Array
+    """Int32 [B, S], the position of the token in each slot; EMPTY where there is none (yet), and padding."""
+    index: jax.Array
+    """Int32 [], how many tokens were written."""
+
+    @property
+    def slot(self) -> jax.Array:
+        """Where the next token goes, int32 []."""
+        return self.index % self.positions.shape[1]
+
+    def place(self, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Where the next tokens stand.
+
+        Args:
+          valid: bool [B, T], False on padding.
+
+        Returns:
+          The positions of the new tokens, int32 [B, T], EMPTY on padding, and those of all slots with them.
+        """
+        first = jnp.max(self.positions, axis=1, keepdims=True) + 1
+        new = jnp.where(valid, first + jnp.cumsum(valid, axis=1) - 1, EMPTY)
+        return new, written(self.positions, new, self.slot, 1)
+
+    def after(self, layers: Iterable[LayerCache | None], positions: jax.Array, tokens: int) -> "Cache":
+        """The cache after `tokens` more, from what the blocks returned and the positions of all slots."""
+        kept = tuple(layer for layer in layers if layer is not None)
+        return Cache(kept, positions, self.index + tokens)
+
+
+def empty_cache(
+    batch: int, slots: int, depth: int, kv_heads: int, head_dim: int, dtype: Dtype = jnp.float32
+) -> Cache:
+    """A cache of `slots` tokens for each of `batch` rows; zeros, with no token in it."""
+    shape = (batch, kv_heads, slots, head_dim)  # arrays of their own: a cache may be donated
+    layers = tuple(
+        LayerCache(KeyValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))) for _ in range(depth)
+    )
+    return Cache(layers, jnp.full((batch, slots), EMPTY, jnp.int32), jnp.int32(0))
+
+
+def cached_mask(queries: jax.Array, slots: jax.Array, window: int | None) -> Mask:
+    """Which slots each new token sees: tokens that are not behind it, within the window.
+
+    Args:
+      queries: positions of the new tokens, int32 [B, T].
+      slots: positions of the tokens in all slots, int32 [B, S].
+      window: as in `Mask`.
+    """
+    distance = queries[:, :, None] - slots[:, None, :]
+    return Mask(allowed=(within(distance, window) & (slots >= 0)[:, None, :])[:, None])
+
+
+def written(old: jax.Array, new: jax.Array, slot: jax.Array, axis: int) -> jax.Array:
+    """`old` with `new` from `slot` on along `axis`, from its first place again after its last."""
+    slots, tokens = old.shape[axis], new.shape[axis]
+    if tokens > slots:
+        raise ValueError(f"{tokens} tokens do not fit into a cache of {slots}: give fewer at a time")
+    if tokens == 1:
+        return jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis)
+    # A dynamic update of more would be moved to the front where it runs over the end.
+    source = (jnp.arange(slots) - slot) % slots
+    shape = [slots if i == axis else 1 for i in range(old.ndim)]
+    spread = jnp.take(new, jnp.minimum(source, tokens - 1), axis=axis)
+    return jnp.where(jnp.broadcast_to((source < tokens).reshape(shape), old.shape), spread, old)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from jax import Array
 
 from jaxformer.config.fields import NonNegativeFloat, PositiveFloat, PositiveInt, at_least
 from jaxformer.models.base import Dtype, Layer
@@ -20,7 +21,7 @@ ActivationName: TypeAlias = Literal[
 ]
 
 
-def gelu_erf(x: jax.Array) -> jax.Array:
+def gelu_erf(x: Array) -> Array:
     """x Phi(x), the exact GELU (Hendrycks and Gimpel 2016), by the error function and in float32.
 
     (jax.nn.gelu takes the complement of the error function, which costs more than twice as much on CPUs.)
@@ -29,19 +30,19 @@ def gelu_erf(x: jax.Array) -> jax.Array:
     return (0.5 * x32 * (1 + jax.lax.erf(x32 * 0.5**0.5))).astype(x.dtype)
 
 
-def gelu_tanh(x: jax.Array) -> jax.Array:
+def gelu_tanh(x: Array) -> Array:
     """Its approximation by a tanh (Hendrycks and Gimpel 2016, section 2), in float32."""
     return jax.nn.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
 
 
-def relu_squared(x: jax.Array) -> jax.Array:
+def relu_squared(x: Array) -> Array:
     """max(x, 0)^2 (So et al. 2021, Primer)."""
     return jnp.square(jax.nn.relu(x))
 
 
 # What is done to the hidden units. With a gate it is done to the gate, which they are then multiplied by
 # (Shazeer 2020, GLU Variants Improve Transformer).
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_tanh": gelu_tanh,  # JAX's ViTs, GPT-2
     "gelu_erf": gelu_erf,  # BERT, transformers' ViT
     "relu": jax.nn.relu,
@@ -54,7 +55,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 GATED = frozenset({"swiglu", "geglu", "geglu_erf"})
 
 
-def hidden_units(activation: ActivationName, layer: Callable[[str], jax.Array]) -> jax.Array:
+def hidden_units(activation: ActivationName, layer: Callable[[str], Array]) -> Array:
     """What the layer "up" gives after the activation; with a gate, times what the layer "gate" gives after it."""
     up = layer("up")
     return ACTIVATIONS[activation](layer("gate")) * up if activation in GATED else ACTIVATIONS[activation](up)
@@ -77,7 +78,7 @@ class Mlp(Layer):
     """Of the layer that goes down."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, deterministic: bool = True) -> jax.Array:
+    def __call__(self, x: Array, *, deterministic: bool = True) -> Array:
         """Maps [..., D] to [..., D]."""
         # Biases of standard deviation 1e-6, as in google-research/vision_transformer.
         common = {"use_bias": self.use_bias, "bias_init": nn.initializers.normal(1e-6), **self.dtypes}
@@ -121,15 +122,13 @@ class RouterLosses:
     Of each sequence and not of the batch, so that they add up over microbatches and devices.
     """
 
-    balance: jax.Array
+    balance: Array
     """E sum_e (share of tokens sent to e) (mean probability of e): 1 where all experts get as much."""
-    z: jax.Array
+    z: Array
     """The mean square of the logits' logarithm of sums."""
 
 
-def route(
-    probabilities: jax.Array, valid: jax.Array, config: Experts
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def route(probabilities: Array, valid: Array, config: Experts) -> tuple[Array, Array, Array]:
     """Which token takes which place of which expert, first come first served, first choices before second ones.
 
     Args:
@@ -170,7 +169,7 @@ class ExpertMlp(Layer):
     """Of those that go down."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, valid: jax.Array | None = None) -> tuple[jax.Array, RouterLosses]:
+    def __call__(self, x: Array, valid: Array | None = None) -> tuple[Array, RouterLosses]:
         """Maps [B, T, D] to [B, T, D], beside the router's losses; `valid` bool [B, T] is False on padding."""
         batch, tokens, width = x.shape
         config = self.config
@@ -200,20 +199,18 @@ class ExpertMlp(Layer):
         y = jnp.sum(back.astype(jnp.float32) * weights[..., None], axis=2).astype(self.dtype)
         return y, self.losses(logits, probabilities, experts, valid)
 
-    def each(self, features: int, init: Initializer, x: jax.Array, name: str) -> jax.Array:
+    def each(self, features: int, init: Initializer, x: Array, name: str) -> Array:
         """Every expert's own product: x [E, B, C, n] to [E, B, C, features]."""
         count, inputs = self.config.count, x.shape[-1]
 
-        def initialize(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+        def initialize(key: Array, shape: tuple[int, ...], dtype: Dtype) -> Array:
             return jnp.stack([init(k, shape[1:], dtype) for k in jax.random.split(key, shape[0])])
 
         kernel = self.param(f"{name}_kernel", initialize, (count, inputs, features), self.param_dtype)
         y = jnp.einsum("ebcn,enf->ebcf", x, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
         return y.astype(self.dtype)
 
-    def losses(
-        self, logits: jax.Array, probabilities: jax.Array, experts: jax.Array, valid: jax.Array
-    ) -> RouterLosses:
+    def losses(self, logits: Array, probabilities: Array, experts: Array, valid: Array) -> RouterLosses:
         """The router's losses over each sequence's tokens."""
         count = jnp.maximum(jnp.sum(valid, axis=1), 1).astype(jnp.float32)  # [B]
         seen = valid.astype(jnp.float32)

@@ -3,17 +3,15 @@
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.config.fields import PositiveInt, Rate
 from jaxformer.models.base import ImageModel, Stacked
 from jaxformer.models.block import Aux, BlockInputs, StackInputs
-from jaxformer.models.drop_path import ResidualLayer
-from jaxformer.models.head import logits_of
+from jaxformer.models.dropout import ResidualLayer
 from jaxformer.models.mlp import Mlp
 from jaxformer.models.norms import LayerNorm
-from jaxformer.models.outputs import ImageOutputs
+from jaxformer.models.outputs import ImageOutputs, classified
 from jaxformer.models.patches import PatchEmbedding, on_grids, patch_problems
 from jaxformer.models.stack import Stack
 from jaxformer.models.token_layout import Grid
@@ -58,27 +56,21 @@ class MLPMixer(ImageModel, Stacked):
     drop_path: Rate = 0.0
     """Stochastic depth: the last block's rate, growing linearly from 0."""
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
         yield from patch_problems(self.image_size, self.patch_size)
 
     @property
     def grid(self) -> Grid:
         """Rows and columns of the patches."""
-        side = self.image_size // self.patch_size
-        return side, side
+        return (self.image_size // self.patch_size,) * 2
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
         """Classifies images, float [B, H, W, C]; "tokens" of the outputs are the patches."""
-        x = PatchEmbedding(self.patch_size, self.width, **self.dtypes, name="patch_embedding")(
-            image
-        )  # [B, T, D]
-        block = self.passed_on("token_mlp_dim", "channel_mlp_dim")
+        embedding = PatchEmbedding(self.patch_size, self.width, **self.dtypes, name="patch_embedding")
+        block = self.passed_to(MixerBlock)
         encoder = Stack(MixerBlock, block, self.depth, self.drop_path, self.remat, self.scan, name="encoder")
-        x, _ = encoder(x, deterministic)
+        x, _ = encoder(embedding(image), deterministic)  # [B, T, D]
         tokens = LayerNorm(**self.dtypes, name="norm")(x)
-        features = jnp.mean(tokens, axis=1, dtype=jnp.float32).astype(self.dtype)  # [B, D]
-        logits = logits_of(features, self.num_classes, self.param_dtype)
         grid = image.shape[1] // self.patch_size, image.shape[2] // self.patch_size
-        return ImageOutputs(logits, features, tokens, on_grids(tokens, [grid]))
+        return classified(self, tokens, on_grids(tokens, [grid]))

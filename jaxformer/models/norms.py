@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxformer.models.base import Layer
 
@@ -23,7 +24,7 @@ class LayerNorm(Layer):
     """Whether there is a bias."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         """Normalises [..., D]."""
         x32 = x.astype(jnp.float32)
         y = of_length_one(self, x32 - jnp.mean(x32, axis=-1, keepdims=True))
@@ -40,12 +41,12 @@ class RMSNorm(Layer):
     """Added to the mean square."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         """Normalises [..., D]."""
         return of_length_one(self, x.astype(jnp.float32)).astype(self.dtype)
 
 
-def of_length_one(layer: LayerNorm | RMSNorm, x: jax.Array) -> jax.Array:
+def of_length_one(layer: LayerNorm | RMSNorm, x: Array) -> Array:
     """Float32 [..., D] over the root of its mean square, times the layer's scale, which is made here."""
     scale = layer.param("scale", nn.initializers.ones, (x.shape[-1],), layer.param_dtype)
     y = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + layer.epsilon)
@@ -66,18 +67,18 @@ class GroupNorm(Layer):
     """The number of groups; a width that it does not divide takes the largest smaller number that does."""
     epsilon: float = 1e-5
     """Added to the variance."""
-    scale_init: Callable[..., jax.Array] = nn.initializers.ones
+    scale_init: Callable[..., Array] = nn.initializers.ones
     """Of the scale."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Array) -> Array:
         """Normalises [B, H, W, C] over space and the channels of each group."""
         channels = x.shape[-1]
         groups = next(g for g in range(min(self.groups, channels), 0, -1) if channels % g == 0)
         scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
 
-        def over_groups(of_channels: jax.Array) -> jax.Array:
+        def over_groups(of_channels: Array) -> Array:
             """The groups' means of [B, C], as [B, 1, 1, C]."""
             parts = of_channels.reshape(len(x), groups, -1)
             means = jnp.broadcast_to(jnp.mean(parts, axis=-1, keepdims=True), parts.shape)

@@ -1,42 +1,76 @@
-"""What models return."""
+"""What models return, and the layer that makes the logits of image models."""
 
 from collections.abc import Sequence
+from typing import Any
 
-import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from flax import struct
+from jax import Array
 
+from jaxformer.models.base import ImageModel
 from jaxformer.models.block import Aux
-from jaxformer.models.cache import Cache
+from jaxformer.models.dense import Dense
+from jaxformer.models.masks import Cache
 from jaxformer.models.mlp import RouterLosses
-from jaxformer.models.resampling import resized_maps
+from jaxformer.models.resampling import mean_of, resized_maps
 
 
 @struct.dataclass
 class ImageOutputs:
     """Outputs of an image model."""
 
-    logits: jax.Array | None
+    logits: Array | None
     """Float32 [B, K]; None of a model without a head (num_classes=0)."""
-    features: jax.Array
+    features: Array
     """[B, D], what the head sees."""
-    tokens: jax.Array
+    tokens: Array
     """[B, T, D] of a Transformer (prefix tokens first), or the last feature map [B, H, W, C] of a CNN."""
-    maps: tuple[jax.Array, ...] = ()
+    maps: tuple[Array, ...] = ()
     """Feature maps [B, H, W, C], the finest first: one a stage of a CNN or a hierarchical Transformer, the
     patches on their grid of a plain one."""
-    distilled: jax.Array | None = None
+    distilled: Array | None = None
     """Float32 [B, K], logits of the head that learns from a teacher (Touvron et al. 2021, DeiT); None of a
     model without one."""
+
+
+def logits_of(features: Array, num_classes: int, param_dtype: Any, name: str = "head") -> Array:
+    """Logits float32 [..., K] of features [..., D], by a sub-module of the linen module that calls this.
+
+    The head is of zeros at first: every class is equally likely, as in google-research/vision_transformer.
+
+    Args:
+      features: what the head sees.
+      num_classes: K.
+      param_dtype: dtype of the parameters.
+      name: name of the sub-module.
+    """
+    return Dense(num_classes, kernel_init=nn.initializers.zeros, param_dtype=param_dtype, name=name)(features)
+
+
+def classified(
+    model: ImageModel, tokens: Array, maps: tuple[Array, ...], features: Array | None = None
+) -> ImageOutputs:
+    """The outputs of `model`, which calls this; it has no head, and no parameters of one, if `num_classes` is 0.
+
+    Args:
+      model: the linen module.
+      tokens: see `ImageOutputs`.
+      maps: see `ImageOutputs`.
+      features: what the head sees, [B, D]; None: the mean of the tokens.
+    """
+    features = mean_of(tokens) if features is None else features
+    logits = logits_of(features, model.num_classes, model.param_dtype) if model.num_classes else None
+    return ImageOutputs(logits, features, tokens, maps)
 
 
 @struct.dataclass
 class Denoised:
     """What a detector makes of objects that it was given with noise; G times, near their boxes and far off."""
 
-    logits: jax.Array
+    logits: Array
     """Float32 [L, B, G, 2, N, C]."""
-    boxes: jax.Array
+    boxes: Array
     """Float32 [L, B, G, 2, N, 4]."""
 
 
@@ -44,9 +78,9 @@ class Denoised:
 class DetectionOutputs:
     """Outputs of a detector: those of every layer of its decoder, the last one last."""
 
-    logits: jax.Array
+    logits: Array
     """Float32 [L, B, Q, C]; C is the number of classes, or one more, for no object."""
-    boxes: jax.Array
+    boxes: Array
     """Float32 [L, B, Q, 4], centre x and y, width and height as shares of the picture without its padding."""
     denoised: Denoised | None = None
     """In training, if it was given noised objects."""
@@ -56,12 +90,12 @@ class DetectionOutputs:
 class SegmentationOutputs:
     """Outputs of a segmenter."""
 
-    logits: jax.Array
+    logits: Array
     """Float32 [B, h, w, K] on a grid over the image, of windows at the image's size."""
-    maps: tuple[jax.Array, ...] = ()
+    maps: tuple[Array, ...] = ()
     """The backbone's feature maps; none where windows were laid over the image."""
 
-    def at(self, size: tuple[int, int]) -> jax.Array:
+    def at(self, size: tuple[int, int]) -> Array:
         """Logits float32 [B, H, W, K], interpolated bilinearly to the image's height and width."""
         return resized_maps(self.logits, size)
 
@@ -70,17 +104,17 @@ class SegmentationOutputs:
 class TextOutputs:
     """Outputs of a model of text."""
 
-    logits: jax.Array
+    logits: Array
     """Float32; [B, T, V] of a language model, [B, T, K] of a head over tokens, [B, K] of one over texts."""
-    tokens: jax.Array
+    tokens: Array
     """[B, T, D], what the last block gives."""
-    features: jax.Array | None = None
+    features: Array | None = None
     """[B, D], what a head over texts sees; None where there is none."""
     router: RouterLosses | None = None
     """The losses of all layers' routers, float32 [B] each; None without experts."""
     cache: Cache | None = None
     """The cache after these tokens, if one came in."""
-    distilled: jax.Array | None = None
+    distilled: Array | None = None
     """Logits of a second head that learns from a teacher; no model of text has one."""
 
 

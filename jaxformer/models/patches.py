@@ -1,37 +1,30 @@
-"""Patches of images, and of the feature maps of a backbone."""
+"""What image models look at: patches of images, and the feature maps of backbones."""
 
 from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
+from jaxformer.config.fields import not_empty
+from jaxformer.config.schema import choice
+from jaxformer.models import BACKBONES, CONTRACT
 from jaxformer.models.base import Layer, Model
 from jaxformer.models.dense import flat, product
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.token_layout import Grid
 
-
-def to_patches(image: jax.Array, size: int) -> jax.Array:
-    """Cuts [B, H, W, C] into patches, row by row: [B, H/size * W/size, size * size * C]."""
-    batch, height, width, channels = image.shape
-    grid = image.reshape(batch, height // size, size, width // size, size, channels)
-    return grid.swapaxes(2, 3).reshape(batch, (height // size) * (width // size), size * size * channels)
+Levels: TypeAlias = Annotated[tuple[int, ...], not_empty("indices of the backbone's maps, such as [-1]")]
+UNFIT = (ArithmeticError, TypeError, ValueError)  # raised for images that do not suit a backbone
 
 
 def on_grids(patches: jax.Array, grids: Sequence[Grid]) -> tuple[jax.Array, ...]:
     """Patches [B, T, D], those of one grid after the other, as maps [B, rows, columns, D]."""
-    maps, start = [], 0
-    for rows, columns in grids:
-        taken = patches[:, start : start + rows * columns]
-        maps.append(taken.reshape(len(patches), rows, columns, patches.shape[-1]))
-        start += rows * columns
-    return tuple(maps)
-
-
-def chosen_maps(outputs: ImageOutputs, levels: Sequence[int]) -> list[jax.Array]:
-    """The feature maps [B, H, W, C] that `levels` choose, as indices of `outputs.maps`."""
-    return [outputs.maps[level] for level in levels]
+    ends = np.cumsum([rows * columns for rows, columns in grids])
+    parts = jnp.split(patches, ends[:-1], axis=1)
+    return tuple(part.reshape(len(part), *grid, part.shape[-1]) for part, grid in zip(parts, grids))
 
 
 def patch_problems(image_size: int, patch_size: int) -> Iterator[str]:
@@ -39,51 +32,6 @@ def patch_problems(image_size: int, patch_size: int) -> Iterator[str]:
     if patch_size < 1 or image_size % patch_size:
         near = nearest_divisor(image_size, patch_size)
         yield f"patch_size={patch_size} does not divide image_size={image_size}: use one that does, as {near}"
-
-
-def backbone_outputs(backbone: Model, image_size: int) -> ImageOutputs:
-    """What a backbone gives for one image of `image_size` x `image_size` pixels: shapes, nothing is computed."""
-    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    return jax.eval_shape(backbone.init_with_output, jax.random.key(0), image)[0]
-
-
-def backbone_problems(
-    backbone: Model, image_size: int, levels: Sequence[int], patch_sizes: Sequence[int]
-) -> Iterator[str]:
-    """Yields a line for everything that keeps a backbone's maps from being cut into patches.
-
-    Args:
-      backbone: a linen module that gives ImageOutputs.
-      image_size: of the images, in pixels.
-      levels: of its maps.
-      patch_sizes: one for each level.
-    """
-    if backbone.num_classes:
-        yield f"backbone.num_classes={backbone.num_classes}: a backbone's own head is never read; set it to 0"
-    own_size = backbone.image_size
-    if own_size not in (None, image_size):
-        yield f"backbone.image_size={own_size}: set it to this model's image_size={image_size}"
-        return
-    try:
-        outputs = backbone_outputs(backbone, image_size)
-    except (ArithmeticError, TypeError, ValueError) as error:
-        said = str(error).partition("\n")[0]
-        yield f"image_size={image_size}: too small for this backbone, or not a multiple of its strides ({said})"
-        return
-    count = len(outputs.maps)
-    for level, size in zip(levels, patch_sizes):
-        if not -count <= level < count:
-            yield f"levels: there is no {level}; this backbone has {count} maps, 0 to {count - 1}"
-            continue
-        side = outputs.maps[level].shape[1]
-        if side < 1:
-            yield f"image_size={image_size}: too small, nothing is left of it in this backbone's map {level}"
-        elif size < 1 or side % size:
-            near = nearest_divisor(side, size)
-            yield (
-                f"patch_size={size} does not divide the backbone's map of {side}x{side}: "
-                f"use one that does, as {near}"
-            )
 
 
 def nearest_divisor(total: int, wanted: int) -> int:
@@ -110,13 +58,79 @@ class PatchEmbedding(Layer):
         shape = (self.patch_size, self.patch_size, image.shape[-1], self.features)
         kernel = self.param("kernel", flat(nn.initializers.lecun_normal(), 3), shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-        patches = to_patches(image.astype(self.dtype), self.patch_size)
+        batch, size, (height, width) = len(image), self.patch_size, image.shape[1:3]
+        grid = image.astype(self.dtype).reshape(batch, height // size, size, width // size, size, -1)
+        patches = grid.swapaxes(2, 3).reshape(batch, (height // size) * (width // size), -1)
         return product(patches, kernel.reshape(-1, self.features), bias, self.dtype)
 
+    def on_grid(self, image: jax.Array) -> jax.Array:
+        """Maps [B, H, W, C] to [B, H / size, W / size, D]; rows and columns over are left out."""
+        rows, columns = (side // self.patch_size for side in image.shape[1:3])
+        whole = image[:, : rows * self.patch_size, : columns * self.patch_size]
+        return self(whole).reshape(-1, rows, columns, self.features)
 
-def patch_map(embedding: PatchEmbedding, image: jax.Array) -> jax.Array:
-    """What `embedding` makes of the patches of [B, H, W, C], on their grid; rows and columns over are left out."""
-    size = embedding.patch_size
-    rows, columns = image.shape[1] // size, image.shape[2] // size
-    (patches,) = on_grids(embedding(image[:, : rows * size, : columns * size]), [(rows, columns)])
-    return patches
+
+class Backboned(Model):
+    """A model that looks at the feature maps of a backbone and tells the classes of its parts."""
+
+    sizes: ClassVar[tuple[str, ...]] = ("num_classes",)
+
+    backbone: Any = choice(BACKBONES, contract=CONTRACT)
+    """The model that gives feature maps: any of BACKBONES, with num_classes=0. Its parameters are
+    "backbone/...": `optimizer.freeze` freezes them. Those that need no `image_size` take images of any size."""
+
+    def problems(self) -> Iterator[str]:
+        yield from own_head_problems(self.backbone)
+
+    @property
+    def image_size(self) -> int | None:
+        """Height and width of the images that the backbone takes; None: any."""
+        return self.backbone.image_size
+
+
+def own_head_problems(backbone: Model) -> Iterator[str]:
+    """Yields a line if a backbone has a head."""
+    if backbone.num_classes:
+        yield f"backbone.num_classes={backbone.num_classes}: a backbone's own head is never read; set it to 0"
+
+
+def backbone_outputs(backbone: Model, image_size: int) -> ImageOutputs:
+    """What a backbone gives for one image of `image_size` x `image_size` pixels: shapes, nothing is computed."""
+    image = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    return jax.eval_shape(backbone.init_with_output, jax.random.key(0), image)[0]
+
+
+def backbone_problems(
+    backbone: Model, image_size: int, levels: Sequence[int], patch_sizes: Sequence[int]
+) -> Iterator[str]:
+    """Yields a line for everything that keeps a backbone's maps from being cut into patches.
+
+    Args:
+      backbone: a linen module that gives ImageOutputs.
+      image_size: of the images, in pixels.
+      levels: of its maps.
+      patch_sizes: one for each level.
+    """
+    yield from own_head_problems(backbone)
+    own_size = backbone.image_size
+    if own_size not in (None, image_size):
+        yield f"backbone.image_size={own_size}: set it to this model's image_size={image_size}"
+        return
+    try:
+        outputs = backbone_outputs(backbone, image_size)
+    except UNFIT as error:
+        said = str(error).partition("\n")[0]
+        yield f"image_size={image_size}: too small for this backbone, or not a multiple of its strides ({said})"
+        return
+    count = len(outputs.maps)
+    for level, size in zip(levels, patch_sizes):
+        if not -count <= level < count:
+            yield f"levels: there is no {level}; this backbone has {count} maps, 0 to {count - 1}"
+            continue
+        side = outputs.maps[level].shape[1]
+        if side < 1:
+            yield f"image_size={image_size}: too small, nothing is left of it in this backbone's map {level}"
+        elif size < 1 or side % size:
+            near = nearest_divisor(side, size)
+            remedy = f"use one that does, as {near}"
+            yield f"patch_size={size} does not divide the backbone's map of {side}x{side}: {remedy}"

@@ -1,7 +1,7 @@
-"""Fixed positions, learned tables and how they are resized, and biases of attention by distance."""
+"""Positions: of tokens, on grids, in images and of boxes; and biases of attention by distance."""
 
 import math
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,10 @@ import numpy as np
 from flax import linen as nn
 
 from jaxformer.models.base import Layer
+from jaxformer.models.token_layout import Grid
+
+FULL_TURN = 2 * math.pi
+Method: TypeAlias = Literal["bilinear", "bicubic"]
 
 
 def token_positions(tokens: jax.Array, token_mask: jax.Array | None) -> jax.Array:
@@ -71,13 +75,13 @@ class RelativeBias(Layer):
     """T5's bias of attention for each head and bucket of distances (Raffel et al. 2020, section 2.1)."""
 
     num_heads: int
-    """H."""
+    """Number of heads H."""
     bidirectional: bool
-    """Half of the buckets are for keys behind the query; else those share the first bucket."""
+    """Whether half of the buckets are for keys behind the query; otherwise those share the first bucket."""
     num_buckets: int = 32
-    """Buckets; half of a direction's are for single distances, the rest grow as logarithms."""
+    """Number of buckets; half of those of a direction are for single distances, the rest grow as logarithms."""
     max_distance: int = 128
-    """From which on all distances share the last bucket."""
+    """The distance from which on all share the last bucket."""
 
     @nn.compact
     def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:
@@ -126,11 +130,7 @@ def sincos2d(height: int, width: int, features: int, temperature: float = 10_000
 
 
 def resize_position_table(
-    table: jax.Array,
-    grid: tuple[int, int],
-    new_grid: tuple[int, int],
-    prefix_tokens: int = 0,
-    method: Literal["bilinear", "bicubic"] = "bilinear",
+    table: jax.Array, grid: Grid, new_grid: Grid, prefix_tokens: int = 0, method: Method = "bilinear"
 ) -> jax.Array:
     """A learned position table for images of another resolution (Dosovitskiy et al. 2021, section 3.2).
 
@@ -149,13 +149,91 @@ def resize_position_table(
     """
     length = prefix_tokens + grid[0] * grid[1]
     if table.ndim != 3 or table.shape[0] != 1 or table.shape[1] != length:
-        raise ValueError(
-            f"a position table [1, {length}, D] was expected for a {grid} grid, was given {table.shape}"
-        )
+        expected = f"a position table [1, {length}, D] was expected for a {grid} grid"
+        raise ValueError(f"{expected}, was given {table.shape}")
     if grid == new_grid:
         return table
     prefix, patches = table[:, :prefix_tokens], table[:, prefix_tokens:]
     features = table.shape[-1]
-    image = patches.reshape(1, *grid, features)
-    resized = jax.image.resize(image, (1, *new_grid, features), method=method, antialias=True)
+    shape = (1, *new_grid, features)
+    resized = jax.image.resize(patches.reshape(1, *grid, features), shape, method=method, antialias=True)
     return jnp.concatenate([prefix, resized.reshape(1, -1, features)], axis=1)
+
+
+def inside(extent: jax.Array, image_size: Grid, map_size: Grid) -> tuple[jax.Array, jax.Array]:
+    """Which rows and columns of a feature map are of the image, and not of the padding below and at its right.
+
+    A place of the map is taken for the pixel at its top left, as in DETR, which resizes masks to the nearest.
+
+    Args:
+      extent: int32 [B, 2], height and width of the image in its frame.
+      image_size: height and width of the frame.
+      map_size: height and width of the map, (h, w).
+
+    Returns:
+      bool [B, h] and [B, w].
+    """
+    y, x = (jnp.arange(n) * side // n for side, n in zip(image_size, map_size))
+    return y[None, :] < extent[:, 0, None], x[None, :] < extent[:, 1, None]
+
+
+def over_map(rows: jax.Array, columns: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """What rows [B, h, ...] and columns [B, w, ...] have, for each place of their map, row by row: [B, h w, ...]."""
+    tiles = (1, rows.shape[1]) + (1,) * (columns.ndim - 2)
+    return jnp.repeat(rows, columns.shape[1], axis=1), jnp.tile(columns, tiles)
+
+
+def cells(rows: jax.Array, columns: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The places of a feature map as shares of the image.
+
+    Args:
+      rows: bool [B, h], which are of the image.
+      columns: bool [B, w].
+
+    Returns:
+      Of each place, row by row: whether it is of the image, bool [B, h w]; its middle's x and y, and its width and
+      height, float32 [B, h w, 2].
+    """
+
+    def shares(seen: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The middles and the sizes of rows or columns, float32 [B, n] each."""
+        count = jnp.maximum(jnp.sum(seen, axis=1, keepdims=True), 1)
+        return (jnp.arange(seen.shape[1]) + 0.5)[None] / count, jnp.broadcast_to(1 / count, seen.shape)
+
+    (down, tall), (across, wide) = shares(rows), shares(columns)
+    places, sizes = (jnp.stack(over_map(*pair)[::-1], axis=-1) for pair in ((down, across), (tall, wide)))
+    return jnp.logical_and(*over_map(rows, columns)), places, sizes
+
+
+def map_positions(rows: jax.Array, columns: jax.Array, features: int) -> jax.Array:
+    """Positions on a feature map (Carion et al. 2020, section 3.2 and appendix A.4; Parmar et al. 2018).
+
+    Args:
+      rows: bool [B, h], which are of the image; they are counted from 1, and the last is a full turn.
+      columns: bool [B, w].
+      features: D, a multiple of 4.
+
+    Returns:
+      float32 [B, h w, D]: sines and cosines of the row, then of the column. They mean nothing on padding.
+    """
+
+    def encoded(seen: jax.Array) -> jax.Array:
+        counted = jnp.cumsum(seen.astype(jnp.float32), axis=1)
+        return sinusoidal(counted / (counted[:, -1:] + 1e-6) * FULL_TURN, features // 2)
+
+    return jnp.concatenate(over_map(encoded(rows), encoded(columns)), axis=-1)
+
+
+def box_positions(boxes: jax.Array, features: int) -> jax.Array:
+    """Sines and cosines of boxes (Liu et al. 2022, DAB-DETR, equation 8).
+
+    Args:
+      boxes: float32 [B, T, 4] in 0..1; 1 is a full turn.
+      features: D, a multiple of 8; a quarter for each of the four numbers, in their order.
+
+    Returns:
+      float32 [B, T, D].
+    """
+    batch, tokens, _ = boxes.shape
+    encoded = sinusoidal(boxes.reshape(batch, tokens * 4) * FULL_TURN, features // 4)
+    return encoded.reshape(batch, tokens, features)

@@ -1,8 +1,102 @@
-"""Bilinear interpolation of feature maps, as products with matrices."""
+"""Feature maps at other sizes: max-pooling, halving, means and bilinear interpolation.
+
+The backward passes are written so that they are quick on CPUs, and right where XLA computes a map twice.
+"""
+
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+PoolName: TypeAlias = Literal["mean", "max"]
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """The maximum of every 3x3 at a stride of 2, the border padded by one.
+
+    On a CPU XLA's own backward pass takes more than 4 times as long: 740 ms against 160 ms for [64, 32, 32, 128].
+
+    Args:
+      x: [B, H, W, C].
+
+    Returns:
+      [B, ceil(H / 2), ceil(W / 2), C].
+    """
+    return pooled(pooled(x, 1), 2)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def pooled(x: jax.Array, axis: int) -> jax.Array:
+    """The maximum of every three neighbours along one axis at a stride of 2; at the ends there are two."""
+    return pooled_forward(x, axis)[0]
+
+
+def pooled_forward(x: jax.Array, axis: int) -> tuple[jax.Array, Any]:
+    """The result, and which of the three it is: 0, 1 or 2, the first of equals."""
+    at = jax.lax.slice_in_dim(x, 0, None, 2, axis)
+    after = jax.lax.slice_in_dim(x, 1, None, 2, axis)
+    after = padded(after, axis, 0, at.shape[axis] - after.shape[axis], -jnp.inf)
+    before = padded(jax.lax.slice_in_dim(after, 0, -1, 1, axis), axis, 1, 0, -jnp.inf)
+    best = jnp.maximum(jnp.maximum(before, at), after)
+    # By order, not by equality with the best: XLA may compute x twice, by instructions that round differently.
+    which = jnp.where(before >= jnp.maximum(at, after), 0, jnp.where(at >= after, 1, 2)).astype(jnp.uint8)
+    return best, (which, jnp.zeros((x.shape[axis], 0), x.dtype))
+
+
+def pooled_backward(axis: int, saved: Any, gradient: jax.Array) -> tuple[jax.Array]:
+    """The gradient of x: each result's goes to the one neighbour that it is."""
+    which, length = saved[0], len(saved[1])
+    zero = jnp.zeros((), gradient.dtype)
+    of_before, of_at, of_after = (jnp.where(which == n, gradient, zero) for n in range(3))
+    of_after = of_after + padded(jax.lax.slice_in_dim(of_before, 1, None, 1, axis), axis, 0, 1, 0)
+    both = jnp.stack([of_at, of_after], axis + 1)
+    both = both.reshape(*gradient.shape[:axis], -1, *gradient.shape[axis + 1 :])
+    return (jax.lax.slice_in_dim(both, 0, length, 1, axis),)
+
+
+pooled.defvjp(pooled_forward, pooled_backward)
+
+
+def padded(x: jax.Array, axis: int, before: int, after: int, value: float) -> jax.Array:
+    """`x` with `value` in front of it and behind it along one axis."""
+    widths = [(before, after) if i == axis else (0, 0) for i in range(x.ndim)]
+    return jnp.pad(x, widths, constant_values=value)
+
+
+def max_pool_same(x: jax.Array) -> jax.Array:
+    """`max_pool`, padded as TensorFlow does: of an even height or width at the end alone."""
+    down, right = (1 - n % 2 for n in x.shape[1:3])
+    moved = jnp.pad(x, [(0, 0), (down, 0), (right, 0), (0, 0)], constant_values=-jnp.inf)
+    return max_pool(moved)[:, down:, right:]
+
+
+def max_pool_of_zeros(x: jax.Array) -> jax.Array:
+    """The maximum of every 3x3 at a stride of 2, the border padded by a zero, and windows from its first place on."""
+    height, width = (-(-n // 2) for n in x.shape[1:3])
+    bordered = jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    moved = jnp.pad(bordered, [(0, 0), (1, 0), (1, 0), (0, 0)], constant_values=-jnp.inf)
+    return max_pool(moved)[:, 1 : 1 + height, 1 : 1 + width]
+
+
+def halved(x: jax.Array, pool: PoolName) -> jax.Array:
+    """The mean or the maximum of each 2x2 of [B, H, W, C]: [B, ceil(H / 2), ceil(W / 2), C]; borders repeat."""
+    batch, height, width, channels = x.shape
+    if height % 2 or width % 2:
+        x = jnp.pad(x, [(0, 0), (0, height % 2), (0, width % 2), (0, 0)], mode="edge")
+    fours = x.reshape(batch, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
+    if pool == "max":
+        # By order, not by equality with the maximum: XLA may compute x twice, by instructions that round differently,
+        # and a gradient that is shared among the equals is 0 / 0 where there are none.
+        pairs = jnp.where(fours[:, :, 0] < fours[:, :, 1], fours[:, :, 1], fours[:, :, 0])
+        return jnp.where(pairs[:, :, :, 0] < pairs[:, :, :, 1], pairs[:, :, :, 1], pairs[:, :, :, 0])
+    return jnp.mean(fours, axis=(2, 4), dtype=jnp.float32).astype(x.dtype)
+
+
+def mean_of(x: jax.Array) -> jax.Array:
+    """The mean, taken in float32, over the places of [B, H, W, C] or the tokens of [B, T, D]: [B, C] or [B, D]."""
+    return jnp.mean(x, axis=tuple(range(1, x.ndim - 1)), dtype=jnp.float32).astype(x.dtype)
 
 
 def interpolation_matrix(old: int, new: int) -> np.ndarray:
@@ -16,13 +110,8 @@ def interpolation_matrix(old: int, new: int) -> np.ndarray:
     return np.maximum(1 - distances, 0).astype(np.float32)
 
 
-def size_of(x: jax.Array) -> tuple[int, int]:
-    """Height and width of [B, H, W, C]."""
-    return x.shape[1], x.shape[2]
-
-
-def resized_maps(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Feature maps [B, h, w, C] as [B, H, W, C] of height and width `size`, in their dtype.
+def resized_maps(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Feature maps [B, h, w, C], interpolated bilinearly to [B, H, W, C] of height and width `size`, in their dtype.
 
     Along the width first, where the other axis is still short, then along the height, where rows are long.
     """

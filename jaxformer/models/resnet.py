@@ -2,21 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.config.fields import PositiveFloat, PositiveInt
 from jaxformer.models.base import ImageModel, Layer
 from jaxformer.models.cnn_attention import Placement
 from jaxformer.models.conv import Conv, PaddingName, StandardizationName
-from jaxformer.models.head import logits_of
-from jaxformer.models.mbconv import halved
 from jaxformer.models.norms import NormKind, image_norm
-from jaxformer.models.outputs import ImageOutputs
-from jaxformer.models.resnet_stem import StemName, resnet_stem
+from jaxformer.models.outputs import ImageOutputs, classified
+from jaxformer.models.resampling import halved, max_pool, max_pool_of_zeros, max_pool_same
 
 EXPANSION = 4  # a bottleneck block's output channels over its width
 
@@ -25,11 +22,11 @@ class ResidualBlock(Layer):
     """A basic block (two 3x3) or a bottleneck (1x1, 3x3 with the stride, 1x1), around a residual."""
 
     width: int
-    """Channels inside; a bottleneck gives EXPANSION times as many."""
+    """Number of channels inside; a bottleneck gives EXPANSION times as many."""
     stride: int
-    """Of the block."""
+    """Stride of the block."""
     bottleneck: bool
-    """Which kind."""
+    """Whether it is a bottleneck."""
     version: int
     """1: a norm after each convolution, a ReLU at the end; 2: norm and ReLU before each convolution."""
     norm: Callable[..., nn.Module]
@@ -59,7 +56,7 @@ class ResidualBlock(Layer):
         for i, (kernel, stride) in enumerate(zip(kernels, strides), 1):
             if self.version == 2 and i > 1:
                 y = nn.relu(self.norm(name=f"norm_{i}")(y))
-            if kernel == 3 and self.has("inner"):
+            if kernel == 3 and self.at("inner"):
                 y = self.attended(y, "inner", "attention")
                 y = halved(y, "mean") if stride == 2 else y
             else:
@@ -73,16 +70,15 @@ class ResidualBlock(Layer):
         return self.attended(nn.relu(y) if self.version == 1 else y, "block", "non_local")
 
     @nn.nowrap
-    def has(self, where: str) -> bool:
-        """Whether there is an attention at a place; see `cnn_attention`."""
-        return any(placement.module.where == where for placement in self.attention)
+    def at(self, where: str) -> list[Any]:
+        """The attentions at a place; see `cnn_attention.CnnAttention`."""
+        return [placement.module for placement in self.attention if placement.module.where == where]
 
     @nn.nowrap
     def attended(self, x: jax.Array, where: str, name: str) -> jax.Array:
         """`x` after the attentions at a place: sub-modules `name`, `name`_2 and so on."""
-        here = [placement.module for placement in self.attention if placement.module.where == where]
-        for i, module in enumerate(here, 1):
-            own = {"name": name if i == 1 else f"{name}_{i}", "parent": self}
+        for i, module in enumerate(self.at(where), 1):
+            own: dict[str, Any] = {"name": name if i == 1 else f"{name}_{i}", "parent": self}
             x = module.clone(**self.dtypes, **own)(x, self.norm)
         return x
 
@@ -94,7 +90,7 @@ class ResNet(ImageModel):
     """Blocks in each stage; every stage but the first halves the image and doubles the width. Without stages
     there is the stem alone."""
     width: PositiveInt = 64
-    """Channels of the stem and inside the first stage's blocks."""
+    """Number of channels of the stem and inside the first stage's blocks."""
     block: Literal["basic", "bottleneck"] = "bottleneck"
     """ "basic" (two 3x3) or "bottleneck"."""
     version: Literal[1, 2] = 1
@@ -103,21 +99,20 @@ class ResNet(ImageModel):
     """ "batch", whose running statistics are the collection "batch_stats"; "frozen", which uses these in
     training, too, and leaves them as they are; or "group"."""
     groups: PositiveInt = 32
-    """Of GroupNorm; a width that it does not divide takes the largest smaller number that does."""
+    """Number of groups of GroupNorm; a width that it does not divide takes the largest smaller number that does."""
     norm_epsilon: PositiveFloat = 1e-5
     """Added to variances."""
-    stem: StemName = "imagenet"
+    stem: Literal["imagenet", "bit", "deep", "small"] = "imagenet"
     """ "imagenet": 7x7 of stride 2 and a max-pool; "bit": the same, with zeros around what is pooled
     (Kolesnikov et al. 2020); "deep": three 3x3 in the 7x7's place (He et al. 2019, ResNet-C); "small": 3x3,
     for images of about 32 pixels."""
     attention: tuple[Placement, ...] = ()
     """Attentions inside blocks, such as {"module": {"name": "se"}, "stages": (3, 4)}; see `cnn_attention`."""
     padding: PaddingName = "even"
-    """Of convolutions and the max-pool: "even" on both sides alike, or "same" as TensorFlow pads."""
+    """Padding of convolutions and of the max-pool: "even" on both sides alike, or "same" as TensorFlow pads."""
     standardize: StandardizationName | None = None
     """How kernels are standardised ("bit", "vit_jax" or "timm"; see `conv.STANDARDIZATIONS`); None: not."""
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
         for i, placement in enumerate(self.attention):
             yield from (f"attention[{i}].{line}" for line in placement.misplaced(self.stage_sizes))
@@ -138,25 +133,36 @@ class ResNet(ImageModel):
         """
         norm = image_norm(self, self.norm, self.norm_epsilon, deterministic, self.groups)
         conv = partial(Conv, padding=self.padding, standardize=self.standardize, **self.dtypes)
-        x = resnet_stem(image, self.stem, self.width, self.version == 1, self.padding, conv, norm)
+        fields: dict[str, Any] = {"norm": norm, "conv": conv, "version": self.version, **self.dtypes}
+        bottleneck = self.block == "bottleneck"
+        x = self.after_stem(image, conv, norm)
         maps = []
         for stage, size in enumerate(self.stage_sizes, 1):
             for i in range(size):
-                block = ResidualBlock(
-                    width=self.width * 2 ** (stage - 1),
-                    stride=2 if stage > 1 and i == 0 else 1,
-                    bottleneck=self.block == "bottleneck",
-                    version=self.version,
-                    norm=norm,
-                    conv=conv,
-                    attention=tuple(a for a in self.attention if a.holds(stage, i, size)),
-                    **self.dtypes,
-                    name=f"stage_{stage}_block_{i}",
-                )
-                x = block(x)
+                attention = tuple(a for a in self.attention if a.holds(stage, i, size))
+                width, stride = self.width * 2 ** (stage - 1), 2 if stage > 1 and i == 0 else 1
+                own = {"attention": attention, "name": f"stage_{stage}_block_{i}"}
+                x = ResidualBlock(width, stride, bottleneck, **fields | own)(x)
             maps.append(x)
         if self.version == 2:
             x = nn.relu(norm(name="norm")(x))
-        features = jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(self.dtype)  # [B, C]
-        logits = logits_of(features, self.num_classes, self.param_dtype)
-        return ImageOutputs(logits, features, x, (*maps[:-1], x))
+        return classified(self, x, (*maps[:-1], x))
+
+    def after_stem(
+        self, image: jax.Array, conv: Callable[..., nn.Module], norm: Callable[..., nn.Module]
+    ) -> jax.Array:
+        """The stem's feature map [B, H / 4, W / 4, C], rounded up; [B, H, W, C] of a "small" one."""
+        x = image
+        if self.stem == "deep":
+            for i, stride in ((1, 2), (2, 1)):
+                x = conv(max(1, self.width // 2), 3, stride, name=f"conv_stem_{i}")(x)
+                x = nn.relu(norm(name=f"norm_stem_{i}")(x))
+        size, stride = (3, 1) if self.stem in ("deep", "small") else (7, 2)
+        x = conv(self.width, size, stride, name="conv_stem")(x)
+        if self.version == 1:
+            x = nn.relu(norm(name="norm_stem")(x))
+        if self.stem == "small":
+            return x
+        if self.stem == "bit":
+            return max_pool_of_zeros(x)
+        return max_pool_same(x) if self.padding == "same" else max_pool(x)

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jaxformer.config.fields import Fraction, PositiveInt, above, at_least
 
@@ -51,18 +51,15 @@ class Rotary:
         size = self.size(head_dim)
         exponents = np.arange(0, size, 2) / size
         plain = 1.0 / self.base**exponents
-        if self.scaling == "linear":
-            return plain / self.factor
         if self.scaling == "ntk":
             return 1.0 / (self.base * self.factor ** (size / (size - 2))) ** exponents
+        keep: np.ndarray | float = 0.0 if self.scaling == "linear" else 1.0  # how much of a frequency stays
         if self.scaling == "yarn":
             keep = 1 - ramp(np.arange(size // 2), *self.yarn_borders(size))
-            return keep * plain + (1 - keep) * plain / self.factor
         if self.scaling == "llama3":
             turns = self.original_length * plain / (2 * math.pi)
             keep = np.clip((turns - self.low) / (self.high - self.low), 0, 1)
-            return keep * plain + (1 - keep) * plain / self.factor
-        return plain
+        return keep * plain + (1 - keep) * plain / self.factor
 
     def yarn_borders(self, size: int) -> tuple[int, int]:
         """The first and the last feature pair of YaRN's ramp (Peng et al. 2023, section 3.2)."""
@@ -79,7 +76,7 @@ class Rotary:
         """What queries and keys are multiplied by: 0.1 ln(factor) + 1 for YaRN (Peng et al. 2023, equation 22)."""
         return 0.1 * math.log(self.factor) + 1 if self.scaling == "yarn" and self.factor > 1 else 1.0
 
-    def tables(self, positions: jax.Array, head_dim: int) -> tuple[jax.Array, jax.Array]:
+    def tables(self, positions: Array, head_dim: int) -> tuple[Array, Array]:
         """Cosines and sines for `positions` int [B, T]: float32 [B, 1, T, size / 2]."""
         frequencies = jnp.asarray(self.frequencies(head_dim), jnp.float32)[None, None, None, :]
         angles = positions.astype(jnp.float32)[:, None, :, None] * frequencies
@@ -91,7 +88,7 @@ def ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((x - low) / max(high - low, 1e-3), 0, 1)
 
 
-def apply_rotary(x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
+def apply_rotary(x: Array, tables: tuple[Array, Array]) -> Array:
     """Heads [B, H, T, Dh] turned by their positions, in float32; features behind the tables' size are left."""
     cosine, sine = (jnp.broadcast_to(t, (*x.shape[:3], t.shape[-1])) for t in tables)
     half = cosine.shape[-1]

@@ -10,35 +10,22 @@ from flax import linen as nn
 
 from jaxformer.config.fields import PositiveInt
 from jaxformer.config.schema import choice
-from jaxformer.models import BACKBONES, CONTRACT
-from jaxformer.models.base import Kind, Model
+from jaxformer.models.base import Kind
 from jaxformer.models.outputs import SegmentationOutputs
-from jaxformer.models.patches import backbone_outputs
-from jaxformer.models.resampling import size_of
+from jaxformer.models.patches import UNFIT, Backboned, backbone_outputs
+from jaxformer.models.segmentation_decoders import DECODERS
 
 Size = tuple[PositiveInt, PositiveInt]  # height and width
 USUAL_SIZE = 224  # of images, for what has to be known of a backbone that takes images of any size
 
-DECODERS = {
-    "fpn": "jaxformer.models.segmentation_decoders:FPN",
-    "linear": "jaxformer.models.segmentation_decoders:Linear",
-    "mask_transformer": "jaxformer.models.mask_transformer:MaskTransformer",
-    "mlp": "jaxformer.models.segmentation_decoders:AllMLP",
-    "pup": "jaxformer.models.segmentation_decoders:PUP",
-}
 
-
-class Segmenter(Model):
+class Segmenter(Backboned):
     """A backbone and a decoder."""
 
     kind: ClassVar[Kind] = "segmenter"
-    sizes: ClassVar[tuple[str, ...]] = ("num_classes",)
 
-    backbone: Any = choice(BACKBONES, contract=CONTRACT)
-    """What gives feature maps: any of BACKBONES, with num_classes=0. Its parameters are "backbone/...":
-    `optimizer.freeze` freezes them. Those that need no `image_size` take images of any size."""
     decoder: Any = choice(DECODERS)
-    """What makes logits of them: "mask_transformer" (Strudel et al. 2021), "linear", "pup" (Zheng et al.
+    """What makes logits of the maps: "mask_transformer" (Strudel et al. 2021), "linear", "pup" (Zheng et al.
     2021), or of several maps "mlp" (Xie et al. 2021) and "fpn"."""
     num_classes: PositiveInt | None = None
     """Number of classes K; None: as many as the data have."""
@@ -49,24 +36,18 @@ class Segmenter(Model):
     """From one window to the next, down and across; the last ones end with the image. None: 2/3 of the
     window."""
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
         yield from self.window_problems()
-        if self.backbone.num_classes:
-            remedy = "a backbone's own head is never read; set it to 0"
-            yield f"backbone.num_classes={self.backbone.num_classes}: {remedy}"
-            return
+        yield from super().problems()
         try:
             count = len(backbone_outputs(self.backbone, self.image_size or USUAL_SIZE).maps)
-        except (ArithmeticError, TypeError, ValueError) as error:
+        except UNFIT as error:
             yield f"backbone: gives no feature maps ({error})"
             return
-        least = self.decoder.least_maps
-        if count < least:
-            yield (
-                f"decoder: {type(self.decoder).__name__} joins maps of several sizes, and this backbone has {count}; "
-                'take a backbone with stages, such as "resnet", or the decoder "mask_transformer", "pup" or "linear"'
-            )
+        if count < self.decoder.least_maps:
+            name = type(self.decoder).__name__
+            remedy = 'a backbone with stages, such as "resnet", or the decoder "mask_transformer", "pup" or "linear"'
+            yield f"decoder: {name} joins maps of several sizes, and this backbone has {count}; take {remedy}"
         level = self.decoder.level
         if not -count <= level < count:
             yield f"decoder.level={level}: this backbone has {count} maps, 0 to {count - 1}; -1 is the last"
@@ -78,18 +59,12 @@ class Segmenter(Model):
             if self.stride is not None:
                 yield f"stride={list(self.stride)}: there is no window; set window, too, or leave it out"
             return
-        if self.image_size is not None and self.window != (self.image_size,) * 2:
-            size = self.image_size
+        size = self.image_size
+        if size is not None and self.window != (size, size):
             yield f"window={list(self.window)}: the backbone takes images of {size}x{size}; set it to [{size}, {size}]"
         if self.stride is not None and not all(0 < s <= w for s, w in zip(self.stride, self.window)):
             yield f"stride={list(self.stride)}: expected 1 to {list(self.window)} pixels, or windows leave gaps"
 
-    @property
-    def image_size(self) -> int | None:
-        """Height and width of the images that the backbone takes; None: any."""
-        return self.backbone.image_size
-
-    @nn.nowrap
     def seeing_whole(self, height: int, width: int) -> "Segmenter | None":
         if self.window is None:
             return self
@@ -98,25 +73,26 @@ class Segmenter(Model):
 
     def __call__(self, image: jax.Array, deterministic: bool = True) -> SegmentationOutputs:
         """Segments images, float [B, H, W, C]."""
-        size = size_of(image)
+        size = image.shape[1], image.shape[2]
         if self.window is None or not deterministic:
             return self.whole(image, deterministic)
-        extent = (min(self.window[0], size[0]), min(self.window[1], size[1]))
-        places = window_places(size, extent, self.stride or default_stride(extent))
+        h, w = min(self.window[0], size[0]), min(self.window[1], size[1])
+        places = window_places(size, (h, w), self.stride or (max(1, 2 * h // 3), max(1, 2 * w // 3)))
         if len(places) == 1:
             return self.whole(image, deterministic)
-        logits = self.whole(jnp.concatenate(windows_of(image, places, extent)), deterministic).at(extent)
-        return SegmentationOutputs(averaged(jnp.split(logits, len(places)), places, size))
+        windows = [image[:, top : top + h, left : left + w] for top, left in places]
+        logits = self.whole(jnp.concatenate(windows), deterministic).at((h, w))
+        total = jnp.zeros((*image.shape[:3], logits.shape[-1]), logits.dtype)
+        count = np.zeros((1, *size, 1), np.float32)
+        for part, (top, left) in zip(jnp.split(logits, len(places)), places):
+            total = total.at[:, top : top + h, left : left + w].add(part)
+            count[:, top : top + h, left : left + w] += 1
+        return SegmentationOutputs(total * jnp.broadcast_to(jnp.asarray(1 / count, total.dtype), total.shape))
 
     def whole(self, image: jax.Array, deterministic: bool) -> SegmentationOutputs:
         """Segments images, each seen as a whole."""
         maps = self.backbone(image, deterministic).maps
         return SegmentationOutputs(self.decoder(maps, self.known("num_classes"), deterministic), maps)
-
-
-def default_stride(window: Size) -> Size:
-    """Two thirds of a window's height and width."""
-    return max(1, 2 * window[0] // 3), max(1, 2 * window[1] // 3)
 
 
 def window_places(size: Size, window: Size, stride: Size) -> list[tuple[int, int]]:
@@ -125,19 +101,3 @@ def window_places(size: Size, window: Size, stride: Size) -> list[tuple[int, int
         [*range(0, whole - part, step), whole - part] for whole, part, step in zip(size, window, stride)
     )
     return [(top, left) for top in rows for left in columns]
-
-
-def windows_of(image: jax.Array, places: list[tuple[int, int]], window: Size) -> list[jax.Array]:
-    """The windows [B, h, w, C] of images [B, H, W, C] at some places."""
-    return [image[:, top : top + window[0], left : left + window[1]] for top, left in places]
-
-
-def averaged(windows: list[jax.Array], places: list[tuple[int, int]], size: Size) -> jax.Array:
-    """Windows [B, h, w, K] put back at their places: [B, H, W, K], the mean where several lie."""
-    batch, height, width, channels = windows[0].shape
-    total = jnp.zeros((batch, *size, channels), windows[0].dtype)
-    count = np.zeros((1, *size, 1), np.float32)
-    for part, (top, left) in zip(windows, places):
-        total = total.at[:, top : top + height, left : left + width].add(part)
-        count[:, top : top + height, left : left + width] += 1
-    return total * jnp.broadcast_to(jnp.asarray(1 / count, total.dtype), total.shape)

@@ -3,28 +3,27 @@
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxformer.config.fields import PositiveInt, Rate
 from jaxformer.models.base import Kind, head_problems
-from jaxformer.models.block import LayerCache, StackInputs
-from jaxformer.models.cache import Cache, cached_mask, empty_cache
+from jaxformer.models.block import StackInputs
 from jaxformer.models.dense import Dense, Embedding, xavier
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.masks import Mask
+from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache
 from jaxformer.models.mlp import ActivationName
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.models.positions import RelativeBias, for_rows, sinusoidal, token_positions
-from jaxformer.models.text import Writer
+from jaxformer.models.text import GenerativeModel
 
 normal = nn.initializers.normal
 # As T5's (mesh_tensorflow's and transformers'): by the number of inputs. The query's is smaller, see `Attention`.
 fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
-class Seq2Seq(Writer):
+class Seq2Seq(GenerativeModel):
     """An encoder of one text and a decoder of another that looks at it."""
 
     kind: ClassVar[Kind] = "encoder-decoder"
@@ -73,28 +72,28 @@ class Seq2Seq(Writer):
         table = (vocab_size, self.width, normal(self.width**-0.5 if self.scaled_embedding else 1.0))
         self.token_embedding = Embedding(*table, **self.dtypes)
         self.decoder_embedding = self.token_embedding if self.shared else Embedding(*table, **self.dtypes)
+        tables: list[Embedding | None] = [None, None]
         if self.positions == "learned":
-            learned = (self.context_length, self.width)
-            self.position_embedding = Embedding(*learned, **self.dtypes)
-            self.decoder_position_embedding = Embedding(*learned, **self.dtypes)
+            tables = [Embedding(self.context_length, self.width, **self.dtypes) for _ in tables]
+        self.position_embedding, self.decoder_position_embedding = tables
         if self.positions == "relative":
             self.encoder_bias = RelativeBias(self.num_heads, True, param_dtype=self.param_dtype)
             self.decoder_bias = RelativeBias(self.num_heads, False, param_dtype=self.param_dtype)
         init = fan_in if self.attention_scale == 1 else xavier
         self.encoder = self.stack(None, self.encoder_depth, init, init)
         self.decoder = self.stack(None, self.decoder_depth, init, init, cross=True)
-        if self.norm_position == "pre":
-            self.encoder_norm = self.last_norm("encoder_norm")
-            self.decoder_norm = self.last_norm("decoder_norm")
-        if not self.tied:
-            self.head = Dense(vocab_size, False, normal(self.width**-0.5), **self.dtypes)
+        pre = self.norm_position == "pre"
+        self.encoder_norm = self.last_norm("encoder_norm") if pre else None
+        self.decoder_norm = self.last_norm("decoder_norm") if pre else None
+        init = normal(self.width**-0.5)
+        self.head = None if self.tied else Dense(vocab_size, use_bias=False, kernel_init=init, **self.dtypes)
         self.drop = Dropout(self.dropout)
 
     def __call__(
         self,
-        tokens: jax.Array,
-        decoder_tokens: jax.Array,
-        token_mask: jax.Array | None = None,
+        tokens: Array,
+        decoder_tokens: Array,
+        token_mask: Array | None = None,
         deterministic: bool = True,
     ) -> TextOutputs:
         """Logits of the token after each of `decoder_tokens`.
@@ -109,23 +108,22 @@ class Seq2Seq(Writer):
         context = self.encode(tokens, token_mask, deterministic)
         return self.decode(decoder_tokens, context, token_mask, deterministic=deterministic)
 
-    def encode(
-        self, tokens: jax.Array, token_mask: jax.Array | None = None, deterministic: bool = True
-    ) -> jax.Array:
+    def encode(self, tokens: Array, token_mask: Array | None = None, deterministic: bool = True) -> Array:
         """What the decoder looks at, [B, S, D], from the source's tokens int [B, S]."""
         positions = token_positions(tokens, token_mask)
-        x = self.embed(self.token_embedding, tokens, positions, "position_embedding", deterministic)
+        tables = self.token_embedding, self.position_embedding
+        x = self.embed(tables, tokens, positions, deterministic)
         in_row = token_positions(tokens, None)  # within a text the same distances, and one bias for all rows
         bias = self.encoder_bias(in_row, in_row) if self.positions == "relative" else None
         shared = StackInputs(mask=Mask(keys=token_mask), bias=bias)
         x, _ = self.encoder(x, deterministic, shared)
-        return self.last(x, "encoder_norm", deterministic)
+        return self.last(x, self.encoder_norm, deterministic)
 
     def decode(
         self,
-        decoder_tokens: jax.Array,
-        context: jax.Array | None,
-        token_mask: jax.Array | None = None,
+        decoder_tokens: Array,
+        context: Array | None,
+        token_mask: Array | None = None,
         cache: Cache | None = None,
         deterministic: bool = True,
         last_only: bool = False,
@@ -146,48 +144,38 @@ class Seq2Seq(Writer):
         else:
             positions, slots = cache.place(jnp.ones(decoder_tokens.shape, bool))
             mask = cached_mask(positions, slots, None)
-        name = "decoder_position_embedding"
-        x = self.embed(self.decoder_embedding, decoder_tokens, positions, name, deterministic)
+        tables = self.decoder_embedding, self.decoder_position_embedding
+        x = self.embed(tables, decoder_tokens, positions, deterministic)
         shared = StackInputs(
             mask=mask,
             bias=self.decoder_bias(positions, slots) if self.positions == "relative" else None,
             context=context,
             context_mask=Mask(keys=token_mask),
-            slot=None if cache is None else cache.slot,
         )
-        caches = None if cache is None else cache.layers
-        if caches and context is not None:  # the source's keys and values are computed anew
-            caches = tuple(LayerCache(layer.own) for layer in caches)
-        x, beside = self.decoder(x, deterministic, shared, (), caches)
-        x = self.last(x, "decoder_norm", deterministic)
-        seen = x[:, -1:] if last_only else x
-        if self.tied:
-            scaled = seen * self.width**-0.5 if self.scaled_logits else seen
-            logits = self.decoder_embedding.logits(scaled)
-        else:
-            logits = self.head(seen).astype(jnp.float32)
-        if cache is not None:
-            cache = cache.after(beside, slots, decoder_tokens.shape[1])
+        x, beside = self.decoder(x, deterministic, shared, (), cache)
+        x = self.last(x, self.decoder_norm, deterministic)
+        seen = x * self.width**-0.5 if self.scaled_logits else x
+        logits = self.logits(seen, self.decoder_embedding, self.head, last_only)
+        cache = cache and cache.after([b.cache for b in beside], slots, decoder_tokens.shape[1])
         return TextOutputs(logits, x, cache=cache)
 
     def embed(
-        self, table: Embedding, tokens: jax.Array, positions: jax.Array, name: str, deterministic: bool
-    ) -> jax.Array:
-        """Tokens as vectors with their positions, [B, T, D]."""
+        self, tables: tuple[Embedding, Embedding | None], tokens: Array, positions: Array, deterministic: bool
+    ) -> Array:
+        """Tokens as vectors with their positions, [B, T, D], by the tables of the two."""
+        table, by_position = tables
         x = table(tokens)
         if self.scaled_embedding:
             x = x * jnp.asarray(self.width**0.5, self.dtype)
         if self.positions == "sinusoidal":
             x = x + for_rows(sinusoidal(positions, self.width).astype(self.dtype), x)
-        elif self.positions == "learned":
-            x = x + for_rows(getattr(self, name)(positions), x)
+        elif by_position is not None:
+            x = x + for_rows(by_position(positions), x)
         return self.drop(x, deterministic=deterministic)
 
-    def last(self, x: jax.Array, name: str, deterministic: bool) -> jax.Array:
+    def last(self, x: Array, norm: nn.Module | None, deterministic: bool) -> Array:
         """What comes after the last block: with norms in front, one more, and dropout as in T5."""
-        if self.norm_position == "post":
-            return x
-        return self.drop(getattr(self, name)(x), deterministic=deterministic)
+        return x if norm is None else self.drop(norm(x), deterministic=deterministic)
 
     @nn.nowrap
     def start(self, batch: int, length: int) -> Cache:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from jaxformer.models.masks import Mask
 
@@ -36,8 +37,8 @@ def splash_problems(
 
 
 def splash_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: Mask, scale: float, interpret: bool = False
-) -> jax.Array:
+    query: Array, key: Array, value: Array, mask: Mask, scale: float, interpret: bool = False
+) -> Array:
     """Attention; see `attention.attention`.
 
     Args:
@@ -71,7 +72,7 @@ def splash_attention(
     return of_texts(scaled, key, value, segments).astype(value.dtype)
 
 
-def segment_numbers(mask: Mask, batch: int, queries: int, keys: int) -> tuple[jax.Array, jax.Array]:
+def segment_numbers(mask: Mask, batch: int, queries: int, keys: int) -> tuple[Array, Array]:
     """Numbers int32 [B, T] and [B, S] that are equal where a query may see a key; padded keys have -1."""
     if mask.segments is None:
         own, theirs = jnp.zeros((batch, queries), jnp.int32), jnp.zeros((batch, keys), jnp.int32)

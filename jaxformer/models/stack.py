@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.base import RematName
-from jaxformer.models.block import Aux, BlockInputs, LayerCache, StackInputs
-from jaxformer.models.masks import Mask
+from jaxformer.models.block import Aux, BlockInputs, StackInputs
+from jaxformer.models.masks import Cache, Mask
 
 NOTHING_SHARED = StackInputs()
 
@@ -46,12 +47,12 @@ class Stack(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
+        x: Array,
         deterministic: bool,
         shared: StackInputs = NOTHING_SHARED,
         masks: Sequence[Mask] = (),
-        caches: Sequence[LayerCache] | None = None,
-    ) -> tuple[jax.Array, list[Aux]]:
+        cache: Cache | None = None,
+    ) -> tuple[Array, list[Aux]]:
         """Maps [B, T, D] to [B, T, D].
 
         Args:
@@ -59,13 +60,15 @@ class Stack(nn.Module):
           deterministic: whether there is no dropout.
           shared: what all blocks are given.
           masks: of self-attention, block by block, from the first one again after the last; none: the shared one.
-          caches: of every block; only where they are not scanned over.
+          cache: of the tokens before; only where blocks are not scanned over.
 
         Returns:
           Tokens, and what the blocks return beside them: of each block, or of a scan one with a leading layer axis.
         """
         if len(masks) == 1:  # stays a `Mask` of few words, which a fused kernel may know, in a scan too
             shared, masks = replace(shared, mask=masks[0]), ()
+        if cache is not None:
+            shared = replace(shared, slot=cache.slot)
         rates = None
         if self.drop_path:
             rates = jnp.linspace(0.0, self.drop_path, self.depth, dtype=jnp.float32)
@@ -81,12 +84,12 @@ class Stack(nn.Module):
                 layer = BlockInputs(
                     None if rates is None else rates[i],
                     masks[i % len(masks)] if masks else None,
-                    None if caches is None else caches[i],
+                    None if cache is None else cache.layers[i],
                 )
                 x, found = block(**self.fields, name=f"block_{i}")(x, layer, shared, deterministic)
                 beside.append(found)
             return x, beside
-        if caches is not None:
+        if cache is not None:
             raise ValueError("layers that are scanned over have no cache: unroll them (models/layouts.py)")
         blocks = nn.scan(
             block,

@@ -2,12 +2,14 @@
 
 from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
 from jaxformer.models.base import Stacked
 from jaxformer.models.block import Block
-from jaxformer.models.dense import Initializer
+from jaxformer.models.dense import Dense, Embedding, Initializer
 from jaxformer.models.norms import NormName, token_norm
 from jaxformer.models.stack import Stack
 
@@ -39,7 +41,7 @@ class TextModel(Stacked, kw_only=True):
         return Stack(Block, block, depth, 0.0, self.remat, self.scan, name=name)
 
 
-class Writer(TextModel, kw_only=True):
+class GenerativeModel(TextModel, kw_only=True):
     """Models that write text token by token: decoders, and encoders with a decoder."""
 
     context_length: PositiveInt = 1024
@@ -59,6 +61,11 @@ class Writer(TextModel, kw_only=True):
     def size_of_heads(self) -> int:
         """A head's size."""
         return self.head_dim or self.width // self.num_heads
+
+    def logits(self, x: jax.Array, table: Embedding, head: Dense | None, last_only: bool) -> jax.Array:
+        """Float32 [B, T, V] of tokens x [B, T, D], or of the last alone, by the head or by the token table."""
+        seen = x[:, -1:] if last_only else x
+        return table.logits(seen) if head is None else head(seen).astype(jnp.float32)
 
     def last_norm(self, name: str) -> nn.Module:
         """The norm behind the last block."""

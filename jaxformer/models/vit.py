@@ -1,6 +1,7 @@
 """The Vision Transformer (Dosovitskiy et al. 2021), on patches of the image or of a CNN's feature maps."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import jax
@@ -13,26 +14,24 @@ from jaxformer.models import BACKBONES, CONTRACT
 from jaxformer.models.attention import Attention
 from jaxformer.models.base import Dropouts, ImageModel, Layer, Stacked, head_problems
 from jaxformer.models.block import Block
-from jaxformer.models.dense import Dense
+from jaxformer.models.dense import Dense, Initializer
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.head import logits_of
 from jaxformer.models.mlp import ActivationName, Mlp
 from jaxformer.models.norms import LayerNorm
-from jaxformer.models.outputs import ImageOutputs
+from jaxformer.models.outputs import ImageOutputs, classified, logits_of
 from jaxformer.models.patches import (
     PatchEmbedding,
     backbone_outputs,
     backbone_problems,
-    chosen_maps,
     on_grids,
     patch_problems,
 )
 from jaxformer.models.positions import sincos2d
+from jaxformer.models.resampling import mean_of
 from jaxformer.models.stack import Stack
 from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 
 normal = nn.initializers.normal(0.02)  # of positions and tokens, as in google-research/vision_transformer
-lecun_normal = nn.initializers.lecun_normal()
 
 
 class MapPool(Layer):
@@ -42,9 +41,9 @@ class MapPool(Layer):
     """Number of attention heads."""
     mlp_dim: int
     """Hidden width of the MLP."""
-    activation: ActivationName = "gelu_tanh"
+    activation: ActivationName
     """Activation of the MLP."""
-    norm_epsilon: float = 1e-6
+    norm_epsilon: float
     """Epsilon of the LayerNorm."""
 
     @nn.compact
@@ -102,18 +101,7 @@ class ViT(ImageModel, Dropouts, Stacked):
     norm_epsilon: PositiveFloat = 1e-6
     """Epsilon of every LayerNorm; 1e-6 in JAX's ViTs and timm's, 1e-12 in transformers'."""
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
-        yield from self.patch_problems()
-        yield from head_problems(self.width, self.num_heads)
-        if self.distillation_token and (self.pool != "cls" or self.representation is not None):
-            yield 'distillation_token=True: needs pool="cls" and representation=None'
-        if self.positions == "sincos2d" and (self.width % 4 or self.width < 8):
-            yield f'width={self.width}: positions="sincos2d" needs a multiple of 4 from 8 on'
-
-    @nn.nowrap
-    def patch_problems(self) -> Iterator[str]:
-        """Yields a line for everything that keeps the image, or the backbone's maps, from being cut into patches."""
         if not self.levels or (self.backbone is None and self.levels != (-1,)):
             yield f"levels={list(self.levels)}: expected indices of a backbone's maps, or [-1] without a backbone"
         elif not isinstance(self.patch_size, int) and len(self.patch_size) != len(self.levels):
@@ -122,6 +110,11 @@ class ViT(ImageModel, Dropouts, Stacked):
             yield from patch_problems(self.image_size, self.patch_sizes[0])
         else:
             yield from backbone_problems(self.backbone, self.image_size, self.levels, self.patch_sizes)
+        yield from head_problems(self.width, self.num_heads)
+        if self.distillation_token and (self.pool != "cls" or self.representation is not None):
+            yield 'distillation_token=True: needs pool="cls" and representation=None'
+        if self.positions == "sincos2d" and (self.width % 4 or self.width < 8):
+            yield f'width={self.width}: positions="sincos2d" needs a multiple of 4 from 8 on'
 
     @property
     def patch_sizes(self) -> tuple[int, ...]:
@@ -139,8 +132,8 @@ class ViT(ImageModel, Dropouts, Stacked):
         """Rows and columns of the patches of an image of image_size, level by level."""
         sides = [self.image_size]
         if self.backbone is not None:
-            outputs = backbone_outputs(self.backbone, self.image_size)
-            sides = [found.shape[1] for found in chosen_maps(outputs, self.levels)]
+            maps = backbone_outputs(self.backbone, self.image_size).maps
+            sides = [maps[level].shape[1] for level in self.levels]
         return tuple((side // size, side // size) for side, size in zip(sides, self.patch_sizes))
 
     @property
@@ -158,7 +151,6 @@ class ViT(ImageModel, Dropouts, Stacked):
         """Whether a class token reads the patches for the head."""
         return self.pool == "cls"
 
-    @nn.nowrap
     def token_layout(self, grids: Sequence[Grid], asks: int, sees: int, cross: bool) -> TokenLayout:
         deciding = 1 + self.distillation_token if self.pool == "cls" and self.num_classes else 0
         return plain_layout(grids, asks, sees, cross, deciding=deciding)
@@ -170,29 +162,19 @@ class ViT(ImageModel, Dropouts, Stacked):
         The outputs' "tokens" are the class token, the distillation token, the registers, then the patches, row by
         row; "maps" are the patches of each level on their grid.
         """
-        mlp_dim = self.mlp_dim or 4 * self.width
+        fields: dict[str, Any] = self.passed_to(Block) | {"mlp_dim": self.mlp_dim or 4 * self.width}
         sources = [image]
         if self.backbone is not None:
-            sources = chosen_maps(self.backbone(image, deterministic), self.levels)
-        names = [f"_{i}" for i in range(len(sources))] if len(sources) > 1 else [""]
-        patches = [
-            PatchEmbedding(size, self.width, **self.dtypes, name=f"patch_embedding{name}")(source)
-            for source, size, name in zip(sources, self.patch_sizes, names)
-        ]  # [B, T, D] each
-        grids = [(x.shape[1] // size, x.shape[2] // size) for x, size in zip(sources, self.patch_sizes)]
+            maps = self.backbone(image, deterministic).maps
+            sources = [maps[level] for level in self.levels]
+        patches, grids = [], []
+        for i, (source, size) in enumerate(zip(sources, self.patch_sizes)):
+            name = f"patch_embedding_{i}" if len(sources) > 1 else "patch_embedding"
+            patches.append(PatchEmbedding(size, self.width, **self.dtypes, name=name)(source))  # [B, T, D]
+            grids.append((source.shape[1] // size, source.shape[2] // size))
         x = self.with_prefix_and_positions(jnp.concatenate(patches, axis=1), grids)
         x = Dropout(self.dropout)(x, deterministic=deterministic)
-
-        passed = (
-            "num_heads",
-            "activation",
-            "norm_epsilon",
-            "layer_scale",
-            "qk_norm",
-            "dropout",
-            "attention_dropout",
-        )
-        block = self.passed_on(*passed) | {"mlp_dim": mlp_dim, "mlp_dropout": self.dropout}
+        block = fields | {"mlp_dropout": self.dropout}
         encoder = Stack(Block, block, self.depth, self.drop_path, self.remat, self.scan, name="encoder")
         x, _ = encoder(x, deterministic)  # [B, prefix + T, D]
         tokens = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")(x)
@@ -201,22 +183,19 @@ class ViT(ImageModel, Dropouts, Stacked):
         if self.pool == "cls":
             features = tokens[:, 0]  # [B, D]
         elif self.pool == "average":
-            features = jnp.mean(seen, axis=1, dtype=jnp.float32).astype(self.dtype)
+            features = mean_of(seen)
         else:
-            pool = MapPool(
-                self.num_heads, mlp_dim, self.activation, self.norm_epsilon, **self.dtypes, name="pool"
-            )
-            features = pool(seen)
+            features = MapPool(**self.passed_to(MapPool) | {"mlp_dim": fields["mlp_dim"]}, name="pool")(seen)
         if self.representation is not None:
-            layer = Dense(self.representation, kernel_init=lecun_normal, **self.dtypes, name="representation")
+            init = nn.initializers.lecun_normal()
+            layer = Dense(self.representation, kernel_init=init, **self.dtypes, name="representation")
             features = jnp.tanh(layer(features))
-        logits = logits_of(features, self.num_classes, self.param_dtype)
-        distilled = None
-        if self.distillation_token:
-            distilled = logits_of(tokens[:, 1], self.num_classes, self.param_dtype, name="head_distilled")
-        if logits is not None and distilled is not None and deterministic:
-            logits = (logits + distilled) / 2
-        return ImageOutputs(logits, features, tokens, on_grids(seen, grids), distilled)
+        outputs = classified(self, tokens, on_grids(seen, grids), features)
+        if outputs.logits is None or not self.distillation_token:
+            return outputs
+        distilled = logits_of(tokens[:, 1], self.num_classes, self.param_dtype, name="head_distilled")
+        logits = (outputs.logits + distilled) / 2 if deterministic else outputs.logits
+        return replace(outputs, logits=logits, distilled=distilled)
 
     def with_prefix_and_positions(self, patches: jax.Array, grids: Sequence[Grid]) -> jax.Array:
         """Patches [B, T, D] with their positions added, behind the class token, the distillation token and registers.
@@ -229,20 +208,19 @@ class ViT(ImageModel, Dropouts, Stacked):
         def for_batch(tokens: jax.Array) -> jax.Array:
             return jnp.broadcast_to(tokens.astype(self.dtype), (batch, *tokens.shape[1:]))
 
+        def learned(name: str, number: int, init: Initializer = normal) -> jax.Array:
+            return for_batch(self.param(name, init, (1, number, width), self.param_dtype))
+
         x = patches
         if self.positions == "sincos2d":
             tables = [jnp.asarray(sincos2d(*grid, width)) for grid in grids]
             x = x + for_batch(jnp.concatenate(tables, axis=1))
-        prefix = []
-        if self.pool == "cls":
-            prefix.append(self.param("class_token", nn.initializers.zeros, (1, 1, width), self.param_dtype))
-        if self.distillation_token:
-            prefix.append(self.param("distillation_token", normal, (1, 1, width), self.param_dtype))
-        x = jnp.concatenate([*map(for_batch, prefix), x], axis=1)  # [B, prefix + T, D]
+        prefix = [learned("class_token", 1, nn.initializers.zeros)] if self.pool == "cls" else []
+        prefix += [learned("distillation_token", 1)] if self.distillation_token else []
+        x = jnp.concatenate([*prefix, x], axis=1)  # [B, prefix + T, D]
         if self.positions == "learned":
-            shape = (1, len(prefix) + count, width)
-            x = x + for_batch(self.param("position_embedding", normal, shape, self.param_dtype))
+            x = x + learned("position_embedding", len(prefix) + count)
         if self.registers:
-            tokens = self.param("register_tokens", normal, (1, self.registers, width), self.param_dtype)
-            x = jnp.concatenate([x[:, : len(prefix)], for_batch(tokens), x[:, len(prefix) :]], axis=1)
+            registers = learned("register_tokens", self.registers)
+            x = jnp.concatenate([x[:, : len(prefix)], registers, x[:, len(prefix) :]], axis=1)
         return x

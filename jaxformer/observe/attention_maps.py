@@ -158,7 +158,7 @@ class TokenMaps:
     """Attention of one part of a model, for one text."""
 
     name: str
-    """The part: "encoder", "decoder", or "cross" for what a decoder looks at in the source."""
+    """The part: "encoder", "decoder", or "cross" for a decoder's attention to the source."""
     weights: np.ndarray
     """Float32 [L, heads, T, S], T queries and S keys: the text's first tokens, without padding."""
     queries: Sequence[str]

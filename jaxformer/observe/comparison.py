@@ -6,8 +6,8 @@ from typing import Any
 
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
-from jaxformer.observe import pages, plots, text
-from jaxformer.observe.summary import metrics_text
+from jaxformer.observe import pages, plots
+from jaxformer.observe.summary import best_text, costs
 from jaxformer.runs import Run, differences
 
 ABSENT = object()
@@ -37,16 +37,9 @@ def compare_runs(run_dirs: Sequence[Path], output: Path) -> str:
 
 def in_short(run: Run) -> dict[str, str]:
     """A run's best metrics and its costs, in words; unknown ones are empty, and without metrics the status is shown."""
-    result = run.result or {}
-    best, seconds = result.get("best") or {}, result.get("seconds", {})
-    flops, rate = result.get("flops_per_example"), result.get("examples_per_second")
-    return {
-        "best": metrics_text({name: value for name, value in best.items() if name != "step"}) or run.status,
-        "parameters": text.engineering(result["parameters"]) if "parameters" in result else "",
-        "FLOPs/example": text.engineering(flops) if flops else "",
-        "examples/s": text.number(rate) if rate else "",
-        "time": text.duration(seconds["total"]) if "total" in seconds else "",
-    }
+    known = costs(run.result or {})
+    del known["MFU"]  # of different devices
+    return {"best": best_text(run.result or {}) or run.status, **known}
 
 
 def markdown_table(rows: Sequence[dict[str, str]]) -> str:

@@ -11,19 +11,16 @@ from typing import Any, NamedTuple
 
 from jaxformer.observe import text
 
-# Peak dense FLOP/s of one JAX device: (a word of its `device_kind`, 16-bit operands, float32 operands). The
-# first line that matches counts. Sparsity, which doubles the vendors' headlines, is taken out. Products of
+# Peak dense FLOP/s of one JAX device: (a pattern for words of its `device_kind`, 16-bit operands, float32 operands).
+# The first line that matches counts. Sparsity, which doubles the vendors' headlines, is taken out. Products of
 # float32 arrays count as JAX computes them by default: TensorFloat-32 on NVIDIA GPUs from Ampere on, one
 # bfloat16 pass on TPUs. V100 and T4 have no bfloat16 units: their 16-bit figure is for float16.
 PEAK_FLOPS: tuple[tuple[str, float, float], ...] = (
-    # NVIDIA data sheets: H100, H200 (SXM, NVL) and HGX B200
+    # NVIDIA data sheets: HGX B200; H100, H200 (SXM, NVL) and GH200
     ("B200", 2250e12, 1125e12),
-    ("H200 NVL", 835.5e12, 417.5e12),
-    ("H200", 989.5e12, 494.5e12),
-    ("GH200", 989.5e12, 494.5e12),
+    ("H[12]00 NVL", 835.5e12, 417.5e12),
     ("H100 PCIe", 756e12, 378e12),
-    ("H100 NVL", 835.5e12, 417.5e12),
-    ("H100", 989.5e12, 494.5e12),
+    ("H100|G?H200", 989.5e12, 494.5e12),
     # NVIDIA data sheets: A100, A10, L4, L40S, T4, V100 (SXM2)
     ("A100", 312e12, 156e12),
     ("A10G", 70e12, 35e12),  # AWS's variant of the A10
@@ -40,12 +37,9 @@ PEAK_FLOPS: tuple[tuple[str, float, float], ...] = (
     ("TPU v2", 45e12 / 2, 45e12 / 2),
     ("TPU v3", 123e12 / 2, 123e12 / 2),
     ("TPU v4", 275e12, 275e12),
-    ("TPU v5 lite", 197e12, 197e12),
-    ("TPU v5e", 197e12, 197e12),
-    ("TPU v5", 459e12, 459e12),
-    ("TPU v5p", 459e12, 459e12),
-    ("TPU v6 lite", 918e12, 918e12),
-    ("TPU v6e", 918e12, 918e12),
+    ("TPU v5 lite|TPU v5e", 197e12, 197e12),
+    ("TPU v5p?", 459e12, 459e12),
+    ("TPU v6 lite|TPU v6e", 918e12, 918e12),
     ("TPU7x", 2307e12 / 2, 2307e12 / 2),
 )
 
@@ -113,7 +107,7 @@ def device_memory(devices: Sequence[Any] | None = None) -> DeviceMemory | None:
 def peak_flops(device_kind: str, dtype: str = "bfloat16") -> float | None:
     """A device's peak for matrix products with operands of `dtype`, in FLOP/s; None if not known."""
     for kind, half, single in PEAK_FLOPS:
-        if re.search(rf"\b{kind}\b", device_kind, re.IGNORECASE):
+        if re.search(rf"\b({kind})\b", device_kind, re.IGNORECASE):
             return single if dtype == "float32" else half
     return None
 
@@ -163,7 +157,7 @@ def mfu(flops_per_example: float, examples_per_second: float, device_count: int,
     """Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, appendix B), a share of 1; see MFU_FORMULA.
 
     Args:
-      flops_per_example: of forward and backward pass; what is recomputed to save memory does not count.
+      flops_per_example: of forward and backward pass, without recomputation to save memory.
       examples_per_second: over all devices.
       peak: FLOP/s of one device, see `find_peak`.
     """

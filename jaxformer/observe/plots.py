@@ -24,9 +24,9 @@ COLOURS = ("#2f7de1", "#e8743b", "#22a06b", "#b65fcf", "#d4a017", "#d64550", "#1
 TRAIN, EVAL = COLOURS[:2]
 MOST_POINTS = 600  # of a drawn curve
 MOST_ANNOTATED = 20  # classes of a confusion matrix whose counts are written
-MOST_NAMED = 50  # classes of a confusion matrix whose names are
+MOST_NAMED = 50  # classes of a confusion matrix whose names are written
 MOST_BARS = 20
-LETTER, AROUND_TICK = 0.09, 0.12  # inches: a digit of an axis's labels, and what is beside them
+LETTER, AROUND_TICK = 0.09, 0.12  # inches: a digit of an axis's labels, and the space beside them
 
 STYLE = Path(__file__).parent / "templates" / "plots.mplstyle"
 
@@ -73,9 +73,14 @@ def styled() -> Iterator[None]:
 
 @styled()
 def curves(
-    title: str, lines: Mapping[str, Curve], *, colours: Sequence[str] = COLOURS, linear: bool = False
+    title: str,
+    lines: Mapping[str, Curve],
+    *,
+    colours: Sequence[str] = COLOURS,
+    linear: bool = False,
+    over: str = "step",
 ) -> str:
-    """Curves over steps on one axis.
+    """Curves over steps, or over something else, in one plot.
 
     Long ones are thinned out to means of neighbouring points; values that are not finite leave gaps. The axis
     is logarithmic if all values are positive and span more than two decades, unless it is to be `linear`.
@@ -85,6 +90,7 @@ def curves(
       lines: name -> (steps [N], values [N]).
       colours: by line.
       linear: whether the axis is linear in any case.
+      over: the name of the horizontal axis.
 
     Returns:
       An <svg> element. Its attribute data-hover has the values and the axis's place, for a script.
@@ -95,7 +101,7 @@ def curves(
     for (name, line), colour in zip(lines.items(), itertools.cycle(colours)):
         steps, values = thinned(*line)
         known = np.isfinite(values)
-        points = [[int(x), float(f"{y:.5g}")] for x, y in zip(steps[known], values[known])]
+        points = [[x.item(), float(f"{y:.5g}")] for x, y in zip(steps[known], values[known])]
         hovered.append({"name": name, "colour": colour, "points": points})
         axes.plot(
             steps, values, color=colour, label=name, marker="o" if len(steps) <= 30 else "", markersize=3
@@ -112,12 +118,12 @@ def curves(
     axes.xaxis.set_major_formatter(lambda value, _: text.engineering(value))
     axes.locator_params(axis="x", nbins=6)
     axes.grid(True)
-    axes.set(title=title, xlabel="step")
+    axes.set(title=title, xlabel=over)
     if 1 < len(lines) <= len(COLOURS):
         axes.legend(loc="best")
-    svg = to_svg(figure, f"{title} over steps")
+    svg = to_svg(figure, f"{title} over {over}s")
     box = axes.get_position()  # in shares of the figure, from the lower left
-    hover = {"left": box.x0, "right": box.x1, "steps": list(axes.get_xlim()), "lines": hovered}
+    hover = {"over": over, "left": box.x0, "right": box.x1, "steps": list(axes.get_xlim()), "lines": hovered}
     return svg.replace("<svg", f'<svg data-hover="{html.escape(json.dumps(hover))}"', 1)
 
 
@@ -206,32 +212,13 @@ def reliability(calibration: Sequence[Mapping[str, float]]) -> str:
 
 
 @styled()
-def by_position(rows: Sequence[Mapping[str, float]]) -> str:
-    """The mean loss of a language model's targets by their place in the text.
-
-    Args:
-      rows: {"position": from 0, "loss": nats, "count": targets} by stretch of places.
-
-    Returns:
-      An <svg> element.
-    """
-    positions, losses = ([float(row[key]) for row in rows] for key in ("position", "loss"))
-    figure = new_figure(6, 3.2)
-    axes = figure.subplots()
-    axes.plot(positions, losses, color=EVAL, marker="o" if len(rows) <= 30 else "", markersize=3)
-    axes.set(xlim=(min(positions) - 0.5, max(positions) + 0.5), xlabel="position", ylabel="nats")
-    axes.grid(True)
-    return to_svg(figure, "loss by position")
-
-
-@styled()
 def class_bars(names: Sequence[str], values: Sequence[float], label: str) -> str:
     """A bar a class; of many classes, those with the lowest values.
 
     Args:
       names: of K classes.
       values: [K], 0 ... 1.
-      label: what the values are.
+      label: the name of the values.
 
     Returns:
       An <svg> element.

@@ -9,7 +9,7 @@ import numpy as np
 from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
 from jaxformer.observe.samples import read_samples
-from jaxformer.observe.summary import mfu_in_words
+from jaxformer.observe.summary import costs, mfu_in_words
 from jaxformer.observe.text_samples import drawn_maps, maps_in_words, text_parts
 from jaxformer.runs import Run
 
@@ -36,45 +36,24 @@ def write_report(run_dir: Path) -> Path:
 
 def report_parts(run: Run) -> dict[str, Any]:
     """The template's values, by name."""
-    evaluation, about = run.evaluation or {}, run.about
-    main, other = pages.panels(run.curves)
+    evaluation, (main, other) = run.evaluation or {}, pages.panels(run.curves)
+    kinds = sorted(read_samples(run.folder), key=lambda content: content["kind"] != "samples")
     return {
         "title": run.name,
-        "status": run.status,
-        "subtitle": subtitle(run),
+        "run": run,
+        "evaluation": evaluation,
         "cards": cards(run),
         "curves": main,
         "other_curves": other,
-        "samples": [sample_section(kind) for kind in sorted(read_samples(run.folder), key=kind_order)],
+        "samples": [sample_section(content) for content in kinds],
         "text_parts": text_parts,
         "drawn_maps": drawn_maps,
         "plots": evaluation_plots(evaluation),
         "confused": most_confused(evaluation),
-        "notes": evaluation.get("notes") or [],
         "per_class": per_class(evaluation),
-        "counted": "pixels" if any("iou" in row for row in evaluation.get("per_class") or []) else "examples",
-        "evaluated_step": evaluation.get("step"),
         "timings": timings(run.result["seconds"]) if run.result else None,
         "mfu": mfu_in_words(run.result) if run.result and run.result["mfu"] is not None else None,
-        "config": sorted(run.leaves.items()),
-        "about": {
-            "command": about.get("command"),
-            "device": run.result["device"] if run.result else None,
-            "git revision": about.get("git_revision"),
-            "python": about.get("python"),
-            **(about.get("versions") or {}),
-        },
     }
-
-
-def subtitle(run: Run) -> str:
-    """The model, the data, the last step and the device."""
-    parts = [str(run.leaves[key]) for key in ("model.name", "data.name") if key in run.leaves]
-    if run.step is not None:
-        parts.append(f"step {run.step:,}")
-    if run.result:
-        parts.append(run.result["device"])
-    return " · ".join(parts)
 
 
 def cards(run: Run) -> list[tuple[str, str, str]]:
@@ -82,22 +61,11 @@ def cards(run: Run) -> list[tuple[str, str, str]]:
     result, metrics = run.result or {}, run.metrics
     best = result.get("best") or {}
     found = []
-    for name in sorted(metrics, key=lambda name: name != run.monitor):
+    for name in sorted(metrics, key=lambda name: name != run.leaves.get("eval.monitor")):
         note = f"best {text.number(float(best[name]))} at step {best['step']:,}" if name in best else ""
         found.append((pages.words(name), text.number(metrics[name]), note))
-    if "total" in (seconds := result.get("seconds", {})):
-        found.append(("time", text.duration(seconds["total"]), ""))
-    if rate := result.get("examples_per_second"):
-        found.append(("examples/s", text.number(rate), "train steps alone"))
-    if (mfu := result.get("mfu")) is not None:
-        found.append(("MFU", f"{mfu:.1%}", "of the peak FLOP/s"))
-    return found
-
-
-def kind_order(content: dict[str, Any]) -> tuple[int, str]:
-    """A sort key: KINDS first."""
-    kind = content["kind"]
-    return (list(KINDS).index(kind) if kind in KINDS else len(KINDS), kind)
+    notes = {"time": "", "examples/s": "train steps alone", "MFU": "of the peak FLOP/s"}
+    return found + [(name, value, note) for name, note in notes.items() if (value := costs(result)[name])]
 
 
 def sample_section(content: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +96,9 @@ def evaluation_plots(evaluation: dict[str, Any]) -> dict[str, str]:
     if calibration := evaluation.get("calibration"):
         found["Calibration"] = plots.reliability(calibration)
     if losses := evaluation.get("loss_by_position"):
-        found["Loss by position"] = plots.by_position(losses)
+        places, means = (np.array([row[key] for row in losses], float) for key in ("position", "loss"))
+        line = {"loss": (places, means)}
+        found["Loss by position"] = plots.curves("nats", line, linear=True, over="position")
     return found
 
 

@@ -53,36 +53,56 @@ def parameter_table(params: Mapping[str, Any], depth: int | None = 2) -> str:
     )
 
 
+def costs(result: Mapping[str, Any]) -> dict[str, str]:
+    """The size, the time and the speed of a run as people read them, "" where they are not known.
+
+    Args:
+      result: the values of result.json; {} if there are none.
+    """
+    parameters, flops, mfu = (result.get(name) for name in ("parameters", "flops_per_example", "mfu"))
+    rate, seconds = result.get("examples_per_second"), result.get("seconds", {}).get("total")
+    return {
+        "parameters": "" if parameters is None else text.engineering(parameters),
+        "FLOPs/example": text.engineering(flops) if flops else "",
+        "examples/s": text.number(rate) if rate else "",
+        "time": "" if seconds is None else text.duration(seconds),
+        "MFU": "" if mfu is None else f"{mfu:.1%}",
+    }
+
+
 def end_summary(result: Mapping[str, Any], *, report: str | None = None) -> str:
     """The summary of a run that ended, a line for each fact.
 
     Args:
-      result: the values of result.json: status, step, final, best, seconds, examples_per_second, mfu, and
-        "peak": what the MFU is measured against, in words (`Peak.source`), if that was noted.
+      result: the values of result.json.
       report: where the report is.
     """
-    best, mfu, speed = dict(result["best"] or {}), result["mfu"], result["examples_per_second"]
-    at = best.pop("step", 0)
-    seconds = dict(result["seconds"])
-    total = text.duration(seconds.pop("total"))
-    phases = ", ".join(f"{name} {text.duration(value)}" for name, value in seconds.items())
-    known = {
+    known, best = costs(result), best_text(result)
+    seconds = [(name, value) for name, value in result["seconds"].items() if name != "total"]
+    phases = ", ".join(f"{name} {text.duration(value)}" for name, value in seconds)
+    found = {
         "status": f"{result['status']} at step {result['step']:,}",
-        "final": metrics_text(result["final"]) or None,
-        "best": f"{metrics_text(best)} at step {at:,}" if best else None,
-        "time": f"{total} ({phases})" if phases else total,
-        "speed": f"{text.number(speed)} examples/s" if speed else None,
-        "MFU": None if mfu is None else f"{mfu:.1%} = {mfu_in_words(result)}",
+        "final": metrics_text(result["final"]),
+        "best": f"{best} at step {result['best']['step']:,}" if best else "",
+        "time": f"{known['time']} ({phases})" if phases else known["time"],
+        "speed": f"{known['examples/s']} examples/s" if known["examples/s"] else "",
+        "MFU": f"{known['MFU']} = {mfu_in_words(result)}" if known["MFU"] else "",
         "report": report,
     }
-    return text.notes(known)
+    return text.notes({name: value for name, value in found.items() if value})
 
 
 def mfu_in_words(result: Mapping[str, Any]) -> str:
-    """MFU's formula, and the peak in it."""
+    """The formula of MFU, and the source of the peak in it."""
     return f"{MFU_FORMULA}; peak: {result['peak']}" if result.get("peak") else MFU_FORMULA
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
     """ "accuracy 0.9861, loss 0.05210"; as in result.json, NaN may be a string."""
     return ", ".join(f"{name} {text.number(float(value))}" for name, value in metrics.items())
+
+
+def best_text(result: Mapping[str, Any]) -> str:
+    """The best metrics of result.json; "" where there are none."""
+    best = result.get("best") or {}
+    return metrics_text({name: value for name, value in best.items() if name != "step"})

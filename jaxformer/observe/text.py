@@ -9,7 +9,7 @@ UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def printable(words: str) -> str:
-    """Text from outside without what a terminal would obey: control characters, but for tabs and ends of lines."""
+    """Text from outside without control characters, which a terminal would obey; tabs and ends of lines stay."""
     return "".join(c for c in words if c in "\n\t" or unicodedata.category(c) != "Cc")
 
 
@@ -41,7 +41,7 @@ def table(
 
 
 def notes(pairs: Mapping[str, str | None]) -> str:
-    """A name and its value a line, values aligned; what is None is left out."""
+    """One line for each name and its value, with aligned values; a value that is None is left out."""
     known = {name: value for name, value in pairs.items() if value is not None}
     width = max(map(len, known), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in known.items())

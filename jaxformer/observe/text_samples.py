@@ -44,7 +44,7 @@ def excerpt(words: str, marked: Sequence[int] | None = None) -> dict[str, Any]:
 
     Args:
       words: the text.
-      marked: (first letter, the one after the last) of what matters in it; it is shown in full.
+      marked: (first letter, the one after the last) of its most important part, which is shown in full.
     """
     begin, end = marked or (0, 0)
     first = max(0, begin - SHOWN_LETTERS // 2) if end > SHOWN_LETTERS else 0

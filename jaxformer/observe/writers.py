@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,14 @@ REMEDY = "make room there or choose another folder"
 Curves = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-class MetricWriter:
+class MetricWriter(AbstractContextManager["MetricWriter"]):
     """Appends records to a run's metrics.jsonl and TensorBoard files.
 
     A record is one line of JSON, {"step": 100, "time": 1767225600.0, "train/loss": 0.31, ...}; "time" is in
     seconds since 1970. Numbers that are not finite are strings, see `files.to_json`.
 
     A run that was killed may have written records past its last checkpoint; those, and a torn last line, are
-    taken out when the run goes on, so that no step is in the file twice.
+    removed when the run is resumed, so that no step is in the file twice.
 
     Args:
       run_dir: the run's folder.
@@ -72,15 +73,12 @@ class MetricWriter:
             self._board.submit(self._board.write, int(step), numbers, now)
 
     def close(self) -> None:
-        """Writes out what is pending."""
+        """Writes the pending records, and closes the files."""
         if self.enabled:
             self._file.close()
         if self._board is not None:
             self._board.submit(self._board.close)
             self._board.thread.shutdown()
-
-    def __enter__(self) -> "MetricWriter":
-        return self
 
     def __exit__(self, *exception: Any) -> None:
         self.close()

@@ -8,9 +8,9 @@ OPTIMIZERS: dict[str, str] = {
     "adafactor": "jaxformer.optim.optimizers:Adafactor",
     "lion": "jaxformer.optim.optimizers:Lion",
     "lamb": "jaxformer.optim.optimizers:LAMB",
-    "muon": "jaxformer.optim.muon:Muon",
-    "schedule_free": "jaxformer.optim.tuning_free:ScheduleFree",
-    "prodigy": "jaxformer.optim.tuning_free:Prodigy",
+    "muon": "jaxformer.optim.own_rules:Muon",
+    "schedule_free": "jaxformer.optim.own_rules:ScheduleFree",
+    "prodigy": "jaxformer.optim.own_rules:Prodigy",
     "sophia": "jaxformer.optim.optimizers:Sophia",
 }
 SCHEDULES: dict[str, str] = {

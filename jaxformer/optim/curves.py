@@ -1,6 +1,6 @@
 """The curves of schedules, between warm-up and cool-down."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -69,7 +69,7 @@ class InverseSqrt(Schedule):
 
 
 @dataclass(frozen=True)
-class WarmupStableDecay(Schedule):
+class WarmupStableDecay(Constant):
     """f(t) = 1, then down over the cool-down (Hu et al. 2024, MiniCPM, section 4; Zhai et al. 2022).
 
     With u, the share of the cool-down that is over, and d = 1 - final, it falls as 1 - d u (linear),
@@ -81,19 +81,12 @@ class WarmupStableDecay(Schedule):
     """The length of the decay at the end."""
     shape: Literal["linear", "one_minus_sqrt", "cosine"] = "one_minus_sqrt"
     """Shape of the decay."""
-    falls: ClassVar[bool] = False
-
-    def curve(self, spans: Spans, to_steps: ToSteps) -> optax.Schedule:
-        return optax.constant_schedule(1.0)
 
     def cooldown_share(self, count: jax.Array, steps: int) -> jax.Array:
         left = optax.linear_schedule(1.0, 0.0, steps)(count)
-        shapes: dict[str, Callable[[], jax.Array]] = {
-            "linear": lambda: left,
-            "one_minus_sqrt": lambda: 1 - jnp.sqrt(1 - left),
-            "cosine": lambda: (1 + jnp.cos(jnp.pi * (1 - left))) / 2,
-        }
-        return shapes[self.shape]()
+        if self.shape == "one_minus_sqrt":
+            return 1 - jnp.sqrt(1 - left)
+        return (1 + jnp.cos(jnp.pi * (1 - left))) / 2 if self.shape == "cosine" else left
 
     def problems(self) -> Iterator[str]:
         if self.cooldown is None:
@@ -170,13 +163,11 @@ class Step(Schedule):
         steps = [to_steps(drop) for drop in self.drops]
         if len(set(steps)) < len(steps):
             yield f"drops={written(self.drops)}: two of them are the same step ({written(steps)})"
-        total = spans.warmup + spans.curve + spans.cooldown
+        end = spans.warmup + spans.curve
+        between = f"the warm-up's end (step {spans.warmup}) and the cool-down or the end (step {end})"
         for drop, step in zip(self.drops, steps):
-            if not spans.warmup < step < total - spans.cooldown:
-                yield (
-                    f"drops={written(self.drops)}: {drop} (step {step}) is not between the warm-up's end "
-                    f"(step {spans.warmup}) and the cool-down or the end (step {total - spans.cooldown})"
-                )
+            if not spans.warmup < step < end:
+                yield f"drops={written(self.drops)}: {drop} (step {step}) is not between {between}"
 
 
 @dataclass(frozen=True)

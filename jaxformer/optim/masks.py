@@ -110,20 +110,18 @@ def multipliers(config: Any, params: Tree) -> dict[str, np.ndarray]:
       Path -> float32 scalar; for a stack of L layers [L, 1, ...].
     """
     layers, lasts = layer_indices(params) if config.layer_decay is not None else ({}, {})
+
+    def of_layer(path: str, name: str) -> float:
+        """The factor of a layer by its own name, `path` being that of the stack that it is in."""
+        given = (v for p, v in config.learning_rate_multipliers if matches(p, name) or matches(p, path))
+        return next(given, 1.0) * (config.layer_decay ** (lasts[name] - layers[name]) if layers else 1.0)
+
     result = {}
     for path, leaf in leaves_by_path(params).items():
         names = layer_paths(path, leaf.shape)
-        values = np.ones(len(names), np.float64)
-        for i, name in enumerate(names):
-            for pattern, value in config.learning_rate_multipliers:
-                if matches(pattern, name) or matches(pattern, path):
-                    values[i] = value
-                    break
-            if layers:
-                values[i] *= config.layer_decay ** (lasts[name] - layers[name])
+        values = np.array([of_layer(path, name) for name in names], np.float32)
         stacked = len(names) > 1 or names[0] != path
-        shape = (-1, *(1 for _ in leaf.shape[1:])) if stacked else ()
-        result[path] = values.astype(np.float32).reshape(shape)
+        result[path] = values.reshape((-1, *(1 for _ in leaf.shape[1:])) if stacked else ())
     return result
 
 

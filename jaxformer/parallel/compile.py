@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ class Layout:
     @property
     def batch_shards(self) -> int:
         """The number of parts that a batch is split into."""
-        return int(np.prod([self.mesh.shape[name] for name in BATCH_AXES]))
+        return prod(self.mesh.shape[name] for name in BATCH_AXES)
 
     @cached_property
     def batch_sharding(self) -> NamedSharding:
@@ -52,16 +53,14 @@ class Layout:
         return state_shardings(state, self.mesh)
 
     def abstract(self, state: Tree) -> Tree:
-        """The state's shapes with their shardings: what a checkpoint is restored into."""
+        """A state's shapes with their shardings: what a checkpoint is restored into."""
         return jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            state,
-            self.shardings(state),
+            lambda leaf, sharding: leaf.update(sharding=sharding), state, self.shardings(state)
         )
 
-    def init_sharded(self, init: Callable[[], Tree]) -> Tree:
-        """Runs `init` so that its result is laid out from the start: no device ever holds it whole."""
-        return jax.jit(init, out_shardings=self.shardings(jax.eval_shape(init)))()
+    def init_sharded(self, init: Callable[[], Tree], shapes: Tree) -> Tree:
+        """Runs `init` so that its result is laid out from the start as `shapes` are: no device ever holds it whole."""
+        return jax.jit(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))()
 
     def shard_batch(self, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows of a batch, as arrays over all devices."""
@@ -82,18 +81,15 @@ class Layout:
 
         Args:
           step: the result of `make_train_step(..., axis=layout.axis)`.
-          state: a train state (arrays or shapes), for its layout.
+          state: a train state that is laid out: arrays, or the shapes that `abstract` gives.
           with_teacher: whether a third argument is a teacher's variables, which are the same on every device.
         """
         if self.mode == "pmap":
             return self.pmapped(step, donate=(0,), fixed=int(with_teacher))
-        shardings = self.shardings(state)
-        return jax.jit(
-            step,
-            in_shardings=(shardings, self.batch_sharding, *[self.replicated] * with_teacher),
-            out_shardings=(shardings, self.replicated),
-            donate_argnums=0,
-        )
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        given = (shardings, self.batch_sharding, *[self.replicated] * with_teacher)
+        made = (shardings, self.replicated)
+        return jax.jit(step, in_shardings=given, out_shardings=made, donate_argnums=0)
 
     def eval_step(self, step: Callable) -> Callable:
         """`step(variables, batch) -> (sums, collected)`, compiled; see `make_eval_step`."""
@@ -104,25 +100,19 @@ class Layout:
     def pmapped(self, step: Callable, donate: tuple[int, ...], fixed: int = 0) -> Callable:
         """`step` on every device's rows; all arguments but the batch, and its results, are the same everywhere."""
         devices = list(self.mesh.devices.flat)
+        axes = (None, 0, *[None] * fixed)
         mapped = jax.pmap(
-            step,
-            axis_name=PMAP_AXIS,
-            in_axes=(None, 0, *[None] * fixed),
-            out_axes=None,
-            devices=devices,
-            donate_argnums=donate,
+            step, PMAP_AXIS, in_axes=axes, out_axes=None, devices=devices, donate_argnums=donate
         )
 
-        def split(x: jax.Array) -> jax.Array:
-            return x.reshape(len(devices), -1, *x.shape[1:])
+        def split(batch: Tree) -> Tree:
+            return jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch)
 
-        split_batch = jax.jit(lambda batch: jax.tree.map(split, batch), out_shardings=self.batch_sharding)
+        split_batch = jax.jit(split, out_shardings=self.batch_sharding)
         return lambda tree, batch, *others: mapped(tree, split_batch(batch), *others)
 
 
 def bytes_a_device(tree: Tree) -> int:
     """Bytes of one device's share of a tree of sharded shapes."""
-    return sum(
-        int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * np.dtype(leaf.dtype).itemsize
-        for leaf in jax.tree.leaves(tree)
-    )
+    leaves = jax.tree.leaves(tree)
+    return sum(prod(leaf.sharding.shard_shape(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in leaves)

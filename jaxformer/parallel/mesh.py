@@ -59,6 +59,5 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     """A mesh with all of AXES (those not named have size 1), over `devices` or all there are."""
     devices = jax.devices() if devices is None else devices
     shape = mesh_shape(axes, len(devices))
-    return jax.make_mesh(
-        tuple(shape.values()), tuple(shape), axis_types=(AxisType.Auto,) * len(shape), devices=devices
-    )
+    types = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=types, devices=devices)

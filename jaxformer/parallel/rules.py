@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -35,14 +35,10 @@ RULES: tuple[Rule, ...] = (
     (r"(position|decoder_position|type)_embedding/embedding", (None, "fsdp")),  # [T, D]
     (r"[^/]*_bias/embedding", (None, "tensor")),  # [buckets, H]
     (r"(row|column)_position_embedding", (None, None)),  # [2 H - 1, Dh]
-    (
-        r"position_embedding|register_tokens|(class|distillation)_token|probe",
-        (None, None, "fsdp"),
-    ),  # [1, T, D]
-    (
-        r"((cross_)?attention/out|mlp[^/]*/down|patch_embedding[^/]*|conv[^/]*|attention_pool)/bias",
-        (None,),
-    ),  # [D]
+    (r"position_embedding|probe", (None, None, "fsdp")),  # [1, T, D]
+    (r"register_tokens|(class|distillation)_token", (None, None, "fsdp")),  # [1, T, D]
+    (r"((cross_)?attention/out|mlp[^/]*/down)/bias", (None,)),  # [D]
+    (r"(patch_embedding[^/]*|conv[^/]*|attention_pool)/bias", (None,)),  # [D]
     (r"[^/]*norm[^/]*/(scale|bias)", (None,)),  # [D]
     (r"layer_scale[^/]*/scale", (None,)),  # [D]
     (r"(query_position|query|label)_embedding", (None, "fsdp")),  # [Q, D]
@@ -53,7 +49,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def param_specs(params: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> dict[str, PartitionSpec]:
+def param_specs(params: Tree, mesh: Mesh) -> dict[str, PartitionSpec]:
     """Path -> PartitionSpec for every parameter.
 
     Where a dimension is not a multiple of its mesh axis it is not split. A parameter that no rule takes, such as one of
@@ -61,36 +57,32 @@ def param_specs(params: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> dict
 
     Args:
       params: a tree of arrays or ShapeDtypeStructs.
+      mesh: with the axes data, fsdp and tensor.
     """
     specs, whole, unknown = {}, [], []
     for path, leaf in leaves_by_path(params).items():
-        axes = axes_of(path, leaf.shape, rules)
+        axes = axes_of(path, leaf.shape)
         if axes is None:
-            unknown.append(path)
+            unknown.append(
+                f"no sharding rule takes what is split by its shape (see parallel/rules.py): {path}"
+            )
             axes = by_shape(leaf.shape)
-        fitting = [
-            None if axis is None or n % mesh.shape[axis] else axis for axis, n in zip(axes, leaf.shape)
-        ]
+        fitting = [axis if axis and n % mesh.shape[axis] == 0 else None for axis, n in zip(axes, leaf.shape)]
         specs[path] = PartitionSpec(*(axis if axis and mesh.shape[axis] > 1 else None for axis in fitting))
         whole += [
             f"{path}: a dimension of {n} is not split by {axis}={mesh.shape[axis]}"
             for axis, n, fits in zip(axes, leaf.shape, fitting)
             if axis and not fits
         ]
-    for path in unknown[:1]:
-        others = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-        logger.info("no sharding rule takes %s%s: split by its shape; see parallel/rules.py", path, others)
-    if whole:
-        logger.info("%s%s", whole[0], f" (and {len(whole) - 1} more)" if len(whole) > 1 else "")
+    for lines in filter(None, (unknown, whole)):
+        logger.info("%s%s", lines[0], f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
     return specs
 
 
-def axes_of(
-    path: str, shape: tuple[int, ...], rules: Sequence[Rule] = RULES
-) -> tuple[str | None, ...] | None:
+def axes_of(path: str, shape: tuple[int, ...]) -> tuple[str | None, ...] | None:
     """The mesh axes of a parameter's dimensions by the first rule that takes its path; None if none does."""
     stacked = bool(STACK.search(path))  # layers scanned over: one more axis in front
-    for pattern, axes in rules:
+    for pattern, axes in RULES:
         if re.search(f"(^|/)({pattern})$", path) and len(axes) + stacked == len(shape):
             return (None, *axes) if stacked else axes
     return None
@@ -102,7 +94,7 @@ def by_shape(shape: tuple[int, ...]) -> tuple[str | None, ...]:
     return tuple("fsdp" if len(shape) > 1 and axis == largest else None for axis in range(len(shape)))
 
 
-def state_shardings(state: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> Tree:
+def state_shardings(state: Tree, mesh: Mesh) -> Tree:
     """A sharding for every leaf of a train state.
 
     Parameters go by the rules. Whatever else ends in the path of a parameter and has its shape (moments, the
@@ -110,26 +102,15 @@ def state_shardings(state: Tree, mesh: Mesh, rules: Sequence[Rule] = RULES) -> T
 
     Args:
       state: a TrainState of arrays or ShapeDtypeStructs.
+      mesh: with the axes data, fsdp and tensor.
     """
     shapes = {path: leaf.shape for path, leaf in leaves_by_path(state.params).items()}
-    specs = param_specs(state.params, mesh, rules)
+    specs = param_specs(state.params, mesh)
 
     def sharding(key_path: Sequence[Any], leaf: Any) -> NamedSharding:
-        return NamedSharding(mesh, spec_of(path_of(key_path), leaf.shape, shapes, specs))
+        parts = path_of(key_path).split("/")
+        ends = ("/".join(parts[start:]) for start in range(len(parts)))
+        spec = next((specs[end] for end in ends if shapes.get(end) == leaf.shape), PartitionSpec())
+        return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(sharding, state)
-
-
-def spec_of(
-    path: str,
-    shape: tuple[int, ...],
-    shapes: Mapping[str, tuple[int, ...]],
-    specs: Mapping[str, PartitionSpec],
-) -> PartitionSpec:
-    """The spec of the parameter whose path `path` ends in, if the shapes agree; else replicated."""
-    parts = path.split("/")
-    for start in range(len(parts)):
-        name = "/".join(parts[start:])
-        if name in specs and shapes[name] == shape:
-            return specs[name]
-    return PartitionSpec()

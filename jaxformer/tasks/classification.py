@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxformer import drawing
 from jaxformer.config.fields import Fraction, at_least
 from jaxformer.tasks import metrics
 from jaxformer.tasks.base import Batch, Batches, Images, Row, example_mask
@@ -87,10 +88,8 @@ class Classification(ClassTask, ImageTask):
         return jnp.where(is_cut, cut[0], whole[0]), jnp.where(is_cut, cut[1], whole[1])
 
     def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> Images:
-        from jaxformer.drawing.annotate import annotate
-
         rows = [(one["label"], one["probability"]) for one in answer["predictions"]]
-        return {"": annotate(image, rows)}
+        return {"": drawing.annotate(image, rows)}
 
 
 def mixup_weights(key: jax.Array, alpha: float, height: int, width: int) -> Weights:

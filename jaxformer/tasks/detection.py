@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxformer import drawing
 from jaxformer.config.fields import Fraction
-from jaxformer.drawing import class_colours
 from jaxformer.models.outputs import DetectionOutputs
 from jaxformer.tasks import base
 from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Evaluation, Row, example_mask, masked_sum
@@ -195,7 +195,7 @@ class Detection(SetLosses, ImageTask):
             "correct": None,
             "objects": objects,
             "detections": found,
-            "legend": [{"name": name, "colour": class_colours.css(index)} for index, name in classes],
+            "legend": [{"name": name, "colour": drawing.css(index)} for index, name in classes],
             "caption": f"{len(objects)} objects, {len(found)} found",
         }
 
@@ -208,10 +208,7 @@ class Detection(SetLosses, ImageTask):
 
 def with_boxes(image: np.ndarray, objects: list[dict[str, Any]], size: int, letters: int) -> np.ndarray:
     """The image, uint8, with the objects; `size` are the pixels of its longer side, `letters` those of the names."""
-    from jaxformer.drawing.annotate import font
-    from jaxformer.drawing.boxes import draw_boxes
-
-    return draw_boxes(image, objects, size, font(letters))
+    return drawing.draw_boxes(image, objects, size, drawing.font(letters))
 
 
 def described(found: Row, size: Size, names: base.Names) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxformer import drawing
 from jaxformer.config.fields import NonNegativeFloat, PositiveInt
-from jaxformer.drawing import class_colours
 from jaxformer.errors import UserError
 from jaxformer.models.outputs import SegmentationOutputs
 from jaxformer.tasks import base, metrics
@@ -177,12 +177,10 @@ class Segmentation(ImageTask):
 
     def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> base.Images:
         """The image in the classes' colours, and the "map": the classes' numbers, in 8 bits (with a palette) or 16."""
-        from jaxformer.drawing.annotate import annotate
-
         classes = at_size(predicted["classes"], example["extent"], example["original_size"])
         rows = [(entry["label"], entry["share"]) for entry in answer["classes"]]
-        colours = [class_colours.css(entry["index"]) for entry in answer["classes"]]
-        annotated = annotate(class_colours.over_image(image, classes), rows, colours)
+        colours = [drawing.css(entry["index"]) for entry in answer["classes"]]
+        annotated = drawing.annotate(drawing.over_image(image, classes), rows, colours)
         return {"": annotated, "map": map_image(classes, predicted["classes"].dtype == np.uint8)}
 
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
@@ -194,7 +192,7 @@ class Segmentation(ImageTask):
         return {
             "correct": None,
             "pixel_accuracy": None if right is None else round(right, 4),
-            "legend": [{"name": base.class_name(k, names), "colour": class_colours.css(k)} for k in present],
+            "legend": [{"name": base.class_name(k, names), "colour": drawing.css(k)} for k in present],
             "caption": "no pixel has a class" if right is None else f"{right:.1%} of its pixels are right",
         }
 
@@ -203,7 +201,7 @@ class Segmentation(ImageTask):
         inside = (slice(rows), slice(columns))
         both = {"truth": example["segmentation"], "prediction": predicted["classes"].astype(np.int32)}
         image = example["image"][inside]
-        return {shows: class_colours.over_image(image, classes[inside]) for shows, classes in both.items()}
+        return {shows: drawing.over_image(image, classes[inside]) for shows, classes in both.items()}
 
 
 def at_size(classes: np.ndarray, extent: np.ndarray, size: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -222,5 +220,5 @@ def map_image(classes: np.ndarray, few: bool) -> Any:
     if not few:
         return Image.fromarray(classes.astype(np.uint16))
     image = Image.fromarray(classes.astype(np.uint8), "P")
-    image.putpalette(class_colours.palette(BYTE).tobytes(), "RGB")
+    image.putpalette(drawing.palette(BYTE).tobytes(), "RGB")
     return image

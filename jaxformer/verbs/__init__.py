@@ -1,23 +1,23 @@
-"""What the command line can do: a verb a file, a class each. Only here and in cli.py are there flags.
+"""What the command line can do: a group of verbs a file, a class each. Only here and in cli.py are there flags.
 
 Heavy imports stand inside the verbs, so that help and mistakes answer at once.
 """
 
 VERBS = {
     "train": "train:Train",
-    "evaluate": "evaluate:Evaluate",
-    "fewshot": "fewshot:Fewshot",
-    "perplexity": "perplexity:Perplexity",
-    "harness": "harness:Harness",
+    "evaluate": "measuring:Evaluate",
+    "fewshot": "measuring:Fewshot",
+    "perplexity": "measuring:Perplexity",
+    "harness": "measuring:Harness",
     "predict": "predict:Predict",
-    "explain": "explain:Explain",
+    "explain": "predict:Explain",
     "generate": "generate:Generate",
-    "report": "report:Report",
+    "report": "train:Report",
     "describe": "describe:Describe",
-    "data list": "data_list:DataList",
-    "data show": "data_show:DataShow",
-    "data import": "data_import:DataImport",
-    "data tokenizer train": "tokenizer_train:TokenizerTrain",
-    "data tokenizer show": "tokenizer_show:TokenizerShow",
-    "data back-translate": "back_translate:BackTranslate",
+    "data list": "data:DataList",
+    "data show": "data:DataShow",
+    "data import": "data:DataImport",
+    "data tokenizer train": "texts:TokenizerTrain",
+    "data tokenizer show": "texts:TokenizerShow",
+    "data back-translate": "texts:BackTranslate",
 }

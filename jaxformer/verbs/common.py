@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jaxformer.errors import UserError
+OTHER_OUTPUT = "name another place with --output"
 
 
 def use_compilation_cache() -> None:
@@ -22,27 +22,23 @@ def use_compilation_cache() -> None:
 
 
 @contextmanager
-def working() -> Iterator[None]:
-    """Compiled programs are kept, and the log goes to the terminal."""
+def working() -> Iterator[Any]:
+    """Compiled programs are kept, and the log goes to the terminal; yields the terminal for a progress bar."""
     use_compilation_cache()
-    from jaxformer.observe.logs import make_console, terminal_logging
+    from jaxformer.observe.terminal import make_console, terminal_logging
 
-    with terminal_logging(make_console()):
-        yield
+    console = make_console()
+    with terminal_logging(console):
+        yield console
+
+
+def json_line(value: Any) -> str:
+    """A line of JSON; see `files.to_json` for numbers that are not finite."""
+    from jaxformer.files import to_json
+
+    return json.dumps(to_json(value), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def print_json(value: Any) -> None:
-    """Prints a line of JSON; see `files.to_json` for numbers that are not finite."""
-    from jaxformer.files import to_json
-
-    sys.stdout.write(json.dumps(to_json(value), ensure_ascii=False, allow_nan=False) + "\n")
-
-
-@contextmanager
-def writing_to(path: Path) -> Iterator[None]:
-    """Turns what the file system refuses into a UserError."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{path}: cannot write there ({reason}); name another file with --output") from error
+    """Prints a line of JSON."""
+    sys.stdout.write(json_line(value))

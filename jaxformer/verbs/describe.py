@@ -2,7 +2,9 @@
 
 import math
 import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -11,19 +13,8 @@ from jaxformer.config.fields import Constraint
 from jaxformer.verbs.common import use_compilation_cache
 from jaxformer.verbs.options import COMMAS, Verb, flag, summary
 
-
-def sized(part: str) -> bool:
-    """Whether a text is AXIS=SIZE."""
-    name, _, size = part.partition("=")
-    return bool(name) and size.isdecimal() and int(size) >= 1
-
-
-Axes = Annotated[
-    tuple[
-        Annotated[str, Constraint("AXIS=SIZE, ... with sizes of 1 or more, as in data=8,fsdp=4", sized)], ...
-    ],
-    COMMAS,
-]
+SIZES = "AXIS=SIZE, ... with sizes of 1 or more, as in data=8,fsdp=4"
+SIZED = Constraint(SIZES, lambda part: re.fullmatch(r"[^=]+=0*[1-9]\d*", part) is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +26,9 @@ class Describe(Verb):
     preset: str | None = None
     """A model preset, trained as ImageNet at 224 pixels."""
     fields: str | None = flag(None, "PATH")
-    """The fields that can stand there in a config, such as model.vit, data.examples.images, or "" for the sections."""
-    mesh: Axes | None = flag(None, "AXIS=N,...")
+    """The fields that can stand there in a config, such as model.vit, data.examples.images or model.my_file:MyModel; ""
+    shows the sections."""
+    mesh: Annotated[tuple[Annotated[str, SIZED], ...], COMMAS] | None = flag(None, "AXIS=N,...")
     """Describe it as if on these devices: data=8,fsdp=4,tensor=2."""
     no_compile: bool = False
     """Leave out what needs the step compiled: the memory of activations."""
@@ -47,15 +39,13 @@ class Describe(Verb):
         """Yields what cannot be together."""
         if sum(given is not None for given in (self.config, self.preset, self.fields)) != 1:
             yield "describe: give one of --config, --preset and --fields"
-        axes = [part.partition("=")[0] for part in self.mesh or ()]
-        yield from (
-            f"mesh: {axis} is there twice; give it once" for axis in set(axes) if axes.count(axis) > 1
-        )
+        axes = Counter(part.partition("=")[0] for part in self.mesh or ())
+        yield from (f"mesh: {axis} is there twice; give it once" for axis in axes if axes[axis] > 1)
 
-    def __call__(self) -> int:
+    def __call__(self) -> None:
         if self.fields is not None:
             print_fields(self.fields)
-            return 0
+            return
         mesh = {name: int(size) for name, _, size in (part.partition("=") for part in self.mesh or ())}
         if mesh:
             pretend_devices(math.prod(mesh.values()))
@@ -79,14 +69,12 @@ class Describe(Verb):
             devices = counted(experiment.layout.mesh.size, "device")
             sys.stderr.write(f"compiling the train step for {devices}; --no-compile leaves that out\n")
         sys.stdout.write(describe(experiment, compile_step=not self.no_compile) + "\n")
-        return 0
 
 
 def pretend_devices(count: int) -> None:
     """Makes JAX show so many CPU devices; before JAX has looked for devices."""
-    os.environ["XLA_FLAGS"] = (
-        f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
-    )
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count}"
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of XLA errors alone: it warns of how arrays move
 
@@ -106,14 +94,14 @@ def print_fields(path: str) -> None:
 
     walked, here = at(ExperimentConfig, path)
     if isinstance(here, dict):
-        table = Table(
-            "name", "meaning", box=SIMPLE_HEAD, title=f"{walked}.name, or package.module:Class of your own"
-        )
+        head: tuple[str, ...] = ("name", "meaning")
+        title, caption = f"{walked}.name, or package.module:Class of your own", None
         rows: list[tuple[str, ...]] = [(name, summary(cls)) for name, cls in here.items()]
     else:
-        table = Table("field", "type", "default", "meaning", box=SIMPLE_HEAD, title=summary(here))
+        head, title = ("field", "type", "default", "meaning"), summary(here)
+        caption = f"with fields of their own: {', '.join(inner(here))}" if inner(here) else None
         rows = [(f.name, f.type, f.default or "required", f.doc) for f in reference(here)]
-        table.caption = f"with fields of their own: {', '.join(inner(here))}" if inner(here) else None
+    table = Table(*head, box=SIMPLE_HEAD, title=title, caption=caption)
     for row in rows:
         table.add_row(*row)
     table.columns[0].no_wrap = True

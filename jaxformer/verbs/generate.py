@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 TEMPERATURE, LENGTH_PENALTY = 0.8, 0.6
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 DRAWING = ("temperature", "top_k", "top_p", "min_p", "samples", "seed")
-NOT_SEARCHING = ("repetition_penalty", *DRAWING)
+STOP = not_empty("a text, or every text would end before its first token")
+NOT_SEARCHING = ("greedy", "repetition_penalty", *DRAWING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,7 @@ class Generate(OfRun):
     """Draw from the tokens that are at least P times as likely as the first."""
     repetition_penalty: float | None = None
     """1 is none, 1.2 is usual (default: 1)."""
-    stop: tuple[Annotated[str, not_empty("a text, or every text would end before its first token")], ...] = (
-        flag((), "TEXT")
-    )
+    stop: tuple[Annotated[str, STOP], ...] = flag((), "TEXT")
     """End before this string; give it again for more."""
     beams: PositiveInt = flag(1, "K")
     """Beam search with so many beams instead of drawing."""
@@ -61,30 +60,26 @@ class Generate(OfRun):
 
     def problems(self) -> Iterator[str]:
         """Yields the flags that would have no effect beside others."""
-        for other, there, without in (
-            ("--beams", self.beams > 1, NOT_SEARCHING),
-            ("--greedy", self.greedy, DRAWING),
-        ):
-            for name in without if there else ():
-                if getattr(self, name) is not None:
-                    yield f"{name}: has no effect with {other}; leave one of them out"
-        if self.greedy and self.beams > 1:
-            yield "greedy: has no effect with --beams; leave one of them out"
+        without = dict.fromkeys(DRAWING if self.greedy else (), "--greedy")
+        without |= dict.fromkeys(NOT_SEARCHING if self.beams > 1 else (), "--beams")
+        for name, other in without.items():
+            if getattr(self, name) is not None and getattr(self, name) is not False:
+                yield f"{name}: has no effect with {other}; leave one of them out"
         if self.length_penalty is not None and self.beams == 1:
             yield "length_penalty: has no effect without --beams; give that, or leave this one out"
 
-    def __call__(self) -> int:
+    def __call__(self) -> None:
         from jaxformer.inference.writing import generation
 
         given = {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
-        given = {"temperature": 0.0 if self.greedy else TEMPERATURE} | given
+        if self.beams == 1:
+            given = {"temperature": 0.0 if self.greedy else TEMPERATURE} | given
         penalty = LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
         how = generation(self.max_new_tokens, self.stop, self.seed or 0, self.beams, penalty, **given)
         how.sampling.check()
         prompts = self.read_prompts()
         with working():
             self.write(prompts, how)
-        return 0
 
     def write(self, prompts: list[tuple[str, str]], how: "Generation") -> None:
         """Prints a JSON line for each text; or the only one as it is made.
@@ -93,10 +88,9 @@ class Generate(OfRun):
           UserError: the run's model writes no texts, or does not take a prompt.
         """
         from jaxformer.decoding.loop import StopStrings
-        from jaxformer.inference.given import naming
-        from jaxformer.inference.loaded import LoadedRun
+        from jaxformer.inference.texts import naming
 
-        writer, ids = LoadedRun(self.run, self.checkpoint).writer, []
+        writer, ids = self.load().writer, []
         for prompt, place in prompts:
             with naming(place):
                 ids.append(writer.encode(prompt))
@@ -104,9 +98,7 @@ class Generate(OfRun):
         begin = prompts[0][0] if writer.goes_on else ""
         if len(prompts) > 1 or self.json:
             for (prompt, _), found in zip(prompts, writer.generate(ids, how)):
-                print_json(
-                    {"prompt": prompt, "text": found.text, "tokens": found.tokens, "ended": found.ended}
-                )
+                print_json({"prompt": prompt, **vars(found)})
         elif how.beams > 1:  # a search has no text before its end
             sys.stdout.writelines(f"{begin}{found.text}\n" for found in writer.generate(ids, how))
         else:
@@ -119,7 +111,7 @@ class Generate(OfRun):
         Raises:
           UserError: there is none, or the file cannot be read.
         """
-        from jaxformer.inference.given import read_lines
+        from jaxformer.inference.texts import read_lines
 
         prompts = [(prompt, f"--prompt {number}") for number, prompt in enumerate(self.prompt, 1)]
         if self.prompts is not None:
@@ -137,6 +129,6 @@ def stream_text(tokens: Iterator[Any], stops: Any, begin: str) -> None:
         sys.stdout.write(text[shown:])
         sys.stdout.flush()
         shown = max(shown, len(text))
-    sys.stdout.write((begin + stops.text(0))[shown:] + "\n")
+    sys.stdout.write((begin + stops.texts[0])[shown:] + "\n")
     if stops.stops and stops.found[0] is None:
         sys.stderr.write(f"jaxformer: none of the stop strings came in {stops.length(0)} tokens\n")

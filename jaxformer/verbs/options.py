@@ -9,48 +9,48 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, TypeAlias, Union
 
 from jaxformer.config import schema
 from jaxformer.config.fields import Constraint
 from jaxformer.config.reference import field_docs
 from jaxformer.errors import UserError
 
-COMMAS = (
-    "commas"  # Annotated[tuple[str, ...], COMMAS]: one value "a,b,c" in the place of a flag given three times
-)
+if TYPE_CHECKING:
+    from jaxformer.inference.loaded import LoadedRun
+
+# Annotated[tuple[str, ...], COMMAS]: one value "a,b,c" in the place of a flag that is given three times
+COMMAS = "commas"
 OVERRIDE = "--config."
 
-Checkpoint: TypeAlias = Annotated[
-    str,
-    Constraint("best, latest or a step", lambda text: text in ("best", "latest") or text.isdecimal()),
-]
+WHICH = Constraint("best, latest or a step", lambda text: text in ("best", "latest") or text.isdecimal())
+Checkpoint: TypeAlias = Annotated[str, WHICH]
 Names: TypeAlias = Annotated[tuple[str, ...], COMMAS]
 
 
-@dataclass(frozen=True)
-class Word:
-    """How a field stands on the command line."""
+def argument(metavar: str, *names: str, default: Any = MISSING) -> Any:
+    """A field that is a word of the command, in the order of the fields; of a tuple all words that are left.
 
-    metavar: str = ""
-    """What the help calls its value."""
-    names: tuple[str, ...] = ()
-    """Names in the place of the field's own; of an argument, flags that mean the same."""
-    positional: bool = False
-    """Whether it is an argument."""
-
-
-def argument(metavar: str, *aliases: str, default: Any = MISSING) -> Any:
-    """A field that is a word of the command, in the order of the fields; of a tuple all words that are left."""
-    return dataclasses.field(default=default, metadata={"word": Word(metavar, aliases, True)})
+    Args:
+      metavar: what the help calls its value.
+      names: flags that mean the same.
+      default: the field's.
+    """
+    return dataclasses.field(default=default, metadata={"word": metavar, "metavar": metavar, "names": names})
 
 
 def flag(default: Any = MISSING, metavar: str = "", *names: str) -> Any:
-    """A field that is a flag, where its own name or its type do not say enough."""
-    return dataclasses.field(default=default, metadata={"word": Word(metavar, names)})
+    """A field that is a flag, where its own name or its type do not say enough.
+
+    Args:
+      default: the field's.
+      metavar: what the help calls its value.
+      names: names in the place of the field's own.
+    """
+    return dataclasses.field(default=default, metadata={"metavar": metavar, "names": names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +60,14 @@ class Verb:
     moved: ClassVar[Mapping[str, str]] = {}
     """Flags of former versions -> the command that does it now."""
 
-    def __call__(self) -> int:
-        """Does it, and returns the exit code."""
+    def __call__(self) -> int | None:
+        """Does it, and returns the exit code; None is 0."""
         raise NotImplementedError
+
+    @classmethod
+    def beside_the_point(cls, words: Sequence[str]) -> Collection[str]:
+        """The fields that the help leaves out where `words` stand before it."""
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +79,12 @@ class OfRun(Verb):
     checkpoint: Checkpoint = flag("best", "best|latest|STEP")
     """Which checkpoint."""
 
+    def load(self) -> "LoadedRun":
+        """The run with the checkpoint."""
+        from jaxformer.inference.loaded import LoadedRun
+
+        return LoadedRun(self.run, self.checkpoint)
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose mistakes are UserErrors, like all others."""
@@ -83,21 +94,16 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{self.prog.partition(' ')[2]}: {message}", f"see `{self.prog} --help`")
 
 
-def word_of(field: dataclasses.Field) -> Word:
-    """How a field stands on the command line."""
-    return field.metadata.get("word", Word())
-
-
 def called(field: dataclasses.Field) -> str:
     """What messages call a field: "--top-k", or "RUN"."""
-    word = word_of(field)
-    flags = (word.metavar,) if word.positional else word.names
-    return flags[0] if flags else f"--{field.name.replace('_', '-')}"
+    own = (f"--{field.name.replace('_', '-')}",)
+    return field.metadata.get("word") or (field.metadata.get("names") or own)[0]
 
 
 def in_flags(cls: type, line: str) -> str:
     """A message about fields of `cls` with their flags: "--top-k 0: ..." of "top_k=0: ...", and for `top_k` --top-k."""
     names = {field.name: called(field) for field in schema.config_fields(cls).values()}
+    line = re.sub(r", or None to (?=\w+ )", "; leave it out to ", line)  # a flag cannot be None
     line = re.sub(r"`(\w+)(=True)?`", lambda found: names.get(found[1], found[0]), line)
     found = re.match(r"""(\w+)(?:\[\d+\])?(?:[= ]("[^"]*"|'[^']*'|\S+))?: """, line)
     if found is None or found[1] not in names:
@@ -128,28 +134,30 @@ def from_text(kind: Any, given: Any) -> Any:
         return given
 
 
-def make_parser(name: str, cls: type, helping: bool = False) -> Parser:
+def make_parser(name: str, cls: type, left_out: Collection[str] | None = None) -> Parser:
     """The argparse parser of a verb.
 
     Args:
       name: "train", or "data import".
       cls: its class.
-      helping: for its help; otherwise no string under a field is read, and `parse` finds out what is missing.
+      left_out: the fields that its help does not show. None is for parsing: no string under a field is read, and
+        `parse` finds out what is missing.
     """
+    helping = left_out is not None
     parser = Parser(f"jaxformer {name}", description=summary(cls), allow_abbrev=False)
     docs = field_docs(cls) if helping else {}
     for field in schema.config_fields(cls).values():
-        if field.name == "overrides":
+        if field.name == "overrides" or field.name in (left_out or ()):
             continue
-        word, (kind, commas) = word_of(field), plain(field.type)
+        about, (kind, commas) = field.metadata, plain(field.type)
         many, needed = typing.get_origin(kind) is tuple and not commas, field.default is MISSING
         options: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
         options["help"] = help_of(field, docs)
         if kind is bool:
             options["action"] = "store_true"
         else:
-            options["metavar"] = word.metavar or usual_metavar(kind, field.name)
-        if word.positional:
+            options["metavar"] = about.get("metavar") or usual_metavar(kind, field.name)
+        if "word" in about:
             nargs = ("+" if needed else "*") if many else (None if needed else "?")
             parser.add_argument(**options, nargs=nargs if helping else "*" if many else "?")
             options["help"] = argparse.SUPPRESS  # its other names are those of former versions
@@ -157,8 +165,8 @@ def make_parser(name: str, cls: type, helping: bool = False) -> Parser:
             options |= {"nargs": "?", "const": True}
         elif many:
             options["action"] = "append"
-        if names := word.names or (() if word.positional else (called(field),)):
-            parser.add_argument(*names, **options, required=helping and needed and not word.positional)
+        if names := about.get("names") or (() if "word" in about else (called(field),)):
+            parser.add_argument(*names, **options, required=helping and needed and "word" not in about)
     return parser
 
 
@@ -211,7 +219,7 @@ def parse(name: str, cls: type[Verb], argv: Sequence[str]) -> Verb:
     overrides = [word for word in argv if word.startswith(OVERRIDE)]
     words = [word for word in argv if word not in overrides]
     if {"-h", "--help"} & set(words):
-        make_parser(name, cls, helping=True).parse_args(["--help"])
+        make_parser(name, cls, cls.beside_the_point(words)).parse_args(["--help"])
     if overrides and "overrides" not in fields:
         raise UserError(f"{overrides[0]}: `{name}` reads the run's own config, which has no overrides")
     namespace, rest = make_parser(name, cls).parse_known_intermixed_args(words)
@@ -233,7 +241,7 @@ def check_words(name: str, cls: type[Verb], rest: Sequence[str], given: Mapping[
       UserError: the command as it should be.
     """
     needed = [field for field in schema.config_fields(cls).values() if field.default is MISSING]
-    words = [called(field) for field in needed if word_of(field).positional]
+    words = [field.metadata["word"] for field in needed if "word" in field.metadata]
     missing = [called(field) for field in needed if field.name not in given]
     unknown = [word.partition("=")[0] for word in rest]
     see = f"see `jaxformer {name} --help`"
@@ -244,5 +252,4 @@ def check_words(name: str, cls: type[Verb], rest: Sequence[str], given: Mapping[
     if rest:
         raise UserError(f"{name}: unrecognized arguments: {' '.join(rest)}", see)
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        raise UserError(f"{name}: {', '.join(missing)} {verb} missing", see)
+        raise UserError(f"{name}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing", see)

@@ -1,23 +1,57 @@
-"""Predictions for a user's own images and texts."""
+"""Predictions for a user's own images and texts, and what a model sees in images."""
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxformer.config.fields import PositiveInt
 from jaxformer.errors import UserError
-from jaxformer.verbs.common import working
-from jaxformer.verbs.explain import EXPLANATIONS, refuse_text
+from jaxformer.verbs.common import OTHER_OUTPUT, json_line, print_json, working
 from jaxformer.verbs.options import OfRun, argument, flag
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
-    from jaxformer.inference.given import Given
+    from jaxformer.inference.texts import Given
 
 TEXT_SUFFIXES = {".csv", ".json", ".jsonl", ".tsv", ".txt"}
+EXPLANATIONS = "explanations"  # the folder in the run's, or in that of the predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explain(OfRun):
+    """Draw what a run's model sees in images: attention, rollout, Grad-CAM."""
+
+    files: tuple[Path, ...] = argument("FILE")
+    """Image files, or folders of them."""
+    class_name: str | None = flag(None, "NAME", "--class")
+    """The class that Grad-CAM explains (default: what is predicted)."""
+    output: Path | None = flag(None, "DIR")
+    """The folder of the drawings (default: RUN/explanations)."""
+    skip_broken: bool = False
+    """Leave unreadable images out instead of stopping."""
+
+    def __call__(self) -> None:
+        from jaxformer.runs import Run
+
+        if Run.open(self.run).read_config().data.examples.modality == "text":
+            refuse_text(self.run)
+        with working():
+            from jaxformer.inference.inputs import find_images, readable
+
+            trained, folder = self.load(), self.output or self.run / EXPLANATIONS
+            files = readable(find_images(self.files), trained.example, self.skip_broken)
+            for line in trained.explain(files, folder, class_name=self.class_name):
+                print_json(line)
+
+
+def refuse_text(run: Path) -> NoReturn:
+    """Raises UserError: the run's model is of text."""
+    raise UserError(
+        f"explain: looks into models of images, and {run} holds a model of text",
+        "what such a model attends to is in its run's report.html",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,28 +83,21 @@ class Predict(OfRun):
         if self.explain is None and self.class_name is not None:
             yield "class_name: chooses what --explain shows; give --explain, too, or leave it out"
         if isinstance(self.explain, Path) and self.explain.is_file():
-            yield (
-                f"explain={self.explain}: is a file, not a folder; put --explain behind the images, or name a folder"
-            )
+            yield f"explain={self.explain}: is a file; put --explain behind the images, or name a folder"
 
-    @property
-    def folder(self) -> Path:
-        """The folder of the predictions."""
-        return self.output or self.run / "predictions"
-
-    def __call__(self) -> int:
+    def __call__(self) -> None:
         from jaxformer.runs import Run
 
         config = Run.open(self.run).read_config()
+        folder = self.output or self.run / "predictions"
         with working():
             if config.data.examples.modality == "text":
-                self.predict_texts(config)
+                self.predict_texts(config, folder)
             else:
-                self.predict_images(config)
-        return 0
+                self.predict_images(folder)
 
-    def predict_images(self, config: "ExperimentConfig") -> None:
-        """Classifies image files, or each of their pixels, or finds objects in them; annotated images go to a folder.
+    def predict_images(self, folder: Path) -> None:
+        """Classifies image files, or each of their pixels, or finds objects in them; annotated images go to `folder`.
 
         Raises:
           UserError: texts were given; or as of `predict_files`.
@@ -80,53 +107,47 @@ class Predict(OfRun):
         texts += [path for path in self.inputs if path == "-" or Path(path).suffix.lower() in TEXT_SUFFIXES]
         if texts:
             raise UserError(
-                f"{texts[0]}: {self.run} holds a model of images; name image files, or folders of them"
+                f"{texts[0]}: {self.run} holds a model of images; name image files, or their folders"
             )
         from jaxformer.inference.explain import Explainer, explain_files
-        from jaxformer.inference.loaded import LoadedRun
         from jaxformer.inference.predict import predict_files
 
-        run = LoadedRun(self.run, self.checkpoint)
+        run = self.load()
         explainer = None if self.explain is None else Explainer(run, self.class_name)
-        results = predict_files(
-            run, self.inputs, self.folder, self.top, skip_broken=self.skip_broken, lines=sys.stdout
+        written = predict_files(
+            run, self.inputs, folder, self.top, skip_broken=self.skip_broken, lines=sys.stdout
         )
         if explainer is not None:
-            beside = self.folder / EXPLANATIONS
-            folder = self.explain if isinstance(self.explain, Path) else beside
-            explain_files(explainer, [Path(result["file"]) for result in results], folder)
+            explanations = self.explain if isinstance(self.explain, Path) else folder / EXPLANATIONS
+            explain_files(explainer, [Path(result["file"]) for result in written], explanations)
 
-    def predict_texts(self, config: "ExperimentConfig") -> None:
-        """Predicts texts; the JSON lines go to a folder, too.
+    def predict_texts(self, config: "ExperimentConfig", folder: Path) -> None:
+        """Predicts texts; the JSON lines go to `folder`, too.
 
         Raises:
           UserError: images were given; or as of `predict`.
         """
-        from jaxformer.files import IMAGE_EXTENSIONS, to_json, write_atomically
-        from jaxformer.inference.image_files import writing
-        from jaxformer.inference.loaded import LoadedRun
+        from jaxformer.files import IMAGE_EXTENSIONS, write_atomically, writing_to
         from jaxformer.inference.predict import LINES, check_task, predict
 
         if self.explain is not None:
             refuse_text(self.run)
         for path in map(Path, self.inputs):
             if path.suffix.lower() in IMAGE_EXTENSIONS or path.is_dir():
-                raise UserError(
-                    f"{path}: {self.run} holds a model of text; give files of one text a line, or --text TEXT"
-                )
+                remedy = "give files of one text a line, or --text TEXT"
+                raise UserError(f"{path}: {self.run} holds a model of text; {remedy}")
         if self.skip_broken:
             raise UserError("--skip-broken: is for images; leave it out")
         check_task(config.task)
         given = self.given(config)
-        with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        run = LoadedRun(self.run, self.checkpoint)
+        with writing_to(folder, OTHER_OUTPUT):
+            folder.mkdir(parents=True, exist_ok=True)
         lines = []
-        for prediction in predict(run, given, self.top):
-            lines.append(json.dumps(to_json(prediction), ensure_ascii=False, allow_nan=False) + "\n")
+        for prediction in predict(self.load(), given, self.top):
+            lines.append(json_line(prediction))
             sys.stdout.write(lines[-1])
-        with writing(self.folder):
-            write_atomically(self.folder / LINES, "".join(lines))
+        with writing_to(folder, OTHER_OUTPUT):
+            write_atomically(folder / LINES, "".join(lines))
 
     def given(self, config: "ExperimentConfig") -> "Given":
         """The texts or the questions that were given.
@@ -134,29 +155,24 @@ class Predict(OfRun):
         Raises:
           UserError: there is none, or the model takes others.
         """
-        from jaxformer.inference.given import read_given, read_text
+        from jaxformer.inference.texts import form_of, read_given, read_text
 
-        reads, pairs = config.task.reads, config.data.examples.texts_in_a_row == 2
-        context = self.context_file
-        if reads != "question" and (self.question or context is not None):
+        form, context = form_of(config), self.context_file
+        named: list[tuple[Any, str]] = [(text, f"--text {n}") for n, text in enumerate(self.text, 1)]
+        if form != "question" and (self.question or context is not None):
             raise UserError(
                 "--question, --context-file: are for runs that answer questions; give --text or files"
             )
-        if reads == "question" and self.text:
-            raise UserError(
-                "--text: this run answers questions; ask with --question TEXT --context-file FILE, or give a file "
-                "of JSON lines with question and context"
+        if form == "question" and self.text:
+            remedy = (
+                "ask with --question TEXT --context-file FILE, or give JSON lines with question and context"
             )
-        named: list[tuple[Any, str]] = [(text, f"--text {n}") for n, text in enumerate(self.text, 1)]
-        if self.question:
-            if context is None:
-                raise UserError(
-                    "--question: needs the text that answers it; name its file with --context-file"
-                )
+            raise UserError(f"--text: this run answers questions; {remedy}")
+        if context is None and self.question:
+            raise UserError("--question: needs the text that answers it; name its file with --context-file")
+        if context is not None:
+            if not self.question:
+                raise UserError(f"--context-file {context}: needs a question about it; ask with --question")
             answering = read_text(context)
-            named = [
-                ((question, answering), f"--question {n}") for n, question in enumerate(self.question, 1)
-            ]
-        elif context is not None:
-            raise UserError(f"--context-file {context}: needs a question about it; ask with --question")
-        return read_given(reads, pairs, named, self.inputs)
+            named = [((asked, answering), f"--question {n}") for n, asked in enumerate(self.question, 1)]
+        return read_given(form, named, self.inputs)

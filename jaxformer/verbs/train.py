@@ -1,13 +1,13 @@
-"""Training."""
+"""Training, and the reports of what was trained."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxformer.verbs.common import use_compilation_cache
-from jaxformer.verbs.options import Verb, flag
+from jaxformer.verbs.common import working
+from jaxformer.verbs.options import Verb, argument, flag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,17 +28,14 @@ class Train(Verb):
         from jaxformer.config import files
 
         config = files.read(self.config, self.overrides)
-        use_compilation_cache()
-        from jaxformer.config.sections import resolve
-        from jaxformer.experiment import Experiment
-        from jaxformer.observe.logs import make_console, terminal_logging
-        from jaxformer.preemption import EXIT_CODE
-        from jaxformer.train import NotFinite, train
+        with working() as console:
+            from jaxformer.config.sections import resolve
+            from jaxformer.experiment import Experiment
+            from jaxformer.preemption import EXIT_CODE
+            from jaxformer.train import NotFinite, train
 
-        experiment = Experiment(resolve(config))
-        folder = self.workdir or Path("runs") / run_name(self.config)
-        console = make_console()
-        with terminal_logging(console):
+            experiment = Experiment(resolve(config))
+            folder = self.workdir or Path("runs") / run_name(self.config)
             try:
                 result = train(experiment, folder, profile=self.profile, console=console)
             except NotFinite as error:
@@ -52,3 +49,29 @@ def run_name(config: str) -> str:
     name, _, argument = config.partition(":")
     safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in argument)
     return Path(name).stem + (f"-{safe}" if safe else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Verb):
+    """Write the report.html of a run anew, or compare several runs."""
+
+    runs: tuple[Path, ...] = argument("RUN")
+    """The folders of runs."""
+    output: Path | None = flag(None)
+    """The file of the comparison (default: comparison.html)."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot be together."""
+        if len(self.runs) == 1 and self.output is not None:
+            yield "output: is for comparisons of several runs; a run's report is RUN/report.html"
+
+    def __call__(self) -> None:
+        from jaxformer.observe.comparison import compare_runs
+        from jaxformer.observe.report import write_report
+
+        if len(self.runs) > 1:
+            written = self.output or Path("comparison.html")
+            sys.stdout.write(f"{compare_runs(self.runs, written)}\n")
+        else:
+            written = write_report(self.runs[0])
+        sys.stdout.write(f"{written}\n")

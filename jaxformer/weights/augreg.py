@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxformer.errors import UserError
-from jaxformer.weights.convert import FLAX, Family, Row, Tensors, below, rows
+from jaxformer.weights.convert import Row, Tensors, below, family, rows
 
 PREFIXES = ("opt/target/", "params/")
 POSITIONS = ("Transformer/posembed_input/pos_embedding", "pos_embedding")
@@ -26,9 +26,9 @@ def block(attention: str, norm: str, mlp: str) -> tuple[Row, ...]:
     """The rows of a block, in which three layers have other numbers before Linen and since."""
     attention_layers = {name: name for name in ("query", "key", "value", "out")}
     return (
-        *rows({"norm_1": "LayerNorm_0", "norm_2": norm}, style=FLAX),
-        *rows(attention_layers, "attention/", f"{attention}/", FLAX),
-        *rows({"up": "Dense_0", "down": "Dense_1"}, "mlp/", f"{mlp}/", FLAX),
+        *rows({"norm_1": "LayerNorm_0", "norm_2": norm}, style="flax"),
+        *rows(attention_layers, "attention/", f"{attention}/", "flax"),
+        *rows({"up": "Dense_0", "down": "Dense_1"}, "mlp/", f"{mlp}/", "flax"),
     )
 
 
@@ -66,22 +66,18 @@ def prepared(source: Tensors, shapes: Mapping) -> Tensors:
 
 
 UNIT = ("backbone/stage_{i}_block_{j}/", "block{i}/unit{j+1}/")
-AUGREG = Family(
-    (
-        *(Row("position_embedding", name) for name in POSITIONS),
-        *rows({"class_token": "cls", "patch_embedding": "embedding", "head": "head"}, style=FLAX),
-        *rows({"norm": "Transformer/encoder_norm", "representation": "pre_logits"}, style=FLAX),
-        *below(
-            "encoder/block_{i}/",
-            "Transformer/encoderblock_{i}/",
-            (
-                *block("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3"),
-                *block("MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0"),
-            ),
-        ),
-        *rows({"conv_stem": "conv_root", "norm_stem": "gn_root"}, "backbone/", "", FLAX),
-        *rows({"conv_{k}": "conv{k}", "conv_shortcut": "conv_proj"}, *UNIT, FLAX),
-        *rows({"norm_{k}": "gn{k}", "norm_shortcut": "gn_proj"}, *UNIT, FLAX),
+AUGREG = family(
+    *(Row("position_embedding", name) for name in POSITIONS),
+    rows({"class_token": "cls", "patch_embedding": "embedding", "head": "head"}, style="flax"),
+    rows({"norm": "Transformer/encoder_norm", "representation": "pre_logits"}, style="flax"),
+    below(
+        "encoder/block_{i}/",
+        "Transformer/encoderblock_{i}/",
+        block("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3"),
+        block("MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0"),
     ),
+    rows({"conv_stem": "conv_root", "norm_stem": "gn_root"}, "backbone/", "", "flax"),
+    rows({"conv_{k}": "conv{k}", "conv_shortcut": "conv_proj"}, *UNIT, "flax"),
+    rows({"norm_{k}": "gn{k}", "norm_shortcut": "gn_proj"}, *UNIT, "flax"),
     prepare=prepared,
 )

@@ -2,17 +2,17 @@
 
 A table has a `Row` for each layer, or for a parameter that has no layer. In a row's names "{i}" stands for the number
 of a layer and "{j}" for another one (of a block in stage {i}); "{j+1}" is that number where they count from 1 and we
-from 0. A `Family` has the table and what else is in checkpoints of that kind. How axes lie follows from the project's
-`Style` and from what the parameter is (`paths.kernel_axes`): as groups of axes, so that a later export can follow
-them backwards.
+from 0. A `Family` has the table and what else is in checkpoints of that kind. How axes lie follows from the
+project's `Style` and from what the parameter is (`paths.kernel_axes`). It is said as groups of axes, so that a later
+export can follow them backwards.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -24,45 +24,15 @@ Tensors: TypeAlias = Mapping[str, np.ndarray]
 Axes: TypeAlias = list[tuple[int, ...]]  # for each axis of theirs, our axes that it is made of, in order
 PLACEHOLDER = re.compile(r"\{([a-z])([+-]\d+)?\}")  # of a number in a name: a letter, and what is added to it
 
-
-def same_axes(path: str, rank: int) -> Axes:
-    """The axes of a parameter that lies there as it lies here."""
-    return [(axis,) for axis in range(rank)]
-
-
-def in_out_axes(path: str, rank: int) -> Axes:
-    """The axes of transformers' Conv1D: kernels are [in, out] and biases [out], attention heads merged."""
-    if path.endswith("/bias"):
-        return [tuple(range(rank))]
-    return list(kernel_axes(path, rank) or same_axes(path, rank))
-
-
-def out_in_axes(path: str, rank: int) -> Axes:
-    """The axes of PyTorch's layers: kernels are [out, in, height, width], attention heads merged."""
-    if rank == 4 and path.endswith("/kernel"):
-        return [(3,), (2,), (0,), (1,)]
-    return in_out_axes(path, rank)[::-1] if kernel_axes(path, rank) else in_out_axes(path, rank)
-
-
-@dataclass(frozen=True)
-class Style:
-    """How a project writes down the parameters of a layer."""
-
-    axes: Callable[[str, int], Axes]
-    """Our path of a parameter and its rank -> the axes of its tensor."""
-    separator: str
-    """What stands between a layer's name and a parameter's."""
-    leaves: Mapping[str, str]
-    """Our names of a layer's parameters -> their names, where the two differ."""
-
-
-LEAVES = dict.fromkeys(("kernel", "scale", "embedding"), "weight") | {
+LEAVES = {  # our names of a layer's parameters: their names, where the two differ
+    **dict.fromkeys(("kernel", "scale", "embedding"), "weight"),
     "mean": "running_mean",
     "var": "running_var",
 }
-PYTORCH = Style(out_in_axes, ".", LEAVES)
-CONV1D = Style(in_out_axes, ".", LEAVES)
-FLAX = Style(same_axes, "/", {})
+
+# How a project writes the parameters of a layer down. PyTorch's kernels are [out, in, height, width], with the heads of
+# attention merged; transformers' Conv1D is the same with kernels [in, out]; Flax's parameters are as ours.
+Style: TypeAlias = Literal["pytorch", "conv1d", "flax"]
 
 
 @dataclass(frozen=True)
@@ -99,19 +69,23 @@ class Row:
     """Its name in their checkpoint."""
     part: Part | None = None
     """The part of the tensor that it is; None: all of it."""
-    style: Style = PYTORCH
+    style: Style = "pytorch"
     """How its parameters are named and laid out."""
 
     def axes(self, rank: int, their_rank: int) -> Axes:
-        """The axes of their tensor, which has `their_rank` of them."""
-        axes = self.style.axes(self.ours, rank)
-        more: Axes = [()] * (their_rank - len(axes))
-        if self.style is FLAX:
-            return more + axes  # [1, 1, 1, C] is [C]
-        if kernel_axes(self.ours, rank) is None:
-            return axes
-        last = their_rank - 1  # [F, D, 1, 1] is [D, F], and [F, D] is [1, 1, D, F]
-        return axes + more if more else [*axes[:last], tuple(chain(*axes[last:]))]
+        """The axes of their tensor of `their_rank` axes, for a parameter of ours that has `rank`."""
+        kernel = kernel_axes(self.ours, rank)
+        each: Axes = [(axis,) for axis in range(rank)]
+        if self.style == "flax":
+            each[:0] = [()] * (their_rank - rank)  # [1, 1, 1, C] is [C]
+            return each
+        if kernel is None:
+            return [tuple(range(rank))] if self.ours.endswith("/bias") else each
+        axes: Axes = [(3,), (2,), (0,), (1,)]
+        if rank < 4:
+            axes = list(kernel if self.style == "conv1d" else kernel[::-1])
+            axes += [()] * (their_rank - len(axes))  # [F, D, 1, 1] is [D, F]
+        return [*axes[: their_rank - 1], tuple(chain(*axes[their_rank - 1 :]))]  # [F, D] is [1, 1, D, F]
 
     def their_shape(self, shape: tuple[int, ...], their_rank: int) -> tuple[int, ...]:
         """The shape of their tensor for a parameter of ours of `shape`."""
@@ -129,30 +103,36 @@ class Row:
 
 
 def rows(
-    names: Mapping[str, str], ours: str = "", theirs: str = "", style: Style = PYTORCH
+    names: Mapping[str, str], ours: str = "", theirs: str = "", style: Style = "pytorch"
 ) -> tuple[Row, ...]:
     """Rows from our names -> theirs, below a path of ours and a name of theirs."""
     return tuple(Row(ours + mine, theirs + other, style=style) for mine, other in names.items())
 
 
 def fused(
-    ours: str, theirs: str, axis: int = 0, by_head: bool = False, style: Style = PYTORCH
+    ours: str, theirs: str, axis: int = 0, by_head: bool = False, style: Style = "pytorch"
 ) -> tuple[Row, ...]:
     """The rows of queries, keys and values that are one layer there."""
     names = ("query", "key", "value")
     return tuple(Row(ours + name, theirs, Part(i, 3, axis, by_head), style) for i, name in enumerate(names))
 
 
-def below(ours: str, theirs: str, table: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows of a model that is a part of another one."""
-    return tuple(replace(row, ours=ours + row.ours, theirs=theirs + row.theirs) for row in table)
+def below(ours: str, theirs: str, *tables: Row | Sequence[Row]) -> tuple[Row, ...]:
+    """The rows of a part of a model, such as its blocks."""
+    return tuple(replace(row, ours=ours + row.ours, theirs=theirs + row.theirs) for row in joined(tables))
+
+
+def joined(tables: Iterable[Row | Sequence[Row]]) -> Iterator[Row]:
+    """All rows of rows and tables."""
+    for table in tables:
+        yield from (table,) if isinstance(table, Row) else table
 
 
 def rows_of(table: Sequence[Row], path: str) -> Iterator[Row]:
     """The rows for the path of a parameter, with its own names in them and the numbers filled in."""
     layer, _, leaf = path.rpartition("/")
     for row in table:
-        own = row.style.separator + row.style.leaves.get(leaf, leaf)
+        own = f"/{leaf}" if row.style == "flax" else f".{LEAVES.get(leaf, leaf)}"
         for name, ending in ((path, ""), (layer, own)):
             if (numbers := numbers_in(row.ours, name)) is not None:
                 yield replace(row, ours=path, theirs=with_numbers(row.theirs, numbers) + ending)
@@ -193,7 +173,7 @@ class Family:
         Args:
           source: their name -> tensor.
           shapes: our variables ("params", and "batch_stats" where there are any), unrolled, with a shape and a dtype
-            at every leaf (of `jax.eval_shape`). For a scanned model convert with `models.layouts`.
+            at every leaf (of `jax.eval_shape`).
 
         Returns:
           Nested dicts of NumPy arrays, with the shapes and dtypes of `shapes`.
@@ -247,3 +227,8 @@ class Family:
                 return None
             return f"{name}: differs from {other}, which it is tied to in this model"
         return f"{name}: in the checkpoint, but this model has no such parameter"
+
+
+def family(*tables: Row | Sequence[Row], **fields: Any) -> Family:
+    """The family whose table is made of these, one after the other."""
+    return Family(tuple(joined(tables)), **fields)

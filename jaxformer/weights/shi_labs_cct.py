@@ -4,16 +4,14 @@ The same numbers need a `CCT` of the same sizes; its defaults are theirs. Their 
 table of positions, too: the choice is not passed on in their code.
 """
 
-from jaxformer.weights.convert import Family, fused, rows
+from jaxformer.weights.convert import family, fused, rows
 
 BLOCK = ("encoder/block_{i}/", "classifier.blocks.{i}.")
-CCT = Family(
-    (
-        *rows({"conv_stem_{i+1}": "tokenizer.conv_layers.{i}.0"}),
-        *fused("encoder/block_{i}/attention/", "classifier.blocks.{i}.self_attn.qkv"),
-        *rows({"norm_1": "pre_norm", "attention/out": "self_attn.proj"}, *BLOCK),
-        *rows({"norm_2": "norm1", "mlp/up": "linear1", "mlp/down": "linear2"}, *BLOCK),
-        *rows({"position_embedding": "positional_emb", "norm": "norm", "head": "fc"}, theirs="classifier."),
-        *rows({"attention_pool": "classifier.attention_pool"}),
-    )
+CCT = family(
+    rows({"conv_stem_{i+1}": "tokenizer.conv_layers.{i}.0"}),
+    fused("encoder/block_{i}/attention/", "classifier.blocks.{i}.self_attn.qkv"),
+    rows({"norm_1": "pre_norm", "attention/out": "self_attn.proj"}, *BLOCK),
+    rows({"norm_2": "norm1", "mlp/up": "linear1", "mlp/down": "linear2"}, *BLOCK),
+    rows({"position_embedding": "positional_emb", "norm": "norm", "head": "fc"}, theirs="classifier."),
+    rows({"attention_pool": "classifier.attention_pool"}),
 )

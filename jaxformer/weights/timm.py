@@ -20,13 +20,12 @@ timm's 2x2 pools leave a last odd row out, or pad it with zeros: with feature ma
 
 from collections.abc import Mapping
 
-from jaxformer.weights.convert import Family, Tensors, below, fused, rows
+from jaxformer.weights.convert import Tensors, below, family, fused, rows
 
 STAGES = ("stage_{i+1}_block_{j}/", "stages.{i}.blocks.{j}.")
 FIRST = "stage_{i+1}_block_0/"
-BLOCK = rows({"norm_1": "norm1", "attention/out": "attn.proj", "norm_2": "norm2"}) + rows(
-    {"mlp/up": "mlp.fc1", "mlp/down": "mlp.fc2"}
-)
+MLP = rows({"up": "fc1", "down": "fc2"}, "mlp/", "mlp.")
+BLOCK = rows({"norm_1": "norm1", "attention/out": "attn.proj", "norm_2": "norm2"}) + MLP
 FUSED = fused("attention/", "attn.qkv")
 
 RESNET_BLOCK = ("stage_{i}_block_{j}/", "layer{i}.{j}.")
@@ -44,50 +43,42 @@ GATE = (  # of SE and ECA, then of CBAM
 BOTNET = fused("", "qkv") + rows(
     {"row_position_embedding": "height_rel", "column_position_embedding": "width_rel"}, theirs="pos_embed."
 )
-RESNET = Family(
-    (
-        *rows({"conv_stem": "conv1", "norm_stem": "bn1", "head": "fc"}),
-        *rows({"conv_{k}": "conv{k}", "conv_shortcut": "downsample.0"}, *RESNET_BLOCK),
-        *rows({"norm_{k}": "bn{k}", "norm_shortcut": "downsample.1"}, *RESNET_BLOCK),
-        *below(f"{RESNET_BLOCK[0]}gate/", f"{RESNET_BLOCK[1]}se.", GATE),
-        *below(f"{RESNET_BLOCK[0]}attention/", f"{RESNET_BLOCK[1]}conv2.", BOTNET),
-        *RESNET_V2,
-    )
+RESNET = family(
+    rows({"conv_stem": "conv1", "norm_stem": "bn1", "head": "fc"}),
+    rows({"conv_{k}": "conv{k}", "conv_shortcut": "downsample.0"}, *RESNET_BLOCK),
+    rows({"norm_{k}": "bn{k}", "norm_shortcut": "downsample.1"}, *RESNET_BLOCK),
+    below(f"{RESNET_BLOCK[0]}gate/", f"{RESNET_BLOCK[1]}se.", GATE),
+    below(f"{RESNET_BLOCK[0]}attention/", f"{RESNET_BLOCK[1]}conv2.", BOTNET),
+    RESNET_V2,
 )
 
-VIT = Family(
-    (
-        *rows({"class_token": "cls_token", "distillation_token": "dist_token"}),
-        *rows({"position_embedding": "pos_embed", "patch_embedding": "patch_embed.proj"}),
-        *below("encoder/block_{i}/", "blocks.{i}.", BLOCK + FUSED),
-        *rows({"layer_scale_{k}/scale": "ls{k}.gamma"}, "encoder/block_{i}/", "blocks.{i}."),
-        *rows({"norm": "norm", "head": "head", "head_distilled": "head_dist"}),
-        *below("backbone/", "patch_embed.backbone.", RESNET_V2),
-        # Where the stem is all of the backbone.
-        *rows({"conv_stem": "conv", "norm_stem": "norm"}, "backbone/", "patch_embed.backbone."),
-    )
+VIT = family(
+    rows({"class_token": "cls_token", "distillation_token": "dist_token"}),
+    rows({"position_embedding": "pos_embed", "patch_embedding": "patch_embed.proj"}),
+    below("encoder/block_{i}/", "blocks.{i}.", BLOCK, FUSED),
+    rows({"layer_scale_{k}/scale": "ls{k}.gamma"}, "encoder/block_{i}/", "blocks.{i}."),
+    rows({"norm": "norm", "head": "head", "head_distilled": "head_dist"}),
+    below("backbone/", "patch_embed.backbone.", RESNET_V2),
+    # Where the stem is all of the backbone.
+    rows({"conv_stem": "conv", "norm_stem": "norm"}, "backbone/", "patch_embed.backbone."),
 )
 
-CONVNEXT = Family(
-    (
-        *rows({"patch_embedding": "stem.0", "norm_stem": "stem.1", "norm": "head.norm", "head": "head.fc"}),
-        *rows({"norm_downsample": "0", "conv_downsample": "1"}, FIRST, "stages.{i}.downsample."),
-        *rows({"conv_1": "conv_dw", "norm_1": "norm", "layer_scale_1/scale": "gamma"}, *STAGES),
-        *below(*STAGES, BLOCK),
-    )
+CONVNEXT = family(
+    rows({"patch_embedding": "stem.0", "norm_stem": "stem.1", "norm": "head.norm", "head": "head.fc"}),
+    rows({"norm_downsample": "0", "conv_downsample": "1"}, FIRST, "stages.{i}.downsample."),
+    rows({"conv_1": "conv_dw", "norm_1": "norm", "layer_scale_1/scale": "gamma"}, *STAGES),
+    below(*STAGES, BLOCK),
 )
 
 SWIN_STAGES = ("stage_{i+1}_block_{j}/", "layers.{i}.blocks.{j}.")
-SWIN = Family(
-    (
-        *rows({"patch_embedding": "proj", "norm_stem": "norm"}, theirs="patch_embed."),
-        *rows({"norm_merge": "norm", "merge": "reduction"}, FIRST, "layers.{i}.downsample."),
-        *below(*SWIN_STAGES, BLOCK + FUSED),
-        *rows({"relative_bias/embedding": "attn.relative_position_bias_table"}, *SWIN_STAGES),
-        *rows({"norm": "norm", "head": "head.fc"}),
-    ),
+SWIN = family(
+    rows({"patch_embedding": "proj", "norm_stem": "norm"}, theirs="patch_embed."),
+    rows({"norm_merge": "norm", "merge": "reduction"}, FIRST, "layers.{i}.downsample."),
+    below(*SWIN_STAGES, BLOCK, FUSED),
+    rows({"relative_bias/embedding": "attn.relative_position_bias_table"}, *SWIN_STAGES),
+    rows({"norm": "norm", "head": "head.fc"}),
     # Older files have these, too, which follow from the sizes.
-    {f"{SWIN_STAGES[1]}{name}": None for name in ("attn.relative_position_index", "attn_mask")},
+    extras={f"{SWIN_STAGES[1]}{name}": None for name in ("attn.relative_position_index", "attn_mask")},
 )
 
 MBCONV = (
@@ -116,15 +107,13 @@ def flat_tables(source: Tensors, shapes: Mapping) -> Tensors:
     return {**source, **turned}
 
 
-MAXXVIT = Family(
-    (
-        *rows({"conv_stem_{k}": "stem.conv{k}", "norm_stem": "stem.norm1"}),
-        *below(*STAGES, MBCONV + BIASED_BLOCK + fused("attention/", "attn.qkv", by_head=True)),
-        *below(f"{STAGES[0]}mbconv/", f"{STAGES[1]}conv.", MBCONV),
-        *below(f"{STAGES[0]}block/", f"{STAGES[1]}attn_block.", BIASED_BLOCK + FUSED),
-        *below(f"{STAGES[0]}grid/", f"{STAGES[1]}attn_grid.", BIASED_BLOCK + FUSED),
-        *rows({"norm": "norm"}),
-        *rows({"norm": "norm", "representation": "pre_logits.fc", "head": "fc"}, theirs="head."),
-    ),
+MAXXVIT = family(
+    rows({"conv_stem_{k}": "stem.conv{k}", "norm_stem": "stem.norm1"}),
+    below(*STAGES, MBCONV, BIASED_BLOCK, fused("attention/", "attn.qkv", by_head=True)),
+    below(f"{STAGES[0]}mbconv/", f"{STAGES[1]}conv.", MBCONV),
+    below(f"{STAGES[0]}block/", f"{STAGES[1]}attn_block.", BIASED_BLOCK, FUSED),
+    below(f"{STAGES[0]}grid/", f"{STAGES[1]}attn_grid.", BIASED_BLOCK, FUSED),
+    rows({"norm": "norm"}),
+    rows({"norm": "norm", "representation": "pre_logits.fc", "head": "fc"}, theirs="head."),
     prepare=flat_tables,
 )

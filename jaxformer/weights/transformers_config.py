@@ -12,8 +12,10 @@ Config = Mapping[str, Any]
 Fields = dict[str, Any]
 
 ACTIVATIONS = {
-    **{"gelu": "gelu_erf", "relu": "relu", "relu2": "relu_squared"},
+    "gelu": "gelu_erf",
     **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh"), "gelu_tanh"),
+    "relu": "relu",
+    "relu2": "relu_squared",
     **dict.fromkeys(("silu", "swish"), "silu"),
 }
 GATED = {"gelu_erf": "geglu_erf", "gelu_tanh": "geglu", "silu": "swiglu"}
@@ -35,8 +37,11 @@ NAMES = {  # our fields: what theirs are called, each in the configs of one kind
     "activation": ("hidden_act", "activation", "activation_function"),
 }
 HEADS = {  # the end of a class's name: the head
-    **{"Model": "none", "ForPreTraining": "mlm", "ForMaskedLM": "mlm", "ForQuestionAnswering": "span"},
-    **{"ForSequenceClassification": "sequence", "ForTokenClassification": "token"},
+    "Model": "none",
+    **dict.fromkeys(("ForPreTraining", "ForMaskedLM"), "mlm"),
+    "ForSequenceClassification": "sequence",
+    "ForTokenClassification": "token",
+    "ForQuestionAnswering": "span",
 }
 
 
@@ -57,7 +62,10 @@ def text_model_of(config: Config) -> tuple[str, Fields]:
         raise UserError(f"model_type={kind!r}: no table for such checkpoints; {did_you_mean(kind, FAMILIES)}")
     _, name, fields_of, unsupported = FAMILIES[kind]
     refuse(config, unsupported)
-    return name, fields_of(config)
+    try:
+        return name, fields_of(config)
+    except KeyError as error:
+        raise UserError(f"{error.args[0]}: missing in the config of model_type={kind!r}") from None
 
 
 def family_of(config: Config) -> Family:
@@ -78,13 +86,17 @@ def refuse(config: Config, unsupported: Mapping[str, Any]) -> None:
 
 
 def renamed(config: Config, *fields: str) -> Fields:
-    """The fields of ours that theirs have under another name alone, and three that every model has."""
+    """The fields of ours that theirs have under another name alone, and three that every model has.
+
+    Raises:
+      KeyError: there is none of the names.
+    """
     found = {}
     for field in ("vocab_size", "width", "num_heads", *fields):
-        name = next((name for name in NAMES[field] if name in config), None)
-        if name is None:
-            raise UserError(f"{' or '.join(NAMES[field])}: missing in the config of a {config['model_type']}")
-        found[field] = activation(config[name]) if field == "activation" else config[name]
+        given = [config[name] for name in NAMES[field] if name in config]
+        if not given:
+            raise KeyError(" or ".join(NAMES[field]))
+        found[field] = activation(given[0]) if field == "activation" else given[0]
     return found
 
 
@@ -168,13 +180,14 @@ def rotary(config: Config) -> Fields:
         raise UserError(f"rope_type={kind!r}: expected default, linear, yarn or llama3")
     refuse(given, {"truncate": True, "attention_factor": None, "mscale": None, "partial_rotary_factor": 1.0})
     fields |= {"scaling": kind, "factor": given["factor"]}
-    if kind == "linear":
-        return fields
-    original = given.get("original_max_position_embeddings") or config["max_position_embeddings"]
-    fields["original_length"] = original
+    if kind != "linear":
+        original = given.get("original_max_position_embeddings") or config["max_position_embeddings"]
+        fields["original_length"] = original
     if kind == "yarn":
-        return {**fields, "fast": given.get("beta_fast") or 32.0, "slow": given.get("beta_slow") or 1.0}
-    return {**fields, "low": given["low_freq_factor"], "high": given["high_freq_factor"]}
+        fields |= {"fast": given.get("beta_fast") or 32.0, "slow": given.get("beta_slow") or 1.0}
+    if kind == "llama3":
+        fields |= {"low": given["low_freq_factor"], "high": given["high_freq_factor"]}
+    return fields
 
 
 def t5(config: Config) -> Fields:

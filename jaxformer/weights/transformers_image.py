@@ -16,7 +16,7 @@ that each takes its columns.
 """
 
 from jaxformer.weights import timm
-from jaxformer.weights.convert import Family, Part, Row, below, rows
+from jaxformer.weights.convert import Part, Row, below, family, rows
 
 QKV = ("query", "key", "value")
 BLOCK = (  # of ViT and CvT, without queries, keys and values
@@ -25,13 +25,11 @@ BLOCK = (  # of ViT and CvT, without queries, keys and values
 )
 VIT_EMBEDDINGS = {"class_token": "cls_token", "position_embedding": "position_embeddings"}
 VIT_QKV = rows({name: name for name in QKV}, "attention/", "attention.attention.")
-VIT = Family(
-    (
-        *rows(VIT_EMBEDDINGS, theirs="vit.embeddings."),
-        *rows({"patch_embedding": "vit.embeddings.patch_embeddings.projection"}),
-        *below("encoder/block_{i}/", "vit.encoder.layer.{i}.", BLOCK + VIT_QKV),
-        *rows({"norm": "vit.layernorm", "head": "classifier"}),
-    )
+VIT = family(
+    rows(VIT_EMBEDDINGS, theirs="vit.embeddings."),
+    rows({"patch_embedding": "vit.embeddings.patch_embeddings.projection"}),
+    below("encoder/block_{i}/", "vit.encoder.layer.{i}.", BLOCK, VIT_QKV),
+    rows({"norm": "vit.layernorm", "head": "classifier"}),
 )
 
 
@@ -44,15 +42,13 @@ def cvt_projection(name: str) -> tuple[Row, ...]:
 
 CVT_EMBEDDING = "cvt.encoder.stages.{}.embedding.convolution_embeddings."
 CVT_QKV = below("attention/", "attention.attention.", sum(map(cvt_projection, QKV), ()))
-CVT = Family(
-    (
-        *rows({"conv_stem": "projection", "norm_stem": "normalization"}, "", CVT_EMBEDDING.format(0)),
-        *rows({"conv_downsample": "projection"}, "stage_{i+1}_block_0/", CVT_EMBEDDING.format("{i}")),
-        *rows({"norm_downsample": "normalization"}, "stage_{i+1}_block_0/", CVT_EMBEDDING.format("{i}")),
-        *(Row("class_token", f"cvt.encoder.stages.{stage}.cls_token") for stage in range(8)),
-        *below("stage_{i+1}_block_{j}/", "cvt.encoder.stages.{i}.layers.{j}.", BLOCK + CVT_QKV),
-        *rows({"norm": "layernorm", "head": "classifier"}),
-    )
+CVT = family(
+    rows({"conv_stem": "projection", "norm_stem": "normalization"}, "", CVT_EMBEDDING.format(0)),
+    rows({"conv_downsample": "projection"}, "stage_{i+1}_block_0/", CVT_EMBEDDING.format("{i}")),
+    rows({"norm_downsample": "normalization"}, "stage_{i+1}_block_0/", CVT_EMBEDDING.format("{i}")),
+    *(Row("class_token", f"cvt.encoder.stages.{stage}.cls_token") for stage in range(8)),
+    below("stage_{i+1}_block_{j}/", "cvt.encoder.stages.{i}.layers.{j}.", BLOCK, CVT_QKV),
+    rows({"norm": "layernorm", "head": "classifier"}),
 )
 
 DETR_ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
@@ -75,29 +71,22 @@ RESNET = (
         f"{RESNET_BLOCK[1]}shortcut.",
     ),
 )
-DETR = Family(
-    (
-        *below("backbone/", "model.backbone.conv_encoder.model.", RESNET + timm.RESNET.rows),
-        *rows({"conv_projection": "model.input_projection"}),
-        *rows({"query_position_embedding": "model.query_position_embeddings.weight"}),
-        *below("encoder/block_{i}/", "model.encoder.layers.{i}.", DETR_BLOCK),
-        *below("decoder/block_{i}/", "model.decoder.layers.{i}.", DETR_BLOCK + DETR_CROSS),
-        *rows({"norm": "model.decoder.layernorm", "head": "class_labels_classifier"}, "decoder/"),
-        *rows({"decoder/head_box_{j+1}": "bbox_predictor.layers.{j}"}),
-    )
+DETR = family(
+    below("backbone/", "model.backbone.conv_encoder.model.", RESNET, timm.RESNET.rows),
+    rows({"conv_projection": "model.input_projection"}),
+    rows({"query_position_embedding": "model.query_position_embeddings.weight"}),
+    below("encoder/block_{i}/", "model.encoder.layers.{i}.", DETR_BLOCK),
+    below("decoder/block_{i}/", "model.decoder.layers.{i}.", DETR_BLOCK, DETR_CROSS),
+    rows({"norm": "model.decoder.layernorm", "head": "class_labels_classifier"}, "decoder/"),
+    rows({"decoder/head_box_{j+1}": "bbox_predictor.layers.{j}"}),
 )
 
 LEVELS = 4  # of every published SegFormer
-SEGFORMER = Family(
-    (
-        # Map i, the finest being 0; checkpoints on the Hub have the first of the two names.
-        *rows({"conv_level_{i+1}": "linear_c.{i}.proj"}, theirs="decode_head."),
-        *rows({"conv_level_{i+1}": "linear_projections.{i}.proj"}, theirs="decode_head."),
-        *(
-            Row(f"conv_fuse_{LEVELS - i}", "decode_head.linear_fuse", Part(i, LEVELS, 1))
-            for i in range(LEVELS)
-        ),
-        *rows({"norm": "batch_norm", "head": "classifier"}, theirs="decode_head."),
-    ),
+SEGFORMER = family(
+    # Map i, the finest being 0; checkpoints on the Hub have the first of the two names.
+    rows({"conv_level_{i+1}": "linear_c.{i}.proj"}, theirs="decode_head."),
+    rows({"conv_level_{i+1}": "linear_projections.{i}.proj"}, theirs="decode_head."),
+    *(Row(f"conv_fuse_{LEVELS - i}", "decode_head.linear_fuse", Part(i, LEVELS, 1)) for i in range(LEVELS)),
+    rows({"norm": "batch_norm", "head": "classifier"}, theirs="decode_head."),
     prefix="decode_head.",
 )

@@ -17,15 +17,16 @@ bias that all of its blocks add; in the MLPs 1.0 has a layer `wi`, 1.1 the gate 
 
 from collections.abc import Mapping
 
-from jaxformer.weights.convert import CONV1D, Family, Row, Tensors, below, fused, rows
+from jaxformer.weights.convert import Row, Tensors, below, family, fused, rows
 
 ENCODER, DECODER = "encoder/block_{i}/", "decoder/block_{i}/"
+QKV = ("query", "key", "value")
 EMBEDDINGS = (
     *rows({"token_embedding": "word_embeddings", "position_embedding": "position_embeddings"}),
     *rows({"type_embedding": "token_type_embeddings", "embedding_norm": "LayerNorm"}),
 )
 BERT_BLOCK = (
-    *rows({name: name for name in ("query", "key", "value")}, "attention/", "attention.self."),
+    *rows({name: name for name in QKV}, "attention/", "attention.self."),
     *rows({"attention/out": "dense", "norm_1": "LayerNorm"}, theirs="attention.output."),
     *rows({"mlp/up": "intermediate.dense", "mlp/down": "output.dense", "norm_2": "output.LayerNorm"}),
 )
@@ -44,14 +45,12 @@ def current_names(source: Tensors, shapes: Mapping) -> Tensors:
     return source
 
 
-BERT = Family(
-    (
-        *below("", "bert.", BERT_BODY),
-        *rows({"mlm_dense": "transform.dense", "mlm_norm": "transform.LayerNorm"}, theirs="cls.predictions."),
-        Row("mlm_bias", "cls.predictions.bias"),
-        *HEADS,
-    ),
-    {
+BERT = family(
+    below("", "bert.", BERT_BODY),
+    rows({"mlm_dense": "transform.dense", "mlm_norm": "transform.LayerNorm"}, theirs="cls.predictions."),
+    Row("mlm_bias", "cls.predictions.bias"),
+    HEADS,
+    extras={
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias",
         # Checkpoints of BertForPreTraining, as Google's are: masked LM beside what is made of the first token.
@@ -63,16 +62,12 @@ BERT = Family(
     prepare=current_names,
 )
 
-ROBERTA = Family(
-    (
-        Row(
-            "pooler", "classifier.dense"
-        ),  # RobertaForSequenceClassification's, in the place of the model's own
-        *below("", "roberta.", BERT_BODY),
-        *rows({"mlm_dense": "dense", "mlm_norm": "layer_norm", "mlm_bias": "bias"}, theirs="lm_head."),
-        *HEADS,
-    ),
-    {
+ROBERTA = family(
+    Row("pooler", "classifier.dense"),  # RobertaForSequenceClassification's, in the place of the model's own
+    below("", "roberta.", BERT_BODY),
+    rows({"mlm_dense": "dense", "mlm_norm": "layer_norm", "mlm_bias": "bias"}, theirs="lm_head."),
+    HEADS,
+    extras={
         "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
         "lm_head.decoder.bias": "lm_head.bias",
         # In the published checkpoints, though no next-sentence task trained it.
@@ -82,35 +77,33 @@ ROBERTA = Family(
     prefix="roberta.",
 )
 
-DISTILBERT_BLOCK = (
-    *rows({"query": "q_lin", "key": "k_lin", "value": "v_lin", "out": "out_lin"}, "attention/", "attention."),
-    *rows({"norm_1": "sa_layer_norm", "norm_2": "output_layer_norm"}),
-    *rows({"mlp/up": "ffn.lin1", "mlp/down": "ffn.lin2"}),
-)
-DISTILBERT = Family(
-    (
-        *below("", "distilbert.embeddings.", EMBEDDINGS),
-        *below(ENCODER, "distilbert.transformer.layer.{i}.", DISTILBERT_BLOCK),
-        *rows({"mlm_dense": "vocab_transform", "mlm_norm": "vocab_layer_norm"}),
-        *rows({"mlm_bias": "vocab_projector.bias", "pooler": "pre_classifier"}),
-        *HEADS,
+DISTILBERT = family(
+    below("", "distilbert.embeddings.", EMBEDDINGS),
+    below(
+        ENCODER,
+        "distilbert.transformer.layer.{i}.",
+        rows({name: f"{name[0]}_lin" for name in QKV}, "attention/", "attention."),
+        rows({"attention/out": "attention.out_lin", "norm_1": "sa_layer_norm"}),
+        rows({"mlp/up": "ffn.lin1", "mlp/down": "ffn.lin2", "norm_2": "output_layer_norm"}),
     ),
-    {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
+    rows({"mlm_dense": "vocab_transform", "mlm_norm": "vocab_layer_norm"}),
+    rows({"mlm_bias": "vocab_projector.bias", "pooler": "pre_classifier"}),
+    HEADS,
+    extras={"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
     prefix="distilbert.",
 )
 
-GPT2_BLOCK = (
-    *fused("attention/", "attn.c_attn", axis=-1, style=CONV1D),
-    *rows({"norm_1": "ln_1", "attention/out": "attn.c_proj", "norm_2": "ln_2"}, style=CONV1D),
-    *rows({"mlp/up": "mlp.c_fc", "mlp/down": "mlp.c_proj"}, style=CONV1D),
-)
-GPT2 = Family(
-    (
-        *rows({"token_embedding": "wte", "position_embedding": "wpe", "norm": "ln_f"}, theirs="transformer."),
-        *below(DECODER, "transformer.h.{i}.", GPT2_BLOCK),
-        Row("head", "lm_head"),
+GPT2 = family(
+    rows({"token_embedding": "wte", "position_embedding": "wpe", "norm": "ln_f"}, theirs="transformer."),
+    below(
+        DECODER,
+        "transformer.h.{i}.",
+        fused("attention/", "attn.c_attn", axis=-1, style="conv1d"),
+        rows({"norm_1": "ln_1", "attention/out": "attn.c_proj", "norm_2": "ln_2"}, style="conv1d"),
+        rows({"mlp/up": "mlp.c_fc", "mlp/down": "mlp.c_proj"}, style="conv1d"),
     ),
-    {
+    Row("head", "lm_head"),
+    extras={
         "lm_head.weight": "transformer.wte.weight",
         "transformer.h.{i}.attn.bias": None,  # the causal mask
         "transformer.h.{i}.attn.masked_bias": None,
@@ -118,19 +111,18 @@ GPT2 = Family(
     prefix="transformer.",
 )
 
-LLAMA_BLOCK = (
-    *rows({name: f"self_attn.{name[0]}_proj" for name in ("query", "key", "value", "out")}, "attention/"),
-    *rows({"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm"}, "attention/"),
-    *rows({name: f"{name}_proj" for name in ("gate", "up", "down")}, "mlp/", "mlp."),
-    *rows({"norm_1": "input_layernorm", "norm_2": "post_attention_layernorm"}),
-)
-LLAMA = Family(
-    (
-        *rows({"token_embedding": "embed_tokens", "norm": "norm"}, theirs="model."),
-        *below(DECODER, "model.layers.{i}.", LLAMA_BLOCK),
-        Row("head", "lm_head"),
+LLAMA = family(
+    rows({"token_embedding": "embed_tokens", "norm": "norm"}, theirs="model."),
+    below(
+        DECODER,
+        "model.layers.{i}.",
+        rows({name: f"self_attn.{name[0]}_proj" for name in (*QKV, "out")}, "attention/"),
+        rows({"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm"}, "attention/"),
+        rows({name: f"{name}_proj" for name in ("gate", "up", "down")}, "mlp/", "mlp."),
+        rows({"norm_1": "input_layernorm", "norm_2": "post_attention_layernorm"}),
     ),
-    {
+    Row("head", "lm_head"),
+    extras={
         "lm_head.weight": "model.embed_tokens.weight",
         "model.layers.{i}.self_attn.rotary_emb.inv_freq": None,  # in old files: follows from the config
     },
@@ -140,7 +132,7 @@ LLAMA = Family(
 
 def t5_attention(ours: str, theirs: str) -> tuple[Row, ...]:
     """The rows of an attention layer."""
-    return rows({name: name[0] for name in ("query", "key", "value", "out")}, ours, theirs)
+    return rows({name: name[0] for name in (*QKV, "out")}, ours, theirs)
 
 
 def t5_tower(name: str, mlp: int) -> tuple[Row, ...]:
@@ -158,15 +150,13 @@ def t5_tower(name: str, mlp: int) -> tuple[Row, ...]:
     )
 
 
-T5 = Family(
-    (
-        *t5_tower("encoder", mlp=1),
-        *t5_tower("decoder", mlp=2),
-        *t5_attention(f"{DECODER}cross_attention/", "decoder.block.{i}.layer.1.EncDecAttention."),
-        *rows({"norm_cross": "layer_norm"}, DECODER, "decoder.block.{i}.layer.1."),
-        *rows({"token_embedding": "shared", "head": "lm_head"}),
-    ),
-    {
+T5 = family(
+    *t5_tower("encoder", mlp=1),
+    *t5_tower("decoder", mlp=2),
+    *t5_attention(f"{DECODER}cross_attention/", "decoder.block.{i}.layer.1.EncDecAttention."),
+    rows({"norm_cross": "layer_norm"}, DECODER, "decoder.block.{i}.layer.1."),
+    rows({"token_embedding": "shared", "head": "lm_head"}),
+    extras={
         **dict.fromkeys(("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"), "shared.weight"),
         "lm_head.weight": "shared.weight",
         # In the published checkpoints of 1.0; cross-attention has no bias.

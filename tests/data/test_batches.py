@@ -43,6 +43,11 @@ def digits(digits_dir: str, **fields) -> DataConfig:
     return DataConfig(data_dir=digits_dir, **{"batch_size": 64, "transforms": RANDOM} | fields)
 
 
+def counted(source: Counting, batch_size: int, seed: int = 0, train: bool = True, transforms=()) -> Batches:
+    fields = {"transforms" if train else "eval_transforms": transforms}
+    return Batches(source, DataConfig(batch_size=batch_size, **fields), seed, train)
+
+
 def assert_equal(one: dict, other: dict) -> None:
     assert one.keys() == other.keys()
     for key in one:
@@ -51,7 +56,7 @@ def assert_equal(one: dict, other: dict) -> None:
 
 
 def test_an_epoch_sees_every_example_once_and_each_in_a_new_order():
-    batches = Batches(Counting(23), (), batch_size=5, seed=3, train=True)
+    batches = counted(Counting(23), 5, seed=3, train=True)
     stream = np.concatenate([batches[step]["labels"] for step in range(23)])  # five epochs
     epochs = stream.reshape(5, 23)
     np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(23), (5, 1)))
@@ -60,7 +65,7 @@ def test_an_epoch_sees_every_example_once_and_each_in_a_new_order():
 
 
 def test_the_first_elements_of_an_epoch_are_uniform():
-    firsts = [int(Batches(Counting(8), (), 1, seed, train=True)[0]["labels"][0]) for seed in range(400)]
+    firsts = [int(counted(Counting(8), 1, seed=seed, train=True)[0]["labels"][0]) for seed in range(400)]
     counts = np.bincount(firsts, minlength=8)
     assert counts.min() > 25  # 50 expected, standard deviation 6.6
     assert counts.max() < 75
@@ -113,7 +118,7 @@ def test_processes_rows_make_up_the_global_batch(digits_dir, train):
 
 def test_a_process_reads_only_its_rows():
     source = Counting(100)
-    batches = Batches(source, (), batch_size=20, seed=0, train=False)
+    batches = counted(source, 20, train=False)
     source.indices.clear()
     batches.local(2, process_index=1, process_count=4)
     assert source.indices == [45, 46, 47, 48, 49]
@@ -153,7 +158,7 @@ def test_evaluation_counts_every_example_once(digits_dir):
 
 
 def test_a_process_may_have_nothing_but_padding():
-    batches = Batches(Counting(5), (), batch_size=8, seed=0, train=False)
+    batches = counted(Counting(5), 8, seed=0, train=False)
     part = batches.local(0, process_index=3, process_count=4)
     assert not part["example_mask"].any()
     assert not part["image"].any()
@@ -174,8 +179,8 @@ def test_random_numbers_belong_to_the_element_not_to_the_batch():
         def __call__(self, example: dict, rng: np.random.Generator) -> dict:
             return example | {"labels": int(rng.integers(2**31))}
 
-    small = Batches(Counting(100), (Draw(),), batch_size=4, seed=9, train=True)
-    large = Batches(Counting(100), (Draw(),), batch_size=20, seed=9, train=True)
+    small = counted(Counting(100), 4, seed=9, train=True, transforms=(Draw(),))
+    large = counted(Counting(100), 20, seed=9, train=True, transforms=(Draw(),))
     stream = np.concatenate([small[step]["labels"] for step in range(50)])
     np.testing.assert_array_equal(stream[100:120], large[5]["labels"])
     assert len(set(stream)) == 200  # an example gets new numbers in the next epoch
@@ -191,7 +196,7 @@ def test_repeats_are_augmented_anew_and_an_epoch_stays_as_long(digits_dir):
         assert (labels == labels[0]).all()
         for one, other in ((0, 1), (1, 2)):  # by numbers of their own, which are now and then alike
             assert (copies[one] != copies[other]).any((1, 2, 3)).mean() > 0.8
-    plain = make_batches(digits(digits_dir, batch_size=48, repeats=3, transforms=()), "train")
+    plain = make_batches(digits(digits_dir, batch_size=48, repeats=3), "train")
     images = plain[7]["image"].reshape(3, 16, 8, 8, 1)
     assert (images == images[0]).all()
 
@@ -235,7 +240,7 @@ def test_what_goes_wrong_in_a_thread_reaches_the_reader():
                 raise ValueError("seventeen")
             return example
 
-    batches = Batches(Counting(40), (Fail(),), batch_size=5, seed=0, train=False)
+    batches = counted(Counting(40), 5, seed=0, train=False, transforms=(Fail(),))
     with pytest.raises(UserError, match=r"counting/1.0.0, split 'train', index 17: Fail failed: seventeen"):
         list(batches.read(0))
 
@@ -270,7 +275,7 @@ def test_images_of_different_sizes_need_a_transform(tmp_path):
 
 
 def test_steps_and_processes_that_do_not_exist_are_refused():
-    batches = Batches(Counting(10), (), batch_size=4, seed=0, train=False)
+    batches = counted(Counting(10), 4, seed=0, train=False)
     for step in (-1, 3):
         with pytest.raises(IndexError, match=f"step {step}"):
             batches[step]

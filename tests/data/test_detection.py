@@ -10,13 +10,13 @@ from PIL import Image
 
 from jaxformer.config.schema import resolve, to_dict
 from jaxformer.data import DataConfig, make_batches
+from jaxformer.data.base import open_source
 from jaxformer.data.cropping import Mosaic, ScaleJitter
 from jaxformer.data.kinds.detection import Detection
 from jaxformer.data.kinds.images import Images
-from jaxformer.data.opening import open_source
 from jaxformer.data.transforms import Flip
 from jaxformer.data.writing import write_dataset
-from jaxformer.drawing.class_colours import colour
+from jaxformer.drawing import colour
 from jaxformer.errors import UserError
 from jaxformer.importing.show import contact_sheet, with_examples
 

@@ -22,7 +22,7 @@ from jaxformer.data.geometry import (
     scaling,
     window,
 )
-from jaxformer.data.operations import GEOMETRIC, apply, geometry
+from jaxformer.data.operations import GEOMETRIC, Resample, apply, geometry
 from jaxformer.data.policies import RandAugment
 from jaxformer.data.transforms import CenterCrop, Flip, PadAndCrop, RandomErasing, RandomResizedCrop, Resize
 
@@ -103,7 +103,9 @@ def test_boxes_are_found_again_from_pixels_and_masks(transform):
 def test_randaugment_moves_masks_as_pillow_moves_pictures(name, amount):
     amount = amount * 90 if name == "rotate" else amount
     mask = scene(3)["segmentation"]
-    picture = apply(name, Image.fromarray(mask.astype(np.uint8) + 1), amount, np.random.default_rng(0))
+    picture = apply(
+        (name, amount, Resample.NEAREST), Image.fromarray(mask.astype(np.uint8) + 1), np.random.default_rng(0)
+    )
     expected = np.array(picture).astype(int) - 1
     expected[expected == 127] = VOID  # grey 128
     ours = moved_mask(mask, geometry(name, amount, mask.shape[1], mask.shape[0]))

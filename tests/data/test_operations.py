@@ -5,8 +5,7 @@ import pytest
 from helpers.pictures import picture, run
 from PIL import Image, ImageEnhance
 
-from jaxformer.data.color import ColorJitter, shift_hue
-from jaxformer.data.operations import Range, apply, to_array, to_pillow
+from jaxformer.data.operations import ColorJitter, Range, Resample, apply, shift_hue, to_array, to_pillow
 from jaxformer.data.policies import INCREASING, ORIGINAL, RandAugment
 
 
@@ -61,7 +60,9 @@ def test_randaugment_ranges_are_the_papers_code_and_timms():
 def test_increasing_operations_do_nothing_at_magnitude_zero(name):
     image = to_pillow(picture())
     rng = np.random.default_rng(0)
-    np.testing.assert_array_equal(apply(name, image, INCREASING[name](0, rng), rng), image)
+    np.testing.assert_array_equal(
+        apply((name, INCREASING[name](0, rng), Resample.NEAREST), image, rng), image
+    )
 
 
 @pytest.mark.parametrize("name", sorted(ORIGINAL))
@@ -71,7 +72,7 @@ def test_operations_do_what_their_names_say(name):
     amount = {"rotate": 90, "posterize": 3, "solarize": 100, "solarize_add": 50, "cutout": 0.2}.get(
         name, 0.25
     )
-    result = to_array(apply(name, to_pillow(image), amount, rng))
+    result = to_array(apply((name, amount, Resample.NEAREST), to_pillow(image), rng))
     values = image.astype(int)
     if name == "invert":
         np.testing.assert_array_equal(result, 255 - image)

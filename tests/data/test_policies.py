@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from helpers.timm_reference import timm
 
-from jaxformer.data.color import ThreeAugment
 from jaxformer.data.geometry import VOID, moved_mask
-from jaxformer.data.operations import GREY, Range, apply, geometry, to_array, to_pillow
+from jaxformer.data.operations import (
+    GREY,
+    Range,
+    Resample,
+    ThreeAugment,
+    apply,
+    geometry,
+    to_array,
+    to_pillow,
+)
 from jaxformer.data.policies import LEARNT, ORIGINAL, POLICIES, STRENGTHS, WIDE, AutoAugment, TrivialAugment
 
 HEIGHT, WIDTH = 36, 44
@@ -114,7 +122,9 @@ def test_operations_give_torchvisions_pictures(torchvision, name, image):
             if name.startswith("translate"):
                 amount /= WIDTH if name.endswith("x") else HEIGHT
             magnitude = as_theirs(name, amount)
-            ours = to_array(apply(name, to_pillow(image), amount, np.random.default_rng(0)))
+            ours = to_array(
+                apply((name, amount, Resample.NEAREST), to_pillow(image), np.random.default_rng(0))
+            )
             np.testing.assert_array_equal(ours, theirs_done(torchvision, name, image, round(magnitude, 9)))
 
 

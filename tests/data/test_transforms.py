@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxformer.config import schema
-from jaxformer.data.color import ColorJitter, ThreeAugment
 from jaxformer.data.config import TRANSFORMS, DataConfig
 from jaxformer.data.cropping import DetrCrop, Mosaic, RandomCrop, ResizeShorter, ScaleJitter
 from jaxformer.data.geometry import resize
+from jaxformer.data.operations import ColorJitter, ThreeAugment
 from jaxformer.data.policies import AutoAugment, RandAugment, TrivialAugment
 from jaxformer.data.transforms import CenterCrop, Flip, PadAndCrop, RandomErasing, RandomResizedCrop, Resize
 

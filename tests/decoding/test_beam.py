@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from jaxformer.config import schema
 from jaxformer.decoding import beam
 from jaxformer.decoding.beam import repeat_rows, take_rows
-from jaxformer.decoding.loop import stream
+from jaxformer.decoding.loop import Rules, stream
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.inference.writing import Generation
 
@@ -124,8 +124,7 @@ def test_a_beam_of_1_without_length_penalty_is_greedy_decoding(n):
     )
     chunks = list(
         stream(
-            step, state, first, key=jax.random.key(0), sampling=Sampling(temperature=0), max_new_tokens=n,
-            eos_ids=(EOS,), pad_id=PAD,
+            step, state, first, Rules(Sampling(temperature=0), (EOS,), PAD), key=jax.random.key(0), max_new_tokens=n,
         )
     )  # fmt: skip
     expected = np.concatenate([chunk.tokens for chunk in chunks], axis=1)
@@ -253,4 +252,4 @@ def test_rows_are_repeated_and_taken_where_there_are_as_many():
 @pytest.mark.parametrize("wrong", [{"beams": 0}, {"max_new_tokens": 0}, {"length_penalty": -1.0}])
 def test_what_cannot_be_is_refused(wrong):
     (name,) = wrong
-    assert name in next(schema.problems(Generation(**wrong)))
+    assert name in schema.problems(Generation(**wrong))[0]

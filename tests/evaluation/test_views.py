@@ -17,7 +17,7 @@ from jaxformer.step import make_eval_step
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.language import CausalLM
 from jaxformer.tasks.segmentation import Segmentation
-from jaxformer.verbs.evaluate import Evaluate
+from jaxformer.verbs.measuring import Evaluate
 from jaxformer.verbs.options import parse
 
 HEIGHT, WIDTH, CLASSES = 16, 24, 3

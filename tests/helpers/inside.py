@@ -8,18 +8,16 @@ import numpy as np
 from jaxformer.inference.attention_layers import attention_layers, calls_of
 from jaxformer.models.base import replaced
 from jaxformer.models.cct import CCT
-from jaxformer.models.cnn_attention import Placement
-from jaxformer.models.cnn_attention.botnet import BottleneckAttention
-from jaxformer.models.cnn_attention.non_local import NonLocal
+from jaxformer.models.cnn_attention import BottleneckAttention, NonLocal, Placement
 from jaxformer.models.coatnet import CoAtNet
 from jaxformer.models.convnext import ConvNeXt
 from jaxformer.models.cvt import CvT
 from jaxformer.models.detr import DETR
 from jaxformer.models.layouts import unstack_layers
-from jaxformer.models.mask_transformer import MaskTransformer
 from jaxformer.models.maxvit import MaxViT
 from jaxformer.models.mlp_mixer import MLPMixer
 from jaxformer.models.resnet import ResNet
+from jaxformer.models.segmentation_decoders import MaskTransformer
 from jaxformer.models.segmenter import Segmenter
 from jaxformer.models.swin import Swin
 from jaxformer.models.vit import ViT
@@ -49,12 +47,19 @@ MODELS = {
         embedding_strides=(4, 2),
         num_classes=CLASSES,
     ),
-    "convnext": ConvNeXt((1, 2), width=8, num_classes=CLASSES),
+    "convnext": ConvNeXt(stage_sizes=(1, 2), width=8, num_classes=CLASSES),
     "swin": swin(),
     "coatnet": CoAtNet(
-        (1, 1, 2, 1), (8, 8, 16, 16), stem_widths=(8, 8), image_size=SIZE, head_dim=8, num_classes=CLASSES
+        stage_sizes=(1, 1, 2, 1),
+        widths=(8, 8, 16, 16),
+        stem_widths=(8, 8),
+        image_size=SIZE,
+        head_dim=8,
+        num_classes=CLASSES,
     ),
-    "maxvit": MaxViT((1, 1), (8, 16), (8, 8), window=3, head_dim=8, num_classes=CLASSES),
+    "maxvit": MaxViT(
+        stage_sizes=(1, 1), widths=(8, 16), stem_widths=(8, 8), window=3, head_dim=8, num_classes=CLASSES
+    ),
     "mixer": MLPMixer(SIZE, 8, width=16, depth=2, token_mlp_dim=8, channel_mlp_dim=16, num_classes=CLASSES),
     "botnet": resnet(
         attention=(Placement(BottleneckAttention(num_heads=2), (2,), (1,)), Placement(NonLocal(), (1,)))

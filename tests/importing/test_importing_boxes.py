@@ -195,7 +195,8 @@ def test_sizes_that_differ_are_named(tmp_path):
 
 
 def test_files_that_are_not_json_or_not_there(tmp_path):
-    assert "a.json, line 2: is not JSON" in refusal(text(tmp_path / "a.json", '{"images":\n [}'), tmp_path)
+    said = refusal(text(tmp_path / "a.json", '{"images":\n [}'), tmp_path)
+    assert "a.json: is not JSON (Expecting value: line 2 column 3" in said
     assert "b.json: is empty" in refusal(text(tmp_path / "b.json", ""), tmp_path)
     deep = text(tmp_path / "c.json", "[" * 200_000)
     assert "c.json" in refusal(deep, tmp_path)
@@ -248,7 +249,7 @@ def test_labels_without_a_picture_and_pictures_without_labels(tmp_path):
     (root / "labels" / "4.txt").unlink()
     assert "without a file of labels, and so without objects: 1 image" in bring(root, tmp_path).notes
     text(root / "classes.txt", f"{NAMES[0]}\n\n{NAMES[1]}\n")
-    assert "the class '' is empty or there twice" in refusal(root, tmp_path / "other")
+    assert "'' is no name of a class" in refusal(root, tmp_path / "other")
 
 
 def test_a_name_that_no_file_can_have(tmp_path):
@@ -349,7 +350,7 @@ def test_malformed_yolo_is_named(line, message, tmp_path):
         ("train: imagez\nnames: [a]", "data.yaml: train is 'imagez', which is not in files"),
         ("train: images\nnames: []", "data.yaml: has no names of classes"),
         ("train: images\nnames: {1: a, 2: b}", "data.yaml: names has the keys 1, 2; expected 0, 1, 2, ..."),
-        ("train: images\nnames: [a, a]", "data.yaml: the class 'a' is empty or there twice"),
+        ("train: images\nnames: [a, a]", "data.yaml: the class 'a' is there twice"),
         ("train: !!python/object/apply:os.system [ls]\nnames: [a]", "data.yaml, line 1: is not YAML"),
     ],
 )

@@ -5,7 +5,7 @@ from helpers.importing_cases import write
 
 from jaxformer import cli
 from jaxformer.importing.formats import FORMATS
-from jaxformer.verbs.data_import import DataImport
+from jaxformer.verbs.data import DataImport
 from jaxformer.verbs.options import parse
 
 

@@ -14,7 +14,7 @@ from jaxformer.data import DataConfig, make_batches
 from jaxformer.data.digits import to_uint8
 from jaxformer.errors import UserError
 from jaxformer.importing import import_dataset
-from jaxformer.importing.classes import natural
+from jaxformer.importing.contents import natural
 
 import_images = partial(import_dataset, "images")
 

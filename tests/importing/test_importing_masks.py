@@ -99,7 +99,7 @@ def test_mistakes_are_named(tmp_path):
     save_mask(mask, np.full((HEIGHT, WIDTH), 4, np.uint8))
     assert "0.png: has the ids 4; there are the classes 0 to 3, and 255 for none" in said()
     mask.write_bytes(png(np.zeros((HEIGHT, WIDTH, 3), np.uint8)))
-    assert "0.png: not a readable mask (a picture of mode RGB" in said()
+    assert "0.png: not a readable mask (an image of mode RGB" in said()
     mask.write_bytes(b"no picture")
     assert "0.png: not a readable mask (cannot identify" in said()
     mask.unlink()

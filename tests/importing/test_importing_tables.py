@@ -231,7 +231,7 @@ def test_mixed_types_name_both_lines(tmp_path):
         ({"classes": ("a", "b")}, "`classes`: is about the label"),
         ({"label": "x", "classes": ("a", "b"), "regression": True}, "give `classes` or `regression`"),
         ({"label": "x", "text": ("x",)}, "`text`: 'x' is the label"),
-        ({"label": "x", "classes": ("a", "a")}, "`classes`: 'a' is there twice"),
+        ({"label": "x", "classes": ("a", "a")}, "`classes`: the class 'a' is there twice"),
         ({"label": "x", "classes": ("a", "")}, "`classes`: '' is no name of a class"),
         ({"label": "x", "classes": ("a",)}, "`classes`: there is only 'a'"),
     ],

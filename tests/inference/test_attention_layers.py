@@ -9,9 +9,8 @@ import pytest
 from helpers.inside import MODELS, look_inside, picture, random_variables
 
 from jaxformer.inference.attention_layers import calls_of, names_of
-from jaxformer.models.maxvit import PartitionBlock
-from jaxformer.models.swin import SwinBlock
 from jaxformer.models.token_layout import seen
+from jaxformer.models.windows import WindowBlock
 
 WINDOWS, STRIDED, CONVOLUTIONS = "windows", "what asks", "between convolutions"
 # Part, layers, grid of what is seen, tokens, whose attention is shown, why there is no rollout.
@@ -92,14 +91,8 @@ def test_whose_attention_is_shown():
 SHAPES = [(6, 9), (7, 5), (2, 8)]
 
 
-def swin_block(shifted):
-    rates = {"drop_path": 0.0, "dropout": 0.0, "attention_dropout": 0.0}
-    return SwinBlock(2, 8, 3, shifted, False, activation="relu", norm_epsilon=1e-5, **rates)
-
-
-def partition_block(parts):
-    rates = {"drop_path": 0.0, "dropout": 0.0, "attention_dropout": 0.0}
-    return PartitionBlock(parts, 3, 4, 1, "relu", 1e-5, **rates)
+def window_block(windows):
+    return WindowBlock(2, 3, windows, mlp_ratio=1, activation="relu", norm_epsilon=1e-5)
 
 
 def windowed(block, shape):
@@ -108,10 +101,10 @@ def windowed(block, shape):
 
 
 BLOCKS = {
-    "swin": swin_block(False),
-    "shifted": swin_block(True),
-    "block": partition_block("block"),
-    "grid": partition_block("grid"),
+    "swin": window_block("block"),
+    "shifted": window_block("shifted"),
+    "block": window_block("block"),
+    "grid": window_block("grid"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Explanations of pictures: which there are of which model, what they show, and what is refused."""
+"""Explanations of images: which there are of which model, what they show, and what is refused."""
 
 import json
 from functools import cache, partial
@@ -12,13 +12,13 @@ import pytest
 from helpers.inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
 from PIL import Image
 
-from jaxformer.drawing.annotate import MARGIN, ROW, shorten
+from jaxformer.drawing import MARGIN, ROW, shorten
 from jaxformer.errors import UserError
 from jaxformer.inference.explain import PREDICTED, Explainer, class_score, explain_files, explainable
-from jaxformer.inference.explain_pictures import of_image, over_image, rollout_of
+from jaxformer.inference.explain_drawings import of_image, over_image, rollout_of
 from jaxformer.inference.grad_cam import find_target, with_activation
-from jaxformer.models.mask_transformer import MaskTransformer
 from jaxformer.models.outputs import ImageOutputs, SegmentationOutputs
+from jaxformer.models.segmentation_decoders import MaskTransformer
 from jaxformer.models.segmenter import Segmenter
 from jaxformer.models.vit import ViT
 from jaxformer.paths import leaves_by_path
@@ -73,9 +73,9 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_pictures_of_all_families(name):
+def test_drawings_of_all_families(name):
     example = {"image": IMAGE} | ({"extent": np.array([24, 32])} if name == "detr" else {})
-    made = explainer(name).pictures(example)
+    made = list(explainer(name).drawings(example))
     assert [drawn.name for drawn in made] == EXPECTED[name]
     for drawn in made:
         assert drawn.shows
@@ -178,7 +178,7 @@ def test_files_and_their_list(tmp_path):
     assert [e["file"] for e in explanations] == [str(path) for path in paths]
     lines = (tmp_path / "out" / "explanations.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == explanations
-    listed = {tmp_path / "out" / p["picture"] for e in explanations for p in e["pictures"]}
+    listed = {tmp_path / "out" / p["image"] for e in explanations for p in e["images"]}
     assert listed == set((tmp_path / "out").rglob("*.png"))
     assert {p.parent.name for p in listed} == {"one", "one-2"}
     with pytest.raises(UserError, match="would be overwritten"):

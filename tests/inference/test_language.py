@@ -16,6 +16,7 @@ from helpers.tiny_writers import (
     tokenizer,
 )
 
+from jaxformer.config import schema
 from jaxformer.decoding.loop import StopStrings
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError
@@ -118,7 +119,7 @@ def test_samples_beyond_the_context_do_not_depend_on_the_batch():
         stops = StopStrings((), writer.tokenizer.decode)
         for _ in writer.stream([prompt], how, stops, first_row=number):
             pass
-        assert stops.text(0) == together[number]
+        assert stops.texts[0] == together[number]
 
 
 def test_a_stop_string_ends_a_text_and_one_that_never_comes_is_told():
@@ -134,6 +135,13 @@ def test_a_stop_string_ends_a_text_and_one_that_never_comes_is_told():
     assert (never.text, never.ended, never.tokens) == (whole[0], "length", 30)
     texts = writer.generate_until(prompts, [stop], 30)
     assert texts == [ended.text, other.text]
+
+
+def test_a_beam_search_is_not_told_how_to_draw():
+    """In Python, where no flag says so."""
+    assert not schema.problems(Generation(beams=2, length_penalty=1.0))
+    (line,) = schema.problems(Generation(sampling=Sampling(temperature=0.5, top_k=3), beams=2))
+    assert line == "temperature, top_k: has no effect with beams=2; leave one of them out"
 
 
 @pytest.mark.parametrize("template", ["gpt", "none"])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers.tiny_text import GPTS, SCHEMES, TINY, VOCAB, close, jitted, params_of, texts
 
-from jaxformer.models.cache import EMPTY, cached_mask, empty_cache
 from jaxformer.models.gpt import GPT
+from jaxformer.models.masks import EMPTY, cached_mask, empty_cache
 from jaxformer.models.mlp import Experts
 from jaxformer.models.seq2seq import Seq2Seq
 

@@ -9,12 +9,16 @@ from helpers.tiny import images, random_params
 
 from jaxformer.config.schema import load, resolve, to_dict
 from jaxformer.models.base import Layer
-from jaxformer.models.cnn_attention import ATTENTIONS, Placement
-from jaxformer.models.cnn_attention.botnet import BottleneckAttention, relative_logits
-from jaxformer.models.cnn_attention.coordinate import CoordinateAttention
-from jaxformer.models.cnn_attention.eca import kernel_size
-from jaxformer.models.cnn_attention.non_local import NonLocal
-from jaxformer.models.cnn_attention.se import SqueezeExcitation
+from jaxformer.models.cnn_attention import (
+    ATTENTIONS,
+    BottleneckAttention,
+    CoordinateAttention,
+    EfficientChannelAttention,
+    NonLocal,
+    Placement,
+    SqueezeExcitation,
+    relative_logits,
+)
 from jaxformer.models.norms import image_norm
 from jaxformer.models.resnet import ResNet
 from jaxformer.optim.masks import NO_DECAY, path_mask
@@ -108,7 +112,7 @@ def test_relative_logits_go_by_the_distance():
 @pytest.mark.parametrize(("channels", "size"), [(16, 3), (64, 3), (128, 5), (256, 5), (512, 5), (2048, 7)])
 def test_the_kernel_of_eca_grows_with_the_channels(channels, size):
     """The odd number next to (log2 C + 1) / 2; 128 channels have 5 in the authors' code, as 4 is even."""
-    assert kernel_size(channels, 2.0, 1.0) == size
+    assert EfficientChannelAttention().kernel_size(channels) == size
 
 
 @pytest.mark.parametrize("name", sorted(ATTENTIONS))

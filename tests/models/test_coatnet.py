@@ -8,7 +8,8 @@ from helpers.tiny import images, random_params
 
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.coatnet import CoAtNet
-from jaxformer.models.mbconv import MBConv, MBConvSettings, halved
+from jaxformer.models.mbconv import MBConv, MBConvSettings
+from jaxformer.models.resampling import halved
 from jaxformer.optim.masks import NO_DECAY, layer_indices, path_mask
 from jaxformer.parallel.rules import param_specs
 from jaxformer.paths import leaves_by_path

@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxformer.models.conv import Conv
-from jaxformer.models.depthwise import depthwise_by_shifts
+from jaxformer.models.conv import Conv, depthwise_by_shifts
 
 torch = pytest.importorskip("torch")
 CHANNELS = 6

@@ -10,8 +10,7 @@ from helpers.tiny_detector import CLASSES, anchored, batch_of, detector, objects
 from jaxformer.config.schema import load
 from jaxformer.models.denoising import noised, seen_by
 from jaxformer.models.detr_decoder import BoxPrior, Memory, logit, spread_anchors
-from jaxformer.models.image_positions import box_positions, inside, map_positions
-from jaxformer.models.positions import sincos2d
+from jaxformer.models.positions import box_positions, inside, map_positions, sincos2d
 from jaxformer.optim import OPTIMIZERS
 from jaxformer.optim.masks import decay_mask
 from jaxformer.parallel.mesh import make_mesh
@@ -113,7 +112,7 @@ def test_noise_is_small_near_an_object_and_large_far_off():
 
 def test_noised_objects_see_their_group_and_the_queries_see_none():
     _, labels = objects(np.random.default_rng(0), [2, 1], 2)
-    noise = noised(jax.random.key(0), np.zeros((2, 2, 4), np.float32), labels, CLASSES, groups=2)
+    noise = noised(jax.random.key(0), np.zeros((2, 2, 4), np.float32), labels, CLASSES, 2, 1.0, 0.25)
     seen = np.asarray(seen_by(noise, queries=3))[:, 0]
     assert seen.shape == (2, 11, 11)
     assert not seen[:, 8:, :8].any()  # by queries

@@ -7,7 +7,8 @@ import pytest
 from helpers.tiny import images
 
 from jaxformer.models.attention import ATTENTION_MAPS
-from jaxformer.models.maxvit import MaxViT, PartitionBlock, from_grid, to_grid
+from jaxformer.models.maxvit import MaxViT
+from jaxformer.models.windows import WindowBlock
 from jaxformer.optim.masks import NO_DECAY, layer_indices, path_mask
 from jaxformer.parallel.rules import param_specs
 from jaxformer.paths import leaves_by_path
@@ -17,7 +18,7 @@ TINY = {
     "representation": 12,
 }  # fmt: skip
 BLOCK = {
-    "size": 2, "head_dim": 4, "mlp_ratio": 1, "activation": "gelu_tanh", "norm_epsilon": 1e-5, "drop_path": 0.0,
+    "window": 2, "num_heads": 2, "mlp_ratio": 1, "activation": "gelu_tanh", "norm_epsilon": 1e-5, "drop_path": 0.0,
     "dropout": 0.0, "attention_dropout": 0.0,
 }  # fmt: skip
 
@@ -28,20 +29,11 @@ def shapes_of(model, size=32):
 
 def block_and_params(parts, width=8):
     """A block, and random parameters."""
-    block = PartitionBlock(parts, **BLOCK)
+    block = WindowBlock(windows=parts, **BLOCK)
     x = jax.ShapeDtypeStruct((1, 4, 4, width), jnp.float32)
     shapes = jax.eval_shape(lambda key, x: block.init(key, x, True), jax.random.key(0), x)
     generator = np.random.default_rng(0)
     return block, jax.tree.map(lambda s: generator.normal(size=s.shape).astype(s.dtype), shapes)
-
-
-def test_a_grid_s_groups_lie_equally_far_apart():
-    places = jnp.arange(24).reshape(1, 4, 6, 1)
-    groups = to_grid(places, (2, 3))  # rows 2 apart, columns 2 apart
-    assert groups.shape == (4, 6, 1)
-    np.testing.assert_array_equal(groups[0, :, 0], [0, 2, 4, 12, 14, 16])
-    np.testing.assert_array_equal(groups[3, :, 0], [7, 9, 11, 19, 21, 23])
-    np.testing.assert_array_equal(from_grid(groups, (2, 3), (4, 6)), places)
 
 
 @pytest.mark.parametrize(

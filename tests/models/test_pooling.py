@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxformer.models.pooling import max_pool
+from jaxformer.models.resampling import max_pool
 
 
 def reference(x):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers.tiny import images, random_params
 
+from jaxformer.models.resampling import max_pool_of_zeros, max_pool_same
 from jaxformer.models.resnet import ResNet
-from jaxformer.models.resnet_stem import max_pool_of_zeros, max_pool_same
 
 TINY = {"stage_sizes": (1, 1), "width": 8, "num_classes": 5, "groups": 4}
 

@@ -8,7 +8,7 @@ from helpers.tiny import random_params
 from jax.extend.core import jaxprs_in_params
 
 from jaxformer.models.block import Block
-from jaxformer.models.drop_path import drop_path
+from jaxformer.models.dropout import drop_path
 from jaxformer.models.stack import REMAT_POLICIES, Stack
 
 BLOCK = {"num_heads": 2, "mlp_dim": 24}

@@ -10,7 +10,8 @@ from jaxformer.models.swin import Swin, SwinBlock, joined_in_fours
 
 
 def block(shifted):
-    return SwinBlock(2, 8, 4, shifted, False, "gelu_erf", 1e-5)
+    fields = {"mlp_ratio": 2, "activation": "gelu_erf", "norm_epsilon": 1e-5, "merges": False}
+    return SwinBlock(2, 4, "shifted" if shifted else "block", **fields)
 
 
 def seen(model, shape):

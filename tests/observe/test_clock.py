@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jaxformer.observe.clock import Clock
+from jaxformer.observe.timing import Clock
 
 
 def test_nested_phases_count_for_the_innermost_and_add_up(monkeypatch):
@@ -25,7 +25,7 @@ def test_nested_phases_count_for_the_innermost_and_add_up(monkeypatch):
         wait(16)
     summary = clock.summary()
     assert summary == {"evaluate": 4, "train": 26, "other": 1, "total": 31}
-    assert clock.count("train") == 2
+    assert clock.counts["train"] == 2
 
 
 def test_a_phase_that_fails_is_counted(monkeypatch):
@@ -37,5 +37,5 @@ def test_a_phase_that_fails_is_counted(monkeypatch):
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert clock.count("train") == 1
+    assert clock.counts["train"] == 1
     assert clock.inner == []

@@ -6,7 +6,7 @@ import logging
 import pytest
 from rich.console import Console
 
-from jaxformer.observe.logs import terminal_logging
+from jaxformer.observe.terminal import terminal_logging
 
 logger = logging.getLogger("jaxformer")
 

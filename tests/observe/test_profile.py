@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxformer.errors import UserError
-from jaxformer.observe.profile import Profile, parse_steps
+from jaxformer.observe.timing import Profile, parse_steps
 
 
 @pytest.mark.parametrize("steps", ["10", "a:b", "10:15:20", "15:10", "0:3", "-1:3", "1.5:3", ""])

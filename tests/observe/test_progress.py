@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from jaxformer.observe.device import DeviceMemory
-from jaxformer.observe.progress import BUDGET, Progress
+from jaxformer.observe.terminal import BUDGET, Progress
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers.stacking import stack_layers
 from helpers.trees import flat, optimizer, update
 
 from jaxformer.models.bert import BERT
 from jaxformer.models.gpt import GPT
-from jaxformer.models.layouts import stack_layers
 from jaxformer.models.mlp import Experts
 from jaxformer.models.seq2seq import Seq2Seq
 from jaxformer.optim.masks import decay_mask, multipliers

@@ -13,15 +13,13 @@ import numpy as np
 import pytest
 import sacrebleu
 from flax import linen as nn
+from helpers.stacking import stack_layers
 from helpers.tiny_tasks import BOS, CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, outputs_of, params_of, rows_of
 
 from jaxformer.config.schema import load, resolve
-from jaxformer.data.text.tokenizers import Characters
+from jaxformer.data.text.tokenizer_training import Characters
 from jaxformer.evaluation.evaluator import added, real_rows
-from jaxformer.models.attention import KeyValues
-from jaxformer.models.block import LayerCache
-from jaxformer.models.cache import empty_cache
-from jaxformer.models.layouts import stack_layers
+from jaxformer.models.masks import KeyValues, LayerCache, empty_cache
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.translation import Translation, translation_scores

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxformer.weights import augreg, shi_labs_cct, timm, transformers_image, transformers_text
-from jaxformer.weights.convert import CONV1D, FLAX, PYTORCH, Family, Part, Row, rows_of
+from jaxformer.weights.convert import Family, Part, Row, rows_of
 
 MODULES = (augreg, shi_labs_cct, timm, transformers_image, transformers_text)
 FAMILIES = {
@@ -32,22 +32,22 @@ def test_every_part_of_a_tensor_has_one_row(name):
 
 # A parameter, its shape, and the shape of the tensor.
 SHAPES = {
-    "same": ("embedding/embedding", (2, 3), PYTORCH, (2, 3)),
-    "same flax": ("query/kernel", (2, 3, 5), FLAX, (2, 3, 5)),
-    "channels": ("norm/scale", (2,), FLAX, (1, 1, 1, 2)),
-    "linear": ("up/kernel", (2, 3), PYTORCH, (3, 2)),
-    "conv": ("conv/kernel", (2, 3, 5, 7), PYTORCH, (7, 5, 2, 3)),
-    "heads in": ("query/kernel", (2, 3, 5), PYTORCH, (15, 2)),
-    "heads out": ("out/kernel", (2, 3, 5), PYTORCH, (5, 6)),
-    "heads bias": ("query/bias", (2, 3), PYTORCH, (6,)),
-    "conv linear": ("up/kernel", (2, 3), PYTORCH, (3, 2, 1, 1)),
-    "linear conv": ("up/kernel", (1, 1, 2, 3), PYTORCH, (3, 2)),
-    "conv heads in": ("key/kernel", (2, 3, 5), PYTORCH, (15, 2, 1, 1)),
-    "conv heads out": ("out/kernel", (2, 3, 5), PYTORCH, (5, 6, 1, 1)),
-    "conv1d": ("conv/kernel", (5, 1, 2, 3), PYTORCH, (3, 2, 5)),
-    "Conv1D": ("up/kernel", (2, 3), CONV1D, (2, 3)),
-    "Conv1D heads in": ("value/kernel", (2, 3, 5), CONV1D, (2, 15)),
-    "Conv1D heads out": ("out/kernel", (2, 3, 5), CONV1D, (6, 5)),
+    "same": ("embedding/embedding", (2, 3), "pytorch", (2, 3)),
+    "same flax": ("query/kernel", (2, 3, 5), "flax", (2, 3, 5)),
+    "channels": ("norm/scale", (2,), "flax", (1, 1, 1, 2)),
+    "linear": ("up/kernel", (2, 3), "pytorch", (3, 2)),
+    "conv": ("conv/kernel", (2, 3, 5, 7), "pytorch", (7, 5, 2, 3)),
+    "heads in": ("query/kernel", (2, 3, 5), "pytorch", (15, 2)),
+    "heads out": ("out/kernel", (2, 3, 5), "pytorch", (5, 6)),
+    "heads bias": ("query/bias", (2, 3), "pytorch", (6,)),
+    "conv linear": ("up/kernel", (2, 3), "pytorch", (3, 2, 1, 1)),
+    "linear conv": ("up/kernel", (1, 1, 2, 3), "pytorch", (3, 2)),
+    "conv heads in": ("key/kernel", (2, 3, 5), "pytorch", (15, 2, 1, 1)),
+    "conv heads out": ("out/kernel", (2, 3, 5), "pytorch", (5, 6, 1, 1)),
+    "conv1d": ("conv/kernel", (5, 1, 2, 3), "pytorch", (3, 2, 5)),
+    "Conv1D": ("up/kernel", (2, 3), "conv1d", (2, 3)),
+    "Conv1D heads in": ("value/kernel", (2, 3, 5), "conv1d", (2, 15)),
+    "Conv1D heads out": ("out/kernel", (2, 3, 5), "conv1d", (6, 5)),
 }
 
 
@@ -66,7 +66,7 @@ def test_a_change_of_shape_keeps_every_number(name):
 
 def test_a_part_of_a_fused_tensor():
     """[D, 3 H Dh] with D = 2, H = 2, Dh = 3: the keys are columns 6 to 11, head by head."""
-    row = Row("key/kernel", "c_attn.weight", Part(1, 3, axis=-1), CONV1D)
+    row = Row("key/kernel", "c_attn.weight", Part(1, 3, axis=-1), "conv1d")
     fused = np.arange(36).reshape(2, 18)
     assert row.their_shape((2, 2, 3), 2) == (2, 18)
     expected = [[[6, 7, 8], [9, 10, 11]], [[24, 25, 26], [27, 28, 29]]]
@@ -89,7 +89,7 @@ def test_numbers_are_filled_in_and_counted_from_where_they_begin():
 
 
 def test_the_parameters_of_a_layer_have_the_projects_names():
-    table = [Row("block_{i}/norm", "layers.{i}.bn"), Row("block_{i}/dense", "layer{i}/fc", style=FLAX)]
+    table = [Row("block_{i}/norm", "layers.{i}.bn"), Row("block_{i}/dense", "layer{i}/fc", style="flax")]
     names = {
         leaf: [row.theirs for row in rows_of(table, f"block_3/norm/{leaf}")] for leaf in ("scale", "var")
     }

@@ -10,11 +10,13 @@ from flax.traverse_util import flatten_dict
 from helpers.image_parity import channels_first, images, randomised, shapes_of, tensors_of
 from helpers.timm_reference import timm
 
-from jaxformer.models.cnn_attention import Placement
-from jaxformer.models.cnn_attention.botnet import BottleneckAttention
-from jaxformer.models.cnn_attention.cbam import CBAM
-from jaxformer.models.cnn_attention.eca import EfficientChannelAttention
-from jaxformer.models.cnn_attention.se import SqueezeExcitation
+from jaxformer.models.cnn_attention import (
+    CBAM,
+    BottleneckAttention,
+    EfficientChannelAttention,
+    Placement,
+    SqueezeExcitation,
+)
 from jaxformer.models.resnet import ResNet
 from jaxformer.weights.timm import RESNET
 

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.stacking import stack_layers
 
 from jaxformer.errors import UserError
-from jaxformer.models.layouts import stack_layers
 from jaxformer.models.vit import ViT
 from jaxformer.weights.transformers_image import VIT
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -10,10 +10,8 @@ from jaxformer.config.fields import Constraint
 from jaxformer.data.text.rows import IGNORED
 from jaxformer.data.text.text_transforms import Bound, Example, TextTransform
 from jaxformer.data.text.tokenizer_templates import is_byte_level
+from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.errors import UserError
-
-if TYPE_CHECKING:
-    from jaxformer.data.text.tokenizers import Tokenizer
 
 MASKED, REPLACED = 0.8, 0.1  # of the chosen tokens; the rest stay as they are
 
@@ -41,17 +39,18 @@ class MaskTokens(TextTransform):
     random: ClassVar[bool] = False
     fills: ClassVar[Mapping[str, int]] = {"targets": IGNORED, "token_mask": 0}
 
-    def load(self, tokenizer: "Tokenizer") -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def load(self, tokenizer: Tokenizer) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """The special tokens, bool [vocab_size]; the others' ids; those that begin a word, bool [vocab_size], or None.
 
         Raises:
           UserError: there is no mask token; or `whole_word` is set, and tokens do not tell where words begin.
         """
         if tokenizer.mask_id is None:
-            raise UserError(
-                "transform mask_tokens: the tokenizer has no mask token; give it template='bert' or 'roberta'"
-            )
-        special = special_table(tokenizer)
+            remedy = "give it template='bert' or 'roberta'"
+            raise UserError(f"transform mask_tokens: the tokenizer has no mask token; {remedy}")
+        special = np.zeros(tokenizer.vocab_size, bool)
+        added = tokenizer.hf.get_added_tokens_decoder()
+        special[[index for index, token in added.items() if token.special]] = True
         return special, np.flatnonzero(~special), word_table(tokenizer) if self.whole_word else None
 
     def apply(self, example: Example, rng: np.random.Generator, bound: Bound) -> Example:
@@ -87,15 +86,7 @@ def words_of(candidates: np.ndarray, example: Example, begins: np.ndarray) -> np
     return np.cumsum(begin)
 
 
-def special_table(tokenizer: "Tokenizer") -> np.ndarray:
-    """bool [vocab_size]: whether a token is special."""
-    table = np.zeros(tokenizer.vocab_size, bool)
-    added = tokenizer.hf.get_added_tokens_decoder()
-    table[[index for index, token in added.items() if token.special]] = True
-    return table
-
-
-def word_table(tokenizer: "Tokenizer") -> np.ndarray:
+def word_table(tokenizer: Tokenizer) -> np.ndarray:
     """bool [vocab_size]: whether a word may begin with a token.
 
     Raises:

@@ -10,17 +10,15 @@ What made the file may stand in the first line, as an object under the key "back
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from jaxformer.config.fields import Constraint
-from jaxformer.data.text.text_transforms import Bound, Example, Share, TextTransform, first_text, put_text
+from jaxformer.data.text.text_transforms import Bound, Example, Share, TextTransform
+from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.files import numbered_objects
-
-if TYPE_CHECKING:
-    from jaxformer.data.text.tokenizers import Tokenizer
 
 HEADER = "back_translation"
 SHOWN = 60  # characters of a text in a message
@@ -50,24 +48,25 @@ class BackTranslate(TextTransform):
     """What becomes of a text that is not in the file: "refuse" stops, for it is the file of other texts;
     "keep" lets it be, where the file is of a part of the data."""
 
-    def load(self, tokenizer: "Tokenizer") -> "Paraphrases":
+    def load(self, tokenizer: Tokenizer) -> "Paraphrases":
         return Paraphrases(self.path, tokenizer)
 
     def apply(self, example: Example, rng: np.random.Generator, bound: Bound) -> Example:
         bound.check_places(example)
         tokens = np.asarray(example["tokens"])
         may_be_cut = bound.max_length is None or len(tokens) >= bound.max_length
-        found = bound.loaded.of(tokens, may_be_cut)
+        text = tokens[bound.first_text(tokens)]
+        found = bound.loaded.of(text, may_be_cut)
         if found is None and self.unknown == "refuse":
-            text = bound.tokenizer.decode(tokens[first_text(tokens, bound.tokenizer)].tolist())
             raise UserError(
-                f"transform back_translate: {self.path} has no line for the text {text[:SHOWN]!r}",
+                f"transform back_translate: {self.path} has no line for the text "
+                f"{bound.tokenizer.decode(text.tolist())[:SHOWN]!r}",
                 "make it of the split that is trained on, with `jaxformer data back-translate`, and leave no "
                 "transform of words before this one; or set unknown='keep'",
             )
         if not found or rng.random() >= self.probability:
             return example
-        return put_text(example, bound.tokenizer, found[rng.integers(len(found))], bound.max_length)
+        return bound.put_text(example, found[rng.integers(len(found))])
 
 
 class Paraphrases:
@@ -81,41 +80,40 @@ class Paraphrases:
       UserError: the file cannot be read, holds none, or has characters that the tokenizer lacks.
     """
 
-    def __init__(self, path: str, tokenizer: "Tokenizer"):
+    def __init__(self, path: str, tokenizer: Tokenizer):
         table = read_paraphrases(Path(path).expanduser())
         if not any(table.values()):
             raise UserError(f"{path}: holds no paraphrases; make it with `jaxformer data back-translate`")
-        self._tokenizer = tokenizer
         try:
             encoded = tokenizer.encode_batch(list(table), special=False)
         except UserError as error:
-            raise UserError(
-                f"{path}: {error.lines[0]}", "is it of other texts than the dataset's?"
-            ) from error
-        found: dict[bytes, tuple[str, ...]] = {}
-        for ids, values in zip(encoded, table.values()):
-            key = self._key(np.asarray(ids, np.int64))
-            found[key] = found.get(key, ()) + values  # of texts that the tokenizer does not tell apart
-        self._keys = sorted(found)
-        self._values = [found[key] for key in self._keys]
+            question = "is it of other texts than the dataset's?"
+            raise UserError(f"{path}: {error.lines[0]}", question) from error
+        self._found: dict[bytes, tuple[str, ...]] = {}
+        for ids, paraphrases in zip(encoded, table.values()):
+            key = sortable(np.asarray(ids))
+            self._found[key] = (
+                self._found.get(key, ()) + paraphrases
+            )  # the tokenizer may not tell texts apart
+        self._keys = sorted(self._found)
 
     def of(self, tokens: np.ndarray, may_be_cut: bool) -> tuple[str, ...] | None:
-        """The paraphrases of the first text of an example's tokens [T]; None if the file does not have it.
+        """The paraphrases of a text's tokens [T]; None if the file does not have it.
 
         Args:
-          tokens: the example's, with special ones.
-          may_be_cut: whether the text may be the beginning of one in the file.
+          tokens: the text's, without special ones.
+          may_be_cut: whether it may be the beginning of a text in the file.
         """
-        key = self._key(tokens)
-        place = bisect_left(self._keys, key)
-        for known in self._keys[place : place + 1]:
-            if known == key or (may_be_cut and key and known.startswith(key)):
-                return self._values[place]
-        return None
+        key = sortable(tokens)
+        if may_be_cut and key and key not in self._found:
+            place = bisect_left(self._keys, key)
+            key = next((known for known in self._keys[place : place + 1] if known.startswith(key)), key)
+        return self._found.get(key)
 
-    def _key(self, tokens: np.ndarray) -> bytes:
-        """The first text's tokens, as bytes that sort as they do."""
-        return tokens[first_text(tokens, self._tokenizer)].astype(">u4").tobytes()
+
+def sortable(tokens: np.ndarray) -> bytes:
+    """Tokens as bytes that sort as they do."""
+    return tokens.astype(">u4").tobytes()
 
 
 def read_paraphrases(path: Path) -> dict[str, tuple[str, ...]]:
@@ -130,8 +128,8 @@ def read_paraphrases(path: Path) -> dict[str, tuple[str, ...]]:
             continue
         text: Any = line.get("text")
         found: Any = line.get("paraphrases")
-        strings = isinstance(text, str) and isinstance(found, list) and all(isinstance(p, str) for p in found)
-        if not strings or not all(paraphrase.strip() for paraphrase in found):
+        strings = isinstance(text, str) and isinstance(found, list)
+        if not strings or not all(isinstance(each, str) and each.strip() for each in found):
             raise UserError(
                 f"{path}, line {number}: is not a text with its paraphrases; "
                 'write it as in {"text": "a good film", "paraphrases": ["a fine movie"]}'

@@ -6,16 +6,14 @@ example before it is padded. All that is random comes from `rng`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 
 from jaxformer.config.fields import Constraint
+from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.data.transform import Example, Transform
 from jaxformer.errors import UserError
-
-if TYPE_CHECKING:
-    from jaxformer.data.text.tokenizers import Tokenizer
 
 Share: TypeAlias = Annotated[float, Constraint("more than 0, and at most 1", lambda share: 0 < share <= 1)]
 
@@ -30,7 +28,7 @@ class TextTransform(Transform):
     modality: ClassVar[Literal["image", "text"]] = "text"
     random: ClassVar[bool] = True
 
-    def bind(self, tokenizer: "Tokenizer", max_length: int | None = None) -> "Bound":
+    def bind(self, tokenizer: Tokenizer, max_length: int | None = None) -> "Bound":
         """The transform of a tokenizer's tokens.
 
         Args:
@@ -39,11 +37,11 @@ class TextTransform(Transform):
             so that words at the end make room for those that come in.
 
         Raises:
-          UserError: the tokenizer does not do, or a file that the transform needs cannot be read.
+          UserError: the tokenizer does not suit it, or a file that the transform needs cannot be read.
         """
         return Bound(self, tokenizer, self.load(tokenizer), max_length)
 
-    def load(self, tokenizer: "Tokenizer") -> Any:
+    def load(self, tokenizer: Tokenizer) -> Any:
         """Reads, or works out, what the transform looks things up in, once."""
         return None
 
@@ -58,7 +56,7 @@ class Bound:
 
     transform: TextTransform
     """What a config says of it."""
-    tokenizer: "Tokenizer"
+    tokenizer: Tokenizer
     """Decodes and encodes."""
     loaded: Any
     """What `TextTransform.load` has read."""
@@ -81,11 +79,7 @@ class Bound:
         return replace(self, max_length=max_length)
 
     def check_places(self, example: Example) -> None:
-        """Refuses an example of which something goes by the places of tokens.
-
-        Raises:
-          UserError: names it.
-        """
+        """Raises UserError that names what goes by the places of tokens in an example, if something does."""
         by_place = [key for key in BY_PLACE if key in example]
         if by_place or np.ndim(example.get("labels", 0)):
             raise UserError(
@@ -94,68 +88,56 @@ class Bound:
                 "leave it out (it is for classifying texts)"
             )
 
+    def change_words(self, example: Example, change: Callable[[list[str]], list[str]]) -> Example:
+        """Decodes the first text, changes its words, and encodes it again.
 
-def change_words(
-    example: Example,
-    tokenizer: "Tokenizer",
-    change: Callable[[list[str]], list[str]],
-    max_length: int | None = None,
-) -> Example:
-    """Decodes the first text, changes its words, and encodes it again.
+        The special tokens around it and a second text stay as they are. In a text that changes, white space becomes
+        single spaces, the tokenizer's decoder may write "do not" as "don't" (WordPiece's does), and what no longer
+        fits is cut off at the end. An example whose words do not change, or would leave the vocabulary (if it has no
+        unknown token), is returned as it is.
 
-    The special tokens around it and a second text stay as they are. In a text that changes, white space becomes
-    single spaces, the tokenizer's decoder may write "do not" as "don't" (WordPiece's does), and what no longer
-    fits is cut off at the end. An example whose words do not change, or would leave the vocabulary (if it has no
-    unknown token), is returned as it is.
+        Args:
+          example: `tokens` int [T]; `token_mask` and `token_types` [T], if there, are made to fit.
+          change: gives the new words, without changing those that it is given.
+        """
+        tokens = np.asarray(example["tokens"])
+        ids = tokens[self.first_text(tokens)].tolist()
+        text = self.tokenizer.decode(ids, skip_special=False)  # unknown words stay unknown
+        words = text.split()
+        if (changed := change(words)) == words:
+            return example
+        space = text[: len(text) - len(text.lstrip())]  # a first token may have one, and be another without
+        return self.put_text(example, space + " ".join(changed))
 
-    Args:
-      example: `tokens` int [T]; `token_mask` and `token_types` [T], if there, are made to fit.
-      tokenizer: the one that made the tokens.
-      change: gives the new words, without changing those that it is given.
-      max_length: tokens in the result, at most; None for T.
-    """
-    tokens = np.asarray(example["tokens"])[first_text(example["tokens"], tokenizer)]
-    text = tokenizer.decode(tokens.tolist(), skip_special=False)  # unknown words stay unknown
-    words = text.split()
-    changed = change(words)
-    if changed == words:
-        return example
-    space = text[: len(text) - len(text.lstrip())]  # a first token may have one, and be another without
-    return put_text(example, tokenizer, space + " ".join(changed), max_length)
+    def put_text(self, example: Example, text: str) -> Example:
+        """Puts a text in the place of the first one; see `change_words`."""
+        tokens = np.asarray(example["tokens"])
+        place = self.first_text(tokens)
+        try:
+            body = self.tokenizer.encode(text, special=False)
+        except UserError:
+            return example
+        kept = len(tokens) - (place.stop - place.start)  # tokens that stay
+        body = body[: max((len(tokens) if self.max_length is None else self.max_length) - kept, 0)]
+        if not body:
+            return example
+        changed = dict(example)
+        for key in {"tokens", "token_mask", "token_types"} & example.keys():
+            values = np.asarray(example[key])
+            new = {"tokens": body, "token_mask": True}.get(key, values[place.start : place.start + 1])
+            middle = np.broadcast_to(np.asarray(new, values.dtype), len(body))
+            changed[key] = np.concatenate([values[: place.start], middle, values[place.stop :]])
+        return changed
 
+    def first_text(self, tokens: np.ndarray) -> slice:
+        """Where the first text of `tokens` [T] is: in every template at most one special token precedes it."""
+        special = self.is_special(tokens)
+        start = int(special[:1].sum())
+        ends = np.flatnonzero(special[start:])
+        return slice(start, start + int(ends[0]) if len(ends) else len(special))
 
-def put_text(example: Example, tokenizer: "Tokenizer", text: str, max_length: int | None = None) -> Example:
-    """Puts a text in the place of the first one; see `change_words`."""
-    tokens = np.asarray(example["tokens"])
-    place = first_text(tokens, tokenizer)
-    try:
-        body = tokenizer.encode(text, special=False)
-    except UserError:
-        return example
-    kept = len(tokens) - (place.stop - place.start)  # tokens that stay
-    body = body[: max((len(tokens) if max_length is None else max_length) - kept, 0)]
-    if not body:
-        return example
-    middles = {"tokens": body, "token_mask": [True] * len(body)}
-    if "token_types" in example:
-        middles["token_types"] = [example["token_types"][place.start]] * len(body)
-    changed = dict(example)
-    for key in middles.keys() & example.keys():
-        values = np.asarray(example[key])
-        middle = np.asarray(middles[key], values.dtype)
-        changed[key] = np.concatenate([values[: place.start], middle, values[place.stop :]])
-    return changed
-
-
-def first_text(tokens: np.ndarray, tokenizer: "Tokenizer") -> slice:
-    """Where the first text of `tokens` [T] is: in every template at most one special token precedes it."""
-    special = is_special(tokens, tokenizer)
-    start = int(special[:1].sum())
-    ends = np.flatnonzero(special[start:])
-    return slice(start, start + int(ends[0]) if len(ends) else len(special))
-
-
-def is_special(tokens: np.ndarray, tokenizer: "Tokenizer") -> np.ndarray:
-    """bool [T]: what a template or padding put there. The unknown token and the mask token stand for words."""
-    ids = (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id, tokenizer.cls_id, tokenizer.sep_id)
-    return np.isin(tokens, [index for index in ids if index is not None])
+    def is_special(self, tokens: np.ndarray) -> np.ndarray:
+        """bool [T]: what a template or padding put there. The unknown token and the mask token stand for words."""
+        known = self.tokenizer
+        ids = (known.pad_id, known.bos_id, known.eos_id, known.cls_id, known.sep_id)
+        return np.isin(tokens, [index for index in ids if index is not None])

@@ -3,8 +3,9 @@
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from jaxformer.errors import UserError
 from jaxformer.importing.contents import Contents
@@ -16,31 +17,26 @@ INTEGER = re.compile(r"[+-]?[0-9]+")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
-def read_csv(
-    sources: Sources,
-    label: str | None = None,
-    regression: bool = False,
-    text: Sequence[str] = (),
-    classes: Sequence[str] = (),
-) -> Contents:
+def read(sources: Sources, **options: Any) -> Contents:
     """Reads the rows of CSV files. A column is numbers if all its cells can be read as numbers, else texts.
 
     The options are those of `tables.Table`.
     """
-    table = Table(cell_kind, label, regression, tuple(text), tuple(classes))
-    table.check_options()
-    rows = []
+    return Table(cell_kind, **options).contents(rows, sources)
+
+
+def rows(sources: Sources) -> Iterator[Row]:
+    """The rows of all files; those of another length go to `sources.broken`."""
     for file, content in sources.texts():
         (_, header), *found = csv_rows(file.path, content)
         names = [name.strip() for name in header]
         check_header(file.path, names)
         for line, cells in found:
-            if len(cells) != len(names):
+            if len(cells) == len(names):
+                yield Row(file, line, dict(zip(names, cells)))
+            else:
                 numbers = f"{counted(len(cells), 'value')} for {counted(len(names), 'column')}"
                 sources.broken.append((file.path, f"line {line}: has {numbers}"))
-            else:
-                rows.append(Row(file, line, dict(zip(names, cells))))
-    return table.contents(rows, sources.broken)
 
 
 def csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:

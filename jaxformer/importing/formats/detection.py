@@ -1,38 +1,150 @@
-"""Images with boxes in any of the formats that have them: whichever the files are of."""
+"""Images with boxes: the examples that they become; and the format that finds out whether it is COCO, VOC or YOLO."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import cast
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass
+from importlib import import_module
+from os.path import isfile  # is False for names that no file can have
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from jaxformer.config.schema import load
+import tensorflow_datasets as tfds
+
 from jaxformer.errors import UserError
-from jaxformer.importing.contents import Contents
+from jaxformer.files import IMAGE_EXTENSIONS
+from jaxformer.importing.contents import Contents, Example, random_share
 from jaxformer.importing.formats import FORMATS
-from jaxformer.importing.sources import Sources, listing
+from jaxformer.importing.images import open_all, open_image
+from jaxformer.importing.sources import File, Sources, listing
 
 EXPECTED = "COCO's JSON, VOC's XML, or YOLO's data.yaml or classes.txt"
 
 
-def read_detection(sources: Sources) -> Contents:
+@dataclass(frozen=True)
+class Box:
+    """An object in an image."""
+
+    label: str
+    """Its class."""
+    corners: tuple[float, float, float, float]
+    """x0, y0, x1, y1, in pixels or, where the format has them so, as shares of the image."""
+    where: str
+    """Its place in the file of annotations: "line 3", "annotations[17]"."""
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """An image and its objects."""
+
+    file: File
+    """The image's file."""
+    boxes: Sequence[Box]
+    """Its objects; there may be none."""
+    source: Path
+    """The file of annotations."""
+    size: tuple[int, int] | None = None
+    """Height and width, if the annotations say so."""
+    shares: bool = False
+    """Whether the boxes are shares of the image."""
+
+
+def read(sources: Sources) -> Contents:
     """Reads the sources by the one format that finds its files of annotations in them.
 
     Raises:
       UserError: no format does, or two of them do.
     """
-    found: dict[str, list[Path]] = {}
-    for name, format in FORMATS.items():
-        if format.find is not None:
-            files = cast(Callable[[Sequence[Path]], list[Path]], load(format.find))(sources.paths)
-            if files:
-                found[name] = files
+    formats = {name: import_module(f"{__package__}.{name}") for name, row in FORMATS.items() if row.has_boxes}
+    found = {name: files for name, format in formats.items() if (files := format.find(sources.paths))}
     if not found:
         raise UserError(f"{sources.paths[0]}: holds no annotations; expected {EXPECTED}")
     if len(found) > 1:
-        kinds, shown = (
-            " and ".join(names) for names in (map(str.upper, found), (listing(f, 1) for f in found.values()))
-        )
+        kinds = " and ".join(name.upper() for name in found)
+        shown = " and ".join(listing(files, 1) for files in found.values())
         raise UserError(
             f"{sources.paths[0]}: holds annotations of {kinds} ({shown}); name the file or folder to import, or import "
             f"it as {' or '.join(found)}"
         )
-    return cast(Callable[[Sources], Contents], load(FORMATS[next(iter(found))].read))(sources)
+    return formats[next(iter(found))].read(sources)
+
+
+def annotation_files(sources: Sources, find: Callable[[Sequence[Path]], list[Path]], what: str) -> list[Path]:
+    """The files of annotations in all sources; refuses a source without any, and names `what` was expected."""
+    for path in sources.paths:
+        if not find([path]):
+            raise UserError(f"{path}: holds no annotations; expected {what}")
+    return find(sources.paths)
+
+
+def find_image(name: str, folders: Iterable[Path]) -> Path | None:
+    """The first of `folders` / `name` that is a file; a name may not lead out of its folder."""
+    relative = PurePosixPath(name.replace("\\", "/"))
+    if relative.is_absolute() or ".." in relative.parts or not relative.parts or ":" in relative.parts[0]:
+        return None
+    return next((folder / relative for folder in folders if isfile(folder / relative)), None)
+
+
+def image_of_stem(stem: str, folders: Iterable[Path]) -> Path | None:
+    """The first image in `folders` whose name is `stem` with an extension of images."""
+    endings = [end for extension in sorted(IMAGE_EXTENSIONS) for end in (extension, extension.upper())]
+    places = (folder / f"{stem}{ending}" for folder in folders for ending in endings)
+    return next((place for place in places if isfile(place)), None)
+
+
+def contents_of(
+    images: Sequence[Annotated], class_names: list[str], notes: list[str], sources: Sources
+) -> Contents:
+    """Opens the images and turns boxes into shares of them; what is wrong goes to `sources.broken`.
+
+    Boxes that reach out of their image are clipped, and counted. Each example has `image`, `objects` (`bbox`, `label`)
+    and `path`.
+    """
+    examples, clipped = [], 0
+    for item, image in open_all(images, lambda item: (item, open_image(item.file.path)), sources):
+        with sources.checking(item.source):
+            if item.size not in (None, image.size):
+                stated, real = (f"{height}x{width}" for height, width in (item.size or (0, 0), image.size))
+                differ = f"is {stated} (height x width) there, and the image is {real}"
+                raise ValueError(f"{item.file.name} {differ}")
+            boxes = []
+            for box in item.boxes:
+                with sources.checking(item.source, box.where):
+                    shares, inside = in_shares(box, item, image.size)
+                    boxes.append((box.label, shares))
+                    clipped += not inside
+            objects = [{"bbox": tfds.features.BBox(*shares), "label": label} for label, shares in boxes]
+            values = {"image": image.stored, "objects": objects, "path": item.file.name}
+            labels = frozenset(label for label, _ in boxes)
+            seen = sorted(boxes)
+            examples.append(Example(values, item.file, "", labels, image.digest, annotation=seen))
+    if clipped:
+        notes.append(f"clipped: {clipped:,} box{'' if clipped == 1 else 'es'} that reached out of the image")
+    image_feature = tfds.features.Image(shape=(None, None, 3))
+    label = tfds.features.ClassLabel(names=class_names)
+    objects_feature = tfds.features.Sequence({"bbox": tfds.features.BBoxFeature(), "label": label})
+    features = {"image": image_feature, "objects": objects_feature, "path": tfds.features.Text()}
+    return Contents(features, examples, class_names, notes, random_share, some_in_train)
+
+
+def some_in_train(names: list[str], seen: Set[Any], source: Path) -> list[str]:
+    """Refuses a dataset without objects to learn from; a note names the classes without any."""
+    unseen = [name for name in names if name not in seen]
+    if len(unseen) == len(names):
+        raise UserError(f"{source}: no object is left in train")
+    return [f"no object in train is of the class {', '.join(unseen)}"] if unseen else []
+
+
+def in_shares(box: Box, item: Annotated, size: tuple[int, int]) -> tuple[tuple[float, ...], bool]:
+    """ymin, xmin, ymax, xmax as shares of an image of `size`, and whether all of the box was inside.
+
+    Raises:
+      ValueError: the box has no area in the image.
+    """
+    height, width = (1, 1) if item.shares else size
+    x0, y0, x1, y1 = box.corners
+    exact = (y0 / height, x0 / width, y1 / height, x1 / width)
+    ymin, xmin, ymax, xmax = clipped = tuple(min(max(value, 0.0), 1.0) for value in exact)
+    if not (ymin < ymax and xmin < xmax):
+        corners = ", ".join(f"{value:g}" for value in box.corners)
+        hint = "; expected shares, from 0 to 1" if item.shares and max(box.corners) > 2 else ""
+        raise ValueError(f"the box ({corners}) (x0, y0, x1, y1) has no area in {item.file.name}{hint}")
+    return clipped, all(-1e-4 <= value <= 1 + 1e-4 for value in exact)

@@ -1,6 +1,6 @@
 """JSON Lines: a JSON object in every line."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from jaxformer.files import lines_of, parse_object
@@ -11,28 +11,21 @@ from jaxformer.importing.sources import Sources
 KINDS = {bool: "boolean", int: "integer", float: "number", str: "text"}
 
 
-def read_jsonl(
-    sources: Sources,
-    label: str | None = None,
-    regression: bool = False,
-    text: Sequence[str] = (),
-    classes: Sequence[str] = (),
-) -> Contents:
+def read(sources: Sources, **options: Any) -> Contents:
     """Reads the objects of JSON Lines files; a column is what the values of one key are. Empty lines are no rows.
 
     The options are those of `tables.Table`.
     """
-    table = Table(value_kind, label, regression, tuple(text), tuple(classes))
-    table.check_options()
-    rows = []
+    return Table(value_kind, **options).contents(rows, sources)
+
+
+def rows(sources: Sources) -> Iterator[Row]:
+    """The rows of all files; lines that are no JSON object go to `sources.broken`."""
     for file, content in sources.texts():
         for number, line in enumerate(lines_of(content), 1):
             if line.strip():
-                try:
-                    rows.append(Row(file, number, parse_object(line)))
-                except ValueError as error:
-                    sources.broken.append((file.path, f"line {number}: {error}"))
-    return table.contents(rows, sources.broken)
+                with sources.checking(file.path, f"line {number}"):
+                    yield Row(file, number, parse_object(line))
 
 
 def value_kind(value: Any) -> str:

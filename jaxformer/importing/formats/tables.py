@@ -1,26 +1,19 @@
 """Tables of examples: which columns are kept, and what they hold. csv.py and jsonl.py read their rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds
 
 from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import UserError
-from jaxformer.importing.classes import check_given, is_class_name, natural, several_classes
-from jaxformer.importing.contents import Contents, Example
-from jaxformer.importing.sources import Broken, File
+from jaxformer.importing.contents import Contents, Example, all_in_train, is_class_name, natural, several
+from jaxformer.importing.sources import File, Sources
 
-# What a cell can be, as messages say it.
-WORDS = {
-    "boolean": "true or false",
-    "integer": "a whole number",
-    "nested": "a list or an object",
-    "nothing": "nothing",
-    "number": "a number",
-    "text": "text",
-}
+# What a cell can be, as messages say it; "nothing" and "nested" cells never meet in a message.
+WORDS = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "text": "text"}
 NUMBERS = {"integer": np.int64, "number": np.float32, "boolean": np.bool_}
 
 
@@ -38,62 +31,49 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as examples; columns of texts become texts, those of numbers numbers."""
+    """Rows as examples; columns of texts become texts, those of numbers numbers.
+
+    Raises:
+      UserError: options contradict each other.
+    """
 
     kind: Callable[[Any], str]
     """What a cell holds, a key of WORDS."""
-    label: str | None
+    label: str | None = None
     """The column to predict: classes by name, or with `regression` a number. None makes no label."""
-    regression: bool
+    regression: bool = False
     """Whether the label is a number."""
-    text: tuple[str, ...]
+    text: Sequence[str] = ()
     """The columns of texts to keep; empty keeps all."""
-    classes: tuple[str, ...]
+    classes: Sequence[str] = ()
     """The classes, in the order of their labels; empty takes those that there are, sorted."""
 
-    def check_options(self) -> None:
-        """Raises a UserError for options that contradict each other."""
+    def __post_init__(self) -> None:
         for name, given in (("regression", self.regression), ("classes", self.classes)):
             if given and self.label is None:
-                raise UserError(
-                    f"`{name}`: is about the label, and there is none; name its column with `label`"
-                )
+                raise UserError(f"`{name}`: is about the label, and there is none; give `label`, its column")
         if self.regression and self.classes:
             raise UserError("`classes`: a regression has none; give `classes` or `regression`")
         if self.label in self.text:
             raise UserError(f"`text`: {self.label!r} is the label; name other columns")
-        check_given(self.classes)
         if len(self.classes) == 1:
             raise UserError(f"`classes`: there is only {self.classes[0]!r}; two are needed at least")
 
-    def contents(self, rows: Sequence[Row], broken: list[Broken]) -> Contents:
+    def contents(self, read_rows: Callable[[Sources], Iterable[Row]], sources: Sources) -> Contents:
         """The examples of all rows; what their columns hold is found out from all of them."""
-        import tensorflow_datasets as tfds
-
-        if not rows:
+        if not (rows := list(read_rows(sources))):
             return Contents({}, [])
         columns, notes = self.columns(rows)
-        kept = []
+        examples = []
         for row in rows:
-            try:
-                kept.append((row, {name: self.value(row, name, kind) for name, kind in columns.items()}))
-            except ValueError as error:
-                broken.append((row.file.path, f"line {row.line}: {error}"))
-        label = self.label if self.label is not None and not self.regression else None
-        names = list(self.classes)
-        if label is not None and not names:
-            names = sorted({values[label] for _, values in kept}, key=natural)
-        features: dict[str, Any] = {}
-        for name, kind in columns.items():
-            if kind == "text":
-                features[name] = tfds.features.Text()
-            elif kind == "class":
-                features[name] = tfds.features.ClassLabel(names=names)
-            else:
-                features[name] = tfds.features.Tensor(shape=(), dtype=NUMBERS[kind])
-        examples = [Example(values, row.file, values[label] if label else "") for row, values in kept]
-        check = several_classes(names, () if self.classes else names)
-        return Contents(features, examples, names, notes, check=check)
+            with sources.checking(row.file.path, f"line {row.line}"):
+                values = {name: self.value(row, name, kind) for name, kind in columns.items()}
+                label = values[self.label] if self.label and not self.regression else ""
+                examples.append(Example(values, row.file, label))
+        labels = {example.label for example in examples} - {""}
+        names = list(self.classes) or sorted(labels, key=natural)
+        features = {name: feature(kind, names) for name, kind in columns.items()}
+        return Contents(features, examples, names, notes, check=several if self.classes else all_in_train)
 
     def columns(self, rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
         """What the columns that are kept become, and notes about the others.
@@ -103,11 +83,11 @@ class Table:
         """
         names = list(dict.fromkeys(name for row in rows for name in row.cells))
         where = rows[0].file.path
-        for option, wanted in (("label", () if self.label is None else (self.label,)), ("text", self.text)):
-            for name in wanted:
-                if name not in names:
-                    near = did_you_mean(name, names)
-                    raise UserError(f"{where}: has no column {name!r}, which `{option}` names; {near}")
+        options = dict.fromkeys(self.text, "text") | ({} if self.label is None else {self.label: "label"})
+        for name, option in options.items():
+            if name not in names:
+                near = did_you_mean(name, names)
+                raise UserError(f"{where}: has no column {name!r}, which `{option}` names; {near}")
         chosen: dict[str, str] = {}
         left_out = []
         for name in names:
@@ -142,11 +122,9 @@ class Table:
             return None  # a column of texts that was not asked for
         (one, row), (other, another) = sorted(first.items(), key=lambda item: item[1].line)[:2]
         elsewhere = "" if row.file is another.file else f"{row.file.path}, "
-        raise UserError(
-            f"{another.file.path}, line {another.line}: column {name!r} holds {WORDS[other]}, but {WORDS[one]} in "
-            f"{elsewhere}line {row.line}",
-            "make it one or the other; or name the columns of texts with `text`",
-        )
+        differ = f"column {name!r} holds {WORDS[other]}, but {WORDS[one]} in {elsewhere}line {row.line}"
+        remedy = "make it one or the other; or name the columns of texts with `text`"
+        raise UserError(f"{another.file.path}, line {another.line}: {differ}", remedy)
 
     def value(self, row: Row, name: str, becomes: str) -> Any:
         """A cell as TFDS encodes it.
@@ -178,9 +156,7 @@ class Table:
     def class_of(self, value: Any, kind: str, where: str) -> str:
         """A label as the name of a class."""
         if kind == "nested" or (isinstance(value, float) and kind == "number"):
-            raise ValueError(
-                f"{where} holds {value!r}, which is no class's name (a number needs `regression`)"
-            )
+            raise ValueError(f"{where} holds {value!r}, which is no class's name (or give `regression`)")
         name = str(value).strip()
         if not is_class_name(name):
             raise ValueError(f"{where} holds {value!r}, which is no class's name; it needs to be one line")
@@ -188,6 +164,15 @@ class Table:
             near = did_you_mean(name, self.classes)
             raise ValueError(f"{where} holds {name!r}, which is not in `classes`; {near}")
         return storable(name, where)
+
+
+def feature(kind: str, class_names: list[str]) -> Any:
+    """The TFDS feature that a column becomes."""
+    if kind == "text":
+        return tfds.features.Text()
+    if kind == "class":
+        return tfds.features.ClassLabel(names=class_names)
+    return tfds.features.Tensor(shape=(), dtype=NUMBERS[kind])
 
 
 def storable(value: Any, where: str) -> str:

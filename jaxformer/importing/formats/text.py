@@ -6,6 +6,8 @@ from functools import partial
 from itertools import accumulate, groupby
 from typing import Literal
 
+import tensorflow_datasets as tfds
+
 from jaxformer.errors import UserError
 from jaxformer.files import lines_of
 from jaxformer.importing.contents import Contents, Divided, Example, Examples
@@ -14,7 +16,7 @@ from jaxformer.importing.sources import Sources
 UNITS = ("file", "paragraph", "line")
 
 
-def read_texts(sources: Sources, unit: Literal["file", "paragraph", "line"] = "file") -> Contents:
+def read(sources: Sources, unit: Literal["file", "paragraph", "line"] = "file") -> Contents:
     """Reads UTF-8 texts as examples of `text` and `path`.
 
     Args:
@@ -22,16 +24,11 @@ def read_texts(sources: Sources, unit: Literal["file", "paragraph", "line"] = "f
       unit: what an example is: a whole "file", a "paragraph" (blank lines are between them) or a "line" (blank ones are
         none).
     """
-    import tensorflow_datasets as tfds
-
     if unit not in UNITS:
         raise UserError(f"`unit` {unit!r}: expected {', '.join(UNITS)}")
     features = {"text": tfds.features.Text(), "path": tfds.features.Text()}
-    examples = [
-        Example({"text": part, "path": file.name}, file)
-        for file, text in sources.texts()
-        for part in parts(text, unit)
-    ]
+    found = ((file, part) for file, text in sources.texts() for part in parts(text, unit))
+    examples = [Example({"text": part, "path": file.name}, file) for file, part in found]
     return Contents(features, examples, hold_out=partial(tail, may_cut=unit == "file"))
 
 

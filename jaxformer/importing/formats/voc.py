@@ -7,18 +7,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers.expat import ErrorString
 
-from jaxformer.files import BrokenFile, lines_of, read_text
-from jaxformer.importing.boxes import (
-    Annotated,
-    Box,
-    annotation_files,
-    detection_contents,
-    find_image,
-    image_of_stem,
-)
-from jaxformer.importing.classes import is_class_name, natural
-from jaxformer.importing.contents import Contents
-from jaxformer.importing.sources import SPLIT_NAMES, File, Sources, sorted_below, split_of_folders
+from jaxformer.files import numbered_lines, read_text
+from jaxformer.importing.contents import Contents, is_class_name, natural
+from jaxformer.importing.formats import detection
+from jaxformer.importing.formats.detection import Annotated, Box
+from jaxformer.importing.sources import SPLIT_NAMES, File, Sources, find_all, split_of_folders
 
 MOST_NESTED = 50
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -26,10 +19,10 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 def find(paths: Sequence[Path]) -> list[Path]:
     """The XML files in folders."""
-    return [file for path in paths if path.is_dir() for file in sorted_below(path, {".xml"})]
+    return [file for path in paths if path.is_dir() for file in find_all(path, {".xml"})]
 
 
-def read_voc(sources: Sources) -> Contents:
+def read(sources: Sources) -> Contents:
     """Reads a folder with a file of annotations for each image.
 
     Splits are told by ImageSets/Main/train.txt, val.txt and test.txt, or by folders of such names. Pixels are counted
@@ -38,19 +31,17 @@ def read_voc(sources: Sources) -> Contents:
     """
     root = sources.one("Pascal VOC's files are in one folder")
     listed = listed_splits(root)
-    images = []
-    for path in annotation_files(sources, find, "Pascal VOC's XML files in a folder"):
-        try:
+    images, notes = [], []
+    for path in detection.annotation_files(sources, find, "Pascal VOC's XML files in a folder"):
+        with sources.checking(path):
             images.append(read_file(root, path, listed))
-        except BrokenFile as error:
-            sources.broken.append((path, error.reason))
-    notes = []
     boxes = [box for image in images for box in image.boxes]
     if any(min(box.corners[:2]) == 0 for box in boxes):
         notes.append("pixels are counted from 0, as boxes begin at 0; VOC's own count from 1")
     else:
         images = [replace(image, boxes=[from_one(box) for box in image.boxes]) for image in images]
-    return detection_contents(images, sorted({box.label for box in boxes}, key=natural), notes, sources)
+    class_names = sorted({box.label for box in boxes}, key=natural)
+    return detection.contents_of(images, class_names, notes, sources)
 
 
 def from_one(box: Box) -> Box:
@@ -63,26 +54,28 @@ def read_file(root: Path, path: Path, listed: dict[str, str]) -> Annotated:
     """An image's annotations.
 
     Raises:
-      BrokenFile: they cannot be read.
+      ValueError: they cannot be used.
+      BrokenFile: the file cannot be read.
     """
-    tree = parse(path)
+    tree = parse(read_text(path).strip())
     boxes = []
     for number, element in enumerate(tree.findall("object"), 1):
         name = (element.findtext("name") or "").strip()
         if not is_class_name(name):
-            raise BrokenFile(path, f"object {number} has no <name>")
+            raise ValueError(f"object {number} has no <name>")
+        where = f"object {number} ({name})"
         try:
-            x0, y0, x1, y1 = (float(element.findtext(f"bndbox/{key}") or "") for key in CORNERS)
+            x0, y0, x1, y1 = (float(element.findtext(f"bndbox/{key}") or "nan") for key in CORNERS)
         except ValueError:
             x0 = y0 = x1 = y1 = float("nan")
         if not all(abs(value) <= 1e9 for value in (x0, y0, x1, y1)):
-            raise BrokenFile(path, f"object {number} ({name}) has no <bndbox> of {', '.join(CORNERS)}")
-        boxes.append(Box(name, (x0, y0, x1, y1), f"object {number} ({name})"))
+            raise ValueError(f"{where} has no <bndbox> of {', '.join(CORNERS)}")
+        boxes.append(Box(name, (x0, y0, x1, y1), where))
     height, width = ((tree.findtext(f"size/{key}") or "").strip() for key in ("height", "width"))
     size = (int(height), int(width)) if height.isdecimal() and width.isdecimal() else (0, 0)
     image = find_own_image(path, (tree.findtext("filename") or "").strip())
     if image is None:
-        raise BrokenFile(path, f"there is no image {path.stem} beside it, nor in JPEGImages or images")
+        raise ValueError(f"there is no image {path.stem} beside it, nor in JPEGImages or images")
     split = listed.get(path.stem) if listed else split_of_folders(path.relative_to(root).as_posix())
     return Annotated(File(image, image.name, split), boxes, path, size if all(size) else None)
 
@@ -92,43 +85,33 @@ def find_own_image(path: Path, name: str) -> Path | None:
 
     (What stands in it is out of date where files have been renamed.)
     """
-    places = [path.parent]
-    for above in (path.parent.parent, path.parent.parent.parent):
-        for folder in ("JPEGImages", "images"):
-            places += [above / folder, above / folder / path.parent.name]
-    found = image_of_stem(path.stem, places)
-    return find_image(name, places) if found is None and name else found
+    beside = [above / name for above in path.parents[1:3] for name in ("JPEGImages", "images")]
+    places = [path.parent, *(place for folder in beside for place in (folder, folder / path.parent.name))]
+    found = detection.image_of_stem(path.stem, places)
+    return detection.find_image(name, places) if found is None and name else found
 
 
 def listed_splits(root: Path) -> dict[str, str]:
     """Stems of images by split, from ImageSets/Main; empty without such files."""
-    splits: dict[str, str] = {}
-    for file in sorted((root / "ImageSets" / "Main").glob("*.txt")):
-        split = SPLIT_NAMES.get(file.stem.lower())
-        if split is not None:
-            rows = (line.split() for line in lines_of(read_text(file, may_be_empty=True)))
-            splits |= {row[0]: split for row in rows if row}
-    return splits
+    files = sorted((root / "ImageSets" / "Main").glob("*.txt"))
+    named = {file: SPLIT_NAMES[name] for file in files if (name := file.stem.lower()) in SPLIT_NAMES}
+    return {line.split()[0]: split for file, split in named.items() for _, line in numbered_lines(file)}
 
 
-def parse(path: Path) -> ElementTree.Element:
+def parse(text: str) -> ElementTree.Element:
     """A file of annotations as a tree; without document types, whose entities could grow without bound.
 
     Raises:
-      BrokenFile: it is something else.
+      ValueError: it is something else.
     """
-    text = read_text(path).strip()
     if re.search(r"<!(DOCTYPE|ENTITY)", text):
-        raise BrokenFile(path, "has a document type or entities, which annotations do not need; remove them")
+        raise ValueError("has a document type or entities, which annotations do not need; remove them")
     try:
         tree = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
-        raise BrokenFile(path, f"line {error.position[0]}: is not XML ({ErrorString(error.code)})") from error
-    level = list(tree)
-    for _ in range(MOST_NESTED):
-        level = [inner for element in level for inner in element]
-    if level:
-        raise BrokenFile(path, "is nested too deeply")
+        raise ValueError(f"line {error.position[0]}: is not XML ({ErrorString(error.code)})") from error
+    if tree.find("/".join("*" * MOST_NESTED)) is not None:
+        raise ValueError("is nested too deeply")
     if tree.tag != "annotation":
-        raise BrokenFile(path, f"is <{tree.tag}>, not VOC's <annotation>")
+        raise ValueError(f"is <{tree.tag}>, not VOC's <annotation>")
     return tree

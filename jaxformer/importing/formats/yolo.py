@@ -1,17 +1,26 @@
 """YOLO's text: a file for each image, a line for each object: class, center x and y, width and height as shares."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from jaxformer.errors import UserError
-from jaxformer.files import IMAGE_EXTENSIONS, BrokenFile, lines_of, read_text
-from jaxformer.importing.boxes import Annotated, Box, annotation_files, detection_contents, image_of_stem
-from jaxformer.importing.classes import check_read, read_names
-from jaxformer.importing.contents import Contents
-from jaxformer.importing.sources import SPLIT_NAMES, File, Sources, sorted_below, split_of_folders
+from jaxformer.files import IMAGE_EXTENSIONS, BrokenFile, lines_of, numbered_lines, read_text
+from jaxformer.importing.contents import Contents, checked_names, read_names
+from jaxformer.importing.formats.detection import Annotated, Box, annotation_files, contents_of, image_of_stem
+from jaxformer.importing.sources import (
+    SPLIT_NAMES,
+    File,
+    Sources,
+    find_all,
+    split_of_folders,
+    unless_all_train,
+)
 from jaxformer.observe.text import counted
 
 DESCRIPTIONS = ("data.yaml", "data.yml")
@@ -23,15 +32,14 @@ def find(paths: Sequence[Path]) -> list[Path]:
     found = []
     for path in paths:
         if path.is_dir():
-            places = [path / name for name in DESCRIPTIONS]
-            places += [folder / name for folder in (path, path / "labels") for name in CLASS_FILES]
-            found += [place for place in places if place.is_file()][:1]
+            names = [*DESCRIPTIONS, *CLASS_FILES, *(f"labels/{name}" for name in CLASS_FILES)]
+            found += [path / name for name in names if (path / name).is_file()][:1]
         elif path.suffix.lower() in (".yaml", ".yml") or path.name in CLASS_FILES:
             found.append(path)
     return found
 
 
-def read_yolo(sources: Sources) -> Contents:
+def read(sources: Sources) -> Contents:
     """Reads a dataset that a data.yaml describes, or a folder with a file of classes.
 
     An image's labels are beside it, or in the folder "labels" where it is in "images". Without labels it has no
@@ -45,41 +53,39 @@ def read_yolo(sources: Sources) -> Contents:
     if source.suffix.lower() in (".yaml", ".yml"):
         described = load(source)
         class_names = described_classes(source, described["names"])
-        found = list(described_images(source, described))
-        if {file.split for file in found} == {"train"}:
-            found = [replace(file, split=None) for file in found]
+        found = unless_all_train(list(described_images(source, described)))
     else:
         root = source.parent.parent if source.parent.name == "labels" else source.parent
         class_names = read_names(source)
-        names = {path: path.relative_to(root).as_posix() for path in sorted_below(root)}
+        names = {path: path.relative_to(root).as_posix() for path in find_all(root)}
         found = [File(path, name, split_of_folders(name)) for path, name in names.items()]
     if not found:
         raise UserError(f"{source}: there are no images")
-    labels = [labels_of(file.path) for file in found]
-    if not any(path.is_file() for path in labels):
-        raise UserError(f"{source}: no image has labels; {found[0].path.name}'s would be {labels[0]}")
-    images = [
-        Annotated(file, list(read_file(path, class_names, sources)), path, shares=True)
-        for file, path in zip(found, labels)
-    ]
-    without = sum(not path.is_file() for path in labels)
-    notes = (
-        [f"without a file of labels, and so without objects: {counted(without, 'image')}"] if without else []
-    )
-    sources.broken.extend((path, "holds labels of no image") for path in sorted(spare_labels(found)))
-    return detection_contents(images, class_names, notes, sources)
+    labels = {file: labels_of(file.path) for file in found}
+    without = sum(not path.is_file() for path in labels.values())
+    if without == len(found):
+        beside = labels[found[0]]
+        raise UserError(f"{source}: no image has labels; {found[0].path.name}'s would be {beside}")
+    read_boxes = partial(boxes_of, class_names=class_names, sources=sources)
+    images = [Annotated(file, read_boxes(path), path, shares=True) for file, path in labels.items()]
+    sources.broken.extend((path, "holds labels of no image") for path in spare_labels(labels))
+    missing = f"without a file of labels, and so without objects: {counted(without, 'image')}"
+    return contents_of(images, class_names, [missing] if without else [], sources)
 
 
-def spare_labels(found: Sequence[File]) -> Iterator[Path]:
+def labels_of(image: Path) -> Path:
+    """The file of an image's labels: in "labels" if the image is in "images", else beside it."""
+    return Path(re.sub(r"^(.*/)?images/", r"\1labels/", image.as_posix())).with_suffix(".txt")
+
+
+def spare_labels(labels: Mapping[File, Path]) -> list[Path]:
     """Files of labels, beside those of the images, to which there is no image."""
-    known = {labels_of(file.path): file.path.parent for file in found}
-    places: dict[Path, set[Path]] = {}
-    for path, folder in known.items():
-        places.setdefault(path.parent, set()).add(folder)
-    for folder, of_images in places.items():
-        for path in set(folder.glob("*.txt")) - set(known):
-            if image_of_stem(path.stem, of_images) is None and looks_like_labels(path):
-                yield path
+    folders: dict[Path, set[Path]] = defaultdict(set)
+    for file, path in labels.items():
+        folders[path.parent].add(file.path.parent)
+    others = {path for folder in folders for path in folder.glob("*.txt")} - set(labels.values())
+    spare = (path for path in sorted(others) if image_of_stem(path.stem, folders[path.parent]) is None)
+    return list(filter(looks_like_labels, spare))
 
 
 def looks_like_labels(path: Path) -> bool:
@@ -90,19 +96,20 @@ def looks_like_labels(path: Path) -> bool:
         return False
 
 
-def read_file(path: Path, class_names: Sequence[str], sources: Sources) -> Iterator[Box]:
+def boxes_of(path: Path, class_names: Sequence[str], sources: Sources) -> list[Box]:
     """The objects of an image; lines that cannot be used go to `sources.broken`."""
-    text = sources.read(path, may_be_empty=True) if path.is_file() else None
-    for number, line in enumerate(lines_of(text or ""), 1):
-        if line.strip():
-            try:
-                yield box_of(line, f"line {number}", class_names)
-            except ValueError as error:
-                sources.broken.append((path, f"line {number}: {error}"))
+    found: list[Box] = []
+    with sources.checking(path):
+        for number, line in numbered_lines(path) if path.is_file() else ():
+            where = f"line {number}"
+            with sources.checking(path, where):
+                label, corners = box_of(line, len(class_names))
+                found.append(Box(class_names[label], corners, where))
+    return found
 
 
-def box_of(line: str, where: str, class_names: Sequence[str]) -> Box:
-    """An object.
+def box_of(line: str, num_classes: int) -> tuple[int, tuple[float, float, float, float]]:
+    """The class of an object and its corners: x0, y0, x1, y1.
 
     Raises:
       ValueError: the line is none; says why.
@@ -113,35 +120,29 @@ def box_of(line: str, where: str, class_names: Sequence[str]) -> Box:
         label, values = int(first), [float(word) for word in words]
     except ValueError:
         raise ValueError(f"{shown} is not a class and numbers") from None
-    polygon = len(values) >= 6 and len(values) % 2 == 0
-    if len(values) != 4 and not polygon:
+    if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise ValueError(f"has {len(values)} numbers after the class, expected 4")
     if not all(abs(value) < 1e6 for value in values):
         raise ValueError(f"{shown} are not shares of the image")
-    if not 0 <= label < len(class_names):
-        raise ValueError(f"the class is {label}; there are 0 to {len(class_names) - 1}")
-    if polygon:
+    if not 0 <= label < num_classes:
+        raise ValueError(f"the class is {label}; there are 0 to {num_classes - 1}")
+    if len(values) > 4:  # a polygon
         x, y = values[0::2], values[1::2]
-        return Box(class_names[label], (min(x), min(y), max(x), max(y)), where)
-    x0, y0, width, height = values
-    corners = (x0 - width / 2, y0 - height / 2, x0 + width / 2, y0 + height / 2)
-    return Box(class_names[label], corners, where)
+        return label, (min(x), min(y), max(x), max(y))
+    center_x, center_y, width, height = values
+    x0, y0 = center_x - width / 2, center_y - height / 2
+    return label, (x0, y0, center_x + width / 2, center_y + height / 2)
 
 
 def load(path: Path) -> Mapping[str, Any]:
     """A data.yaml."""
-    import yaml
-
     try:
         content = yaml.safe_load(read_text(path))
     except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}" if mark is not None else ""
-        raise UserError(f"{path}{place}: is not YAML") from error
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        raise UserError(f"{path}{f', line {mark.line + 1}' if mark else ''}: is not YAML") from error
     if not isinstance(content, dict) or "names" not in content or "train" not in content:
-        raise UserError(
-            f"{path}: describes no dataset of YOLO; expected names and train, perhaps val and test"
-        )
+        raise UserError(f"{path}: describes no dataset of YOLO; expected names and train (and val, test)")
     return content
 
 
@@ -150,8 +151,8 @@ def described_classes(path: Path, names: Any) -> list[str]:
     if isinstance(names, dict):
         if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
             raise UserError(f"{path}: names has the keys {', '.join(map(str, names))}; expected 0, 1, 2, ...")
-        names = [value for _, value in sorted(names.items(), key=lambda item: int(item[0]))]
-    return check_read(path, [str(name) for name in names] if isinstance(names, list) else [])
+        names = [names[key] for key in sorted(names, key=int)]
+    return checked_names(path, [str(name) for name in names] if isinstance(names, list) else [])
 
 
 def described_images(path: Path, described: Mapping[str, Any]) -> Iterator[File]:
@@ -160,14 +161,14 @@ def described_images(path: Path, described: Mapping[str, Any]) -> Iterator[File]
     if not base.is_dir():
         base = path.parent  # a path on the machine where it was written
     for key in ("train", "val", "valid", "test"):
-        places = described.get(key)
-        for place in places if isinstance(places, list) else [places] if places else []:
+        places = described.get(key) or []
+        for place in map(str, places if isinstance(places, list) else [places]):
             # Some tools write "../train/images" for what lies beside the file.
-            candidates = [base / str(place), base / str(place).removeprefix("../")]
+            candidates = (base / place, base / place.removeprefix("../"))
             found = next((candidate for candidate in candidates if candidate.exists()), None)
             if found is None:
-                raise UserError(f"{path}: {key} is {str(place)!r}, which is not in {base}")
-            for image in listed(found) if found.is_file() else sorted_below(found):
+                raise UserError(f"{path}: {key} is {place!r}, which is not in {base}")
+            for image in listed(found) if found.is_file() else find_all(found):
                 name = image.relative_to(base).as_posix() if image.is_relative_to(base) else image.name
                 yield File(image, name, SPLIT_NAMES[key])
 
@@ -176,13 +177,3 @@ def listed(path: Path) -> list[Path]:
     """The images that a text file lists, relative to it."""
     names = (line.strip() for line in lines_of(read_text(path)))
     return [path.parent / name for name in names if Path(name).suffix.lower() in IMAGE_EXTENSIONS]
-
-
-def labels_of(image: Path) -> Path:
-    """The file of an image's labels: in "labels" if the image is in "images", else beside it."""
-    parts = list(image.parts)
-    for place in range(len(parts) - 2, 0, -1):
-        if parts[place] == "images":
-            parts[place] = "labels"
-            return Path(*parts).with_suffix(".txt")
-    return image.with_suffix(".txt")

@@ -18,7 +18,7 @@ from jaxformer.data.text.augment import (
     SynonymReplacement,
     TokenCutoff,
 )
-from jaxformer.data.text.text_transforms import TextTransform, change_words
+from jaxformer.data.text.text_transforms import Bound, TextTransform
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.errors import UserError
 
@@ -147,6 +147,10 @@ def text_of_parts(tokenizer: Tokenizer, result: dict) -> tuple[str, str]:
     tokens = result["tokens"].tolist()
     cut = tokens.index(SEP)
     return tokenizer.decode(tokens[:cut]), tokenizer.decode(tokens[cut:])
+
+
+def change_words(example: dict, tokenizer: Tokenizer, change, max_length: int | None = None) -> dict:
+    return Bound(TextTransform(), tokenizer, None, max_length).change_words(example, change)
 
 
 def test_a_longer_text_loses_its_end_unless_there_is_room(tokenizer):

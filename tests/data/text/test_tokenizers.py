@@ -13,9 +13,9 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from jaxformer.config import schema
 from jaxformer.data.config import TOKENIZERS
-from jaxformer.data.text.tokenizer_building import byte_alphabet
-from jaxformer.data.text.tokenizer_templates import TEMPLATES
-from jaxformer.data.text.tokenizers import Bytes, Characters, Tokenizer, Trained, describe
+from jaxformer.data.text.tokenizer_templates import TEMPLATES, byte_alphabet
+from jaxformer.data.text.tokenizer_training import Bytes, Characters, Trained
+from jaxformer.data.text.tokenizers import Tokenizer, describe
 from jaxformer.errors import UserError
 
 TEXTS = [

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxformer.data.text.thesaurus import word_list
-from jaxformer.data.text.word_changes import (
+from jaxformer.data.text.augment import (
     STOP_WORDS,
     delete_words,
     insert_words,
@@ -16,6 +15,7 @@ from jaxformer.data.text.word_changes import (
     replace_words,
     swap_words,
 )
+from jaxformer.data.text.thesaurus import word_list
 
 SYNONYMS = {
     "film": ("motion picture", "movie"),

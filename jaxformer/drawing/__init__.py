@@ -1,1 +1,0 @@
-"""Drawing on images: boxes, classes in colours, predictions below; imports nothing of the package."""
