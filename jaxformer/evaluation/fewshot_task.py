@@ -43,9 +43,7 @@ T = TypeVar("T")
 JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 # A template for str.format that has nothing but names in its braces.
 PLAIN = re.compile(r"([^{}]|\{\{|\}\}|\{[^\W\d]\w*\})*")
-NAMES = Constraint(
-    "plain names in braces, such as {question}; {{ is a brace", lambda x: bool(PLAIN.fullmatch(x))
-)
+NAMES = Constraint("plain names in braces, as {question}; {{ is a brace", lambda x: bool(PLAIN.fullmatch(x)))
 
 
 @dataclass(frozen=True)
