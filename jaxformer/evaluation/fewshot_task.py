@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-PLAIN = r"([^{}]|\{\{|\}\}|\{[^\W\d]\w*\})*"  # a template for str.format with nothing but names in its braces
-NAMES = Constraint("plain names in braces, such as {question}; {{ is a brace", re.compile(PLAIN).fullmatch)
+# A template for str.format that has nothing but names in its braces.
+PLAIN = re.compile(r"([^{}]|\{\{|\}\}|\{[^\W\d]\w*\})*")
+NAMES = Constraint("plain names in braces, as {question}; {{ is a brace", lambda x: bool(PLAIN.fullmatch(x)))
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,8 @@ def from_yaml(path: Path) -> FewShotTask:
         if not files[split]:
             raise UserError(f"{path}: split {split!r} holds no examples")
     others = [] if demos == tests else files[demos]
-    return FewShotTask(str(path), config.task or path.stem, config, *examples(config, files[tests], others))
+    found = examples(config, files[tests]), examples(config, others)
+    return FewShotTask(str(path), config.task or path.stem, config, *found)
 
 
 def from_json_lines(path: Path) -> FewShotTask:
@@ -294,7 +296,7 @@ def from_json_lines(path: Path) -> FewShotTask:
         target_delimiter=header.delimiter,
         answer_context=header.answer_context,
     )
-    found = examples(config, *splits.values())
+    found = examples(config, splits["test"]), examples(config, splits["demo"])
     return FewShotTask(where, header.task, config, *found, always_delimited=False)
 
 
@@ -315,9 +317,9 @@ def parsed(cls: type[T], values: Mapping[str, Any], where: str, *more: str) -> T
     return made
 
 
-def examples(config: TaskConfig, *splits: Sequence[Doc]) -> list[tuple[Example, ...]]:
-    """The examples of each split."""
-    return [tuple(read_example(config, doc) for doc in docs) for docs in splits]
+def examples(config: TaskConfig, docs: Sequence[Doc]) -> tuple[Example, ...]:
+    """The examples that a task makes of lines."""
+    return tuple(read_example(config, doc) for doc in docs)
 
 
 def read_example(config: TaskConfig, doc: Doc) -> Example:

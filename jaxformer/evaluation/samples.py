@@ -185,14 +185,13 @@ def token_maps(part: str, weights: np.ndarray, example: Row, batches: Batches) -
     queries = "decoder_tokens" if has_two and part != "encoder" else "tokens"
     keys = "tokens" if part == "cross" else queries
     expected = tuple(min(MOST_TOKENS, len(example[name])) for name in (queries, keys))
-    if weights.shape[2:] != expected:
-        return None
     lengths = [real_length(example, name) for name in (queries, keys)]
-    rows, columns = (min(MOST_TOKENS, length) for length in lengths)
-    if not rows or not columns:
+    if weights.shape[2:] != expected or not all(lengths):
         return None
+    assert batches.tokenizer is not None
+    rows, columns = (min(MOST_TOKENS, length) for length in lengths)
     shown, given = (
-        [batches.tokenizer.decode([token], False) for token in example[name][:count].tolist()]
+        [batches.tokenizer.decode([token], skip_special=False) for token in example[name][:count].tolist()]
         for name, count in ((queries, rows), (keys, columns))
     )
     return TokenMaps(part, weights[:, :, :rows, :columns], shown, given, max(lengths) <= MOST_TOKENS)

@@ -81,10 +81,8 @@ def many_views(model: Any, task: Any, views: str) -> ManyViews:
     """
     if views not in task.views:
         remedy = f"choose {' or '.join(task.views)}" if task.views else "leave it out"
-        wrong = (
-            f"is not for the run's task, {type(task).__name__}"
-            if views in VIEWS
-            else "there are no such views"
-        )
+        wrong = "there are no such views"
+        if views in VIEWS:
+            wrong = f"is not for the run's task, {type(task).__name__}"
         raise UserError(f"views={views!r}: {wrong}; {remedy}")
     return ManyViews(model, views, sigmoid=task.independent_classes)
