@@ -3,10 +3,11 @@
 mkdocs calls `on_files` before it builds the site (https://www.mkdocs.org/user-guide/configuration/#hooks).
 """
 
+from collections.abc import Mapping
+
 from mkdocs.structure.files import File, Files
 
 from jaxformer.config.reference import inner, reference
-from jaxformer.config.schema import is_section
 from jaxformer.config.sections import ExperimentConfig
 
 SECTIONS = [
@@ -43,14 +44,17 @@ def page(section: str) -> str:
             "",
         ]
         for name, cls in known.items():
-            lines += class_lines(name, cls, "##")
+            lines += class_lines(name, cls, "##", known)
     else:
         lines += class_lines("", known, "##")
     return "\n".join(lines)
 
 
-def class_lines(name: str, cls: type, heading: str) -> list[str]:
-    """A heading, what the class is, and its fields; then the classes that its fields choose among."""
+def class_lines(name: str, cls: type, heading: str, headings: Mapping[str, type] = {}) -> list[str]:
+    """A heading, what the class is, and its fields; then the classes that its fields choose among.
+
+    Classes that have headings of their own on the page, such as the models that are backbones, are left out.
+    """
     lines = [f'{heading} "{name}"', ""] if name else []
     summary = " ".join((cls.__doc__ or "").partition("\n\n")[0].split())
     lines += [escaped(summary), ""]
@@ -62,9 +66,7 @@ def class_lines(name: str, cls: type, heading: str) -> list[str]:
         ]
         lines.append("")
     for field, known in inner(cls).items():
-        if isinstance(known, dict) and heading == "##":
-            if any(is_section(k) and field in ("backbone", "decoder") for k in known.values()):
-                continue  # these are models, which have headings of their own
+        if isinstance(known, dict) and heading == "##" and not known.items() <= headings.items():
             for choice, inside in known.items():
                 lines += class_lines(f"{field}: {choice}", inside, "###")
     return lines

@@ -100,9 +100,7 @@ def read_items(folder: Path, targets: Mapping[str, Tree]) -> dict[str, Tree]:
     logging.getLogger("absl").addFilter(is_news)
     with contextlib.closing(ocp.StandardCheckpointer()) as reader:
         differences: list[str] = []
-        for name in sorted(
-            targets, key="params".__ne__
-        ):  # the parameters first: other differences follow from them
+        for name in sorted(targets, key="params".__ne__):  # the others' differences follow from these
             differences += unlike(written_arrays(reader, folder / name), named_arrays(targets[name]))
         if differences:
             more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""

@@ -83,7 +83,14 @@ OVERRIDES = {
     "a rule that takes nothing": ("optimizer.freeze=['encodr/.*']", "encodr"),
     "a decay that is none": ("train.ema_decay=1.5", "train.ema_decay=1.5: expected a decay between 0 and 1"),
     "a dataset that is not there": ("data.name=digitz", "digitz"),
-    "a split that is not there": ("eval.split=tset", "tset"),
+    "a split that is not there": (
+        "eval.split=tset",
+        "eval.split: split 'tset': digits/1.0.0 has no split 'tset'",
+    ),
+    "a transform's impossible field": (
+        "data.transforms[0].padding=-1",
+        "data.transforms[0].padding=-1: expected 0 or more (in 'pad_and_crop')",
+    ),
     "an unknown transform": (
         "data.transforms=[{'name':'flipp'}]",
         "data.transforms[0].name: there is no 'flipp'",

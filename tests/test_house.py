@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "jaxformer"
 FILES = {file.relative_to(PACKAGE).as_posix(): file for file in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
 
-CODE_LINES = 22_950  # of the package at most
+CODE_LINES = 19_000  # of the package at most
 FILE_LINES = 400
 FUNCTION_LINES = 80  # without the docstring
 LONGER = {"step.py make_train_step": 100}
@@ -26,7 +26,6 @@ OF_LIBRARIES = {
     "config/schema.py": 3,  # types without a name, classes without problems(), a user's own class and its contract
     "data/kinds/detection.py": 2,  # TFDS's box formats
     "data/text/tokenizer_templates.py": 1,  # Hugging Face's pre-tokenizers
-    "importing/formats/yolo.py": 1,  # PyYAML's errors
     "models/attention.py": 1,  # JAX's devices
     "observe/device.py": 1,  # os, which is another one on each system
     "paths.py": 3,  # JAX's kinds of keys

@@ -136,6 +136,10 @@ WRONG = [
         {"shapes": ["circle", "sqaure"]},
         "outer.shapes[1].name: there is no 'sqaure'; there are: circle, rectangle",
     ),
+    (
+        {"shapes": [{"name": "circle", "radius": "x"}]},
+        "outer.shapes[0].radius: expected float, was given 'x' (str) (in 'circle')",
+    ),
     ({"name_of_it": None}, "outer.name_of_it: expected str, was given None (NoneType)"),
 ]
 

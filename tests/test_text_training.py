@@ -1,6 +1,5 @@
-"""Training on text, from the files of a dataset to metrics: every task, resuming, and what is refused."""
+"""Training on text, from the files of a dataset to metrics: every task, resuming, real datasets."""
 
-import copy
 import json
 import os
 import signal
@@ -9,13 +8,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
-from flax import traverse_util
+from helpers.text_training import KINDS, experiment, logged, write
 
 from jaxformer.checkpoints import Checkpoints
-from jaxformer.config.sections import resolve
-from jaxformer.data.writing import write_dataset
-from jaxformer.errors import ConfigError, UserError
+from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment, filled
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.models.bert import BERT
@@ -25,118 +21,6 @@ from jaxformer.tasks.translation import Translation
 from jaxformer.train import Loop, train
 
 SHARED = Path(__file__).parents[2] / "shared" / "tensorflow_datasets"
-WORDS = "the a old young red king river mountain dog sings walks sleeps sees loves far near today home"
-SIZES = {"width": 16, "num_heads": 2, "mlp_dim": 32}
-BERT_FIELDS = {"name": "bert", **SIZES, "depth": 1, "max_positions": 48}
-GPT_FIELDS = {"name": "gpt", **SIZES, "depth": 1, "context_length": 48}
-# A kind of training: what it changes in `plain`.
-KINDS = {
-    "causal_lm": {
-        "model": GPT_FIELDS | {"experts": {"count": 2, "top_k": 1}, "dropout": 0.1},
-        "data.tokenizer": {"name": "characters", "template": "gpt"},
-        "data.examples": {"name": "documents", "length": 32},
-    },
-    "masked_lm": {
-        "model": BERT_FIELDS,
-        "data.examples": {"name": "windows", "length": 16},
-        "data.transforms": [{"name": "mask_tokens", "share": 0.3}],
-        "data.eval_transforms": [{"name": "mask_tokens", "share": 0.3}],
-    },
-    "text_classification": {
-        "model": BERT_FIELDS | {"head": "sequence"},
-        "task.mixup": 0.2,
-        "data.examples": {"name": "sequences", "length": 48, "features": ["text"]},
-        "data.buckets": [32],
-    },
-    "text_regression": {
-        "model": BERT_FIELDS | {"head": "sequence", "num_classes": 1},
-        "data.examples": {
-            "name": "sequences",
-            "length": 48,
-            "features": ["text", "other"],
-            "label_feature": "score",
-        },
-    },
-    "token_classification": {
-        "model": BERT_FIELDS | {"head": "token"},
-        "data.examples": {"name": "tagged", "length": 48, "words_feature": "words", "tags_feature": "tags"},
-        "data.buckets": [32],
-    },
-    "span_qa": {
-        "model": BERT_FIELDS | {"head": "span"},
-        "data.name": "questions",
-        "data.examples": {"name": "spans", "length": 40, "stride": 6, "question_length": 12},
-    },
-    "translation": {
-        "model": {
-            "name": "seq2seq",
-            **SIZES,
-            "encoder_depth": 1,
-            "decoder_depth": 1,
-            "context_length": 48,
-            "scan": True,
-        },
-        "task.beams": 2,
-        "task.max_new_tokens": 6,
-        "data.tokenizer": {"name": "characters", "template": "seq2seq"},
-        "data.examples": {"name": "pairs", "length": 48, "source_feature": "text", "target_feature": "other"},
-    },
-}
-
-
-def sentences(count, seed):
-    rng = np.random.default_rng(seed)
-    return [" ".join(rng.choice(WORDS.split(), rng.integers(3, 9))) for _ in range(count)]
-
-
-def example(text, other):
-    words = text.split()
-    tags = [1 + (word == "river") if word in ("king", "river") else 0 for word in words]
-    return {
-        "text": text,
-        "other": other,
-        "label": sum(word in words for word in ("river", "king")) if "river" in words else 0,
-        "score": len(words) / 4,
-        "words": words,
-        "tags": tags,
-        "kinds": tags,
-    }
-
-
-def question(text, index):
-    place = text.index(" ") + 1
-    answers = {"text": [text[place:]], "answer_start": [place]}
-    return {"id": str(index), "question": f"what is {index}?", "context": text, "answers": answers}
-
-
-def write(folder, seed=0):
-    """A dataset of sentences with everything that a task may learn of them, and one of questions."""
-    splits = {"train": sentences(40, seed), "test": sentences(13, seed + 100)}
-    features = {
-        "text": tfds.features.Text(),
-        "other": tfds.features.Text(),
-        "label": tfds.features.ClassLabel(names=["bad", "good", "so so"]),
-        "score": tfds.features.Scalar(np.float32),
-        "words": tfds.features.Sequence(tfds.features.Text()),
-        "tags": tfds.features.Sequence(tfds.features.ClassLabel(names=["O", "B-who", "B-where"])),
-        "kinds": tfds.features.Sequence(tfds.features.ClassLabel(names=["other", "noun", "name"])),
-    }
-    made = {
-        name: [example(text, " ".join(text.split()[::-1])) for text in texts]
-        for name, texts in splits.items()
-    }
-    write_dataset(folder, "sentences", "1.0.0", features, made)
-    answers = {"text": tfds.features.Text(), "answer_start": np.int32}
-    features = {
-        **{name: tfds.features.Text() for name in ("id", "question", "context")},
-        "answers": tfds.features.Sequence(answers),
-    }
-    asked = {name: [question(text, i) for i, text in enumerate(texts)] for name, texts in splits.items()}
-    asked["unanswerable"] = [
-        {**asked["test"][i], "answers": {"text": [], "answer_start": []}} for i in range(2)
-    ]
-    write_dataset(folder, "questions", "1.0.0", features, asked)
-    return str(folder)
 
 
 @pytest.fixture(scope="module")
@@ -151,42 +35,6 @@ def environment(tmp_path_factory):
         for name in ("write_shown", "write_report"):  # tests/observe has them
             patch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
         yield
-
-
-def experiment(kind, folder, **changes):
-    """An experiment of a kind, with changes by path."""
-    plain = {
-        "task.name": kind,
-        "data.name": "sentences",
-        "data.data_dir": folder,
-        "data.batch_size": 8,
-        "data.tokenizer": {"name": "characters", "template": "bert"},
-        "eval.monitor": "loss",
-        "eval.mode": "min",
-        "eval.every": "4 steps",
-        "optimizer.name": "adamw",
-        "optimizer.learning_rate": 1e-2,
-        "schedule.name": "constant",
-        "train.total": "8 steps",
-        "train.log_every": "1 step",
-        "checkpoint.every": "2 steps",
-    }
-    flat = copy.deepcopy(plain | KINDS[kind] | changes)  # or a change of "model.depth" would stay in KINDS
-    return resolve(
-        traverse_util.unflatten_dict({tuple(path.split(".")): value for path, value in flat.items()})
-    )
-
-
-def logged(folder, name):
-    """Step -> the metrics of a kind, "train" or "eval", that metrics.jsonl holds."""
-    found = {}
-    for record in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
-        values = {k.removeprefix(f"{name}/"): v for k, v in record.items() if k.startswith(f"{name}/")}
-        values.pop("examples_per_second", None)
-        if values:
-            assert record["step"] not in found
-            found[record["step"]] = values
-    return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -298,135 +146,6 @@ def test_another_tokenizer_is_refused(datasets, tmp_path):
     tokenizer.write_text(text)
     assert LoadedRun(tmp_path / "run", "latest").step == stopped["step"]
     assert train(Experiment(config), tmp_path / "run")["status"] == "completed"
-
-
-# What does not fit
-
-LONG = {"name": "documents", "length": 64}
-MISFITS = {
-    "no arrays for the task": (
-        "causal_lm",
-        {"data.examples": {"name": "sequences", "length": 32, "features": ["text"]}},
-        "data.examples: batches have labels, token_mask, token_types, tokens, this task needs targets",
-    ),
-    "a longer text than the context": (
-        "causal_lm",
-        {"data.examples": LONG},
-        "data.examples.length=64: the model takes 48 tokens",
-    ),
-    "too small a vocabulary": ("causal_lm", {"model.vocab_size": 9}, "model.vocab_size=9: the tokenizer has"),
-    "too many classes": (
-        "text_classification",
-        {"model.num_classes": 2},
-        "model.num_classes=2: the dataset has 3 classes; set it to that, or to None",
-    ),
-    "too many tags": (
-        "token_classification",
-        {"model.num_classes": 2},
-        "model.num_classes=2: the dataset has 3 tags",
-    ),
-    "another head": ("span_qa", {"model.head": "token"}, 'model.head="token": this task needs "span"'),
-    "a decoder for classes": (
-        "text_classification",
-        {"model": GPT_FIELDS},
-        'model: GPT has no head "sequence"',
-    ),
-    "an encoder for the next token": (
-        "causal_lm",
-        {"model": BERT_FIELDS},
-        "model: BERT does not go from token",
-    ),
-    "a decoder for translations": (
-        "translation",
-        {"model": GPT_FIELDS},
-        "model: GPT does not read one text and",
-    ),
-    "an image model": (
-        "causal_lm",
-        {"model": {"name": "vit", "image_size": 8, "patch_size": 4, "num_classes": 3, **SIZES, "depth": 1}},
-        "model: ViT does not go from token to token",
-    ),
-    "texts for an image task": (
-        "causal_lm",
-        {"task.name": "classification", "eval.monitor": "accuracy"},
-        "data.examples: batches have positions, segment_ids, targets, tokens, this task needs image",
-    ),
-    "numbers for classes": (
-        "text_regression",
-        {"task.name": "text_classification"},
-        "data.examples.label_feature: holds numbers, not classes",
-    ),
-    "several outputs of a regression": (
-        "text_regression",
-        {"model.num_classes": 2},
-        "model.num_classes=2: a regress",
-    ),
-    "masks in training alone": (
-        "masked_lm",
-        {
-            "data.eval_transforms": [],
-            "data.examples": {"name": "sequences", "length": 48, "features": ["text"]},
-        },
-        "data.eval_transforms: make no targets",
-    ),
-    "a metric of more classes": (
-        "text_classification",
-        {"eval.monitor": "top5"},
-        "eval.monitor='top5': with 3 classes it is always 1; choose one of: loss, accuracy, balanced_accuracy",
-    ),
-    "a metric of entities": (
-        "token_classification",
-        {
-            "data.examples": {
-                "name": "tagged",
-                "length": 48,
-                "words_feature": "words",
-                "tags_feature": "kinds",
-            },
-            "eval.monitor": "f1",
-        },
-        "eval.monitor='f1': the tags are not of entities (no B-, no I-); choose one of: loss, accuracy",
-    ),
-    "a text without a first token": (
-        "text_classification",
-        {"data.tokenizer": {"name": "characters"}},
-        "data.tokenizer.template: writes no [CLS] or <s> before a text",
-    ),
-    "questions without answers in the evaluation": (
-        "span_qa",
-        {"eval.split": "unanswerable"},
-        "eval.split: 2 of its questions have no answer",
-    ),
-    "no answer at all in training": (
-        "span_qa",
-        {"data.train_split": "unanswerable"},
-        "data.train_split: no window holds its question's answer",
-    ),
-    "a metric that is not computed": (
-        "translation",
-        {"task.beams": 0, "eval.monitor": "bleu"},
-        "eval.monitor='bleu': not a metric",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", MISFITS)
-def test_what_does_not_fit_is_said_before_training(case, datasets):
-    kind, changes, message = MISFITS[case]
-    with pytest.raises(ConfigError) as error:
-        Experiment(experiment(kind, datasets, **changes)).check()
-    lines = str(error.value).splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith(message)
-
-
-def test_targets_without_masks_are_refused_by_the_first_batch(datasets):
-    built = Experiment(
-        experiment("masked_lm", datasets, **{"data.transforms": [], "data.eval_transforms": []})
-    )
-    built.check()
-    with pytest.raises(UserError, match=r"data\.transforms: no token is masked"):
-        built.train_data[0]
 
 
 # Real data

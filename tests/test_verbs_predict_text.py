@@ -248,7 +248,7 @@ def test_what_a_run_does_not_take_is_said(run, refused, tmp_path):
     assert "file: cannot write there" in refused(folder, "--text", "a", "--output", folder / "file")
     message = refused(run("language"), "--text", "the")
     assert "it learns to go on with texts" in message
-    assert "jaxformer generate" in message
+    assert "use generate to continue texts" in message
 
 
 def test_every_task_over_texts_is_tried_here():

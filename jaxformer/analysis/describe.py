@@ -22,50 +22,47 @@ from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.teacher import load_teacher
 
 Tree = Any
-IMAGENET = {"train": 1_281_167, "validation": 50_000}  # Russakovsky et al. 2015, table 2
-KNOWN_SIZES = {"imagenet2012": IMAGENET, "cifar10": {"train": 50_000, "test": 10_000}}
-SOURCES = {"imagenet2012": "Russakovsky et al. 2015, table 2", "cifar10": "Krizhevsky 2009, chapter 3"}
+Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
+# Datasets that need not be here: examples by split, an image's side where neither model nor transforms say it, source.
+KNOWN = {
+    "imagenet2012": ({"train": 1_281_167, "validation": 50_000}, 224, "Russakovsky et al. 2015, table 2"),
+    "cifar10": ({"train": 50_000, "test": 10_000}, 32, "Krizhevsky 2009, chapter 3"),
+}
 # Tokens of GPT-2's tokenizer, by karpathy/nanoGPT (data/openwebtext/readme.md).
 OPENWEBTEXT = {"train": 9_035_582_198, "validation": 4_434_897}
-# The task and the kind of examples that a model of text is described with.
-TEXT_TASKS = {
-    "gpt": ("causal_lm", "windows"),
-    "bert": ("masked_lm", "windows"),
-    "seq2seq": ("translation", "pairs"),
+# The task and the kind of examples with which a model of text is described, by the model's kind, and what they need.
+TEXTS: dict[str, dict[str, Any]] = {
+    "decoder": {"task": {"name": "causal_lm"}, "examples": "windows"},
+    "encoder": {"task": {"name": "masked_lm"}, "examples": "windows", "model": {"head": "mlm"}},
+    "encoder-decoder": {"task": {"name": "translation", "beams": 0}, "examples": "pairs"},
 }
-PIXELS = {"imagenet2012": 224, "cifar10": 32}  # an image's side, where neither model nor transforms say it
 
 
 def for_preset(name: str) -> dict[str, Any]:
     """A config that trains a preset, as nested dicts: on ImageNet at 224 pixels, or on OpenWebText."""
     model = preset(name)
-    learning: dict[str, Any] = {
+    built = schema.build(MODELS, model, "model")
+    config: dict[str, Any] = {
+        "task": {"name": "classification"},
+        "model": model,
         "optimizer": {"name": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05},
         "schedule": {"name": "cosine", "warmup": "5%"},
         "precision": "bfloat16",
+        "data": {"name": "imagenet2012", "batch_size": 1024},
+        "eval": {"split": "validation"},
+        "train": {"total": "90 epochs"},
     }
-    if model["name"] not in TEXT_TASKS:
-        return learning | {
-            "task": {"name": "classification"},
-            "model": model,
-            "data": {"name": "imagenet2012", "batch_size": 1024},
-            "eval": {"split": "validation"},
-            "train": {"total": "90 epochs"},
-        }
-    task, kind = TEXT_TASKS[model["name"]]
-    length = schema.build(MODELS, model, "model").context_length
-    return learning | {
-        "task": {"name": task} | ({"beams": 0} if kind == "pairs" else {}),
-        "model": model | ({"head": "mlm"} if model["name"] == "bert" else {}),
-        "data": {
-            "name": "openwebtext",
-            "batch_size": 256,
-            "tokenizer": {"name": "bytes", "template": "seq2seq"},
-            "examples": {"name": kind, "length": length},
-        },
-        "eval": {"split": "validation", "monitor": "loss", "mode": "min"},
-        "train": {"total": "1 epoch"},
+    if (texts := TEXTS.get(built.kind)) is None:
+        return config
+    data = {
+        "name": "openwebtext",
+        "batch_size": 256,
+        "tokenizer": {"name": "bytes", "template": "seq2seq"},
+        "examples": {"name": texts["examples"], "length": built.context_length},
     }
+    evaluation = {"split": "validation", "monitor": "loss", "mode": "min"}
+    changed = {"data": data, "eval": evaluation, "train": {"total": "1 epoch"}}
+    return config | changed | {"task": texts["task"], "model": model | texts.get("model", {})}
 
 
 @dataclass(frozen=True)
@@ -107,19 +104,15 @@ def nominal_batches(config: ExperimentConfig) -> NominalBatches | None:
     if data.examples.modality == "text":
         return nominal_text(data)
     split = re.fullmatch(r"(\w+)(?:\[:(\d+)%\])?", data.train_split)
-    sizes = KNOWN_SIZES.get(data.name, {})
+    sizes, pixels, source = KNOWN.get(data.name, ({}, 0, ""))
     if split is None or split[1] not in sizes:
         return None
-    made = [
-        transform.size for transform in data.transforms if isinstance(getattr(transform, "size", None), int)
-    ]
-    size = config.model.image_size or [PIXELS[data.name], *made][-1]
-    spec: dict[str, tuple[tuple[int, ...], np.dtype]] = {
-        "image": ((size, size, 3), np.dtype(np.uint8)),
-        "labels": ((), np.dtype(np.int32)),
-    }
+    chosen = (getattr(transform, "size", None) for transform in data.transforms)
+    size = config.model.image_size or [pixels, *(made for made in chosen if isinstance(made, int))][-1]
+    image = ((size, size, 3), np.dtype(np.uint8))
     count = round(sizes[split[1]] * int(split[2] or 100) / 100)
-    fact = f"{data.name} is not here; its {count:,} examples ({data.train_split}) are by {SOURCES[data.name]}"
+    fact = f"{data.name} is not here; its {count:,} examples ({data.train_split}) are by {source}"
+    spec: Spec = {"image": image, "labels": ((), np.dtype(np.int32))}
     return NominalBatches(count, data.batch_size, spec, (fact,))
 
 
@@ -127,27 +120,15 @@ def nominal_text(data: Any) -> NominalBatches | None:
     """Batches of text from OpenWebText, or None."""
     if data.name != "openwebtext" or data.train_split not in OPENWEBTEXT:
         return None
-    length = data.examples.length
-    names = ["tokens", "targets"]
+    shape, tokens = (data.examples.length,), OPENWEBTEXT[data.train_split]
+    spec: Spec = dict.fromkeys(("tokens", "targets"), (shape, np.dtype(np.int32)))
     if isinstance(data.examples, Pairs):
-        names += ["token_mask", "decoder_tokens"]
-    dtypes = {"token_mask": np.dtype(bool)}
-    spec = {name: ((length,), dtypes.get(name, np.dtype(np.int32))) for name in names}
-    tokens = OPENWEBTEXT[data.train_split]
+        spec |= {"token_mask": (shape, np.dtype(bool)), "decoder_tokens": spec["tokens"]}
     fact = (
-        f"{data.name} is not here; its {tokens:,} tokens, {length} an example, are nanoGPT's count with GPT-2's "
+        f"{data.name} is not here; its {tokens:,} tokens, {shape[0]} an example, are nanoGPT's count with GPT-2's "
         "tokenizer (data/openwebtext/readme.md)"
     )
-    return NominalBatches(-(-tokens // length), data.batch_size, spec, (fact,))
-
-
-def under_jit(experiment: Experiment) -> Experiment:
-    """The same experiment in jit's mode: its compiled step reports its memory, and pmap's does not."""
-    config = experiment.config
-    if config.parallel.mode == "jit":
-        return experiment
-    jit = replace(config, parallel=replace(config.parallel, mode="jit"))
-    return Experiment(jit, experiment.devices, train_data=experiment.train_data)
+    return NominalBatches(-(-tokens // shape[0]), data.batch_size, spec, (fact,))
 
 
 def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint:
@@ -156,11 +137,13 @@ def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint
     parameters = bytes_a_device(shapes.params)
     activations = None
     if compile_step:
-        jitted, teacher = under_jit(experiment), load_teacher(experiment)
+        jitted, config, teacher = experiment, experiment.config, load_teacher(experiment)
+        if config.parallel.mode != "jit":  # pmap's compiled step does not report its memory
+            jit = replace(config, parallel=replace(config.parallel, mode="jit"))
+            jitted = Experiment(jit, experiment.devices, train_data=experiment.train_data)
         fixed = () if teacher is None else (teacher.variables,)
         lowered = jitted.train_step(teacher).lower(jitted.state_shapes, jitted.batch_shapes, *fixed)
-        compiled = lowered.compile()
-        activations = max(0, compiled.memory_analysis().temp_size_in_bytes - parameters)
+        activations = max(0, lowered.compile().memory_analysis().temp_size_in_bytes - parameters)
     return Footprint(
         parameters=parameters,
         gradients=parameters,
@@ -177,13 +160,9 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
     batches, total = experiment.train_data, experiment.total_steps
     shown, devices = total * batches.batch_size, text.counted(experiment.layout.mesh.size, "device")
     held = footprint(experiment, compile_step=compile_step)
-    rows = [
-        ("parameters", held.parameters),
-        ("gradients", held.gradients),
-        ("optimizer", held.optimizer),
-        ("average of the parameters", held.average),
-        ("activations", held.activations),
-    ]
+    rows: dict[str, int | None] = {"parameters": held.parameters, "gradients": held.gradients}
+    rows |= {"optimizer": held.optimizer, "average of the parameters": held.average}
+    rows["activations"] = held.activations
     lines = [
         model_line(experiment.bare_model),
         "",
@@ -192,9 +171,9 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
         f"On {devices} ({mesh}; {experiment.layout.mode}), batch {batches.batch_size}:",
         *(
             f"  {name:<26}{'not compiled' if size is None else text.data_size(size):>14} a device"
-            for name, size in rows
+            for name, size in rows.items()
         ),
-        f"  {'in all':<26}{text.data_size(sum(size or 0 for _, size in rows)):>14} a device",
+        f"  {'in all':<26}{text.data_size(sum(size or 0 for size in rows.values())):>14} a device",
         f"  {'FLOPs a step':<26}{text.engineering(held.flops, 'FLOP'):>14} forward and backward, all devices",
         "",
         f"Training: {text.counted(total, 'step')} of {batches.batch_size} = {text.counted(shown, 'example')} "
@@ -210,9 +189,11 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
 
 def model_line(model: Any) -> str:
     """The model and the head that the table of parameters counts."""
-    name, head = type(model).__name__, None
+    name = type(model).__name__
     if model.kind == "encoder":
         head = f'the head "{model.head}" (model.head)'
     elif model.num_classes is not None:
         head = f"a head of {text.counted(model.num_classes, 'output')} (model.num_classes)"
-    return name if head is None else f"{name} with {head}, which is counted here, too"
+    else:
+        return name
+    return f"{name} with {head}, which is counted here, too"

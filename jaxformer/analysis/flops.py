@@ -25,53 +25,32 @@ def training_flops(forward: int) -> int:
     return 3 * forward
 
 
-def jaxpr_flops(jaxpr: Any) -> int:
+def jaxpr_flops(jaxpr: core.Jaxpr) -> int:
     """FLOPs of a jaxpr and of those inside it; the largest branch of a conditional counts."""
     total = 0
     for equation in jaxpr.eqns:
-        inner = [jaxpr_flops(sub) for value in equation.params.values() for sub in sub_jaxprs(value)]
-        name = equation.primitive.name
-        if name == "dot_general":
-            total += dot_flops(equation)
-        elif name == "conv_general_dilated":
-            total += convolution_flops(equation)
-        elif equation.params.get("name") == "shifted_products":
-            total += depthwise_flops(equation)
-        elif name == "scan":
-            total += equation.params["length"] * sum(inner)
-        elif name == "cond":
+        if each := products(equation):
+            total += 2 * math.prod(equation.outvars[0].aval.shape) * each
+            continue
+        leaves = jax.tree.leaves(list(equation.params.values()))
+        inner = [jaxpr_flops(leaf) for leaf in leaves if isinstance(leaf, core.Jaxpr)]
+        inner += [jaxpr_flops(leaf.jaxpr) for leaf in leaves if isinstance(leaf, core.ClosedJaxpr)]
+        if equation.primitive.name == "cond":
             total += max(inner, default=0)
         else:
-            total += sum(inner)
+            total += sum(inner) * (equation.params["length"] if equation.primitive.name == "scan" else 1)
     return total
 
 
-def sub_jaxprs(value: Any) -> list[Any]:
-    """The jaxprs in an equation's parameter."""
-    if isinstance(value, core.ClosedJaxpr):
-        return [value.jaxpr]
-    if isinstance(value, core.Jaxpr):
-        return [value]
-    if isinstance(value, (list, tuple)):
-        return [jaxpr for item in value for jaxpr in sub_jaxprs(item)]
-    return []
-
-
-def dot_flops(equation: Any) -> int:
-    """2 x (elements of the result) x (length of the contracted dimensions)."""
-    (contracted, _), _ = equation.params["dimension_numbers"]
-    left = equation.invars[0].aval.shape
-    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[d] for d in contracted)
-
-
-def convolution_flops(equation: Any) -> int:
-    """2 x (elements of the result) x (products for each: kernel window x input features a group)."""
-    kernel = equation.invars[1].aval.shape
-    out_dimension = equation.params["dimension_numbers"].rhs_spec[0]
-    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(kernel) // kernel[out_dimension]
-
-
-def depthwise_flops(equation: Any) -> int:
-    """2 x (elements of the result) x (kernel window), of a depthwise convolution by shifts (`models/conv.py`)."""
-    height, width, _ = equation.invars[1].aval.shape
-    return 2 * math.prod(equation.outvars[0].aval.shape) * height * width
+def products(equation: Any) -> int:
+    """Products for each number that a matrix product or a convolution gives; 0 of anything else."""
+    name, params = equation.primitive.name, equation.params
+    if name == "dot_general":  # the length of the contracted dimensions
+        (contracted, _), _ = params["dimension_numbers"]
+        return math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+    if name == "conv_general_dilated":  # kernel window x input features of a group
+        kernel = equation.invars[1].aval.shape
+        return math.prod(kernel) // kernel[params["dimension_numbers"].rhs_spec[0]]
+    if params.get("name") == "shifted_products":  # a depthwise convolution (`models/conv.py`): kernel window
+        return math.prod(equation.invars[1].aval.shape[:2])
+    return 0

@@ -12,9 +12,8 @@ from jaxformer.observe import text
 from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.precision import dtypes
 
-SIZE = re.compile(
-    r"\b(\d+(?:\.\d+)?) ?(bytes|[KMGT])(?:i?B)?\b"
-)  # as XLA writes it: "123 bytes", "1.51GiB", "6.48G"
+# A size as XLA writes it: "123 bytes", "1.51GiB", "6.48G".
+SIZE = re.compile(r"\b(\d+(?:\.\d+)?) ?(bytes|[KMGT])(?:i?B)?\b")
 UNITS = {"bytes": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 

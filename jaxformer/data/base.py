@@ -16,7 +16,7 @@ Spec = dict[str, tuple[tuple[int, ...], np.dtype]]  # shape without the batch, a
 
 
 class Opened:
-    """What every source says of itself."""
+    """What every source says about itself."""
 
     name: str
     """Dataset and version, "cifar10/3.0.2"."""
@@ -29,9 +29,9 @@ class Opened:
     length: int = 0
     """Places in the longest row of tokens; 0 if there are none."""
     lengths: np.ndarray | None = None
-    """Int32 [N], places that each row needs; None if all are alike."""
+    """int32 [N], the places that each row needs; None if all need the same."""
     filled: np.ndarray | None = None
-    """[N], places of each row that are not padding, if that is not `lengths`."""
+    """[N], the places of each row that are not padding, where these are not `lengths`."""
     facts: Sequence[str] = ()
     """Lines for people, said when a run starts."""
 
@@ -73,11 +73,11 @@ class Array:
     """One array of a batch of rows, without the batch."""
 
     shape: tuple[int, ...]
-    """With full length."""
+    """Its shape, with the length of the longest row."""
     dtype: Any = np.int32
-    """Of its items."""
+    """The dtype of its items."""
     fill: int = 0
-    """What stands where there is nothing."""
+    """The value on padding."""
 
 
 class RowSource(Opened):

@@ -55,14 +55,14 @@ def make_batches(
 class Batches:
     """A sequence of global batches: `batches[step]`.
 
-    A batch is a dict of the arrays of its examples, stacked: of pictures `image` uint8 [B, H, W, C] and `labels`
+    A batch is a dict of the arrays of its examples, stacked: of images `image` uint8 [B, H, W, C] and `labels`
     int32 [B]; of other kinds those that `kinds/` says, of text padded to one length. In evaluation there is
     `example_mask` bool [B] too, False on the rows that pad the last batch or are skipped, and with text `index`
     int32 [B], the number of each row in the split (0 on padding).
 
     Attributes:
       batch_size: examples in a global batch.
-      num_examples: examples in an epoch: those of the split, or of a mixture as `Shuffled` says.
+      num_examples: examples in an epoch: those of the split, or of a mixture as `mixed` says.
       source: the split's examples.
       class_names: names of the classes, or None.
       tokenizer: what made the tokens; None if there are none.

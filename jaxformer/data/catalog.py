@@ -67,10 +67,10 @@ def find_dataset(config: DatasetConfig) -> Prepared:
     version = config.version or list(versions)[-1]
     if version in versions:
         return versions[version]
-    raise UserError(
-        f"data.version: {config.name!r} is not prepared in version {config.version!r} in {folder} "
-        f"({reason}); there is {', '.join(versions)}; None takes the newest"
+    what = (
+        f"data.version: {config.name!r} is not prepared in version {config.version!r} in {folder} ({reason})"
     )
+    raise UserError(f"{what}; there is {', '.join(versions)}; None takes the newest")
 
 
 def place_digits(folder: Path, may_move: bool) -> Path:

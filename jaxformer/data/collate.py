@@ -136,7 +136,7 @@ class CollateRows:
         return stacked
 
     def _padding(self, rows: int, length: int) -> Batch:
-        """Rows of nothing."""
+        """Rows of padding."""
         return {
             key: np.full((rows, length) if shape else (rows,), self._fills.get(key, 0), dtype)
             for key, (shape, dtype) in self.spec.items()
@@ -173,5 +173,5 @@ def generators(seed: int, counters: np.ndarray) -> Iterator[np.random.Generator]
 
 
 def dtype_of(value: Any) -> np.dtype:
-    """Of an array its own; Python's integers become int32."""
+    """The dtype of a value in a batch: an array keeps its own, Python's integers become int32."""
     return value.dtype if isinstance(value, np.ndarray) else np.dtype(np.int32)

@@ -39,10 +39,10 @@ TRANSFORMS: dict[str, str] = {
 
 # Names in configs -> the tokenizer's settings.
 TOKENIZERS: dict[str, str] = {
-    "bytes": "jaxformer.data.text.tokenizers:Bytes",
-    "characters": "jaxformer.data.text.tokenizers:Characters",
+    "bytes": "jaxformer.data.text.tokenizer_training:Bytes",
+    "characters": "jaxformer.data.text.tokenizer_training:Characters",
     "file": "jaxformer.data.text.tokenizers:FromFile",
-    "trained": "jaxformer.data.text.tokenizers:Trained",
+    "trained": "jaxformer.data.text.tokenizer_training:Trained",
 }
 
 

@@ -20,7 +20,7 @@ class RandomCrop(RandomTransform):
     size: Size
     """The side of the square, or (height, width), in pixels."""
     min_visible: Fraction = MIN_VISIBLE
-    """Objects of whose box a smaller share is left are dropped."""
+    """Objects are dropped if a smaller share of their box is left in the image."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Cuts the part out."""
@@ -43,7 +43,7 @@ class ScaleJitter(RandomTransform):
     interpolation: Interpolation = "bilinear"
     """As in `Resize`."""
     min_visible: Fraction = MIN_VISIBLE
-    """Objects of whose box a smaller share is left are dropped."""
+    """Objects are dropped if a smaller share of their box is left in the image."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Changes the scale."""
@@ -103,7 +103,7 @@ class DetrCrop(RandomTransform):
     """
 
     probability: Fraction = 0.5
-    """How often."""
+    """The probability that it is applied."""
     sides: Sides = (400, 500, 600)
     """Lengths that the shorter side is resized to before; one is drawn for each image."""
     size: Rising[PositiveInt] = (384, 600)
@@ -111,7 +111,7 @@ class DetrCrop(RandomTransform):
     interpolation: Interpolation = "bilinear"
     """As in `Resize`."""
     min_visible: Fraction = MIN_VISIBLE
-    """Objects of whose box a smaller share is left are dropped."""
+    """Objects are dropped if a smaller share of their box is left in the image."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Perhaps cuts a part out."""
@@ -133,7 +133,7 @@ class Mosaic(RandomTransform):
     """
 
     probability: Fraction = 0.5
-    """How often."""
+    """The probability that it is applied."""
     scale: Rising[PositiveFloat] = (0.5, 1.0)
     """Smallest and largest size of the four, drawn for each, as a share of what fits into the result: at 0.5
     all of each image can be seen, at 1 about a quarter."""
@@ -142,7 +142,7 @@ class Mosaic(RandomTransform):
     size: Size | None = None
     """Size of the result, (height, width) or the side of a square; None takes the first image's."""
     min_visible: Fraction = MIN_VISIBLE
-    """Objects of whose box a smaller share is left are dropped."""
+    """Objects are dropped if a smaller share of their box is left in the image."""
     draws: ClassVar[bool] = True  # is given a function that draws further examples
 
     def __call__(

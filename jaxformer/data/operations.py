@@ -163,7 +163,7 @@ class ColorJitter(RandomTransform):
     hue: Annotated[float, between(0, 0.5)] = 0.0
     """Largest shift of the hue either way, as a fraction of the colour circle."""
     probability: Fraction = 1.0
-    """How often anything is done at all."""
+    """The probability that it is applied."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Perhaps changes the image's colours."""

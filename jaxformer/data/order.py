@@ -48,7 +48,7 @@ def shuffled(count: int, seed: int, part: int = 0) -> Order:
 
 
 def permuted(count: int, seed: int, part: int = 0) -> Order:
-    """All examples, in an order that is new in every epoch: quicker than `shuffled` by far.
+    """All examples, in an order that is new in every epoch: much quicker than `shuffled`.
 
     A whole epoch's order is drawn at once, and held in memory: 8 bytes an example. The arguments are those of
     `shuffled`.

@@ -77,7 +77,7 @@ class RandomResizedCrop(RandomTransform):
     interpolation: Interpolation = "bilinear"
     """As in `Resize`."""
     min_visible: Fraction = MIN_VISIBLE
-    """Objects of whose box a smaller share is left are dropped."""
+    """Objects are dropped if a smaller share of their box is left in the image."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Crops and resizes the image."""
@@ -104,7 +104,7 @@ class Flip(RandomTransform):
     """Mirrors the image left to right, or upside down."""
 
     probability: Fraction = 0.5
-    """How often."""
+    """The probability that it is applied."""
     direction: Literal["horizontal", "vertical"] = "horizontal"
     """ "horizontal" swaps left and right, "vertical" above and below."""
 
@@ -127,10 +127,10 @@ class PadAndCrop(RandomTransform):
     padding: NonNegativeInt = 4
     """Pixels on each side."""
     probability: Fraction = 1.0
-    """How often; 1 is the standard."""
+    """The probability that it is applied; 1 is the standard."""
     mode: Literal["zeros", "reflect"] = "zeros"
-    """What is outside: "zeros", or "reflect" (the image mirrored about its border pixels; not where there are
-    boxes, since mirrored objects would have none)."""
+    """The pixels outside of the image: "zeros", or "reflect" (the image mirrored about its border pixels; not where
+    there are boxes, since mirrored objects would have none)."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Perhaps shifts the image."""
@@ -155,7 +155,7 @@ class RandomErasing(RandomTransform):
     """Overwrites a random rectangle (Zhong et al. 2020, algorithm 1; "RE-R" with noise, its best variant)."""
 
     probability: Fraction = 0.25
-    """How often."""
+    """The probability that it is applied."""
     area: Rising[Share] = (0.02, 1 / 3)
     """Smallest and largest area of the rectangle, as a fraction of the image's."""
     ratio: Rising[PositiveFloat] = (0.3, 10 / 3)

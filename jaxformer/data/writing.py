@@ -97,10 +97,8 @@ def is_running(process: str) -> bool:
     """Whether a process with this number runs on this machine."""
     try:
         os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:  # it runs, and is someone else's
-        return True
+    except (OSError, ValueError) as error:
+        return isinstance(error, PermissionError)  # it runs, and is someone else's
     return True
 
 

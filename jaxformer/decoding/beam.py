@@ -96,15 +96,9 @@ def beam_search(
         best_to_come = live[:, :1] / penalty(max_new_tokens, length_penalty)
         worst = scores[:, -1:]
         done = (worst > -jnp.inf) & (worst >= best_to_come)
-        search = replace(
-            search,
-            position=length,
-            tokens=rows_of(sequences, going_on),
-            logprobs=jnp.where(done, -jnp.inf, live),  # a prompt that is finished stays as it is
-            finished=finished,
-            lengths=rows_of(lengths, kept),
-            scores=scores,
-        )
+        logprobs = jnp.where(done, -jnp.inf, live)  # a prompt that is finished stays as it is
+        tokens, lengths = rows_of(sequences, going_on), rows_of(lengths, kept)
+        search = Beams(length, tokens, logprobs, finished, lengths, scores, search.state)
         return search, rows_of(origin, going_on)
 
     def body(search: Beams) -> Beams:
@@ -116,15 +110,9 @@ def beam_search(
         return replace(search, state=state)
 
     nothing = jnp.full((batch, beams, max_new_tokens), pad_id, jnp.int32)
-    start = Beams(
-        position=jnp.int32(0),
-        tokens=nothing,
-        logprobs=jnp.where(jnp.arange(beams)[None] == 0, jnp.zeros((batch, 1)), -jnp.inf),
-        finished=nothing,
-        lengths=jnp.zeros((batch, beams), jnp.int32),
-        scores=jnp.full((batch, beams), -jnp.inf),
-        state=state,
-    )
+    first = jnp.where(jnp.arange(beams)[None] == 0, jnp.zeros((batch, 1)), -jnp.inf)
+    lengths, scores = jnp.zeros((batch, beams), jnp.int32), jnp.full((batch, beams), -jnp.inf)
+    start = Beams(jnp.int32(0), nothing, first, nothing, lengths, scores, state)
     search, _ = extend(start, jnp.repeat(first_logits[:, None], beams, axis=1))
     search = lax.while_loop(lambda search: jnp.any(search.logprobs > -jnp.inf), body, search)
     return search.finished, search.lengths, search.scores

@@ -85,9 +85,7 @@ class StopStrings:
 
     def __init__(self, stops: Sequence[str], decode: Callable[[list[int]], str], rows: int = 1):
         if not all(stops):
-            raise UserError(
-                "a stop string is empty: every text would end before its first token; leave it out"
-            )
+            raise UserError("a stop string is empty: every text would end at once; leave it out")
         self.stops = tuple(stops)
         self.decode = decode
         self.ids: list[list[int]] = [[] for _ in range(rows)]
@@ -200,14 +198,8 @@ def choose(progress: Progress, logits: Array, key: Array, rows: MaybeArray, rule
     seen = progress.seen
     if seen is not None:
         seen = jax.vmap(lambda row, token: row.at[token].set(True))(seen, drawn)
-    return replace(
-        progress,
-        position=progress.position + 1,
-        tokens=tokens,
-        lengths=progress.lengths + ~done,
-        done=done | jnp.isin(tokens, jnp.array(rules.eos_ids, jnp.int32)),
-        seen=seen,
-    )
+    ended = done | jnp.isin(tokens, jnp.array(rules.eos_ids, jnp.int32))
+    return Progress(progress.position + 1, tokens, progress.lengths + ~done, ended, seen, progress.state)
 
 
 def advance(

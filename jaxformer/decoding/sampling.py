@@ -26,6 +26,8 @@ BITS_OF_ONE = int(np.float32(1).view(np.int32))  # floats from 0 to 1 are ordere
 HALVINGS = BITS_OF_ONE.bit_length()
 
 FINITE = Constraint("a finite number", math.isfinite)
+HEAT = at_least(0, "0 for the likeliest token, or a number above, as in 0.8")
+SHARE = between(0, 1, "a share of the largest probability from 0 to 1, as in 0.05")
 PROBABILITY = Constraint("a probability above 0, at most 1, as in 0.9", lambda value: 0 < value <= 1)
 
 
@@ -33,17 +35,13 @@ PROBABILITY = Constraint("a probability above 0, at most 1, as in 0.9", lambda v
 class Sampling:
     """How the next token is chosen."""
 
-    temperature: Annotated[
-        float, at_least(0, "0 for the likeliest token, or a number above, as in 0.8"), FINITE
-    ] = 1.0
+    temperature: Annotated[float, HEAT, FINITE] = 1.0
     """What logits are divided by; 0 takes the likeliest token, whatever the other filters say."""
     top_k: Annotated[int, at_least(1, "1 or more, or None to keep all tokens")] | None = None
     """Keep the k likeliest tokens, and those that are as likely as the k-th (Fan et al. 2018)."""
     top_p: Annotated[float, PROBABILITY] | None = None
     """Keep the likeliest tokens until their probabilities add up to this (Holtzman et al. 2020)."""
-    min_p: (
-        Annotated[float, between(0, 1, "a share of the largest probability from 0 to 1, as in 0.05")] | None
-    ) = None
+    min_p: Annotated[float, SHARE] | None = None
     """Keep tokens that are at least this share as likely as the likeliest (Nguyen et al. 2024)."""
     repetition_penalty: Annotated[float, above(0, "a number above 0, as in 1.2, or 1 for none"), FINITE] = 1.0
     """Divides positive and multiplies negative logits of tokens that were there before (Keskar et al. 2019,

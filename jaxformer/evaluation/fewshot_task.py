@@ -14,9 +14,9 @@ A task is a YAML file, and its questions are JSON lines beside it:
     doc_to_choice: "{{choices}}"
     doc_to_target: "{{answer}}"
 
-Why the harness does not do it itself: it is an extra that most installations lack, and its demonstrations depend on
-the examples before. What it does to a file of the keys of `TaskConfig` is done here too, with the same figures;
-`harness.py` hands it everything else. `from_json_lines` converts the files that were read before there was YAML.
+The harness does not do this itself because it is an extra that most installations lack, and because its
+demonstrations depend on the examples before. What it does to a file of the keys of `TaskConfig` is done here too, with
+the same figures; `harness.py` hands it everything else. `from_json_lines` reads the files that there were before YAML.
 """
 
 import ast
@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-PLAIN = r"([^{}]|\{\{|\}\}|\{[^\W\d]\w*\})*"  # a template for str.format with nothing but names in its braces
-NAMES = Constraint("plain names in braces, such as {question}; {{ is a brace", re.compile(PLAIN).fullmatch)
+# A template for str.format that has nothing but names in its braces.
+PLAIN = re.compile(r"([^{}]|\{\{|\}\}|\{[^\W\d]\w*\})*")
+NAMES = Constraint("plain names in braces, as {question}; {{ is a brace", lambda x: bool(PLAIN.fullmatch(x)))
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,8 @@ def from_yaml(path: Path) -> FewShotTask:
         if not files[split]:
             raise UserError(f"{path}: split {split!r} holds no examples")
     others = [] if demos == tests else files[demos]
-    return FewShotTask(str(path), config.task or path.stem, config, *examples(config, files[tests], others))
+    found = examples(config, files[tests]), examples(config, others)
+    return FewShotTask(str(path), config.task or path.stem, config, *found)
 
 
 def from_json_lines(path: Path) -> FewShotTask:
@@ -294,7 +296,7 @@ def from_json_lines(path: Path) -> FewShotTask:
         target_delimiter=header.delimiter,
         answer_context=header.answer_context,
     )
-    found = examples(config, *splits.values())
+    found = examples(config, splits["test"]), examples(config, splits["demo"])
     return FewShotTask(where, header.task, config, *found, always_delimited=False)
 
 
@@ -307,14 +309,17 @@ def parsed(cls: type[T], values: Mapping[str, Any], where: str, *more: str) -> T
     errors: list[str] = []
     made = resolve(cls, values, "", errors)
     if errors:
-        in_words = (error.replace("dict(...)", "keys with values") for error in errors)
-        raise UserError(*(f"{where}: {error}" for error in in_words), *more)
+        words = {"dict(...)": "keys with values", f"{cls.__name__} has no field": "there is no key"}
+        lines = [
+            re.sub("|".join(map(re.escape, words)), lambda said: words[said[0]], line) for line in errors
+        ]
+        raise UserError(*(f"{where}: {line}" for line in lines), *more)
     return made
 
 
-def examples(config: TaskConfig, *splits: Sequence[Doc]) -> list[tuple[Example, ...]]:
-    """The examples of each split."""
-    return [tuple(read_example(config, doc) for doc in docs) for docs in splits]
+def examples(config: TaskConfig, docs: Sequence[Doc]) -> tuple[Example, ...]:
+    """The examples that a task makes of lines."""
+    return tuple(read_example(config, doc) for doc in docs)
 
 
 def read_example(config: TaskConfig, doc: Doc) -> Example:

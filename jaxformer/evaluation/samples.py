@@ -1,4 +1,4 @@
-"""Chooses the examples that a report shows: some of all, and the worst mistakes, with where the model looked."""
+"""Chooses the examples that a report shows, some of all and the worst mistakes, each with the model's attention."""
 
 import re
 from collections import defaultdict
@@ -46,7 +46,7 @@ def choose(
 def find_errors(
     model: Any, task: Task, variables: Tree, batches: Batches, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How wrong the model is about the examples of a split, or about a part of a large one.
+    """How wrong the model is about the examples of a split, or about those of a part if the split is large.
 
     Returns:
       `task.errors`, float32 [N], and the examples' positions in the batches, int64 [N].
@@ -103,7 +103,7 @@ def worst_mistakes(errors: np.ndarray, count: int) -> np.ndarray:
 
 
 def make_look(model: Any, task: Task, batches: Batches, layout: Layout) -> Callable[[Tree, int], Shown]:
-    """A function (variables, position in the batches) -> the example, its prediction and where the model looked."""
+    """A function (variables, position in the batches) -> the example, its prediction and the model's attention."""
 
     def apply(variables: Tree, batch: Tree) -> tuple[Tree, Tree]:
         mutable = ["attention_maps"]
@@ -185,14 +185,13 @@ def token_maps(part: str, weights: np.ndarray, example: Row, batches: Batches) -
     queries = "decoder_tokens" if has_two and part != "encoder" else "tokens"
     keys = "tokens" if part == "cross" else queries
     expected = tuple(min(MOST_TOKENS, len(example[name])) for name in (queries, keys))
-    if weights.shape[2:] != expected:
-        return None
     lengths = [real_length(example, name) for name in (queries, keys)]
-    rows, columns = (min(MOST_TOKENS, length) for length in lengths)
-    if not rows or not columns:
+    if weights.shape[2:] != expected or not all(lengths):
         return None
+    assert batches.tokenizer is not None
+    rows, columns = (min(MOST_TOKENS, length) for length in lengths)
     shown, given = (
-        [batches.tokenizer.decode([token], False) for token in example[name][:count].tolist()]
+        [batches.tokenizer.decode([token], skip_special=False) for token in example[name][:count].tolist()]
         for name, count in ((queries, rows), (keys, columns))
     )
     return TokenMaps(part, weights[:, :, :rows, :columns], shown, given, max(lengths) <= MOST_TOKENS)

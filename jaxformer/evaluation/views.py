@@ -1,4 +1,4 @@
-"""Test-time augmentation: a model that sees each image several times, and says what it thinks on average.
+"""Test-time augmentation: the mean of a model's probabilities over several views of each image.
 
     step = make_eval_step(ManyViews(model, "ten_crop"), task)
 
@@ -81,5 +81,8 @@ def many_views(model: Any, task: Any, views: str) -> ManyViews:
     """
     if views not in task.views:
         remedy = f"choose {' or '.join(task.views)}" if task.views else "leave it out"
-        raise UserError(f"views={views!r}: is not for the run's task, {type(task).__name__}; {remedy}")
+        wrong = "there are no such views"
+        if views in VIEWS:
+            wrong = f"is not for the run's task, {type(task).__name__}"
+        raise UserError(f"views={views!r}: {wrong}; {remedy}")
     return ManyViews(model, views, sigmoid=task.independent_classes)

@@ -25,11 +25,11 @@ class Example:
     label: str = ""
     """Its class, where the same share of each class is held out."""
     classes: Set[Any] = frozenset()
-    """The classes of what is in it, where there are several in an example."""
+    """All its classes, where an example has several: of its objects, its pixels or its words."""
     digest: bytes | None = None
     """The digest of its image; identical images are taken once."""
     annotation: Any = None
-    """What identical images have to be annotated with alike."""
+    """What was said of its image; identical images need the same."""
 
 
 Examples: TypeAlias = Sequence[Example]
@@ -62,9 +62,9 @@ def several(names: list[str], seen: Set[Any], source: Path) -> list[str]:
 
 def all_in_train(names: list[str], seen: Set[Any], source: Path) -> list[str]:
     """Refuses a single class, and classes that no example in train is of."""
-    if len(names) > 1 and (missing := [name for name in names if name not in seen]):
-        names_of_all = ", ".join(missing)
-        raise UserError(f"{source}: no example in train for {names_of_all}; check how classes are spelt")
+    missing = ", ".join(name for name in names if name not in seen)
+    if len(names) > 1 and missing:
+        raise UserError(f"{source}: no example in train for {missing}; check how classes are spelt")
     return several(names, seen, source)
 
 
@@ -95,18 +95,18 @@ def into_splits(
     Raises:
       UserError: only some examples have a split, or none is for training.
     """
-    named = [example.file for example in examples if example.file.split is not None]
-    unnamed = dict.fromkeys(example.file.path for example in examples if example.file.split is None)
-    if not named:
+    by_split = {split: [e for e in examples if e.file.split == split] for split in SPLITS}
+    splits = {split: members for split, members in by_split.items() if members}
+    undivided = list(dict.fromkeys(e.file.path for e in examples if e.file.split is None))
+    if not splits:
         train, test = hold_out(examples, share)
         return {"train": train} | ({"test": test} if test else {})
-    if unnamed:
+    if undivided:
+        split, (first, *_) = next(iter(splits.items()))
         raise UserError(
-            f"{source}: {named[0].name} is in the split {named[0].split!r}, and {listing(list(unnamed))} in none; "
-            "put all into train, validation (val) and test, by the names of files or folders, or none of them"
+            f"{source}: {first.file.name} is in the split {split!r}, and {listing(undivided)} in none; put all into "
+            "train, validation (val) and test, by the names of files or folders, or none of them"
         )
-    there = {file.split for file in named}
-    splits = {split: [e for e in examples if e.file.split == split] for split in SPLITS if split in there}
     if "train" not in splits:
         names = " and ".join(splits)
         raise UserError(f"{source}: there is {names}, but no train; add it, or rename the files or folders")

@@ -48,21 +48,18 @@ def described(dataset: Prepared) -> tuple[str, str, str, str, str]:
     except UserError as error:
         return dataset.name, dataset.version, "", data_size(0), error.lines[0]
     splits = ", ".join(f"{name} {split.num_examples:,}" for name, split in info.splits.items())
-    features = ", ".join(f"{name} {short(repr(feature))}" for name, feature in info.features.items())
+    features = ", ".join(f"{name} {short(feature)}" for name, feature in info.features.items())
     if (stored := info.file_format.value) != "array_record":
         features = f"stored as {stored}, needs TensorFlow"
     return dataset.name, dataset.version, splits, data_size(int(info.dataset_size)), features
 
 
-def short(feature: str) -> str:
-    """A feature in few words: "Image 32x32x3", "ClassLabel of 10"."""
-    kind, _, arguments = " ".join(feature.split()).partition("(")
-    if kind == "Image" and "shape=(" in arguments:
-        shape = arguments.split("shape=(")[1].split(")")[0]
-        return "Image " + "x".join("?" if side == "None" else side for side in shape.split(", "))
-    if kind == "ClassLabel" and "num_classes=" in arguments:
-        return f"ClassLabel of {arguments.split('num_classes=')[1].rstrip(')')}"
-    return kind
+def short(feature: Any) -> str:
+    """A TFDS feature in few words: "Image 32x32x3", "ClassLabel of 10"."""
+    kind = type(feature).__name__
+    if kind == "Image":
+        return f"Image {'x'.join('?' if side is None else str(side) for side in feature.shape)}"
+    return f"{kind} of {feature.num_classes}" if kind == "ClassLabel" else kind
 
 
 def with_examples(config: DataConfig) -> DataConfig | None:

@@ -48,7 +48,7 @@ class Sources:
     paths: tuple[Path, ...]
     """Files and folders, as they were given; all of them exist."""
     extensions: frozenset[str] = frozenset()
-    """Which files to take from folders (".txt"); none takes all."""
+    """The extensions of the files to take from folders (".txt"); an empty set takes all files."""
     broken: list[Broken] = field(default_factory=list)
     """What can be left out: files, lines, objects."""
 
@@ -123,10 +123,8 @@ class Sources:
 
 def entries(folder: Path) -> tuple[list[Path], list[Path]]:
     """The folders and the files in a folder, sorted, without hidden ones and those that systems leave everywhere."""
-    there = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    return [p for p in there if p.is_dir()], [
-        p for p in there if not p.is_dir() and p.name.lower() not in SYSTEM_FILES
-    ]
+    there = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.name.lower() not in SYSTEM_FILES)
+    return [p for p in there if p.is_dir()], [p for p in there if not p.is_dir()]
 
 
 def files_below(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:

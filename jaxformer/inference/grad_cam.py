@@ -22,9 +22,7 @@ class Target:
     output: jax.ShapeDtypeStruct
     """Its shape and dtype: a map [1, h, w, C], or tokens [1, T, C]."""
     grid: Grid
-    """(h, w)."""
-    in_front: int
-    """Tokens in front of the places."""
+    """(h, w); of tokens the places are the last ones."""
 
 
 def find_target(model: Model, calls: Sequence[Call]) -> Target | None:
@@ -43,18 +41,17 @@ def find_target(model: Model, calls: Sequence[Call]) -> Target | None:
     root: Path = ("backbone",) if segments else ()
     inner = model.backbone if segments else model
     by_path = {call.path: call for call in calls}
-    inside = [call for call in calls if call.path[: len(root)] == root]
+    inside = [call for call in calls if call.path and call.path[: len(root)] == root]
     own = [call for call in inside if "backbone" not in call.path[len(root) :]]
-    blocks = [call for call in own if call.path and BLOCK.fullmatch(call.path[-1])]
-    if not blocks:
+    last = next((call for call in reversed(own) if BLOCK.fullmatch(call.path[-1])), None)
+    if last is None:
         return None
-    last = blocks[-1]
     if last.output is not None and len(last.output.shape) == 4:
-        return Target(last.path, last.output, last.grids[-1], 0)
+        return Target(last.path, last.output, last.grids[-1])
     path = (*last.path, "norm_1") if inner.by_class_token and not segments else (*root, "norm")
-    tokens, grid = by_path[path].output, by_path[root].grids[-1]
+    tokens = by_path[path].output
     assert tokens is not None
-    return Target(path, tokens, grid, tokens.shape[1] - grid[0] * grid[1])
+    return Target(path, tokens, by_path[root].grids[-1])
 
 
 def with_activation(
@@ -92,13 +89,11 @@ def with_activation(
 
     change = jnp.zeros(here.output.shape, here.output.dtype)
     gradient, (outputs, activation) = jax.grad(moved, has_aux=True)(change)
-    gradient, activation = (on_grid(x.astype(jnp.float32), here) for x in (gradient, activation))
+    gradient, activation = (on_grid(x.astype(jnp.float32), here.grid) for x in (gradient, activation))
     weights = jnp.mean(gradient, axis=(0, 1))  # [C]
     return outputs, nn.relu(activation @ weights)
 
 
-def on_grid(x: jax.Array, target: Target) -> jax.Array:
-    """The places [h, w, C] of a target's map or tokens."""
-    if x.ndim == 4:
-        return x[0]
-    return x[0, target.in_front :].reshape(*target.grid, x.shape[-1])
+def on_grid(x: jax.Array, grid: Grid) -> jax.Array:
+    """The places [h, w, C] of a map [1, h, w, C], or of tokens [1, T, C], of which they are the last."""
+    return x.reshape(-1, x.shape[-1])[-grid[0] * grid[1] :].reshape(*grid, -1)

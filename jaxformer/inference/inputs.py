@@ -85,9 +85,9 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def readable(files: Sequence[Path], example: Any, skip_broken: bool) -> list[Path]:
-    """The files that `example` takes; the others are logged or, unless they may be skipped, raised."""
-    broken = {}
+def readable(paths: Iterable[Path], example: Any, skip_broken: bool) -> list[Path]:
+    """The images of `find_images` that `example` takes; others are logged or, unless they may be skipped, raised."""
+    files, broken = find_images(paths), {}
     for path in files:
         try:
             example(path)

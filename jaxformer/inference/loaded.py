@@ -171,11 +171,6 @@ class LoadedRun:
         """How many examples are predicted at a time."""
         return min(32 * self.layout.batch_shards, self.experiment.eval_data.batch_size)
 
-    @property
-    def is_language_model(self) -> bool:
-        """Whether the model goes from token to token: a decoder."""
-        return self.model.kind == "decoder"
-
     # Images
 
     def example(self, image: str | Path | np.ndarray) -> dict[str, np.ndarray]:
@@ -248,7 +243,7 @@ class LoadedRun:
         if writer is None:
             raise UserError(
                 f"{self.run.folder}: holds a model ({type(self.model).__name__}) that writes no texts",
-                "`jaxformer predict` says what it makes of a text or an image",
+                "use predict for its answers to texts or images",
             )
         return writer(self.model, jax.device_put(self.variables, jax.devices()[0]), self.tokenizer)
 
@@ -286,10 +281,7 @@ class LoadedRun:
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
         how = generation(max_new_tokens, stop, seed, beams, length_penalty, **sampling)
         found = self.writer.generate([self.writer.encode(text) for text in texts], how)
-        return [
-            {"prompt": text, "text": one.text, "tokens": one.tokens, "ended": one.ended}
-            for text, one in zip(texts, found)
-        ]
+        return [{"prompt": text, **vars(one)} for text, one in zip(texts, found)]
 
     # Evaluation
 

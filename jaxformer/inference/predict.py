@@ -13,15 +13,7 @@ import numpy as np
 
 from jaxformer.errors import UserError
 from jaxformer.files import writing_to
-from jaxformer.inference.inputs import (
-    REMEDY,
-    Input,
-    find_images,
-    image_input,
-    place_images,
-    readable,
-    shown_image,
-)
+from jaxformer.inference.inputs import REMEDY, Input, image_input, place_images, readable, shown_image
 from jaxformer.inference.texts import text_inputs
 from jaxformer.inference.writing import BATCH, rounded
 from jaxformer.tasks.base import Batch, Row
@@ -68,7 +60,7 @@ def check_task(task: Any) -> None:
     if task.reads is None:
         raise UserError(
             f"this run's task is {type(task).__name__}: it learns to go on with texts",
-            "`jaxformer generate` does that",
+            "use generate to continue texts",
         )
 
 
@@ -169,7 +161,7 @@ def predict_files(
         finite.
     """
     check_top(top)
-    files = readable(find_images(map(Path, paths)), run.example, skip_broken)
+    files = readable(map(Path, paths), run.example, skip_broken)
     places = place_images(files, output_dir, run.task.written)
     results = []
     with writing_to(output_dir, REMEDY):

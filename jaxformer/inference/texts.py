@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxformer.data.kinds.spans import characters
-from jaxformer.data.text.tokens import Encoder
+from jaxformer.data.text.rows import Encoder
 from jaxformer.errors import UserError
 from jaxformer.files import parse_object
 from jaxformer.inference.inputs import Input

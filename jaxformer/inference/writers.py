@@ -10,15 +10,8 @@ import numpy as np
 from flax import linen as nn
 
 from jaxformer.data.text.tokenizers import Tokenizer
+from jaxformer.decoding import steps
 from jaxformer.decoding.sampling import Sampling
-from jaxformer.decoding.steps import (
-    SourceState,
-    next_target,
-    next_token,
-    read_prompts,
-    read_sources,
-    take_targets,
-)
 from jaxformer.errors import UserError
 from jaxformer.inference.writing import BATCH, Generation, Writer, rounded
 from jaxformer.models.masks import Cache
@@ -28,20 +21,15 @@ Pair = tuple[list[int], list[int]]
 
 
 class CausalModel(Writer):
-    """A decoder with a tokenizer; it also says how likely texts are, as `evaluation/fewshot.py` asks."""
+    """A decoder with a tokenizer; it also says how likely texts are, as `evaluation/likelihood.py` asks."""
 
     goes_on = True
-    next_step = staticmethod(next_token)
+    next_step = staticmethod(steps.next_token)
 
     def __init__(self, model: nn.Module, variables: Tree, tokenizer: Tokenizer):
         super().__init__(model, variables, tokenizer)
-        self._prefill = jax.jit(partial(read_prompts, self.model), donate_argnums=3)
+        self._prefill = jax.jit(partial(steps.read_prompts, self.model), donate_argnums=3)
         self._score = jax.jit(partial(score, self.model))
-
-    @property
-    def first_id(self) -> int | None:
-        """What an empty text begins with: the tokenizer's first token, or GPT-2's end of text."""
-        return self.tokenizer.eos_id if self.tokenizer.bos_id is None else self.tokenizer.bos_id
 
     def encode(self, prompt: str) -> list[int]:
         """The ids of a prompt, with the tokenizer's first token in front where it has one of its own.
@@ -49,13 +37,17 @@ class CausalModel(Writer):
         Raises:
           UserError: the prompt is empty and no token begins a text, or it has characters that are no token.
         """
-        ids = self.tokenizer.encode(prompt, special=False)
-        begins = self.tokenizer.bos_id is not None and self.tokenizer.bos_id != self.tokenizer.eos_id
-        if begins or not ids:
-            if self.first_id is None:
-                raise UserError("prompt: is empty, and this tokenizer has no token that begins a text")
-            ids = [self.first_id, *ids]
-        return ids
+        ids, begin, end = (
+            self.tokenizer.encode(prompt, special=False),
+            self.tokenizer.bos_id,
+            self.tokenizer.eos_id,
+        )
+        if ids and begin in (None, end):
+            return ids
+        first = end if begin is None else begin  # GPT-2's end of text also begins one
+        if first is None:
+            raise UserError("prompt: is empty, and this tokenizer has no token that begins a text")
+        return [first, *ids]
 
     def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[Cache, jax.Array]:
         tokens, mask = self.padded(prompts, left=True)  # all end at the same place
@@ -71,7 +63,7 @@ class CausalModel(Writer):
     def generate_until(
         self, prompts: Sequence[list[int]], stops: Sequence[str], max_new_tokens: int
     ) -> list[str]:
-        """Greedy continuations up to the first of `stops`; see `evaluation/fewshot.py`."""
+        """Greedy continuations up to the first of `stops`; see `evaluation/likelihood.py`."""
         how = Generation(max_new_tokens, Sampling(temperature=0), tuple(stops))
         return [continuation.text for continuation in self.generate(prompts, how)]
 
@@ -120,8 +112,8 @@ class TextToText(Writer):
     """
 
     goes_on = False
-    next_step = staticmethod(next_target)
-    reorder = staticmethod(take_targets)
+    next_step = staticmethod(steps.next_target)
+    reorder = staticmethod(steps.take_targets)
 
     def __init__(self, model: nn.Module, variables: Tree, tokenizer: Tokenizer):
         super().__init__(model, variables, tokenizer)
@@ -132,13 +124,13 @@ class TextToText(Writer):
         self.eos_id: int = tokenizer.eos_id
         first = tokenizer.pad_id if tokenizer.bos_id is None else tokenizer.bos_id
         self.first_id = 0 if first is None else first
-        self._begin = jax.jit(partial(read_sources, self.model), static_argnums=4)
+        self._begin = jax.jit(partial(steps.read_sources, self.model), static_argnums=4)
 
     def encode(self, prompt: str) -> list[int]:
         """The ids of a source text, as in training: with the token that ends it, whether the template has it or not."""
         ids = self.tokenizer.encode(prompt)
         return ids if ids[-1:] == [self.eos_id] else [*ids, self.eos_id]
 
-    def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[SourceState, jax.Array]:
+    def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[steps.SourceState, jax.Array]:
         tokens, mask = self.padded(prompts)
         return self._begin(self.variables, tokens, mask, jnp.int32(self.first_id), new_tokens + 1)

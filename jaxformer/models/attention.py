@@ -96,12 +96,9 @@ def attention(
 def cudnn_attention(query: Array, key: Array, value: Array, mask: Mask, scale: float) -> Array:
     """Attention by cuDNN's fused kernel, which takes [B, T, H, Dh] and knows causal and windowed masks."""
     tokens_first = (x.swapaxes(1, 2) for x in (query, key, value))
+    window = None if mask.window is None else (mask.window - 1, 0)
     result = jax.nn.dot_product_attention(
-        *tokens_first,
-        scale=scale,
-        is_causal=mask.causal,
-        local_window_size=None if mask.window is None else (mask.window - 1, 0),
-        implementation="cudnn",
+        *tokens_first, scale=scale, is_causal=mask.causal, local_window_size=window, implementation="cudnn"
     )
     return result.swapaxes(1, 2)
 
@@ -278,7 +275,8 @@ class Attention(Layer):
         scale = head_dim**-0.5 if self.scale is None else self.scale
 
         def project(name: str, heads: int, y: Array, init: Initializer) -> Array:
-            return HeadsIn(heads, head_dim, self.qkv_bias, init, **self.dtypes, name=name)(y)  # [B, H, T, Dh]
+            fields = {"use_bias": self.qkv_bias, "kernel_init": init, **self.dtypes}
+            return HeadsIn(heads, head_dim, **fields, name=name)(y)  # [B, H, T, Dh]
 
         def prepared(name: str, y: Array) -> Array:
             if self.qk_norm:
@@ -300,10 +298,9 @@ class Attention(Layer):
             key, value = cache.key, cache.value
         choices: dict[str, Any] = {"bias": bias, "mask": mask, "scale": scale, "dropout": self.dropout}
         attended = sown_attention(self, query, key, value, **choices, deterministic=deterministic)
-        y = HeadsOut(
-            self.out_features or x.shape[-1], self.out_bias, self.out_init, **self.dtypes, name="out"
-        )(attended)
-        return y, KeyValues(key, value)
+        features, biased = self.out_features or x.shape[-1], self.out_bias
+        out = HeadsOut(features, use_bias=biased, kernel_init=self.out_init, **self.dtypes, name="out")
+        return out(attended), KeyValues(key, value)
 
 
 def sown_attention(

@@ -22,9 +22,7 @@ Kind: TypeAlias = Literal[
 ]
 RematName: TypeAlias = Literal["none", "full", "dots", "dots_without_batch"]
 Stages: TypeAlias = Annotated[tuple[PositiveInt, ...], not_empty("at least one stage")]
-OddInt: TypeAlias = Annotated[
-    int, Constraint("an odd number, such as 3", lambda value: value > 0 and value % 2 == 1)
-]
+OddInt: TypeAlias = Annotated[int, Constraint("an odd number, such as 3", lambda n: n > 0 and n % 2 == 1)]
 # Methods of the contract that linen does not wrap: they compute nothing, and modules without parameters have them, too.
 UNWRAPPED = {"problems", "token_layout", "attended", "seeing_whole"}
 Classes: TypeAlias = Annotated[int, at_least(0, "1 or more, or 0 for a model without a head")]

@@ -55,7 +55,6 @@ class BERT(TextModel):
     """Rate of dropout after the embedding, of each branch and before a head."""
     attention_dropout: Rate = 0.1
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
         yield from head_problems(self.width, self.num_heads)
         if self.position_offset >= self.max_positions:

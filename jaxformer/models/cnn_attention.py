@@ -205,7 +205,9 @@ class BottleneckAttention(CnnAttention):
             return self.param(f"{name}_position_embedding", init, shape, self.param_dtype).astype(self.dtype)
 
         query, key, value = (
-            HeadsIn(self.num_heads, head_dim, False, **self.dtypes, name=name)(tokens)  # [B, H, T, Dh]
+            HeadsIn(self.num_heads, head_dim, use_bias=False, **self.dtypes, name=name)(
+                tokens
+            )  # [B, H, T, Dh]
             for name in ("query", "key", "value")
         )
         query = query * jnp.asarray(head_dim**-0.5, query.dtype)

@@ -18,60 +18,67 @@ Initializer = Callable[..., Array]
 xavier = nn.initializers.xavier_uniform()  # as in google-research/vision_transformer
 
 
-class Dense(Layer):
+class Projection(Layer, kw_only=True):
+    """The base of layers that are one product."""
+
+    use_bias: bool = True
+    """Whether there is a bias."""
+    kernel_init: Initializer = xavier
+    """Of the kernel as a matrix of what goes in and what comes out."""
+
+    @nn.nowrap
+    def projected(
+        self, x: Array, inputs: Shape, outputs: Shape, bias_init: Initializer = nn.initializers.zeros
+    ) -> Array:
+        """x [..., in] times the kernel [*inputs, *outputs], plus the bias, both made here: [..., out]."""
+        shape = (*inputs, *outputs)
+        kernel = self.param("kernel", flat(self.kernel_init, len(inputs)), shape, self.param_dtype)
+        bias = self.param("bias", bias_init, outputs, self.param_dtype).reshape(-1) if self.use_bias else None
+        return product(x, kernel.reshape(x.shape[-1], -1), bias, self.dtype)
+
+
+class Dense(Projection):
     """x @ kernel + bias."""
 
     features: int
     """The size of the last axis of the result."""
-    use_bias: bool = True
-    """Whether there is a bias."""
-    kernel_init: Initializer = xavier
-    """Of the kernel [in, features]."""
     bias_init: Initializer = nn.initializers.zeros
     """Of the bias [features]."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps [..., in] to [..., features]."""
-        return projected(self, x, x.shape[-1:], (self.features,), self.bias_init)
+        return self.projected(x, x.shape[-1:], (self.features,), self.bias_init)
 
 
-class HeadsIn(Layer):
+class HeadsIn(Projection):
     """From the width to heads: kernel [D, H, Dh], bias [H, Dh]."""
 
     num_heads: int
     """H."""
     head_dim: int
     """Dh."""
-    use_bias: bool = True
-    """Whether there is a bias."""
-    kernel_init: Initializer = xavier
-    """Of the kernel as a matrix [D, H Dh]."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps [B, T, D] to [B, H, T, Dh]."""
         heads = (self.num_heads, self.head_dim)
-        y = projected(self, x, x.shape[-1:], heads)  # [B, T, H Dh]
+        y = self.projected(x, x.shape[-1:], heads)  # [B, T, H Dh]
         return y.reshape(*x.shape[:-1], *heads).swapaxes(1, 2)
 
 
-class HeadsOut(Layer):
+class HeadsOut(Projection):
     """From heads to the width: kernel [H, Dh, D], bias [D]."""
 
     features: int
     """D."""
-    use_bias: bool = True
-    """Whether there is a bias."""
-    kernel_init: Initializer = xavier
-    """Of the kernel as a matrix [H Dh, D]."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps [B, H, T, Dh] to [B, T, D]."""
         batch, heads, tokens, head_dim = x.shape
         joined = x.swapaxes(1, 2).reshape(batch, tokens, heads * head_dim)
-        return projected(self, joined, (heads, head_dim), (self.features,))
+        return self.projected(joined, (heads, head_dim), (self.features,))
 
 
 class Embedding(Layer):
@@ -96,16 +103,6 @@ class Embedding(Layer):
     def logits(self, x: Array) -> Array:
         """The products of x [..., D] with every row, float32 [..., V]."""
         return unembed(x.astype(self.dtype), self.embedding)
-
-
-def projected(
-    layer: Any, x: Array, inputs: Shape, outputs: Shape, bias_init: Initializer = nn.initializers.zeros
-) -> Array:
-    """x [..., in] times the kernel [*inputs, *outputs] of a layer, plus its bias, both made here: [..., out]."""
-    shape = (*inputs, *outputs)
-    kernel = layer.param("kernel", flat(layer.kernel_init, len(inputs)), shape, layer.param_dtype)
-    bias = layer.param("bias", bias_init, outputs, layer.param_dtype).reshape(-1) if layer.use_bias else None
-    return product(x, kernel.reshape(x.shape[-1], -1), bias, layer.dtype)
 
 
 def product(x: Array, kernel: Array, bias: Array | None, dtype: Dtype) -> Array:

@@ -17,12 +17,12 @@ from jaxformer.models.mlp import ActivationName, Experts
 from jaxformer.models.outputs import TextOutputs, router_losses
 from jaxformer.models.positions import RelativeBias, alibi_bias, for_rows, sinusoidal, token_positions
 from jaxformer.models.rotary import Rotary
-from jaxformer.models.text import Writer
+from jaxformer.models.text import GenerativeModel
 
 normal = nn.initializers.normal
 
 
-class GPT(Writer):
+class GPT(GenerativeModel):
     """A decoder that predicts the next token."""
 
     kind: ClassVar[Kind] = "decoder"
@@ -52,7 +52,6 @@ class GPT(Writer):
     """A mixture of experts in the place of every MLP."""
     dropout: Rate = 0.0
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
         yield from head_problems(self.width, self.num_heads, self.head_dim, self.num_kv_heads)
         if self.positions == "sinusoidal" and self.width % 2:
@@ -86,19 +85,15 @@ class GPT(Writer):
           last_only: whether the logits are of the last place alone, [B, 1, V].
         """
         vocab_size = self.known("vocab_size")
-        valid = jnp.ones(tokens.shape, bool) if token_mask is None else token_mask
-        if cache is not None:
-            positions, slots = cache.place(valid)
-            bias = self.bias(positions, slots)
-            masks = [cached_mask(positions, slots, window) for window in self.windows()]
-        else:
-            if positions is None:
-                positions = token_positions(tokens, token_mask)
-            in_row = token_positions(
-                tokens, None
-            )  # the same distances within a text, and one bias for all rows
-            bias = self.bias(in_row, in_row)
+        if cache is None:
+            # Distances within a text are those in its row, so that all rows share one bias.
+            queries = slots = token_positions(tokens, None)
+            positions = token_positions(tokens, token_mask) if positions is None else positions
             masks = [Mask(True, window, segment_ids, token_mask) for window in self.windows()]
+        else:
+            positions, slots = cache.place(jnp.ones(tokens.shape, bool) if token_mask is None else token_mask)
+            queries, masks = positions, [cached_mask(positions, slots, window) for window in self.windows()]
+        bias = self.bias(queries, slots)
 
         table = Embedding(vocab_size, self.width, **self.dtypes, name="token_embedding")
         x = table(tokens)  # [B, T, D]
@@ -109,21 +104,19 @@ class GPT(Writer):
             x = x + for_rows(sinusoidal(positions, self.width).astype(self.dtype), x)
         x = Dropout(self.dropout)(x, deterministic=deterministic)
 
-        shared = StackInputs(
-            bias=bias,
-            rotary=self.rotary.tables(positions, self.size_of_heads) if self.positions == "rotary" else None,
-            valid=segment_ids > 0 if token_mask is None and segment_ids is not None else token_mask,
-        )
+        rotary = self.rotary.tables(positions, self.size_of_heads) if self.positions == "rotary" else None
+        valid = segment_ids > 0 if token_mask is None and segment_ids is not None else token_mask
+        shared = StackInputs(bias=bias, rotary=rotary, valid=valid)
         # Weights start as in GPT-2: 0.02, smaller by the depth where a branch ends.
         inits = normal(0.02), normal(0.02 / (2 * self.depth) ** 0.5)
         x, beside = self.stack("decoder", self.depth, *inits)(x, deterministic, shared, masks, cache)
         x = self.last_norm("norm")(x)
-        seen = x[:, -1:] if last_only else x
-        if self.tied:
-            logits = table.logits(seen)
-        else:
-            head = Dense(vocab_size, False, normal(0.02), **self.dtypes, name="head")
-            logits = head(seen).astype(jnp.float32)
+        head = (
+            None
+            if self.tied
+            else Dense(vocab_size, use_bias=False, kernel_init=normal(0.02), **self.dtypes, name="head")
+        )
+        logits = self.logits(x, table, head, last_only)
         cache = cache and cache.after([b.cache for b in beside], slots, tokens.shape[1])
         return TextOutputs(logits, x, router=router_losses(beside), cache=cache)
 

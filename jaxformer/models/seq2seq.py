@@ -8,6 +8,7 @@ from flax import linen as nn
 from jax import Array
 
 from jaxformer.config.fields import PositiveInt, Rate
+from jaxformer.models.attention import MaybeArray
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import StackInputs
 from jaxformer.models.dense import Dense, Embedding, xavier
@@ -16,14 +17,14 @@ from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache
 from jaxformer.models.mlp import ActivationName
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.models.positions import RelativeBias, for_rows, sinusoidal, token_positions
-from jaxformer.models.text import Writer
+from jaxformer.models.text import GenerativeModel
 
 normal = nn.initializers.normal
 # As T5's (mesh_tensorflow's and transformers'): by the number of inputs. The query's is smaller, see `Attention`.
 fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
-class Seq2Seq(Writer):
+class Seq2Seq(GenerativeModel):
     """An encoder of one text and a decoder of another that looks at it."""
 
     kind: ClassVar[Kind] = "encoder-decoder"
@@ -57,7 +58,6 @@ class Seq2Seq(Writer):
     mlp_dropout: Rate = 0.0
     """Rate of dropout after the MLPs' activation."""
 
-    @nn.nowrap
     def problems(self) -> Iterator[str]:
         yield from head_problems(self.width, self.num_heads, self.head_dim)
         if self.positions == "sinusoidal" and self.width % 2:
@@ -85,16 +85,12 @@ class Seq2Seq(Writer):
         pre = self.norm_position == "pre"
         self.encoder_norm = self.last_norm("encoder_norm") if pre else None
         self.decoder_norm = self.last_norm("decoder_norm") if pre else None
-        if not self.tied:
-            self.head = Dense(vocab_size, False, normal(self.width**-0.5), **self.dtypes)
+        init = normal(self.width**-0.5)
+        self.head = None if self.tied else Dense(vocab_size, use_bias=False, kernel_init=init, **self.dtypes)
         self.drop = Dropout(self.dropout)
 
     def __call__(
-        self,
-        tokens: Array,
-        decoder_tokens: Array,
-        token_mask: Array | None = None,
-        deterministic: bool = True,
+        self, tokens: Array, decoder_tokens: Array, token_mask: MaybeArray = None, deterministic: bool = True
     ) -> TextOutputs:
         """Logits of the token after each of `decoder_tokens`.
 
@@ -108,7 +104,7 @@ class Seq2Seq(Writer):
         context = self.encode(tokens, token_mask, deterministic)
         return self.decode(decoder_tokens, context, token_mask, deterministic=deterministic)
 
-    def encode(self, tokens: Array, token_mask: Array | None = None, deterministic: bool = True) -> Array:
+    def encode(self, tokens: Array, token_mask: MaybeArray = None, deterministic: bool = True) -> Array:
         """What the decoder looks at, [B, S, D], from the source's tokens int [B, S]."""
         positions = token_positions(tokens, token_mask)
         tables = self.token_embedding, self.position_embedding
@@ -122,8 +118,8 @@ class Seq2Seq(Writer):
     def decode(
         self,
         decoder_tokens: Array,
-        context: Array | None,
-        token_mask: Array | None = None,
+        context: MaybeArray,
+        token_mask: MaybeArray = None,
         cache: Cache | None = None,
         deterministic: bool = True,
         last_only: bool = False,
@@ -146,20 +142,12 @@ class Seq2Seq(Writer):
             mask = cached_mask(positions, slots, None)
         tables = self.decoder_embedding, self.decoder_position_embedding
         x = self.embed(tables, decoder_tokens, positions, deterministic)
-        shared = StackInputs(
-            mask=mask,
-            bias=self.decoder_bias(positions, slots) if self.positions == "relative" else None,
-            context=context,
-            context_mask=Mask(keys=token_mask),
-        )
+        bias = self.decoder_bias(positions, slots) if self.positions == "relative" else None
+        shared = StackInputs(mask=mask, bias=bias, context=context, context_mask=Mask(keys=token_mask))
         x, beside = self.decoder(x, deterministic, shared, (), cache)
         x = self.last(x, self.decoder_norm, deterministic)
-        seen = x[:, -1:] if last_only else x
-        if self.tied:
-            scaled = seen * self.width**-0.5 if self.scaled_logits else seen
-            logits = self.decoder_embedding.logits(scaled)
-        else:
-            logits = self.head(seen).astype(jnp.float32)
+        seen = x * self.width**-0.5 if self.scaled_logits else x
+        logits = self.logits(seen, self.decoder_embedding, self.head, last_only)
         cache = cache and cache.after([b.cache for b in beside], slots, decoder_tokens.shape[1])
         return TextOutputs(logits, x, cache=cache)
 

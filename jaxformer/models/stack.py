@@ -81,23 +81,18 @@ class Stack(nn.Module):
         if not self.scan:
             beside = []
             for i in range(self.depth):
-                layer = BlockInputs(
-                    None if rates is None else rates[i],
-                    masks[i % len(masks)] if masks else None,
-                    None if cache is None else cache.layers[i],
-                )
+                rate = None if rates is None else rates[i]
+                mask = masks[i % len(masks)] if masks else None
+                layer = BlockInputs(rate, mask, None if cache is None else cache.layers[i])
                 x, found = block(**self.fields, name=f"block_{i}")(x, layer, shared, deterministic)
                 beside.append(found)
             return x, beside
         if cache is not None:
             raise ValueError("layers that are scanned over have no cache: unroll them (models/layouts.py)")
-        blocks = nn.scan(
-            block,
-            variable_axes={"params": 0, ATTENTION_MAPS: 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
-            length=self.depth,
-        )
+        axes: Any = {"params": 0, ATTENTION_MAPS: 0}
+        rngs: Any = {"params": True, "dropout": True}
+        inputs = (0, nn.broadcast, nn.broadcast)  # what is a layer's own, and what all share
+        blocks = nn.scan(block, variable_axes=axes, split_rngs=rngs, in_axes=inputs, length=self.depth)
         layers = BlockInputs(rates, stacked_masks(masks, self.depth, x.shape[1]))
         x, found = blocks(**self.fields, name="blocks")(x, layers, shared, deterministic)
         return x, [found]

@@ -2,12 +2,14 @@
 
 from typing import Any, ClassVar
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
 from jaxformer.models.base import Stacked
 from jaxformer.models.block import Block
-from jaxformer.models.dense import Initializer
+from jaxformer.models.dense import Dense, Embedding, Initializer
 from jaxformer.models.norms import NormName, token_norm
 from jaxformer.models.stack import Stack
 
@@ -30,16 +32,22 @@ class TextModel(Stacked, kw_only=True):
     attention_dropout: Rate = 0.0
     """Rate of dropout of the attention weights."""
 
-    def stack(
-        self, name: str | None, depth: int, init: Initializer, out_init: Initializer, **more: Any
-    ) -> Stack:
-        """A stack of blocks: they take these fields, and those of the model that have the same names."""
-        block = self.passed_to(Block) | {"kernel_init": init, "out_init": out_init, **more}
+    def stack(self, name: str | None, depth: int, up: Initializer, down: Initializer, **more: Any) -> Stack:
+        """A stack of blocks: they take these fields, and those of the model that have the same names.
+
+        Args:
+          name: the stack's; None where it has that of an attribute.
+          depth: the number of blocks.
+          up: initializer of the kernels into heads and hidden units.
+          down: initializer of the kernels back to the width.
+          more: other fields of the blocks.
+        """
+        block = self.passed_to(Block) | {"kernel_init": up, "out_init": down, **more}
         block["mlp_dim"] = self.mlp_dim or 4 * self.width
         return Stack(Block, block, depth, 0.0, self.remat, self.scan, name=name)
 
 
-class Writer(TextModel, kw_only=True):
+class GenerativeModel(TextModel, kw_only=True):
     """Models that write text token by token: decoders, and encoders with a decoder."""
 
     context_length: PositiveInt = 1024
@@ -59,6 +67,11 @@ class Writer(TextModel, kw_only=True):
     def size_of_heads(self) -> int:
         """A head's size."""
         return self.head_dim or self.width // self.num_heads
+
+    def logits(self, x: jax.Array, table: Embedding, head: Dense | None, last_only: bool) -> jax.Array:
+        """Float32 [B, T, V] of tokens x [B, T, D], or of the last alone, by the head or by the token table."""
+        seen = x[:, -1:] if last_only else x
+        return table.logits(seen) if head is None else head(seen).astype(jnp.float32)
 
     def last_norm(self, name: str) -> nn.Module:
         """The norm behind the last block."""

@@ -36,48 +36,24 @@ def write_report(run_dir: Path) -> Path:
 
 def report_parts(run: Run) -> dict[str, Any]:
     """The template's values, by name."""
-    evaluation, about = run.evaluation or {}, run.about
-    main, other = pages.panels(run.curves)
+    evaluation, (main, other) = run.evaluation or {}, pages.panels(run.curves)
+    kinds = sorted(read_samples(run.folder), key=lambda content: content["kind"] != "samples")
     return {
         "title": run.name,
-        "status": run.status,
-        "subtitle": subtitle(run),
+        "run": run,
+        "evaluation": evaluation,
         "cards": cards(run),
         "curves": main,
         "other_curves": other,
-        "samples": [
-            sample_section(kind)
-            for kind in sorted(read_samples(run.folder), key=lambda kind: kind["kind"] != "samples")
-        ],
+        "samples": [sample_section(content) for content in kinds],
         "text_parts": text_parts,
         "drawn_maps": drawn_maps,
         "plots": evaluation_plots(evaluation),
         "confused": most_confused(evaluation),
-        "notes": evaluation.get("notes") or [],
         "per_class": per_class(evaluation),
-        "counted": "pixels" if any("iou" in row for row in evaluation.get("per_class") or []) else "examples",
-        "evaluated_step": evaluation.get("step"),
         "timings": timings(run.result["seconds"]) if run.result else None,
         "mfu": mfu_in_words(run.result) if run.result and run.result["mfu"] is not None else None,
-        "config": sorted(run.leaves.items()),
-        "about": {
-            "command": about.get("command"),
-            "device": run.result["device"] if run.result else None,
-            "git revision": about.get("git_revision"),
-            "python": about.get("python"),
-            **(about.get("versions") or {}),
-        },
     }
-
-
-def subtitle(run: Run) -> str:
-    """The model, the data, the last step and the device."""
-    parts = [str(run.leaves[key]) for key in ("model.name", "data.name") if key in run.leaves]
-    if run.step is not None:
-        parts.append(f"step {run.step:,}")
-    if run.result:
-        parts.append(run.result["device"])
-    return " · ".join(parts)
 
 
 def cards(run: Run) -> list[tuple[str, str, str]]:

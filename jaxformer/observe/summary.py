@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from jaxformer.observe import text
 from jaxformer.observe.device import MFU_FORMULA
 
 
-class ParameterRow(NamedTuple):
+@dataclass(frozen=True)
+class ParameterRow:
     """A line of the parameter table: one array, or a module's."""
 
     path: str

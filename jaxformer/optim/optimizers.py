@@ -17,7 +17,7 @@ class Moments(Optimizer):
     b1: Rate = 0.9
     """The share of the gradients' average that is kept each step."""
     b2: Rate = 0.999
-    """The share of the squared gradients' average that is kept each step."""
+    """The share of the squared gradients' average that is kept each step (GPT-3, Llama: 0.95)."""
     eps: float = 1e-8
     """Added to the root of the second moment."""
     mu_dtype: MomentDtype | None = None
@@ -28,8 +28,6 @@ class Moments(Optimizer):
 class AdamW(Moments):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2)."""
 
-    b2: Rate = 0.999
-    """The share of the squared gradients' average that is kept each step (GPT-3, Llama: 0.95)."""
     nesterov: bool = False
     """Looks one step ahead (Dozat 2016, NAdam)."""
 

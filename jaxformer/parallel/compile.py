@@ -64,10 +64,8 @@ class Layout:
 
     def shard_batch(self, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows of a batch, as arrays over all devices."""
-        return {
-            name: jax.make_array_from_process_local_data(self.batch_sharding, rows)
-            for name, rows in local_batch.items()
-        }
+        place = jax.make_array_from_process_local_data
+        return {name: place(self.batch_sharding, rows) for name, rows in local_batch.items()}
 
     def batch_shapes(self, spec: Mapping[str, tuple[tuple[int, ...], np.dtype]], batch_size: int) -> Tree:
         """The shapes of a global batch, for compiling ahead of time."""

@@ -183,7 +183,7 @@ class Detection(SetLosses, ImageTask):
         from PIL import Image
 
         size = min(max(*image.shape[:2], SMALLEST), LARGEST)
-        return {"": Image.fromarray(with_boxes(image, answer["objects"], size, 12))}
+        return {"": Image.fromarray(drawing.draw_boxes(image, answer["objects"], size, drawing.font(12)))}
 
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         """The true "objects" and the "detections" from the threshold on, as `described`."""
@@ -202,13 +202,8 @@ class Detection(SetLosses, ImageTask):
     def compare(self, example: Row, predicted: Row, sample: Mapping[str, Any]) -> base.Images:
         rows, columns = (int(side) for side in example["extent"])
         both = {"truth": sample["objects"], "prediction": sample["detections"]}
-        image = example["image"][:rows, :columns]
-        return {shows: with_boxes(image, objects, REPORTED, 9) for shows, objects in both.items()}
-
-
-def with_boxes(image: np.ndarray, objects: list[dict[str, Any]], size: int, letters: int) -> np.ndarray:
-    """The image, uint8, with the objects; `size` are the pixels of its longer side, `letters` those of the names."""
-    return drawing.draw_boxes(image, objects, size, drawing.font(letters))
+        image, font = example["image"][:rows, :columns], drawing.font(9)
+        return {shows: drawing.draw_boxes(image, objects, REPORTED, font) for shows, objects in both.items()}
 
 
 def described(found: Row, size: Size, names: base.Names) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ NOT_ZERO = Constraint(f"values in 0..1, not 0; {REMEDY}", lambda v: all(0 < x <=
 
 @dataclass(frozen=True)
 class ImageTask(Task):
-    """Learns something about images: batches have `image` (uint8, or float 0..255, [B, H, W, C])."""
+    """A task over images: batches have `image` (uint8, or float 0..255, [B, H, W, C])."""
 
     mean: Annotated[tuple[float, ...], CHANNELS, SHARES] = (0.5,)
     """Mean of the pixels in 0..1, for all channels or for each; subtracted on the device."""
@@ -27,11 +27,11 @@ class ImageTask(Task):
     needs: ClassVar[tuple[str, ...]] = ("image",)
     """The arrays that a batch must have."""
     examples: ClassVar[str] = "images"
-    """The kind of examples that has them."""
+    """The kind of examples whose batches have these arrays."""
     kind: ClassVar[str] = "image"
-    """The kind of model that it takes."""
+    """The kind of model that the task needs."""
     kind_does: ClassVar[tuple[str, str]] = ("classify images", "vit")
-    """What models of that kind do, and one of them; for messages."""
+    """For messages: what models of that kind do, and the name of one."""
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         if lacking := lacks(self.needs, train):
@@ -52,7 +52,7 @@ class ImageTask(Task):
             yield f"model.num_classes={classes}: the dataset has {len(names)} classes; set it to that"
 
     def misfits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
-        """Yields a line for what the data, the model and this task have against each other, as `fits` does."""
+        """Yields a line for every further way in which the data, the model and the task do not fit each other."""
         yield from ()
 
     def inputs(self, batch: Batch) -> Arrays:

@@ -25,9 +25,9 @@ POSITIONS_SHOWN = 64  # points of the curve of losses by position, at most
 class LanguageModel(TokenTask):
     """Learns a token at each place that has a target.
 
-    Batches have `tokens`, `targets` (int32 [B, T], negative where there is none) and what else describes tokens.
-    Models give `TextOutputs` with logits [B, T, V]. There are no metrics of training besides the loss: the likeliest of
-    many tokens takes time to find.
+    Batches have `tokens`, `targets` (int32 [B, T], negative where there is none) and other arrays that describe the
+    tokens. Models give `TextOutputs` with logits [B, T, V]. In training there is no metric but the loss: finding
+    the likeliest of many tokens takes time.
     """
 
     z_loss: NonNegativeFloat = 0.0
@@ -57,7 +57,7 @@ class LanguageModel(TokenTask):
     def summarize(self, sums: base.Sums, collected: base.Collected, data: Batches) -> base.Evaluation:
         """Metrics "loss" (nats a token, without label smoothing), "perplexity" and "accuracy".
 
-        The table "loss_by_position" has the mean loss of at most POSITIONS_SHOWN stretches of places.
+        The table "loss_by_position" has the mean loss of at most POSITIONS_SHOWN ranges of positions.
         """
         loss, right = base.mean_of(sums), base.mean_of(sums, "accuracy")
         metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0)), "accuracy": right}
@@ -110,7 +110,7 @@ class MaskedLM(LanguageModel):
     head = "mlm"
 
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
-        """Refuses a batch whose targets are the next tokens, too."""
+        """Also refuses a batch whose targets are the next tokens."""
         super().check(model, batch)
         tokens, targets = batch["tokens"], batch["targets"]
         if 2 * np.sum((targets[:, :-1] >= 0) & (targets[:, :-1] == tokens[:, 1:])) > tokens.size:
@@ -145,7 +145,7 @@ class MaskedLM(LanguageModel):
 
 
 def by_position(losses: np.ndarray, counts: np.ndarray) -> list[dict[str, float]]:
-    """Mean losses of stretches of places: "position" (their middle), "loss" and "count" each."""
+    """The mean losses of ranges of positions, each with its middle: "position", "loss" and "count"."""
     starts = np.arange(0, len(losses), -(-len(losses) // POSITIONS_SHOWN))
     totals, targets = (np.add.reduceat(values, starts) for values in (losses, counts))
     middles = (starts + np.append(starts[1:], len(losses)) - 1) / 2

@@ -59,8 +59,8 @@ def softmax_loss(logits: jax.Array, targets: jax.Array, gamma: float | None = No
 def sigmoid_loss(logits: jax.Array, targets: jax.Array, gamma: float | None = None) -> jax.Array:
     """The binary cross-entropy of every class, or its focal loss, summed over classes: float32 [B].
 
-    Beyer et al. 2020, "Are we done with ImageNet?". A head that is zero has a loss of K log 2, which its bias
-    lowers first of all; big_vision therefore starts the bias at -10 (`init_head_bias`).
+    Beyer et al. 2020, "Are we done with ImageNet?". A head that is zero has a loss of K log 2, and its bias learns
+    first to lower that; big_vision therefore starts the bias at -10 (`init_head_bias`).
 
     Args:
       logits: [B, K].

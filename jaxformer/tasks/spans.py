@@ -1,4 +1,4 @@
-"""Answers as spans of a text (Rajpurkar et al. 2016, SQuAD): the task, the best spans of windows, and their scores."""
+"""Answers as spans of a text (Rajpurkar et al. 2016, SQuAD): the task, the best spans, and their scores."""
 
 import re
 import string
@@ -19,7 +19,7 @@ from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Row
 from jaxformer.tasks.losses import token_cross_entropy
 from jaxformer.tasks.text import TextTask, text_of
 
-NEVER = -1e9  # the logit of a place that is no answer's
+NEVER = -1e9  # the logit of padding
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 

@@ -16,7 +16,7 @@ from jaxformer.tasks.base import Batch, Batches, DataInfo, Evaluation, Row, clas
 from jaxformer.tasks.metrics import check_labels
 from jaxformer.tasks.text import TokenTask, real_length, text_of
 
-Tags = Sequence[Sequence[str]]  # of the words of texts
+Tags = Sequence[Sequence[str]]  # of each word of each text
 
 ENTITY_TAG = re.compile(r"O$|[BIES](-|$)")
 
@@ -43,7 +43,7 @@ class TokenClassification(TokenTask):
             yield from self.classes_fit(model, train, "tags")
 
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
-        """Refuses tags that the model does not have, too."""
+        """Also refuses tags that the model does not have."""
         super().check(model, batch)
         check_labels(model.num_classes, batch["labels"][batch["labels"] >= 0])
 

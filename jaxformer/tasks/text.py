@@ -18,7 +18,7 @@ TEXT_INPUTS = ("tokens", "token_mask", "token_types", "segment_ids", "positions"
 
 
 class TextTask(Task):
-    """Learns something about texts: batches have `tokens` (int32 [B, T]) and what describes them."""
+    """A task over texts: batches have `tokens` (int32 [B, T]) and the arrays that describe them."""
 
     modality = "text"
     reads: ClassVar[Reads] = "text"
@@ -47,7 +47,7 @@ class TextTask(Task):
             yield f"model.vocab_size={rows}: the tokenizer has {tokens} tokens; set it to that, or to None"
 
     def classes_fit(self, model: Any, train: Batches, what: str) -> Iterator[str]:
-        """Yields a line if the model has fewer classes than the dataset, or nobody knows how many there are."""
+        """Yields a line if the model has fewer classes than the dataset, or if their number is not known."""
         if model.kind == "encoder":
             names, classes = train.class_names, model.num_classes
             if classes is None:

@@ -52,7 +52,7 @@ class TextClassification(ClassTask, WholeTextTask):
             yield from self.classes_fit(model, train, "classes")
 
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
-        """Refuses labels that are no class of the model, too."""
+        """Also refuses labels that are no class of the model."""
         super().check(model, batch)
         metrics.check_labels(model.num_classes, batch["labels"])
 

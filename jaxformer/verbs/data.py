@@ -4,7 +4,7 @@ import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from jaxformer.config.fields import length
 from jaxformer.errors import UserError
@@ -105,9 +105,9 @@ class DataImport(OfData):
         from jaxformer.files import located
         from jaxformer.importing import import_dataset
 
-        given = {name: getattr(self, name) or None for name in OPTIONS}
-        given |= {"data_dir": self.data_dir, "test_share": self.test_share, "skip_broken": self.skip_broken}
-        made = import_dataset(self.kind, self.source, self.name, **given)
+        options: dict[str, Any] = {name: getattr(self, name) or None for name in OPTIONS}
+        options |= {"test_share": self.test_share, "skip_broken": self.skip_broken}
+        made = import_dataset(self.kind, self.source, self.name, self.data_dir, **options)
         splits = ", ".join(f"{name}: {count:,}" for name, count in made.splits.items())
         count = len(made.class_names)
         lines = [f"{made.folder}: {splits}" + (f"; {count} class{'es' * (count > 1)}" if count else "")]

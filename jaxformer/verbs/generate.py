@@ -60,14 +60,11 @@ class Generate(OfRun):
 
     def problems(self) -> Iterator[str]:
         """Yields the flags that would have no effect beside others."""
-        given = [name for name, value in vars(self).items() if value is not None and value is not False]
-        for other, there, without in (
-            ("--beams", self.beams > 1, NOT_SEARCHING),
-            ("--greedy", self.greedy, DRAWING),
-        ):
-            for name in without if there else ():
-                if name in given:
-                    yield f"{name}: has no effect with {other}; leave one of them out"
+        without = dict.fromkeys(DRAWING if self.greedy else (), "--greedy")
+        without |= dict.fromkeys(NOT_SEARCHING if self.beams > 1 else (), "--beams")
+        for name, other in without.items():
+            if getattr(self, name) is not None and getattr(self, name) is not False:
+                yield f"{name}: has no effect with {other}; leave one of them out"
         if self.length_penalty is not None and self.beams == 1:
             yield "length_penalty: has no effect without --beams; give that, or leave this one out"
 
@@ -134,4 +131,4 @@ def stream_text(tokens: Iterator[Any], stops: Any, begin: str) -> None:
         shown = max(shown, len(text))
     sys.stdout.write((begin + stops.texts[0])[shown:] + "\n")
     if stops.stops and stops.found[0] is None:
-        sys.stderr.write(f"jaxformer: none of the stop strings came in {stops.length(0)} tokens\n")
+        sys.stderr.write(f"jaxformer: none of the stop strings came in {len(stops.ids[0])} tokens\n")

@@ -34,7 +34,7 @@ class Measuring(OfRun):
         """
 
         loaded = self.load()
-        if not loaded.is_language_model:
+        if loaded.model.kind != "decoder":
             raise UserError(
                 f"{self.run}: holds a model ({type(loaded.model).__name__}) that does not go from token to token",
                 f"this is for language models; `jaxformer evaluate {self.run}` evaluates it on a split",

@@ -38,13 +38,11 @@ class Explain(OfRun):
         if Run.open(self.run).read_config().data.examples.modality == "text":
             refuse_text(self.run)
         with working():
-            from jaxformer.inference.explain import Explainer, explain_files
-            from jaxformer.inference.inputs import find_images, readable
+            from jaxformer.inference.inputs import readable
 
-            trained = self.load()
-            explainer = Explainer(trained, self.class_name)
-            files = readable(find_images(self.files), trained.example, self.skip_broken)
-            for line in explain_files(explainer, files, self.output or self.run / EXPLANATIONS):
+            trained, folder = self.load(), self.output or self.run / EXPLANATIONS
+            files = readable(self.files, trained.example, self.skip_broken)
+            for line in trained.explain(files, folder, class_name=self.class_name):
                 print_json(line)
 
 
@@ -116,11 +114,12 @@ class Predict(OfRun):
 
         run = self.load()
         explainer = None if self.explain is None else Explainer(run, self.class_name)
-        how = {"skip_broken": self.skip_broken, "lines": sys.stdout}
-        results = predict_files(run, self.inputs, folder, self.top, **how)
+        written = predict_files(
+            run, self.inputs, folder, self.top, skip_broken=self.skip_broken, lines=sys.stdout
+        )
         if explainer is not None:
             explanations = self.explain if isinstance(self.explain, Path) else folder / EXPLANATIONS
-            explain_files(explainer, [Path(result["file"]) for result in results], explanations)
+            explain_files(explainer, [Path(result["file"]) for result in written], explanations)
 
     def predict_texts(self, config: "ExperimentConfig", folder: Path) -> None:
         """Predicts texts; the JSON lines go to `folder`, too.
@@ -156,7 +155,7 @@ class Predict(OfRun):
         Raises:
           UserError: there is none, or the model takes others.
         """
-        from jaxformer.inference.texts import read_given, read_text
+        from jaxformer.inference.texts import form_of, read_given, read_text
 
         form, context = form_of(config), self.context_file
         named: list[tuple[Any, str]] = [(text, f"--text {n}") for n, text in enumerate(self.text, 1)]

@@ -73,8 +73,8 @@ class TokenizerTrain(OfData):
           UserError: a setting cannot be, or what it learns from cannot be read.
         """
         from jaxformer.config import schema
-        from jaxformer.data.text.tokenizers import Characters, Trained
-        from jaxformer.data.text.tokens import build_tokenizer
+        from jaxformer.data.text.rows import build_tokenizer
+        from jaxformer.data.text.tokenizer_training import Characters, Trained
 
         kind: Any = Characters if self.kind == "characters" else partial(Trained, self.kind)
         settings = kind(**self.given())
@@ -174,13 +174,13 @@ class BackTranslate(OfData):
                 "split": records.split,
                 "feature": feature,
                 "digest": records.digest(),
-            }
-            made |= {
                 "forward": [str(self.forward), forward.step],
                 "backward": [str(self.backward), backward.step],
+                "samples": self.samples,
+                "temperature": sampling.temperature,
+                "beams": self.beams,
+                "seed": self.seed,
             }
-            made |= {"samples": self.samples, "temperature": sampling.temperature}
-            made |= {"beams": self.beams, "seed": self.seed}
             by = BackTranslation(forward.writer, backward.writer, how, self.samples)
             counts = write_paraphrases(self.output, made, texts, by)
             with Progress(len(texts), next(counts), console=console, memory=lambda: None) as progress:

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from jaxformer.errors import UserError
-from jaxformer.weights.convert import Row, Tensors, below, family, rows
+from jaxformer.weights.convert import Row, Rows, Tensors, below, family, rows
 
 PREFIXES = ("opt/target/", "params/")
 POSITIONS = ("Transformer/posembed_input/pos_embedding", "pos_embedding")
 
 
-def block(attention: str, norm: str, mlp: str) -> tuple[Row, ...]:
+def block(attention: str, norm: str, mlp: str) -> Rows:
     """The rows of a block, in which three layers have other numbers before Linen and since."""
     attention_layers = {name: name for name in ("query", "key", "value", "out")}
     return (

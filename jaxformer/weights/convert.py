@@ -74,14 +74,18 @@ class Row:
 
     def axes(self, rank: int, their_rank: int) -> Axes:
         """The axes of their tensor of `their_rank` axes, for a parameter of ours that has `rank`."""
-        kernel, each = kernel_axes(self.ours, rank), [(axis,) for axis in range(rank)]
+        kernel = kernel_axes(self.ours, rank)
+        each: Axes = [(axis,) for axis in range(rank)]
         if self.style == "flax":
-            return [()] * (their_rank - rank) + each  # [1, 1, 1, C] is [C]
+            each[:0] = [()] * (their_rank - rank)  # [1, 1, 1, C] is [C]
+            return each
         if kernel is None:
             return [tuple(range(rank))] if self.ours.endswith("/bias") else each
-        axes = [(3,), (2,), (0,), (1,)] if rank == 4 else list(kernel[:: 1 if self.style == "conv1d" else -1])
-        axes += [()] * (their_rank - len(axes))  # [F, D, 1, 1] is [D, F], and [F, D] is [1, 1, D, F]
-        return [*axes[: their_rank - 1], tuple(chain(*axes[their_rank - 1 :]))]
+        axes: Axes = [(3,), (2,), (0,), (1,)]
+        if rank < 4:
+            axes = list(kernel if self.style == "conv1d" else kernel[::-1])
+            axes += [()] * (their_rank - len(axes))  # [F, D, 1, 1] is [D, F]
+        return [*axes[: their_rank - 1], tuple(chain(*axes[their_rank - 1 :]))]  # [F, D] is [1, 1, D, F]
 
     def their_shape(self, shape: tuple[int, ...], their_rank: int) -> tuple[int, ...]:
         """The shape of their tensor for a parameter of ours of `shape`."""
@@ -98,22 +102,21 @@ class Row:
         return tensor.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
 
 
-def rows(
-    names: Mapping[str, str], ours: str = "", theirs: str = "", style: Style = "pytorch"
-) -> tuple[Row, ...]:
+Rows: TypeAlias = tuple[Row, ...]
+
+
+def rows(names: Mapping[str, str], ours: str = "", theirs: str = "", style: Style = "pytorch") -> Rows:
     """Rows from our names -> theirs, below a path of ours and a name of theirs."""
     return tuple(Row(ours + mine, theirs + other, style=style) for mine, other in names.items())
 
 
-def fused(
-    ours: str, theirs: str, axis: int = 0, by_head: bool = False, style: Style = "pytorch"
-) -> tuple[Row, ...]:
+def fused(ours: str, theirs: str, axis: int = 0, by_head: bool = False, style: Style = "pytorch") -> Rows:
     """The rows of queries, keys and values that are one layer there."""
     names = ("query", "key", "value")
     return tuple(Row(ours + name, theirs, Part(i, 3, axis, by_head), style) for i, name in enumerate(names))
 
 
-def below(ours: str, theirs: str, *tables: Row | Sequence[Row]) -> tuple[Row, ...]:
+def below(ours: str, theirs: str, *tables: Row | Sequence[Row]) -> Rows:
     """The rows of a part of a model, such as its blocks."""
     return tuple(replace(row, ours=ours + row.ours, theirs=theirs + row.theirs) for row in joined(tables))
 
@@ -153,7 +156,7 @@ def with_numbers(pattern: str, numbers: Mapping[str, int]) -> str:
 class Family:
     """How checkpoints of a family of models are read."""
 
-    rows: tuple[Row, ...]
+    rows: Rows
     """The table."""
     extras: Mapping[str, str | None] = field(default_factory=dict)
     """Tensors that may be there beside those of our parameters -> the tensor that each has to equal, where a model

@@ -168,10 +168,8 @@ def llama(config: Config) -> Fields:
 
 def rotary(config: Config) -> Fields:
     """The fields of `Rotary`, from "rope_parameters" or what versions before 5 have in its place."""
-    given = config.get("rope_parameters") or {
-        "rope_theta": config.get("rope_theta", 10_000.0),
-        **(config.get("rope_scaling") or {}),
-    }
+    older = {"rope_theta": config.get("rope_theta", 10_000.0), **(config.get("rope_scaling") or {})}
+    given = config.get("rope_parameters") or older
     kind = given.get("rope_type", given.get("type", "default"))
     fields: Fields = {"base": given["rope_theta"]}
     if kind == "default":

@@ -16,7 +16,7 @@ that each takes its columns.
 """
 
 from jaxformer.weights import timm
-from jaxformer.weights.convert import Part, Row, below, family, rows
+from jaxformer.weights.convert import Part, Row, Rows, below, family, rows
 
 QKV = ("query", "key", "value")
 BLOCK = (  # of ViT and CvT, without queries, keys and values
@@ -33,7 +33,7 @@ VIT = family(
 )
 
 
-def cvt_projection(name: str) -> tuple[Row, ...]:
+def cvt_projection(name: str) -> Rows:
     """The rows of queries, keys or values, and of the convolution and norm before them."""
     before = f"convolution_projection_{name}.convolution_projection."
     own = rows({name: f"projection_{name}"})

@@ -17,7 +17,7 @@ bias that all of its blocks add; in the MLPs 1.0 has a layer `wi`, 1.1 the gate 
 
 from collections.abc import Mapping
 
-from jaxformer.weights.convert import Row, Tensors, below, family, fused, rows
+from jaxformer.weights.convert import Row, Rows, Tensors, below, family, fused, rows
 
 ENCODER, DECODER = "encoder/block_{i}/", "decoder/block_{i}/"
 QKV = ("query", "key", "value")
@@ -130,12 +130,12 @@ LLAMA = family(
 )
 
 
-def t5_attention(ours: str, theirs: str) -> tuple[Row, ...]:
+def t5_attention(ours: str, theirs: str) -> Rows:
     """The rows of an attention layer."""
     return rows({name: name[0] for name in (*QKV, "out")}, ours, theirs)
 
 
-def t5_tower(name: str, mlp: int) -> tuple[Row, ...]:
+def t5_tower(name: str, mlp: int) -> Rows:
     """The rows of a tower, whose blocks have their MLP as layer number `mlp`."""
     block = (
         *t5_attention("attention/", "0.SelfAttention."),

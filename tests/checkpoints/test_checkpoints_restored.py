@@ -20,6 +20,14 @@ def test_restores_bit_for_bit(opened):
     assert progress == {"seed": 7, "step": 3}
 
 
+def test_reading_a_good_checkpoint_warns_of_nothing(opened, caplog):
+    items = make_items(1)
+    save(opened(), 1, items=items)
+    with caplog.at_level("WARNING"):
+        opened(read_only=True).restore({"params": targets_of(items)["params"]})
+    assert caplog.messages == []
+
+
 def test_what_every_device_has_is_restored_whether_they_share_the_writing_or_not(opened):
     parts = [
         jnp.arange(8 * size, dtype=jnp.float32).reshape(8, -1, 4)

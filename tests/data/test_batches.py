@@ -196,7 +196,7 @@ def test_repeats_are_augmented_anew_and_an_epoch_stays_as_long(digits_dir):
         assert (labels == labels[0]).all()
         for one, other in ((0, 1), (1, 2)):  # by numbers of their own, which are now and then alike
             assert (copies[one] != copies[other]).any((1, 2, 3)).mean() > 0.8
-    plain = make_batches(digits(digits_dir, batch_size=48, repeats=3), "train")
+    plain = make_batches(digits(digits_dir, batch_size=48, repeats=3, transforms=()), "train")
     images = plain[7]["image"].reshape(3, 16, 8, 8, 1)
     assert (images == images[0]).all()
 

@@ -257,5 +257,5 @@ def test_mistakes_in_transforms_are_named_with_their_place():
         line.startswith("data.transforms[0].name: there is no 'flipp'; did you mean") for line in errors
     )
     assert any("data.transforms[1].pading: PadAndCrop has no field 'pading'; did" in line for line in errors)
-    assert any(line.startswith("data.eval_transforms[0].size=0: must be") for line in errors)
+    assert any(line.startswith("data.eval_transforms[0].size=0: expected 1 or more") for line in errors)
     assert any(line.startswith("data.cache: 'disk' is not a choice") for line in errors)

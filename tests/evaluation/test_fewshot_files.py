@@ -95,7 +95,7 @@ def test_a_loglikelihood_is_a_cloze(tmp_path, as_yaml):
     [
         ({"output_type": "generate_until"}, "output_type: 'generate_until' is not a choice"),
         ({"dataset_path": "cais/mmlu"}, "dataset_path: 'cais/mmlu' is not a choice"),
-        ({"filter_list": []}, "has no field 'filter_list'"),
+        ({"filter_list": []}, "capitals.yaml: filter_list: there is no key 'filter_list'"),
         ({"num_fewshot": -1}, "num_fewshot=-1: expected 0 or more"),
         ({"doc_to_text": None}, 'capitals.yaml: doc_to_text: missing; say what it is of each question, such as "Q: {{'),
         ({"doc_to_choice": None}, "capitals.yaml: doc_to_choice: missing; say what it is of each question"),
@@ -165,7 +165,7 @@ GOOD = '{"prompt": "a", "choices": ["b", "c"], "answer": 0}\n'
         ('{"prompt": "a", "answer": ""}\n', "line 1: the answer is '', expected the text"),
         (
             '{"task": "x", "metrics": "cloze"}\n' + GOOD,
-            "line 1: metrics: Header has no field 'metrics'; did you mean 'metric'",
+            "line 1: metrics: there is no key 'metrics'; did you mean 'metric'",
         ),
         (
             '{"task": "x", "metric": "clozes"}\n' + GOOD,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.data.text.tokenizers import Characters
+from jaxformer.data.text.tokenizer_training import Characters
 from jaxformer.models.gpt import GPT
 from jaxformer.models.rotary import Rotary
 from jaxformer.models.seq2seq import Seq2Seq

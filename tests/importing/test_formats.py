@@ -203,7 +203,7 @@ def read_shouts(sources: Sources, mark: str = "!") -> Contents:
 
 
 def test_a_format_is_a_function_and_a_row(tmp_path, monkeypatch):
-    row = Format(f"{__name__}:read_shouts", "files of shouts", ("mark",), frozenset({".shout"}))
+    row = Format(f"{__name__}:read_shouts", ("mark",), frozenset({".shout"}))
     monkeypatch.setitem(FORMATS, "shouts", row)
     write(tmp_path / "files" / "train.shout", "one!\ntwo!\n")
     write(tmp_path / "files" / "test.shout", "three!\nfour\n")

@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxformer.data import DataConfig
@@ -40,10 +41,10 @@ def test_a_damaged_dataset_does_not_hide_the_others(digits_dir, tmp_path):
 @pytest.mark.parametrize(
     ("feature", "words"),
     [
-        ("Image(shape=(None, None, 3), dtype=uint8)", "Image ?x?x3"),
-        ("ClassLabel(shape=(), dtype=int64, num_classes=7)", "ClassLabel of 7"),
-        ("Text(shape=(), dtype=string)", "Text"),
-        ("Sequence({\n    'bbox': BBoxFeature(shape=(4,), dtype=float32),\n})", "Sequence"),
+        (tfds.features.Image(shape=(None, None, 3)), "Image ?x?x3"),
+        (tfds.features.ClassLabel(num_classes=7), "ClassLabel of 7"),
+        (tfds.features.Text(), "Text"),
+        (tfds.features.Sequence({"bbox": tfds.features.BBoxFeature()}), "Sequence"),
     ],
 )
 def test_features_are_said_in_few_words(feature, words):

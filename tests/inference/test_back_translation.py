@@ -13,7 +13,7 @@ from jaxformer.data.config import DataConfig
 from jaxformer.data.kinds.sequences import Sequences
 from jaxformer.data.records import Records
 from jaxformer.data.text.paraphrases import BackTranslate, read_paraphrases
-from jaxformer.data.text.tokenizers import Characters
+from jaxformer.data.text.tokenizer_training import Characters
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError
 from jaxformer.inference import back_translation

@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 from types import SimpleNamespace
 
 import cv2
@@ -16,7 +17,9 @@ from jaxformer.data.decoding import decode_image
 from jaxformer.drawing import BAR, LARGEST, SMALLEST, annotate, shorten
 from jaxformer.errors import UserError
 from jaxformer.inference.inputs import find_images, place_images
+from jaxformer.inference.loaded import LoadedRun
 from jaxformer.inference.predict import predict, predict_files
+from jaxformer.inference.texts import as_given
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
@@ -234,3 +237,38 @@ def test_long_labels_are_cut():
     cut = shorten("a very long name of a class indeed", 100)
     assert cut.endswith("…")
     assert cut.startswith("a very")
+
+
+@pytest.mark.parametrize("given", [[3], 3, [None], b"bytes"])
+def test_what_is_neither_a_file_nor_an_image_is_named(given):
+    run = a_run()
+    run.experiment = SimpleNamespace(eval_data=SimpleNamespace(element_spec={"image": ((8, 8, 1), np.uint8)}))
+    run.example = partial(LoadedRun.example, run)
+    name = type(given[0] if isinstance(given, (list, bytes)) else given).__name__
+    with pytest.raises(
+        UserError, match=rf"the image: is {name}; expected an image file, or uint8 \[H, W, 1\]"
+    ):
+        next(predict(run, given))
+    with pytest.raises(UserError, match=r"the image: is float32 of the shape \(8, 8, 1\)"):
+        next(predict(run, np.zeros((8, 8, 1), np.float32)))
+
+
+@pytest.mark.parametrize(
+    ("given", "form", "message"),
+    [
+        ([3], "text", "text 1: expected a text, was given int"),
+        (3, "words", "text 1: expected a text or a list of words, was given int"),
+        (["a", ["b"]], "text", "text 2: expected a text, was given list"),
+        (
+            [3],
+            "texts",
+            "text 1: expected two texts with one tab between them, or a tuple of them, was given int",
+        ),
+        ([("what", None)], "question", "question 1: expected .question, context., was given tuple"),
+        ([("a", "b", "c")], "texts", "text 1: has 3 texts"),
+        ([], "text", "there is no text: give texts"),
+    ],
+)
+def test_what_is_no_text_is_named(given, form, message):
+    with pytest.raises(UserError, match=message):
+        as_given(given, form)

@@ -10,7 +10,7 @@ import pytest
 from helpers.tiny_tasks import CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, encoder, outputs_of, params_of
 
 from jaxformer.config.schema import load, resolve
-from jaxformer.data.text.tokenizers import Characters
+from jaxformer.data.text.tokenizer_training import Characters
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import added
 from jaxformer.models.outputs import TextOutputs

@@ -195,7 +195,7 @@ def test_what_fits_fits():
         ({"cross_entropy": 0.0}, "nothing is learnt without a loss"),
         ({"dice": -1.0}, "dice=-1.0: expected 0 or more"),
         ({"lovasz_step": 0}, "lovasz_step=0"),
-        ({"class_weights": [1.0, -2.0]}, "class_weights=[1.0, -2.0]"),
+        ({"class_weights": [1.0, -2.0]}, "class_weights[1]=-2.0: expected 0 or more"),
         ({"std": [0.0]}, "std=[0.0]"),
         ({"mean": [120.0]}, "divide by 255"),
     ],

@@ -7,7 +7,7 @@ import pytest
 from helpers.tiny_tasks import DECODER, LENGTH, VOCAB, encoder
 
 from jaxformer.config.schema import load, resolve
-from jaxformer.data.text.tokenizers import Characters
+from jaxformer.data.text.tokenizer_training import Characters
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import added, real_rows
 from jaxformer.models.outputs import TextOutputs

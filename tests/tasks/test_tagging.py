@@ -9,7 +9,7 @@ from helpers.tiny_tasks import CASES, CLASSES, DECODER, LENGTH, VOCAB, encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxformer.data.text.tokenizers import Characters
+from jaxformer.data.text.tokenizer_training import Characters
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import added, real_rows
 from jaxformer.models.outputs import TextOutputs

@@ -14,7 +14,7 @@ from scipy import stats
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.data.text.tokenizer_templates import TEMPLATES
-from jaxformer.data.text.tokenizers import Bytes, Characters
+from jaxformer.data.text.tokenizer_training import Bytes, Characters
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import added, real_rows
 from jaxformer.models.outputs import TextOutputs

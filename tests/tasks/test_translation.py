@@ -17,7 +17,7 @@ from helpers.stacking import stack_layers
 from helpers.tiny_tasks import BOS, CASES, DECODER, LENGTH, TRANSLATOR, VOCAB, outputs_of, params_of, rows_of
 
 from jaxformer.config.schema import load, resolve
-from jaxformer.data.text.tokenizers import Characters
+from jaxformer.data.text.tokenizer_training import Characters
 from jaxformer.evaluation.evaluator import added, real_rows
 from jaxformer.models.masks import KeyValues, LayerCache, empty_cache
 from jaxformer.models.outputs import TextOutputs

@@ -72,10 +72,9 @@ class DetectionSource(LetterboxedReader):
         clipped, good = clip(shares)
         if self.settings.bad_boxes == "refuse" and not good.all():
             box = ", ".join(f"{value:.4g}" for value in shares[~good][0])
-            raise UserError(
-                f"{self.where(index)}: the box ({box}) (ymin, xmin, ymax, xmax) has no area in the image; mend the "
-                "dataset, or leave such boxes out with data.examples.bad_boxes='drop'"
-            )
+            problem = f"the box ({box}) (ymin, xmin, ymax, xmax) has no area in the image"
+            remedy = "mend the dataset, or leave such boxes out with data.examples.bad_boxes='drop'"
+            raise UserError(f"{self.where(index)}: {problem}; {remedy}")
         pixels = clipped[good][:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32)[None]
         size = np.array([height, width], np.int32)
         return {"image": image, "boxes": pixels, "labels": labels[good], "original_size": size}
@@ -94,13 +93,10 @@ class DetectionSource(LetterboxedReader):
         if settings.crowd_feature is not None:
             single = ~np.array(features[f"{objects}/{settings.crowd_feature}"].int64_list.value, bool)
             boxes, labels = boxes[single], labels[single]
-        if self._num_classes is not None:
-            unknown = labels[(labels < 0) | (labels >= self._num_classes)]
-            if unknown.size:
-                raise UserError(
-                    f"{self.where(index)}: an object's class is {unknown[0]}, and the dataset has the classes 0 to "
-                    f"{self._num_classes - 1}; mend the dataset"
-                )
+        classes = self._num_classes
+        if classes is not None and (unknown := labels[(labels < 0) | (labels >= classes)]).size:
+            known = f"the dataset has the classes 0 to {classes - 1}; mend the dataset"
+            raise UserError(f"{self.where(index)}: an object's class is {unknown[0]}, and {known}")
         return boxes, labels.astype(np.int32)
 
     def _counts(self) -> Iterator[str]:
@@ -120,10 +116,8 @@ class DetectionSource(LetterboxedReader):
         if bad and self.settings.bad_boxes == "drop":
             yield f"{where}: boxes without an area in their images, which are dropped: {bad:,}"
         if left_out:
-            yield (
-                f"{where}: images with more than {most} objects (data.examples.max_objects): "
-                f"{crowded:,}; their smallest are left out, {left_out:,} in all"
-            )
+            what = f"images with more than {most} objects (data.examples.max_objects): {crowded:,}"
+            yield f"{where}: {what}; their smallest are left out, {left_out:,} in all"
 
     def _classes(self) -> tuple[list[str] | None, int | None]:
         """Names and number of the classes, as far as the dataset has them; checks the features of objects."""
@@ -138,17 +132,14 @@ class DetectionSource(LetterboxedReader):
         for field in ("bbox_feature", "label_feature", "crowd_feature"):
             name = getattr(settings, field)
             if name is not None and name not in inside:
-                raise UserError(
-                    f"data.examples.{field}: objects of {self.name} have no feature {name!r}; "
-                    f"{did_you_mean(name, inside)}"
-                )
+                what = f"data.examples.{field}: objects of {self.name} have no feature {name!r}"
+                raise UserError(f"{what}; {did_you_mean(name, inside)}")
         box = inside[settings.bbox_feature]
         layout = getattr(getattr(box, "bbox_format", None), "name", "REL_YXYX")
         if not isinstance(box, tfds.features.BBoxFeature) or layout != "REL_YXYX":
-            raise UserError(
-                f"data.examples.bbox_feature: {settings.bbox_feature!r} of {self.name} is {box}, not a TFDS "
-                "BBoxFeature with shares of the image (ymin, xmin, ymax, xmax)"
-            )
+            what = f"data.examples.bbox_feature: {settings.bbox_feature!r} of {self.name} is {box}"
+            needed = "a TFDS BBoxFeature with shares of the image (ymin, xmin, ymax, xmax)"
+            raise UserError(f"{what}, not {needed}")
         return class_names(inside[settings.label_feature])
 
 

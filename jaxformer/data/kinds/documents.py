@@ -1,6 +1,7 @@
 """Documents packed into rows by best fit, the longest first (Ding et al. 2024, "Fewer Truncations Improve ...")."""
 
-from collections import defaultdict
+from bisect import bisect_left, insort
+from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,9 +10,8 @@ import numpy as np
 from jaxformer.data.kinds.text import RunningText
 from jaxformer.data.records import Records
 from jaxformer.data.text.cache import Entry, Writer, cached
-from jaxformer.data.text.rows import IGNORED, Batch, TokenRows, share
+from jaxformer.data.text.rows import IGNORED, Batch, TokenRows, share, stream
 from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.data.text.tokens import stream
 from jaxformer.errors import UserError
 
 
@@ -128,11 +128,7 @@ def cut(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def best_fit(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
-    """Puts pieces into rows: each, the longest first, where it leaves the least room.
-
-    Pieces of one size are placed together: a row with room r takes r // size of them before any roomier row
-    gets one, which is what best fit does with them one by one. So the work is in sizes and rooms that there
-    are, and a million pieces take a second or two.
+    """Puts pieces into rows: each, the longest first, where it leaves the least room; a million take seconds.
 
     Args:
       sizes: [P], each from 1 to `capacity`.
@@ -141,43 +137,22 @@ def best_fit(sizes: np.ndarray, capacity: int) -> tuple[np.ndarray, int]:
     Returns:
       int64 [P], the row of each piece; and the number of rows.
     """
+    row_of, rows = np.empty(len(sizes), np.int64), 0
+    rows_with: list[deque[int]] = [deque() for _ in range(capacity + 1)]  # by the room that they have
+    rooms: list[int] = []  # that some row has, rising
     order = np.argsort(-sizes, kind="stable")
-    row_of = np.empty(len(sizes), np.int64)
-    room_rows: dict[int, list[int]] = defaultdict(list)  # room -> rows that have it
-    rows = 0
-    start = 0
-    ordered = sizes[order]
-    while start < len(order):
-        size = int(ordered[start])
-        stop = int(np.searchsorted(-ordered, -size, side="right"))
-        pieces = order[start:stop]
-        done = 0
-        for room in sorted(room for room in room_rows if room >= size):
-            if done == len(pieces):
-                break
-            done = fill(room_rows, room, size, pieces, done, row_of)
-        if done < len(pieces):
-            new = -(-(len(pieces) - done) // (capacity // size))
-            room_rows[capacity] = list(range(rows, rows + new))
-            rows += new
-            done = fill(room_rows, capacity, size, pieces, done, row_of)
-        start = stop
+    for piece, size in zip(order.tolist(), sizes[order].tolist()):
+        place = bisect_left(rooms, size)
+        if place == len(rooms):
+            room, row, rows = capacity, rows, rows + 1
+        else:
+            room = rooms[place]
+            row = rows_with[room].popleft()
+            if not rows_with[room]:
+                del rooms[place]
+        row_of[piece] = row
+        left = room - size
+        if left and not rows_with[left]:
+            insort(rooms, left)
+        rows_with[left].append(row)
     return row_of, rows
-
-
-def fill(
-    room_rows: dict[int, list[int]], room: int, size: int, pieces: np.ndarray, done: int, row_of: np.ndarray
-) -> int:
-    """Puts pieces of `size` from number `done` on into rows with `room`; returns how many are placed then."""
-    fits = room // size
-    rows = room_rows.pop(room)
-    used = min(len(rows), -(-(len(pieces) - done) // fits))
-    if used < len(rows):
-        room_rows[room] = rows[used:]
-    stop = min(len(pieces), done + used * fits)
-    row_of[pieces[done:stop]] = np.repeat(np.asarray(rows[:used]), fits)[: stop - done]
-    partly = (stop - done) - (used - 1) * fits  # pieces in the last of them
-    if used > 1:
-        room_rows[room - fits * size].extend(rows[: used - 1])
-    room_rows[room - partly * size].append(rows[used - 1])
-    return stop

@@ -130,10 +130,10 @@ class ImageReader(Source):
         except (ValueError, IndexError) as error:
             broken = f"{self.where(index)}: broken image ({error})"
             if self.settings.broken == "refuse":
-                raise UserError(
-                    f"{broken}; prepare or import the dataset again, or leave it out with "
-                    "data.examples.broken='skip'"
-                ) from error
+                remedy = (
+                    "prepare or import the dataset again, or leave it out with data.examples.broken='skip'"
+                )
+                raise UserError(f"{broken}; {remedy}") from error
             if index not in self._named:
                 self._named.add(index)
                 logger.warning("%s; it is left out", broken)

@@ -1,6 +1,5 @@
 """A text and its translation."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,9 +9,8 @@ import numpy as np
 from jaxformer.data.base import Array
 from jaxformer.data.kinds.text import RaggedRows, Row, RowLength, Stored, TextExamples
 from jaxformer.data.records import Records
-from jaxformer.data.text.rows import IGNORED, Batch, Places, shares
+from jaxformer.data.text.rows import IGNORED, Batch, Encoder, Places, id_dtype, shares
 from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.data.text.tokens import Encoder, id_dtype
 from jaxformer.errors import UserError
 
 
@@ -21,6 +19,7 @@ class Pairs(TextExamples):
     """A text and its translation: `tokens`, `token_mask` [B, T], `decoder_tokens` and `targets` int32 [B, T]."""
 
     kind: ClassVar[str] = "pairs"
+    text_fields: ClassVar[tuple[str, ...]] = ("source_feature", "target_feature")
 
     length: RowLength
     """Tokens in each of the two (T), special tokens included; what is longer is cut, and counted."""
@@ -29,22 +28,19 @@ class Pairs(TextExamples):
     target_feature: str = "target"
     """The feature that holds its translation."""
 
-    @property
-    def texts(self) -> dict[str, str]:
-        return {"source_feature": self.source_feature, "target_feature": self.target_feature}
-
     def rows(self, records: Records, tokenizer: Tokenizer) -> "PairRows":
         return PairRows(self, records, tokenizer)
 
-    def made_of(self, tokenizer: Tokenizer) -> dict[str, Any]:
-        features = [self.source_feature, self.target_feature]
-        return {"features": features, "boundaries": boundaries(tokenizer), "length": self.length}
+    def made_of(self, rows: RaggedRows) -> dict[str, Any]:
+        features, ends = list(self.texts.values()), boundaries(rows.tokenizer)
+        return {"features": features, "boundaries": ends, "length": self.length}
 
-    def columns(self, records: Records, tokenizer: Tokenizer) -> list[Stored]:
-        return [Stored("targets", id_dtype(tokenizer), offsets="target_offsets")]
+    def columns(self, rows: RaggedRows) -> list[Stored]:
+        return [Stored("targets", id_dtype(rows.tokenizer), offsets="target_offsets")]
 
-    def encode(self, records: Records, tokenizer: Tokenizer, counts: Counter[str]) -> Iterator[Row]:
+    def encode(self, rows: RaggedRows) -> Iterator[Row]:
         """The sources as the template has them, with the end; the translations between start and end."""
+        records, tokenizer = rows.records, rows.tokenizer
         start, end = boundaries(tokenizer)
         ending = [] if tokenizer.encode("")[-1:] == [end] else [end]  # the template may write it
         sources = Encoder(tokenizer, self.length - len(ending))
@@ -56,14 +52,14 @@ class Pairs(TextExamples):
             )
             both = zip(sources(texts, records, first), targets(translations, records, first))
             for text, translation in both:
-                counts["cut"] += bool(text.overflowing or translation.overflowing)
+                rows.counts["cut"] += bool(text.overflowing or translation.overflowing)
                 yield {"ids": text.ids + ending, "targets": [start, *translation.ids, end]}
 
-    def facts(self, rows: RaggedRows, counts: Counter[str]) -> Iterator[str]:
+    def facts(self, rows: RaggedRows) -> Iterator[str]:
         sources = len(rows.ids) / len(rows)
         targets = len(rows.arrays["targets"]) / len(rows) - 1
         yield f"{len(rows):,} pairs, {sources:.1f} and {targets:.1f} tokens on average"
-        yield from shares(counts, len(rows), cut=f"pairs were cut at {self.length} tokens")
+        yield from shares(rows.counts, len(rows), cut=f"pairs were cut at {self.length} tokens")
 
 
 class PairRows(RaggedRows):
@@ -73,7 +69,7 @@ class PairRows(RaggedRows):
         super().__init__(settings, records, tokenizer)
         self.target_feature = settings.target_feature
         self.targets, self.target_offsets = self.arrays["targets"], self.arrays["target_offsets"]
-        sources, targets = self.lengths, np.diff(self.target_offsets) - 1
+        sources, targets = np.diff(self.offsets), np.diff(self.target_offsets) - 1
         self.lengths, self.filled = np.maximum(sources, targets).astype(np.int32), (sources + targets) / 2
         for name, fill in (("decoder_tokens", self.pad_id), ("targets", IGNORED)):
             self.spec[name] = Array((self.length,), fill=fill)
@@ -100,8 +96,6 @@ def boundaries(tokenizer: Tokenizer) -> tuple[int, int]:
     start = tokenizer.pad_id if tokenizer.bos_id is None else tokenizer.bos_id
     if start is None or tokenizer.eos_id is None:
         missing = "end-of-text" if start is not None else "start or padding"
-        raise UserError(
-            f"data.tokenizer: examples='pairs' need a {missing} token, and this tokenizer has none; give it "
-            "template='seq2seq' or 't5'"
-        )
+        what = f"data.tokenizer: examples='pairs' need a {missing} token, and this tokenizer has none"
+        raise UserError(f"{what}; give it template='seq2seq' or 't5'")
     return start, tokenizer.eos_id

@@ -68,10 +68,9 @@ class SegmentationSource(LetterboxedReader):
         if (classes == UNKNOWN).any():
             unknown = np.unique(mask[classes == UNKNOWN])
             shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-            raise UserError(
-                f"{self.where(index)}: the mask has the ids {shown}, which are no class of the dataset; ignore them "
-                "with data.examples.ignore_labels, or name more in data.examples.class_names"
-            )
+            problem = f"the mask has the ids {shown}, which are no class of the dataset"
+            remedy = "ignore them with data.examples.ignore_labels, or name more in data.examples.class_names"
+            raise UserError(f"{self.where(index)}: {problem}; {remedy}")
         return {"image": image, "segmentation": classes, "original_size": np.array(mask.shape, np.int32)}
 
     def _names(self) -> list[str]:
@@ -85,8 +84,6 @@ class SegmentationSource(LetterboxedReader):
         if self.settings.class_names is not None:
             return list(self.settings.class_names)
         if not isinstance(features[key], tfds.features.LabeledImage):
-            raise UserError(
-                f"data.examples.class_names: {self.name} does not say which classes {key!r} has; name those of all "
-                "ids from 0 on"
-            )
+            problem = f"{self.name} does not say which classes {key!r} has"
+            raise UserError(f"data.examples.class_names: {problem}; name those of all ids from 0 on")
         return list(features[key].names)

@@ -1,6 +1,5 @@
 """One or two texts a row, with a label."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
@@ -10,9 +9,7 @@ import numpy as np
 from jaxformer.config.fields import length
 from jaxformer.data.kinds.text import RaggedRows, Row, RowLength, Stored, TextExamples
 from jaxformer.data.records import Labels, Records
-from jaxformer.data.text.rows import shares
-from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.data.text.tokens import Encoder
+from jaxformer.data.text.rows import Encoder, shares
 
 
 @dataclass(frozen=True)
@@ -54,26 +51,27 @@ class Sequences(TextExamples):
         labels = self.labels(records)
         return (labels.names, labels.num_classes) if labels else (None, None)
 
-    def made_of(self, tokenizer: Tokenizer) -> dict[str, Any]:
+    def made_of(self, rows: RaggedRows) -> dict[str, Any]:
         return {"features": self.features, "label": self.label_feature, "length": self.length}
 
-    def columns(self, records: Records, tokenizer: Tokenizer) -> list[Stored]:
-        labels = self.labels(records)
+    def columns(self, rows: RaggedRows) -> list[Stored]:
+        labels = self.labels(rows.records)
         types = Stored("types", np.uint8, "token_types")
         return [types, Stored("labels", labels.dtype, "labels", by_row=True)] if labels else [types]
 
-    def encode(self, records: Records, tokenizer: Tokenizer, counts: Counter[str]) -> Iterator[Row]:
-        labels, pair = self.labels(records), len(self.features) == 2
-        encoder = Encoder(tokenizer, self.length, pair)
+    def encode(self, rows: RaggedRows) -> Iterator[Row]:
+        records, pair = rows.records, len(self.features) == 2
+        labels = self.labels(records)
+        encoder = Encoder(rows.tokenizer, self.length, pair)
         for first, group in records.groups():
             examples = list(enumerate(group, first))
             texts = [tuple(records.text(r, name, index) for name in self.features) for index, r in examples]
             encodings = encoder(texts if pair else [text for (text,) in texts], records, first)
             for (index, record), encoding in zip(examples, encodings):
-                counts["cut"] += bool(encoding.overflowing)
+                rows.counts["cut"] += bool(encoding.overflowing)
                 row = {"ids": encoding.ids, "types": encoding.type_ids}
                 yield row | {"labels": [labels.read(record, index)]} if labels else row
 
-    def facts(self, rows: RaggedRows, counts: Counter[str]) -> Iterator[str]:
+    def facts(self, rows: RaggedRows) -> Iterator[str]:
         yield rows.average("examples")
-        yield from shares(counts, len(rows), cut=f"examples were cut at {self.length} tokens")
+        yield from shares(rows.counts, len(rows), cut=f"examples were cut at {self.length} tokens")

@@ -1,6 +1,5 @@
 """Questions about contexts: windows over (question, context), and what evaluation needs of them on the host."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,9 +9,8 @@ import numpy as np
 from jaxformer.config.fields import NonNegativeInt, PositiveInt
 from jaxformer.data.kinds.text import RaggedRows, Row, RowLength, Stored, TextExamples
 from jaxformer.data.records import Record, Records, inner
-from jaxformer.data.text.rows import shares
+from jaxformer.data.text.rows import Encoder, shares
 from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.data.text.tokens import Encoder
 
 
 @dataclass(frozen=True)
@@ -24,6 +22,7 @@ class Spans(TextExamples):
     """
 
     kind: ClassVar[str] = "spans"
+    text_fields: ClassVar[tuple[str, ...]] = ("question_feature", "context_feature")
 
     length: RowLength
     """Tokens in a window (T), question and special tokens included."""
@@ -40,10 +39,6 @@ class Spans(TextExamples):
     id_feature: str | None = "id"
     """The feature that holds the question's id; None numbers the questions."""
 
-    @property
-    def texts(self) -> dict[str, str]:
-        return {"question_feature": self.question_feature, "context_feature": self.context_feature}
-
     def check(self, records: Records) -> None:
         super().check(records)
         if self.id_feature is not None:
@@ -57,11 +52,11 @@ class Spans(TextExamples):
     def rows(self, records: Records, tokenizer: Tokenizer) -> "SpanRows":
         return SpanRows(self, records, tokenizer)
 
-    def made_of(self, tokenizer: Tokenizer) -> dict[str, Any]:
-        features = [self.question_feature, self.context_feature, self.answers_feature, self.id_feature]
+    def made_of(self, rows: RaggedRows) -> dict[str, Any]:
+        features = [*self.texts.values(), self.answers_feature, self.id_feature]
         return {"features": features, "lengths": [self.length, self.stride, self.question_length]}
 
-    def columns(self, records: Records, tokenizer: Tokenizer) -> list[Stored]:
+    def columns(self, rows: RaggedRows) -> list[Stored]:
         return [
             Stored("types", np.uint8, "token_types"),
             Stored("characters", np.int32, shape=(2,)),
@@ -70,34 +65,31 @@ class Spans(TextExamples):
             Stored("examples", np.int32, "example", by_row=True),
         ]
 
-    def encode(self, records: Records, tokenizer: Tokenizer, counts: Counter[str]) -> Iterator[Row]:
+    def encode(self, rows: RaggedRows) -> Iterator[Row]:
+        records = rows.records
         for first, group in records.groups():
             questions = [self.question(records, record, index) for index, record in enumerate(group, first)]
             asked = [(question.text, question.context) for question in questions]
-            windows, cut = self.windows(tokenizer, asked, records, first)
-            counts["cut"] += cut
+            windows, cut = self.windows(rows.tokenizer, asked, records, first)
+            rows.counts["cut"] += cut
             for index, (question, parts) in enumerate(zip(questions, windows), first):
                 span = question.span()
                 places = [characters(part) for part in parts]
                 found = [find(place, span) for place in places]
-                counts["unanswered"] += not question.answers
-                counts["misplaced"] += bool(question.answers) and span is None
-                counts["unseen"] += span is not None and not any(map(any, found))
+                rows.counts["unanswered"] += not question.answers
+                rows.counts["misplaced"] += bool(question.answers) and span is None
+                rows.counts["unseen"] += span is not None and not any(map(any, found))
                 for part, place, (start, end) in zip(parts, places, found):
                     tokens = {"ids": part.ids, "types": part.type_ids, "characters": place}
                     yield tokens | {"start": [start], "end": [end], "examples": [index]}
 
     def question(self, records: Records, record: Record, index: int) -> "Question":
         """An example's texts."""
-        name = str(index) if self.id_feature is None else records.text(record, self.id_feature, index)
-        answers = self.answers_feature
-        return Question(
-            name,
-            records.text(record, self.question_feature, index),
-            records.text(record, self.context_feature, index),
-            records.texts(record, f"{answers}/text", index),
-            list(record[f"{answers}/answer_start"].int64_list.value),
-        )
+        named = (self.id_feature, self.question_feature, self.context_feature)
+        name, asked, context = (records.text(record, key, index) if key else str(index) for key in named)
+        answers = records.texts(record, f"{self.answers_feature}/text", index)
+        starts = record[f"{self.answers_feature}/answer_start"].int64_list.value
+        return Question(name, asked, context, answers, list(starts))
 
     def windows(
         self, tokenizer: Tokenizer, asked: Sequence[tuple[str, str]], records: Records, first: int
@@ -119,15 +111,15 @@ class Spans(TextExamples):
             (question[: encoding.offsets[-1][1]] if encoding.overflowing else question, context)
             for encoding, (question, context) in zip(alone, asked)
         ]
-        encoder = Encoder(tokenizer, self.length, True, "only_second", self.stride)
+        encoder = Encoder(tokenizer, self.length, True, strategy="only_second", stride=self.stride)
         windows = [[window, *window.overflowing] for window in encoder(short, records, first)]
         return windows, sum(bool(encoding.overflowing) for encoding in alone)
 
-    def facts(self, rows: RaggedRows, counts: Counter[str]) -> Iterator[str]:
+    def facts(self, rows: RaggedRows) -> Iterator[str]:
         questions = len(rows.records)
         yield f"{questions:,} questions in {len(rows):,} windows of {self.length} tokens"
         yield from shares(
-            counts,
+            rows.counts,
             questions,
             cut=f"questions were cut at {self.question_length} tokens",
             unanswered="questions have no answer",

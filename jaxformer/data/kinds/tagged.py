@@ -1,6 +1,5 @@
 """Words with a tag each."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,9 +8,7 @@ import numpy as np
 
 from jaxformer.data.kinds.text import RaggedRows, Row, RowLength, Stored, TextExamples
 from jaxformer.data.records import Record, Records, check_class, class_names, inner
-from jaxformer.data.text.rows import IGNORED, shares
-from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.data.text.tokens import Encoder
+from jaxformer.data.text.rows import IGNORED, Encoder, shares
 from jaxformer.errors import UserError
 
 
@@ -23,6 +20,7 @@ class Tagged(TextExamples):
     """
 
     kind: ClassVar[str] = "tagged"
+    text_fields: ClassVar[tuple[str, ...]] = ("words_feature",)
 
     length: RowLength
     """Tokens in a row (T), special tokens included; words beyond are cut off, and counted."""
@@ -30,10 +28,6 @@ class Tagged(TextExamples):
     """The dataset's feature that holds a list of words."""
     tags_feature: str = "ner"
     """The feature that holds a list of as many classes."""
-
-    @property
-    def texts(self) -> dict[str, str]:
-        return {"words_feature": self.words_feature}
 
     def check(self, records: Records) -> None:
         records.check_text(self.words_feature, "data.examples.words_feature", listed=True)
@@ -44,24 +38,25 @@ class Tagged(TextExamples):
     def classes(self, records: Records) -> tuple[list[str] | None, int | None]:
         return class_names(inner(records.features[self.tags_feature]))
 
-    def made_of(self, tokenizer: Tokenizer) -> dict[str, Any]:
+    def made_of(self, rows: RaggedRows) -> dict[str, Any]:
         return {"features": [self.words_feature, self.tags_feature], "length": self.length}
 
-    def columns(self, records: Records, tokenizer: Tokenizer) -> list[Stored]:
+    def columns(self, rows: RaggedRows) -> list[Stored]:
         return [Stored("labels", np.int32, "labels", fill=IGNORED)]
 
-    def encode(self, records: Records, tokenizer: Tokenizer, counts: Counter[str]) -> Iterator[Row]:
+    def encode(self, rows: RaggedRows) -> Iterator[Row]:
+        records = rows.records
         _, classes = self.classes(records)
-        encoder = Encoder(tokenizer, self.length)
+        encoder = Encoder(rows.tokenizer, self.length)
         for first, group in records.groups():
             texts = [records.texts(r, self.words_feature, index) for index, r in enumerate(group, first)]
             encodings = encoder(texts, records, first, words=True)
             for index, (record, words, encoding) in enumerate(zip(group, texts, encodings), first):
                 tags = self.tags(records, record, index, len(words), classes)
                 kept, cut = words_of(encoding), set[int]().union(*map(words_of, encoding.overflowing))
-                counts["words"] += len(words)
-                counts["cut"] += len(cut - kept)
-                counts["empty"] += len(words) - len(cut | kept)
+                rows.counts["words"] += len(words)
+                rows.counts["cut"] += len(cut - kept)
+                rows.counts["empty"] += len(words) - len(cut | kept)
                 yield {"ids": encoding.ids, "labels": align(encoding.word_ids, tags)}
 
     def tags(
@@ -74,19 +69,19 @@ class Tagged(TextExamples):
         """
         tags = list(record[self.tags_feature].int64_list.value)
         if len(tags) != words:
-            raise UserError(
-                f"{records.where(index)}: has {words} {self.words_feature} and {len(tags)} "
-                f"{self.tags_feature}; each word needs a tag"
-            )
+            problem = f"has {words} {self.words_feature} and {len(tags)} {self.tags_feature}"
+            raise UserError(f"{records.where(index)}: {problem}; each word needs a tag")
         for tag in tags:
             check_class(tag, classes, records.where(index), self.tags_feature)
         return tags
 
-    def facts(self, rows: RaggedRows, counts: Counter[str]) -> Iterator[str]:
+    def facts(self, rows: RaggedRows) -> Iterator[str]:
         yield rows.average("examples")
-        yield from shares(counts, counts["words"], cut=f"words were cut off at {self.length} tokens")
-        if counts["empty"]:
-            yield f"{counts['empty']:,} words have no tokens, so their tags are left out"
+        yield from shares(
+            rows.counts, rows.counts["words"], cut=f"words were cut off at {self.length} tokens"
+        )
+        if rows.counts["empty"]:
+            yield f"{rows.counts['empty']:,} words have no tokens, so their tags are left out"
 
 
 def align(word_ids: list[int | None], tags: list[int]) -> list[int]:

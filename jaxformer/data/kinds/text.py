@@ -1,7 +1,7 @@
 """What all kinds of text have in common: a split is opened as rows of tokens, with what is mixed into it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,12 +13,11 @@ from jaxformer.data.base import Array, DatasetConfig, RowSource
 from jaxformer.data.kinds.base import Kind
 from jaxformer.data.records import Records
 from jaxformer.data.text.cache import Writer, cached
-from jaxformer.data.text.rows import Batch, MixedRows, Places, TokenRows
+from jaxformer.data.text.rows import Batch, MixedRows, Places, TokenRows, build_tokenizer, id_dtype
 from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.data.text.tokens import build_tokenizer, id_dtype
 
 WRITTEN = 1024  # rows that are written at a time
-Row = Mapping[str, Sequence[Any]]
+Row = Mapping[str, Any]  # lists and arrays of items
 RowLength = Annotated[int, at_least(2, "at least 2 tokens")]
 
 
@@ -27,6 +26,8 @@ class TextKind(Kind):
     """A kind of text."""
 
     modality: ClassVar[Literal["image", "text"]] = "text"
+    text_fields: ClassVar[tuple[str, ...]] = ()
+    """The fields that name the features of texts."""
     length: RowLength
     """Tokens in a row (T), special tokens included."""
 
@@ -38,7 +39,7 @@ class TextKind(Kind):
     @property
     def texts(self) -> dict[str, str]:
         """The features that hold texts, which a tokenizer is learnt from, by the field that names each."""
-        raise NotImplementedError
+        return {field: getattr(self, field) for field in self.text_fields}
 
     def check(self, records: Records) -> None:
         """Raises UserError for features that are not there, or are not what they have to be."""
@@ -81,12 +82,9 @@ class TextKind(Kind):
 class RunningText(TextKind):
     """Texts of one feature, cut into rows of one length."""
 
+    text_fields: ClassVar[tuple[str, ...]] = ("feature",)
     feature: str = "text"
     """The dataset's feature that holds the text."""
-
-    @property
-    def texts(self) -> dict[str, str]:
-        return {"feature": self.feature}
 
 
 @dataclass(frozen=True)
@@ -118,29 +116,32 @@ class TextExamples(TextKind):
     def rows(self, records: Records, tokenizer: Tokenizer) -> "RaggedRows":
         return RaggedRows(self, records, tokenizer)
 
-    def made_of(self, tokenizer: Tokenizer) -> dict[str, Any]:
-        """The settings, as JSON values, that decide the rows, besides the dataset and the tokenizer."""
+    def made_of(self, rows: "RaggedRows") -> dict[str, Any]:
+        """What decides the rows, as JSON values, besides the dataset and the tokenizer.
+
+        In this and the following methods, `rows` are those of a split, which know its `records` and `tokenizer`.
+        """
         raise NotImplementedError
 
     def classes(self, records: Records) -> tuple[list[str] | None, int | None]:
         """Names and number of the classes, as far as there are any and they are known."""
         return None, None
 
-    def columns(self, records: Records, tokenizer: Tokenizer) -> list[Stored]:
+    def columns(self, rows: "RaggedRows") -> list[Stored]:
         """The arrays that rows have besides their tokens."""
         raise NotImplementedError
 
-    def encode(self, records: Records, tokenizer: Tokenizer, counts: Counter[str]) -> Iterator[Row]:
-        """The rows of a split: the token ids as "ids", and the items of each of `columns` by its name.
+    def encode(self, rows: "RaggedRows") -> Iterator[Row]:
+        """Each row of a split: the token ids as "ids", and the items of each of `columns` by its name.
 
-        What `facts` tells is added to `counts`.
+        What `facts` tells is added to `rows.counts`.
 
         Raises:
           UserError: an example is broken.
         """
         raise NotImplementedError
 
-    def facts(self, rows: "RaggedRows", counts: Counter[str]) -> Iterable[str]:
+    def facts(self, rows: "RaggedRows") -> Iterable[str]:
         """Lines for people about a split."""
         raise NotImplementedError
 
@@ -159,10 +160,11 @@ class RaggedRows(TokenRows):
         """
         super().__init__(records, tokenizer, settings.length)
         self.settings = settings
+        self.counts: Counter[str] = Counter()
         ids = Stored("ids", id_dtype(tokenizer), "tokens", self.pad_id, offsets="offsets")
-        self.columns = [ids, *settings.columns(records, tokenizer)]
+        self.columns = [ids, *settings.columns(self)]
         inputs = {"kind": settings.kind, "data": records.digest(), "tokenizer": tokenizer.digest}
-        entry = cached({**inputs, **settings.made_of(tokenizer)}, self._build)
+        entry = cached({**inputs, **settings.made_of(self)}, self._build)
         self.arrays, self.counts = entry.arrays, Counter(entry.notes)
         self.ids, self.offsets = self.arrays["ids"], self.arrays["offsets"]
         self.lengths = self.filled = np.diff(self.offsets).astype(np.int32)
@@ -172,7 +174,7 @@ class RaggedRows(TokenRows):
             if column.key:
                 array = Array((), column.dtype) if column.by_row else Array((self.length,), fill=column.fill)
                 self.spec[column.key] = array
-        self.facts = [f"{self.split}: {fact}" for fact in settings.facts(self, self.counts)]
+        self.facts = [f"{self.split}: {fact}" for fact in settings.facts(self)]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -193,16 +195,15 @@ class RaggedRows(TokenRows):
 
     def _build(self, writer: Writer) -> None:
         """Writes the columns, and where each row's items begin."""
-        counts: Counter[str] = Counter()
         files = {column: writer.column(column.name, column.dtype, column.shape) for column in self.columns}
         offsets = {name: writer.column(name, np.int64) for column in files if (name := column.offsets)}
         for file in offsets.values():
             file.append([0])
-        rows = self.settings.encode(self.records, self.tokenizer, counts)
+        rows = self.settings.encode(self)
         while group := list(islice(rows, WRITTEN)):
             for column, file in files.items():
+                items = [np.asarray(row[column.name], column.dtype) for row in group]
                 if column.offsets:
-                    sizes = [len(row[column.name]) for row in group]
-                    offsets[column.offsets].append(file.count + np.cumsum(sizes))
-                file.append([item for row in group for item in row[column.name]])
-        writer.notes.update(counts)
+                    offsets[column.offsets].append(file.count + np.cumsum([len(part) for part in items]))
+                file.append(np.concatenate(items))
+        writer.notes.update(self.counts)

@@ -8,9 +8,8 @@ import numpy as np
 
 from jaxformer.data.kinds.text import RunningText
 from jaxformer.data.records import Records
-from jaxformer.data.text.rows import IGNORED, Batch, TokenRows
+from jaxformer.data.text.rows import IGNORED, Batch, TokenRows, end_of_document, stream
 from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.data.text.tokens import end_of_document, stream
 from jaxformer.errors import UserError
 
 

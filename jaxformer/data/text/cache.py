@@ -51,19 +51,12 @@ class Column:
         """Adds items [N, *row].
 
         Raises:
-          OverflowError: a value is not within the dtype.
+          OverflowError: an integer of a list is not within the dtype.
         """
-        values = np.asarray(values)
-        if values.size == 0:
-            return
-        if values.dtype != self.dtype:
-            if self.dtype.kind in "iu":
-                limits = np.iinfo(self.dtype)
-                if values.min() < limits.min or values.max() > limits.max:
-                    raise OverflowError(f"{values.min()} to {values.max()} are not all within {self.dtype}")
-            values = values.astype(self.dtype)
-        self._file.write(np.ascontiguousarray(values).tobytes())
-        self.count += len(values)
+        values = np.asarray(values, self.dtype)
+        if values.size:
+            self._file.write(values.tobytes())
+            self.count += len(values)
 
     def finish(self) -> None:
         """Writes the final header; the file is on the disk when this returns."""
@@ -74,10 +67,8 @@ class Column:
 
     def _write_header(self) -> None:
         """NumPy leaves room for the length to grow, so that the header keeps its size (numpy.lib.format)."""
-        np.lib.format.write_array_header_1_0(
-            self._file,
-            {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count, *self.row)},
-        )
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.count, *self.row)}
+        np.lib.format.write_array_header_1_0(self._file, header)
 
 
 class Writer:
@@ -108,10 +99,8 @@ class Writer:
 
 def cache_folder() -> Path:
     """$JAXFORMER_CACHE/text, else $XDG_CACHE_HOME/jaxformer/text, else ~/.cache/jaxformer/text."""
-    if os.environ.get("JAXFORMER_CACHE"):
-        return Path(os.environ["JAXFORMER_CACHE"]).expanduser() / "text"
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(home).expanduser() / "jaxformer" / "text"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "jaxformer"
+    return Path(os.environ.get("JAXFORMER_CACHE") or home).expanduser() / "text"
 
 
 def cached(inputs: Mapping[str, Any], build: Callable[[Writer], None]) -> Entry:
@@ -126,26 +115,22 @@ def cached(inputs: Mapping[str, Any], build: Callable[[Writer], None]) -> Entry:
     """
     versions = {"version": VERSION, "tokenizers": importlib.metadata.version("tokenizers")}
     text = json.dumps({**versions, **inputs}, sort_keys=True)
-    key = hashlib.sha256(text.encode()).hexdigest()[:32]
-    root = cache_folder()
-    entry = read_entry(root / key)
-    if entry is not None:
+    root, key = cache_folder(), hashlib.sha256(text.encode()).hexdigest()[:32]
+    if entry := read_entry(root / key):
         return entry
     try:
         root.mkdir(parents=True, exist_ok=True)
         with locked(root / f".{key}.lock"):
-            entry = read_entry(root / key)  # another process may have made it while this one waited
-            if entry is None:
+            if not read_entry(root / key):  # another process may have made it while this one waited
                 make_entry(root, key, build)
-                entry = read_entry(root / key)
     except OSError as error:
         raise UserError(
             f"{error.filename or root}: cannot keep tokenised text there: {error.strerror or error}",
             "name a folder that can be written, and has room, in JAXFORMER_CACHE",
         ) from error
-    if entry is None:
-        raise UserError(f"{root / key}: was made, and cannot be read; is the disk full?")
-    return entry
+    if entry := read_entry(root / key):
+        return entry
+    raise UserError(f"{root / key}: was made, and cannot be read; is the disk full?")
 
 
 def make_entry(root: Path, key: str, build: Callable[[Writer], None]) -> None:
@@ -168,32 +153,20 @@ def read_entry(folder: Path) -> Entry | None:
     """Maps an entry's arrays; None if it is not there, or any file has not the size that it was written with."""
     try:
         content = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
-        arrays = {}
-        for name, size in content["files"].items():
-            path = folder / name
-            if path.stat().st_size != size:
-                return None
-            arrays[path.stem] = map_array(path)
-        return Entry(arrays, content["notes"], folder.name)
+        paths = {folder / name: size for name, size in content["files"].items()}
+        if any(path.stat().st_size != size for path, size in paths.items()):
+            return None
+        maps = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in paths}
+        # Plain arrays, since np.memmap is slow to index.
+        return Entry({name: np.asarray(array) for name, array in maps.items()}, content["notes"], folder.name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def map_array(path: Path) -> np.ndarray:
-    """An .npy file as a read-only array; a plain one, as np.memmap is slow to index."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    return np.asarray(array)
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Waits until no other process is in here with the same path; the system lets go when a process dies."""
     with open(path, "a", encoding="utf-8") as file:
-        lock(file)
+        with contextlib.suppress(OSError):  # a file system without locks: entries may be made twice
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def lock(file: IO[str]) -> None:
-    """Locks an open file; where the file system has no locks, goes on without: entries are made twice then."""
-    with contextlib.suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX)

@@ -46,9 +46,8 @@ class MaskTokens(TextTransform):
           UserError: there is no mask token; or `whole_word` is set, and tokens do not tell where words begin.
         """
         if tokenizer.mask_id is None:
-            raise UserError(
-                "transform mask_tokens: the tokenizer has no mask token; give it template='bert' or 'roberta'"
-            )
+            remedy = "give it template='bert' or 'roberta'"
+            raise UserError(f"transform mask_tokens: the tokenizer has no mask token; {remedy}")
         special = np.zeros(tokenizer.vocab_size, bool)
         added = tokenizer.hf.get_added_tokens_decoder()
         special[[index for index, token in added.items() if token.special]] = True

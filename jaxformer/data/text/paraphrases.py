@@ -10,7 +10,7 @@ What made the file may stand in the first line, as an object under the key "back
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -87,9 +87,8 @@ class Paraphrases:
         try:
             encoded = tokenizer.encode_batch(list(table), special=False)
         except UserError as error:
-            raise UserError(
-                f"{path}: {error.lines[0]}", "is it of other texts than the dataset's?"
-            ) from error
+            question = "is it of other texts than the dataset's?"
+            raise UserError(f"{path}: {error.lines[0]}", question) from error
         self._found: dict[bytes, tuple[str, ...]] = {}
         for ids, paraphrases in zip(encoded, table.values()):
             key = sortable(np.asarray(ids))
@@ -127,7 +126,8 @@ def read_paraphrases(path: Path) -> dict[str, tuple[str, ...]]:
     for number, line in numbered_objects(path):
         if number == 1 and HEADER in line:
             continue
-        text, found = line.get("text"), line.get("paraphrases")
+        text: Any = line.get("text")
+        found: Any = line.get("paraphrases")
         strings = isinstance(text, str) and isinstance(found, list)
         if not strings or not all(isinstance(each, str) and each.strip() for each in found):
             raise UserError(

@@ -37,7 +37,7 @@ class TextTransform(Transform):
             so that words at the end make room for those that come in.
 
         Raises:
-          UserError: the tokenizer does not do, or a file that the transform needs cannot be read.
+          UserError: the tokenizer does not suit it, or a file that the transform needs cannot be read.
         """
         return Bound(self, tokenizer, self.load(tokenizer), max_length)
 

@@ -83,39 +83,40 @@ def load_thesaurus(path: str) -> Thesaurus:
     place = Path(path).expanduser()
     if place.is_dir():
         return read_wordnet(place)
-    thesaurus = word_list((json_entries if place.suffix == ".jsonl" else text_entries)(place))
+    thesaurus = word_list(entries(place))
     if not thesaurus.groups[""]:
         raise UserError(f"thesaurus {place}: holds no words; write lines as in 'big: large, huge'")
     return thesaurus
 
 
-def text_entries(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """(word, synonyms) of lines "word: synonym, synonym"."""
-    for number, line in numbered_lines(path):
-        if line.startswith("#"):
-            continue
-        word, colon, rest = line.partition(":")
-        names = [" ".join(name.split()) for name in [word, *rest.split(",")]]
-        if not colon or not all(names):
-            raise UserError(
-                f"{path}, line {number}: {line.strip()!r} is not a word and its synonyms; "
-                "write it as in 'big: large, huge'"
-            )
-        yield names[0], names[1:]
-
-
-def json_entries(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """(word, synonyms) of lines {"word": ..., "synonyms": [...]}."""
-    for number, entry in numbered_objects(path):
-        synonyms = entry.get("synonyms")
-        names: list[Any] = [entry.get("word"), *synonyms] if isinstance(synonyms, list) else [None]
+def entries(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """(word, synonyms) of lines "word: synonym, synonym", or {"word": ..., "synonyms": [...]} in a .jsonl."""
+    found: Iterable[tuple[int, str, list[Any]]]  # number, the line as a message shows it, names
+    if path.suffix == ".jsonl":
+        sample = '{"word": "big", "synonyms": ["large", "huge"]}'
+        found = ((number, "", names_of_object(entry)) for number, entry in numbered_objects(path))
+    else:
+        sample = "'big: large, huge'"
+        lines = ((number, line) for number, line in numbered_lines(path) if not line.startswith("#"))
+        found = ((number, f"{line.strip()!r} ", names_of_text(line)) for number, line in lines)
+    for number, shown, names in found:
         if not all(isinstance(name, str) and name.strip() for name in names):
-            raise UserError(
-                f"{path}, line {number}: is not a word and its synonyms; "
-                'write it as in {"word": "big", "synonyms": ["large", "huge"]}'
-            )
-        word, *rest = (" ".join(name.split()) for name in names)
-        yield word, rest
+            problem = f"{shown}is not a word and its synonyms; write it as in {sample}"
+            raise UserError(f"{path}, line {number}: {problem}")
+        word, *synonyms = (" ".join(name.split()) for name in names)
+        yield word, synonyms
+
+
+def names_of_text(line: str) -> list[Any]:
+    """A word and its synonyms; None, which is no name, where there is no colon."""
+    word, colon, rest = line.partition(":")
+    return [word, *rest.split(",")] if colon else [None]
+
+
+def names_of_object(entry: Mapping[str, Any]) -> list[Any]:
+    """A word and its synonyms; None, which is no name, where there is no list of them."""
+    synonyms = entry.get("synonyms")
+    return [entry.get("word"), *synonyms] if isinstance(synonyms, list) else [None]
 
 
 def read_wordnet(folder: Path) -> Thesaurus:
@@ -124,9 +125,8 @@ def read_wordnet(folder: Path) -> Thesaurus:
     Raises:
       UserError: a file is missing, or a line does not have the format of wndb(5WN).
     """
-    files = [folder / name for part in DETACHMENT for name in (f"data.{part}", f"{part}.exc")]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
+    names = [name for part in DETACHMENT for name in (f"data.{part}", f"{part}.exc")]
+    if missing := [name for name in names if not (folder / name).is_file()]:
         raise UserError(
             f"thesaurus {folder}: a folder without {', '.join(missing)}, so not WordNet's",
             f"name a text file, or {DATABASE}",

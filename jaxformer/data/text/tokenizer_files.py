@@ -5,13 +5,15 @@ Nothing is ever unpickled, and nothing is fetched. The models are the library's;
 in a vocabulary that has yet to be trained, and neither class says what is wrong with a file.
 """
 
+import contextlib
 import json
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from jaxformer.data.text.tokenizer_building import byte_alphabet
-from jaxformer.data.text.tokenizer_templates import apply_template
+from jaxformer import files
+from jaxformer.data.text.tokenizer_sentencepiece import convert_sentencepiece
+from jaxformer.data.text.tokenizer_templates import Template, apply_template, byte_alphabet, special_tokens
 from jaxformer.errors import UserError
 
 # What a folder is searched for, in this order.
@@ -33,18 +35,16 @@ def read_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
       UserError: no such file, an empty, broken or pickled one, or `lowercase` where the file itself says it.
     """
     file = find_file(path)
+    content = read_bytes(file)
     if file.suffix == ".txt":
         return read_wordpiece(file, lowercase)
     if lowercase is not None:
         raise UserError(f"lowercase={lowercase}: {file} says by itself what is lowercased; leave it out")
     if file.suffix == ".model":
-        # Imported here, since most runs never read such a file.
-        from jaxformer.data.text.tokenizer_sentencepiece import convert_sentencepiece
-
-        return convert_sentencepiece(read_bytes(file), str(file))
+        return convert_sentencepiece(content, str(file))
     if file.name == "vocab.json":
         return read_byte_level_bpe(file, file.with_name("merges.txt"))
-    return parse_tokenizer_json(read_bytes(file), str(file))
+    return parse_tokenizer_json(content, str(file))
 
 
 def find_file(path: Path) -> Path:
@@ -53,9 +53,7 @@ def find_file(path: Path) -> Path:
     Raises:
       UserError: there is none, or none of a known kind.
     """
-    found = [path]
-    if path.is_dir():
-        found = [file for name in NAMES for file in sorted(path.glob(name))]
+    found = [file for name in NAMES for file in sorted(path.glob(name))] if path.is_dir() else [path]
     if not found:
         raise broken(path, f"the folder holds none; give {KINDS}")
     file = found[0].with_name("vocab.json") if found[0].name == "merges.txt" else found[0]
@@ -85,18 +83,6 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def read_text(path: Path) -> str:
-    """A file's text, with "\\n" at the ends of lines.
-
-    Raises:
-      UserError: as `read_bytes`, or it is not UTF-8.
-    """
-    try:
-        return read_bytes(path).decode("utf-8").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise broken(path, f"is not UTF-8 (at byte {error.start}); copy it again") from error
-
-
 def parse_tokenizer_json(content: bytes, name: str) -> Tokenizer:
     """From a tokenizer.json's content; `name` stands in the error.
 
@@ -116,14 +102,15 @@ def read_wordpiece(path: Path, lowercase: bool | None) -> Tokenizer:
     Raises:
       UserError: it lacks [UNK], [CLS] or [SEP].
     """
-    vocabulary = {token: index for index, token in enumerate(read_text(path).removesuffix("\n").split("\n"))}
+    lines = files.lines_of(files.read_text(path))
+    vocabulary = {token: index for index, token in enumerate(lines)}
     missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
     if missing:
         raise broken(path, f"has no {', '.join(missing)}, so it is no vocab.txt of BERT's")
     if lowercase is None:
         lowercase = is_lowercase(path, vocabulary)
     hf = wordpiece(vocabulary, lowercase)
-    apply_template(hf, "bert", ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))
+    apply_template(hf, "bert", special_tokens("bert"))
     return hf
 
 
@@ -136,14 +123,20 @@ def wordpiece(vocabulary: dict[str, int], lowercase: bool, unknown: str = "[UNK]
     return hf
 
 
+def byte_level(model: models.BPE, use_regex: bool = True) -> Tokenizer:
+    """GPT-2's tokenizer around a model; without `use_regex`, texts are not cut into words first."""
+    hf = Tokenizer(model)
+    hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
+    hf.decoder = decoders.ByteLevel()
+    return hf
+
+
 def is_lowercase(path: Path, vocabulary: dict[str, int]) -> bool:
     """What the tokenizer_config.json beside a vocab.txt says, else whether no token has a capital letter."""
-    try:
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         said = json.loads(path.with_name("tokenizer_config.json").read_text(encoding="utf-8"))
         if isinstance(said["do_lower_case"], bool):
             return said["do_lower_case"]
-    except (OSError, ValueError, LookupError, TypeError):
-        pass
     return all(token == token.lower() for token in vocabulary if not token.startswith("["))
 
 
@@ -154,28 +147,21 @@ def read_byte_level_bpe(vocab: Path, merges: Path) -> Tokenizer:
       UserError: either is broken, or the vocabulary is not one of bytes.
     """
     for file in (vocab, merges):
-        read_text(file)  # says what is wrong with it more clearly than the library does
+        files.read_text(file)  # says what is wrong with it more clearly than the library does
     try:
         vocabulary, pairs = models.BPE.read_file(str(vocab), str(merges))
-        hf = Tokenizer(models.BPE(vocabulary, pairs))
+        hf = byte_level(models.BPE(vocabulary, pairs))
     except Exception as error:  # the library raises no narrower class
         first = str(error).splitlines()[0]
         raise UserError(
             f"tokenizer files {vocab} and {merges.name}: broken ({first}); copy them again"
         ) from error
     needed = (token for byte, token in enumerate(byte_alphabet()) if byte not in NOT_IN_UTF8)
-    lacking = [token for token in needed if token not in vocabulary]
-    if lacking:
-        raise broken(
-            vocab,
-            f"lacks {len(lacking)} bytes, so it is not byte-level as GPT-2's; give this model's tokenizer.json",
-        )
-    hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    hf.decoder = decoders.ByteLevel()
-    if all(token in vocabulary for token in ("<s>", "</s>", "<pad>")):
-        apply_template(hf, "roberta", ("<s>", "<pad>", "</s>", "<unk>", "<mask>"))
-    else:
-        apply_template(hf, "none", ("<|endoftext|>",))
+    if lacking := sum(token not in vocabulary for token in needed):
+        what = f"lacks {lacking} bytes, so it is not byte-level as GPT-2's; give this model's tokenizer.json"
+        raise broken(vocab, what)
+    template: Template = "roberta" if {"<s>", "</s>", "<pad>"} <= vocabulary.keys() else "none"
+    apply_template(hf, template, special_tokens("roberta" if template == "roberta" else "gpt"))
     return hf
 
 

@@ -24,6 +24,7 @@ SPACE = "▁"  # U+2581, which stands for a space in pieces
 ANY = 2**20  # spaces before a text, at most
 # ModelProto.SentencePiece.Type of sentencepiece_model.proto
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
+UNIGRAM, BPE = 1, 2  # its TrainerSpec.ModelType
 
 
 def convert_sentencepiece(content: bytes, name: str) -> Tokenizer:
@@ -32,19 +33,13 @@ def convert_sentencepiece(content: bytes, name: str) -> Tokenizer:
     Raises:
       UserError: it is no sentencepiece model, or one of words or characters, or one with spaces as suffixes.
     """
-    proto = parse_model(content, name)
-    trainer, normalizer = proto.trainer_spec, proto.normalizer_spec
-    if trainer.model_type not in MODELS:
-        raise UserError(f"tokenizer file {name}: neither a unigram nor a BPE model; train one of these")
-    if trainer.treat_whitespace_as_suffix:
-        raise UserError(
-            f"tokenizer file {name}: treat_whitespace_as_suffix is not supported; train without it"
-        )
-    hf = Tokenizer(MODELS[trainer.model_type](proto))
+    proto = parse_model(content, f"tokenizer file {name}")
+    model = {UNIGRAM: unigram, BPE: bpe}[proto.trainer_spec.model_type]
+    hf = Tokenizer(model(proto, next(piece.piece for piece in proto.pieces if piece.type == UNKNOWN)))
     symbols = [piece.piece for piece in proto.pieces if piece.type == USER_DEFINED]
-    hf.normalizer = charsmap_and_spaces(normalizer, symbols)
+    hf.normalizer = charsmap_and_spaces(proto.normalizer_spec, symbols)
     hf.pre_tokenizer = pre_tokenizer(proto.pieces)
-    hf.decoder = decoder(normalizer)
+    hf.decoder = decoder(proto.normalizer_spec)
     # User-defined symbols are pieces of text: they are looked for after it was normalized as a whole, and
     # decoding never leaves them out.
     hf.add_special_tokens(as_special(p.piece for p in proto.pieces if p.type in (UNKNOWN, CONTROL)))
@@ -56,40 +51,36 @@ def parse_model(content: bytes, name: str) -> Any:
     """The ModelProto of a file's content.
 
     Raises:
-      UserError: it is none.
+      UserError: it is none, or one that cannot be converted.
     """
     from google.protobuf.message import DecodeError
     from sentencepiece import sentencepiece_model_pb2
 
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    cut_off = UserError(f"{name}: not a sentencepiece model, or cut off; copy it again")
     try:
         proto.ParseFromString(content)
     except DecodeError as error:
-        raise cut_off(name) from error
+        raise cut_off from error
     if not any(piece.type == UNKNOWN for piece in proto.pieces):
-        raise UserError(
-            f"tokenizer file {name}: no sentencepiece model (it has no unknown piece); copy it again"
-        )
-    if not proto.HasField(
-        "normalizer_spec"
-    ):  # it stands after the pieces, which may end where the file was cut
-        raise cut_off(name)
+        raise UserError(f"{name}: no sentencepiece model (it has no unknown piece); copy it again")
+    if not proto.HasField("normalizer_spec"):  # it stands after the pieces
+        raise cut_off
+    if proto.trainer_spec.model_type not in (UNIGRAM, BPE):
+        raise UserError(f"{name}: neither a unigram nor a BPE model; train one of these")
+    if proto.trainer_spec.treat_whitespace_as_suffix:
+        raise UserError(f"{name}: treat_whitespace_as_suffix is not supported; train without it")
     return proto
 
 
-def cut_off(name: str) -> UserError:
-    """The error for a file that is something else, or not all there."""
-    return UserError(f"tokenizer file {name}: not a sentencepiece model, or cut off; copy it again")
-
-
-def unigram(proto: Any) -> models.Unigram:
+def unigram(proto: Any, unknown: str) -> models.Unigram:
     """The pieces with their log probabilities."""
-    unknown = next(index for index, piece in enumerate(proto.pieces) if piece.type == UNKNOWN)
     scores = [(piece.piece, piece.score) for piece in proto.pieces]
-    return models.Unigram(scores, unk_id=unknown, byte_fallback=proto.trainer_spec.byte_fallback)
+    place = [piece.piece for piece in proto.pieces].index(unknown)
+    return models.Unigram(scores, unk_id=place, byte_fallback=proto.trainer_spec.byte_fallback)
 
 
-def bpe(proto: Any) -> models.BPE:
+def bpe(proto: Any, unknown: str) -> models.BPE:
     """The pieces, and the merges that make them: the pair whose piece scores highest is merged first.
 
     Of the pairs that make one piece, the order is that of transformers' generate_merges.
@@ -102,12 +93,8 @@ def bpe(proto: Any) -> models.BPE:
         splits = [(text[:cut], text[cut:]) for cut in range(1, len(text))]
         made = [pair for pair in splits if parts.issuperset(pair)]
         merges += sorted(made, key=lambda pair: (vocabulary[pair[0]], vocabulary[pair[1]]))
-    unknown = next(piece.piece for piece in proto.pieces if piece.type == UNKNOWN)
     fallback = proto.trainer_spec.byte_fallback
     return models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=fallback)
-
-
-MODELS = {1: unigram, 2: bpe}  # TrainerSpec.ModelType -> what makes the library's model
 
 
 def charsmap_and_spaces(spec: Any, symbols: list[str]) -> normalizers.Sequence:

@@ -10,29 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated
 
 import numpy as np
 import tokenizers
 
-from jaxformer.config.fields import Constraint, PositiveInt
-from jaxformer.data.text.tokenizer_building import byte_tokenizer, character_tokenizer
+from jaxformer.config.fields import Constraint
 from jaxformer.data.text.tokenizer_files import KINDS, parse_tokenizer_json, read_bytes, read_tokenizer
-from jaxformer.data.text.tokenizer_templates import (
-    TEMPLATES,
-    Template,
-    apply_template,
-    is_byte_level,
-    special_tokens,
-)
+from jaxformer.data.text.tokenizer_templates import Template, apply_template, is_byte_level
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
 
 Texts = Callable[[], Iterator[str]]
-Kind = Literal["bpe", "wordpiece", "unigram"]
-KnownTemplate: TypeAlias = Annotated[
-    Template, Constraint(f"one of {', '.join(TEMPLATES)}", lambda template: template in TEMPLATES)
-]
 
 # What each role's token is called in published vocabularies; the first that is there has the role.
 ROLES: dict[str, tuple[str, ...]] = {
@@ -155,42 +144,13 @@ class Tokenizer:
 
 
 @dataclass(frozen=True)
-class Characters:
-    """One token for each character of the training texts, in code point order; every text of them round-trips.
-
-    Without an unknown token (templates "none" and "gpt") a character that is in none of the texts is an error
-    that names it; with one ("bert", "roberta", "t5", "seq2seq") it is that token.
-    """
-
-    template: KnownTemplate = "none"
-    """The special tokens, at the first ids, and where they stand; see LAYOUTS in tokenizer_templates.py."""
-
-    def build(self, texts: Texts) -> Tokenizer:
-        """The tokenizer of the texts' characters; raises UserError where they have none."""
-        return Tokenizer(character_tokenizer(texts(), self.template))
-
-
-@dataclass(frozen=True)
-class Bytes:
-    """One token for each byte of UTF-8; every text round-trips, and there is nothing to train."""
-
-    template: KnownTemplate = "none"
-    """The special tokens, at the first ids, and where they stand; the bytes come after them (Xue et al.,
-    2021). With "none", ids are bytes."""
-
-    def build(self, texts: Texts) -> Tokenizer:
-        """The tokenizer; it does not look at the texts."""
-        return Tokenizer(byte_tokenizer(self.template))
-
-
-@dataclass(frozen=True)
 class FromFile:
     """A published tokenizer."""
 
     path: Annotated[str, Constraint(KINDS, lambda path: bool(path.strip()))]
     """A tokenizer.json; a vocab.txt of BERT's; a vocab.json with merges.txt beside it, of GPT-2's or
     RoBERTa's; a sentencepiece model (.model), unigram or BPE; or a folder that holds one of them."""
-    template: KnownTemplate | None = None
+    template: Template | None = None
     """Where special tokens stand; None keeps what the file says (a vocab.txt: "bert"; a vocab.json: "roberta"
     if it has <s>, </s> and <pad>, else none; a sentencepiece model: none). No token is added to the
     vocabulary: one that a template needs has to be there."""
@@ -208,43 +168,6 @@ class FromFile:
         if self.template is not None:
             apply_template(hf, self.template)
         return Tokenizer(hf)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Subwords, trained on the training texts. The same texts give the same tokenizer."""
-
-    kind: Kind = "bpe"
-    """ "bpe" (byte-level, as in GPT-2: every text round-trips), "wordpiece" (as in BERT: drops accents when
-    it lowercases, and all spacing), or "unigram" (sentencepiece's, as in T5: NFKC, a run of spaces or a
-    newline is one space)."""
-    vocab_size: int = 8192
-    """Tokens at most, special ones among them; texts that are too short give fewer."""
-    lowercase: bool = False
-    """Whether texts are lowercased."""
-    template: KnownTemplate = "none"
-    """The special tokens, at the first ids, and where they stand; "wordpiece" and "unigram" get an unknown
-    token in any case."""
-    min_frequency: PositiveInt = 2
-    """How often a pair has to be there to become a token (not for "unigram")."""
-
-    def build(self, texts: Texts) -> Tokenizer:
-        """Trains the tokenizer; may go over the texts several times.
-
-        Raises:
-          UserError: the texts are empty, or have more characters than `vocab_size`.
-        """
-        from jaxformer.data.text.tokenizer_training import train  # most runs read a tokenizer that is there
-
-        return Tokenizer(train(texts, self))
-
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot work, whatever the texts are."""
-        bpe = self.kind == "bpe"
-        least = 1 + len(special_tokens(self.template)) + 256 * bpe if self.template in TEMPLATES else 1
-        if self.vocab_size < least:
-            parts = " (256 bytes, the special tokens, and a merge)" if bpe else ""
-            yield f"vocab_size={self.vocab_size}: expected {least} or more{parts}"
 
 
 def describe(tokenizer: Tokenizer) -> str:

@@ -13,7 +13,7 @@ from jaxformer.errors import UserError
 from jaxformer.files import IMAGE_EXTENSIONS
 from jaxformer.importing.contents import Contents, Example, random_share
 from jaxformer.importing.formats import FORMATS
-from jaxformer.importing.images import Opened, open_all, open_image
+from jaxformer.importing.images import open_all, open_image
 from jaxformer.importing.sources import File, Sources, listing
 
 EXPECTED = "COCO's JSON, VOC's XML, or YOLO's data.yaml or classes.txt"
@@ -101,7 +101,10 @@ def contents_of(
     examples, clipped = [], 0
     for item, image in open_all(images, lambda item: (item, open_image(item.file.path)), sources):
         with sources.checking(item.source):
-            check_size(item, image)
+            if item.size not in (None, image.size):
+                stated, real = (f"{height}x{width}" for height, width in (item.size or (0, 0), image.size))
+                differ = f"is {stated} (height x width) there, and the image is {real}"
+                raise ValueError(f"{item.file.name} {differ}")
             boxes = []
             for box in item.boxes:
                 with sources.checking(item.source, box.where):
@@ -128,13 +131,6 @@ def some_in_train(names: list[str], seen: Set[Any], source: Path) -> list[str]:
     if len(unseen) == len(names):
         raise UserError(f"{source}: no object is left in train")
     return [f"no object in train is of the class {', '.join(unseen)}"] if unseen else []
-
-
-def check_size(item: Annotated, image: Opened) -> None:
-    """Raises ValueError where the annotations are of an image of another size."""
-    if item.size not in (None, image.size):
-        stated, real = (f"{height}x{width}" for height, width in (item.size or (0, 0), image.size))
-        raise ValueError(f"{item.file.name} is {stated} (height x width) there, and the image is {real}")
 
 
 def in_shares(box: Box, item: Annotated, size: tuple[int, int]) -> tuple[tuple[float, ...], bool]:

@@ -68,14 +68,12 @@ def in_folder(root: Path, sources: Sources) -> list[Labelled]:
             nested, there = entries(folder)
             if nested:
                 raise UserError(
-                    f"{nested[0]}: a folder in the class {folder.name!r}, which may hold images only"
+                    f"{nested[0]}: a folder in the class {folder.name!r}, which holds images only"
                 )
-            for path in there:
-                if is_image(path):
-                    found.append((File(path, path.relative_to(root).as_posix(), split), folder.name))
-                else:
-                    sources.broken.append((path, "is no image by its name"))
-            empty += [] if any(map(is_image, there)) else [folder]
+            images = list(filter(is_image, there))
+            found += [(File(path, path.relative_to(root).as_posix(), split), folder.name) for path in images]
+            sources.broken.extend((path, "is no image by its name") for path in there if path not in images)
+            empty += [] if images else [folder]
     if empty:
         raise UserError(f"{listing(empty)}: no images in it; remove empty class folders, or fill them")
     return found

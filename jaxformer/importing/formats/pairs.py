@@ -25,8 +25,8 @@ def read(sources: Sources) -> Contents:
     """Reads lines and their translations (or whatever belongs together) as two texts.
 
     Files side by side end with what names the two features ("train.en" and "train.de", also "train.en.txt"); otherwise
-    these are "source" and "target", as in a file of lines with a tab. Of lines that are empty on both sides there is
-    only a note.
+    these are "source" and "target", as in a file of lines with a tab. Lines that are empty on both sides are left out,
+    and a note counts them.
     """
     files = sources.files()
     first, second = "source", "target"

@@ -156,9 +156,7 @@ class Table:
     def class_of(self, value: Any, kind: str, where: str) -> str:
         """A label as the name of a class."""
         if kind == "nested" or (isinstance(value, float) and kind == "number"):
-            raise ValueError(
-                f"{where} holds {value!r}, which is no class's name (`regression` takes numbers)"
-            )
+            raise ValueError(f"{where} holds {value!r}, which is no class's name (or give `regression`)")
         name = str(value).strip()
         if not is_class_name(name):
             raise ValueError(f"{where} holds {value!r}, which is no class's name; it needs to be one line")

@@ -33,7 +33,7 @@ def read(sources: Sources, unit: Literal["file", "paragraph", "line"] = "file") 
 
 
 def parts(text: str, unit: str) -> list[str]:
-    """A text's files (itself), paragraphs or lines."""
+    """The examples in a text: the whole text, its paragraphs or its lines."""
     if unit == "file":
         return [text]
     lines = lines_of(text)

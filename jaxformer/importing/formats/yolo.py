@@ -142,9 +142,7 @@ def load(path: Path) -> Mapping[str, Any]:
         mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
         raise UserError(f"{path}{f', line {mark.line + 1}' if mark else ''}: is not YAML") from error
     if not isinstance(content, dict) or "names" not in content or "train" not in content:
-        raise UserError(
-            f"{path}: describes no dataset of YOLO; expected names and train, and maybe val, test"
-        )
+        raise UserError(f"{path}: describes no dataset of YOLO; expected names and train (and val, test)")
     return content
 
 

@@ -321,7 +321,7 @@ def test_labels_of_tokens_are_refused(tokenizer, thesaurus, more):
         (TokenCutoff(-0.1), "share=-0.1: expected more"),
         (Eda(__file__, alpha_swap=2.0), "alpha_swap=2.0: expected 0 to 1"),
         (Eda(__file__, 0, 0, 0, 0), "alpha_replacement=0: so are all the others"),
-        (Eda(__file__, share=0), "share=0: expected more"),
+        (Eda(__file__, share=0), "share=0.0: expected more"),
     ],
 )
 def test_values_that_cannot_work_are_said(transform, message):

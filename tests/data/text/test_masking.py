@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxformer.data.text.masking import MaskTokens
-from jaxformer.data.text.tokenizers import Bytes, Characters, FromFile, Trained
+from jaxformer.data.text.tokenizer_training import Bytes, Characters, Trained
+from jaxformer.data.text.tokenizers import FromFile
 from jaxformer.errors import UserError
 
 BERT = {"name": "bytes", "template": "bert"}  # [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, then 256 bytes

@@ -12,7 +12,7 @@ from jaxformer.data.config import DataConfig
 from jaxformer.data.kinds.sequences import Sequences
 from jaxformer.data.text.augment import RandomSwap
 from jaxformer.data.text.paraphrases import BackTranslate, read_paraphrases
-from jaxformer.data.text.tokenizers import Characters
+from jaxformer.data.text.tokenizer_training import Characters
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError
 

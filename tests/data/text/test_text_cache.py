@@ -83,7 +83,7 @@ def test_an_entry_is_made_once_and_is_what_was_written(cache):
 
 def test_a_number_beyond_the_dtype_is_refused():
     for bad in (65536, -1):
-        with pytest.raises(OverflowError, match="not all within uint16"):
+        with pytest.raises(OverflowError, match="out of bounds for uint16"):
             cached({"what": bad}, lambda writer, bad=bad: writer.column("ids", np.uint16).append([bad]))
 
 

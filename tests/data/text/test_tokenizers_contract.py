@@ -8,7 +8,8 @@ import pytest
 import sentencepiece
 from tokenizers import ByteLevelBPETokenizer
 
-from jaxformer.data.text.tokenizers import FromFile, Tokenizer, Trained, describe
+from jaxformer.data.text.tokenizer_training import Trained
+from jaxformer.data.text.tokenizers import FromFile, Tokenizer, describe
 from jaxformer.errors import UserError
 
 CORPUS = ["the cat sat on the mat", "a dog ran to the log, and the cat ran too", "cats and dogs"] * 20

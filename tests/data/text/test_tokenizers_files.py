@@ -6,7 +6,8 @@ import pickle
 import pytest
 from tokenizers import AddedToken, ByteLevelBPETokenizer
 
-from jaxformer.data.text.tokenizers import FromFile, Tokenizer, Trained
+from jaxformer.data.text.tokenizer_training import Trained
+from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 
 CORPUS = [
@@ -181,7 +182,7 @@ BROKEN = {
     "a pickled vocab": ("vocab.txt", pickle.dumps(Bomb(), protocol=2), "is a pickle, which is never loaded"),
     "a pickled model": ("spiece.model", pickle.dumps(Bomb()), "is a pickle, which is never loaded"),
     "PyTorch's archive": ("tokenizer.model", b"PK\x03\x04\x00\x00", "is a pickle, which is never loaded"),
-    "not UTF-8": ("vocab.txt", b"[UNK]\n\xff\xfe\n", "is not UTF-8 (at byte 6)"),
+    "not UTF-8": ("vocab.txt", b"[UNK]\n\xff\xfe\n", "line 2: byte 6 (0xff) is not UTF-8"),
     "not BERT's": ("vocab.txt", b"the\ncat\n[UNK]\n", "has no [CLS], [SEP]"),
     "no sentencepiece model": ("tokenizer.model", b"hello, world", "sentencepiece model"),
     "an empty protobuf": ("tokenizer.model", b"\x0a\x03\x0a\x01a", "it has no unknown piece"),

@@ -7,7 +7,8 @@ import sys
 import pytest
 from tokenizers import ByteLevelBPETokenizer
 
-from jaxformer.data.text.tokenizers import Tokenizer, Trained
+from jaxformer.data.text.tokenizer_training import Trained
+from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.errors import UserError
 
 KINDS = ("bpe", "wordpiece", "unigram")
@@ -22,7 +23,7 @@ def texts():
 
 CHILD = """
 import test_tokenizers_training as t
-from jaxformer.data.text.tokenizers import Trained
+from jaxformer.data.text.tokenizer_training import Trained
 print(*(Trained(kind, 500).build(t.texts).digest for kind in t.KINDS))
 """
 

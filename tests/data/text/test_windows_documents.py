@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxformer.data.kinds.documents import DocumentRows, Documents, best_fit, cut
 from jaxformer.data.kinds.windows import WindowRows, Windows
 from jaxformer.data.text.cache import Entry
-from jaxformer.data.text.tokens import stream
+from jaxformer.data.text.rows import stream
 from jaxformer.errors import UserError
 
 TEXTS = st.lists(st.text(alphabet="abcdefgh", max_size=40), min_size=1, max_size=12)
@@ -41,7 +41,7 @@ class FakeRecords:
 
 
 def tokenizer(template: str = "none"):
-    from jaxformer.data.text.tokenizers import Bytes
+    from jaxformer.data.text.tokenizer_training import Bytes
 
     return Bytes(template).build(lambda: iter(()))
 
