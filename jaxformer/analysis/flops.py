@@ -25,7 +25,7 @@ def training_flops(forward: int) -> int:
     return 3 * forward
 
 
-def jaxpr_flops(jaxpr: core.Jaxpr) -> int:
+def jaxpr_flops(jaxpr: Any) -> int:
     """FLOPs of a jaxpr and of those inside it; the largest branch of a conditional counts."""
     total = 0
     for equation in jaxpr.eqns:

@@ -298,7 +298,7 @@ def type_name(kind: Any) -> str:
     if origin is Literal:
         return " or ".join(repr(a) for a in args)
     names = {Duration: 'a duration like "5 epochs"', Any: "dict(name=...)", type(None): "None"}
-    return names.get(kind) or getattr(kind, "__name__", str(kind))
+    return names[kind] if kind in names else getattr(kind, "__name__", str(kind))
 
 
 def shown(value: Any) -> str:

@@ -68,9 +68,10 @@ def calls_of(run: Callable[[], Any]) -> tuple[list[Call], Any]:
 def grids_of(output: Any) -> tuple[Grid, ...]:
     """Rows and columns of the feature maps [B, h, w, C] that a module gives: alone, first, or as `maps`."""
     if isinstance(output, (ImageOutputs, SegmentationOutputs)):
-        return tuple(found.shape[1:3] for found in output.maps)
+        return tuple((found.shape[1], found.shape[2]) for found in output.maps)
     first = output[0] if isinstance(output, tuple) and output else output
-    return (first.shape[1:3],) if isinstance(first, jax.Array) and first.ndim == 4 else ()
+    is_map = isinstance(first, jax.Array) and first.ndim == 4
+    return ((first.shape[1], first.shape[2]),) if is_map else ()
 
 
 def attention_layers(model: Model, calls: Sequence[Call], maps: Tree) -> list[AttentionLayer]:

@@ -203,7 +203,7 @@ class LoadedRun:
             example = transform(example, np.random.default_rng(0))
         example["transformed"] = example["image"]
         if data.examples.letterboxed:
-            example = letterbox(example, shape[:2], data.examples.enlarge)
+            example = letterbox(example, (shape[0], shape[1]), data.examples.enlarge)
         if example["image"].shape != shape:
             height, width = example["image"].shape[:2]
             raise UserError(

@@ -139,10 +139,10 @@ def read_question(line: str, place: str) -> tuple[str, str]:
         value = parse_object(line)
     except ValueError as error:
         raise UserError(f"{place}: {error}; expected {expected}") from error
-    found = value.get("question"), value.get("context")
-    if not all(isinstance(text, str) for text in found):
+    question, context = value.get("question"), value.get("context")
+    if not (isinstance(question, str) and isinstance(context, str)):
         raise UserError(f"{place}: expected texts under both keys, {expected}")
-    return found
+    return question, context
 
 
 @contextmanager
