@@ -46,7 +46,7 @@ LENGTH = fields.Constraint(
     'a length in steps, epochs or examples, as in "90 epochs"',
     lambda value: value.unit != "%" and value.amount > 0,
 )
-DECAY = fields.strictly_between(0, 1, "a decay fields.between 0 and 1, such as 0.999, or None")
+DECAY = fields.strictly_between(0, 1, "a decay between 0 and 1, such as 0.999, or None")
 
 
 @dataclass(frozen=True)
