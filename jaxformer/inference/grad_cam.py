@@ -73,14 +73,14 @@ def with_activation(
 
     def moved(change: jax.Array) -> tuple[jax.Array, tuple[Any, jax.Array]]:
         """The score if `change` is added to the feature map; what `run` gives, and the feature map."""
-        activations = []
+        activations: list[jax.Array | None] = []
 
         def add(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            output = call(*args, **kwargs)
-            if context.method_name == "__call__" and context.module.path == here.path:
-                output = output + change
-                activations.append(output)
-            return output
+            if context.method_name != "__call__" or context.module.path != here.path or activations:
+                return call(*args, **kwargs)
+            activations.append(None)  # a block may call its base's `__call__`, which is not counted again
+            activations[0] = call(*args, **kwargs) + change
+            return activations[0]
 
         with nn.intercept_methods(add):
             outputs = run()
