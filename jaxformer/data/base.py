@@ -45,7 +45,7 @@ class Opened:
 
     @property
     def parts(self) -> tuple[list[int], list[float]]:
-        """Of a mixture, how many examples each dataset has, and its weight; they are numbered one after another."""
+        """How many examples each dataset of a mixture has, and its weight; examples are numbered one after another."""
         return [len(self)], [1.0]
 
     def where(self, index: int) -> str:

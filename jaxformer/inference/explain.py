@@ -138,7 +138,7 @@ class Explainer:
     def object_drawings(
         self, image: np.ndarray, extent: Grid, said: Mapping[str, np.ndarray], weights: Tree
     ) -> Iterator[Drawing]:
-        """Of each object, the surest first, what its query saw in the decoder's last layer, all heads alike."""
+        """What the query of each object, the surest first, saw in the decoder's last layer: the mean over heads."""
         layer = next(layer for layer in reversed(self.layers) if CROSS in layer.path.split("/"))
         scores, classes = said["probabilities"].max(axis=-1), said["probabilities"].argmax(axis=-1)
         order = np.argsort(-scores, kind="stable")

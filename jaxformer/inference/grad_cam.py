@@ -73,19 +73,18 @@ def with_activation(
 
     def moved(change: jax.Array) -> tuple[jax.Array, tuple[Any, jax.Array]]:
         """The score if `change` is added to the feature map; what `run` gives, and the feature map."""
-        activations: list[jax.Array | None] = []
+        calls: list[Any] = []
 
         def add(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-            if context.method_name != "__call__" or context.module.path != here.path or activations:
+            if context.method_name != "__call__" or context.module.path != here.path or calls:
                 return call(*args, **kwargs)
-            activations.append(None)  # a block may call its base's `__call__`, which is not counted again
-            activations[0] = call(*args, **kwargs) + change
-            return activations[0]
+            calls.append(None)  # a block may call its base's `__call__`, which is not counted again
+            calls[0] = call(*args, **kwargs) + change
+            return calls[0]
 
         with nn.intercept_methods(add):
             outputs = run()
-        (activation,) = activations
-        return score(outputs), (outputs, activation)
+        return score(outputs), (outputs, calls[0])
 
     change = jnp.zeros(here.output.shape, here.output.dtype)
     gradient, (outputs, activation) = jax.grad(moved, has_aux=True)(change)

@@ -72,11 +72,11 @@ class CausalModel(Writer):
         return [chances for chances, _ in self.scores(windows)]
 
     def log_likelihoods(self, requests: Sequence[Pair]) -> list[tuple[float, bool]]:
-        """Of each (context, continuation) the summed log-probability, and whether greedy decoding gives it."""
+        """The summed log-probability of each (context, continuation), and whether greedy decoding gives it."""
         return [(float(chances.sum()), bool(greedy.all())) for chances, greedy in self.scores(requests)]
 
     def scores(self, pairs: Sequence[Pair]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Of each continuation's tokens the log-probability, and whether it is the likeliest token.
+        """The log-probability of each token of each continuation, and whether it is the likeliest one.
 
         Texts of similar lengths are scored together, padded on the right to a multiple of LENGTH_STEP.
         """

@@ -222,19 +222,19 @@ class Attention(Layer):
     out_bias: bool = True
     """Whether the output has one."""
     scale: float | None = None
-    """Of the logits; None: 1 / sqrt(Dh). With T5's scale of 1 the query's kernel starts so much smaller."""
+    """What the logits are multiplied by; None: 1 / sqrt(Dh). With T5's scale of 1 the query's kernel starts so much smaller."""
     qk_norm: bool = False
     """Normalises queries and keys (Dehghani et al. 2023, ViT-22B, section 2.1), with RMSNorm."""
     norm_epsilon: float = 1e-6
-    """Of these norms."""
+    """Added to the mean square in these norms."""
     dropout: float = 0.0
-    """Of the attention weights."""
+    """Rate of dropout of the attention weights."""
     kernel_init: Initializer = xavier
-    """Of query, key and value."""
+    """Initial values of the kernels of query, key and value."""
     out_init: Initializer = xavier
-    """Of the output."""
+    """Initial values of the output's kernel."""
     out_features: int | None = None
-    """Of the output; None: the width of what asks."""
+    """Width of the output; None: that of the tokens that ask."""
 
     @nn.compact
     def __call__(

@@ -22,9 +22,9 @@ class StackInputs:
     """What all blocks of a stack are given."""
 
     mask: Mask = SEES_ALL
-    """Of self-attention."""
+    """What self-attention may look at."""
     bias: Array | None = None
-    """Of self-attention's logits, broadcast to [B, H, T, S]."""
+    """Added to self-attention's logits, broadcast to [B, H, T, S]."""
     rotary: tuple[Array, Array] | None = None
     """`Rotary.tables` of the tokens' positions."""
     valid: Array | None = None
@@ -32,13 +32,13 @@ class StackInputs:
     context: Array | None = None
     """What cross-attention looks at, [B, S, D]."""
     context_mask: Mask = SEES_ALL
-    """Its mask."""
+    """Which places of the context cross-attention may look at."""
     context_bias: Array | None = None
-    """Of cross-attention's logits, broadcast to [B, H, T, S]."""
+    """Added to cross-attention's logits, broadcast to [B, H, T, S]."""
     positions: Array | None = None
     """What is added to tokens for queries and keys alone, [B, T, D]."""
     context_positions: Array | None = None
-    """The same of what cross-attention looks at, [B, S, D]; there where `positions` is."""
+    """The same for the context, [B, S, D]; given if `positions` are."""
     slot: Array | None = None
     """Int32 [], where the cache is written; None without a cache."""
 
@@ -50,9 +50,9 @@ class BlockInputs:
     drop_path: Array | None = None
     """Its rate of dropped paths, float32 []; None where no path is ever dropped."""
     mask: Mask | None = None
-    """Of self-attention, in the place of the shared one."""
+    """Self-attention's mask, in the place of the shared one."""
     cache: LayerCache | None = None
-    """What it remembers."""
+    """The keys and values of the tokens before."""
 
 
 @struct.dataclass

@@ -24,7 +24,7 @@ class Projection(Layer, kw_only=True):
     use_bias: bool = True
     """Whether there is a bias."""
     kernel_init: Initializer = xavier
-    """Of the kernel as a matrix of what goes in and what comes out."""
+    """Initial values of the kernel, as a matrix [in, out]."""
 
     @nn.nowrap
     def projected(
@@ -43,7 +43,7 @@ class Dense(Projection):
     features: int
     """The size of the last axis of the result."""
     bias_init: Initializer = nn.initializers.zeros
-    """Of the bias [features]."""
+    """Initial values of the bias [features]."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -89,7 +89,7 @@ class Embedding(Layer):
     features: int
     """D."""
     table_init: Initializer = nn.initializers.normal(0.02)
-    """Of the table [V, D]."""
+    """Initial values of the table [V, D]."""
 
     def setup(self) -> None:
         """The table."""

@@ -46,8 +46,8 @@ class GPT(GenerativeModel):
     window: PositiveInt | None = None
     """How many tokens a local layer sees, itself included; None: all."""
     window_every: PositiveInt = 1
-    """Of so many layers, all but the first are local: 1 makes all of them so, 2 alternates dense and banded
-    layers as GPT-3 does."""
+    """The first of every so many layers sees all tokens, the others are local. 1 makes all layers local, 2 alternates
+    dense and banded layers as GPT-3 does."""
     experts: Experts | None = None
     """A mixture of experts in the place of every MLP."""
     dropout: Rate = 0.0

@@ -85,7 +85,7 @@ class Cache:
     """
 
     layers: tuple[LayerCache, ...]
-    """Of each layer."""
+    """Keys and values of each layer."""
     positions: jax.Array
     """Int32 [B, S], the position of the token in each slot; EMPTY where there is none (yet), and padding."""
     index: jax.Array

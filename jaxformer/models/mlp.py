@@ -73,9 +73,9 @@ class Mlp(Layer):
     use_bias: bool = True
     """Whether the layers have biases."""
     kernel_init: Initializer = xavier
-    """Of the layers that go up."""
+    """Initial values of the kernels that go up."""
     out_init: Initializer = xavier
-    """Of the layer that goes down."""
+    """Initial values of the kernel that goes down."""
 
     @nn.compact
     def __call__(self, x: Array, *, deterministic: bool = True) -> Array:
@@ -164,9 +164,9 @@ class ExpertMlp(Layer):
     activation: ActivationName = "gelu_tanh"
     """The experts'."""
     kernel_init: Initializer = xavier
-    """Of the kernels that go up, as of one matrix."""
+    """Initial values of the kernels that go up, each as of one matrix."""
     out_init: Initializer = xavier
-    """Of those that go down."""
+    """Initial values of the kernels that go down."""
 
     @nn.compact
     def __call__(self, x: Array, valid: Array | None = None) -> tuple[Array, RouterLosses]:

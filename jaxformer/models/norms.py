@@ -68,7 +68,7 @@ class GroupNorm(Layer):
     epsilon: float = 1e-5
     """Added to the variance."""
     scale_init: Callable[..., Array] = nn.initializers.ones
-    """Of the scale."""
+    """Initial values of the scale."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:

@@ -81,7 +81,7 @@ class DetectionOutputs:
     logits: Array
     """Float32 [L, B, Q, C]; C is the number of classes, or one more, for no object."""
     boxes: Array
-    """Float32 [L, B, Q, 4], centre x and y, width and height as shares of the picture without its padding."""
+    """Float32 [L, B, Q, 4], centre x and y, width and height as shares of the image without its padding."""
     denoised: Denoised | None = None
     """In training, if it was given noised objects."""
 

@@ -19,7 +19,7 @@ class Rotary:
     base: Annotated[float, above(1, "more than 1, such as 10000.0")] = 10_000.0
     """The longest wavelength over 2 pi, roughly."""
     share: Annotated[Fraction, above(0, "more than 0 and at most 1")] = 1.0
-    """Of a head's size that turns; the rest has no position (Black et al. 2022, GPT-NeoX: 0.25)."""
+    """The share of a head's numbers that turn; the others have no position (Black et al. 2022, GPT-NeoX: 0.25)."""
     scaling: Literal["none", "linear", "ntk", "yarn", "llama3"] = "none"
     """To contexts `factor` times as long as `original_length`: "linear" divides positions (Chen et al. 2023),
     "ntk" enlarges the base (bloc97 2023), "yarn" divides long wavelengths alone and sharpens attention (Peng

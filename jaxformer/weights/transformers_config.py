@@ -112,14 +112,14 @@ DECODER = ("depth", "context_length", "norm_epsilon")
 
 
 def bert(config: Config) -> Fields:
-    """Of BERT and RoBERTa."""
+    """The fields of a BERT or a RoBERTa."""
     offset = config["pad_token_id"] + 1 if config["model_type"] == "roberta" else 0
     fields = renamed(config, *ENCODER, "token_types", "norm_epsilon")
     return {**fields, "position_offset": offset, "pooler": "tanh", **head(config)}
 
 
 def distilbert(config: Config) -> Fields:
-    """Of DistilBERT, which has neither token types nor a pooler, but a layer more under the head over texts."""
+    """The fields of a DistilBERT, which has neither token types nor a pooler, but a layer more under the head over texts."""
     top = head(config)
     pooler = "relu" if top["head"] == "sequence" else "none"
     return {**renamed(config, *ENCODER), "token_types": 0, "pooler": pooler, **top}
@@ -136,7 +136,7 @@ def head(config: Config) -> Fields:
 
 
 def gpt2(config: Config) -> Fields:
-    """Of GPT-2."""
+    """The fields of a GPT-2."""
     return {
         **renamed(config, *DECODER, "dropout", "attention_dropout", "activation"),
         "mlp_dim": config.get("n_inner"),
@@ -145,7 +145,7 @@ def gpt2(config: Config) -> Fields:
 
 
 def llama(config: Config) -> Fields:
-    """Of Llama, Qwen 2 and Qwen 3."""
+    """The fields of a Llama, a Qwen 2 or a Qwen 3."""
     kind = config["model_type"]
     biases = config.get("attention_bias", False), config.get("mlp_bias", False)
     if biases[0] != biases[1]:
@@ -189,7 +189,7 @@ def rotary(config: Config) -> Fields:
 
 
 def t5(config: Config) -> Fields:
-    """Of T5; 1.1 has an untied head, and then does not scale what it sees."""
+    """The fields of a T5; version 1.1 has an untied head, and then does not scale what it sees."""
     gate, _, name = config.get("feed_forward_proj", "relu").rpartition("-")
     name = "gelu_new" if (gate, name) == ("gated", "gelu") else name
     tied = config.get("tie_word_embeddings", True)

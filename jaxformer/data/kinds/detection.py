@@ -33,9 +33,9 @@ class Detection(LetterboxedKind):
     objects_feature: str = "objects"
     """The feature that holds the sequence of objects."""
     bbox_feature: str = "bbox"
-    """Of an object, its box (TFDS BBox)."""
+    """The feature of an object that holds its box (TFDS BBox)."""
     label_feature: str = "label"
-    """Of an object, its class."""
+    """The feature of an object that holds its class."""
     crowd_feature: str | None = None
     """An object's mark that it is many in one box, which are left out (COCO's "is_crowd"); None has none."""
     bad_boxes: Literal["drop", "refuse"] = "drop"

@@ -36,7 +36,7 @@ class Entry:
     notes: Mapping[str, Any]
     """JSON values that were noted while they were made."""
     digest: str
-    """Of what it was made from."""
+    """Hash of what the arrays were made from."""
 
 
 class Column:
