@@ -119,7 +119,7 @@ def bert(config: Config) -> Fields:
 
 
 def distilbert(config: Config) -> Fields:
-    """The fields of a DistilBERT, which has neither token types nor a pooler, but a layer more under the head over texts."""
+    """A DistilBERT, which has neither token types nor a pooler, but a layer more under the head over texts."""
     top = head(config)
     pooler = "relu" if top["head"] == "sequence" else "none"
     return {**renamed(config, *ENCODER), "token_types": 0, "pooler": pooler, **top}
