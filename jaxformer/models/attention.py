@@ -222,7 +222,7 @@ class Attention(Layer):
     out_bias: bool = True
     """Whether the output has one."""
     scale: float | None = None
-    """What the logits are multiplied by; None: 1 / sqrt(Dh). With 1, as T5 has it, the query's kernel starts smaller."""
+    """The factor of the logits; None: 1 / sqrt(Dh). With 1, as T5 has it, the query's kernel starts smaller."""
     qk_norm: bool = False
     """Normalises queries and keys (Dehghani et al. 2023, ViT-22B, section 2.1), with RMSNorm."""
     norm_epsilon: float = 1e-6
