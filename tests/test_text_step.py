@@ -144,5 +144,5 @@ def test_an_examples_row_is_collected_where_it_stands_in_the_batch():
     variables = {"params": params_of("tags")}
     _, found = jax.device_get(step(variables, layout.shard_batch(batch)))
     _, permuted = jax.device_get(step(variables, layout.shard_batch(rows)))
-    np.testing.assert_array_equal(permuted["tags"], found["tags"][order])
+    np.testing.assert_array_equal(permuted["likeliest"], found["likeliest"][order])
     np.testing.assert_array_equal(permuted["example_mask"], batch["example_mask"][order])

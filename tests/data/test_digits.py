@@ -70,9 +70,14 @@ def test_processes_that_start_together_make_one_dataset(tmp_path):
 
 def test_a_kill_in_the_middle_leaves_nothing_that_looks_like_a_dataset(tmp_path):
     code = PREPARE + (
-        "import jaxformer.data.writing as writing, time\n"
-        "chunks = writing.chunks\n"
-        "writing.chunks = lambda items, size: (time.sleep(0.02) or chunk for chunk in chunks(items, 16))\n"
+        "import time, tensorflow_datasets as tfds\n"
+        "add_examples = tfds.core.SequentialWriter.add_examples\n"
+        "def slowly(writer, examples):\n"
+        "    for split, chunk in examples.items():\n"
+        "        for start in range(0, len(chunk), 16):\n"
+        "            time.sleep(0.02)\n"
+        "            add_examples(writer, {split: chunk[start : start + 16]})\n"
+        "tfds.core.SequentialWriter.add_examples = slowly\n"
         "prepare_digits(Path(sys.argv[1]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])

@@ -128,6 +128,7 @@ def test_token_layout_is_that_of_the_traced_attention(name):
 
 
 STEM = ConvStem(channels=(6, 8))  # gives 4 x 4 of 16
+SWIN = tiny_model("swin").clone(num_classes=0)
 HYBRID = {"image_size": 16, "backbone": STEM, "patch_size": 1}
 VIT16 = {**TINY["vit"], "image_size": 16, "num_classes": 0}
 # name of a model, or another class -> (fields, words of the one line that names them).
@@ -151,7 +152,8 @@ IMPOSSIBLE = [
     ("vit", {**HYBRID, "patch_size": (1, 1)}, ["patch_size=[1, 1]", "1 levels"]),
     ("vit", {**HYBRID, "backbone": STEM.clone(num_classes=7)}, ["backbone.num_classes=7", "set it to 0"]),
     ("vit", {**HYBRID, "backbone": ViT(**VIT16).clone(image_size=32)}, ["backbone.image_size=32", "=16"]),
-    ("vit", {**HYBRID, "backbone": ViT(**VIT16).clone(patch_size=5)}, ["image_size=16: too small for this"]),
+    ("vit", {**HYBRID, "backbone": ViT(**VIT16).clone(patch_size=5)}, ["backbone.patch_size=5 does not divide image_size=16"]),
+    ("vit", {**HYBRID, "image_size": 2, "backbone": SWIN}, ["image_size=2: too small for this"]),
     ("mlp_mixer", {"patch_size": 5}, ["patch_size=5"]),
     ("conv_stem", {"channels": (), "strides": (2,)}, ["channels=[]"]),
     ("conv_stem", {"channels": (4, 0)}, ["channels[1]=0"]),
