@@ -12,7 +12,9 @@ ROOT = Path(__file__).parent.parent
 def test_the_notebook_runs(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.delenv("MPLBACKEND")  # conftest.py sets one that shows nothing
-    one_device = "--xla_force_host_platform_device_count=1"  # as on a reader's laptop; the last of equal flags counts
+    one_device = (
+        "--xla_force_host_platform_device_count=1"  # as on a reader's laptop; the last of equal flags counts
+    )
     monkeypatch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} {one_device}")
     notebook = nbformat.read(ROOT / "docs" / "notebook.ipynb", as_version=4)
     kept = [cell["source"] for cell in notebook.cells]

@@ -152,7 +152,11 @@ IMPOSSIBLE = [
     ("vit", {**HYBRID, "patch_size": (1, 1)}, ["patch_size=[1, 1]", "1 levels"]),
     ("vit", {**HYBRID, "backbone": STEM.clone(num_classes=7)}, ["backbone.num_classes=7", "set it to 0"]),
     ("vit", {**HYBRID, "backbone": ViT(**VIT16).clone(image_size=32)}, ["backbone.image_size=32", "=16"]),
-    ("vit", {**HYBRID, "backbone": ViT(**VIT16).clone(patch_size=5)}, ["backbone.patch_size=5 does not divide"]),
+    (
+        "vit",
+        {**HYBRID, "backbone": ViT(**VIT16).clone(patch_size=5)},
+        ["backbone.patch_size=5 does not divide"],
+    ),
     ("vit", {**HYBRID, "image_size": 2, "backbone": SWIN}, ["image_size=2: too small for this"]),
     ("mlp_mixer", {"patch_size": 5}, ["patch_size=5"]),
     ("conv_stem", {"channels": (), "strides": (2,)}, ["channels=[]"]),
