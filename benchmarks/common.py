@@ -1,6 +1,7 @@
 """What benchmarks share: contenders that take turns, clocks, and the limit of the machine."""
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -8,6 +9,9 @@ import jax
 import jax.numpy as jnp
 
 Step = Callable[[], object]
+
+# PyPI's torchvision does not import beside a CPU build of PyTorch, and transformers would import it.
+sys.modules.setdefault("torchvision", None)
 
 
 def in_turns(contenders: dict[str, Step], rounds: int, steps: int) -> dict[str, list[float]]:

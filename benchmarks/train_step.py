@@ -74,7 +74,6 @@ def ours(name: str, images: np.ndarray, labels: np.ndarray, dtype: str) -> Step:
 
 def torch_vit():
     """transformers' ViT in the shape of our preset, from images to logits."""
-    sys.modules.setdefault("torchvision", None)  # which does not import beside a CPU build of PyTorch
     from transformers import ViTConfig, ViTForImageClassification
 
     model = model_of("vit-ti16", "float32")
@@ -85,7 +84,7 @@ def torch_vit():
         num_hidden_layers=model.depth,
         num_attention_heads=model.num_heads,
         intermediate_size=model.mlp_dim,
-        num_classes=CLASSES,
+        num_labels=CLASSES,
     )
     network = ViTForImageClassification(config)
     return network, lambda pixels: network(pixels).logits
