@@ -17,7 +17,7 @@ from jaxformer.config.sections import resolve
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.experiment import Experiment
 from jaxformer.inference.loaded import LoadedRun
-from jaxformer.models import MODELS
+from jaxformer.models import CONTRACT, MODELS
 from jaxformer.models.presets import PRESETS, preset
 from jaxformer.state import init_variables
 
@@ -44,10 +44,12 @@ def create_model(name: str, /, **fields: Any) -> nn.Module:
     Raises:
       ConfigError: there is no such model, or a field is unknown or has an impossible value.
     """
+    if not isinstance(name, str):
+        raise UserError(f'name={name!r}: expected a name of `list_models()`, or "package.module:Class"')
     if name not in PRESETS and name not in MODELS and ":" not in name:
         raise ConfigError(f"there is no model {name!r}; {schema.did_you_mean(name, list_models())}")
     value = preset(name, **fields) if name in PRESETS else {"name": name, **fields}
-    return schema.build(MODELS, value, "model")
+    return schema.build(MODELS, value, "model", CONTRACT)
 
 
 def init(model: nn.Module, *, seed: int = 0, **inputs: Any) -> dict[str, Any]:
@@ -62,6 +64,10 @@ def init(model: nn.Module, *, seed: int = 0, **inputs: Any) -> dict[str, Any]:
       ConfigError: the model has no such argument, or needs another one.
       UserError: the model does not take inputs of these shapes.
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model={model!r}: expected a linen module, as create_model gives")
+    if not isinstance(seed, int):
+        raise UserError(f"seed={seed!r}: expected an int")
     parameters = inspect.signature(type(model).__call__).parameters
     known = [name for name in parameters if name not in BY_THE_PROGRAM]
     lines = [
@@ -79,7 +85,7 @@ def init(model: nn.Module, *, seed: int = 0, **inputs: Any) -> dict[str, Any]:
     try:
         arrays = {name: array_of(name, value) for name, value in inputs.items()}
         return jax.jit(lambda key: init_variables(model, arrays, key))(jax.random.key(seed))
-    except (TypeError, ValueError, IndexError, FlaxError) as error:
+    except (ArithmeticError, TypeError, ValueError, IndexError, FlaxError) as error:
         shapes = [getattr(value, "shape", value) for value in inputs.values()]
         given = ", ".join(f"{name} of shape {shape}" for name, shape in zip(inputs, shapes))
         why = f"{type(model).__name__} does not take it ({str(error).splitlines()[0]})"
@@ -108,6 +114,8 @@ def experiment(
       ConfigError: one line for each mistake in the config.
       UserError: there is no such config, or its dataset is not prepared.
     """
+    if not isinstance(overrides or {}, Mapping):
+        raise UserError(f"overrides={overrides!r}: expected values by dotted path, such as {{'seed': 1}}")
     if isinstance(config, (str, Path)):
         nested = files.read(str(config), overrides)
     elif isinstance(config, (Mapping, ConfigDict)):
@@ -131,4 +139,6 @@ def load_run(folder: str | Path, checkpoint: str | int = "best") -> LoadedRun:
     Raises:
       UserError: the folder is not a run's, or has no such checkpoint.
     """
+    if not isinstance(folder, (str, Path)):
+        raise UserError(f"folder={folder!r}: expected the path of a run's folder")
     return LoadedRun(folder, checkpoint)

@@ -129,10 +129,12 @@ class Experiment:
 
     def init_variables(self) -> dict[str, Tree]:
         """Fresh variables, from the seed."""
+        return init_variables(self.build_model(), self._nominal_inputs(), jax.random.key(self.config.seed))
+
+    def _nominal_inputs(self) -> dict[str, Any]:
+        """The model's arguments for one example of zeros."""
         spec = self.train_data.element_spec
-        batch = {name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in spec.items()}
-        model = self.build_model()
-        return init_variables(model, self.task.inputs(batch), jax.random.key(self.config.seed))
+        return self.task.inputs({name: np.zeros((1, *shape), dtype) for name, (shape, dtype) in spec.items()})
 
     @cached_property
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
@@ -238,10 +240,13 @@ class Experiment:
         Raises:
           ConfigError: one line for each thing that does not fit.
         """
+        from jaxformer.models.outputs import unmet  # loads the layers
+
         config, task, total = self.config, self.task, self.total_steps
         if not 0 < total < 2**31:
             raise ConfigError(f'train.total="{config.train.total}" is {total} steps: expected 1 to 2**31 - 1')
         of_model = list(task.fits(self.bare_model, self.train_data, self.eval_data))
+        of_model = of_model or list(unmet(self.build_model(), jax.eval_shape(self._nominal_inputs)))
         errors = [*configs.across_devices(config, self.layout.batch_shards), *of_model]
         errors += [f"schedule.{problem}" for problem in schedule_problems(config.schedule, total, self.steps)]
         if not of_model:

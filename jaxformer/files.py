@@ -11,6 +11,7 @@ from typing import Any
 
 from jaxformer.errors import UserError
 
+OR_DELETE = "restore it, or delete it to go without"
 IMAGE_EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -161,7 +162,7 @@ def to_json(value: Any) -> Any:
     return json.loads(json.dumps(value), parse_constant=str)
 
 
-def read_json(path: Path, needs: tuple[str, ...]) -> dict[str, Any] | None:
+def read_json(path: Path, needs: tuple[str, ...], remedy: str = OR_DELETE) -> dict[str, Any] | None:
     """A JSON object with the keys `needs`; None if there is no such file.
 
     Raises:
@@ -169,7 +170,6 @@ def read_json(path: Path, needs: tuple[str, ...]) -> dict[str, Any] | None:
     """
     if not path.exists():
         return None
-    remedy = "restore it, or delete it to go without"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

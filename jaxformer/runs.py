@@ -101,7 +101,7 @@ class Run:
     @cached_property
     def about(self) -> dict[str, Any]:
         """config.json: the config, the command, versions, the git revision."""
-        found = read_json(self.config_file, needs=("config",))
+        found = read_json(self.config_file, ("config",), BRING_BACK)
         if found is None:
             lacks = "no config.json in it" if self.folder.is_dir() else "there is no such folder"
             raise UserError(f"{self.folder}: not a run's folder ({lacks}); training makes one")
@@ -218,7 +218,7 @@ class Run:
           UserError: the folder holds another experiment, or cannot be written.
         """
         described = schema.to_dict(config)
-        before = read_json(self.config_file, needs=("config",))
+        before = read_json(self.config_file, ("config",), BRING_BACK)
         if before is None and (self.result_file.exists() or self.checkpoints.exists()):
             raise UserError(
                 f"{self.folder}: holds checkpoints or a result, and no config.json that names their experiment",

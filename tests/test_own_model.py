@@ -10,10 +10,12 @@ from flax import linen as nn
 from PIL import Image
 
 from jaxformer import cli
+from jaxformer.config import files
 from jaxformer.config.sections import resolve
 from jaxformer.errors import ConfigError
+from jaxformer.experiment import Experiment
 from jaxformer.models.attention import Attention
-from jaxformer.models.base import ImageModel
+from jaxformer.models.base import ImageModel, Model
 from jaxformer.models.outputs import ImageOutputs
 
 CONFIG = """
@@ -59,6 +61,72 @@ class NoModel(nn.Module):
     """A linen module that knows nothing of the contract."""
 
     width: int = 3
+
+
+class Called(ImageModel):
+    """A model that does what the contract says, unless a subclass does not."""
+
+    num_classes: int = 10
+    """Number of classes."""
+
+    @nn.compact
+    def __call__(self, image, deterministic=True):
+        features = jnp.mean(image, axis=(1, 2))
+        return ImageOutputs(nn.Dense(self.num_classes)(features), features, image)
+
+
+class Uncalled(ImageModel):
+    """Nothing can be computed."""
+
+    num_classes: int = 10
+    """Number of classes."""
+
+
+class Heedless(Called):
+    """Knows nothing of training and evaluation."""
+
+    @nn.compact
+    def __call__(self, image):
+        return super().__call__(image)
+
+
+class Bare(Called):
+    """Gives logits alone."""
+
+    @nn.compact
+    def __call__(self, image, deterministic=True):
+        return super().__call__(image, deterministic).logits
+
+
+class Countless(Model):
+    """Has a fixed head."""
+
+    kind = "image"
+
+    @nn.compact
+    def __call__(self, image, deterministic=True):
+        return ImageOutputs(nn.Dense(10)(image.mean((1, 2))), image.mean((1, 2)), image)
+
+
+UNMET = {
+    "Uncalled": "Uncalled cannot be called with image, deterministic",
+    "Heedless": "Heedless cannot be called with image, deterministic",
+    "Bare": "Bare returns .*; expected one of the classes of jaxformer/models/outputs.py",
+    "Countless": "Countless has no field num_classes",
+}
+
+
+@pytest.mark.parametrize("name", ["Called", *UNMET])
+def test_a_model_that_does_not_do_what_the_contract_says_is_refused_in_a_line(name, digits_dir):
+    config = files.read("vit_digits", {"data.data_dir": str(digits_dir)})
+    experiment = Experiment(resolve(config | {"model": {"name": f"test_own_model:{name}"}}))
+    if name not in UNMET:
+        experiment.check()
+        return
+    with pytest.raises(ConfigError, match=UNMET[name]) as refused:
+        experiment.check()
+    (line,) = refused.value.lines
+    assert "jaxformer/models/base.py describes the contract" in line
 
 
 @pytest.fixture(scope="module")

@@ -82,6 +82,22 @@ MISTAKES = {
         lambda: jf.init(jf.create_model("vit-b16", num_classes=2), image=(1, 225, 224, 3)),
         r"image of shape \(1, 225, 224, 3\): ViT does not take it",
     ),
+    "no batch": (
+        lambda: jf.init(jf.create_model("vit-b16", num_classes=2), image=(224, 224, 3)),
+        r"image of shape \(224, 224, 3\): ViT does not take it",
+    ),
+    "no model": (
+        lambda: jf.init("vit-b16", image=(1, 224, 224, 3)),
+        "model='vit-b16': expected a linen module",
+    ),
+    "no seed": (lambda: jf.init(jf.create_model("vit-b16"), seed="a"), "seed='a': expected an int"),
+    "no name": (lambda: jf.create_model(None), "name=None: expected a name of"),
+    "no class of ours": (lambda: jf.create_model("flax.linen:Dense"), "'flax.linen:Dense' lacks"),
+    "no folder": (lambda: jf.load_run(None), "folder=None: expected the path"),
+    "no mapping": (
+        lambda: jf.experiment("vit_digits", ["seed"]),
+        r"overrides=\['seed'\]: expected values by",
+    ),
     "no input": (
         lambda: jf.init(jf.create_model("vit-b16", num_classes=2)),
         "image: ViT needs this argument",

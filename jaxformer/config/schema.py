@@ -123,19 +123,20 @@ def converted_fields(cls: type, given: Mapping, dot: str, errors: list[str], own
     return converted
 
 
-def build(table: Table, value: Any, path: str) -> Any:
+def build(table: Table, value: Any, path: str, contract: str | None = None) -> Any:
     """An instance of the class of `table` that `value` chooses: a name, or dict(name=..., field=...).
 
     Args:
       table: name -> class.
       value: what to build.
       path: what messages call it.
+      contract: the base class that a class of a user's own has to meet, "module:Class".
 
     Raises:
       ConfigError: a line for everything that is wrong.
     """
     errors: list[str] = []
-    built = convert_choice(Choices(table), value, path, errors)
+    built = convert_choice(Choices(table, contract), value, path, errors)
     if errors:
         raise ConfigError(*errors)
     return built

@@ -205,11 +205,11 @@ class LoadedRun:
         if data.examples.letterboxed:
             example = letterbox(example, (shape[0], shape[1]), data.examples.enlarge)
         if example["image"].shape != shape:
-            height, width = example["image"].shape[:2]
-            raise UserError(
-                f"{where}: {height}x{width} pixels after data.eval_transforms, the model takes "
-                f"{shape[0]}x{shape[1]}; resize the file"
-            )
+            height, width, channels = example["image"].shape
+            made, takes = f"{height}x{width} pixels", f"{shape[0]}x{shape[1]}; resize the file"
+            if channels != shape[2]:
+                made, takes = f"channels: {channels}", f"{shape[2]}; convert the image"
+            raise UserError(f"{where}: {made} after data.eval_transforms, the model takes {takes}")
         return example
 
     def predict(self, inputs: Any, *, top: int = 5) -> list[dict[str, Any]]:
@@ -278,7 +278,9 @@ class LoadedRun:
         """
         from jaxformer.inference.writing import generation
 
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        texts = [prompts] if isinstance(prompts, str) else prompts
+        if not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
+            raise UserError(f"prompts={prompts!r}: expected a text, or a list of texts")
         how = generation(max_new_tokens, stop, seed, beams, length_penalty, **sampling)
         found = self.writer.generate([self.writer.encode(text) for text in texts], how)
         return [{"prompt": text, **vars(one)} for text, one in zip(texts, found)]

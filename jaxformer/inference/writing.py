@@ -108,7 +108,7 @@ class Writer:
         Raises:
           UserError: a prompt is too long (of any batch, before the first), or a field of `how` is impossible.
         """
-        if found := [*schema.problems(how), *schema.problems(how.sampling)]:
+        if found := list(schema.problems(how)):
             raise UserError(*found)
         self.check_prompts(prompts)
         for first in range(0, len(prompts), BATCH):

@@ -1,8 +1,9 @@
 """What models return, and the layer that makes the logits of image models."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
@@ -127,3 +128,27 @@ def router_losses(beside: Sequence[Aux]) -> RouterLosses | None:
     balance = jnp.concatenate([jnp.atleast_2d(loss.balance) for loss in losses])
     z = jnp.concatenate([jnp.atleast_2d(loss.z) for loss in losses])
     return RouterLosses(jnp.mean(balance, axis=0), jnp.mean(z, axis=0))
+
+
+def unmet(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[str]:
+    """Yields a line if a class of a user's own cannot be called as the contract says, or gives something else.
+
+    Args:
+      model: a linen module; those of this package are not looked at.
+      inputs: its arguments; only shapes and dtypes matter.
+    """
+    name, where = type(model).__qualname__, "jaxformer/models/base.py describes the contract"
+    if type(model).__module__.startswith("jaxformer."):
+        return
+    keys = {name: jax.random.key(0) for name in ("params", "dropout")}
+    try:
+        given, _ = jax.eval_shape(
+            lambda x: model.init_with_output(keys, **x, deterministic=True), dict(inputs)
+        )
+    except (AttributeError, TypeError) as error:
+        called = ", ".join([*inputs, "deterministic"])
+        yield f"model: {name} cannot be called with {called} ({str(error).splitlines()[0]}); {where}"
+        return
+    if not isinstance(given, (ImageOutputs, DetectionOutputs, SegmentationOutputs, TextOutputs)):
+        expected = "expected one of the classes of jaxformer/models/outputs.py, such as ImageOutputs"
+        yield f"model: {name} returns {type(given).__name__}; {expected}; {where}"

@@ -37,6 +37,9 @@ class Classification(ClassTask, ImageTask):
     views = ("flip", "five_crop", "ten_crop")
 
     def misfits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
+        if model.num_classes is None:
+            name = type(model).__name__
+            yield f"model: {name} has no field num_classes; jaxformer/models/base.py describes the contract"
         height, width, channels = train.element_spec["image"][0]
         size = model.image_size
         if size is not None and (height, width) != (size, size):
