@@ -253,7 +253,9 @@ def own_class(name: str, choices: Choices) -> type:
     try:
         cls = load(name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise LookupError(f"{name!r} cannot be imported ({error}); expected package.module:Class") from error
+        raise LookupError(
+            f"{name!r} cannot be imported ({error}); expected package.module:Class, on PYTHONPATH"
+        ) from error
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise LookupError(f"{name!r} is no dataclass; its fields are what a config sets")
     contract = load(choices.contract or object)
