@@ -14,6 +14,7 @@ import numpy as np
 from jaxformer.config.schema import did_you_mean
 from jaxformer.data.base import DatasetConfig
 from jaxformer.data.catalog import Prepared, find_dataset, open_builder
+from jaxformer.data.names import class_key
 from jaxformer.errors import UserError
 
 READ_AHEAD = 1024  # records that are read at a time
@@ -224,7 +225,7 @@ def class_names(feature: Any) -> tuple[list[str] | None, int | None]:
     import tensorflow_datasets as tfds
 
     if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes is not None:
-        return list(feature.names), feature.num_classes
+        return list(map(class_key, feature.names)), feature.num_classes
     return None, None
 
 

@@ -1,18 +1,19 @@
 """Datasets: which are there, what is in them, and a new one of a user's own files."""
 
+import re
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from jaxformer.config.fields import length
+from jaxformer.config.fields import Constraint
 from jaxformer.errors import UserError
 from jaxformer.importing.formats import FORMATS
-from jaxformer.verbs.options import COMMAS, Names, Verb, argument, flag
+from jaxformer.verbs.options import Names, Verb, argument, flag, in_flags
 
 IMAGES, TEXTS = 64, 5  # examples that are shown
-TWO = length(2, expected="two numbers, as in 1,4")
+TWO = Constraint("two numbers, as in 1,4", lambda text: bool(re.fullmatch("[0-9]{1,9} *, *[0-9]{1,9}", text)))
 MOST_LEFT_OUT = 20  # lines about what an import left out
 OPTIONS = dict.fromkeys(name for format in FORMATS.values() for name in format.options)
 
@@ -92,8 +93,10 @@ class DataImport(OfData):
     """csv, jsonl: the texts to keep (default: all)."""
     classes: Names | None = flag(None, "A,B,...")
     """csv, jsonl, conll, segmentation: all classes, in their order."""
-    columns: Annotated[tuple[int, ...], COMMAS, TWO] | None = flag(None, "WORD,TAG")
+    columns: Annotated[str, TWO] | None = flag(None, "WORD,TAG")
     """conll: these columns, from 1 (default: the first and the last)."""
+    answerable: bool = False
+    """squad: leave out the questions that have no answer in their text (SQuAD 2.0)."""
 
     @classmethod
     def beside_the_point(cls, words: Sequence[str]) -> Collection[str]:
@@ -106,6 +109,7 @@ class DataImport(OfData):
         from jaxformer.importing import import_dataset
 
         options: dict[str, Any] = {name: getattr(self, name) or None for name in OPTIONS}
+        options["columns"] = self.columns and tuple(map(int, self.columns.split(",")))
         options |= {"test_share": self.test_share, "skip_broken": self.skip_broken}
         made = import_dataset(self.kind, self.source, self.name, self.data_dir, **options)
         splits = ", ".join(f"{name}: {count:,}" for name, count in made.splits.items())
@@ -118,5 +122,8 @@ class DataImport(OfData):
             left_out.append(f"{len(more):,} more")
         if copies := len(made.duplicates):
             left_out.append(f"{copies:,} {'copy' if copies == 1 else 'copies'} of other images")
-        lines += [*made.notes, *(f"left out: {what}" for what in left_out)]
+        lines += [
+            *(in_flags(type(self), note) for note in made.notes),
+            *(f"left out: {what}" for what in left_out),
+        ]
         sys.stdout.writelines(f"{line}\n" for line in lines)

@@ -166,7 +166,7 @@ def test_csvs_that_cannot_be_are_refused(tmp_path, content, options, words):
             {"label": "label", "classes": ("neg", "pos")},
             "holds 'maybe', which is not in `classes`",
         ),
-        ('x,"a\nb"', {"label": "label"}, "line 7: column 'label' holds 'a\\nb', which is no class's name"),
+        ('x,"a\nb"', {"label": "label"}, "line 7: column 'label': 'a\\nb' is no name of a class"),
     ],
 )
 def test_rows_that_are_broken_are_named_or_left_out(tmp_path, row, options, words):
