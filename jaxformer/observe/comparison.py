@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically
-from jaxformer.observe import pages, plots
+from jaxformer.observe import pages, plots, text
 from jaxformer.observe.summary import best_text, costs
 from jaxformer.runs import Run, differences
 
@@ -39,7 +39,7 @@ def in_short(run: Run) -> dict[str, str]:
     """A run's best metrics and its costs, in words; unknown ones are empty, and without metrics the status is shown."""
     known = costs(run.result or {})
     del known["MFU"]  # of different devices
-    return {"best": best_text(run.result or {}) or run.status, **known}
+    return {"best": best_text(run.result or {}) or run.status + text.doubt(run.metrics), **known}
 
 
 def markdown_table(rows: Sequence[dict[str, str]]) -> str:
