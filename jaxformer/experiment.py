@@ -145,9 +145,11 @@ class Experiment:
     def average(self) -> Average | None:
         """How the parameters are averaged."""
         if self.config.optimizer.averages:
-            return lambda average, opt_state, params: self.config.optimizer.eval_params(opt_state, params)
-        decay = self.config.train.ema_decay
-        return None if decay is None else moving_average(decay)
+            return lambda average, opt_state, params, count: self.config.optimizer.eval_params(
+                opt_state, params
+            )
+        train = self.config.train
+        return None if train.ema_decay is None else moving_average(train.ema_decay, train.ema_warmup)
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the devices."""

@@ -67,7 +67,9 @@ def train(
         tracer = Profile(profile, run.folder)
     saving, monitor = experiment.config.checkpoint, experiment.config.eval.monitor
     with run.lock() if first else nullcontext():
-        run.enter(experiment.config)
+        if (config := run.enter(experiment.config)) != experiment.config:
+            data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
+            experiment = Experiment(config, experiment.devices, **data)
         if (result := run.finished()) is not None:
             status, step = result["status"], result["step"]
             logger.info("%s is finished (%s at step %d): nothing to do", folder, status, step)

@@ -60,10 +60,12 @@ class TrainConfig:
     """Microbatches a step; the gradient is that of the whole batch, in less memory."""
     ema_decay: Annotated[float, DECAY] | None = None
     """Decay a step of a moving average of the parameters, which is then what is evaluated."""
+    ema_warmup: bool = True
+    """Whether the average begins quickly: update t, counted from 0, keeps at most (1 + t) / (10 + t) of it."""
     log_every: fields.PositiveDuration = Duration.parse("50 steps")
     """How often metrics are read from the device and written."""
     stop_after_skipped: fields.PositiveInt = 20
-    """The run stops after this many updates in a row that were not finite."""
+    """The run stops after this many updates in a row whose loss, gradient or statistics were not finite."""
 
 
 @dataclass(frozen=True)
