@@ -111,7 +111,8 @@ class Records:
         if feature in self.features:
             kind = type(self.features[feature]).__name__
             there = f"features that are: {', '.join(sorted(fitting)) or 'none'}"
-            raise UserError(f"{field}: {feature!r} of {self.name} is {kind}, not {what}; {there}")
+            remedy = "" if fitting else "; if it is the label, import your files again and name it as that"
+            raise UserError(f"{field}: {feature!r} of {self.name} is {kind}, not {what}; {there}{remedy}")
         remedy = did_you_mean(feature, fitting)
         raise UserError(f"{field}: {self.name} has no feature {feature!r}; {remedy}")
 

@@ -59,6 +59,22 @@ def run(tmp_path, capsys):
             },
             "train: 1\ndata.name='mine' has the features id, title, context, question, answers\n",
         ),
+        (
+            ["squad", "a.json", "--test-share", "0", "--answerable"],
+            {
+                "a.json": '{"data": [{"paragraphs": [{"context": "abc", "qas": [{"id": "1", "question": "?", '
+                '"answers": [{"text": "b", "answer_start": 1}]}, {"id": "2", "question": "?", "answers": [], '
+                '"is_impossible": true}]}]}]}'
+            },
+            "train: 1\ndata.name='mine' has the features id, title, context, question, answers\n"
+            "left out: 1 question without an answer\n",
+        ),
+        (
+            ["csv", "a.csv", "--test-share", "0"],
+            {"a.csv": "t,label\nx,a\ny,b\n"},
+            "train: 2\ndata.name='mine' has the features t, label\n"
+            "column 'label' is kept as text; give --label to make it the label\n",
+        ),
     ],
 )
 def test_every_kind_says_what_it_made(run, tmp_path, argv, files, printed):

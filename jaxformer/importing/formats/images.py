@@ -35,7 +35,7 @@ def read(sources: Sources) -> Contents:
     class_names = sorted({label for _, label, _ in opened}, key=natural)
     grey = all(image.grey for *_, image in opened)
     sizes = {image.size for *_, image in opened}
-    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+    height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     image_feature = tfds.features.Image(shape=(height, width, 1 if grey else 3))
     label_feature = tfds.features.ClassLabel(names=class_names)
     features = {"image": image_feature, "label": label_feature, "path": tfds.features.Text()}
@@ -43,7 +43,14 @@ def read(sources: Sources) -> Contents:
     for file, label, image in opened:
         values = {"image": partial(image.stored, "L" if grey else "RGB"), "label": label, "path": file.name}
         examples.append(Example(values, file, label, digest=image.digest))
-    return Contents(features, examples, class_names)
+    return Contents(features, examples, class_names, [size_note(sizes, grey)] if sizes else [])
+
+
+def size_note(sizes: set[tuple[int, int]], grey: bool) -> str:
+    """How large the images are, and whether they have colours."""
+    low, high = ("x".join(map(str, map(choose, zip(*sizes)))) for choose in (min, max))
+    range = low if low == high else f"{low} to {high}"
+    return f"the images are of {range} pixels (height x width), {'grey' if grey else 'in colour'}"
 
 
 def is_image(path: Path) -> bool:
