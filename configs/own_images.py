@@ -22,7 +22,7 @@ def get_config():
         batch_size=32,
         eval_batch_size=64,
         transforms=[dict(name="random_resized_crop", size=96, scale=(0.35, 1.0)), dict(name="flip")],
-        eval_transforms=[dict(name="center_crop", size=96)],
+        eval_transforms=[dict(name="center_crop", size=96, shorter_side=96)],
     )
     c.eval = dict(split="test", every="100 steps", monitor="accuracy")
     c.optimizer = dict(name="muon", learning_rate=0.01, weight_decay=0.1)

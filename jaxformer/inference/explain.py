@@ -81,7 +81,7 @@ class Explainer:
             raise UserError(
                 "class_name: this model has no map of a class's evidence (Grad-CAM); leave `class_name` out"
             )
-        names = list(map(class_key, self.trained.class_names))
+        names = self.trained.class_names
         if (key := class_key(name)) in names:
             return names.index(key)
         if name.isdecimal() and int(name) < max(len(names), self.trained.experiment.bare_model.num_classes):
