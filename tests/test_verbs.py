@@ -344,7 +344,7 @@ def test_imported_images_can_be_shown(said, tmp_path):
         f"{tmp_path / 'data' / 'mine' / '1.0.0'}: train: 16, test: 4; 2 classes",
         "the images are of 8x8 pixels (height x width), grey",
     ]
-    assert lines[2] == "to train on them, as 96x96 pixels (mean 0.45, deviation 0.23 of the pixels in 0..1):"
+    assert lines[2] == "to train on them, at 96x96 pixels, with the mean 0.45 and the deviation 0.23:"
     command = f"--config own_images --config.data.name=mine --config.data.data_dir={tmp_path / 'data'}"
     assert lines[3] == f"  jaxformer train {command} --workdir runs/mine"
     assert "train 16, test 4" in said("data", "list", *where)

@@ -18,6 +18,7 @@ from jaxformer.importing.sources import Broken, Sources
 from jaxformer.observe.text import counted
 
 VERSION = "1.0.0"
+PLACE = re.compile(r"line \d+|\w+\[\d+\]")  # what the reason for leaving something out may begin with
 FEW = 5  # places of what is broken that a message names
 
 
@@ -145,17 +146,11 @@ def check_name(name: str, folder: Path) -> None:
         raise UserError(f"name {name!r}: {folder / name} is there already; remove it, or choose another name")
 
 
-def place_of(reason: str) -> str:
-    """The place that the reason for leaving something out begins with: "line 3", "annotations[17]", or ""."""
-    found = re.match(r"line \d+|\w+\[\d+\]", reason)
-    return found[0] if found else ""
-
-
 def refuse(broken: Sequence[Broken]) -> None:
     """Raises a UserError that names the first of what is broken, and how many more there are, and where."""
     (first, _), *others = broken
-    places = dict.fromkeys(place_of(reason) if path == first else path.name for path, reason in others)
-    named = list(filter(None, places))
+    places = [PLACE.match(reason) if path == first else [path.name] for path, reason in others]
+    named = list(dict.fromkeys(place[0] for place in places if place))
     where = f": {', '.join(named[:FEW])}{', ...' * (len(named) > FEW)}" if named else ""
     more = f" (and {len(others):,} more{where})" if others else ""
     remedy = "repair it, or leave out what is broken with `skip_broken=True`"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxformer.importing import Imported
 
 OWN_IMAGES = "own_images"  # the config for images of a user's own
+MOMENTS = ("mean", "std")  # of pixels in 0..1
 IMAGES, TEXTS = 64, 5  # examples that are shown
 TWO = Constraint("two numbers, as in 1,4", lambda text: bool(re.fullmatch("[0-9]{1,9} *, *[0-9]{1,9}", text)))
 MOST_LEFT_OUT = 20  # lines about what an import left out
@@ -139,11 +140,12 @@ class DataImport(OfData):
         from jaxformer.config.files import read
 
         config = read(OWN_IMAGES)
-        side, task = config["data"]["eval_transforms"][0]["size"], config["task"]
-        means = f"mean {task['mean'][0]:g}, deviation {task['std'][0]:g} of the pixels in 0..1"
-        yield f"to train on them, as {side}x{side} pixels ({means}):"
+        side, ((mean,), (std,)) = (
+            config["data"]["eval_transforms"][0]["size"],
+            map(config["task"].get, MOMENTS),
+        )
+        yield f"to train on them, at {side}x{side} pixels, with the mean {mean:g} and the deviation {std:g}:"
         words = ["jaxformer", "train", "--config", OWN_IMAGES, f"--config.data.name={made.name}"]
-        words += [f"--config.data.data_dir={self.data_dir}"] * (self.data_dir is not None)
-        if "test" not in made.splits:
-            words.append(f"--config.eval.split={list(made.splits)[-1]}")
+        words += [f"--config.data.data_dir={self.data_dir}"] if self.data_dir else []
+        words += [] if "test" in made.splits else [f"--config.eval.split={list(made.splits)[-1]}"]
         yield f"  {shlex.join([*words, '--workdir', f'runs/{made.name}'])}"

@@ -104,9 +104,7 @@ def contents_of(
     """
     in_pixels = [max(box.corners) for item in images if not item.shares for box in item.boxes]
     if in_pixels and max(in_pixels) <= 1:
-        raise UserError(
-            f"{images[0].source}: no box reaches beyond the first pixel; expected pixels, not shares"
-        )
+        raise UserError(f"{images[0].source}: all boxes lie in the first pixel; expected pixels, not shares")
     examples, clipped, twice = [], 0, 0
     for item, image in open_all(images, lambda item: (item, open_image(item.file.path)), sources):
         with sources.checking(item.source):
@@ -130,9 +128,7 @@ def contents_of(
     if clipped:
         notes.append(f"clipped: {clipped:,} box{'' if clipped == 1 else 'es'} that reached out of the image")
     if twice:
-        notes.append(
-            f"left out: {counted(twice, 'object')} with the class and the box of another in the image"
-        )
+        notes.append(f"left out: {counted(twice, 'object')} with the class and box of another")
     image_feature = tfds.features.Image(shape=(None, None, 3))
     label = tfds.features.ClassLabel(names=class_names)
     objects_feature = tfds.features.Sequence({"bbox": tfds.features.BBoxFeature(), "label": label})

@@ -48,9 +48,8 @@ def read(sources: Sources) -> Contents:
 
 def size_note(sizes: set[tuple[int, int]], grey: bool) -> str:
     """How large the images are, and whether they have colours."""
-    low, high = ("x".join(map(str, map(choose, zip(*sizes)))) for choose in (min, max))
-    range = low if low == high else f"{low} to {high}"
-    return f"the images are of {range} pixels (height x width), {'grey' if grey else 'in colour'}"
+    both = dict.fromkeys("{}x{}".format(*map(choose, zip(*sizes))) for choose in (min, max))
+    return f"the images are of {' to '.join(both)} pixels (height x width), {'grey' if grey else 'in colour'}"
 
 
 def is_image(path: Path) -> bool:
