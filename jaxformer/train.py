@@ -80,10 +80,10 @@ def train(
             with clock.phase("startup"):
                 run.keep_data(experiment.train_data, experiment.eval_data, write=first)
                 teacher = load_teacher(experiment)
-                state, monitor, *before = restore_or_start(experiment, checkpoints, teacher)
+                state, monitor, evaluation_due, records = restore_or_start(experiment, checkpoints, teacher)
                 announce(experiment, run, int(state.step))
             loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, monitor)
-            return finish(loop, loop.run(state, *before))
+            return finish(loop, loop.run(state, evaluation_due, records))
 
 
 def restore_or_start(

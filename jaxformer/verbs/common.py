@@ -29,30 +29,27 @@ def use_compilation_cache() -> None:
     """
     import jax
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxformer" / "xla"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxformer" / "xla"
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    else:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if not isinstance(warnings.showwarning, partial):  # unless it is there
-        warnings.showwarning = partial(mend_or_show, warnings.showwarning)
+        warnings.showwarning = partial(mend_or_show, warnings.showwarning, cache)
 
 
-def mend_or_show(show: Callable[..., None], message: Warning | str, *rest: Any, **named: Any) -> None:
-    """Shows a warning, unless it is of a compiled program that was cut short and can be removed."""
-    unreadable = UNREADABLE.match(str(message))
-    if not unreadable or not remove_cut_programs(unreadable[1]):
-        show(message, *rest, **named)
-
-
-def remove_cut_programs(name: str) -> int:
-    """Removes those compiled programs of a name from JAX's cache that were cut short; returns how many."""
-    import jax
-
-    entries = Path(jax.config.jax_compilation_cache_dir).glob(f"{glob.escape(name)}-*-cache")
+def mend_or_show(
+    show: Callable[..., None], cache: Path, message: Warning | str, *rest: Any, **named: Any
+) -> None:
+    """Shows a warning, unless it is of a compiled program in `cache` that was cut short and can be removed."""
+    name = UNREADABLE.match(str(message))
+    entries = cache.glob(f"{glob.escape(name[1])}-*-cache") if name else ()
     cut = [entry for entry in entries if not is_whole(entry)]
     for entry in cut:
         entry.unlink(missing_ok=True)
-    return len(cut)
+    if not cut:
+        show(message, *rest, **named)
 
 
 def is_whole(entry: Path) -> bool:
