@@ -1,7 +1,6 @@
-"""What several verbs do."""
+"""What several verbs do. Nothing else of the package writes to the terminal, but for the log and its progress bar."""
 
 import glob
-import json
 import os
 import re
 import sys
@@ -14,11 +13,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from jaxformer.errors import printable
+from jaxformer.files import json_line
+
 OTHER_OUTPUT = "name another place with --output"
 UNREADABLE = re.compile("Error reading persistent compilation cache entry for '(.+?)'")  # JAX's warning
 ZSTANDARD = bytes.fromhex(
     "28b52ffd"
-)  # what it compresses begins so; JAX uses it where it is installed, or else zlib
+)  # how what it compresses begins; JAX uses it, or zlib where it is missing
 
 
 def use_compilation_cache() -> None:
@@ -78,13 +80,27 @@ def working() -> Iterator[Any]:
         yield console
 
 
-def json_line(value: Any) -> str:
-    """A line of JSON; see `files.to_json` for numbers that are not finite."""
-    from jaxformer.files import to_json
+def print_text(text: str, after: int = 0) -> None:
+    """Writes a text for people, `printable`.
 
-    return json.dumps(to_json(value), ensure_ascii=False, allow_nan=False) + "\n"
+    Args:
+      text: the text, with its ends of lines.
+      after: how many of its first characters have been written.
+    """
+    sys.stdout.write(printable(text)[len(printable(text[:after])) :])
+    sys.stdout.flush()
+
+
+def print_line(line: str) -> None:
+    """Writes a line for people; an end of a line in it is escaped, too."""
+    print_text(printable(line, keep="") + "\n")
 
 
 def print_json(value: Any) -> None:
-    """Prints a line of JSON."""
+    """Writes a line of JSON."""
     sys.stdout.write(json_line(value))
+
+
+def print_note(line: str) -> None:
+    """Writes a line beside the results, to stderr."""
+    sys.stderr.write(printable(line, keep="") + "\n")
