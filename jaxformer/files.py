@@ -2,19 +2,23 @@
 
 import codecs
 import contextlib
+import fcntl
 import json
 import os
 import re
-import tempfile
+import secrets
+import shutil
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jaxformer.errors import UserError, printable
 
 ENOUGH = 4096  # bytes that tell the encoding
 TRUE, FALSE = {"true", "1", "1.0"}, {"false", "0", "0.0", "none"}
 OR_DELETE = "restore it, or delete it to go without"
+INCOMPLETE = ".incomplete-"  # in the names of what is being written; host and process follow
 IMAGE_EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -162,18 +166,113 @@ def writing_to(path: Path, remedy: str = "name another place") -> Iterator[None]
         raise UserError(f"{path}: cannot write there ({error.strerror or error}); {remedy}") from error
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file under a temporary name beside `path`, then renames it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextlib.contextmanager
+def locked(path: Path, refusal: Exception | None = None) -> Iterator[IO[str]]:
+    """Holds a lock: a file that is there while a process holds it, and which the system releases if the process dies.
+
+    If another process holds it, this waits, or raises `refusal`.
+    """
+    while True:
+        with path.open("a", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+            except BlockingIOError as error:
+                raise refusal or error from error
+            except OSError:
+                pass  # a file system without locks
+            if not is_at(lock, path):  # who held it has removed it meanwhile
+                continue
+            try:
+                yield lock
+            finally:
+                if is_at(lock, path):
+                    path.unlink()
+            return
+
+
+def is_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file still has this path."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def incomplete(path: Path) -> Iterator[Path]:
+    """A hidden name beside `path`, under which a file or a folder is written or deleted; it is gone afterwards.
+
+    The name tells host and process, so that what a process that died has left there can be cleared away. That is done
+    first.
+    """
+    clear_incomplete(path.parent)
+    process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    hidden = path.with_name(f".{path.name[:40]}{INCOMPLETE}{process}")
+    try:
+        yield hidden
+    finally:
+        remove(hidden)
+
+
+def clear_incomplete(folder: Path, everything: bool = False) -> None:
+    """Removes what dead processes of this machine have left in a folder; with `everything`, what any process has."""
+    for hidden in folder.glob(f".*{INCOMPLETE}*"):
+        maker = re.search(rf"{INCOMPLETE}(.+)-(\d+)-\w+$", hidden.name)
+        died = maker and maker[1] == socket.gethostname() and not is_running(maker[2])
+        if everything or died:
+            remove(hidden)
+
+
+def is_running(process: str) -> bool:
+    """Whether a process with this number runs on this machine."""
+    try:
+        os.kill(int(process), 0)
+    except (OSError, ValueError) as error:
+        return isinstance(error, PermissionError)  # it runs, and is someone else's
+    return True
+
+
+def remove(path: Path) -> None:
+    """Removes a file, or a folder and all that is in it, as far as the system lets it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def delete_at_once(folder: Path) -> None:
+    """Deletes a folder in such a way that nobody ever sees half of it under its name."""
+    with incomplete(folder) as hidden:
+        folder.rename(hidden)
+
+
+def flush(path: Path) -> None:
+    """Has a file's content, or the names in a folder, on the disk and not only in memory when it returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot do it for folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Renames a file or a folder that is written to its name, so that it outlasts a power cut; a file may be there."""
+    for each in (*new.rglob("*"), new):
+        flush(each)
+    new.replace(path)
+    flush(path.parent)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file under a hidden name beside `path`, then renames it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with incomplete(path) as hidden:
+        hidden.write_bytes(content.encode() if isinstance(content, str) else content)
+        put_in_place(hidden, path)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -3,19 +3,17 @@
 What is held out of a dataset without splits is chosen here, too.
 """
 
-import contextlib
 import errno
 import os
-import shutil
-import socket
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jaxformer.files import incomplete, put_in_place
 
 EXAMPLES_PER_SHARD = 100_000
 
@@ -52,7 +50,8 @@ def write_dataset(
     import tensorflow_datasets as tfds
 
     target = data_dir / name / version
-    with scratch_folder(data_dir, name) as scratch:
+    with incomplete(data_dir / name) as scratch:
+        scratch.mkdir(parents=True)
         identity = tfds.core.dataset_info.DatasetIdentity(
             name=name, version=tfds.core.Version(version), data_dir=str(scratch), module_name="jaxformer.data"
         )
@@ -69,40 +68,12 @@ def write_dataset(
         writer.close_all()
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            scratch.rename(target)
+            put_in_place(scratch, target)
         except OSError as error:
             if (target / "dataset_info.json").exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
             raise
     return target
-
-
-@contextlib.contextmanager
-def scratch_folder(data_dir: Path, name: str) -> Iterator[Path]:
-    """A hidden folder beside the datasets that is gone afterwards, unless it was renamed.
-
-    Its name tells host and process, so that folders whose process has died can be cleared away.
-    """
-    data_dir.mkdir(parents=True, exist_ok=True)
-    prefix = f".{name}.incomplete-{socket.gethostname()}-"
-    for leftover in data_dir.glob(f"{prefix}*"):
-        if not is_running(leftover.name.removeprefix(prefix).split("-")[0]):
-            shutil.rmtree(leftover, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=data_dir))
-    scratch.chmod(0o755)
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def is_running(process: str) -> bool:
-    """Whether a process with this number runs on this machine."""
-    try:
-        os.kill(int(process), 0)
-    except (OSError, ValueError) as error:
-        return isinstance(error, PermissionError)  # it runs, and is someone else's
-    return True
 
 
 def held_out_places(labels: Sequence[Any], share: float) -> set[int]:
