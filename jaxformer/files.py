@@ -2,8 +2,10 @@
 
 import codecs
 import contextlib
+import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +30,20 @@ def located(path: Path, reason: str) -> str:
     return f"{path}, {reason}" if reason.startswith("line ") else f"{path}: {reason}"
 
 
+def regular(path: Path) -> Path:
+    """The path, unless it is a pipe, a device or a socket, which may never end.
+
+    Raises:
+      OSError: it is one, or there is no such file.
+    """
+    if stat.S_IFMT(path.stat().st_mode) not in (
+        stat.S_IFREG,
+        stat.S_IFDIR,
+    ):  # Python says that it is a folder
+        raise OSError(errno.EINVAL, "a pipe, a device or a socket; copy its content into a file")
+    return path
+
+
 def read_text(path: Path, may_be_empty: bool = False) -> str:
     """A UTF-8 file without its byte order mark; "\\n" ends the lines that end with "\\r\\n" in the file.
 
@@ -39,7 +55,7 @@ def read_text(path: Path, may_be_empty: bool = False) -> str:
       BrokenFile: the file cannot be read, is not UTF-8, or is empty; the reason names the line and the byte.
     """
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
     except OSError as error:
         raise BrokenFile(path, f"cannot be read ({error.strerror or error})") from error
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -171,7 +187,7 @@ def read_json(path: Path, needs: tuple[str, ...], remedy: str = OR_DELETE) -> di
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); {remedy}") from error
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]

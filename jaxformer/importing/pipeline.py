@@ -10,10 +10,11 @@ from jaxformer.config.schema import did_you_mean, load
 from jaxformer.data.catalog import data_folder
 from jaxformer.data.digits import NAME as DIGITS
 from jaxformer.data.writing import write_dataset
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import located, writing_to
 from jaxformer.importing.contents import Contents, Example, checked_names, into_splits, without_copies
 from jaxformer.importing.formats import FORMATS
+from jaxformer.importing.images import remarks
 from jaxformer.importing.sources import Broken, Sources, listing
 
 VERSION = "1.0.0"
@@ -94,9 +95,10 @@ def import_dataset(
     splits = into_splits(examples, contents.hold_out, share, paths[0])
     seen = frozenset().union(*(example.classes or {example.label} for example in splits["train"]))
     notes = contents.notes + contents.check(contents.class_names, seen, paths[0])
+    notes += remarks((example.image, example.label) for example in examples if example.image)
     names = contents.class_names
-    of_classes = f" of {len(names)} classes" if names else ""
-    about = f"Imported by jaxformer: {len(examples):,} examples{of_classes}."
+    of_classes = f" of {counted(len(names), 'class', 'classes')}" if names else ""
+    about = f"Imported by jaxformer: {counted(len(examples), 'example')}{of_classes}."
     values = {split: written(members) for split, members in splits.items()}
     with writing_to(folder, "name another folder with `data_dir`"):
         place = write_dataset(folder, name, VERSION, contents.features, values, about)

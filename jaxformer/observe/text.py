@@ -61,12 +61,6 @@ def number(value: float) -> str:
     return f"{value:.4f}" if size < 1 else f"{value:.4g}"
 
 
-def counted(value: float, noun: str, plural: str = "") -> str:
-    """A number with its noun: "1 step", "1,200 steps", "0.5 epochs"; the plural is the noun with "s" unless given."""
-    shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-    return f"{shown} {noun}" if shown == "1" else f"{shown} {plural or noun + 's'}"
-
-
 def engineering(value: float, unit: str = "") -> str:
     """Three significant digits and a decimal prefix: "5.72M", "1.08 TFLOP" with unit "FLOP"."""
     gap = " " if unit else ""

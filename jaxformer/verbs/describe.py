@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from jaxformer.config.fields import Constraint
+from jaxformer.errors import counted
 from jaxformer.verbs.common import use_compilation_cache
 from jaxformer.verbs.options import COMMAS, Verb, flag, summary
 
@@ -61,7 +62,6 @@ class Describe(Verb):
             config["parallel"] = {"mode": "jit", "mesh": mesh}
         use_compilation_cache()
         from jaxformer.config.sections import resolve
-        from jaxformer.observe.text import counted
 
         experiment = assemble(resolve(config))
         experiment.check()

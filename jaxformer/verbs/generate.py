@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from jaxformer.config.fields import PositiveInt, at_least, not_empty
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.verbs.common import print_json, working
 from jaxformer.verbs.options import OfRun, argument, flag
 
@@ -131,4 +131,6 @@ def stream_text(tokens: Iterator[Any], stops: Any, begin: str) -> None:
         shown = max(shown, len(text))
     sys.stdout.write((begin + stops.texts[0])[shown:] + "\n")
     if stops.stops and stops.found[0] is None:
-        sys.stderr.write(f"jaxformer: none of the stop strings came in {len(stops.ids[0])} tokens\n")
+        sys.stderr.write(
+            f"jaxformer: none of the stop strings came in {counted(len(stops.ids[0]), 'token')}\n"
+        )

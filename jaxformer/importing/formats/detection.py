@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import IMAGE_EXTENSIONS
 from jaxformer.importing.contents import Contents, Example, random_share
 from jaxformer.importing.formats import FORMATS
@@ -115,9 +115,9 @@ def contents_of(
             values = {"image": image.stored, "objects": objects, "path": item.file.name}
             labels = frozenset(label for label, _ in boxes)
             seen = sorted(boxes)
-            examples.append(Example(values, item.file, "", labels, image.digest, annotation=seen))
+            examples.append(Example(values, item.file, "", labels, image, annotation=seen))
     if clipped:
-        notes.append(f"clipped: {clipped:,} box{'' if clipped == 1 else 'es'} that reached out of the image")
+        notes.append(f"clipped: {counted(clipped, 'box', 'boxes')} that reached out of the image")
     image_feature = tfds.features.Image(shape=(None, None, 3))
     label = tfds.features.ClassLabel(names=class_names)
     objects_feature = tfds.features.Sequence({"bbox": tfds.features.BBoxFeature(), "label": label})
