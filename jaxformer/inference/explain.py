@@ -4,7 +4,6 @@ Attention rollout and the maps of all heads, Grad-CAM for the class, and of a de
 """
 
 import difflib
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -15,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxformer.data.names import class_key
 from jaxformer.drawing import remove_others, save
 from jaxformer.errors import UserError, counted
-from jaxformer.files import write_atomically, writing_to
+from jaxformer.files import json_line, write_atomically, writing_to
 from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_of
 from jaxformer.inference.explain_drawings import Drawing, attention_drawings, over_image
 from jaxformer.inference.grad_cam import find_target, with_activation
@@ -84,8 +84,8 @@ class Explainer:
                 "class_name: this model has no map of a class's evidence (Grad-CAM); leave `class_name` out"
             )
         names = self.trained.class_names
-        if name in names:
-            return names.index(name)
+        if (key := class_key(name)) in names:
+            return names.index(key)
         if name.isdecimal() and int(name) < max(len(names), self.trained.experiment.bare_model.num_classes):
             return int(name)
         expected = f"expected one of {', '.join(names[:10])}" + ", ..." * (len(names) > 10)
@@ -233,7 +233,6 @@ def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> 
     with writing_to(folder, REMEDY):
         made = {folder / image["image"] for one in explanations for image in one["images"]}
         remove_others(folder, "*/*.png", made.union(files))
-        lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in explanations)
-        write_atomically(folder / LINES, "".join(lines))
+        write_atomically(folder / LINES, "".join(map(json_line, explanations)))
     logger.info("explanations of %s are in %s", counted(len(files), "image"), folder)
     return explanations

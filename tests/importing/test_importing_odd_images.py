@@ -137,7 +137,7 @@ def test_import_training_and_predict_have_the_same_pixels(tmp_path):
         np.testing.assert_array_equal(example["image"], pillow(content, 3), err_msg=name)
         np.testing.assert_array_equal(example["image"], decode_image(content, 3, upright=True))
     deep = sum(mode in ("I", "I;16", "I;16B") for _, mode in listed)
-    assert imported.notes == [f"not stored: the lower 8 of 16 bits of {deep} images"]
+    assert imported.notes[1:] == [f"not stored: the lower 8 of 16 bits of {deep} images"]
 
 
 def folders(root, **contents):
@@ -153,7 +153,7 @@ def folders(root, **contents):
 def test_what_is_not_stored_is_said(tmp_path):
     animated = encoded(of_mode("P"), "GIF", save_all=True, append_images=[of_mode("P").rotate(180)])
     folders(tmp_path / "in", x_gif=animated, y_jpg=a_file("MPO", "RGB"), z_png=a_file("PNG", "I;16"))
-    assert bring(tmp_path / "in", tmp_path, "images").notes == [
+    assert bring(tmp_path / "in", tmp_path, "images").notes[1:] == [
         "not stored: all frames or pages but the first of 1 image",
         "not stored: the lower 8 of 16 bits of 1 image",
     ]
@@ -167,16 +167,16 @@ def test_a_class_of_flat_images_is_remarked_upon(tmp_path):
     for number in range(3):
         write(tmp_path / "in" / "dark" / f"{number}.png", flat(number))
     note = "every image of the class dark is of one colour; look at its files"
-    assert bring(folders(tmp_path / "in"), tmp_path, "images").notes == [note]
+    assert bring(folders(tmp_path / "in"), tmp_path, "images").notes[1:] == [note]
     write(tmp_path / "in" / "dark" / "3.png", encoded(of_mode("RGB"), "PNG"))
-    assert bring(tmp_path / "in", tmp_path, "images", name="again").notes == []
+    assert bring(tmp_path / "in", tmp_path, "images", name="again").notes[1:] == []
 
 
 def test_a_dataset_of_flat_images_is_remarked_upon(tmp_path):
-    for number in range(4):
+    for number in range(10):
         write(tmp_path / "in" / "ab"[number % 2] / f"{number}.png", flat(number))
     note = "every image is of one colour; look whether the files are what they should be"
-    assert bring(tmp_path / "in", tmp_path, "images").notes == [note]
+    assert bring(tmp_path / "in", tmp_path, "images").notes[1:] == [note]
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
