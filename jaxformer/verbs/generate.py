@@ -1,6 +1,5 @@
 """Continuing texts, and translating them."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from jaxformer.config.fields import PositiveInt, at_least, not_empty
 from jaxformer.errors import UserError
-from jaxformer.verbs.common import print_json, working
+from jaxformer.verbs.common import print_json, print_note, print_text, working
 from jaxformer.verbs.options import OfRun, argument, flag
 
 if TYPE_CHECKING:
@@ -76,7 +75,6 @@ class Generate(OfRun):
             given = {"temperature": 0.0 if self.greedy else TEMPERATURE} | given
         penalty = LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
         how = generation(self.max_new_tokens, self.stop, self.seed or 0, self.beams, penalty, **given)
-        how.sampling.check()
         prompts = self.read_prompts()
         with working():
             self.write(prompts, how)
@@ -88,22 +86,20 @@ class Generate(OfRun):
           UserError: the run's model writes no texts, or does not take a prompt.
         """
         from jaxformer.decoding.loop import StopStrings
-        from jaxformer.inference.texts import naming
 
-        writer, ids = self.load().writer, []
-        for prompt, place in prompts:
-            with naming(place):
-                ids.append(writer.encode(prompt))
-                writer.check_prompts(ids[-1:])
+        writer = self.load().writer
+        ids = writer.encoded(prompts)
         begin = prompts[0][0] if writer.goes_on else ""
         if len(prompts) > 1 or self.json:
             for (prompt, _), found in zip(prompts, writer.generate(ids, how)):
                 print_json({"prompt": prompt, **vars(found)})
         elif how.beams > 1:  # a search has no text before its end
-            sys.stdout.writelines(f"{begin}{found.text}\n" for found in writer.generate(ids, how))
+            for found in writer.generate(ids, how):
+                print_text(f"{begin}{found.text}\n")
         else:
             stops = StopStrings(how.stops, writer.tokenizer.decode)
             stream_text(writer.stream(ids, how, stops), stops, begin)
+            writer.tell_of_special(stops.ids)
 
     def read_prompts(self) -> list[tuple[str, str]]:
         """The prompts of --prompt and the lines of --prompts with their places, each as often as --samples says.
@@ -126,9 +122,8 @@ def stream_text(tokens: Iterator[Any], stops: Any, begin: str) -> None:
     shown = 0
     for _ in tokens:
         text = begin + stops.settled(0)
-        sys.stdout.write(text[shown:])
-        sys.stdout.flush()
+        print_text(text, after=shown)
         shown = max(shown, len(text))
-    sys.stdout.write((begin + stops.texts[0])[shown:] + "\n")
+    print_text(begin + stops.texts[0] + "\n", after=shown)
     if stops.stops and stops.found[0] is None:
-        sys.stderr.write(f"jaxformer: none of the stop strings came in {len(stops.ids[0])} tokens\n")
+        print_note(f"jaxformer: none of the stop strings came in {len(stops.ids[0])} tokens")
