@@ -11,12 +11,12 @@ from jaxformer.config.schema import did_you_mean, load
 from jaxformer.data.catalog import data_folder
 from jaxformer.data.digits import NAME as DIGITS
 from jaxformer.data.writing import write_dataset
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import located, writing_to
 from jaxformer.importing.contents import Contents, Example, checked_names, into_splits, without_copies
 from jaxformer.importing.formats import FORMATS
+from jaxformer.importing.images import remarks
 from jaxformer.importing.sources import Broken, Sources
-from jaxformer.observe.text import counted
 
 VERSION = "1.0.0"
 PLACE = re.compile(r"line \d+|\w+\[\d+\]")  # what the reason for leaving something out may begin with
@@ -102,12 +102,13 @@ def import_dataset(
         notes = [*spellings, *contents.notes, *contents.check(contents.class_names, seen, paths[0])]
     except UserError as error:
         raise UserError(*error.lines, *spellings[:1]) from error
+    notes += remarks((example.image, example.label) for example in examples if example.image)
     if share and "test" not in splits and examples[0].file.split is None:
         few = f"of {counted(len(examples), 'example')} no share of {share:g} can be held out"
         notes.append(f"there is no split test: {few}; take a larger `test_share`, or more examples")
     names = contents.class_names
-    of_classes = f" of {len(names)} classes" if names else ""
-    about = f"Imported by jaxformer: {len(examples):,} examples{of_classes}."
+    of_classes = f" of {counted(len(names), 'class', 'classes')}" if names else ""
+    about = f"Imported by jaxformer: {counted(len(examples), 'example')}{of_classes}."
     values = {split: written(members) for split, members in splits.items()}
     with writing_to(folder, "name another folder with `data_dir`"):
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jaxformer.config.fields import Constraint
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.importing.formats import FORMATS
 from jaxformer.verbs.common import print_line, print_text
 from jaxformer.verbs.options import Names, Verb, argument, flag, in_flags
@@ -120,14 +120,14 @@ class DataImport(OfData):
         made = import_dataset(self.kind, self.source, self.name, self.data_dir, **options)
         splits = ", ".join(f"{name}: {count:,}" for name, count in made.splits.items())
         count = len(made.class_names)
-        lines = [f"{made.folder}: {splits}" + (f"; {count} class{'es' * (count > 1)}" if count else "")]
+        lines = [f"{made.folder}: {splits}" + (f"; {counted(count, 'class', 'classes')}" if count else "")]
         if "image" not in made.features:
             lines.append(f"data.name={made.name!r} has the features {', '.join(made.features)}")
         left_out = [located(path, reason) for path, reason in made.broken[:MOST_LEFT_OUT]]
         if more := made.broken[MOST_LEFT_OUT:]:
             left_out.append(f"{len(more):,} more")
         if copies := len(made.duplicates):
-            left_out.append(f"{copies:,} {'copy' if copies == 1 else 'copies'} of other images")
+            left_out.append(f"{counted(copies, 'copy', 'copies')} of other images")
         lines += [in_flags(type(self), note) for note in made.notes]
         lines += [*(f"left out: {what}" for what in left_out), *self.next_step(made)]
         for line in lines:

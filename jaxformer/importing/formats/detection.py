@@ -9,13 +9,12 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import IMAGE_EXTENSIONS
 from jaxformer.importing.contents import Contents, Example, random_share
 from jaxformer.importing.formats import FORMATS
 from jaxformer.importing.images import open_all, open_image
 from jaxformer.importing.sources import File, Sources, listing
-from jaxformer.observe.text import counted
 
 ROUNDING = 0.01  # how far shares may be from 0 to 1
 EXPECTED = "COCO's JSON, VOC's XML, or YOLO's data.yaml or classes.txt"
@@ -124,9 +123,9 @@ def contents_of(
             values = {"image": image.stored, "objects": objects, "path": item.file.name}
             labels = frozenset(label for label, _ in different)
             seen = sorted(different)
-            examples.append(Example(values, item.file, "", labels, image.digest, annotation=seen))
+            examples.append(Example(values, item.file, "", labels, image, annotation=seen))
     if clipped:
-        notes.append(f"clipped: {clipped:,} box{'' if clipped == 1 else 'es'} that reached out of the image")
+        notes.append(f"clipped: {counted(clipped, 'box', 'boxes')} that reached out of the image")
     if twice:
         notes.append(f"left out: {counted(twice, 'object')} with the class and box of another")
     image_feature = tfds.features.Image(shape=(None, None, 3))

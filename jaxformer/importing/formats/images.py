@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import tensorflow_datasets as tfds
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import IMAGE_EXTENSIONS, read_text
 from jaxformer.importing.contents import Contents, Example, natural
 from jaxformer.importing.formats.csv import csv_rows
@@ -41,8 +41,8 @@ def read(sources: Sources) -> Contents:
     features = {"image": image_feature, "label": label_feature, "path": tfds.features.Text()}
     examples = []
     for file, label, image in opened:
-        values = {"image": partial(image.stored, "L" if grey else "RGB"), "label": label, "path": file.name}
-        examples.append(Example(values, file, label, digest=image.digest))
+        values = {"image": partial(image.stored, 1 if grey else 3), "label": label, "path": file.name}
+        examples.append(Example(values, file, label, image=image))
     return Contents(features, examples, class_names, [size_note(sizes, grey)] if sizes else [])
 
 
@@ -86,7 +86,8 @@ def in_folder(root: Path, sources: Sources) -> list[Labelled]:
             sources.broken.extend((path, "is no image by its name") for path in there if path not in images)
             empty += [] if images else [folder]
     if empty:
-        raise UserError(f"{listing(empty)}: no images in it; remove empty class folders, or fill them")
+        more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+        raise UserError(f"{empty[0]}{more}: no images in it; remove empty class folders, or fill them")
     return found
 
 
@@ -104,7 +105,7 @@ def in_csv(path: Path, sources: Sources) -> list[Labelled]:
     for line, cells in rows:
         with sources.checking(path, f"line {line}"):
             if len(cells) != len(columns):
-                raise ValueError(f"{len(cells)} values for {len(columns)} columns")
+                raise ValueError(f"{counted(len(cells), 'value')} for {counted(len(columns), 'column')}")
             row = dict(zip(columns, (cell.strip() for cell in cells)))
             image = image_of(row, root)
             if lines.setdefault(image, line) != line:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import IMAGE_EXTENSIONS, BrokenFile, lines_of, numbered_lines, read_text
 from jaxformer.importing.contents import Contents, checked_names, read_names
 from jaxformer.importing.formats import detection
@@ -23,7 +23,6 @@ from jaxformer.importing.sources import (
     split_of_folders,
     unless_all_train,
 )
-from jaxformer.observe.text import counted
 
 DESCRIPTIONS = ("data.yaml", "data.yml")
 NOTHING = ("", "~", "null", "Null", "NULL")  # what YAML writes where there is no value
