@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -9,12 +10,15 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from jaxformer.errors import UserError, printable
 
+ENOUGH = 4096  # bytes that tell the encoding
+TRUE, FALSE = {"true", "1", "1.0"}, {"false", "0", "0.0", "none"}
 OR_DELETE = "restore it, or delete it to go without"
 INCOMPLETE = ".incomplete-"  # in the names of what is being written; host and process follow
 IMAGE_EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -33,8 +37,22 @@ def located(path: Path, reason: str) -> str:
     return f"{path}, {reason}" if reason.startswith("line ") else f"{path}: {reason}"
 
 
+def regular(path: Path) -> Path:
+    """The path, unless it is a pipe, a device or a socket, which may never end.
+
+    Raises:
+      OSError: it is one, or there is no such file.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder Python says that it is one
+        raise OSError(errno.EINVAL, "a pipe, a device or a socket; copy its content into a file")
+    return path
+
+
 def read_text(path: Path, may_be_empty: bool = False) -> str:
     """A UTF-8 file without its byte order mark; "\\n" ends the lines that end with "\\r\\n" in the file.
+
+    Where no line ends with "\\n", "\\r" does it, as old Macintoshes and some spreadsheets write.
 
     Args:
       path: the file.
@@ -44,11 +62,14 @@ def read_text(path: Path, may_be_empty: bool = False) -> str:
       BrokenFile: the file cannot be read, is not UTF-8, or is empty; the reason names the line and the byte.
     """
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
     except OSError as error:
         raise BrokenFile(path, f"cannot be read ({error.strerror or error})") from error
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise BrokenFile(path, "line 1: byte 0 begins UTF-16; save the file as UTF-8")
+    few, many = sorted(content[start:ENOUGH:2].count(0) for start in (0, 1))
+    if few == 0 and many > 3 and many > 0.45 * min(len(content), ENOUGH):
+        raise BrokenFile(path, "line 1: every other byte is 0, as in UTF-16; save the file as UTF-8")
     try:
         text = content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -57,7 +78,8 @@ def read_text(path: Path, may_be_empty: bool = False) -> str:
         raise BrokenFile(path, f"line {line}: {wrong} is not UTF-8; save the file as UTF-8") from error
     if not text.strip() and not may_be_empty:
         raise BrokenFile(path, "holds nothing but white space" if text else "is empty")
-    return text.replace("\r\n", "\n")
+    text = re.sub("\r+\n", "\n", text) if "\r" in text else text  # some tools write "\r\r\n"
+    return text if "\n" in text else text.replace("\r", "\n")
 
 
 def lines_of(text: str) -> list[str]:
@@ -66,19 +88,37 @@ def lines_of(text: str) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def parse_json(content: str) -> Any:
+def parse_json(content: str, constant: Callable[[str], Any] | None = None) -> Any:
     """JSON (RFC 8259) in which no object has a key twice.
+
+    Args:
+      content: the JSON.
+      constant: what makes a value of NaN, Infinity and -Infinity; None refuses them.
 
     Raises:
       ValueError: it is something else; the message names the mistake and the character.
     """
     try:
-        return json.loads(content, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+        return json.loads(
+            content, object_pairs_hook=_without_repeats, parse_constant=constant or _no_constant
+        )
     except RecursionError as error:
         raise ValueError("not JSON that can be read: it is nested too deeply") from error
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, " if "\n" in content.rstrip("\n") else ""
         raise ValueError(f"not JSON ({error.msg} at {place}character {error.colno})") from error
+
+
+def truth(values: Mapping[str, Any], key: str) -> bool:
+    """What `key` says: true or false, 1 or 0, also as texts; false where it is not there or null.
+
+    Raises:
+      ValueError: it says something else.
+    """
+    word = str(values.get(key)).strip().lower()
+    if word not in TRUE | FALSE:
+        raise ValueError(f"{key} is {values[key]!r}; expected true or false")
+    return word in TRUE
 
 
 def parse_object(content: str) -> dict[str, Any]:
@@ -276,7 +316,7 @@ def read_json(path: Path, needs: tuple[str, ...], remedy: str = OR_DELETE) -> di
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); {remedy}") from error
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]

@@ -3,6 +3,8 @@
 What is held out of a dataset without splits is chosen here, too.
 """
 
+import errno
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -26,9 +28,9 @@ def write_dataset(
 ) -> Path:
     """Writes examples as the TFDS dataset `data_dir/name/version`.
 
-    Other processes see either nothing or the whole dataset: it is written beside its place and renamed. Several
-    processes may write the same dataset at once: the first to finish wins, and the others delete theirs. What a killed
-    process left behind is removed by the next writer on the same machine.
+    Other processes see either nothing or the whole dataset: it is written beside its place and renamed. Where several
+    processes write one dataset at once, the first to finish wins, and the others delete theirs. What a killed process
+    left behind is removed by the next writer on the same machine.
 
     Args:
       data_dir: the folder of TFDS datasets; made if it is not there.
@@ -42,6 +44,7 @@ def write_dataset(
       The folder of the dataset.
 
     Raises:
+      FileExistsError: the dataset is there already, perhaps of another process that was quicker.
       OSError: the folder cannot be written.
     """
     import tensorflow_datasets as tfds
@@ -66,9 +69,10 @@ def write_dataset(
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             put_in_place(scratch, target)
-        except OSError:
-            if not (target / "dataset_info.json").exists():  # anything but another process that came first
-                raise
+        except OSError as error:
+            if (target / "dataset_info.json").exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
+            raise
     return target
 
 
