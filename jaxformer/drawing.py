@@ -1,13 +1,16 @@
-"""Drawing on images: boxes, classes in colours, predictions below them. It imports nothing of the package."""
+"""Drawing on images: boxes, classes in colours, predictions below them. Of the package it imports errors alone."""
 
 import colorsys
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from jaxformer.errors import printable
 
 SMALLEST, LARGEST = 320, 640  # pixels of an image's longer side as it is drawn
 MARGIN, ROW, SIZE = 10, 24, 13  # pixels
@@ -17,6 +20,35 @@ DARK = 128  # brightness below which text on a colour is white
 GOLDEN = 0.618034  # of the circle: hues of neighbouring classes are far apart, however many there are
 SHADES = ((0.75, 0.95), (0.9, 0.65), (0.5, 1.0))  # saturation and value of one class after the other
 STRENGTH = 0.6  # the share of a class's colour over an image
+MARK = ("Software", "jaxformer")  # a PNG's key and text, by which drawings are known again
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Writes a drawing as PNG, marked as one."""
+    marked = PngImagePlugin.PngInfo()
+    marked.add_text(*MARK)
+    image.save(path, format="PNG", pnginfo=marked)
+
+
+def remove_others(folder: Path, pattern: str, keep: Collection[Path] = ()) -> None:
+    """Removes the drawings in a folder that `save` wrote earlier, and folders that are empty then; nothing else.
+
+    Args:
+      folder: the folder.
+      pattern: of their paths in it.
+      keep: paths of drawings that stay.
+    """
+    kept = {path.resolve() for path in keep}
+    for path in list(folder.glob(pattern)):
+        ours = False
+        if not path.is_file() or path.resolve() in kept:
+            continue
+        with contextlib.suppress(Exception), Image.open(path, formats=["PNG"]) as image:
+            ours = image.info.get(MARK[0]) == MARK[1]
+        if ours:
+            path.unlink()
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
 
 
 def annotate(
@@ -69,7 +101,8 @@ def fit(picture: Image.Image) -> Image.Image:
 
 
 def shorten(text: str, width: float) -> str:
-    """The text, cut so that it is at most `width` pixels wide."""
+    """The text on one line, `printable`, cut so that it is at most `width` pixels wide."""
+    text = printable(text, keep="")
     if font(SIZE).getlength(text) <= width:
         return text
     while text and font(SIZE).getlength(text + ELLIPSIS) > width:
@@ -103,7 +136,8 @@ def draw_boxes(
         x0, y0, x1, y1 = (value * scale for value in one["box"])
         corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
         draw.rectangle(corners, outline=of_class, width=max(1, round(size / 250)))
-        text = one["label"] if "score" not in one else f"{one['label']} {one['score']:.0%}"
+        label = printable(one["label"], keep="")
+        text = label if "score" not in one else f"{label} {one['score']:.0%}"
         at = (max(0.0, min(x0, new_size[0] - font.getlength(text))), max(0.0, y0))
         draw.rectangle(draw.textbbox(at, text, font=font), fill=of_class)
         draw.text(at, text, fill="white" if np.mean(of_class) < DARK else "black", font=font)

@@ -17,7 +17,7 @@ from jaxformer.config.durations import Duration
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.base import NominalBatches
-from jaxformer.errors import ConfigError, UserError
+from jaxformer.errors import ConfigError, UserError, counted
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.optim.build import make_optimizer, optimizer_problems
 from jaxformer.optim.masks import regularization, trainable_mask
@@ -146,9 +146,11 @@ class Experiment:
     def average(self) -> Average | None:
         """How the parameters are averaged."""
         if self.config.optimizer.averages:
-            return lambda average, opt_state, params: self.config.optimizer.eval_params(opt_state, params)
-        decay = self.config.train.ema_decay
-        return None if decay is None else moving_average(decay)
+            return lambda average, opt_state, params, count: self.config.optimizer.eval_params(
+                opt_state, params
+            )
+        train = self.config.train
+        return None if train.ema_decay is None else moving_average(train.ema_decay, train.ema_warmup)
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the devices."""
@@ -303,7 +305,8 @@ def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
     """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
     classes, given = known_sizes(batches).get("num_classes"), model.num_classes
     if classes is not None and given is not None and given > classes:
-        yield f"model.num_classes={given}: the dataset has {classes} classes; the model's others have no example"
+        there = f"the dataset has {counted(classes, 'class', 'classes')}"
+        yield f"model.num_classes={given}: {there}; the model's others have no example"
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted, printable
 from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
 from jaxformer.observe.summary import best_text, costs
@@ -44,7 +44,8 @@ def in_short(run: Run) -> dict[str, str]:
 
 def markdown_table(rows: Sequence[dict[str, str]]) -> str:
     """Rows of the same columns, aligned."""
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    cells = [[printable(cell, keep="").replace("|", r"\|") for cell in row.values()] for row in rows]
+    lines = [list(rows[0]), *cells]
     widths = [max(map(len, column)) for column in zip(*lines)]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(f"| {' | '.join(cell.ljust(n) for cell, n in zip(line, widths))} |" for line in lines)
@@ -68,7 +69,7 @@ def comparison_parts(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any
         if pages.is_telling(lines):
             charts[metric] = pages.chart(metric, lines, [colour for *_, colour in having])
     return {
-        "title": f"{len(runs)} runs",
+        "title": counted(len(runs), "run"),
         "names": list(zip(names, colours)),
         "columns": ["status", "step", *short[0], *metrics],
         "rows": list(zip(names, colours, cells)),
