@@ -193,10 +193,13 @@ class Run:
         try:
             return resolve(self.config)
         except ConfigError as error:
-            raise UserError(
+            lost = [line for line in error.lines if "cannot be imported" in line]  # a class of the user's own
+            version = (
                 f"{self.config_file}: is not a config of this version of jaxformer; read it with the one that wrote it "
-                f"(git revision {self.about.get('git_revision') or 'unknown'})",
-                *error.lines,
+                f"(git revision {self.about.get('git_revision') or 'unknown'})"
+            )
+            raise UserError(
+                *([f"{self.config_file}: {line}" for line in lost] or [version, *error.lines])
             ) from error
 
     # Training in the folder
