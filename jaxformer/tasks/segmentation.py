@@ -166,7 +166,11 @@ class Segmentation(ImageTask):
             max(len(data.class_names or ()), *(len(part["support"]) for part in both)), data
         )
         confusion, support = (
-            sum(np.pad(part[name], (0, len(names) - len(part[name]))) for part in both).astype(np.int64)
+            np.sum(
+                [np.pad(part[name], (0, len(names) - len(part[name]))) for part in both],
+                axis=0,
+                dtype=np.int64,
+            )
             for name in ("confusion", "support")
         )
         missed = support - confusion.sum(1)
