@@ -11,10 +11,10 @@ import logging
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -40,20 +40,41 @@ BLOCK = 2**22  # bytes read at a time
 LEAST_PART = 2**20  # bytes of the smallest part that a device writes of an array that others have, too
 
 
+class LatestGood(NamedTuple):
+    """Orbax's policy: the latest good checkpoints stay, and the very latest, good or not."""
+
+    keep: int
+    """How many."""
+    is_good: Callable[[int], bool]
+    """Whether a step's checkpoint is good."""
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """For each checkpoint, the oldest first, whether it stays."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*[step for step in steps if self.is_good(step)][-self.keep :], *steps[-1:]}
+        return [step in kept for step in steps]
+
+
 def open_manager(
-    directory: Path, keep: int, keep_best: int, rank: Callable[[Any], Any], finalized: Callable[[], None]
+    directory: Path,
+    keep: int,
+    keep_best: int,
+    rank: Callable[[Any], Any],
+    is_good: Callable[[int], bool],
+    finalized: Callable[[], None],
 ) -> ocp.CheckpointManager:
     """Orbax's manager of a folder: it saves in the background, and deletes the checkpoints that are not kept.
 
     Args:
       directory: the folder.
-      keep: how many of the latest checkpoints stay.
+      keep: how many of the latest good checkpoints stay; the very latest always does.
       keep_best: how many of the best stay, of those that have a score.
       rank: a Score -> a value that sorts the better after the worse.
+      is_good: step -> whether its checkpoint is good.
       finalized: is called on process 0 when all files of a checkpoint are written, before its folder is renamed.
     """
     logging.getLogger("absl").addFilter(to_debug)
-    kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
+    kept: list[policies.PreservationPolicy] = [LatestGood(keep, is_good)]
     if keep_best:
         kept.append(policies.BestN(get_metric_fn=rank, n=keep_best, keep_checkpoints_without_metrics=False))
     options = ocp.CheckpointManagerOptions(
