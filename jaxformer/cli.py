@@ -9,6 +9,7 @@ from jaxformer import __version__
 from jaxformer.config.schema import did_you_mean, load
 from jaxformer.errors import UserError
 from jaxformer.verbs import VERBS
+from jaxformer.verbs.common import print_note, print_text
 from jaxformer.verbs.options import Verb, in_flags, parse, summary
 
 INTERRUPTED = 130  # the exit code after Ctrl-C: 128 + SIGINT
@@ -34,7 +35,7 @@ def find(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
             return name, argv[count:]
     before, word = argv[:count], argv[count] if count < len(argv) else ""
     if word in ("-h", "--help", "--version"):
-        sys.stdout.write(f"jaxformer {__version__}\n" if word == "--version" else overview(before))
+        print_text(f"jaxformer {__version__}\n" if word == "--version" else overview(before))
         raise SystemExit(0)
     known = sorted({verb.split()[len(before)] for verb in matching(before)})
     if not word:
@@ -73,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return parse(name, cls, rest)() or 0
     except UserError as error:
         for line in error.lines:
-            sys.stderr.write(f"jaxformer: {in_flags(cls, line)}\n")
+            print_note(f"jaxformer: {in_flags(cls, line)}")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("jaxformer: interrupted\n")
+        print_note("jaxformer: interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()

@@ -254,7 +254,12 @@ class Experiment:
         if not of_model:
             params = self.variable_shapes["params"]
             errors += [f"optimizer.{problem}" for problem in optimizer_problems(config.optimizer, params)]
-        watched, absent = config.eval.monitor, task.absent_metrics(self.bare_model, self.eval_data)
+        watched, mode, absent = (
+            config.eval.monitor,
+            config.eval.mode,
+            task.absent_metrics(self.bare_model, self.eval_data),
+        )
+        direction = task.direction(watched)
         if watched not in task.metric_names:
             errors.append(
                 f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, task.metric_names)}"
@@ -262,6 +267,11 @@ class Experiment:
         elif watched in absent:
             given = ", ".join(name for name in task.metric_names if name not in absent)
             errors.append(f"eval.monitor={watched!r}: {absent[watched]}; choose one of: {given}")
+        elif mode not in (None, direction):
+            better = "more" if direction == "max" else "less"
+            errors.append(
+                f"eval.mode={mode!r}: of {watched} {better} is better; remove it, or choose {direction!r}"
+            )
         if errors:
             raise ConfigError(*errors)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, printable
 
 OR_DELETE = "restore it, or delete it to go without"
 IMAGE_EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -152,6 +152,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically; see `to_json` for numbers that are not finite."""
     write_atomically(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
+
+
+def json_line(value: Any) -> str:
+    """A line of JSON whose texts can be read, and are `printable`; see `to_json` for numbers that are not finite."""
+    return printable(json.dumps(to_json(value), ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def to_json(value: Any) -> Any:

@@ -33,6 +33,7 @@ MAY_CHANGE = (
     "data.read_threads",
     "data.prefetch",
     "data.eval_batch_size",
+    "eval.mode",
     "task.distillation.run",
     "task.distillation.checkpoint",
     "train.log_every",

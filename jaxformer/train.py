@@ -74,7 +74,7 @@ def train(
         tracer = Profile(profile, run.folder)
         if start_from is not None:
             checkpoint_of(start_from, experiment.total_steps)
-    saving, watched = experiment.config.checkpoint, experiment.config.eval
+    saving, monitor = experiment.config.checkpoint, experiment.config.eval.monitor
     with run.lock() if first else nullcontext():
         if (config := run.enter(experiment.config)) != experiment.config:
             data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
@@ -85,17 +85,15 @@ def train(
             return result
         with (
             memory_errors_explained(experiment),
-            Checkpoints(run.checkpoints, saving, watched.monitor, watched.mode) as checkpoints,
+            Checkpoints(run.checkpoints, saving, monitor, experiment.task.direction(monitor)) as checkpoints,
             Preemption() as preemption,
         ):
             with clock.phase("startup"):
                 run.keep_data(experiment.train_data, experiment.eval_data, write=first)
                 teacher = load_teacher(experiment)
-                state, monitor, evaluation_due = restore_or_start(
-                    experiment, checkpoints, teacher, start_from
-                )
+                state, seen, evaluation_due = restore_or_start(experiment, checkpoints, teacher, start_from)
                 announce(experiment, run, int(state.step))
-            loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, monitor)
+            loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, seen)
             return finish(loop, loop.run(state, evaluation_due))
 
 
@@ -115,7 +113,7 @@ def restore_or_start(
         teacher's checkpoint is another one than before; or `start_from` is no checkpoint, or leaves nothing to train.
     """
     config = experiment.config.eval
-    monitor = Monitor(config.mode, config.min_delta)
+    monitor = Monitor(experiment.task.direction(config.monitor), config.min_delta)
     restored = checkpoints.restore(to_items(experiment.state_shapes))
     begins = restored is None and start_from is not None
     if begins:
@@ -316,11 +314,12 @@ class Loop:
             except GivenUp:
                 return
         self.evaluation_due, metrics = False, self.evaluation.metrics
-        self.monitor = self.monitor.seen(self.step, metrics[self.experiment.config.eval.monitor])
+        ranked = self.evaluation.ranked
+        self.monitor = self.monitor.seen(self.step, ranked[self.experiment.config.eval.monitor])
         self.writer.write(self.step, {f"eval/{name}": value for name, value in metrics.items()})
         self.progress.evaluated(self.step, metrics)
         if late:  # the step was saved without it
-            self.checkpoints.rate(self.step, metrics, self.is_good(state))
+            self.checkpoints.rate(self.step, ranked, self.is_good(state))
 
     def save_is_due(self) -> bool:
         """Whether to save after this step: by steps, by the clock, and when the evaluation was the best yet."""
@@ -350,6 +349,6 @@ class Loop:
                 "tokenizer": data.tokenizer.digest if data.tokenizer else None,
                 "teacher": self.teacher.step if self.teacher else None,
             }
-            metrics = self.evaluation.metrics if self.evaluation else None
+            metrics = self.evaluation.ranked if self.evaluation else None
             self.checkpoints.save(self.step, to_items(state), progress, metrics, self.is_good(state))
             self.saved_at = time.monotonic()

@@ -30,7 +30,7 @@ ALLOWED = {
     "optim": BASE | {"paths"},
     "decoding": BASE | {"models"},
     "tasks": BASE | {"decoding", "drawing", "models"},
-    "drawing": set(),
+    "drawing": {"errors"},
     "precision": BASE | {"models"},
     "preemption": set(),
     "state": BASE | {"precision"},

@@ -21,6 +21,7 @@ from jaxformer.inference.loaded import LoadedRun
 from jaxformer.reporting import announce
 from jaxformer.runs import Run
 from jaxformer.state import to_items
+from jaxformer.tasks.classification import Classification
 from jaxformer.train import NotFinite, restore_or_start, train
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "vit_digits.py")
@@ -170,9 +171,10 @@ def test_a_run_that_begins_names_its_size_and_the_step_it_goes_on_from(start, tm
     assert "KiB of train state a device" in caplog.text
 
 
-def test_restore_best_ends_with_the_best_checkpoint(tmp_path):
+def test_restore_best_ends_with_the_best_checkpoint(tmp_path, monkeypatch):
     """By the largest loss, so that it gets worse by learning."""
-    changes = {"eval.monitor": "loss", "eval.mode": "max", "eval.restore_best": True}
+    monkeypatch.setattr(Classification, "lower_is_better", ())
+    changes = {"eval.monitor": "loss", "eval.restore_best": True}
     result = train(Experiment(experiment(**changes)), tmp_path)
     metrics = logged(tmp_path, "eval")
     best = max(metrics, key=lambda step: metrics[step]["loss"])

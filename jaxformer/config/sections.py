@@ -30,8 +30,9 @@ class EvalConfig:
     """How often; it is also evaluated after the last step."""
     monitor: str = "accuracy"
     """The metric that decides which checkpoint is best."""
-    mode: Literal["max", "min"] = "max"
-    """Whether more of it is better ("max") or less ("min")."""
+    mode: Literal["max", "min"] | None = None
+    """Whether more of it is better ("max") or less ("min"). The task knows, and None leaves it to the task; a value that
+    contradicts the task is refused."""
     patience: (
         Annotated[int, fields.at_least(1, "at least 1 evaluation, or None to never stop early")] | None
     ) = None

@@ -1,13 +1,12 @@
 """Training, and the reports of what was trained."""
 
 import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxformer.verbs.common import working
+from jaxformer.verbs.common import print_line, print_note, print_text, working
 from jaxformer.verbs.options import OVERRIDE, Verb, argument, flag, in_flags
 
 
@@ -45,10 +44,10 @@ class Train(Verb):
                 )
             except NotFinite as error:
                 for line in error.lines:
-                    sys.stderr.write(f"jaxformer: {in_flags(Train, line)}\n")
+                    print_note(f"jaxformer: {in_flags(Train, line)}")
                 if error.checkpoint is not None:
                     lower = experiment.config.optimizer.learning_rate / 10
-                    sys.stderr.write(f"  {self.from_checkpoint(error.checkpoint, lower)}\n")
+                    print_note(f"  {self.from_checkpoint(error.checkpoint, lower)}")
                 return 1
         return EXIT_CODE if result["status"] == "preempted" else 0
 
@@ -96,7 +95,7 @@ class Report(Verb):
 
         if len(self.runs) > 1:
             written = self.output or Path("comparison.html")
-            sys.stdout.write(f"{compare_runs(self.runs, written)}\n")
+            print_text(f"{compare_runs(self.runs, written)}\n")
         else:
             written = write_report(self.runs[0])
-        sys.stdout.write(f"{written}\n")
+        print_line(str(written))
