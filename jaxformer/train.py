@@ -196,7 +196,8 @@ class Loop:
 
     def __post_init__(self) -> None:
         config, steps = self.experiment.config, self.experiment.steps
-        self.eval_every, self.log_every = steps(config.eval.every), steps(config.train.log_every)
+        self.eval_every = steps(config.eval.every)
+        self.log_every = min(steps(config.train.log_every), max(1, self.experiment.total_steps // 20))
         self.save_every = math.inf if config.checkpoint.every is None else steps(config.checkpoint.every)
 
     def run(self, state: TrainState, evaluation_due: bool = False) -> TrainState:

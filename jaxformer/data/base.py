@@ -52,6 +52,10 @@ class Opened:
         """How messages name an example."""
         return f"dataset {self.name}, split {self.split!r}, index {index}"
 
+    def file_of(self, index: int) -> str | None:
+        """The name of the file that an example was made from, where the dataset has it."""
+        return None
+
 
 class Source(Opened):
     """Examples by index, one by one."""
@@ -109,6 +113,7 @@ class CachedSource(Source):
         self._examples: list[Example | None] = [None] * len(source)
         self.name, self.split, self.class_names = source.name, source.split, source.class_names
         self.facts, self.finish = source.facts, source.finish  # type: ignore[method-assign]
+        self.file_of = source.file_of  # type: ignore[method-assign]
 
     def __len__(self) -> int:
         return len(self._source)

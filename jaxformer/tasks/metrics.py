@@ -85,6 +85,12 @@ def calibration_table(sums: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     ]
 
 
+def commonest_share(confusion: np.ndarray) -> float:
+    """The share of the commonest true class in a confusion matrix [K, K]; 0 of nothing."""
+    of_class = confusion.sum(axis=1)
+    return float(of_class.max() / max(of_class.sum(), 1))
+
+
 def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
     """What a confusion matrix says of each class, [K] each.
 

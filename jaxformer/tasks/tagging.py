@@ -68,16 +68,20 @@ class TokenClassification(TokenTask):
         (parts of speech) have none: then the three are left out. The table "per_class" has each kind of entity.
         """
         found = {name: base.mean_of(sums, name) for name in ("loss", "accuracy")}
-        names = data.class_names or []
+        names, labels = data.class_names or [], collected["labels"]
+        counts = np.bincount(labels[labels >= 0], minlength=1)
+        baseline = {"accuracy": float(counts.max() / max(counts.sum(), 1))}
         if not are_entities(names):
-            return Evaluation(found, {"class_names": list(names)})
+            return Evaluation(found, {"class_names": list(names)}, baseline)
 
         def words(tags: np.ndarray) -> list[list[str]]:
             rows = zip(tags, collected["labels"] >= 0)
             return [[class_name(int(tag), names) for tag in row[begins]] for row, begins in rows]
 
         scores, kinds = entity_scores(words(collected["likeliest"]), words(collected["labels"]))
-        return Evaluation(found | scores, {"class_names": list(names), "per_class": kinds})
+        return Evaluation(
+            found | scores, {"class_names": list(names), "per_class": kinds}, baseline | {"f1": 0.0}
+        )
 
     def errors(self, outputs: TextOutputs, batch: Batch) -> jax.Array:
         """The share of words with a wrong tag, float32 [B]."""
