@@ -1,7 +1,7 @@
 """The log of a run's start, and the files at its end: the last evaluation, samples, result and report."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,7 @@ def count_of(params: Any) -> int:
 
 
 def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
-    """Evaluates the last state, and writes evaluation.json, samples/, result.json and report.html.
+    """Evaluates the last state, and writes evaluation.json, samples/, report.html and, at last, result.json.
 
     A run that was preempted is only saved, and gets a result.json with this status.
 
@@ -113,7 +113,7 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     if loop.status == "preempted":
         checkpoints.wait()
         logger.info("SIGTERM: saved at step %d; training in the same folder goes on from there", loop.step)
-        return write_result(loop, {})
+        return write_result(run, result_of(loop, {}))
     step, evaluation = loop.step, loop.evaluation
     if experiment.config.eval.restore_best and loop.monitor.best_step not in (None, step):
         with clock.phase("checkpoint"):
@@ -123,20 +123,30 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
             logger.info("ending with the best checkpoint, of step %d", step)
     with clock.phase("evaluate"):
         evaluation = evaluation or experiment.evaluate(state)
+        run.check_place()
         write_json(run.evaluation_file, {"step": step, "metrics": evaluation.metrics, **evaluation.tables})
     with clock.phase("report"):
         write_shown(experiment, run, state)
     with clock.phase("checkpoint"):
         checkpoints.wait()
     remarks = list(disappointments(experiment.task, evaluation, read_metrics(run.folder)))
-    result = write_result(loop, evaluation.metrics, remarks)
+    result = {**result_of(loop, evaluation.metrics), "remarks": remarks}
     if jax.process_index() == 0:
-        logger.info("%s", end_summary(result, report=str(write_report(run))))
+        report = write_report(run, result)
+        write_result(run, result)  # it says that the run is over, so it comes last
+        logger.info("%s", end_summary(result, report=str(report)))
     return result
 
 
-def write_result(loop: "Loop", final: dict[str, float], remarks: Sequence[str] = ()) -> dict[str, Any]:
-    """Writes result.json.
+def write_result(run: Run, result: dict[str, Any]) -> dict[str, Any]:
+    """Writes result.json, and returns what is in it."""
+    if jax.process_index() == 0:
+        write_json(run.result_file, result)
+    return result
+
+
+def result_of(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
+    """The content of result.json.
 
     Examples a second are those of the train steps alone: evaluation, checkpoints and the first step, which
     compiles, are left out. FLOPs are those of training: three times the forward pass's; MFU is their rate, over what
@@ -148,11 +158,10 @@ def write_result(loop: "Loop", final: dict[str, float], remarks: Sequence[str] =
     per_second = examples / clock.seconds["train"] if steps else None
     flops = training_flops(experiment.forward_flops)
     peak = device.find_peak(dtypes(experiment.config.precision).compute)
-    result = {
+    return {
         "status": loop.status,
         "step": loop.step,
         "final": final,
-        "remarks": list(remarks),
         "same_loss": experiment.task.same_loss,
         "best": {"step": monitor.best_step, experiment.config.eval.monitor: monitor.best}
         if monitor.best is not None
@@ -165,9 +174,6 @@ def write_result(loop: "Loop", final: dict[str, float], remarks: Sequence[str] =
         "peak": peak.source,
         "device": device.device_line(),
     }
-    if jax.process_index() == 0:
-        write_json(loop.run_folder.result_file, result)
-    return result
 
 
 def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
@@ -184,8 +190,8 @@ def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
             write_samples(run.folder, examples, kind=kind, patches=patches)
 
 
-def write_report(run: Run) -> Path:
+def write_report(run: Run, result: dict[str, Any]) -> Path:
     """Writes the run's page; see `observe/report.py`."""
     from jaxformer.observe import report  # it draws
 
-    return report.write_report(run.folder)
+    return report.write_report(run.folder, result)

@@ -75,7 +75,7 @@ def train(
         if start_from is not None:
             checkpoint_of(start_from, experiment.total_steps)
     saving, monitor = experiment.config.checkpoint, experiment.config.eval.monitor
-    with run.lock() if first else nullcontext():
+    with run.lock() if first else nullcontext(run) as run:
         if (config := run.enter(experiment.config)) != experiment.config:
             data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
             experiment = Experiment(config, experiment.devices, **data)
@@ -91,10 +91,12 @@ def train(
             with clock.phase("startup"):
                 run.keep_data(experiment.train_data, experiment.eval_data, write=first)
                 teacher = load_teacher(experiment)
-                state, seen, evaluation_due = restore_or_start(experiment, checkpoints, teacher, start_from)
+                state, seen, evaluation_due, records = restore_or_start(
+                    experiment, checkpoints, teacher, start_from
+                )
                 announce(experiment, run, int(state.step))
             loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, seen)
-            return finish(loop, loop.run(state, evaluation_due))
+            return finish(loop, loop.run(state, evaluation_due, records))
 
 
 def restore_or_start(
@@ -102,11 +104,12 @@ def restore_or_start(
     checkpoints: Checkpoints,
     teacher: LoadedTeacher | None = None,
     start_from: str | Path | None = None,
-) -> tuple[TrainState, Monitor, bool]:
+) -> tuple[TrainState, Monitor, bool, int]:
     """The state of the newest checkpoint, of `start_from` or a fresh one, with the evaluations' results until then.
 
     Returns:
-      The state, the monitor, and whether the evaluation of this step is still due.
+      The state, the monitor, whether the evaluation of this step is still due, and how many records of metrics there
+      were until this step.
 
     Raises:
       UserError: the checkpoint is of a training split of another size, so its steps mean other examples; or the
@@ -115,13 +118,13 @@ def restore_or_start(
     config = experiment.config.eval
     monitor = Monitor(experiment.task.direction(config.monitor), config.min_delta)
     restored = checkpoints.restore(to_items(experiment.state_shapes))
-    begins = restored is None and start_from is not None
-    if begins:
+    begins = restored is None
+    if begins and start_from is not None:
         step, other = checkpoint_of(start_from, experiment.total_steps)
         with Checkpoints(other, read_only=True) as others:
             restored = others.restore(to_items(experiment.state_shapes), step)
     if restored is None:
-        return experiment.init_state(), monitor, False
+        return experiment.init_state(), monitor, False, 0
     items, progress = restored
     before, now = progress["epoch_examples"], experiment.train_data.num_examples
     if before != now:
@@ -137,8 +140,9 @@ def restore_or_start(
         )
     logger.info("going on from step %d", progress["step"])
     if begins:
-        return from_items(items), monitor, False
-    return from_items(items), replace(monitor, **progress["monitor"]), progress["evaluation_due"]
+        return from_items(items), monitor, False, 0
+    monitor = replace(monitor, **progress["monitor"])
+    return from_items(items), monitor, progress["evaluation_due"], progress.get("records", 0)
 
 
 def checkpoint_of(start_from: str | Path, total_steps: int) -> tuple[int, Path]:
@@ -200,19 +204,20 @@ class Loop:
         self.log_every = min(steps(config.train.log_every), max(1, self.experiment.total_steps // 20))
         self.save_every = math.inf if config.checkpoint.every is None else steps(config.checkpoint.every)
 
-    def run(self, state: TrainState, evaluation_due: bool = False) -> TrainState:
+    def run(self, state: TrainState, evaluation_due: bool = False, records: int = 0) -> TrainState:
         """Trains to the end, to an early stop or to a preemption; returns the last state.
 
         Args:
           state: where to begin.
           evaluation_due: whether this state's evaluation was given up for a preemption.
+          records: how many records of metrics there were until this state.
         """
         experiment, data, total = self.experiment, self.experiment.train_data, self.experiment.total_steps
         train_step = experiment.train_step(self.teacher)
         fixed = () if self.teacher is None else (self.teacher.variables,)
         start = self.step = int(state.step)
         with (
-            MetricWriter(self.run_folder.folder, start) as self.writer,
+            MetricWriter(self.run_folder.folder, start, records) as self.writer,
             Progress(total, start, data.batch_size, data.steps_per_epoch, self.console) as self.progress,
             self.tracer,
         ):
@@ -338,12 +343,18 @@ class Loop:
         return not self.skipped and math.isfinite(loss) and bool(all_finite(to_items(state)["params"]))
 
     def save(self, state: TrainState) -> None:
-        """Starts saving in the background; the metrics until then are written first."""
+        """Starts saving in the background; the metrics until then are written first.
+
+        Raises:
+          UserError: the run's folder was moved or removed, or the save before failed.
+        """
+        self.run_folder.check_place()
         self.read()
         data = self.experiment.train_data
         with self.clock.phase("checkpoint"):
             progress = {
                 "step": self.step,
+                "records": self.writer.flush(),
                 "monitor": self.monitor.to_json(),
                 "evaluation_due": self.evaluation_due,
                 "epoch_examples": data.num_examples,

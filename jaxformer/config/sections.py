@@ -31,8 +31,8 @@ class EvalConfig:
     monitor: str = "accuracy"
     """The metric that decides which checkpoint is best."""
     mode: Literal["max", "min"] | None = None
-    """Whether more of it is better ("max") or less ("min"). The task knows, and None leaves it to the task; a value that
-    contradicts the task is refused."""
+    """Whether more of it is better ("max") or less ("min"). The task knows, and None leaves it to the task; a value
+    that contradicts the task is refused."""
     patience: (
         Annotated[int, fields.at_least(1, "at least 1 evaluation, or None to never stop early")] | None
     ) = None

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxformer.data.names import class_key
 from jaxformer.errors import UserError
 from jaxformer.files import json_line, write_atomically, writing_to
 from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_of
@@ -81,8 +82,8 @@ class Explainer:
                 "class_name: this model has no map of a class's evidence (Grad-CAM); leave `class_name` out"
             )
         names = self.trained.class_names
-        if name in names:
-            return names.index(name)
+        if (key := class_key(name)) in names:
+            return names.index(key)
         if name.isdecimal() and int(name) < max(len(names), self.trained.experiment.bare_model.num_classes):
             return int(name)
         expected = f"expected one of {', '.join(names[:10])}" + ", ..." * (len(names) > 10)

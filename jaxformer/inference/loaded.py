@@ -264,14 +264,14 @@ class LoadedRun:
           prompts: one text or several.
           max_new_tokens: how many tokens are written at most.
           stop: strings before which a text ends.
-          seed: decides what is drawn.
+          seed: decides what is drawn, for each prompt as if it were the only one; equal prompts are drawn anew.
           beams: how many hypotheses a beam search follows; 1 draws tokens, or takes the likeliest.
           length_penalty: of the beam search (Wu et al. 2016, equation 14).
           **sampling: `temperature`, `top_k`, `top_p`, `min_p` and `repetition_penalty`, as fields of `Sampling`.
 
         Returns:
-          For each prompt "prompt", "text", "tokens" (how many there are) and "ended" ("end of text", "stop string" or
-          "length").
+          For each prompt "prompt", "text", "tokens" (how many there are) and "ended" ("end of text", "stop string",
+          "length" or "context", see `Continuation`).
 
         Raises:
           UserError: the model writes no texts, a prompt is too long, or an argument is impossible.
@@ -282,7 +282,10 @@ class LoadedRun:
         if not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
             raise UserError(f"prompts={prompts!r}: expected a text, or a list of texts")
         how = generation(max_new_tokens, stop, seed, beams, length_penalty, **sampling)
-        found = self.writer.generate([self.writer.encode(text) for text in texts], how)
+        named = [
+            (text, f"prompt {number}" if len(texts) > 1 else "prompt") for number, text in enumerate(texts, 1)
+        ]
+        found = self.writer.generate(self.writer.encoded(named), how)
         return [{"prompt": text, **vars(one)} for text, one in zip(texts, found)]
 
     # Evaluation

@@ -49,7 +49,7 @@ class ImageTask(Task):
                 yield f"task.{name}={list(values)}: the images have {channels} channels; {remedy}"
         names, classes = train.class_names, model.num_classes
         if names is not None and classes is not None and classes < len(names):
-            yield f"model.num_classes={classes}: the dataset has {len(names)} classes; set it to that"
+            yield f"model.num_classes={classes}: the dataset has {len(names)} classes; set it to that, or to None"
 
     def misfits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         """Yields a line for every further way in which the data, the model and the task do not fit each other."""

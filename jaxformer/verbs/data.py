@@ -1,18 +1,24 @@
 """Datasets: which are there, what is in them, and a new one of a user's own files."""
 
-from collections.abc import Collection, Sequence
+import re
+import shlex
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jaxformer.config.fields import length
+from jaxformer.config.fields import Constraint
 from jaxformer.errors import UserError
 from jaxformer.importing.formats import FORMATS
 from jaxformer.verbs.common import print_line, print_text
-from jaxformer.verbs.options import COMMAS, Names, Verb, argument, flag
+from jaxformer.verbs.options import Names, Verb, argument, flag, in_flags
 
+if TYPE_CHECKING:
+    from jaxformer.importing import Imported
+
+OWN_IMAGES = "own_images"  # the config for images of a user's own
 IMAGES, TEXTS = 64, 5  # examples that are shown
-TWO = length(2, expected="two numbers, as in 1,4")
+TWO = Constraint("two numbers, as in 1,4", lambda text: bool(re.fullmatch("[0-9]{1,9} *, *[0-9]{1,9}", text)))
 MOST_LEFT_OUT = 20  # lines about what an import left out
 OPTIONS = dict.fromkeys(name for format in FORMATS.values() for name in format.options)
 
@@ -92,8 +98,10 @@ class DataImport(OfData):
     """csv, jsonl: the texts to keep (default: all)."""
     classes: Names | None = flag(None, "A,B,...")
     """csv, jsonl, conll, segmentation: all classes, in their order."""
-    columns: Annotated[tuple[int, ...], COMMAS, TWO] | None = flag(None, "WORD,TAG")
+    columns: Annotated[str, TWO] | None = flag(None, "WORD,TAG")
     """conll: these columns, from 1 (default: the first and the last)."""
+    answerable: bool = False
+    """squad: leave out the questions that have no answer in their text (SQuAD 2.0)."""
 
     @classmethod
     def beside_the_point(cls, words: Sequence[str]) -> Collection[str]:
@@ -106,6 +114,7 @@ class DataImport(OfData):
         from jaxformer.importing import import_dataset
 
         options: dict[str, Any] = {name: getattr(self, name) or None for name in OPTIONS}
+        options["columns"] = self.columns and tuple(map(int, self.columns.split(",")))
         options |= {"test_share": self.test_share, "skip_broken": self.skip_broken}
         made = import_dataset(self.kind, self.source, self.name, self.data_dir, **options)
         splits = ", ".join(f"{name}: {count:,}" for name, count in made.splits.items())
@@ -118,6 +127,23 @@ class DataImport(OfData):
             left_out.append(f"{len(more):,} more")
         if copies := len(made.duplicates):
             left_out.append(f"{copies:,} {'copy' if copies == 1 else 'copies'} of other images")
-        lines += [*made.notes, *(f"left out: {what}" for what in left_out)]
+        lines += [in_flags(type(self), note) for note in made.notes]
+        lines += [*(f"left out: {what}" for what in left_out), *self.next_step(made)]
         for line in lines:
             print_line(line)
+
+    def next_step(self, made: "Imported") -> Iterator[str]:
+        """Yields the command that trains on images with labels, and how it sees them."""
+        if not {"image", "label"} <= set(made.features):
+            return
+        from jaxformer.config.files import read
+
+        config = read(OWN_IMAGES)
+        side, task = config["data"]["eval_transforms"][0]["size"], config["task"]
+        means = f"mean {task['mean'][0]:g}, deviation {task['std'][0]:g} of the pixels in 0..1"
+        yield f"to train on them, as {side}x{side} pixels ({means}):"
+        words = ["jaxformer", "train", "--config", OWN_IMAGES, f"--config.data.name={made.name}"]
+        words += [f"--config.data.data_dir={self.data_dir}"] * (self.data_dir is not None)
+        if "test" not in made.splits:
+            words.append(f"--config.eval.split={list(made.splits)[-1]}")
+        yield f"  {shlex.join([*words, '--workdir', f'runs/{made.name}'])}"

@@ -210,7 +210,7 @@ def test_classes_that_cannot_be(model, chosen, message):
         Explainer(trained(model), chosen)
 
 
-@pytest.mark.parametrize(("chosen", "index"), [("cat", 2), ("4", 4)])
+@pytest.mark.parametrize(("chosen", "index"), [("cat", 2), ("\u200bcat ", 2), ("4", 4)])
 def test_classes_by_name_and_number(chosen, index):
     assert Explainer(trained("resnet"), chosen).chosen == index < CLASSES
 

@@ -1,6 +1,7 @@
 """Images with one class each: folders of classes, or a CSV."""
 
 from functools import partial
+from os.path import isfile  # is False for names that no file can have
 from pathlib import Path
 from typing import TypeAlias
 
@@ -34,7 +35,7 @@ def read(sources: Sources) -> Contents:
     class_names = sorted({label for _, label, _ in opened}, key=natural)
     grey = all(image.grey for *_, image in opened)
     sizes = {image.size for *_, image in opened}
-    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+    height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     image_feature = tfds.features.Image(shape=(height, width, 1 if grey else 3))
     label_feature = tfds.features.ClassLabel(names=class_names)
     features = {"image": image_feature, "label": label_feature, "path": tfds.features.Text()}
@@ -42,7 +43,14 @@ def read(sources: Sources) -> Contents:
     for file, label, image in opened:
         values = {"image": partial(image.stored, "L" if grey else "RGB"), "label": label, "path": file.name}
         examples.append(Example(values, file, label, digest=image.digest))
-    return Contents(features, examples, class_names)
+    return Contents(features, examples, class_names, [size_note(sizes, grey)] if sizes else [])
+
+
+def size_note(sizes: set[tuple[int, int]], grey: bool) -> str:
+    """How large the images are, and whether they have colours."""
+    low, high = ("x".join(map(str, map(choose, zip(*sizes)))) for choose in (min, max))
+    range = low if low == high else f"{low} to {high}"
+    return f"the images are of {range} pixels (height x width), {'grey' if grey else 'in colour'}"
 
 
 def is_image(path: Path) -> bool:
@@ -71,7 +79,11 @@ def in_folder(root: Path, sources: Sources) -> list[Labelled]:
                     f"{nested[0]}: a folder in the class {folder.name!r}, which holds images only"
                 )
             images = list(filter(is_image, there))
-            found += [(File(path, path.relative_to(root).as_posix(), split), folder.name) for path in images]
+            try:
+                label = sources.class_of(folder.name, f"{parent}: the folder ")
+            except ValueError as error:
+                raise UserError(f"{error}; rename it") from error
+            found += [(File(path, path.relative_to(root).as_posix(), split), label) for path in images]
             sources.broken.extend((path, "is no image by its name") for path in there if path not in images)
             empty += [] if images else [folder]
     if empty:
@@ -99,7 +111,8 @@ def in_csv(path: Path, sources: Sources) -> list[Labelled]:
             if lines.setdefault(image, line) != line:
                 raise ValueError(f"{row['path']!r} is also in line {lines[image]}; keep one of them")
             split = SPLIT_NAMES[row["split"].lower()] if "split" in row else None
-            found.append((File(image, image.relative_to(root).as_posix(), split), row["label"]))
+            label = sources.class_of(cells[columns.index("label")])
+            found.append((File(image, image.relative_to(root).as_posix(), split), label))
     return found
 
 
@@ -112,11 +125,11 @@ def image_of(row: dict[str, str], root: Path) -> Path:
     for column in ("path", "label"):
         if not row[column]:
             raise ValueError(f"{column} is empty")
+    if not isfile(root / row["path"]):
+        raise ValueError(f"there is no file {row['path']!r} in {root}")
     image = (root / row["path"]).resolve()
     if not image.is_relative_to(root):
         raise ValueError(f"{row['path']!r} leaves {root}; put images beside the CSV or below it")
-    if not image.is_file():
-        raise ValueError(f"there is no file {row['path']!r} in {root}")
     if row.get("split", "train").lower() not in SPLIT_NAMES:
         raise ValueError(f"split {row['split']!r} is not train, validation or test")
     return image
