@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import secrets
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -35,6 +37,18 @@ def located(path: Path, reason: str) -> str:
     return f"{path}, {reason}" if reason.startswith("line ") else f"{path}: {reason}"
 
 
+def regular(path: Path) -> Path:
+    """The path, unless it is a pipe, a device or a socket, which may never end.
+
+    Raises:
+      OSError: it is one, or there is no such file.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder Python says that it is one
+        raise OSError(errno.EINVAL, "a pipe, a device or a socket; copy its content into a file")
+    return path
+
+
 def read_text(path: Path, may_be_empty: bool = False) -> str:
     """A UTF-8 file without its byte order mark; "\\n" ends the lines that end with "\\r\\n" in the file.
 
@@ -48,7 +62,7 @@ def read_text(path: Path, may_be_empty: bool = False) -> str:
       BrokenFile: the file cannot be read, is not UTF-8, or is empty; the reason names the line and the byte.
     """
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
     except OSError as error:
         raise BrokenFile(path, f"cannot be read ({error.strerror or error})") from error
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -302,7 +316,7 @@ def read_json(path: Path, needs: tuple[str, ...], remedy: str = OR_DELETE) -> di
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); {remedy}") from error
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxformer.analysis.flops import training_flops
+from jaxformer.errors import counted
 from jaxformer.experiment import Experiment, spare_classes
 from jaxformer.files import write_json
 from jaxformer.observe import device, text
@@ -41,7 +42,7 @@ def announce(experiment: Experiment, run: Run, start_step: int) -> None:
         "model": f"{type(config.model).__name__}, {count_of(params):,} parameters",
         "data": f"{config.data.name}: {batches.num_examples:,} examples to train on, "
         f"{experiment.eval_data.num_examples:,} to evaluate on",
-        "steps": f"{steps:,} ({text.counted(epochs, 'epoch')}), batches of {batches.batch_size:,}{going_on}",
+        "steps": f"{steps:,} ({counted(epochs, 'epoch')}), batches of {batches.batch_size:,}{going_on}",
         "precision": dtypes(config.precision).compute,
         "compute": f"{a_step} a step, {an_example} an example (forward + backward)",
         "memory": f"{text.data_size(bytes_a_device(experiment.state_shapes))} of train state a device",

@@ -11,6 +11,7 @@ from jaxformer.data.names import class_name
 from jaxformer.data.writing import held_out_places
 from jaxformer.errors import UserError
 from jaxformer.files import lines_of, read_text
+from jaxformer.importing.images import Opened
 from jaxformer.importing.sources import SPLITS, Broken, File, listing
 
 
@@ -26,8 +27,8 @@ class Example:
     """Its class, where the same share of each class is held out."""
     classes: Set[Any] = frozenset()
     """All its classes, where an example has several: of its objects, its pixels or its words."""
-    digest: bytes | None = None
-    """The digest of its image; identical images are taken once."""
+    image: Opened | None = None
+    """Its image; identical images are taken once."""
     annotation: Any = None
     """What was said of its image; identical images need the same."""
 
@@ -124,7 +125,7 @@ def without_copies(examples: Examples, broken: list[Broken]) -> tuple[list[Examp
     first: dict[Hashable, Example] = {}
     copies: list[Path] = []
     for number, example in enumerate(examples):
-        other = first.setdefault(number if example.digest is None else example.digest, example)
+        other = first.setdefault(number if example.image is None else example.image.digest, example)
         ours, theirs = example.file, other.file
         if other is example:
             continue

@@ -10,14 +10,15 @@ from jaxformer.config.schema import did_you_mean, load
 from jaxformer.data.catalog import data_folder
 from jaxformer.data.digits import NAME as DIGITS
 from jaxformer.data.writing import write_dataset
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import located, writing_to
 from jaxformer.importing.contents import Contents, Example, checked_names, into_splits, without_copies
 from jaxformer.importing.formats import FORMATS
+from jaxformer.importing.images import remarks
 from jaxformer.importing.sources import Broken, Sources
-from jaxformer.observe.text import counted
 
 VERSION = "1.0.0"
+PLACE = re.compile(r"line \d+|\w+\[\d+\]")  # what the reason for leaving something out may begin with
 FEW = 5  # places of what is broken that a message names
 
 
@@ -100,12 +101,13 @@ def import_dataset(
         notes = [*spellings, *contents.notes, *contents.check(contents.class_names, seen, paths[0])]
     except UserError as error:
         raise UserError(*error.lines, *spellings[:1]) from error
+    notes += remarks((example.image, example.label) for example in examples if example.image)
     if share and "test" not in splits and examples[0].file.split is None:
         few = f"of {counted(len(examples), 'example')} no share of {share:g} can be held out"
         notes.append(f"there is no split test: {few}; take a larger `test_share`, or more examples")
     names = contents.class_names
-    of_classes = f" of {len(names)} classes" if names else ""
-    about = f"Imported by jaxformer: {len(examples):,} examples{of_classes}."
+    of_classes = f" of {counted(len(names), 'class', 'classes')}" if names else ""
+    about = f"Imported by jaxformer: {counted(len(examples), 'example')}{of_classes}."
     values = {split: written(members) for split, members in splits.items()}
     with writing_to(folder, "name another folder with `data_dir`"):
         try:
@@ -145,17 +147,11 @@ def check_name(name: str, folder: Path) -> None:
         raise UserError(f"name {name!r}: {folder / name} is there already; remove it, or choose another name")
 
 
-def place_of(reason: str) -> str:
-    """The place that the reason for leaving something out begins with: "line 3", "annotations[17]", or ""."""
-    found = re.match(r"line \d+|\w+\[\d+\]", reason)
-    return found[0] if found else ""
-
-
 def refuse(broken: Sequence[Broken]) -> None:
     """Raises a UserError that names the first of what is broken, and how many more there are, and where."""
     (first, _), *others = broken
-    places = dict.fromkeys(place_of(reason) if path == first else path.name for path, reason in others)
-    named = list(filter(None, places))
+    places = [PLACE.match(reason) if path == first else [path.name] for path, reason in others]
+    named = list(dict.fromkeys(place[0] for place in places if place))
     where = f": {', '.join(named[:FEW])}{', ...' * (len(named) > FEW)}" if named else ""
     more = f" (and {len(others):,} more{where})" if others else ""
     remedy = "repair it, or leave out what is broken with `skip_broken=True`"

@@ -13,13 +13,14 @@ import numpy as np
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.base import NominalBatches, recorded
+from jaxformer.data.collate import transformed
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.geometry import letterbox
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.files import read_json
+from jaxformer.files import read_json, regular
 from jaxformer.inference.inputs import reason
 from jaxformer.runs import BRING_BACK, Run
 from jaxformer.state import eval_variables
@@ -191,7 +192,7 @@ class LoadedRun:
         expected = f"expected an image file, or uint8 [H, W, {shape[-1]}]"
         if isinstance(image, (str, Path)):
             try:
-                image = decode_image(Path(image).read_bytes(), shape[-1], upright=True)
+                image = decode_image(regular(Path(image)).read_bytes(), shape[-1], upright=True)
             except (OSError, ValueError) as error:
                 raise UserError(f"{where}: {reason(Path(where), error)}") from error
         elif not isinstance(image, np.ndarray):
@@ -199,8 +200,7 @@ class LoadedRun:
         elif image.ndim != 3 or image.dtype != np.uint8:
             raise UserError(f"{where}: is {image.dtype} of the shape {image.shape}; {expected}")
         example: dict[str, Any] = {"image": image}
-        for transform in data.eval_transforms:
-            example = transform(example, np.random.default_rng(0))
+        example = dict(transformed(example, data.eval_transforms, np.random.default_rng(0), lambda: where))
         example["transformed"] = example["image"]
         if data.examples.letterboxed:
             example = letterbox(example, (shape[0], shape[1]), data.examples.enlarge)

@@ -19,7 +19,7 @@ from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.decoding.beam import beam_search, repeat_rows
 from jaxformer.decoding.loop import Chunk, Rules, StopStrings, stream
 from jaxformer.decoding.sampling import Sampling, seen_tokens
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.inference.texts import naming
 from jaxformer.models.layouts import unrolled
 
@@ -260,7 +260,7 @@ class Writer:
         longest = max(map(len, prompts), default=0)
         if longest > self.context_length:
             raise UserError(
-                f"prompt: has {longest} tokens, the model's context is {self.context_length}; shorten it"
+                f"prompt: has {counted(longest, 'token')}, the model's context is {self.context_length}; shorten it"
             )
 
     def padded(self, texts: Sequence[list[int]], left: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jaxformer.config.fields import Constraint
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.importing.formats import FORMATS
 from jaxformer.verbs.common import print_line, print_text
 from jaxformer.verbs.options import Names, Verb, argument, flag, in_flags
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from jaxformer.importing import Imported
 
 OWN_IMAGES = "own_images"  # the config for images of a user's own
+MOMENTS = ("mean", "std")  # of pixels in 0..1
 IMAGES, TEXTS = 64, 5  # examples that are shown
 TWO = Constraint("two numbers, as in 1,4", lambda text: bool(re.fullmatch("[0-9]{1,9} *, *[0-9]{1,9}", text)))
 MOST_LEFT_OUT = 20  # lines about what an import left out
@@ -119,14 +120,14 @@ class DataImport(OfData):
         made = import_dataset(self.kind, self.source, self.name, self.data_dir, **options)
         splits = ", ".join(f"{name}: {count:,}" for name, count in made.splits.items())
         count = len(made.class_names)
-        lines = [f"{made.folder}: {splits}" + (f"; {count} class{'es' * (count > 1)}" if count else "")]
+        lines = [f"{made.folder}: {splits}" + (f"; {counted(count, 'class', 'classes')}" if count else "")]
         if "image" not in made.features:
             lines.append(f"data.name={made.name!r} has the features {', '.join(made.features)}")
         left_out = [located(path, reason) for path, reason in made.broken[:MOST_LEFT_OUT]]
         if more := made.broken[MOST_LEFT_OUT:]:
             left_out.append(f"{len(more):,} more")
         if copies := len(made.duplicates):
-            left_out.append(f"{copies:,} {'copy' if copies == 1 else 'copies'} of other images")
+            left_out.append(f"{counted(copies, 'copy', 'copies')} of other images")
         lines += [in_flags(type(self), note) for note in made.notes]
         lines += [*(f"left out: {what}" for what in left_out), *self.next_step(made)]
         for line in lines:
@@ -139,11 +140,12 @@ class DataImport(OfData):
         from jaxformer.config.files import read
 
         config = read(OWN_IMAGES)
-        side, task = config["data"]["eval_transforms"][0]["size"], config["task"]
-        means = f"mean {task['mean'][0]:g}, deviation {task['std'][0]:g} of the pixels in 0..1"
-        yield f"to train on them, as {side}x{side} pixels ({means}):"
+        side, ((mean,), (std,)) = (
+            config["data"]["eval_transforms"][0]["size"],
+            map(config["task"].get, MOMENTS),
+        )
+        yield f"to train on them, at {side}x{side} pixels, with the mean {mean:g} and the deviation {std:g}:"
         words = ["jaxformer", "train", "--config", OWN_IMAGES, f"--config.data.name={made.name}"]
-        words += [f"--config.data.data_dir={self.data_dir}"] * (self.data_dir is not None)
-        if "test" not in made.splits:
-            words.append(f"--config.eval.split={list(made.splits)[-1]}")
+        words += [f"--config.data.data_dir={self.data_dir}"] if self.data_dir else []
+        words += [] if "test" in made.splits else [f"--config.eval.split={list(made.splits)[-1]}"]
         yield f"  {shlex.join([*words, '--workdir', f'runs/{made.name}'])}"

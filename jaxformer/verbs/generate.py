@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from jaxformer.config.fields import PositiveInt, at_least, not_empty
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.verbs.common import print_json, print_note, print_text, working
 from jaxformer.verbs.options import OfRun, argument, flag
 
@@ -126,4 +126,4 @@ def stream_text(tokens: Iterator[Any], stops: Any, begin: str) -> None:
         shown = max(shown, len(text))
     print_text(begin + stops.texts[0] + "\n", after=shown)
     if stops.stops and stops.found[0] is None:
-        print_note(f"jaxformer: none of the stop strings came in {len(stops.ids[0])} tokens")
+        print_note(f"jaxformer: none of the stop strings came in {counted(len(stops.ids[0]), 'token')}")

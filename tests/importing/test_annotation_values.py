@@ -61,7 +61,7 @@ def test_other_values_of_iscrowd_are_refused(tmp_path, value):
         ({"bbox": [1, 2, float("inf"), 4]}, "annotations[0]: bbox is [1, 2, inf, 4], not four numbers"),
         ({"bbox": None}, "annotations[0]: bbox is None, not four numbers"),
         ({"bbox": [1, 2, -3, 4]}, "annotations[0]: the box (1, 2, -2, 6) (x0, y0, x1, y1) has no area"),
-        ({"bbox": [0.1, 0.2, 0.3, 0.4]}, "a.json: no box reaches beyond the first pixel; expected pixels"),
+        ({"bbox": [0.1, 0.2, 0.3, 0.4]}, "a.json: all boxes lie in the first pixel; expected pixels"),
     ],
 )
 def test_values_of_another_type_are_refused(tmp_path, changes, message):
@@ -106,12 +106,12 @@ def test_an_image_that_is_listed_twice_is_refused(tmp_path):
 def test_objects_that_are_there_twice_are_left_out_and_counted(tmp_path):
     other = BOX | {"category_id": 17}  # of another class
     made = bring(changed(tmp_path, BOX, BOX | {"id": 5}, other, BOX), tmp_path, test_share=0)
-    assert "left out: 2 objects with the class and the box of another in the image" in made.notes
+    assert "left out: 2 objects with the class and box of another" in made.notes
     assert seen(tmp_path, "train")[0] == [(0, 6, 8, 18, 28), (1, 6, 8, 18, 28)]
 
 
 def test_objects_of_voc_and_yolo_that_are_there_twice_are_left_out_and_counted(tmp_path):
-    note = "left out: 2 objects with the class and the box of another in the image"
+    note = "left out: 2 objects with the class and box of another"
     root = tmp_path / "voc"
     for seed in (0, 1, 3):
         path = voc(root / f"{seed}.xml", seed, root / f"{seed}.png")
@@ -168,12 +168,12 @@ def test_what_follows_a_box_is_what_the_description_says(tmp_path, line, shape):
         (
             "0 0.4 0.5 0.2 0.4 0.3 0.3 1 0.4 0.5 1",
             "",
-            "look like a box and keypoints; describe these in data.yaml",
+            "for a box and keypoints describe these in data.yaml",
         ),
         (
             "0 0.4 0.5 0.2 0.4 0.3 0.3 2 0 0 0",
             "",
-            "look like a box and keypoints; describe these in data.yaml",
+            "for a box and keypoints describe these in data.yaml",
         ),
         (
             "0 0.5 0.5 0.2 0.1 0.7",
@@ -186,9 +186,9 @@ def test_what_follows_a_box_is_what_the_description_says(tmp_path, line, shape):
         ("0 -0.1 0.5 0.5 0.3", "", "expected shares, from 0 to 1, and no pixels"),
         ("0 0.1 0.1 30 0.1 30 20", "", "expected shares, from 0 to 1, and no pixels"),
         ("0 0.5 0.5 0.2 0.2", "nc: 3", "data.yaml: nc is '3', and names has 2; make them the same"),
-        ("0 0.5 0.5 0.2 0.2", "kpt_shape: 17", "kpt_shape is '17'; expected how many points, and 2 or 3"),
-        ("0 0.5 0.5 0.2 0.2", "kpt_shape: [0, 3]", "kpt_shape is ['0', '3']; expected how many points"),
-        ("0 0.5 0.5 0.2 0.2", "kpt_shape: [17, 4]", "expected how many points, and 2 or 3, as in [17, 3]"),
+        ("0 0.5 0.5 0.2 0.2", "kpt_shape: 17", "kpt_shape is '17'; expected points and 2 or 3"),
+        ("0 0.5 0.5 0.2 0.2", "kpt_shape: [0, 3]", "kpt_shape is ['0', '3']; expected points"),
+        ("0 0.5 0.5 0.2 0.2", "kpt_shape: [17, 4]", "expected points and 2 or 3, as in [17, 3]"),
         ("0 0.5 0.5 0.2 0.2", "val: {a: 1, a: 2}", "data.yaml, line 3: is not YAML ('a' again)"),
         ("0 0.5 0.5 0.2 0.2", "val: &a [x]\ntest: [*a, *a]", "data.yaml, line 4: is not YAML (an alias)"),
     ],
@@ -222,7 +222,7 @@ def test_shares_in_voc_are_refused(tmp_path):
     root = tmp_path / "files"
     bounds = "<xmin>0.2</xmin><ymin>0.3</ymin><xmax>0.9</xmax><ymax>0.9</ymax>"
     voc(root / "2.xml", 2, root / "2.png", f"<object><name>a</name><bndbox>{bounds}</bndbox></object>")
-    assert "no box reaches beyond the first pixel; expected pixels, not shares" in refusal(root, tmp_path)
+    assert "all boxes lie in the first pixel; expected pixels, not shares" in refusal(root, tmp_path)
 
 
 @pytest.mark.parametrize("size", [(HEIGHT, True), ("40", "60"), (0, 0), (40.0, 60.0), (None, 60)])

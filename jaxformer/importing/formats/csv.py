@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.importing.contents import Contents
 from jaxformer.importing.formats.tables import Row, Table
 from jaxformer.importing.sources import Sources
-from jaxformer.observe.text import counted
 
 INTEGER = re.compile(r"[+-]?[0-9]+")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")

@@ -9,13 +9,12 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import IMAGE_EXTENSIONS
 from jaxformer.importing.contents import Contents, Example, random_share
 from jaxformer.importing.formats import FORMATS
 from jaxformer.importing.images import open_all, open_image
 from jaxformer.importing.sources import File, Sources, listing
-from jaxformer.observe.text import counted
 
 ROUNDING = 0.01  # how far shares may be from 0 to 1
 EXPECTED = "COCO's JSON, VOC's XML, or YOLO's data.yaml or classes.txt"
@@ -104,9 +103,7 @@ def contents_of(
     """
     in_pixels = [max(box.corners) for item in images if not item.shares for box in item.boxes]
     if in_pixels and max(in_pixels) <= 1:
-        raise UserError(
-            f"{images[0].source}: no box reaches beyond the first pixel; expected pixels, not shares"
-        )
+        raise UserError(f"{images[0].source}: all boxes lie in the first pixel; expected pixels, not shares")
     examples, clipped, twice = [], 0, 0
     for item, image in open_all(images, lambda item: (item, open_image(item.file.path)), sources):
         with sources.checking(item.source):
@@ -126,13 +123,11 @@ def contents_of(
             values = {"image": image.stored, "objects": objects, "path": item.file.name}
             labels = frozenset(label for label, _ in different)
             seen = sorted(different)
-            examples.append(Example(values, item.file, "", labels, image.digest, annotation=seen))
+            examples.append(Example(values, item.file, "", labels, image, annotation=seen))
     if clipped:
-        notes.append(f"clipped: {clipped:,} box{'' if clipped == 1 else 'es'} that reached out of the image")
+        notes.append(f"clipped: {counted(clipped, 'box', 'boxes')} that reached out of the image")
     if twice:
-        notes.append(
-            f"left out: {counted(twice, 'object')} with the class and the box of another in the image"
-        )
+        notes.append(f"left out: {counted(twice, 'object')} with the class and box of another")
     image_feature = tfds.features.Image(shape=(None, None, 3))
     label = tfds.features.ClassLabel(names=class_names)
     objects_feature = tfds.features.Sequence({"bbox": tfds.features.BBoxFeature(), "label": label})

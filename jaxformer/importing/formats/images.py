@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import tensorflow_datasets as tfds
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import IMAGE_EXTENSIONS, read_text
 from jaxformer.importing.contents import Contents, Example, natural
 from jaxformer.importing.formats.csv import csv_rows
@@ -41,16 +41,15 @@ def read(sources: Sources) -> Contents:
     features = {"image": image_feature, "label": label_feature, "path": tfds.features.Text()}
     examples = []
     for file, label, image in opened:
-        values = {"image": partial(image.stored, "L" if grey else "RGB"), "label": label, "path": file.name}
-        examples.append(Example(values, file, label, digest=image.digest))
+        values = {"image": partial(image.stored, 1 if grey else 3), "label": label, "path": file.name}
+        examples.append(Example(values, file, label, image=image))
     return Contents(features, examples, class_names, [size_note(sizes, grey)] if sizes else [])
 
 
 def size_note(sizes: set[tuple[int, int]], grey: bool) -> str:
     """How large the images are, and whether they have colours."""
-    low, high = ("x".join(map(str, map(choose, zip(*sizes)))) for choose in (min, max))
-    range = low if low == high else f"{low} to {high}"
-    return f"the images are of {range} pixels (height x width), {'grey' if grey else 'in colour'}"
+    both = dict.fromkeys("{}x{}".format(*map(choose, zip(*sizes))) for choose in (min, max))
+    return f"the images are of {' to '.join(both)} pixels (height x width), {'grey' if grey else 'in colour'}"
 
 
 def is_image(path: Path) -> bool:
@@ -87,7 +86,8 @@ def in_folder(root: Path, sources: Sources) -> list[Labelled]:
             sources.broken.extend((path, "is no image by its name") for path in there if path not in images)
             empty += [] if images else [folder]
     if empty:
-        raise UserError(f"{listing(empty)}: no images in it; remove empty class folders, or fill them")
+        more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+        raise UserError(f"{empty[0]}{more}: no images in it; remove empty class folders, or fill them")
     return found
 
 
@@ -105,7 +105,7 @@ def in_csv(path: Path, sources: Sources) -> list[Labelled]:
     for line, cells in rows:
         with sources.checking(path, f"line {line}"):
             if len(cells) != len(columns):
-                raise ValueError(f"{len(cells)} values for {len(columns)} columns")
+                raise ValueError(f"{counted(len(cells), 'value')} for {counted(len(columns), 'column')}")
             row = dict(zip(columns, (cell.strip() for cell in cells)))
             image = image_of(row, root)
             if lines.setdefault(image, line) != line:

@@ -9,17 +9,11 @@ from typing import Any, ClassVar
 
 import yaml
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import IMAGE_EXTENSIONS, BrokenFile, lines_of, numbered_lines, read_text
 from jaxformer.importing.contents import Contents, checked_names, read_names
-from jaxformer.importing.formats.detection import (
-    ROUNDING,
-    Annotated,
-    Box,
-    annotation_files,
-    contents_of,
-    image_of_stem,
-)
+from jaxformer.importing.formats import detection
+from jaxformer.importing.formats.detection import Annotated, Box
 from jaxformer.importing.sources import (
     SPLIT_NAMES,
     File,
@@ -28,7 +22,6 @@ from jaxformer.importing.sources import (
     split_of_folders,
     unless_all_train,
 )
-from jaxformer.observe.text import counted
 
 DESCRIPTIONS = ("data.yaml", "data.yml")
 NOTHING = ("", "~", "null", "Null", "NULL")  # what YAML writes where there is no value
@@ -58,7 +51,7 @@ def read(sources: Sources) -> Contents:
       UserError: the description cannot be read, or names folders that are not there.
     """
     sources.one("YOLO's dataset is described by one file, or is one folder")
-    (source,) = annotation_files(sources, find, "YOLO's data.yaml or classes.txt")
+    (source,) = detection.annotation_files(sources, find, "YOLO's data.yaml or classes.txt")
     if source.suffix.lower() in (".yaml", ".yml"):
         described = load(source)
         class_names = described_classes(source, described)
@@ -80,12 +73,11 @@ def read(sources: Sources) -> Contents:
     boxes = {file: read_boxes(path) for file, path in labels.items()}
     images = [Annotated(file, boxes[file], path, shares=True) for file, path in labels.items()]
     sources.broken.extend((path, "holds labels of no image") for path in spare_labels(labels))
-    notes = (
-        [f"without a file of labels, and so without objects: {counted(without, 'image')}"] if without else []
-    )
+    missing = f"without a file of labels, and so without objects: {counted(without, 'image')}"
+    notes = [missing] if without else []
     if polygons := sum(box.is_polygon for of_image in boxes.values() for box in of_image):
         notes.append(f"polygons, which become the boxes around them: {polygons:,}; kpt_shape tells keypoints")
-    return contents_of(images, class_names, notes, sources)
+    return detection.contents_of(images, class_names, notes, sources)
 
 
 def labels_of(image: Path) -> Path:
@@ -99,7 +91,9 @@ def spare_labels(labels: Mapping[File, Path]) -> list[Path]:
     for file, path in labels.items():
         folders[path.parent].add(file.path.parent)
     others = {path for folder in folders for path in folder.glob("*.txt")} - set(labels.values())
-    spare = (path for path in sorted(others) if image_of_stem(path.stem, folders[path.parent]) is None)
+    spare = (
+        path for path in sorted(others) if detection.image_of_stem(path.stem, folders[path.parent]) is None
+    )
     return list(filter(looks_like_labels, spare))
 
 
@@ -147,9 +141,7 @@ def box_of(line: str, num_classes: int, keypoints: int = 0) -> tuple[int, tuple[
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
         raise ValueError(found)
     if has_keypoints(values):
-        raise ValueError(
-            f"{found}: they look like a box and keypoints; describe these in data.yaml with kpt_shape"
-        )
+        raise ValueError(f"{found}; for a box and keypoints describe these in data.yaml, with kpt_shape")
     if not all(abs(value) < 1e6 for value in values):
         raise ValueError(f"{shown} are not shares of the image")
     if not 0 <= label < num_classes:
@@ -168,7 +160,7 @@ def has_keypoints(values: Sequence[float]) -> bool:
     if len(values) != 4 + 3 * len(points) or not any(seen for *_, seen in points):
         return False
     x, y, *size = values[:4]
-    wide, high = (side / 2 + ROUNDING for side in size)
+    wide, high = (side / 2 + detection.ROUNDING for side in size)
     inside = all(abs(a - x) <= wide and abs(b - y) <= high for a, b, seen in points if seen)
     return inside and all(seen in (0, 1, 2) for *_, seen in points)
 
@@ -196,9 +188,10 @@ def load(path: Path) -> Mapping[str, Any]:
     try:
         content = yaml.load(read_text(path), Texts)
     except (yaml.YAMLError, RecursionError) as error:
-        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-        why = f" ({error.problem})" if mark else ""
-        raise UserError(f"{path}{f', line {mark.line + 1}' if mark else ''}: is not YAML{why}") from error
+        where, why = "", ""
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+            where, why = f", line {error.problem_mark.line + 1}", f" ({error.problem})"
+        raise UserError(f"{path}{where}: is not YAML{why}") from error
     if not isinstance(content, dict) or "names" not in content or "train" not in content:
         raise UserError(f"{path}: describes no dataset of YOLO; expected names and train (and val, test)")
     return {key: value for key, value in content.items() if value not in NOTHING}
@@ -221,12 +214,10 @@ def described_keypoints(path: Path, described: Mapping[str, Any]) -> int:
     """How many numbers of keypoints each line has, by "kpt_shape: [17, 3]"; 0 without it."""
     if (shape := described.get("kpt_shape")) is None:
         return 0
-    points, each = map(str, shape) if isinstance(shape, list) and len(shape) == 2 else ("", "")
-    if not re.fullmatch("[1-9][0-9]{0,3}", points) or each not in ("2", "3"):
-        raise UserError(
-            f"{path}: kpt_shape is {shape!r}; expected how many points, and 2 or 3, as in [17, 3]"
-        )
-    return int(points) * int(each)
+    found = re.fullmatch("([1-9][0-9]{0,3}) ([23])", " ".join(map(str, shape)))
+    if found is None or not isinstance(shape, list):
+        raise UserError(f"{path}: kpt_shape is {shape!r}; expected points and 2 or 3, as in [17, 3]")
+    return int(found[1]) * int(found[2])
 
 
 def described_images(path: Path, described: Mapping[str, Any]) -> Iterator[File]:
