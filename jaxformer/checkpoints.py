@@ -4,8 +4,8 @@ A checkpoint is a folder STEP/ that holds its items apart: `params` and `optimiz
 `progress` (JSON) and, if an evaluation came with it, `metrics` (JSON). Orbax writes it under a temporary name
 and renames it when it is whole. Just before that, on the thread that writes, the size and the crc32 of every
 file go into STEP/digests.json: a folder either has all of its files and their digests, or not yet its name.
-What it replaces is deleted after that. This file decides which steps are saved, kept, believed and restored;
-`checkpoint_items.py` knows the files.
+What it replaces is deleted after that; one that is not good (see `save`) replaces no other. This file decides which
+steps are saved, kept, believed and restored; `checkpoint_items.py` knows the files.
 
 No random key is ever saved: keys derive from (seed, step).
 """
@@ -34,6 +34,7 @@ logger = logging.getLogger("jaxformer")
 
 Tree = Any
 
+NOT_GOOD = {"good": False}  # in the progress of a checkpoint
 NONE, ALL_DAMAGED = -1, -2  # process 0 sends these to the others instead of a step
 
 
@@ -87,6 +88,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         items: Mapping[str, Tree],
         progress: Mapping[str, Any],
         metrics: Mapping[str, float] | None = None,
+        good: bool = True,
     ) -> bool:
         """Begins to save a checkpoint; returns as soon as the arrays may be donated.
 
@@ -96,6 +98,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
           progress: JSON values, small.
           metrics: of an evaluation at this very step. Without the monitored metric, or with NaN for it, the
             checkpoint is never "best" and never costs the best one its place.
+          good: whether one could go on from it: its numbers are finite, and its latest update was not skipped.
+            One that is not stays only until the next is saved, and never costs a good one its place.
 
         Returns:
           Whether a save began; False if this step is saved already.
@@ -106,7 +110,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         self.wait()
         if agreed(lambda: step in self.steps()):
             return False
-        arguments = disk.save_arguments(items, {**progress, "step": step})
+        marked = {**progress, "step": step} | ({} if good else NOT_GOOD)
+        arguments = disk.save_arguments(items, marked)
         score, self._saving = self._score(step, metrics or {}), step
         with self._failures_explained():
             self._open().save(step, args=arguments, metrics=score, force=True)
@@ -121,9 +126,10 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             self._delete_old()
 
     def _delete_old(self) -> None:
-        """Deletes the checkpoints that are neither among the latest nor among the best."""
-        keep_best = self.config.keep_best if self.monitor else 0
-        for step in sorted({*self.steps()[: -self.config.keep]} - {*self.by_rank()[:keep_best]}):
+        """Deletes the checkpoints that are neither among the latest good ones, nor among the best, nor the last."""
+        steps, keep_best = self.steps(), self.config.keep_best if self.monitor else 0
+        kept = {*self.good_steps()[-self.config.keep :], *self.by_rank()[:keep_best], *steps[-1:]}
+        for step in sorted({*steps} - kept):
             try:
                 delete_at_once(self.directory / str(step))
             except OSError as error:
@@ -135,12 +141,15 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         for unfinished in self.directory.glob(f"*{disk.TEMPORARY}*"):
             remove(unfinished)
 
-    def rate(self, step: int, metrics: Mapping[str, float]) -> None:
+    def rate(self, step: int, metrics: Mapping[str, float], good: bool = True) -> None:
         """Adds to a checkpoint the evaluation of its step, which had not ended when it was saved."""
         self.close()  # the manager would not notice
         score, folder = self._score(step, metrics), self.directory / str(step)
-        if score is not None and jax.process_index() == 0:
-            write_json(folder / disk.METRICS_FILE, score)  # as Orbax would have written it
+        if jax.process_index() == 0:
+            if score is not None:
+                write_json(folder / disk.METRICS_FILE, score)  # as Orbax would have written it
+            if not good:
+                write_json(folder / disk.PROGRESS_FILE, self._progress(step) | NOT_GOOD)
             disk.write_digests(folder)
 
     def _score(self, step: int, metrics: Mapping[str, float]) -> dict[str, float] | None:
@@ -204,7 +213,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
             yield
         except (OSError, ValueError, RuntimeError) as error:
             failed, self._manager = self._saving, None
-            good = ", ".join(str(step) for step in self.steps() if step != failed) or "none"
+            good = ", ".join(str(step) for step in self.good_steps() if step != failed) or "none"
             raise UserError(
                 f"{self.directory}: checkpoint {failed} could not be saved: {disk.reason(error)}",
                 f"good ones there: {good}; make room or let it be written, and train again in the same folder",
@@ -217,9 +226,22 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         names = [path.name for path in self.directory.glob("*/")]  # none where there is no such folder
         return sorted({int(name) for name in names if name.isdecimal()} - self._damaged.keys())
 
+    def good_steps(self) -> list[int]:
+        """The steps whose checkpoints are good, in order."""
+        return [step for step in self.steps() if self.is_good(step)]
+
     def latest_step(self) -> int | None:
         """The latest step that has a checkpoint on disk; `restore` may find that it is damaged."""
         return max(self.steps(), default=None)
+
+    def is_good(self, step: int) -> bool:
+        """Whether one could go on from a checkpoint, as `save` was told; False if that cannot be read."""
+        with contextlib.suppress(OSError, ValueError):
+            return self._progress(step).get("good", True)
+        return False
+
+    def _progress(self, step: int) -> dict[str, Any]:
+        return json.loads((self.directory / str(step) / disk.PROGRESS_FILE).read_text())
 
     def by_rank(self) -> list[int]:
         """The steps that have a metric, the best first."""
@@ -231,7 +253,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         return sorted(scores, key=scores.__getitem__, reverse=True)
 
     def restore(self, targets: Mapping[str, Tree], step: int | None = None) -> Restored | None:
-        """Reads the latest good checkpoint (or `step`'s), and of it the items in `targets` only.
+        """Reads the latest whole checkpoint (or `step`'s), and of it the items in `targets` only.
 
         A step that is damaged is moved aside, to STEP.corrupt, with a warning, and the one before it is read.
 
@@ -266,7 +288,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         return self._restore(self.by_rank(), targets)
 
     def _restore(self, candidates: Sequence[int], targets: Mapping[str, Tree]) -> Restored | None:
-        step = agreed(lambda: self._first_good(candidates, targets))
+        step = agreed(lambda: self._first_whole(candidates, targets))
         if step == NONE:
             return None
         if step == ALL_DAMAGED:
@@ -275,11 +297,9 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 f"{self.directory}: no good checkpoint: {problems}",
                 "bring one back from a copy, or move them away to start anew",
             )
-        folder = self.directory / str(step)
-        progress = json.loads((folder / disk.PROGRESS_FILE).read_text())
-        return Restored(disk.read_items(folder, targets), progress)
+        return Restored(disk.read_items(self.directory / str(step), targets), self._progress(step))
 
-    def _first_good(self, candidates: Iterable[int], targets: Iterable[str]) -> int:
+    def _first_whole(self, candidates: Iterable[int], targets: Iterable[str]) -> int:
         """The first candidate whose files are as they were written; the damaged ones before it are moved aside."""
         problems: dict[int, str] = {}
         for step in candidates:

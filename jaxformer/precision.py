@@ -1,5 +1,6 @@
 """Number formats of parameters and of computation, and loss scaling for float16."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -21,6 +22,12 @@ class Dtypes:
     compute: DtypeName = "float32"
     """What matrix products and activations are in. Softmax, normalisation statistics, losses and metrics are
     always float32. "float16" turns dynamic loss scaling on."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot be together."""
+        if self.params == "float16" != self.compute:
+            scaled = 'gradients of float16 parameters vanish without the loss scale that compute="float16" turns on'
+            yield f'params="float16": {scaled}; set that, or params="bfloat16"'
 
 
 def dtypes(precision: str | Dtypes) -> Dtypes:

@@ -1,10 +1,12 @@
 """The log of a run's start, and the files at its end: the last evaluation, samples, result and report."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 from jaxformer.analysis.flops import training_flops
 from jaxformer.errors import counted
@@ -12,16 +14,19 @@ from jaxformer.experiment import Experiment, spare_classes
 from jaxformer.files import write_json
 from jaxformer.observe import device, text
 from jaxformer.observe.summary import end_summary, parameter_table
+from jaxformer.observe.writers import Curves, read_metrics
 from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.precision import dtypes
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, from_items, to_items
+from jaxformer.tasks.base import Evaluation, Task
 
 if TYPE_CHECKING:
     from jaxformer.train import Loop
 
 logger = logging.getLogger("jaxformer")
 SHOWN = 16  # samples, and as many mistakes
+FEW_STEPS = 100
 
 
 def announce(experiment: Experiment, run: Run, start_step: int) -> None:
@@ -48,8 +53,44 @@ def announce(experiment: Experiment, run: Run, start_step: int) -> None:
         logger.info("evaluations, samples and predictions are those of the parameters' average")
     for fact in dict.fromkeys((*batches.facts, *experiment.eval_data.facts)):
         logger.info("%s", fact)
-    for remark in spare_classes(experiment.bare_model, batches):
+    for remark in (*spare_classes(experiment.bare_model, batches), *unlikely_lengths(experiment)):
         logger.warning("%s", remark)
+
+
+def unlikely_lengths(experiment: Experiment) -> Iterator[str]:
+    """Yields a line if batches are larger than the dataset, and if there are few updates: legal, and seldom meant."""
+    batches, steps = experiment.train_data, experiment.total_steps
+    if batches.batch_size > batches.num_examples:
+        there = (
+            f"there are {batches.num_examples} examples to train on, and each batch has some of them again"
+        )
+        yield f"data.batch_size={batches.batch_size}: {there}; use fewer"
+    if steps < FEW_STEPS:
+        total = experiment.config.train.total
+        yield f"train.total='{total}': only {steps} updates; a longer training or a smaller data.batch_size has more"
+
+
+def disappointments(task: Task, evaluation: Evaluation, curves: Curves) -> Iterator[str]:
+    """Yields a line for every sign that a training has taught nothing.
+
+    Args:
+      task: what was to be learnt.
+      evaluation: the last one.
+      curves: the metrics by name, see `read_metrics`.
+    """
+    for name, alike in evaluation.baseline.items():
+        value = evaluation.ranked[name]
+        if not (value > alike if task.direction(name) == "max" else value < alike):
+            found = (
+                f"{name} {text.number(evaluation.metrics[name])} is no better than that of one answer for all"
+            )
+            yield f"{found}, {text.number(alike)}"
+    losses = curves.get("train/loss", ((), np.zeros(0)))[1]
+    losses = losses[np.isfinite(losses)]
+    quarter = len(losses) // 4
+    if quarter and not losses[-quarter:].mean() < losses[:quarter].mean():
+        ends = (text.number(part.mean()) for part in (losses[:quarter], losses[-quarter:]))
+        yield "the loss of training has not gone down: {} at first, {} in the end".format(*ends)
 
 
 def count_of(params: Any) -> int:
@@ -89,7 +130,8 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
         write_shown(experiment, run, state)
     with clock.phase("checkpoint"):
         checkpoints.wait()
-    result = result_of(loop, evaluation.metrics)
+    remarks = list(disappointments(experiment.task, evaluation, read_metrics(run.folder)))
+    result = {**result_of(loop, evaluation.metrics), "remarks": remarks}
     if jax.process_index() == 0:
         report = write_report(run, result)
         write_result(run, result)  # it says that the run is over, so it comes last
@@ -121,6 +163,7 @@ def result_of(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
         "status": loop.status,
         "step": loop.step,
         "final": final,
+        "same_loss": experiment.task.same_loss,
         "best": {"step": monitor.best_step, experiment.config.eval.monitor: monitor.best}
         if monitor.best is not None
         else None,
@@ -141,7 +184,8 @@ def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
 
     model, task, batches = experiment.build_model(), experiment.task, experiment.eval_data
     patches = Patches(model.grid, model.tokens_before_grid, "class_token" if model.by_class_token else "mean")
-    chosen = samples.choose(model, task, state.variables(), batches, experiment.layout, SHOWN)
+    variables, file_of = state.variables(), batches.source.file_of  # images are evaluated in order
+    chosen = samples.choose(model, task, variables, batches, experiment.layout, SHOWN, file_of)
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:
             write_samples(run.folder, examples, kind=kind, patches=patches)

@@ -21,7 +21,7 @@ from jaxformer.observe.writers import MetricWriter
 from jaxformer.preemption import Preemption
 from jaxformer.reporting import announce, finish
 from jaxformer.runs import Run
-from jaxformer.state import TrainState, from_items, to_items
+from jaxformer.state import TrainState, all_finite, from_items, to_items
 from jaxformer.tasks.base import Evaluation
 from jaxformer.teacher import LoadedTeacher, load_teacher
 
@@ -33,7 +33,10 @@ Scalars = dict[str, jax.Array]
 
 
 class NotFinite(UserError):
-    """Too many updates in a row were skipped because a gradient was not finite."""
+    """Too many updates in a row were skipped because they were not finite."""
+
+    checkpoint: Path | None = None
+    """The last good checkpoint, RUN/checkpoints/STEP, for `start_from`; None where there is none."""
 
 
 def train(
@@ -41,6 +44,7 @@ def train(
     folder: str | Path,
     *,
     profile: str | None = None,
+    start_from: str | Path | None = None,
     console: "Console | None" = None,
 ) -> dict[str, Any]:
     """Trains from scratch, or from where the run in `folder` stopped, to the end.
@@ -49,6 +53,9 @@ def train(
       experiment: the experiment to train.
       folder: the run's folder; it is made if it does not exist.
       profile: steps to trace, "FIRST:LAST".
+      start_from: a checkpoint of another run, RUN/checkpoints/STEP. A run that has saved nothing yet begins with all
+        of it: parameters, optimizer and step. What the config may change is what leaves these as they are: rates, the
+        schedule, the length of the training.
       console: where the progress is shown; None logs lines.
 
     Returns:
@@ -57,7 +64,7 @@ def train(
     Raises:
       UserError: the config does not fit the data or the devices, or the folder holds another experiment or
         another training is in it; or the devices' memory does not suffice.
-      NotFinite: gradients stayed infinite or NaN; the last good checkpoint is kept.
+      NotFinite: losses or gradients stayed infinite or NaN; the last good checkpoint is kept, and named.
     """
     if not isinstance(experiment, Experiment):
         raise UserError(f"experiment={experiment!r}: expected the result of `jaxformer.experiment(...)`")
@@ -65,6 +72,8 @@ def train(
     with clock.phase("startup"):
         experiment.check()
         tracer = Profile(profile, run.folder)
+        if start_from is not None:
+            checkpoint_of(start_from, experiment.total_steps)
     saving, monitor = experiment.config.checkpoint, experiment.config.eval.monitor
     with run.lock() if first else nullcontext(run) as run:
         if (config := run.enter(experiment.config)) != experiment.config:
@@ -82,16 +91,21 @@ def train(
             with clock.phase("startup"):
                 run.keep_data(experiment.train_data, experiment.eval_data, write=first)
                 teacher = load_teacher(experiment)
-                state, seen, evaluation_due, records = restore_or_start(experiment, checkpoints, teacher)
+                state, seen, evaluation_due, records = restore_or_start(
+                    experiment, checkpoints, teacher, start_from
+                )
                 announce(experiment, run, int(state.step))
             loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, seen)
             return finish(loop, loop.run(state, evaluation_due, records))
 
 
 def restore_or_start(
-    experiment: Experiment, checkpoints: Checkpoints, teacher: LoadedTeacher | None = None
+    experiment: Experiment,
+    checkpoints: Checkpoints,
+    teacher: LoadedTeacher | None = None,
+    start_from: str | Path | None = None,
 ) -> tuple[TrainState, Monitor, bool, int]:
-    """The state of the newest good checkpoint, or a fresh one, with the results of the evaluations until then.
+    """The state of the newest checkpoint, of `start_from` or a fresh one, with the evaluations' results until then.
 
     Returns:
       The state, the monitor, whether the evaluation of this step is still due, and how many records of metrics there
@@ -99,11 +113,16 @@ def restore_or_start(
 
     Raises:
       UserError: the checkpoint is of a training split of another size, so its steps mean other examples; or the
-        teacher's checkpoint is another one than before.
+        teacher's checkpoint is another one than before; or `start_from` is no checkpoint, or leaves nothing to train.
     """
     config = experiment.config.eval
     monitor = Monitor(experiment.task.direction(config.monitor), config.min_delta)
     restored = checkpoints.restore(to_items(experiment.state_shapes))
+    begins = restored is None
+    if begins and start_from is not None:
+        step, other = checkpoint_of(start_from, experiment.total_steps)
+        with Checkpoints(other, read_only=True) as others:
+            restored = others.restore(to_items(experiment.state_shapes), step)
     if restored is None:
         return experiment.init_state(), monitor, False, 0
     items, progress = restored
@@ -120,8 +139,26 @@ def restore_or_start(
             f"set task.distillation.checkpoint={str(taught_by)!r}, or start a new run in another folder",
         )
     logger.info("going on from step %d", progress["step"])
+    if begins:
+        return from_items(items), monitor, False, 0
     monitor = replace(monitor, **progress["monitor"])
     return from_items(items), monitor, progress["evaluation_due"], progress.get("records", 0)
+
+
+def checkpoint_of(start_from: str | Path, total_steps: int) -> tuple[int, Path]:
+    """The step of a checkpoint RUN/checkpoints/STEP, and the folder that it is in.
+
+    Raises:
+      UserError: there is none, or it leaves nothing to train.
+    """
+    folder = Path(start_from)
+    if not folder.name.isdecimal() or not folder.is_dir():
+        raise UserError(f"start_from={str(folder)!r}: no checkpoint; expected a folder RUN/checkpoints/STEP")
+    if int(folder.name) >= total_steps:
+        raise UserError(
+            f"start_from={str(folder)!r}: train.total is {total_steps} steps, none is left to train"
+        )
+    return int(folder.name), folder.parent
 
 
 @dataclass
@@ -152,6 +189,8 @@ class Loop:
     """The evaluation of the latest step, if there was one."""
     evaluation_due: bool = False
     """Whether the latest step's evaluation was given up for a preemption."""
+    skipped: int = 0
+    """How many of the latest updates were skipped, up to the latest step whose metrics are read."""
     unread: tuple[int, Scalars] | None = None
     """The latest step whose metrics are still on the devices."""
     saved_at: float = field(default_factory=time.monotonic)
@@ -161,7 +200,8 @@ class Loop:
 
     def __post_init__(self) -> None:
         config, steps = self.experiment.config, self.experiment.steps
-        self.eval_every, self.log_every = steps(config.eval.every), steps(config.train.log_every)
+        self.eval_every = steps(config.eval.every)
+        self.log_every = min(steps(config.train.log_every), max(1, self.experiment.total_steps // 20))
         self.save_every = math.inf if config.checkpoint.every is None else steps(config.checkpoint.every)
 
     def run(self, state: TrainState, evaluation_due: bool = False, records: int = 0) -> TrainState:
@@ -230,7 +270,8 @@ class Loop:
         if self.unread is None:
             return
         (step, metrics), self.unread = self.unread, None
-        stuck = int(metrics["skipped_in_a_row"]) >= self.experiment.config.train.stop_after_skipped
+        self.skipped = int(metrics["skipped_in_a_row"])
+        stuck = self.skipped >= self.experiment.config.train.stop_after_skipped
         self.progress.advance(step)
         if stuck or self.due(self.log_every, step):
             values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
@@ -241,16 +282,25 @@ class Loop:
             raise self.not_finite(step)
 
     def not_finite(self, step: int) -> NotFinite:
-        """The error when no update has been finite for too long; the last save is waited for."""
-        count = self.experiment.config.train.stop_after_skipped
+        """The error when no update has been finite for too long; the last save is waited for.
+
+        From the state of the last update that was applied nothing follows but this; the good ones came before it.
+        """
         self.checkpoints.wait()
-        last = self.checkpoints.latest_step()
-        kept = "there is no checkpoint yet" if last is None else f"the last good checkpoint is of step {last}"
-        updates = "update was" if count == 1 else f"{count} updates were"
-        return NotFinite(
-            f"step {step}: the last {updates} skipped, their gradients were not finite; {kept}",
-            "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32'",
+        applied = step - self.skipped
+        good = [saved for saved in self.checkpoints.good_steps() if saved < applied]
+        updates = "update was" if self.skipped == 1 else f"{self.skipped} updates were"
+        before = f"the last that was applied is of step {applied}" if applied else "none was applied before"
+        kept = (
+            f"the last good checkpoint is of step {good[-1]}" if good else "there is no good checkpoint yet"
         )
+        error = NotFinite(
+            f"step {step}: the last {updates} skipped, their gradients were not finite ({before}); {kept}",
+            "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32', in a new folder"
+            + ("; `start_from` goes on from that checkpoint there" if good else ""),
+        )
+        error.checkpoint = self.run_folder.checkpoints / str(good[-1]) if good else None
+        return error
 
     def examples_per_second(self) -> float:
         """Over the train steps since this was last asked; evaluation, saving and compiling are left out."""
@@ -275,7 +325,7 @@ class Loop:
         self.writer.write(self.step, {f"eval/{name}": value for name, value in metrics.items()})
         self.progress.evaluated(self.step, metrics)
         if late:  # the step was saved without it
-            self.checkpoints.rate(self.step, ranked)
+            self.checkpoints.rate(self.step, ranked, self.is_good(state))
 
     def save_is_due(self) -> bool:
         """Whether to save after this step: by steps, by the clock, and when the evaluation was the best yet."""
@@ -286,6 +336,11 @@ class Loop:
         by_clock = every_minutes is not None and minutes >= every_minutes
         best = self.evaluation is not None and self.monitor.best_step == self.step
         return best or by_clock or self.due(self.save_every)
+
+    def is_good(self, state: TrainState) -> bool:
+        """Whether one could go on from a state: its update was applied, it is finite, and so is its evaluation."""
+        loss = self.evaluation.metrics.get("loss", 0.0) if self.evaluation else 0.0
+        return not self.skipped and math.isfinite(loss) and bool(all_finite(to_items(state)["params"]))
 
     def save(self, state: TrainState) -> None:
         """Starts saving in the background; the metrics until then are written first.
@@ -307,5 +362,5 @@ class Loop:
                 "teacher": self.teacher.step if self.teacher else None,
             }
             metrics = self.evaluation.ranked if self.evaluation else None
-            self.checkpoints.save(self.step, to_items(state), progress, metrics)
+            self.checkpoints.save(self.step, to_items(state), progress, metrics, self.is_good(state))
             self.saved_at = time.monotonic()

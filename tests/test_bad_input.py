@@ -113,6 +113,20 @@ OVERRIDES = {
         "optimizer.learning_rate=1e999",
         "optimizer.learning_rate: inf is not a finite number",
     ),
+    "a rate of nothing": (
+        "optimizer.learning_rate=0",
+        "optimizer.learning_rate=0.0: expected a number above 0; with 0 nothing would be learnt",
+    ),
+    "a division by less than nothing": ("optimizer.eps=-1", "optimizer.eps=-1.0: expected a number above 0"),
+    "a division by what float32 takes for nothing": ("optimizer.eps=1e-50", "optimizer.eps=1e-50: expected"),
+    "a decay of more than all": (
+        "optimizer.weight_decay=1e9",
+        "optimizer.weight_decay=1000000000.0: at the learning rate it takes 5e+06 times each weight a step",
+    ),
+    "float16 parameters without a loss scale": (
+        "precision=dict(params='float16', compute='bfloat16')",
+        'precision.params="float16": gradients of float16 parameters vanish without the loss scale',
+    ),
     "a seed that is too large": ("seed=99999999999999999999", "expected 0 to 2**32 - 1"),
     "a training without end": ("train.total='1B epochs'", "expected 1 to 2**31 - 1"),
     "an override without a value": (

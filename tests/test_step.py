@@ -141,6 +141,19 @@ def test_a_gradient_that_is_not_finite_moves_nothing_but_the_counters(batch):
     assert metrics["update_norm"] == 0
 
 
+def test_statistics_that_are_not_finite_move_nothing_either(batch):
+    """Training does not read them, so that loss and gradient stay finite."""
+    model = ResNet(stage_sizes=(1, 1), width=8, num_classes=10, block="basic", norm="batch", stem="small")
+    variables = variables_of(model)
+    broken = variables | {
+        "batch_stats": jax.tree.map(lambda x: np.full_like(x, np.inf), variables["batch_stats"])
+    }
+    before, state, metrics = stepping.take_steps(batch, model=model, task=TASK, variables=broken, devices=1)
+    assert np.isfinite([metrics["gradient_norm"], metrics["loss"]]).all()
+    jax.tree.map(np.testing.assert_array_equal, before.params, jax.device_get(state.params))
+    assert int(state.skipped) == 1
+
+
 def test_a_good_step_ends_the_row_of_skipped_ones(batch):
     layout = Layout("jit", make_mesh({"data": -1}, jax.devices()[:1]))
     optimizer = optax.with_extra_args_support(optax.sgd(0.1))

@@ -132,12 +132,12 @@ def test_updates_that_are_not_finite_stop_the_run_and_leave_a_good_checkpoint(tm
     assert cli.main(argv) == 1
     message = capsys.readouterr().err
     assert "jaxformer: step 4: the last 3 updates were skipped, their gradients were not finite" in message
-    latest = saved(tmp_path)[-1]
-    assert f"the last good checkpoint is of step {latest}\n" in message
+    assert "(the last that was applied is of step 1); there is no good checkpoint yet\n" in message
     assert "jaxformer: lower optimizer.learning_rate" in message
     assert "Traceback" not in message
     assert [r["skipped_in_a_row"] for r in logged(tmp_path, "train").values()] == [0, 1, 2, 3]
     assert not (tmp_path / "result.json").exists()
+    latest = saved(tmp_path)[-1]
     last, first = (restored(tmp_path, step)[1].items for step in (latest, 1))
     assert int(last["optimizer"]["step"]) == int(last["optimizer"]["skipped"]) + 1 == latest > 1
     jax.tree.map(np.testing.assert_array_equal, last["params"], first["params"])  # nothing moved meanwhile
@@ -145,7 +145,7 @@ def test_updates_that_are_not_finite_stop_the_run_and_leave_a_good_checkpoint(tm
 
 def test_a_run_that_stops_before_its_first_checkpoint_says_that_there_is_none(tmp_path):
     changes = {"optimizer.learning_rate": 1e30, "train.stop_after_skipped": 2, "eval.every": "6 steps"}
-    with pytest.raises(NotFinite, match=r"step 3: the last 2 updates .* there is no checkpoint yet"):
+    with pytest.raises(NotFinite, match=r"step 3: the last 2 updates .* there is no good checkpoint yet"):
         train(Experiment(experiment(**changes)), tmp_path)
 
 

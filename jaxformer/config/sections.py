@@ -63,7 +63,7 @@ class TrainConfig:
     ema_warmup: bool = True
     """Whether the average begins quickly: update t, counted from 0, keeps at most (1 + t) / (10 + t) of it."""
     log_every: fields.PositiveDuration = Duration.parse("50 steps")
-    """How often metrics are read from the device and written."""
+    """How often metrics are read from the device and written; short trainings write at least 20 times."""
     stop_after_skipped: fields.PositiveInt = 20
     """The run stops after this many updates in a row whose loss, gradient or statistics were not finite."""
 

@@ -65,6 +65,10 @@ class Opened:
         """
         raise NotImplementedError
 
+    def file_of(self, index: int) -> str | None:
+        """The name of the file that an example was made from, where the dataset has it."""
+        return None
+
 
 class Source(Opened):
     """Examples by index, one by one."""
@@ -123,6 +127,7 @@ class CachedSource(Source):
         self.name, self.split, self.class_names = source.name, source.split, source.class_names
         self.facts, self.finish = source.facts, source.finish  # type: ignore[method-assign]
         self.truth = source.truth  # type: ignore[method-assign]
+        self.file_of = source.file_of  # type: ignore[method-assign]
 
     def __len__(self) -> int:
         return len(self._source)

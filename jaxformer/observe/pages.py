@@ -14,6 +14,8 @@ from jaxformer.observe.writers import Curves
 TEMPLATES = Path(__file__).parent / "templates"
 FIRST = ("loss", "accuracy", "top5_accuracy", "learning_rate")  # panels in this order, then by name
 
+LOSSES = {"train": "training", "eval": "evaluations"}
+
 
 def render(template: str, **parts: Any) -> str:
     """A template of TEMPLATES; everything in it is escaped but plots' SVG, which is marked safe there, and `printable`.
@@ -33,8 +35,12 @@ def render(template: str, **parts: Any) -> str:
     return printable(environment.get_template(template).render(**parts))
 
 
-def panels(curves: Curves) -> tuple[list[str], list[str]]:
+def panels(curves: Curves, same_loss: bool = True) -> tuple[list[str], list[str]]:
     """Charts of the curves: "train/loss" and "eval/loss" share one.
+
+    Args:
+      curves: by metric.
+      same_loss: whether those two can be compared; else each has its own.
 
     Returns:
       The main charts (metrics of evaluations, the loss and the learning rate) and the others, each an <svg> element.
@@ -43,12 +49,14 @@ def panels(curves: Curves) -> tuple[list[str], list[str]]:
     grouped: dict[str, Curves] = {}
     for name in sorted(curves, key=lambda n: (panel_order(n), not n.startswith("train/"))):
         prefix, _, metric = name.rpartition("/")
-        grouped.setdefault(metric, {})[prefix or metric] = curves[name]
+        panel = metric if same_loss or metric != "loss" else f"loss of {LOSSES.get(prefix, prefix)}"
+        grouped.setdefault(panel, {})[prefix or metric] = curves[name]
     main: list[str] = []
     other: list[str] = []
     for metric, lines in grouped.items():
         if is_telling(lines):
-            (main if metric in FIRST or "eval" in lines else other).append(chart(metric, lines))
+            first = metric in FIRST or metric.startswith("loss of ") or "eval" in lines
+            (main if first else other).append(chart(metric, lines))
     return main, other
 
 

@@ -16,6 +16,8 @@ from jaxformer.runs import Run
 REPORT = "report.html"
 KINDS = {"samples": "Samples", "mistakes": "Worst mistakes"}
 MOST_CONFUSED = 10
+MOST_CARDS = 4  # metrics at the top; the others are a click away
+FEW_COLUMNS = 5  # a table with more takes the whole width
 SCORES = {"f1": "F1", "iou": "IoU"}  # columns of the per-class table; the first that is there is drawn
 
 
@@ -42,13 +44,18 @@ def write_report(run_dir: Path, result: dict[str, Any] | None = None) -> Path:
 
 def report_parts(run: Run) -> dict[str, Any]:
     """The template's values, by name."""
-    evaluation, (main, other) = run.evaluation or {}, pages.panels(run.curves)
+    figures = cards(run)
+    evaluation, (main, other) = (
+        run.evaluation or {},
+        pages.panels(run.curves, (run.result or {}).get("same_loss", True)),
+    )
     kinds = sorted(read_samples(run.folder), key=lambda content: content["kind"] != "samples")
     return {
         "title": run.name,
         "run": run,
         "evaluation": evaluation,
-        "cards": cards(run),
+        "cards": figures[:MOST_CARDS] + costs_of(run),
+        "more_cards": figures[MOST_CARDS:],
         "curves": main,
         "other_curves": other,
         "samples": [sample_section(content) for content in kinds],
@@ -63,14 +70,20 @@ def report_parts(run: Run) -> dict[str, Any]:
 
 
 def cards(run: Run) -> list[tuple[str, str, str]]:
-    """The figures at the top: label, value and a note; the monitored metric comes first."""
+    """The metrics as figures: label, value and a note; the monitored metric comes first."""
     result, metrics = run.result or {}, run.metrics
     best, doubt, found = result.get("best") or {}, text.doubt(metrics).strip(" ()"), []
     for name in sorted(metrics, key=lambda name: name != run.leaves.get("eval.monitor")):
         note = f"best {text.number(float(best[name]))} at step {best['step']:,}" if name in best else doubt
         found.append((pages.words(name), text.number(metrics[name]), note))
+    return found
+
+
+def costs_of(run: Run) -> list[tuple[str, str, str]]:
+    """What the run took, as figures."""
+    known = costs(run.result or {})
     notes = {"time": "", "examples/s": "train steps alone", "MFU": "of the peak FLOP/s"}
-    return found + [(name, value, note) for name, note in notes.items() if (value := costs(result)[name])]
+    return [(name, known[name], note) for name, note in notes.items() if known[name]]
 
 
 def sample_section(content: dict[str, Any]) -> dict[str, Any]:
@@ -143,6 +156,7 @@ def per_class(evaluation: dict[str, Any]) -> dict[str, Any] | None:
     bars = plots.class_bars(list(scores), list(scores.values()), SCORES[score]) if scores else None
     return {
         "columns": columns,
+        "is_wide": len(columns) > FEW_COLUMNS,
         "rows": [[row.get(column) for column in columns] for row in rows],
         "bars": bars,
     }

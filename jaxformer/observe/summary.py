@@ -86,6 +86,7 @@ def end_summary(result: Mapping[str, Any], *, report: str | None = None) -> str:
         "status": f"{result['status']} at step {result['step']:,}",
         "final": metrics_text(result["final"]) + text.doubt(result["final"]),
         "best": f"{best} at step {result['best']['step']:,}" if best else "",
+        "remark": "; ".join(result.get("remarks", ())),
         "time": f"{known['time']} ({phases})" if phases else known["time"],
         "speed": f"{known['examples/s']} examples/s" if known["examples/s"] else "",
         "MFU": f"{known['MFU']} = {mfu_in_words(result)}" if known["MFU"] else "",

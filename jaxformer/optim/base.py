@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -30,7 +30,8 @@ Pattern: TypeAlias = Annotated[
     str, Constraint("a regular expression; escape its special characters or correct it", is_pattern)
 ]
 Penalty: TypeAlias = Annotated[float, at_least(0, "0 or more; below 0 the weights would grow")]
-LearningRate: TypeAlias = Annotated[float, at_least(0, "0 or more; below 0 the loss would rise")]
+LearningRate: TypeAlias = Annotated[float, above(0, "a number above 0; with 0 nothing would be learnt")]
+Epsilon: TypeAlias = Annotated[float, at_least(1e-38, "a number above 0 that float32 can hold, such as 1e-8")]
 Limit: TypeAlias = Annotated[float, above(0, "a number above 0, or None for no clipping")]
 
 
@@ -79,6 +80,17 @@ class Optimizer(ABC):
     """Whether it averages the parameters by itself; `eval_params` then gives those to evaluate."""
     needs_whole_batch: ClassVar[bool] = False
     """Whether its update calls the loss of the whole batch, which no device has under pmap."""
+
+    @property
+    def known_rate(self) -> float:
+        """The largest learning rate of which is known before training that it will be reached."""
+        return self.learning_rate
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot be together."""
+        if self.weight_decay * self.known_rate > 1:
+            taken = f"{self.weight_decay * self.known_rate:.3g} times each weight"
+            yield f"weight_decay={self.weight_decay}: at the learning rate it takes {taken} a step; 0.1 is usual"
 
     def direction(self) -> optax.GradientTransformation:
         """From the (clipped) gradient to the direction of descent, before the learning rate."""

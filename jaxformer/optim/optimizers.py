@@ -7,7 +7,7 @@ import optax
 from optax import contrib
 
 from jaxformer.config.fields import Constraint, PositiveFloat, PositiveInt, Rate, at_least
-from jaxformer.optim.base import MomentDtype, Optimizer, by_layer
+from jaxformer.optim.base import Epsilon, MomentDtype, Optimizer, by_layer
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Moments(Optimizer):
     """The share of the gradients' average that is kept each step."""
     b2: Rate = 0.999
     """The share of the squared gradients' average that is kept each step (GPT-3, Llama: 0.95)."""
-    eps: float = 1e-8
+    eps: Epsilon = 1e-8
     """Added to the root of the second moment."""
     mu_dtype: MomentDtype | None = None
     """Dtype of the first moment; None: that of the parameters."""
@@ -53,7 +53,7 @@ class LAMB(Moments):
     Lengths are taken parameter by parameter and, in a stack, layer by layer.
     """
 
-    eps: float = 1e-6
+    eps: Epsilon = 1e-6
 
     def direction(self) -> optax.GradientTransformation:
         adam = optax.scale_by_adam(self.b1, self.b2, self.eps, mu_dtype=self.mu_dtype)
@@ -145,7 +145,7 @@ class Sophia(Moments):
     b1: Rate = 0.965
     b2: Rate = 0.99
     """The share of the average of the Hessian's diagonal that is kept at each estimate."""
-    eps: float = 1e-8
+    eps: Epsilon = 1e-8
     """The least that the momentum is divided by."""
     gamma: PositiveFloat = 0.01
     """Multiplies the Hessian's diagonal; larger ones clip more rarely."""

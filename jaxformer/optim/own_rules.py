@@ -12,7 +12,7 @@ import optax
 from optax import contrib
 
 from jaxformer.config.fields import Rate, above, at_least, strictly_between
-from jaxformer.optim.base import LearningRate, MomentDtype, Optimizer, Pattern, is_masked
+from jaxformer.optim.base import Epsilon, LearningRate, MomentDtype, Optimizer, Pattern, is_masked
 from jaxformer.optim.masks import EMBEDDINGS, decay_mask
 from jaxformer.paths import STACK, kernel_axes, matches, path_of
 
@@ -43,7 +43,7 @@ class Muon(Optimizer):
     """The share of the gradients' average that Adam keeps each step."""
     adam_b2: Rate = 0.95
     """The share of the squared gradients' average that Adam keeps each step."""
-    eps: float = 1e-8
+    eps: Epsilon = 1e-8
     """Added to Adam's root of the second moment, and to the norm of the matrix."""
     mu_dtype: MomentDtype | None = None
     """Dtype of the momentum and of Adam's first moment; None: that of the parameters."""
@@ -120,7 +120,7 @@ class ScheduleFree(Optimizer):
     """The average's share in the point where gradients are taken."""
     b2: Rate = 0.999
     """The share of Adam's average of squared gradients that is kept each step."""
-    eps: float = 1e-8
+    eps: Epsilon = 1e-8
     """Added to the root of Adam's second moment."""
 
     averages: ClassVar[bool] = True
@@ -155,7 +155,7 @@ class Prodigy(Optimizer):
     """The share of the gradients' average that is kept each step."""
     b2: Rate = 0.999
     """The share of the squared gradients' average that is kept each step."""
-    eps: float = 1e-8
+    eps: Epsilon = 1e-8
     """Added to the root of the second moment."""
     estimate: Annotated[float, above(0, "a small number above 0, such as 1e-6; 0 cannot grow")] = 1e-6
     """The first estimate of the learning rate, too small on purpose."""
@@ -163,6 +163,10 @@ class Prodigy(Optimizer):
     """Multiplies the estimate; the place to tune."""
     safeguard_warmup: bool = False
     """Leaves the warm-up out of the estimate."""
+
+    @property
+    def known_rate(self) -> float:
+        return self.learning_rate * self.estimate
 
     def transformation(
         self, schedule: optax.Schedule, multiply: optax.GradientTransformation

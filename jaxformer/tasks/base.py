@@ -13,7 +13,7 @@ real examples differ; sums of parts add up to the sum of the whole, means do not
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import jax
@@ -61,6 +61,8 @@ class Evaluation:
     """What is more than a number, as JSON values, for evaluation.json. The report shows those that it knows:
     "class_names", "confusion", "per_class", "calibration" (see `ClassTask.summarize`), "loss_by_position"
     (`LanguageModel.summarize`) and "notes", lines of text."""
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    """Metric -> its value if every answer were the same, the best for it: the commonest class, the mean number."""
 
     @property
     def ranked(self) -> dict[str, float]:
@@ -94,6 +96,14 @@ class Task(ABC):
     def independent_classes(self) -> bool:
         """Whether each class has a probability of its own; else they sum to 1."""
         return False
+
+    only_in_training: ClassVar[Collection[str]] = ("label_smoothing", "mixup", "cutmix", "distillation")
+    """Fields that, where they are set, make the loss of training another than an evaluation's "loss"."""
+
+    @property
+    def same_loss(self) -> bool:
+        """Whether the losses of training and of evaluations can be compared, so that a report draws them together."""
+        return not any(vars(self).get(name) for name in self.only_in_training)
 
     @property
     @abstractmethod

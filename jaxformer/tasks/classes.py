@@ -129,7 +129,7 @@ class ClassTask(base.ExampleTask):
             "per_class": metrics.class_rows(names, shown),
             "calibration": metrics.calibration_table(sums["calibration"]),
         }
-        return Evaluation(found, tables)
+        return Evaluation(found, tables, {"accuracy": metrics.commonest_share(per_class["support"])})
 
     def probabilities(self, outputs: Any) -> jax.Array:
         """float32 [B, K]; with the sigmoid loss each class's own, which need not sum to 1."""

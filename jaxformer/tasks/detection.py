@@ -48,6 +48,7 @@ class Detection(SetLosses, ImageTask):
     examples = "detection"
     kind = "detector"
     kind_does = ("find objects", "detr")
+    only_in_training = ("auxiliary",)
 
     def absent_metrics(self, model: Any, data: Batches) -> dict[str, str]:
         return dict.fromkeys(BY_SIZE, "is given only where there are objects of that size")
@@ -168,7 +169,7 @@ class Detection(SetLosses, ImageTask):
         scores, per_class = score_boxes(predicted, true, len(names))
         loss = sum(base.mean_of(part) for part in sums.values())
         tables = {"class_names": names, "per_class": class_rows(names, per_class)}
-        return Evaluation({"loss": loss, **scores}, tables)
+        return Evaluation({"loss": loss, **scores}, tables, {"ap": 0.0})
 
     def errors(self, outputs: DetectionOutputs, batch: Batch) -> jax.Array:
         """The last layer's loss of each image over the number of its objects, float32 [B]."""

@@ -84,6 +84,11 @@ def calibration_table(sums: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     ]
 
 
+def commonest_share(of_class: np.ndarray) -> float:
+    """The share of the commonest class, of the number of examples of each, [K]; 0 of nothing."""
+    return float(of_class.max() / max(of_class.sum(), 1))
+
+
 def per_class(confusion: np.ndarray, missed: np.ndarray | int = 0) -> dict[str, np.ndarray]:
     """What a confusion matrix says of each class, [K] each.
 

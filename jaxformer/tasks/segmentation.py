@@ -47,6 +47,7 @@ class Segmentation(ImageTask):
     kind_does = ("segment images", "segmenter")
     views = ("flip",)
     written: ClassVar = {"map": "-classes"}
+    only_in_training = ("dice", "lovasz", "class_weights")
 
     def problems(self) -> Iterator[str]:
         """Yields a line if nothing is left to learn."""
@@ -183,7 +184,8 @@ class Segmentation(ImageTask):
         }
         columns = {"iou": "iou", "accuracy": "recall", "precision": "precision", "support": "support"}
         rows = metrics.class_rows(names, {column: per_class[key] for column, key in columns.items()})
-        return Evaluation(found, {"class_names": names, "confusion": confusion.tolist(), "per_class": rows})
+        tables = {"class_names": names, "confusion": confusion.tolist(), "per_class": rows}
+        return Evaluation(found, tables, {"pixel_accuracy": metrics.commonest_share(support)})
 
     def predictions(self, outputs: SegmentationOutputs, batch: Batch) -> Arrays:
         """The likeliest class of each pixel, [B, H, W]: uint8, or int32 where a byte is too small."""

@@ -1,8 +1,10 @@
 """A tag for each word of a text: named entities, parts of speech."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 import jax
@@ -77,10 +79,12 @@ class TokenClassification(TokenTask):
                 predicted[-1][word] = class_name(int(tag), names)
         words = max(sum(map(len, true)), 1)
         found = {"loss": base.mean_of(sums), "accuracy": float(np.sum(sums["accuracy"])) / words}
+        baseline = {"accuracy": max(Counter(chain(*true)).values(), default=0) / words}
         if not are_entities(names):
-            return Evaluation(found, {"class_names": list(names)})
+            return Evaluation(found, {"class_names": list(names)}, baseline)
         scores, kinds = entity_scores(predicted, true)
-        return Evaluation(found | scores, {"class_names": list(names), "per_class": kinds})
+        tables = {"class_names": list(names), "per_class": kinds}
+        return Evaluation(found | scores, tables, baseline | {"f1": 0.0})
 
     def errors(self, outputs: TextOutputs, batch: Batch) -> jax.Array:
         """The share of words with a wrong tag, float32 [B]."""

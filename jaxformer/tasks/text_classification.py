@@ -117,7 +117,8 @@ class TextRegression(base.ExampleTask, WholeTextTask):
     def summarize(self, sums: base.Sums, collected: base.Collected, data: Batches) -> base.Evaluation:
         """Metrics "loss" (the mean squared error) and the correlations "pearson" and "spearman", -1 to 1."""
         found = correlations(collected["value"], collected["labels"])
-        return base.Evaluation({"loss": base.mean_of(sums), **found}, {})
+        baseline = {"loss": float(np.var(np.asarray(collected["labels"], np.float64)))}
+        return base.Evaluation({"loss": base.mean_of(sums), **found}, {}, baseline)
 
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         target, value = float(example.get("labels", np.nan)), float(predicted["value"])

@@ -1,12 +1,13 @@
 """Training, and the reports of what was trained."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jaxformer.verbs.common import print_line, print_note, print_text, working
-from jaxformer.verbs.options import Verb, argument, flag
+from jaxformer.verbs.options import OVERRIDE, Verb, argument, flag, in_flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,8 @@ class Train(Verb):
     """The folder of the run (default: runs/CONFIG_NAME)."""
     profile: str | None = flag(None, "FIRST:LAST")
     """The steps to trace for XProf, as in 10:15."""
+    start_from: Path | None = flag(None, "CHECKPOINT")
+    """A checkpoint of another run, RUN/checkpoints/STEP, to begin a new run with: parameters, optimizer and step."""
     overrides: Mapping[str, Any] | None = None
     """Leaves of the config and their values."""
 
@@ -36,12 +39,33 @@ class Train(Verb):
             experiment = Experiment(resolve(config))
             folder = self.workdir or Path("runs") / run_name(self.config)
             try:
-                result = train(experiment, folder, profile=self.profile, console=console)
+                result = train(
+                    experiment, folder, profile=self.profile, start_from=self.start_from, console=console
+                )
             except NotFinite as error:
                 for line in error.lines:
-                    print_note(f"jaxformer: {line}")
+                    print_note(f"jaxformer: {in_flags(Train, line)}")
+                if error.checkpoint is not None:
+                    lower = experiment.config.optimizer.learning_rate / 10
+                    print_note(f"  {self.from_checkpoint(error.checkpoint, lower)}")
                 return 1
         return EXIT_CODE if result["status"] == "preempted" else 0
+
+    def from_checkpoint(self, checkpoint: Path, learning_rate: float) -> str:
+        """The command that goes on from a checkpoint, in a new folder, at another learning rate."""
+        from jaxformer.config.files import literal
+
+        rate = "optimizer.learning_rate"
+        changed = {**{k: v for k, v in (self.overrides or {}).items() if k != rate}, rate: learning_rate}
+        folder = checkpoint.parent.parent
+        new = folder.with_name(f"{folder.name}-from-{checkpoint.name}")
+        words = {
+            leaf: str(value) if literal(str(value)) == value else repr(value)
+            for leaf, value in changed.items()
+        }
+        flags = [f"{OVERRIDE}{leaf}={word}" for leaf, word in words.items()]
+        places = ["--workdir", str(new), "--start-from", str(checkpoint)]
+        return shlex.join(["jaxformer", "train", "--config", self.config, *flags, *places])
 
 
 def run_name(config: str) -> str:

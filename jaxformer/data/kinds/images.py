@@ -27,6 +27,14 @@ FrameSize = Annotated[
     int | tuple[int, int], Constraint("at least 1 pixel", lambda size: min(sides(size)) >= 1)
 ]
 
+FILE_FEATURES = (
+    "path",
+    "file_name",
+    "filename",
+    "image/filename",
+    "image/file_name",
+)  # imports', then TFDS's names
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageKind(Kind):
@@ -124,6 +132,10 @@ class ImageReader(Source):
     def image(self, features: Any) -> np.ndarray:
         """An example's image, uint8 [H, W, C]; raises ValueError or IndexError for one that is broken."""
         return decode_image(features[self.settings.image_feature].bytes_list.value[0], self.channels)
+
+    def file_of(self, index: int) -> str | None:
+        known = next((name for name in FILE_FEATURES if name in self.records.features), None)
+        return known and self.records.text(self.records.read([index])[0], known, index)
 
     def read(self, indices: Sequence[int]) -> list[Example | None]:
         """The examples at `indices`.

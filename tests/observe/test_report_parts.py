@@ -1,0 +1,111 @@
+"""Parts of the report that depend on what the run holds: losses apart, files' names, many metrics, wide tables."""
+
+import json
+import re
+from functools import partial
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxformer.data.base import open_source
+from jaxformer.data.config import DataConfig
+from jaxformer.importing.pipeline import import_dataset
+from jaxformer.observe.pages import panels
+from jaxformer.observe.report import write_report
+from jaxformer.tasks.classification import Classification
+from jaxformer.tasks.detection import Detection
+from jaxformer.tasks.segmentation import Segmentation
+from jaxformer.tasks.text_classification import TextClassification
+
+TASK = partial(Classification, mean=(0.5,), std=(0.5,))
+
+
+def changed(folder, name, **values):
+    file = folder / name
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def titles(charts):
+    return [re.search(r'aria-label="([^"]*) over steps"', chart)[1] for chart in charts]
+
+
+def test_losses_that_cannot_be_compared_have_a_plot_each():
+    steps = np.arange(3)
+    curves = dict.fromkeys(
+        ("train/loss", "eval/loss", "train/accuracy", "eval/accuracy"), (steps, 1.0 + steps)
+    )
+    assert titles(panels(curves)[0]) == ["loss", "accuracy"]
+    main, other = panels(curves, same_loss=False)
+    assert (titles(main), other) == (["loss of training", "loss of evaluations", "accuracy"], [])
+
+
+@pytest.mark.parametrize(
+    ("task", "same"),
+    [
+        (TASK(), True),
+        (TASK(label_smoothing=0.1), False),
+        (TASK(mixup=0.2), False),
+        (TASK(cutmix=1.0), False),
+        (TextClassification(), True),
+        (TextClassification(label_smoothing=0.1), False),
+        (Segmentation(mean=(0.5,), std=(0.5,)), True),
+        (Segmentation(mean=(0.5,), std=(0.5,), dice=1.0), False),
+        (Detection(mean=(0.5,), std=(0.5,)), False),
+    ],
+)
+def test_tasks_know_whether_their_losses_can_be_compared(task, same):
+    assert task.same_loss is same
+
+
+def test_the_report_draws_them_apart_where_the_run_says_so(make_run):
+    folder = make_run()
+    assert "loss of evaluations" not in write_report(folder).read_text()
+    changed(folder, "result.json", same_loss=False)
+    assert "loss of evaluations" in write_report(folder).read_text()
+
+
+def test_of_many_metrics_the_first_are_at_the_top_and_the_others_a_click_away(make_run):
+    folder = make_run()
+    changed(folder, "result.json", final={f"metric_{k}": 0.1 * k for k in range(16)} | {"accuracy": 0.5})
+    top = write_report(folder).read_text().partition("More metrics (13)")[0]
+    labels = re.findall(r'<div class="label">([^<]*)</div>', top)
+    assert labels == ["accuracy", "metric 0", "metric 1", "metric 2", "time", "examples/s", "MFU"]
+
+
+def test_a_wide_table_has_the_whole_width(make_run):
+    folder = make_run()
+    assert "grid-column: 1 / -1" not in write_report(folder).read_text()
+    row = {"name": "cat", **{f"score_{k}": 0.5 for k in range(6)}}
+    changed(folder, "evaluation.json", per_class=[row])
+    assert "grid-column: 1 / -1" in write_report(folder).read_text()
+
+
+def test_a_sample_has_the_name_of_its_file(make_run):
+    folder = make_run()
+    file = folder / "samples" / "samples" / "samples.json"
+    content = json.loads(file.read_text())
+    content["samples"][0]["file"] = "cats/<tom>.png"
+    file.write_text(json.dumps(content))
+    assert '<div class="soft file">cats/&lt;tom&gt;.png</div>' in write_report(folder).read_text()
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_imported_images_keep_the_names_of_their_files(cache, tmp_path):
+    for number in range(4):
+        file = tmp_path / "files" / "train" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 40 * number, np.uint8)).save(file)
+    import_dataset("images", tmp_path / "files", "pets", str(tmp_path / "tfds"), test_share=0)
+    data = DataConfig(name="pets", data_dir=str(tmp_path / "tfds"), batch_size=2, cache=cache)
+    source = open_source(data, "train")
+    files = {source.file_of(index) for index in range(4)}
+    assert {name[-5:] for name in files} == {"0.png", "1.png", "2.png", "3.png"}
+    for index in range(4):
+        number = int(source.file_of(index)[-5])
+        assert (source.read([index])[0]["image"] == 40 * number).all()
+
+
+def test_a_dataset_without_names_of_files_has_none(digits_dir):
+    data = DataConfig(name="digits", data_dir=str(digits_dir), batch_size=2)
+    assert open_source(data, "test").file_of(0) is None
