@@ -3,18 +3,18 @@
 import os
 import sys
 
-from jaxformer.cli import INTERRUPTED
-from jaxformer.cli import main as run
+from jaxformer.preemption import OfProcess, leave
 
 
 def main() -> None:
-    """Runs the command line and leaves with its exit code."""
-    code = run()
-    if code == INTERRUPTED:  # at once: tearing XLA down while it compiles in the background can crash
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    """Runs the command line and leaves with its exit code. Signals are answered before anything is imported."""
+    nowhere = open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    with OfProcess():
+        from jaxformer.cli import main as run
+
+        if code := run():
+            leave(code)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from jaxformer import __version__
 from jaxformer.config.schema import did_you_mean, load
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, tell
+from jaxformer.preemption import Preempted, farewell
 from jaxformer.verbs import VERBS
 from jaxformer.verbs.options import Verb, in_flags, parse, summary
 
-INTERRUPTED = 130  # the exit code after Ctrl-C: 128 + SIGINT
 ABOUT = "Trains, evaluates and looks into Transformers, Vision Transformers and CNNs."
 
 
@@ -70,14 +70,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         name, rest = find(list(sys.argv[1:] if argv is None else argv))
         cls = verb_class(name)
-        return parse(name, cls, rest)() or 0
+        code = parse(name, cls, rest)() or 0
+        sys.stdout.flush()
+        return code
     except UserError as error:
         for line in error.lines:
-            sys.stderr.write(f"jaxformer: {in_flags(cls, line)}\n")
+            tell(in_flags(cls, line))
         return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("jaxformer: interrupted\n")
-        return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+    except (KeyboardInterrupt, Preempted) as stop:
+        return farewell(stop)
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            tell(f"{error.filename or 'standard output'}: {error.strerror or error}")
+        return 1 if isinstance(error, BrokenPipeError) else 2

@@ -1,5 +1,14 @@
 """Errors that are part of the interface: they name the value that was given, the expected one, and the remedy."""
 
+import contextlib
+import sys
+
+
+def tell(line: str) -> None:
+    """Writes a line for the user on stderr, where that still takes one."""
+    with contextlib.suppress(OSError, RuntimeError):
+        sys.stderr.write(f"jaxformer: {line}\n")
+
 
 class UserError(Exception):
     """A mistake of the user's: the command line prints `lines`, without a traceback, and exits with code 2.

@@ -1,6 +1,7 @@
 """The log of a run's start, and the files at its end: the last evaluation, samples, result and report."""
 
 import logging
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +60,6 @@ def count_of(params: Any) -> int:
 def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     """Evaluates the last state, and writes evaluation.json, samples/, result.json and report.html.
 
-    A run that was preempted is only saved, and gets a result.json with this status.
-
     Args:
       loop: the loop that has ended.
       state: the last train state; with `eval.restore_best` the best checkpoint takes its place.
@@ -69,10 +68,6 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
       The result, as in result.json.
     """
     experiment, run, checkpoints, clock = loop.experiment, loop.run_folder, loop.checkpoints, loop.clock
-    if loop.status == "preempted":
-        checkpoints.wait()
-        logger.info("SIGTERM: saved at step %d; training in the same folder goes on from there", loop.step)
-        return write_result(loop, {})
     step, evaluation = loop.step, loop.evaluation
     if experiment.config.eval.restore_best and loop.monitor.best_step not in (None, step):
         with clock.phase("checkpoint"):
@@ -87,13 +82,22 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
         write_shown(experiment, run, state)
     with clock.phase("checkpoint"):
         checkpoints.wait()
-    result = write_result(loop, evaluation.metrics)
+    status = "completed" if loop.step == experiment.total_steps else "stopped early"
+    result = write_result(loop, status, evaluation.metrics)
     if jax.process_index() == 0:
         logger.info("%s", end_summary(result, report=str(write_report(run))))
     return result
 
 
-def write_result(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
+def put_off(loop: "Loop", came: signal.Signals) -> None:
+    """Waits until a run that a signal ends is saved, and writes a result.json that says so."""
+    loop.checkpoints.wait()
+    write_result(loop, "preempted", {})
+    by = "Ctrl-C" if came == signal.SIGINT else came.name
+    logger.info("%s: saved at step %d; training in the same folder goes on from there", by, loop.step)
+
+
+def write_result(loop: "Loop", status: str, final: dict[str, float]) -> dict[str, Any]:
     """Writes result.json.
 
     Examples a second are those of the train steps alone: evaluation, checkpoints and the first step, which
@@ -107,7 +111,7 @@ def write_result(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
     flops = training_flops(experiment.forward_flops)
     peak = device.find_peak(dtypes(experiment.config.precision).compute)
     result = {
-        "status": loop.status,
+        "status": status,
         "step": loop.step,
         "final": final,
         "best": {"step": monitor.best_step, experiment.config.eval.monitor: monitor.best}

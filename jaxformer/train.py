@@ -19,7 +19,7 @@ from jaxformer.observe.terminal import Progress
 from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.preemption import Preemption
-from jaxformer.reporting import announce, finish
+from jaxformer.reporting import announce, finish, put_off
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, from_items, to_items
 from jaxformer.tasks.base import Evaluation
@@ -52,9 +52,11 @@ def train(
       console: where the progress is shown; None logs lines.
 
     Returns:
-      The run's result, as in result.json; its "status" is "completed", "stopped early" or "preempted".
+      The run's result, as in result.json; its "status" is "completed" or "stopped early".
 
     Raises:
+      Preempted: SIGTERM or SIGHUP came; the run is saved, and the same call goes on with it.
+      KeyboardInterrupt: Ctrl-C; the run is saved, too. A second Ctrl-C does not wait for that.
       UserError: the config does not fit the data or the devices, or the folder holds another experiment or
         another training is in it; or the devices' memory does not suffice.
       NotFinite: gradients stayed infinite or NaN; the last good checkpoint is kept.
@@ -66,7 +68,7 @@ def train(
         experiment.check()
         tracer = Profile(profile, run.folder)
     saving, watched = experiment.config.checkpoint, experiment.config.eval
-    with run.lock() if first else nullcontext():
+    with Preemption() as preemption, run.lock() if first else nullcontext():
         run.enter(experiment.config)
         if (result := run.finished()) is not None:
             status, step = result["status"], result["step"]
@@ -75,7 +77,6 @@ def train(
         with (
             memory_errors_explained(experiment),
             Checkpoints(run.checkpoints, saving, watched.monitor, watched.mode) as checkpoints,
-            Preemption() as preemption,
         ):
             with clock.phase("startup"):
                 run.keep_data(experiment.train_data, experiment.eval_data, write=first)
@@ -83,7 +84,11 @@ def train(
                 state, monitor, evaluation_due = restore_or_start(experiment, checkpoints, teacher)
                 announce(experiment, run, int(state.step))
             loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, monitor)
-            return finish(loop, loop.run(state, evaluation_due))
+            with preemption.deferred():
+                state = loop.run(state, evaluation_due)
+                if preemption.requested:
+                    put_off(loop, preemption.requested)
+            return finish(loop, state)
 
 
 def restore_or_start(
@@ -133,7 +138,7 @@ class Loop:
     clock: Clock
     """The seconds of each phase."""
     preemption: Preemption
-    """Whether SIGTERM came."""
+    """Whether a signal asks for the end."""
     tracer: Profile
     """The trace of some of the steps."""
     console: "Console | None"
@@ -203,13 +208,6 @@ class Loop:
                 self.read()
         return state
 
-    @property
-    def status(self) -> str:
-        """ "completed", "stopped early" or "preempted", once `run` has returned."""
-        if self.step == self.experiment.total_steps and not self.evaluation_due:
-            return "completed"
-        return "stopped early" if self.stopped_early() else "preempted"
-
     def stopped_early(self) -> bool:
         """Whether the monitored metric has not improved for `eval.patience` evaluations."""
         patience = self.experiment.config.eval.patience
@@ -256,12 +254,14 @@ class Loop:
     def evaluate(self, state: TrainState) -> None:
         """Evaluates and tells the monitor, the writer and the progress line.
 
-        If SIGTERM comes meanwhile, the evaluation stays due.
+        If a signal asks for the end meanwhile, the evaluation stays due.
         """
         late, self.evaluation_due = self.evaluation_due, True
         with self.clock.phase("evaluate"), self.progress.activity("evaluating"):
             try:
-                self.evaluation = self.experiment.evaluate(state, lambda: self.preemption.requested)
+                self.evaluation = self.experiment.evaluate(
+                    state, lambda: self.preemption.requested is not None
+                )
             except GivenUp:
                 return
         self.evaluation_due, metrics = False, self.evaluation.metrics

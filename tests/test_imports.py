@@ -32,7 +32,7 @@ ALLOWED = {
     "tasks": BASE | {"decoding", "drawing", "models"},
     "drawing": set(),
     "precision": BASE | {"models"},
-    "preemption": set(),
+    "preemption": {"errors"},
     "state": BASE | {"precision"},
     "step": BASE | {"state", "precision", "tasks"},
     "parallel": BASE | {"paths"},
