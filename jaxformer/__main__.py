@@ -1,5 +1,6 @@
 """`python -m jaxformer VERB` and `jaxformer VERB` are the same."""
 
+import io
 import os
 import sys
 
@@ -7,12 +8,19 @@ from jaxformer.preemption import OfProcess, leave
 
 
 def main() -> None:
-    """Runs the command line and leaves with its exit code. Signals are answered before anything is imported."""
+    """Runs the command line and leaves with its exit code; what a terminal's encoding lacks is escaped.
+
+    Signals are answered before anything else is imported.
+    """
     nowhere = open(os.devnull, "w")  # noqa: SIM115
     sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     with OfProcess():
         from jaxformer.cli import main as run
+        from jaxformer.errors import ESCAPED
 
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors=ESCAPED)
         if code := run():
             leave(code)
 

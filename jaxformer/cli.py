@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from jaxformer import __version__
 from jaxformer.config.schema import did_you_mean, load
-from jaxformer.errors import UserError, tell
+from jaxformer.errors import UserError
 from jaxformer.preemption import Preempted, farewell
 from jaxformer.verbs import VERBS
+from jaxformer.verbs.common import print_note, print_text
 from jaxformer.verbs.options import Verb, in_flags, parse, summary
 
 ABOUT = "Trains, evaluates and looks into Transformers, Vision Transformers and CNNs."
@@ -34,7 +35,7 @@ def find(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
             return name, argv[count:]
     before, word = argv[:count], argv[count] if count < len(argv) else ""
     if word in ("-h", "--help", "--version"):
-        sys.stdout.write(f"jaxformer {__version__}\n" if word == "--version" else overview(before))
+        print_text(f"jaxformer {__version__}\n" if word == "--version" else overview(before))
         raise SystemExit(0)
     known = sorted({verb.split()[len(before)] for verb in matching(before)})
     if not word:
@@ -75,11 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         for line in error.lines:
-            tell(in_flags(cls, line))
+            print_note(f"jaxformer: {in_flags(cls, line)}")
         return 2
     except (KeyboardInterrupt, Preempted) as stop:
         return farewell(stop)
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
-            tell(f"{error.filename or 'standard output'}: {error.strerror or error}")
+            print_note(f"jaxformer: {error.filename or 'standard output'}: {error.strerror or error}")
         return 1 if isinstance(error, BrokenPipeError) else 2

@@ -1,4 +1,4 @@
-"""Drawing on images: boxes, classes in colours, predictions below them. It imports nothing of the package."""
+"""Drawing on images: boxes, classes in colours, predictions below them. Of the package it imports errors alone."""
 
 import colorsys
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from jaxformer.errors import printable
 
 SMALLEST, LARGEST = 320, 640  # pixels of an image's longer side as it is drawn
 MARGIN, ROW, SIZE = 10, 24, 13  # pixels
@@ -69,7 +71,8 @@ def fit(picture: Image.Image) -> Image.Image:
 
 
 def shorten(text: str, width: float) -> str:
-    """The text, cut so that it is at most `width` pixels wide."""
+    """The text on one line, `printable`, cut so that it is at most `width` pixels wide."""
+    text = printable(text, keep="")
     if font(SIZE).getlength(text) <= width:
         return text
     while text and font(SIZE).getlength(text + ELLIPSIS) > width:
@@ -103,7 +106,8 @@ def draw_boxes(
         x0, y0, x1, y1 = (value * scale for value in one["box"])
         corners = (x0, y0, max(x0, x1 - 1), max(y0, y1 - 1))
         draw.rectangle(corners, outline=of_class, width=max(1, round(size / 250)))
-        text = one["label"] if "score" not in one else f"{one['label']} {one['score']:.0%}"
+        label = printable(one["label"], keep="")
+        text = label if "score" not in one else f"{label} {one['score']:.0%}"
         at = (max(0.0, min(x0, new_size[0] - font.getlength(text))), max(0.0, y0))
         draw.rectangle(draw.textbbox(at, text, font=font), fill=of_class)
         draw.text(at, text, fill="white" if np.mean(of_class) < DARK else "black", font=font)

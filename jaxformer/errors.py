@@ -1,25 +1,71 @@
-"""Errors that are part of the interface: they name the value that was given, the expected one, and the remedy."""
+"""Errors that are part of the interface: they name the value that was given, the expected one, and the remedy.
 
-import contextlib
-import sys
+And how text from outside (names of files and classes, what a model writes) is shown in messages, logs and pages.
+"""
+
+import codecs
+import json
+import logging
+import re
+import unicodedata
+
+# Joiners (U+200C, U+200D) that are not invisible: after letters of Arabic and Indic scripts, and in emoji.
+JOINER = re.compile("(?<=[\u0600-\u109f\u1780-\u18af\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])[\u200c\u200d]")
+ESCAPED = "jaxformer"  # what an encoding lacks is escaped in the same way: `errors` of a stream
+NOT_ASCII = re.compile("[^ -~]")
 
 
-def tell(line: str) -> None:
-    """Writes a line for the user on stderr, where that still takes one."""
-    with contextlib.suppress(OSError, RuntimeError):
-        sys.stderr.write(f"jaxformer: {line}\n")
+def printable(words: str, keep: str = "\n\t") -> str:
+    """Text that no terminal obeys: what is not seen is escaped as in JSON, as are halves of surrogate pairs.
+
+    That is, control characters (ESC, BEL, C1), signs that turn the direction of writing, characters without width,
+    ends of lines and paragraphs other than "\\n". Inside of a JSON text, its value stays the same.
+
+    Args:
+      words: the text.
+      keep: control characters that stay; "" makes one line of it.
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        c = found[0]
+        stays = c.isprintable() or c in keep or unicodedata.category(c) == "Zs"
+        return c if stays or JOINER.match(words, found.start()) else escaped(c)
+
+    return NOT_ASCII.sub(shown, words)
+
+
+def escaped(words: str) -> str:
+    """Characters as a JSON text in ASCII has them, without its quotes."""
+    return json.dumps(words)[1:-1]
+
+
+def escape_record(record: logging.LogRecord) -> bool:
+    """Makes what is logged `printable`: a line, or whole lines of ours where the message is nothing but "%s"."""
+    record.msg = printable(record.getMessage(), "\n\t" if record.msg == "%s" else "")
+    record.args = None
+    return True
+
+
+def escape_for(error: UnicodeError) -> tuple[str, int]:
+    """What stands for characters that an encoding lacks, and where to go on behind them (`codecs.register_error`)."""
+    assert isinstance(error, UnicodeEncodeError)
+    return escaped(error.object[error.start : error.end]), error.end
+
+
+logging.getLogger("jaxformer").addFilter(escape_record)
+codecs.register_error(ESCAPED, escape_for)
 
 
 class UserError(Exception):
     """A mistake of the user's: the command line prints `lines`, without a traceback, and exits with code 2.
 
     Args:
-      lines: the message, one or more lines; each names the thing and the remedy.
+      lines: the message, one or more lines; each names the thing and the remedy. They become `printable`.
     """
 
     def __init__(self, *lines: str):
-        self.lines = lines
-        super().__init__("\n".join(lines))
+        self.lines = tuple(printable(line, keep="") for line in lines)
+        super().__init__("\n".join(self.lines))
 
 
 class NotPrepared(UserError):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, printable
 
 OR_DELETE = "restore it, or delete it to go without"
 IMAGE_EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -135,23 +135,52 @@ def writing_to(path: Path, remedy: str = "name another place") -> Iterator[None]
         raise UserError(f"{path}: cannot write there ({error.strerror or error}); {remedy}") from error
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file under a temporary name beside `path`, then renames it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextlib.contextmanager
+def naming_files(folder: Path, remedy: str) -> Iterator[None]:
+    """Turns an error of the file system into a UserError that names the file, or else `folder`, and the remedy."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: {error.strerror or error}; {remedy}") from error
+
+
+@contextlib.contextmanager
+def failing_as(path: Path) -> Iterator[None]:
+    """Has errors of the file system name `path`, where they name a temporary file or none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
         raise
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file under a temporary name beside `path`, then renames it into place.
+
+    Raises:
+      OSError: it cannot be written; its `filename` is `path`.
+    """
+    with failing_as(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON, atomically; see `to_json` for numbers that are not finite."""
     write_atomically(path, json.dumps(to_json(value), indent=2, allow_nan=False) + "\n")
+
+
+def json_line(value: Any) -> str:
+    """A line of JSON whose texts can be read, and are `printable`; see `to_json` for numbers that are not finite."""
+    return printable(json.dumps(to_json(value), ensure_ascii=False, allow_nan=False)) + "\n"
 
 
 def to_json(value: Any) -> Any:

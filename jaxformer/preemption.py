@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from jaxformer.errors import tell
-
 EXIT_CODE = 75  # after SIGTERM and SIGHUP; EX_TEMPFAIL of sysexits.h: try again
 INTERRUPTED = 130  # after Ctrl-C: 128 + SIGINT
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
@@ -141,7 +139,8 @@ def unraisable(ignored: Any) -> None:
 def farewell(stop: KeyboardInterrupt | Preempted) -> int:
     """Says in a line what ends the process; returns its exit code."""
     interrupted = isinstance(stop, KeyboardInterrupt)
-    tell("interrupted" if interrupted else str(stop))
+    with suppress(OSError, RuntimeError):
+        sys.stderr.write(f"jaxformer: {'interrupted' if interrupted else stop}\n")
     return INTERRUPTED if interrupted else EXIT_CODE
 
 

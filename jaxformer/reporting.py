@@ -9,7 +9,7 @@ import jax
 
 from jaxformer.analysis.flops import training_flops
 from jaxformer.experiment import Experiment, spare_classes
-from jaxformer.files import write_json
+from jaxformer.files import failing_as, write_json
 from jaxformer.observe import device, text
 from jaxformer.observe.summary import end_summary, parameter_table
 from jaxformer.parallel.compile import bytes_a_device
@@ -133,14 +133,15 @@ def write_result(loop: "Loop", status: str, final: dict[str, float]) -> dict[str
 def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
     """Writes samples with predictions and attention, and the worst mistakes."""
     from jaxformer.evaluation import samples  # it draws: a step needs no matplotlib
-    from jaxformer.observe.samples import Patches, write_samples
+    from jaxformer.observe.samples import SAMPLES, Patches, write_samples
 
     model, task, batches = experiment.build_model(), experiment.task, experiment.eval_data
     patches = Patches(model.grid, model.tokens_before_grid, "class_token" if model.by_class_token else "mean")
     chosen = samples.choose(model, task, state.variables(), batches, experiment.layout, SHOWN)
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:
-            write_samples(run.folder, examples, kind=kind, patches=patches)
+            with failing_as(run.folder / SAMPLES):
+                write_samples(run.folder, examples, kind=kind, patches=patches)
 
 
 def write_report(run: Run) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxformer.config import schema
-from jaxformer.config.upgrades import upgraded
+from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import read_json, write_json, writing_to
@@ -33,6 +33,7 @@ MAY_CHANGE = (
     "data.read_threads",
     "data.prefetch",
     "data.eval_batch_size",
+    "eval.mode",
     "task.distillation.run",
     "task.distillation.checkpoint",
     "train.log_every",
@@ -211,13 +212,15 @@ class Run:
                 ) from error
             yield
 
-    def enter(self, config: "ExperimentConfig") -> None:
+    def enter(self, config: "ExperimentConfig") -> "ExperimentConfig":
         """Writes the config into the folder, unless another experiment has saved something there.
+
+        Returns:
+          The config; a run that an earlier version began goes on as that version would have.
 
         Raises:
           UserError: the folder holds another experiment, or cannot be written.
         """
-        described = schema.to_dict(config)
         before = read_json(self.config_file, ("config",), BRING_BACK)
         if before is None and (self.result_file.exists() or self.checkpoints.exists()):
             raise UserError(
@@ -225,7 +228,9 @@ class Run:
                 "restore that file, or give this run a folder of its own",
             )
         if before is not None and self.holds_something:
-            changed = differences([upgraded(before["config"]), described])
+            begun = upgraded(before["config"])
+            config = as_begun(config, begun)
+            changed = differences([begun, schema.to_dict(config)])
             refused = [
                 f"{path}: {old!r} -> {new!r}"
                 for path, (old, new) in changed.items()
@@ -238,7 +243,8 @@ class Run:
                     "give this run a folder of its own, or delete that one",
                 )
         with writing_to(self.folder, ANOTHER):
-            write_json(self.config_file, {"config": described, **environment()})
+            write_json(self.config_file, {"config": schema.to_dict(config), **environment()})
+        return config
 
     def keep_data(self, train: Any, evaluation: Any, *, write: bool = True) -> None:
         """Saves facts about the two splits' batches, and the tokenizer, so that the model works without the dataset.

@@ -15,6 +15,7 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp, Monitor
 from jaxformer.experiment import Experiment
+from jaxformer.files import naming_files
 from jaxformer.observe.terminal import Progress
 from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jaxformer")
 Scalars = dict[str, jax.Array]
+AGAIN = "mend that, and train again in the same folder"
 
 
 class NotFinite(UserError):
@@ -58,7 +60,7 @@ def train(
       Preempted: SIGTERM or SIGHUP came; the run is saved, and the same call goes on with it.
       KeyboardInterrupt: Ctrl-C; the run is saved, too. A second Ctrl-C does not wait for that.
       UserError: the config does not fit the data or the devices, or the folder holds another experiment or
-        another training is in it; or the devices' memory does not suffice.
+        another training is in it, or a file cannot be written; or the devices' memory does not suffice.
       NotFinite: gradients stayed infinite or NaN; the last good checkpoint is kept.
     """
     if not isinstance(experiment, Experiment):
@@ -67,23 +69,29 @@ def train(
     with clock.phase("startup"):
         experiment.check()
         tracer = Profile(profile, run.folder)
-    saving, watched = experiment.config.checkpoint, experiment.config.eval
-    with Preemption() as preemption, run.lock() if first else nullcontext():
-        run.enter(experiment.config)
+    saving, monitor = experiment.config.checkpoint, experiment.config.eval.monitor
+    with (
+        Preemption() as preemption,
+        naming_files(run.folder, AGAIN),
+        run.lock() if first else nullcontext(),
+    ):
+        if (config := run.enter(experiment.config)) != experiment.config:
+            data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
+            experiment = Experiment(config, experiment.devices, **data)
         if (result := run.finished()) is not None:
             status, step = result["status"], result["step"]
             logger.info("%s is finished (%s at step %d): nothing to do", folder, status, step)
             return result
         with (
             memory_errors_explained(experiment),
-            Checkpoints(run.checkpoints, saving, watched.monitor, watched.mode) as checkpoints,
+            Checkpoints(run.checkpoints, saving, monitor, experiment.task.direction(monitor)) as checkpoints,
         ):
             with clock.phase("startup"):
                 run.keep_data(experiment.train_data, experiment.eval_data, write=first)
                 teacher = load_teacher(experiment)
-                state, monitor, evaluation_due = restore_or_start(experiment, checkpoints, teacher)
+                state, seen, evaluation_due = restore_or_start(experiment, checkpoints, teacher)
                 announce(experiment, run, int(state.step))
-            loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, monitor)
+            loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, seen)
             with preemption.deferred():
                 state = loop.run(state, evaluation_due)
                 if preemption.requested:
@@ -104,7 +112,7 @@ def restore_or_start(
         teacher's checkpoint is another one than before.
     """
     config = experiment.config.eval
-    monitor = Monitor(config.mode, config.min_delta)
+    monitor = Monitor(experiment.task.direction(config.monitor), config.min_delta)
     restored = checkpoints.restore(to_items(experiment.state_shapes))
     if restored is None:
         return experiment.init_state(), monitor, False
@@ -265,11 +273,12 @@ class Loop:
             except GivenUp:
                 return
         self.evaluation_due, metrics = False, self.evaluation.metrics
-        self.monitor = self.monitor.seen(self.step, metrics[self.experiment.config.eval.monitor])
+        ranked = self.evaluation.ranked
+        self.monitor = self.monitor.seen(self.step, ranked[self.experiment.config.eval.monitor])
         self.writer.write(self.step, {f"eval/{name}": value for name, value in metrics.items()})
         self.progress.evaluated(self.step, metrics)
         if late:  # the step was saved without it
-            self.checkpoints.rate(self.step, metrics)
+            self.checkpoints.rate(self.step, ranked)
 
     def save_is_due(self) -> bool:
         """Whether to save after this step: by steps, by the clock, and when the evaluation was the best yet."""
@@ -294,6 +303,6 @@ class Loop:
                 "tokenizer": data.tokenizer.digest if data.tokenizer else None,
                 "teacher": self.teacher.step if self.teacher else None,
             }
-            metrics = self.evaluation.metrics if self.evaluation else None
+            metrics = self.evaluation.ranked if self.evaluation else None
             self.checkpoints.save(self.step, to_items(state), progress, metrics)
             self.saved_at = time.monotonic()

@@ -141,6 +141,35 @@ def naming_flags(name: str) -> list[str]:
     return [s for s in strings if "--" in s and not any(other in s for other in others)]
 
 
+# What writes to the terminal: verbs/common.py escapes what it writes; the log and its progress bar do (errors.py).
+WRITING = {
+    "__main__.py": 6,  # has streams, and says how they escape
+    "cli.py": 1,  # flushes stdout
+    "observe/terminal.py": 2,  # the console and the log's handler
+    "observe/text.py": 2,  # draws a table into a string
+    "preemption.py": 4,  # says what ended the process, in its last moment
+    "verbs/common.py": 4,
+    "verbs/describe.py": 3,  # the table of the fields, whose cells it escapes
+    "verbs/predict.py": 1,  # where lines of JSON go
+}
+
+
+def writing(tree: ast.AST) -> list[str]:
+    """What writes to the terminal past everything: print(...), Console(...), warnings, a stream's methods, a stream."""
+    names = {"Console", "print", "pprint", "warn"}
+    calls = [ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    streams = [ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
+    found = [call for call in calls if call.split(".")[-1] in names or call == "os.write"]
+    return found + [
+        s for s in streams if s in ("sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__")
+    ]
+
+
+def test_what_people_see_is_written_in_one_place():
+    found = {name: calls for name, tree in TREES.items() if (calls := writing(tree))}
+    assert {name: calls for name, calls in found.items() if len(calls) > WRITING.get(name, 0)} == {}
+
+
 def test_only_the_command_line_knows_flags():
     below = [name for name in FILES if name != "cli.py" and not name.startswith("verbs/")]
     found = {name: strings for name in below if (strings := naming_flags(name))}

@@ -60,7 +60,7 @@ def for_preset(name: str) -> dict[str, Any]:
         "tokenizer": {"name": "bytes", "template": "seq2seq"},
         "examples": {"name": texts["examples"], "length": built.context_length},
     }
-    evaluation = {"split": "validation", "monitor": "loss", "mode": "min"}
+    evaluation = {"split": "validation", "monitor": "loss"}
     changed = {"data": data, "eval": evaluation, "train": {"total": "1 epoch"}}
     return config | changed | {"task": texts["task"], "model": model | texts.get("model", {})}
 

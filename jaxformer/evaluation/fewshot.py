@@ -3,7 +3,6 @@
 Tasks are files in the format of lm-evaluation-harness, see `fewshot_task.py`.
 """
 
-import json
 import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 from jaxformer.errors import UserError
 from jaxformer.evaluation.fewshot_task import Example, FewShotTask, read_task
 from jaxformer.evaluation.likelihood import CHUNK, LanguageModel, encode_pair
-from jaxformer.files import to_json, write_atomically
+from jaxformer.files import json_line, write_atomically
 
 logger = logging.getLogger("jaxformer")
 
@@ -97,8 +96,7 @@ def evaluate_fewshot(
 
 def write_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Writes rows as JSON lines, atomically."""
-    lines = (json.dumps(to_json(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-    write_atomically(path, "".join(lines))
+    write_atomically(path, "".join(map(json_line, rows)))
 
 
 def check_numbers(shots: int | None, limit: int | None) -> None:

@@ -3,7 +3,6 @@
 (Sennrich et al. 2016, arXiv 1511.06709; Xie et al. 2020, UDA, arXiv 1904.12848, for augmenting texts.)
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ import numpy as np
 
 from jaxformer.data.text.paraphrases import HEADER
 from jaxformer.errors import UserError
-from jaxformer.files import write_atomically
+from jaxformer.files import json_line, write_atomically
 from jaxformer.inference.writing import Generation, Writer
 from jaxformer.runs import Run
 from jaxformer.tasks.translation import Translation
@@ -123,7 +122,7 @@ def write_paraphrases(
     Raises:
       UserError: the file, or its part, was made in another way.
     """
-    header = json.dumps({HEADER: made}, ensure_ascii=False) + "\n"
+    header = json_line({HEADER: made})
     if path.exists():
         whole_lines(path, header)
         yield len(texts)
@@ -137,7 +136,7 @@ def write_paraphrases(
         for first in range(done, len(texts), CHUNK):
             chunk = texts[first : first + CHUNK]
             for text, found in zip(chunk, by.paraphrases(chunk, first // CHUNK)):
-                file.write(json.dumps({"text": text, "paraphrases": found}, ensure_ascii=False) + "\n")
+                file.write(json_line({"text": text, "paraphrases": found}))
             file.flush()
             os.fsync(file.fileno())
             yield first + len(chunk)

@@ -4,7 +4,6 @@ Attention rollout and the maps of all heads, Grad-CAM for the class, and of a de
 """
 
 import difflib
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -16,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer.errors import UserError
-from jaxformer.files import write_atomically, writing_to
+from jaxformer.files import json_line, write_atomically, writing_to
 from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_of
 from jaxformer.inference.explain_drawings import Drawing, attention_drawings, over_image
 from jaxformer.inference.grad_cam import find_target, with_activation
@@ -227,7 +226,6 @@ def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> 
             listed.append({"image": str(target.relative_to(folder)), "shows": drawing.shows})
         explanations.append({"file": str(path), "images": listed})
     with writing_to(folder, REMEDY):
-        lines = (json.dumps(line, ensure_ascii=False) + "\n" for line in explanations)
-        write_atomically(folder / LINES, "".join(lines))
+        write_atomically(folder / LINES, "".join(map(json_line, explanations)))
     logger.info("explanations of %d images are in %s", len(files), folder)
     return explanations

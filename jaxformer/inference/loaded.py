@@ -116,14 +116,14 @@ class LoadedRun:
         """
         if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
             raise UserError(f"checkpoint={checkpoint!r}: expected best, latest or a step")
-        experiment, watched, run = self.experiment, self.config.eval, self.run
+        experiment, monitor, run = self.experiment, self.config.eval.monitor, self.run
         laid_out = partial(jax.ShapeDtypeStruct, sharding=self.layout.replicated)
         shapes = jax.tree.map(lambda x: laid_out(x.shape, x.dtype), experiment.variable_shapes)
         params = shapes.pop("params")
         average = None if experiment.average is None else params
         targets = {"params": {"params": params, "model_state": shapes, "average": average}}
         with Checkpoints(
-            run.checkpoints, monitor=watched.monitor, mode=watched.mode, read_only=True
+            run.checkpoints, monitor=monitor, mode=self.task.direction(monitor), read_only=True
         ) as checkpoints:
             if not checkpoints.steps():
                 if run.finished() is None:

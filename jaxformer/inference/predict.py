@@ -1,6 +1,5 @@
 """A user's own images and texts in; a trained model's answers out, for any task: dicts, JSON lines, drawn images."""
 
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxformer.errors import UserError
-from jaxformer.files import writing_to
+from jaxformer.files import json_line, writing_to
 from jaxformer.inference.inputs import REMEDY, Input, image_input, place_images, readable, shown_image
 from jaxformer.inference.texts import text_inputs
 from jaxformer.inference.writing import BATCH, rounded
@@ -169,7 +168,7 @@ def predict_files(
         (output_dir / LINES).write_text("")
     for (one, predicted, answer), place in zip(answered(run, files, top), places):
         results.append({**one.asked, **{key: place[key].name for key in run.task.written}, **answer})
-        line = json.dumps(results[-1], ensure_ascii=False) + "\n"
+        line = json_line(results[-1])
         drawn = run.task.draw(shown_image(run, one), answer, predicted, one.example)
         with writing_to(output_dir, REMEDY):
             for key, image in drawn.items():

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, printable
 from jaxformer.files import write_atomically
-from jaxformer.observe import pages, plots
+from jaxformer.observe import pages, plots, text
 from jaxformer.observe.summary import best_text, costs
 from jaxformer.runs import Run, differences
 
@@ -39,12 +39,13 @@ def in_short(run: Run) -> dict[str, str]:
     """A run's best metrics and its costs, in words; unknown ones are empty, and without metrics the status is shown."""
     known = costs(run.result or {})
     del known["MFU"]  # of different devices
-    return {"best": best_text(run.result or {}) or run.status, **known}
+    return {"best": best_text(run.result or {}) or run.status + text.doubt(run.metrics), **known}
 
 
 def markdown_table(rows: Sequence[dict[str, str]]) -> str:
     """Rows of the same columns, aligned."""
-    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    cells = [[printable(cell, keep="").replace("|", r"\|") for cell in row.values()] for row in rows]
+    lines = [list(rows[0]), *cells]
     widths = [max(map(len, column)) for column in zip(*lines)]
     lines.insert(1, ["-" * width for width in widths])
     return "\n".join(f"| {' | '.join(cell.ljust(n) for cell, n in zip(line, widths))} |" for line in lines)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxformer.errors import printable
 from jaxformer.observe import plots, text
 from jaxformer.observe.writers import Curves
 
@@ -15,7 +16,7 @@ FIRST = ("loss", "accuracy", "top5_accuracy", "learning_rate")  # panels in this
 
 
 def render(template: str, **parts: Any) -> str:
-    """A template of TEMPLATES; everything in it is escaped but plots' SVG, which is marked safe there.
+    """A template of TEMPLATES; everything in it is escaped but plots' SVG, which is marked safe there, and `printable`.
 
     A template has the filters `number`, `cell` and `words`, and `uri(folder)`, which puts a PNG file into the page.
     """
@@ -29,7 +30,7 @@ def render(template: str, **parts: Any) -> str:
         undefined=StrictUndefined,
     )
     environment.filters |= {"number": text.number, "cell": cell, "words": words, "uri": uri}
-    return environment.get_template(template).render(**parts)
+    return printable(environment.get_template(template).render(**parts))
 
 
 def panels(curves: Curves) -> tuple[list[str], list[str]]:
@@ -75,7 +76,7 @@ def words(name: str) -> str:
 
 def uri(name: str, folder: Path) -> str:
     """A folder's PNG file as a data URI; "" if it is not there."""
-    path = folder / name
+    path = folder / Path(name).name  # whatever samples.json says: no other file gets into the page
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxformer.errors import printable
 from jaxformer.observe import text
 
 INK = "#0a0b0c"  # becomes the page's text colour
@@ -50,7 +51,7 @@ def to_svg(figure: Any, label: str) -> str:
     import matplotlib
 
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": label}):
+    with matplotlib.rc_context({"svg.hashsalt": printable(label)}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
@@ -104,7 +105,12 @@ def curves(
         points = [[x.item(), float(f"{y:.5g}")] for x, y in zip(steps[known], values[known])]
         hovered.append({"name": name, "colour": colour, "points": points})
         axes.plot(
-            steps, values, color=colour, label=name, marker="o" if len(steps) <= 30 else "", markersize=3
+            steps,
+            values,
+            color=colour,
+            label=printable(name, keep=""),
+            marker="o" if len(steps) <= 30 else "",
+            markersize=3,
         )
         shown = np.append(shown, values[known])
     if not linear and shown.size and shown.min() > 0 and shown.max() > 100 * shown.min():
@@ -118,7 +124,7 @@ def curves(
     axes.xaxis.set_major_formatter(lambda value, _: text.engineering(value))
     axes.locator_params(axis="x", nbins=6)
     axes.grid(True)
-    axes.set(title=title, xlabel=over)
+    axes.set(title=printable(title, keep=""), xlabel=over)
     if 1 < len(lines) <= len(COLOURS):
         axes.legend(loc="best")
     svg = to_svg(figure, f"{title} over {over}s")
@@ -233,12 +239,13 @@ def class_bars(names: Sequence[str], values: Sequence[float], label: str) -> str
     drawn = axes.barh(places, shown, color=TRAIN, alpha=0.85, height=0.72)
     axes.bar_label(drawn, [f"{value:.3f}" for value in shown], padding=3, fontsize=8.5)
     axes.set_yticks(places, [name for name, _ in bars], fontsize=8.5)
-    axes.set(xlim=(0, 1.08), ylim=(len(bars) - 0.4, -0.6), xlabel=label)
+    axes.set(xlim=(0, 1.08), ylim=(len(bars) - 0.4, -0.6), xlabel=printable(label, keep=""))
     axes.grid(True, axis="x")
     axes.tick_params(axis="y", length=0)
     return to_svg(figure, f"{label} by class")
 
 
 def shortened(name: str, most: int = 18) -> str:
-    """A name that fits beside an axis."""
+    """A name that fits beside an axis, `printable`."""
+    name = printable(name, keep="")
     return name if len(name) <= most else name[: most - 1] + "…"

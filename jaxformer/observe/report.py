@@ -59,10 +59,9 @@ def report_parts(run: Run) -> dict[str, Any]:
 def cards(run: Run) -> list[tuple[str, str, str]]:
     """The figures at the top: label, value and a note; the monitored metric comes first."""
     result, metrics = run.result or {}, run.metrics
-    best = result.get("best") or {}
-    found = []
+    best, doubt, found = result.get("best") or {}, text.doubt(metrics).strip(" ()"), []
     for name in sorted(metrics, key=lambda name: name != run.leaves.get("eval.monitor")):
-        note = f"best {text.number(float(best[name]))} at step {best['step']:,}" if name in best else ""
+        note = f"best {text.number(float(best[name]))} at step {best['step']:,}" if name in best else doubt
         found.append((pages.words(name), text.number(metrics[name]), note))
     notes = {"time": "", "examples/s": "train steps alone", "MFU": "of the peak FLOP/s"}
     return found + [(name, value, note) for name, note in notes.items() if (value := costs(result)[name])]

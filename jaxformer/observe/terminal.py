@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from jaxformer.errors import printable
 from jaxformer.observe import text
 from jaxformer.observe.device import DeviceMemory, device_memory, is_first_process
 
@@ -53,13 +54,6 @@ def terminal_logging(console: Any = None) -> Iterator[None]:
             logging.getLogger(name).setLevel(level_before)
 
 
-class PrintableFormatter(logging.Formatter):
-    """Leaves out control characters: names and texts from outside may hold some."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return text.printable(super().format(record))
-
-
 def make_handler(console: Any = None) -> logging.Handler:
     """Time, level and message; in colour on a terminal."""
     console = console or make_console()
@@ -70,7 +64,7 @@ def make_handler(console: Any = None) -> logging.Handler:
 
         form = "%(message)s"
         handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S", markup=False)
-    handler.setFormatter(PrintableFormatter(form, "%H:%M:%S"))
+    handler.setFormatter(logging.Formatter(form, "%H:%M:%S"))
     return handler
 
 
@@ -155,7 +149,7 @@ class Progress:
         """Logs the metrics of an evaluation, in a line that stays."""
         if self.enabled:
             found = "  ".join(f"{name} {text.number(value)}" for name, value in metrics.items())
-            logger.info("evaluation at step %s: %s", f"{step:,}", found)
+            logger.info("evaluation at step %s: %s%s", f"{step:,}", found, text.doubt(metrics))
 
     @contextmanager
     def activity(self, name: str) -> Iterator[None]:
@@ -214,7 +208,7 @@ class Progress:
             return
         with self._while_there():
             start = time.monotonic()
-            line = text.printable(self.line().removeprefix("step "))
+            line = printable(self.line().removeprefix("step "), keep="")
             self._live.update(self._task, completed=self.step, description=line)
             self._live.refresh()
             end = time.monotonic()

@@ -2,15 +2,11 @@
 
 import io
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 
+from jaxformer.errors import printable
+
 UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-
-
-def printable(words: str) -> str:
-    """Text from outside without control characters, which a terminal would obey; tabs and ends of lines stay."""
-    return "".join(c for c in words if c in "\n\t" or unicodedata.category(c) != "Cc")
 
 
 def table(
@@ -28,12 +24,13 @@ def table(
     from rich.console import Console
     from rich.table import Table
 
-    body, last = (rows[:-1], rows[-1]) if foot else (rows, [""] * len(columns))
+    cells = [[printable(cell, keep="") for cell in row] for row in rows]
+    body, last = (cells[:-1], cells[-1]) if foot else (cells, [""] * len(columns))
     made = Table(box=box.SIMPLE, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, show_footer=foot)
     for name, below in zip(columns, last, strict=True):
-        made.add_column(name, printable(below), justify="right" if name in right else "left", no_wrap=True)
+        made.add_column(name, below, justify="right" if name in right else "left", no_wrap=True)
     for row in body:
-        made.add_row(*map(printable, row))
+        made.add_row(*row)
     console = Console(file=io.StringIO(), width=10_000, markup=False, emoji=False, color_system=None)
     with console.capture() as drawn:
         console.print(made, highlight=False)
@@ -59,6 +56,12 @@ def number(value: float) -> str:
     if size >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4f}" if size < 1 else f"{value:.4g}"
+
+
+def doubt(metrics: Mapping[str, float | str]) -> str:
+    """What is said behind metrics that never count as the best (`Evaluation.ranked`); "" behind others."""
+    usable = math.isfinite(float(metrics.get("loss", 0)))
+    return "" if usable else " (the loss is not finite, so this never counts as the best)"
 
 
 def counted(value: float, noun: str, plural: str = "") -> str:

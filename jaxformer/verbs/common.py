@@ -1,12 +1,14 @@
-"""What several verbs do."""
+"""What several verbs do. Nothing else of the package writes to the terminal, but for the log and its progress bar."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from jaxformer.errors import printable
+from jaxformer.files import json_line
 
 OTHER_OUTPUT = "name another place with --output"
 
@@ -32,13 +34,28 @@ def working() -> Iterator[Any]:
         yield console
 
 
-def json_line(value: Any) -> str:
-    """A line of JSON; see `files.to_json` for numbers that are not finite."""
-    from jaxformer.files import to_json
+def print_text(text: str, after: int = 0) -> None:
+    """Writes a text for people, `printable`.
 
-    return json.dumps(to_json(value), ensure_ascii=False, allow_nan=False) + "\n"
+    Args:
+      text: the text, with its ends of lines.
+      after: how many of its first characters have been written.
+    """
+    sys.stdout.write(printable(text)[len(printable(text[:after])) :])
+    sys.stdout.flush()
+
+
+def print_line(line: str) -> None:
+    """Writes a line for people; an end of a line in it is escaped, too."""
+    print_text(printable(line, keep="") + "\n")
 
 
 def print_json(value: Any) -> None:
-    """Prints a line of JSON."""
+    """Writes a line of JSON."""
     sys.stdout.write(json_line(value))
+
+
+def print_note(line: str) -> None:
+    """Writes a line beside the results, to stderr, where that still takes one."""
+    with suppress(OSError):
+        sys.stderr.write(printable(line, keep="") + "\n")

@@ -1,6 +1,5 @@
 """Datasets: which are there, what is in them, and a new one of a user's own files."""
 
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Literal
 from jaxformer.config.fields import length
 from jaxformer.errors import UserError
 from jaxformer.importing.formats import FORMATS
+from jaxformer.verbs.common import print_line, print_text
 from jaxformer.verbs.options import COMMAS, Names, Verb, argument, flag
 
 IMAGES, TEXTS = 64, 5  # examples that are shown
@@ -32,7 +32,7 @@ class DataList(OfData):
     def __call__(self) -> None:
         from jaxformer.importing import dataset_table
 
-        sys.stdout.write(dataset_table(self.data_dir) + "\n")
+        print_text(dataset_table(self.data_dir) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class DataShow(OfData):
             raise UserError(f"--output: {self.name} has no images to draw; leave it out, texts are printed")
         else:
             shown = examples_as_text(config, self.split, TEXTS if self.count is None else self.count)
-        sys.stdout.write(f"{shown}\n")
+        print_text(f"{shown}\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,4 +119,5 @@ class DataImport(OfData):
         if copies := len(made.duplicates):
             left_out.append(f"{copies:,} {'copy' if copies == 1 else 'copies'} of other images")
         lines += [*made.notes, *(f"left out: {what}" for what in left_out)]
-        sys.stdout.writelines(f"{line}\n" for line in lines)
+        for line in lines:
+            print_line(line)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from jaxformer.config.fields import Constraint
-from jaxformer.verbs.common import use_compilation_cache
+from jaxformer.errors import printable
+from jaxformer.verbs.common import print_note, print_text, use_compilation_cache
 from jaxformer.verbs.options import COMMAS, Verb, flag, summary
 
 SIZES = "AXIS=SIZE, ... with sizes of 1 or more, as in data=8,fsdp=4"
@@ -67,8 +68,8 @@ class Describe(Verb):
         experiment.check()
         if not self.no_compile:
             devices = counted(experiment.layout.mesh.size, "device")
-            sys.stderr.write(f"compiling the train step for {devices}; --no-compile leaves that out\n")
-        sys.stdout.write(describe(experiment, compile_step=not self.no_compile) + "\n")
+            print_note(f"compiling the train step for {devices}; --no-compile leaves that out")
+        print_text(describe(experiment, compile_step=not self.no_compile) + "\n")
 
 
 def pretend_devices(count: int) -> None:
@@ -103,7 +104,9 @@ def print_fields(path: str) -> None:
         rows = [(f.name, f.type, f.default or "required", f.doc) for f in reference(here)]
     table = Table(*head, box=SIMPLE_HEAD, title=title, caption=caption)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     table.columns[0].no_wrap = True
     table.title_justify = table.caption_justify = "left"
-    Console(width=None if sys.stdout.isatty() else 140, markup=False, highlight=False).print(table)
+    Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False, highlight=False).print(
+        table
+    )

@@ -1,6 +1,5 @@
 """Continuing texts, and translating them."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from jaxformer.config.fields import PositiveInt, at_least, not_empty
 from jaxformer.errors import UserError
-from jaxformer.verbs.common import print_json, working
+from jaxformer.verbs.common import print_json, print_note, print_text, working
 from jaxformer.verbs.options import OfRun, argument, flag
 
 if TYPE_CHECKING:
@@ -100,7 +99,8 @@ class Generate(OfRun):
             for (prompt, _), found in zip(prompts, writer.generate(ids, how)):
                 print_json({"prompt": prompt, **vars(found)})
         elif how.beams > 1:  # a search has no text before its end
-            sys.stdout.writelines(f"{begin}{found.text}\n" for found in writer.generate(ids, how))
+            for found in writer.generate(ids, how):
+                print_text(f"{begin}{found.text}\n")
         else:
             stops = StopStrings(how.stops, writer.tokenizer.decode)
             stream_text(writer.stream(ids, how, stops), stops, begin)
@@ -126,9 +126,8 @@ def stream_text(tokens: Iterator[Any], stops: Any, begin: str) -> None:
     shown = 0
     for _ in tokens:
         text = begin + stops.settled(0)
-        sys.stdout.write(text[shown:])
-        sys.stdout.flush()
+        print_text(text, after=shown)
         shown = max(shown, len(text))
-    sys.stdout.write((begin + stops.texts[0])[shown:] + "\n")
+    print_text(begin + stops.texts[0] + "\n", after=shown)
     if stops.stops and stops.found[0] is None:
-        sys.stderr.write(f"jaxformer: none of the stop strings came in {len(stops.ids[0])} tokens\n")
+        print_note(f"jaxformer: none of the stop strings came in {len(stops.ids[0])} tokens")

@@ -151,13 +151,13 @@ class Harness(Measuring):
     def measured(self) -> dict[str, Any]:
         """What the harness finds."""
         from jaxformer.evaluation.harness import run_harness
-        from jaxformer.files import write_atomically, writing_to
+        from jaxformer.files import json_line, write_atomically, writing_to
 
         model, step = self.language_model()
         found = run_harness(model, list(self.tasks), self.shots, self.limit, self.seed)
         if self.output is not None:
             samples = [{"task": task, **sample} for task, rows in found["samples"].items() for sample in rows]
-            lines = (json.dumps(sample, ensure_ascii=False, default=str) + "\n" for sample in samples)
+            lines = (json_line(json.loads(json.dumps(sample, default=str))) for sample in samples)
             with writing_to(self.output, OTHER_OUTPUT):
                 write_atomically(self.output, "".join(lines))
         kept = {name: found[name] for name in KEPT if name in found}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxformer.config.fields import PositiveInt
 from jaxformer.errors import UserError
-from jaxformer.verbs.common import OTHER_OUTPUT, json_line, print_json, working
+from jaxformer.verbs.common import OTHER_OUTPUT, print_json, print_text, working
 from jaxformer.verbs.options import OfRun, argument, flag
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Predict(OfRun):
         Raises:
           UserError: images were given; or as of `predict`.
         """
-        from jaxformer.files import IMAGE_EXTENSIONS, write_atomically, writing_to
+        from jaxformer.files import IMAGE_EXTENSIONS, json_line, write_atomically, writing_to
         from jaxformer.inference.predict import LINES, check_task, predict
 
         if self.explain is not None:
@@ -145,7 +145,7 @@ class Predict(OfRun):
         lines = []
         for prediction in predict(self.load(), given, self.top):
             lines.append(json_line(prediction))
-            sys.stdout.write(lines[-1])
+            print_text(lines[-1])
         with writing_to(folder, OTHER_OUTPUT):
             write_atomically(folder / LINES, "".join(lines))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from jaxformer.config.fields import PositiveInt
 from jaxformer.errors import UserError
-from jaxformer.verbs.common import OTHER_OUTPUT, working
+from jaxformer.verbs.common import OTHER_OUTPUT, print_line, print_text, working
 from jaxformer.verbs.data import OfData
 from jaxformer.verbs.options import Checkpoint, Names, Verb, argument, flag
 
@@ -64,7 +64,7 @@ class TokenizerTrain(OfData):
         tokenizer = self.trained()
         with writing_to(self.output, OTHER_OUTPUT):
             tokenizer.save(self.output)
-        sys.stdout.write(f"{self.output}: {describe(tokenizer)}\n")
+        print_line(f"{self.output}: {describe(tokenizer)}")
 
     def trained(self) -> "Tokenizer":
         """The tokenizer of the files, or of the dataset.
@@ -105,13 +105,14 @@ class TokenizerShow(Verb):
         from jaxformer.data.text.tokenizers import FromFile, describe
 
         tokenizer = FromFile(str(self.file)).build(lambda: iter(()))
-        sys.stdout.write(describe(tokenizer) + "\n")
+        print_line(describe(tokenizer))
         for text in self.text:
             ids = tokenizer.encode(text)
-            sys.stdout.write(f"\n{text}\n")
-            sys.stdout.writelines(f"{index:8}  {tokenizer.hf.id_to_token(index)}\n" for index in ids)
+            print_text(f"\n{text}\n")
+            for index in ids:
+                print_line(f"{index:8}  {tokenizer.hf.id_to_token(index)}")
             again = tokenizer.decode(ids)
-            sys.stdout.write(f"{len(ids)} tokens" + (f"; decoded: {again}\n" if again != text else "\n"))
+            print_text(f"{len(ids)} tokens" + (f"; decoded: {again}\n" if again != text else "\n"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,16 +189,16 @@ class BackTranslate(OfData):
                     progress.show(done, {})
         found = [len(paraphrases) for paraphrases in read_paraphrases(self.output).values()]
         changed = sum(count > 0 for count in found)
-        sys.stdout.write(
+        print_line(
             f"{self.output}: {sum(found):,} paraphrases of {changed:,} texts; {len(found) - changed:,} texts have "
-            "none (too long, or no other text came back) and stay as they are in training\n"
+            "none (too long, or no other text came back) and stay as they are in training"
         )
         if not changed:
             raise UserError(
                 f"{self.output}: holds no paraphrase, there is nothing to train with",
                 "the two runs may translate too badly yet, or take shorter texts; delete the file and try again",
             )
-        sys.stdout.write(f"data.transforms=[dict(name='back_translate', path={str(self.output)!r})]\n")
+        print_line(f"data.transforms=[dict(name='back_translate', path={str(self.output)!r})]")
 
 
 def distinct_texts(records: "Records", feature: str) -> list[str]:

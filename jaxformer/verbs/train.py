@@ -1,12 +1,11 @@
 """Training, and the reports of what was trained."""
 
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxformer.verbs.common import working
+from jaxformer.verbs.common import print_line, print_note, print_text, working
 from jaxformer.verbs.options import Verb, argument, flag
 
 
@@ -38,7 +37,8 @@ class Train(Verb):
             try:
                 train(experiment, folder, profile=self.profile, console=console)
             except NotFinite as error:
-                sys.stderr.write("".join(f"jaxformer: {line}\n" for line in error.lines))
+                for line in error.lines:
+                    print_note(f"jaxformer: {line}")
                 return 1
         return 0
 
@@ -70,7 +70,7 @@ class Report(Verb):
 
         if len(self.runs) > 1:
             written = self.output or Path("comparison.html")
-            sys.stdout.write(f"{compare_runs(self.runs, written)}\n")
+            print_text(f"{compare_runs(self.runs, written)}\n")
         else:
             written = write_report(self.runs[0])
-        sys.stdout.write(f"{written}\n")
+        print_line(str(written))

@@ -44,5 +44,5 @@ def test_control_characters_of_names_do_not_reach_the_terminal(terminal, capsys)
     with terminal_logging(console):
         logger.info("class %s", "\x1b[31mcat\x07 [red]\u009b2J")
     shown = console.file.getvalue() if terminal else capsys.readouterr().err
-    assert "class [31mcat [red]2J" in shown
+    assert r"class \u001b[31mcat\u0007 [red]\u009b2J" in shown
     assert not {"\x1b", "\x07", "\u009b"} & set(shown)

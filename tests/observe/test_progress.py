@@ -103,7 +103,7 @@ def test_names_of_metrics_are_not_markup_and_hold_no_control_characters():
     terminal = Console(file=stream, force_terminal=True, width=100, color_system=None)
     with Progress(10, console=terminal, memory=lambda: None) as progress:
         progress.show(10, {"[red]\x07cat\x1b[5m": 0.5})
-    assert "[red]cat[5m 0.5000" in stream.getvalue()
+    assert r"[red]\u0007cat\u001b[5m 0.5000" in stream.getvalue()
     assert "\x07" not in stream.getvalue()
 
 

@@ -40,7 +40,10 @@ def test_names_in_a_table_are_not_markup_and_hold_no_control_characters():
     lines = text.table(
         ("[b]name", "n"), [("[red]x[/red] :smile:", "1"), ("\x1b[31m日本\x9b", "23")], right=("n",)
     )
-    assert lines.splitlines()[2:] == ["[red]x[/red] :smile:   1", "[31m日本              23"]
+    assert lines.splitlines()[2:] == [
+        "[red]x[/red] :smile:   1",
+        r"\u001b[31m日本\u009b  23",
+    ]
     assert lines.startswith("[b]name")
 
 
