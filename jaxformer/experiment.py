@@ -16,7 +16,7 @@ from jaxformer.config.durations import Duration
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.base import NominalBatches
-from jaxformer.errors import ConfigError
+from jaxformer.errors import ConfigError, counted
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.optim.build import make_optimizer, optimizer_problems
 from jaxformer.optim.masks import regularization, trainable_mask
@@ -288,7 +288,8 @@ def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
     """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
     classes, given = known_sizes(batches).get("num_classes"), model.num_classes
     if classes is not None and given is not None and given > classes:
-        yield f"model.num_classes={given}: the dataset has {classes} classes; the model's others have no example"
+        there = f"the dataset has {counted(classes, 'class', 'classes')}"
+        yield f"model.num_classes={given}: {there}; the model's others have no example"
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:

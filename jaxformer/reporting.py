@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from jaxformer.analysis.flops import training_flops
+from jaxformer.errors import counted
 from jaxformer.experiment import Experiment, spare_classes
-from jaxformer.files import failing_as, write_json
+from jaxformer.files import write_json
 from jaxformer.observe import device, text
 from jaxformer.observe.summary import end_summary, parameter_table
 from jaxformer.parallel.compile import bytes_a_device
@@ -37,7 +38,7 @@ def announce(experiment: Experiment, run: Run, start_step: int) -> None:
         "model": f"{type(config.model).__name__}, {count_of(params):,} parameters",
         "data": f"{config.data.name}: {batches.num_examples:,} examples to train on, "
         f"{experiment.eval_data.num_examples:,} to evaluate on",
-        "steps": f"{steps:,} ({text.counted(epochs, 'epoch')}), batches of {batches.batch_size:,}{going_on}",
+        "steps": f"{steps:,} ({counted(epochs, 'epoch')}), batches of {batches.batch_size:,}{going_on}",
         "precision": dtypes(config.precision).compute,
         "compute": f"{a_step} a step, {an_example} an example (forward + backward)",
         "memory": f"{text.data_size(bytes_a_device(experiment.state_shapes))} of train state a device",
@@ -58,7 +59,7 @@ def count_of(params: Any) -> int:
 
 
 def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
-    """Evaluates the last state, and writes evaluation.json, samples/, result.json and report.html.
+    """Evaluates the last state, and writes evaluation.json, samples/, report.html and, at last, result.json.
 
     Args:
       loop: the loop that has ended.
@@ -77,28 +78,37 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
             logger.info("ending with the best checkpoint, of step %d", step)
     with clock.phase("evaluate"):
         evaluation = evaluation or experiment.evaluate(state)
+        run.check_place()
         write_json(run.evaluation_file, {"step": step, "metrics": evaluation.metrics, **evaluation.tables})
     with clock.phase("report"):
         write_shown(experiment, run, state)
     with clock.phase("checkpoint"):
         checkpoints.wait()
     status = "completed" if loop.step == experiment.total_steps else "stopped early"
-    result = write_result(loop, status, evaluation.metrics)
+    result = result_of(loop, status, evaluation.metrics)
     if jax.process_index() == 0:
-        logger.info("%s", end_summary(result, report=str(write_report(run))))
+        report = write_report(run, result)
+        write_result(run, result)  # it says that the run is over, so it comes last
+        logger.info("%s", end_summary(result, report=str(report)))
     return result
 
 
 def put_off(loop: "Loop", came: signal.Signals) -> None:
     """Waits until a run that a signal ends is saved, and writes a result.json that says so."""
     loop.checkpoints.wait()
-    write_result(loop, "preempted", {})
+    write_result(loop.run_folder, result_of(loop, "preempted", {}))
     by = "Ctrl-C" if came == signal.SIGINT else came.name
     logger.info("%s: saved at step %d; training in the same folder goes on from there", by, loop.step)
 
 
-def write_result(loop: "Loop", status: str, final: dict[str, float]) -> dict[str, Any]:
-    """Writes result.json.
+def write_result(run: Run, result: dict[str, Any]) -> None:
+    """Writes result.json."""
+    if jax.process_index() == 0:
+        write_json(run.result_file, result)
+
+
+def result_of(loop: "Loop", status: str, final: dict[str, float]) -> dict[str, Any]:
+    """The content of result.json.
 
     Examples a second are those of the train steps alone: evaluation, checkpoints and the first step, which
     compiles, are left out. FLOPs are those of training: three times the forward pass's; MFU is their rate, over what
@@ -110,7 +120,7 @@ def write_result(loop: "Loop", status: str, final: dict[str, float]) -> dict[str
     per_second = examples / clock.seconds["train"] if steps else None
     flops = training_flops(experiment.forward_flops)
     peak = device.find_peak(dtypes(experiment.config.precision).compute)
-    result = {
+    return {
         "status": status,
         "step": loop.step,
         "final": final,
@@ -125,27 +135,23 @@ def write_result(loop: "Loop", status: str, final: dict[str, float]) -> dict[str
         "peak": peak.source,
         "device": device.device_line(),
     }
-    if jax.process_index() == 0:
-        write_json(loop.run_folder.result_file, result)
-    return result
 
 
 def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
     """Writes samples with predictions and attention, and the worst mistakes."""
     from jaxformer.evaluation import samples  # it draws: a step needs no matplotlib
-    from jaxformer.observe.samples import SAMPLES, Patches, write_samples
+    from jaxformer.observe.samples import Patches, write_samples
 
     model, task, batches = experiment.build_model(), experiment.task, experiment.eval_data
     patches = Patches(model.grid, model.tokens_before_grid, "class_token" if model.by_class_token else "mean")
     chosen = samples.choose(model, task, state.variables(), batches, experiment.layout, SHOWN)
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:
-            with failing_as(run.folder / SAMPLES):
-                write_samples(run.folder, examples, kind=kind, patches=patches)
+            write_samples(run.folder, examples, kind=kind, patches=patches)
 
 
-def write_report(run: Run) -> Path:
+def write_report(run: Run, result: dict[str, Any]) -> Path:
     """Writes the run's page; see `observe/report.py`."""
     from jaxformer.observe import report  # it draws
 
-    return report.write_report(run.folder)
+    return report.write_report(run.folder, result)

@@ -66,7 +66,7 @@ def test_a_mode_that_contradicts_the_metric_is_refused_before_training(monitor, 
 
 
 def test_an_unknown_metric_is_refused_as_such_whatever_the_mode():
-    with pytest.raises(ConfigError, match="eval.monitor='acuracy': not a metric") as refused:
+    with pytest.raises(ConfigError, match=r"eval\.monitor='acuracy': not a metric") as refused:
         experiment(**{"eval.monitor": "acuracy", "eval.mode": "min"}).check()
     assert len(refused.value.lines) == 1
 

@@ -170,9 +170,21 @@ def test_files_that_may_not_grow_cost_two_lines(limit, half, whole, tmp_path, en
 def test_a_full_disk_ends_tensorboards_files_and_nothing_waits_for_them(tmp_path, monkeypatch, caplog):
     import tensorboardX.record_writer
 
-    monkeypatch.setattr(tensorboardX.record_writer, "open_file", lambda path: open("/dev/full", "wb"))
+    monkeypatch.setattr(tensorboardX.record_writer, "open_file", lambda path: open("/dev/full", "wb"))  # noqa: SIM115
     with MetricWriter(tmp_path) as writer:
         for step in range(40):
             writer.write(step, {"train/loss": 1.0})
     assert caplog.text.count("no more files there: [Errno 28] No space left on device") == 1
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 40
+
+
+def test_a_compilation_cache_that_cannot_be_made_costs_a_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    cache = tmp_path / "file" / "xla"
+    code = "import jax\nfrom jaxformer.verbs.common import use_compilation_cache\nuse_compilation_cache()\n"
+    code += "jax.jit(lambda x: x + 1)(1)"
+    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=env)
+    why = "compiled programs cannot be kept there (Not a directory)"
+    remedy = "name another folder in JAX_COMPILATION_CACHE_DIR"
+    assert (done.returncode, done.stderr) == (0, f"jaxformer: {cache}: {why}; {remedy}\n")

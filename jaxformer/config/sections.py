@@ -12,7 +12,7 @@ from jaxformer.config import fields, schema
 from jaxformer.config.checkpoints import CheckpointConfig
 from jaxformer.config.durations import Duration
 from jaxformer.data.config import DataConfig
-from jaxformer.errors import ConfigError
+from jaxformer.errors import ConfigError, counted
 from jaxformer.models import CONTRACT, MODELS
 from jaxformer.optim import OPTIMIZERS, SCHEDULES
 from jaxformer.parallel.mesh import ParallelConfig
@@ -141,4 +141,4 @@ def across_devices(config: ExperimentConfig, batch_shards: int) -> Iterator[str]
     ):
         if size % parts:
             fitting = max(1, round(size / parts)) * parts
-            yield f"data.{field}={size} is not a multiple of {batch_shards} devices{of_steps}: use {fitting}"
+            yield f"data.{field}={size} is not a multiple of {counted(batch_shards, 'device')}{of_steps}: use {fitting}"

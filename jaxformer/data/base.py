@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from jaxformer.data.names import class_key
+
 if TYPE_CHECKING:
     from jaxformer.data.config import DataConfig
     from jaxformer.data.text.tokenizers import Tokenizer
@@ -149,5 +151,5 @@ def record(batches: Any) -> dict[str, Any]:
 def recorded(known: Mapping[str, Any], batch_size: int) -> NominalBatches:
     """The batches that `record` told of."""
     spec = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in known["arrays"].items()}
-    names, sizes = known["class_names"], known["sizes"]
-    return NominalBatches(known["examples"], batch_size, spec, class_names=names, sizes=sizes)
+    names = None if known["class_names"] is None else list(map(class_key, known["class_names"]))
+    return NominalBatches(known["examples"], batch_size, spec, class_names=names, sizes=known["sizes"])

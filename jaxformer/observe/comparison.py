@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxformer.errors import UserError, printable
+from jaxformer.errors import UserError, counted, printable
 from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
 from jaxformer.observe.summary import best_text, costs
@@ -69,7 +69,7 @@ def comparison_parts(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any
         if pages.is_telling(lines):
             charts[metric] = pages.chart(metric, lines, [colour for *_, colour in having])
     return {
-        "title": f"{len(runs)} runs",
+        "title": counted(len(runs), "run"),
         "names": list(zip(names, colours)),
         "columns": ["status", "step", *short[0], *metrics],
         "rows": list(zip(names, colours, cells)),

@@ -19,8 +19,12 @@ MOST_CONFUSED = 10
 SCORES = {"f1": "F1", "iou": "IoU"}  # columns of the per-class table; the first that is there is drawn
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, result: dict[str, Any] | None = None) -> Path:
     """Writes RUN/report.html from the files in the run's folder; parts whose files are missing are left out.
+
+    Args:
+      run_dir: the run's folder.
+      result: what result.json will hold, if it is not written yet.
 
     Returns:
       The page's path.
@@ -29,6 +33,8 @@ def write_report(run_dir: Path) -> Path:
       UserError: it is not a run's folder, or a file in it is broken.
     """
     run = Run.open(run_dir)
+    if result is not None:
+        vars(run)["result"] = result
     path = run.folder / REPORT
     write_atomically(path, pages.render("report.html.j2", **report_parts(run)))
     return path

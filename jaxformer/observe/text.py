@@ -64,12 +64,6 @@ def doubt(metrics: Mapping[str, float | str]) -> str:
     return "" if usable else " (the loss is not finite, so this never counts as the best)"
 
 
-def counted(value: float, noun: str, plural: str = "") -> str:
-    """A number with its noun: "1 step", "1,200 steps", "0.5 epochs"; the plural is the noun with "s" unless given."""
-    shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-    return f"{shown} {noun}" if shown == "1" else f"{shown} {plural or noun + 's'}"
-
-
 def engineering(value: float, unit: str = "") -> str:
     """Three significant digits and a decimal prefix: "5.72M", "1.08 TFLOP" with unit "FLOP"."""
     gap = " " if unit else ""
