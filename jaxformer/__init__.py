@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jaxformer.api import create_model, experiment, init, list_models, load_run
     from jaxformer.errors import ConfigError, UserError
+    from jaxformer.preemption import Preempted
     from jaxformer.train import train
 
 __version__ = "0.1.0"
 __all__ = [
     "ConfigError",
+    "Preempted",
     "UserError",
     "create_model",
     "experiment",
@@ -28,7 +30,7 @@ __all__ = [
 ]
 
 HOMES = dict.fromkeys(("create_model", "experiment", "init", "list_models", "load_run"), "api")
-HOMES |= {"ConfigError": "errors", "UserError": "errors", "train": "train"}
+HOMES |= {"ConfigError": "errors", "UserError": "errors", "Preempted": "preemption", "train": "train"}
 
 
 class Face(ModuleType):

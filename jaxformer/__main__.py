@@ -4,22 +4,25 @@ import io
 import os
 import sys
 
-from jaxformer.cli import INTERRUPTED
-from jaxformer.cli import main as run
-from jaxformer.errors import ESCAPED
+from jaxformer.preemption import OfProcess, leave
 
 
 def main() -> None:
-    """Runs the command line and leaves with its exit code; what a terminal's encoding lacks is escaped."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=ESCAPED)
-    code = run()
-    if code == INTERRUPTED:  # at once: tearing XLA down while it compiles in the background can crash
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    """Runs the command line and leaves with its exit code; what a terminal's encoding lacks is escaped.
+
+    Signals are answered before anything else is imported.
+    """
+    nowhere = open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    with OfProcess():
+        from jaxformer.cli import main as run
+        from jaxformer.errors import ESCAPED
+
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors=ESCAPED)
+        if code := run():
+            leave(code)
 
 
 if __name__ == "__main__":

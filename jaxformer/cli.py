@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from jaxformer import __version__
 from jaxformer.config.schema import did_you_mean, load
 from jaxformer.errors import UserError
+from jaxformer.preemption import Preempted, farewell
 from jaxformer.verbs import VERBS
 from jaxformer.verbs.common import print_note, print_text
 from jaxformer.verbs.options import Verb, in_flags, parse, summary
 
-INTERRUPTED = 130  # the exit code after Ctrl-C: 128 + SIGINT
 ABOUT = "Trains, evaluates and looks into Transformers, Vision Transformers and CNNs."
 
 
@@ -71,14 +71,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         name, rest = find(list(sys.argv[1:] if argv is None else argv))
         cls = verb_class(name)
-        return parse(name, cls, rest)() or 0
+        code = parse(name, cls, rest)() or 0
+        sys.stdout.flush()
+        return code
     except UserError as error:
         for line in error.lines:
             print_note(f"jaxformer: {in_flags(cls, line)}")
         return 2
-    except KeyboardInterrupt:
-        print_note("jaxformer: interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+    except (KeyboardInterrupt, Preempted) as stop:
+        return farewell(stop)
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print_note(f"jaxformer: {error.filename or 'standard output'}: {error.strerror or error}")
+        return 1 if isinstance(error, BrokenPipeError) else 2

@@ -181,6 +181,15 @@ def writing_to(path: Path, remedy: str = "name another place") -> Iterator[None]
 
 
 @contextlib.contextmanager
+def naming_files(folder: Path, remedy: str) -> Iterator[None]:
+    """Turns an error of the file system into a UserError that names the file, or else `folder`, and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: {error.strerror or error}; {remedy}") from error
+
+
+@contextlib.contextmanager
 def locked(path: Path, refusal: Exception | None = None) -> Iterator[IO[str]]:
     """Holds a lock: a file that is there while a process holds it, and which the system releases if the process dies.
 
@@ -217,13 +226,17 @@ def incomplete(path: Path) -> Iterator[Path]:
     """A hidden name beside `path`, under which a file or a folder is written or deleted; it is gone afterwards.
 
     The name tells host and process, so that what a process that died has left there can be cleared away. That is done
-    first.
+    first. An error of the file system about the hidden name, or about none, names `path`.
     """
     clear_incomplete(path.parent)
     process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     hidden = path.with_name(f".{path.name[:40]}{INCOMPLETE}{process}")
     try:
         yield hidden
+    except OSError as error:
+        if str(error.filename or hidden).startswith(str(hidden)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         remove(hidden)
 

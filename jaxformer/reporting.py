@@ -1,6 +1,7 @@
 """The log of a run's start, and the files at its end: the last evaluation, samples, result and report."""
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,8 +102,6 @@ def count_of(params: Any) -> int:
 def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     """Evaluates the last state, and writes evaluation.json, samples/, report.html and, at last, result.json.
 
-    A run that was preempted is only saved, and gets a result.json with this status.
-
     Args:
       loop: the loop that has ended.
       state: the last train state; with `eval.restore_best` the best checkpoint takes its place.
@@ -111,10 +110,6 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
       The result, as in result.json.
     """
     experiment, run, checkpoints, clock = loop.experiment, loop.run_folder, loop.checkpoints, loop.clock
-    if loop.status == "preempted":
-        checkpoints.wait()
-        logger.info("SIGTERM: saved at step %d; training in the same folder goes on from there", loop.step)
-        return write_result(run, result_of(loop, {}))
     step, evaluation = loop.step, loop.evaluation
     if experiment.config.eval.restore_best and loop.monitor.best_step not in (None, step):
         with clock.phase("checkpoint"):
@@ -130,8 +125,9 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
         write_shown(experiment, run, state)
     with clock.phase("checkpoint"):
         checkpoints.wait()
+    status = "completed" if loop.step == experiment.total_steps else "stopped early"
     remarks = list(disappointments(experiment.task, evaluation, read_metrics(run.folder)))
-    result = {**result_of(loop, evaluation.metrics), "remarks": remarks}
+    result = {**result_of(loop, status, evaluation.metrics), "remarks": remarks}
     if jax.process_index() == 0:
         report = write_report(run, result)
         write_result(run, result)  # it says that the run is over, so it comes last
@@ -139,14 +135,21 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     return result
 
 
-def write_result(run: Run, result: dict[str, Any]) -> dict[str, Any]:
-    """Writes result.json, and returns what is in it."""
+def put_off(loop: "Loop", came: signal.Signals) -> None:
+    """Waits until a run that a signal ends is saved, and writes a result.json that says so."""
+    loop.checkpoints.wait()
+    write_result(loop.run_folder, result_of(loop, "preempted", {}))
+    by = "Ctrl-C" if came == signal.SIGINT else came.name
+    logger.info("%s: saved at step %d; training in the same folder goes on from there", by, loop.step)
+
+
+def write_result(run: Run, result: dict[str, Any]) -> None:
+    """Writes result.json."""
     if jax.process_index() == 0:
         write_json(run.result_file, result)
-    return result
 
 
-def result_of(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
+def result_of(loop: "Loop", status: str, final: dict[str, float]) -> dict[str, Any]:
     """The content of result.json.
 
     Examples a second are those of the train steps alone: evaluation, checkpoints and the first step, which
@@ -160,7 +163,7 @@ def result_of(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
     flops = training_flops(experiment.forward_flops)
     peak = device.find_peak(dtypes(experiment.config.precision).compute)
     return {
-        "status": loop.status,
+        "status": status,
         "step": loop.step,
         "final": final,
         "same_loss": experiment.task.same_loss,

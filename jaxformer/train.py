@@ -15,11 +15,12 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp, Monitor
 from jaxformer.experiment import Experiment
+from jaxformer.files import naming_files
 from jaxformer.observe.terminal import Progress
 from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.preemption import Preemption
-from jaxformer.reporting import announce, finish
+from jaxformer.reporting import announce, finish, put_off
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, all_finite, from_items, to_items
 from jaxformer.tasks.base import Evaluation
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jaxformer")
 Scalars = dict[str, jax.Array]
+AGAIN = "mend that, and train again in the same folder"
 
 
 class NotFinite(UserError):
@@ -59,11 +61,13 @@ def train(
       console: where the progress is shown; None logs lines.
 
     Returns:
-      The run's result, as in result.json; its "status" is "completed", "stopped early" or "preempted".
+      The run's result, as in result.json; its "status" is "completed" or "stopped early".
 
     Raises:
+      Preempted: SIGTERM or SIGHUP came; the run is saved, and the same call goes on with it.
+      KeyboardInterrupt: Ctrl-C; the run is saved, too. A second Ctrl-C does not wait for that.
       UserError: the config does not fit the data or the devices, or the folder holds another experiment or
-        another training is in it; or the devices' memory does not suffice.
+        another training is in it, or a file cannot be written; or the devices' memory does not suffice.
       NotFinite: losses or gradients stayed infinite or NaN; the last good checkpoint is kept, and named.
     """
     if not isinstance(experiment, Experiment):
@@ -75,7 +79,11 @@ def train(
         if start_from is not None:
             checkpoint_of(start_from, experiment.total_steps)
     saving, monitor = experiment.config.checkpoint, experiment.config.eval.monitor
-    with run.lock() if first else nullcontext(run) as run:
+    with (
+        Preemption() as preemption,
+        naming_files(run.folder, AGAIN),
+        run.lock() if first else nullcontext(run) as run,
+    ):
         if (config := run.enter(experiment.config)) != experiment.config:
             data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
             experiment = Experiment(config, experiment.devices, **data)
@@ -86,7 +94,6 @@ def train(
         with (
             memory_errors_explained(experiment),
             Checkpoints(run.checkpoints, saving, monitor, experiment.task.direction(monitor)) as checkpoints,
-            Preemption() as preemption,
         ):
             with clock.phase("startup"):
                 run.keep_data(experiment.train_data, experiment.eval_data, write=first)
@@ -96,7 +103,11 @@ def train(
                 )
                 announce(experiment, run, int(state.step))
             loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, seen)
-            return finish(loop, loop.run(state, evaluation_due, records))
+            with preemption.deferred():
+                state = loop.run(state, evaluation_due, records)
+                if preemption.requested:
+                    put_off(loop, preemption.requested)
+            return finish(loop, state)
 
 
 def restore_or_start(
@@ -174,7 +185,7 @@ class Loop:
     clock: Clock
     """The seconds of each phase."""
     preemption: Preemption
-    """Whether SIGTERM came."""
+    """Whether a signal asks for the end."""
     tracer: Profile
     """The trace of some of the steps."""
     console: "Console | None"
@@ -248,13 +259,6 @@ class Loop:
                 self.read()
         return state
 
-    @property
-    def status(self) -> str:
-        """ "completed", "stopped early" or "preempted", once `run` has returned."""
-        if self.step == self.experiment.total_steps and not self.evaluation_due:
-            return "completed"
-        return "stopped early" if self.stopped_early() else "preempted"
-
     def stopped_early(self) -> bool:
         """Whether the monitored metric has not improved for `eval.patience` evaluations."""
         patience = self.experiment.config.eval.patience
@@ -311,12 +315,14 @@ class Loop:
     def evaluate(self, state: TrainState) -> None:
         """Evaluates and tells the monitor, the writer and the progress line.
 
-        If SIGTERM comes meanwhile, the evaluation stays due.
+        If a signal asks for the end meanwhile, the evaluation stays due.
         """
         late, self.evaluation_due = self.evaluation_due, True
         with self.clock.phase("evaluate"), self.progress.activity("evaluating"):
             try:
-                self.evaluation = self.experiment.evaluate(state, lambda: self.preemption.requested)
+                self.evaluation = self.experiment.evaluate(
+                    state, lambda: self.preemption.requested is not None
+                )
             except GivenUp:
                 return
         self.evaluation_due, metrics = False, self.evaluation.metrics

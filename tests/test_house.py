@@ -143,10 +143,11 @@ def naming_flags(name: str) -> list[str]:
 
 # What writes to the terminal: verbs/common.py escapes what it writes; the log and its progress bar do (errors.py).
 WRITING = {
-    "__main__.py": 4,  # says how streams escape, flushes them
-    "cli.py": 1,  # closes stderr when a pipe is
+    "__main__.py": 6,  # has streams, and says how they escape
+    "cli.py": 1,  # flushes stdout
     "observe/terminal.py": 2,  # the console and the log's handler
     "observe/text.py": 2,  # draws a table into a string
+    "preemption.py": 4,  # says what ended the process, in its last moment
     "verbs/common.py": 4,
     "verbs/describe.py": 3,  # the table of the fields, whose cells it escapes
     "verbs/predict.py": 1,  # where lines of JSON go

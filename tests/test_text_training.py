@@ -15,6 +15,7 @@ from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment, filled
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.models.bert import BERT
+from jaxformer.preemption import Preempted
 from jaxformer.runs import Run
 from jaxformer.state import to_items
 from jaxformer.tasks.translation import Translation
@@ -104,7 +105,9 @@ def test_an_epoch_that_is_interrupted_goes_on_bit_for_bit(kind, datasets, tmp_pa
     folder = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, 3, "SIGTERM")
-        assert train(Experiment(config), folder)["status"] == "preempted"
+        with pytest.raises(Preempted):
+            train(Experiment(config), folder)
+    assert Run(folder).status == "preempted"
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, 10, "killed")
         with pytest.raises(InterruptedError):
@@ -123,8 +126,9 @@ def test_another_tokenizer_is_refused(datasets, tmp_path):
     config = experiment("causal_lm", datasets)
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, 3, "SIGTERM")
-        stopped = train(Experiment(config), tmp_path / "run")
-    assert stopped["status"] == "preempted"
+        with pytest.raises(Preempted):
+            train(Experiment(config), tmp_path / "run")
+    assert Run(tmp_path / "run").status == "preempted"
     other = write(tmp_path / "datasets", seed=1)
     fewer = experiment("causal_lm", other, **{"data.tokenizer": {"name": "characters", "template": "gpt"}})
     tokenizer = Run(tmp_path / "run").tokenizer_file
@@ -144,7 +148,7 @@ def test_another_tokenizer_is_refused(datasets, tmp_path):
         LoadedRun(tmp_path / "run", "latest")
     assert fewer.data.data_dir != config.data.data_dir  # where the data lies may change
     tokenizer.write_text(text)
-    assert LoadedRun(tmp_path / "run", "latest").step == stopped["step"]
+    assert LoadedRun(tmp_path / "run", "latest").step == Run(tmp_path / "run").step
     assert train(Experiment(config), tmp_path / "run")["status"] == "completed"
 
 

@@ -18,6 +18,7 @@ from jaxformer.errors import ConfigError, UserError
 from jaxformer.evaluation.evaluator import Monitor, evaluate
 from jaxformer.experiment import Experiment
 from jaxformer.inference.loaded import LoadedRun
+from jaxformer.preemption import Preempted
 from jaxformer.reporting import announce
 from jaxformer.runs import Run
 from jaxformer.state import to_items
@@ -303,12 +304,11 @@ def test_sigterm_in_an_evaluation_saves_and_the_evaluation_is_made_up_for(tmp_pa
 
     monkeypatch.setattr(sys.modules["jaxformer.experiment"], "evaluate", preempted)
     folder = tmp_path / "run"
-    assert train(Experiment(experiment()), folder)["status"] == "preempted"
-    assert saved(folder) == [1]
-    assert (
-        train(Experiment(experiment()), folder)["status"] == "preempted"
-    )  # once more, in the evaluation that is due
-    assert saved(folder) == [1]
+    for _ in range(2):  # once more, in the evaluation that is due
+        with pytest.raises(Preempted):
+            train(Experiment(experiment()), folder)
+        assert Run(folder).status == "preempted"
+        assert saved(folder) == [1]
     assert not logged(folder, "eval")
     monkeypatch.setattr(sys.modules["jaxformer.experiment"], "evaluate", evaluate)
     again = train(Experiment(experiment()), folder)

@@ -195,8 +195,18 @@ class Progress:
         pace = (time.monotonic() - self._first[1]) / (self.step - self._first[0])
         return pace * (self.total_steps - self.step)
 
+    @contextmanager
+    def _while_there(self) -> Iterator[None]:
+        """Nothing more is drawn once the terminal is gone; what runs goes on."""
+        try:
+            yield
+        except OSError:
+            self._live = None
+
     def _draw(self) -> None:
-        if self._live is not None:
+        if self._live is None:
+            return
+        with self._while_there():
             start = time.monotonic()
             line = printable(self.line().removeprefix("step "), keep="")
             self._live.update(self._task, completed=self.step, description=line)
@@ -206,10 +216,12 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         if self._live is not None:
-            self._live.start()
+            with self._while_there():
+                self._live.start()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self._draw()
         if self._live is not None:
-            self._live.stop()
+            with self._while_there():
+                self._live.stop()

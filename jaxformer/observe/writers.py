@@ -3,10 +3,11 @@
 import json
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,12 @@ class MetricWriter(AbstractContextManager["MetricWriter"]):
 
     def close(self) -> None:
         """Writes the pending records, and closes the files."""
-        if self.enabled:
-            self._file.close()
         if self._board is not None:
             self._board.submit(self._board.close)
             self._board.thread.shutdown()
+        if self.enabled:
+            with writing_to(self.path, REMEDY):
+                self._file.close()
 
     def __exit__(self, *exception: Any) -> None:
         self.close()
@@ -124,23 +126,32 @@ class TensorBoard:
                     task(*arguments)
             except Exception as error:
                 self.broken = True
-                logger.warning("no more TensorBoard files: %s (metrics.jsonl goes on)", error)
+                logger.warning("%s: no more files there: %s (metrics.jsonl goes on)", self.folder, error)
+                with suppress(Exception):
+                    self.close()
 
         self.thread.submit(attempt)
 
     def write(self, step: int, values: Mapping[str, float], now: float) -> None:
-        """Writes the values of a step."""
-        if self.writer is None:
-            from tensorboardX import SummaryWriter
+        """Writes the values of a step.
 
-            # TensorBoard hides what an earlier process wrote from this step on.
-            purge = self.start_step + 1 if self.folder.exists() else None
-            suffix = f".from-step-{self.start_step}"
-            self.writer = SummaryWriter(
-                str(self.folder), purge_step=purge, flush_secs=10, filename_suffix=suffix
-            )
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, step, walltime=now)
+        tensorboardX's SummaryWriter has a thread of its own: if that fails, whoever writes waits for ever.
+        """
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
+        from tensorboardX.summary import scalar
+
+        events = [Event(step=step, wall_time=now, summary=scalar(*value)) for value in values.items()]
+        if self.writer is None:
+            begun = Event(step=self.start_step + 1, session_log=SessionLog(status=SessionLog.START))
+            # TensorBoard hides what an earlier process wrote from there on.
+            resumed = [begun] if self.folder.exists() else []
+            events = [Event(wall_time=now, file_version="brain.Event:2"), *resumed, *events]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.from-step-{self.start_step}"
+            self.writer = RecordWriter(str(self.folder / name))
+        for event in events:
+            self.writer.write(event.SerializeToString())
 
     def flush(self) -> None:
         """Hands what is written to the operating system."""

@@ -7,7 +7,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -37,6 +37,12 @@ def use_compilation_cache() -> None:
     else:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{cache}: compiled programs cannot be kept there ({error.strerror or error})"
+        print_note(f"jaxformer: {why}; name another folder in JAX_COMPILATION_CACHE_DIR")
+        jax.config.update("jax_enable_compilation_cache", False)
     if not isinstance(warnings.showwarning, partial):  # unless it is there
         warnings.showwarning = partial(mend_or_show, warnings.showwarning, cache)
 
@@ -102,5 +108,6 @@ def print_json(value: Any) -> None:
 
 
 def print_note(line: str) -> None:
-    """Writes a line beside the results, to stderr."""
-    sys.stderr.write(printable(line, keep="") + "\n")
+    """Writes a line beside the results, to stderr, where that still takes one."""
+    with suppress(OSError):
+        sys.stderr.write(printable(line, keep="") + "\n")

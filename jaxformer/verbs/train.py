@@ -26,22 +26,19 @@ class Train(Verb):
     """Leaves of the config and their values."""
 
     def __call__(self) -> int:
-        """75 if SIGTERM came and the run was saved."""
+        """1 if too many updates were skipped."""
         from jaxformer.config import files
 
         config = files.read(self.config, self.overrides)
         with working() as console:
             from jaxformer.config.sections import resolve
             from jaxformer.experiment import Experiment
-            from jaxformer.preemption import EXIT_CODE
             from jaxformer.train import NotFinite, train
 
             experiment = Experiment(resolve(config))
             folder = self.workdir or Path("runs") / run_name(self.config)
             try:
-                result = train(
-                    experiment, folder, profile=self.profile, start_from=self.start_from, console=console
-                )
+                train(experiment, folder, profile=self.profile, start_from=self.start_from, console=console)
             except NotFinite as error:
                 for line in error.lines:
                     print_note(f"jaxformer: {in_flags(Train, line)}")
@@ -49,7 +46,7 @@ class Train(Verb):
                     lower = experiment.config.optimizer.learning_rate / 10
                     print_note(f"  {self.from_checkpoint(error.checkpoint, lower)}")
                 return 1
-        return EXIT_CODE if result["status"] == "preempted" else 0
+        return 0
 
     def from_checkpoint(self, checkpoint: Path, learning_rate: float) -> str:
         """The command that goes on from a checkpoint, in a new folder, at another learning rate."""

@@ -1,5 +1,6 @@
 """The progress line: what it says, that it is silent where it should be, and what it costs."""
 
+import errno
 import io
 import logging
 import time
@@ -131,3 +132,27 @@ def test_a_step_costs_microseconds():
     for step in range(2, 10_002):
         progress.advance(step)
     assert (time.perf_counter() - start) / 10_000 < 50e-6
+
+
+def test_a_terminal_that_is_gone_stops_the_drawing_and_nothing_else():
+    class Gone(io.StringIO):
+        """Takes something, and then, as a closed terminal does, nothing."""
+
+        gone = False
+
+        def write(self, text):
+            if self.gone:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().write(text)
+
+    file = Gone()
+    console = Console(file=file, force_terminal=True, width=100)
+    with Progress(10, console=console, memory=lambda: None) as progress:
+        progress.show(1, {"train/loss": 1.0})
+        file.gone = True
+        for step in range(2, 5):
+            progress._next = 0.0
+            progress.advance(step)
+        with progress.activity("evaluating"):
+            progress.show(5, {"train/loss": 0.5})
+    assert "loss 1" in file.getvalue()
