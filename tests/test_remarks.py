@@ -73,21 +73,31 @@ def test_a_loss_that_has_not_gone_down_is_said(losses, said):
 def test_tasks_know_what_one_answer_for_all_gives():
     """By hand: 3 of 5 examples are of the second class, 6 of 8 pixels; the mean of 1, 2, 6 is 3."""
 
+    class Words(list):
+        def truth(self, index):
+            return self[index]
+
+        def words(self, index):
+            return np.arange(len(self[index]))
+
     class Data:
         class_names = None
         tokenizer = None
+        source = Words([[0, 0, 2], [1, 0]])
 
     ones = np.ones(15)
     calibration = dict.fromkeys(("confidence", "accuracy", "count", "correct"), ones)
     sums = {"loss": 5.0, "count": 5.0, "accuracy": 2.0, "top5": 5.0, "calibration": calibration}
     sums["confusion"] = np.array([[1.0, 1.0], [2.0, 1.0]])
     assert TASK.summarize(sums, {}, Data).baseline == {"accuracy": 0.6}
-    pixels = {"loss": 1.0, "count": 8.0, "confusion": np.array([[1, 1], [5, 1]])}
-    assert Segmentation().summarize(pixels, {}, Data).baseline == {"pixel_accuracy": 0.75}
+    pixels = {"confusion": np.array([[[1, 1], [5, 1]]]), "support": np.array([[2, 6]])}
+    found = Segmentation().summarize({"loss": 1.0, "count": 8.0}, pixels, Data).baseline
+    assert found == {"pixel_accuracy": 0.75}
     numbers = {"value": np.array([1.0, 2.0, 3.0]), "labels": np.array([1.0, 2.0, 6.0], np.float32)}
     found = TextRegression().summarize({"loss": 1.0, "count": 3.0}, numbers, Data).baseline
     assert found["loss"] == pytest.approx((4 + 1 + 9) / 3)
     tags = {"labels": np.array([[0, 0, 2, -1], [1, 0, -1, -1]]), "likeliest": np.zeros((2, 4), int)}
+    tags["index"] = np.arange(2)
     assert TokenClassification().summarize(
         {"loss": 1.0, "accuracy": 3.0, "count": 5.0}, tags, Data
     ).baseline == {"accuracy": 0.6}

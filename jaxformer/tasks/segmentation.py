@@ -167,10 +167,8 @@ class Segmentation(ImageTask):
             max(len(data.class_names or ()), *(len(part["support"]) for part in both)), data
         )
         confusion, support = (
-            np.sum(
-                [np.pad(part[name], (0, len(names) - len(part[name]))) for part in both],
-                axis=0,
-                dtype=np.int64,
+            np.stack([np.pad(part[name], (0, len(names) - len(part[name]))) for part in both]).sum(
+                0, np.int64
             )
             for name in ("confusion", "support")
         )
