@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jaxformer import __version__
 from jaxformer.config.schema import did_you_mean, load
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, shortened
 from jaxformer.verbs import VERBS
 from jaxformer.verbs.common import print_note, print_text
 from jaxformer.verbs.options import Verb, in_flags, parse, summary
@@ -82,3 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print_note(shortened(f"jaxformer: {error.filename}: {error.strerror}"))
+        return 2
