@@ -209,11 +209,13 @@ class Run:
         try:
             return resolve(self.config)
         except ConfigError as error:
-            raise UserError(
+            lost = [line for line in error.lines if "cannot be imported" in line]  # a class of the user's own
+            version = (
                 f"{self.config_file}: is not a config of this version of jaxformer; read it with the one that wrote it "
-                f"(git revision {self.about.get('git_revision') or 'unknown'})",
-                "; ".join(error.lines[:3]) + " ..." * (len(error.lines) > 3),
-            ) from error
+                f"(git revision {self.about.get('git_revision') or 'unknown'})"
+            )
+            said = "; ".join(error.lines[:3]) + " ..." * (len(error.lines) > 3)
+            raise UserError(*([f"{self.config_file}: {line}" for line in lost] or [version, said])) from error
 
     # Training in the folder
 
@@ -274,17 +276,17 @@ class Run:
         """
         if ADDRESS.match(str(self.folder)):
             raise UserError(f"{self.folder}: is an address, and runs are kept in folders; name a folder")
-        before = read_json(self.config_file, {"config": dict}, BRING_BACK)
-        if before is None and (self.result_file.exists() or self.checkpoints.exists()):
+        saved = self.result_file.exists() or self.checkpoints.exists()
+        if saved and not self.config_file.exists():
             raise UserError(
                 f"{self.folder}: holds checkpoints or a result, and no config.json that names their experiment",
                 "restore that file, or give this run a folder of its own",
             )
-        others = [path.name for path in self.folder.glob("[!.]*")] if before is None else []
+        others = [] if self.config_file.exists() else [path.name for path in self.folder.glob("[!.]*")]
         if others:
             found = f"{self.folder}: is no run's folder, and holds other files, such as {min(others)!r}"
             raise UserError(f"{found}; give this run a folder of its own")
-        if before is not None and self.holds_something:
+        if self.holds_something and (before := read_json(self.config_file, {"config": dict}, BRING_BACK)):
             begun = upgraded(before["config"])
             config = as_begun(config, begun)
             changed = differences([begun, schema.to_dict(config)])

@@ -696,7 +696,8 @@ def run_folders() -> Iterator[Wrong]:
             yield Wrong(f"{verb}: a config.json that {what}", argv, "config.json", files)
         if not readable:
             argv = ("train", "--config", "vit_digits", "--run", "run")
-            yield Wrong(f"train: a config.json that {what}", argv, "config.json", files)
+            begun = files | {"run/metrics.jsonl": '{"step": 1}\n'}  # else it is begun anew
+            yield Wrong(f"train: a config.json that {what}", argv, "config.json", begun)
     for what, line in METRICS_LINES.items():
         files = {"run/config.json": '{"config": {}}', "run/metrics.jsonl": line + "\n"}
         yield Wrong(f"report: a metrics.jsonl that {what}", ("report", "run"), "metrics.jsonl, line 1", files)

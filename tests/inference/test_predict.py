@@ -259,9 +259,10 @@ def test_what_is_neither_a_file_nor_an_image_is_named(given):
     run = a_run()
     run.experiment = SimpleNamespace(eval_data=SimpleNamespace(element_spec={"image": ((8, 8, 1), np.uint8)}))
     run.example = partial(LoadedRun.example, run)
-    name = type(given[0] if isinstance(given, (list, bytes)) else given).__name__
+    several = isinstance(given, (list, bytes))
+    place, name = "image 1" if several else "the image", type(given[0] if several else given).__name__
     with pytest.raises(
-        UserError, match=rf"the image: is {name}; expected an image file, or uint8 \[H, W, 1\]"
+        UserError, match=rf"^{place}: is {name}; expected an image file, or uint8 \[H, W, 1\]"
     ):
         next(predict(run, given))
     with pytest.raises(UserError, match=r"the image: is float32 of the shape \(8, 8, 1\)"):

@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from os.path import exists, isfile  # are False for names that no file can have
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,7 +66,7 @@ def read(sources: Sources) -> Contents:
     if not found:
         raise UserError(f"{source}: there are no images")
     labels = {file: labels_of(file.path) for file in found}
-    without = sum(not path.is_file() for path in labels.values())
+    without = sum(not isfile(path) for path in labels.values())
     if without == len(found):
         beside = labels[found[0]]
         raise UserError(f"{source}: no image has labels; {found[0].path.name}'s would be {beside}")
@@ -109,7 +110,7 @@ def boxes_of(path: Path, class_names: Sequence[str], keypoints: int, sources: So
     """The objects of an image; lines that cannot be used go to `sources.broken`."""
     found: list[Box] = []
     with sources.checking(path):
-        for number, line in numbered_lines(path) if path.is_file() else ():
+        for number, line in numbered_lines(path) if isfile(path) else ():
             where = f"line {number}"
             with sources.checking(path, where):
                 label, corners = box_of(line, len(class_names), keypoints)
@@ -230,7 +231,7 @@ def described_images(path: Path, described: Mapping[str, Any]) -> Iterator[File]
         for place in map(str, places if isinstance(places, list) else [places]):
             # Some tools write "../train/images" for what lies beside the file.
             candidates = (base / place, base / place.removeprefix("../"))
-            found = next((candidate for candidate in candidates if candidate.exists()), None)
+            found = next((candidate for candidate in candidates if exists(candidate)), None)
             if found is None:
                 raise UserError(f"{path}: {key} is {place!r}, which is not in {base}")
             for image in listed(found) if found.is_file() else find_all(found):
