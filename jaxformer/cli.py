@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from jaxformer import __version__
 from jaxformer.config.schema import did_you_mean, load
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, shortened
 from jaxformer.preemption import Preempted, farewell
 from jaxformer.verbs import VERBS
 from jaxformer.verbs.common import print_note, print_text
@@ -82,5 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return farewell(stop)
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
-            print_note(f"jaxformer: {error.filename or 'standard output'}: {error.strerror or error}")
+            print_note(
+                shortened(f"jaxformer: {error.filename or 'standard output'}: {error.strerror or error}")
+            )
         return 1 if isinstance(error, BrokenPipeError) else 2

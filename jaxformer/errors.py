@@ -13,6 +13,8 @@ import unicodedata
 JOINER = re.compile("(?<=[\u0600-\u109f\u1780-\u18af\u2600-\u27bf\ufe0f\U0001f000-\U0001faff])[\u200c\u200d]")
 ESCAPED = "jaxformer"  # what an encoding lacks is escaped in the same way: `errors` of a stream
 NOT_ASCII = re.compile("[^ -~]")
+LONG = 120  # characters of a value that a message still quotes whole
+VALUE = re.compile(rf"'[^']{{{LONG},}}'|\"[^\"]{{{LONG},}}\"|[^\s'\"]{{{LONG},}}")
 
 
 def printable(words: str, keep: str = "\n\t") -> str:
@@ -56,15 +58,23 @@ logging.getLogger("jaxformer").addFilter(escape_record)
 codecs.register_error(ESCAPED, escape_for)
 
 
+def shortened(text: str) -> str:
+    """A message in which long quoted values and long words have their beginning and their end alone."""
+    if len(text) <= 4 * LONG:
+        return text
+    return VALUE.sub(lambda found: f"{found[0][:60]} ... {found[0][-20:]}", text)
+
+
 class UserError(Exception):
     """A mistake of the user's: the command line prints `lines`, without a traceback, and exits with code 2.
 
     Args:
-      lines: the message, one or more lines; each names the thing and the remedy. They become `printable`.
+      lines: the message, one or more lines; each names the thing and the remedy. They become `printable`, and values
+        of many characters are shortened.
     """
 
     def __init__(self, *lines: str):
-        self.lines = tuple(printable(line, keep="") for line in lines)
+        self.lines = tuple(shortened(printable(line, keep="")) for line in lines)
         super().__init__("\n".join(self.lines))
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from jaxformer.analysis.flops import count_flops
+from jaxformer.analysis.flops import jaxpr_flops
 from jaxformer.config import sections as configs
 from jaxformer.config.durations import Duration
+from jaxformer.config.fields import largest_divisor
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.base import NominalBatches
@@ -232,18 +233,22 @@ class Experiment:
     @cached_property
     def forward_flops(self) -> int:
         """FLOPs of the model's forward pass for one example; with buckets, for one of the average length."""
+        return jaxpr_flops(self.forward_pass(1))
+
+    def forward_pass(self, rows: int) -> Any:
+        """The jaxpr of the model's forward pass for so many examples; with buckets, of the average length."""
         batches = self.train_data
         spec = dict(batches.element_spec)
         if batches.typical_length is not None:
             for name, (shape, dtype) in spec.items():
                 spec[name] = ((batches.typical_length, *shape[1:]), dtype) if shape else (shape, dtype)
-        batch = {name: jax.ShapeDtypeStruct((1, *shape), dtype) for name, (shape, dtype) in spec.items()}
+        batch = {name: jax.ShapeDtypeStruct((rows, *shape), dtype) for name, (shape, dtype) in spec.items()}
         model: Any = self.build_model()
 
         def forward(variables: Tree, batch: Tree) -> Tree:
             return model.apply(variables, **self.task.inputs(batch), deterministic=True)
 
-        return count_flops(forward, self.variable_shapes, batch)
+        return jax.make_jaxpr(forward)(self.variable_shapes, batch).jaxpr
 
     def check(self) -> None:
         """Holds the parts against each other.
@@ -259,6 +264,10 @@ class Experiment:
         of_model = list(task.fits(self.bare_model, self.train_data, self.eval_data))
         of_model = of_model or list(unmet(self.build_model(), jax.eval_shape(self._nominal_inputs)))
         errors = [*configs.across_devices(config, self.layout.batch_shards), *of_model]
+        heads, tensor = self.bare_model.num_heads, self.layout.mesh.shape["tensor"]
+        if isinstance(heads, int) and heads % tensor:
+            problem = f"parallel.mesh.tensor={tensor} does not divide model.num_heads={heads}"
+            errors.append(f"{problem}: use one that does, such as {largest_divisor(heads, tensor)}")
         errors += [f"schedule.{problem}" for problem in schedule_problems(config.schedule, total, self.steps)]
         if not of_model:
             params = self.variable_shapes["params"]

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from jaxformer.errors import UserError, printable
 
+JSON_TYPES = {dict: "object", int: "whole number", str: "text", object: "value"}
 ENOUGH = 4096  # bytes that tell the encoding
 TRUE, FALSE = {"true", "1", "1.0"}, {"false", "0", "0.0", "none"}
 OR_DELETE = "restore it, or delete it to go without"
@@ -320,19 +321,28 @@ def to_json(value: Any) -> Any:
     return json.loads(json.dumps(value), parse_constant=str)
 
 
-def read_json(path: Path, needs: tuple[str, ...], remedy: str = OR_DELETE) -> dict[str, Any] | None:
-    """A JSON object with the keys `needs`; None if there is no such file.
+def read_json(path: Path, needs: Mapping[str, type], remedy: str = OR_DELETE) -> dict[str, Any] | None:
+    """A JSON object with certain keys; None if there is no such file.
+
+    Args:
+      path: the file.
+      needs: the keys, each with the type of its value.
+      remedy: what to do if the file is another one.
 
     Raises:
-      UserError: it is no JSON object, or lacks a key.
+      UserError: it is no JSON object, or lacks a key, or holds a value of another type.
     """
     if not path.exists():
         return None
     try:
         content = json.loads(regular(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); {remedy}") from error
-    missing = [key for key in needs if not isinstance(content, dict) or key not in content]
-    if missing or not isinstance(content, dict):
-        raise UserError(f"{path}: lacks {', '.join(missing) or 'a JSON object'}; {remedy}")
+    if missing := [key for key in needs if not isinstance(content, dict) or key not in content]:
+        raise UserError(f"{path}: lacks {', '.join(missing)}; {remedy}")
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: is no JSON object; {remedy}")
+    for key, kind in needs.items():
+        if not isinstance(content[key], kind):
+            raise UserError(f"{path}: {key!r} is {content[key]!r}, which is no {JSON_TYPES[kind]}; {remedy}")
     return content

@@ -1,6 +1,7 @@
 """A run's folder: its files, their contents, and the experiment that it belongs to."""
 
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -17,7 +18,16 @@ from jaxformer.config import schema
 from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.files import clear_incomplete, is_at, locked, read_json, remove, write_json, writing_to
+from jaxformer.files import (
+    OR_DELETE,
+    clear_incomplete,
+    is_at,
+    locked,
+    read_json,
+    remove,
+    write_json,
+    writing_to,
+)
 from jaxformer.observe.writers import METRICS, Curves, read_metrics
 
 if TYPE_CHECKING:
@@ -57,8 +67,10 @@ BEGUN = (
     METRICS,
     "tensorboard",
 )  # what is there before anything is saved
-RESULT = ("status", "step", "final", "best", "seconds", "examples_per_second", "mfu", "device")
+RESULT: dict[str, type] = {"status": str, "step": int}
+RESULT |= dict.fromkeys(("final", "best", "seconds", "examples_per_second", "mfu", "device"), object)
 ANOTHER = "choose another folder"
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # gs://bucket, which a path has as gs:/bucket
 BRING_BACK = "copy it from a backup, or train again in a new folder"
 
 
@@ -111,7 +123,7 @@ class Run:
     @cached_property
     def about(self) -> dict[str, Any]:
         """config.json: the config, the command, versions, the git revision."""
-        found = read_json(self.config_file, ("config",), BRING_BACK)
+        found = read_json(self.config_file, {"config": dict}, BRING_BACK)
         if found is None:
             lacks = "no config.json in it" if self.folder.is_dir() else "there is no such folder"
             raise UserError(f"{self.folder}: not a run's folder ({lacks}); training makes one")
@@ -135,7 +147,7 @@ class Run:
     @cached_property
     def evaluation(self) -> dict[str, Any] | None:
         """evaluation.json; None before the run has ended with one."""
-        return read_json(self.evaluation_file, needs=("step", "metrics"))
+        return read_json(self.evaluation_file, needs={"step": int, "metrics": dict})
 
     @cached_property
     def curves(self) -> Curves:
@@ -161,7 +173,11 @@ class Run:
             found = self.evaluation["metrics"]
         else:
             found = {n[5:]: values[-1] for n, (_, values) in self.curves.items() if n.startswith("eval/")}
-        return {name: float(value) for name, value in found.items()}  # NaN is a string in JSON
+        try:
+            return {name: float(value) for name, value in found.items()}  # NaN is a string in JSON
+        except (TypeError, ValueError, AttributeError) as error:
+            file = self.evaluation_file if self.result is None else self.result_file
+            raise UserError(f"{file}: its metrics are no numbers ({error}); {OR_DELETE}") from error
 
     @property
     def step(self) -> int | None:
@@ -179,7 +195,7 @@ class Run:
 
     def finished(self) -> dict[str, Any] | None:
         """The result of a run that is over; None if there is more to train."""
-        result = read_json(self.result_file, needs=("status", "step"))
+        result = read_json(self.result_file, needs={"status": str, "step": int})
         return result if result and result["status"] in ("completed", "stopped early") else None
 
     def read_config(self) -> "ExperimentConfig":
@@ -198,9 +214,8 @@ class Run:
                 f"{self.config_file}: is not a config of this version of jaxformer; read it with the one that wrote it "
                 f"(git revision {self.about.get('git_revision') or 'unknown'})"
             )
-            raise UserError(
-                *([f"{self.config_file}: {line}" for line in lost] or [version, *error.lines])
-            ) from error
+            said = "; ".join(error.lines[:3]) + " ..." * (len(error.lines) > 3)
+            raise UserError(*([f"{self.config_file}: {line}" for line in lost] or [version, said])) from error
 
     # Training in the folder
 
@@ -250,22 +265,28 @@ class Run:
                 "same command goes on"
             )
 
-    def enter(self, config: "ExperimentConfig") -> "ExperimentConfig":
-        """Writes the config into the folder, unless another experiment has saved something there.
+    def check(self, config: "ExperimentConfig") -> "ExperimentConfig":
+        """Refuses a folder that is not for this experiment; nothing is written.
 
         Returns:
           The config; a run that an earlier version began goes on as that version would have.
 
         Raises:
-          UserError: the folder holds another experiment, or cannot be written.
+          UserError: it holds another experiment, or files that are no run's, or a file of the run's is broken.
         """
+        if ADDRESS.match(str(self.folder)):
+            raise UserError(f"{self.folder}: is an address, and runs are kept in folders; name a folder")
         saved = self.result_file.exists() or self.checkpoints.exists()
         if saved and not self.config_file.exists():
             raise UserError(
                 f"{self.folder}: holds checkpoints or a result, and no config.json that names their experiment",
                 "restore that file, or give this run a folder of its own",
             )
-        if self.holds_something and (before := read_json(self.config_file, ("config",), BRING_BACK)):
+        others = [] if self.config_file.exists() else [path.name for path in self.folder.glob("[!.]*")]
+        if others:
+            found = f"{self.folder}: is no run's folder, and holds other files, such as {min(others)!r}"
+            raise UserError(f"{found}; give this run a folder of its own")
+        if self.holds_something and (before := read_json(self.config_file, {"config": dict}, BRING_BACK)):
             begun = upgraded(before["config"])
             config = as_begun(config, begun)
             changed = differences([begun, schema.to_dict(config)])
@@ -280,6 +301,15 @@ class Run:
                     f"{self.folder} holds another experiment: {'; '.join(refused[:5])}{more}",
                     "give this run a folder of its own, or delete that one",
                 )
+        return config
+
+    def enter(self, config: "ExperimentConfig") -> "ExperimentConfig":
+        """Writes the config into the folder, and returns it as `check` does.
+
+        Raises:
+          UserError: as of `check`; or the folder cannot be written.
+        """
+        config = self.check(config)
         with writing_to(self.folder, ANOTHER):
             write_json(self.config_file, {"config": schema.to_dict(config), **environment()})
         return config

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from jaxformer.analysis.memory import memory_errors_explained
+from jaxformer.analysis.memory import check_memory, memory_errors_explained
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp, Monitor
@@ -75,9 +75,14 @@ def train(
     clock, run, first = Clock(), Run(Path(folder)), jax.process_index() == 0
     with clock.phase("startup"):
         experiment.check()
+        check_memory(experiment)
+        run.check(experiment.config)
+        teacher = None if run.finished() else load_teacher(experiment)
         tracer = Profile(profile, run.folder)
         if start_from is not None:
             checkpoint_of(start_from, experiment.total_steps)
+        if tracer.first > (total := experiment.total_steps):
+            raise UserError(f'profile="{profile}": begins after the last step, which is {total}')
     saving, monitor = experiment.config.checkpoint, experiment.config.eval.monitor
     with (
         Preemption() as preemption,
@@ -97,7 +102,6 @@ def train(
         ):
             with clock.phase("startup"):
                 run.keep_data(experiment.train_data, experiment.eval_data, write=first)
-                teacher = load_teacher(experiment)
                 state, seen, evaluation_due, records = restore_or_start(
                     experiment, checkpoints, teacher, start_from
                 )

@@ -89,7 +89,8 @@ OVERRIDES = {
     ),
     "a transform's impossible field": (
         "data.transforms[0].padding=-1",
-        "data.transforms[0].padding=-1: expected 0 or more (in 'pad_and_crop', of the modality image)",
+        "data.transforms[0].padding=-1: expected 0 or more, and at most 32768 (in 'pad_and_crop', "
+        "of the modality image)",
     ),
     "a transform of texts for images, which lacks a field": (
         "data.transforms=[dict(name='eda')]",

@@ -73,7 +73,7 @@ def test_a_class_that_has_little_of_a_contract_is_told_to_derive_from_it():
     choices, errors = schema.Choices({}, "jaxformer.data.transform:Transform"), []
     schema.convert_choice(choices, f"{__name__}:Alone", "x", errors)
     assert errors == [
-        f"x.name: '{__name__}:Alone' lacks modality, random, draws, and 2 more; derive it from "
+        f"x.name: '{__name__}:Alone' lacks modality, random, draws, and 3 more; derive it from "
         "jaxformer.data.transform.Transform first, which has most of them; "
         "jaxformer/data/transform.py describes the contract"
     ]

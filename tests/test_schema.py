@@ -210,7 +210,9 @@ def test_a_linen_modules_dtype_is_set_by_the_program_and_a_dataclasss_by_the_con
 
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-inners = st.builds(Inner, st.integers(), st.none() | numbers)
+whole = st.integers(1 - 2**32, 2**32 - 1)  # numbers of a config are at most so large
+words = st.text(st.characters(exclude_characters="\0"))
+inners = st.builds(Inner, whole, st.none() | numbers)
 shapes = st.builds(Circle, numbers) | st.builds(Rectangle, st.integers(5, 9), st.integers(0, 5))
 durations = st.builds(
     lambda n, unit: Duration.parse(f"{n} {unit}"),
@@ -219,16 +221,16 @@ durations = st.builds(
 )
 outers = st.builds(
     Outer,
-    st.text(),
+    words,
     flag=st.booleans(),
-    size=st.integers() | st.tuples(st.integers(), st.integers()),
+    size=whole | st.tuples(whole, whole),
     rates=st.lists(numbers).map(tuple),
     mode=st.sampled_from(["fast", "slow", 3]),
     either=st.just("auto") | inners,
     length=st.none() | durations,
     inner=inners,
     weights=st.dictionaries(st.text(), numbers, max_size=3),
-    pairs=st.lists(st.tuples(st.text(), numbers), max_size=3).map(tuple),
+    pairs=st.lists(st.tuples(words, numbers), max_size=3).map(tuple),
     shape=shapes,
     shapes=st.lists(shapes, max_size=3).map(tuple),
 )

@@ -42,6 +42,11 @@ MISFITS = {
         {"model.num_classes": 2},
         "model.num_classes=2: the dataset has 3 tags",
     ),
+    "masks for a classifier": (
+        "text_classification",
+        {"data.transforms": [{"name": "mask_tokens"}]},
+        "data.transforms: mask_tokens makes targets, which this task does not learn; leave it out",
+    ),
     "another head": ("span_qa", {"model.head": "token"}, 'model.head="token": this task needs "span"'),
     "a decoder for classes": (
         "text_classification",

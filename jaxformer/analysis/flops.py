@@ -32,14 +32,26 @@ def jaxpr_flops(jaxpr: Any) -> int:
         if each := products(equation):
             total += 2 * math.prod(equation.outvars[0].aval.shape) * each
             continue
-        leaves = jax.tree.leaves(list(equation.params.values()))
-        inner = [jaxpr_flops(leaf) for leaf in leaves if isinstance(leaf, core.Jaxpr)]
-        inner += [jaxpr_flops(leaf.jaxpr) for leaf in leaves if isinstance(leaf, core.ClosedJaxpr)]
+        inner = [jaxpr_flops(part) for part in parts(equation)]
         if equation.primitive.name == "cond":
             total += max(inner, default=0)
         else:
             total += sum(inner) * (equation.params["length"] if equation.primitive.name == "scan" else 1)
     return total
+
+
+def largest_product(jaxpr: Any) -> int:
+    """How many numbers the largest result of a matrix product or a convolution in a jaxpr has."""
+    sizes = [math.prod(e.outvars[0].aval.shape) for e in jaxpr.eqns if products(e)]
+    sizes += [largest_product(part) for e in jaxpr.eqns if not products(e) for part in parts(e)]
+    return max(sizes, default=0)
+
+
+def parts(equation: Any) -> list[Any]:
+    """The jaxprs inside an equation."""
+    leaves = jax.tree.leaves(list(equation.params.values()))
+    closed = [leaf.jaxpr for leaf in leaves if isinstance(leaf, core.ClosedJaxpr)]
+    return [leaf for leaf in leaves if isinstance(leaf, core.Jaxpr)] + closed
 
 
 def products(equation: Any) -> int:

@@ -1,20 +1,71 @@
 """Running out of the devices' memory, as a message that says what to change."""
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
+import numpy as np
 
+from jaxformer.analysis.flops import largest_product
+from jaxformer.config.schema import config_fields
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
 from jaxformer.observe import text
+from jaxformer.observe.device import memory_limit
 from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.precision import dtypes
 
 # A size as XLA writes it: "123 bytes", "1.51GiB", "6.48G".
 SIZE = re.compile(r"\b(\d+(?:\.\d+)?) ?(bytes|[KMGT])(?:i?B)?\b")
 UNITS = {"bytes": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def check_memory(experiment: Experiment) -> None:
+    """Holds what a training certainly needs against the memory of a device, by shapes, before anything is made.
+
+    Counted are the train state, the gradients, and of a batch its arrays and the largest product. A training needs
+    more than that, so what is refused here cannot fit; what passes may still be too large.
+
+    Raises:
+      UserError: it does not fit; names the fields that make it large.
+    """
+    limit = memory_limit()
+    if limit is None:
+        return
+    config, shapes = experiment.config, experiment.state_shapes
+    gradients = 0 if config.optimizer.freeze else bytes_a_device(shapes.params)
+    state = bytes_a_device(shapes) + gradients
+    has = f"a device has {text.data_size(limit)}"
+    if state > limit:
+        raise UserError(
+            f"model: needs at least {text.data_size(state)} a device for parameters, gradients and the optimizer's "
+            f"state, and {has}; make it smaller ({', '.join(largest_numbers(config.model))})",
+        )
+    for field, batches, parts, held in (
+        ("batch_size", experiment.train_data, config.train.accumulate, state),
+        ("eval_batch_size", experiment.eval_data, 1, bytes_a_device(shapes.params)),
+    ):
+        rows, example = batches.batch_size / experiment.layout.batch_shards, batches.element_spec.values()
+        row: float = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in example)
+        if rows * max(row, 1000) * 1000 > limit:  # else the trace is not worth its time
+            one, two = (largest_product(experiment.forward_pass(n)) for n in (1, 2))
+            row += (two - one) * np.dtype(dtypes(config.precision).compute).itemsize / parts
+        if held + rows * row > limit:
+            fitting = max(0, int((limit - held) / row)) * experiment.layout.batch_shards
+            raise UserError(
+                f"data.{field}={batches.batch_size}: needs at least {text.data_size(held + rows * row)} a device, "
+                f"{text.data_size(row)} for each example, and {has}; use one far below {fitting:,}"
+            )
+
+
+def largest_numbers(part: Any) -> list[str]:
+    """The three largest whole numbers among the fields of a model: "model.width=768"."""
+    sizes = {f"model.{name}": getattr(part, name) for name in config_fields(type(part))}
+    numbers = {name: size for name, size in sizes.items() if type(size) is int}
+    return [f"{name}={numbers[name]}" for name in sorted(numbers, key=numbers.__getitem__, reverse=True)[:3]]
 
 
 @contextmanager

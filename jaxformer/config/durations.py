@@ -9,7 +9,7 @@ from math import ceil
 UNITS = {"step": "steps", "steps": "steps", "epoch": "epochs", "epochs": "epochs", "%": "%"}
 UNITS |= {"percent": "%", "example": "examples", "examples": "examples"}
 MULTIPLIERS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
-PATTERN = re.compile(r"\s*([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kMB]?)\s*([a-z%]+)\s*")
+PATTERN = re.compile(r"\s*([0-9][0-9_]{0,30}(?:\.[0-9]{1,30})?)\s*([kMB]?)\s*([a-z%]+)\s*")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 `mean: tuple[Fraction, ...]`. None is never checked: where it is allowed, the type says so (`PositiveInt | None`).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
@@ -24,6 +25,11 @@ class Constraint:
 def at_least(low: float, expected: str | None = None) -> Constraint:
     """low <= value; `expected` replaces the words of the message."""
     return Constraint(expected or f"{low} or more", lambda value: value >= low)
+
+
+def at_most(high: int, low: int = 1) -> Constraint:
+    """low <= value <= high: a number that would hang or kill if it were larger."""
+    return between(low, high, f"{low} or more, and at most {high}")
 
 
 def above(low: float, expected: str | None = None) -> Constraint:
@@ -54,8 +60,18 @@ def not_empty(expected: str | None = None) -> Constraint:
     return Constraint(expected or "at least one entry", lambda value: len(value) > 0)
 
 
+def largest_divisor(number: int, most: int) -> int:
+    """The largest number up to `most`, 1 or more, that divides `number`."""
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return max(n for n in (*small, *(number // n for n in small)) if n <= most)
+
+
 PositiveInt: TypeAlias = Annotated[int, at_least(1)]
 NonNegativeInt: TypeAlias = Annotated[int, at_least(0)]
+Layers: TypeAlias = Annotated[int, at_most(1000)]
+Pixels: TypeAlias = Annotated[int, at_most(2**15)]
+Tokens: TypeAlias = Annotated[int, at_most(2**24)]
+Beams: TypeAlias = Annotated[int, at_most(1024)]
 PositiveFloat: TypeAlias = Annotated[float, above(0)]
 NonNegativeFloat: TypeAlias = Annotated[float, at_least(0)]
 Fraction: TypeAlias = Annotated[float, between(0, 1)]

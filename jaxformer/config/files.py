@@ -2,9 +2,11 @@
 
 import ast
 import inspect
+import os
 import re
 import runpy
 import traceback
+import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -23,10 +25,10 @@ def find(name: str) -> Path:
       UserError: there is no such file.
     """
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # False where the name itself cannot be one
         return path
     shipped = shipped_configs()
-    if path.stem in shipped and str(path) in (path.stem, path.name, f"configs/{path.name}"):
+    if path.stem in shipped and str(path) in (path.stem, f"{path.stem}.py", f"configs/{path.stem}.py"):
         return shipped[path.stem]
     remedy = did_you_mean(path.stem, shipped)
     raise UserError(f"config={name}: there is no such file, and no config of that name ships; {remedy}")
@@ -68,8 +70,9 @@ def read(spec: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any
         place = next((f"{path}, line {f.lineno}" for f in reversed(frames) if f.filename == str(path)), path)
         if isinstance(error, SyntaxError):
             place = f"{error.filename}, line {error.lineno}"
+        said = next(iter(str(error).splitlines()), "")
         raise UserError(
-            f"config={spec}: {type(error).__name__}: {error} ({place})",
+            f"config={spec}: {type(error).__name__}: {said} ({place})",
             "a config file defines get_config(arg=None) and returns an ml_collections.ConfigDict",
         ) from error
     apply_overrides(config, overrides or {})
@@ -113,8 +116,10 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> Non
 def literal(text: str) -> Any:
     """A Python literal ("3e-4", "None", "[dict(name='flip')]"), or the text itself."""
     try:
-        return ast.literal_eval(Dicts().visit(ast.parse(text.strip(), mode="eval")))
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes such as "\\d", which are left as they are
+            return ast.literal_eval(Dicts().visit(ast.parse(text.strip(), mode="eval")))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 

@@ -17,6 +17,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, Union
 
 from jaxformer.config.durations import Duration
@@ -26,6 +27,20 @@ from jaxformer.errors import ConfigError
 Table: TypeAlias = Mapping[str, type | str]
 
 FEW = 3  # members of a contract that a message names where a class lacks most of them
+
+LARGEST = 2**32  # no whole number of a config is as large; a seed may come close to it
+
+# A field -> what other libraries, and other classes here, call it.
+ELSEWHERE = {
+    "context_length": "max_positions max_position_embeddings n_positions block_size max_length",
+    "max_positions": "context_length max_position_embeddings n_positions block_size max_length",
+    "width": "hidden_size embed_dim n_embd d_model dim",
+    "depth": "num_layers num_hidden_layers n_layer",
+    "num_heads": "num_attention_heads n_head heads",
+    "mlp_dim": "intermediate_size hidden_dim d_ff",
+    "learning_rate": "lr",
+    "num_classes": "num_labels",
+}
 
 # Fields of linen modules that the program sets (precision, parallelism), not the config.
 SET_BY_THE_PROGRAM = frozenset({"parent", "name", "dtype", "param_dtype", "axis_name"})
@@ -70,10 +85,18 @@ def config_fields(cls: type) -> dict[str, dataclasses.Field]:
     return {name: f for name, f in fields.items() if not (is_module and name in SET_BY_THE_PROGRAM)}
 
 
+def nearest(word: str, known: Iterable[str]) -> list[str]:
+    """The known word that an unknown one is probably meant to be; empty if none is near."""
+    if len(word) > 100:  # it would take minutes
+        return []
+    return difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+
+
 def did_you_mean(word: str, known: Iterable[Any]) -> str:
-    """A remedy for an unknown word: the nearest known one, or all of them."""
+    """A remedy for an unknown word: what it is called here, or the nearest known one, or all of them."""
     known = sorted(map(str, known))
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    meant = [name for name, others in ELSEWHERE.items() if word in others.split()]
+    near = [name for name in meant if name in known] if meant else nearest(word, known)
     return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known) or 'none'}"
 
 
@@ -157,11 +180,14 @@ def convert(kind: Any, value: Any, path: str, errors: list[str], choices: Choice
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     before = len(errors)
     if origin is Annotated:
-        converted = convert(args[0], value, path, errors, choices)
+        whole = (
+            args[0] is int and type(value) is int
+        )  # its own constraints say more than those of all numbers
+        converted = value if whole else convert(args[0], value, path, errors, choices)
         if len(errors) == before and converted is not None:
             failed = (c for c in args[1:] if isinstance(c, Constraint) and not c.holds(converted))
             errors += [f"{path}={shown(converted)}: expected {c.expected}" for c in islice(failed, 1)]
-        return converted
+        return convert(int, value, path, errors) if whole and len(errors) == before else converted
     if origin in (Union, types.UnionType):
         return convert_union(args, value, path, errors, choices)
     if origin is tuple and isinstance(value, (list, tuple)) and (args[-1] is ... or len(args) == len(value)):
@@ -189,13 +215,17 @@ def leaf(kind: Any, value: Any) -> Any:
     if options:
         listed = f"there are: {', '.join(map(repr, options))}"
         remedy = did_you_mean(value, options) if isinstance(value, str) else listed
-        raise ValueError(f"{value!r} is not a choice; {remedy}")
+        raise ValueError(f"{quoted(value)} is not a choice; {remedy}")
     if kind is Duration and not isinstance(value, Duration):
         return Duration.parse(str(value))
+    if kind is int and type(value) is int and abs(value) >= LARGEST:
+        raise ValueError(f"{quoted(value)} is too large; expected less than 2**32")
     if kind is float and type(value) is int:
         return float(value)
     if kind is float and isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{value} is not a finite number")
+    if isinstance(value, (str, Path)) and "\0" in str(value):
+        raise ValueError(f"{value!r} holds a zero byte; leave it out")
     if isinstance(kind, type) and isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
         return value
     raise ValueError(mismatch(kind, value))
@@ -230,13 +260,15 @@ def convert_choice(choices: Choices, value: Any, path: str, errors: list[str]) -
         value = {"name": value}
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         names = ", ".join(sorted(choices.table))
-        errors.append(f"{path}: expected dict(name=..., ...), was given {value!r}; names: {names}")
+        errors.append(f"{path}: expected dict(name=..., ...), was given {quoted(value)}; names: {names}")
         return None
     name = value["name"]
     try:
         cls = load(choices.table[name]) if name in choices.table else own_class(name, choices)
     except LookupError as error:
         errors.append(f"{path}.name: {error.args[0]}")
+        for meant in nearest(name, choices.table):  # what else is wrong is said at once, too
+            convert_choice(choices, {**value, "name": meant}, path, errors)
         return None
     before = len(errors)
     built = resolve(cls, {k: v for k, v in value.items() if k != "name"}, path, errors)
@@ -256,9 +288,10 @@ def own_class(name: str, choices: Choices) -> type:
         raise LookupError(f"there is no {name!r}; {did_you_mean(name, choices.table)}")
     try:
         cls = load(name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (Exception, SystemExit) as error:  # whatever the user's file does
+        why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise LookupError(
-            f"{name!r} cannot be imported ({error}); expected package.module:Class, on PYTHONPATH"
+            f"{name!r} cannot be imported ({why}); expected package.module:Class, on PYTHONPATH"
         ) from error
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise LookupError(f"{name!r} is no dataclass; its fields are what a config sets")
@@ -288,7 +321,7 @@ def has_member(cls: type, name: str) -> bool:
 
 def mismatch(kind: Any, value: Any) -> str:
     """That `value` is not a `kind`."""
-    return f"expected {type_name(kind)}, was given {value!r} ({type(value).__name__})"
+    return f"expected {type_name(kind)}, was given {quoted(value)} ({type(value).__name__})"
 
 
 def type_name(kind: Any) -> str:
@@ -304,15 +337,28 @@ def type_name(kind: Any) -> str:
         return "dict(...)"
     if origin is Literal:
         return " or ".join(repr(a) for a in args)
-    names = {Duration: 'a duration like "5 epochs"', Any: "dict(name=...)", type(None): "None"}
+    names = {
+        Duration: 'a duration like "5 epochs"',
+        Any: "dict(name=...)",
+        type(None): "None",
+        Path: "a path",
+    }
     return names[kind] if kind in names else getattr(kind, "__name__", str(kind))
+
+
+def quoted(value: Any) -> str:
+    """A value as Python writes it, if Python can."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):
+        return f"a number of {value.bit_length():,} bits" if isinstance(value, int) else "nested too deeply"
 
 
 def shown(value: Any) -> str:
     """A value as a message shows it."""
     if isinstance(value, (str, Duration)):
         return f'"{value}"'
-    return str(list(value) if isinstance(value, tuple) else value)
+    return quoted(list(value) if isinstance(value, tuple) else value)
 
 
 def is_section(kind: Any) -> bool:

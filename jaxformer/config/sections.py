@@ -114,7 +114,7 @@ def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
     """Yields a line for every combination of sections that cannot be; sections that are wrong are left out."""
     data, train, parallel = (sections.get(key) for key in ("data", "train", "parallel"))
     if data and train and data.batch_size % train.accumulate:
-        fitting = next(n for n in range(train.accumulate, 0, -1) if data.batch_size % n == 0)
+        fitting = fields.largest_divisor(data.batch_size, train.accumulate)
         problem = f"train.accumulate={train.accumulate} does not divide data.batch_size={data.batch_size}"
         yield f"{problem}: use one that does, such as {fitting}"
     evaluation, checkpoint = sections.get("eval"), sections.get("checkpoint")

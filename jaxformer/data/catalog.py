@@ -75,6 +75,8 @@ def find_dataset(config: DatasetConfig) -> Prepared:
 
 def place_digits(folder: Path, may_move: bool) -> Path:
     """Prepares the digits in `folder`; if that is read-only and they may move, in the fallback."""
+    if not may_move and not folder.is_dir():
+        raise UserError(f"data.data_dir={folder}: there is no such folder; make it, or leave data_dir out")
     for place in [folder, FALLBACK_DIR.expanduser()] if may_move else [folder]:
         try:
             if place.is_dir() and not place.stat().st_mode & 0o222:  # root could write there, and should not

@@ -25,7 +25,8 @@ class CollateExamples:
     def __init__(self, source: Source, transforms: Sequence[Any], seed: int, train: bool):
         """Raises UserError if the first example does not pass the transforms."""
         self._source, self._transforms, self._seed, self._train = source, transforms, seed, train
-        first = self._finished(readable(source, 0), 0, next(generators(seed, np.zeros(1, np.int64))))
+        rng = next(generators(seed, np.zeros(1, np.int64)))
+        first = self._finished(readable(source, 0), 0, rng, check=True)
         self.spec: Spec = {key: (np.shape(value), dtype_of(value)) for key, value in first.items()}
 
     def __call__(
@@ -57,11 +58,12 @@ class CollateExamples:
                 batch[key][row] = value
         return batch, real
 
-    def _finished(self, example: Example, index: int, rng: np.random.Generator) -> Mapping[str, Any]:
+    def _finished(
+        self, example: Example, index: int, rng: np.random.Generator, check: bool = False
+    ) -> Mapping[str, Any]:
         """What a batch holds of an example."""
-        return self._source.finish(
-            transformed(example, self._transforms, rng, partial(self._source.where, index), self._source)
-        )
+        where = partial(self._source.where, index)
+        return self._source.finish(transformed(example, self._transforms, rng, where, self._source, check))
 
 
 def readable(source: Source, index: int) -> dict[str, Any]:
@@ -152,14 +154,19 @@ def transformed(
     rng: np.random.Generator,
     where: Callable[[], str],
     source: Source | None = None,
+    check: bool = False,
 ) -> Mapping[str, Any]:
     """An example after all transforms; those that say `draws` are given a function that draws others from the source.
+
+    With `check` each transform looks first whether it makes sense for such an example.
 
     Raises:
       UserError: one fails; names the example by what `where` gives.
     """
     for transform in transforms:
         try:
+            if check:
+                transform.check(example)
             further = (drawing(source, rng),) if transform.draws and source is not None else ()
             example = transform(example, rng, *further)
         except (ValueError, OpenCVError) as error:

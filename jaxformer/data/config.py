@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from jaxformer.config.fields import Constraint, PositiveInt, above
+from jaxformer.config.fields import Constraint, PositiveInt, above, at_most
 from jaxformer.config.schema import choice, load
 from jaxformer.data.kinds import KINDS
 
@@ -121,9 +121,9 @@ class DataConfig:
     cache: Literal["none", "memory"] = "none"
     """ "memory" keeps decoded images in memory from their first use on (before any transform);
     "none" reads and decodes them every time. (Token rows are mapped from files, and have no use for it.)"""
-    read_threads: PositiveInt | None = None
+    read_threads: Annotated[int, at_most(1024)] | None = None
     """Threads that read, decode and transform in the background; None takes one a core, at most 16."""
-    prefetch: PositiveInt = 4
+    prefetch: Annotated[int, at_most(1024)] = 4
     """Batches that are kept ready ahead of the step."""
 
     def problems(self) -> Iterator[str]:

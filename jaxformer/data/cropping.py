@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from jaxformer.config.fields import Fraction, PositiveFloat, PositiveInt, not_empty
+from jaxformer.config.fields import Fraction, Pixels, PositiveFloat, PositiveInt, not_empty
 from jaxformer.data.geometry import MIN_VISIBLE, Interpolation, cut, resized, shorter_side_size
 from jaxformer.data.transform import Example, RandomTransform, Rising, Size, Transform, pair
 
@@ -106,7 +106,7 @@ class DetrCrop(RandomTransform):
     """The probability that it is applied."""
     sides: Sides = (400, 500, 600)
     """Lengths that the shorter side is resized to before; one is drawn for each image."""
-    size: Rising[PositiveInt] = (384, 600)
+    size: Rising[Pixels] = (384, 600)
     """Smallest and largest height and width of the part, in pixels."""
     interpolation: Interpolation = "bilinear"
     """As in `Resize`."""

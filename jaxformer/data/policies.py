@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from jaxformer.config.fields import Fraction, NonNegativeFloat, at_least, between
+from jaxformer.config.fields import Fraction, NonNegativeFloat, at_most, between
 from jaxformer.data.operations import Operation, Range, Resample, perform
 from jaxformer.data.transform import Example, RandomTransform
 
@@ -133,7 +133,7 @@ class Policy(RandomTransform):
 class RandAugment(Policy):
     """Applies `num_layers` operations, each drawn uniformly, all at one strength (Cubuk et al. 2020, section 3)."""
 
-    num_layers: Annotated[int, at_least(1, "1 or more; leave the transform out instead")] = 2
+    num_layers: Annotated[int, at_most(1000)] = 2
     """Operations in a row ("N"); the same may come twice."""
     magnitude: Annotated[float, between(0, 30)] = 10.0
     """Their strength ("M"), of 10; the original goes up to 30."""

@@ -167,7 +167,7 @@ def open_records(builder: Any, dataset: Prepared, split: str) -> Any:
             raise NoSplit(f"{name} has no split {word!r}; {did_you_mean(word, splits)}")
     try:
         chosen = splits[split]
-        if chosen.num_examples == 0:
+        if chosen.num_examples <= 0:  # below 0: it ends before it begins
             raise UserError(f"split {split!r} of {name} has no examples")
         files = [part.filename for part in chosen.file_instructions]
         if missing := [file for file in files if not os.path.exists(file)]:

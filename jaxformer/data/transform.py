@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from jaxformer.config.fields import Constraint, PositiveInt
+from jaxformer.config.fields import Constraint, Pixels
 
 T = TypeVar("T")
 Example = dict[str, Any]
 
-Size: TypeAlias = PositiveInt | tuple[PositiveInt, PositiveInt]
+Size: TypeAlias = Pixels | tuple[Pixels, Pixels]
 """A field's type: the side of a square, or (height, width), in pixels."""
 Rising: TypeAlias = Annotated[
     tuple[T, T], Constraint("the smaller one first", lambda ends: ends[0] <= ends[1])
@@ -32,6 +32,9 @@ class Transform:
     """Whether it is called with a third argument, a function that draws further examples."""
     fills: ClassVar[Mapping[str, int]] = {}
     """What stands on padding in the arrays that it adds to rows of tokens."""
+
+    def check(self, example: Example) -> None:
+        """Raises ValueError for the first example of a dataset, if it makes no sense for such."""
 
     def bind(self, tokenizer: Any) -> Any:
         """What is called for each example of text, which is told the tokenizer; see `TextTransform`."""

@@ -7,12 +7,12 @@ through. Those that are mostly for detection and segmentation are in `cropping.p
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
 
-from jaxformer.config.fields import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Share
+from jaxformer.config.fields import Fraction, Pixels, PositiveFloat, Share, at_most
 from jaxformer.data import geometry
 from jaxformer.data.geometry import MIN_VISIBLE, Interpolation, cut, follow, resized
 from jaxformer.data.transform import Example, RandomTransform, Rising, Size, Transform, pair
@@ -39,7 +39,7 @@ class CenterCrop(Transform):
 
     size: Size
     """The side of the square that is cut out, or (height, width), in pixels."""
-    shorter_side: PositiveInt | None = None
+    shorter_side: Pixels | None = None
     """The shorter side after resizing; None does not resize (a smaller image is padded with zeros). The usual
     value is size / 0.875: 256 for 224."""
     interpolation: Interpolation = "bilinear"
@@ -124,13 +124,19 @@ class PadAndCrop(RandomTransform):
     The standard augmentation for CIFAR (He et al. 2016, section 4.2: 4 pixels of zeros).
     """
 
-    padding: NonNegativeInt = 4
+    padding: Annotated[int, at_most(2**15, 0)] = 4
     """Pixels on each side."""
     probability: Fraction = 1.0
     """The probability that it is applied; 1 is the standard."""
     mode: Literal["zeros", "reflect"] = "zeros"
     """The pixels outside of the image: "zeros", or "reflect" (the image mirrored about its border pixels; not where
     there are boxes, since mirrored objects would have none)."""
+
+    def check(self, example: Example) -> None:
+        """Refuses to shift all of an image away."""
+        if self.padding >= min(example["image"].shape[:2]):
+            size = "x".join(map(str, example["image"].shape[:2]))
+            raise ValueError(f"padding={self.padding}: expected less than the image's sides, {size} pixels")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Perhaps shifts the image."""

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import jinja2
 import numpy as np
 import yaml
+from jinja2.sandbox import SandboxedEnvironment
 
 from jaxformer.config.fields import Constraint, NonNegativeInt
 from jaxformer.config.schema import resolve
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer
 
 T = TypeVar("T")
-JINJA = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+MOST_VALUES = 100_000  # of a YAML file
+JINJA = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 # A template for str.format that has nothing but names in its braces.
 PLAIN = re.compile(r"([^{}]|\{\{|\}\}|\{[^\W\d]\w*\})*")
 NAMES = Constraint("plain names in braces, as {question}; {{ is a brace", lambda x: bool(PLAIN.fullmatch(x)))
@@ -138,7 +140,7 @@ class Doc:
             return self.values[spec] if is_key else JINJA.from_string(spec).render(**self.values)
         except KeyError as error:
             raise UserError(f"{self.where}: lacks {error}; it has {there}") from error
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, RecursionError) as error:
             raise UserError(f"{self.where}: {spec!r}: {error}; it has {there}") from error
 
 
@@ -233,6 +235,29 @@ def read_task(path: Path) -> FewShotTask:
     return from_yaml(path) if path.suffix in (".yaml", ".yml") else from_json_lines(path)
 
 
+class Bounded(yaml.SafeLoader):
+    """YAML whose aliases do not stand for more values than anybody writes, and not for what they stand in."""
+
+    def __init__(self, stream: Any):
+        super().__init__(stream)
+        self.values: dict[int, int] = {}  # how many a node stands for
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node of the tree, counted."""
+        start = self.peek_event().start_mark
+        node = super().compose_node(parent, index)
+        if node is None:
+            return node
+        children = node.value if isinstance(node, yaml.CollectionNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            children = [child for pair in children for child in pair]
+        count = 1 + sum(self.values.get(id(child), MOST_VALUES) for child in children)
+        if count > MOST_VALUES:  # or an alias within what it stands for, which is not counted yet
+            raise yaml.composer.ComposerError(None, None, "aliases that stand for too much", start)
+        self.values[id(node)] = count
+        return node
+
+
 def from_yaml(path: Path) -> FewShotTask:
     """The task of a YAML file.
 
@@ -240,8 +265,8 @@ def from_yaml(path: Path) -> FewShotTask:
       UserError: it cannot be read, or asks for what only the harness can do.
     """
     try:
-        loaded = yaml.safe_load(read_text(path))
-    except (ValueError, yaml.YAMLError) as error:
+        loaded = yaml.load(read_text(path), Bounded)
+    except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:  # PyYAML's own
         raise UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: expected the keys of a task, such as doc_to_text")

@@ -98,7 +98,7 @@ class LoadedRun:
 
     def _known_data(self, data: DataConfig) -> tuple[NominalBatches | None, NominalBatches | None]:
         """What data.json says of the two splits; None where a run of an earlier version has not written it."""
-        known = read_json(self.run.data_file, needs=()) or {}
+        known = read_json(self.run.data_file, needs={}) or {}
         rows = {"train": data.batch_size, "evaluation": data.eval_batch_size or data.batch_size}
         try:
             train, evaluation = (
@@ -107,6 +107,9 @@ class LoadedRun:
             )
         except KeyError:
             return None, None
+        except (TypeError, ValueError, AttributeError) as error:
+            problem = f"{self.run.data_file}: does not say what data there were ({error})"
+            raise UserError(f"{problem}; {BRING_BACK}") from error
         return train, evaluation
 
     def _restore(self, checkpoint: str) -> tuple[int, dict[str, Tree]]:

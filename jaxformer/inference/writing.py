@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax.tree_util import Partial
 
 from jaxformer.config import schema
-from jaxformer.config.fields import NonNegativeFloat, PositiveInt, between
+from jaxformer.config.fields import Beams, NonNegativeFloat, PositiveInt, between
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.decoding.beam import beam_search, repeat_rows
 from jaxformer.decoding.loop import Chunk, Rules, StopStrings, stream
@@ -44,7 +44,7 @@ class Generation:
     """Strings before which a text ends."""
     seed: Annotated[int, between(0, 2**32 - 1, "0 to 2**32 - 1")] = 0
     """Decides what is drawn."""
-    beams: PositiveInt = 1
+    beams: Beams = 1
     """How many hypotheses a beam search follows; 1 draws tokens (or takes the likeliest, with temperature 0)."""
     length_penalty: NonNegativeFloat = 0.6
     """Alpha of the beam search (Wu et al. 2016, equation 14); 0 compares log-probabilities."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxformer.config.fields import Constraint, PositiveInt, Rate, at_least, not_empty
+from jaxformer.config.fields import Constraint, Layers, Rate, at_least, largest_divisor, not_empty
 from jaxformer.errors import ConfigError
 from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 
@@ -21,7 +21,7 @@ Kind: TypeAlias = Literal[
     "image", "encoder", "decoder", "encoder-decoder", "detector", "segmenter", "two-towers"
 ]
 RematName: TypeAlias = Literal["none", "full", "dots", "dots_without_batch"]
-Stages: TypeAlias = Annotated[tuple[PositiveInt, ...], not_empty("at least one stage")]
+Stages: TypeAlias = Annotated[tuple[Layers, ...], not_empty("at least one stage")]
 OddInt: TypeAlias = Annotated[int, Constraint("an odd number, such as 3", lambda n: n > 0 and n % 2 == 1)]
 # Methods of the contract that linen does not wrap: they compute nothing, and modules without parameters have them, too.
 UNWRAPPED = {"problems", "token_layout", "attended", "seeing_whole"}
@@ -91,6 +91,8 @@ class Model(Layer, kw_only=True):
     """Number of classes that it tells apart."""
     image_size = cast(Any, None)
     """Height and width of the images; None: any."""
+    num_heads = cast(Any, None)
+    """Number of attention heads; of models of stages, in each."""
     remat = cast(Any, None)
     """What the backward pass keeps, where the model can choose."""
     scan = cast(Any, False)
@@ -204,7 +206,7 @@ def head_problems(
 ) -> Iterator[str]:
     """Yields a line for every number of heads that does not fit the width, or the others."""
     if num_heads > 0 and head_dim is None and width % num_heads:
-        near = [n for n in range(1, 2 * num_heads) if width % n == 0][-1]
+        near = largest_divisor(width, 2 * num_heads - 1)
         yield f"num_heads={num_heads} does not divide width={width}: use one that does, as {near}"
     if num_kv_heads and num_heads > 0 and num_heads % num_kv_heads:
         yield f"num_kv_heads={num_kv_heads} does not divide num_heads={num_heads}: use one that does"

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt, Rate
+from jaxformer.config.fields import Layers, NonNegativeInt, PositiveFloat, PositiveInt, Rate, Tokens
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import StackInputs
 from jaxformer.models.dense import Dense, Embedding
@@ -29,13 +29,13 @@ class BERT(TextModel):
     kind: ClassVar[Kind] = "encoder"
     sizes: ClassVar[tuple[str, ...]] = ("vocab_size", "num_classes")
 
-    max_positions: PositiveInt = 512
+    max_positions: Tokens = 512
     """Rows of the position table."""
     position_offset: NonNegativeInt = 0
     """The row of the first token; RoBERTa's is 2 (its padding's number plus 1)."""
     token_types: NonNegativeInt = 2
     """Rows of the table of token types; 0: there is none."""
-    depth: PositiveInt = 12
+    depth: Layers = 12
     """Number of blocks."""
     activation: ActivationName = "gelu_erf"
     """Activation of the MLPs and of the masked-LM head."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.config.fields import PositiveFloat, PositiveInt
+from jaxformer.config.fields import Layers, Pixels, PositiveFloat, PositiveInt
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.base import Classes, Dropouts, ImageModel, OddInt, Stacked, head_problems
 from jaxformer.models.block import Block
@@ -26,9 +26,9 @@ from jaxformer.models.stack import Stack
 class CCT(ImageModel, Dropouts, Stacked):
     """A Transformer whose tokens are made by convolutions, that classifies images."""
 
-    image_size: PositiveInt = 32
+    image_size: Pixels = 32
     """Height and width of the images, in pixels; a learned table of positions is for this size."""
-    conv_layers: PositiveInt = 1
+    conv_layers: Layers = 1
     """Number of convolutions before the Transformer; a ReLU and a max-pool that halves the map follow each."""
     kernel_size: OddInt = 3
     """Size of the convolutions' kernels, odd."""
@@ -38,7 +38,7 @@ class CCT(ImageModel, Dropouts, Stacked):
     """Number of channels of all convolutions but the last."""
     width: PositiveInt = 256
     """D, width of the tokens."""
-    depth: PositiveInt = 7
+    depth: Layers = 7
     """Number of blocks."""
     num_heads: PositiveInt = 4
     """Number of attention heads; must divide width."""

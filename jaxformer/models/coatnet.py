@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 from flax import linen as nn
 
-from jaxformer.config.fields import PositiveInt
+from jaxformer.config.fields import Pixels
 from jaxformer.models.attention import Attention
 from jaxformer.models.mbconv import ConvAttentionModel, MBConv, StridedBlock
 from jaxformer.models.resampling import PoolName, halved
@@ -57,7 +57,7 @@ class CoAtNet(ConvAttentionModel):
 
     blocks: tuple[Literal["mbconv", "attention"], ...] = ("mbconv", "mbconv", "attention", "attention")
     """The kind of blocks of each stage."""
-    image_size: PositiveInt = 224
+    image_size: Pixels = 224
     """The largest side of an image in pixels that the tables of biases have distances for."""
     attention_width: Literal["out", "in"] = "out"
     """Which channels the attention of a stage's first block has, those that come "out" or go "in"."""

@@ -51,7 +51,7 @@ class ConvNeXt(StagedLayer, Staged):
     """Height and width of a patch of the stem."""
     kernel_size: OddInt = 7
     """Size of the depthwise convolutions' kernels, odd."""
-    layer_scale: float | None = 1e-6
+    layer_scale: PositiveFloat | None = 1e-6
     """First value of LayerScale (Touvron et al. 2021, CaiT); None has none."""
     norm_epsilon: PositiveFloat = 1e-6
     """Epsilon of every LayerNorm."""

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.config.fields import Constraint, Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Rate
+from jaxformer.config.fields import Constraint, Fraction, Layers, PositiveFloat, PositiveInt, Rate, at_most
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import Block, StackInputs
 from jaxformer.models.conv import Conv
@@ -46,9 +46,9 @@ class DETR(Backboned):
     other."""
     width: Annotated[PositiveInt, EIGHTS] = 256
     """D, width of the tokens; a multiple of 8."""
-    encoder_depth: NonNegativeInt = 6
+    encoder_depth: Annotated[int, at_most(1000, 0)] = 6
     """Number of blocks of the encoder; 0: the decoder looks at the maps themselves."""
-    decoder_depth: PositiveInt = 6
+    decoder_depth: Layers = 6
     """Number of blocks of the decoder; each one's answer is learnt from."""
     num_heads: PositiveInt = 8
     """Number of attention heads; must divide width."""
@@ -61,7 +61,7 @@ class DETR(Backboned):
     no_object: bool = True
     """Whether there is one class more, the last, for no object: what the softmax needs, and the focal loss
     does not."""
-    denoising: NonNegativeInt = 0
+    denoising: Annotated[int, at_most(1000, 0)] = 0
     """In training, how often every true object is given to the decoder with noise; with anchors alone."""
     box_noise: PositiveFloat = 1.0
     """How far the boxes of `denoising` are moved; see `denoising.noised`."""

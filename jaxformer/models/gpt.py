@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
+from jaxformer.config.fields import Layers, PositiveFloat, PositiveInt, Rate
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import StackInputs
 from jaxformer.models.dense import Dense, Embedding
@@ -27,7 +27,7 @@ class GPT(GenerativeModel):
 
     kind: ClassVar[Kind] = "decoder"
 
-    depth: PositiveInt = 12
+    depth: Layers = 12
     """Number of blocks."""
     num_kv_heads: PositiveInt | None = None
     """Number of heads of keys and values; None: as many as of queries."""

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from jaxformer.config.fields import PositiveFloat, PositiveInt
+from jaxformer.config.fields import Pixels, PositiveFloat, PositiveInt
 from jaxformer.models.base import Stages
 from jaxformer.models.mbconv import ConvAttentionModel, MBConv, MBConvSettings, StridedBlock
 from jaxformer.models.mlp import ActivationName
@@ -39,7 +39,7 @@ class MaxViT(ConvAttentionModel):
     """Number of channels of each stage."""
     stem_bias: bool = True
     """Whether the stem's convolutions have biases."""
-    window: PositiveInt = 7
+    window: Pixels = 7
     """Rows and columns of the blocks and of the grid that attention stays in; a 32nd of the image as
     published."""
     representation: PositiveInt | None = 512

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 from flax import linen as nn
 
-from jaxformer.config.fields import PositiveInt, Rate
+from jaxformer.config.fields import Layers, Pixels, PositiveInt, Rate
 from jaxformer.models.base import ImageModel, Stacked
 from jaxformer.models.block import Aux, BlockInputs, StackInputs
 from jaxformer.models.dropout import ResidualLayer
@@ -41,13 +41,13 @@ class MixerBlock(ResidualLayer):
 class MLPMixer(ImageModel, Stacked):
     """An MLP-Mixer that classifies images."""
 
-    image_size: PositiveInt = 224
+    image_size: Pixels = 224
     """Height and width of the images, in pixels."""
     patch_size: PositiveInt = 16
     """Height and width of a patch; must divide image_size."""
     width: PositiveInt = 768
     """D, number of channels."""
-    depth: PositiveInt = 12
+    depth: Layers = 12
     """Number of blocks."""
     token_mlp_dim: PositiveInt = 384
     """Hidden width of the MLPs over patches."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from jaxformer.config.fields import largest_divisor
 from jaxformer.models.base import Layer
 
 NormName: TypeAlias = Literal["layer", "rms"]
@@ -74,7 +75,7 @@ class GroupNorm(Layer):
     def __call__(self, x: Array) -> Array:
         """Normalises [B, H, W, C] over space and the channels of each group."""
         channels = x.shape[-1]
-        groups = next(g for g in range(min(self.groups, channels), 0, -1) if channels % g == 0)
+        groups = largest_divisor(channels, self.groups)
         scale = self.param("scale", self.scale_init, (channels,), self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
+from jaxformer.config.fields import Layers, PositiveFloat, PositiveInt, Rate
 from jaxformer.models.base import Layer, head_problems
 from jaxformer.models.block import Block
 from jaxformer.models.conv import Conv
@@ -80,7 +80,7 @@ class Convolutional(Decoder):
 class PUP(Convolutional):
     """Progressive upsampling (Zheng et al. 2021, SETR-PUP, section 3.3): a 3x3 and twice the size, again and again."""
 
-    steps: PositiveInt = 4
+    steps: Layers = 4
     """How often; the paper's 4 go from patches of 16 pixels to the whole image."""
     level: int = -1
     """Which of the backbone's maps is decoded; -1 is the last."""
@@ -147,7 +147,7 @@ class MaskTransformer(Decoder):
 
     width: PositiveInt = 192
     """D, width of the tokens."""
-    depth: PositiveInt = 2
+    depth: Layers = 2
     """Number of blocks."""
     num_heads: PositiveInt = 3
     """Number of attention heads; must divide width."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from jaxformer.config.fields import PositiveInt, Rate
+from jaxformer.config.fields import Layers, PositiveInt, Rate, Tokens
 from jaxformer.models.attention import MaybeArray
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import StackInputs
@@ -29,12 +29,12 @@ class Seq2Seq(GenerativeModel):
 
     kind: ClassVar[Kind] = "encoder-decoder"
 
-    context_length: PositiveInt = 512
+    context_length: Tokens = 512
     """The longest text on either side, in tokens."""
     width: PositiveInt = 512
-    encoder_depth: PositiveInt = 6
+    encoder_depth: Layers = 6
     """Number of blocks of the encoder."""
-    decoder_depth: PositiveInt = 6
+    decoder_depth: Layers = 6
     """Number of blocks of the decoder."""
     num_heads: PositiveInt = 8
     activation: ActivationName = "relu"

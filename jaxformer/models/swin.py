@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.config.fields import PositiveInt
+from jaxformer.config.fields import Pixels, PositiveInt
 from jaxformer.models.base import Stages
 from jaxformer.models.conv import truncated_normal
 from jaxformer.models.dense import Dense
@@ -54,7 +54,7 @@ class Swin(StagedTransformer):
     """Width of the first stage."""
     patch_size: PositiveInt = 4
     """Height and width of a patch."""
-    window: PositiveInt = 7
+    window: Pixels = 7
     """Rows and columns of the windows; every second block's lie half a window further. Images may have any
     size: windows that are not full are padded, and padding is not seen."""
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate
+from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate, Tokens
 from jaxformer.models.base import Stacked
 from jaxformer.models.block import Block
 from jaxformer.models.dense import Dense, Embedding, Initializer
@@ -50,7 +50,7 @@ class TextModel(Stacked, kw_only=True):
 class GenerativeModel(TextModel, kw_only=True):
     """Models that write text token by token: decoders, and encoders with a decoder."""
 
-    context_length: PositiveInt = 1024
+    context_length: Tokens = 1024
     """The longest text, in tokens."""
     head_dim: PositiveInt | None = None
     """Size of a head; None: width / num_heads."""

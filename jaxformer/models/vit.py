@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt
+from jaxformer.config.fields import Layers, NonNegativeInt, Pixels, PositiveFloat, PositiveInt
 from jaxformer.config.schema import choice
 from jaxformer.models import BACKBONES, CONTRACT
 from jaxformer.models.attention import Attention
@@ -61,7 +61,7 @@ class MapPool(Layer):
 class ViT(ImageModel, Dropouts, Stacked):
     """A Vision Transformer that classifies images."""
 
-    image_size: PositiveInt = 224
+    image_size: Pixels = 224
     """Height and width of the images, in pixels."""
     patch_size: PositiveInt | tuple[PositiveInt, ...] = 16
     """Height and width of a patch of the image, or of a backbone's map; one for each of `levels`, or one for
@@ -74,7 +74,7 @@ class ViT(ImageModel, Dropouts, Stacked):
     the tokens of one follow those of the other."""
     width: PositiveInt = 768
     """D, width of the tokens."""
-    depth: PositiveInt = 12
+    depth: Layers = 12
     """Number of blocks."""
     num_heads: PositiveInt = 12
     """Number of attention heads; must divide width."""
@@ -92,7 +92,7 @@ class ViT(ImageModel, Dropouts, Stacked):
     """Number of extra learned tokens that are thrown away at the end (Darcet et al. 2024)."""
     representation: PositiveInt | None = None
     """Width of a tanh layer before the head, as Dosovitskiy et al. 2021 pretrain; None: no layer."""
-    layer_scale: float | None = None
+    layer_scale: PositiveFloat | None = None
     """First value of LayerScale (Touvron et al. 2021, CaiT); None has none."""
     qk_norm: bool = False
     """RMSNorm on queries and keys (Dehghani et al. 2023)."""

@@ -43,6 +43,7 @@ PEAK_FLOPS: tuple[tuple[str, float, float], ...] = (
     ("TPU7x", 2307e12 / 2, 2307e12 / 2),
 )
 
+CGROUP = Path("/sys/fs/cgroup/memory.max")  # what a container may use of the machine's memory, or "max"
 MFU_FORMULA = "model FLOPs per example (forward + backward) x examples/s / (devices x peak FLOP/s)"
 
 
@@ -102,6 +103,20 @@ def device_memory(devices: Sequence[Any] | None = None) -> DeviceMemory | None:
     if fullest is None or "bytes_limit" not in fullest:
         return None
     return DeviceMemory(fullest["bytes_in_use"], fullest["bytes_limit"])
+
+
+def memory_limit() -> int | None:
+    """Bytes that a local device may use; CPU devices share the machine's. None where the backend does not say."""
+    import jax
+
+    if (reported := device_memory()) is not None:
+        return reported.limit
+    if jax.default_backend() != "cpu":
+        return None
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    if CGROUP.exists() and (limit := CGROUP.read_text().strip()).isdecimal():
+        limits.append(int(limit))
+    return min(limits) // jax.local_device_count()
 
 
 def peak_flops(device_kind: str, dtype: str = "bfloat16") -> float | None:

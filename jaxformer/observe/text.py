@@ -76,9 +76,9 @@ def engineering(value: float, unit: str = "") -> str:
 def data_size(size: float) -> str:
     """Bytes in powers of 1024: "312 MiB"."""
     power = 0
-    while size >= 1000 and power < 4:
+    while size >= 1000 and power < 6:
         size, power = size / 1024, power + 1
-    return f"{size:.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+    return f"{size:.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB')[power]}"
 
 
 def duration(seconds: float) -> str:

@@ -57,7 +57,7 @@ def parse_steps(steps: str) -> tuple[int, int]:
     Raises:
       UserError: it is not such a range.
     """
-    match = re.fullmatch(r"\s*([0-9_]+)\s*:\s*([0-9_]+)\s*", steps)
+    match = re.fullmatch(r"\s*([0-9_]{1,18})\s*:\s*([0-9_]{1,18})\s*", steps)
     if not match:
         raise UserError(f'profile="{steps}": expected "FIRST:LAST", two steps, as in "10:15"')
     first, last = map(int, match.groups())

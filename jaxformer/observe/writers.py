@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxformer.files import to_json, write_atomically, writing_to
+from jaxformer.files import OR_DELETE, BrokenFile, to_json, write_atomically, writing_to
 from jaxformer.observe.device import is_first_process
 
 logger = logging.getLogger("jaxformer")
@@ -199,12 +199,23 @@ def drop_records_after(path: Path, step: int) -> int:
 
 
 def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (line, record) for every line of a metrics file that is a record; a torn one is passed over."""
+    """Yields (line, record) for every line of a metrics file that is a record; a torn one is passed over.
+
+    Raises:
+      BrokenFile: a record holds something else than numbers.
+    """
     with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
+        for number, line in enumerate(file, 1):
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(record, dict) and isinstance(record.get("step"), int) and line.endswith("\n"):
-                yield line.rstrip("\n"), record
+            if not (isinstance(record, dict) and isinstance(record.get("step"), int) and line.endswith("\n")):
+                continue
+            for name, value in record.items():
+                try:
+                    np.int64(value) if name == "step" else float(value)
+                except (TypeError, ValueError, OverflowError) as error:
+                    reason = f"line {number}: {name} is {value!r}, which is no number; {OR_DELETE}"
+                    raise BrokenFile(path, reason) from error
+            yield line.rstrip("\n"), record

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from jaxformer.config.fields import Rate, above, at_least, strictly_between
+from jaxformer.config.fields import Rate, above, between, strictly_between
 from jaxformer.optim.base import Epsilon, LearningRate, MomentDtype, Optimizer, Pattern, is_masked
 from jaxformer.optim.masks import EMBEDDINGS, decay_mask
 from jaxformer.paths import STACK, kernel_axes, matches, path_of
@@ -32,7 +32,9 @@ class Muon(Optimizer):
     """The share of the gradients' average that is kept each step."""
     nesterov: bool = True
     """Looks one step ahead."""
-    ns_steps: Annotated[int, at_least(1, "1 or more (5 is usual); with 0 nothing is orthogonalised")] = 5
+    ns_steps: Annotated[
+        int, between(1, 100, "1 or more (5 is usual), and at most 100; with 0 nothing is orthogonalised")
+    ] = 5
     """Newton-Schulz iterations."""
     consistent_rms: Annotated[float, above(0, "a number above 0 (0.2 is AdamW's), or None")] | None = 0.2
     """The root mean square of a matrix's update; None: its singular values are about sqrt(max(1, out / in)),

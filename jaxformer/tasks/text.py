@@ -37,6 +37,8 @@ class TextTask(Task):
             return
         if missing := [name for name in self.needs if name not in evaluation.element_spec]:
             yield f"data.eval_transforms: make no {', '.join(missing)}, as data.transforms do; add what does"
+        if "targets" in train.element_spec and "targets" not in self.needs:
+            yield "data.transforms: mask_tokens makes targets, which this task does not learn; leave it out"
         if model.kind not in ("encoder", "decoder", "encoder-decoder"):
             return
         length, longest = train.element_spec["tokens"][0][0], model.context_length

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.config.fields import PositiveInt, at_least
+from jaxformer.config.fields import PositiveInt, at_least, between
 from jaxformer.decoding.beam import beam_search, repeat_rows
 from jaxformer.decoding.steps import next_target, read_sources, take_targets
 from jaxformer.errors import UserError
@@ -27,7 +27,7 @@ class Translation(TokenTask):
     negative on padding). Models give logits [B, T, V] (`Seq2Seq`).
     """
 
-    beams: Annotated[int, at_least(0, "1 (greedy) or more, or 0 for no translations")] = 1
+    beams: Annotated[int, between(0, 1024, "1 (greedy) or more, at most 1024, or 0 for no translations")] = 1
     """Hypotheses that an evaluation follows; 1 is greedy, 0 decodes nothing (no BLEU)."""
     length_penalty: Annotated[float, at_least(0, "0 (none) or more, such as 0.6")] = 0.6
     """Alpha of Wu et al. 2016, equation 14; 0.6 in Vaswani et al. 2017."""

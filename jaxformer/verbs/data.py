@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jaxformer.config.fields import Constraint
+from jaxformer.config.fields import Constraint, at_most
 from jaxformer.errors import UserError, counted
 from jaxformer.importing.formats import FORMATS
 from jaxformer.verbs.common import print_line, print_text
@@ -50,7 +50,7 @@ class DataShow(OfData):
     """A dataset: digits, cifar10, ..."""
     split: str = "train"
     """A TFDS split."""
-    count: int | None = None
+    count: Annotated[int, at_most(10_000)] | None = None
     """How many (default: 64 images, 5 texts)."""
     output: Path | None = None
     """The file of the contact sheet (default: NAME.png)."""

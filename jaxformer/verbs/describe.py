@@ -14,8 +14,9 @@ from jaxformer.errors import counted, printable
 from jaxformer.verbs.common import print_note, print_text, use_compilation_cache
 from jaxformer.verbs.options import COMMAS, Verb, flag, summary
 
-SIZES = "AXIS=SIZE, ... with sizes of 1 or more, as in data=8,fsdp=4"
-SIZED = Constraint(SIZES, lambda part: re.fullmatch(r"[^=]+=0*[1-9]\d*", part) is not None)
+MOST_DEVICES = 2**14
+SIZES = f"AXIS=SIZE, ... with sizes of 1 to {MOST_DEVICES}, as in data=8,fsdp=4"
+SIZED = Constraint(SIZES, lambda part: re.fullmatch(r"[^=]+=0*[1-9][0-9]{0,4}", part) is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +44,18 @@ class Describe(Verb):
         axes = Counter(part.partition("=")[0] for part in self.mesh or ())
         yield from (f"mesh: {axis} is there twice; give it once" for axis in axes if axes[axis] > 1)
 
+        if (count := math.prod(self.sizes().values())) > MOST_DEVICES:
+            yield f"mesh: makes {count} devices; expected {MOST_DEVICES} at most"
+
+    def sizes(self) -> dict[str, int]:
+        """The size of each axis."""
+        return {name: int(size) for name, _, size in (part.partition("=") for part in self.mesh or ())}
+
     def __call__(self) -> None:
         if self.fields is not None:
             print_fields(self.fields)
             return
-        mesh = {name: int(size) for name, _, size in (part.partition("=") for part in self.mesh or ())}
+        mesh = self.sizes()
         if mesh:
             pretend_devices(math.prod(mesh.values()))
         from jaxformer.analysis.describe import assemble, describe, for_preset

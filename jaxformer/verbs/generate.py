@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from jaxformer.config.fields import PositiveInt, at_least, not_empty
+from jaxformer.config.fields import Beams, NonNegativeInt, PositiveInt, at_least, at_most, not_empty
 from jaxformer.errors import UserError, counted
 from jaxformer.verbs.common import print_json, print_note, print_text, working
 from jaxformer.verbs.options import OfRun, argument, flag
@@ -46,13 +46,13 @@ class Generate(OfRun):
     """1 is none, 1.2 is usual (default: 1)."""
     stop: tuple[Annotated[str, STOP], ...] = flag((), "TEXT")
     """End before this string; give it again for more."""
-    beams: PositiveInt = flag(1, "K")
+    beams: Beams = flag(1, "K")
     """Beam search with so many beams instead of drawing."""
     length_penalty: Annotated[float, at_least(0, "0 (none) or more, as in 0.6")] | None = flag(None, "A")
     """The length penalty of beam search (default: 0.6)."""
-    samples: PositiveInt | None = None
+    samples: Annotated[int, at_most(100_000)] | None = None
     """Texts for each prompt (default: 1)."""
-    seed: int | None = None
+    seed: NonNegativeInt | None = None
     """The seed of what is drawn (default: 0)."""
     json: bool = False
     """Print a JSON line for each text, as for several prompts."""

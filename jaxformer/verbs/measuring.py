@@ -82,7 +82,7 @@ class Fewshot(Measuring):
     """The task: a YAML file in lm-evaluation-harness's format, or JSON lines."""
     shots: NonNegativeInt | None = flag(None, "K")
     """Demonstrations in a prompt (default: as many as the task says, or none)."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """The seed of the choice of demonstrations."""
     limit: PositiveInt | None = None
     """Use the first N examples alone."""
@@ -112,7 +112,7 @@ class Perplexity(Measuring):
 
     file: str = argument("FILE")
     """A text file."""
-    stride: int | None = None
+    stride: PositiveInt | None = None
     """Tokens from one window to the next (default: half of what the model sees)."""
 
     def measured(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class Harness(Measuring):
     """Names of its tasks, or YAML files."""
     shots: NonNegativeInt | None = flag(None, "K")
     """Demonstrations in a prompt (default: the task's own)."""
-    seed: int = 1234
+    seed: NonNegativeInt = 1234
     """The seed of the choice of demonstrations; the default is the harness's own."""
     limit: PositiveInt | None = None
     """Use the first N examples of each task alone."""

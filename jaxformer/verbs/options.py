@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 COMMAS = "commas"
 OVERRIDE = "--config."
 
-WHICH = Constraint("best, latest or a step", lambda text: text in ("best", "latest") or text.isdecimal())
+WHICH = Constraint(
+    "best, latest or a step", lambda text: re.fullmatch("best|latest|[0-9]{1,18}", text) is not None
+)
 Checkpoint: TypeAlias = Annotated[str, WHICH]
 Names: TypeAlias = Annotated[tuple[str, ...], COMMAS]
 
@@ -129,7 +131,10 @@ def from_text(kind: Any, given: Any) -> Any:
         parts = map(str.strip, given.split(",")) if commas else given
         return [from_text(typing.get_args(kind)[0], part) for part in parts]
     try:
-        return kind(given) if kind in (int, float, Path) and isinstance(given, str) else given
+        read = isinstance(given, str) and (
+            given.isascii() if kind in (int, float) else kind is Path and given
+        )
+        return kind(given) if read else given
     except ValueError:
         return given
 
@@ -250,6 +255,9 @@ def check_words(name: str, cls: type[Verb], rest: Sequence[str], given: Mapping[
     if words[:1] == ["RUN"] and ("RUN" in missing or {"--run", "--workdir"} & set(unknown)):
         raise UserError(f"{name}: give the run first: `jaxformer {name} {' '.join(words)}`")
     if rest:
-        raise UserError(f"{name}: unrecognized arguments: {' '.join(rest)}", see)
+        fields = schema.config_fields(cls).values()
+        flags = [flag for field in fields for flag in (called(field), *field.metadata.get("names", ()))]
+        near = [f"did you mean {flag}?" for word in unknown for flag in schema.nearest(word, flags)]
+        raise UserError(f"{name}: unrecognized arguments: {' '.join(rest)}", "; ".join([*near[:1], see]))
     if missing:
         raise UserError(f"{name}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing", see)

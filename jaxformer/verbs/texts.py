@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jaxformer.config.fields import PositiveInt
+from jaxformer.config.fields import Beams, NonNegativeInt, at_most
 from jaxformer.errors import UserError, counted
 from jaxformer.files import regular
 from jaxformer.verbs.common import OTHER_OUTPUT, print_line, print_text, working
@@ -132,13 +132,13 @@ class BackTranslate(OfData):
     """The run that translates that language back."""
     checkpoint: Checkpoint = flag("best", "best|latest|STEP")
     """Which checkpoint of both."""
-    samples: PositiveInt = 1
+    samples: Annotated[int, at_most(1000)] = 1
     """Paraphrases for each text."""
     temperature: float | None = None
     """0 is greedy (default: 0.9)."""
-    beams: PositiveInt = flag(1, "K")
+    beams: Beams = flag(1, "K")
     """Beam search with so many beams instead of drawing."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """The seed of what is drawn."""
     output: Path = flag(metavar="FILE.jsonl")
     """The paraphrases; FILE.jsonl.part until all are there, and the same command goes on with it."""

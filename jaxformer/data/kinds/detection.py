@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from jaxformer.config.fields import PositiveInt
+from jaxformer.config.fields import at_most
 from jaxformer.config.schema import did_you_mean
 from jaxformer.data.base import DatasetConfig, Example, Source
 from jaxformer.data.geometry import object_rows
@@ -28,7 +28,7 @@ class Detection(LetterboxedKind):
     """
 
     kind: ClassVar[str] = "detection"
-    max_objects: PositiveInt = 100
+    max_objects: Annotated[int, at_most(2**20)] = 100
     """N; of more objects in an image the largest stay, and it is said how many are left out."""
     objects_feature: str = "objects"
     """The feature that holds the sequence of objects."""

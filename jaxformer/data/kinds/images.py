@@ -24,7 +24,8 @@ def sides(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 FrameSize = Annotated[
-    int | tuple[int, int], Constraint("at least 1 pixel", lambda size: min(sides(size)) >= 1)
+    int | tuple[int, int],
+    Constraint("1 to 32768 pixels", lambda size: 1 <= min(sides(size)) <= max(sides(size)) <= 2**15),
 ]
 
 FILE_FEATURES = (

@@ -34,6 +34,8 @@ ROLES: dict[str, tuple[str, ...]] = {
     "unk": ("[UNK]", "<unk>"),
 }
 
+MOST_TOKENS = 2**24  # ids that a model can have rows for
+
 
 class Tokenizer:
     """Text to token ids and back. Threads may share one.
@@ -62,6 +64,10 @@ class Tokenizer:
         hf.no_truncation()
         self.hf = hf
         self.vocab_size = max(hf.get_vocab().values(), default=-1) + 1
+        if self.vocab_size > MOST_TOKENS:
+            raise UserError(
+                f"tokenizer: has a token of id {self.vocab_size - 1}; ids below 2**24 can be used"
+            )
         marked = {token.content: index for index, token in hf.get_added_tokens_decoder().items()}
         for role, names in ROLES.items():
             setattr(self, f"{role}_id", next((marked[name] for name in names if name in marked), None))
@@ -95,6 +101,12 @@ class Tokenizer:
             encodings = self.hf.encode_batch_fast(list(texts), add_special_tokens=special)
         except Exception as error:  # the library raises this very class, and TypeError
             raise self._cannot_encode(texts, error) from error
+        except BaseException as error:  # Rust's PanicException is no Exception, and has no name to import
+            if type(error).__name__ != "PanicException":
+                raise
+            raise UserError(
+                f"the tokenizer's pattern gives up on a text ({error}); use another one"
+            ) from error
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
