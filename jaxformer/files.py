@@ -135,6 +135,16 @@ def writing_to(path: Path, remedy: str = "name another place") -> Iterator[None]
         raise UserError(f"{path}: cannot write there ({error.strerror or error}); {remedy}") from error
 
 
+@contextlib.contextmanager
+def as_written(path: Path, remedy: str = OR_DELETE) -> Iterator[None]:
+    """Turns what values of other kinds than ours bring about into a UserError that names their file `path`."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: is not as a run writes it ({what}); {remedy}") from error
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file under a temporary name beside `path`, then renames it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)

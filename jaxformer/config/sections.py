@@ -19,6 +19,8 @@ from jaxformer.parallel.mesh import ParallelConfig
 from jaxformer.precision import Dtypes
 from jaxformer.tasks import TASKS
 
+MOST_TRIED = 10_000  # microbatches
+
 
 @dataclass(frozen=True)
 class EvalConfig:
@@ -111,7 +113,7 @@ def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
     """Yields a line for every combination of sections that cannot be; sections that are wrong are left out."""
     data, train, parallel = (sections.get(key) for key in ("data", "train", "parallel"))
     if data and train and data.batch_size % train.accumulate:
-        fitting = next(n for n in range(train.accumulate, 0, -1) if data.batch_size % n == 0)
+        fitting = next(n for n in range(min(train.accumulate, MOST_TRIED), 0, -1) if data.batch_size % n == 0)
         problem = f"train.accumulate={train.accumulate} does not divide data.batch_size={data.batch_size}"
         yield f"{problem}: use one that does, such as {fitting}"
     evaluation, checkpoint = sections.get("eval"), sections.get("checkpoint")

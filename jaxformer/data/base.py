@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -147,7 +148,15 @@ def record(batches: Any) -> dict[str, Any]:
 
 
 def recorded(known: Mapping[str, Any], batch_size: int) -> NominalBatches:
-    """The batches that `record` told of."""
-    spec = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in known["arrays"].items()}
-    names, sizes = known["class_names"], known["sizes"]
-    return NominalBatches(known["examples"], batch_size, spec, class_names=names, sizes=sizes)
+    """The batches that `record` told of.
+
+    Raises:
+      KeyError: something is missing.
+      TypeError, ValueError, AttributeError: something is of another kind.
+    """
+    arrays, names, sizes = (known[key] for key in ("arrays", "class_names", "sizes"))
+    spec = {name: (tuple(map(index, shape)), np.dtype(dtype)) for name, (shape, dtype) in arrays.items()}
+    if not all(isinstance(name, str) for name in names or ()):
+        raise TypeError("class_names are no texts")
+    counts = {name: index(count) for name, count in sizes.items()}
+    return NominalBatches(index(known["examples"]), batch_size, spec, class_names=names, sizes=counts)

@@ -241,7 +241,7 @@ def from_yaml(path: Path) -> FewShotTask:
     """
     try:
         loaded = yaml.safe_load(read_text(path))
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: expected the keys of a task, such as doc_to_text")
