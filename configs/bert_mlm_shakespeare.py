@@ -39,7 +39,7 @@ def get_config():
         transforms=[masking],
         eval_transforms=[masking],
     )
-    c.eval = dict(split="validation+test", every="1 epoch", monitor="loss", mode="min")
+    c.eval = dict(split="validation+test", every="1 epoch", monitor="loss")
     c.optimizer = dict(name="muon", learning_rate=2e-3, consistent_rms=0.2, weight_decay=0.1, clip_norm=1.0)
     c.schedule = dict(name="cosine", warmup="5%")
     c.precision = "float32"

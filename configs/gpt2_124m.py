@@ -29,7 +29,7 @@ def get_config():
         ),  # a folder of vocab.json and merges.txt
         examples=dict(name="windows", length=1024),
     )
-    c.eval = dict(split="validation", every="1_000 steps", monitor="loss", mode="min")
+    c.eval = dict(split="validation", every="1_000 steps", monitor="loss")
     # nanoGPT decays every matrix, the position table too.
     c.optimizer = dict(
         name="adamw",

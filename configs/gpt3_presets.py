@@ -46,7 +46,7 @@ def get_config(arg=None):
         tokenizer=dict(name="file", path="gpt2_tokenizer", template="gpt"),
         examples=dict(name="windows", length=LENGTH),
     )
-    c.eval = dict(split="validation", every="1_000 steps", monitor="loss", mode="min")
+    c.eval = dict(split="validation", every="1_000 steps", monitor="loss")
     # Appendix B: Adam with b1 0.9, b2 0.95, epsilon 1e-8, gradients clipped at 1, weight decay 0.1; a warm-up over 375M
     # tokens, then a cosine to 10% over 260B of 300B tokens.
     c.optimizer = dict(

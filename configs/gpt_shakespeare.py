@@ -26,7 +26,7 @@ def get_config():
         examples=dict(name="windows", length=64),
     )
     # The last 10% of the text: TFDS has them as two splits.
-    c.eval = dict(split="validation+test", every="500 steps", monitor="loss", mode="min")
+    c.eval = dict(split="validation+test", every="500 steps", monitor="loss")
     c.optimizer = dict(name="muon", learning_rate=4e-3, consistent_rms=0.2, weight_decay=0.1, clip_norm=1.0)
     c.schedule = dict(name="cosine", warmup="100 steps", final=0.05)
     c.precision = "float32"

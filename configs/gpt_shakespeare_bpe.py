@@ -39,7 +39,7 @@ def get_config():
         tokenizer=dict(name="trained", kind="bpe", vocab_size=1024, template="gpt"),
         examples=dict(name="windows", length=128),
     )
-    c.eval = dict(split="validation+test", every="1 epoch", monitor="loss", mode="min", restore_best=True)
+    c.eval = dict(split="validation+test", every="1 epoch", monitor="loss", restore_best=True)
     c.optimizer = dict(name="muon", learning_rate=2e-3, consistent_rms=0.2, weight_decay=0.1, clip_norm=1.0)
     c.schedule = dict(name="cosine", warmup="5%", final=0.1)
     c.precision = "float32"

@@ -21,10 +21,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 from jax.sharding import SingleDeviceSharding
-from orbax.checkpoint import checkpoint_managers as policies
 
 from jaxformer.errors import UserError
-from jaxformer.files import write_json
+from jaxformer.files import flush, write_json
 from jaxformer.paths import leaves_by_path
 
 logger = logging.getLogger("jaxformer")
@@ -40,26 +39,16 @@ BLOCK = 2**22  # bytes read at a time
 LEAST_PART = 2**20  # bytes of the smallest part that a device writes of an array that others have, too
 
 
-def open_manager(
-    directory: Path, keep: int, keep_best: int, rank: Callable[[Any], Any], finalized: Callable[[], None]
-) -> ocp.CheckpointManager:
-    """Orbax's manager of a folder: it saves in the background, and deletes the checkpoints that are not kept.
+def open_manager(directory: Path, finalized: Callable[[], None]) -> ocp.CheckpointManager:
+    """Orbax's manager of a folder: it saves in the background, and deletes nothing.
 
     Args:
       directory: the folder.
-      keep: how many of the latest checkpoints stay.
-      keep_best: how many of the best stay, of those that have a score.
-      rank: a Score -> a value that sorts the better after the worse.
       finalized: is called on process 0 when all files of a checkpoint are written, before its folder is renamed.
     """
     logging.getLogger("absl").addFilter(to_debug)
-    kept: list[policies.PreservationPolicy] = [policies.LatestN(keep)]
-    if keep_best:
-        kept.append(policies.BestN(get_metric_fn=rank, n=keep_best, keep_checkpoints_without_metrics=False))
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(kept),
-        best_fn=rank,  # makes Orbax write the metrics; the policy alone decides what is kept
-        cleanup_tmp_directories=True,
+        best_fn=lambda score: score["value"],  # makes Orbax write the metrics
         async_options=ocp.AsyncOptions(
             post_finalization_callback=finalized,
             # In the background, a folder that cannot be made leaves threads that wait for it 10 minutes.
@@ -182,12 +171,14 @@ def to_debug(record: logging.LogRecord) -> bool:
 def write_digests(folder: Path) -> None:
     """Writes the size and the crc32 of every file in the sub-folders of `folder` into its digests.json.
 
-    Before that, every file is on the disk and not only in memory. The files were just written, so that they
+    Before that, everything there is on the disk and not only in memory. The files were just written, so that they
     are read back from memory: about a second a gigabyte and core.
     """
-    files = sorted(path for path in folder.glob("*/**/*") if path.is_file())
+    paths = sorted(folder.rglob("*"))
+    files = [path for path in paths if path.is_file() and path.parent != folder]
     with ThreadPoolExecutor() as pool:
-        found = list(pool.map(lambda path: checksum(path, flush=True), files))
+        list(pool.map(flush, paths))
+        found = list(pool.map(checksum, files))
     names = [path.relative_to(folder).as_posix() for path in files]
     write_json(folder / DIGESTS, dict(zip(names, found)))
 
@@ -218,12 +209,10 @@ def damage(folder: Path, parts: Iterable[str]) -> str | None:
     return None
 
 
-def checksum(path: Path, flush: bool = False) -> list[int]:
-    """[size in bytes, crc32] of a file; `flush` has it on the disk when this returns."""
+def checksum(path: Path) -> list[int]:
+    """[size in bytes, crc32] of a file."""
     size = crc = 0
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
             size, crc = size + len(block), zlib.crc32(block, crc)
-        if flush:
-            os.fsync(file.fileno())
     return [size, crc]

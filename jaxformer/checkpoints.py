@@ -17,6 +17,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,7 +28,7 @@ from jax.experimental import multihost_utils
 from jaxformer import checkpoint_items as disk
 from jaxformer.config.checkpoints import CheckpointConfig
 from jaxformer.errors import UserError
-from jaxformer.files import write_json
+from jaxformer.files import clear_incomplete, delete_at_once, flush, remove, write_json
 
 logger = logging.getLogger("jaxformer")
 
@@ -69,9 +70,14 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         self._damaged: dict[int, str] = {}  # steps that stay where they are and are not believed
         self._saving: int | None = None  # the step that is being written, until it is known to be committed
         self._manager: Any = None  # Orbax's, from the first save on
+        self._thread = ThreadPoolExecutor(1, "checkpoints")
+        self._kept: Future[None] | None = (
+            None  # is done when the last save is committed and what it replaces deleted
+        )
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with contextlib.suppress(*([UserError] if kind else ())):  # the first error is the one to tell
+            self.close()
 
     # Saving
 
@@ -104,7 +110,30 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         score, self._saving = self._score(step, metrics or {}), step
         with self._failures_explained():
             self._open().save(step, args=arguments, metrics=score, force=True)
+        self._kept = self._thread.submit(self._commit, self._manager)
         return True
+
+    def _commit(self, manager: Any) -> None:
+        """Waits until a save is committed, and deletes what it replaces."""
+        manager.wait_until_finished()
+        if jax.process_index() == 0:
+            flush(self.directory)
+            self._delete_old()
+
+    def _delete_old(self) -> None:
+        """Deletes the checkpoints that are neither among the latest nor among the best."""
+        keep_best = self.config.keep_best if self.monitor else 0
+        for step in sorted({*self.steps()[: -self.config.keep]} - {*self.by_rank()[:keep_best]}):
+            try:
+                delete_at_once(self.directory / str(step))
+            except OSError as error:
+                logger.warning("checkpoint %d cannot be deleted: %s", step, disk.reason(error))
+
+    def _clear_away(self) -> None:
+        """Removes what a killed process was saving or deleting."""
+        clear_incomplete(self.directory, everything=True)
+        for unfinished in self.directory.glob(f"*{disk.TEMPORARY}*"):
+            remove(unfinished)
 
     def rate(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds to a checkpoint the evaluation of its step, which had not ended when it was saved."""
@@ -128,6 +157,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         if self._manager is not None:
             with self._failures_explained():
                 self._manager.wait_until_finished()
+                if self._kept is not None:
+                    self._kept.result()
             self._saving = None
 
     def close(self) -> None:
@@ -147,10 +178,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                     if problem := self._damage(step, ()):
                         self._set_aside(step, problem)
             multihost_utils.sync_global_devices("jaxformer: checkpoints are looked through")
-            keep, keep_best = self.config.keep, self.config.keep_best if self.monitor else 0
-            self._manager = disk.open_manager(
-                self.directory, keep, keep_best, self._rank, self._write_digests
-            )
+            self._manager = disk.open_manager(self.directory, self._write_digests)
         return self._manager
 
     def _rank(self, score: disk.Score) -> tuple[float, float]:
@@ -223,7 +251,14 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         if step is not None and step not in self.steps():
             there = ", ".join(map(str, self.steps())) or "none"
             raise UserError(f"{self.directory}: there is no checkpoint of step {step}; there are: {there}")
-        return self._restore(self.steps()[::-1] if step is None else [step], targets)
+        if step is not None or self.read_only:
+            return self._restore(self.steps()[::-1] if step is None else [step], targets)
+        if jax.process_index() == 0:
+            self._clear_away()
+        restored = self._restore(self.steps()[::-1], targets)
+        if jax.process_index() == 0:
+            self._delete_old()
+        return restored
 
     def restore_best(self, targets: Mapping[str, Tree]) -> Restored | None:
         """As `restore`, from the checkpoint with the best metric; None if no checkpoint has one."""

@@ -1,13 +1,14 @@
 """Drawing on images: boxes, classes in colours, predictions below them. Of the package it imports errors alone."""
 
 import colorsys
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from jaxformer.errors import printable
 
@@ -19,6 +20,35 @@ DARK = 128  # brightness below which text on a colour is white
 GOLDEN = 0.618034  # of the circle: hues of neighbouring classes are far apart, however many there are
 SHADES = ((0.75, 0.95), (0.9, 0.65), (0.5, 1.0))  # saturation and value of one class after the other
 STRENGTH = 0.6  # the share of a class's colour over an image
+MARK = ("Software", "jaxformer")  # a PNG's key and text, by which drawings are known again
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Writes a drawing as PNG, marked as one."""
+    marked = PngImagePlugin.PngInfo()
+    marked.add_text(*MARK)
+    image.save(path, format="PNG", pnginfo=marked)
+
+
+def remove_others(folder: Path, pattern: str, keep: Collection[Path] = ()) -> None:
+    """Removes the drawings in a folder that `save` wrote earlier, and folders that are empty then; nothing else.
+
+    Args:
+      folder: the folder.
+      pattern: of their paths in it.
+      keep: paths of drawings that stay.
+    """
+    kept = {path.resolve() for path in keep}
+    for path in list(folder.glob(pattern)):
+        ours = False
+        if not path.is_file() or path.resolve() in kept:
+            continue
+        with contextlib.suppress(Exception), Image.open(path, formats=["PNG"]) as image:
+            ours = image.info.get(MARK[0]) == MARK[1]
+        if ours:
+            path.unlink()
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
 
 
 def annotate(

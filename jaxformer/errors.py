@@ -74,3 +74,9 @@ class NotPrepared(UserError):
 
 class ConfigError(UserError):
     """Everything that is wrong with a config, all at once, a line each."""
+
+
+def counted(value: float, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 step", "1,200 steps", "0.5 epochs"; the plural is the noun with "s" unless given."""
+    shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return f"{shown} {noun}" if shown == "1" else f"{shown} {plural or noun + 's'}"

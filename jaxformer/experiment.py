@@ -16,7 +16,7 @@ from jaxformer.config.durations import Duration
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.base import NominalBatches
-from jaxformer.errors import ConfigError
+from jaxformer.errors import ConfigError, counted
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.optim.build import make_optimizer, optimizer_problems
 from jaxformer.optim.masks import regularization, trainable_mask
@@ -145,9 +145,11 @@ class Experiment:
     def average(self) -> Average | None:
         """How the parameters are averaged."""
         if self.config.optimizer.averages:
-            return lambda average, opt_state, params: self.config.optimizer.eval_params(opt_state, params)
-        decay = self.config.train.ema_decay
-        return None if decay is None else moving_average(decay)
+            return lambda average, opt_state, params, count: self.config.optimizer.eval_params(
+                opt_state, params
+            )
+        train = self.config.train
+        return None if train.ema_decay is None else moving_average(train.ema_decay, train.ema_warmup)
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the devices."""
@@ -252,7 +254,12 @@ class Experiment:
         if not of_model:
             params = self.variable_shapes["params"]
             errors += [f"optimizer.{problem}" for problem in optimizer_problems(config.optimizer, params)]
-        watched, absent = config.eval.monitor, task.absent_metrics(self.bare_model, self.eval_data)
+        watched, mode, absent = (
+            config.eval.monitor,
+            config.eval.mode,
+            task.absent_metrics(self.bare_model, self.eval_data),
+        )
+        direction = task.direction(watched)
         if watched not in task.metric_names:
             errors.append(
                 f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, task.metric_names)}"
@@ -260,6 +267,11 @@ class Experiment:
         elif watched in absent:
             given = ", ".join(name for name in task.metric_names if name not in absent)
             errors.append(f"eval.monitor={watched!r}: {absent[watched]}; choose one of: {given}")
+        elif mode not in (None, direction):
+            better = "more" if direction == "max" else "less"
+            errors.append(
+                f"eval.mode={mode!r}: of {watched} {better} is better; remove it, or choose {direction!r}"
+            )
         if errors:
             raise ConfigError(*errors)
 
@@ -276,7 +288,8 @@ def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
     """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
     classes, given = known_sizes(batches).get("num_classes"), model.num_classes
     if classes is not None and given is not None and given > classes:
-        yield f"model.num_classes={given}: the dataset has {classes} classes; the model's others have no example"
+        there = f"the dataset has {counted(classes, 'class', 'classes')}"
+        yield f"model.num_classes={given}: {there}; the model's others have no example"
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:

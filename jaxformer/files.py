@@ -2,16 +2,25 @@
 
 import codecs
 import contextlib
+import errno
+import fcntl
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+import re
+import secrets
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from jaxformer.errors import UserError, printable
 
+ENOUGH = 4096  # bytes that tell the encoding
+TRUE, FALSE = {"true", "1", "1.0"}, {"false", "0", "0.0", "none"}
 OR_DELETE = "restore it, or delete it to go without"
+INCOMPLETE = ".incomplete-"  # in the names of what is being written; host and process follow
 IMAGE_EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -28,8 +37,22 @@ def located(path: Path, reason: str) -> str:
     return f"{path}, {reason}" if reason.startswith("line ") else f"{path}: {reason}"
 
 
+def regular(path: Path) -> Path:
+    """The path, unless it is a pipe, a device or a socket, which may never end.
+
+    Raises:
+      OSError: it is one, or there is no such file.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder Python says that it is one
+        raise OSError(errno.EINVAL, "a pipe, a device or a socket; copy its content into a file")
+    return path
+
+
 def read_text(path: Path, may_be_empty: bool = False) -> str:
     """A UTF-8 file without its byte order mark; "\\n" ends the lines that end with "\\r\\n" in the file.
+
+    Where no line ends with "\\n", "\\r" does it, as old Macintoshes and some spreadsheets write.
 
     Args:
       path: the file.
@@ -39,11 +62,14 @@ def read_text(path: Path, may_be_empty: bool = False) -> str:
       BrokenFile: the file cannot be read, is not UTF-8, or is empty; the reason names the line and the byte.
     """
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
     except OSError as error:
         raise BrokenFile(path, f"cannot be read ({error.strerror or error})") from error
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise BrokenFile(path, "line 1: byte 0 begins UTF-16; save the file as UTF-8")
+    few, many = sorted(content[start:ENOUGH:2].count(0) for start in (0, 1))
+    if few == 0 and many > 3 and many > 0.45 * min(len(content), ENOUGH):
+        raise BrokenFile(path, "line 1: every other byte is 0, as in UTF-16; save the file as UTF-8")
     try:
         text = content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -52,7 +78,8 @@ def read_text(path: Path, may_be_empty: bool = False) -> str:
         raise BrokenFile(path, f"line {line}: {wrong} is not UTF-8; save the file as UTF-8") from error
     if not text.strip() and not may_be_empty:
         raise BrokenFile(path, "holds nothing but white space" if text else "is empty")
-    return text.replace("\r\n", "\n")
+    text = re.sub("\r+\n", "\n", text) if "\r" in text else text  # some tools write "\r\r\n"
+    return text if "\n" in text else text.replace("\r", "\n")
 
 
 def lines_of(text: str) -> list[str]:
@@ -61,19 +88,37 @@ def lines_of(text: str) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def parse_json(content: str) -> Any:
+def parse_json(content: str, constant: Callable[[str], Any] | None = None) -> Any:
     """JSON (RFC 8259) in which no object has a key twice.
+
+    Args:
+      content: the JSON.
+      constant: what makes a value of NaN, Infinity and -Infinity; None refuses them.
 
     Raises:
       ValueError: it is something else; the message names the mistake and the character.
     """
     try:
-        return json.loads(content, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+        return json.loads(
+            content, object_pairs_hook=_without_repeats, parse_constant=constant or _no_constant
+        )
     except RecursionError as error:
         raise ValueError("not JSON that can be read: it is nested too deeply") from error
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, " if "\n" in content.rstrip("\n") else ""
         raise ValueError(f"not JSON ({error.msg} at {place}character {error.colno})") from error
+
+
+def truth(values: Mapping[str, Any], key: str) -> bool:
+    """What `key` says: true or false, 1 or 0, also as texts; false where it is not there or null.
+
+    Raises:
+      ValueError: it says something else.
+    """
+    word = str(values.get(key)).strip().lower()
+    if word not in TRUE | FALSE:
+        raise ValueError(f"{key} is {values[key]!r}; expected true or false")
+    return word in TRUE
 
 
 def parse_object(content: str) -> dict[str, Any]:
@@ -145,18 +190,113 @@ def as_written(path: Path, remedy: str = OR_DELETE) -> Iterator[None]:
         raise UserError(f"{path}: is not as a run writes it ({what}); {remedy}") from error
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file under a temporary name beside `path`, then renames it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+@contextlib.contextmanager
+def locked(path: Path, refusal: Exception | None = None) -> Iterator[IO[str]]:
+    """Holds a lock: a file that is there while a process holds it, and which the system releases if the process dies.
+
+    If another process holds it, this waits, or raises `refusal`.
+    """
+    while True:
+        with path.open("a", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if refusal else 0))
+            except BlockingIOError as error:
+                raise refusal or error from error
+            except OSError:
+                pass  # a file system without locks
+            if not is_at(lock, path):  # who held it has removed it meanwhile
+                continue
+            try:
+                yield lock
+            finally:
+                if is_at(lock, path):
+                    path.unlink()
+            return
+
+
+def is_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file still has this path."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def incomplete(path: Path) -> Iterator[Path]:
+    """A hidden name beside `path`, under which a file or a folder is written or deleted; it is gone afterwards.
+
+    The name tells host and process, so that what a process that died has left there can be cleared away. That is done
+    first.
+    """
+    clear_incomplete(path.parent)
+    process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    hidden = path.with_name(f".{path.name[:40]}{INCOMPLETE}{process}")
+    try:
+        yield hidden
+    finally:
+        remove(hidden)
+
+
+def clear_incomplete(folder: Path, everything: bool = False) -> None:
+    """Removes what dead processes of this machine have left in a folder; with `everything`, what any process has."""
+    for hidden in folder.glob(f".*{INCOMPLETE}*"):
+        maker = re.search(rf"{INCOMPLETE}(.+)-(\d+)-\w+$", hidden.name)
+        died = maker and maker[1] == socket.gethostname() and not is_running(maker[2])
+        if everything or died:
+            remove(hidden)
+
+
+def is_running(process: str) -> bool:
+    """Whether a process with this number runs on this machine."""
+    try:
+        os.kill(int(process), 0)
+    except (OSError, ValueError) as error:
+        return isinstance(error, PermissionError)  # it runs, and is someone else's
+    return True
+
+
+def remove(path: Path) -> None:
+    """Removes a file, or a folder and all that is in it, as far as the system lets it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def delete_at_once(folder: Path) -> None:
+    """Deletes a folder in such a way that nobody ever sees half of it under its name."""
+    with incomplete(folder) as hidden:
+        folder.rename(hidden)
+
+
+def flush(path: Path) -> None:
+    """Has a file's content, or the names in a folder, on the disk and not only in memory when it returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot do it for folders
+            raise
+    finally:
+        os.close(handle)
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Renames a file or a folder that is written to its name, so that it outlasts a power cut; a file may be there."""
+    for each in (*new.rglob("*"), new):
+        flush(each)
+    new.replace(path)
+    flush(path.parent)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes a file under a hidden name beside `path`, then renames it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with incomplete(path) as hidden:
+        hidden.write_bytes(content.encode() if isinstance(content, str) else content)
+        put_in_place(hidden, path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -186,7 +326,7 @@ def read_json(path: Path, needs: tuple[str, ...], remedy: str = OR_DELETE) -> di
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); {remedy}") from error
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]

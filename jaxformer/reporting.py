@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from jaxformer.analysis.flops import training_flops
+from jaxformer.errors import counted
 from jaxformer.experiment import Experiment, spare_classes
 from jaxformer.files import write_json
 from jaxformer.observe import device, text
@@ -36,7 +37,7 @@ def announce(experiment: Experiment, run: Run, start_step: int) -> None:
         "model": f"{type(config.model).__name__}, {count_of(params):,} parameters",
         "data": f"{config.data.name}: {batches.num_examples:,} examples to train on, "
         f"{experiment.eval_data.num_examples:,} to evaluate on",
-        "steps": f"{steps:,} ({text.counted(epochs, 'epoch')}), batches of {batches.batch_size:,}{going_on}",
+        "steps": f"{steps:,} ({counted(epochs, 'epoch')}), batches of {batches.batch_size:,}{going_on}",
         "precision": dtypes(config.precision).compute,
         "compute": f"{a_step} a step, {an_example} an example (forward + backward)",
         "memory": f"{text.data_size(bytes_a_device(experiment.state_shapes))} of train state a device",
@@ -57,7 +58,7 @@ def count_of(params: Any) -> int:
 
 
 def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
-    """Evaluates the last state, and writes evaluation.json, samples/, result.json and report.html.
+    """Evaluates the last state, and writes evaluation.json, samples/, report.html and, at last, result.json.
 
     A run that was preempted is only saved, and gets a result.json with this status.
 
@@ -72,7 +73,7 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     if loop.status == "preempted":
         checkpoints.wait()
         logger.info("SIGTERM: saved at step %d; training in the same folder goes on from there", loop.step)
-        return write_result(loop, {})
+        return write_result(run, result_of(loop, {}))
     step, evaluation = loop.step, loop.evaluation
     if experiment.config.eval.restore_best and loop.monitor.best_step not in (None, step):
         with clock.phase("checkpoint"):
@@ -82,19 +83,29 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
             logger.info("ending with the best checkpoint, of step %d", step)
     with clock.phase("evaluate"):
         evaluation = evaluation or experiment.evaluate(state)
+        run.check_place()
         write_json(run.evaluation_file, {"step": step, "metrics": evaluation.metrics, **evaluation.tables})
     with clock.phase("report"):
         write_shown(experiment, run, state)
     with clock.phase("checkpoint"):
         checkpoints.wait()
-    result = write_result(loop, evaluation.metrics)
+    result = result_of(loop, evaluation.metrics)
     if jax.process_index() == 0:
-        logger.info("%s", end_summary(result, report=str(write_report(run))))
+        report = write_report(run, result)
+        write_result(run, result)  # it says that the run is over, so it comes last
+        logger.info("%s", end_summary(result, report=str(report)))
     return result
 
 
-def write_result(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
-    """Writes result.json.
+def write_result(run: Run, result: dict[str, Any]) -> dict[str, Any]:
+    """Writes result.json, and returns what is in it."""
+    if jax.process_index() == 0:
+        write_json(run.result_file, result)
+    return result
+
+
+def result_of(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
+    """The content of result.json.
 
     Examples a second are those of the train steps alone: evaluation, checkpoints and the first step, which
     compiles, are left out. FLOPs are those of training: three times the forward pass's; MFU is their rate, over what
@@ -106,7 +117,7 @@ def write_result(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
     per_second = examples / clock.seconds["train"] if steps else None
     flops = training_flops(experiment.forward_flops)
     peak = device.find_peak(dtypes(experiment.config.precision).compute)
-    result = {
+    return {
         "status": loop.status,
         "step": loop.step,
         "final": final,
@@ -121,9 +132,6 @@ def write_result(loop: "Loop", final: dict[str, float]) -> dict[str, Any]:
         "peak": peak.source,
         "device": device.device_line(),
     }
-    if jax.process_index() == 0:
-        write_json(loop.run_folder.result_file, result)
-    return result
 
 
 def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
@@ -139,8 +147,8 @@ def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
             write_samples(run.folder, examples, kind=kind, patches=patches)
 
 
-def write_report(run: Run) -> Path:
+def write_report(run: Run, result: dict[str, Any]) -> Path:
     """Writes the run's page; see `observe/report.py`."""
     from jaxformer.observe import report  # it draws
 
-    return report.write_report(run.folder)
+    return report.write_report(run.folder, result)

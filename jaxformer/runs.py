@@ -1,24 +1,23 @@
 """A run's folder: its files, their contents, and the experiment that it belongs to."""
 
-import fcntl
 import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from jaxformer.config import schema
-from jaxformer.config.upgrades import upgraded
+from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.files import read_json, write_json, writing_to
+from jaxformer.files import clear_incomplete, is_at, locked, read_json, remove, write_json, writing_to
 from jaxformer.observe.writers import METRICS, Curves, read_metrics
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ MAY_CHANGE = (
     "data.read_threads",
     "data.prefetch",
     "data.eval_batch_size",
+    "eval.mode",
     "task.distillation.run",
     "task.distillation.checkpoint",
     "train.log_every",
@@ -49,6 +49,14 @@ PACKAGES = [
     "tensorflow-datasets",
     "numpy",
 ]
+LOCK = ".lock"
+BEGUN = (
+    "config.json",
+    "data.json",
+    "tokenizer.json",
+    METRICS,
+    "tensorboard",
+)  # what is there before anything is saved
 RESULT = ("status", "step", "final", "best", "seconds", "examples_per_second", "mfu", "device")
 ANOTHER = "choose another folder"
 BRING_BACK = "copy it from a backup, or train again in a new folder"
@@ -69,6 +77,8 @@ class Run:
     """A run's folder: the paths in it, and the contents of its files. A file is read when it is first asked for."""
 
     folder: Path
+    held: IO[str] | None = field(default=None, repr=False, compare=False)
+    """The lock, while a training holds it."""
 
     config_file = Inside("config.json")
     """The resolved config, the command, versions and git revision (JSON)."""
@@ -192,32 +202,60 @@ class Run:
     # Training in the folder
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator["Run"]:
         """Makes the folder, and keeps other trainings out of it for as long as the context lasts.
+
+        What killed processes were writing there is cleared away. If the context ends with an error before anything is
+        measured or saved, the folder is left as if the training had never begun.
+
+        Yields:
+          This run, which knows the lock that it holds.
 
         Raises:
           UserError: another training is in it, or it cannot be written.
         """
-        with writing_to(self.folder, ANOTHER):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder / ".lock").open("a")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"{self.folder}: another training is running in this folder",
-                    "wait until it ends, or give this run a folder of its own",
-                ) from error
-            yield
+        made, busy = not self.folder.exists(), f"{self.folder}: another training is running in this folder"
+        try:
+            with ExitStack() as stack:
+                with writing_to(self.folder, ANOTHER):
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    refusal = UserError(busy, "wait until it ends, or give this run a folder of its own")
+                    lock = stack.enter_context(locked(self.folder / LOCK, refusal))
+                for folder in (self.folder, self.folder / "samples"):
+                    clear_incomplete(folder, everything=True)
+                try:
+                    yield replace(self, held=lock)
+                except BaseException:
+                    if made and is_at(lock, self.folder / LOCK) and not self.holds_something:
+                        for name in BEGUN:
+                            remove(self.folder / name)
+                    raise
+        finally:
+            if made:
+                with suppress(OSError):  # there is something in it
+                    self.folder.rmdir()
 
-    def enter(self, config: "ExperimentConfig") -> None:
+    def check_place(self) -> None:
+        """Makes sure that the folder is still the one that was locked.
+
+        Raises:
+          UserError: it was moved, removed or replaced meanwhile.
+        """
+        if self.held is not None and not is_at(self.held, self.folder / LOCK):
+            raise UserError(
+                f"{self.folder}: was moved, removed or replaced while the run trained in it; bring it back, and the "
+                "same command goes on"
+            )
+
+    def enter(self, config: "ExperimentConfig") -> "ExperimentConfig":
         """Writes the config into the folder, unless another experiment has saved something there.
+
+        Returns:
+          The config; a run that an earlier version began goes on as that version would have.
 
         Raises:
           UserError: the folder holds another experiment, or cannot be written.
         """
-        described = schema.to_dict(config)
         before = read_json(self.config_file, ("config",), BRING_BACK)
         if before is None and (self.result_file.exists() or self.checkpoints.exists()):
             raise UserError(
@@ -225,7 +263,9 @@ class Run:
                 "restore that file, or give this run a folder of its own",
             )
         if before is not None and self.holds_something:
-            changed = differences([upgraded(before["config"]), described])
+            begun = upgraded(before["config"])
+            config = as_begun(config, begun)
+            changed = differences([begun, schema.to_dict(config)])
             refused = [
                 f"{path}: {old!r} -> {new!r}"
                 for path, (old, new) in changed.items()
@@ -238,7 +278,8 @@ class Run:
                     "give this run a folder of its own, or delete that one",
                 )
         with writing_to(self.folder, ANOTHER):
-            write_json(self.config_file, {"config": described, **environment()})
+            write_json(self.config_file, {"config": schema.to_dict(config), **environment()})
+        return config
 
     def keep_data(self, train: Any, evaluation: Any, *, write: bool = True) -> None:
         """Saves facts about the two splits' batches, and the tokenizer, so that the model works without the dataset.

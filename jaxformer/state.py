@@ -73,6 +73,12 @@ def init_state(
     )
 
 
+@jax.jit
+def all_finite(tree: Tree) -> jax.Array:
+    """Bool []: whether every number in a tree of arrays is finite."""
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
 def to_items(state: TrainState) -> dict[str, Tree]:
     """The state as a checkpoint's items: "params" is all that evaluation reads, "optimizer" the rest."""
     rest = ("step", "opt_state", "loss_scale", "skipped", "skipped_in_a_row")

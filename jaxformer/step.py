@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from jaxformer.state import TrainState
+from jaxformer.state import TrainState, all_finite
 from jaxformer.tasks.base import Task
 
 Tree = Any
 Batch = Mapping[str, Any]
 Scalars = dict[str, jax.Array]
-Average = Callable[[Tree, Tree, Tree], Tree]
+Average = Callable[[Tree, Tree, Tree, jax.Array], Tree]
 Teacher = Callable[[Tree, Batch], dict[str, jax.Array]]
 
 
@@ -48,7 +48,8 @@ def make_train_step(
       optimizer: an optax transformation, clipping included.
       seed: augmentation and dropout are functions of (seed, step).
       accumulate: how many microbatches a batch is split into; must divide the rows on each device.
-      average: (average so far, optimizer state, parameters) -> the averaged parameters; None for no average.
+      average: (average so far, optimizer state, parameters, updates before this one) -> the averaged parameters;
+        None for no average.
       trainable: a tree like the parameters of bools; a parameter with False gets no gradient. None: all get one.
       regularization: parameters -> losses that depend on them alone.
       schedule: only for the metric `learning_rate`.
@@ -57,6 +58,7 @@ def make_train_step(
 
     Returns:
       (state, batch) -> (state, metrics); with a teacher (state, batch, its variables). Batch arrays are [B, ...];
+      an update whose loss, gradient or statistics (BatchNorm's) are not finite is skipped: only counters move;
       metrics are float32 scalars, the same on all devices: "loss", its parts where there are several, the task's
       metrics, the global norms `gradient_norm`, `parameter_norm` and `update_norm`, `skipped` and
       `skipped_in_a_row`.
@@ -103,7 +105,8 @@ def make_train_step(
             losses = {**losses, **of_penalty}
 
         gradient_norm = optax.tree.norm(gradients)
-        finite = jnp.isfinite(gradient_norm)
+        total = sum(losses.values(), jnp.float32(0))
+        finite = jnp.isfinite(gradient_norm) & all_finite((total, model_state))
         updates, opt_state = optimizer.update(
             gradients,
             state.opt_state,
@@ -111,7 +114,8 @@ def make_train_step(
             obj_fn=lambda params: loss_of(params, state.model_state, batch, model_key)[0] / scale,
         )
         params = optax.apply_updates(state.params, updates)
-        averaged = None if average is None else average(state.average, opt_state, params)
+        count = state.step - state.skipped
+        averaged = None if average is None else average(state.average, opt_state, params, count)
 
         # A conditional would copy less, but its collectives hang now and then on several CPU devices.
         def if_finite(new: Tree, old: Tree) -> Tree:
@@ -128,7 +132,7 @@ def make_train_step(
             skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
         )
         metrics = {
-            "loss": sum(losses.values(), jnp.float32(0)),
+            "loss": total,
             **(losses if len(losses) > 1 else {}),
             **{name: total / jnp.maximum(count, 1) for name, (total, count) in pairs.items()},
             "gradient_norm": gradient_norm,
@@ -138,7 +142,7 @@ def make_train_step(
             "skipped_in_a_row": new_state.skipped_in_a_row,
         }
         if schedule is not None:
-            metrics["learning_rate"] = schedule(state.step - state.skipped)
+            metrics["learning_rate"] = schedule(count)
         if new_state.loss_scale is not None:
             metrics["loss_scale"] = new_state.loss_scale.scale
         return new_state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
@@ -206,9 +210,19 @@ def make_eval_step(
     return eval_step
 
 
-def moving_average(decay: float) -> Average:
-    """The exponential moving average of the parameters (Polyak and Juditsky 1992): keeps `decay` a step."""
-    return lambda average, opt_state, params: optax.incremental_update(params, average, 1 - decay)
+def moving_average(decay: float, warmup: bool = True) -> Average:
+    """The exponential moving average of the parameters (Polyak and Juditsky 1992): keeps `decay` a step.
+
+    With `warmup` update t (from 0) keeps at most (1 + t) / (10 + t), as TensorFlow's ExponentialMovingAverage does with
+    `num_updates`: the average follows a short training instead of staying near the initial parameters.
+    """
+
+    def average(averaged: Tree, opt_state: Tree, params: Tree, count: jax.Array) -> Tree:
+        moved = jnp.maximum(1 - decay, 9 / (10 + count)) if warmup else 1 - decay
+        found = optax.incremental_update(params, averaged, moved)
+        return jax.tree.map(lambda new, old: new.astype(old.dtype), found, averaged)
+
+    return average
 
 
 def stop_gradients(params: Tree, trainable: Tree | None) -> Tree:

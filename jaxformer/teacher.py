@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxformer.errors import ConfigError, UserError
+from jaxformer.errors import ConfigError, UserError, counted
 from jaxformer.experiment import Experiment
 
 logger = logging.getLogger("jaxformer")
@@ -61,7 +61,9 @@ def load_teacher(experiment: Experiment) -> LoadedTeacher | None:
         raise ConfigError(f"{where}: the teacher's classes are {names[0]}, the student's {names[1]}")
     teachers, students = (part.bare_model.num_classes for part in (loaded.experiment, experiment))
     if teachers != students:
-        raise ConfigError(f"{where}: the teacher has {teachers} classes, the student {students}")
+        raise ConfigError(
+            f"{where}: the teacher has {counted(teachers, 'class', 'classes')}, the student {students}"
+        )
     if len({each.tokenizer and each.tokenizer.digest for each in (theirs, ours)}) > 1:
         raise UserError(
             f"{where}: the teacher's tokens mean other texts than the student's",

@@ -65,44 +65,47 @@ def train(
     with clock.phase("startup"):
         experiment.check()
         tracer = Profile(profile, run.folder)
-    saving, watched = experiment.config.checkpoint, experiment.config.eval
-    with run.lock() if first else nullcontext():
-        run.enter(experiment.config)
+    saving, monitor = experiment.config.checkpoint, experiment.config.eval.monitor
+    with run.lock() if first else nullcontext(run) as run:
+        if (config := run.enter(experiment.config)) != experiment.config:
+            data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
+            experiment = Experiment(config, experiment.devices, **data)
         if (result := run.finished()) is not None:
             status, step = result["status"], result["step"]
             logger.info("%s is finished (%s at step %d): nothing to do", folder, status, step)
             return result
         with (
             memory_errors_explained(experiment),
-            Checkpoints(run.checkpoints, saving, watched.monitor, watched.mode) as checkpoints,
+            Checkpoints(run.checkpoints, saving, monitor, experiment.task.direction(monitor)) as checkpoints,
             Preemption() as preemption,
         ):
             with clock.phase("startup"):
                 run.keep_data(experiment.train_data, experiment.eval_data, write=first)
                 teacher = load_teacher(experiment)
-                state, monitor, evaluation_due = restore_or_start(experiment, checkpoints, teacher)
+                state, seen, evaluation_due, records = restore_or_start(experiment, checkpoints, teacher)
                 announce(experiment, run, int(state.step))
-            loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, monitor)
-            return finish(loop, loop.run(state, evaluation_due))
+            loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, seen)
+            return finish(loop, loop.run(state, evaluation_due, records))
 
 
 def restore_or_start(
     experiment: Experiment, checkpoints: Checkpoints, teacher: LoadedTeacher | None = None
-) -> tuple[TrainState, Monitor, bool]:
+) -> tuple[TrainState, Monitor, bool, int]:
     """The state of the newest good checkpoint, or a fresh one, with the results of the evaluations until then.
 
     Returns:
-      The state, the monitor, and whether the evaluation of this step is still due.
+      The state, the monitor, whether the evaluation of this step is still due, and how many records of metrics there
+      were until this step.
 
     Raises:
       UserError: the checkpoint is of a training split of another size, so its steps mean other examples; or the
         teacher's checkpoint is another one than before.
     """
     config = experiment.config.eval
-    monitor = Monitor(config.mode, config.min_delta)
+    monitor = Monitor(experiment.task.direction(config.monitor), config.min_delta)
     restored = checkpoints.restore(to_items(experiment.state_shapes))
     if restored is None:
-        return experiment.init_state(), monitor, False
+        return experiment.init_state(), monitor, False, 0
     items, progress = restored
     before, now = progress["epoch_examples"], experiment.train_data.num_examples
     if before != now:
@@ -117,7 +120,8 @@ def restore_or_start(
             f"set task.distillation.checkpoint={str(taught_by)!r}, or start a new run in another folder",
         )
     logger.info("going on from step %d", progress["step"])
-    return from_items(items), replace(monitor, **progress["monitor"]), progress["evaluation_due"]
+    monitor = replace(monitor, **progress["monitor"])
+    return from_items(items), monitor, progress["evaluation_due"], progress.get("records", 0)
 
 
 @dataclass
@@ -160,19 +164,20 @@ class Loop:
         self.eval_every, self.log_every = steps(config.eval.every), steps(config.train.log_every)
         self.save_every = math.inf if config.checkpoint.every is None else steps(config.checkpoint.every)
 
-    def run(self, state: TrainState, evaluation_due: bool = False) -> TrainState:
+    def run(self, state: TrainState, evaluation_due: bool = False, records: int = 0) -> TrainState:
         """Trains to the end, to an early stop or to a preemption; returns the last state.
 
         Args:
           state: where to begin.
           evaluation_due: whether this state's evaluation was given up for a preemption.
+          records: how many records of metrics there were until this state.
         """
         experiment, data, total = self.experiment, self.experiment.train_data, self.experiment.total_steps
         train_step = experiment.train_step(self.teacher)
         fixed = () if self.teacher is None else (self.teacher.variables,)
         start = self.step = int(state.step)
         with (
-            MetricWriter(self.run_folder.folder, start) as self.writer,
+            MetricWriter(self.run_folder.folder, start, records) as self.writer,
             Progress(total, start, data.batch_size, data.steps_per_epoch, self.console) as self.progress,
             self.tracer,
         ):
@@ -265,11 +270,12 @@ class Loop:
             except GivenUp:
                 return
         self.evaluation_due, metrics = False, self.evaluation.metrics
-        self.monitor = self.monitor.seen(self.step, metrics[self.experiment.config.eval.monitor])
+        ranked = self.evaluation.ranked
+        self.monitor = self.monitor.seen(self.step, ranked[self.experiment.config.eval.monitor])
         self.writer.write(self.step, {f"eval/{name}": value for name, value in metrics.items()})
         self.progress.evaluated(self.step, metrics)
         if late:  # the step was saved without it
-            self.checkpoints.rate(self.step, metrics)
+            self.checkpoints.rate(self.step, ranked)
 
     def save_is_due(self) -> bool:
         """Whether to save after this step: by steps, by the clock, and when the evaluation was the best yet."""
@@ -282,18 +288,24 @@ class Loop:
         return best or by_clock or self.due(self.save_every)
 
     def save(self, state: TrainState) -> None:
-        """Starts saving in the background; the metrics until then are written first."""
+        """Starts saving in the background; the metrics until then are written first.
+
+        Raises:
+          UserError: the run's folder was moved or removed, or the save before failed.
+        """
+        self.run_folder.check_place()
         self.read()
         data = self.experiment.train_data
         with self.clock.phase("checkpoint"):
             progress = {
                 "step": self.step,
+                "records": self.writer.flush(),
                 "monitor": self.monitor.to_json(),
                 "evaluation_due": self.evaluation_due,
                 "epoch_examples": data.num_examples,
                 "tokenizer": data.tokenizer.digest if data.tokenizer else None,
                 "teacher": self.teacher.step if self.teacher else None,
             }
-            metrics = self.evaluation.metrics if self.evaluation else None
+            metrics = self.evaluation.ranked if self.evaluation else None
             self.checkpoints.save(self.step, to_items(state), progress, metrics)
             self.saved_at = time.monotonic()

@@ -89,7 +89,11 @@ OVERRIDES = {
     ),
     "a transform's impossible field": (
         "data.transforms[0].padding=-1",
-        "data.transforms[0].padding=-1: expected 0 or more (in 'pad_and_crop')",
+        "data.transforms[0].padding=-1: expected 0 or more (in 'pad_and_crop', of the modality image)",
+    ),
+    "a transform of texts for images, which lacks a field": (
+        "data.transforms=[dict(name='eda')]",
+        "data.transforms[0].thesaurus: missing; Eda needs it (str) (in 'eda', of the modality text)",
     ),
     "an unknown transform": (
         "data.transforms=[{'name':'flipp'}]",

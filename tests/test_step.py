@@ -155,7 +155,8 @@ def test_a_good_step_ends_the_row_of_skipped_ones(batch):
 
 
 def test_the_average_of_parameters(batch):
-    before, state, _ = take_steps(batch, devices=1, optimizer=optax.sgd(0.5), average=moving_average(0.75))
+    average = moving_average(0.75, warmup=False)
+    before, state, _ = take_steps(batch, devices=1, optimizer=optax.sgd(0.5), average=average)
     expected = jax.tree.map(lambda old, new: 0.75 * old + 0.25 * np.asarray(new), before.params, state.params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), state.average, expected)
 

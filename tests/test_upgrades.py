@@ -22,6 +22,11 @@ def test_fields_get_their_present_names_and_the_argument_stays():
     assert json.dumps(old) == kept
 
 
+def test_fields_that_came_later_are_as_they_were_before_they_came():
+    assert upgraded({"train": {"ema_decay": 0.9}}) == {"train": {"ema_decay": 0.9, "ema_warmup": False}}
+    assert upgraded({"train": {"ema_warmup": True}}) == {"train": {"ema_warmup": True}}
+
+
 @pytest.mark.parametrize("config", [{}, {"model": None}, {"model": "bert"}, {"model": {"name": "vit"}}])
 def test_what_has_its_present_name_stays(config):
     assert upgraded(config) == config

@@ -12,6 +12,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.image_files import encoded, of_mode, png_that_claims
+from helpers.importing_cases import write
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -191,6 +193,37 @@ def test_predict_gives_the_models_own_predictions_and_pictures(run, said, tmp_pa
     assert sum(line["predictions"][0]["index"] == DIGITS.target[i] for line, i in zip(lines, chosen)) >= 4
 
 
+def test_predict_goes_on_past_files_that_are_no_images(run, capfd, tmp_path):
+    (good,) = save_digits(tmp_path / "digits", TEST[:1])
+    bad = tmp_path / "bad"
+    write(bad / "giant.png", png_that_claims(60000, 60000))
+    write(bad / "giant.ppm", b"P6\n999999 999999\n255\n" + bytes(99))
+    write(bad / "floats.tif", encoded(of_mode("F"), "TIFF"))
+    write(bad / "half.png", good.read_bytes()[:-40])
+    write(bad / "words.png", b"hello")
+    (bad / "folder.png").mkdir()
+    os.mkfifo(bad / "pipe.png")
+    (bad / "circle.png").symlink_to(bad / "circle.png")
+    given = [*sorted(bad.iterdir()), Path("/dev/zero"), Path("/dev/null")]
+    given.remove(bad / "folder.png")  # would be looked into
+    assert cli.main(["predict", str(run), *map(str, given), str(good), "--skip-broken"]) == 0
+    out, said = capfd.readouterr()
+    assert [json.loads(line)["file"] for line in out.splitlines()] == [str(good)]
+    assert "Traceback" not in said
+    assert said.count("skipped") == len(given) == 9
+    assert f"skipped {bad}/giant.png: Image size (3600000000 pixels) exceeds limit" in said
+    assert "skipped /dev/zero: a pipe, a device or a socket; copy its content into a file" in said
+    assert cli.main(["predict", str(run), str(bad / "pipe.png")]) == 2
+    assert "1 of 1 image cannot be read; fix them" in capfd.readouterr().err
+    with Image.fromarray(np.zeros((1, 2_000_000), np.uint8)) as wide:
+        wide.save(tmp_path / "wide.png")
+    config = json.loads((run / "config.json").read_text())
+    config["config"]["data"]["eval_transforms"] = [{"name": "resize_shorter", "sides": [224]}]
+    (run / "config.json").write_text(json.dumps(config))
+    assert cli.main(["predict", str(run), str(tmp_path / "wide.png")]) == 2
+    assert "1x2000000 pixels would become 224x448000000, which are too many" in capfd.readouterr().err
+
+
 def test_predictions_go_into_the_run_by_default(run, said, tmp_path):
     save_digits(tmp_path / "digits", TEST[:2])
     said("predict", run, tmp_path / "digits")
@@ -339,7 +372,14 @@ def test_imported_images_can_be_shown(said, tmp_path):
         save_digits(tmp_path / "source" / f"number {label}", np.flatnonzero(DIGITS.target == label)[:10])
     where = ["--data-dir", tmp_path / "data"]
     printed = said("data", "import", "images", tmp_path / "source", "--name", "mine", *where)
-    assert printed == f"{tmp_path / 'data' / 'mine' / '1.0.0'}: train: 16, test: 4; 2 classes\n"
+    lines = printed.splitlines()
+    assert lines[:2] == [
+        f"{tmp_path / 'data' / 'mine' / '1.0.0'}: train: 16, test: 4; 2 classes",
+        "the images are of 8x8 pixels (height x width), grey",
+    ]
+    assert lines[2] == "to train on them, at 96x96 pixels, with the mean 0.45 and the deviation 0.23:"
+    command = f"--config own_images --config.data.name=mine --config.data.data_dir={tmp_path / 'data'}"
+    assert lines[3] == f"  jaxformer train {command} --workdir runs/mine"
     assert "train 16, test 4" in said("data", "list", *where)
     sheet = tmp_path / "sheet.png"
     assert said("data", "show", "mine", "--output", sheet, *where) == f"{sheet}\n"

@@ -12,7 +12,7 @@ from jaxformer.config import schema
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.base import NominalBatches
 from jaxformer.data.kinds.pairs import Pairs
-from jaxformer.errors import NotPrepared
+from jaxformer.errors import NotPrepared, counted
 from jaxformer.experiment import Experiment
 from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
@@ -60,7 +60,7 @@ def for_preset(name: str) -> dict[str, Any]:
         "tokenizer": {"name": "bytes", "template": "seq2seq"},
         "examples": {"name": texts["examples"], "length": built.context_length},
     }
-    evaluation = {"split": "validation", "monitor": "loss", "mode": "min"}
+    evaluation = {"split": "validation", "monitor": "loss"}
     changed = {"data": data, "eval": evaluation, "train": {"total": "1 epoch"}}
     return config | changed | {"task": texts["task"], "model": model | texts.get("model", {})}
 
@@ -158,7 +158,7 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
     """The whole description, as text."""
     mesh = ", ".join(f"{name}={size}" for name, size in experiment.layout.mesh.shape.items())
     batches, total = experiment.train_data, experiment.total_steps
-    shown, devices = total * batches.batch_size, text.counted(experiment.layout.mesh.size, "device")
+    shown, devices = total * batches.batch_size, counted(experiment.layout.mesh.size, "device")
     held = footprint(experiment, compile_step=compile_step)
     rows: dict[str, int | None] = {"parameters": held.parameters, "gradients": held.gradients}
     rows |= {"optimizer": held.optimizer, "average of the parameters": held.average}
@@ -176,8 +176,8 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
         f"  {'in all':<26}{text.data_size(sum(size or 0 for size in rows.values())):>14} a device",
         f"  {'FLOPs a step':<26}{text.engineering(held.flops, 'FLOP'):>14} forward and backward, all devices",
         "",
-        f"Training: {text.counted(total, 'step')} of {batches.batch_size} = {text.counted(shown, 'example')} "
-        f"({text.counted(shown / batches.num_examples, 'epoch')} of {batches.num_examples:,})",
+        f"Training: {counted(total, 'step')} of {batches.batch_size} = {counted(shown, 'example')} "
+        f"({counted(shown / batches.num_examples, 'epoch')} of {batches.num_examples:,})",
         *batches.facts,
         "",
         describe_schedule(experiment.schedule, total),
@@ -193,7 +193,7 @@ def model_line(model: Any) -> str:
     if model.kind == "encoder":
         head = f'the head "{model.head}" (model.head)'
     elif model.num_classes is not None:
-        head = f"a head of {text.counted(model.num_classes, 'output')} (model.num_classes)"
+        head = f"a head of {counted(model.num_classes, 'output')} (model.num_classes)"
     else:
         return name
     return f"{name} with {head}, which is counted here, too"

@@ -39,17 +39,20 @@ class Choices:
     """Name -> class, or "package.module:Class"."""
     contract: type | str | None = None
     """What a class of the user's own has to look like: all its public members."""
+    about: str | None = None
+    """An attribute of the classes, which messages about their fields tell, too: "modality"."""
 
 
-def choice(table: Table, contract: type | str | None = None, **kwargs: Any) -> Any:
+def choice(table: Table, contract: type | str | None = None, about: str | None = None, **kwargs: Any) -> Any:
     """A dataclass field whose value is one of `table`'s classes; annotated as a tuple, a tuple of them.
 
     Args:
       table: name -> class, or "package.module:Class".
       contract: the class (or its "package.module:Class") whose public members a user's own class needs.
+      about: an attribute of the classes, which messages about their fields tell, too.
       **kwargs: those of `dataclasses.field`.
     """
-    return dataclasses.field(metadata={"choices": Choices(table, contract)}, **kwargs)
+    return dataclasses.field(metadata={"choices": Choices(table, contract, about)}, **kwargs)
 
 
 def load(target: type | str) -> type:
@@ -238,7 +241,8 @@ def convert_choice(choices: Choices, value: Any, path: str, errors: list[str]) -
     before = len(errors)
     built = resolve(cls, {k: v for k, v in value.items() if k != "name"}, path, errors)
     if path.endswith("]"):  # people do not count the entries of a list from 0
-        errors[before:] = [f"{line} (in {name!r})" for line in errors[before:]]
+        kind = f", of the {choices.about} {getattr(cls, choices.about)}" if choices.about else ""
+        errors[before:] = [f"{line} (in {name!r}{kind})" for line in errors[before:]]
     return built
 
 

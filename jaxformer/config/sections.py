@@ -12,7 +12,7 @@ from jaxformer.config import fields, schema
 from jaxformer.config.checkpoints import CheckpointConfig
 from jaxformer.config.durations import Duration
 from jaxformer.data.config import DataConfig
-from jaxformer.errors import ConfigError
+from jaxformer.errors import ConfigError, counted
 from jaxformer.models import CONTRACT, MODELS
 from jaxformer.optim import OPTIMIZERS, SCHEDULES
 from jaxformer.parallel.mesh import ParallelConfig
@@ -32,8 +32,9 @@ class EvalConfig:
     """How often; it is also evaluated after the last step."""
     monitor: str = "accuracy"
     """The metric that decides which checkpoint is best."""
-    mode: Literal["max", "min"] = "max"
-    """Whether more of it is better ("max") or less ("min")."""
+    mode: Literal["max", "min"] | None = None
+    """Whether more of it is better ("max") or less ("min"). The task knows, and None leaves it to the task; a value
+    that contradicts the task is refused."""
     patience: (
         Annotated[int, fields.at_least(1, "at least 1 evaluation, or None to never stop early")] | None
     ) = None
@@ -61,10 +62,12 @@ class TrainConfig:
     """Microbatches a step; the gradient is that of the whole batch, in less memory."""
     ema_decay: Annotated[float, DECAY] | None = None
     """Decay a step of a moving average of the parameters, which is then what is evaluated."""
+    ema_warmup: bool = True
+    """Whether the average begins quickly: update t, counted from 0, keeps at most (1 + t) / (10 + t) of it."""
     log_every: fields.PositiveDuration = Duration.parse("50 steps")
     """How often metrics are read from the device and written."""
     stop_after_skipped: fields.PositiveInt = 20
-    """The run stops after this many updates in a row that were not finite."""
+    """The run stops after this many updates in a row whose loss, gradient or statistics were not finite."""
 
 
 @dataclass(frozen=True)
@@ -140,4 +143,4 @@ def across_devices(config: ExperimentConfig, batch_shards: int) -> Iterator[str]
     ):
         if size % parts:
             fitting = max(1, round(size / parts)) * parts
-            yield f"data.{field}={size} is not a multiple of {batch_shards} devices{of_steps}: use {fitting}"
+            yield f"data.{field}={size} is not a multiple of {counted(batch_shards, 'device')}{of_steps}: use {fitting}"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from jaxformer.data.names import class_key
+
 if TYPE_CHECKING:
     from jaxformer.data.config import DataConfig
     from jaxformer.data.text.tokenizers import Tokenizer
@@ -156,7 +158,6 @@ def recorded(known: Mapping[str, Any], batch_size: int) -> NominalBatches:
     """
     arrays, names, sizes = (known[key] for key in ("arrays", "class_names", "sizes"))
     spec = {name: (tuple(map(index, shape)), np.dtype(dtype)) for name, (shape, dtype) in arrays.items()}
-    if not all(isinstance(name, str) for name in names or ()):
-        raise TypeError("class_names are no texts")
+    named = None if names is None else list(map(class_key, names))
     counts = {name: index(count) for name, count in sizes.items()}
-    return NominalBatches(index(known["examples"]), batch_size, spec, class_names=names, sizes=counts)
+    return NominalBatches(index(known["examples"]), batch_size, spec, class_names=named, sizes=counts)

@@ -1,6 +1,7 @@
 """Collates: the arrays of a batch from the indices of its examples, images one by one, token rows all at once."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,9 @@ class CollateExamples:
 
     def _finished(self, example: Example, index: int, rng: np.random.Generator) -> Mapping[str, Any]:
         """What a batch holds of an example."""
-        return self._source.finish(transformed(example, self._transforms, rng, self._source, index))
+        return self._source.finish(
+            transformed(example, self._transforms, rng, partial(self._source.where, index), self._source)
+        )
 
 
 def readable(source: Source, index: int) -> dict[str, Any]:
@@ -123,7 +126,7 @@ class CollateRows:
         for row, (index, rng) in enumerate(zip(indices.tolist(), generators(self._seed, counters))):
             stop = None if lengths is None else int(lengths[index])
             example = {key: v[row, :stop] if v.ndim > 1 else v[row] for key, v in batch.items()}
-            yield transformed(example, transforms, rng, self._source, index)
+            yield transformed(example, transforms, rng, partial(self._source.where, index))
 
     def _stack(self, key: str, values: list[Any], length: int) -> np.ndarray:
         """The values of one array, padded to `length` if they have a length."""
@@ -144,20 +147,24 @@ class CollateRows:
 
 
 def transformed(
-    example: Mapping[str, Any], transforms: Sequence[Any], rng: np.random.Generator, source: Any, index: int
+    example: Mapping[str, Any],
+    transforms: Sequence[Any],
+    rng: np.random.Generator,
+    where: Callable[[], str],
+    source: Source | None = None,
 ) -> Mapping[str, Any]:
-    """An example after all transforms; those that say `draws` are given a function that draws further ones.
+    """An example after all transforms; those that say `draws` are given a function that draws others from the source.
 
     Raises:
-      UserError: one fails; names the example.
+      UserError: one fails; names the example by what `where` gives.
     """
     for transform in transforms:
         try:
-            further = (drawing(source, rng),) if transform.draws else ()
+            further = (drawing(source, rng),) if transform.draws and source is not None else ()
             example = transform(example, rng, *further)
         except (ValueError, OpenCVError) as error:
             name = type(transform).__name__
-            raise UserError(f"{source.where(index)}: {name} failed: {str(error).strip()}") from error
+            raise UserError(f"{where()}: {name} failed: {str(error).strip()}") from error
     return example
 
 

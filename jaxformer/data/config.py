@@ -110,9 +110,13 @@ class DataConfig:
     """Lengths, besides the examples' own, that batches of token rows may be padded to, for kinds whose rows
     differ in length: each batch takes the smallest that holds its longest row, and rows of like lengths come
     together. Each is a shape that is compiled."""
-    transforms: tuple[Any, ...] = choice(TRANSFORMS, "jaxformer.data.transform:Transform", default=())
+    transforms: tuple[Any, ...] = choice(
+        TRANSFORMS, "jaxformer.data.transform:Transform", "modality", default=()
+    )
     """What is done to each training example, in order, after decoding."""
-    eval_transforms: tuple[Any, ...] = choice(TRANSFORMS, "jaxformer.data.transform:Transform", default=())
+    eval_transforms: tuple[Any, ...] = choice(
+        TRANSFORMS, "jaxformer.data.transform:Transform", "modality", default=()
+    )
     """The same for evaluation; random transforms do not belong here."""
     cache: Literal["none", "memory"] = "none"
     """ "memory" keeps decoded images in memory from their first use on (before any transform);

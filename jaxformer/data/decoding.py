@@ -1,56 +1,79 @@
-"""Encoded images to pixels."""
+"""Encoded images to pixels: the one decoder of imports, training and predictions."""
 
 import io
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 cv2.setNumThreads(0)  # the threads are ours: OpenCV's own would fight with them for the cores
 cv2.utils.logging.setLogLevel(
     cv2.utils.logging.LOG_LEVEL_SILENT
 )  # a broken image is an error of ours, said once
+warnings.filterwarnings("ignore", module="PIL")  # so is this; and its first limit of pixels is not ours
 OpenCVError = cv2.error
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-NO_COLOURS = ("1", "L", "P", "I", "I;16")  # Pillow's modes of one number a pixel
+
+# What is read: Pillow's names of formats, and its modes in each.
+FORMATS = {
+    "AVIF": "L RGB RGBA",
+    "BMP": "1 L P RGB RGBA",
+    "GIF": "L P",
+    "JPEG": "L RGB CMYK",
+    "JPEG2000": "L LA RGB RGBA CMYK I;16",
+    "MPO": "L RGB",
+    "PNG": "1 L LA P RGB RGBA I;16",
+    "PPM": "1 L RGB I",
+    "TIFF": "1 L LA P PA RGB RGBA CMYK YCbCr LAB I;16 I;16B",
+    "WEBP": "RGB RGBA",
+}
+OPENED = [name for name in FORMATS if name != "MPO"]  # which Pillow opens as a JPEG
+GREY = ("1", "L", "LA", "I", "I;16", "I;16B")  # modes without colour
+DEEP = ("I", "I;16", "I;16B")  # those of them with 16 bits a pixel
+IDS = ("1", "L", "P", "I", "I;16", "I;16B")  # modes of one number a pixel
+MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)  # above it Pillow refuses to decode, by the header
+ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")  # of a JPEG and a PNG
+ORIENTATION = 0x0112  # EXIF's tag
 
 
 def decode_image(encoded: bytes, channels: int, upright: bool = False) -> np.ndarray:
-    """Decodes an image.
+    """Decodes an image: Pillow's pixels, whichever library makes them.
+
+    Colours are kept where they are transparent. Of 16 bits the upper 8 are taken, of CMYK and its like Pillow's
+    conversion to RGB, of several frames or pages the first.
 
     Args:
-      encoded: a JPEG, PNG, BMP, WebP or other file that OpenCV reads.
+      encoded: a file of one of FORMATS.
       channels: 3 for RGB, 1 for grey.
-      upright: turns it as its EXIF tag says, as people see it; else pixels are as they are stored, as TFDS has them.
+      upright: turns it as its EXIF tag says, as people see it; else pixels are as they are stored, as TFDS has them
+        (but Pillow turns every TIFF).
 
     Returns:
       uint8 [H, W, channels].
 
     Raises:
-      ValueError: the bytes are not an image, or only the beginning of one.
+      ValueError: the bytes are not an image, only the beginning of one, one of another format or mode, or one of more
+        than MOST_PIXELS.
     """
-    if encoded.startswith(JPEG_START) and not encoded.endswith(JPEG_END):
-        return decode_strictly(encoded, channels, upright)  # OpenCV fills a missing rest with grey, silently
-    flags = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
-    flags |= 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags) if encoded else None
+    image = by_opencv(encoded, channels) if not upright and is_plain_png(encoded, channels) else None
     if image is None:
-        raise ValueError(f"{len(encoded)} bytes that are not an image")
+        with opened(encoded) as found:
+            if found.mode not in FORMATS[str(found.format)].split():
+                raise ValueError(
+                    f"a {found.format} of the mode {found.mode}; save it as grey or RGB of 8 bits"
+                )
+            turned = upright and is_turned(found)
+            if found.format == "JPEG" and found.mode in ("L", "RGB")[:channels] and not turned:
+                image = by_opencv(encoded, channels)
+            if image is None:
+                image = as_uint8(ImageOps.exif_transpose(found) if turned else found, channels)
     return image if channels == 3 else image[:, :, None]
 
 
-def decode_strictly(encoded: bytes, channels: int, upright: bool) -> np.ndarray:
-    """The same with Pillow, which refuses a truncated file."""
-    try:
-        with Image.open(io.BytesIO(encoded)) as picture:
-            turned = ImageOps.exif_transpose(picture) if upright else picture
-            image = np.array(turned.convert("RGB" if channels == 3 else "L"))
-    except (OSError, SyntaxError) as error:
-        raise ValueError(str(error)) from error
-    return image if channels == 3 else image[:, :, None]
-
-
-def decode_mask(encoded: bytes) -> np.ndarray:
+def decode_mask(encoded: bytes, upright: bool = False) -> np.ndarray:
     """Decodes a mask of class ids: a grey image's values, or a palette's indices.
 
     Returns:
@@ -59,13 +82,63 @@ def decode_mask(encoded: bytes) -> np.ndarray:
     Raises:
       ValueError: the bytes are not an image, or one with colours.
     """
-    try:
-        with Image.open(io.BytesIO(encoded)) as picture:
-            if picture.mode not in NO_COLOURS:
-                raise ValueError(
-                    f"an image of mode {picture.mode}, not of class ids: grey, or with a palette"
-                )
-            mask = np.array(picture)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(str(error)) from error
+    with opened(encoded) as found:
+        if found.mode not in IDS:
+            raise ValueError(f"an image of mode {found.mode}, not of class ids: grey, or with a palette")
+        mask = np.array(ImageOps.exif_transpose(found) if upright else found)
     return mask.astype(np.uint8 if mask.dtype in (bool, np.uint8) else np.int32, copy=False)
+
+
+@contextmanager
+def opened(encoded: bytes) -> Iterator[Image.Image]:
+    """An image of one of FORMATS of which nothing but the header is read yet.
+
+    Raises:
+      ValueError: it is none, has more than MOST_PIXELS, or, inside, cannot be decoded.
+    """
+    try:
+        with Image.open(io.BytesIO(encoded), formats=OPENED) as image:
+            yield image
+    except UnidentifiedImageError as error:
+        what = f"{len(encoded)} bytes that are not an image" if encoded else "empty file"
+        raise ValueError(f"{what}; {', '.join(FORMATS)} are read") from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{str(error).split(',')[0]}; make it smaller") from error
+    except ValueError:
+        raise
+    except Exception as error:  # of a damaged file Pillow raises whatever its reader stumbles over
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def is_turned(image: Image.Image) -> bool:
+    """Whether people see an image otherwise than it is stored."""
+    return image.getexif().get(ORIENTATION) in range(2, 9)
+
+
+def is_plain_png(encoded: bytes, channels: int) -> bool:
+    """Whether it begins as a PNG that OpenCV reads as Pillow does: of 8 bits, grey or RGB, and not animated.
+
+    Small ones are decoded twice as quickly if Pillow need not open them.
+    """
+    if not encoded.startswith(b"\x89PNG\r\n\x1a\n") or b"acTL" in encoded:
+        return False
+    width, height, depth, colours = struct.unpack(">IIBB", encoded[16:26].ljust(10))
+    return depth == 8 and colours in (0, 2)[:channels] and width * height <= MOST_PIXELS
+
+
+def by_opencv(encoded: bytes, channels: int) -> np.ndarray | None:
+    """uint8 [H, W, 3] or [H, W] of a JPEG or PNG, as it is stored; None if it is not whole."""
+    if not encoded.endswith(ENDS):
+        return None  # of a missing rest OpenCV makes grey, silently
+    flags = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
+    return cv2.imdecode(np.frombuffer(encoded, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def as_uint8(image: Image.Image, channels: int) -> np.ndarray:
+    """uint8 [H, W, 3] or [H, W] of an image of any mode in FORMATS."""
+    if image.mode in DEEP:  # Pillow's own conversion clips
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image.info.pop("transparency", None)
+    if channels == 3 or image.mode not in GREY:
+        image = image.convert("RGB")
+    return np.array(image.convert("RGB" if channels == 3 else "L"))

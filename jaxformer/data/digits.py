@@ -61,4 +61,9 @@ def prepare_digits(data_dir: Path) -> Path:
         "index": tfds.features.Scalar(np.int64),
     }
     of_splits = {split: [examples[index] for index in indices] for split, indices in splits}
-    return write_dataset(data_dir, NAME, VERSION, features, of_splits, DESCRIPTION)
+    try:
+        return write_dataset(data_dir, NAME, VERSION, features, of_splits, DESCRIPTION)
+    except FileExistsError:  # of another process, which was quicker and wrote the same
+        if folder.is_dir():
+            return folder
+        raise

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from jaxformer.data.decoding import MOST_PIXELS
 from jaxformer.data.transform import Example
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -127,8 +128,13 @@ def areas(boxes: np.ndarray) -> np.ndarray:
 
 
 def resized(example: Example, height: int, width: int, interpolation: Interpolation = "bilinear") -> Example:
-    """An example whose image has a new size, with its boxes and its mask."""
+    """An example whose image has a new size, with its boxes and its mask; a ValueError says that it is too large."""
     image = example["image"]
+    if height * width > MOST_PIXELS:
+        old, new = f"{image.shape[0]}x{image.shape[1]} pixels", f"{height}x{width}"
+        raise ValueError(
+            f"{old} would become {new}, which are too many; leave the image out, or crop it first"
+        )
     moved = follow(example, scaling(image.shape, (height, width)), 0)
     return example | moved | {"image": resize(image, height, width, interpolation)}
 

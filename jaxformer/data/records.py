@@ -14,6 +14,7 @@ import numpy as np
 from jaxformer.config.schema import did_you_mean
 from jaxformer.data.base import DatasetConfig
 from jaxformer.data.catalog import Prepared, find_dataset, open_builder
+from jaxformer.data.names import class_key
 from jaxformer.errors import UserError
 
 READ_AHEAD = 1024  # records that are read at a time
@@ -110,7 +111,8 @@ class Records:
         if feature in self.features:
             kind = type(self.features[feature]).__name__
             there = f"features that are: {', '.join(sorted(fitting)) or 'none'}"
-            raise UserError(f"{field}: {feature!r} of {self.name} is {kind}, not {what}; {there}")
+            remedy = "" if fitting else "; if it is the label, import your files again and name it as that"
+            raise UserError(f"{field}: {feature!r} of {self.name} is {kind}, not {what}; {there}{remedy}")
         remedy = did_you_mean(feature, fitting)
         raise UserError(f"{field}: {self.name} has no feature {feature!r}; {remedy}")
 
@@ -224,7 +226,7 @@ def class_names(feature: Any) -> tuple[list[str] | None, int | None]:
     import tensorflow_datasets as tfds
 
     if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes is not None:
-        return list(feature.names), feature.num_classes
+        return list(map(class_key, feature.names)), feature.num_classes
     return None, None
 
 

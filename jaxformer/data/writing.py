@@ -3,18 +3,17 @@
 What is held out of a dataset without splits is chosen here, too.
 """
 
-import contextlib
+import errno
 import os
-import shutil
-import socket
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jaxformer.files import incomplete, put_in_place
 
 EXAMPLES_PER_SHARD = 100_000
 
@@ -29,9 +28,9 @@ def write_dataset(
 ) -> Path:
     """Writes examples as the TFDS dataset `data_dir/name/version`.
 
-    Other processes see either nothing or the whole dataset: it is written beside its place and renamed. Several
-    processes may write the same dataset at once: the first to finish wins, and the others delete theirs. What a killed
-    process left behind is removed by the next writer on the same machine.
+    Other processes see either nothing or the whole dataset: it is written beside its place and renamed. Where several
+    processes write one dataset at once, the first to finish wins, and the others delete theirs. What a killed process
+    left behind is removed by the next writer on the same machine.
 
     Args:
       data_dir: the folder of TFDS datasets; made if it is not there.
@@ -45,12 +44,14 @@ def write_dataset(
       The folder of the dataset.
 
     Raises:
+      FileExistsError: the dataset is there already, perhaps of another process that was quicker.
       OSError: the folder cannot be written.
     """
     import tensorflow_datasets as tfds
 
     target = data_dir / name / version
-    with scratch_folder(data_dir, name) as scratch:
+    with incomplete(data_dir / name) as scratch:
+        scratch.mkdir(parents=True)
         identity = tfds.core.dataset_info.DatasetIdentity(
             name=name, version=tfds.core.Version(version), data_dir=str(scratch), module_name="jaxformer.data"
         )
@@ -67,39 +68,12 @@ def write_dataset(
         writer.close_all()
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            scratch.rename(target)
-        except OSError:
-            if not (target / "dataset_info.json").exists():  # anything but another process that came first
-                raise
+            put_in_place(scratch, target)
+        except OSError as error:
+            if (target / "dataset_info.json").exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
+            raise
     return target
-
-
-@contextlib.contextmanager
-def scratch_folder(data_dir: Path, name: str) -> Iterator[Path]:
-    """A hidden folder beside the datasets that is gone afterwards, unless it was renamed.
-
-    Its name tells host and process, so that folders whose process has died can be cleared away.
-    """
-    data_dir.mkdir(parents=True, exist_ok=True)
-    prefix = f".{name}.incomplete-{socket.gethostname()}-"
-    for leftover in data_dir.glob(f"{prefix}*"):
-        if not is_running(leftover.name.removeprefix(prefix).split("-")[0]):
-            shutil.rmtree(leftover, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-", dir=data_dir))
-    scratch.chmod(0o755)
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def is_running(process: str) -> bool:
-    """Whether a process with this number runs on this machine."""
-    try:
-        os.kill(int(process), 0)
-    except (OSError, ValueError) as error:
-        return isinstance(error, PermissionError)  # it runs, and is someone else's
-    return True
 
 
 def held_out_places(labels: Sequence[Any], share: float) -> set[int]:

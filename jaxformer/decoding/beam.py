@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array, lax
 
-from jaxformer.decoding.loop import State, Step
+from jaxformer.decoding.loop import MaybeArray, State, Step
 
 
 @struct.dataclass
@@ -46,6 +46,7 @@ def beam_search(
     eos_id: int,
     pad_id: int,
     length_penalty: float = 0.6,
+    limits: MaybeArray = None,
     reorder: Callable[[State, Array], State] | None = None,
 ) -> tuple[Array, Array, Array]:
     """The best hypotheses that a beam finds. A pure function, to be jitted.
@@ -66,6 +67,7 @@ def beam_search(
       pad_id: what follows it.
       length_penalty: alpha, at least 0: the larger, the longer the best hypotheses. 0 compares log-probabilities;
         Vaswani et al. 2017 have 0.6.
+      limits: int32 [B], how many tokens each prompt's hypotheses may have, at most N; None: all N.
       reorder: (state, rows int32 [B * beams]) -> the state where row i is what row rows[i] was. If it is None,
         that is done to every array whose first axis is B * beams: a model that stacks its layers in the first axis
         needs one of its own.
@@ -75,16 +77,20 @@ def beam_search(
       float32 [B, K]. Where there are fewer than K hypotheses, the last ones have score -inf and length 0.
     """
     batch = first_logits.shape[0]
+    most = jnp.full((batch, 1), max_new_tokens) if limits is None else limits[:, None]
 
     def extend(search: Beams, logits: Array) -> tuple[Beams, Array]:
         """The search after a token more, given logits [B, K, V]; and the beams that it comes from, int32 [B, K]."""
         chances = search.logprobs[..., None] + jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+        chances = jnp.where(
+            search.logprobs[..., None] > -jnp.inf, chances, -jnp.inf
+        )  # where a model gives NaN, too
         flat = chances.reshape(batch, -1)
         logprobs, places = lax.top_k(flat, min(2 * beams, flat.shape[1]))
         origin, tokens = jnp.divmod(places, chances.shape[-1])  # the beam that goes on, and how
         sequences = rows_of(search.tokens, origin).at[:, :, search.position].set(tokens)
         length = search.position + 1
-        ends = (tokens == eos_id) | (length == max_new_tokens)
+        ends = (tokens == eos_id) | (length == most)
 
         over = jnp.where(ends, logprobs, -jnp.inf)[:, :beams] / penalty(length, length_penalty)
         merged = jnp.concatenate([search.scores, over], axis=1)
@@ -93,7 +99,7 @@ def beam_search(
         finished = rows_of(jnp.concatenate([search.finished, sequences[:, :beams]], axis=1), kept)
 
         live, going_on = lax.top_k(jnp.where(ends, -jnp.inf, logprobs), beams)
-        best_to_come = live[:, :1] / penalty(max_new_tokens, length_penalty)
+        best_to_come = live[:, :1] / penalty(most, length_penalty)
         worst = scores[:, -1:]
         done = (worst > -jnp.inf) & (worst >= best_to_come)
         logprobs = jnp.where(done, -jnp.inf, live)  # a prompt that is finished stays as it is

@@ -6,13 +6,13 @@ Sums are made on the devices, and added up in float64 on the host.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from jaxformer.parallel.compile import Layout
-from jaxformer.tasks.base import Evaluation, Task
+from jaxformer.tasks.base import Direction, Evaluation, Task
 
 if TYPE_CHECKING:
     from jaxformer.data.batches import Batches
@@ -89,7 +89,7 @@ def widened(arrays: Sequence[np.ndarray], first: int) -> list[np.ndarray]:
 class Monitor:
     """What evaluations have shown so far."""
 
-    mode: Literal["max", "min"]
+    mode: Direction
     """Whether more of the metric is better ("max") or less ("min")."""
     min_delta: float = 0.0
     """How much better than `reference` counts as an improvement."""

@@ -1,6 +1,5 @@
 """What a format reads: examples with their features; how they are checked and divided into splits."""
 
-from collections import Counter
 from collections.abc import Callable, Hashable, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,9 +7,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from jaxformer.data.names import class_name
 from jaxformer.data.writing import held_out_places
 from jaxformer.errors import UserError
 from jaxformer.files import lines_of, read_text
+from jaxformer.importing.images import Opened
 from jaxformer.importing.sources import SPLITS, Broken, File, listing
 
 
@@ -26,8 +27,8 @@ class Example:
     """Its class, where the same share of each class is held out."""
     classes: Set[Any] = frozenset()
     """All its classes, where an example has several: of its objects, its pixels or its words."""
-    digest: bytes | None = None
-    """The digest of its image; identical images are taken once."""
+    image: Opened | None = None
+    """Its image; identical images are taken once."""
     annotation: Any = None
     """What was said of its image; identical images need the same."""
 
@@ -124,7 +125,7 @@ def without_copies(examples: Examples, broken: list[Broken]) -> tuple[list[Examp
     first: dict[Hashable, Example] = {}
     copies: list[Path] = []
     for number, example in enumerate(examples):
-        other = first.setdefault(number if example.digest is None else example.digest, example)
+        other = first.setdefault(number if example.image is None else example.image.digest, example)
         ours, theirs = example.file, other.file
         if other is example:
             continue
@@ -139,28 +140,29 @@ def without_copies(examples: Examples, broken: list[Broken]) -> tuple[list[Examp
     return list(first.values()), copies
 
 
-def natural(name: str) -> tuple[bool, int, str]:
+def natural(name: str) -> tuple[bool, int, str, str]:
     """A sort key that orders numbers by value, before words."""
-    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
-
-
-def is_class_name(name: str) -> bool:
-    """Whether TFDS can store a class of this name: it keeps a line for each, and strips it."""
-    return name != "" and name == name.strip() and not {"\n", "\r"} & set(name)
+    digits = name.lstrip("0") if name.isdecimal() else ""
+    return not name.isdecimal(), len(digits), digits, name
 
 
 def checked_names(where: str | Path, names: Sequence[str]) -> list[str]:
-    """The names of classes that a file or an option holds; refuses impossible ones."""
+    """The classes that a file or an option lists, by their keys; refuses what can be no name, and two of one class."""
     if not names:
         raise UserError(f"{where}: has no names of classes")
-    for name, count in Counter(names).items():
-        if not is_class_name(name):
-            raise UserError(f"{where}: {name!r} is no name of a class, one line without spaces around it")
-        if count > 1:
-            raise UserError(f"{where}: the class {name!r} is there twice")
-    return list(names)
+    written: dict[str, str] = {}
+    for name in names:
+        try:
+            key = class_name(name, f"{where}: ")
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if key in written:
+            both = "" if name == key == written[key] else f", as {written[key]!a} and {name!a}"
+            raise UserError(f"{where}: the class {key!r} is there twice{both}")
+        written[key] = name
+    return list(written)
 
 
 def read_names(path: Path) -> list[str]:
     """The names of classes in a file, one a line."""
-    return checked_names(path, [line.strip() for line in lines_of(read_text(path).rstrip())])
+    return checked_names(path, lines_of(read_text(path).rstrip()))

@@ -10,13 +10,16 @@ from jaxformer.config.schema import did_you_mean, load
 from jaxformer.data.catalog import data_folder
 from jaxformer.data.digits import NAME as DIGITS
 from jaxformer.data.writing import write_dataset
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import located, writing_to
 from jaxformer.importing.contents import Contents, Example, checked_names, into_splits, without_copies
 from jaxformer.importing.formats import FORMATS
-from jaxformer.importing.sources import Broken, Sources, listing
+from jaxformer.importing.images import remarks
+from jaxformer.importing.sources import Broken, Sources
 
 VERSION = "1.0.0"
+PLACE = re.compile(r"line \d+|\w+\[\d+\]")  # what the reason for leaving something out may begin with
+FEW = 5  # places of what is broken that a message names
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,25 @@ def import_dataset(
     share = format.test_share if test_share is None else test_share
     splits = into_splits(examples, contents.hold_out, share, paths[0])
     seen = frozenset().union(*(example.classes or {example.label} for example in splits["train"]))
-    notes = contents.notes + contents.check(contents.class_names, seen, paths[0])
+    spellings = list(found.spelling_notes())
+    try:
+        notes = [*spellings, *contents.notes, *contents.check(contents.class_names, seen, paths[0])]
+    except UserError as error:
+        raise UserError(*error.lines, *spellings[:1]) from error
+    notes += remarks((example.image, example.label) for example in examples if example.image)
+    if share and "test" not in splits and examples[0].file.split is None:
+        few = f"of {counted(len(examples), 'example')} no share of {share:g} can be held out"
+        notes.append(f"there is no split test: {few}; take a larger `test_share`, or more examples")
     names = contents.class_names
-    of_classes = f" of {len(names)} classes" if names else ""
-    about = f"Imported by jaxformer: {len(examples):,} examples{of_classes}."
+    of_classes = f" of {counted(len(names), 'class', 'classes')}" if names else ""
+    about = f"Imported by jaxformer: {counted(len(examples), 'example')}{of_classes}."
     values = {split: written(members) for split, members in splits.items()}
     with writing_to(folder, "name another folder with `data_dir`"):
-        place = write_dataset(folder, name, VERSION, contents.features, values, about)
+        try:
+            place = write_dataset(folder, name, VERSION, contents.features, values, about)
+        except FileExistsError:
+            check_name(name, folder)  # another import was quicker
+            raise
     counts = {split: len(members) for split, members in splits.items()}
     return Imported(name, place, counts, list(contents.features), names, notes, found.broken, copies)
 
@@ -118,7 +133,7 @@ def given_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
         if kind not in kinds:
             raise UserError(f"`{name}`: is for {', '.join(kinds)}, not for {kind}; leave it out")
     if "classes" in given:
-        checked_names("`classes`", given["classes"])
+        given["classes"] = checked_names("`classes`", given["classes"])
     return given
 
 
@@ -128,15 +143,17 @@ def check_name(name: str, folder: Path) -> None:
         raise UserError(f"name {name!r}: use lower-case letters, digits and underscores, as in 'my_flowers'")
     if name == DIGITS:
         raise UserError(f"name {name!r}: is the embedded dataset's; choose another")
-    if (folder / name).exists():
+    if (place := folder / name).exists() and not (place.is_dir() and not any(place.iterdir())):
         raise UserError(f"name {name!r}: {folder / name} is there already; remove it, or choose another name")
 
 
 def refuse(broken: Sequence[Broken]) -> None:
     """Raises a UserError that names the first of what is broken, and how many more there are, and where."""
-    elsewhere = [path for path in dict.fromkeys(path for path, _ in broken) if path != broken[0][0]]
-    where = f": {listing(elsewhere)}" if elsewhere else ""
-    more = f" (and {len(broken) - 1:,} more{where})" if len(broken) > 1 else ""
+    (first, _), *others = broken
+    places = [PLACE.match(reason) if path == first else [path.name] for path, reason in others]
+    named = list(dict.fromkeys(place[0] for place in places if place))
+    where = f": {', '.join(named[:FEW])}{', ...' * (len(named) > FEW)}" if named else ""
+    more = f" (and {len(others):,} more{where})" if others else ""
     remedy = "repair it, or leave out what is broken with `skip_broken=True`"
     raise UserError(f"{located(*broken[0])}{more}; {remedy}")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from jaxformer.data.kinds.detection import Detection
 from jaxformer.data.kinds.segmentation import Segmentation
 from jaxformer.data.records import Records, class_names, inner
 from jaxformer.drawing import SIZE, draw_boxes, font, over_image, shorten
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import writing_to
-from jaxformer.observe.text import counted, data_size, table
+from jaxformer.observe.text import data_size, table
 
 CELL = 96  # pixels of an image on a contact sheet
 LABEL = 18  # pixels of the line under it
@@ -122,7 +123,7 @@ def contact_sheet(
         cells.append((drawn(example), in_words(example, source.class_names)))
         for view in range(views):
             rng = np.random.Generator(np.random.Philox(key=seed % 2**64, counter=[0, 0, view, index]))
-            changed = transformed(example, config.transforms, rng, source, index)
+            changed = transformed(example, config.transforms, rng, partial(source.where, index), source)
             cells.append((drawn(changed), f"view {view + 1}"))
     columns = (1 + views) * max(1, COLUMNS // (1 + views))  # an example's views stay in one row
     path = Path(path)
@@ -137,7 +138,9 @@ def in_words(example: Mapping[str, Any], names: list[str] | None) -> str:
     if "boxes" in example:
         return counted(len(example["boxes"]), "object")
     if "segmentation" in example:
-        return f"{len(np.unique(example['segmentation'][example['segmentation'] >= 0]))} classes"
+        return counted(
+            len(np.unique(example["segmentation"][example["segmentation"] >= 0])), "class", "classes"
+        )
     label = int(example["labels"])
     return names[label] if names and 0 <= label < len(names) else str(label)
 

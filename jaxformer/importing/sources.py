@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from jaxformer.data.names import class_name
 from jaxformer.errors import UserError
 from jaxformer.files import IMAGE_EXTENSIONS, BrokenFile, read_text
 
@@ -40,6 +41,12 @@ class File:
     split: str | None
     """Its split, or None if no name says which."""
 
+    def __post_init__(self) -> None:
+        try:
+            self.name.encode()
+        except UnicodeEncodeError as error:
+            raise BrokenFile(self.path, f"its name, {self.name!r}, is not UTF-8; rename it") from error
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -51,6 +58,20 @@ class Sources:
     """The extensions of the files to take from folders (".txt"); an empty set takes all files."""
     broken: list[Broken] = field(default_factory=list)
     """What can be left out: files, lines, objects."""
+    written: dict[str, dict[Any, None]] = field(default_factory=dict)
+    """How the files write the names of classes, by class."""
+
+    def class_of(self, name: Any, where: str = "") -> str:
+        """The class that a name in a file means; raises ValueError as `class_name` does."""
+        key = class_name(name, where)
+        self.written.setdefault(key, {})[name] = None
+        return key
+
+    def spelling_notes(self) -> Iterator[str]:
+        """A line for each class whose name is written in several ways."""
+        for key, ways in self.written.items():
+            if len(ways) > 1:
+                yield f"one class, {key!r}: it is written as {' and '.join(map(ascii, ways))}"
 
     @contextmanager
     def checking(self, path: Path, where: str = "") -> Iterator[None]:

@@ -120,7 +120,7 @@ def layer_of(
 
 def names_of(path: Path) -> tuple[str, str]:
     """Name and part of a layer: "block_3" of "encoder", "block_1/non_local" of "backbone/stage_3"."""
-    names = [name for name in path if name not in ("attention", "weights", CROSS)]
+    names = [name for name in path if name not in ("attention", "weights", CROSS)] or [path[0]]
     for number, name in enumerate(names):
         if found := BLOCK.fullmatch(name):
             stage = [found["stage"]] if found["stage"] else []

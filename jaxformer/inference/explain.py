@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.errors import UserError
+from jaxformer.data.names import class_key
+from jaxformer.drawing import remove_others, save
+from jaxformer.errors import UserError, counted
 from jaxformer.files import json_line, write_atomically, writing_to
 from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_of
 from jaxformer.inference.explain_drawings import Drawing, attention_drawings, over_image
@@ -66,7 +68,8 @@ class Explainer:
         if not self.layers and self.target is None:
             raise UserError(
                 f"there is nothing to show of {trained.run.folder}: its model ({type(self.model).__name__}) "
-                "has neither attention over an image nor blocks whose feature maps its classes are read from"
+                "has neither attention over an image nor blocks whose feature maps its classes are read from",
+                "a model of your own becomes explainable by the names of its parts: docs/adding.md, A model",
             )
         self.chosen = PREDICTED if chosen is None else self.class_index(chosen)
 
@@ -81,8 +84,8 @@ class Explainer:
                 "class_name: this model has no map of a class's evidence (Grad-CAM); leave `class_name` out"
             )
         names = self.trained.class_names
-        if name in names:
-            return names.index(name)
+        if (key := class_key(name)) in names:
+            return names.index(key)
         if name.isdecimal() and int(name) < max(len(names), self.trained.experiment.bare_model.num_classes):
             return int(name)
         expected = f"expected one of {', '.join(names[:10])}" + ", ..." * (len(names) > 10)
@@ -200,6 +203,8 @@ def class_score(
 def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
     """Writes FOLDER/NAME/*.png for every image, and FOLDER/explanations.jsonl, which lists them, an object a file.
 
+    What earlier explanations left in the folder is removed.
+
     Returns:
       The objects: {"file": "cats/1.jpg", "images": [{"image": "1/rollout.png", "shows": "..."}, ...]}.
 
@@ -222,10 +227,12 @@ def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> 
                 raise UserError(f"{target}: would be overwritten; choose another folder")
             with writing_to(folder, REMEDY):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                drawing.image.save(target)
+                save(drawing.image, target)
             listed.append({"image": str(target.relative_to(folder)), "shows": drawing.shows})
         explanations.append({"file": str(path), "images": listed})
     with writing_to(folder, REMEDY):
+        made = {folder / image["image"] for one in explanations for image in one["images"]}
+        remove_others(folder, "*/*.png", made.union(files))
         write_atomically(folder / LINES, "".join(map(json_line, explanations)))
-    logger.info("explanations of %d images are in %s", len(files), folder)
+    logger.info("explanations of %s are in %s", counted(len(files), "image"), folder)
     return explanations

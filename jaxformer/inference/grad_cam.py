@@ -49,9 +49,8 @@ def find_target(model: Model, calls: Sequence[Call]) -> Target | None:
     if last.output is not None and len(last.output.shape) == 4:
         return Target(last.path, last.output, last.grids[-1])
     path = (*last.path, "norm_1") if inner.by_class_token and not segments else (*root, "norm")
-    tokens = by_path[path].output
-    assert tokens is not None
-    return Target(path, tokens, by_path[root].grids[-1])
+    tokens, grids = by_path[path].output if path in by_path else None, by_path[root].grids
+    return Target(path, tokens, grids[-1]) if tokens is not None and grids else None
 
 
 def with_activation(

@@ -12,8 +12,8 @@ import numpy as np
 from jaxformer.data.cropping import ResizeShorter
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.transforms import Resize
-from jaxformer.errors import UserError
-from jaxformer.files import IMAGE_EXTENSIONS
+from jaxformer.errors import UserError, counted
+from jaxformer.files import IMAGE_EXTENSIONS, regular
 from jaxformer.tasks.base import Row
 
 logger = logging.getLogger("jaxformer")
@@ -61,7 +61,7 @@ def shown_image(run: Any, one: Input) -> np.ndarray:
     if "extent" in one.example and not all(isinstance(transform, KEEP_ALL) for transform in transforms):
         image = one.example["transformed"]
     elif not isinstance(image, np.ndarray):
-        image = decode_image(Path(image).read_bytes(), channels=3, upright=True)
+        image = decode_image(regular(Path(image)).read_bytes(), channels=3, upright=True)
     return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
@@ -95,7 +95,9 @@ def readable(paths: Iterable[Path], example: Any, skip_broken: bool) -> list[Pat
             broken[path] = f"{path}: {reason(path, error)}"
     if broken and (not skip_broken or len(broken) == len(files)):
         remedy = "" if skip_broken else "; fix them, or leave them out with `skip_broken`"
-        raise UserError(f"{len(broken)} of {len(files)} images cannot be read{remedy}", *broken.values())
+        raise UserError(
+            f"{len(broken)} of {counted(len(files), 'image')} cannot be read{remedy}", *broken.values()
+        )
     for line in broken.values():
         logger.warning("skipped %s", line)
     return [path for path in files if path not in broken]

@@ -13,13 +13,14 @@ import numpy as np
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.base import NominalBatches, recorded
+from jaxformer.data.collate import transformed
 from jaxformer.data.config import DataConfig
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.geometry import letterbox
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.files import as_written, read_json
+from jaxformer.files import as_written, read_json, regular
 from jaxformer.inference.inputs import reason
 from jaxformer.runs import BRING_BACK, Run
 from jaxformer.state import eval_variables
@@ -117,14 +118,14 @@ class LoadedRun:
         """
         if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
             raise UserError(f"checkpoint={checkpoint!r}: expected best, latest or a step")
-        experiment, watched, run = self.experiment, self.config.eval, self.run
+        experiment, monitor, run = self.experiment, self.config.eval.monitor, self.run
         laid_out = partial(jax.ShapeDtypeStruct, sharding=self.layout.replicated)
         shapes = jax.tree.map(lambda x: laid_out(x.shape, x.dtype), experiment.variable_shapes)
         params = shapes.pop("params")
         average = None if experiment.average is None else params
         targets = {"params": {"params": params, "model_state": shapes, "average": average}}
         with Checkpoints(
-            run.checkpoints, monitor=watched.monitor, mode=watched.mode, read_only=True
+            run.checkpoints, monitor=monitor, mode=self.task.direction(monitor), read_only=True
         ) as checkpoints:
             if not checkpoints.steps():
                 if run.finished() is None:
@@ -192,7 +193,7 @@ class LoadedRun:
         expected = f"expected an image file, or uint8 [H, W, {shape[-1]}]"
         if isinstance(image, (str, Path)):
             try:
-                image = decode_image(Path(image).read_bytes(), shape[-1], upright=True)
+                image = decode_image(regular(Path(image)).read_bytes(), shape[-1], upright=True)
             except (OSError, ValueError) as error:
                 raise UserError(f"{where}: {reason(Path(where), error)}") from error
         elif not isinstance(image, np.ndarray):
@@ -200,8 +201,7 @@ class LoadedRun:
         elif image.ndim != 3 or image.dtype != np.uint8:
             raise UserError(f"{where}: is {image.dtype} of the shape {image.shape}; {expected}")
         example: dict[str, Any] = {"image": image}
-        for transform in data.eval_transforms:
-            example = transform(example, np.random.default_rng(0))
+        example = dict(transformed(example, data.eval_transforms, np.random.default_rng(0), lambda: where))
         example["transformed"] = example["image"]
         if data.examples.letterboxed:
             example = letterbox(example, (shape[0], shape[1]), data.examples.enlarge)
@@ -265,14 +265,14 @@ class LoadedRun:
           prompts: one text or several.
           max_new_tokens: how many tokens are written at most.
           stop: strings before which a text ends.
-          seed: decides what is drawn.
+          seed: decides what is drawn, for each prompt as if it were the only one; equal prompts are drawn anew.
           beams: how many hypotheses a beam search follows; 1 draws tokens, or takes the likeliest.
           length_penalty: of the beam search (Wu et al. 2016, equation 14).
           **sampling: `temperature`, `top_k`, `top_p`, `min_p` and `repetition_penalty`, as fields of `Sampling`.
 
         Returns:
-          For each prompt "prompt", "text", "tokens" (how many there are) and "ended" ("end of text", "stop string" or
-          "length").
+          For each prompt "prompt", "text", "tokens" (how many there are) and "ended" ("end of text", "stop string",
+          "length" or "context", see `Continuation`).
 
         Raises:
           UserError: the model writes no texts, a prompt is too long, or an argument is impossible.
@@ -283,7 +283,10 @@ class LoadedRun:
         if not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
             raise UserError(f"prompts={prompts!r}: expected a text, or a list of texts")
         how = generation(max_new_tokens, stop, seed, beams, length_penalty, **sampling)
-        found = self.writer.generate([self.writer.encode(text) for text in texts], how)
+        named = [
+            (text, f"prompt {number}" if len(texts) > 1 else "prompt") for number, text in enumerate(texts, 1)
+        ]
+        found = self.writer.generate(self.writer.encoded(named), how)
         return [{"prompt": text, **vars(one)} for text, one in zip(texts, found)]
 
     # Evaluation

@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxformer.data.kinds.spans import characters
 from jaxformer.data.text.rows import Encoder
-from jaxformer.errors import UserError
-from jaxformer.files import parse_object
+from jaxformer.errors import UserError, counted
+from jaxformer.files import parse_object, regular
 from jaxformer.inference.inputs import Input
 from jaxformer.tasks.base import Row
 
@@ -93,7 +93,7 @@ def in_form(value: Any, place: str, form: str) -> str | list[str]:
     if any("\ud800" <= character <= "\udfff" for character in "".join(parts)):
         raise UserError(f"{place}: has half a surrogate pair, which is no character; give text in UTF-8")
     if form in ("texts", "question") and len(parts) != 2:
-        found = f"{len(parts) - 1} tabs" if isinstance(value, str) else f"{len(parts)} texts"
+        found = counted(len(parts) - 1, "tab") if isinstance(value, str) else counted(len(parts), "text")
         raise UserError(f"{place}: has {found}; this model takes two texts with one tab between them")
     return parts[0] if form == "text" else parts
 
@@ -119,7 +119,7 @@ def read_text(file: str) -> str:
       UserError: it cannot be read, or is not UTF-8.
     """
     try:
-        content = sys.stdin.buffer.read() if file == STDIN else Path(file).read_bytes()
+        content = sys.stdin.buffer.read() if file == STDIN else regular(Path(file)).read_bytes()
         return content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error
@@ -191,7 +191,7 @@ def text_inputs(run: Any, inputs: Any) -> list[Input]:
             rows = [run.task.prepare(arrays_of(part), run) for part in parts]
         longest = max(len(row["tokens"]) for row in rows)
         if longest > most:
-            raise UserError(f"{place}: has {longest} tokens, the model takes {most}; shorten it")
+            raise UserError(f"{place}: has {counted(longest, 'token')}, the model takes {most}; shorten it")
         found.append(Input(place, {form: asked}, rows, {**about, **rows[0]}))
     return found
 

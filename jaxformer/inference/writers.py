@@ -1,5 +1,6 @@
 """The two kinds of models that write texts: a decoder continues one, an encoder-decoder writes one for another."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -78,13 +79,16 @@ class CausalModel(Writer):
     def scores(self, pairs: Sequence[Pair]) -> list[tuple[np.ndarray, np.ndarray]]:
         """The log-probability of each token of each continuation, and whether it is the likeliest one.
 
-        Texts of similar lengths are scored together, padded on the right to a multiple of LENGTH_STEP.
+        Each text is padded on the right to its own multiple of LENGTH_STEP, in a batch of BATCH, and so by one program
+        to one result, whatever else is asked.
         """
         texts = [[*context, *continuation] for context, continuation in pairs]
-        order = sorted(range(len(pairs)), key=lambda i: len(texts[i]))
+        of_length = defaultdict(list)
+        for i, ids in enumerate(texts):
+            of_length[rounded(len(ids) - 1)].append(i)
+        chunks = (each[i : i + BATCH] for each in of_length.values() for i in range(0, len(each), BATCH))
         found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for first in range(0, len(order), BATCH):
-            chosen = order[first : first + BATCH]
+        for chosen in chunks:
             batch = [texts[i] for i in chosen] + [[0]] * (BATCH - len(chosen))
             tokens, mask = self.padded([ids[:-1] for ids in batch])
             targets, _ = self.padded([ids[1:] for ids in batch])

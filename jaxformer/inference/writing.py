@@ -1,6 +1,8 @@
 """How a text is written with a model: what the user chooses, what comes of it, and the loop that all models share."""
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Annotated, Any, ClassVar
@@ -12,14 +14,16 @@ from flax import linen as nn
 from jax.tree_util import Partial
 
 from jaxformer.config import schema
-from jaxformer.config.fields import NonNegativeFloat, PositiveInt, at_least
+from jaxformer.config.fields import NonNegativeFloat, PositiveInt, between
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.decoding.beam import beam_search, repeat_rows
 from jaxformer.decoding.loop import Chunk, Rules, StopStrings, stream
 from jaxformer.decoding.sampling import Sampling, seen_tokens
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
+from jaxformer.inference.texts import naming
 from jaxformer.models.layouts import unrolled
 
+logger = logging.getLogger("jaxformer")
 Tree = Any
 
 LENGTH_STEP = 32  # texts are padded to multiples of it, so that few lengths are compiled
@@ -38,12 +42,18 @@ class Generation:
     """How each token is chosen."""
     stops: tuple[str, ...] = ()
     """Strings before which a text ends."""
-    seed: Annotated[int, at_least(0)] = 0
+    seed: Annotated[int, between(0, 2**32 - 1, "0 to 2**32 - 1")] = 0
     """Decides what is drawn."""
     beams: PositiveInt = 1
     """How many hypotheses a beam search follows; 1 draws tokens (or takes the likeliest, with temperature 0)."""
     length_penalty: NonNegativeFloat = 0.6
     """Alpha of the beam search (Wu et al. 2016, equation 14); 0 compares log-probabilities."""
+
+    def check(self) -> None:
+        """Raises UserError if a field's value is impossible."""
+        self.sampling.check()
+        if found := list(schema.problems(self)):
+            raise UserError(*found)
 
     def problems(self) -> Iterator[str]:
         """Yields a line if a beam search, which draws nothing, is told how to draw."""
@@ -61,7 +71,8 @@ class Continuation:
     tokens: int
     """How many tokens were written."""
     ended: str
-    """ "end of text", "stop string" or "length"."""
+    """Why there is no more of it: "end of text", "stop string", "length" (`max_new_tokens` were written) or "context"
+    (the model takes no more)."""
 
 
 class Writer:
@@ -74,6 +85,7 @@ class Writer:
 
     Attributes:
       context_length: the longest text that the model takes, in tokens.
+      special: the tokens that no text shows, but for the one that ends it.
     """
 
     goes_on: ClassVar[bool]
@@ -88,6 +100,8 @@ class Writer:
         self.model: Any = unstacked
         self.tokenizer = tokenizer
         self.context_length: int = self.model.context_length
+        marked = tokenizer.hf.get_added_tokens_decoder().items()
+        self.special = {token for token, added in marked if added.special} - {tokenizer.eos_id}
         self.step = Partial(partial(self.next_step, self.model), self.variables)
 
     def encode(self, prompt: str) -> list[int]:
@@ -108,35 +122,43 @@ class Writer:
         Raises:
           UserError: a prompt is too long (of any batch, before the first), or a field of `how` is impossible.
         """
-        if found := list(schema.problems(how)):
-            raise UserError(*found)
+        how.check()
         self.check_prompts(prompts)
+        samples = sample_numbers(prompts)
         for first in range(0, len(prompts), BATCH):
-            batch = prompts[first : first + BATCH]
+            part = slice(first, first + BATCH)
+            batch = prompts[part]
             stops = StopStrings(how.stops, self.tokenizer.decode, len(batch))
             if how.beams > 1:
                 self.search(batch, how, stops)
             else:
-                for _ in self.stream(batch, how, stops, first):
+                for _ in self.stream(batch, how, stops, samples[part]):
                     pass
+            self.tell_of_special(stops.ids)
             for row, ids in enumerate(stops.ids):
-                ended = "end of text" if ids and ids[-1] == self.tokenizer.eos_id else "length"
+                ended = "length" if len(ids) == how.max_new_tokens else "context"
+                ended = "end of text" if ids and ids[-1] == self.tokenizer.eos_id else ended
                 ended = ended if stops.found[row] is None else "stop string"
                 yield Continuation(stops.texts[row], len(ids), ended)
 
     def stream(
-        self, prompts: Sequence[list[int]], how: Generation, stops: StopStrings, first_row: int = 0
+        self,
+        prompts: Sequence[list[int]],
+        how: Generation,
+        stops: StopStrings,
+        samples: Sequence[int] | None = None,
     ) -> Iterator[Chunk]:
         """Yields what comes after each prompt, as it is made, and gives it to `stops`.
 
         Where a prompt and what has come after it fill the context, the text goes on from the last half of it. What is
-        drawn depends on the seed, the text, its number (`first_row + row`) and the token's number. It does not depend
-        on other texts of the batch, except for rounding.
+        drawn depends on the seed, the text, its number among equal prompts (`samples`; `sample_numbers` if None) and
+        the token's number. It does not depend on other texts of the batch, except for rounding.
 
         Raises:
           UserError: a prompt is too long.
         """
         self.check_prompts(prompts)
+        samples = sample_numbers(prompts) if samples is None else samples
         texts, done = [list(ids) for ids in prompts], np.zeros(len(prompts), bool)
         key, eos_id, written = jax.random.key(how.seed), self.tokenizer.eos_id, 0
         with_prompt = self.goes_on and how.sampling.repetition_penalty != 1
@@ -153,7 +175,7 @@ class Writer:
                 key=key,
                 max_new_tokens=room,
                 seen=seen_tokens(views, logits.shape[1]) if with_prompt else None,
-                rows=first_row + jnp.arange(len(texts)),
+                rows=jnp.array(samples, jnp.int32),
                 chunk=TOKENS_AT_A_TIME,
                 first=written,
             )
@@ -173,11 +195,9 @@ class Writer:
                 return
 
     def search(self, prompts: Sequence[list[int]], how: Generation, stops: StopStrings) -> None:
-        """Gives `stops` the best continuation of each prompt that a beam search finds.
-
-        Where the longest prompt's continuation fills the context, the others end, too.
-        """
-        new, eos_id = self.room(prompts, how.max_new_tokens), self.tokenizer.eos_id
+        """Gives `stops` the best continuation of each prompt that a beam search finds, as far as the context goes."""
+        rooms, eos_id = [self.room([ids], how.max_new_tokens) for ids in prompts], self.tokenizer.eos_id
+        new = max(rooms)
         state, logits = self.start(prompts, new)
         written, lengths, _ = beam_search_compiled(
             self.step,
@@ -188,6 +208,7 @@ class Writer:
             eos_id=NO_TOKEN if eos_id is None else eos_id,
             pad_id=0,
             length_penalty=how.length_penalty,
+            limits=jnp.array(rooms, jnp.int32),
             reorder=self.reorder,
         )
         for row, (ids, count) in enumerate(zip(np.asarray(written)[:, 0], np.asarray(lengths)[:, 0])):
@@ -209,12 +230,37 @@ class Writer:
         half = max(1, self.context_length // 2)
         return ids[-(half + (beyond - 1) % (self.context_length + 1 - half)) :]
 
+    def encoded(self, prompts: Iterable[tuple[str, str]]) -> list[list[int]]:
+        """The ids of prompts, each given with its name for messages.
+
+        Raises:
+          UserError: as of `encode` and `check_prompts`; names the prompt.
+        """
+        found = []
+        for prompt, place in prompts:
+            with naming(place):
+                found.append(self.encode(prompt))
+                self.check_prompts(found[-1:])
+        return found
+
+    def tell_of_special(self, texts: Sequence[list[int]]) -> None:
+        """Warns of tokens that were written and are not in the texts, such as those of a model that hardly learnt."""
+        counts = Counter(token for ids in texts for token in ids if token in self.special)
+        if counts:
+            names = ", ".join(sorted(str(self.tokenizer.hf.id_to_token(token)) for token in counts))
+            logger.warning(
+                "%d of %d tokens that were written are special ones (%s), which are not shown",
+                counts.total(),
+                sum(map(len, texts)),
+                names,
+            )
+
     def check_prompts(self, prompts: Sequence[list[int]]) -> None:
         """Raises UserError for a prompt that is longer than the context."""
         longest = max(map(len, prompts), default=0)
         if longest > self.context_length:
             raise UserError(
-                f"prompt: has {longest} tokens, the model's context is {self.context_length}; shorten it"
+                f"prompt: has {counted(longest, 'token')}, the model's context is {self.context_length}; shorten it"
             )
 
     def padded(self, texts: Sequence[list[int]], left: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -225,6 +271,16 @@ class Writer:
             place = slice(length - len(ids), length) if left else slice(0, len(ids))
             tokens[row, place], mask[row, place] = ids, True
         return tokens, mask
+
+
+def sample_numbers(prompts: Sequence[list[int]]) -> list[int]:
+    """The number of each prompt among those that are equal to it: it draws as if the others were not there."""
+    counts = Counter[tuple[int, ...]]()
+    counts_before = []
+    for prompt in map(tuple, prompts):
+        counts_before.append(counts[prompt])
+        counts[prompt] += 1
+    return counts_before
 
 
 def rounded(length: int) -> int:
@@ -243,14 +299,16 @@ def generation(
     """Options for text generation from a function's arguments.
 
     Raises:
-      UserError: `sampling` has something that is no field of `Sampling`.
+      UserError: `sampling` has something that is no field of `Sampling`, or a value is impossible.
     """
     known = schema.config_fields(Sampling)
     hints = {name: schema.did_you_mean(name, known) for name in sampling if name not in known}
     if hints:
         raise UserError(*(f"{name}: generate has no such argument; {hint}" for name, hint in hints.items()))
-    stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    return Generation(max_new_tokens, Sampling(**sampling), stops, seed, beams, length_penalty)
+    stops = tuple(stop) if isinstance(stop, (list, tuple)) else (stop,)
+    how = Generation(max_new_tokens, Sampling(**sampling), stops, seed, beams, length_penalty)
+    how.check()
+    return how
 
 
 beam_search_compiled = jax.jit(

@@ -139,8 +139,8 @@ class ImageModel(Model, kw_only=True):
     kind: ClassVar[Kind] = "image"
     sizes: ClassVar[tuple[str, ...]] = ("num_classes",)
 
-    num_classes: Classes = 1000
-    """Number of classes K; 0 for a model without a head."""
+    num_classes: Classes | None = 1000
+    """Number of classes K; None takes the dataset's, 0 is a model without a head."""
 
 
 class Dropouts(Model, kw_only=True):

@@ -162,7 +162,8 @@ class Block(ResidualLayer):
 
         def mlp(y: Array) -> Array:
             if self.experts is not None:
-                experts = ExpertMlp(self.experts, **self.passed_to(ExpertMlp), name="experts")
+                config = self.experts if shared.slot is None else self.experts.roomy
+                experts = ExpertMlp(config, **self.passed_to(ExpertMlp), name="experts")
                 y, found["router"] = experts(y, shared.valid)
                 return y
             layer = Mlp(**self.passed_to(Mlp) | {"dropout": self.mlp_dropout}, name="mlp")

@@ -42,7 +42,7 @@ class CCT(ImageModel, Dropouts, Stacked):
     """Number of blocks."""
     num_heads: PositiveInt = 4
     """Number of attention heads; must divide width."""
-    num_classes: Classes = 10
+    num_classes: Classes | None = 10
     """Number of classes K; 0 for a model without a head."""
     mlp_dim: PositiveInt | None = None
     """Hidden width of the MLPs; None: 2 x width."""

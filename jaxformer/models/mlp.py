@@ -1,7 +1,7 @@
 """The MLP of a Transformer block, and a mixture of experts in its place."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Literal, TypeAlias
 
@@ -99,7 +99,7 @@ class Experts:
     capacity: PositiveFloat = 1.25
     """Places an expert has for a sequence, as a multiple of its even share of the tokens; tokens that find no
     place skip the expert. 1.25 is Switch's. Where places are few, which tokens get them depends on the whole
-    text, later tokens too; decoding token by token gives each a place."""
+    text, later tokens too; where a text is written, each of its tokens has a place, and each of the prompt's."""
     balance: NonNegativeFloat = 0.01
     """Weight of the load-balance loss (Fedus et al. 2022, equation 4)."""
     z: NonNegativeFloat = 0.001
@@ -109,6 +109,11 @@ class Experts:
         """Yields a line for more choices than experts."""
         if self.top_k > self.count:
             yield f"top_k={self.top_k}: expected 1 to count={self.count}"
+
+    @property
+    def roomy(self) -> "Experts":
+        """The same experts with a place for every token."""
+        return replace(self, capacity=self.count / self.top_k)
 
     def places(self, tokens: int) -> int:
         """Places that each expert has for a sequence of `tokens`."""
@@ -138,7 +143,8 @@ def route(probabilities: Array, valid: Array, config: Experts) -> tuple[Array, A
 
     Returns:
       experts: int32 [B, T, k], the chosen experts.
-      places: int32 [B, T, k]; from `config.places(T)` on there was no room.
+      places: int32 [B, T, k]; `config.places(T)` where there was no room. A sequence has the room of its own tokens,
+        however long the others of the batch are.
       weights: float32 [B, T, k], what the experts' results are multiplied by: 0 where there was no room. With
         several experts a token's weights add up to 1 before that.
     """
@@ -150,7 +156,8 @@ def route(probabilities: Array, valid: Array, config: Experts) -> tuple[Array, A
     queue = chosen.swapaxes(1, 2).reshape(batch, -1, count)  # first choices of all tokens first
     before = (jnp.cumsum(queue, axis=1) - queue).reshape(batch, config.top_k, tokens, count).swapaxes(1, 2)
     places = jnp.sum(before * chosen, axis=-1)
-    fits = (places < config.places(tokens)) & valid[:, :, None]
+    room = jnp.array([config.places(count) for count in range(tokens + 1)])[jnp.sum(valid, axis=1)]  # [B]
+    fits = (places < room[:, None, None]) & valid[:, :, None]
     return experts, jnp.where(fits, places, config.places(tokens)), jnp.where(fits, weights, 0.0)
 
 

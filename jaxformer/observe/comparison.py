@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxformer.errors import UserError, printable
+from jaxformer.errors import UserError, counted, printable
 from jaxformer.files import as_written, write_atomically
-from jaxformer.observe import pages, plots
+from jaxformer.observe import pages, plots, text
 from jaxformer.observe.summary import best_text, costs
 from jaxformer.runs import Run, differences
 
@@ -40,7 +40,7 @@ def in_short(run: Run) -> dict[str, str]:
     with as_written(run.result_file):
         known = costs(run.result or {})
         del known["MFU"]  # of different devices
-        return {"best": best_text(run.result or {}) or run.status, **known}
+        return {"best": best_text(run.result or {}) or run.status + text.doubt(run.metrics), **known}
 
 
 def markdown_table(rows: Sequence[dict[str, str]]) -> str:
@@ -70,7 +70,7 @@ def comparison_parts(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any
         if pages.is_telling(lines):
             charts[metric] = pages.chart(metric, lines, [colour for *_, colour in having])
     return {
-        "title": f"{len(runs)} runs",
+        "title": counted(len(runs), "run"),
         "names": list(zip(names, colours)),
         "columns": ["status", "step", *short[0], *metrics],
         "rows": list(zip(names, colours, cells)),

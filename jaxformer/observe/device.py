@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxformer.observe import text
+from jaxformer.errors import counted
 
 # Peak dense FLOP/s of one JAX device: (a pattern for words of its `device_kind`, 16-bit operands, float32 operands).
 # The first line that matches counts. Sparsity, which doubles the vendors' headlines, is taken out. Products of
@@ -82,7 +82,7 @@ def device_line(devices: Sequence[Any] | None = None) -> str:
         name = f"CPU ({cpu_model()}, {cores} cores)"
     elif backend.lower() not in name.lower():
         name = f"{name} ({backend})"
-    processes = text.counted(len({device.process_index for device in devices}), "process", "processes")
+    processes = counted(len({device.process_index for device in devices}), "process", "processes")
     return f"{len(devices)} x {name}, {processes}, jax {jax.__version__}"
 
 

@@ -19,8 +19,12 @@ MOST_CONFUSED = 10
 SCORES = {"f1": "F1", "iou": "IoU"}  # columns of the per-class table; the first that is there is drawn
 
 
-def write_report(run_dir: Path) -> Path:
+def write_report(run_dir: Path, result: dict[str, Any] | None = None) -> Path:
     """Writes RUN/report.html from the files in the run's folder; parts whose files are missing are left out.
+
+    Args:
+      run_dir: the run's folder.
+      result: what result.json will hold, if it is not written yet.
 
     Returns:
       The page's path.
@@ -29,6 +33,8 @@ def write_report(run_dir: Path) -> Path:
       UserError: it is not a run's folder, or a file in it is broken.
     """
     run = Run.open(run_dir)
+    if result is not None:
+        vars(run)["result"] = result
     path = run.folder / REPORT
     with as_written(run.folder):
         page = pages.render("report.html.j2", **report_parts(run))
@@ -61,10 +67,9 @@ def report_parts(run: Run) -> dict[str, Any]:
 def cards(run: Run) -> list[tuple[str, str, str]]:
     """The figures at the top: label, value and a note; the monitored metric comes first."""
     result, metrics = run.result or {}, run.metrics
-    best = result.get("best") or {}
-    found = []
+    best, doubt, found = result.get("best") or {}, text.doubt(metrics).strip(" ()"), []
     for name in sorted(metrics, key=lambda name: name != run.leaves.get("eval.monitor")):
-        note = f"best {text.number(float(best[name]))} at step {best['step']:,}" if name in best else ""
+        note = f"best {text.number(float(best[name]))} at step {best['step']:,}" if name in best else doubt
         found.append((pages.words(name), text.number(metrics[name]), note))
     notes = {"time": "", "examples/s": "train steps alone", "MFU": "of the peak FLOP/s"}
     return found + [(name, value, note) for name, note in notes.items() if (value := costs(result)[name])]

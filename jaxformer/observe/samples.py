@@ -2,9 +2,6 @@
 
 import contextlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxformer.files import to_json
+from jaxformer.files import delete_at_once, incomplete, put_in_place, to_json
 from jaxformer.observe import attention_maps
 
 SAMPLES = "samples"
@@ -53,7 +50,7 @@ class Patches:
 def write_samples(
     run_dir: Path, examples: Sequence[Shown], *, kind: str, patches: Patches = Patches()
 ) -> Path:
-    """Writes RUN/samples/KIND/: PNG files and samples.json; it replaces an earlier one at once.
+    """Writes RUN/samples/KIND/: PNG files and samples.json, all at once; it replaces an earlier one.
 
     Args:
       run_dir: the run's folder.
@@ -65,23 +62,21 @@ def write_samples(
       The folder.
     """
     folder = Path(run_dir) / SAMPLES / kind
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{kind}."))
     every = attention_maps.drawn_every([example.maps for example in examples])
-    try:
+    with incomplete(folder) as hidden:
+        hidden.mkdir(parents=True)
         shown = [
-            write_sample(temporary / f"{index:03d}", example, patches, with_maps=index % every == 0)
+            write_sample(hidden / f"{index:03d}", example, patches, with_maps=index % every == 0)
             for index, example in enumerate(examples)
         ]
         content: dict[str, Any] = {"kind": kind, "samples": shown}
         attention = examples[0].attention if examples else None
         if attention is not None:
             content |= {"layers": attention.shape[0], "heads": attention.shape[1]}
-        (temporary / "samples.json").write_text(json.dumps(to_json(content), indent=2) + "\n")
-        temporary.chmod(0o755)
-        replace_folder(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (hidden / "samples.json").write_text(json.dumps(to_json(content), indent=2) + "\n")
+        if folder.is_dir():
+            delete_at_once(folder)
+        put_in_place(hidden, folder)
     return folder
 
 
@@ -164,15 +159,6 @@ def save_png(path: Path, pixels: np.ndarray) -> str:
             image.putpalette(colours.view(np.uint8).tobytes(), "RGBA")
     image.save(path)
     return path.name
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    """Renames `new` to `target`, which replaces a folder that is there already."""
-    old = new.with_name(new.name + ".old")
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(target, old)
-    os.rename(new, target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_samples(run_dir: Path) -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ def end_summary(result: Mapping[str, Any], *, report: str | None = None) -> str:
     phases = ", ".join(f"{name} {text.duration(value)}" for name, value in seconds)
     found = {
         "status": f"{result['status']} at step {result['step']:,}",
-        "final": metrics_text(result["final"]),
+        "final": metrics_text(result["final"]) + text.doubt(result["final"]),
         "best": f"{best} at step {result['best']['step']:,}" if best else "",
         "time": f"{known['time']} ({phases})" if phases else known["time"],
         "speed": f"{known['examples/s']} examples/s" if known["examples/s"] else "",

@@ -149,7 +149,7 @@ class Progress:
         """Logs the metrics of an evaluation, in a line that stays."""
         if self.enabled:
             found = "  ".join(f"{name} {text.number(value)}" for name, value in metrics.items())
-            logger.info("evaluation at step %s: %s", f"{step:,}", found)
+            logger.info("evaluation at step %s: %s%s", f"{step:,}", found, text.doubt(metrics))
 
     @contextmanager
     def activity(self, name: str) -> Iterator[None]:

@@ -58,10 +58,10 @@ def number(value: float) -> str:
     return f"{value:.4f}" if size < 1 else f"{value:.4g}"
 
 
-def counted(value: float, noun: str, plural: str = "") -> str:
-    """A number with its noun: "1 step", "1,200 steps", "0.5 epochs"; the plural is the noun with "s" unless given."""
-    shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-    return f"{shown} {noun}" if shown == "1" else f"{shown} {plural or noun + 's'}"
+def doubt(metrics: Mapping[str, float | str]) -> str:
+    """What is said behind metrics that never count as the best (`Evaluation.ranked`); "" behind others."""
+    usable = math.isfinite(float(metrics.get("loss", 0)))
+    return "" if usable else " (the loss is not finite, so this never counts as the best)"
 
 
 def engineering(value: float, unit: str = "") -> str:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from jaxformer.errors import counted
 from jaxformer.observe import text
 
 SHOWN_PIECES = 160  # of a text; the others are a click away
@@ -137,7 +138,7 @@ def drawn_maps(maps: Mapping[str, Any]) -> dict[str, Any]:
 
 def maps_in_words(layers: int, heads: int) -> str:
     """The number of maps: "1 layer × 4 heads"."""
-    return f"{text.counted(layers, 'layer')} × {text.counted(heads, 'head')}"
+    return f"{counted(layers, 'layer')} × {counted(heads, 'head')}"
 
 
 def chip(token: str) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +34,7 @@ class MetricWriter(AbstractContextManager["MetricWriter"]):
     Args:
       run_dir: the run's folder.
       start_step: the step that the run starts from; records of later steps are dropped.
+      expected: how many records there were when that step was saved; it is said if some are missing.
       enabled: whether anything is written; None: on the first process alone.
       tensorboard: whether to write TensorBoard files, too. It happens on a thread of its own, because
         importing tensorboardX takes seconds where PyTorch is installed.
@@ -42,14 +44,24 @@ class MetricWriter(AbstractContextManager["MetricWriter"]):
     """
 
     def __init__(
-        self, run_dir: Path, start_step: int = 0, *, enabled: bool | None = None, tensorboard: bool = True
+        self,
+        run_dir: Path,
+        start_step: int = 0,
+        expected: int = 0,
+        *,
+        enabled: bool | None = None,
+        tensorboard: bool = True,
     ):
         self.path = Path(run_dir) / METRICS
         self.enabled = is_first_process() if enabled is None else enabled
         self._board: TensorBoard | None = None
+        self.count = 0
         if self.enabled:
             with writing_to(self.path, REMEDY):
-                drop_records_after(self.path, start_step)
+                self.count = drop_records_after(self.path, start_step)
+                if self.count < expected:
+                    missing = f"{expected - self.count} of the {expected} records until step {start_step}"
+                    logger.warning("%s: %s are missing, and from the curves, too", self.path, missing)
                 self._file = self.path.open("a", encoding="utf-8")
             if tensorboard:
                 self._board = TensorBoard(Path(run_dir) / "tensorboard", start_step)
@@ -69,8 +81,18 @@ class MetricWriter(AbstractContextManager["MetricWriter"]):
         with writing_to(self.path, REMEDY):
             self._file.write(json.dumps(record, allow_nan=False) + "\n")
             self._file.flush()
+        self.count += 1
         if self._board is not None:
             self._board.submit(self._board.write, int(step), numbers, now)
+
+    def flush(self) -> int:
+        """Has the records on the disk, which outlasts a power cut; returns how many there are."""
+        if self.enabled:
+            with writing_to(self.path, REMEDY):
+                os.fsync(self._file.fileno())
+        if self._board is not None:
+            self._board.submit(self._board.flush)
+        return self.count
 
     def close(self) -> None:
         """Writes the pending records, and closes the files."""
@@ -120,6 +142,11 @@ class TensorBoard:
         for name, value in values.items():
             self.writer.add_scalar(name, value, step, walltime=now)
 
+    def flush(self) -> None:
+        """Hands what is written to the operating system."""
+        if self.writer is not None:
+            self.writer.flush()
+
     def close(self) -> None:
         """Ends the files."""
         if self.writer is not None:
@@ -146,13 +173,18 @@ def read_metrics(run_dir: Path) -> Curves:
     return curves
 
 
-def drop_records_after(path: Path, step: int) -> None:
-    """Takes records of later steps, and lines that are not records, out of a metrics file; atomically."""
+def drop_records_after(path: Path, step: int) -> int:
+    """Takes records of later steps, and lines that are not records, out of a metrics file; atomically.
+
+    Returns:
+      How many records stay.
+    """
     if not path.exists():
-        return
-    kept = "".join(line + "\n" for line, record in records(path) if record["step"] <= step)
-    if kept != path.read_text(encoding="utf-8", errors="replace"):
-        write_atomically(path, kept)
+        return 0
+    kept = [line + "\n" for line, record in records(path) if record["step"] <= step]
+    if "".join(kept) != path.read_text(encoding="utf-8", errors="replace"):
+        write_atomically(path, "".join(kept))
+    return len(kept)
 
 
 def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -10,8 +10,9 @@ The one rule: give sums, never means. A batch may be split into microbatches and
 real examples differ; sums of parts add up to the sum of the whole, means do not. The step divides, once.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
@@ -28,6 +29,7 @@ Row = Mapping[str, Any]  # one example's arrays, without the batch
 Images = dict[str, Any]  # of `draw` PIL's, of `compare` uint8 [H, W, 3]
 Metrics = dict[str, tuple[jax.Array, jax.Array]]  # name -> (sum, count), both float32 []
 
+Direction: TypeAlias = Literal["max", "min"]
 Reads: TypeAlias = Literal["image", "text", "words", "question"] | None
 
 
@@ -60,6 +62,16 @@ class Evaluation:
     "class_names", "confusion", "per_class", "calibration" (see `ClassTask.summarize`), "loss_by_position"
     (`LanguageModel.summarize`) and "notes", lines of text."""
 
+    @property
+    def ranked(self) -> dict[str, float]:
+        """The metrics as all that ranks takes them: NaN, each of them, where the "loss" is not finite.
+
+        What a model answers that gives no number for a loss can still be counted, and a share of right answers be made
+        of it, which says nothing.
+        """
+        usable = math.isfinite(self.metrics.get("loss", 0.0))
+        return self.metrics if usable else dict.fromkeys(self.metrics, math.nan)
+
 
 class Task(ABC):
     """The contract. JAX traces the methods from `inputs` to `errors`; padding rows count in none of them."""
@@ -87,6 +99,13 @@ class Task(ABC):
     @abstractmethod
     def metric_names(self) -> Sequence[str]:
         """The metrics that `summarize` may give, to check `eval.monitor` before training; a class attribute does."""
+
+    lower_is_better: ClassVar[Collection[str]] = ("loss", "perplexity", "ece")
+    """The metrics of which less is better; of all others more is."""
+
+    def direction(self, metric: str) -> Direction:
+        """Whether more of a metric is better ("max") or less ("min"): whatever ranks evaluations asks this."""
+        return "min" if metric in self.lower_is_better else "max"
 
     # Before training
 

@@ -37,14 +37,18 @@ class Classification(ClassTask, ImageTask):
     views = ("flip", "five_crop", "ten_crop")
 
     def misfits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
-        if model.num_classes is None:
+        if model.num_classes is None and "num_classes" in model.sizes:
+            yield "model.num_classes: the dataset does not say how many classes it has; set it"
+        elif model.num_classes is None:
             name = type(model).__name__
             yield f"model: {name} has no field num_classes; jaxformer/models/base.py describes the contract"
         height, width, channels = train.element_spec["image"][0]
         size = model.image_size
         if size is not None and (height, width) != (size, size):
             made = f"the training images are {height}x{width} after data.transforms"
-            yield f"model.image_size={size}: {made}; set model.image_size={height} or resize them"
+            resize = f"end data.transforms and data.eval_transforms with dict(name='resize', size={size})"
+            other = f", or set model.image_size={height} if all are so" if height == width else ""
+            yield f"model.image_size={size}: {made}; {resize}{other}"
         shown = evaluation.element_spec["image"][0]
         if shown != (height, width, channels):
             wanted = (height, width, channels)

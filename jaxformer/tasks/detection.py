@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxformer import drawing
 from jaxformer.config.fields import Fraction
+from jaxformer.errors import counted
 from jaxformer.models.outputs import DetectionOutputs
 from jaxformer.tasks import base
 from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Evaluation, Row, example_mask, masked_sum
@@ -196,7 +197,7 @@ class Detection(SetLosses, ImageTask):
             "objects": objects,
             "detections": found,
             "legend": [{"name": name, "colour": drawing.css(index)} for index, name in classes],
-            "caption": f"{len(objects)} objects, {len(found)} found",
+            "caption": f"{counted(len(objects), 'object')}, {len(found)} found",
         }
 
     def compare(self, example: Row, predicted: Row, sample: Mapping[str, Any]) -> base.Images:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 import jax.numpy as jnp
 
 from jaxformer.config.fields import Constraint, length
+from jaxformer.errors import counted
 from jaxformer.tasks.base import Arrays, Batch, Batches, Task, lacks
 
 CHANNELS = length(1, 3, expected="one number for all channels, or three for RGB")
@@ -49,7 +50,8 @@ class ImageTask(Task):
                 yield f"task.{name}={list(values)}: the images have {channels} channels; {remedy}"
         names, classes = train.class_names, model.num_classes
         if names is not None and classes is not None and classes < len(names):
-            yield f"model.num_classes={classes}: the dataset has {len(names)} classes; set it to that"
+            there = counted(len(names), "class", "classes")
+            yield f"model.num_classes={classes}: the dataset has {there}; set it to that, or to None"
 
     def misfits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         """Yields a line for every further way in which the data, the model and the task do not fit each other."""

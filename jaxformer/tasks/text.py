@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer.config.fields import Rate
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Reads, Row, Task, example_mask, lacks
 from jaxformer.tasks.losses import token_cross_entropy
@@ -41,10 +41,10 @@ class TextTask(Task):
             return
         length, longest = train.element_spec["tokens"][0][0], model.context_length
         if length > longest:
-            yield f"data.examples.length={length}: the model takes {longest} tokens; make one fit the other"
+            yield f"data.examples.length={length}: the model takes {counted(longest, 'token')}; make one fit the other"
         tokens, rows = None if train.tokenizer is None else train.tokenizer.vocab_size, model.vocab_size
         if tokens is not None and rows is not None and rows < tokens:
-            yield f"model.vocab_size={rows}: the tokenizer has {tokens} tokens; set it to that, or to None"
+            yield f"model.vocab_size={rows}: the tokenizer has {counted(tokens, 'token')}; set it to that, or to None"
 
     def classes_fit(self, model: Any, train: Batches, what: str) -> Iterator[str]:
         """Yields a line if the model has fewer classes than the dataset, or if their number is not known."""

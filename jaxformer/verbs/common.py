@@ -1,9 +1,15 @@
 """What several verbs do. Nothing else of the package writes to the terminal, but for the log and its progress bar."""
 
+import glob
 import os
+import re
 import sys
-from collections.abc import Iterator
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +17,56 @@ from jaxformer.errors import printable
 from jaxformer.files import json_line
 
 OTHER_OUTPUT = "name another place with --output"
+UNREADABLE = re.compile("Error reading persistent compilation cache entry for '(.+?)'")  # JAX's warning
+ZSTANDARD = bytes.fromhex(
+    "28b52ffd"
+)  # how what it compresses begins; JAX uses it, or zlib where it is missing
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs (JAX_COMPILATION_CACHE_DIR; default ~/.cache/jaxformer/xla)."""
+    """Keeps compiled programs between runs (JAX_COMPILATION_CACHE_DIR; default ~/.cache/jaxformer/xla).
+
+    JAX never overwrites a program that is there, not even one that a killed process has written half. So that one is
+    removed when JAX warns of it, which is just before it compiles the program and keeps it anew.
+    """
     import jax
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxformer" / "xla"
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxformer" / "xla"
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    else:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if not isinstance(warnings.showwarning, partial):  # unless it is there
+        warnings.showwarning = partial(mend_or_show, warnings.showwarning, cache)
+
+
+def mend_or_show(
+    show: Callable[..., None], cache: Path, message: Warning | str, *rest: Any, **named: Any
+) -> None:
+    """Shows a warning, unless it is of a compiled program in `cache` that was cut short and can be removed."""
+    name = UNREADABLE.match(str(message))
+    entries = cache.glob(f"{glob.escape(name[1])}-*-cache") if name else ()
+    cut = [entry for entry in entries if not is_whole(entry)]
+    for entry in cut:
+        entry.unlink(missing_ok=True)
+    if not cut:
+        show(message, *rest, **named)
+
+
+def is_whole(entry: Path) -> bool:
+    """Whether a file that JAX has compressed is all there."""
+    try:
+        compressed = entry.read_bytes()
+        if compressed.startswith(ZSTANDARD):
+            import_module("zstandard").ZstdDecompressor().decompress(compressed)
+        else:
+            zlib.decompress(compressed)
+    except ImportError:
+        return True
+    except Exception:
+        return False
+    return True
 
 
 @contextmanager

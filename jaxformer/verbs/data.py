@@ -1,18 +1,25 @@
 """Datasets: which are there, what is in them, and a new one of a user's own files."""
 
-from collections.abc import Collection, Sequence
+import re
+import shlex
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jaxformer.config.fields import length
-from jaxformer.errors import UserError
+from jaxformer.config.fields import Constraint
+from jaxformer.errors import UserError, counted
 from jaxformer.importing.formats import FORMATS
 from jaxformer.verbs.common import print_line, print_text
-from jaxformer.verbs.options import COMMAS, Names, Verb, argument, flag
+from jaxformer.verbs.options import Names, Verb, argument, flag, in_flags
 
+if TYPE_CHECKING:
+    from jaxformer.importing import Imported
+
+OWN_IMAGES = "own_images"  # the config for images of a user's own
+MOMENTS = ("mean", "std")  # of pixels in 0..1
 IMAGES, TEXTS = 64, 5  # examples that are shown
-TWO = length(2, expected="two numbers, as in 1,4")
+TWO = Constraint("two numbers, as in 1,4", lambda text: bool(re.fullmatch("[0-9]{1,9} *, *[0-9]{1,9}", text)))
 MOST_LEFT_OUT = 20  # lines about what an import left out
 OPTIONS = dict.fromkeys(name for format in FORMATS.values() for name in format.options)
 
@@ -92,8 +99,10 @@ class DataImport(OfData):
     """csv, jsonl: the texts to keep (default: all)."""
     classes: Names | None = flag(None, "A,B,...")
     """csv, jsonl, conll, segmentation: all classes, in their order."""
-    columns: Annotated[tuple[int, ...], COMMAS, TWO] | None = flag(None, "WORD,TAG")
+    columns: Annotated[str, TWO] | None = flag(None, "WORD,TAG")
     """conll: these columns, from 1 (default: the first and the last)."""
+    answerable: bool = False
+    """squad: leave out the questions that have no answer in their text (SQuAD 2.0)."""
 
     @classmethod
     def beside_the_point(cls, words: Sequence[str]) -> Collection[str]:
@@ -106,18 +115,37 @@ class DataImport(OfData):
         from jaxformer.importing import import_dataset
 
         options: dict[str, Any] = {name: getattr(self, name) or None for name in OPTIONS}
+        options["columns"] = self.columns and tuple(map(int, self.columns.split(",")))
         options |= {"test_share": self.test_share, "skip_broken": self.skip_broken}
         made = import_dataset(self.kind, self.source, self.name, self.data_dir, **options)
         splits = ", ".join(f"{name}: {count:,}" for name, count in made.splits.items())
         count = len(made.class_names)
-        lines = [f"{made.folder}: {splits}" + (f"; {count} class{'es' * (count > 1)}" if count else "")]
+        lines = [f"{made.folder}: {splits}" + (f"; {counted(count, 'class', 'classes')}" if count else "")]
         if "image" not in made.features:
             lines.append(f"data.name={made.name!r} has the features {', '.join(made.features)}")
         left_out = [located(path, reason) for path, reason in made.broken[:MOST_LEFT_OUT]]
         if more := made.broken[MOST_LEFT_OUT:]:
             left_out.append(f"{len(more):,} more")
         if copies := len(made.duplicates):
-            left_out.append(f"{copies:,} {'copy' if copies == 1 else 'copies'} of other images")
-        lines += [*made.notes, *(f"left out: {what}" for what in left_out)]
+            left_out.append(f"{counted(copies, 'copy', 'copies')} of other images")
+        lines += [in_flags(type(self), note) for note in made.notes]
+        lines += [*(f"left out: {what}" for what in left_out), *self.next_step(made)]
         for line in lines:
             print_line(line)
+
+    def next_step(self, made: "Imported") -> Iterator[str]:
+        """Yields the command that trains on images with labels, and how it sees them."""
+        if not {"image", "label"} <= set(made.features):
+            return
+        from jaxformer.config.files import read
+
+        config = read(OWN_IMAGES)
+        side, ((mean,), (std,)) = (
+            config["data"]["eval_transforms"][0]["size"],
+            map(config["task"].get, MOMENTS),
+        )
+        yield f"to train on them, at {side}x{side} pixels, with the mean {mean:g} and the deviation {std:g}:"
+        words = ["jaxformer", "train", "--config", OWN_IMAGES, f"--config.data.name={made.name}"]
+        words += [f"--config.data.data_dir={self.data_dir}"] if self.data_dir else []
+        words += [] if "test" in made.splits else [f"--config.eval.split={list(made.splits)[-1]}"]
+        yield f"  {shlex.join([*words, '--workdir', f'runs/{made.name}'])}"

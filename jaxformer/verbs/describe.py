@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from jaxformer.config.fields import Constraint
-from jaxformer.errors import printable
+from jaxformer.errors import counted, printable
 from jaxformer.verbs.common import print_note, print_text, use_compilation_cache
 from jaxformer.verbs.options import COMMAS, Verb, flag, summary
 
@@ -62,7 +62,6 @@ class Describe(Verb):
             config["parallel"] = {"mode": "jit", "mesh": mesh}
         use_compilation_cache()
         from jaxformer.config.sections import resolve
-        from jaxformer.observe.text import counted
 
         experiment = assemble(resolve(config))
         experiment.check()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from jaxformer.config.fields import PositiveInt, at_least, not_empty
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.verbs.common import print_json, print_note, print_text, working
 from jaxformer.verbs.options import OfRun, argument, flag
 
@@ -75,7 +75,6 @@ class Generate(OfRun):
             given = {"temperature": 0.0 if self.greedy else TEMPERATURE} | given
         penalty = LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
         how = generation(self.max_new_tokens, self.stop, self.seed or 0, self.beams, penalty, **given)
-        how.sampling.check()
         prompts = self.read_prompts()
         with working():
             self.write(prompts, how)
@@ -87,13 +86,9 @@ class Generate(OfRun):
           UserError: the run's model writes no texts, or does not take a prompt.
         """
         from jaxformer.decoding.loop import StopStrings
-        from jaxformer.inference.texts import naming
 
-        writer, ids = self.load().writer, []
-        for prompt, place in prompts:
-            with naming(place):
-                ids.append(writer.encode(prompt))
-                writer.check_prompts(ids[-1:])
+        writer = self.load().writer
+        ids = writer.encoded(prompts)
         begin = prompts[0][0] if writer.goes_on else ""
         if len(prompts) > 1 or self.json:
             for (prompt, _), found in zip(prompts, writer.generate(ids, how)):
@@ -104,6 +99,7 @@ class Generate(OfRun):
         else:
             stops = StopStrings(how.stops, writer.tokenizer.decode)
             stream_text(writer.stream(ids, how, stops), stops, begin)
+            writer.tell_of_special(stops.ids)
 
     def read_prompts(self) -> list[tuple[str, str]]:
         """The prompts of --prompt and the lines of --prompts with their places, each as often as --samples says.
@@ -130,4 +126,4 @@ def stream_text(tokens: Iterator[Any], stops: Any, begin: str) -> None:
         shown = max(shown, len(text))
     print_text(begin + stops.texts[0] + "\n", after=shown)
     if stops.stops and stops.found[0] is None:
-        print_note(f"jaxformer: none of the stop strings came in {len(stops.ids[0])} tokens")
+        print_note(f"jaxformer: none of the stop strings came in {counted(len(stops.ids[0]), 'token')}")

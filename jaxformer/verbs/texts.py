@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxformer.config.fields import PositiveInt
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
+from jaxformer.files import regular
 from jaxformer.verbs.common import OTHER_OUTPUT, print_line, print_text, working
 from jaxformer.verbs.data import OfData
 from jaxformer.verbs.options import Checkpoint, Names, Verb, argument, flag
@@ -112,7 +113,7 @@ class TokenizerShow(Verb):
             for index in ids:
                 print_line(f"{index:8}  {tokenizer.hf.id_to_token(index)}")
             again = tokenizer.decode(ids)
-            print_text(f"{len(ids)} tokens" + (f"; decoded: {again}\n" if again != text else "\n"))
+            print_text(counted(len(ids), "token") + (f"; decoded: {again}\n" if again != text else "\n"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,8 +191,9 @@ class BackTranslate(OfData):
         found = [len(paraphrases) for paraphrases in read_paraphrases(self.output).values()]
         changed = sum(count > 0 for count in found)
         print_line(
-            f"{self.output}: {sum(found):,} paraphrases of {changed:,} texts; {len(found) - changed:,} texts have "
-            "none (too long, or no other text came back) and stay as they are in training"
+            f"{self.output}: {counted(sum(found), 'paraphrase')} of {counted(changed, 'text')}; "
+            "texts without any, which stay as they are in training (too long, or no other text came back): "
+            f"{len(found) - changed:,}"
         )
         if not changed:
             raise UserError(
@@ -217,7 +219,7 @@ def lines_of(files: list[Path]) -> Callable[[], Iterator[str]]:
     def texts() -> Iterator[str]:
         for path in files:
             try:
-                with path.open(encoding="utf-8-sig") as file:
+                with regular(path).open(encoding="utf-8-sig") as file:
                     yield from file
             except OSError as error:
                 raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error

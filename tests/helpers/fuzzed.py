@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -300,7 +301,7 @@ CONFIGS = {
         lambda: {"c.py": CONFIG_FILE.encode()}, lambda folder, _: files.read(str(folder / "c.py")) and None
     ),
     "few-shot task": Parser(fewshot_files, read_fewshot, TEXT, lists_all=True),
-    "split": Parser(lambda: {"split": b"train[0%:50%]+test[:2]+train[1:]"}, show_split, {"split": "text"}),
+    "split": Parser(lambda: {"split": b"train[0%:50%]+test[:1]+train[1:]"}, show_split, {"split": "text"}),
 }
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 ADAM = optax.adam(1e-3)
@@ -60,3 +61,17 @@ def flip(path: Path) -> None:
 
 def remove(path):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def arrays_of(step: Path) -> dict[str, np.ndarray]:
+    """Every array of a checkpoint, by item and path, without asking the model what it expects."""
+    one, found = jax.sharding.SingleDeviceSharding(jax.devices()[0]), {}
+    with ocp.StandardCheckpointer() as reader:
+        for item in ("params", "optimizer"):
+            shapes = reader.metadata(step / item).item_metadata.tree
+            target = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one), shapes
+            )
+            named = jax.tree_util.tree_flatten_with_path(reader.restore(step / item, target))[0]
+            found |= {f"{item}{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in named}
+    return found

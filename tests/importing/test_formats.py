@@ -209,7 +209,7 @@ def test_a_format_is_a_function_and_a_row(tmp_path, monkeypatch):
     write(tmp_path / "files" / "test.shout", "three!\nfour\n")
     said = refusal(tmp_path / "files", tmp_path, "shouts")
     assert "test.shout, line 2: is no shout; repair it" in said
-    assert "line 1: is no shout (and 3 more: train.shout)" in refusal(
+    assert "line 1: is no shout (and 3 more: line 2, train.shout)" in refusal(
         tmp_path / "files", tmp_path, "shouts", mark="?"
     )
     made = bring(tmp_path / "files", tmp_path, "shouts", skip_broken=True)

@@ -196,7 +196,7 @@ def test_sizes_that_differ_are_named(tmp_path):
 
 def test_files_that_are_not_json_or_not_there(tmp_path):
     said = refusal(text(tmp_path / "a.json", '{"images":\n [}'), tmp_path)
-    assert "a.json: is not JSON (Expecting value: line 2 column 3" in said
+    assert "a.json: not JSON (Expecting value at line 2, character 3)" in said
     assert "b.json: is empty" in refusal(text(tmp_path / "b.json", ""), tmp_path)
     deep = text(tmp_path / "c.json", "[" * 200_000)
     assert "c.json" in refusal(deep, tmp_path)

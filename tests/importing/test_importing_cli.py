@@ -59,6 +59,22 @@ def run(tmp_path, capsys):
             },
             "train: 1\ndata.name='mine' has the features id, title, context, question, answers\n",
         ),
+        (
+            ["squad", "a.json", "--test-share", "0", "--answerable"],
+            {
+                "a.json": '{"data": [{"paragraphs": [{"context": "abc", "qas": [{"id": "1", "question": "?", '
+                '"answers": [{"text": "b", "answer_start": 1}]}, {"id": "2", "question": "?", "answers": [], '
+                '"is_impossible": true}]}]}]}'
+            },
+            "train: 1\ndata.name='mine' has the features id, title, context, question, answers\n"
+            "left out: 1 question without an answer\n",
+        ),
+        (
+            ["csv", "a.csv", "--test-share", "0"],
+            {"a.csv": "t,label\nx,a\ny,b\n"},
+            "train: 2\ndata.name='mine' has the features t, label\n"
+            "column 'label' is kept as text; give --label to make it the label\n",
+        ),
     ],
 )
 def test_every_kind_says_what_it_made(run, tmp_path, argv, files, printed):
@@ -73,7 +89,8 @@ def test_a_long_list_of_what_was_left_out_is_cut(run, tmp_path):
     path = write(tmp_path / "a.tsv", "a\tb\n" + "none\n" * 1030)
     code, out, _ = run("pairs", path, "--skip-broken")
     assert code == 0
-    assert len(out.splitlines()) == 23
+    assert len(out.splitlines()) == 24
+    assert "of 1 example no share of 0.2 can be held out; take a larger --test-share, or more examples" in out
     assert out.endswith("a.tsv, line 21: has 0 tabs; expected one, between two texts\nleft out: 1,010 more\n")
 
 
@@ -86,7 +103,9 @@ def test_a_long_list_of_what_was_left_out_is_cut(run, tmp_path):
         (["images", "a.csv", "b.csv"], "b.csv: is one source too many; images come from one folder or CSV"),
         (["csv", "a.csv", "--regression"], "--regression: is about the label, and there is none"),
         (["csv", "a.csv", "--label", "z"], "a.csv: has no column 'z', which --label names; there are: t, y"),
-        (["conll", "a.csv", "--columns", "1"], "--columns [1]: expected two numbers, as in 1,4"),
+        (["conll", "a.csv", "--columns", "1"], "--columns 1: expected two numbers, as in 1,4"),
+        (["conll", "a.csv", "--columns", "a"], "--columns a: expected two numbers, as in 1,4"),
+        (["conll", "a.csv", "--columns", "1,2,3"], "--columns 1,2,3: expected two numbers, as in 1,4"),
         (["words", "a.csv"], "KIND: 'words' is not a choice"),
     ],
 )

@@ -114,7 +114,7 @@ def test_iob1_is_counted(tmp_path):
         ("Bern", {}, "line 5: has 1 column, and not 2 as before"),
         ("Bern E-LOC", {}, "line 5: tag 'E-LOC' is none of O, B-X and I-X"),
         ("Bern B-", {}, "line 5: tag 'B-' is none of O, B-X and I-X"),
-        ("Bern B-LOC\u00a0", {}, "line 5: tag 'B-LOC\\xa0' has odd white space"),
+        ("Bern B-L\u2028OC", {}, "line 5: tag 'B-L\\u2028OC' is no name of a class; expected one line"),
         ("Bern B-LOC", {"classes": ("O", "B-PER", "I-PER")}, "line 5: tag 'B-LOC' is not in `classes`"),
     ],
 )

@@ -239,7 +239,7 @@ def test_classes_that_cannot_be_learnt_are_refused(pictures, tmp_path):
         ("", "labels.csv: is empty"),
         ("file,class\ncat/1.png,cat\n", "columns are file, class; expected path,label"),
         ("path,label\n", "has no rows"),
-        ("path,label\ncat/1.png\n", "line 2: 1 values for 2 columns"),
+        ("path,label\ncat/1.png\n", "line 2: 1 value for 2 columns"),
         ("path,label\ncat/1.png,\n", "line 2: label is empty"),
         ("path,label\n,cat\n", "line 2: path is empty"),
         ("path,label\ncat/99.png,cat\n", "line 2: there is no file 'cat/99.png'"),

@@ -101,7 +101,7 @@ def test_mistakes_are_named(tmp_path):
     mask.write_bytes(png(np.zeros((HEIGHT, WIDTH, 3), np.uint8)))
     assert "0.png: not a readable mask (an image of mode RGB" in said()
     mask.write_bytes(b"no picture")
-    assert "0.png: not a readable mask (cannot identify" in said()
+    assert "0.png: not a readable mask (10 bytes that are not an image" in said()
     mask.unlink()
     assert "images/0.png: has no mask of its name" in said()
     (root / "images" / "0.png").unlink()

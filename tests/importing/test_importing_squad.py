@@ -89,6 +89,25 @@ def test_version_2_has_questions_without_answers(tmp_path):
     assert "is_impossible" in made.features
 
 
+def test_questions_without_answers_can_be_left_out(tmp_path):
+    content = squad(question("a", ("Bern", 24)), question("b", is_impossible=True, plausible_answers=[]))
+    path = save(tmp_path / "a.json", content)
+    made = bring(path, tmp_path, "squad", test_share=0, answerable=True)
+    assert [(e["id"], e["answers"]["text"]) for e in examples(made, "train")] == [("a", ["Bern"])]
+    assert made.notes == ["left out: 1 question without an answer"]
+    assert made.features == ["id", "title", "context", "question", "answers"]
+    wrong = save(tmp_path / "b.json", squad(question("a", ("Bern", 24)), question("b")))
+    said = refusal(wrong, tmp_path / "other", "squad", answerable=True)
+    assert "question 'b': has no answers, and is not marked is_impossible" in said
+
+
+@pytest.mark.parametrize("value", ["0", "false", "False", 0, None])
+def test_what_is_not_impossible_needs_answers(tmp_path, value):
+    path = save(tmp_path / "a.json", squad(question("a", ("Bern", 24), is_impossible=value)))
+    made = bring(path, tmp_path, "squad", test_share=0)
+    assert [e.get("is_impossible", False) for e in examples(made, "train")] == [False]
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

@@ -166,7 +166,7 @@ def test_csvs_that_cannot_be_are_refused(tmp_path, content, options, words):
             {"label": "label", "classes": ("neg", "pos")},
             "holds 'maybe', which is not in `classes`",
         ),
-        ('x,"a\nb"', {"label": "label"}, "line 7: column 'label' holds 'a\\nb', which is no class's name"),
+        ('x,"a\nb"', {"label": "label"}, "line 7: column 'label': 'a\\nb' is no name of a class"),
     ],
 )
 def test_rows_that_are_broken_are_named_or_left_out(tmp_path, row, options, words):
@@ -212,6 +212,27 @@ def test_json_lines_that_are_broken_are_named_or_left_out(tmp_path, line, words)
     assert words in refusal(path, tmp_path, "jsonl")
     made = bring(path, tmp_path, "jsonl", skip_broken=True, test_share=0)
     assert examples(made, "train") == [{"text": "a", "n": 1}] * 2
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"), [("label", "text"), ("Sentiment", "text"), ("target", "integer")]
+)
+def test_a_column_that_looks_like_the_label_is_named(tmp_path, column, kind):
+    cells = "ab" if kind == "text" else "01"
+    path = write(tmp_path / "a.csv", f"text,{column}\na,{cells[0]}\nb,{cells[1]}\n")
+    note = f"column {column!r} is kept as {kind}; give `label` to make it the label"
+    assert note in bring(path, tmp_path, "csv", "one", test_share=0).notes
+    assert bring(path, tmp_path, "csv", "two", label=column, test_share=0).notes == []
+
+
+def test_too_few_rows_for_a_test_split_are_said(tmp_path):
+    path = write(tmp_path / "a.csv", "text,label\na,x\nb,y\n")
+    made = bring(path, tmp_path, "csv", label="label")
+    assert made.splits == {"train": 2}
+    assert made.notes == [
+        "there is no split test: of 2 examples no share of 0.2 can be held out; "
+        "take a larger `test_share`, or more examples"
+    ]
 
 
 def test_mixed_types_name_both_lines(tmp_path):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from helpers.inside import CLASSES, MODELS, SIZE, look_inside, picture, random_variables, resnet
 from PIL import Image
 
@@ -17,6 +18,8 @@ from jaxformer.errors import UserError
 from jaxformer.inference.explain import PREDICTED, Explainer, class_score, explain_files, explainable
 from jaxformer.inference.explain_drawings import of_image, over_image, rollout_of
 from jaxformer.inference.grad_cam import find_target, with_activation
+from jaxformer.models.attention import Attention
+from jaxformer.models.base import ImageModel
 from jaxformer.models.outputs import ImageOutputs, SegmentationOutputs
 from jaxformer.models.segmentation_decoders import MaskTransformer
 from jaxformer.models.segmenter import Segmenter
@@ -210,7 +213,7 @@ def test_classes_that_cannot_be(model, chosen, message):
         Explainer(trained(model), chosen)
 
 
-@pytest.mark.parametrize(("chosen", "index"), [("cat", 2), ("4", 4)])
+@pytest.mark.parametrize(("chosen", "index"), [("cat", 2), ("\u200bcat ", 2), ("4", 4)])
 def test_classes_by_name_and_number(chosen, index):
     assert Explainer(trained("resnet"), chosen).chosen == index < CLASSES
 
@@ -218,6 +221,65 @@ def test_classes_by_name_and_number(chosen, index):
 def test_a_model_without_anything_to_show():
     with pytest.raises(UserError, match=r"there is nothing to show of runs/tiny: its model \(ResNet\)"):
         Explainer(trained("stem", resnet(stage_sizes=())))
+
+
+class Own(ImageModel):
+    """A user's own: what its parts are called, and whether it gives feature maps, decides what is shown."""
+
+    block: str = "block_0"
+    norm: str = "norm"
+    tokens: bool = False
+    attention: bool = False
+    gives_maps: bool = True
+
+    @nn.compact
+    def __call__(self, image, deterministic=True):
+        x = nn.Conv(16, (4, 4), strides=4, name=self.block)(image)
+        maps = x
+        if self.tokens:
+            x = nn.Dense(16, name="block_1")(x.reshape(len(x), -1, 16))
+            x = nn.LayerNorm(name=self.norm)(x)
+        if self.attention:
+            x = Attention(num_heads=2, name="attention")(x.reshape(len(x), -1, 16))[0]
+        pooled = x.reshape(len(x), -1, 16).mean(1)
+        logits = nn.Dense(self.num_classes)(pooled)
+        return ImageOutputs(logits, pooled, x, maps=(maps,) if self.gives_maps else ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({}, ["grad-cam"]),
+        ({"tokens": True}, ["grad-cam"]),
+        ({"tokens": True, "norm": "last"}, []),
+        ({"tokens": True, "gives_maps": False}, []),
+        ({"block": "convolution"}, []),
+        ({"block": "convolution", "attention": True}, ["rollout", "heads"]),
+    ],
+)
+def test_a_model_of_a_users_own_is_explained_by_the_names_of_its_parts(fields, names):
+    own = trained("own", Own(num_classes=len(NAMES), **fields))
+    if names:
+        assert [drawn.name for drawn in Explainer(own).drawings({"image": IMAGE})] == names
+    else:
+        with pytest.raises(UserError, match=r"its model \(Own\) has neither .*\n.*docs/adding\.md, A model"):
+            Explainer(own)
+
+
+def test_drawings_of_earlier_explanations_are_removed(tmp_path):
+    for name in ("a", "b"):
+        Image.fromarray(IMAGE).save(tmp_path / f"{name}.png")
+    out = tmp_path / "out"
+    one = trained("resnet")
+    one.example = lambda path: {"image": IMAGE}
+    explained = Explainer(one)
+    explain_files(explained, [tmp_path / "a.png"], out)
+    Image.fromarray(IMAGE).save(out / "a" / "mine.png")
+    explain_files(explained, [tmp_path / "b.png"], out)
+    there = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert there == {"explanations.jsonl", "a/mine.png", "b/grad-cam.png"}
+    explain_files(explained, [out / "b" / "grad-cam.png", tmp_path / "a.png"], out)
+    assert (out / "b" / "grad-cam.png").is_file()  # it was given
 
 
 def test_windows_over_an_image():

@@ -83,7 +83,7 @@ def test_a_stream_gives_the_tokens_as_they_are_made():
 def test_a_text_that_has_ended_stays_as_it_is_while_others_go_on():
     writer = CausalModel(*gpt(template="gpt"))
     eos = writer.tokenizer.eos_id
-    prompts = [writer.encode(letter) for letter in LETTERS]
+    prompts = [writer.encode(letter) for letter in LETTERS[:3]] * 4  # equal ones are drawn anew
     stops = StopStrings((), writer.tokenizer.decode, len(prompts))
     counts = np.zeros(len(prompts), int)
     for chunk in writer.stream(prompts, Generation(60, Sampling(temperature=2.0)), stops):
@@ -117,9 +117,10 @@ def test_samples_beyond_the_context_do_not_depend_on_the_batch():
     together = [found.text for found in writer.generate(prompts, how)]
     for number, prompt in enumerate(prompts):
         stops = StopStrings((), writer.tokenizer.decode)
-        for _ in writer.stream([prompt], how, stops, first_row=number):
+        for _ in writer.stream([prompt], how, stops):
             pass
         assert stops.texts[0] == together[number]
+        assert [found.text for found in writer.generate([prompt], how)] == together[number : number + 1]
 
 
 def test_a_stop_string_ends_a_text_and_one_that_never_comes_is_told():

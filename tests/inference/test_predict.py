@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from functools import partial
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from jaxformer.data.decoding import decode_image
+from jaxformer.data.decoding import FORMATS, decode_image
 from jaxformer.drawing import BAR, LARGEST, SMALLEST, annotate, shorten
 from jaxformer.errors import UserError
 from jaxformer.inference.inputs import find_images, place_images
@@ -158,9 +159,9 @@ def test_broken_files_can_be_skipped(digits, tmp_path, caplog):
     results = predicted([digits[0], broken, digits[1]], tmp_path / "out", skip_broken=True)
     assert [r["file"] for r in results] == [str(digits[0]), str(digits[1])]
     assert [r.message for r in caplog.records if r.levelname == "WARNING"] == [
-        f"skipped {broken}: 5 bytes that are not an image"
+        f"skipped {broken}: 5 bytes that are not an image; {', '.join(FORMATS)} are read"
     ]
-    with pytest.raises(UserError, match="1 of 1 images cannot be read"):
+    with pytest.raises(UserError, match="1 of 1 image cannot be read"):
         predicted([broken], tmp_path / "out", skip_broken=True)
 
 
@@ -172,6 +173,20 @@ def test_files_of_one_name_do_not_overwrite_each_other(tmp_path):
     predicted(paths, tmp_path / "out")
     names = sorted(p.name for p in (tmp_path / "out").glob("*.png"))
     assert names == ["1-2-2.png", "1-2.png", "1-3.png", "1.png"]
+
+
+def test_images_of_an_earlier_prediction_are_removed_and_nothing_else(digits, tmp_path):
+    out = tmp_path / "out"
+    predicted(digits[:3], out)
+    Image.fromarray(IMAGES[0]).save(out / "mine.png")
+    (out / "notes.txt").write_text("mine")
+    (out / "broken.png").write_text("mine")
+    os.mkfifo(out / "pipe.png")
+    predicted(digits[2:4], out)
+    mine = {"mine.png", "notes.txt", "broken.png", "pipe.png"}
+    assert {path.name for path in out.iterdir()} == {"97.png", "96.png", "predictions.jsonl"} | mine
+    lines = (out / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["file"] for line in lines] == [str(path) for path in digits[2:4]]
 
 
 def test_originals_are_never_overwritten(digits, tmp_path):

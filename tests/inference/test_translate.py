@@ -33,7 +33,7 @@ def test_greedy_translation_is_the_argmax_of_the_full_model(name, template):
     ]
     assert [continuation.text for continuation in found] == [letters.decode(ids) for ids in expected]
     assert [continuation.tokens for continuation in found] == [len(ids) for ids in expected]
-    ends = ["end of text" if ids[-1] == letters.eos_id else "length" for ids in expected]
+    ends = ["end of text" if ids[-1] == letters.eos_id else "context" for ids in expected]
     assert [continuation.ended for continuation in found] == ends
     assert [next(writer.generate([source], Generation(100, GREEDY))) for source in sources] == found
 

@@ -254,6 +254,23 @@ def test_what_does_not_fit_is_named(task, train, evaluation, message):
     assert not list(Classification(mean=(0.5, 0.4, 0.3)).fits(model, fine, fine))
 
 
+def test_images_of_another_size_are_to_be_resized():
+    model = SimpleNamespace(kind="image", image_size=8, num_classes=5)
+    (line,) = Classification().fits(model, spec(70, 61, 3), spec(70, 61, 3))
+    assert line == (
+        "model.image_size=8: the training images are 70x61 after data.transforms; "
+        "end data.transforms and data.eval_transforms with dict(name='resize', size=8)"
+    )
+    (line,) = Classification().fits(model, spec(70, 70, 3), spec(70, 70, 3))
+    assert line.endswith("with dict(name='resize', size=8), or set model.image_size=70 if all are so")
+
+
+def test_classes_that_neither_the_config_nor_the_dataset_counts_are_asked_for():
+    model = SimpleNamespace(kind="image", image_size=8, num_classes=None, sizes=("num_classes",))
+    (line,) = Classification().fits(model, spec(8, 8, 3), spec(8, 8, 3))
+    assert line == "model.num_classes: the dataset does not say how many classes it has; set it"
+
+
 def test_labels_that_are_no_class_are_refused():
     with pytest.raises(UserError, match="the labels must be 0 to 4, a batch has 3 to 5"):
         Classification().check(SimpleNamespace(num_classes=5), {"labels": np.array([3, 5])})

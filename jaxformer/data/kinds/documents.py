@@ -12,7 +12,7 @@ from jaxformer.data.records import Records
 from jaxformer.data.text.cache import Entry, Writer, cached
 from jaxformer.data.text.rows import IGNORED, Batch, TokenRows, share, stream
 from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class DocumentRows(TokenRows):
         self.rows, self.starts, self.counts = packed["rows"], packed["starts"], packed["sizes"]
         places = len(self) * self.length
         self.facts = [
-            f"{self.split}: {len(self.ids):,} tokens of {len(sizes):,} documents, packed into "
-            f"{len(self):,} rows of {self.length}",
+            f"{self.split}: {counted(len(self.ids), 'token')} of {counted(len(sizes), 'document')}, packed into "
+            f"{counted(len(self), 'row')} of {self.length}",
             f"{self.split}: {share(places - int(self.counts.sum()), places)} of the places in its batches are padding",
         ]
         if alone := int((sizes < 2).sum()):

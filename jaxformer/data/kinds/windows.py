@@ -10,7 +10,7 @@ from jaxformer.data.kinds.text import RunningText
 from jaxformer.data.records import Records
 from jaxformer.data.text.rows import IGNORED, Batch, TokenRows, end_of_document, stream
 from jaxformer.data.text.tokenizers import Tokenizer
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,10 @@ class WindowRows(TokenRows):
         no_end = end_of_document(tokenizer) is None
         self.ids = entry.arrays["ids"][: None if no_end else -1]  # the end stands between documents
         if len(self.ids) < 2:
-            raise UserError(
-                f"split {self.split!r} of {self.name} has {len(self.ids)} tokens: a target needs two at least"
-            )
+            there = counted(len(self.ids), "token")
+            raise UserError(f"split {self.split!r} of {self.name} has {there}: a target needs two at least")
         self.facts = [
-            f"{self.split}: {len(self.ids):,} tokens of {documents:,} document{'s' * (documents != 1)}, "
+            f"{self.split}: {counted(len(self.ids), 'token')} of {counted(documents, 'document')}, "
             f"{len(self):,} windows of {self.length}"
         ]
 

@@ -3,18 +3,16 @@
 An entry is a folder `KEY/` of .npy files and an `entry.json` that names them with their sizes. KEY is a hash of
 all that decides its content. One process makes it, under a lock, in a hidden folder that is renamed into place
 when it is complete; the others wait and read. So what a killed process leaves behind is never read, and the next
-one that makes the same entry clears it away.
+process that makes an entry clears it away.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from jaxformer.errors import UserError
+from jaxformer.files import incomplete, locked, put_in_place
 
 VERSION = 1  # of the code that makes entries: a change of what any of them holds needs a new number
 ENTRY = "entry.json"
@@ -59,11 +58,10 @@ class Column:
             self.count += len(values)
 
     def finish(self) -> None:
-        """Writes the final header; the file is on the disk when this returns."""
+        """Writes the final header."""
         self._file.seek(0)
         self._write_header()
         self._file.flush()
-        os.fsync(self._file.fileno())
 
     def _write_header(self) -> None:
         """NumPy leaves room for the length to grow, so that the header keeps its size (numpy.lib.format)."""
@@ -91,10 +89,8 @@ class Writer:
         for column in self.columns.values():
             column.finish()
         sizes = {path.name: path.stat().st_size for path in sorted(self.folder.glob("*.npy"))}
-        with open(self.folder / ENTRY, "w", encoding="utf-8") as file:
-            json.dump({"files": sizes, "notes": self.notes}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        content = json.dumps({"files": sizes, "notes": self.notes})
+        (self.folder / ENTRY).write_text(content, encoding="utf-8")
 
 
 def cache_folder() -> Path:
@@ -135,18 +131,14 @@ def cached(inputs: Mapping[str, Any], build: Callable[[Writer], None]) -> Entry:
 
 def make_entry(root: Path, key: str, build: Callable[[Writer], None]) -> None:
     """Makes an entry; the caller has its lock, so that whatever else lies there is a dead process's."""
-    for leftover in [root / key, *root.glob(f".{key}.making-*")]:
-        shutil.rmtree(leftover, ignore_errors=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{key}.making-", dir=root))
-    try:
+    shutil.rmtree(root / key, ignore_errors=True)
+    with incomplete(root / key) as scratch:
+        scratch.mkdir()
         with contextlib.ExitStack() as files:
             writer = Writer(scratch, files)
             build(writer)
             writer.finish()
-        scratch.chmod(0o755)
-        scratch.rename(root / key)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        put_in_place(scratch, root / key)
 
 
 def read_entry(folder: Path) -> Entry | None:
@@ -161,12 +153,3 @@ def read_entry(folder: Path) -> Entry | None:
         return Entry({name: np.asarray(array) for name, array in maps.items()}, content["notes"], folder.name)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Waits until no other process is in here with the same path; the system lets go when a process dies."""
-    with open(path, "a", encoding="utf-8") as file:
-        with contextlib.suppress(OSError):  # a file system without locks: entries may be made twice
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

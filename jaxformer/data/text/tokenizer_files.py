@@ -74,7 +74,7 @@ def read_bytes(path: Path) -> bytes:
       UserError: it cannot be read, is empty, or is a pickle or archive (of PyTorch's), which may run code.
     """
     try:
-        content = path.read_bytes()
+        content = files.regular(path).read_bytes()
     except OSError as error:
         raise broken(path, f"cannot be read ({error.strerror}); give {KINDS}") from error
     if not content.strip():

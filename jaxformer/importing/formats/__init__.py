@@ -41,10 +41,10 @@ FORMATS = dict(
         _row("yolo", has_boxes=True),
         _row("segmentation", "classes"),
         _row("text", "unit", extensions=".txt .text .md", test_share=0.1),
-        _row("csv", *TABLE_OPTIONS, extensions=".csv"),
+        _row("csv", *TABLE_OPTIONS, extensions=".csv .tsv"),
         _row("jsonl", *TABLE_OPTIONS, extensions=".jsonl .ndjson"),
         _row("pairs"),
         _row("conll", "columns", "classes", extensions=CONLL),
-        _row("squad", extensions=".json"),
+        _row("squad", "answerable", extensions=".json"),
     ]
 )

@@ -1,14 +1,13 @@
 """COCO's JSON: images, annotations and categories (cocodataset.org/#format-data)."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxformer.errors import UserError
-from jaxformer.files import read_text
-from jaxformer.importing.contents import Contents, is_class_name
+from jaxformer.files import parse_json, read_text, truth
+from jaxformer.importing.contents import Contents
 from jaxformer.importing.formats.detection import Annotated, Box, annotation_files, contents_of, find_image
 from jaxformer.importing.sources import SPLIT_NAMES, File, Sources, find_all, unless_all_train
 
@@ -34,7 +33,7 @@ def read(sources: Sources) -> Contents:
     crowds = 0
     for file in unless_all_train([File(path, path.name, split_of_words(path)) for path in paths]):
         content = load(file.path)
-        names = categories(file.path, content["categories"])
+        names = categories(file.path, content["categories"], sources)
         ordered = [names[key] for key in sorted(names)]
         if class_names and ordered != class_names:
             raise UserError(f"{file.path}: its categories are not those of {paths[0]}; make them the same")
@@ -57,23 +56,28 @@ def read_file(
 ) -> tuple[list[Annotated], int]:
     """The images of a file, and how many crowds were left out."""
     images: dict[Any, dict[str, Any]] = {}
+    places: dict[str, int] = {}
     for place, image in enumerate(content["images"]):
         with sources.checking(file.path, f"images[{place}]"):
             key, name = (image.get(k) if isinstance(image, dict) else None for k in ("id", "file_name"))
-            if not isinstance(name, str) or not isinstance(key, (int, str)):
+            if not isinstance(name, str) or type(key) not in (int, str):
                 raise ValueError("has no id and file_name")
             if key in images:
                 raise ValueError(f"the id {key} is there twice")
+            if places.setdefault(name, place) != place:
+                raise ValueError(f"the file {name!r} is also images[{places[name]}]")
             images[key] = image
     boxes: dict[Any, list[Box]] = {key: [] for key in images}
     crowds = 0
     for place, annotation in enumerate(content["annotations"]):
         where = f"annotations[{place}]"
         with sources.checking(file.path, where):
-            check_annotation(annotation, images, names)
-            if annotation.get("iscrowd"):
+            if not isinstance(annotation, dict):
+                raise ValueError("is not an object")
+            if truth(annotation, "iscrowd"):
                 crowds += 1
             else:
+                check_annotation(annotation, images, names)
                 x, y, width, height = map(float, annotation["bbox"])
                 box = Box(names[annotation["category_id"]], (x, y, x + width, y + height), where)
                 boxes[annotation["image_id"]].append(box)
@@ -90,20 +94,20 @@ def read_file(
 
 def stated_size(image: dict[str, Any]) -> tuple[int, int] | None:
     """The height and width of an image, if they are there; some tools write zeros."""
-    height, width = image.get("height"), image.get("width")
-    return (height, width) if isinstance(height, int) and isinstance(width, int) and height * width else None
+    stated = (image.get("height"), image.get("width"))
+    # The type, because a bool is an int, too.
+    height, width = (value if type(value) in (int, float) else 0 for value in stated)
+    return (height, width) if height > 0 and width > 0 else None
 
 
-def check_annotation(annotation: Any, images: dict[Any, Any], names: dict[int, str]) -> None:
+def check_annotation(annotation: dict[str, Any], images: dict[Any, Any], names: dict[int, str]) -> None:
     """Raises ValueError for what is no annotation."""
-    if not isinstance(annotation, dict):
-        raise ValueError("is not an object")
     key, label, box = (annotation.get(name) for name in ("image_id", "category_id", "bbox"))
-    if not isinstance(key, (int, str)) or key not in images:
+    if type(key) not in (int, str) or key not in images:
         raise ValueError(f"there is no image of the id {key!r}")
-    if not isinstance(label, int) or label not in names:
+    if type(label) is not int or label not in names:
         raise ValueError(f"there is no category of the id {label!r}")
-    # The type, because a bool is an int, too; NaN is never less.
+    # NaN is never less.
     if not isinstance(box, list) or [type(v) in (int, float) and abs(v) < 1e9 for v in box] != [True] * 4:
         raise ValueError(f"bbox is {box!r}, not four numbers x, y, width, height")
 
@@ -111,25 +115,30 @@ def check_annotation(annotation: Any, images: dict[Any, Any], names: dict[int, s
 def load(path: Path) -> dict[str, Any]:
     """A file's content, with lists of images, annotations and categories."""
     try:
-        content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: is not JSON ({error})") from error
+        content = parse_json(read_text(path), constant=float)  # NaN may stand where it is not used
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(f"{path}: is not COCO's JSON of objects; it has no list {key!r}")
     return content
 
 
-def categories(path: Path, listed: list[Any]) -> dict[int, str]:
+def categories(path: Path, listed: list[Any], sources: Sources) -> dict[int, str]:
     """Names by id."""
     names: dict[int, str] = {}
     for place, category in enumerate(listed):
         key, name = (category.get(k) if isinstance(category, dict) else None for k in ("id", "name"))
-        if not isinstance(key, int) or not isinstance(name, str) or not is_class_name(name):
-            raise UserError(f"{path}: categories[{place}] is {category!r}; expected an id and a name")
-        if key in names or name in names.values():
+        try:
+            known = sources.class_of(name)
+        except ValueError:
+            known = ""
+        if type(key) is not int or not known:
+            wanted = "an id, a whole number, and a name, one line of text"
+            raise UserError(f"{path}: categories[{place}] is {category!r}; expected {wanted}")
+        if key in names or known in names.values():
             raise UserError(f"{path}: categories[{place}]: the id {key} or the name {name!r} is there twice")
-        names[key] = name
+        names[key] = known
     if not names:
         raise UserError(f"{path}: has no categories")
     return names

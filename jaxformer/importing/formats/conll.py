@@ -6,11 +6,10 @@ from itertools import groupby
 
 import tensorflow_datasets as tfds
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import lines_of
-from jaxformer.importing.contents import Contents, Example, is_class_name, several
+from jaxformer.importing.contents import Contents, Example, several
 from jaxformer.importing.sources import File, Sources
-from jaxformer.observe.text import counted
 
 DOCUMENT = "-DOCSTART-"
 SPACES = re.compile(r"[ \t]+")
@@ -74,7 +73,8 @@ def sentences(file: File, text: str, columns: Columns, sources: Sources) -> list
                 if len(row) != width:
                     count = counted(len(row), "column")
                     raise ValueError(f"line {number}: has {count}, and not {width} as before")
-            words, tags = ([row[column - 1] for _, row in rows] for column in (word, tag))
+            words = [row[word - 1] for _, row in rows]
+            tags = [sources.class_of(row[tag - 1], f"line {number}: tag ") for number, row in rows]
             found.append((file, start, words, tags))
     return found
 
@@ -88,8 +88,6 @@ def check_tag(tag: str, where: str, is_bio: bool, classes: Sequence[str]) -> Non
     """Raises ValueError for a tag that cannot be."""
     if is_bio and not BIO.fullmatch(tag):
         raise ValueError(f"{where} is none of O, B-X and I-X, which other tags are")
-    if not is_class_name(tag):
-        raise ValueError(f"{where} has odd white space in it")
     if classes and tag not in classes:
         raise ValueError(f"{where} is not in `classes`")
 

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.importing.contents import Contents
 from jaxformer.importing.formats.tables import Row, Table
 from jaxformer.importing.sources import Sources
-from jaxformer.observe.text import counted
 
 INTEGER = re.compile(r"[+-]?[0-9]+")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -19,6 +18,8 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 def read(sources: Sources, **options: Any) -> Contents:
     """Reads the rows of CSV files. A column is numbers if all its cells can be read as numbers, else texts.
+
+    In files named ".tsv" there are tabs between columns.
 
     The options are those of `tables.Table`.
     """
@@ -45,10 +46,12 @@ def csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     Raises:
       UserError: quotes do not match.
     """
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     before = csv.field_size_limit(max(len(text), 1))  # the module's own limit is 131,072 characters
     line = 1
     try:
-        reader = csv.reader(io.StringIO(text, newline="\n"), strict=True)
+        # newline="" lets the module see every kind of line end.
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         for cells in reader:
             if cells or line == 1:
                 yield line, cells

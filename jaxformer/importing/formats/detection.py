@@ -9,13 +9,14 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import IMAGE_EXTENSIONS
 from jaxformer.importing.contents import Contents, Example, random_share
 from jaxformer.importing.formats import FORMATS
 from jaxformer.importing.images import open_all, open_image
 from jaxformer.importing.sources import File, Sources, listing
 
+ROUNDING = 0.01  # how far shares may be from 0 to 1
 EXPECTED = "COCO's JSON, VOC's XML, or YOLO's data.yaml or classes.txt"
 
 
@@ -29,6 +30,8 @@ class Box:
     """x0, y0, x1, y1, in pixels or, where the format has them so, as shares of the image."""
     where: str
     """Its place in the file of annotations: "line 3", "annotations[17]"."""
+    is_polygon: bool = False
+    """Whether the file has a polygon, and the box was drawn around it."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +98,13 @@ def contents_of(
 ) -> Contents:
     """Opens the images and turns boxes into shares of them; what is wrong goes to `sources.broken`.
 
-    Boxes that reach out of their image are clipped, and counted. Each example has `image`, `objects` (`bbox`, `label`)
-    and `path`.
+    Boxes that reach out of their image are clipped, objects that are there twice left out, and both counted. Each
+    example has `image`, `objects` (`bbox`, `label`) and `path`.
     """
-    examples, clipped = [], 0
+    in_pixels = [max(box.corners) for item in images if not item.shares for box in item.boxes]
+    if in_pixels and max(in_pixels) <= 1:
+        raise UserError(f"{images[0].source}: all boxes lie in the first pixel; expected pixels, not shares")
+    examples, clipped, twice = [], 0, 0
     for item, image in open_all(images, lambda item: (item, open_image(item.file.path)), sources):
         with sources.checking(item.source):
             if item.size not in (None, image.size):
@@ -111,13 +117,17 @@ def contents_of(
                     shares, inside = in_shares(box, item, image.size)
                     boxes.append((box.label, shares))
                     clipped += not inside
-            objects = [{"bbox": tfds.features.BBox(*shares), "label": label} for label, shares in boxes]
+            different = list(dict.fromkeys(boxes))
+            twice += len(boxes) - len(different)
+            objects = [{"bbox": tfds.features.BBox(*shares), "label": label} for label, shares in different]
             values = {"image": image.stored, "objects": objects, "path": item.file.name}
-            labels = frozenset(label for label, _ in boxes)
-            seen = sorted(boxes)
-            examples.append(Example(values, item.file, "", labels, image.digest, annotation=seen))
+            labels = frozenset(label for label, _ in different)
+            seen = sorted(different)
+            examples.append(Example(values, item.file, "", labels, image, annotation=seen))
     if clipped:
-        notes.append(f"clipped: {clipped:,} box{'' if clipped == 1 else 'es'} that reached out of the image")
+        notes.append(f"clipped: {counted(clipped, 'box', 'boxes')} that reached out of the image")
+    if twice:
+        notes.append(f"left out: {counted(twice, 'object')} with the class and box of another")
     image_feature = tfds.features.Image(shape=(None, None, 3))
     label = tfds.features.ClassLabel(names=class_names)
     objects_feature = tfds.features.Sequence({"bbox": tfds.features.BBoxFeature(), "label": label})
@@ -143,8 +153,11 @@ def in_shares(box: Box, item: Annotated, size: tuple[int, int]) -> tuple[tuple[f
     x0, y0, x1, y1 = box.corners
     exact = (y0 / height, x0 / width, y1 / height, x1 / width)
     ymin, xmin, ymax, xmax = clipped = tuple(min(max(value, 0.0), 1.0) for value in exact)
+    corners = f"the box ({', '.join(f'{value:g}' for value in box.corners)}) (x0, y0, x1, y1)"
     if not (ymin < ymax and xmin < xmax):
-        corners = ", ".join(f"{value:g}" for value in box.corners)
         hint = "; expected shares, from 0 to 1" if item.shares and max(box.corners) > 2 else ""
-        raise ValueError(f"the box ({corners}) (x0, y0, x1, y1) has no area in {item.file.name}{hint}")
+        raise ValueError(f"{corners} has no area in {item.file.name}{hint}")
+    written = ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0)  # as YOLO has them
+    if item.shares and not all(-ROUNDING <= value <= 1 + ROUNDING for value in written):
+        raise ValueError(f"{corners} is not of {item.file.name}; expected shares, from 0 to 1, and no pixels")
     return clipped, all(-1e-4 <= value <= 1 + 1e-4 for value in exact)

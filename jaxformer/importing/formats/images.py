@@ -1,12 +1,13 @@
 """Images with one class each: folders of classes, or a CSV."""
 
 from functools import partial
+from os.path import isfile  # is False for names that no file can have
 from pathlib import Path
 from typing import TypeAlias
 
 import tensorflow_datasets as tfds
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import IMAGE_EXTENSIONS, read_text
 from jaxformer.importing.contents import Contents, Example, natural
 from jaxformer.importing.formats.csv import csv_rows
@@ -34,15 +35,21 @@ def read(sources: Sources) -> Contents:
     class_names = sorted({label for _, label, _ in opened}, key=natural)
     grey = all(image.grey for *_, image in opened)
     sizes = {image.size for *_, image in opened}
-    height, width = sizes.pop() if len(sizes) == 1 else (None, None)
+    height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
     image_feature = tfds.features.Image(shape=(height, width, 1 if grey else 3))
     label_feature = tfds.features.ClassLabel(names=class_names)
     features = {"image": image_feature, "label": label_feature, "path": tfds.features.Text()}
     examples = []
     for file, label, image in opened:
-        values = {"image": partial(image.stored, "L" if grey else "RGB"), "label": label, "path": file.name}
-        examples.append(Example(values, file, label, digest=image.digest))
-    return Contents(features, examples, class_names)
+        values = {"image": partial(image.stored, 1 if grey else 3), "label": label, "path": file.name}
+        examples.append(Example(values, file, label, image=image))
+    return Contents(features, examples, class_names, [size_note(sizes, grey)] if sizes else [])
+
+
+def size_note(sizes: set[tuple[int, int]], grey: bool) -> str:
+    """How large the images are, and whether they have colours."""
+    both = dict.fromkeys("{}x{}".format(*map(choose, zip(*sizes))) for choose in (min, max))
+    return f"the images are of {' to '.join(both)} pixels (height x width), {'grey' if grey else 'in colour'}"
 
 
 def is_image(path: Path) -> bool:
@@ -71,11 +78,16 @@ def in_folder(root: Path, sources: Sources) -> list[Labelled]:
                     f"{nested[0]}: a folder in the class {folder.name!r}, which holds images only"
                 )
             images = list(filter(is_image, there))
-            found += [(File(path, path.relative_to(root).as_posix(), split), folder.name) for path in images]
+            try:
+                label = sources.class_of(folder.name, f"{parent}: the folder ")
+            except ValueError as error:
+                raise UserError(f"{error}; rename it") from error
+            found += [(File(path, path.relative_to(root).as_posix(), split), label) for path in images]
             sources.broken.extend((path, "is no image by its name") for path in there if path not in images)
             empty += [] if images else [folder]
     if empty:
-        raise UserError(f"{listing(empty)}: no images in it; remove empty class folders, or fill them")
+        more = f" (and {len(empty) - 1} more)" if len(empty) > 1 else ""
+        raise UserError(f"{empty[0]}{more}: no images in it; remove empty class folders, or fill them")
     return found
 
 
@@ -93,13 +105,14 @@ def in_csv(path: Path, sources: Sources) -> list[Labelled]:
     for line, cells in rows:
         with sources.checking(path, f"line {line}"):
             if len(cells) != len(columns):
-                raise ValueError(f"{len(cells)} values for {len(columns)} columns")
+                raise ValueError(f"{counted(len(cells), 'value')} for {counted(len(columns), 'column')}")
             row = dict(zip(columns, (cell.strip() for cell in cells)))
             image = image_of(row, root)
             if lines.setdefault(image, line) != line:
                 raise ValueError(f"{row['path']!r} is also in line {lines[image]}; keep one of them")
             split = SPLIT_NAMES[row["split"].lower()] if "split" in row else None
-            found.append((File(image, image.relative_to(root).as_posix(), split), row["label"]))
+            label = sources.class_of(cells[columns.index("label")])
+            found.append((File(image, image.relative_to(root).as_posix(), split), label))
     return found
 
 
@@ -112,11 +125,11 @@ def image_of(row: dict[str, str], root: Path) -> Path:
     for column in ("path", "label"):
         if not row[column]:
             raise ValueError(f"{column} is empty")
+    if not isfile(root / row["path"]):
+        raise ValueError(f"there is no file {row['path']!r} in {root}")
     image = (root / row["path"]).resolve()
     if not image.is_relative_to(root):
         raise ValueError(f"{row['path']!r} leaves {root}; put images beside the CSV or below it")
-    if not image.is_file():
-        raise ValueError(f"there is no file {row['path']!r} in {root}")
     if row.get("split", "train").lower() not in SPLIT_NAMES:
         raise ValueError(f"split {row['split']!r} is not train, validation or test")
     return image

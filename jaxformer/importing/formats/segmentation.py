@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from jaxformer.data.decoding import decode_mask
 from jaxformer.errors import UserError
-from jaxformer.files import BrokenFile
+from jaxformer.files import BrokenFile, regular
 from jaxformer.importing.contents import Contents, Example, random_share, read_names
 from jaxformer.importing.images import as_png, open_all, open_image
 from jaxformer.importing.sources import File, Sources, find_all, split_of_folders
@@ -126,8 +125,8 @@ def example_of(file: File, path: Path, num_classes: int) -> Example:
     """
     image = open_image(file.path)
     try:
-        mask = decode_mask(path.read_bytes())
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        mask = decode_mask(regular(path).read_bytes(), upright=True)
+    except (OSError, ValueError) as error:
         raise BrokenFile(path, f"not a readable mask ({error})") from error
     if mask.shape != image.size:
         height, width = image.size
@@ -141,9 +140,9 @@ def example_of(file: File, path: Path, num_classes: int) -> Example:
     values = {"image": image.stored, "segmentation_mask": partial(grey_png, path), "path": file.name}
     digest = hashlib.sha256(mask.astype(np.uint8).tobytes()).digest()
     there = frozenset(ids.tolist())
-    return Example(values, file, classes=there, digest=image.digest, annotation=digest)
+    return Example(values, file, classes=there, image=image, annotation=digest)
 
 
 def grey_png(path: Path) -> bytes:
     """A mask's ids as a grey PNG."""
-    return as_png(Image.fromarray(decode_mask(path.read_bytes()).astype(np.uint8)))
+    return as_png(decode_mask(path.read_bytes(), upright=True).astype(np.uint8))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxformer.errors import UserError
-from jaxformer.files import parse_json
+from jaxformer.errors import UserError, counted
+from jaxformer.files import parse_json, truth
 from jaxformer.importing.contents import Contents, Divided, Example, Examples, divided
 from jaxformer.importing.formats.tables import storable
 from jaxformer.importing.sources import File, Sources
@@ -26,13 +26,18 @@ SHAPE = {"data": [{"paragraphs": [{"context": str, "qas": [QUESTION]}]}]}
 EXAMPLE = '{"data": [{"title", "paragraphs": [{"context", "qas": [{"id", "question", "answers"}]}]}]}'
 
 
-def read(sources: Sources) -> Contents:
+def read(sources: Sources, answerable: bool = False) -> Contents:
     """Reads questions as examples, with the features of TFDS's squad; with `is_impossible` if any question has it.
 
     Every answer is looked up in its context.
+
+    Args:
+      sources: files and folders.
+      answerable: leave out the questions that are marked as impossible to answer.
     """
     examples: list[Example] = []
     seen: dict[str, File] = {}
+    impossible = 0
     for file, text in sources.texts():
         for values, item in questions(file.path, text):
             key, problem = item["id"], question_problem(values, item)
@@ -48,9 +53,12 @@ def read(sources: Sources) -> Contents:
                 sources.broken.append((file.path, f"question {key!r} is there twice{also}"))
                 continue
             seen[key] = file
+            if answerable and not good:
+                impossible += 1
+                continue
             values["answers"] = {name: [answer[name] for answer in good] for name in ("text", "answer_start")}
-            if item.get("is_impossible") is not None:
-                values["is_impossible"] = item["is_impossible"]
+            if item.get("is_impossible") is not None and not answerable:
+                values["is_impossible"] = truth(item, "is_impossible")
             examples.append(Example(values, file))
     features = {name: tfds.features.Text() for name in ("id", "title", "context", "question")}
     features["answers"] = tfds.features.Sequence({"text": tfds.features.Text(), "answer_start": np.int32})
@@ -58,7 +66,8 @@ def read(sources: Sources) -> Contents:
         features["is_impossible"] = tfds.features.Tensor(shape=(), dtype=np.bool_)
         for example in examples:
             example.values.setdefault("is_impossible", False)
-    return Contents(features, examples, hold_out=share_of_articles)
+    notes = [f"left out: {counted(impossible, 'question')} without an answer"] if impossible else []
+    return Contents(features, examples, notes=notes, hold_out=share_of_articles)
 
 
 def share_of_articles(examples: Examples, share: float) -> Divided:
@@ -126,9 +135,10 @@ def question_problem(values: Mapping[str, Any], item: Mapping[str, Any]) -> str 
             return str(error)
         if name in ("context", "question") and not value.strip():
             return f"its {name} is empty"
-    impossible = item.get("is_impossible")
-    if impossible not in (None, True, False):
-        return f"is_impossible is {impossible!r}; expected true or false"
+    try:
+        impossible = truth(item, "is_impossible")
+    except ValueError as error:
+        return str(error)
     if impossible and item["answers"]:
         return "is_impossible, but there are answers"
     if not impossible and not item["answers"]:

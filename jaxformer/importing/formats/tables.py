@@ -9,11 +9,19 @@ import tensorflow_datasets as tfds
 
 from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import UserError
-from jaxformer.importing.contents import Contents, Example, all_in_train, is_class_name, natural, several
+from jaxformer.importing.contents import Contents, Example, all_in_train, natural, several
 from jaxformer.importing.sources import File, Sources
 
 # What a cell can be, as messages say it; "nothing" and "nested" cells never meet in a message.
 WORDS = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "text": "text"}
+LABELS = {
+    "label",
+    "labels",
+    "class",
+    "category",
+    "target",
+    "sentiment",
+}  # columns that are seldom meant as texts
 NUMBERS = {"integer": np.int64, "number": np.float32, "boolean": np.bool_}
 
 
@@ -67,7 +75,7 @@ class Table:
         examples = []
         for row in rows:
             with sources.checking(row.file.path, f"line {row.line}"):
-                values = {name: self.value(row, name, kind) for name, kind in columns.items()}
+                values = {name: self.value(row, name, kind, sources) for name, kind in columns.items()}
                 label = values[self.label] if self.label and not self.regression else ""
                 examples.append(Example(values, row.file, label))
         labels = {example.label for example in examples} - {""}
@@ -100,7 +108,12 @@ class Table:
                 chosen[name] = kind
         if "text" not in chosen.values():
             raise UserError(f"{where}: no column holds texts; there are: {', '.join(names)}")
-        return chosen, [f"left out: columns {', '.join(left_out)}"] if left_out else []
+        notes = [f"left out: columns {', '.join(left_out)}"] if left_out else []
+        if self.label is None and (likely := [name for name in chosen if name.lower() in LABELS]):
+            notes.append(
+                f"column {likely[0]!r} is kept as {chosen[likely[0]]}; give `label` to make it the label"
+            )
+        return chosen, notes
 
     def column_kind(self, name: str, rows: Sequence[Row]) -> str | None:
         """What a column becomes ("text", "class" or a key of NUMBERS); None if it cannot be kept."""
@@ -126,7 +139,7 @@ class Table:
         remedy = "make it one or the other; or name the columns of texts with `text`"
         raise UserError(f"{another.file.path}, line {another.line}: {differ}", remedy)
 
-    def value(self, row: Row, name: str, becomes: str) -> Any:
+    def value(self, row: Row, name: str, becomes: str, sources: Sources) -> Any:
         """A cell as TFDS encodes it.
 
         Raises:
@@ -142,7 +155,7 @@ class Table:
         if becomes == "text":
             return storable(value, where)
         if becomes == "class":
-            return self.class_of(value, kind, where)
+            return self.class_of(value, kind, where, sources)
         if becomes == "boolean":
             return bool(value)
         if kind not in ("integer", "number"):
@@ -153,17 +166,15 @@ class Table:
             raise ValueError(f"{where} holds {value}, which is too large")
         return number
 
-    def class_of(self, value: Any, kind: str, where: str) -> str:
+    def class_of(self, value: Any, kind: str, where: str, sources: Sources) -> str:
         """A label as the name of a class."""
-        if kind == "nested" or (isinstance(value, float) and kind == "number"):
+        if kind == "number" and isinstance(value, float):
             raise ValueError(f"{where} holds {value!r}, which is no class's name (or give `regression`)")
-        name = str(value).strip()
-        if not is_class_name(name):
-            raise ValueError(f"{where} holds {value!r}, which is no class's name; it needs to be one line")
+        name = sources.class_of(value, f"{where}: ")
         if self.classes and name not in self.classes:
             near = did_you_mean(name, self.classes)
             raise ValueError(f"{where} holds {name!r}, which is not in `classes`; {near}")
-        return storable(name, where)
+        return name
 
 
 def feature(kind: str, class_names: list[str]) -> Any:

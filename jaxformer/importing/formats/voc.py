@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from xml.parsers.expat import ErrorString
 
 from jaxformer.files import numbered_lines, read_text
-from jaxformer.importing.contents import Contents, is_class_name, natural
+from jaxformer.importing.contents import Contents, natural
 from jaxformer.importing.formats import detection
 from jaxformer.importing.formats.detection import Annotated, Box
 from jaxformer.importing.sources import SPLIT_NAMES, File, Sources, find_all, split_of_folders
@@ -34,7 +34,7 @@ def read(sources: Sources) -> Contents:
     images, notes = [], []
     for path in detection.annotation_files(sources, find, "Pascal VOC's XML files in a folder"):
         with sources.checking(path):
-            images.append(read_file(root, path, listed))
+            images.append(read_file(root, path, listed, sources))
     boxes = [box for image in images for box in image.boxes]
     if any(min(box.corners[:2]) == 0 for box in boxes):
         notes.append("pixels are counted from 0, as boxes begin at 0; VOC's own count from 1")
@@ -50,7 +50,7 @@ def from_one(box: Box) -> Box:
     return replace(box, corners=(x0 - 1, y0 - 1, x1, y1))
 
 
-def read_file(root: Path, path: Path, listed: dict[str, str]) -> Annotated:
+def read_file(root: Path, path: Path, listed: dict[str, str], sources: Sources) -> Annotated:
     """An image's annotations.
 
     Raises:
@@ -60,9 +60,9 @@ def read_file(root: Path, path: Path, listed: dict[str, str]) -> Annotated:
     tree = parse(read_text(path).strip())
     boxes = []
     for number, element in enumerate(tree.findall("object"), 1):
-        name = (element.findtext("name") or "").strip()
-        if not is_class_name(name):
+        if not (written := (element.findtext("name") or "").strip()):
             raise ValueError(f"object {number} has no <name>")
+        name = sources.class_of(written, f"object {number}: ")
         where = f"object {number} ({name})"
         try:
             x0, y0, x1, y1 = (float(element.findtext(f"bndbox/{key}") or "nan") for key in CORNERS)

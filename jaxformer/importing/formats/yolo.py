@@ -5,14 +5,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.files import IMAGE_EXTENSIONS, BrokenFile, lines_of, numbered_lines, read_text
 from jaxformer.importing.contents import Contents, checked_names, read_names
-from jaxformer.importing.formats.detection import Annotated, Box, annotation_files, contents_of, image_of_stem
+from jaxformer.importing.formats import detection
+from jaxformer.importing.formats.detection import Annotated, Box
 from jaxformer.importing.sources import (
     SPLIT_NAMES,
     File,
@@ -21,9 +22,9 @@ from jaxformer.importing.sources import (
     split_of_folders,
     unless_all_train,
 )
-from jaxformer.observe.text import counted
 
 DESCRIPTIONS = ("data.yaml", "data.yml")
+NOTHING = ("", "~", "null", "Null", "NULL")  # what YAML writes where there is no value
 CLASS_FILES = ("classes.txt", "obj.names", "classes.names")
 
 
@@ -43,20 +44,22 @@ def read(sources: Sources) -> Contents:
     """Reads a dataset that a data.yaml describes, or a folder with a file of classes.
 
     An image's labels are beside it, or in the folder "labels" where it is in "images". Without labels it has no
-    objects. Polygons become the boxes around them.
+    objects. What stands in a line behind class and box are keypoints if the data.yaml has `kpt_shape`; without it lines
+    of more than 4 numbers are polygons (of instances, or the 4 corners of turned boxes), and become boxes around them.
 
     Raises:
       UserError: the description cannot be read, or names folders that are not there.
     """
     sources.one("YOLO's dataset is described by one file, or is one folder")
-    (source,) = annotation_files(sources, find, "YOLO's data.yaml or classes.txt")
+    (source,) = detection.annotation_files(sources, find, "YOLO's data.yaml or classes.txt")
     if source.suffix.lower() in (".yaml", ".yml"):
         described = load(source)
-        class_names = described_classes(source, described["names"])
+        class_names = described_classes(source, described)
+        keypoints = described_keypoints(source, described)
         found = unless_all_train(list(described_images(source, described)))
     else:
         root = source.parent.parent if source.parent.name == "labels" else source.parent
-        class_names = read_names(source)
+        class_names, keypoints = read_names(source), 0
         names = {path: path.relative_to(root).as_posix() for path in find_all(root)}
         found = [File(path, name, split_of_folders(name)) for path, name in names.items()]
     if not found:
@@ -66,11 +69,15 @@ def read(sources: Sources) -> Contents:
     if without == len(found):
         beside = labels[found[0]]
         raise UserError(f"{source}: no image has labels; {found[0].path.name}'s would be {beside}")
-    read_boxes = partial(boxes_of, class_names=class_names, sources=sources)
-    images = [Annotated(file, read_boxes(path), path, shares=True) for file, path in labels.items()]
+    read_boxes = partial(boxes_of, class_names=class_names, keypoints=keypoints, sources=sources)
+    boxes = {file: read_boxes(path) for file, path in labels.items()}
+    images = [Annotated(file, boxes[file], path, shares=True) for file, path in labels.items()]
     sources.broken.extend((path, "holds labels of no image") for path in spare_labels(labels))
     missing = f"without a file of labels, and so without objects: {counted(without, 'image')}"
-    return contents_of(images, class_names, [missing] if without else [], sources)
+    notes = [missing] if without else []
+    if polygons := sum(box.is_polygon for of_image in boxes.values() for box in of_image):
+        notes.append(f"polygons, which become the boxes around them: {polygons:,}; kpt_shape tells keypoints")
+    return detection.contents_of(images, class_names, notes, sources)
 
 
 def labels_of(image: Path) -> Path:
@@ -84,7 +91,9 @@ def spare_labels(labels: Mapping[File, Path]) -> list[Path]:
     for file, path in labels.items():
         folders[path.parent].add(file.path.parent)
     others = {path for folder in folders for path in folder.glob("*.txt")} - set(labels.values())
-    spare = (path for path in sorted(others) if image_of_stem(path.stem, folders[path.parent]) is None)
+    spare = (
+        path for path in sorted(others) if detection.image_of_stem(path.stem, folders[path.parent]) is None
+    )
     return list(filter(looks_like_labels, spare))
 
 
@@ -96,32 +105,43 @@ def looks_like_labels(path: Path) -> bool:
         return False
 
 
-def boxes_of(path: Path, class_names: Sequence[str], sources: Sources) -> list[Box]:
+def boxes_of(path: Path, class_names: Sequence[str], keypoints: int, sources: Sources) -> list[Box]:
     """The objects of an image; lines that cannot be used go to `sources.broken`."""
     found: list[Box] = []
     with sources.checking(path):
         for number, line in numbered_lines(path) if path.is_file() else ():
             where = f"line {number}"
             with sources.checking(path, where):
-                label, corners = box_of(line, len(class_names))
-                found.append(Box(class_names[label], corners, where))
+                label, corners = box_of(line, len(class_names), keypoints)
+                is_polygon = not keypoints and len(line.split()) > 5
+                found.append(Box(class_names[label], corners, where, is_polygon))
     return found
 
 
-def box_of(line: str, num_classes: int) -> tuple[int, tuple[float, float, float, float]]:
+def box_of(line: str, num_classes: int, keypoints: int = 0) -> tuple[int, tuple[float, float, float, float]]:
     """The class of an object and its corners: x0, y0, x1, y1.
+
+    Args:
+      line: the object's.
+      num_classes: how many classes there are.
+      keypoints: how many numbers of keypoints follow a box; with 0 more than 4 numbers are a polygon.
 
     Raises:
       ValueError: the line is none; says why.
     """
     first, *words = line.split()
     shown = repr(line.strip()[:60])
+    found = f"has {counted(len(words), 'number')} after the class, expected 4"
+    if keypoints and len(words) not in (4, 4 + keypoints):
+        raise ValueError(f"{found}, or {4 + keypoints} with the keypoints of kpt_shape")
     try:
-        label, values = int(first), [float(word) for word in words]
+        label, values = int(first), [float(word) for word in words[: 4 if keypoints else None]]
     except ValueError:
         raise ValueError(f"{shown} is not a class and numbers") from None
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
-        raise ValueError(f"has {len(values)} numbers after the class, expected 4")
+        raise ValueError(found)
+    if has_keypoints(values):
+        raise ValueError(f"{found}; for a box and keypoints describe these in data.yaml, with kpt_shape")
     if not all(abs(value) < 1e6 for value in values):
         raise ValueError(f"{shown} are not shares of the image")
     if not 0 <= label < num_classes:
@@ -134,25 +154,70 @@ def box_of(line: str, num_classes: int) -> tuple[int, tuple[float, float, float,
     return label, (x0, y0, center_x + width / 2, center_y + height / 2)
 
 
+def has_keypoints(values: Sequence[float]) -> bool:
+    """Whether numbers are a box and, in it, points that are marked as not there, hidden or seen: 0, 1 or 2."""
+    points = list(zip(values[4::3], values[5::3], values[6::3]))
+    if len(values) != 4 + 3 * len(points) or not any(seen for *_, seen in points):
+        return False
+    x, y, *size = values[:4]
+    wide, high = (side / 2 + detection.ROUNDING for side in size)
+    inside = all(abs(a - x) <= wide and abs(b - y) <= high for a, b, seen in points if seen)
+    return inside and all(seen in (0, 1, 2) for *_, seen in points)
+
+
+class Texts(yaml.SafeLoader):
+    """YAML in which every word is a text, as names are: `no`, `1.0`, `null`; without aliases, and keys that repeat."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "an alias", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        first: dict[str, Any] = {}
+        for key, _ in node.value:
+            if first.setdefault(str(key.value), key) is not key:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} again", key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load(path: Path) -> Mapping[str, Any]:
     """A data.yaml."""
     try:
-        content = yaml.safe_load(read_text(path))
+        content = yaml.load(read_text(path), Texts)
     except (yaml.YAMLError, RecursionError) as error:
-        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
-        raise UserError(f"{path}{f', line {mark.line + 1}' if mark else ''}: is not YAML") from error
+        where, why = "", ""
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+            where, why = f", line {error.problem_mark.line + 1}", f" ({error.problem})"
+        raise UserError(f"{path}{where}: is not YAML{why}") from error
     if not isinstance(content, dict) or "names" not in content or "train" not in content:
         raise UserError(f"{path}: describes no dataset of YOLO; expected names and train (and val, test)")
-    return content
+    return {key: value for key, value in content.items() if value not in NOTHING}
 
 
-def described_classes(path: Path, names: Any) -> list[str]:
+def described_classes(path: Path, described: Mapping[str, Any]) -> list[str]:
     """The classes' names, a list or a mapping from 0 on."""
+    names, count = described["names"], described.get("nc")
     if isinstance(names, dict):
         if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
             raise UserError(f"{path}: names has the keys {', '.join(map(str, names))}; expected 0, 1, 2, ...")
         names = [names[key] for key in sorted(names, key=int)]
-    return checked_names(path, [str(name) for name in names] if isinstance(names, list) else [])
+    names = checked_names(path, names if isinstance(names, list) else [])
+    if count is not None and count != str(len(names)):
+        raise UserError(f"{path}: nc is {count!r}, and names has {len(names)}; make them the same")
+    return names
+
+
+def described_keypoints(path: Path, described: Mapping[str, Any]) -> int:
+    """How many numbers of keypoints each line has, by "kpt_shape: [17, 3]"; 0 without it."""
+    if (shape := described.get("kpt_shape")) is None:
+        return 0
+    found = re.fullmatch("([1-9][0-9]{0,3}) ([23])", " ".join(map(str, shape)))
+    if found is None or not isinstance(shape, list):
+        raise UserError(f"{path}: kpt_shape is {shape!r}; expected points and 2 or 3, as in [17, 3]")
+    return int(found[1]) * int(found[2])
 
 
 def described_images(path: Path, described: Mapping[str, Any]) -> Iterator[File]:
