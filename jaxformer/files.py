@@ -327,7 +327,7 @@ def read_json(path: Path, needs: tuple[str, ...], remedy: str = OR_DELETE) -> di
         return None
     try:
         content = json.loads(regular(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); {remedy}") from error
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]
     if missing:

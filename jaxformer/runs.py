@@ -17,7 +17,16 @@ from jaxformer.config import schema
 from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.files import clear_incomplete, is_at, locked, read_json, remove, write_json, writing_to
+from jaxformer.files import (
+    as_written,
+    clear_incomplete,
+    is_at,
+    locked,
+    read_json,
+    remove,
+    write_json,
+    writing_to,
+)
 from jaxformer.observe.writers import METRICS, Curves, read_metrics
 
 if TYPE_CHECKING:
@@ -140,7 +149,8 @@ class Run:
     @cached_property
     def curves(self) -> Curves:
         """Metric name -> (steps, values)."""
-        return read_metrics(self.folder)
+        with as_written(self.metrics_file):
+            return read_metrics(self.folder)
 
     @property
     def name(self) -> str:
@@ -161,7 +171,8 @@ class Run:
             found = self.evaluation["metrics"]
         else:
             found = {n[5:]: values[-1] for n, (_, values) in self.curves.items() if n.startswith("eval/")}
-        return {name: float(value) for name, value in found.items()}  # NaN is a string in JSON
+        with as_written(self.evaluation_file if self.result is None else self.result_file):
+            return {name: float(value) for name, value in found.items()}  # NaN is a string in JSON
 
     @property
     def step(self) -> int | None:

@@ -114,7 +114,7 @@ def literal(text: str) -> Any:
     """A Python literal ("3e-4", "None", "[dict(name='flip')]"), or the text itself."""
     try:
         return ast.literal_eval(Dicts().visit(ast.parse(text.strip(), mode="eval")))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
 
 

@@ -327,7 +327,6 @@ def short_run() -> dict[str, bytes]:
     scores = [{"name": name, "precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 3} for name in "ab"]
     evaluation = {"step": 3, "metrics": {"accuracy": 0.5, "loss": "NaN"}, "class_names": ["a", "b"]}
     evaluation |= {"confusion": [[3, 1], [0, 2]], "per_class": scores, "notes": ["a note"]}
-    evaluation |= {"calibration": [{"confidence": 0.4, "accuracy": 0.5, "count": 6}]}
     return found | {"metrics.jsonl": lines_of_json(records), "evaluation.json": as_json(evaluation)}
 
 

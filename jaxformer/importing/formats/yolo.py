@@ -4,6 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from os.path import exists, isdir, isfile  # are False for names that no file can have
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -65,7 +66,7 @@ def read(sources: Sources) -> Contents:
     if not found:
         raise UserError(f"{source}: there are no images")
     labels = {file: labels_of(file.path) for file in found}
-    without = sum(not path.is_file() for path in labels.values())
+    without = sum(not isfile(path) for path in labels.values())
     if without == len(found):
         beside = labels[found[0]]
         raise UserError(f"{source}: no image has labels; {found[0].path.name}'s would be {beside}")
@@ -109,7 +110,7 @@ def boxes_of(path: Path, class_names: Sequence[str], keypoints: int, sources: So
     """The objects of an image; lines that cannot be used go to `sources.broken`."""
     found: list[Box] = []
     with sources.checking(path):
-        for number, line in numbered_lines(path) if path.is_file() else ():
+        for number, line in numbered_lines(path) if isfile(path) else ():
             where = f"line {number}"
             with sources.checking(path, where):
                 label, corners = box_of(line, len(class_names), keypoints)
@@ -199,7 +200,7 @@ def load(path: Path) -> Mapping[str, Any]:
 
 def described_classes(path: Path, described: Mapping[str, Any]) -> list[str]:
     """The classes' names, a list or a mapping from 0 on."""
-    names, count = described["names"], described.get("nc")
+    names, count = described.get("names"), described.get("nc")
     if isinstance(names, dict):
         if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
             raise UserError(f"{path}: names has the keys {', '.join(map(str, names))}; expected 0, 1, 2, ...")
@@ -214,8 +215,10 @@ def described_keypoints(path: Path, described: Mapping[str, Any]) -> int:
     """How many numbers of keypoints each line has, by "kpt_shape: [17, 3]"; 0 without it."""
     if (shape := described.get("kpt_shape")) is None:
         return 0
-    found = re.fullmatch("([1-9][0-9]{0,3}) ([23])", " ".join(map(str, shape)))
-    if found is None or not isinstance(shape, list):
+    found = re.fullmatch(
+        "([1-9][0-9]{0,3}) ([23])", " ".join(map(str, shape if isinstance(shape, list) else ()))
+    )
+    if found is None:
         raise UserError(f"{path}: kpt_shape is {shape!r}; expected points and 2 or 3, as in [17, 3]")
     return int(found[1]) * int(found[2])
 
@@ -223,14 +226,14 @@ def described_keypoints(path: Path, described: Mapping[str, Any]) -> int:
 def described_images(path: Path, described: Mapping[str, Any]) -> Iterator[File]:
     """The images that a data.yaml lists."""
     base = path.parent / str(described.get("path") or "")
-    if not base.is_dir():
+    if not isdir(base):
         base = path.parent  # a path on the machine where it was written
     for key in ("train", "val", "valid", "test"):
         places = described.get(key) or []
         for place in map(str, places if isinstance(places, list) else [places]):
             # Some tools write "../train/images" for what lies beside the file.
             candidates = (base / place, base / place.removeprefix("../"))
-            found = next((candidate for candidate in candidates if candidate.exists()), None)
+            found = next((candidate for candidate in candidates if exists(candidate)), None)
             if found is None:
                 raise UserError(f"{path}: {key} is {place!r}, which is not in {base}")
             for image in listed(found) if found.is_file() else find_all(found):
