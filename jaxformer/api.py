@@ -30,7 +30,12 @@ def list_models(pattern: str = "*") -> list[str]:
 
     Args:
       pattern: a glob, such as "vit*".
+
+    Raises:
+      UserError: it is no text.
     """
+    if not isinstance(pattern, str):
+        raise UserError(f'pattern={pattern!r}: expected a text, such as "vit*"')
     return sorted(name for name in {*PRESETS, *MODELS} if fnmatchcase(name, pattern))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property, partial
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -16,7 +17,7 @@ from jaxformer.config.durations import Duration
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.base import NominalBatches
-from jaxformer.errors import ConfigError, counted
+from jaxformer.errors import ConfigError, UserError, counted
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.optim.build import make_optimizer, optimizer_problems
 from jaxformer.optim.masks import regularization, trainable_mask
@@ -201,7 +202,13 @@ class Experiment:
         Args:
           state: a train state.
           stop: the step to end before; None: the end of the training.
+
+        Raises:
+          UserError: an argument is something else.
         """
+        check_state(state)
+        if not isinstance(stop, (int, np.integer, NoneType)):
+            raise UserError(f"stop={stop!r}: expected the number of a step, such as 100, or None")
         start, last = int(state.step), self.total_steps if stop is None else stop
         reader = self.train_data.read(start, jax.process_index(), jax.process_count(), stop=max(start, last))
         with reader as batches:
@@ -216,7 +223,9 @@ class Experiment:
 
         Raises:
           GivenUp: `give_up` said so.
+          UserError: `state` is no train state.
         """
+        check_state(state)
         variables = state.variables()
         return evaluate(self.eval_step, variables, self.task, self.eval_data, self.layout, give_up)
 
@@ -274,6 +283,14 @@ class Experiment:
             )
         if errors:
             raise ConfigError(*errors)
+
+
+def check_state(state: Any) -> None:
+    """Raises UserError for what is no train state."""
+    if not isinstance(state, TrainState):
+        raise UserError(
+            f"state={state!r}: expected a train state, as experiment.init_state() and a train step give"
+        )
 
 
 def known_sizes(batches: "Batches") -> dict[str, int]:

@@ -330,6 +330,6 @@ def read_json(path: Path, needs: tuple[str, ...], remedy: str = OR_DELETE) -> di
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); {remedy}") from error
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise UserError(f"{path}: lacks {', '.join(missing)}; {remedy}")
+    if missing or not isinstance(content, dict):
+        raise UserError(f"{path}: lacks {', '.join(missing) or 'a JSON object'}; {remedy}")
     return content

@@ -204,10 +204,13 @@ class Run:
         try:
             return resolve(self.config)
         except ConfigError as error:
-            raise UserError(
+            lost = [line for line in error.lines if "cannot be imported" in line]  # a class of the user's own
+            version = (
                 f"{self.config_file}: is not a config of this version of jaxformer; read it with the one that wrote it "
-                f"(git revision {self.about.get('git_revision') or 'unknown'})",
-                *error.lines,
+                f"(git revision {self.about.get('git_revision') or 'unknown'})"
+            )
+            raise UserError(
+                *([f"{self.config_file}: {line}" for line in lost] or [version, *error.lines])
             ) from error
 
     # Training in the folder
@@ -267,13 +270,13 @@ class Run:
         Raises:
           UserError: the folder holds another experiment, or cannot be written.
         """
-        before = read_json(self.config_file, ("config",), BRING_BACK)
-        if before is None and (self.result_file.exists() or self.checkpoints.exists()):
+        saved = self.result_file.exists() or self.checkpoints.exists()
+        if saved and not self.config_file.exists():
             raise UserError(
                 f"{self.folder}: holds checkpoints or a result, and no config.json that names their experiment",
                 "restore that file, or give this run a folder of its own",
             )
-        if before is not None and self.holds_something:
+        if self.holds_something and (before := read_json(self.config_file, ("config",), BRING_BACK)):
             begun = upgraded(before["config"])
             config = as_begun(config, begun)
             changed = differences([begun, schema.to_dict(config)])

@@ -193,7 +193,7 @@ def make_eval_step(
     """Builds the eval step: (variables, batch) -> (sums, collected).
 
     Sums are the task's over the whole batch, padding left out. What it collects has a row for
-    every example of the whole batch [B, ...], padding included, and comes with "example_mask" unless it is empty.
+    every example of the whole batch [B, ...], padding included, and comes with "example_mask".
     Both are the same on all devices, so that every process can read them.
     """
 
@@ -201,8 +201,7 @@ def make_eval_step(
         inputs: dict[str, Any] = {**task.inputs(batch), "deterministic": True}
         outputs = model.apply(variables, **inputs)
         sums, collected = task.eval_sums(outputs, batch), task.collect(outputs, batch, model, variables)
-        if collected:
-            collected = {**collected, "example_mask": batch["example_mask"]}
+        collected = {**collected, "example_mask": batch["example_mask"]}
         if axis is None:
             return sums, collected
         return jax.lax.psum(sums, axis), jax.lax.all_gather(collected, axis, tiled=True)

@@ -85,7 +85,7 @@ OVERRIDES = {
     "a dataset that is not there": ("data.name=digitz", "digitz"),
     "a split that is not there": (
         "eval.split=tset",
-        "eval.split: split 'tset': digits/1.0.0 has no split 'tset'",
+        "eval.split: digits/1.0.0 has no split 'tset'",
     ),
     "a transform's impossible field": (
         "data.transforms[0].padding=-1",

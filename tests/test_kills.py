@@ -45,7 +45,7 @@ def workloads(data_dir):
     steps = {"total": "8 steps", "log_every": "1 step"}
     text = changed(
         config_of("classes", data_dir),
-        eval={"every": "2 steps"},
+        eval={"every": "2 steps", "mode": None},
         train=steps,
         checkpoint={"every": "2 steps"},
     )

@@ -35,9 +35,8 @@ TINY = {
     "eval": {
         "split": "test[:128]",
         "every": "20 steps",
-        "monitor": "loss",
-        "mode": "max",
-    },  # the first is best
+        "monitor": "ece",
+    },  # the first is best: it is the least sure
     "train.total": "60 steps",
     "checkpoint.every": "20 steps",
 }

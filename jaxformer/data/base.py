@@ -55,6 +55,17 @@ class Opened:
         """How messages name an example."""
         return f"dataset {self.name}, split {self.split!r}, index {index}"
 
+    def truth(self, index: int) -> Any:
+        """What the dataset says is right for an example, whole, whatever of the example a model is shown.
+
+        Metrics are of this: what was cut off, skipped or resized away counts as missed. Each kind of examples says
+        what it is; kinds that always show everything need not have it.
+
+        Raises:
+          ValueError: it is broken.
+        """
+        raise NotImplementedError
+
 
 class Source(Opened):
     """Examples by index, one by one."""
@@ -112,6 +123,7 @@ class CachedSource(Source):
         self._examples: list[Example | None] = [None] * len(source)
         self.name, self.split, self.class_names = source.name, source.split, source.class_names
         self.facts, self.finish = source.facts, source.finish  # type: ignore[method-assign]
+        self.truth = source.truth  # type: ignore[method-assign]
 
     def __len__(self) -> int:
         return len(self._source)

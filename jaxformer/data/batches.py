@@ -191,6 +191,10 @@ class Batches:
             raise ValueError(f"process_index {process_index} is not one of {process_count} processes")
         return self.batch_size // process_count
 
+    def numbers(self, step: int) -> np.ndarray:
+        """int64 [N]: the number in the split of each of a step's examples; the rows behind them are padding."""
+        return self._order(self._positions(step))
+
     def _positions(self, step: int) -> range:
         """The positions of a step's examples; an evaluation's last batch may have fewer than others."""
         first = step * self.batch_size

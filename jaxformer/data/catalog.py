@@ -98,7 +98,7 @@ def not_prepared(name: str, folder: Path, reason: str, prepared: list[str]) -> N
     near = difflib.get_close_matches(name, there, n=2, cutoff=0.6)
     build = name if base in known else None
     if not near and not build:
-        near = difflib.get_close_matches(base, known, n=3, cutoff=0.6)
+        near = difflib.get_close_matches(base, known, n=3, cutoff=0.75)
         build = near[0] if near else None
     what = f"data.name: dataset {name!r} is not prepared in {folder} ({reason})"
     if near:

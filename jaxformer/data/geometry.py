@@ -81,6 +81,10 @@ def follow(example: Mapping[str, Any], move: Move, min_visible: float = MIN_VISI
     moved: dict[str, Any] = {}
     if "segmentation" in example:
         moved["segmentation"] = moved_mask(example["segmentation"], move)
+    if "place" in example:  # the corners of the stored image, which may be outside now
+        a, b, c, d, e, f = move.inverse(move.size).matrix
+        x, y = example["place"][[0, 2]], example["place"][[1, 3]]
+        moved["place"] = np.stack([a * x + b * y + c, d * x + e * y + f], 1).reshape(4)
     if "boxes" in example:
         boxes, kept = moved_boxes(example["boxes"], move, min_visible)
         moved |= {"boxes": boxes, "labels": example["labels"][kept]}

@@ -164,7 +164,7 @@ def open_records(builder: Any, dataset: Prepared, split: str) -> Any:
     splits = builder.info.splits
     for part in split.split("+"):
         if (word := part.split("[")[0].strip()) not in splits:
-            raise NoSplit(f"split {split!r}: {name} has no split {word!r}; {did_you_mean(word, splits)}")
+            raise NoSplit(f"{name} has no split {word!r}; {did_you_mean(word, splits)}")
     try:
         chosen = splits[split]
         if chosen.num_examples == 0:

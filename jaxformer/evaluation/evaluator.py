@@ -4,6 +4,7 @@ Sums are made on the devices, and added up in float64 on the host.
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -44,16 +45,27 @@ def evaluate(
     Raises:
       GivenUp: `give_up` said so.
     """
-    results: list[tuple[Tree, dict[str, Any]]] = []
+    running: deque[Any] = deque()
+    sums, collected = [], []
+
+    def finish(step: int, found: Any) -> None:
+        of_batch, rows = jax.device_get(found)
+        numbers = batches.numbers(step)
+        index = np.zeros(len(rows["example_mask"]), np.int32)
+        index[: len(numbers)] = numbers
+        sums.append(of_batch)
+        collected.append(task.kept(real_rows([{"index": index, **rows}]), batches))
+
     with batches.read(0, jax.process_index(), jax.process_count(), stop=len(batches)) as reader:
-        for batch in reader:
+        for step, batch in enumerate(reader):
             if give_up():
                 raise GivenUp
-            results.append(eval_step(variables, layout.shard_batch(batch)))
-            if len(results) >= AHEAD:
-                jax.block_until_ready(results[-AHEAD][0])
-    sums, collected = zip(*jax.device_get(results))
-    return task.summarize(added(sums), real_rows([rows for rows in collected if rows]), batches)
+            running.append((step, eval_step(variables, layout.shard_batch(batch))))
+            if len(running) >= AHEAD:
+                finish(*running.popleft())
+    for ended in running:
+        finish(*ended)
+    return task.summarize(added(sums), joined(collected), batches)
 
 
 def added(parts: Sequence[Tree]) -> Tree:
@@ -68,9 +80,17 @@ def added(parts: Sequence[Tree]) -> Tree:
 def real_rows(parts: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Batches of arrays joined: name -> [N, ...], without the rows that "example_mask" calls padding."""
     masks = [np.asarray(part["example_mask"]) for part in parts]
-    names = [name for name in (parts[0] if parts else ()) if name != "example_mask"]
-    rows = {name: [np.asarray(part[name])[mask] for part, mask in zip(parts, masks)] for name in names}
-    return {name: np.concatenate(widened(arrays, 1)) for name, arrays in rows.items()}
+    return joined(
+        [
+            {name: np.asarray(rows)[mask] for name, rows in part.items() if name != "example_mask"}
+            for part, mask in zip(parts, masks)
+        ]
+    )
+
+
+def joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Rows of several batches as one: name -> [N, ...]."""
+    return {name: np.concatenate(widened([part[name] for part in parts], 1)) for name in (parts or [{}])[0]}
 
 
 def widened(arrays: Sequence[np.ndarray], first: int) -> list[np.ndarray]:

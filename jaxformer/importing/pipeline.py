@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from os.path import exists  # is False for names that no file can have
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,7 +80,7 @@ def import_dataset(
         raise UserError(f"`test_share` {test_share}: must be at least 0 and less than 1")
     paths = tuple(map(Path, [sources] if isinstance(sources, (str, Path)) else sources))
     for path in paths:
-        if not path.exists():
+        if not exists(path):
             raise UserError(f"{path}: there is no such folder or file")
     found = Sources(paths, format.extensions)
     contents = cast(Callable[..., Contents], load(format.read))(found, **given)
@@ -139,8 +140,10 @@ def given_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_name(name: str, folder: Path) -> None:
     """Refuses names that TFDS does not take, or that are taken."""
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise UserError(f"name {name!r}: use lower-case letters, digits and underscores, as in 'my_flowers'")
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,99}", name):
+        raise UserError(
+            f"name {name!r}: use lower-case letters, digits and underscores, at most 100, as in 'my_flowers'"
+        )
     if name == DIGITS:
         raise UserError(f"name {name!r}: is the embedded dataset's; choose another")
     if (place := folder / name).exists() and not (place.is_dir() and not any(place.iterdir())):

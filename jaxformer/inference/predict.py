@@ -14,7 +14,7 @@ from jaxformer import drawing
 from jaxformer.errors import UserError, counted
 from jaxformer.files import json_line, write_atomically, writing_to
 from jaxformer.inference.inputs import REMEDY, Input, image_input, place_images, readable, shown_image
-from jaxformer.inference.texts import text_inputs
+from jaxformer.inference.texts import naming, text_inputs
 from jaxformer.inference.writing import BATCH, rounded
 from jaxformer.tasks.base import Batch, Row
 
@@ -77,7 +77,10 @@ def answered(run: "LoadedRun", inputs: Any, top: int) -> Iterator[tuple[Input, R
     if run.task.reads == "image":
         single = isinstance(inputs, (str, Path)) or not isinstance(inputs, Iterable)
         single |= isinstance(inputs, np.ndarray) and inputs.ndim < 4
-        asked: Iterable[Input] = (image_input(run, image) for image in ([inputs] if single else inputs))
+        given = (
+            [(inputs, "the image")] if single else ((one, f"image {n}") for n, one in enumerate(inputs, 1))
+        )
+        asked: Iterable[Input] = (named_image(run, image, name) for image, name in given)
     else:
         asked = text_inputs(run, inputs)
         rows = [row for one in asked for row in one.rows]
@@ -97,6 +100,12 @@ def answered(run: "LoadedRun", inputs: Any, top: int) -> Iterator[tuple[Input, R
         if run.task.reads == "question":
             row = {name: np.stack([window[name] for window in found]) for name in row}
         yield one, row, run.task.answers(row, one.example, run, top)
+
+
+def named_image(run: "LoadedRun", image: Any, name: str) -> Input:
+    """As `image_input`; messages call a file by its path, and what has none by `name`."""
+    with naming(str(image) if isinstance(image, (str, Path)) else name):
+        return image_input(run, image)
 
 
 def predicted_rows(

@@ -151,7 +151,7 @@ def naming(place: str) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        reason = re.sub("^(text|prompt): ", "", error.lines[0].removeprefix(f"{place}: "))
+        reason = re.sub("^(text|prompt|the image): ", "", error.lines[0].removeprefix(f"{place}: "))
         raise UserError(f"{place}: {reason}", *error.lines[1:]) from error
 
 

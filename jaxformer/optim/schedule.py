@@ -22,7 +22,6 @@ import optax
 
 from jaxformer.config.durations import Duration
 from jaxformer.config.fields import between
-from jaxformer.errors import counted
 
 ToSteps: TypeAlias = Callable[[Duration], int]
 PeakShare: TypeAlias = Annotated[float, between(0, 1, "a share of the peak learning rate, from 0 to 1")]
@@ -132,9 +131,8 @@ def schedule_problems(schedule: Schedule, total_steps: int, to_steps: ToSteps) -
     for key, length in steps.items():
         if length > total_steps:
             given = str(parts[key])
-            steps_of = "" if given.endswith("steps") else f" is {counted(length, 'step')}"
-            whole = counted(total_steps, "step")
-            yield f"{key}={given}{steps_of}: the training is {whole}; shorten it, or give a share"
+            steps_of = "" if given.endswith("steps") else f" is {length} steps"
+            yield f"{key}={given}{steps_of}: the training is {total_steps} steps; shorten it, or give a share"
             return
     if sum(steps.values()) > total_steps + 1:
         yield (

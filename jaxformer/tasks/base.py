@@ -162,11 +162,25 @@ class Task(ABC):
         """
         return {}
 
+    def kept(self, rows: Collected, data: Batches) -> Collected:
+        """What is kept on the host of the rows that `collect` gave of a batch, until `summarize`.
+
+        Args:
+          rows: without padding; "index" is each row's number in the split.
+          data: the split.
+
+        Returns:
+          All of it, unless it is large and less says the same; name -> [n, ...], for any n.
+        """
+        return rows
+
     @abstractmethod
     def summarize(self, sums: Sums, collected: Collected, data: Batches) -> Evaluation:
-        """Metrics and tables from the sums over a whole split, NumPy float64, and what was collected, [N, ...].
+        """Metrics and tables from the sums over a whole split, NumPy float64, and what was `kept`, [N, ...].
 
-        Padding rows are left out of what was collected; its "index" is each row's number in the split.
+        Sums are of what the model was shown. What is right comes from the dataset (`data.source.truth`), so that what
+        was cut off, skipped or not shown counts as missed: the support of a metric is the dataset's, at any length,
+        size or setting. `unseen` has the examples of which there is no row; "index" is each row's number in the split.
         """
 
     # Predictions
@@ -271,6 +285,12 @@ def masked_sum(values: jax.Array, mask: jax.Array) -> jax.Array:
     """The sum of `values` [B, ...] over the rows where `mask` is True, float32 [...]; the rest may be NaN."""
     mask = mask.reshape(-1, *(1,) * (values.ndim - 1))
     return jnp.sum(jnp.where(mask, values.astype(jnp.float32), 0), axis=0)
+
+
+def unseen(collected: Collected, data: Batches) -> list[int]:
+    """The numbers of the split's examples that the model was not shown, such as images that cannot be decoded."""
+    index = collected.get("index")
+    return [] if index is None else np.setdiff1d(np.arange(len(data.source)), index).tolist()
 
 
 def lacks(needs: Sequence[str], data: Batches) -> str:

@@ -102,22 +102,26 @@ class ClassTask(base.ExampleTask):
         Returns:
           metrics: "loss" (without label smoothing, so that runs compare), "accuracy", "balanced_accuracy" (the mean
             recall of the classes with examples, Brodersen et al. 2010), "macro_f1" (the mean over the classes that
-            occur), "ece", and with more than five classes "top5".
+            occur), "ece", and with more than five classes "top5". An image that cannot be decoded is a missed
+            example of its class, and has no part in "loss", "ece", "confusion" and "calibration".
           tables: "class_names"; "confusion", counts [K][K], rows are true classes; "per_class", a "name",
             "precision", "recall", "f1" and "support" each; "calibration", a mean "confidence", an "accuracy"
             and a "count" for each bin of confidence that has examples.
         """
         confusion = np.asarray(sums["confusion"])
-        names, per_class = base.class_names(len(confusion), data), metrics.per_class(confusion)
+        labels = [data.source.truth(index) for index in base.unseen(collected, data)]
+        missed = np.bincount(np.array(labels, int), minlength=len(confusion))
+        names, per_class = base.class_names(len(confusion), data), metrics.per_class(confusion, missed)
+        all_of_them = {**sums, "count": sums["count"] + len(labels)}
         found = {
             "loss": base.mean_of(sums),
-            "accuracy": base.mean_of(sums, "accuracy"),
+            "accuracy": base.mean_of(all_of_them, "accuracy"),
             "balanced_accuracy": metrics.mean(per_class["recall"]),
             "macro_f1": metrics.mean(per_class["f1"]),
             "ece": metrics.calibration_error(sums["calibration"]),
         }
         if len(confusion) > TOP:
-            found["top5"] = base.mean_of(sums, "top5")
+            found["top5"] = base.mean_of(all_of_them, "top5")
         shown = {key: np.nan_to_num(per_class[key]) for key in ("precision", "recall", "f1", "support")}
         tables = {
             "class_names": names,

@@ -137,29 +137,33 @@ class Detection(SetLosses, ImageTask):
         return {"scores": scores, "classes": found.astype(jnp.int32), "boxes": boxes}
 
     def collect(self, outputs: DetectionOutputs, batch: Batch, model: Any, variables: Any) -> Arrays:
-        size = batch["original_size"] if "original_size" in batch else batch["extent"]
-        true = {"true_boxes": batch["boxes"], "true_classes": batch["labels"], "size": size}
-        return {
-            **self.predictions(outputs, batch),
-            **{key: jnp.asarray(value) for key, value in true.items()},
-        }
+        """The detections, and the size of the stored image with the place where it lies."""
+        return {**self.predictions(outputs, batch), "size": batch["original_size"], "place": batch["place"]}
 
     def summarize(self, sums: base.Sums, collected: base.Collected, data: Batches) -> Evaluation:
         """Metrics and tables of a split.
 
         Returns:
-          metrics: "loss" of the last layer and COCO's figures, 0 to 1, in pixels of the images as they are stored:
+          metrics: "loss" of the last layer and COCO's figures, 0 to 1, of all objects that the dataset has, whether a
+            transform has cut them off or not, in pixels of the images as they are stored:
             "ap" (mean over IoU thresholds), "ap50", "ap75", "ar_1", "ar_10", "ar_100", and by size ("ap_small", ...)
             where there are such objects.
           tables: "class_names"; "per_class", a "name", "ap", "ap50", "ap75", "recall" and "support" each.
         """
-        predicted, true = [], []
-        for row, size in enumerate(collected["size"]):
-            part = {name: values[row] for name, values in collected.items()}
-            there = part["true_classes"] >= 0
-            true.append(Objects(in_pixels(part["true_boxes"][there], size), part["true_classes"][there]))
-            predicted.append(Objects(in_pixels(part["boxes"], size), part["classes"], part["scores"]))
-        highest = max(int(collected[name].max(initial=0)) for name in ("classes", "true_classes"))
+        predicted, true, unseen = [], [], base.unseen(collected, data)
+        sizes = [
+            *collected["size"],
+            *[data.element_spec["image"][0][:2]] * len(unseen),
+        ]  # nobody knows an unseen one's
+        for row, (index, size) in enumerate(zip([*collected["index"], *unseen], sizes)):
+            stored, scale = data.source.truth(int(index)), np.tile(size[::-1], 2)[None]
+            true.append(Objects(np.asarray(stored["boxes"], np.float64) * scale, stored["labels"]))
+            if row < len(collected["index"]):
+                boxes, classes, scores = (collected[name][row] for name in ("boxes", "classes", "scores"))
+                predicted.append(Objects(in_pixels(boxes, size, collected["place"][row]), classes, scores))
+        nothing = Objects(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+        predicted += [nothing] * len(unseen)
+        highest = max((int(part.labels.max(initial=0)) for part in (*predicted, *true)), default=0)
         names = base.class_names(max(len(data.class_names or ()), highest + 1), data)
         scores, per_class = score_boxes(predicted, true, len(names))
         loss = sum(base.mean_of(part) for part in sums.values())
@@ -222,9 +226,17 @@ def described(found: Row, size: Size, names: base.Names) -> list[dict[str, Any]]
     return [{**base.labelled(k, names), **score, "box": [round(x, 2) for x in box]} for k, score, box in rows]
 
 
-def in_pixels(boxes: np.ndarray, size: Size) -> np.ndarray:
-    """Boxes [N, 4] of shares in cxcywh as x0, y0, x1, y1 in pixels of an image of `size` (height, width), cut off."""
-    boxes = np.asarray(boxes, np.float64)
+def in_pixels(
+    boxes: np.ndarray, size: Size, place: Sequence[float] | np.ndarray = (0, 0, 1, 1)
+) -> np.ndarray:
+    """Boxes [N, 4] of shares in cxcywh as x0, y0, x1, y1 in pixels of an image of `size` (height, width), cut off.
+
+    What the boxes are shares of may be a part of the image, whose corners are then at `place` (x0, y0, x1, y1) of it.
+    """
+    boxes, corners_at = np.asarray(boxes, np.float64), np.asarray(place, np.float64)[None]
     corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+    corners = np.clip(corners, 0, 1) - np.tile(corners_at[:, :2], 2)
+    corners = corners / np.tile(corners_at[:, 2:] - corners_at[:, :2], 2)
+    corners = np.concatenate([*(f(corners[:, :2], corners[:, 2:]) for f in (np.minimum, np.maximum))], axis=1)
     height, width = (float(side) for side in size)
     return np.clip(corners, 0, 1) * np.array([width, height, width, height])[None]

@@ -37,18 +37,17 @@ def confusion_matrix(logits: jax.Array, labels: jax.Array, mask: jax.Array) -> j
     return true.T @ predicted  # zeros and ones: exact in any matmul precision
 
 
-def pixel_confusion(predicted: jax.Array, classes: jax.Array, num_classes: int) -> jax.Array:
-    """int32 [K, K] of all pixels that have a class.
+def pixel_confusion(predicted: np.ndarray, classes: np.ndarray, num_classes: int) -> np.ndarray:
+    """int64 [K, K] of all pixels that have a class.
 
     Args:
-      predicted: int [...], the predicted class of each pixel, 0 to K - 1.
+      predicted: int [...], the predicted class of each pixel, 0 to K - 1; -1 where there is none.
       classes: int [...], its class; pixels whose class is none of 0 to K - 1 do not count.
       num_classes: K.
     """
-    counts = (classes >= 0) & (classes < num_classes)
-    pairs = jnp.where(counts, classes * num_classes + predicted, num_classes**2)  # the others beyond the end
-    table = jnp.zeros(num_classes**2 + 1, jnp.int32).at[pairs.reshape(-1)].add(1)
-    return table[:-1].reshape(num_classes, num_classes)
+    counts = (classes >= 0) & (classes < num_classes) & (predicted >= 0)
+    pairs = classes[counts].astype(np.int64) * num_classes + predicted[counts]
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def calibration_sums(probabilities: jax.Array, labels: jax.Array, mask: jax.Array) -> dict[str, jax.Array]:
@@ -85,14 +84,22 @@ def calibration_table(sums: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     ]
 
 
-def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
+def per_class(confusion: np.ndarray, missed: np.ndarray | int = 0) -> dict[str, np.ndarray]:
     """What a confusion matrix says of each class, [K] each.
+
+    Args:
+      confusion: [K, K], of the examples that were shown.
+      missed: [K], how many more examples there are of each class.
 
     Returns:
       "precision", "recall", "f1" and "iou" (intersection over union, Everingham et al. 2010), float64, NaN where they
       would be 0 / 0; and "support", int, the number of examples that are of the class.
     """
-    right, predicted, support = np.diag(confusion).astype(np.float64), confusion.sum(0), confusion.sum(1)
+    right, predicted, support = (
+        np.diag(confusion).astype(np.float64),
+        confusion.sum(0),
+        confusion.sum(1) + missed,
+    )
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
@@ -112,9 +119,9 @@ def mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else 0.0
 
 
-def accuracy(confusion: np.ndarray) -> float:
-    """The share of examples whose class was found; 0 without any."""
-    return float(np.trace(confusion) / max(confusion.sum(), 1))
+def accuracy(confusion: np.ndarray, missed: np.ndarray | int = 0) -> float:
+    """The share of examples whose class was found, of those `missed` too (see `per_class`); 0 without any."""
+    return float(np.trace(confusion) / max(confusion.sum() + np.sum(missed), 1))
 
 
 def class_rows(names: Sequence[str], columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

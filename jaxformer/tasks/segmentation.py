@@ -1,6 +1,7 @@
 """Semantic segmentation: each pixel is of one class."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -125,33 +126,59 @@ class Segmentation(ImageTask):
         return {"pixel_accuracy": (jnp.sum(right, dtype=jnp.float32), pixels)}
 
     def eval_sums(self, outputs: SegmentationOutputs, batch: Batch) -> Arrays:
-        """The cross-entropy without weights and the number of pixels, float32 [], and "confusion", int32 [K, K]."""
-        classes, logits = self.classes(batch), self.logits(outputs, batch)
-        return {
-            "loss": jnp.sum(pixel_cross_entropy(logits, classes)),
-            "count": jnp.sum(classes >= 0, dtype=jnp.float32),
-            "confusion": metrics.pixel_confusion(jnp.argmax(logits, axis=-1), classes, logits.shape[-1]),
-        }
+        """The cross-entropy without weights and the number of pixels, float32 [], at the size of the frame."""
+        classes = self.classes(batch)
+        losses = pixel_cross_entropy(self.logits(outputs, batch), classes)
+        return {"loss": jnp.sum(losses), "count": jnp.sum(classes >= 0, dtype=jnp.float32)}
+
+    def collect(self, outputs: SegmentationOutputs, batch: Batch, model: Any, variables: Any) -> Arrays:
+        """The predicted classes, and where the stored image lies among them."""
+        return {**self.predictions(outputs, batch), "extent": batch["extent"], "place": batch["place"]}
+
+    def kept(self, rows: base.Collected, data: Batches) -> base.Collected:
+        """What `counted` says of the batch, its images at the size that they are stored with."""
+        pairs = []
+        for index, classes, extent, place in zip(
+            *(rows[name] for name in ("index", "classes", "extent", "place"))
+        ):
+            true = data.source.truth(int(index))
+            pairs.append((true, as_stored(classes[: extent[0], : extent[1]], place, true.shape)))
+        return {"index": rows["index"], **counted(pairs)}
 
     def summarize(self, sums: base.Sums, collected: base.Collected, data: Batches) -> Evaluation:
-        """Metrics and tables of a split.
+        """Metrics and tables of a split: of all pixels that have a class in the dataset's masks, at their own size.
 
         Returns:
-          metrics: "loss" (a pixel's cross-entropy, so that runs compare), "mean_iou" (over the classes that are there
-            or were predicted), "pixel_accuracy" and "mean_accuracy" (the mean recall of the classes that are there).
+          metrics: "loss" (a pixel's cross-entropy, so that runs compare, at the size of the frame), "mean_iou" (over
+            the classes that are there or were predicted), "pixel_accuracy" and "mean_accuracy" (the mean recall of the
+            classes that are there). Pixels that a transform cut off, or of images that cannot be decoded, are missed.
           tables: "class_names"; "confusion", pixels [K][K], rows are true classes; "per_class", a "name", "iou",
             "accuracy", "precision" and "support" (pixels) each, None where a share is of nothing.
         """
-        confusion = np.rint(np.asarray(sums["confusion"])).astype(np.int64)
-        names, per_class = base.class_names(len(confusion), data), metrics.per_class(confusion)
+        pairs = []
+        for index in base.unseen(collected, data):
+            with suppress(ValueError):  # a mask that is broken itself
+                true = data.source.truth(index)
+                pairs.append((true, np.full_like(true, -1)))
+        both = [{name: collected[name].sum(0) for name in ("confusion", "support")}]
+        both += [{name: value[0] for name, value in counted(pairs).items()}]
+        names = base.class_names(
+            max(len(data.class_names or ()), *(len(part["support"]) for part in both)), data
+        )
+        confusion, support = (
+            sum(np.pad(part[name], (0, len(names) - len(part[name]))) for part in both).astype(np.int64)
+            for name in ("confusion", "support")
+        )
+        missed = support - confusion.sum(1)
+        per_class = metrics.per_class(confusion, missed)
         found = {
             "loss": base.mean_of(sums),
             "mean_iou": metrics.mean(per_class["iou"]),
-            "pixel_accuracy": metrics.accuracy(confusion),
+            "pixel_accuracy": metrics.accuracy(confusion, missed),
             "mean_accuracy": metrics.mean(per_class["recall"]),
         }
         columns = {"iou": "iou", "accuracy": "recall", "precision": "precision", "support": "support"}
-        rows = metrics.class_rows(names, {column: per_class[name] for column, name in columns.items()})
+        rows = metrics.class_rows(names, {column: per_class[key] for column, key in columns.items()})
         return Evaluation(found, {"class_names": names, "confusion": confusion.tolist(), "per_class": rows})
 
     def predictions(self, outputs: SegmentationOutputs, batch: Batch) -> Arrays:
@@ -202,6 +229,45 @@ class Segmentation(ImageTask):
         both = {"truth": example["segmentation"], "prediction": predicted["classes"].astype(np.int32)}
         image = example["image"][inside]
         return {shows: drawing.over_image(image, classes[inside]) for shows, classes in both.items()}
+
+
+def as_stored(predicted: np.ndarray, place: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """int32 [H, W] of a stored image's `shape`: the classes that were predicted, -1 where it was not shown.
+
+    Args:
+      predicted: [h, w], of what was shown.
+      place: where the stored image lies in that, x0, y0, x1, y1 as shares of it.
+      shape: H and W.
+    """
+    (x0, y0, x1, y1), places = place.tolist(), []
+    for length, shown, first, last in zip(shape, predicted.shape, (y0, x0), (y1, x1)):
+        middles = (np.arange(length) + 0.5) / length
+        places.append(np.floor((first + (last - first) * middles) * shown).astype(int))
+    rows, columns = places[0][:, None], places[1][None]
+    height, width = predicted.shape
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    nearest = predicted[rows.clip(0, height - 1), columns.clip(0, width - 1)]
+    return np.where(inside, nearest.astype(np.int32), -1)
+
+
+def counted(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Pixels by class, of true and predicted classes int32 [H, W], -1 where there is none.
+
+    Returns:
+      "support" float64 [1, K], how many pixels there are of each class, and "confusion" [1, K, K], how many of each
+      (rows) were taken for each; K is the highest class that occurs, and one.
+    """
+    both = [
+        np.concatenate([np.zeros(0, np.int32), *(part.reshape(-1) for part in parts)])
+        for parts in zip(*pairs)
+    ]
+    true, found = both or [np.zeros(0, np.int32)] * 2
+    classes = 1 + max(int(true.max(initial=-1)), int(found.max(initial=-1)))
+    support, confusion = (
+        np.bincount(true[true >= 0], minlength=classes),
+        metrics.pixel_confusion(found, true, classes),
+    )
+    return {"support": support[None].astype(np.float64), "confusion": confusion[None].astype(np.float64)}
 
 
 def at_size(classes: np.ndarray, extent: np.ndarray, size: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -36,6 +36,9 @@ class SpanQA(base.ExampleTask, TextTask):
     """Tokens in an answer, at most."""
     n_best: PositiveInt = 20
     """How many answers are compared for each question."""
+    no_answer_threshold: float | None = None
+    """How much more "no answer" (the window's first token) must score than the best answer in order to be given: 0 is
+    usual for SQuAD 2.0 (Rajpurkar et al. 2018). None always gives an answer, as SQuAD 1.1 has one for each question."""
 
     metric_names: ClassVar = ("loss", "exact_match", "f1")
     reads: ClassVar = "question"
@@ -46,9 +49,10 @@ class SpanQA(base.ExampleTask, TextTask):
         yield from super().fits(model, train, evaluation)
         if getattr(train.source, "answered", None) == 0:
             yield "data.train_split: no window holds its question's answer, nothing can be learnt; choose another"
-        if unanswered := getattr(evaluation.source, "unanswered", 0):
+        unanswered = getattr(evaluation.source, "unanswered", 0)
+        if unanswered and self.no_answer_threshold is None:
             without = f"{unanswered:,} of its questions have no answer (as some of SQuAD 2.0)"
-            yield f"eval.split: {without}, and such are not scored; remove them from the split"
+            yield f"eval.split: {without}; set task.no_answer_threshold=0 to score them, or remove them from the split"
 
     def logits(self, outputs: TextOutputs, batch: Batch) -> jax.Array:
         """Logits of starts and ends, float32 [B, 2, T]; NEVER on padding."""
@@ -78,7 +82,8 @@ class SpanQA(base.ExampleTask, TextTask):
             characters = [source.characters(int(window)) for window in windows[rows]]
             best = self.best(collected["logits"][rows], characters, question.context)[0]
             predicted[question.id], gold[question.id] = best["text"], question.answers
-        return base.Evaluation({"loss": base.mean_of(sums), **squad_scores(predicted, gold)}, {})
+        scores = squad_scores(predicted, gold, self.no_answer_threshold is not None)
+        return base.Evaluation({"loss": base.mean_of(sums), **scores}, {})
 
     def best(self, logits: np.ndarray, characters: Sequence[np.ndarray], context: str) -> list[dict]:
         """The best answers to a question.
@@ -91,11 +96,14 @@ class SpanQA(base.ExampleTask, TextTask):
         offsets = np.full((len(logits), logits.shape[2], 2), -1, np.int32)  # -1 on padding
         for row, places in zip(offsets, characters):
             row[: len(places)] = places
-        return best_spans(logits, offsets, context, self.n_best, self.max_answer_tokens)
+        found = best_spans(logits, offsets, context, self.n_best, self.max_answer_tokens)
+        if self.no_answer_threshold is None:
+            return found
+        return with_no_answer(found, float(logits[:, :, 0].sum(1).min()), self.no_answer_threshold)
 
     def answers(self, predicted: Row, example: Row, about: DataInfo, top: int = 5) -> dict[str, Any]:
         """The best "answer" over all windows with its "score", "probability", "start" and "end" (characters of the
-        context), and the `top` best as "answers".
+        context), and the `top` best as "answers"; "" is no answer.
 
         Args:
           predicted: `logits` of the question's windows, [W, 2, T].
@@ -151,26 +159,49 @@ def f1(prediction: str, answers: Sequence[str]) -> float:
     return max(twice / max(both, 1) for twice, both in common)
 
 
-def squad_scores(predictions: Mapping[str, str], gold: Mapping[str, Sequence[str]]) -> dict[str, float]:
+def squad_scores(
+    predictions: Mapping[str, str], gold: Mapping[str, Sequence[str]], unanswerable: bool = False
+) -> dict[str, float]:
     """Means of `exact_match` and `f1` over the questions, 0 to 1; SQuAD's script prints them times 100.
 
     Args:
       predictions: a question's id -> the predicted answer; a question without one counts as wrong.
-      gold: a question's id -> its answers, at least one (v1.1: every question has an answer).
+      gold: a question's id -> its answers.
+      unanswerable: whether a question may have none, as in v2.0: both scores are 1 where none is predicted ("").
 
     Returns:
       "exact_match" and "f1".
 
     Raises:
-      UserError: a question has no answer.
+      UserError: a question has no answer, and is to have one (v1.1).
     """
     for key, answers in gold.items():
-        if not answers:
-            remedy = "leave questions without one (SQuAD 2.0's) out of the split"
+        if not answers and not unanswerable:
+            remedy = "set task.no_answer_threshold=0 (SQuAD 2.0), or leave such questions out of the split"
             raise UserError(f"question {key!r}: has no answer; {remedy}")
     pairs = [(predictions[key], answers) for key, answers in gold.items() if key in predictions]
-    exact, overlap = (sum(score(*pair) for pair in pairs) for score in (exact_match, f1))
+    without = sum(not normalize_answer(given) for given, answers in pairs if not answers)
+    pairs = [pair for pair in pairs if pair[1]]
+    exact, overlap = (without + sum(score(*pair) for pair in pairs) for score in (exact_match, f1))
     return {"exact_match": exact / max(len(gold), 1), "f1": overlap / max(len(gold), 1)}
+
+
+def with_no_answer(found: list[dict[str, Any]], score: float, threshold: float) -> list[dict[str, Any]]:
+    """The best answers with "" among them, as google-research/bert's run_squad.py has it for SQuAD 2.0.
+
+    Args:
+      found: the answers of `best_spans`.
+      score: of no answer: the sum of both logits of the first token, in the window where it is the least.
+      threshold: how much more than the best answer's it has to be for "" to come first.
+    """
+    answers = [answer for answer in found if answer["text"]]
+    nothing = {"text": "", "score": score, "probability": 0.0, "start": 0, "end": 0}
+    wins = not answers or score - answers[0]["score"] > threshold
+    rest = sorted([*answers[1:], nothing], key=lambda answer: -answer["score"])
+    ordered = [nothing, *answers] if wins else [answers[0], *rest]
+    odds = np.exp([answer["score"] - max(one["score"] for one in ordered) for answer in ordered])
+    shares = (odds / odds.sum()).tolist()
+    return [answer | {"probability": share} for answer, share in zip(ordered, shares)]
 
 
 def best_spans(

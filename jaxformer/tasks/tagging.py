@@ -18,6 +18,7 @@ from jaxformer.tasks.text import TokenTask, real_length, text_of
 
 Tags = Sequence[Sequence[str]]  # of each word of each text
 
+NO_TAG = "O"  # of a word that the model was not shown
 ENTITY_TAG = re.compile(r"O$|[BIES](-|$)")
 
 
@@ -65,18 +66,20 @@ class TokenClassification(TokenTask):
         """Metrics "loss", "accuracy" over words and, of whole entities, "precision", "recall" and "f1".
 
         Entities are those that seqeval reads from tags such as B-person and I-person. Tags without such prefixes
-        (parts of speech) have none: then the three are left out. The table "per_class" has each kind of entity.
+        (parts of speech) have none: then the three are left out. The table "per_class" has each kind of entity. All
+        words of the dataset count; those beyond the model's length are missed, and have no part in "loss".
         """
-        found = {name: base.mean_of(sums, name) for name in ("loss", "accuracy")}
-        names = data.class_names or []
+        names, predicted, true = data.class_names or [], [], []
+        for index, tags, labels in zip(collected["index"], collected["likeliest"], collected["labels"]):
+            true.append([class_name(tag, names) for tag in data.source.truth(int(index))])
+            predicted.append([NO_TAG] * len(true[-1]))
+            for word, tag in zip(data.source.words(int(index)), tags[labels >= 0]):
+                predicted[-1][word] = class_name(int(tag), names)
+        words = max(sum(map(len, true)), 1)
+        found = {"loss": base.mean_of(sums), "accuracy": float(np.sum(sums["accuracy"])) / words}
         if not are_entities(names):
             return Evaluation(found, {"class_names": list(names)})
-
-        def words(tags: np.ndarray) -> list[list[str]]:
-            rows = zip(tags, collected["labels"] >= 0)
-            return [[class_name(int(tag), names) for tag in row[begins]] for row, begins in rows]
-
-        scores, kinds = entity_scores(words(collected["likeliest"]), words(collected["labels"]))
+        scores, kinds = entity_scores(predicted, true)
         return Evaluation(found | scores, {"class_names": list(names), "per_class": kinds})
 
     def errors(self, outputs: TextOutputs, batch: Batch) -> jax.Array:

@@ -108,7 +108,7 @@ def test_an_unknown_dataset_is_answered_with_what_there_is(folder):
     ("fields", "split", "words"),
     [
         ({"version": "2.0.0"}, "train", "data.version: 'shapes' is not prepared in version '2.0.0'"),
-        ({}, "trian", "split 'trian': shapes/1.0.10 has no split 'trian'; did you mean 'train'?"),
+        ({}, "trian", "shapes/1.0.10 has no split 'trian'; did you mean 'train'?"),
         ({}, "train+tset", "has no split 'tset'; did you mean 'test'?"),
         ({}, "train[:9x%]", "split 'train[:9x%]' of shapes/1.0.10: not a slice that TFDS reads"),
         ({}, "train[50:]", "split 'train[50:]' of shapes/1.0.10: not a slice that TFDS reads"),

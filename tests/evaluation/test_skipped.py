@@ -1,4 +1,4 @@
-"""Pictures that are skipped leave holes in the middle of an evaluation's batches, and count nowhere."""
+"""Images that are skipped leave holes in the middle of an evaluation's batches; they count as missed."""
 
 from types import SimpleNamespace
 
@@ -70,13 +70,21 @@ def layout_of(name: str) -> Layout:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_an_evaluation_is_that_of_the_pictures_that_are_left(name, splits, variables):
+def test_an_evaluation_is_that_of_the_images_that_are_left_with_the_others_missed(name, splits, variables):
     assert splits["whole"][0]["example_mask"].tolist() == [True, False, False, *[True] * 5]
     assert splits["whole"][1]["example_mask"].tolist() == [True, False, *[True] * 4, False, False]
     layout, task = layout_of(name), Classification()
     step = layout.eval_step(make_eval_step(Model(), task, axis=layout.axis))
     whole, left = (evaluate(step, variables, task, splits[split], layout) for split in ("whole", "left"))
-    assert whole.metrics == pytest.approx(left.metrics, rel=1e-5)
+    for metric in ("loss", "ece"):
+        assert whole.metrics[metric] == pytest.approx(left.metrics[metric], rel=1e-5)
+    confusion = np.array(left.tables["confusion"])
+    support = np.bincount(np.arange(14) % CLASSES)
+    assert [row["support"] for row in whole.tables["per_class"]] == support.tolist()
+    assert whole.metrics["accuracy"] == pytest.approx(np.trace(confusion) / 14)
+    assert whole.metrics["balanced_accuracy"] == pytest.approx(np.mean(np.diag(confusion) / support))
+    f1 = 2 * np.diag(confusion) / (support + confusion.sum(0))
+    assert whole.metrics["macro_f1"] == pytest.approx(f1.mean())
     assert np.sum(whole.tables["confusion"]) == 11
     assert whole.tables["confusion"] == left.tables["confusion"]
 
@@ -107,6 +115,8 @@ def segmented(rng, rows):
     return SegmentationOutputs(rng.normal(size=(rows, 4, 4, CLASSES)).astype(np.float32)), {
         "image": np.zeros((rows, 8, 8, 3), np.uint8),
         "segmentation": rng.integers(-1, CLASSES, (rows, 8, 8)).astype(np.int32),
+        "extent": np.full((rows, 2), 8, np.int32),
+        "place": np.tile(np.array([0, 0, 1, 1], np.float32), (rows, 1)),
     }
 
 
@@ -116,6 +126,8 @@ def detected(rng, rows):
     return DetectionOutputs(logits, boxes(5)[None]), {
         "image": np.zeros((rows, 8, 8, 3), np.uint8),
         "extent": np.full((rows, 2), 8, np.int32),
+        "original_size": np.full((rows, 2), 8, np.int32),
+        "place": np.tile(np.array([0, 0, 1, 1], np.float32), (rows, 1)),
         "boxes": boxes(3),
         "labels": rng.integers(-1, CLASSES, (rows, 3)).astype(np.int32),
     }

@@ -123,7 +123,7 @@ def config_of(name: str, data_dir: Path) -> dict:
             "transforms": masks,
             "eval_transforms": masks,
         },
-        "eval": {"split": "test", "every": "3 steps", "monitor": monitor, "mode": "min"},
+        "eval": {"split": "test", "every": "3 steps", "monitor": monitor},
         "optimizer": {"name": "adamw", "learning_rate": 1e-2},
         "schedule": {"name": "constant"},
         "train": {"total": "3 steps"},

@@ -218,6 +218,15 @@ def test_polygons_become_boxes_and_are_counted(tmp_path, line, box):
     assert len(counted) == (len(line.split()) > 5)
 
 
+def test_names_that_no_file_can_have_are_not_found(tmp_path):
+    root = tmp_path / "files"
+    description = in_yolo(root, "0 0.5 0.5 0.2 0.2", f"val: {'x' * 5000}")
+    assert "data.yaml: val is 'xxx" in refusal(description, tmp_path)
+    text(root / "list.txt", f"0.png\n{'x' * 5000}.png\n")
+    text(root / "data.yaml", "train: list.txt\nnames: [a, b]\n")
+    assert "x.png: not a readable image (File name too long)" in refusal(description, tmp_path)
+
+
 def test_shares_in_voc_are_refused(tmp_path):
     root = tmp_path / "files"
     bounds = "<xmin>0.2</xmin><ymin>0.3</ymin><xmax>0.9</xmax><ymax>0.9</ymax>"

@@ -131,6 +131,7 @@ def test_what_cannot_be_read_as_tags(tmp_path):
     path = write(tmp_path / "b.conll", "a O\nb O\n")
     assert "only the class 'O'; two are needed" in refusal(path, tmp_path, "conll")
     assert "line 1: has 2 columns; expected column 4" in refusal(path, tmp_path, "conll", columns=(1, 4))
-    assert "`columns` 1,1: expected the word's and the tag's" in refusal(
-        path, tmp_path, "conll", columns=(1, 1)
-    )
+    for columns in ((1, 1), (0, 1), (1,), (1, 2, 3), (1, 2, 1), (1.0, 2), ("1", "2"), (True, 2)):
+        given = ",".join(map(str, columns))
+        said = refusal(path, tmp_path, "conll", columns=columns)
+        assert f"`columns` {given}: expected the word's and the tag's" in said

@@ -196,6 +196,8 @@ def test_impossible_names_are_refused(pictures, tmp_path):
     import_images(pictures, "pets", str(tmp_path / "tfds"))
     assert "is there already; remove it, or choose another name" in refusal(pictures, tmp_path, "pets")
     assert "use lower-case letters" in refusal(pictures, tmp_path, "My Pets")
+    assert "digits and underscores, at most 100, as" in refusal(pictures, tmp_path, "x" * 300)
+    assert "x: there is no such folder or file" in refusal("x" * 5000, tmp_path)
     assert "embedded dataset's" in refusal(pictures, tmp_path, "digits")
     assert "`test_share` 1.0: must be" in refusal(pictures, tmp_path, test_share=1.0)
 

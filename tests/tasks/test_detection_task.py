@@ -27,6 +27,20 @@ class Data:
 
     element_spec: dict[str, Any] = field(default_factory=dict)
     class_names: list[str] | None = None
+    batch: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self):
+        """The objects of `batch` as a dataset has them."""
+        return self
+
+    def __len__(self):
+        return len(self.batch["boxes"])
+
+    def truth(self, index):
+        boxes, labels = self.batch["boxes"][index], self.batch["labels"][index]
+        corners = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], 1)
+        return {"boxes": corners[labels >= 0], "labels": labels[labels >= 0]}
 
 
 def outputs_of(task, counts, seed=0, groups=0):
@@ -203,8 +217,7 @@ def test_two_pictures_are_learnt_by_heart():
     _, state, last = take_steps(batch, variables=variables, count=150, **settings)
     assert last["loss"] < first["loss"] / 4
     outputs = jax.jit(model.apply)({"params": jax.device_get(state.params)}, **task.inputs(batch))
-    collected = task.collect(outputs, batch, model, None)
-    found = task.summarize({}, jax.tree.map(np.asarray, collected), Data(class_names=["a", "b", "c"]))
+    found = summarized(task, outputs, batch, Data(class_names=["a", "b", "c"], batch=batch))
     assert found.metrics["ap50"] > 0.9
 
 
@@ -218,12 +231,23 @@ def test_a_picture_without_objects_trains_and_evaluates():
     assert any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient_of(before, state)))
     outputs = jax.jit(model.apply)(variables, **task.inputs(batch))
     assert np.isfinite(np.asarray(jax.jit(task.errors)(outputs, batch))).all()
-    collected = jax.tree.map(np.asarray, task.collect(outputs, batch, model, variables))
-    found = task.summarize(
-        jax.tree.map(np.asarray, jax.jit(task.eval_sums)(outputs, batch)), collected, Data()
-    )
+    sums = jax.tree.map(np.asarray, jax.jit(task.eval_sums)(outputs, batch))
+    data = Data(batch=batch, element_spec={"image": ((32, 32, 3), np.uint8)})
+    found = summarized(task, outputs, batch, data, sums)
     assert found.metrics["ap"] == 0
     assert np.isfinite(found.metrics["loss"])
+
+
+def summarized(task, outputs, batch, data, sums=()):
+    """As an evaluation does it, of images that were shown whole."""
+    count = len(batch["boxes"])
+    whole = {
+        "place": np.tile(np.array([0, 0, 1, 1], np.float32), (count, 1)),
+        "original_size": batch["extent"],
+    }
+    collected = jax.tree.map(np.asarray, task.collect(outputs, {**whole, **batch}, None, None))
+    data.element_spec.setdefault("image", ((32, 32, 3), np.uint8))
+    return task.summarize(dict(sums), {"index": np.arange(count), **collected}, data)
 
 
 def perfect(task, batch):
@@ -242,16 +266,14 @@ def test_what_finds_everything_has_an_ap_of_one(task):
     extent = np.array([[30, 40], [40, 40], [40, 20]], np.int32)
     batch = {"boxes": boxes, "labels": labels, "extent": extent, "original_size": 10 * extent}
     outputs = perfect(task, batch)
-    collected = jax.tree.map(np.asarray, task.collect(outputs, batch, None, None))
-    found = task.summarize({}, collected, Data(class_names=["a", "b", "c"]))
+    found = summarized(task, outputs, batch, Data(class_names=["a", "b", "c"], batch=batch))
     assert found.metrics["ap"] == pytest.approx(1.0)
     assert [row["name"] for row in found.tables["per_class"]] == ["a", "b", "c"]
     assert sum(row["support"] for row in found.tables["per_class"]) == 11
     sides = boxes[..., 2:] * batch["original_size"][:, None, ::-1]
     assert ("ap_small" in found.metrics) == bool((sides.prod(-1)[labels >= 0] <= 32**2).any())
     batch["boxes"] = np.roll(boxes, 1, axis=0)  # of another picture
-    collected = jax.tree.map(np.asarray, task.collect(outputs, batch, None, None))
-    assert task.summarize({}, collected, Data()).metrics["ap"] < 0.5
+    assert summarized(task, outputs, batch, Data(batch=batch)).metrics["ap"] < 0.5
 
 
 def test_detections_are_the_surest_first_and_without_no_object():

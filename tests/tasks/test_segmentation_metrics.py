@@ -1,6 +1,5 @@
 """Confusion of pixels against scikit-learn's, and what it means against definitions."""
 
-import jax
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, jaccard_score
@@ -18,7 +17,7 @@ def masks(seed: int, num_classes: int, shape=(2, 17, 23)):
 @pytest.mark.parametrize(("seed", "num_classes"), [(0, 2), (1, 5), (2, 11)])
 def test_equals_scikit_learn(seed, num_classes):
     predicted, true = masks(seed, num_classes)
-    ours = np.asarray(jax.jit(pixel_confusion, static_argnums=2)(predicted, true, num_classes))
+    ours = np.asarray(pixel_confusion(predicted, true, num_classes))
     counted = true >= 0
     theirs = confusion_matrix(true[counted], predicted[counted], labels=range(num_classes))
     np.testing.assert_array_equal(ours, theirs)

@@ -11,6 +11,7 @@ from sklearn import metrics as reference
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.errors import UserError
+from jaxformer.evaluation.evaluator import real_rows
 from jaxformer.models.outputs import SegmentationOutputs
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.segmentation import Segmentation
@@ -21,6 +22,16 @@ TASKS_UNDER_TEST = {
     "weighted": Segmentation(class_weights=WEIGHTS),
     "all losses": Segmentation(dice=0.5, lovasz=2.0, lovasz_step=2, class_weights=WEIGHTS),
 }
+
+
+class Masks(list):
+    """A source of masks."""
+
+    truth = list.__getitem__
+
+
+def shown_as(batch):
+    return {"index": np.arange(B), "example_mask": batch["example_mask"]}
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +79,13 @@ def test_evaluations_are_those_of_sklearn(batch):
     task, rng = Segmentation(), np.random.default_rng(4)
     logits = rng.normal(size=(B, SIDE, SIDE, K)).astype(np.float32)
     logits[..., 3] = -9  # a class that is never predicted
-    sums = jax.jit(task.eval_sums)(SegmentationOutputs(jnp.asarray(logits)), batch)
-    sums = jax.tree.map(lambda x: np.asarray(x, np.float64), sums)
-    found = task.summarize(sums, {}, SimpleNamespace(class_names=["sky", "road"]))
+    outputs = SegmentationOutputs(jnp.asarray(logits))
+    sums = jax.tree.map(lambda x: np.asarray(x, np.float64), jax.jit(task.eval_sums)(outputs, batch))
+    shown = {"extent": np.full((B, 2), SIDE), "place": np.tile(np.array([0.0, 0, 1, 1]), (B, 1))}
+    rows = real_rows([{**task.collect(outputs, {**batch, **shown}, None, None), **shown_as(batch)}])
+    source = Masks(batch["segmentation"])
+    data = SimpleNamespace(class_names=["sky", "road"], source=source)
+    found = task.summarize(sums, {**task.kept(rows, data), "index": np.arange(B)}, data)
     real = batch["segmentation"][batch["example_mask"]]
     true, predicted = real[real >= 0], logits.argmax(-1)[batch["example_mask"]][real >= 0]
     labels = range(K)

@@ -184,3 +184,42 @@ def test_true_spans_of_a_real_split_are_found_and_score_1():
         found = best_spans(starts, ends, offsets, [context], np.array([0]), 20, 300)
         predictions[key] = found[0][0]["text"]
     assert spans.squad_scores(predictions, gold) == {"exact_match": 1, "f1": 1}
+
+
+def test_questions_without_an_answer_are_scored_as_in_squad_2():
+    """By hand from evaluate-v2.0.py: nothing is right where there is nothing, and there alone."""
+    gold = {"q1": ["a cat"], "q2": [], "q3": [], "q4": ["two dogs"]}
+    predictions = {"q1": "", "q2": "", "q3": "a dog", "q4": "dogs"}
+    scores = spans.squad_scores(predictions, gold, unanswerable=True)
+    assert scores == {"exact_match": 1 / 4, "f1": pytest.approx((0 + 1 + 0 + 2 / 3) / 4)}
+
+
+def test_no_answer_comes_first_where_it_scores_more_by_the_threshold():
+    found = [
+        {"text": text, "score": score, "probability": 0.5, "start": 0, "end": 1}
+        for text, score in (("a", 5.0), ("b", 3.0))
+    ]
+    for score, threshold, texts in (
+        (6.0, 0.0, ["", "a", "b"]),
+        (5.0, 0.0, ["a", "", "b"]),
+        (6.0, 2.0, ["a", "", "b"]),
+        (4.5, -1.0, ["", "a", "b"]),
+        (1.0, 0.0, ["a", "b", ""]),
+    ):
+        answers = spans.with_no_answer(found, score, threshold)
+        assert [answer["text"] for answer in answers] == texts
+        scores = np.array([answer["score"] for answer in answers])
+        np.testing.assert_allclose(
+            [one["probability"] for one in answers], np.exp(scores) / np.exp(scores).sum()
+        )
+    empty = [{"text": "", "score": 0.0, "probability": 1.0, "start": 0, "end": 0}]
+    assert [one["text"] for one in spans.with_no_answer(empty, -9.0, 0.0)] == [""]
+
+
+def test_the_score_of_no_answer_is_the_least_of_all_windows():
+    """Two windows of a question; the first token's logits add up to 6 and to 2, the answer's to 4."""
+    logits = np.array([[[3.0, 2.0], [3.0, 2.0]], [[1.0, 0.0], [1.0, 0.0]]])
+    places = [np.array([[-1, -1], [0, 1]]), np.array([[-1, -1], [2, 3]])]
+    for threshold, answer in ((None, "a"), (0.0, "a"), (-3.0, "")):
+        task = spans.SpanQA(no_answer_threshold=threshold)
+        assert task.best(logits, places, "a b")[0]["text"] == answer

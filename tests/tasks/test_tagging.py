@@ -34,13 +34,32 @@ def said(tags):
     return TextOutputs(logits=logits, tokens=logits)
 
 
-def evaluated(names, masks=((True, True), (True, True))):
+class Source:
+    """Texts whose words all begin a token; `lost` are tags of words of the first text that the model does not see."""
+
+    def __init__(self, rows, lost=()):
+        self.tags = [[tag for tag in row if tag >= 0] for row in rows]
+        self.shown = [range(len(tags)) for tags in self.tags]
+        self.tags[0] += lost
+
+    def truth(self, index):
+        return self.tags[index]
+
+    def words(self, index):
+        return self.shown[index]
+
+
+def evaluated(names, masks=((True, True), (True, True)), lost=()):
     sums, collected = [], []
-    for (labels, tags), mask in zip(BATCHES, masks):
+    for number, ((labels, tags), mask) in enumerate(zip(BATCHES, masks)):
         batch = {"labels": np.array(labels), "example_mask": np.array(mask)}
         sums.append(TASK.eval_sums(said(tags), batch))
-        collected.append({**TASK.collect(said(tags), batch, None, None), "example_mask": np.array(mask)})
-    return TASK.summarize(added(sums), real_rows(collected), SimpleNamespace(class_names=names))
+        rows = {"index": 2 * number + np.arange(2), "example_mask": np.array(mask)}
+        collected.append({**TASK.collect(said(tags), batch, None, None), **rows})
+    source = Source([row for labels, _ in BATCHES for row in labels], lost)
+    return TASK.summarize(
+        added(sums), real_rows(collected), SimpleNamespace(class_names=names, source=source)
+    )
 
 
 def words(rows, labels):
@@ -78,6 +97,16 @@ def test_entities_by_hand():
     found = evaluated(NAMES).metrics
     assert (found["precision"], found["recall"], found["f1"]) == (2 / 5, 2 / 5, pytest.approx(2 / 5))
     assert found["accuracy"] == 10 / 13
+
+
+def test_words_beyond_the_models_length_are_missed():
+    """A LOC goes on behind the last word that is shown, and a PER follows: the one is wrong then, the other missed."""
+    found = evaluated(NAMES, lost=(IL, BP))
+    assert (found.metrics["precision"], found.metrics["recall"]) == (1 / 5, 1 / 6)
+    assert found.metrics["accuracy"] == 10 / 15
+    assert {row["name"]: row["support"] for row in found.tables["per_class"]} == {"LOC": 3, "PER": 3}
+    assert found.metrics["loss"] == evaluated(NAMES).metrics["loss"]
+    assert evaluated(["NOUN", "VERB", "ADJ", "ADP", "X"], lost=(IL, BP)).metrics["accuracy"] == 10 / 15
 
 
 def test_the_loss_is_the_mean_over_words():
@@ -150,9 +179,9 @@ def test_what_does_not_fit_is_named(model, train, message):
 
 def test_metrics_that_are_absent_are_those_that_are_not_given():
     sums = {"loss": np.float64(1), "accuracy": np.float64(1), "count": np.float64(2)}
-    collected = {"labels": np.array([[0, 1]]), "likeliest": np.array([[0, 1]])}
+    collected = {name: np.array([[0, 1]]) for name in ("labels", "likeliest")} | {"index": np.array([0])}
     for names in (["O", "B-PER"], ["NOUN", "VERB"], None):
-        shown = SimpleNamespace(class_names=names)
+        shown = SimpleNamespace(class_names=names, source=Source([[0, 1]]))
         given = set(TASK.summarize(sums, collected, shown).metrics)
         assert given == set(TASK.metric_names) - set(TASK.absent_metrics(encoder("token"), shown))
 

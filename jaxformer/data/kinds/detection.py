@@ -68,16 +68,23 @@ class DetectionSource(LetterboxedReader):
         """The image and its objects, boxes clipped to it."""
         image = self.image(features)
         height, width = image.shape[:2]
-        shares, labels = self._objects(features, index)
-        clipped, good = clip(shares)
+        shares, _ = self._objects(features, index)
+        _, good = clip(shares)
         if self.settings.bad_boxes == "refuse" and not good.all():
             box = ", ".join(f"{value:.4g}" for value in shares[~good][0])
             problem = f"the box ({box}) (ymin, xmin, ymax, xmax) has no area in the image"
             remedy = "mend the dataset, or leave such boxes out with data.examples.bad_boxes='drop'"
             raise UserError(f"{self.where(index)}: {problem}; {remedy}")
-        pixels = clipped[good][:, [1, 0, 3, 2]] * np.array([width, height, width, height], np.float32)[None]
+        true = self.stored_truth(features, index)
+        pixels = true["boxes"] * np.array([width, height, width, height], np.float32)[None]
         size = np.array([height, width], np.int32)
-        return {"image": image, "boxes": pixels, "labels": labels[good], "original_size": size}
+        return {"image": image, "boxes": pixels, "labels": true["labels"], "original_size": size}
+
+    def stored_truth(self, features: Any, index: int) -> dict[str, np.ndarray]:
+        """The objects but for bad boxes: "boxes" float32 [n, 4], x0, y0, x1, y1 as shares, and "labels" int32 [n]."""
+        shares, labels = self._objects(features, index)
+        clipped, good = clip(shares)
+        return {"boxes": clipped[good][:, [1, 0, 3, 2]], "labels": labels[good]}
 
     def finish(self, example: Mapping[str, Any]) -> Mapping[str, Any]:
         """The image in its frame and the objects in rows."""

@@ -36,7 +36,7 @@ class ImageKind(Kind):
     """The dataset's feature that holds the image."""
     broken: Literal["refuse", "skip"] = "refuse"
     """What is done about examples whose image (or mask) cannot be decoded: "refuse", or "skip": each is named once;
-    in training the next one stands in for it, an evaluation leaves it out."""
+    in training the next one stands in for it, in an evaluation it counts as missed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,9 @@ class LetterboxedKind(ImageKind):
     """A kind of images in a frame of one size.
 
     Each is resized to fit, with zeros below and at its right. In a batch `extent` int32 [B, 2] is the height and width
-    of each image in its frame, `original_size` int32 [B, 2] those that it was stored with.
+    of each image in its frame, `original_size` int32 [B, 2] those that it was stored with. In an evaluation `place`
+    float32 [B, 4] is where the stored image lies, x0, y0, x1, y1 as shares of the extent: 0, 0, 1, 1 unless a transform
+    cuts or mirrors it.
     """
 
     letterboxed: ClassVar[bool] = True
@@ -112,6 +114,13 @@ class ImageReader(Source):
         """
         raise NotImplementedError
 
+    def stored_truth(self, features: Any, index: int) -> Any:
+        """What is right for an example of its stored features; raises as `decode` does."""
+        raise NotImplementedError
+
+    def truth(self, index: int) -> Any:
+        return self.stored_truth(self.records.read([index])[0], index)
+
     def image(self, features: Any) -> np.ndarray:
         """An example's image, uint8 [H, W, C]; raises ValueError or IndexError for one that is broken."""
         return decode_image(features[self.settings.image_feature].bytes_list.value[0], self.channels)
@@ -146,11 +155,22 @@ class LetterboxedReader(ImageReader):
     def __init__(self, config: DatasetConfig, split: str, train: bool):
         """Opens `split`; raises UserError as `ImageReader` does."""
         super().__init__(config, split)
-        self.channels, self._frame = 3, self.settings.frame(train)
+        self.channels, self._frame, self._train = 3, self.settings.frame(train), train
+
+    def _example(self, features: Any, index: int) -> Example | None:
+        """An example; of an evaluation with the corners of its image, which transforms move ("place")."""
+        example = super()._example(features, index)
+        if example is None or self._train:
+            return example
+        height, width = example["image"].shape[:2]
+        return {**example, "place": np.array([0, 0, width, height], np.float32)}
 
     def finish(self, example: Mapping[str, Any]) -> Mapping[str, Any]:
         """The image in its frame."""
-        return letterbox(dict(example), self._frame, self.settings.enlarge)
+        made = letterbox(dict(example), self._frame, self.settings.enlarge)
+        if "place" in made:
+            made["place"] = (made["place"] / np.tile(made["extent"][::-1], 2)).astype(np.float32)
+        return made
 
 
 class ImageSource(ImageReader):
@@ -166,5 +186,8 @@ class ImageSource(ImageReader):
 
     def decode(self, features: Any, index: int) -> Example:
         """The image and its label."""
-        label = features[self.settings.label_feature].int64_list.value[0]
-        return {"image": self.image(features), "labels": label}
+        return {"image": self.image(features), "labels": self.stored_truth(features, index)}
+
+    def stored_truth(self, features: Any, index: int) -> int:
+        """The label."""
+        return features[self.settings.label_feature].int64_list.value[0]

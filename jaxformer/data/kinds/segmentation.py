@@ -59,11 +59,15 @@ class SegmentationSource(LetterboxedReader):
 
     def decode(self, features: Any, index: int) -> Example:
         """The image and its mask, in classes."""
-        image = self.image(features)
-        mask = decode_mask(features[self.settings.mask_feature].bytes_list.value[0])
-        if mask.shape != image.shape[:2]:
-            sizes = f"{mask.shape[0]}x{mask.shape[1]}, the image {image.shape[0]}x{image.shape[1]}"
+        image, classes = self.image(features), self.stored_truth(features, index)
+        if classes.shape != image.shape[:2]:
+            sizes = f"{classes.shape[0]}x{classes.shape[1]}, the image {image.shape[0]}x{image.shape[1]}"
             raise ValueError(f"the mask is {sizes}")
+        return {"image": image, "segmentation": classes, "original_size": np.array(classes.shape, np.int32)}
+
+    def stored_truth(self, features: Any, index: int) -> np.ndarray:
+        """The mask in classes, int32 [H, W], at the size that it is stored with; VOID where no class counts."""
+        mask = decode_mask(features[self.settings.mask_feature].bytes_list.value[0])
         classes = self._table[mask]
         if (classes == UNKNOWN).any():
             unknown = np.unique(mask[classes == UNKNOWN])
@@ -71,7 +75,7 @@ class SegmentationSource(LetterboxedReader):
             problem = f"the mask has the ids {shown}, which are no class of the dataset"
             remedy = "ignore them with data.examples.ignore_labels, or name more in data.examples.class_names"
             raise UserError(f"{self.where(index)}: {problem}; {remedy}")
-        return {"image": image, "segmentation": classes, "original_size": np.array(mask.shape, np.int32)}
+        return classes
 
     def _names(self) -> list[str]:
         """Names of all ids that the masks may have, from 0 on; checks the feature of masks."""

@@ -9,6 +9,7 @@ import numpy as np
 from jaxformer.data.kinds.text import RaggedRows, Row, RowLength, Stored, TextExamples
 from jaxformer.data.records import Record, Records, check_class, class_names, inner
 from jaxformer.data.text.rows import IGNORED, Encoder, shares
+from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.errors import UserError
 
 
@@ -38,11 +39,15 @@ class Tagged(TextExamples):
     def classes(self, records: Records) -> tuple[list[str] | None, int | None]:
         return class_names(inner(records.features[self.tags_feature]))
 
+    def rows(self, records: Records, tokenizer: Tokenizer) -> "TaggedRows":
+        return TaggedRows(self, records, tokenizer)
+
     def made_of(self, rows: RaggedRows) -> dict[str, Any]:
-        return {"features": [self.words_feature, self.tags_feature], "length": self.length}
+        features = [self.words_feature, self.tags_feature, "words"]
+        return {"features": features, "length": self.length}
 
     def columns(self, rows: RaggedRows) -> list[Stored]:
-        return [Stored("labels", np.int32, "labels", fill=IGNORED)]
+        return [Stored("labels", np.int32, "labels", fill=IGNORED), Stored("words", np.int32)]
 
     def encode(self, rows: RaggedRows) -> Iterator[Row]:
         records = rows.records
@@ -57,7 +62,8 @@ class Tagged(TextExamples):
                 rows.counts["words"] += len(words)
                 rows.counts["cut"] += len(cut - kept)
                 rows.counts["empty"] += len(words) - len(cut | kept)
-                yield {"ids": encoding.ids, "labels": align(encoding.word_ids, tags)}
+                words_at = align(encoding.word_ids, list(range(len(words))))
+                yield {"ids": encoding.ids, "labels": align(encoding.word_ids, tags), "words": words_at}
 
     def tags(
         self, records: Records, record: Record, index: int, words: int, classes: int | None
@@ -82,6 +88,21 @@ class Tagged(TextExamples):
         )
         if rows.counts["empty"]:
             yield f"{rows.counts['empty']:,} words have no tokens, so their tags are left out"
+
+
+class TaggedRows(RaggedRows):
+    """Row i is example i."""
+
+    settings: Tagged
+
+    def words(self, index: int) -> np.ndarray:
+        """The numbers of the words that a row has tokens of, int32 [n], in the order of their first tokens."""
+        found = self.arrays["words"][self.offsets[index] : self.offsets[index + 1]]
+        return found[found >= 0]
+
+    def truth(self, index: int) -> list[int]:
+        """The tags of all of an example's words."""
+        return list(self.records.read([index])[0][self.settings.tags_feature].int64_list.value)
 
 
 def align(word_ids: list[int | None], tags: list[int]) -> list[int]:

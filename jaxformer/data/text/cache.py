@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from jaxformer.errors import UserError
-from jaxformer.files import incomplete, locked, put_in_place
+from jaxformer.files import incomplete, locked, put_in_place, remove
 
 VERSION = 1  # of the code that makes entries: a change of what any of them holds needs a new number
 ENTRY = "entry.json"
@@ -112,11 +112,13 @@ def cached(inputs: Mapping[str, Any], build: Callable[[Writer], None]) -> Entry:
     versions = {"version": VERSION, "tokenizers": importlib.metadata.version("tokenizers")}
     text = json.dumps({**versions, **inputs}, sort_keys=True)
     root, key = cache_folder(), hashlib.sha256(text.encode()).hexdigest()[:32]
+    lock = root / f".{key}.lock"
     if entry := read_entry(root / key):
+        remove(lock)  # of a process that was killed when it had made the entry
         return entry
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with locked(root / f".{key}.lock"):
+        with locked(lock):
             if not read_entry(root / key):  # another process may have made it while this one waited
                 make_entry(root, key, build)
     except OSError as error:

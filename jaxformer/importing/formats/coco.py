@@ -94,10 +94,9 @@ def read_file(
 
 def stated_size(image: dict[str, Any]) -> tuple[int, int] | None:
     """The height and width of an image, if they are there; some tools write zeros."""
-    stated = (image.get("height"), image.get("width"))
+    stated: Any = (image.get("height"), image.get("width"))
     # The type, because a bool is an int, too.
-    height, width = (value if type(value) in (int, float) else 0 for value in stated)
-    return (height, width) if height > 0 and width > 0 else None
+    return stated if all(type(value) in (int, float) and value > 0 for value in stated) else None
 
 
 def check_annotation(annotation: dict[str, Any], images: dict[Any, Any], names: dict[int, str]) -> None:

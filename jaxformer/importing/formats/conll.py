@@ -31,7 +31,7 @@ def read(sources: Sources, columns: Columns = None, classes: Sequence[str] = ())
       columns: which columns hold the word and its tag, from 1; None takes the first and the last.
       classes: the tags, in the order of their labels; empty takes those that there are, O first.
     """
-    if columns and (min(columns) < 1 or columns[0] == columns[1]):
+    if columns and (len({n for n in columns if type(n) is int and n > 0}) != 2 or len(columns) != 2):
         given = ",".join(map(str, columns))
         raise UserError(f"`columns` {given}: expected the word's and the tag's, counted from 1, as in 1,4")
     found = [s for file, text in sources.texts() for s in sentences(file, text, columns, sources)]
