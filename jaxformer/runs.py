@@ -129,7 +129,8 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config, as this version names its fields."""
-        return upgraded(self.about["config"])
+        with as_written(self.config_file, BRING_BACK):
+            return upgraded(self.about["config"])
 
     @cached_property
     def leaves(self) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for line in file:
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict) and isinstance(record.get("step"), int) and line.endswith("\n"):
                 yield line.rstrip("\n"), record
