@@ -191,6 +191,16 @@ def naming_files(folder: Path, remedy: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def as_written(path: Path, remedy: str = OR_DELETE) -> Iterator[None]:
+    """Turns what values of other kinds than ours bring about into a UserError that names their file `path`."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: is not as a run writes it ({what}); {remedy}") from error
+
+
+@contextlib.contextmanager
 def locked(path: Path, refusal: Exception | None = None) -> Iterator[IO[str]]:
     """Holds a lock: a file that is there while a process holds it, and which the system releases if the process dies.
 

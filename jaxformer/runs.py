@@ -19,7 +19,7 @@ from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import (
-    OR_DELETE,
+    as_written,
     clear_incomplete,
     is_at,
     locked,
@@ -132,7 +132,8 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """The resolved config, as this version names its fields."""
-        return upgraded(self.about["config"])
+        with as_written(self.config_file, BRING_BACK):
+            return upgraded(self.about["config"])
 
     @cached_property
     def leaves(self) -> dict[str, Any]:
@@ -152,7 +153,8 @@ class Run:
     @cached_property
     def curves(self) -> Curves:
         """Metric name -> (steps, values)."""
-        return read_metrics(self.folder)
+        with as_written(self.metrics_file):
+            return read_metrics(self.folder)
 
     @property
     def name(self) -> str:
@@ -173,11 +175,8 @@ class Run:
             found = self.evaluation["metrics"]
         else:
             found = {n[5:]: values[-1] for n, (_, values) in self.curves.items() if n.startswith("eval/")}
-        try:
+        with as_written(self.evaluation_file if self.result is None else self.result_file):
             return {name: float(value) for name, value in found.items()}  # NaN is a string in JSON
-        except (TypeError, ValueError, AttributeError) as error:
-            file = self.evaluation_file if self.result is None else self.result_file
-            raise UserError(f"{file}: its metrics are no numbers ({error}); {OR_DELETE}") from error
 
     @property
     def step(self) -> int | None:

@@ -137,7 +137,7 @@ def converted_fields(cls: type, given: Mapping, dot: str, errors: list[str], own
     fields, converted = config_fields(cls), {}
     for key in given:
         if key not in fields:
-            errors.append(f"{dot}{key}: {owner} has no field {key!r}; {did_you_mean(key, fields)}")
+            errors.append(f"{dot}{key}: {owner} has no field {key!r}; {did_you_mean(str(key), fields)}")
     for key, field in fields.items():
         before = len(errors)
         if key in given:

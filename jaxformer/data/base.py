@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -166,7 +167,14 @@ def record(batches: Any) -> dict[str, Any]:
 
 
 def recorded(known: Mapping[str, Any], batch_size: int) -> NominalBatches:
-    """The batches that `record` told of."""
-    spec = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in known["arrays"].items()}
-    names = None if known["class_names"] is None else list(map(class_key, known["class_names"]))
-    return NominalBatches(known["examples"], batch_size, spec, class_names=names, sizes=known["sizes"])
+    """The batches that `record` told of.
+
+    Raises:
+      KeyError: something is missing.
+      TypeError, ValueError, AttributeError: something is of another kind.
+    """
+    arrays, names, sizes = (known[key] for key in ("arrays", "class_names", "sizes"))
+    spec = {name: (tuple(map(index, shape)), np.dtype(dtype)) for name, (shape, dtype) in arrays.items()}
+    named = None if names is None else list(map(class_key, names))
+    counts = {name: index(count) for name, count in sizes.items()}
+    return NominalBatches(index(known["examples"]), batch_size, spec, class_names=named, sizes=counts)

@@ -20,7 +20,7 @@ from jaxformer.data.geometry import letterbox
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.files import read_json, regular
+from jaxformer.files import as_written, read_json, regular
 from jaxformer.inference.inputs import reason
 from jaxformer.runs import BRING_BACK, Run
 from jaxformer.state import eval_variables
@@ -100,16 +100,14 @@ class LoadedRun:
         """What data.json says of the two splits; None where a run of an earlier version has not written it."""
         known = read_json(self.run.data_file, needs={}) or {}
         rows = {"train": data.batch_size, "evaluation": data.eval_batch_size or data.batch_size}
-        try:
-            train, evaluation = (
-                replace(recorded(known[split], count), tokenizer=self._tokenizer)
-                for split, count in rows.items()
-            )
-        except KeyError:
-            return None, None
-        except (TypeError, ValueError, AttributeError) as error:
-            problem = f"{self.run.data_file}: does not say what data there were ({error})"
-            raise UserError(f"{problem}; {BRING_BACK}") from error
+        with as_written(self.run.data_file, BRING_BACK):
+            try:
+                train, evaluation = (
+                    replace(recorded(known[split], count), tokenizer=self._tokenizer)
+                    for split, count in rows.items()
+                )
+            except KeyError:
+                return None, None
         return train, evaluation
 
     def _restore(self, checkpoint: str) -> tuple[int, dict[str, Tree]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxformer.errors import UserError, counted, printable
-from jaxformer.files import write_atomically
+from jaxformer.files import as_written, write_atomically
 from jaxformer.observe import pages, plots, text
 from jaxformer.observe.summary import best_text, costs
 from jaxformer.runs import Run, differences
@@ -37,9 +37,10 @@ def compare_runs(run_dirs: Sequence[Path], output: Path) -> str:
 
 def in_short(run: Run) -> dict[str, str]:
     """A run's best metrics and its costs, in words; unknown ones are empty, and without metrics the status is shown."""
-    known = costs(run.result or {})
-    del known["MFU"]  # of different devices
-    return {"best": best_text(run.result or {}) or run.status + text.doubt(run.metrics), **known}
+    with as_written(run.result_file):
+        known = costs(run.result or {})
+        del known["MFU"]  # of different devices
+        return {"best": best_text(run.result or {}) or run.status + text.doubt(run.metrics), **known}
 
 
 def markdown_table(rows: Sequence[dict[str, str]]) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,32 @@ def render(template: str, **parts: Any) -> str:
     """A template of TEMPLATES; everything in it is escaped but plots' SVG, which is marked safe there, and `printable`.
 
     A template has the filters `number`, `cell` and `words`, and `uri(folder)`, which puts a PNG file into the page.
+
+    Raises:
+      ValueError: a part lacks something that the template shows.
     """
+    from jinja2 import UndefinedError
+
+    try:
+        return printable(environment().get_template(template).render(**parts))
+    except UndefinedError as error:
+        raise ValueError(str(error)) from error
+
+
+@cache
+def environment() -> Any:
+    """What reads the templates, each once."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
+    made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.filters |= {"number": text.number, "cell": cell, "words": words, "uri": uri}
-    return printable(environment.get_template(template).render(**parts))
+    made.filters |= {"number": text.number, "cell": cell, "words": words, "uri": uri}
+    return made
 
 
 def panels(curves: Curves, same_loss: bool = True) -> tuple[list[str], list[str]]:

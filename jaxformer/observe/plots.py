@@ -173,7 +173,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], class_names: Sequence[s
     axes = figure.subplots()
     clear_to_blue = LinearSegmentedColormap.from_list("share", [(0.18, 0.49, 0.88, 0), (0.18, 0.49, 0.88, 1)])
     # Most examples are on the diagonal: a square root shows the mistakes beside it.
-    axes.imshow(np.sqrt(share), cmap=clear_to_blue, vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(np.sqrt(np.maximum(share, 0)), cmap=clear_to_blue, vmin=0, vmax=1, interpolation="nearest")
     if classes <= MOST_ANNOTATED:
         for row, column in np.argwhere(counts > 0):
             ink = "white" if share[row, column] > 0.3 else INK

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxformer.files import write_atomically
+from jaxformer.files import as_written, write_atomically
 from jaxformer.observe import pages, plots, text
-from jaxformer.observe.samples import read_samples
+from jaxformer.observe.samples import SAMPLES, read_samples
 from jaxformer.observe.summary import costs, mfu_in_words
 from jaxformer.observe.text_samples import drawn_maps, maps_in_words, text_parts
 from jaxformer.runs import Run
@@ -38,35 +38,34 @@ def write_report(run_dir: Path, result: dict[str, Any] | None = None) -> Path:
     if result is not None:
         vars(run)["result"] = result
     path = run.folder / REPORT
-    write_atomically(path, pages.render("report.html.j2", **report_parts(run)))
+    with as_written(run.folder):
+        page = pages.render("report.html.j2", **report_parts(run))
+    write_atomically(path, page)
     return path
 
 
 def report_parts(run: Run) -> dict[str, Any]:
     """The template's values, by name."""
-    figures = cards(run)
-    evaluation, (main, other) = (
-        run.evaluation or {},
-        pages.panels(run.curves, (run.result or {}).get("same_loss", True)),
-    )
-    kinds = sorted(read_samples(run.folder), key=lambda content: content["kind"] != "samples")
-    return {
-        "title": run.name,
-        "run": run,
-        "evaluation": evaluation,
-        "cards": figures[:MOST_CARDS] + costs_of(run),
-        "more_cards": figures[MOST_CARDS:],
-        "curves": main,
-        "other_curves": other,
-        "samples": [sample_section(content) for content in kinds],
-        "text_parts": text_parts,
-        "drawn_maps": drawn_maps,
-        "plots": evaluation_plots(evaluation),
-        "confused": most_confused(evaluation),
-        "per_class": per_class(evaluation),
-        "timings": timings(run.result["seconds"]) if run.result else None,
-        "mfu": mfu_in_words(run.result) if run.result and run.result["mfu"] is not None else None,
-    }
+    evaluation, result = run.evaluation or {}, run.result or {}
+    parts: dict[str, Any] = {"title": run.name, "run": run, "evaluation": evaluation}
+    with as_written(run.metrics_file):
+        parts["curves"], parts["other_curves"] = pages.panels(run.curves, result.get("same_loss", True))
+    with as_written(run.folder / SAMPLES):
+        kinds = sorted(read_samples(run.folder), key=lambda content: content["kind"] != "samples")
+        parts["samples"] = [sample_section(content) for content in kinds]
+    with as_written(run.evaluation_file):
+        for name, make in (
+            ("plots", evaluation_plots),
+            ("confused", most_confused),
+            ("per_class", per_class),
+        ):
+            parts[name] = make(evaluation)
+    with as_written(run.result_file):
+        figures = cards(run)
+        parts |= {"cards": figures[:MOST_CARDS] + costs_of(run), "more_cards": figures[MOST_CARDS:]}
+        parts["timings"] = timings(result["seconds"]) if result else None
+        parts["mfu"] = mfu_in_words(result) if result and result["mfu"] is not None else None
+    return parts | {"text_parts": text_parts, "drawn_maps": drawn_maps}
 
 
 def cards(run: Run) -> list[tuple[str, str, str]]:

@@ -165,6 +165,6 @@ def read_samples(run_dir: Path) -> list[dict[str, Any]]:
     """The contents of a run's samples.json files, each with its "folder"; unreadable ones are left out."""
     found = []
     for path in sorted((Path(run_dir) / SAMPLES).glob("[!.]*/samples.json")):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             found.append(json.loads(path.read_text()) | {"folder": path.parent})
     return found

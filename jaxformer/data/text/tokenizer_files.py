@@ -19,6 +19,7 @@ from jaxformer.errors import UserError
 # What a folder is searched for, in this order.
 NAMES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model", "*.model")
 KINDS = "a tokenizer.json, a vocab.txt, a folder with vocab.json and merges.txt, or a sentencepiece .model"
+MOST_IDS = 10  # ids for each token: published vocabularies leave small gaps
 # Bytes that UTF-8 never has (RFC 3629, section 1).
 NOT_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
 
@@ -90,10 +91,29 @@ def parse_tokenizer_json(content: bytes, name: str) -> Tokenizer:
       UserError: it is something else.
     """
     try:
-        return Tokenizer.from_buffer(content)
+        hf = Tokenizer.from_buffer(content)
     except Exception as error:  # the library raises no narrower class
         first = str(error).splitlines()[0]
         raise UserError(f"{name}: not a tokenizer.json of Hugging Face's ({first}); give {KINDS}") from error
+    check_usable(hf, name)
+    return hf
+
+
+def check_usable(hf: Tokenizer, name: str) -> None:
+    """Refuses what the library takes, and then dies or hangs of when it encodes or saves.
+
+    Raises:
+      UserError: ids leave gaps that are far wider than there are tokens, or a template names tokens that it lacks.
+    """
+    vocabulary = hf.get_vocab()
+    if (largest := max(vocabulary.values(), default=0)) > MOST_IDS * len(vocabulary) + 1000:
+        raise UserError(f"{name}: has {len(vocabulary):,} tokens and the id {largest:,}; give {KINDS}")
+    post = json.loads(hf.post_processor.__getstate__()) if hf.post_processor else {}
+    for template in [post, *post.get("processors", ())]:
+        pieces = [piece for part in ("single", "pair") for piece in template.get(part, ())]
+        named = {piece["SpecialToken"]["id"] for piece in pieces if "SpecialToken" in piece}
+        if missing := named - template.get("special_tokens", {}).keys():
+            raise UserError(f"{name}: its template names {min(missing)!r}, and no id of it; give {KINDS}")
 
 
 def read_wordpiece(path: Path, lowercase: bool | None) -> Tokenizer:
@@ -160,6 +180,7 @@ def read_byte_level_bpe(vocab: Path, merges: Path) -> Tokenizer:
     if lacking := sum(token not in vocabulary for token in needed):
         what = f"lacks {lacking} bytes, so it is not byte-level as GPT-2's; give this model's tokenizer.json"
         raise broken(vocab, what)
+    check_usable(hf, str(vocab))
     template: Template = "roberta" if {"<s>", "</s>", "<pad>"} <= vocabulary.keys() else "none"
     apply_template(hf, template, special_tokens("roberta" if template == "roberta" else "gpt"))
     return hf

@@ -37,7 +37,7 @@ def convert_sentencepiece(content: bytes, name: str) -> Tokenizer:
     model = {UNIGRAM: unigram, BPE: bpe}[proto.trainer_spec.model_type]
     hf = Tokenizer(model(proto, next(piece.piece for piece in proto.pieces if piece.type == UNKNOWN)))
     symbols = [piece.piece for piece in proto.pieces if piece.type == USER_DEFINED]
-    hf.normalizer = charsmap_and_spaces(proto.normalizer_spec, symbols)
+    hf.normalizer = charsmap_and_spaces(proto.normalizer_spec, symbols, f"tokenizer file {name}")
     hf.pre_tokenizer = pre_tokenizer(proto.pieces)
     hf.decoder = decoder(proto.normalizer_spec)
     # User-defined symbols are pieces of text: they are looked for after it was normalized as a whole, and
@@ -97,17 +97,24 @@ def bpe(proto: Any, unknown: str) -> models.BPE:
     return models.BPE(vocabulary, merges, unk_token=unknown, fuse_unk=True, byte_fallback=fallback)
 
 
-def charsmap_and_spaces(spec: Any, symbols: list[str]) -> normalizers.Sequence:
+def charsmap_and_spaces(spec: Any, symbols: list[str], name: str) -> normalizers.Sequence:
     """sentencepiece's normalizer: its table of characters first, then what it does to spaces.
 
     Args:
       spec: the NormalizerSpec.
       symbols: the user-defined ones. The library normalizes them, too, before it looks for them in normalized
         texts, so that one that stands alone must not get a space before it.
+      name: of the file, for the error.
+
+    Raises:
+      UserError: the table of characters is damaged.
     """
     steps: list[normalizers.Normalizer] = []
     if spec.precompiled_charsmap:
-        steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
+        try:
+            steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
+        except Exception as error:  # the library raises no narrower class
+            raise UserError(f"{name}: its table of characters is damaged ({error}); copy it again") from error
     if spec.remove_extra_whitespaces:
         steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
         steps.append(normalizers.Replace(Regex(" {2,}"), " "))

@@ -152,6 +152,10 @@ class Tokenizer:
                         f"{where} is not in the vocabulary, which has no unknown token; leave it out, or "
                         "train with tokenizer 'bytes', which takes all texts"
                     )
+        if type(error) is Exception:  # the library's, about its own files
+            return UserError(
+                f"tokenizer: cannot encode ({error}); give another file, or a copy that is whole"
+            )
         return error
 
 

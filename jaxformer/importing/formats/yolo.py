@@ -4,7 +4,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from os.path import exists, isfile  # are False for names that no file can have
+from os.path import exists, isdir, isfile  # are False for names that no file can have
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -200,7 +200,7 @@ def load(path: Path) -> Mapping[str, Any]:
 
 def described_classes(path: Path, described: Mapping[str, Any]) -> list[str]:
     """The classes' names, a list or a mapping from 0 on."""
-    names, count = described["names"], described.get("nc")
+    names, count = described.get("names"), described.get("nc")
     if isinstance(names, dict):
         if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
             raise UserError(f"{path}: names has the keys {', '.join(map(str, names))}; expected 0, 1, 2, ...")
@@ -215,8 +215,10 @@ def described_keypoints(path: Path, described: Mapping[str, Any]) -> int:
     """How many numbers of keypoints each line has, by "kpt_shape: [17, 3]"; 0 without it."""
     if (shape := described.get("kpt_shape")) is None:
         return 0
-    found = re.fullmatch("([1-9][0-9]{0,3}) ([23])", " ".join(map(str, shape)))
-    if found is None or not isinstance(shape, list):
+    found = re.fullmatch(
+        "([1-9][0-9]{0,3}) ([23])", " ".join(map(str, shape if isinstance(shape, list) else ()))
+    )
+    if found is None:
         raise UserError(f"{path}: kpt_shape is {shape!r}; expected points and 2 or 3, as in [17, 3]")
     return int(found[1]) * int(found[2])
 
@@ -224,7 +226,7 @@ def described_keypoints(path: Path, described: Mapping[str, Any]) -> int:
 def described_images(path: Path, described: Mapping[str, Any]) -> Iterator[File]:
     """The images that a data.yaml lists."""
     base = path.parent / str(described.get("path") or "")
-    if not base.is_dir():
+    if not isdir(base):
         base = path.parent  # a path on the machine where it was written
     for key in ("train", "val", "valid", "test"):
         places = described.get(key) or []
