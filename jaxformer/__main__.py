@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import warnings
 
 from jaxformer.preemption import OfProcess, leave
 
@@ -14,6 +15,7 @@ def main() -> None:
     """
     nowhere = open(os.devnull, "w")  # noqa: SIM115
     sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    warnings.filterwarnings("ignore", module="PIL")  # a broken image is an error of ours, said once
     with OfProcess():
         from jaxformer.cli import main as run
         from jaxformer.errors import ESCAPED

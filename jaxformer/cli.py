@@ -82,7 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return farewell(stop)
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
-            print_note(
-                shortened(f"jaxformer: {error.filename or 'standard output'}: {error.strerror or error}")
-            )
+            place = error.filename or "standard output"
+            print_note(shortened(f"jaxformer: {place}: {error.strerror or error}"))
         return 1 if isinstance(error, BrokenPipeError) else 2

@@ -62,9 +62,7 @@ def unlikely_lengths(experiment: Experiment) -> Iterator[str]:
     """Yields a line if batches are larger than the dataset, and if there are few updates: legal, and seldom meant."""
     batches, steps = experiment.train_data, experiment.total_steps
     if batches.batch_size > batches.num_examples:
-        there = (
-            f"there are {batches.num_examples} examples to train on, and each batch has some of them again"
-        )
+        there = f"each batch has some of the {batches.num_examples} examples to train on again"
         yield f"data.batch_size={batches.batch_size}: {there}; use fewer"
     if steps < FEW_STEPS:
         total = experiment.config.train.total
@@ -82,10 +80,8 @@ def disappointments(task: Task, evaluation: Evaluation, curves: Curves) -> Itera
     for name, alike in evaluation.baseline.items():
         value = evaluation.ranked[name]
         if not (value > alike if task.direction(name) == "max" else value < alike):
-            found = (
-                f"{name} {text.number(evaluation.metrics[name])} is no better than that of one answer for all"
-            )
-            yield f"{found}, {text.number(alike)}"
+            found, of_one = (text.number(x) for x in (evaluation.metrics[name], alike))
+            yield f"{name} {found} is no better than that of one answer for all, {of_one}"
     losses = curves.get("train/loss", ((), np.zeros(0)))[1]
     losses = losses[np.isfinite(losses)]
     quarter = len(losses) // 4

@@ -18,17 +18,9 @@ from jaxformer.config import schema
 from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.files import (
-    as_written,
-    clear_incomplete,
-    is_at,
-    locked,
-    read_json,
-    remove,
-    write_json,
-    writing_to,
-)
+from jaxformer.files import clear_incomplete, is_at, locked, remove, write_json, writing_to
 from jaxformer.observe.writers import METRICS, Curves, read_metrics
+from jaxformer.reading import as_written, read_json
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
@@ -60,13 +52,8 @@ PACKAGES = [
     "numpy",
 ]
 LOCK = ".lock"
-BEGUN = (
-    "config.json",
-    "data.json",
-    "tokenizer.json",
-    METRICS,
-    "tensorboard",
-)  # what is there before anything is saved
+# What is there before anything is saved.
+BEGUN = ("config.json", "data.json", "tokenizer.json", METRICS, "tensorboard")
 RESULT: dict[str, type] = {"status": str, "step": int}
 RESULT |= dict.fromkeys(("final", "best", "seconds", "examples_per_second", "mfu", "device"), object)
 ANOTHER = "choose another folder"
@@ -289,12 +276,8 @@ class Run:
             begun = upgraded(before["config"])
             config = as_begun(config, begun)
             changed = differences([begun, schema.to_dict(config)])
-            refused = [
-                f"{path}: {old!r} -> {new!r}"
-                for path, (old, new) in changed.items()
-                if not path.startswith(MAY_CHANGE)
-            ]
-            if refused:
+            lines = (f"{path}: {old!r} -> {new!r}" for path, (old, new) in changed.items())
+            if refused := [line for line in lines if not line.startswith(MAY_CHANGE)]:
                 more = " ..." * (len(refused) > 5)
                 raise UserError(
                     f"{self.folder} holds another experiment: {'; '.join(refused[:5])}{more}",

@@ -35,7 +35,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from jaxformer.config.fields import Constraint, NonNegativeInt
 from jaxformer.config.schema import resolve
 from jaxformer.errors import UserError
-from jaxformer.files import numbered_objects, read_text
+from jaxformer.reading import numbered_objects, read_text
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer

@@ -94,9 +94,8 @@ def check_runs(forward: Path, backward: Path) -> None:
         directions.append((config.data.name, examples.source_feature, examples.target_feature))
     if directions[0] == directions[1]:
         _, source, target = directions[1]
-        raise UserError(
-            f"{backward}: goes from {source!r} to {target!r}, as {forward} does; name a run that goes back"
-        )
+        both = f"goes from {source!r} to {target!r}, as {forward} does"
+        raise UserError(f"{backward}: {both}; name a run that goes back")
 
 
 # The file.

@@ -13,7 +13,7 @@ from jaxformer.data.cropping import ResizeShorter
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.transforms import Resize
 from jaxformer.errors import UserError, counted
-from jaxformer.files import IMAGE_EXTENSIONS, regular
+from jaxformer.reading import IMAGE_EXTENSIONS, regular
 from jaxformer.tasks.base import Row
 
 logger = logging.getLogger("jaxformer")
@@ -95,9 +95,8 @@ def readable(paths: Iterable[Path], example: Any, skip_broken: bool) -> list[Pat
             broken[path] = f"{path}: {reason(path, error)}"
     if broken and (not skip_broken or len(broken) == len(files)):
         remedy = "" if skip_broken else "; fix them, or leave them out with `skip_broken`"
-        raise UserError(
-            f"{len(broken)} of {counted(len(files), 'image')} cannot be read{remedy}", *broken.values()
-        )
+        found = f"{len(broken)} of {counted(len(files), 'image')} cannot be read"
+        raise UserError(f"{found}{remedy}", *broken.values())
     for line in broken.values():
         logger.warning("skipped %s", line)
     return [path for path in files if path not in broken]

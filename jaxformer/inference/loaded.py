@@ -20,8 +20,8 @@ from jaxformer.data.geometry import letterbox
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.files import as_written, read_json, regular
 from jaxformer.inference.inputs import reason
+from jaxformer.reading import as_written, read_json, regular
 from jaxformer.runs import BRING_BACK, Run
 from jaxformer.state import eval_variables
 from jaxformer.tasks.base import Evaluation
@@ -283,10 +283,8 @@ class LoadedRun:
         if not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
             raise UserError(f"prompts={prompts!r}: expected a text, or a list of texts")
         how = generation(max_new_tokens, stop, seed, beams, length_penalty, **sampling)
-        named = [
-            (text, f"prompt {number}" if len(texts) > 1 else "prompt") for number, text in enumerate(texts, 1)
-        ]
-        found = self.writer.generate(self.writer.encoded(named), how)
+        places = ["prompt"] if len(texts) == 1 else [f"prompt {n}" for n in range(1, len(texts) + 1)]
+        found = self.writer.generate(self.writer.encoded(zip(texts, places)), how)
         return [{"prompt": text, **vars(one)} for text, one in zip(texts, found)]
 
     # Evaluation

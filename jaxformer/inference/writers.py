@@ -38,11 +38,8 @@ class CausalModel(Writer):
         Raises:
           UserError: the prompt is empty and no token begins a text, or it has characters that are no token.
         """
-        ids, begin, end = (
-            self.tokenizer.encode(prompt, special=False),
-            self.tokenizer.bos_id,
-            self.tokenizer.eos_id,
-        )
+        ids = self.tokenizer.encode(prompt, special=False)
+        begin, end = self.tokenizer.bos_id, self.tokenizer.eos_id
         if ids and begin in (None, end):
             return ids
         first = end if begin is None else begin  # GPT-2's end of text also begins one

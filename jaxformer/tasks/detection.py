@@ -152,10 +152,8 @@ class Detection(SetLosses, ImageTask):
           tables: "class_names"; "per_class", a "name", "ap", "ap50", "ap75", "recall" and "support" each.
         """
         predicted, true, unseen = [], [], base.unseen(collected, data)
-        sizes = [
-            *collected["size"],
-            *[data.element_spec["image"][0][:2]] * len(unseen),
-        ]  # nobody knows an unseen one's
+        # Nobody knows an unseen one's size.
+        sizes = [*collected["size"], *[data.element_spec["image"][0][:2]] * len(unseen)]
         for row, (index, size) in enumerate(zip([*collected["index"], *unseen], sizes)):
             stored, scale = data.source.truth(int(index)), np.tile(size[::-1], 2)[None]
             true.append(Objects(np.asarray(stored["boxes"], np.float64) * scale, stored["labels"]))

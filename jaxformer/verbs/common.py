@@ -18,9 +18,8 @@ from jaxformer.files import json_line
 
 OTHER_OUTPUT = "name another place with --output"
 UNREADABLE = re.compile("Error reading persistent compilation cache entry for '(.+?)'")  # JAX's warning
-ZSTANDARD = bytes.fromhex(
-    "28b52ffd"
-)  # how what it compresses begins; JAX uses it, or zlib where it is missing
+# How what zstandard compresses begins; JAX uses that, or zlib where it is missing.
+ZSTANDARD = bytes.fromhex("28b52ffd")
 
 
 def use_compilation_cache() -> None:

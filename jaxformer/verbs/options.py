@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 COMMAS = "commas"
 OVERRIDE = "--config."
 
-WHICH = Constraint(
-    "best, latest or a step", lambda text: re.fullmatch("best|latest|[0-9]{1,18}", text) is not None
-)
+STEP = re.compile("best|latest|[0-9]{1,18}")
+WHICH = Constraint("best, latest or a step", lambda text: STEP.fullmatch(text) is not None)
 Checkpoint: TypeAlias = Annotated[str, WHICH]
 Names: TypeAlias = Annotated[tuple[str, ...], COMMAS]
 

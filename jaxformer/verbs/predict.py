@@ -127,8 +127,9 @@ class Predict(OfRun):
         Raises:
           UserError: images were given; or as of `predict`.
         """
-        from jaxformer.files import IMAGE_EXTENSIONS, json_line, write_atomically, writing_to
+        from jaxformer.files import json_line, write_atomically, writing_to
         from jaxformer.inference.predict import LINES, check_task, predict
+        from jaxformer.reading import IMAGE_EXTENSIONS
 
         if self.explain is not None:
             refuse_text(self.run)

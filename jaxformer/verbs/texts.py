@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jaxformer.config.fields import Beams, NonNegativeInt, at_most
 from jaxformer.errors import UserError, counted
-from jaxformer.files import regular
+from jaxformer.reading import regular
 from jaxformer.verbs.common import OTHER_OUTPUT, print_line, print_text, working
 from jaxformer.verbs.data import OfData
 from jaxformer.verbs.options import Checkpoint, Names, Verb, argument, flag

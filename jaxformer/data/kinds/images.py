@@ -28,13 +28,8 @@ FrameSize = Annotated[
     Constraint("1 to 32768 pixels", lambda size: 1 <= min(sides(size)) <= max(sides(size)) <= 2**15),
 ]
 
-FILE_FEATURES = (
-    "path",
-    "file_name",
-    "filename",
-    "image/filename",
-    "image/file_name",
-)  # imports', then TFDS's names
+# What the name of an image's file is called: by imports, then by TFDS.
+FILE_FEATURES = ("path", "file_name", "filename", "image/filename", "image/file_name")
 
 
 @dataclass(frozen=True, kw_only=True)

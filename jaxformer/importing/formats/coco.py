@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxformer.errors import UserError
-from jaxformer.files import parse_json, read_text, truth
 from jaxformer.importing.contents import Contents
 from jaxformer.importing.formats.detection import Annotated, Box, annotation_files, contents_of, find_image
 from jaxformer.importing.sources import SPLIT_NAMES, File, Sources, find_all, unless_all_train
+from jaxformer.reading import parse_json, read_text, truth
 
 
 def find(paths: Sequence[Path]) -> list[Path]:

@@ -10,11 +10,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from jaxformer.errors import UserError, counted
-from jaxformer.files import IMAGE_EXTENSIONS
 from jaxformer.importing.contents import Contents, Example, random_share
 from jaxformer.importing.formats import FORMATS
 from jaxformer.importing.images import open_all, open_image
 from jaxformer.importing.sources import File, Sources, listing
+from jaxformer.reading import IMAGE_EXTENSIONS
 
 ROUNDING = 0.01  # how far shares may be from 0 to 1
 EXPECTED = "COCO's JSON, VOC's XML, or YOLO's data.yaml or classes.txt"

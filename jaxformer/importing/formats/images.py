@@ -8,11 +8,11 @@ from typing import TypeAlias
 import tensorflow_datasets as tfds
 
 from jaxformer.errors import UserError, counted
-from jaxformer.files import IMAGE_EXTENSIONS, read_text
 from jaxformer.importing.contents import Contents, Example, natural
 from jaxformer.importing.formats.csv import csv_rows
 from jaxformer.importing.images import open_all, open_image
 from jaxformer.importing.sources import SPLIT_NAMES, File, Sources, entries, listing, split_folders
+from jaxformer.reading import IMAGE_EXTENSIONS, read_text
 
 Labelled: TypeAlias = tuple[File, str]  # an image and its class
 
@@ -75,7 +75,7 @@ def in_folder(root: Path, sources: Sources) -> list[Labelled]:
             nested, there = entries(folder)
             if nested:
                 raise UserError(
-                    f"{nested[0]}: a folder in the class {folder.name!r}, which holds images only"
+                    f"{nested[0]}: a folder in the class {folder.name!r}, which holds only images"
                 )
             images = list(filter(is_image, there))
             try:

@@ -11,10 +11,10 @@ import tensorflow_datasets as tfds
 
 from jaxformer.data.decoding import decode_mask
 from jaxformer.errors import UserError
-from jaxformer.files import BrokenFile, regular
 from jaxformer.importing.contents import Contents, Example, random_share, read_names
 from jaxformer.importing.images import as_png, open_all, open_image
 from jaxformer.importing.sources import File, Sources, find_all, split_of_folders
+from jaxformer.reading import BrokenFile, regular
 
 IMAGE_FOLDERS = {"images", "image", "imgs", "img", "jpegimages"}
 MASK_FOLDERS = {"masks", "mask", "labels", "annotations", "annot", "segmentation", "segmentationclass", "gt"}

@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxformer.errors import UserError, counted
-from jaxformer.files import parse_json, truth
 from jaxformer.importing.contents import Contents, Divided, Example, Examples, divided
 from jaxformer.importing.formats.tables import storable
 from jaxformer.importing.sources import File, Sources
+from jaxformer.reading import parse_json, truth
 
 FEW_TOPICS = 10  # with fewer, a share of them is too coarse
 
