@@ -94,9 +94,8 @@ def parse_json(content: str, constant: Callable[[str], Any] | None = None) -> An
       ValueError: it is something else; the message names the mistake and the character.
     """
     try:
-        return json.loads(
-            content, object_pairs_hook=_without_repeats, parse_constant=constant or _no_constant
-        )
+        read = constant or _no_constant
+        return json.loads(content, object_pairs_hook=_without_repeats, parse_constant=read)
     except RecursionError as error:
         raise ValueError("not JSON that can be read: it is nested too deeply") from error
     except json.JSONDecodeError as error:

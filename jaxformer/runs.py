@@ -27,18 +27,9 @@ if TYPE_CHECKING:
 
 # Leaves that may differ when a run is resumed: none of them changes a result beyond rounding.
 MAY_CHANGE = (
-    "parallel",
-    "checkpoint",
-    "data.data_dir",
-    "data.cache",
-    "data.read_threads",
-    "data.prefetch",
-    "data.eval_batch_size",
-    "eval.mode",
-    "task.distillation.run",
-    "task.distillation.checkpoint",
-    "train.log_every",
-    "train.stop_after_skipped",
+    *("parallel", "checkpoint", "eval.mode", "train.log_every", "train.stop_after_skipped"),
+    *("data.data_dir", "data.cache", "data.read_threads", "data.prefetch", "data.eval_batch_size"),
+    *("task.distillation.run", "task.distillation.checkpoint"),
 )
 PACKAGES = [
     "jaxformer",
@@ -196,12 +187,11 @@ class Run:
             return resolve(self.config)
         except ConfigError as error:
             lost = [line for line in error.lines if "cannot be imported" in line]  # a class of the user's own
-            version = (
-                f"{self.config_file}: is not a config of this version of jaxformer; read it with the one that wrote it "
-                f"(git revision {self.about.get('git_revision') or 'unknown'})"
-            )
+            wrote = f"the one that wrote it (git revision {self.about.get('git_revision') or 'unknown'})"
+            version = f"is not a config of this version of jaxformer; read it with {wrote}"
             said = "; ".join(error.lines[:3]) + " ..." * (len(error.lines) > 3)
-            raise UserError(*([f"{self.config_file}: {line}" for line in lost] or [version, said])) from error
+            first, *others = lost or [version, said]
+            raise UserError(f"{self.config_file}: {first}", *others) from error
 
     # Training in the folder
 
@@ -246,10 +236,8 @@ class Run:
           UserError: it was moved, removed or replaced meanwhile.
         """
         if self.held is not None and not is_at(self.held, self.folder / LOCK):
-            raise UserError(
-                f"{self.folder}: was moved, removed or replaced while the run trained in it; bring it back, and the "
-                "same command goes on"
-            )
+            moved = f"{self.folder}: was moved, removed or replaced while the run trained in it"
+            raise UserError(f"{moved}; bring it back, and the same command goes on")
 
     def check(self, config: "ExperimentConfig") -> "ExperimentConfig":
         """Refuses a folder that is not for this experiment; nothing is written.

@@ -293,16 +293,16 @@ class Loop:
         """
         self.checkpoints.wait()
         applied = step - self.skipped
-        good = [saved for saved in self.checkpoints.good_steps() if saved < applied]
+        good = max((saved for saved in self.checkpoints.good_steps() if saved < applied), default=None)
         updates = "update was" if self.skipped == 1 else f"{self.skipped} updates were"
         before = f"the last that was applied is of step {applied}" if applied else "none was applied before"
-        kept = f"the last good checkpoint is of step {good[-1]}" if good else "there is no good one yet"
+        kept = f"the last good checkpoint is of step {good}" if good else "there is no good checkpoint yet"
         error = NotFinite(
             f"step {step}: the last {updates} skipped, their gradients were not finite ({before}); {kept}",
             "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32', in a new folder"
             + ("; `start_from` goes on from that checkpoint there" if good else ""),
         )
-        error.checkpoint = self.run_folder.checkpoints / str(good[-1]) if good else None
+        error.checkpoint = self.run_folder.checkpoints / str(good) if good else None
         return error
 
     def examples_per_second(self) -> float:

@@ -59,7 +59,8 @@ def decode_image(encoded: bytes, channels: int, upright: bool = False) -> np.nda
     if image is None:
         with opened(encoded) as found:
             if found.mode not in FORMATS[str(found.format)].split():
-                raise ValueError(f"a {found.format} of mode {found.mode}; save it as grey or RGB of 8 bits")
+                of_mode = f"a {found.format} of the mode {found.mode}"
+                raise ValueError(f"{of_mode}; save it as grey or RGB of 8 bits")
             turned = upright and is_turned(found)
             if found.format == "JPEG" and found.mode in ("L", "RGB")[:channels] and not turned:
                 image = by_opencv(encoded, channels)

@@ -120,7 +120,7 @@ class TextToText(Writer):
         super().__init__(model, variables, tokenizer)
         if tokenizer.eos_id is None:
             raise UserError(
-                "this run's tokenizer has no token that ends a text; train it with template='seq2seq'"
+                "this run's tokenizer has no token that ends a text; train with template='seq2seq'"
             )
         self.eos_id: int = tokenizer.eos_id
         first = tokenizer.pad_id if tokenizer.bos_id is None else tokenizer.bos_id

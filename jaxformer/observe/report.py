@@ -150,12 +150,8 @@ def per_class(evaluation: dict[str, Any]) -> dict[str, Any] | None:
     score = next((name for name in SCORES if name in columns), "f1")
     scores = {row["name"]: float(row[score]) for row in rows if row.get(score) is not None}
     bars = plots.class_bars(list(scores), list(scores.values()), SCORES[score]) if scores else None
-    return {
-        "columns": columns,
-        "is_wide": len(columns) > FEW_COLUMNS,
-        "rows": [[row.get(column) for column in columns] for row in rows],
-        "bars": bars,
-    }
+    cells = [[row.get(column) for column in columns] for row in rows]
+    return {"columns": columns, "is_wide": len(columns) > FEW_COLUMNS, "rows": cells, "bars": bars}
 
 
 def timings(seconds: dict[str, float]) -> list[dict[str, Any]]:

@@ -159,11 +159,8 @@ class Segmentation(ImageTask):
             with suppress(ValueError):  # a mask that is broken itself
                 masks.append(data.source.truth(index).reshape(-1))
         pixels = np.concatenate(masks)
-        counts = [
-            collected["confusion"].sum(0),
-            collected["support"].sum(0),
-            np.bincount(pixels[pixels >= 0]),
-        ]
+        counts = [collected[name].sum(0) for name in ("confusion", "support")]
+        counts.append(np.bincount(pixels[pixels >= 0]))
         names = base.class_names(max(len(data.class_names or ()), *map(len, counts)), data)
         padded = (np.pad(count, (0, len(names) - len(count))).astype(np.int64) for count in counts)
         confusion, shown, unseen = padded

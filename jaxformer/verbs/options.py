@@ -130,10 +130,9 @@ def from_text(kind: Any, given: Any) -> Any:
         parts = map(str.strip, given.split(",")) if commas else given
         return [from_text(typing.get_args(kind)[0], part) for part in parts]
     try:
-        read = isinstance(given, str) and (
-            given.isascii() if kind in (int, float) else kind is Path and given
-        )
-        return kind(given) if read else given
+        if isinstance(given, str) and (given.isascii() if kind in (int, float) else kind is Path and given):
+            return kind(given)
+        return given
     except ValueError:
         return given
 

@@ -106,9 +106,7 @@ class Predict(OfRun):
         texts = [name for name, value in given.items() if value]
         texts += [path for path in self.inputs if path == "-" or Path(path).suffix.lower() in TEXT_SUFFIXES]
         if texts:
-            raise UserError(
-                f"{texts[0]}: {self.run} holds a model of images; name image files, or their folders"
-            )
+            raise UserError(f"{texts[0]}: {self.run} holds a model of images; name image files, or folders")
         from jaxformer.inference.explain import Explainer, explain_files
         from jaxformer.inference.predict import predict_files
 
@@ -162,12 +160,10 @@ class Predict(OfRun):
         named: list[tuple[Any, str]] = [(text, f"--text {n}") for n, text in enumerate(self.text, 1)]
         if form != "question" and (self.question or context is not None):
             raise UserError(
-                "--question, --context-file: are for runs that answer questions; give --text or files"
+                "--question, --context-file: are for runs that answer questions; give --text or a file"
             )
         if form == "question" and self.text:
-            remedy = (
-                "ask with --question TEXT --context-file FILE, or give JSON lines with question and context"
-            )
+            remedy = "ask with --question TEXT --context-file FILE, or give JSON lines with both"
             raise UserError(f"--text: this run answers questions; {remedy}")
         if context is None and self.question:
             raise UserError("--question: needs the text that answers it; name its file with --context-file")

@@ -174,7 +174,7 @@ def read_byte_level_bpe(vocab: Path, merges: Path) -> Tokenizer:
     except Exception as error:  # the library raises no narrower class
         first = str(error).splitlines()[0]
         raise UserError(
-            f"tokenizer files {vocab} and {merges.name}: broken ({first}); copy them again"
+            f"tokenizer files {vocab} and {merges.name}: broken ({first}); copy them anew"
         ) from error
     needed = (token for byte, token in enumerate(byte_alphabet()) if byte not in NOT_IN_UTF8)
     if lacking := sum(token not in vocabulary for token in needed):
