@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 
-from jaxformer.preemption import OfProcess, leave
+from jaxformer.preemption import ProcessSignals, leave
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     nowhere = open(os.devnull, "w")  # noqa: SIM115
     sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     warnings.filterwarnings("ignore", module="PIL")  # a broken image is an error of ours, said once
-    with OfProcess():
+    with ProcessSignals():
         from jaxformer.cli import main as run
         from jaxformer.errors import ESCAPED
 

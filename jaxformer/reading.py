@@ -103,7 +103,7 @@ def parse_json(content: str, constant: Callable[[str], Any] | None = None) -> An
         raise ValueError(f"not JSON ({error.msg} at {place}character {error.colno})") from error
 
 
-def truth(values: Mapping[str, Any], key: str) -> bool:
+def read_bool(values: Mapping[str, Any], key: str) -> bool:
     """What `key` says: true or false, 1 or 0, also as texts; false where it is not there or null.
 
     Raises:
@@ -192,10 +192,9 @@ def read_json(path: Path, needs: Mapping[str, type], remedy: str = OR_DELETE) ->
         content = json.loads(regular(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); {remedy}") from error
-    if missing := [key for key in needs if not isinstance(content, dict) or key not in content]:
-        raise UserError(f"{path}: lacks {', '.join(missing)}; {remedy}")
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: is no JSON object; {remedy}")
+    missing = [key for key in needs if not isinstance(content, dict) or key not in content]
+    if missing or not isinstance(content, dict):
+        raise UserError(f"{path}: lacks {', '.join(missing) or 'a JSON object'}; {remedy}")
     for key, kind in needs.items():
         if not isinstance(content[key], kind):
             raise UserError(f"{path}: {key!r} is {content[key]!r}, which is no {JSON_TYPES[kind]}; {remedy}")

@@ -20,7 +20,7 @@ from jaxformer.observe.terminal import Progress
 from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.preemption import Preemption
-from jaxformer.reporting import announce, finish, put_off
+from jaxformer.reporting import announce, finish, finish_preempted
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, all_finite, from_items, to_items
 from jaxformer.tasks.base import Evaluation
@@ -109,7 +109,7 @@ def train(
             with preemption.deferred():
                 state = loop.run(state, evaluation_due, records)
                 if preemption.requested:
-                    put_off(loop, preemption.requested)
+                    finish_preempted(loop, preemption.requested)
             return finish(loop, state)
 
 

@@ -197,10 +197,10 @@ def test_a_run_that_is_refused_late_leaves_no_folder(tmp_path, monkeypatch):
         train_in(tmp_path / "runs" / "new")
     assert not (tmp_path / "runs" / "new").exists()
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").touch()
+    (tmp_path / "mine" / ".notes").touch()
     with pytest.raises(UserError, match="the last check"):
         train_in(tmp_path / "mine")
-    assert {"notes.txt"} <= {*names(tmp_path / "mine")}
+    assert {".notes"} <= {*names(tmp_path / "mine")}
     assert ".lock" not in names(tmp_path / "mine")
 
 

@@ -135,7 +135,7 @@ class Writer:
             else:
                 for _ in self.stream(batch, how, stops, samples[part]):
                     pass
-            self.tell_of_special(stops.ids)
+            self.warn_of_special(stops.ids)
             for row, ids in enumerate(stops.ids):
                 ended = "length" if len(ids) == how.max_new_tokens else "context"
                 ended = "end of text" if ids and ids[-1] == self.tokenizer.eos_id else ended
@@ -244,7 +244,7 @@ class Writer:
                 self.check_prompts(found[-1:])
         return found
 
-    def tell_of_special(self, texts: Sequence[list[int]]) -> None:
+    def warn_of_special(self, texts: Sequence[list[int]]) -> None:
         """Warns of tokens that were written and are not in the texts, such as those of a model that hardly learnt."""
         counts = Counter(token for ids in texts for token in ids if token in self.special)
         if counts:

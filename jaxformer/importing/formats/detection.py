@@ -122,8 +122,7 @@ def contents_of(
             objects = [{"bbox": tfds.features.BBox(*shares), "label": label} for label, shares in different]
             values = {"image": image.stored, "objects": objects, "path": item.file.name}
             labels = frozenset(label for label, _ in different)
-            seen = sorted(different)
-            examples.append(Example(values, item.file, "", labels, image, annotation=seen))
+            examples.append(Example(values, item.file, "", labels, image, annotation=sorted(different)))
     if clipped:
         notes.append(f"clipped: {counted(clipped, 'box', 'boxes')} that reached out of the image")
     if twice:

@@ -74,9 +74,8 @@ def in_folder(root: Path, sources: Sources) -> list[Labelled]:
         for folder in folders:
             nested, there = entries(folder)
             if nested:
-                raise UserError(
-                    f"{nested[0]}: a folder in the class {folder.name!r}, which holds only images"
-                )
+                inside = f"a folder in the class {folder.name!r}, which holds images only"
+                raise UserError(f"{nested[0]}: {inside}")
             images = list(filter(is_image, there))
             try:
                 label = sources.class_of(folder.name, f"{parent}: the folder ")
