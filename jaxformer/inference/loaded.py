@@ -124,9 +124,8 @@ class LoadedRun:
         params = shapes.pop("params")
         average = None if experiment.average is None else params
         targets = {"params": {"params": params, "model_state": shapes, "average": average}}
-        with Checkpoints(
-            run.checkpoints, monitor=monitor, mode=self.task.direction(monitor), read_only=True
-        ) as checkpoints:
+        mode = self.task.direction(monitor)
+        with Checkpoints(run.checkpoints, monitor=monitor, mode=mode, read_only=True) as checkpoints:
             if not checkpoints.steps():
                 if run.finished() is None:
                     raise UserError(f"{run.checkpoints}: there is no checkpoint yet; train the run first")
@@ -312,9 +311,8 @@ class LoadedRun:
         from jaxformer.step import make_eval_step
 
         experiment = self.opened(split)
-        model: Any = (
-            experiment.model if views is None else many_views(experiment.model, experiment.task, views)
-        )
+        model: Any = experiment.model
+        model = model if views is None else many_views(model, experiment.task, views)
         step = self.layout.eval_step(make_eval_step(model, experiment.task, axis=self.layout.axis))
         return evaluate(step, self.variables, experiment.task, experiment.eval_data, self.layout)
 

@@ -119,9 +119,8 @@ class TextToText(Writer):
     def __init__(self, model: nn.Module, variables: Tree, tokenizer: Tokenizer):
         super().__init__(model, variables, tokenizer)
         if tokenizer.eos_id is None:
-            raise UserError(
-                "this run's tokenizer has no token that ends a text; train with template='seq2seq'"
-            )
+            remedy = "train with template='seq2seq'"
+            raise UserError(f"this run's tokenizer has no token that ends a text; {remedy}")
         self.eos_id: int = tokenizer.eos_id
         first = tokenizer.pad_id if tokenizer.bos_id is None else tokenizer.bos_id
         self.first_id = 0 if first is None else first

@@ -225,9 +225,7 @@ def described(found: Row, size: Size, names: base.Names) -> list[dict[str, Any]]
     return [{**base.labelled(k, names), **score, "box": [round(x, 2) for x in box]} for k, score, box in rows]
 
 
-def in_pixels(
-    boxes: np.ndarray, size: Size, place: Sequence[float] | np.ndarray = (0, 0, 1, 1)
-) -> np.ndarray:
+def in_pixels(boxes: np.ndarray, size: Size, place: Sequence[float] = (0, 0, 1, 1)) -> np.ndarray:
     """Boxes [N, 4] of shares in cxcywh as x0, y0, x1, y1 in pixels of an image of `size` (height, width), cut off.
 
     What the boxes are shares of may be a part of the image, whose corners are then at `place` (x0, y0, x1, y1) of it.

@@ -46,9 +46,7 @@ def use_compilation_cache() -> None:
         warnings.showwarning = partial(mend_or_show, warnings.showwarning, cache)
 
 
-def mend_or_show(
-    show: Callable[..., None], cache: Path, message: Warning | str, *rest: Any, **named: Any
-) -> None:
+def mend_or_show(show: Callable[..., None], cache: Path, message: Any, *rest: Any, **named: Any) -> None:
     """Shows a warning, unless it is of a compiled program in `cache` that was cut short and can be removed."""
     name = UNREADABLE.match(str(message))
     entries = cache.glob(f"{glob.escape(name[1])}-*-cache") if name else ()

@@ -159,9 +159,8 @@ class Predict(OfRun):
         form, context = form_of(config), self.context_file
         named: list[tuple[Any, str]] = [(text, f"--text {n}") for n, text in enumerate(self.text, 1)]
         if form != "question" and (self.question or context is not None):
-            raise UserError(
-                "--question, --context-file: are for runs that answer questions; give --text or a file"
-            )
+            remedy = "give --text or a file"
+            raise UserError(f"--question, --context-file: are for runs that answer questions; {remedy}")
         if form == "question" and self.text:
             remedy = "ask with --question TEXT --context-file FILE, or give JSON lines with both"
             raise UserError(f"--text: this run answers questions; {remedy}")

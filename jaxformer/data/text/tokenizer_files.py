@@ -173,9 +173,8 @@ def read_byte_level_bpe(vocab: Path, merges: Path) -> Tokenizer:
         hf = byte_level(models.BPE(vocabulary, pairs))
     except Exception as error:  # the library raises no narrower class
         first = str(error).splitlines()[0]
-        raise UserError(
-            f"tokenizer files {vocab} and {merges.name}: broken ({first}); copy them anew"
-        ) from error
+        remedy = "copy them anew"
+        raise UserError(f"tokenizer files {vocab} and {merges.name}: broken ({first}); {remedy}") from error
     needed = (token for byte, token in enumerate(byte_alphabet()) if byte not in NOT_IN_UTF8)
     if lacking := sum(token not in vocabulary for token in needed):
         what = f"lacks {lacking} bytes, so it is not byte-level as GPT-2's; give this model's tokenizer.json"

@@ -63,10 +63,8 @@ def read(sources: Sources) -> Contents:
     if len(found) > 1:
         kinds = " and ".join(name.upper() for name in found)
         shown = " and ".join(listing(files, 1) for files in found.values())
-        raise UserError(
-            f"{sources.paths[0]}: holds annotations of {kinds} ({shown}); name the file or folder to import, or import "
-            f"it as {' or '.join(found)}"
-        )
+        remedy = f"name the file or folder to import, or import it as {' or '.join(found)}"
+        raise UserError(f"{sources.paths[0]}: holds annotations of {kinds} ({shown}); {remedy}")
     return formats[next(iter(found))].read(sources)
 
 

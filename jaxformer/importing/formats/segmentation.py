@@ -75,10 +75,8 @@ def find_pairs(sources: Sources) -> list[tuple[File, Path]]:
     else:
         images, masks = below(root, IMAGE_FOLDERS, MASK_FOLDERS), below(root, MASK_FOLDERS, IMAGE_FOLDERS)
     if not images or not masks:
-        raise UserError(
-            f"{root}: holds no {'masks' if images else 'images'}; expected folders images and masks in it, or give two "
-            "folders: one of images, one of masks"
-        )
+        remedy = "expected folders images and masks in it, or give two folders: one of images, one of masks"
+        raise UserError(f"{root}: holds no {'masks' if images else 'images'}; {remedy}")
     places = {(relative.parent, relative.stem): path for path, relative in masks.items()}
     pairs = []
     for path, relative in images.items():

@@ -128,14 +128,11 @@ def line_of(key: str, text: str) -> str:
 
 def question_problem(values: Mapping[str, Any], item: Mapping[str, Any]) -> str | None:
     """Why a question cannot be used, whatever its answers are."""
-    for name, value in values.items():
-        try:
-            storable(value, name)
-        except ValueError as error:
-            return str(error)
-        if name in ("context", "question") and not value.strip():
-            return f"its {name} is empty"
     try:
+        for name, value in values.items():
+            storable(value, name)
+            if name in ("context", "question") and not value.strip():
+                return f"its {name} is empty"
         impossible = read_bool(item, "is_impossible")
     except ValueError as error:
         return str(error)
