@@ -62,8 +62,8 @@ def unusual_lengths(experiment: Experiment) -> Iterator[str]:
     """Yields a line if batches are larger than the dataset, and if there are few updates: legal, and seldom meant."""
     batches, steps = experiment.train_data, experiment.total_steps
     if batches.batch_size > batches.num_examples:
-        there = f"each batch has some of the {batches.num_examples} examples to train on again"
-        yield f"data.batch_size={batches.batch_size}: {there}; use fewer"
+        there = f"there are {batches.num_examples} examples to train on"
+        yield f"data.batch_size={batches.batch_size}: {there}, and each batch repeats some; use fewer"
     if steps < FEW_STEPS:
         total = experiment.config.train.total
         yield f"train.total='{total}': only {steps} updates; a longer training or a smaller data.batch_size has more"
