@@ -221,7 +221,7 @@ def test_configs_are_checked():
     examples = {"name": "detection", "size": [0, 3], "max_objects": 0, "eval_size": 0}
     resolve(DataConfig, {"examples": examples}, "data", errors)
     assert [line.split(":")[0] for line in errors] == [
-        "data.examples.size=[0, 3]",
+        "data.examples.size[0]=0",
         "data.examples.eval_size=0",
         "data.examples.max_objects=0",
     ]
