@@ -233,7 +233,12 @@ def test_what_a_run_does_not_take_is_said(run, refused, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"one\ncaf\xe9\n")
     assert "there is no text" in refused(folder)
     assert "there is no text" in refused(folder, "empty.txt")
-    assert "missing.txt: cannot be read (No such file" in refused(folder, "missing.txt")
+    for given in ("missing.txt", "the cat saw", "the cat saw " * 100):
+        message = refused(folder, given)
+        assert "there is no such file; what is no file, but a text itself, stands behind --text" in message
+        assert given[:11] in message
+        assert len(message) < 400
+    assert "a text itself, stands behind --question" in refused(run("questions"), "what comes after cat")
     assert "latin.txt, line 2: is not UTF-8" in refused(folder, "latin.txt")
     assert "cat.png: " in refused(folder, "cat.png")
     assert "holds a model of text; give files of one text a line" in refused(folder, tmp_path)
