@@ -335,7 +335,8 @@ class Run:
           UserError: the run was begun with another tokenizer.
         """
         tokenizer, kept = train.tokenizer, self.tokenizer_file.exists() and self.holds_something
-        if tokenizer and kept and type(tokenizer).load(self.tokenizer_file).digest != tokenizer.digest:
+        again = "delete it, and the same command writes it anew"
+        if tokenizer and kept and type(tokenizer).load(self.tokenizer_file, again).digest != tokenizer.digest:
             raise UserError(
                 f"data.tokenizer: makes other tokens than {self.tokenizer_file}, with which the run was begun",
                 "restore the data or the file that it is made from, or start a new run in another folder",

@@ -12,7 +12,10 @@ from helpers.text_runs import LABELS, RUNS, TAGS, random_run, write_texts
 
 from jaxformer import cli
 from jaxformer.config.schema import load
+from jaxformer.errors import UserError
+from jaxformer.experiment import Experiment
 from jaxformer.inference.loaded import LoadedRun
+from jaxformer.runs import Run
 from jaxformer.tasks import TASKS
 
 TEXTS = ["the cat saw", "a dog and the dog saw a cat in Oslo"]
@@ -259,3 +262,23 @@ def test_what_a_run_does_not_take_is_said(run, refused, tmp_path):
 def test_every_task_over_texts_is_tried_here():
     tried = {load(TASKS[task]) for task, *_ in RUNS.values()}
     assert tried == {task for task in map(load, TASKS.values()) if task.modality == "text"}
+
+
+def test_the_remedy_for_a_damaged_tokenizer_works(run, refused, lines):
+    folder = run("classes", dataset=True)
+    file = folder / "tokenizer.json"
+    whole = file.read_text()
+    config = Run.open(folder).read_config()
+    for damaged in ("", whole[: len(whole) // 2]):
+        file.write_text(damaged)
+        message = refused(folder, "--text", "the cat")
+        assert "tokenizer.json: no tokenizer can be read from it\n" in message
+        assert "copy it from a backup" in message
+        experiment = Experiment(config)
+        with pytest.raises(UserError) as error:
+            Run(folder).keep_data(experiment.train_data, experiment.eval_data)
+        assert error.value.lines[1] == "delete it, and the same command writes it anew"
+        file.unlink()
+        Run(folder).keep_data(experiment.train_data, experiment.eval_data)
+        assert file.read_text() == whole
+        assert len(lines(folder, "--text", "the cat")) == 1
