@@ -20,7 +20,6 @@ from jaxformer.precision import Dtypes
 from jaxformer.tasks import TASKS
 
 
-
 @dataclass(frozen=True)
 class EvalConfig:
     """Evaluation beside training."""
