@@ -16,7 +16,21 @@ JSON_TYPES = {dict: "object", int: "whole number", str: "text", object: "value"}
 ENOUGH = 4096  # bytes that tell the encoding
 TRUE, FALSE = {"true", "1", "1.0"}, {"false", "0", "0.0", "none"}
 OR_DELETE = "restore it, or delete it to go without"
-IMAGE_EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# The extensions of every format in data/decoding.py; and of HEIC, whose refusal there says what to do.
+EXTENSIONS_BY_FORMAT = {
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "HEIC": (".heic", ".heif"),
+    "JPEG": (".jfif", ".jpe", ".jpeg", ".jpg"),
+    "JPEG2000": (".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),
+    "MPO": (".mpo",),
+    "PNG": (".apng", ".png"),
+    "PPM": (".pbm", ".pgm", ".pnm", ".ppm"),
+    "TIFF": (".tif", ".tiff"),
+    "WEBP": (".webp",),
+}
+IMAGE_EXTENSIONS = frozenset(extension for format in EXTENSIONS_BY_FORMAT.values() for extension in format)
 
 
 class BrokenFile(UserError):

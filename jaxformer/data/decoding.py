@@ -33,6 +33,15 @@ DEEP = ("I", "I;16", "I;16B")  # those of them with 16 bits a pixel
 IDS = ("1", "L", "P", "I", "I;16", "I;16B")  # modes of one number a pixel
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)  # above it Pillow refuses to decode, by the header
 ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")  # of a JPEG and a PNG
+HEIC = (
+    b"ftypheic",
+    b"ftypheix",
+    b"ftyphevc",
+    b"ftypheim",
+    b"ftypheis",
+    b"ftypmif1",
+    b"ftypmsf1",
+)  # its bytes 4 to 11
 ORIENTATION = 0x0112  # EXIF's tag
 
 
@@ -97,6 +106,8 @@ def opened(encoded: bytes) -> Iterator[Image.Image]:
             yield image
     except UnidentifiedImageError as error:
         what = f"{len(encoded)} bytes that are not an image" if encoded else "empty file"
+        if encoded[4:12] in HEIC:
+            what = "HEIC, which is not read; save it as JPEG or PNG"
         raise ValueError(f"{what}; {', '.join(FORMATS)} are read") from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"{str(error).split(',')[0]}; make it smaller") from error
@@ -109,6 +120,21 @@ def opened(encoded: bytes) -> Iterator[Image.Image]:
 def is_turned(image: Image.Image) -> bool:
     """Whether people see an image otherwise than it is stored."""
     return image.getexif().get(ORIENTATION) in range(2, 9)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image that is not decoded yet has more than 8 bits a channel, of which the upper 8 are taken."""
+    most = image.tile[0].args[-1] if image.format == "PPM" else 255
+    return image.mode in DEEP or ";16" in str(image.tile) or (isinstance(most, int) and most > 255)
+
+
+def is_transparent(image: Image.Image) -> bool:
+    """Whether any pixel lets something through."""
+    if not image.has_transparency_data or image.mode in DEEP:
+        return image.has_transparency_data
+    return (
+        image.convert("RGBA").getextrema()[3][0] < 255
+    )  # images of which no pixel does often have the channel
 
 
 def is_plain_png(encoded: bytes, channels: int) -> bool:

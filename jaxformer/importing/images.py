@@ -13,7 +13,15 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from jaxformer.data.decoding import DEEP, GREY, decode_image, is_plain_png, is_turned, opened
+from jaxformer.data.decoding import (
+    GREY,
+    decode_image,
+    is_deep,
+    is_plain_png,
+    is_transparent,
+    is_turned,
+    opened,
+)
 from jaxformer.errors import counted
 from jaxformer.importing.sources import Sources
 from jaxformer.reading import BrokenFile, regular
@@ -68,15 +76,17 @@ def open_image(path: Path) -> Opened:
     try:
         content = regular(path).read_bytes()
         with opened(content) as image:
-            grey, deep = image.mode in GREY, image.mode in DEEP
+            grey, deep = image.mode in GREY, is_deep(image)
             plain = (image.format == "JPEG" and image.mode in ("L", "RGB")) or is_plain_png(content, 3)
             as_is = plain and not is_turned(image)
             several = image.format != "MPO" and getattr(image, "is_animated", False)  # a camera's previews
+            transparent = is_transparent(image)
         pixels = decode_image(content, 1 if grey else 3, upright=True)
     except (OSError, ValueError) as error:
         system = error.strerror if isinstance(error, OSError) else None
         raise BrokenFile(path, f"not a readable image ({system or error})") from error
     lost = ["the lower 8 of 16 bits"] * deep + ["all frames or pages but the first"] * several
+    lost += ["the transparency"] * transparent
     one, digest = bool((pixels == pixels[0, 0]).all()), hashlib.sha256(content).digest()
     return Opened(path, pixels.shape[:2], grey, as_is, digest, one, tuple(lost))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxformer.data.cropping import ResizeShorter
-from jaxformer.data.decoding import decode_image
+from jaxformer.data.decoding import FORMATS, decode_image
 from jaxformer.data.transforms import Resize
 from jaxformer.drawing import remove_others
 from jaxformer.errors import UserError, counted
@@ -82,9 +82,8 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
         else:
             found.append(path)
     if not found:
-        kinds = ", ".join(sorted(IMAGE_EXTENSIONS))
         where = f"{', '.join(map(str, given))}: there are no images" if given else "no images were named"
-        raise UserError(f"{where}; expected files, or folders of {kinds}")
+        raise UserError(f"{where}; expected files, or folders of {', '.join(FORMATS)}")
     return list(dict.fromkeys(found))
 
 

@@ -3,6 +3,7 @@
 import os
 import socket
 
+import cv2
 import numpy as np
 import pytest
 from helpers.image_files import a_file, encoded, of_mode, pillow, png_that_claims
@@ -15,6 +16,8 @@ from jaxformer.data.decoding import FORMATS, decode_image
 from jaxformer.data.kinds.detection import Detection
 from jaxformer.data.kinds.images import Images
 from jaxformer.data.kinds.segmentation import Segmentation
+from jaxformer.inference.inputs import find_images
+from jaxformer.reading import IMAGE_EXTENSIONS
 
 TAGS = [*range(10), 65535]
 ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "TIFF": "tif", "MPO": "jpg"}
@@ -137,7 +140,11 @@ def test_import_training_and_predict_have_the_same_pixels(tmp_path):
         np.testing.assert_array_equal(example["image"], pillow(content, 3), err_msg=name)
         np.testing.assert_array_equal(example["image"], decode_image(content, 3, upright=True))
     deep = sum(mode in ("I", "I;16", "I;16B") for _, mode in listed)
-    assert imported.notes[1:] == [f"not stored: the lower 8 of 16 bits of {deep} images"]
+    clear = sum(mode in ("LA", "RGBA") for _, mode in listed)
+    assert sorted(imported.notes[1:]) == [
+        f"not stored: the lower 8 of 16 bits of {deep} images",
+        f"not stored: the transparency of {clear} images",
+    ]
 
 
 def folders(root, **contents):
@@ -259,3 +266,58 @@ def test_a_pipe_in_the_place_of_a_mask_or_an_annotation(tmp_path):
     assert "masks/0.png: not a readable mask" in refusal(tmp_path / "in", tmp_path, "segmentation")
     os.mkfifo(tmp_path / "in" / "images" / "0.xml")
     assert "a pipe, a device or a socket" in refusal(tmp_path / "in" / "images", tmp_path, "voc")
+
+
+def test_every_format_that_is_read_has_its_extensions():
+    of_pillow = {end for end, name in Image.registered_extensions().items() if name in FORMATS}
+    assert of_pillow - {".pfm", ".dib"} <= IMAGE_EXTENSIONS  # of 32 bits a number, and of Windows' clipboard
+    assert all(Image.registered_extensions()[end] in FORMATS for end in IMAGE_EXTENSIONS - {".heic", ".heif"})
+
+
+def test_rarer_formats_are_images_by_their_names(tmp_path):
+    files = {
+        f"x.{end}": a_file(name, "RGB")
+        for end, name in (("avif", "AVIF"), ("JP2", "JPEG2000"), ("mpo", "MPO"))
+    }
+    for name, content in files.items():
+        write(tmp_path / "in" / "a" / name, content)
+    folders(tmp_path / "in")
+    assert bring(tmp_path / "in", tmp_path, "images", test_share=0).splits == {"train": 9}
+    assert len(find_images([tmp_path / "in"])) == 9
+
+
+def test_heic_is_refused_with_a_remedy(tmp_path):
+    folders(tmp_path / "in", x_heic=b"\0\0\0\x24ftypheic" + bytes(99))
+    said = refusal(tmp_path / "in", tmp_path, "images")
+    assert "x.heic: not a readable image (HEIC, which is not read; save it as JPEG or PNG" in said
+
+
+def palette_and_alpha():
+    image = of_mode("P").convert("PA")
+    image.putalpha(of_mode("L"))
+    return encoded(image, "TIFF")
+
+
+def deep_rgb(format):
+    return cv2.imencode(f".{format}", np.random.default_rng(0).integers(0, 65536, (4, 5, 3), np.uint16))[
+        1
+    ].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "lost"),
+    [
+        (deep_rgb("png"), "the lower 8 of 16 bits"),
+        (deep_rgb("ppm"), "the lower 8 of 16 bits"),
+        (a_file("PNG", "RGBA"), "the transparency"),
+        (a_file("PNG", "LA"), "the transparency"),
+        (palette_and_alpha(), "the transparency"),
+        (encoded(of_mode("P"), "PNG", transparency=3), "the transparency"),
+        (encoded(of_mode("L"), "PNG", transparency=7), "the transparency"),
+        (encoded(of_mode("RGB"), "PNG", transparency=of_mode("RGB").getpixel((0, 0))), "the transparency"),
+        (encoded(of_mode("RGB").convert("RGBA"), "PNG"), None),  # no pixel is transparent
+    ],
+)
+def test_transparency_and_16_bits_of_colour_are_said(tmp_path, content, lost):
+    notes = bring(folders(tmp_path / "in", x_png=content), tmp_path, "images", test_share=0).notes[1:]
+    assert notes == [f"not stored: {lost} of 1 image"] * bool(lost)
