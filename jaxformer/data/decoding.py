@@ -1,6 +1,7 @@
 """Encoded images to pixels: the one decoder of imports, training and predictions."""
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,15 +34,7 @@ DEEP = ("I", "I;16", "I;16B")  # those of them with 16 bits a pixel
 IDS = ("1", "L", "P", "I", "I;16", "I;16B")  # modes of one number a pixel
 MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**26)  # above it Pillow refuses to decode, by the header
 ENDS = (b"\xff\xd9", b"IEND\xaeB`\x82")  # of a JPEG and a PNG
-HEIC = (
-    b"ftypheic",
-    b"ftypheix",
-    b"ftyphevc",
-    b"ftypheim",
-    b"ftypheis",
-    b"ftypmif1",
-    b"ftypmsf1",
-)  # its bytes 4 to 11
+HEIC = re.compile(rb"....ftyp(he(ic|ix|im|is|vc|vx)|m[is]f1)", re.DOTALL)  # as it begins
 ORIENTATION = 0x0112  # EXIF's tag
 
 
@@ -106,7 +99,7 @@ def opened(encoded: bytes) -> Iterator[Image.Image]:
             yield image
     except UnidentifiedImageError as error:
         what = f"{len(encoded)} bytes that are not an image" if encoded else "empty file"
-        if encoded[4:12] in HEIC:
+        if HEIC.match(encoded):
             what = "HEIC, which is not read; save it as JPEG or PNG"
         raise ValueError(f"{what}; {', '.join(FORMATS)} are read") from error
     except Image.DecompressionBombError as error:
@@ -132,9 +125,8 @@ def is_transparent(image: Image.Image) -> bool:
     """Whether any pixel lets something through."""
     if not image.has_transparency_data or image.mode in DEEP:
         return image.has_transparency_data
-    return (
-        image.convert("RGBA").getextrema()[3][0] < 255
-    )  # images of which no pixel does often have the channel
+    # (Many images have the channel, and none of their pixels use it.)
+    return image.convert("RGBA").getextrema()[3][0] < 255
 
 
 def is_plain_png(encoded: bytes, channels: int) -> bool:

@@ -28,8 +28,26 @@ def test_a_key_is_a_key_of_itself_in_normal_form_without_what_is_not_seen(name):
     assert not any(unicodedata.category(character) == "Cf" for character in key)
 
 
+@pytest.mark.parametrize(
+    "unseen",
+    ["͏", "ᅟ", "ᅠ", "឴", "឵", "᠋", "᠏", "\u2065", "ㅤ", "︀", "️", "ﾠ", "󠄀", "󠇯"],
+)
+def test_what_nobody_sees_is_not_of_the_name(unseen):
+    assert class_key(f"{unseen}ca{unseen}t{unseen}") == "cat"
+
+
+@pytest.mark.parametrize("blank", ["  ", "\u00a0", " \u2003", "\u3000"])
+def test_white_space_in_a_name_is_one_blank_and_it_is_said(tmp_path, blank):
+    assert class_key(f"New{blank}York") == "New York"
+    path = write(tmp_path / "a.csv", f"text,label\na,New York\nb,New{blank}York\nc,tea\n")
+    made = bring(path, tmp_path, "csv", label="label", test_share=0)
+    assert made.class_names == ["New York", "tea"]
+    written = ascii(f"New{blank}York")
+    assert f"one class, 'New York': it is written as 'New York' and {written}" in made.notes
+
+
 def test_case_and_what_stands_inside_are_of_the_name():
-    names = ["Cat", "cat", "hot dog", "hot  dog", "hot\u00a0dog", "\uff43at", "1", "01", "1.0", "\u0661"]
+    names = ["Cat", "cat", "hot dog", "hotdog", "\uff43at", "1", "01", "1.0", "\u0661"]
     assert list(map(class_key, names)) == names
 
 
