@@ -16,6 +16,8 @@ JSON_TYPES = {dict: "object", int: "whole number", str: "text", object: "value"}
 ENOUGH = 4096  # bytes that tell the encoding
 TRUE, FALSE = {"true", "1", "1.0"}, {"false", "0", "0.0", "none"}
 OR_DELETE = "restore it, or delete it to go without"
+INTEGER = re.compile(r"[+-]?[0-9]+")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # The extensions of every format in data/decoding.py; and of HEIC, whose refusal there says what to do.
 EXTENSIONS_BY_FORMAT = {
     "AVIF": (".avif", ".avifs"),
@@ -115,6 +117,21 @@ def parse_json(content: str, constant: Callable[[str], Any] | None = None) -> An
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, " if "\n" in content.rstrip("\n") else ""
         raise ValueError(f"not JSON ({error.msg} at {place}character {error.colno})") from error
+
+
+def parse_number(text: str, written: re.Pattern[str] = NUMBER) -> float:
+    """A number of a text file, in the digits 0 to 9; Python's own reads "1_0" and digits of all scripts, too.
+
+    Args:
+      text: the number.
+      written: NUMBER, or INTEGER for whole numbers alone.
+
+    Raises:
+      ValueError: it is none.
+    """
+    if not written.fullmatch(text):
+        raise ValueError(f"{text[:60]!r} is no {'whole ' if written is INTEGER else ''}number")
+    return float(text)
 
 
 def read_bool(values: Mapping[str, Any], key: str) -> bool:

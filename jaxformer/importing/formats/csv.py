@@ -2,7 +2,6 @@
 
 import csv
 import io
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,7 @@ from jaxformer.errors import UserError, counted
 from jaxformer.importing.contents import Contents
 from jaxformer.importing.formats.tables import Row, Table
 from jaxformer.importing.sources import Sources
-
-INTEGER = re.compile(r"[+-]?[0-9]+")
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+from jaxformer.reading import INTEGER, NUMBER
 
 
 def read(sources: Sources, **options: Any) -> Contents:

@@ -11,7 +11,7 @@ from jaxformer.importing.contents import Contents, natural
 from jaxformer.importing.formats import detection
 from jaxformer.importing.formats.detection import Annotated, Box
 from jaxformer.importing.sources import SPLIT_NAMES, File, Sources, find_all, split_of_folders
-from jaxformer.reading import numbered_lines, read_text
+from jaxformer.reading import numbered_lines, parse_number, read_text
 
 MOST_NESTED = 50
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -65,14 +65,16 @@ def read_file(root: Path, path: Path, listed: dict[str, str], sources: Sources) 
         name = sources.class_of(written, f"object {number}: ")
         where = f"object {number} ({name})"
         try:
-            x0, y0, x1, y1 = (float(element.findtext(f"bndbox/{key}") or "nan") for key in CORNERS)
-        except ValueError:
-            x0 = y0 = x1 = y1 = float("nan")
+            x0, y0, x1, y1 = (
+                parse_number((element.findtext(f"bndbox/{key}") or "").strip()) for key in CORNERS
+            )
+        except ValueError as error:
+            raise ValueError(f"{where} has no <bndbox> of {', '.join(CORNERS)}") from error
         if not all(abs(value) <= 1e9 for value in (x0, y0, x1, y1)):
             raise ValueError(f"{where} has no <bndbox> of {', '.join(CORNERS)}")
         boxes.append(Box(name, (x0, y0, x1, y1), where))
     height, width = ((tree.findtext(f"size/{key}") or "").strip() for key in ("height", "width"))
-    size = (int(height), int(width)) if height.isdecimal() and width.isdecimal() else (0, 0)
+    size = (int(height), int(width)) if re.fullmatch("[0-9]{1,9} [0-9]{1,9}", f"{height} {width}") else (0, 0)
     image = find_own_image(path, (tree.findtext("filename") or "").strip())
     if image is None:
         raise ValueError(f"there is no image {path.stem} beside it, nor in JPEGImages or images")

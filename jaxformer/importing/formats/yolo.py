@@ -22,7 +22,15 @@ from jaxformer.importing.sources import (
     split_of_folders,
     unless_all_train,
 )
-from jaxformer.reading import IMAGE_EXTENSIONS, BrokenFile, lines_of, numbered_lines, read_text
+from jaxformer.reading import (
+    IMAGE_EXTENSIONS,
+    INTEGER,
+    BrokenFile,
+    lines_of,
+    numbered_lines,
+    parse_number,
+    read_text,
+)
 
 DESCRIPTIONS = ("data.yaml", "data.yml")
 NOTHING = ("", "~", "null", "Null", "NULL")  # what YAML writes where there is no value
@@ -135,7 +143,7 @@ def box_of(line: str, num_classes: int, keypoints: int = 0) -> tuple[int, tuple[
     if keypoints and len(words) not in (4, 4 + keypoints):
         raise ValueError(f"{found}, or {4 + keypoints} with the keypoints of kpt_shape")
     try:
-        label, values = int(first), [float(word) for word in words[: 4 if keypoints else None]]
+        label, *values = parse_number(first, INTEGER), *map(parse_number, words[: 4 if keypoints else None])
     except ValueError:
         raise ValueError(f"{shown} is not a class and numbers") from None
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
@@ -145,13 +153,13 @@ def box_of(line: str, num_classes: int, keypoints: int = 0) -> tuple[int, tuple[
     if not all(abs(value) < 1e6 for value in values):
         raise ValueError(f"{shown} are not shares of the image")
     if not 0 <= label < num_classes:
-        raise ValueError(f"the class is {label}; there are 0 to {num_classes - 1}")
+        raise ValueError(f"the class is {first[:40]}; there are 0 to {num_classes - 1}")
     if len(values) > 4:  # a polygon
         x, y = values[0::2], values[1::2]
-        return label, (min(x), min(y), max(x), max(y))
+        return int(label), (min(x), min(y), max(x), max(y))
     center_x, center_y, width, height = values
     x0, y0 = center_x - width / 2, center_y - height / 2
-    return label, (x0, y0, center_x + width / 2, center_y + height / 2)
+    return int(label), (x0, y0, center_x + width / 2, center_y + height / 2)
 
 
 def has_keypoints(values: Sequence[float]) -> bool:
