@@ -16,6 +16,7 @@ JSON_TYPES = {dict: "object", int: "whole number", str: "text", object: "value"}
 ENOUGH = 4096  # bytes that tell the encoding
 TRUE, FALSE = {"true", "1", "1.0"}, {"false", "0", "0.0", "none"}
 OR_DELETE = "restore it, or delete it to go without"
+WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")  # how files of Excel begin: .xlsx, .xls
 INTEGER = re.compile(r"[+-]?[0-9]+")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # The extensions of every format in data/decoding.py; and of HEIC, whose refusal there says what to do.
@@ -76,6 +77,8 @@ def read_text(path: Path, may_be_empty: bool = False) -> str:
         content = regular(path).read_bytes()
     except OSError as error:
         raise BrokenFile(path, f"cannot be read ({error.strerror or error})") from error
+    if content.startswith(WORKBOOKS):
+        raise BrokenFile(path, "is an Excel workbook or another archive; export it as CSV")
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise BrokenFile(path, "line 1: byte 0 begins UTF-16; save the file as UTF-8")
     few, many = sorted(content[start:ENOUGH:2].count(0) for start in (0, 1))
@@ -117,6 +120,12 @@ def parse_json(content: str, constant: Callable[[str], Any] | None = None) -> An
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, " if "\n" in content.rstrip("\n") else ""
         raise ValueError(f"not JSON ({error.msg} at {place}character {error.colno})") from error
+    except ValueError as error:
+        if "set_int_max_str_digits" not in str(error):
+            raise
+        raise ValueError(
+            "a whole number has more than 4,300 digits; write it as a text, or leave it out"
+        ) from error
 
 
 def parse_number(text: str, written: re.Pattern[str] = NUMBER) -> float:

@@ -2,7 +2,9 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -40,17 +42,20 @@ def rows(sources: Sources) -> Iterator[Row]:
 def csv_rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
     """The header and the rows of a CSV, with the lines in which they begin, from 1; empty lines are no rows.
 
+    A first line such as "sep=;" is no row; it says what is between columns.
+
     Raises:
       UserError: quotes do not match.
     """
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    named = re.match(r'"?sep=([,;|\t])"?(\n|$)', text)  # what Excel writes and reads as the first line
+    delimiter = named[1] if named else "\t" if path.suffix.lower() == ".tsv" else ","
     before = csv.field_size_limit(max(len(text), 1))  # the module's own limit is 131,072 characters
-    line = 1
+    line = first = 2 if named else 1
     try:
         # newline="" lets the module see every kind of line end.
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        for cells in reader:
-            if cells or line == 1:
+        for cells in islice(reader, first - 1, None):
+            if cells or line == first:
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from typing import Any
 
+from jaxformer.errors import UserError
 from jaxformer.importing.contents import Contents
 from jaxformer.importing.formats.tables import Row, Table
 from jaxformer.importing.sources import Sources
 from jaxformer.reading import lines_of, parse_object
 
+REMEDY = """expected one object a line, as pandas writes by to_json(path, orient="records", lines=True)"""
 KINDS = {bool: "boolean", int: "integer", float: "number", str: "text"}
 
 
@@ -22,6 +24,8 @@ def read(sources: Sources, **options: Any) -> Contents:
 def rows(sources: Sources) -> Iterator[Row]:
     """The rows of all files; lines that are no JSON object go to `sources.broken`."""
     for file, content in sources.texts():
+        if content.lstrip().startswith("[") and content.rstrip().endswith("]"):
+            raise UserError(f"{file.path}: is a JSON array; {REMEDY}")
         for number, line in enumerate(lines_of(content), 1):
             if line.strip():
                 with sources.checking(file.path, f"line {number}"):

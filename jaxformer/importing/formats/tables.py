@@ -153,10 +153,12 @@ class Table:
             return bool(value)
         if kind not in ("integer", "number"):
             raise ValueError(f"{where} holds {value!r}, which is no number")
-        number = int(value) if becomes == "integer" else float(value)
+        number = float(str(value))  # of a text, as Python's own of a whole number fails where it is large
+        if becomes == "integer" and abs(number) <= 2**63:
+            number = int(value)
         largest = 2**63 - 1 if becomes == "integer" else float(np.finfo(np.float32).max)
         if not -largest <= number <= largest:
-            raise ValueError(f"{where} holds {value}, which is too large")
+            raise ValueError(f"{where} holds {str(value)[:40]}, which is too large")
         return number
 
     def class_of(self, value: Any, kind: str, where: str, sources: Sources) -> str:
