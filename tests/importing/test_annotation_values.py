@@ -84,6 +84,60 @@ def test_what_is_not_used_is_not_checked(tmp_path):
     assert seen(tmp_path, "train")[0] == [(0, 6, 8, 18, 28)]
 
 
+def test_polygons_stand_for_a_box_that_is_not_there(tmp_path):
+    polygon = {
+        "image_id": 0,
+        "category_id": 7,
+        "segmentation": [[6, 8, 18, 9, 10, 20.5], [7, 28, 9, 9, 12, 12]],
+    }
+    made = bring(changed(tmp_path, polygon, polygon | {"bbox": [1, 2, 3, 4]}), tmp_path, test_share=0)
+    assert seen(tmp_path, "train")[0] == [(0, 6, 8, 18, 28), (0, 1, 2, 4, 6)]
+    assert made.notes[0] == "without bbox, and so with the boxes around their polygons: 1 object"
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (
+            {"keypoints": [1, 2, 2]},
+            "bbox is None, not four numbers x, y, width, height; an object needs a box, or",
+        ),
+        ({"segmentation": {"counts": "a", "size": [4, 5]}}, "bbox is None, not four numbers"),
+        ({"segmentation": []}, "has no bbox, and its segmentation is no list of polygons"),
+        ({"segmentation": [[1, 2, 3, 4]]}, "has no bbox, and its segmentation is no list of polygons"),
+        ({"segmentation": [[1, 2, 3, 4, 5]]}, "has no bbox, and its segmentation is no list of polygons"),
+        (
+            {"segmentation": [[1, 2, 3, 4, 5, "6"]]},
+            "has no bbox, and its segmentation is no list of polygons",
+        ),
+        ({"segmentation": [1, 2, 3, 4, 5, 6]}, "has no bbox, and its segmentation is no list of polygons"),
+    ],
+)
+def test_objects_without_box_and_polygon_are_refused(tmp_path, shape, message):
+    annotation = {"image_id": 0, "category_id": 7} | shape
+    assert f"a.json: annotations[0]: {message}" in refusal(changed(tmp_path, annotation), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["C:\\Users\\me\\0.jpg", "a\\0.png", "/data/0.png"])
+def test_names_of_images_that_are_not_relative_have_a_remedy(tmp_path, name):
+    said = refusal(changed(tmp_path, images=[{"id": 0, "file_name": name}]), tmp_path)
+    assert (
+        f"there is no image '{name}' beside it, nor in images beside it; expected a name relative to" in said
+    )
+
+
+def test_a_split_that_is_described_and_not_there_is_left_out_with_a_note(tmp_path):
+    description = in_yolo(
+        tmp_path / "files", "0 0.5 0.5 0.2 0.2", "val: ../valid/images\ntest: ../test/images"
+    )
+    made = bring(description, tmp_path, test_share=0)
+    assert made.splits == {"train": 1}
+    assert made.notes[:2] == [
+        f"left out: {key} is '../{name}/images', which is not in {description.parent}"
+        for key, name in (("val", "valid"), ("test", "test"))
+    ]
+
+
 @pytest.mark.parametrize("key", [True, 1.0, "1", None])
 def test_categories_have_whole_numbers_as_ids(tmp_path, key):
     said = refusal(changed(tmp_path, categories=[{"id": key, "name": "cat"}]), tmp_path)
@@ -220,8 +274,9 @@ def test_polygons_become_boxes_and_are_counted(tmp_path, line, box):
 
 def test_names_that_no_file_can_have_are_not_found(tmp_path):
     root = tmp_path / "files"
-    description = in_yolo(root, "0 0.5 0.5 0.2 0.2", f"val: {'x' * 5000}")
-    assert "data.yaml: val is 'xxx" in refusal(description, tmp_path)
+    description = in_yolo(root, "0 0.5 0.5 0.2 0.2")
+    text(description, f"train: {'x' * 5000}\nnames: [a, b]\n")
+    assert "data.yaml: train is 'xxx" in refusal(description, tmp_path)
     text(root / "list.txt", f"0.png\n{'x' * 5000}.png\n")
     text(root / "data.yaml", "train: list.txt\nnames: [a, b]\n")
     assert "x.png: not a readable image (File name too long)" in refusal(description, tmp_path)

@@ -326,7 +326,7 @@ def test_voc_without_its_picture_or_with_another_size(tmp_path):
         ("x 0.1 0.1 0.1 0.1", "0.txt, line 3: 'x 0.1 0.1 0.1 0.1' is not a class and numbers"),
         ("0 0.1 0.1 0.1", "0.txt, line 3: has 3 numbers after the class, expected 4"),
         ("7 0.5 0.5 0.1 0.1", "0.txt, line 3: the class is 7; there are 0 to 2"),
-        ("0 nan 0.5 0.1 0.1", "0.txt, line 3: '0 nan 0.5 0.1 0.1' are not shares of the image"),
+        ("0 nan 0.5 0.1 0.1", "0.txt, line 3: '0 nan 0.5 0.1 0.1' is not a class and numbers"),
         (
             "0 1.5 0.5 0.1 0.1",
             "0.txt, line 3: the box (1.45, 0.45, 1.55, 0.55) (x0, y0, x1, y1) has no area in",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 from jaxformer.importing.contents import Contents
 from jaxformer.importing.formats.detection import Annotated, Box, annotation_files, contents_of, find_image
 from jaxformer.importing.sources import SPLIT_NAMES, File, Sources, find_all, unless_all_train
@@ -42,6 +42,10 @@ def read(sources: Sources) -> Contents:
         images += here
         crowds += left_out
     notes = [f"left out: crowds (iscrowd), boxes around many objects: {crowds:,}"] if crowds else []
+    if polygons := sum(box.is_polygon for image in images for box in image.boxes):
+        notes.append(
+            f"without bbox, and so with the boxes around their polygons: {counted(polygons, 'object')}"
+        )
     return contents_of(images, class_names, notes, sources)
 
 
@@ -78,15 +82,19 @@ def read_file(
                 crowds += 1
                 continue
             check_annotation(annotation, images, names)
-            x, y, width, height = map(float, annotation["bbox"])
-            box = Box(names[annotation["category_id"]], (x, y, x + width, y + height), where)
+            corners, is_polygon = corners_of(annotation)
+            box = Box(names[annotation["category_id"]], corners, where, is_polygon)
             boxes[annotation["image_id"]].append(box)
     made, folders = [], image_folders(file.path)
     for key, image in images.items():
         with sources.checking(file.path):
             name = image["file_name"]
             if (found := find_image(name, folders)) is None:
-                raise ValueError(f"there is no image {name!r} beside it, nor in images beside it")
+                shown = repr(name).replace("\\\\", "\\")
+                remedy = "; expected a name relative to its folder, with /" * bool(
+                    re.search(r"^/|[\\:]", name)
+                )
+                raise ValueError(f"there is no image {shown} beside it, nor in images beside it{remedy}")
             made.append(Annotated(File(found, name, file.split), boxes[key], file.path, stated_size(image)))
     return made, crowds
 
@@ -100,14 +108,39 @@ def stated_size(image: dict[str, Any]) -> tuple[int, int] | None:
 
 def check_annotation(annotation: dict[str, Any], images: dict[Any, Any], names: dict[int, str]) -> None:
     """Raises ValueError for what is no annotation."""
-    key, label, box = (annotation.get(name) for name in ("image_id", "category_id", "bbox"))
+    key, label = annotation.get("image_id"), annotation.get("category_id")
     if type(key) not in (int, str) or key not in images:
         raise ValueError(f"there is no image of the id {key!r}")
     if type(label) is not int or label not in names:
         raise ValueError(f"there is no category of the id {label!r}")
-    # NaN is never less.
-    if not isinstance(box, list) or [type(v) in (int, float) and abs(v) < 1e9 for v in box] != [True] * 4:
-        raise ValueError(f"bbox is {box!r}, not four numbers x, y, width, height")
+
+
+def corners_of(annotation: dict[str, Any]) -> tuple[tuple[float, float, float, float], bool]:
+    """The corners of an object's box, x0, y0, x1, y1, and whether they are drawn around polygons, as it has no box.
+
+    Raises:
+      ValueError: it has neither; says what there is.
+    """
+    box, polygons = annotation.get("bbox"), annotation.get("segmentation")
+    if box or not isinstance(polygons, list):
+        if not are_numbers(box) or len(box) != 4:
+            lacks = "" if box else "; an object needs a box, or polygons in segmentation"
+            raise ValueError(f"bbox is {box!r}, not four numbers x, y, width, height{lacks}")
+        x, y, width, height = map(float, box)
+        return (x, y, x + width, y + height), False
+    if not polygons or not all(
+        are_numbers(each) and len(each) >= 6 and len(each) % 2 == 0 for each in polygons
+    ):
+        raise ValueError(
+            "has no bbox, and its segmentation is no list of polygons, x and y of 3 points or more"
+        )
+    xs, ys = ([float(value) for each in polygons for value in each[first::2]] for first in (0, 1))
+    return (min(xs), min(ys), max(xs), max(ys)), True
+
+
+def are_numbers(values: Any) -> bool:
+    """Whether it is a list of numbers that can be pixels; NaN is never less."""
+    return isinstance(values, list) and all(type(v) in (int, float) and abs(v) < 1e9 for v in values)
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -60,12 +60,13 @@ def read(sources: Sources) -> Contents:
       UserError: the description cannot be read, or names folders that are not there.
     """
     sources.one("YOLO's dataset is described by one file, or is one folder")
+    notes: list[str] = []
     (source,) = detection.annotation_files(sources, find, "YOLO's data.yaml or classes.txt")
     if source.suffix.lower() in (".yaml", ".yml"):
         described = load(source)
         class_names = described_classes(source, described)
         keypoints = described_keypoints(source, described)
-        found = unless_all_train(list(described_images(source, described)))
+        found = unless_all_train(list(described_images(source, described, notes)))
     else:
         root = source.parent.parent if source.parent.name == "labels" else source.parent
         class_names, keypoints = read_names(source), 0
@@ -83,7 +84,7 @@ def read(sources: Sources) -> Contents:
     images = [Annotated(file, boxes[file], path, shares=True) for file, path in labels.items()]
     sources.broken.extend((path, "holds labels of no image") for path in spare_labels(labels))
     missing = f"without a file of labels, and so without objects: {counted(without, 'image')}"
-    notes = [missing] if without else []
+    notes += [missing] if without else []
     if polygons := sum(box.is_polygon for of_image in boxes.values() for box in of_image):
         notes.append(f"polygons, which become the boxes around them: {polygons:,}; kpt_shape tells keypoints")
     return detection.contents_of(images, class_names, notes, sources)
@@ -229,8 +230,11 @@ def described_keypoints(path: Path, described: Mapping[str, Any]) -> int:
     return int(found[1]) * int(found[2])
 
 
-def described_images(path: Path, described: Mapping[str, Any]) -> Iterator[File]:
-    """The images that a data.yaml lists."""
+def described_images(path: Path, described: Mapping[str, Any], notes: list[str]) -> Iterator[File]:
+    """The images that a data.yaml lists; `notes` get a line for each place that is not there, unless it is of train.
+
+    (Many data.yaml name a test split that has not been downloaded.)
+    """
     base = path.parent / str(described.get("path") or "")
     if not isdir(base):
         base = path.parent  # a path on the machine where it was written
@@ -241,7 +245,11 @@ def described_images(path: Path, described: Mapping[str, Any]) -> Iterator[File]
             candidates = (base / place, base / place.removeprefix("../"))
             found = next((candidate for candidate in candidates if exists(candidate)), None)
             if found is None:
-                raise UserError(f"{path}: {key} is {place!r}, which is not in {base}")
+                missing = f"{key} is {place!r}, which is not in {base}"
+                if key == "train":
+                    raise UserError(f"{path}: {missing}")
+                notes.append(f"left out: {missing}")
+                continue
             for image in listed(found) if found.is_file() else find_all(found):
                 name = image.relative_to(base).as_posix() if image.is_relative_to(base) else image.name
                 yield File(image, name, SPLIT_NAMES[key])
