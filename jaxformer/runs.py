@@ -1,5 +1,6 @@
 """A run's folder: its files, their contents, and the experiment that it belongs to."""
 
+import os
 import platform
 import re
 import shlex
@@ -247,6 +248,11 @@ class Run:
         """
         if ADDRESS.match(str(self.folder)):
             raise UserError(f"{self.folder}: is an address, and runs are kept in folders; name a folder")
+        given = str(self.folder)
+        with writing_to(Path(f"{given[:60]} ..." if len(given) > 255 else given), ANOTHER):
+            for place in (self.folder, *self.folder.parents):
+                if place.is_symlink() and not place.exists():
+                    raise UserError(f"{place}: is a link to nowhere ({os.readlink(place)}); {ANOTHER}")
         saved = self.result_file.exists() or self.checkpoints.exists()
         if saved and not self.config_file.exists():
             raise UserError(

@@ -1,6 +1,7 @@
 """Numbers that can hang or kill are refused before anything is made; what fits is not."""
 
 import time
+from pathlib import Path
 
 import jax
 import pytest
@@ -144,6 +145,24 @@ def test_a_run_does_not_move_in_beside_other_files(tmp_path):
     with pytest.raises(UserError, match="gs:/bucket/run: is an address, and runs are kept in folders"):
         jf.train(jf.experiment("vit_digits"), "gs://bucket/run")
     assert [path.name for path in tmp_path.rglob("*")] == ["images", "cat.png"]
+
+
+def test_a_run_does_not_begin_behind_a_link_to_nowhere_or_under_a_name_that_is_too_long(tmp_path):
+    config = jf.experiment("vit_digits").config
+    (tmp_path / "link").symlink_to("nowhere")
+    for folder in (tmp_path / "link", tmp_path / "link" / "run"):
+        with pytest.raises(UserError, match=r"link: is a link to nowhere \(nowhere\); choose another folder"):
+            Run(folder).check(config)
+    for name in ("x" * 300, "x" * 300 + "/run"):
+        with pytest.raises(UserError) as error:
+            Run(Path(name)).check(config)
+        assert (
+            str(error.value)
+            == f"{'x' * 60} ...: cannot write there (File name too long); choose another folder"
+        )
+    (tmp_path / "there").mkdir()
+    (tmp_path / "good").symlink_to("there")
+    Run(tmp_path / "good").check(config)
 
 
 def test_a_run_begins_beside_logs_and_not_in_a_folder_of_other_things(tmp_path):

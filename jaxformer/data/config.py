@@ -96,7 +96,7 @@ class DataConfig:
     is on `name` alone."""
     batch_size: PositiveInt = 128
     """Examples in a global training batch, over all devices and processes."""
-    repeats: PositiveInt = 1
+    repeats: Annotated[int, at_most(1024)] = 1
     """How often a training batch holds each of its examples, each time augmented anew (repeated augmentation,
     Hoffer et al. 2020; DeiT: 3). An epoch stays as many rows as there are examples, so that all have been
     seen after so many epochs."""
@@ -125,9 +125,10 @@ class DataConfig:
 
     def problems(self) -> Iterator[str]:
         if self.repeats > 1 and self.batch_size % self.repeats:
-            fitting = max(1, round(self.batch_size / self.repeats)) * self.repeats
+            fitting = round(self.batch_size / self.repeats) * self.repeats
+            remedy = f"set batch_size={fitting}" if self.repeats < self.batch_size else "make repeats smaller"
             problem = f"a batch of batch_size={self.batch_size} does not divide by it"
-            yield f"repeats={self.repeats}: {problem}; set batch_size={fitting}"
+            yield f"repeats={self.repeats}: {problem}; {remedy}"
         yield from self._text_problems()
         for name in ("transforms", "eval_transforms"):
             for index, transform in enumerate(getattr(self, name)):

@@ -186,6 +186,11 @@ def test_a_truncated_file_is_named(folder, tmp_path, size):
         ({"eval_batch_size": -4}, "eval_batch_size=-4: expected 1 or more"),
         ({"repeats": 0}, "repeats=0: expected 1 or more"),
         ({"batch_size": 128, "repeats": 3}, "repeats=3: a batch of batch_size=128 does not"),
+        (
+            {"batch_size": 8, "repeats": 9},
+            "repeats=9: a batch of batch_size=8 does not divide by it; make repeats smaller",
+        ),
+        ({"repeats": 10**9}, "repeats=1000000000: expected 1 or more, and at most 1024"),
         ({"prefetch": 0}, "prefetch=0: expected 1 or more"),
         ({"read_threads": 0}, "read_threads=0: expected 1 or more"),
         ({"eval_transforms": (Resize(8), Flip())}, "eval_transforms[1]=Flip: is random"),
