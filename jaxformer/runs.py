@@ -20,7 +20,7 @@ from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import clear_incomplete, is_at, locked, remove, write_json, writing_to
 from jaxformer.observe.writers import METRICS, Curves, read_metrics
-from jaxformer.reading import as_written, read_json
+from jaxformer.reading import IMAGE_EXTENSIONS, as_written, read_json
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
@@ -45,6 +45,8 @@ PACKAGES = [
 LOCK = ".lock"
 # What is there before anything is saved.
 BEGUN = ("config.json", "data.json", "tokenizer.json", METRICS, "tensorboard")
+OWN = (*BEGUN, "evaluation.json", "report.html")
+BESIDE = 5  # plain files of the user's own that may lie in a folder in which a run begins
 RESULT: dict[str, type] = {"status": str, "step": int}
 RESULT |= dict.fromkeys(("final", "best", "seconds", "examples_per_second", "mfu", "device"), object)
 ANOTHER = "choose another folder"
@@ -256,8 +258,7 @@ class Run:
                 f"{self.folder}: holds checkpoints or a result, and no config.json that names their experiment",
                 "restore that file, or give this run a folder of its own",
             )
-        others = [] if self.config_file.exists() else [path.name for path in self.folder.glob("[!.]*")]
-        if others:
+        if not self.config_file.exists() and (others := self._others()):
             found = f"{self.folder}: is no run's folder, and holds other files, such as {min(others)!r}"
             raise UserError(f"{found}; give this run a folder of its own")
         if self.holds_something and (before := read_json(self.config_file, {"config": dict}, BRING_BACK)):
@@ -272,6 +273,12 @@ class Run:
                     "give this run a folder of its own, or delete that one",
                 )
         return config
+
+    def _others(self) -> list[str]:
+        """What in the folder a run would overwrite or be mistaken for; logs and notes, a few plain files, are not."""
+        found = list(self.folder.glob("[!.]*"))
+        other = [p for p in found if p.is_dir() or p.name in OWN or p.suffix.lower() in IMAGE_EXTENSIONS]
+        return [path.name for path in other or (found if len(found) > BESIDE else [])]
 
     def enter(self, config: "ExperimentConfig") -> "ExperimentConfig":
         """Writes the config into the folder, and returns it as `check` does.
@@ -298,7 +305,8 @@ class Run:
           UserError: the run was begun with another tokenizer.
         """
         tokenizer, kept = train.tokenizer, self.tokenizer_file.exists() and self.holds_something
-        if tokenizer and kept and type(tokenizer).load(self.tokenizer_file).digest != tokenizer.digest:
+        again = "delete it, and the same command writes it anew"
+        if tokenizer and kept and type(tokenizer).load(self.tokenizer_file, again).digest != tokenizer.digest:
             raise UserError(
                 f"data.tokenizer: makes other tokens than {self.tokenizer_file}, with which the run was begun",
                 "restore the data or the file that it is made from, or start a new run in another folder",

@@ -71,7 +71,7 @@ class LoadedRun:
         """The tokenizer in the run's folder; None of a run of images.
 
         Raises:
-          UserError: it is not there.
+          UserError: it is not there, or damaged.
         """
         if self.config.data.examples.modality != "text":
             return None
@@ -80,7 +80,7 @@ class LoadedRun:
                 f"{self.run.tokenizer_file}: is missing, and without it nobody knows what the model's tokens mean",
                 BRING_BACK,
             )
-        return Tokenizer.load(self.run.tokenizer_file)
+        return Tokenizer.load(self.run.tokenizer_file, BRING_BACK)
 
     def _here(self, split: str | None = None) -> ExperimentConfig:
         """The config with the devices that are here, and with the tokenizer that is in the folder.

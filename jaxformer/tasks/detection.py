@@ -156,7 +156,8 @@ class Detection(SetLosses, ImageTask):
         sizes = [*collected["size"], *[data.element_spec["image"][0][:2]] * len(unseen)]
         for row, (index, size) in enumerate(zip([*collected["index"], *unseen], sizes)):
             stored, scale = data.source.truth(int(index)), np.tile(size[::-1], 2)[None]
-            true.append(Objects(np.asarray(stored["boxes"], np.float64) * scale, stored["labels"]))
+            boxes = np.asarray(stored["boxes"], np.float64) * scale
+            true.append(Objects(boxes, stored["labels"], crowds=stored.get("crowds")))
             if row < len(collected["index"]):
                 boxes, classes, scores = (collected[name][row] for name in ("boxes", "classes", "scores"))
                 predicted.append(Objects(in_pixels(boxes, size, collected["place"][row]), classes, scores))

@@ -1,5 +1,6 @@
 """Predictions for a user's own images and texts, and what a model sees in images."""
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -131,10 +132,14 @@ class Predict(OfRun):
 
         if self.explain is not None:
             refuse_text(self.run)
-        for path in map(Path, self.inputs):
-            if path.suffix.lower() in IMAGE_EXTENSIONS or path.is_dir():
-                remedy = "give files of one text a line, or --text TEXT"
+        itself = "--question" if config.task.reads == "question" else "--text"
+        for path in self.inputs:
+            if Path(path).suffix.lower() in IMAGE_EXTENSIONS or os.path.isdir(path):
+                remedy = f"give files of one text a line, or {itself} TEXT"
                 raise UserError(f"{path}: {self.run} holds a model of text; {remedy}")
+            if path != "-" and not os.path.exists(path):
+                remedy = f"what is no file, but a text itself, stands behind {itself}"
+                raise UserError(f"{path!r}: there is no such file; {remedy}")
         if self.skip_broken:
             raise UserError("--skip-broken: is for images; leave it out")
         check_task(config.task)

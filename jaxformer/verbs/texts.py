@@ -1,6 +1,5 @@
 """Texts of datasets: tokenizers that learn from them, and paraphrases by two translations."""
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -163,7 +162,7 @@ class BackTranslate(OfData):
         drawn = TEMPERATURE if self.beams == 1 else Sampling.temperature
         sampling = Sampling(drawn if self.temperature is None else self.temperature)
         sampling.check()
-        as_many_as_fit = sys.maxsize
+        as_many_as_fit = 2**31
         how = Generation(as_many_as_fit, sampling, seed=self.seed, beams=self.beams)
         check_runs(self.forward, self.backward)
         chosen = self.feature and (self.feature,)

@@ -118,13 +118,22 @@ class Tokenizer:
         write_atomically(Path(path), self.to_json() + "\n")
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
+    def load(cls, path: str | Path, remedy: str | None = None) -> "Tokenizer":
         """Reads a tokenizer.json.
+
+        Args:
+          path: the file.
+          remedy: what helps where the file is damaged; None names the files that can be given.
 
         Raises:
           UserError: the file is missing or is no tokenizer.json.
         """
-        return cls(parse_tokenizer_json(read_bytes(Path(path)), str(path)))
+        try:
+            return cls(parse_tokenizer_json(read_bytes(Path(path)), str(path)))
+        except UserError as error:
+            if remedy is None:
+                raise
+            raise UserError(f"{path}: no tokenizer can be read from it", remedy) from error
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":
