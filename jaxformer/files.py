@@ -87,6 +87,20 @@ def incomplete(path: Path) -> Iterator[Path]:
         remove(hidden)
 
 
+@contextlib.contextmanager
+def made(folder: Path) -> Iterator[None]:
+    """Makes a folder and those above it; of these, an error takes away again those in which nothing is."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for each in new:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+        raise
+
+
 def clear_incomplete(folder: Path, everything: bool = False) -> None:
     """Removes what dead processes of this machine have left in a folder; with `everything`, what any process has."""
     for hidden in folder.glob(f".*{INCOMPLETE}*"):

@@ -115,8 +115,11 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
             logger.info("ending with the best checkpoint, of step %d", step)
     with clock.phase("evaluate"):
         evaluation = evaluation or experiment.evaluate(state)
-        run.check_place()
-        write_json(run.evaluation_file, {"step": step, "metrics": evaluation.metrics, **evaluation.tables})
+        if jax.process_index() == 0:
+            run.check_place()
+            write_json(
+                run.evaluation_file, {"step": step, "metrics": evaluation.metrics, **evaluation.tables}
+            )
     with clock.phase("report"):
         write_shown(experiment, run, state)
     with clock.phase("checkpoint"):

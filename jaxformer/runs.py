@@ -18,7 +18,7 @@ from jaxformer.config import schema
 from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.files import clear_incomplete, is_at, locked, remove, write_json, writing_to
+from jaxformer.files import clear_incomplete, is_at, locked, made, remove, write_json, writing_to
 from jaxformer.observe.writers import METRICS, Curves, read_metrics
 from jaxformer.reading import IMAGE_EXTENSIONS, as_written, read_json
 
@@ -210,26 +210,21 @@ class Run:
         Raises:
           UserError: another training is in it, or it cannot be written.
         """
-        made, busy = not self.folder.exists(), f"{self.folder}: another training is running in this folder"
-        try:
-            with ExitStack() as stack:
-                with writing_to(self.folder, ANOTHER):
-                    self.folder.mkdir(parents=True, exist_ok=True)
-                    refusal = UserError(busy, "wait until it ends, or give this run a folder of its own")
-                    lock = stack.enter_context(locked(self.folder / LOCK, refusal))
-                for folder in (self.folder, self.folder / "samples"):
-                    clear_incomplete(folder, everything=True)
-                try:
-                    yield replace(self, held=lock)
-                except BaseException:
-                    if made and is_at(lock, self.folder / LOCK) and not self.holds_something:
-                        for name in BEGUN:
-                            remove(self.folder / name)
-                    raise
-        finally:
-            if made:
-                with suppress(OSError):  # there is something in it
-                    self.folder.rmdir()
+        new, busy = not self.folder.exists(), f"{self.folder}: another training is running in this folder"
+        with ExitStack() as stack:
+            with writing_to(self.folder, ANOTHER):
+                stack.enter_context(made(self.folder))
+                refusal = UserError(busy, "wait until it ends, or give this run a folder of its own")
+                lock = stack.enter_context(locked(self.folder / LOCK, refusal))
+            for folder in (self.folder, self.folder / "samples"):
+                clear_incomplete(folder, everything=True)
+            try:
+                yield replace(self, held=lock)
+            except BaseException:
+                if new and is_at(lock, self.folder / LOCK) and not self.holds_something:
+                    for name in BEGUN:
+                        remove(self.folder / name)
+                raise
 
     def check_place(self) -> None:
         """Makes sure that the folder is still the one that was locked.
@@ -280,15 +275,16 @@ class Run:
         other = [p for p in found if p.is_dir() or p.name in OWN or p.suffix.lower() in IMAGE_EXTENSIONS]
         return [path.name for path in other or (found if len(found) > BESIDE else [])]
 
-    def enter(self, config: "ExperimentConfig") -> "ExperimentConfig":
-        """Writes the config into the folder, and returns it as `check` does.
+    def enter(self, config: "ExperimentConfig", *, write: bool = True) -> "ExperimentConfig":
+        """Writes the config into the folder if this process writes, and returns it as `check` does.
 
         Raises:
           UserError: as of `check`; or the folder cannot be written.
         """
         config = self.check(config)
         with writing_to(self.folder, ANOTHER):
-            write_json(self.config_file, {"config": schema.to_dict(config), **environment()})
+            if write:
+                write_json(self.config_file, {"config": schema.to_dict(config), **environment()})
         return config
 
     def keep_data(self, train: Any, evaluation: Any, *, write: bool = True) -> None:

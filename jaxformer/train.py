@@ -89,7 +89,7 @@ def train(
         naming_files(run.folder, AGAIN),
         run.lock() if first else nullcontext(run) as run,
     ):
-        if (config := run.enter(experiment.config)) != experiment.config:
+        if (config := run.enter(experiment.config, write=first)) != experiment.config:
             data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
             experiment = Experiment(config, experiment.devices, **data)
         if (result := run.finished()) is not None:

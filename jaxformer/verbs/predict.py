@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxformer.config.fields import PositiveInt
 from jaxformer.errors import UserError
-from jaxformer.verbs.common import OTHER_OUTPUT, print_json, print_text, working
+from jaxformer.verbs.common import print_json, print_text, working
 from jaxformer.verbs.options import OfRun, argument, flag
 
 if TYPE_CHECKING:
@@ -126,7 +126,8 @@ class Predict(OfRun):
         Raises:
           UserError: images were given; or as of `predict`.
         """
-        from jaxformer.files import json_line, write_atomically, writing_to
+        from jaxformer.files import json_line
+        from jaxformer.inference.inputs import all_at_once
         from jaxformer.inference.predict import LINES, check_task, predict
         from jaxformer.reading import IMAGE_EXTENSIONS
 
@@ -144,14 +145,10 @@ class Predict(OfRun):
             raise UserError("--skip-broken: is for images; leave it out")
         check_task(config.task)
         given = self.given(config)
-        with writing_to(folder, OTHER_OUTPUT):
-            folder.mkdir(parents=True, exist_ok=True)
-        lines = []
-        for prediction in predict(self.load(), given, self.top):
-            lines.append(json_line(prediction))
-            print_text(lines[-1])
-        with writing_to(folder, OTHER_OUTPUT):
-            write_atomically(folder / LINES, "".join(lines))
+        with all_at_once(folder, LINES) as (_, written):
+            for prediction in predict(self.load(), given, self.top):
+                written.append(prediction)
+                print_text(json_line(prediction))
 
     def given(self, config: "ExperimentConfig") -> "Given":
         """The texts or the questions that were given.
