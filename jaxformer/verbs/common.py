@@ -108,3 +108,13 @@ def print_note(line: str) -> None:
     """Writes a line beside the results, to stderr, where that still takes one."""
     with suppress(OSError):
         sys.stderr.write(printable(line, keep="") + "\n")
+
+
+def refusing() -> Iterator[str]:
+    """Yields which of the outputs take no more, not even the end of a line."""
+    for name, stream in {"standard output": sys.stdout, "standard error": sys.stderr}.items():
+        try:
+            stream.write("\n")
+            stream.flush()
+        except OSError:
+            yield name
