@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from jaxformer import __version__
 from jaxformer.config.schema import did_you_mean, load
@@ -81,8 +81,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, Preempted) as stop:
         return farewell(stop)
     except OSError as error:
-        if not isinstance(error, BrokenPipeError):
-            print_note(
-                shortened(f"jaxformer: {error.filename or 'standard output'}: {error.strerror or error}")
-            )
-        return 1 if isinstance(error, BrokenPipeError) else 2
+        place = error.filename or next(refusing(), None)
+        if place is None:
+            raise
+        if isinstance(error, BrokenPipeError):
+            return 1
+        print_note(shortened(f"jaxformer: {place}: {error.strerror or error}"))
+        return 2
+
+
+def refusing() -> Iterator[str]:
+    """Yields which of the outputs take no more, not even the end of a line."""
+    for name, stream in {"standard output": sys.stdout, "standard error": sys.stderr}.items():
+        try:
+            stream.write("\n")
+            stream.flush()
+        except OSError:
+            yield name

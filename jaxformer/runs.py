@@ -18,36 +18,18 @@ from jaxformer.config import schema
 from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.files import (
-    IMAGE_EXTENSIONS,
-    as_written,
-    clear_incomplete,
-    is_at,
-    locked,
-    read_json,
-    remove,
-    write_json,
-    writing_to,
-)
+from jaxformer.files import clear_incomplete, is_at, locked, made, remove, write_json, writing_to
 from jaxformer.observe.writers import METRICS, Curves, read_metrics
+from jaxformer.reading import IMAGE_EXTENSIONS, as_written, read_json
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
 
 # Leaves that may differ when a run is resumed: none of them changes a result beyond rounding.
 MAY_CHANGE = (
-    "parallel",
-    "checkpoint",
-    "data.data_dir",
-    "data.cache",
-    "data.read_threads",
-    "data.prefetch",
-    "data.eval_batch_size",
-    "eval.mode",
-    "task.distillation.run",
-    "task.distillation.checkpoint",
-    "train.log_every",
-    "train.stop_after_skipped",
+    *("parallel", "checkpoint", "eval.mode", "train.log_every", "train.stop_after_skipped"),
+    *("data.data_dir", "data.cache", "data.read_threads", "data.prefetch", "data.eval_batch_size"),
+    *("task.distillation.run", "task.distillation.checkpoint"),
 )
 PACKAGES = [
     "jaxformer",
@@ -61,13 +43,8 @@ PACKAGES = [
     "numpy",
 ]
 LOCK = ".lock"
-BEGUN = (
-    "config.json",
-    "data.json",
-    "tokenizer.json",
-    METRICS,
-    "tensorboard",
-)  # what is there before anything is saved
+# What is there before anything is saved.
+BEGUN = ("config.json", "data.json", "tokenizer.json", METRICS, "tensorboard")
 OWN = (*BEGUN, "evaluation.json", "report.html")
 BESIDE = 5  # plain files of the user's own that may lie in a folder in which a run begins
 RESULT: dict[str, type] = {"status": str, "step": int}
@@ -212,12 +189,11 @@ class Run:
             return resolve(self.config)
         except ConfigError as error:
             lost = [line for line in error.lines if "cannot be imported" in line]  # a class of the user's own
-            version = (
-                f"{self.config_file}: is not a config of this version of jaxformer; read it with the one that wrote it "
-                f"(git revision {self.about.get('git_revision') or 'unknown'})"
-            )
+            wrote = f"the one that wrote it (git revision {self.about.get('git_revision') or 'unknown'})"
+            version = f"is not a config of this version of jaxformer; read it with {wrote}"
             said = "; ".join(error.lines[:3]) + " ..." * (len(error.lines) > 3)
-            raise UserError(*([f"{self.config_file}: {line}" for line in lost] or [version, said])) from error
+            first, *others = lost or [version, said]
+            raise UserError(f"{self.config_file}: {first}", *others) from error
 
     # Training in the folder
 
@@ -234,26 +210,21 @@ class Run:
         Raises:
           UserError: another training is in it, or it cannot be written.
         """
-        made, busy = not self.folder.exists(), f"{self.folder}: another training is running in this folder"
-        try:
-            with ExitStack() as stack:
-                with writing_to(self.folder, ANOTHER):
-                    self.folder.mkdir(parents=True, exist_ok=True)
-                    refusal = UserError(busy, "wait until it ends, or give this run a folder of its own")
-                    lock = stack.enter_context(locked(self.folder / LOCK, refusal))
-                for folder in (self.folder, self.folder / "samples"):
-                    clear_incomplete(folder, everything=True)
-                try:
-                    yield replace(self, held=lock)
-                except BaseException:
-                    if made and is_at(lock, self.folder / LOCK) and not self.holds_something:
-                        for name in BEGUN:
-                            remove(self.folder / name)
-                    raise
-        finally:
-            if made:
-                with suppress(OSError):  # there is something in it
-                    self.folder.rmdir()
+        new, busy = not self.folder.exists(), f"{self.folder}: another training is running in this folder"
+        with ExitStack() as stack:
+            with writing_to(self.folder, ANOTHER):
+                stack.enter_context(made(self.folder))
+                refusal = UserError(busy, "wait until it ends, or give this run a folder of its own")
+                lock = stack.enter_context(locked(self.folder / LOCK, refusal))
+            for folder in (self.folder, self.folder / "samples"):
+                clear_incomplete(folder, everything=True)
+            try:
+                yield replace(self, held=lock)
+            except BaseException:
+                if new and is_at(lock, self.folder / LOCK) and not self.holds_something:
+                    for name in BEGUN:
+                        remove(self.folder / name)
+                raise
 
     def check_place(self) -> None:
         """Makes sure that the folder is still the one that was locked.
@@ -262,10 +233,8 @@ class Run:
           UserError: it was moved, removed or replaced meanwhile.
         """
         if self.held is not None and not is_at(self.held, self.folder / LOCK):
-            raise UserError(
-                f"{self.folder}: was moved, removed or replaced while the run trained in it; bring it back, and the "
-                "same command goes on"
-            )
+            moved = f"{self.folder}: was moved, removed or replaced while the run trained in it"
+            raise UserError(f"{moved}; bring it back, and the same command goes on")
 
     def check(self, config: "ExperimentConfig") -> "ExperimentConfig":
         """Refuses a folder that is not for this experiment; nothing is written.
@@ -291,12 +260,8 @@ class Run:
             begun = upgraded(before["config"])
             config = as_begun(config, begun)
             changed = differences([begun, schema.to_dict(config)])
-            refused = [
-                f"{path}: {old!r} -> {new!r}"
-                for path, (old, new) in changed.items()
-                if not path.startswith(MAY_CHANGE)
-            ]
-            if refused:
+            lines = (f"{path}: {old!r} -> {new!r}" for path, (old, new) in changed.items())
+            if refused := [line for line in lines if not line.startswith(MAY_CHANGE)]:
                 more = " ..." * (len(refused) > 5)
                 raise UserError(
                     f"{self.folder} holds another experiment: {'; '.join(refused[:5])}{more}",
@@ -310,15 +275,16 @@ class Run:
         other = [p for p in found if p.is_dir() or p.name in OWN or p.suffix.lower() in IMAGE_EXTENSIONS]
         return [path.name for path in other or (found if len(found) > BESIDE else [])]
 
-    def enter(self, config: "ExperimentConfig") -> "ExperimentConfig":
-        """Writes the config into the folder, and returns it as `check` does.
+    def enter(self, config: "ExperimentConfig", *, write: bool = True) -> "ExperimentConfig":
+        """Writes the config into the folder if this process writes, and returns it as `check` does.
 
         Raises:
           UserError: as of `check`; or the folder cannot be written.
         """
         config = self.check(config)
         with writing_to(self.folder, ANOTHER):
-            write_json(self.config_file, {"config": schema.to_dict(config), **environment()})
+            if write:
+                write_json(self.config_file, {"config": schema.to_dict(config), **environment()})
         return config
 
     def keep_data(self, train: Any, evaluation: Any, *, write: bool = True) -> None:

@@ -13,23 +13,16 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxformer import files
+from jaxformer import files, reporting
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config import files as configfile
 from jaxformer.config.sections import resolve
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.files import (
-    delete_at_once,
-    incomplete,
-    locked,
-    put_in_place,
-    read_json,
-    write_atomically,
-    write_json,
-)
+from jaxformer.files import delete_at_once, incomplete, locked, put_in_place, write_atomically, write_json
 from jaxformer.observe.report import write_report
 from jaxformer.observe.writers import MetricWriter
+from jaxformer.reading import read_json
 from jaxformer.runs import Run
 from jaxformer.train import train
 
@@ -195,6 +188,23 @@ def test_the_only_good_checkpoint_is_not_deleted_as_an_old_one(interrupted):
     assert Run.open(interrupted).status == "completed"
 
 
+def test_only_the_first_process_writes_the_config_and_the_last_evaluation(tmp_path, monkeypatch):
+    experiment = Experiment(resolve(configfile.read(CONFIG, TINY)))
+    Run(tmp_path / "second").enter(experiment.config, write=False)
+    assert not (tmp_path / "second").exists()
+    finish = reporting.finish
+
+    def finish_second(*arguments):
+        with monkeypatch.context() as patch:
+            patch.setattr(jax, "process_index", lambda: 1)
+            return finish(*arguments)
+
+    monkeypatch.setattr(sys.modules["jaxformer.train"], "finish", finish_second)
+    result = train_in(tmp_path / "run")
+    assert result["status"] == "completed"
+    assert not {"evaluation.json", "result.json"} & {*names(tmp_path / "run")}
+
+
 def test_a_run_that_is_refused_late_leaves_no_folder(tmp_path, monkeypatch):
     def refuses(*_):
         raise UserError("the last check")
@@ -202,12 +212,12 @@ def test_a_run_that_is_refused_late_leaves_no_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["jaxformer.train"], "announce", refuses)
     with pytest.raises(UserError, match="the last check"):
         train_in(tmp_path / "runs" / "new")
-    assert not (tmp_path / "runs" / "new").exists()
+    assert not (tmp_path / "runs").exists()
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").touch()
+    (tmp_path / "mine" / ".notes").touch()
     with pytest.raises(UserError, match="the last check"):
         train_in(tmp_path / "mine")
-    assert {"notes.txt"} <= {*names(tmp_path / "mine")}
+    assert {".notes"} <= {*names(tmp_path / "mine")}
     assert ".lock" not in names(tmp_path / "mine")
 
 

@@ -1,6 +1,7 @@
 """SIGTERM, SIGHUP and Ctrl-C at any moment: exit codes, what is saved, and that nothing hides them."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -113,6 +114,12 @@ def test_nohup_stays_in_force(tmp_path):
     [
         ("--help | true", "1 0", ""),
         ("--help > /dev/full", "2", "jaxformer: standard output: No space left on device\n"),
+        (
+            "describe --fields model.vit > /dev/full",
+            "2",
+            "jaxformer: standard output: No space left on device\n",
+        ),
+        ("describe --fields model.vit | true", "1 0", ""),
         ("--help >&-", "0", ""),
         ("nothing 2> /dev/full", "2", ""),
         ("nothing 2>&-", "2", ""),
@@ -122,6 +129,16 @@ def test_outputs_that_take_nothing(shell, code, said):
     line = f"{sys.executable} -m jaxformer {shell}; echo ${{PIPESTATUS[*]}}"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == (f"{code}\n", said)
+
+
+def test_an_error_that_is_of_no_file_and_of_no_output_keeps_its_traceback(monkeypatch, capsys):
+    def fails(_):
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(cli, "find", fails)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        cli.main(["nothing"])
+    assert "standard output" not in capsys.readouterr().err
 
 
 # Training

@@ -19,7 +19,7 @@ from jaxformer.data.kinds.segmentation import Segmentation
 from jaxformer.data.records import Records, class_names, inner
 from jaxformer.drawing import SIZE, draw_boxes, font, over_image, shorten
 from jaxformer.errors import UserError, counted
-from jaxformer.files import writing_to
+from jaxformer.files import incomplete, put_in_place, writing_to
 from jaxformer.observe.text import data_size, table
 
 CELL = 96  # pixels of an image on a contact sheet
@@ -129,7 +129,9 @@ def contact_sheet(
     path = Path(path)
     with writing_to(path, "name another file with `output`"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        sheet_of(cells, min(columns, len(cells))).save(path, format="PNG")
+        with incomplete(path) as hidden:
+            sheet_of(cells, min(columns, len(cells))).save(hidden, format="PNG")
+            put_in_place(hidden, path)
     return path
 
 
@@ -138,9 +140,8 @@ def in_words(example: Mapping[str, Any], names: list[str] | None) -> str:
     if "boxes" in example:
         return counted(len(example["boxes"]), "object")
     if "segmentation" in example:
-        return counted(
-            len(np.unique(example["segmentation"][example["segmentation"] >= 0])), "class", "classes"
-        )
+        classes = np.unique(example["segmentation"])
+        return counted(int((classes >= 0).sum()), "class", "classes")
     label = int(example["labels"])
     return names[label] if names and 0 <= label < len(names) else str(label)
 

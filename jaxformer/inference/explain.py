@@ -15,13 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer.data.names import class_key
-from jaxformer.drawing import remove_others, save
+from jaxformer.drawing import save
 from jaxformer.errors import UserError, counted
-from jaxformer.files import json_line, write_atomically, writing_to
+from jaxformer.files import writing_to
 from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_of
 from jaxformer.inference.explain_drawings import Drawing, attention_drawings, over_image
 from jaxformer.inference.grad_cam import find_target, with_activation
-from jaxformer.inference.inputs import REMEDY, place_images
+from jaxformer.inference.inputs import REMEDY, all_at_once, place_images
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.base import Model, replaced
 from jaxformer.models.layouts import unstack_layers
@@ -80,9 +80,8 @@ class Explainer:
           UserError: there is none of this name, or nothing that is of one class.
         """
         if self.target is None:
-            raise UserError(
-                "class_name: this model has no map of a class's evidence (Grad-CAM); leave `class_name` out"
-            )
+            remedy = "leave `class_name` out"
+            raise UserError(f"class_name: this model has no map of a class's evidence (Grad-CAM); {remedy}")
         names = self.trained.class_names
         if (key := class_key(name)) in names:
             return names.index(key)
@@ -203,7 +202,7 @@ def class_score(
 def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
     """Writes FOLDER/NAME/*.png for every image, and FOLDER/explanations.jsonl, which lists them, an object a file.
 
-    What earlier explanations left in the folder is removed.
+    All of them appear at the end, together, and take the place of what earlier explanations left in the folder.
 
     Returns:
       The objects: {"file": "cats/1.jpg", "images": [{"image": "1/rollout.png", "shows": "..."}, ...]}.
@@ -218,21 +217,17 @@ def explain_files(explainer: Explainer, files: Sequence[Path], folder: Path) -> 
     for why, parts in sorted(against.items()):
         logger.info("no rollout of %s: %s", ", ".join(parts), why)
     originals = {path.resolve() for path in files}
-    explanations: list[dict[str, Any]] = []
-    for path, places in zip(files, place_images(files, folder)):
-        listed = []
-        for drawing in explainer.drawings(explainer.trained.example(path)):
-            target = places[""].with_suffix("") / f"{drawing.name}.png"
-            if target.resolve() in originals:
-                raise UserError(f"{target}: would be overwritten; choose another folder")
-            with writing_to(folder, REMEDY):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                save(drawing.image, target)
-            listed.append({"image": str(target.relative_to(folder)), "shows": drawing.shows})
-        explanations.append({"file": str(path), "images": listed})
-    with writing_to(folder, REMEDY):
-        made = {folder / image["image"] for one in explanations for image in one["images"]}
-        remove_others(folder, "*/*.png", made.union(files))
-        write_atomically(folder / LINES, "".join(map(json_line, explanations)))
+    with all_at_once(folder, LINES, "*/*.png", files) as (hidden, explanations):
+        for path, places in zip(files, place_images(files, folder)):
+            listed = []
+            for drawing in explainer.drawings(explainer.trained.example(path)):
+                name = f"{places[''].stem}/{drawing.name}.png"
+                if (folder / name).resolve() in originals:
+                    raise UserError(f"{folder / name}: would be overwritten; choose another folder")
+                with writing_to(folder, REMEDY):
+                    (hidden / name).parent.mkdir(exist_ok=True)
+                    save(drawing.image, hidden / name)
+                listed.append({"image": name, "shows": drawing.shows})
+            explanations.append({"file": str(path), "images": listed})
     logger.info("explanations of %s are in %s", counted(len(files), "image"), folder)
     return explanations

@@ -2,7 +2,8 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import numpy as np
 from jaxformer.data.cropping import ResizeShorter
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.transforms import Resize
+from jaxformer.drawing import remove_others
 from jaxformer.errors import UserError, counted
-from jaxformer.files import IMAGE_EXTENSIONS, regular
+from jaxformer.files import incomplete, json_line, made, put_in_place, writing_to
+from jaxformer.reading import IMAGE_EXTENSIONS, regular
 from jaxformer.tasks.base import Row
 
 logger = logging.getLogger("jaxformer")
@@ -95,9 +98,8 @@ def readable(paths: Iterable[Path], example: Any, skip_broken: bool) -> list[Pat
             broken[path] = f"{path}: {reason(path, error)}"
     if broken and (not skip_broken or len(broken) == len(files)):
         remedy = "" if skip_broken else "; fix them, or leave them out with `skip_broken`"
-        raise UserError(
-            f"{len(broken)} of {counted(len(files), 'image')} cannot be read{remedy}", *broken.values()
-        )
+        found = f"{len(broken)} of {counted(len(files), 'image')} cannot be read"
+        raise UserError(f"{found}{remedy}", *broken.values())
     for line in broken.values():
         logger.warning("skipped %s", line)
     return [path for path in files if path not in broken]
@@ -139,3 +141,38 @@ def place_images(
             raise UserError(f"{place}: would be overwritten; {REMEDY}")
         taken.add(place.resolve())
     return places
+
+
+@contextmanager
+def all_at_once(
+    folder: Path, lines: str, drawings: str = "*.png", originals: Collection[Path] = ()
+) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+    """A hidden folder in which drawings are made, and a list of objects about them; all get their places at the end.
+
+    What was written earlier goes then. If the context ends with an error, or the process is killed, it is still there.
+
+    Args:
+      folder: where they belong; it is made if it is not there.
+      lines: the name of the file of the objects, a JSON line each; when it is there, all drawings are.
+      drawings: the pattern of their paths.
+      originals: what is drawn on, which stays in any case.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    with ExitStack() as stack:
+        with writing_to(folder, REMEDY):
+            stack.enter_context(made(folder))
+            hidden = stack.enter_context(incomplete(folder / lines))
+            hidden.mkdir()
+        listed: list[dict[str, Any]] = []
+        yield hidden, listed
+        with writing_to(folder, REMEDY):
+            (hidden / lines).write_text("".join(map(json_line, listed)), encoding="utf-8")
+            (folder / lines).unlink(missing_ok=True)
+            remove_others(folder, drawings, originals)
+            for drawn in list(hidden.glob(drawings)):
+                place = folder / drawn.relative_to(hidden)
+                place.parent.mkdir(exist_ok=True)
+                put_in_place(drawn, place)
+            put_in_place(hidden / lines, folder / lines)

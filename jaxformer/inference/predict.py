@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice, tee
+from itertools import count, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -12,8 +12,16 @@ import numpy as np
 
 from jaxformer import drawing
 from jaxformer.errors import UserError, counted
-from jaxformer.files import json_line, write_atomically, writing_to
-from jaxformer.inference.inputs import REMEDY, Input, image_input, place_images, readable, shown_image
+from jaxformer.files import json_line, writing_to
+from jaxformer.inference.inputs import (
+    REMEDY,
+    Input,
+    all_at_once,
+    image_input,
+    place_images,
+    readable,
+    shown_image,
+)
 from jaxformer.inference.texts import naming, text_inputs
 from jaxformer.inference.writing import BATCH, rounded
 from jaxformer.tasks.base import Batch, Row
@@ -77,10 +85,8 @@ def answered(run: "LoadedRun", inputs: Any, top: int) -> Iterator[tuple[Input, R
     if run.task.reads == "image":
         single = isinstance(inputs, (str, Path)) or not isinstance(inputs, Iterable)
         single |= isinstance(inputs, np.ndarray) and inputs.ndim < 4
-        given = (
-            [(inputs, "the image")] if single else ((one, f"image {n}") for n, one in enumerate(inputs, 1))
-        )
-        asked: Iterable[Input] = (named_image(run, image, name) for image, name in given)
+        given, places = ([inputs], ["the image"]) if single else (inputs, (f"image {n}" for n in count(1)))
+        asked: Iterable[Input] = (named_image(run, image, place) for image, place in zip(given, places))
     else:
         asked = text_inputs(run, inputs)
         rows = [row for one in asked for row in one.rows]
@@ -151,8 +157,8 @@ def predict_files(
       {"file": "cats/1.jpg", "predictions": [{"label": "cat", "index": 3, "probability": 0.98}, ...]}
     or with "objects", whose boxes are x0, y0, x1, y1 in pixels of the image, or with "classes" of the pixels. Each
     image with its answer is drawn as output_dir/NAME.png; a segmentation's "map" of the classes' numbers is
-    output_dir/NAME-classes.png, a grey image of 8 bits (with the classes' colours as its palette) or of 16. What an
-    earlier prediction left in the folder is removed.
+    output_dir/NAME-classes.png, a grey image of 8 bits (with the classes' colours as its palette) or of 16. All of them
+    appear at the end, together, and take the place of what an earlier prediction left in the folder.
 
     Args:
       run: a trained run of a task over images.
@@ -173,20 +179,14 @@ def predict_files(
     check_top(top)
     files = readable(map(Path, paths), run.example, skip_broken)
     places = place_images(files, output_dir, run.task.written)
-    results = []
-    with writing_to(output_dir, REMEDY):
-        drawing.remove_others(output_dir, "*.png")
-        write_atomically(output_dir / LINES, "")
-    for (one, predicted, answer), place in zip(answered(run, files, top), places):
-        results.append({**one.asked, **{key: place[key].name for key in run.task.written}, **answer})
-        line = json_line(results[-1])
-        drawn = run.task.draw(shown_image(run, one), answer, predicted, one.example)
-        with writing_to(output_dir, REMEDY):
-            for key, image in drawn.items():
-                drawing.save(image, place[key])
-            with (output_dir / LINES).open("a") as file:
-                file.write(line)
-        if lines is not None:
-            lines.write(line)
+    with all_at_once(output_dir, LINES, originals=files) as (hidden, results):
+        for (one, predicted, answer), place in zip(answered(run, files, top), places):
+            results.append({**one.asked, **{key: place[key].name for key in run.task.written}, **answer})
+            drawn = run.task.draw(shown_image(run, one), answer, predicted, one.example)
+            with writing_to(output_dir, REMEDY):
+                for key, image in drawn.items():
+                    drawing.save(image, hidden / place[key].name)
+            if lines is not None:
+                lines.write(json_line(results[-1]))
     logger.info("predictions for %s are in %s", counted(len(files), "image"), output_dir)
     return results

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxformer.config.fields import PositiveInt
 from jaxformer.errors import UserError
-from jaxformer.verbs.common import OTHER_OUTPUT, print_json, print_text, working
+from jaxformer.verbs.common import print_json, print_text, working
 from jaxformer.verbs.options import OfRun, argument, flag
 
 if TYPE_CHECKING:
@@ -107,9 +107,7 @@ class Predict(OfRun):
         texts = [name for name, value in given.items() if value]
         texts += [path for path in self.inputs if path == "-" or Path(path).suffix.lower() in TEXT_SUFFIXES]
         if texts:
-            raise UserError(
-                f"{texts[0]}: {self.run} holds a model of images; name image files, or their folders"
-            )
+            raise UserError(f"{texts[0]}: {self.run} holds a model of images; name image files, or folders")
         from jaxformer.inference.explain import Explainer, explain_files
         from jaxformer.inference.predict import predict_files
 
@@ -128,8 +126,10 @@ class Predict(OfRun):
         Raises:
           UserError: images were given; or as of `predict`.
         """
-        from jaxformer.files import IMAGE_EXTENSIONS, json_line, write_atomically, writing_to
+        from jaxformer.files import json_line
+        from jaxformer.inference.inputs import all_at_once
         from jaxformer.inference.predict import LINES, check_task, predict
+        from jaxformer.reading import IMAGE_EXTENSIONS
 
         if self.explain is not None:
             refuse_text(self.run)
@@ -145,14 +145,10 @@ class Predict(OfRun):
             raise UserError("--skip-broken: is for images; leave it out")
         check_task(config.task)
         given = self.given(config)
-        with writing_to(folder, OTHER_OUTPUT):
-            folder.mkdir(parents=True, exist_ok=True)
-        lines = []
-        for prediction in predict(self.load(), given, self.top):
-            lines.append(json_line(prediction))
-            print_text(lines[-1])
-        with writing_to(folder, OTHER_OUTPUT):
-            write_atomically(folder / LINES, "".join(lines))
+        with all_at_once(folder, LINES) as (_, written):
+            for prediction in predict(self.load(), given, self.top):
+                written.append(prediction)
+                print_text(json_line(prediction))
 
     def given(self, config: "ExperimentConfig") -> "Given":
         """The texts or the questions that were given.
@@ -165,13 +161,10 @@ class Predict(OfRun):
         form, context = form_of(config), self.context_file
         named: list[tuple[Any, str]] = [(text, f"--text {n}") for n, text in enumerate(self.text, 1)]
         if form != "question" and (self.question or context is not None):
-            raise UserError(
-                "--question, --context-file: are for runs that answer questions; give --text or files"
-            )
+            remedy = "give --text or a file"
+            raise UserError(f"--question, --context-file: are for runs that answer questions; {remedy}")
         if form == "question" and self.text:
-            remedy = (
-                "ask with --question TEXT --context-file FILE, or give JSON lines with question and context"
-            )
+            remedy = "ask with --question TEXT --context-file FILE, or give JSON lines with both"
             raise UserError(f"--text: this run answers questions; {remedy}")
         if context is None and self.question:
             raise UserError("--question: needs the text that answers it; name its file with --context-file")

@@ -225,7 +225,7 @@ def test_configs_are_checked():
     examples = {"name": "detection", "size": [0, 3], "max_objects": 0, "eval_size": 0}
     resolve(DataConfig, {"examples": examples}, "data", errors)
     assert [line.split(":")[0] for line in errors] == [
-        "data.examples.size=[0, 3]",
+        "data.examples.size[0]=0",
         "data.examples.eval_size=0",
         "data.examples.max_objects=0",
     ]
@@ -247,6 +247,20 @@ def test_pictures_of_classes_may_be_skipped_too(digits_dir):
 
     source.image = picture
     assert [example is None for example in source.read([0, 1, 2])] == [False, True, False]
+
+
+def test_a_contact_sheet_is_whole_or_not_there(tmp_path, monkeypatch):
+    config = with_examples(DataConfig(name="pets", data_dir=write(tmp_path, train=[(jpeg(), GOOD[:1])])))
+    sheet = tmp_path / "sheet.png"
+
+    def torn(image, path, **_):
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", torn)
+    with pytest.raises(KeyboardInterrupt):
+        contact_sheet(config, "train", sheet, 1)
+    assert not sheet.exists()
 
 
 def test_contact_sheets_draw_boxes(tmp_path):

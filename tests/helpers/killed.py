@@ -1,7 +1,8 @@
 """Runs of the command line in processes of their own that are killed, without any cleaning up, at a chosen moment.
 
 `python -m helpers.killed` imports everything once, and starts no backend; each run is a fork of it, so that a start
-costs a second and not six. It reads a request a line from stdin (see `Killer.run`) and answers with a line.
+costs a second and not six. It reads a request a line from stdin (see `Killer.run`) and answers with a line. A process
+that ends by an exception has the exit code FAILED, and its traceback comes through the pipe, which no kill cuts.
 """
 
 import contextlib
@@ -17,6 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+FAILED = 70
+SYNCED = "fsync"
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 
 
@@ -48,7 +51,7 @@ class Killer(contextlib.AbstractContextManager):
           output: the file that takes stdout and stderr.
           operation: it is killed just before this operation on files below the roots (numbered from 0).
           seconds: it is killed so long after its first operation there.
-          power: the power fails: all that was not brought to the disk by fsync is lost from the files, too.
+          power: the power fails: once it is dead, all that no fsync has brought to the disk is lost from the files.
         """
         request = {"argv": argv, "output": str(output), "at": [operation, seconds, power]}
         self.process.stdin.write(json.dumps(request) + "\n")
@@ -62,11 +65,9 @@ class Watch:
     Python tells a hook of every operation just before it happens, on all threads, whichever library asks for it.
     """
 
-    def __init__(self, roots, pipe, operation, power):
-        self.roots, self.pipe, self.operation, self.power = roots, pipe, operation, power
-        self.count, self.synced = 0, {}
-        if power:
-            self.fsync, os.fsync = os.fsync, self.noting
+    def __init__(self, roots, pipe, operation):
+        self.roots, self.pipe, self.operation, self.count = roots, pipe, operation, 0
+        self.fsync, os.fsync = os.fsync, self.noting
         sys.addaudithook(self.hook)
 
     def hook(self, event, arguments):
@@ -87,25 +88,26 @@ class Watch:
             return
         number, self.count = self.count, self.count + 1
         if number == self.operation:
-            if self.power:
-                self.lose()
             os.kill(os.getpid(), signal.SIGKILL)
         os.write(self.pipe, f"{event.removeprefix('os.')} {path[len(root) :]}\n".encode())
 
     def noting(self, descriptor):
         self.fsync(descriptor)
         found = os.fstat(descriptor)
-        self.synced[found.st_dev, found.st_ino] = found.st_size
+        os.write(self.pipe, f"{SYNCED} {found.st_dev} {found.st_ino} {found.st_size}\n".encode())
 
-    def lose(self):
-        """Cuts every file down to what an fsync has brought to the disk."""
-        for root in self.roots:
-            for path in Path(root).rglob("*"):
-                with contextlib.suppress(OSError):
-                    found = path.stat()
-                    synced = self.synced.get((found.st_dev, found.st_ino), self.before.get(str(path), 0))
-                    if path.is_file() and found.st_size > synced:
-                        os.truncate(path, synced)
+
+def sizes(roots):
+    """Each file below the roots, by device and inode: its path and its size."""
+    files = [path for root in roots for path in Path(root).rglob("*") if path.is_file()]
+    return {(found.st_dev, found.st_ino): (path, found.st_size) for path in files for found in [path.stat()]}
+
+
+def lose(roots, before, synced):
+    """Cuts every file down to what an fsync has brought to the disk, or to what was there before."""
+    for file, (path, size) in sizes(roots).items():
+        if size > (kept := synced.get(file, before.get(file, (path, 0))[1])):
+            os.truncate(path, kept)
 
 
 def child(request, roots, pipe):
@@ -113,10 +115,7 @@ def child(request, roots, pipe):
     with open(request["output"], "ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    operation, _, power = request["at"]
-    watch = Watch(roots, pipe, operation, power)
-    files = [path for root in roots for path in Path(root).rglob("*")] if power else []
-    watch.before = {str(path): path.stat().st_size for path in files if path.is_file()}
+    Watch(roots, pipe, request["at"][0])
     from jaxformer import cli
 
     code = cli.main(request["argv"])
@@ -145,6 +144,7 @@ def main(roots):
     load()
     for line in sys.stdin:
         request = json.loads(line)
+        before = sizes(roots)
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -152,14 +152,17 @@ def main(roots):
             try:
                 child(request, roots, writer)
             except BaseException:
-                traceback.print_exc()
+                os.write(writer, traceback.format_exc().encode())
             finally:
-                sys.stderr.flush()
-                os._exit(70)
+                os._exit(FAILED)
         os.close(writer)
         operations = parent(pid, reader, request["at"][1])
         os.close(reader)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        notes = [each.split() for each in operations if each.startswith(f"{SYNCED} ")]
+        operations = [each for each in operations if not each.startswith(f"{SYNCED} ")]
+        if request["at"][2] and code == -signal.SIGKILL:
+            lose(roots, before, {(int(device), int(inode)): int(size) for _, device, inode, size in notes})
         sys.stdout.write(json.dumps([code, operations]) + "\n")
         sys.stdout.flush()
 

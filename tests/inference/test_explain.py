@@ -282,6 +282,22 @@ def test_drawings_of_earlier_explanations_are_removed(tmp_path):
     assert (out / "b" / "grad-cam.png").is_file()  # it was given
 
 
+def test_explanations_are_there_together_or_not_at_all(tmp_path):
+    for name in ("a", "b"):
+        Image.fromarray(IMAGE).save(tmp_path / f"{name}.png")
+    out, one = tmp_path / "new" / "out", trained("resnet")
+    one.example = lambda path: {"image": IMAGE} if path.stem == "a" else 1 / 0
+    explained = Explainer(one)
+    with pytest.raises(ZeroDivisionError):
+        explain_files(explained, [tmp_path / "a.png", tmp_path / "b.png"], out)
+    assert not (tmp_path / "new").exists()
+    explain_files(explained, [tmp_path / "a.png"], out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(ZeroDivisionError):
+        explain_files(explained, [tmp_path / "a.png", tmp_path / "b.png"], out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_windows_over_an_image():
     segmenter = partial(Segmenter, decoder=MaskTransformer(width=16, depth=1, num_heads=2), num_classes=3)
     of_any_size = segmenter(resnet(num_classes=0), window=(16, 16), stride=(8, 8))

@@ -189,6 +189,37 @@ def test_images_of_an_earlier_prediction_are_removed_and_nothing_else(digits, tm
     assert [json.loads(line)["file"] for line in lines] == [str(path) for path in digits[2:4]]
 
 
+class Ended(io.StringIO):
+    """Takes three lines, looks at what is in a folder, and has the process end."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def write(self, line):
+        super().write(line)
+        if self.getvalue().count("\n") == 3:
+            self.found = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
+            raise KeyboardInterrupt
+
+
+def test_predictions_are_there_together_or_not_at_all(digits, tmp_path):
+    out = tmp_path / "new" / "out"
+    ended = Ended(out)
+    with pytest.raises(KeyboardInterrupt):
+        predicted(digits[:5], out, lines=ended)
+    assert ended.found == set()
+    assert not (tmp_path / "new").exists()
+    predicted(digits[5:7], out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert len(before) == 3
+    ended = Ended(out)
+    with pytest.raises(KeyboardInterrupt):
+        predicted(digits[:5], out, lines=ended)
+    assert ended.found == set(before)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
 def test_originals_are_never_overwritten(digits, tmp_path):
     before = digits[0].read_bytes()
     with pytest.raises(UserError, match=r"99\.png: would be overwritten; choose another output folder"):
