@@ -3,8 +3,9 @@
 import io
 import os
 import sys
+import warnings
 
-from jaxformer.preemption import OfProcess, leave
+from jaxformer.preemption import ProcessSignals, leave
 
 
 def main() -> None:
@@ -14,7 +15,8 @@ def main() -> None:
     """
     nowhere = open(os.devnull, "w")  # noqa: SIM115
     sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
-    with OfProcess():
+    warnings.filterwarnings("ignore", module="PIL")  # a broken image is an error of ours, said once
+    with ProcessSignals():
         from jaxformer.cli import main as run
         from jaxformer.errors import ESCAPED
 

@@ -72,9 +72,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         self._saving: int | None = None  # the step that is being written, until it is known to be committed
         self._manager: Any = None  # Orbax's, from the first save on
         self._thread = ThreadPoolExecutor(1, "checkpoints")
-        self._kept: Future[None] | None = (
-            None  # is done when the last save is committed and what it replaces deleted
-        )
+        # Is done when the last save is committed and what it replaces is deleted.
+        self._kept: Future[None] | None = None
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with contextlib.suppress(*([UserError] if kind else ())):  # the first error is the one to tell

@@ -40,15 +40,17 @@ def remove_others(folder: Path, pattern: str, keep: Collection[Path] = ()) -> No
     """
     kept = {path.resolve() for path in keep}
     for path in list(folder.glob(pattern)):
-        ours = False
-        if not path.is_file() or path.resolve() in kept:
-            continue
-        with contextlib.suppress(Exception), Image.open(path, formats=["PNG"]) as image:
-            ours = image.info.get(MARK[0]) == MARK[1]
-        if ours:
+        if path.is_file() and path.resolve() not in kept and is_drawing(path):
             path.unlink()
             with contextlib.suppress(OSError):
                 path.parent.rmdir()
+
+
+def is_drawing(path: Path) -> bool:
+    """Whether `save` wrote a file."""
+    with contextlib.suppress(Exception), Image.open(path, formats=["PNG"]) as image:
+        return image.info.get(MARK[0]) == MARK[1]
+    return False
 
 
 def annotate(

@@ -147,9 +147,8 @@ class Experiment:
     def average(self) -> Average | None:
         """How the parameters are averaged."""
         if self.config.optimizer.averages:
-            return lambda average, opt_state, params, count: self.config.optimizer.eval_params(
-                opt_state, params
-            )
+            found = self.config.optimizer.eval_params
+            return lambda average, opt_state, params, count: found(opt_state, params)
         train = self.config.train
         return None if train.ema_decay is None else moving_average(train.ema_decay, train.ema_warmup)
 
@@ -272,12 +271,8 @@ class Experiment:
         if not of_model:
             params = self.variable_shapes["params"]
             errors += [f"optimizer.{problem}" for problem in optimizer_problems(config.optimizer, params)]
-        watched, mode, absent = (
-            config.eval.monitor,
-            config.eval.mode,
-            task.absent_metrics(self.bare_model, self.eval_data),
-        )
-        direction = task.direction(watched)
+        watched, mode, direction = config.eval.monitor, config.eval.mode, task.direction(config.eval.monitor)
+        absent = task.absent_metrics(self.bare_model, self.eval_data)
         if watched not in task.metric_names:
             errors.append(
                 f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, task.metric_names)}"
@@ -286,10 +281,8 @@ class Experiment:
             given = ", ".join(name for name in task.metric_names if name not in absent)
             errors.append(f"eval.monitor={watched!r}: {absent[watched]}; choose one of: {given}")
         elif mode not in (None, direction):
-            better = "more" if direction == "max" else "less"
-            errors.append(
-                f"eval.mode={mode!r}: of {watched} {better} is better; remove it, or choose {direction!r}"
-            )
+            better = f"of {watched} {'more' if direction == 'max' else 'less'} is better"
+            errors.append(f"eval.mode={mode!r}: {better}; remove it, or choose {direction!r}")
         if errors:
             raise ConfigError(*errors)
 
@@ -297,9 +290,8 @@ class Experiment:
 def check_state(state: Any) -> None:
     """Raises UserError for what is no train state."""
     if not isinstance(state, TrainState):
-        raise UserError(
-            f"state={state!r}: expected a train state, as experiment.init_state() and a train step give"
-        )
+        expected = "expected a train state, as experiment.init_state() and a train step give"
+        raise UserError(f"state={state!r}: {expected}")
 
 
 def known_sizes(batches: "Batches") -> dict[str, int]:

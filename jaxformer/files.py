@@ -1,8 +1,6 @@
-"""Reading texts and JSON, and writing files so that nothing is ever half-written."""
+"""Writing files so that nothing is ever half-written, and locks."""
 
-import codecs
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -10,166 +8,13 @@ import re
 import secrets
 import shutil
 import socket
-import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from jaxformer.errors import UserError, printable
 
-JSON_TYPES = {dict: "object", int: "whole number", str: "text", object: "value"}
-ENOUGH = 4096  # bytes that tell the encoding
-TRUE, FALSE = {"true", "1", "1.0"}, {"false", "0", "0.0", "none"}
-OR_DELETE = "restore it, or delete it to go without"
 INCOMPLETE = ".incomplete-"  # in the names of what is being written; host and process follow
-IMAGE_EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-
-
-class BrokenFile(UserError):
-    """A file cannot be used; `reason` says why, perhaps with the line: "line 7: label is empty"."""
-
-    def __init__(self, path: Path, reason: str):
-        self.path, self.reason = path, reason
-        super().__init__(located(path, reason))
-
-
-def located(path: Path, reason: str) -> str:
-    """A file and what is wrong with it: "a.csv, line 7: label is empty", or "a.csv: is empty"."""
-    return f"{path}, {reason}" if reason.startswith("line ") else f"{path}: {reason}"
-
-
-def regular(path: Path) -> Path:
-    """The path, unless it is a pipe, a device or a socket, which may never end.
-
-    Raises:
-      OSError: it is one, or there is no such file.
-    """
-    mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder Python says that it is one
-        raise OSError(errno.EINVAL, "a pipe, a device or a socket; copy its content into a file")
-    return path
-
-
-def read_text(path: Path, may_be_empty: bool = False) -> str:
-    """A UTF-8 file without its byte order mark; "\\n" ends the lines that end with "\\r\\n" in the file.
-
-    Where no line ends with "\\n", "\\r" does it, as old Macintoshes and some spreadsheets write.
-
-    Args:
-      path: the file.
-      may_be_empty: whether a file that holds nothing but white space is a text.
-
-    Raises:
-      BrokenFile: the file cannot be read, is not UTF-8, or is empty; the reason names the line and the byte.
-    """
-    try:
-        content = regular(path).read_bytes()
-    except OSError as error:
-        raise BrokenFile(path, f"cannot be read ({error.strerror or error})") from error
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise BrokenFile(path, "line 1: byte 0 begins UTF-16; save the file as UTF-8")
-    few, many = sorted(content[start:ENOUGH:2].count(0) for start in (0, 1))
-    if few == 0 and many > 3 and many > 0.45 * min(len(content), ENOUGH):
-        raise BrokenFile(path, "line 1: every other byte is 0, as in UTF-16; save the file as UTF-8")
-    try:
-        text = content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        wrong = f"byte {error.start} ({content[error.start]:#04x})"
-        raise BrokenFile(path, f"line {line}: {wrong} is not UTF-8; save the file as UTF-8") from error
-    if not text.strip() and not may_be_empty:
-        raise BrokenFile(path, "holds nothing but white space" if text else "is empty")
-    text = re.sub("\r+\n", "\n", text) if "\r" in text else text  # some tools write "\r\r\n"
-    return text if "\n" in text else text.replace("\r", "\n")
-
-
-def lines_of(text: str) -> list[str]:
-    """Lines as "\\n" ends them, and nothing else does: U+2028 and its like are part of a text."""
-    lines = text.split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
-
-
-def parse_json(content: str, constant: Callable[[str], Any] | None = None) -> Any:
-    """JSON (RFC 8259) in which no object has a key twice.
-
-    Args:
-      content: the JSON.
-      constant: what makes a value of NaN, Infinity and -Infinity; None refuses them.
-
-    Raises:
-      ValueError: it is something else; the message names the mistake and the character.
-    """
-    try:
-        return json.loads(
-            content, object_pairs_hook=_without_repeats, parse_constant=constant or _no_constant
-        )
-    except RecursionError as error:
-        raise ValueError("not JSON that can be read: it is nested too deeply") from error
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, " if "\n" in content.rstrip("\n") else ""
-        raise ValueError(f"not JSON ({error.msg} at {place}character {error.colno})") from error
-
-
-def truth(values: Mapping[str, Any], key: str) -> bool:
-    """What `key` says: true or false, 1 or 0, also as texts; false where it is not there or null.
-
-    Raises:
-      ValueError: it says something else.
-    """
-    word = str(values.get(key)).strip().lower()
-    if word not in TRUE | FALSE:
-        raise ValueError(f"{key} is {values[key]!r}; expected true or false")
-    return word in TRUE
-
-
-def parse_object(content: str) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-      ValueError: as `parse_json`, or it is a list, a text or a number.
-    """
-    value = parse_json(content)
-    if not isinstance(value, dict):
-        raise ValueError('expected a JSON object, as in {"text": "..."}')
-    return value
-
-
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, line) of a text file; blank lines are passed over.
-
-    Raises:
-      BrokenFile: as `read_text`.
-    """
-    for number, line in enumerate(lines_of(read_text(path, may_be_empty=True)), 1):
-        if line.strip():
-            yield number, line
-
-
-def numbered_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number from 1, object) of a file of JSON lines.
-
-    Raises:
-      BrokenFile: as `read_text`, or a line is no JSON object.
-    """
-    for number, line in numbered_lines(path):
-        try:
-            yield number, parse_object(line)
-        except ValueError as error:
-            raise BrokenFile(path, f"line {number}: {error}") from error
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"{twice!r} is there twice in an object")
-    return members
-
-
-def _no_constant(name: str) -> Any:
-    """Refuses NaN and Infinity, which JSON does not have and Python's module reads."""
-    raise ValueError(f"{name} is not JSON; write a number, or leave it out")
 
 
 @contextlib.contextmanager
@@ -188,16 +33,6 @@ def naming_files(folder: Path, remedy: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{error.filename or folder}: {error.strerror or error}; {remedy}") from error
-
-
-@contextlib.contextmanager
-def as_written(path: Path, remedy: str = OR_DELETE) -> Iterator[None]:
-    """Turns what values of other kinds than ours bring about into a UserError that names their file `path`."""
-    try:
-        yield
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path}: is not as a run writes it ({what}); {remedy}") from error
 
 
 @contextlib.contextmanager
@@ -343,30 +178,3 @@ def to_json(value: Any) -> Any:
     Protobuf's JSON does the same.
     """
     return json.loads(json.dumps(value), parse_constant=str)
-
-
-def read_json(path: Path, needs: Mapping[str, type], remedy: str = OR_DELETE) -> dict[str, Any] | None:
-    """A JSON object with certain keys; None if there is no such file.
-
-    Args:
-      path: the file.
-      needs: the keys, each with the type of its value.
-      remedy: what to do if the file is another one.
-
-    Raises:
-      UserError: it is no JSON object, or lacks a key, or holds a value of another type.
-    """
-    if not path.exists():
-        return None
-    try:
-        content = json.loads(regular(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read as JSON ({error}); {remedy}") from error
-    if missing := [key for key in needs if not isinstance(content, dict) or key not in content]:
-        raise UserError(f"{path}: lacks {', '.join(missing)}; {remedy}")
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: is no JSON object; {remedy}")
-    for key, kind in needs.items():
-        if not isinstance(content[key], kind):
-            raise UserError(f"{path}: {key!r} is {content[key]!r}, which is no {JSON_TYPES[kind]}; {remedy}")
-    return content

@@ -89,7 +89,7 @@ def meant_by(came: signal.Signals) -> KeyboardInterrupt | Preempted:
     return KeyboardInterrupt() if came == signal.SIGINT else Preempted(came.name)
 
 
-class OfProcess(Preemption):
+class ProcessSignals(Preemption):
     """Within this context, that of the whole command line, nothing hides what a signal raises.
 
     Libraries turn exceptions in what they import into others, or go on without it: a process that is importing ends at
@@ -97,7 +97,7 @@ class OfProcess(Preemption):
     the second Ctrl-C, which a thread hears even while the main thread compiles.
     """
 
-    def __enter__(self) -> "OfProcess":
+    def __enter__(self) -> "ProcessSignals":
         super().__enter__()
         sys.unraisablehook = unraisable
         heard, told = os.pipe()

@@ -54,24 +54,22 @@ def announce(experiment: Experiment, run: Run, start_step: int) -> None:
         logger.info("evaluations, samples and predictions are those of the parameters' average")
     for fact in dict.fromkeys((*batches.facts, *experiment.eval_data.facts)):
         logger.info("%s", fact)
-    for remark in (*spare_classes(experiment.bare_model, batches), *unlikely_lengths(experiment)):
+    for remark in (*spare_classes(experiment.bare_model, batches), *unusual_lengths(experiment)):
         logger.warning("%s", remark)
 
 
-def unlikely_lengths(experiment: Experiment) -> Iterator[str]:
+def unusual_lengths(experiment: Experiment) -> Iterator[str]:
     """Yields a line if batches are larger than the dataset, and if there are few updates: legal, and seldom meant."""
     batches, steps = experiment.train_data, experiment.total_steps
     if batches.batch_size > batches.num_examples:
-        there = (
-            f"there are {batches.num_examples} examples to train on, and each batch has some of them again"
-        )
-        yield f"data.batch_size={batches.batch_size}: {there}; use fewer"
+        there = f"there are {batches.num_examples} examples to train on"
+        yield f"data.batch_size={batches.batch_size}: {there}, and each batch repeats some; use fewer"
     if steps < FEW_STEPS:
         total = experiment.config.train.total
         yield f"train.total='{total}': only {steps} updates; a longer training or a smaller data.batch_size has more"
 
 
-def disappointments(task: Task, evaluation: Evaluation, curves: Curves) -> Iterator[str]:
+def signs_of_failure(task: Task, evaluation: Evaluation, curves: Curves) -> Iterator[str]:
     """Yields a line for every sign that a training has taught nothing.
 
     Args:
@@ -82,10 +80,8 @@ def disappointments(task: Task, evaluation: Evaluation, curves: Curves) -> Itera
     for name, alike in evaluation.baseline.items():
         value = evaluation.ranked[name]
         if not (value > alike if task.direction(name) == "max" else value < alike):
-            found = (
-                f"{name} {text.number(evaluation.metrics[name])} is no better than that of one answer for all"
-            )
-            yield f"{found}, {text.number(alike)}"
+            found, of_one = (text.number(x) for x in (evaluation.metrics[name], alike))
+            yield f"{name} {found} is no better than that of one answer for all, {of_one}"
     losses = curves.get("train/loss", ((), np.zeros(0)))[1]
     losses = losses[np.isfinite(losses)]
     quarter = len(losses) // 4
@@ -129,7 +125,7 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     with clock.phase("checkpoint"):
         checkpoints.wait()
     status = "completed" if loop.step == experiment.total_steps else "stopped early"
-    remarks = list(disappointments(experiment.task, evaluation, read_metrics(run.folder)))
+    remarks = list(signs_of_failure(experiment.task, evaluation, read_metrics(run.folder)))
     result = {**result_of(loop, status, evaluation.metrics), "remarks": remarks}
     if jax.process_index() == 0:
         report = write_report(run, result)
@@ -138,7 +134,7 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     return result
 
 
-def put_off(loop: "Loop", came: signal.Signals) -> None:
+def finish_preempted(loop: "Loop", came: signal.Signals) -> None:
     """Waits until a run that a signal ends is saved, and writes a result.json that says so."""
     loop.checkpoints.wait()
     write_result(loop.run_folder, result_of(loop, "preempted", {}))
@@ -190,8 +186,7 @@ def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
 
     model, task, batches = experiment.build_model(), experiment.task, experiment.eval_data
     patches = Patches(model.grid, model.tokens_before_grid, "class_token" if model.by_class_token else "mean")
-    variables, file_of = state.variables(), batches.source.file_of  # images are evaluated in order
-    chosen = samples.choose(model, task, variables, batches, experiment.layout, SHOWN, file_of)
+    chosen = samples.choose(model, task, state.variables(), batches, experiment.layout, SHOWN)
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:
             write_samples(run.folder, examples, kind=kind, patches=patches)

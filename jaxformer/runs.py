@@ -18,36 +18,18 @@ from jaxformer.config import schema
 from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.files import (
-    as_written,
-    clear_incomplete,
-    is_at,
-    locked,
-    made,
-    read_json,
-    remove,
-    write_json,
-    writing_to,
-)
+from jaxformer.files import clear_incomplete, is_at, locked, made, remove, write_json, writing_to
 from jaxformer.observe.writers import METRICS, Curves, read_metrics
+from jaxformer.reading import IMAGE_EXTENSIONS, as_written, read_json
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
 
 # Leaves that may differ when a run is resumed: none of them changes a result beyond rounding.
 MAY_CHANGE = (
-    "parallel",
-    "checkpoint",
-    "data.data_dir",
-    "data.cache",
-    "data.read_threads",
-    "data.prefetch",
-    "data.eval_batch_size",
-    "eval.mode",
-    "task.distillation.run",
-    "task.distillation.checkpoint",
-    "train.log_every",
-    "train.stop_after_skipped",
+    *("parallel", "checkpoint", "eval.mode", "train.log_every", "train.stop_after_skipped"),
+    *("data.data_dir", "data.cache", "data.read_threads", "data.prefetch", "data.eval_batch_size"),
+    *("task.distillation.run", "task.distillation.checkpoint"),
 )
 PACKAGES = [
     "jaxformer",
@@ -61,13 +43,10 @@ PACKAGES = [
     "numpy",
 ]
 LOCK = ".lock"
-BEGUN = (
-    "config.json",
-    "data.json",
-    "tokenizer.json",
-    METRICS,
-    "tensorboard",
-)  # what is there before anything is saved
+# What is there before anything is saved.
+BEGUN = ("config.json", "data.json", "tokenizer.json", METRICS, "tensorboard")
+OWN = (*BEGUN, "evaluation.json", "report.html")
+BESIDE = 5  # plain files of the user's own that may lie in a folder in which a run begins
 RESULT: dict[str, type] = {"status": str, "step": int}
 RESULT |= dict.fromkeys(("final", "best", "seconds", "examples_per_second", "mfu", "device"), object)
 ANOTHER = "choose another folder"
@@ -210,12 +189,11 @@ class Run:
             return resolve(self.config)
         except ConfigError as error:
             lost = [line for line in error.lines if "cannot be imported" in line]  # a class of the user's own
-            version = (
-                f"{self.config_file}: is not a config of this version of jaxformer; read it with the one that wrote it "
-                f"(git revision {self.about.get('git_revision') or 'unknown'})"
-            )
+            wrote = f"the one that wrote it (git revision {self.about.get('git_revision') or 'unknown'})"
+            version = f"is not a config of this version of jaxformer; read it with {wrote}"
             said = "; ".join(error.lines[:3]) + " ..." * (len(error.lines) > 3)
-            raise UserError(*([f"{self.config_file}: {line}" for line in lost] or [version, said])) from error
+            first, *others = lost or [version, said]
+            raise UserError(f"{self.config_file}: {first}", *others) from error
 
     # Training in the folder
 
@@ -255,10 +233,8 @@ class Run:
           UserError: it was moved, removed or replaced meanwhile.
         """
         if self.held is not None and not is_at(self.held, self.folder / LOCK):
-            raise UserError(
-                f"{self.folder}: was moved, removed or replaced while the run trained in it; bring it back, and the "
-                "same command goes on"
-            )
+            moved = f"{self.folder}: was moved, removed or replaced while the run trained in it"
+            raise UserError(f"{moved}; bring it back, and the same command goes on")
 
     def check(self, config: "ExperimentConfig") -> "ExperimentConfig":
         """Refuses a folder that is not for this experiment; nothing is written.
@@ -277,26 +253,27 @@ class Run:
                 f"{self.folder}: holds checkpoints or a result, and no config.json that names their experiment",
                 "restore that file, or give this run a folder of its own",
             )
-        others = [] if self.config_file.exists() else [path.name for path in self.folder.glob("[!.]*")]
-        if others:
+        if not self.config_file.exists() and (others := self._others()):
             found = f"{self.folder}: is no run's folder, and holds other files, such as {min(others)!r}"
             raise UserError(f"{found}; give this run a folder of its own")
         if self.holds_something and (before := read_json(self.config_file, {"config": dict}, BRING_BACK)):
             begun = upgraded(before["config"])
             config = as_begun(config, begun)
             changed = differences([begun, schema.to_dict(config)])
-            refused = [
-                f"{path}: {old!r} -> {new!r}"
-                for path, (old, new) in changed.items()
-                if not path.startswith(MAY_CHANGE)
-            ]
-            if refused:
+            lines = (f"{path}: {old!r} -> {new!r}" for path, (old, new) in changed.items())
+            if refused := [line for line in lines if not line.startswith(MAY_CHANGE)]:
                 more = " ..." * (len(refused) > 5)
                 raise UserError(
                     f"{self.folder} holds another experiment: {'; '.join(refused[:5])}{more}",
                     "give this run a folder of its own, or delete that one",
                 )
         return config
+
+    def _others(self) -> list[str]:
+        """What in the folder a run would overwrite or be mistaken for; logs and notes, a few plain files, are not."""
+        found = list(self.folder.glob("[!.]*"))
+        other = [p for p in found if p.is_dir() or p.name in OWN or p.suffix.lower() in IMAGE_EXTENSIONS]
+        return [path.name for path in other or (found if len(found) > BESIDE else [])]
 
     def enter(self, config: "ExperimentConfig", *, write: bool = True) -> "ExperimentConfig":
         """Writes the config into the folder if this process writes, and returns it as `check` does.
@@ -324,7 +301,8 @@ class Run:
           UserError: the run was begun with another tokenizer.
         """
         tokenizer, kept = train.tokenizer, self.tokenizer_file.exists() and self.holds_something
-        if tokenizer and kept and type(tokenizer).load(self.tokenizer_file).digest != tokenizer.digest:
+        again = "delete it, and the same command writes it anew"
+        if tokenizer and kept and type(tokenizer).load(self.tokenizer_file, again).digest != tokenizer.digest:
             raise UserError(
                 f"data.tokenizer: makes other tokens than {self.tokenizer_file}, with which the run was begun",
                 "restore the data or the file that it is made from, or start a new run in another folder",

@@ -61,9 +61,8 @@ def load_teacher(experiment: Experiment) -> LoadedTeacher | None:
         raise ConfigError(f"{where}: the teacher's classes are {names[0]}, the student's {names[1]}")
     teachers, students = (part.bare_model.num_classes for part in (loaded.experiment, experiment))
     if teachers != students:
-        raise ConfigError(
-            f"{where}: the teacher has {counted(teachers, 'class', 'classes')}, the student {students}"
-        )
+        theirs_are = counted(teachers, "class", "classes")
+        raise ConfigError(f"{where}: the teacher has {theirs_are}, the student {students}")
     if len({each.tokenizer and each.tokenizer.digest for each in (theirs, ours)}) > 1:
         raise UserError(
             f"{where}: the teacher's tokens mean other texts than the student's",

@@ -20,7 +20,7 @@ from jaxformer.observe.terminal import Progress
 from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.preemption import Preemption
-from jaxformer.reporting import announce, finish, put_off
+from jaxformer.reporting import announce, finish, finish_preempted
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, all_finite, from_items, to_items
 from jaxformer.tasks.base import Evaluation
@@ -102,15 +102,14 @@ def train(
         ):
             with clock.phase("startup"):
                 run.keep_data(experiment.train_data, experiment.eval_data, write=first)
-                state, seen, evaluation_due, records = restore_or_start(
-                    experiment, checkpoints, teacher, start_from
-                )
+                begun = restore_or_start(experiment, checkpoints, teacher, start_from)
+                state, seen, evaluation_due, records = begun
                 announce(experiment, run, int(state.step))
             loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, seen)
             with preemption.deferred():
                 state = loop.run(state, evaluation_due, records)
                 if preemption.requested:
-                    put_off(loop, preemption.requested)
+                    finish_preempted(loop, preemption.requested)
             return finish(loop, state)
 
 
@@ -170,9 +169,7 @@ def checkpoint_of(start_from: str | Path, total_steps: int) -> tuple[int, Path]:
     if not folder.name.isdecimal() or not folder.is_dir():
         raise UserError(f"start_from={str(folder)!r}: no checkpoint; expected a folder RUN/checkpoints/STEP")
     if int(folder.name) >= total_steps:
-        raise UserError(
-            f"start_from={str(folder)!r}: train.total is {total_steps} steps, none is left to train"
-        )
+        raise UserError(f"start_from={str(folder)!r}: train.total is {total_steps} steps, none is left")
     return int(folder.name), folder.parent
 
 
@@ -296,18 +293,16 @@ class Loop:
         """
         self.checkpoints.wait()
         applied = step - self.skipped
-        good = [saved for saved in self.checkpoints.good_steps() if saved < applied]
+        good = max((saved for saved in self.checkpoints.good_steps() if saved < applied), default=None)
         updates = "update was" if self.skipped == 1 else f"{self.skipped} updates were"
         before = f"the last that was applied is of step {applied}" if applied else "none was applied before"
-        kept = (
-            f"the last good checkpoint is of step {good[-1]}" if good else "there is no good checkpoint yet"
-        )
+        kept = f"the last good checkpoint is of step {good}" if good else "there is no good checkpoint yet"
         error = NotFinite(
             f"step {step}: the last {updates} skipped, their gradients were not finite ({before}); {kept}",
             "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32', in a new folder"
             + ("; `start_from` goes on from that checkpoint there" if good else ""),
         )
-        error.checkpoint = self.run_folder.checkpoints / str(good[-1]) if good else None
+        error.checkpoint = self.run_folder.checkpoints / str(good) if good else None
         return error
 
     def examples_per_second(self) -> float:
@@ -324,9 +319,7 @@ class Loop:
         late, self.evaluation_due = self.evaluation_due, True
         with self.clock.phase("evaluate"), self.progress.activity("evaluating"):
             try:
-                self.evaluation = self.experiment.evaluate(
-                    state, lambda: self.preemption.requested is not None
-                )
+                self.evaluation = self.experiment.evaluate(state, lambda: bool(self.preemption.requested))
             except GivenUp:
                 return
         self.evaluation_due, metrics = False, self.evaluation.metrics
@@ -339,10 +332,8 @@ class Loop:
 
     def save_is_due(self) -> bool:
         """Whether to save after this step: by steps, by the clock, and when the evaluation was the best yet."""
-        every_minutes, minutes = (
-            self.experiment.config.checkpoint.every_minutes,
-            (time.monotonic() - self.saved_at) / 60,
-        )
+        every_minutes = self.experiment.config.checkpoint.every_minutes
+        minutes = (time.monotonic() - self.saved_at) / 60
         by_clock = every_minutes is not None and minutes >= every_minutes
         best = self.evaluation is not None and self.monitor.best_step == self.step
         return best or by_clock or self.due(self.save_every)

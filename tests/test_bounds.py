@@ -10,6 +10,7 @@ from jaxformer.analysis import memory
 from jaxformer.analysis.flops import largest_product
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.observe import device
+from jaxformer.runs import Run
 
 GIB = 2**30
 
@@ -143,6 +144,26 @@ def test_a_run_does_not_move_in_beside_other_files(tmp_path):
     with pytest.raises(UserError, match="gs:/bucket/run: is an address, and runs are kept in folders"):
         jf.train(jf.experiment("vit_digits"), "gs://bucket/run")
     assert [path.name for path in tmp_path.rglob("*")] == ["images", "cat.png"]
+
+
+def test_a_run_begins_beside_logs_and_not_in_a_folder_of_other_things(tmp_path):
+    config = jf.experiment("vit_digits").config
+    for name in ("log.txt", "nohup.out", "slurm-123.out", ".hidden.png"):
+        (tmp_path / name).write_text("jaxformer: ...")
+    Run(tmp_path).check(config)
+    for name in ("tokenizer.json", "metrics.jsonl", "report.html", "cat.PNG"):
+        (tmp_path / name).write_text("{}")
+        with pytest.raises(UserError, match=f"holds other files, such as '{name}'; give this run a folder"):
+            Run(tmp_path).check(config)
+        (tmp_path / name).unlink()
+    (tmp_path / "cats").mkdir()
+    with pytest.raises(UserError, match="such as 'cats'"):
+        Run(tmp_path).check(config)
+    (tmp_path / "cats").rmdir()
+    for number in range(3):
+        (tmp_path / f"module_{number}.py").write_text("")
+    with pytest.raises(UserError, match=r"such as 'log\.txt'"):
+        Run(tmp_path).check(config)
 
 
 def test_a_profile_of_steps_that_never_come_is_refused():

@@ -10,10 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "jaxformer"
 
 # What each layer may import of the package, besides itself and what is inside the same folder.
-BASE = {"errors", "config.durations", "config.fields", "config.schema", "files"}
+BASE = {"errors", "config.durations", "config.fields", "config.schema", "files", "reading"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    "reading": {"errors"},
     "config.__init__": set(),
     "config.durations": set(),
     "config.fields": {"config.durations"},

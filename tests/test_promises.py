@@ -19,17 +19,10 @@ from jaxformer.config import files as configfile
 from jaxformer.config.sections import resolve
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.files import (
-    delete_at_once,
-    incomplete,
-    locked,
-    put_in_place,
-    read_json,
-    write_atomically,
-    write_json,
-)
+from jaxformer.files import delete_at_once, incomplete, locked, put_in_place, write_atomically, write_json
 from jaxformer.observe.report import write_report
 from jaxformer.observe.writers import MetricWriter
+from jaxformer.reading import read_json
 from jaxformer.runs import Run
 from jaxformer.train import train
 

@@ -151,6 +151,32 @@ def test_a_loop_of_ones_own():
     assert 0 <= experiment.evaluate(state).metrics["accuracy"] <= 1
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: jf.list_models(3), 'pattern=3: expected a text, such as "vit*"'),
+        (lambda: jf.create_model(3), "name=3: expected a name"),
+        (
+            lambda: jf.create_model("no_such_module:Model"),
+            "'no_such_module:Model' cannot be imported (No module",
+        ),
+        (lambda: stepped(stop="5 steps"), "stop='5 steps': expected the number of a step, such as 100"),
+        (lambda: stepped(stop=2.5), "stop=2.5: expected the number of a step"),
+        (lambda: jf.experiment("vit_digits", TINY).evaluate(None), "state=None: expected a train state"),
+        (lambda: next(jf.experiment("vit_digits", TINY).train_batches(None)), "state=None: expected a train"),
+    ],
+)
+def test_arguments_of_other_kinds_are_named(call, message):
+    with pytest.raises(jf.UserError) as error:
+        call()
+    assert message in str(error.value)
+
+
+def stepped(stop):
+    experiment = jf.experiment("vit_digits", TINY)
+    return next(experiment.train_batches(experiment.init_state(), stop=stop))
+
+
 def test_a_loop_of_ones_own_computes_what_training_does(folder):
     experiment = jf.experiment("vit_digits", TINY)
     state, step = experiment.init_state(), experiment.train_step()

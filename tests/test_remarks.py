@@ -10,7 +10,7 @@ from jaxformer.config.files import read
 from jaxformer.config.sections import resolve
 from jaxformer.experiment import Experiment
 from jaxformer.observe.summary import end_summary
-from jaxformer.reporting import announce, disappointments
+from jaxformer.reporting import announce, signs_of_failure
 from jaxformer.runs import Run
 from jaxformer.tasks.base import Evaluation
 from jaxformer.tasks.classification import Classification
@@ -43,14 +43,14 @@ def digits(digits_dir, monkeypatch):
 )
 def test_what_is_no_better_than_the_commonest_class_is_said(accuracy, said):
     found = Evaluation({"loss": 1.0, "accuracy": accuracy}, {}, {"accuracy": 0.5})
-    lines = list(disappointments(TASK, found, {}))
+    lines = list(signs_of_failure(TASK, found, {}))
     assert len(lines) == said
     assert all("is no better than that of one answer for all, 0.5" in line for line in lines)
 
 
 def test_a_count_of_answers_without_a_loss_is_no_better_than_anything():
     found = Evaluation({"loss": float("nan"), "accuracy": 0.9}, {}, {"accuracy": 0.5})
-    assert len(list(disappointments(TASK, found, {}))) == 1
+    assert len(list(signs_of_failure(TASK, found, {}))) == 1
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_count_of_answers_without_a_loss_is_no_better_than_anything():
     ],
 )
 def test_a_loss_that_has_not_gone_down_is_said(losses, said):
-    lines = list(disappointments(TASK, Evaluation({"loss": 1.0}, {}), curve(*losses)))
+    lines = list(signs_of_failure(TASK, Evaluation({"loss": 1.0}, {}), curve(*losses)))
     assert len(lines) == said
     assert all(line.startswith("the loss of training has not gone down: 2") for line in lines)
 

@@ -12,7 +12,10 @@ from helpers.text_runs import LABELS, RUNS, TAGS, random_run, write_texts
 
 from jaxformer import cli
 from jaxformer.config.schema import load
+from jaxformer.errors import UserError
+from jaxformer.experiment import Experiment
 from jaxformer.inference.loaded import LoadedRun
+from jaxformer.runs import Run
 from jaxformer.tasks import TASKS
 
 TEXTS = ["the cat saw", "a dog and the dog saw a cat in Oslo"]
@@ -233,7 +236,12 @@ def test_what_a_run_does_not_take_is_said(run, refused, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"one\ncaf\xe9\n")
     assert "there is no text" in refused(folder)
     assert "there is no text" in refused(folder, "empty.txt")
-    assert "missing.txt: cannot be read (No such file" in refused(folder, "missing.txt")
+    for given in ("missing.txt", "the cat saw", "the cat saw " * 100):
+        message = refused(folder, given)
+        assert "there is no such file; what is no file, but a text itself, stands behind --text" in message
+        assert given[:11] in message
+        assert len(message) < 400
+    assert "a text itself, stands behind --question" in refused(run("questions"), "what comes after cat")
     assert "latin.txt, line 2: is not UTF-8" in refused(folder, "latin.txt")
     assert "cat.png: " in refused(folder, "cat.png")
     assert "holds a model of text; give files of one text a line" in refused(folder, tmp_path)
@@ -254,3 +262,23 @@ def test_what_a_run_does_not_take_is_said(run, refused, tmp_path):
 def test_every_task_over_texts_is_tried_here():
     tried = {load(TASKS[task]) for task, *_ in RUNS.values()}
     assert tried == {task for task in map(load, TASKS.values()) if task.modality == "text"}
+
+
+def test_the_remedy_for_a_damaged_tokenizer_works(run, refused, lines):
+    folder = run("classes", dataset=True)
+    file = folder / "tokenizer.json"
+    whole = file.read_text()
+    config = Run.open(folder).read_config()
+    for damaged in ("", whole[: len(whole) // 2]):
+        file.write_text(damaged)
+        message = refused(folder, "--text", "the cat")
+        assert "tokenizer.json: no tokenizer can be read from it\n" in message
+        assert "copy it from a backup" in message
+        experiment = Experiment(config)
+        with pytest.raises(UserError) as error:
+            Run(folder).keep_data(experiment.train_data, experiment.eval_data)
+        assert error.value.lines[1] == "delete it, and the same command writes it anew"
+        file.unlink()
+        Run(folder).keep_data(experiment.train_data, experiment.eval_data)
+        assert file.read_text() == whole
+        assert len(lines(folder, "--text", "the cat")) == 1

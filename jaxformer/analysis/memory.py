@@ -44,10 +44,9 @@ def check_memory(experiment: Experiment) -> None:
             f"model: needs at least {text.data_size(state)} a device for parameters, gradients and the optimizer's "
             f"state, and {has}; make it smaller ({', '.join(largest_numbers(config.model))})",
         )
-    for field, batches, parts, held in (
-        ("batch_size", experiment.train_data, config.train.accumulate, state),
-        ("eval_batch_size", experiment.eval_data, 1, bytes_a_device(shapes.params)),
-    ):
+    train = ("batch_size", experiment.train_data, config.train.accumulate, state)
+    evaluation = ("eval_batch_size", experiment.eval_data, 1, bytes_a_device(shapes.params))
+    for field, batches, parts, held in (train, evaluation):
         rows, example = batches.batch_size / experiment.layout.batch_shards, batches.element_spec.values()
         row: float = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in example)
         if rows * max(row, 1000) * 1000 > limit:  # else the trace is not worth its time
@@ -55,10 +54,9 @@ def check_memory(experiment: Experiment) -> None:
             row += (two - one) * np.dtype(dtypes(config.precision).compute).itemsize / parts
         if held + rows * row > limit:
             fitting = max(0, int((limit - held) / row)) * experiment.layout.batch_shards
-            raise UserError(
-                f"data.{field}={batches.batch_size}: needs at least {text.data_size(held + rows * row)} a device, "
-                f"{text.data_size(row)} for each example, and {has}; use one far below {fitting:,}"
-            )
+            needs = f"needs at least {text.data_size(held + rows * row)} a device"
+            each = f"{text.data_size(row)} for each example, and {has}; use one far below {fitting:,}"
+            raise UserError(f"data.{field}={batches.batch_size}: {needs}, {each}")
 
 
 def largest_numbers(part: Any) -> list[str]:

@@ -47,9 +47,7 @@ class Duration:
             examples = {"examples": 1, "epochs": epoch_examples, "steps": batch_size}[self.unit]
             return ceil(self.amount * examples / batch_size)
         if total_steps is None:
-            raise ValueError(
-                'a percentage needs a total: give it in steps, epochs or examples, as in "90 epochs"'
-            )
+            raise ValueError('a percentage needs a total: give steps, epochs or examples, as in "90 epochs"')
         return ceil(self.amount * total_steps / 100)
 
     def __str__(self) -> str:

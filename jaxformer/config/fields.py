@@ -44,9 +44,8 @@ def between(low: float, high: float, expected: str | None = None) -> Constraint:
 
 def strictly_between(low: float, high: float, expected: str | None = None) -> Constraint:
     """low < value < high."""
-    return Constraint(
-        expected or f"a number between {low} and {high}, neither of them", lambda value: low < value < high
-    )
+    inside = f"a number between {low} and {high}, neither of them"
+    return Constraint(expected or inside, lambda value: low < value < high)
 
 
 def length(*allowed: int, expected: str | None = None) -> Constraint:

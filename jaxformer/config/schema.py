@@ -180,9 +180,8 @@ def convert(kind: Any, value: Any, path: str, errors: list[str], choices: Choice
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     before = len(errors)
     if origin is Annotated:
-        whole = (
-            args[0] is int and type(value) is int
-        )  # its own constraints say more than those of all numbers
+        # The constraints of a field say more than those of all whole numbers, so they are checked first.
+        whole = args[0] is int and type(value) is int
         converted = value if whole else convert(args[0], value, path, errors, choices)
         if len(errors) == before and converted is not None:
             failed = (c for c in args[1:] if isinstance(c, Constraint) and not c.holds(converted))
@@ -290,9 +289,8 @@ def own_class(name: str, choices: Choices) -> type:
         cls = load(name)
     except (Exception, SystemExit) as error:  # whatever the user's file does
         why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        raise LookupError(
-            f"{name!r} cannot be imported ({why}); expected package.module:Class, on PYTHONPATH"
-        ) from error
+        expected = "expected package.module:Class, on PYTHONPATH"
+        raise LookupError(f"{name!r} cannot be imported ({why}); {expected}") from error
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise LookupError(f"{name!r} is no dataclass; its fields are what a config sets")
     contract = load(choices.contract or object)
@@ -337,13 +335,9 @@ def type_name(kind: Any) -> str:
         return "dict(...)"
     if origin is Literal:
         return " or ".join(repr(a) for a in args)
-    names = {
-        Duration: 'a duration like "5 epochs"',
-        Any: "dict(name=...)",
-        type(None): "None",
-        Path: "a path",
-    }
-    return names[kind] if kind in names else getattr(kind, "__name__", str(kind))
+    named = {Any: "dict(name=...)", type(None): "None", Path: "a path"}
+    named[Duration] = 'a duration like "5 epochs"'
+    return named[kind] if kind in named else getattr(kind, "__name__", str(kind))
 
 
 def quoted(value: Any) -> str:

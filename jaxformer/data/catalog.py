@@ -67,10 +67,8 @@ def find_dataset(config: DatasetConfig) -> Prepared:
     version = config.version or list(versions)[-1]
     if version in versions:
         return versions[version]
-    what = (
-        f"data.version: {config.name!r} is not prepared in version {config.version!r} in {folder} ({reason})"
-    )
-    raise UserError(f"{what}; there is {', '.join(versions)}; None takes the newest")
+    what = f"{config.name!r} is not prepared in version {config.version!r} in {folder} ({reason})"
+    raise UserError(f"data.version: {what}; there is {', '.join(versions)}; None takes the newest")
 
 
 def place_digits(folder: Path, may_move: bool) -> Path:
@@ -107,9 +105,8 @@ def not_prepared(name: str, folder: Path, reason: str, prepared: list[str]) -> N
         what += f"; did you mean {' or '.join(map(repr, near))}?"
     elif not build:
         what += f", and TFDS knows none of that name; prepared are: {', '.join(sorted(there))}"
-        return NotPrepared(
-            what, "import your own files with `jaxformer data import` (images, text, csv, ...)"
-        )
+        own = "import your own files with `jaxformer data import` (images, text, csv, ...)"
+        return NotPrepared(what, own)
     if not build:
         return NotPrepared(what)
     command = f"tfds build {build} --file_format=array_record --data_dir={folder}"

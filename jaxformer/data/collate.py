@@ -58,9 +58,7 @@ class CollateExamples:
                 batch[key][row] = value
         return batch, real
 
-    def _finished(
-        self, example: Example, index: int, rng: np.random.Generator, check: bool = False
-    ) -> Mapping[str, Any]:
+    def _finished(self, example: Example, index: int, rng: Any, check: bool = False) -> Mapping[str, Any]:
         """What a batch holds of an example."""
         where = partial(self._source.where, index)
         return self._source.finish(transformed(example, self._transforms, rng, where, self._source, check))

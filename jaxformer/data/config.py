@@ -38,6 +38,7 @@ TRANSFORMS: dict[str, str] = {
 }
 
 # Names in configs -> the tokenizer's settings.
+TRANSFORM = "jaxformer.data.transform:Transform"  # the contract
 TOKENIZERS: dict[str, str] = {
     "bytes": "jaxformer.data.text.tokenizer_training:Bytes",
     "characters": "jaxformer.data.text.tokenizer_training:Characters",
@@ -110,13 +111,9 @@ class DataConfig:
     """Lengths, besides the examples' own, that batches of token rows may be padded to, for kinds whose rows
     differ in length: each batch takes the smallest that holds its longest row, and rows of like lengths come
     together. Each is a shape that is compiled."""
-    transforms: tuple[Any, ...] = choice(
-        TRANSFORMS, "jaxformer.data.transform:Transform", "modality", default=()
-    )
+    transforms: tuple[Any, ...] = choice(TRANSFORMS, TRANSFORM, "modality", default=())
     """What is done to each training example, in order, after decoding."""
-    eval_transforms: tuple[Any, ...] = choice(
-        TRANSFORMS, "jaxformer.data.transform:Transform", "modality", default=()
-    )
+    eval_transforms: tuple[Any, ...] = choice(TRANSFORMS, TRANSFORM, "modality", default=())
     """The same for evaluation; random transforms do not belong here."""
     cache: Literal["none", "memory"] = "none"
     """ "memory" keeps decoded images in memory from their first use on (before any transform);

@@ -154,9 +154,7 @@ class Mosaic(RandomTransform):
           ValueError: there are neither boxes nor a mask, so that nothing would say what is where.
         """
         if "boxes" not in example and "segmentation" not in example:
-            raise ValueError(
-                "a mosaic has one label for four images; take mixup or CutMix for classification"
-            )
+            raise ValueError("a mosaic has one label for four images; use mixup or CutMix for classification")
         if rng.random() >= self.probability:
             return example
         height, width = example["image"].shape[:2] if self.size is None else pair(self.size)

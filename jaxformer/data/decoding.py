@@ -2,7 +2,6 @@
 
 import io
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,10 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 cv2.setNumThreads(0)  # the threads are ours: OpenCV's own would fight with them for the cores
-cv2.utils.logging.setLogLevel(
-    cv2.utils.logging.LOG_LEVEL_SILENT
-)  # a broken image is an error of ours, said once
-warnings.filterwarnings("ignore", module="PIL")  # so is this; and its first limit of pixels is not ours
+# A broken image is an error of ours, said once.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 OpenCVError = cv2.error
 
 # What is read: Pillow's names of formats, and its modes in each.
@@ -62,9 +59,8 @@ def decode_image(encoded: bytes, channels: int, upright: bool = False) -> np.nda
     if image is None:
         with opened(encoded) as found:
             if found.mode not in FORMATS[str(found.format)].split():
-                raise ValueError(
-                    f"a {found.format} of the mode {found.mode}; save it as grey or RGB of 8 bits"
-                )
+                of_mode = f"a {found.format} of the mode {found.mode}"
+                raise ValueError(f"{of_mode}; save it as grey or RGB of 8 bits")
             turned = upright and is_turned(found)
             if found.format == "JPEG" and found.mode in ("L", "RGB")[:channels] and not turned:
                 image = by_opencv(encoded, channels)

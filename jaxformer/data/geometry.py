@@ -136,9 +136,8 @@ def resized(example: Example, height: int, width: int, interpolation: Interpolat
     image = example["image"]
     if height * width > MOST_PIXELS:
         old, new = f"{image.shape[0]}x{image.shape[1]} pixels", f"{height}x{width}"
-        raise ValueError(
-            f"{old} would become {new}, which are too many; leave the image out, or crop it first"
-        )
+        remedy = "leave the image out, or crop it first"
+        raise ValueError(f"{old} would become {new}, which are too many; {remedy}")
     moved = follow(example, scaling(image.shape, (height, width)), 0)
     return example | moved | {"image": resize(image, height, width, interpolation)}
 

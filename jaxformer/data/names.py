@@ -26,7 +26,6 @@ def class_name(value: Any, where: str = "") -> str:
     """
     key = class_key(value if isinstance(value, str) else json.dumps(value) if isinstance(value, int) else "")
     if not key or any(unicodedata.category(character) in NO_LINE for character in key):
-        raise ValueError(
-            f"{where}{value!r} is no name of a class; expected one line of text without control characters"
-        )
+        expected = "expected one line of text without control characters"
+        raise ValueError(f"{where}{value!r} is no name of a class; {expected}")
     return key

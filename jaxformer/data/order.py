@@ -17,10 +17,8 @@ Order = Callable[[range], np.ndarray]  # positions -> int64 [len(positions)]
 
 MEMORY = 2**24  # examples whose order may be held in memory
 CYCLE = 10_000  # positions after which a mixture's datasets stand in the same places again
-BUCKETS, FIRST_PART = (
-    1,
-    2,
-)  # purposes of random numbers: 0 is the transforms', from FIRST_PART on datasets' orders
+# Purposes of random numbers: 0 is the transforms', from FIRST_PART on datasets' orders.
+BUCKETS, FIRST_PART = 1, 2
 POOL = 32  # batches whose examples are sorted by length together
 
 

@@ -234,6 +234,5 @@ def check_class(label: int, num_classes: int | None, where: str, feature: str) -
     """Raises UserError for a label that is none of the classes."""
     if label < 0 or (num_classes is not None and label >= num_classes):
         classes = "a class, from 0 on" if num_classes is None else f"one of the {num_classes} classes"
-        raise UserError(
-            f"{where}: its {feature} is {label}, not {classes}; test splits without labels need another split"
-        )
+        remedy = "test splits without labels need another split"
+        raise UserError(f"{where}: its {feature} is {label}, not {classes}; {remedy}")

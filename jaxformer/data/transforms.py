@@ -4,6 +4,7 @@
 through. Those that are mostly for detection and segmentation are in `cropping.py`.
 """
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from jaxformer.config.fields import Fraction, Pixels, PositiveFloat, Share, at_m
 from jaxformer.data import geometry
 from jaxformer.data.geometry import MIN_VISIBLE, Interpolation, cut, follow, resized
 from jaxformer.data.transform import Example, RandomTransform, Rising, Size, Transform, pair
+
+logger = logging.getLogger("jaxformer")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,17 @@ class CenterCrop(Transform):
     value is size / 0.875: 256 for 224."""
     interpolation: Interpolation = "bilinear"
     """As in `Resize`."""
+
+    def check(self, example: Example) -> None:
+        """Says that images are cut out of nothing where they are smaller than the window."""
+        sides, window = example["image"].shape[:2], pair(self.size)
+        if self.shorter_side is None and (sides[0] < window[0] or sides[1] < window[1]):
+            images, cut_out = ("x".join(map(str, size)) for size in (sides, window))
+            logger.warning(
+                "center_crop: images of %s pixels are smaller than the window of %s, and stand in zeros; set "
+                "shorter_side=%d to resize them first",
+                *(images, cut_out, max(window)),
+            )
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Resizes and crops the image."""

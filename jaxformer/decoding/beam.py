@@ -82,9 +82,8 @@ def beam_search(
     def extend(search: Beams, logits: Array) -> tuple[Beams, Array]:
         """The search after a token more, given logits [B, K, V]; and the beams that it comes from, int32 [B, K]."""
         chances = search.logprobs[..., None] + jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-        chances = jnp.where(
-            search.logprobs[..., None] > -jnp.inf, chances, -jnp.inf
-        )  # where a model gives NaN, too
+        # Where a model gives NaN, too.
+        chances = jnp.where(search.logprobs[..., None] > -jnp.inf, chances, -jnp.inf)
         flat = chances.reshape(batch, -1)
         logprobs, places = lax.top_k(flat, min(2 * beams, flat.shape[1]))
         origin, tokens = jnp.divmod(places, chances.shape[-1])  # the beam that goes on, and how

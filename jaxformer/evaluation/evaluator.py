@@ -80,11 +80,9 @@ def added(parts: Sequence[Tree]) -> Tree:
 def real_rows(parts: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Batches of arrays joined: name -> [N, ...], without the rows that "example_mask" calls padding."""
     masks = [np.asarray(part["example_mask"]) for part in parts]
+    names = [name for name in (parts or [{}])[0] if name != "example_mask"]
     return joined(
-        [
-            {name: np.asarray(rows)[mask] for name, rows in part.items() if name != "example_mask"}
-            for part, mask in zip(parts, masks)
-        ]
+        [{name: np.asarray(part[name])[mask] for name in names} for part, mask in zip(parts, masks)]
     )
 
 

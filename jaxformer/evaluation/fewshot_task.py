@@ -21,6 +21,7 @@ the same figures; `harness.py` hands it everything else. `from_json_lines` reads
 
 import ast
 import contextlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,13 +36,13 @@ from jinja2.sandbox import SandboxedEnvironment
 from jaxformer.config.fields import Constraint, NonNegativeInt
 from jaxformer.config.schema import resolve
 from jaxformer.errors import UserError
-from jaxformer.files import numbered_objects, read_text
+from jaxformer.reading import numbered_objects, read_text
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer
 
 T = TypeVar("T")
-MOST_VALUES = 100_000  # of a YAML file
+MOST_ALIASES = 30  # of a YAML file
 JINJA = SandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
 # A template for str.format that has nothing but names in its braces.
 PLAIN = re.compile(r"([^{}]|\{\{|\}\}|\{[^\W\d]\w*\})*")
@@ -235,27 +236,17 @@ def read_task(path: Path) -> FewShotTask:
     return from_yaml(path) if path.suffix in (".yaml", ".yml") else from_json_lines(path)
 
 
-class Bounded(yaml.SafeLoader):
-    """YAML whose aliases do not stand for more values than anybody writes, and not for what they stand in."""
+class FewAliases(yaml.SafeLoader):
+    """YAML with at most MOST_ALIASES aliases: nested in each other, 30 stand for 3**10 values at most."""
 
-    def __init__(self, stream: Any):
-        super().__init__(stream)
-        self.values: dict[int, int] = {}  # how many a node stands for
+    aliases = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """A node of the tree, counted."""
-        start = self.peek_event().start_mark
-        node = super().compose_node(parent, index)
-        if node is None:
-            return node
-        children = node.value if isinstance(node, yaml.CollectionNode) else ()
-        if isinstance(node, yaml.MappingNode):
-            children = [child for pair in children for child in pair]
-        count = 1 + sum(self.values.get(id(child), MOST_VALUES) for child in children)
-        if count > MOST_VALUES:  # or an alias within what it stands for, which is not counted yet
-            raise yaml.composer.ComposerError(None, None, "aliases that stand for too much", start)
-        self.values[id(node)] = count
-        return node
+        """A node of the tree."""
+        self.aliases += self.check_event(yaml.AliasEvent)
+        if self.aliases > MOST_ALIASES:
+            raise yaml.composer.ComposerError(None, None, "too many aliases", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
 
 
 def from_yaml(path: Path) -> FewShotTask:
@@ -265,7 +256,8 @@ def from_yaml(path: Path) -> FewShotTask:
       UserError: it cannot be read, or asks for what only the harness can do.
     """
     try:
-        loaded = yaml.load(read_text(path), Bounded)
+        loaded = yaml.load(read_text(path), FewAliases)
+        json.dumps(loaded, default=str, skipkeys=True)  # refuses what stands in itself
     except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:  # PyYAML's own
         raise UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())})") from error
     if not isinstance(loaded, dict):

@@ -25,13 +25,7 @@ NO_PART = re.compile(r"attention_maps|attention|weights|blocks|(stage_\d+_)?bloc
 
 
 def choose(
-    model: Any,
-    task: Task,
-    variables: Tree,
-    batches: Batches,
-    layout: Layout,
-    count: int,
-    file_of: Callable[[int], str | None] = lambda position: None,
+    model: Any, task: Task, variables: Tree, batches: Batches, layout: Layout, count: int
 ) -> dict[str, list[Shown]]:
     """The examples of a report: "samples", evenly spread, and "mistakes", those with the largest errors.
 
@@ -42,10 +36,9 @@ def choose(
       batches: the evaluation split's.
       layout: where arrays live. Every process has to take part.
       count: of each kind, at most.
-      file_of: an image's position in the batches -> the name of its file, if it is known.
     """
     errors, positions = find_errors(model, task, variables, batches, layout)
-    look = make_look(model, task, batches, layout, file_of)
+    look = make_look(model, task, batches, layout)
     chosen = {"samples": evenly_spread(len(errors), count), "mistakes": worst_mistakes(errors, count)}
     return {kind: [look(variables, int(positions[row])) for row in rows] for kind, rows in chosen.items()}
 
@@ -109,9 +102,7 @@ def worst_mistakes(errors: np.ndarray, count: int) -> np.ndarray:
     return wrong[np.argsort(-errors[wrong], kind="stable")][:count]
 
 
-def make_look(
-    model: Any, task: Task, batches: Batches, layout: Layout, file_of: Callable[[int], str | None]
-) -> Callable[[Tree, int], Shown]:
+def make_look(model: Any, task: Task, batches: Batches, layout: Layout) -> Callable[[Tree, int], Shown]:
     """A function (variables, position in the batches) -> the example, its prediction and the model's attention."""
 
     def apply(variables: Tree, batch: Tree) -> tuple[Tree, Tree]:
@@ -132,7 +123,7 @@ def make_look(
         if task.modality == "text":
             parts = (token_maps(part, weights, example, batches) for part, weights in attention.items())
             return Shown(sample, maps=[part for part in parts if part is not None])
-        if file := file_of(position):
+        if file := batches.source.file_of(position):  # images are evaluated in order
             sample = {**sample, "file": file}
         return shown_image(example, sample, attention, task.compare(example, found, sample))
 

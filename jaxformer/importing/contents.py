@@ -10,9 +10,9 @@ import numpy as np
 from jaxformer.data.names import class_name
 from jaxformer.data.writing import held_out_places
 from jaxformer.errors import UserError
-from jaxformer.files import lines_of, read_text
 from jaxformer.importing.images import Opened
 from jaxformer.importing.sources import SPLITS, Broken, File, listing
+from jaxformer.reading import lines_of, read_text
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from PIL import Image
 
 from jaxformer.data.decoding import DEEP, GREY, decode_image, is_plain_png, is_turned, opened
 from jaxformer.errors import counted
-from jaxformer.files import BrokenFile, regular
 from jaxformer.importing.sources import Sources
+from jaxformer.reading import BrokenFile, regular
 
 ALL = ""  # in a class's place: all images, whatever their class
 

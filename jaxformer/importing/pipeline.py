@@ -12,11 +12,12 @@ from jaxformer.data.catalog import data_folder
 from jaxformer.data.digits import NAME as DIGITS
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError, counted
-from jaxformer.files import located, writing_to
+from jaxformer.files import writing_to
 from jaxformer.importing.contents import Contents, Example, checked_names, into_splits, without_copies
 from jaxformer.importing.formats import FORMATS
 from jaxformer.importing.images import remarks
 from jaxformer.importing.sources import Broken, Sources
+from jaxformer.reading import located
 
 VERSION = "1.0.0"
 PLACE = re.compile(r"line \d+|\w+\[\d+\]")  # what the reason for leaving something out may begin with
@@ -141,9 +142,8 @@ def given_options(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
 def check_name(name: str, folder: Path) -> None:
     """Refuses names that TFDS does not take, or that are taken."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,99}", name):
-        raise UserError(
-            f"name {name!r}: use lower-case letters, digits and underscores, at most 100, as in 'my_flowers'"
-        )
+        expected = "lower-case letters, digits and underscores, at most 100, as in 'my_flowers'"
+        raise UserError(f"name {name!r}: use {expected}")
     if name == DIGITS:
         raise UserError(f"name {name!r}: is the embedded dataset's; choose another")
     if (place := folder / name).exists() and not (place.is_dir() and not any(place.iterdir())):

@@ -140,9 +140,8 @@ def in_words(example: Mapping[str, Any], names: list[str] | None) -> str:
     if "boxes" in example:
         return counted(len(example["boxes"]), "object")
     if "segmentation" in example:
-        return counted(
-            len(np.unique(example["segmentation"][example["segmentation"] >= 0])), "class", "classes"
-        )
+        classes = np.unique(example["segmentation"])
+        return counted(int((classes >= 0).sum()), "class", "classes")
     label = int(example["labels"])
     return names[label] if names and 0 <= label < len(names) else str(label)
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from jaxformer.data.names import class_name
 from jaxformer.errors import UserError
-from jaxformer.files import IMAGE_EXTENSIONS, BrokenFile, read_text
+from jaxformer.reading import IMAGE_EXTENSIONS, BrokenFile, read_text
 
 # A file, and what is wrong with it or with a line of it: "line 7: label is empty".
 Broken: TypeAlias = tuple[Path, str]

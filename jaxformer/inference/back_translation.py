@@ -87,16 +87,14 @@ def check_runs(forward: Path, backward: Path) -> None:
     for folder in (forward, backward):
         config = Run.open(folder).read_config()
         if not isinstance(config.task, Translation):
-            raise UserError(
-                f"{folder}: its task is {type(config.task).__name__}; name a run with task.name='translation'"
-            )
+            remedy = "name a run with task.name='translation'"
+            raise UserError(f"{folder}: its task is {type(config.task).__name__}; {remedy}")
         examples = config.data.examples
         directions.append((config.data.name, examples.source_feature, examples.target_feature))
     if directions[0] == directions[1]:
         _, source, target = directions[1]
-        raise UserError(
-            f"{backward}: goes from {source!r} to {target!r}, as {forward} does; name a run that goes back"
-        )
+        both = f"goes from {source!r} to {target!r}, as {forward} does"
+        raise UserError(f"{backward}: {both}; name a run that goes back")
 
 
 # The file.

@@ -80,9 +80,8 @@ class Explainer:
           UserError: there is none of this name, or nothing that is of one class.
         """
         if self.target is None:
-            raise UserError(
-                "class_name: this model has no map of a class's evidence (Grad-CAM); leave `class_name` out"
-            )
+            remedy = "leave `class_name` out"
+            raise UserError(f"class_name: this model has no map of a class's evidence (Grad-CAM); {remedy}")
         names = self.trained.class_names
         if (key := class_key(name)) in names:
             return names.index(key)

@@ -15,7 +15,8 @@ from jaxformer.data.decoding import decode_image
 from jaxformer.data.transforms import Resize
 from jaxformer.drawing import remove_others
 from jaxformer.errors import UserError, counted
-from jaxformer.files import IMAGE_EXTENSIONS, incomplete, json_line, made, put_in_place, regular, writing_to
+from jaxformer.files import incomplete, json_line, made, put_in_place, writing_to
+from jaxformer.reading import IMAGE_EXTENSIONS, regular
 from jaxformer.tasks.base import Row
 
 logger = logging.getLogger("jaxformer")
@@ -97,9 +98,8 @@ def readable(paths: Iterable[Path], example: Any, skip_broken: bool) -> list[Pat
             broken[path] = f"{path}: {reason(path, error)}"
     if broken and (not skip_broken or len(broken) == len(files)):
         remedy = "" if skip_broken else "; fix them, or leave them out with `skip_broken`"
-        raise UserError(
-            f"{len(broken)} of {counted(len(files), 'image')} cannot be read{remedy}", *broken.values()
-        )
+        found = f"{len(broken)} of {counted(len(files), 'image')} cannot be read"
+        raise UserError(f"{found}{remedy}", *broken.values())
     for line in broken.values():
         logger.warning("skipped %s", line)
     return [path for path in files if path not in broken]

@@ -20,8 +20,8 @@ from jaxformer.data.geometry import letterbox
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.files import as_written, read_json, regular
 from jaxformer.inference.inputs import reason
+from jaxformer.reading import as_written, read_json, regular
 from jaxformer.runs import BRING_BACK, Run
 from jaxformer.state import eval_variables
 from jaxformer.tasks.base import Evaluation
@@ -71,7 +71,7 @@ class LoadedRun:
         """The tokenizer in the run's folder; None of a run of images.
 
         Raises:
-          UserError: it is not there.
+          UserError: it is not there, or damaged.
         """
         if self.config.data.examples.modality != "text":
             return None
@@ -80,7 +80,7 @@ class LoadedRun:
                 f"{self.run.tokenizer_file}: is missing, and without it nobody knows what the model's tokens mean",
                 BRING_BACK,
             )
-        return Tokenizer.load(self.run.tokenizer_file)
+        return Tokenizer.load(self.run.tokenizer_file, BRING_BACK)
 
     def _here(self, split: str | None = None) -> ExperimentConfig:
         """The config with the devices that are here, and with the tokenizer that is in the folder.
@@ -124,9 +124,8 @@ class LoadedRun:
         params = shapes.pop("params")
         average = None if experiment.average is None else params
         targets = {"params": {"params": params, "model_state": shapes, "average": average}}
-        with Checkpoints(
-            run.checkpoints, monitor=monitor, mode=self.task.direction(monitor), read_only=True
-        ) as checkpoints:
+        mode = self.task.direction(monitor)
+        with Checkpoints(run.checkpoints, monitor=monitor, mode=mode, read_only=True) as checkpoints:
             if not checkpoints.steps():
                 if run.finished() is None:
                     raise UserError(f"{run.checkpoints}: there is no checkpoint yet; train the run first")
@@ -283,10 +282,8 @@ class LoadedRun:
         if not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
             raise UserError(f"prompts={prompts!r}: expected a text, or a list of texts")
         how = generation(max_new_tokens, stop, seed, beams, length_penalty, **sampling)
-        named = [
-            (text, f"prompt {number}" if len(texts) > 1 else "prompt") for number, text in enumerate(texts, 1)
-        ]
-        found = self.writer.generate(self.writer.encoded(named), how)
+        places = ["prompt"] if len(texts) == 1 else [f"prompt {n}" for n in range(1, len(texts) + 1)]
+        found = self.writer.generate(self.writer.encoded(zip(texts, places)), how)
         return [{"prompt": text, **vars(one)} for text, one in zip(texts, found)]
 
     # Evaluation
@@ -314,9 +311,8 @@ class LoadedRun:
         from jaxformer.step import make_eval_step
 
         experiment = self.opened(split)
-        model: Any = (
-            experiment.model if views is None else many_views(experiment.model, experiment.task, views)
-        )
+        model: Any = experiment.model
+        model = model if views is None else many_views(model, experiment.task, views)
         step = self.layout.eval_step(make_eval_step(model, experiment.task, axis=self.layout.axis))
         return evaluate(step, self.variables, experiment.task, experiment.eval_data, self.layout)
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice, tee
+from itertools import count, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -85,10 +85,8 @@ def answered(run: "LoadedRun", inputs: Any, top: int) -> Iterator[tuple[Input, R
     if run.task.reads == "image":
         single = isinstance(inputs, (str, Path)) or not isinstance(inputs, Iterable)
         single |= isinstance(inputs, np.ndarray) and inputs.ndim < 4
-        given = (
-            [(inputs, "the image")] if single else ((one, f"image {n}") for n, one in enumerate(inputs, 1))
-        )
-        asked: Iterable[Input] = (named_image(run, image, name) for image, name in given)
+        given, places = ([inputs], ["the image"]) if single else (inputs, (f"image {n}" for n in count(1)))
+        asked: Iterable[Input] = (named_image(run, image, place) for image, place in zip(given, places))
     else:
         asked = text_inputs(run, inputs)
         rows = [row for one in asked for row in one.rows]

@@ -14,8 +14,8 @@ import numpy as np
 from jaxformer.data.kinds.spans import characters
 from jaxformer.data.text.rows import Encoder
 from jaxformer.errors import UserError, counted
-from jaxformer.files import parse_object, regular
 from jaxformer.inference.inputs import Input
+from jaxformer.reading import parse_object, regular
 from jaxformer.tasks.base import Row
 
 logger = logging.getLogger("jaxformer")

@@ -38,11 +38,8 @@ class CausalModel(Writer):
         Raises:
           UserError: the prompt is empty and no token begins a text, or it has characters that are no token.
         """
-        ids, begin, end = (
-            self.tokenizer.encode(prompt, special=False),
-            self.tokenizer.bos_id,
-            self.tokenizer.eos_id,
-        )
+        ids = self.tokenizer.encode(prompt, special=False)
+        begin, end = self.tokenizer.bos_id, self.tokenizer.eos_id
         if ids and begin in (None, end):
             return ids
         first = end if begin is None else begin  # GPT-2's end of text also begins one
@@ -122,9 +119,8 @@ class TextToText(Writer):
     def __init__(self, model: nn.Module, variables: Tree, tokenizer: Tokenizer):
         super().__init__(model, variables, tokenizer)
         if tokenizer.eos_id is None:
-            raise UserError(
-                "this run's tokenizer has no token that ends a text; train it with template='seq2seq'"
-            )
+            remedy = "train with template='seq2seq'"
+            raise UserError(f"this run's tokenizer has no token that ends a text; {remedy}")
         self.eos_id: int = tokenizer.eos_id
         first = tokenizer.pad_id if tokenizer.bos_id is None else tokenizer.bos_id
         self.first_id = 0 if first is None else first

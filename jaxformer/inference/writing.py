@@ -1,10 +1,11 @@
 """How a text is written with a model: what the user chooses, what comes of it, and the loop that all models share."""
 
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from itertools import count
 from typing import Annotated, Any, ClassVar
 
 import jax
@@ -134,7 +135,7 @@ class Writer:
             else:
                 for _ in self.stream(batch, how, stops, samples[part]):
                     pass
-            self.tell_of_special(stops.ids)
+            self.warn_of_special(stops.ids)
             for row, ids in enumerate(stops.ids):
                 ended = "length" if len(ids) == how.max_new_tokens else "context"
                 ended = "end of text" if ids and ids[-1] == self.tokenizer.eos_id else ended
@@ -211,8 +212,8 @@ class Writer:
             limits=jnp.array(rooms, jnp.int32),
             reorder=self.reorder,
         )
-        for row, (ids, count) in enumerate(zip(np.asarray(written)[:, 0], np.asarray(lengths)[:, 0])):
-            stops.extend(row, ids[:count].tolist())
+        for row, (ids, length) in enumerate(zip(np.asarray(written)[:, 0], np.asarray(lengths)[:, 0])):
+            stops.extend(row, ids[:length].tolist())
 
     def room(self, prompts: Sequence[list[int]], wanted: int) -> int:
         """How many tokens, at most `wanted`, can be written after all of the prompts; the model never sees the last."""
@@ -243,25 +244,20 @@ class Writer:
                 self.check_prompts(found[-1:])
         return found
 
-    def tell_of_special(self, texts: Sequence[list[int]]) -> None:
+    def warn_of_special(self, texts: Sequence[list[int]]) -> None:
         """Warns of tokens that were written and are not in the texts, such as those of a model that hardly learnt."""
         counts = Counter(token for ids in texts for token in ids if token in self.special)
         if counts:
             names = ", ".join(sorted(str(self.tokenizer.hf.id_to_token(token)) for token in counts))
-            logger.warning(
-                "%d of %d tokens that were written are special ones (%s), which are not shown",
-                counts.total(),
-                sum(map(len, texts)),
-                names,
-            )
+            told = "%d of %d tokens that were written are special ones (%s), which are not shown"
+            logger.warning(told, counts.total(), sum(map(len, texts)), names)
 
     def check_prompts(self, prompts: Sequence[list[int]]) -> None:
         """Raises UserError for a prompt that is longer than the context."""
         longest = max(map(len, prompts), default=0)
         if longest > self.context_length:
-            raise UserError(
-                f"prompt: has {counted(longest, 'token')}, the model's context is {self.context_length}; shorten it"
-            )
+            context = f"the model's context is {self.context_length}"
+            raise UserError(f"prompt: has {counted(longest, 'token')}, {context}; shorten it")
 
     def padded(self, texts: Sequence[list[int]], left: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Texts as tokens int32 [B, T] and their mask bool [B, T], padded on one side."""
@@ -275,12 +271,8 @@ class Writer:
 
 def sample_numbers(prompts: Sequence[list[int]]) -> list[int]:
     """The number of each prompt among those that are equal to it: it draws as if the others were not there."""
-    counts = Counter[tuple[int, ...]]()
-    counts_before = []
-    for prompt in map(tuple, prompts):
-        counts_before.append(counts[prompt])
-        counts[prompt] += 1
-    return counts_before
+    numbers = defaultdict[tuple[int, ...], count](count)
+    return [next(numbers[tuple(prompt)]) for prompt in prompts]
 
 
 def rounded(length: int) -> int:

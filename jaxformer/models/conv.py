@@ -13,9 +13,8 @@ from jaxformer.models.dense import Initializer, product
 
 # Variance 2 / fan_out, as in PyTorch's ResNets (He et al. 2015).
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-he_fan_in = nn.initializers.variance_scaling(
-    2.0, "fan_in", "normal"
-)  # of a depthwise kernel its fan out, too
+# Variance 2 / fan_in, which of a depthwise kernel is its fan out, too.
+he_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 truncated_normal = nn.initializers.truncated_normal(0.02)  # as in timm's and the authors' Transformers
 PaddingName: TypeAlias = Literal["even", "same"]
 StandardizationName: TypeAlias = Literal["bit", "vit_jax", "timm"]

@@ -193,9 +193,8 @@ class ViT(ImageModel, Dropouts, Stacked):
         outputs = classified(self, tokens, on_grids(seen, grids), features)
         if outputs.logits is None or not self.distillation_token:
             return outputs
-        distilled = logits_of(
-            tokens[:, 1], self.known("num_classes"), self.param_dtype, name="head_distilled"
-        )
+        classes = self.known("num_classes")
+        distilled = logits_of(tokens[:, 1], classes, self.param_dtype, name="head_distilled")
         logits = (outputs.logits + distilled) / 2 if deterministic else outputs.logits
         return replace(outputs, logits=logits, distilled=distilled)
 

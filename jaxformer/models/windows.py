@@ -79,9 +79,8 @@ class Windows:
         (h, w), (down, across) = self.size, self.counts
         if not any(self.shift) and (down * h, across * w) == self.shape:
             return SEES_ALL
-        rows, columns = (
-            np.arange(n) < shift for n, shift in zip(self.shape, self.shift)
-        )  # rolled over a border
+        # Those that are rolled over a border.
+        rows, columns = (np.arange(n) < shift for n, shift in zip(self.shape, self.shift))
         regions = jnp.asarray(1 + 2 * rows[:, None] + columns[None, :])  # padding is 0
         regions = self.cut(regions[None, :, :, None])[..., 0]  # [N, h w]
         allowed = (regions[:, :, None] == regions[:, None, :])[:, None]

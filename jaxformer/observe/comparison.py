@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxformer.errors import UserError, counted, printable
-from jaxformer.files import as_written, write_atomically
+from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
 from jaxformer.observe.summary import best_text, costs
+from jaxformer.reading import as_written
 from jaxformer.runs import Run, differences
 
 ABSENT = object()

@@ -104,14 +104,8 @@ def curves(
         known = np.isfinite(values)
         points = [[x.item(), float(f"{y:.5g}")] for x, y in zip(steps[known], values[known])]
         hovered.append({"name": name, "colour": colour, "points": points})
-        axes.plot(
-            steps,
-            values,
-            color=colour,
-            label=printable(name, keep=""),
-            marker="o" if len(steps) <= 30 else "",
-            markersize=3,
-        )
+        label, marker = printable(name, keep=""), "o" if len(steps) <= 30 else ""
+        axes.plot(steps, values, color=colour, label=label, marker=marker, markersize=3)
         shown = np.append(shown, values[known])
     if not linear and shown.size and shown.min() > 0 and shown.max() > 100 * shown.min():
         axes.set_yscale("log")

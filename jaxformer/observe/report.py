@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxformer.files import as_written, write_atomically
+from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
 from jaxformer.observe.samples import SAMPLES, read_samples
 from jaxformer.observe.summary import costs, mfu_in_words
 from jaxformer.observe.text_samples import drawn_maps, maps_in_words, text_parts
+from jaxformer.reading import as_written
 from jaxformer.runs import Run
 
 REPORT = "report.html"
@@ -54,12 +55,8 @@ def report_parts(run: Run) -> dict[str, Any]:
         kinds = sorted(read_samples(run.folder), key=lambda content: content["kind"] != "samples")
         parts["samples"] = [sample_section(content) for content in kinds]
     with as_written(run.evaluation_file):
-        for name, make in (
-            ("plots", evaluation_plots),
-            ("confused", most_confused),
-            ("per_class", per_class),
-        ):
-            parts[name] = make(evaluation)
+        parts |= {"plots": evaluation_plots(evaluation), "confused": most_confused(evaluation)}
+        parts["per_class"] = per_class(evaluation)
     with as_written(run.result_file):
         figures = cards(run)
         parts |= {"cards": figures[:MOST_CARDS] + costs_of(run), "more_cards": figures[MOST_CARDS:]}
@@ -153,12 +150,8 @@ def per_class(evaluation: dict[str, Any]) -> dict[str, Any] | None:
     score = next((name for name in SCORES if name in columns), "f1")
     scores = {row["name"]: float(row[score]) for row in rows if row.get(score) is not None}
     bars = plots.class_bars(list(scores), list(scores.values()), SCORES[score]) if scores else None
-    return {
-        "columns": columns,
-        "is_wide": len(columns) > FEW_COLUMNS,
-        "rows": [[row.get(column) for column in columns] for row in rows],
-        "bars": bars,
-    }
+    cells = [[row.get(column) for column in columns] for row in rows]
+    return {"columns": columns, "is_wide": len(columns) > FEW_COLUMNS, "rows": cells, "bars": bars}
 
 
 def timings(seconds: dict[str, float]) -> list[dict[str, Any]]:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxformer.files import OR_DELETE, BrokenFile, to_json, write_atomically, writing_to
+from jaxformer.files import to_json, write_atomically, writing_to
 from jaxformer.observe.device import is_first_process
+from jaxformer.reading import OR_DELETE, BrokenFile
 
 logger = logging.getLogger("jaxformer")
 

@@ -32,9 +32,7 @@ class Muon(Optimizer):
     """The share of the gradients' average that is kept each step."""
     nesterov: bool = True
     """Looks one step ahead."""
-    ns_steps: Annotated[
-        int, between(1, 100, "1 or more (5 is usual), and at most 100; with 0 nothing is orthogonalised")
-    ] = 5
+    ns_steps: Annotated[int, between(1, 100, "1 to 100 (5 is usual); 0 orthogonalises nothing")] = 5
     """Newton-Schulz iterations."""
     consistent_rms: Annotated[float, above(0, "a number above 0 (0.2 is AdamW's), or None")] | None = 0.2
     """The root mean square of a matrix's update; None: its singular values are about sqrt(max(1, out / in)),

@@ -63,9 +63,7 @@ def param_specs(params: Tree, mesh: Mesh) -> dict[str, PartitionSpec]:
     for path, leaf in leaves_by_path(params).items():
         axes = axes_of(path, leaf.shape)
         if axes is None:
-            unknown.append(
-                f"no sharding rule takes what is split by its shape (see parallel/rules.py): {path}"
-            )
+            unknown.append(f"no sharding rule takes what is split by its shape (parallel/rules.py): {path}")
             axes = by_shape(leaf.shape)
         fitting = [axis if axis and n % mesh.shape[axis] == 0 else None for axis, n in zip(axes, leaf.shape)]
         specs[path] = PartitionSpec(*(axis if axis and mesh.shape[axis] > 1 else None for axis in fitting))

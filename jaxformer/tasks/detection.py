@@ -152,13 +152,12 @@ class Detection(SetLosses, ImageTask):
           tables: "class_names"; "per_class", a "name", "ap", "ap50", "ap75", "recall" and "support" each.
         """
         predicted, true, unseen = [], [], base.unseen(collected, data)
-        sizes = [
-            *collected["size"],
-            *[data.element_spec["image"][0][:2]] * len(unseen),
-        ]  # nobody knows an unseen one's
+        # Nobody knows an unseen one's size.
+        sizes = [*collected["size"], *[data.element_spec["image"][0][:2]] * len(unseen)]
         for row, (index, size) in enumerate(zip([*collected["index"], *unseen], sizes)):
             stored, scale = data.source.truth(int(index)), np.tile(size[::-1], 2)[None]
-            true.append(Objects(np.asarray(stored["boxes"], np.float64) * scale, stored["labels"]))
+            boxes = np.asarray(stored["boxes"], np.float64) * scale
+            true.append(Objects(boxes, stored["labels"], crowds=stored.get("crowds")))
             if row < len(collected["index"]):
                 boxes, classes, scores = (collected[name][row] for name in ("boxes", "classes", "scores"))
                 predicted.append(Objects(in_pixels(boxes, size, collected["place"][row]), classes, scores))
@@ -227,9 +226,7 @@ def described(found: Row, size: Size, names: base.Names) -> list[dict[str, Any]]
     return [{**base.labelled(k, names), **score, "box": [round(x, 2) for x in box]} for k, score, box in rows]
 
 
-def in_pixels(
-    boxes: np.ndarray, size: Size, place: Sequence[float] | np.ndarray = (0, 0, 1, 1)
-) -> np.ndarray:
+def in_pixels(boxes: np.ndarray, size: Size, place: Sequence[float] = (0, 0, 1, 1)) -> np.ndarray:
     """Boxes [N, 4] of shares in cxcywh as x0, y0, x1, y1 in pixels of an image of `size` (height, width), cut off.
 
     What the boxes are shares of may be a part of the image, whose corners are then at `place` (x0, y0, x1, y1) of it.

@@ -29,6 +29,9 @@ class Objects:
     """The classes, int [N]."""
     scores: np.ndarray | None = None
     """The confidence of each detection, [N]; None for true objects."""
+    crowds: np.ndarray | None = None
+    """Which true boxes hold many objects, bool [N]: what is found in them counts neither as right nor as wrong; None:
+    no box does."""
 
 
 def score_boxes(predicted: Sequence[Objects], true: Sequence[Objects], num_classes: int) -> BoxScores:
@@ -41,7 +44,8 @@ def score_boxes(predicted: Sequence[Objects], true: Sequence[Objects], num_class
 
     Returns:
       COCO's twelve figures, METRIC_NAMES, 0 to 1, without those of sizes that no true object has; and `ap`, `ap50`,
-      `ap75`, `recall` (at 100 detections) and `support` (true objects) of each class, [K], NaN without true objects.
+      `ap75`, `recall` (at 100 detections) and `support` (true objects, without crowds) of each class, [K], NaN
+      without true objects.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -66,7 +70,8 @@ def score_boxes(predicted: Sequence[Objects], true: Sequence[Objects], num_class
     # Over thresholds of IoU, 0.5 to 0.95, and recalls 0 to 1, for objects of all sizes and 100 detections.
     precision = np.where(evaluation.eval["precision"] < 0, np.nan, evaluation.eval["precision"])[..., 0, -1]
     recall = np.where(evaluation.eval["recall"] < 0, np.nan, evaluation.eval["recall"])[..., 0, -1]
-    labels = np.concatenate([np.zeros(0, int), *(image.labels for image in true)])
+    single = (image.labels if image.crowds is None else image.labels[~image.crowds] for image in true)
+    labels = np.concatenate([np.zeros(0, int), *single])
     return found, {
         "ap": precision.mean((0, 1)),
         "ap50": precision[0].mean(0),
@@ -81,8 +86,9 @@ def annotations(images: Sequence[Objects]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for number, image in enumerate(images):
         scores = np.ones(len(image.labels)) if image.scores is None else image.scores
-        for (x0, y0, x1, y1), label, score in zip(image.boxes.tolist(), image.labels, scores):
+        crowds = np.zeros(len(image.labels)) if image.crowds is None else image.crowds
+        for (x0, y0, x1, y1), label, score, crowd in zip(image.boxes.tolist(), image.labels, scores, crowds):
             box = [x0, y0, x1 - x0, y1 - y0]
             one = {"id": len(found) + 1, "image_id": number, "category_id": int(label), "bbox": box}
-            found.append({**one, "area": box[2] * box[3], "score": float(score), "iscrowd": 0})
+            found.append({**one, "area": box[2] * box[3], "score": float(score), "iscrowd": int(crowd)})
     return found

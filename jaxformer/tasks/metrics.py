@@ -100,11 +100,8 @@ def per_class(confusion: np.ndarray, missed: np.ndarray | int = 0) -> dict[str, 
       "precision", "recall", "f1" and "iou" (intersection over union, Everingham et al. 2010), float64, NaN where they
       would be 0 / 0; and "support", int, the number of examples that are of the class.
     """
-    right, predicted, support = (
-        np.diag(confusion).astype(np.float64),
-        confusion.sum(0),
-        confusion.sum(1) + missed,
-    )
+    right, predicted = np.diag(confusion).astype(np.float64), confusion.sum(0)
+    support = confusion.sum(1) + missed
 
     def share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
         return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)

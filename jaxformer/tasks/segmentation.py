@@ -139,9 +139,7 @@ class Segmentation(ImageTask):
     def kept(self, rows: base.Collected, data: Batches) -> base.Collected:
         """What `counted` says of the batch, its images at the size that they are stored with."""
         pairs = []
-        for index, classes, extent, place in zip(
-            *(rows[name] for name in ("index", "classes", "extent", "place"))
-        ):
+        for index, classes, extent, place in zip(*map(rows.get, ("index", "classes", "extent", "place"))):
             true = data.source.truth(int(index))
             pairs.append((true, as_stored(classes[: extent[0], : extent[1]], place, true.shape)))
         return {"index": rows["index"], **counted(pairs)}
@@ -156,23 +154,17 @@ class Segmentation(ImageTask):
           tables: "class_names"; "confusion", pixels [K][K], rows are true classes; "per_class", a "name", "iou",
             "accuracy", "precision" and "support" (pixels) each, None where a share is of nothing.
         """
-        pairs = []
+        masks = [np.zeros(0, np.int32)]
         for index in base.unseen(collected, data):
             with suppress(ValueError):  # a mask that is broken itself
-                true = data.source.truth(index)
-                pairs.append((true, np.full_like(true, -1)))
-        both = [{name: collected[name].sum(0) for name in ("confusion", "support")}]
-        both += [{name: value[0] for name, value in counted(pairs).items()}]
-        names = base.class_names(
-            max(len(data.class_names or ()), *(len(part["support"]) for part in both)), data
-        )
-        confusion, support = (
-            np.stack([np.pad(part[name], (0, len(names) - len(part[name]))) for part in both]).sum(
-                0, np.int64
-            )
-            for name in ("confusion", "support")
-        )
-        missed = support - confusion.sum(1)
+                masks.append(data.source.truth(index).reshape(-1))
+        pixels = np.concatenate(masks)
+        counts = [collected[name].sum(0) for name in ("confusion", "support")]
+        counts.append(np.bincount(pixels[pixels >= 0]))
+        names = base.class_names(max(len(data.class_names or ()), *map(len, counts)), data)
+        padded = (np.pad(count, (0, len(names) - len(count))).astype(np.int64) for count in counts)
+        confusion, shown, unseen = padded
+        missed = shown + unseen - confusion.sum(1)
         per_class = metrics.per_class(confusion, missed)
         found = {
             "loss": base.mean_of(sums),
@@ -183,7 +175,7 @@ class Segmentation(ImageTask):
         columns = {"iou": "iou", "accuracy": "recall", "precision": "precision", "support": "support"}
         rows = metrics.class_rows(names, {column: per_class[key] for column, key in columns.items()})
         tables = {"class_names": names, "confusion": confusion.tolist(), "per_class": rows}
-        return Evaluation(found, tables, {"pixel_accuracy": metrics.commonest_share(support)})
+        return Evaluation(found, tables, {"pixel_accuracy": metrics.commonest_share(per_class["support"])})
 
     def predictions(self, outputs: SegmentationOutputs, batch: Batch) -> Arrays:
         """The likeliest class of each pixel, [B, H, W]: uint8, or int32 where a byte is too small."""
@@ -261,16 +253,11 @@ def counted(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndar
       "support" float64 [1, K], how many pixels there are of each class, and "confusion" [1, K, K], how many of each
       (rows) were taken for each; K is the highest class that occurs, and one.
     """
-    both = [
-        np.concatenate([np.zeros(0, np.int32), *(part.reshape(-1) for part in parts)])
-        for parts in zip(*pairs)
-    ]
-    true, found = both or [np.zeros(0, np.int32)] * 2
+    nothing = np.zeros(0, np.int32)
+    true, found = (np.concatenate([nothing, *(pair[i].reshape(-1) for pair in pairs)]) for i in (0, 1))
     classes = 1 + max(int(true.max(initial=-1)), int(found.max(initial=-1)))
-    support, confusion = (
-        np.bincount(true[true >= 0], minlength=classes),
-        metrics.pixel_confusion(found, true, classes),
-    )
+    support = np.bincount(true[true >= 0], minlength=classes)
+    confusion = metrics.pixel_confusion(found, true, classes)
     return {"support": support[None].astype(np.float64), "confusion": confusion[None].astype(np.float64)}
 
 

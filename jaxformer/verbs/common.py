@@ -18,9 +18,8 @@ from jaxformer.files import json_line
 
 OTHER_OUTPUT = "name another place with --output"
 UNREADABLE = re.compile("Error reading persistent compilation cache entry for '(.+?)'")  # JAX's warning
-ZSTANDARD = bytes.fromhex(
-    "28b52ffd"
-)  # how what it compresses begins; JAX uses it, or zlib where it is missing
+# How what zstandard compresses begins; JAX uses that, or zlib where it is missing.
+ZSTANDARD = bytes.fromhex("28b52ffd")
 
 
 def use_compilation_cache() -> None:
@@ -47,9 +46,7 @@ def use_compilation_cache() -> None:
         warnings.showwarning = partial(mend_or_show, warnings.showwarning, cache)
 
 
-def mend_or_show(
-    show: Callable[..., None], cache: Path, message: Warning | str, *rest: Any, **named: Any
-) -> None:
+def mend_or_show(show: Callable[..., None], cache: Path, message: Any, *rest: Any, **named: Any) -> None:
     """Shows a warning, unless it is of a compiled program in `cache` that was cut short and can be removed."""
     name = UNREADABLE.match(str(message))
     entries = cache.glob(f"{glob.escape(name[1])}-*-cache") if name else ()

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from jaxformer.importing import Imported
 
 OWN_IMAGES = "own_images"  # the config for images of a user's own
-MOMENTS = ("mean", "std")  # of pixels in 0..1
 IMAGES, TEXTS = 64, 5  # examples that are shown
 TWO = Constraint("two numbers, as in 1,4", lambda text: bool(re.fullmatch("[0-9]{1,9} *, *[0-9]{1,9}", text)))
 MOST_LEFT_OUT = 20  # lines about what an import left out
@@ -111,8 +110,8 @@ class DataImport(OfData):
         return () if kind is None else OPTIONS.keys() - set(FORMATS[kind].options)
 
     def __call__(self) -> None:
-        from jaxformer.files import located
         from jaxformer.importing import import_dataset
+        from jaxformer.reading import located
 
         options: dict[str, Any] = {name: getattr(self, name) or None for name in OPTIONS}
         options["columns"] = self.columns and tuple(map(int, self.columns.split(",")))
@@ -140,10 +139,8 @@ class DataImport(OfData):
         from jaxformer.config.files import read
 
         config = read(OWN_IMAGES)
-        side, ((mean,), (std,)) = (
-            config["data"]["eval_transforms"][0]["size"],
-            map(config["task"].get, MOMENTS),
-        )
+        side = config["data"]["eval_transforms"][0]["size"]
+        (mean,), (std,) = config["task"]["mean"], config["task"]["std"]
         yield f"to train on them, at {side}x{side} pixels, with the mean {mean:g} and the deviation {std:g}:"
         words = ["jaxformer", "train", "--config", OWN_IMAGES, f"--config.data.name={made.name}"]
         words += [f"--config.data.data_dir={self.data_dir}"] if self.data_dir else []

@@ -114,6 +114,5 @@ def print_fields(path: str) -> None:
         table.add_row(*map(printable, row))
     table.columns[0].no_wrap = True
     table.title_justify = table.caption_justify = "left"
-    Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False, highlight=False).print(
-        table
-    )
+    width = None if sys.stdout.isatty() else 140
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)

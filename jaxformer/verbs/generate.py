@@ -99,7 +99,7 @@ class Generate(OfRun):
         else:
             stops = StopStrings(how.stops, writer.tokenizer.decode)
             stream_text(writer.stream(ids, how, stops), stops, begin)
-            writer.tell_of_special(stops.ids)
+            writer.warn_of_special(stops.ids)
 
     def read_prompts(self) -> list[tuple[str, str]]:
         """The prompts of --prompt and the lines of --prompts with their places, each as often as --samples says.

@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 COMMAS = "commas"
 OVERRIDE = "--config."
 
-WHICH = Constraint(
-    "best, latest or a step", lambda text: re.fullmatch("best|latest|[0-9]{1,18}", text) is not None
-)
+STEP = re.compile("best|latest|[0-9]{1,18}")
+WHICH = Constraint("best, latest or a step", lambda text: STEP.fullmatch(text) is not None)
 Checkpoint: TypeAlias = Annotated[str, WHICH]
 Names: TypeAlias = Annotated[tuple[str, ...], COMMAS]
 
@@ -131,10 +130,9 @@ def from_text(kind: Any, given: Any) -> Any:
         parts = map(str.strip, given.split(",")) if commas else given
         return [from_text(typing.get_args(kind)[0], part) for part in parts]
     try:
-        read = isinstance(given, str) and (
-            given.isascii() if kind in (int, float) else kind is Path and given
-        )
-        return kind(given) if read else given
+        if isinstance(given, str) and (given.isascii() if kind in (int, float) else kind is Path and given):
+            return kind(given)
+        return given
     except ValueError:
         return given
 

@@ -1,5 +1,6 @@
 """Predictions for a user's own images and texts, and what a model sees in images."""
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -106,9 +107,7 @@ class Predict(OfRun):
         texts = [name for name, value in given.items() if value]
         texts += [path for path in self.inputs if path == "-" or Path(path).suffix.lower() in TEXT_SUFFIXES]
         if texts:
-            raise UserError(
-                f"{texts[0]}: {self.run} holds a model of images; name image files, or their folders"
-            )
+            raise UserError(f"{texts[0]}: {self.run} holds a model of images; name image files, or folders")
         from jaxformer.inference.explain import Explainer, explain_files
         from jaxformer.inference.predict import predict_files
 
@@ -127,16 +126,21 @@ class Predict(OfRun):
         Raises:
           UserError: images were given; or as of `predict`.
         """
-        from jaxformer.files import IMAGE_EXTENSIONS, json_line
+        from jaxformer.files import json_line
         from jaxformer.inference.inputs import all_at_once
         from jaxformer.inference.predict import LINES, check_task, predict
+        from jaxformer.reading import IMAGE_EXTENSIONS
 
         if self.explain is not None:
             refuse_text(self.run)
-        for path in map(Path, self.inputs):
-            if path.suffix.lower() in IMAGE_EXTENSIONS or path.is_dir():
-                remedy = "give files of one text a line, or --text TEXT"
+        itself = "--question" if config.task.reads == "question" else "--text"
+        for path in self.inputs:
+            if Path(path).suffix.lower() in IMAGE_EXTENSIONS or os.path.isdir(path):
+                remedy = f"give files of one text a line, or {itself} TEXT"
                 raise UserError(f"{path}: {self.run} holds a model of text; {remedy}")
+            if path != "-" and not os.path.exists(path):
+                remedy = f"what is no file, but a text itself, stands behind {itself}"
+                raise UserError(f"{path!r}: there is no such file; {remedy}")
         if self.skip_broken:
             raise UserError("--skip-broken: is for images; leave it out")
         check_task(config.task)
@@ -157,13 +161,10 @@ class Predict(OfRun):
         form, context = form_of(config), self.context_file
         named: list[tuple[Any, str]] = [(text, f"--text {n}") for n, text in enumerate(self.text, 1)]
         if form != "question" and (self.question or context is not None):
-            raise UserError(
-                "--question, --context-file: are for runs that answer questions; give --text or files"
-            )
+            remedy = "give --text or a file"
+            raise UserError(f"--question, --context-file: are for runs that answer questions; {remedy}")
         if form == "question" and self.text:
-            remedy = (
-                "ask with --question TEXT --context-file FILE, or give JSON lines with question and context"
-            )
+            remedy = "ask with --question TEXT --context-file FILE, or give JSON lines with both"
             raise UserError(f"--text: this run answers questions; {remedy}")
         if context is None and self.question:
             raise UserError("--question: needs the text that answers it; name its file with --context-file")

@@ -1,6 +1,5 @@
 """Texts of datasets: tokenizers that learn from them, and paraphrases by two translations."""
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jaxformer.config.fields import Beams, NonNegativeInt, at_most
 from jaxformer.errors import UserError, counted
-from jaxformer.files import regular
+from jaxformer.reading import regular
 from jaxformer.verbs.common import OTHER_OUTPUT, print_line, print_text, working
 from jaxformer.verbs.data import OfData
 from jaxformer.verbs.options import Checkpoint, Names, Verb, argument, flag
@@ -163,7 +162,7 @@ class BackTranslate(OfData):
         drawn = TEMPERATURE if self.beams == 1 else Sampling.temperature
         sampling = Sampling(drawn if self.temperature is None else self.temperature)
         sampling.check()
-        as_many_as_fit = sys.maxsize
+        as_many_as_fit = 2**31
         how = Generation(as_many_as_fit, sampling, seed=self.seed, beams=self.beams)
         check_runs(self.forward, self.backward)
         chosen = self.feature and (self.feature,)

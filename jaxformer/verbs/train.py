@@ -56,11 +56,8 @@ class Train(Verb):
         changed = {**{k: v for k, v in (self.overrides or {}).items() if k != rate}, rate: learning_rate}
         folder = checkpoint.parent.parent
         new = folder.with_name(f"{folder.name}-from-{checkpoint.name}")
-        words = {
-            leaf: str(value) if literal(str(value)) == value else repr(value)
-            for leaf, value in changed.items()
-        }
-        flags = [f"{OVERRIDE}{leaf}={word}" for leaf, word in words.items()]
+        words = ((leaf, str(v) if literal(str(v)) == v else repr(v)) for leaf, v in changed.items())
+        flags = [f"{OVERRIDE}{leaf}={word}" for leaf, word in words]
         places = ["--workdir", str(new), "--start-from", str(checkpoint)]
         return shlex.join(["jaxformer", "train", "--config", self.config, *flags, *places])
 

@@ -131,7 +131,11 @@ def test_objects_beyond_the_most_are_counted(tmp_path):
 def test_crowds_are_left_out_if_they_are_marked(tmp_path):
     folder = write(tmp_path, train=[(jpeg(), [obj(0, 0, 0, 1, 1, crowd=True), *GOOD])])
     assert batches(folder)[0]["labels"][0].tolist() == [0, 0, 1, -1]
-    assert batches(folder, crowd_feature="crowd")[0]["labels"][0].tolist() == [0, 1, -1, -1]
+    made = batches(folder, crowd_feature="crowd")
+    assert made[0]["labels"][0].tolist() == [0, 1, -1, -1]
+    true = made.source.truth(0)  # an evaluation neither asks for them nor counts what is found in them
+    assert true["crowds"].tolist() == [True, False, False]
+    assert true["labels"].tolist() == [0, 0, 1]
 
 
 def test_unknown_classes_are_refused(tmp_path):
@@ -221,7 +225,7 @@ def test_configs_are_checked():
     examples = {"name": "detection", "size": [0, 3], "max_objects": 0, "eval_size": 0}
     resolve(DataConfig, {"examples": examples}, "data", errors)
     assert [line.split(":")[0] for line in errors] == [
-        "data.examples.size=[0, 3]",
+        "data.examples.size[0]=0",
         "data.examples.eval_size=0",
         "data.examples.max_objects=0",
     ]

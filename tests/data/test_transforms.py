@@ -186,6 +186,21 @@ def test_center_crop_keeps_the_middle():
     assert not padded[22:].any()
 
 
+@pytest.mark.parametrize(
+    ("transform", "said"),
+    [
+        (CenterCrop(24), True),
+        (CenterCrop((8, 24)), True),
+        (CenterCrop(20), False),
+        (CenterCrop(24, shorter_side=24), False),
+    ],
+)
+def test_it_is_said_that_images_are_smaller_than_what_is_cut_out(transform, said, caplog):
+    transform.check({"image": np.zeros((20, 20, 3), np.uint8)})
+    assert ("images of 20x20 pixels are smaller than the window of" in caplog.text) == said
+    assert ("set shorter_side=24 to resize them first" in caplog.text) == said
+
+
 def test_shrinking_averages_areas_as_pillow_does():
     image = picture(48, 64)
     ours = resize(image, 12, 16, "bilinear").astype(int)

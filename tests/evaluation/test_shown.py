@@ -1,6 +1,7 @@
 """The examples of a report: which are chosen, and what they are shown with."""
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import ClassVar
 
 import jax
@@ -55,6 +56,7 @@ class Rows:
     """
 
     class_names: ClassVar[list[str]] = ["no", "yes"]
+    source = SimpleNamespace(file_of=lambda index: None)
 
     def __init__(self, make, widths, batch_size=8, missing=3):
         rng = np.random.default_rng(0)

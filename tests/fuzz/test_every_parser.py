@@ -21,7 +21,9 @@ from pathlib import Path
 
 import pytest
 from helpers import hostile
-from helpers.fuzzed import IMPORTS, PARSERS, Parser
+from helpers.fuzzed import PARSERS
+from helpers.fuzzed_files import Parser
+from helpers.fuzzed_imports import IMPORTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -57,16 +57,20 @@ def parts(text: str) -> list[Part]:
     return [part for part in found if part.command or part.text.strip()]
 
 
-def commands_of(config: Path) -> list[str]:
-    """The commands in the docstring of a config, once for each argument that it names."""
+def commands_of(config: Path) -> list[list[str]]:
+    """The commands in the docstring of a config, one list for each argument that it names: what follows on training."""
     docstring = config.read_text().split('"""')[1]
     block = re.search(r"^Command:  (.*\n(?: {10}.*\n)*)", docstring, re.MULTILINE)
     lines = [re.sub(r"  +\(.*", "", line.strip()) for line in block[1].splitlines()]
-    found = []
+    found: list[list[str]] = []
     for line in (line for line in lines if COMMAND.match(line)):
         optional = re.search(r"\[(:.*?)\]", line)
         arguments = ["", *optional[1].split("|")] if optional else [""]
-        found += [line.replace(optional[0], argument) if optional else line for argument in arguments]
+        variants = [line.replace(optional[0], argument) if optional else line for argument in arguments]
+        if found and " generate " in line:
+            found[-1] += variants
+        else:
+            found += [[variant] for variant in variants]
     return found
 
 
@@ -77,13 +81,13 @@ def shortened(command: str) -> list[str]:
         words = words[1:]
     if words[0] == ".venv/bin/python":
         return [*words[1:], *SHORT_BENCHMARKS[Path(words[1]).stem].split()]
-    words = ["-m", "jaxformer", *words[1:]]
+    words = ["-m", "jaxformer", *(word.replace("checkpoints/100", "checkpoints/1") for word in words[1:])]
     if words[2] == "train":
         nested = files.read(words[words.index("--config") + 1])
         short = {"train.total": "2 steps"} | dict.fromkeys(EVERY, "1 step")
         own = any(word.startswith(("--config.data.name=", "--config.eval.split=")) for word in words)
         split = nested["eval"].get("split", "test")
-        short |= {} if own or "[" in split else {"eval.split": f"{split}[:16]"}
+        short |= {"eval.split": f"{split}[:16]"} if split.isalpha() and not own else {}
         short |= {"schedule.warmup": "1 step"} if "warmup" in nested["schedule"] else {}
         words += [f"--config.{path}={value}" for path, value in short.items()]
     return words

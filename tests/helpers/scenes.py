@@ -33,7 +33,8 @@ def scene(rng):
         image[place], mask[place] = list(COLOURS.values())[label], label
         corners = (top, left, top + height, left + width)
         objects.append({"bbox": tfds.features.BBox(*(float(c / SIDE) for c in corners)), "label": label})
-    return {"image": png(image), "objects": objects, "segmentation_mask": png(mask)}
+    label = objects[-1]["label"]
+    return {"image": png(image), "label": label, "objects": objects, "segmentation_mask": png(mask)}
 
 
 def write_scenes(folder, train=24, test=8):
@@ -41,6 +42,7 @@ def write_scenes(folder, train=24, test=8):
     label = tfds.features.ClassLabel(names=list(COLOURS))
     features = {
         "image": tfds.features.Image(shape=(SIDE, SIDE, 3)),
+        "label": label,
         "objects": tfds.features.Sequence({"bbox": tfds.features.BBoxFeature(), "label": label}),
         "segmentation_mask": tfds.features.Image(shape=(SIDE, SIDE, 1)),
     }
@@ -48,3 +50,42 @@ def write_scenes(folder, train=24, test=8):
     splits = {name: [scene(rng) for _ in range(n)] for name, n in (("train", train), ("test", test))}
     write_dataset(folder, NAME, "1.0.0", features, splits)
     return folder
+
+
+def images_config(task, folder):
+    """The config of a tiny model for a task over the scenes in a folder."""
+    kinds = {"classification": "images", "detection": "detection", "segmentation": "segmentation"}
+    examples = {"name": kinds[task], "broken": "skip"}
+    backbone = {
+        "name": "resnet",
+        "stage_sizes": [1, 1],
+        "width": 8,
+        "block": "basic",
+        "stem": "small",
+        "num_classes": 0,
+    }
+    models = {
+        "classification": {**backbone, "num_classes": 3},
+        "detection": {
+            "name": "detr", "num_queries": 5, "width": 16, "num_heads": 2, "mlp_dim": 16, "encoder_depth": 0,
+            "decoder_depth": 1, "backbone": backbone,
+        },
+        "segmentation": {"name": "segmenter", "backbone": backbone, "decoder": {"name": "linear"}},
+    }  # fmt: skip
+    if task != "classification":
+        examples["size"] = 32
+    if task == "detection":
+        examples["max_objects"] = 5
+    if task == "segmentation":
+        examples["class_names"] = list(CLASSES)
+    data = {"name": "scenes", "data_dir": str(folder), "batch_size": 8, "examples": examples}
+    monitor = {"classification": "accuracy", "detection": "ap", "segmentation": "mean_iou"}[task]
+    return {
+        "task": {"name": task},
+        "model": models[task],
+        "data": data,
+        "eval": {"split": "test", "monitor": monitor},
+        "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+        "schedule": {"name": "constant"},
+        "train": {"total": "1 step"},
+    }

@@ -142,8 +142,13 @@ def train_run(name: str, data_dir: Path, folder: Path) -> Path:
 
 
 def random_run(name: str, data_dir: Path, folder: Path) -> Path:
+    """As `with_random_parameters`, by a run's name."""
+    return with_random_parameters(config_of(name, data_dir), folder)
+
+
+def with_random_parameters(made: dict, folder: Path) -> Path:
     """A run's folder as training leaves it, but that its parameters are random and large, and nothing is evaluated."""
-    config = resolve(config_of(name, data_dir))
+    config = resolve(made)
     experiment = Experiment(config)
     experiment.check()
     run = Run(folder)
@@ -157,8 +162,10 @@ def random_run(name: str, data_dir: Path, folder: Path) -> Path:
             1 + 0.1 * noise if path[-1].key == "scale" else (0.1 if leaf.ndim == 1 else 0.7) * noise
         )
 
-    params = jax.tree_util.tree_map_with_path(drawn, experiment.variable_shapes["params"])
-    items = {"params": {"params": params, "model_state": {}, "average": None}}
+    state = dict(experiment.variable_shapes)
+    params = jax.tree_util.tree_map_with_path(drawn, state.pop("params"))
+    statistics = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), state)
+    items = {"params": {"params": params, "model_state": statistics, "average": None}}
     with Checkpoints(run.checkpoints, config.checkpoint) as checkpoints:
         checkpoints.save(1, items, {})
     return folder

@@ -133,7 +133,6 @@ def experiment(kind, folder, **changes):
         "data.batch_size": 8,
         "data.tokenizer": {"name": "characters", "template": "bert"},
         "eval.monitor": "loss",
-        "eval.mode": "min",
         "eval.every": "4 steps",
         "optimizer.name": "adamw",
         "optimizer.learning_rate": 1e-2,

@@ -130,9 +130,9 @@ def test_special_tokens_that_are_written_are_told(caplog):
     marked = TextToText.__new__(TextToText)
     marked.tokenizer, marked.special = made, {made.pad_id, made.mask_id}
     with caplog.at_level(logging.WARNING):
-        writer.tell_of_special([[1, 2, 3]])
+        writer.warn_of_special([[1, 2, 3]])
         assert not caplog.messages
-        marked.tell_of_special([[made.mask_id, 7, made.pad_id], [made.pad_id]])
+        marked.warn_of_special([[made.mask_id, 7, made.pad_id], [made.pad_id]])
     (line,) = caplog.messages
     assert line == "3 of 4 tokens that were written are special ones ([MASK], [PAD]), which are not shown"
 

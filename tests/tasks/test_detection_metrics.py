@@ -59,7 +59,7 @@ def by_pycocotools(predicted, true, num_classes: int):
                         "image_id": image,
                         "category_id": int(found.labels[number]),
                         "bbox": [x0, y0, x1 - x0, y1 - y0],
-                        "iscrowd": 0,
+                        "iscrowd": int(found.crowds is not None and found.crowds[number]),
                         "area": (x1 - x0) * (y1 - y0),
                     }
                     | ({} if found.scores is None else {"score": found.scores[number]})
@@ -95,6 +95,24 @@ def test_equals_pycocotools(seed):
     whole = precision[..., 0].mean(1)  # [T, K]
     for name, expected in (("ap", whole.mean(0)), ("ap50", whole[0]), ("ap75", whole[5])):
         np.testing.assert_allclose(np.nan_to_num(per_class[name], nan=-1), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_crowds_are_ignored_as_by_pycocotools(seed):
+    predicted, true, num_classes = random_problem(seed, pictures=9)
+    rng = np.random.default_rng(seed)
+    true = [Objects(one.boxes, one.labels, crowds=rng.random(len(one.labels)) < 0.4) for one in true]
+    metrics, per_class = score_boxes(predicted, true, num_classes)
+    stats, precision = by_pycocotools(predicted, true, num_classes)
+    for name, value in zip(METRIC_NAMES, stats):
+        assert metrics.get(name, -1) == pytest.approx(value, abs=1e-6), name
+    np.testing.assert_allclose(per_class["ap"], precision[..., 0].mean((0, 1)), atol=1e-6)
+    single = np.concatenate([one.labels[~one.crowds] for one in true])
+    np.testing.assert_array_equal(per_class["support"], np.bincount(single, minlength=num_classes))
+    without = [Objects(one.boxes[~one.crowds], one.labels[~one.crowds]) for one in true]
+    assert (
+        score_boxes(predicted, without, num_classes)[0]["ap"] < metrics["ap"]
+    )  # what is found in them is wrong
 
 
 def test_of_equal_overlaps_the_last_object_is_taken_as_by_pycocotools():

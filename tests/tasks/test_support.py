@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from helpers.scenes import CLASSES, COLOURS, scene
+from helpers.scenes import CLASSES, COLOURS, images_config, scene
 from helpers.text_runs import config_of, write_texts
 
 from jaxformer.config.sections import resolve
@@ -144,44 +144,6 @@ def scenes(with_broken):
     return [
         {**one, "image": b"broken"} if with_broken and i in BROKEN else one for i, one in enumerate(found)
     ]
-
-
-def images_config(task, folder):
-    kinds = {"classification": "images", "detection": "detection", "segmentation": "segmentation"}
-    examples = {"name": kinds[task], "broken": "skip"}
-    backbone = {
-        "name": "resnet",
-        "stage_sizes": [1, 1],
-        "width": 8,
-        "block": "basic",
-        "stem": "small",
-        "num_classes": 0,
-    }
-    models = {
-        "classification": {**backbone, "num_classes": 3},
-        "detection": {
-            "name": "detr", "num_queries": 5, "width": 16, "num_heads": 2, "mlp_dim": 16, "encoder_depth": 0,
-            "decoder_depth": 1, "backbone": backbone,
-        },
-        "segmentation": {"name": "segmenter", "backbone": backbone, "decoder": {"name": "linear"}},
-    }  # fmt: skip
-    if task != "classification":
-        examples["size"] = 32
-    if task == "detection":
-        examples["max_objects"] = 5
-    if task == "segmentation":
-        examples["class_names"] = list(CLASSES)
-    data = {"name": "scenes", "data_dir": str(folder), "batch_size": 8, "examples": examples}
-    monitor = {"classification": "accuracy", "detection": "ap", "segmentation": "mean_iou"}[task]
-    return {
-        "task": {"name": task},
-        "model": models[task],
-        "data": data,
-        "eval": {"split": "test", "monitor": monitor},
-        "optimizer": {"name": "adamw", "learning_rate": 1e-3},
-        "schedule": {"name": "constant"},
-        "train": {"total": "1 step"},
-    }
 
 
 def examples_of(case, folder):

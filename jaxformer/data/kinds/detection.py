@@ -37,7 +37,8 @@ class Detection(LetterboxedKind):
     label_feature: str = "label"
     """The feature of an object that holds its class."""
     crowd_feature: str | None = None
-    """An object's mark that it is many in one box, which are left out (COCO's "is_crowd"); None has none."""
+    """An object's mark that it is many in one box (COCO's "is_crowd"); None has none. Training leaves such boxes out;
+    an evaluation neither asks for them nor counts what is found in them, as COCO's does."""
     bad_boxes: Literal["drop", "refuse"] = "drop"
     """What is done about boxes without an area or wholly outside of the image: "drop", and it is said how
     many, or "refuse". Boxes that reach out of the image are clipped."""
@@ -68,50 +69,56 @@ class DetectionSource(LetterboxedReader):
         """The image and its objects, boxes clipped to it."""
         image = self.image(features)
         height, width = image.shape[:2]
-        shares, _ = self._objects(features, index)
-        _, good = clip(shares)
-        if self.settings.bad_boxes == "refuse" and not good.all():
-            box = ", ".join(f"{value:.4g}" for value in shares[~good][0])
+        shares, _, crowds = self._objects(features, index)
+        bad = ~clip(shares)[1] & ~crowds
+        if self.settings.bad_boxes == "refuse" and bad.any():
+            box = ", ".join(f"{value:.4g}" for value in shares[bad][0])
             problem = f"the box ({box}) (ymin, xmin, ymax, xmax) has no area in the image"
             remedy = "mend the dataset, or leave such boxes out with data.examples.bad_boxes='drop'"
             raise UserError(f"{self.where(index)}: {problem}; {remedy}")
         true = self.stored_truth(features, index)
-        pixels = true["boxes"] * np.array([width, height, width, height], np.float32)[None]
+        boxes, labels = (true[name][~true["crowds"]] for name in ("boxes", "labels"))
+        pixels = boxes * np.array([width, height, width, height], np.float32)[None]
         size = np.array([height, width], np.int32)
-        return {"image": image, "boxes": pixels, "labels": true["labels"], "original_size": size}
+        return {"image": image, "boxes": pixels, "labels": labels, "original_size": size}
 
     def stored_truth(self, features: Any, index: int) -> dict[str, np.ndarray]:
-        """The objects but for bad boxes: "boxes" float32 [n, 4], x0, y0, x1, y1 as shares, and "labels" int32 [n]."""
-        shares, labels = self._objects(features, index)
+        """The objects but for bad boxes.
+
+        Returns:
+          "boxes" float32 [n, 4], x0, y0, x1, y1 as shares, "labels" int32 [n], and "crowds" bool [n].
+        """
+        shares, labels, crowds = self._objects(features, index)
         clipped, good = clip(shares)
-        return {"boxes": clipped[good][:, [1, 0, 3, 2]], "labels": labels[good]}
+        return {"boxes": clipped[good][:, [1, 0, 3, 2]], "labels": labels[good], "crowds": crowds[good]}
 
     def finish(self, example: Mapping[str, Any]) -> Mapping[str, Any]:
         """The image in its frame and the objects in rows."""
         made = dict(super().finish(example))
         return made | object_rows(made, self.settings.max_objects)
 
-    def _objects(self, features: Any, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes float32 [n, 4] (ymin, xmin, ymax, xmax as shares) and labels int32 [n], as they are stored."""
+    def _objects(self, features: Any, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As stored: boxes float32 [n, 4] (ymin, xmin, ymax, xmax as shares), labels int32 [n], crowds bool [n]."""
         settings, objects = self.settings, self.settings.objects_feature
         boxes = features[f"{objects}/{settings.bbox_feature}"].float_list.value
         boxes = np.array(boxes, np.float32).reshape(-1, 4)
         labels = np.array(features[f"{objects}/{settings.label_feature}"].int64_list.value, np.int64)
+        crowds = np.zeros(len(labels), bool)
         if settings.crowd_feature is not None:
-            single = ~np.array(features[f"{objects}/{settings.crowd_feature}"].int64_list.value, bool)
-            boxes, labels = boxes[single], labels[single]
+            crowds = np.array(features[f"{objects}/{settings.crowd_feature}"].int64_list.value, bool)
         classes = self._num_classes
         if classes is not None and (unknown := labels[(labels < 0) | (labels >= classes)]).size:
             known = f"the dataset has the classes 0 to {classes - 1}; mend the dataset"
             raise UserError(f"{self.where(index)}: an object's class is {unknown[0]}, and {known}")
-        return boxes, labels.astype(np.int32)
+        return boxes, labels.astype(np.int32), crowds
 
     def _counts(self) -> Iterator[str]:
         """Lines about boxes that are changed or left out."""
         count, most = min(len(self), COUNTED), self.settings.max_objects
         outside = bad = crowded = left_out = 0
         for index, features in enumerate(self.records.read(range(count))):
-            shares, _ = self._objects(features, index)
+            shares, _, crowds = self._objects(features, index)
+            shares = shares[~crowds]
             clipped, good = clip(shares)
             bad += int((~good).sum())
             outside += int((clipped != shares).any(1)[good].sum())

@@ -3,38 +3,23 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from jaxformer.config.fields import Constraint
 from jaxformer.data.base import DatasetConfig, Example, Source
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.geometry import letterbox
 from jaxformer.data.kinds.base import Kind
 from jaxformer.data.records import Records, class_names
+from jaxformer.data.transform import Size, pair
 from jaxformer.errors import UserError
 
 logger = logging.getLogger("jaxformer")
 
 
-def sides(size: int | tuple[int, int]) -> tuple[int, int]:
-    """Height and width, of the side of a square too."""
-    return size if isinstance(size, tuple) else (size, size)
-
-
-FrameSize = Annotated[
-    int | tuple[int, int],
-    Constraint("1 to 32768 pixels", lambda size: 1 <= min(sides(size)) <= max(sides(size)) <= 2**15),
-]
-
-FILE_FEATURES = (
-    "path",
-    "file_name",
-    "filename",
-    "image/filename",
-    "image/file_name",
-)  # imports', then TFDS's names
+# What the name of an image's file is called: by imports, then by TFDS.
+FILE_FEATURES = ("path", "file_name", "filename", "image/filename", "image/file_name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +44,9 @@ class LetterboxedKind(ImageKind):
     """
 
     letterboxed: ClassVar[bool] = True
-    size: FrameSize
+    size: Size
     """The frame: (height, width) in pixels, or the side of a square."""
-    eval_size: FrameSize | None = None
+    eval_size: Size | None = None
     """The frame in evaluations; None takes `size`."""
     enlarge: bool = True
     """Whether images smaller than the frame are enlarged to fill it; False keeps the sizes that transforms
@@ -69,7 +54,7 @@ class LetterboxedKind(ImageKind):
 
     def frame(self, train: bool) -> tuple[int, int]:
         """Height and width of the frame."""
-        return sides(self.size if train or self.eval_size is None else self.eval_size)
+        return pair(self.size if train or self.eval_size is None else self.eval_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,9 +137,7 @@ class ImageReader(Source):
         except (ValueError, IndexError) as error:
             broken = f"{self.where(index)}: broken image ({error})"
             if self.settings.broken == "refuse":
-                remedy = (
-                    "prepare or import the dataset again, or leave it out with data.examples.broken='skip'"
-                )
+                remedy = "prepare or import the dataset again, or leave it out: data.examples.broken='skip'"
                 raise UserError(f"{broken}; {remedy}") from error
             if index not in self._named:
                 self._named.add(index)

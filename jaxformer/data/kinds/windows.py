@@ -45,10 +45,8 @@ class WindowRows(TokenRows):
         if len(self.ids) < 2:
             there = counted(len(self.ids), "token")
             raise UserError(f"split {self.split!r} of {self.name} has {there}: a target needs two at least")
-        self.facts = [
-            f"{self.split}: {counted(len(self.ids), 'token')} of {counted(documents, 'document')}, "
-            f"{len(self):,} windows of {self.length}"
-        ]
+        tokens = f"{counted(len(self.ids), 'token')} of {counted(documents, 'document')}"
+        self.facts = [f"{self.split}: {tokens}, {len(self):,} windows of {self.length}"]
 
     def __len__(self) -> int:
         return math.ceil((len(self.ids) - 1) / self.length)

@@ -18,7 +18,7 @@ from jaxformer.config.fields import Constraint
 from jaxformer.data.text.text_transforms import Bound, Example, Share, TextTransform
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.errors import UserError
-from jaxformer.files import numbered_objects
+from jaxformer.reading import numbered_objects
 
 HEADER = "back_translation"
 SHOWN = 60  # characters of a text in a message
@@ -92,9 +92,8 @@ class Paraphrases:
         self._found: dict[bytes, tuple[str, ...]] = {}
         for ids, paraphrases in zip(encoded, table.values()):
             key = sortable(np.asarray(ids))
-            self._found[key] = (
-                self._found.get(key, ()) + paraphrases
-            )  # the tokenizer may not tell texts apart
+            # The tokenizer may not tell texts apart.
+            self._found[key] = self._found.get(key, ()) + paraphrases
         self._keys = sorted(self._found)
 
     def of(self, tokens: np.ndarray, may_be_cut: bool) -> tuple[str, ...] | None:

@@ -212,9 +212,8 @@ class MixedRows(TokenRows):
         first = sources[0]
         for source in sources[1:]:
             if source.class_names != first.class_names or source.spec.keys() != first.spec.keys():
-                raise UserError(
-                    f"data.mixture: {source.name} has other classes than {first.name}; mix datasets of the same"
-                )
+                remedy = "mix datasets of the same"
+                raise UserError(f"data.mixture: {source.name} has other classes than {first.name}; {remedy}")
         super().__init__(first.records, first.tokenizer, first.length)
         self.name, self.spec = " + ".join(source.name for source in sources), first.spec
         self.class_names, self.num_classes = first.class_names, first.num_classes

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxformer.errors import UserError
-from jaxformer.files import numbered_lines, numbered_objects
+from jaxformer.reading import numbered_lines, numbered_objects
 
 # Part of speech -> endings of inflected words with what they are replaced by, "-" being the end of the word:
 # morph(7WN), "Rules of Detachment".

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from jaxformer import files
+from jaxformer import reading
 from jaxformer.data.text.tokenizer_sentencepiece import convert_sentencepiece
 from jaxformer.data.text.tokenizer_templates import Template, apply_template, byte_alphabet, special_tokens
 from jaxformer.errors import UserError
@@ -74,7 +74,7 @@ def read_bytes(path: Path) -> bytes:
       UserError: it cannot be read, is empty, or is a pickle or archive (of PyTorch's), which may run code.
     """
     try:
-        content = files.regular(path).read_bytes()
+        content = reading.regular(path).read_bytes()
     except OSError as error:
         raise broken(path, f"cannot be read ({error.strerror}); give {KINDS}") from error
     if not content.strip():
@@ -122,7 +122,7 @@ def read_wordpiece(path: Path, lowercase: bool | None) -> Tokenizer:
     Raises:
       UserError: it lacks [UNK], [CLS] or [SEP].
     """
-    lines = files.lines_of(files.read_text(path))
+    lines = reading.lines_of(reading.read_text(path))
     vocabulary = {token: index for index, token in enumerate(lines)}
     missing = [token for token in ("[UNK]", "[CLS]", "[SEP]") if token not in vocabulary]
     if missing:
@@ -167,15 +167,14 @@ def read_byte_level_bpe(vocab: Path, merges: Path) -> Tokenizer:
       UserError: either is broken, or the vocabulary is not one of bytes.
     """
     for file in (vocab, merges):
-        files.read_text(file)  # says what is wrong with it more clearly than the library does
+        reading.read_text(file)  # says what is wrong with it more clearly than the library does
     try:
         vocabulary, pairs = models.BPE.read_file(str(vocab), str(merges))
         hf = byte_level(models.BPE(vocabulary, pairs))
     except Exception as error:  # the library raises no narrower class
         first = str(error).splitlines()[0]
-        raise UserError(
-            f"tokenizer files {vocab} and {merges.name}: broken ({first}); copy them again"
-        ) from error
+        remedy = "copy them anew"
+        raise UserError(f"tokenizer files {vocab} and {merges.name}: broken ({first}); {remedy}") from error
     needed = (token for byte, token in enumerate(byte_alphabet()) if byte not in NOT_IN_UTF8)
     if lacking := sum(token not in vocabulary for token in needed):
         what = f"lacks {lacking} bytes, so it is not byte-level as GPT-2's; give this model's tokenizer.json"

@@ -65,9 +65,7 @@ class Tokenizer:
         self.hf = hf
         self.vocab_size = max(hf.get_vocab().values(), default=-1) + 1
         if self.vocab_size > MOST_TOKENS:
-            raise UserError(
-                f"tokenizer: has a token of id {self.vocab_size - 1}; ids below 2**24 can be used"
-            )
+            raise UserError(f"tokenizer: has the id {self.vocab_size - 1}; ids below 2**24 can be used")
         marked = {token.content: index for index, token in hf.get_added_tokens_decoder().items()}
         for role, names in ROLES.items():
             setattr(self, f"{role}_id", next((marked[name] for name in names if name in marked), None))
@@ -104,9 +102,7 @@ class Tokenizer:
         except BaseException as error:  # Rust's PanicException is no Exception, and has no name to import
             if type(error).__name__ != "PanicException":
                 raise
-            raise UserError(
-                f"the tokenizer's pattern gives up on a text ({error}); use another one"
-            ) from error
+            raise UserError(f"the tokenizer's pattern gives up on a text ({error}); use another") from error
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
@@ -122,13 +118,22 @@ class Tokenizer:
         write_atomically(Path(path), self.to_json() + "\n")
 
     @classmethod
-    def load(cls, path: str | Path) -> "Tokenizer":
+    def load(cls, path: str | Path, remedy: str | None = None) -> "Tokenizer":
         """Reads a tokenizer.json.
+
+        Args:
+          path: the file.
+          remedy: what helps where the file is damaged; None names the files that can be given.
 
         Raises:
           UserError: the file is missing or is no tokenizer.json.
         """
-        return cls(parse_tokenizer_json(read_bytes(Path(path)), str(path)))
+        try:
+            return cls(parse_tokenizer_json(read_bytes(Path(path)), str(path)))
+        except UserError as error:
+            if remedy is None:
+                raise
+            raise UserError(f"{path}: no tokenizer can be read from it", remedy) from error
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":
@@ -153,9 +158,7 @@ class Tokenizer:
                         "train with tokenizer 'bytes', which takes all texts"
                     )
         if type(error) is Exception:  # the library's, about its own files
-            return UserError(
-                f"tokenizer: cannot encode ({error}); give another file, or a copy that is whole"
-            )
+            return UserError(f"tokenizer: cannot encode ({error}); give another file, or a whole copy")
         return error
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxformer.errors import UserError
-from jaxformer.files import parse_json, read_text, truth
 from jaxformer.importing.contents import Contents
 from jaxformer.importing.formats.detection import Annotated, Box, annotation_files, contents_of, find_image
 from jaxformer.importing.sources import SPLIT_NAMES, File, Sources, find_all, unless_all_train
+from jaxformer.reading import parse_json, read_bool, read_text
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
@@ -74,21 +74,20 @@ def read_file(
         with sources.checking(file.path, where):
             if not isinstance(annotation, dict):
                 raise ValueError("is not an object")
-            if truth(annotation, "iscrowd"):
+            if read_bool(annotation, "iscrowd"):
                 crowds += 1
-            else:
-                check_annotation(annotation, images, names)
-                x, y, width, height = map(float, annotation["bbox"])
-                box = Box(names[annotation["category_id"]], (x, y, x + width, y + height), where)
-                boxes[annotation["image_id"]].append(box)
+                continue
+            check_annotation(annotation, images, names)
+            x, y, width, height = map(float, annotation["bbox"])
+            box = Box(names[annotation["category_id"]], (x, y, x + width, y + height), where)
+            boxes[annotation["image_id"]].append(box)
     made, folders = [], image_folders(file.path)
     for key, image in images.items():
         with sources.checking(file.path):
-            if (found := find_image(image["file_name"], folders)) is None:
-                name = image["file_name"]
+            name = image["file_name"]
+            if (found := find_image(name, folders)) is None:
                 raise ValueError(f"there is no image {name!r} beside it, nor in images beside it")
-            own = File(found, image["file_name"], file.split)
-            made.append(Annotated(own, boxes[key], file.path, stated_size(image)))
+            made.append(Annotated(File(found, name, file.split), boxes[key], file.path, stated_size(image)))
     return made, crowds
 
 

@@ -7,9 +7,9 @@ from itertools import groupby
 import tensorflow_datasets as tfds
 
 from jaxformer.errors import UserError, counted
-from jaxformer.files import lines_of
 from jaxformer.importing.contents import Contents, Example, several
 from jaxformer.importing.sources import File, Sources
+from jaxformer.reading import lines_of
 
 DOCUMENT = "-DOCSTART-"
 SPACES = re.compile(r"[ \t]+")

@@ -10,11 +10,11 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from jaxformer.errors import UserError, counted
-from jaxformer.files import IMAGE_EXTENSIONS
 from jaxformer.importing.contents import Contents, Example, random_share
 from jaxformer.importing.formats import FORMATS
 from jaxformer.importing.images import open_all, open_image
 from jaxformer.importing.sources import File, Sources, listing
+from jaxformer.reading import IMAGE_EXTENSIONS
 
 ROUNDING = 0.01  # how far shares may be from 0 to 1
 EXPECTED = "COCO's JSON, VOC's XML, or YOLO's data.yaml or classes.txt"
@@ -63,10 +63,8 @@ def read(sources: Sources) -> Contents:
     if len(found) > 1:
         kinds = " and ".join(name.upper() for name in found)
         shown = " and ".join(listing(files, 1) for files in found.values())
-        raise UserError(
-            f"{sources.paths[0]}: holds annotations of {kinds} ({shown}); name the file or folder to import, or import "
-            f"it as {' or '.join(found)}"
-        )
+        remedy = f"name the file or folder to import, or import it as {' or '.join(found)}"
+        raise UserError(f"{sources.paths[0]}: holds annotations of {kinds} ({shown}); {remedy}")
     return formats[next(iter(found))].read(sources)
 
 
@@ -122,8 +120,7 @@ def contents_of(
             objects = [{"bbox": tfds.features.BBox(*shares), "label": label} for label, shares in different]
             values = {"image": image.stored, "objects": objects, "path": item.file.name}
             labels = frozenset(label for label, _ in different)
-            seen = sorted(different)
-            examples.append(Example(values, item.file, "", labels, image, annotation=seen))
+            examples.append(Example(values, item.file, "", labels, image, annotation=sorted(different)))
     if clipped:
         notes.append(f"clipped: {counted(clipped, 'box', 'boxes')} that reached out of the image")
     if twice:

@@ -8,11 +8,11 @@ from typing import TypeAlias
 import tensorflow_datasets as tfds
 
 from jaxformer.errors import UserError, counted
-from jaxformer.files import IMAGE_EXTENSIONS, read_text
 from jaxformer.importing.contents import Contents, Example, natural
 from jaxformer.importing.formats.csv import csv_rows
 from jaxformer.importing.images import open_all, open_image
 from jaxformer.importing.sources import SPLIT_NAMES, File, Sources, entries, listing, split_folders
+from jaxformer.reading import IMAGE_EXTENSIONS, read_text
 
 Labelled: TypeAlias = tuple[File, str]  # an image and its class
 
@@ -74,9 +74,8 @@ def in_folder(root: Path, sources: Sources) -> list[Labelled]:
         for folder in folders:
             nested, there = entries(folder)
             if nested:
-                raise UserError(
-                    f"{nested[0]}: a folder in the class {folder.name!r}, which holds images only"
-                )
+                inside = f"a folder in the class {folder.name!r}, which holds images only"
+                raise UserError(f"{nested[0]}: {inside}")
             images = list(filter(is_image, there))
             try:
                 label = sources.class_of(folder.name, f"{parent}: the folder ")

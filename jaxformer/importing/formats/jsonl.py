@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from jaxformer.files import lines_of, parse_object
 from jaxformer.importing.contents import Contents
 from jaxformer.importing.formats.tables import Row, Table
 from jaxformer.importing.sources import Sources
+from jaxformer.reading import lines_of, parse_object
 
 KINDS = {bool: "boolean", int: "integer", float: "number", str: "text"}
 

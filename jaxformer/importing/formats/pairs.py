@@ -9,9 +9,9 @@ from typing import TypeAlias
 import tensorflow_datasets as tfds
 
 from jaxformer.errors import UserError, counted
-from jaxformer.files import lines_of
 from jaxformer.importing.contents import Contents, Example
 from jaxformer.importing.sources import File, Sources
+from jaxformer.reading import lines_of
 
 # The suffixes that name a language ("en", "pt-br") or a side ("src").
 LANGUAGE = re.compile(r"[A-Za-z]{2,8}([-_][A-Za-z]{2,8})?")

@@ -11,10 +11,10 @@ import tensorflow_datasets as tfds
 
 from jaxformer.data.decoding import decode_mask
 from jaxformer.errors import UserError
-from jaxformer.files import BrokenFile, regular
 from jaxformer.importing.contents import Contents, Example, random_share, read_names
 from jaxformer.importing.images import as_png, open_all, open_image
 from jaxformer.importing.sources import File, Sources, find_all, split_of_folders
+from jaxformer.reading import BrokenFile, regular
 
 IMAGE_FOLDERS = {"images", "image", "imgs", "img", "jpegimages"}
 MASK_FOLDERS = {"masks", "mask", "labels", "annotations", "annot", "segmentation", "segmentationclass", "gt"}
@@ -75,10 +75,8 @@ def find_pairs(sources: Sources) -> list[tuple[File, Path]]:
     else:
         images, masks = below(root, IMAGE_FOLDERS, MASK_FOLDERS), below(root, MASK_FOLDERS, IMAGE_FOLDERS)
     if not images or not masks:
-        raise UserError(
-            f"{root}: holds no {'masks' if images else 'images'}; expected folders images and masks in it, or give two "
-            "folders: one of images, one of masks"
-        )
+        remedy = "expected folders images and masks in it, or give two folders: one of images, one of masks"
+        raise UserError(f"{root}: holds no {'masks' if images else 'images'}; {remedy}")
     places = {(relative.parent, relative.stem): path for path, relative in masks.items()}
     pairs = []
     for path, relative in images.items():

@@ -13,10 +13,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from jaxformer.errors import UserError, counted
-from jaxformer.files import parse_json, truth
 from jaxformer.importing.contents import Contents, Divided, Example, Examples, divided
 from jaxformer.importing.formats.tables import storable
 from jaxformer.importing.sources import File, Sources
+from jaxformer.reading import parse_json, read_bool
 
 FEW_TOPICS = 10  # with fewer, a share of them is too coarse
 
@@ -58,7 +58,7 @@ def read(sources: Sources, answerable: bool = False) -> Contents:
                 continue
             values["answers"] = {name: [answer[name] for answer in good] for name in ("text", "answer_start")}
             if item.get("is_impossible") is not None and not answerable:
-                values["is_impossible"] = truth(item, "is_impossible")
+                values["is_impossible"] = read_bool(item, "is_impossible")
             examples.append(Example(values, file))
     features = {name: tfds.features.Text() for name in ("id", "title", "context", "question")}
     features["answers"] = tfds.features.Sequence({"text": tfds.features.Text(), "answer_start": np.int32})
@@ -128,15 +128,12 @@ def line_of(key: str, text: str) -> str:
 
 def question_problem(values: Mapping[str, Any], item: Mapping[str, Any]) -> str | None:
     """Why a question cannot be used, whatever its answers are."""
-    for name, value in values.items():
-        try:
-            storable(value, name)
-        except ValueError as error:
-            return str(error)
-        if name in ("context", "question") and not value.strip():
-            return f"its {name} is empty"
     try:
-        impossible = truth(item, "is_impossible")
+        for name, value in values.items():
+            storable(value, name)
+            if name in ("context", "question") and not value.strip():
+                return f"its {name} is empty"
+        impossible = read_bool(item, "is_impossible")
     except ValueError as error:
         return str(error)
     if impossible and item["answers"]:

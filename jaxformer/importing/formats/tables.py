@@ -14,14 +14,8 @@ from jaxformer.importing.sources import File, Sources
 
 # What a cell can be, as messages say it; "nothing" and "nested" cells never meet in a message.
 WORDS = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "text": "text"}
-LABELS = {
-    "label",
-    "labels",
-    "class",
-    "category",
-    "target",
-    "sentiment",
-}  # columns that are seldom meant as texts
+# Names of columns that are seldom meant as texts.
+LABELS = {"label", "labels", "class", "category", "target", "sentiment"}
 NUMBERS = {"integer": np.int64, "number": np.float32, "boolean": np.bool_}
 
 
@@ -110,9 +104,8 @@ class Table:
             raise UserError(f"{where}: no column holds texts; there are: {', '.join(names)}")
         notes = [f"left out: columns {', '.join(left_out)}"] if left_out else []
         if self.label is None and (likely := [name for name in chosen if name.lower() in LABELS]):
-            notes.append(
-                f"column {likely[0]!r} is kept as {chosen[likely[0]]}; give `label` to make it the label"
-            )
+            kept = f"is kept as {chosen[likely[0]]}; give `label` to make it the label"
+            notes.append(f"column {likely[0]!r} {kept}")
         return chosen, notes
 
     def column_kind(self, name: str, rows: Sequence[Row]) -> str | None:

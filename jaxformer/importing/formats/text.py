@@ -9,9 +9,9 @@ from typing import Literal
 import tensorflow_datasets as tfds
 
 from jaxformer.errors import UserError
-from jaxformer.files import lines_of
 from jaxformer.importing.contents import Contents, Divided, Example, Examples
 from jaxformer.importing.sources import Sources
+from jaxformer.reading import lines_of
 
 UNITS = ("file", "paragraph", "line")
 

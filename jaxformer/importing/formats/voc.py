@@ -7,11 +7,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.parsers.expat import ErrorString
 
-from jaxformer.files import numbered_lines, read_text
 from jaxformer.importing.contents import Contents, natural
 from jaxformer.importing.formats import detection
 from jaxformer.importing.formats.detection import Annotated, Box
 from jaxformer.importing.sources import SPLIT_NAMES, File, Sources, find_all, split_of_folders
+from jaxformer.reading import numbered_lines, read_text
 
 MOST_NESTED = 50
 CORNERS = ("xmin", "ymin", "xmax", "ymax")

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import yaml
 
 from jaxformer.errors import UserError, counted
-from jaxformer.files import IMAGE_EXTENSIONS, BrokenFile, lines_of, numbered_lines, read_text
 from jaxformer.importing.contents import Contents, checked_names, read_names
 from jaxformer.importing.formats import detection
 from jaxformer.importing.formats.detection import Annotated, Box
@@ -23,6 +22,7 @@ from jaxformer.importing.sources import (
     split_of_folders,
     unless_all_train,
 )
+from jaxformer.reading import IMAGE_EXTENSIONS, BrokenFile, lines_of, numbered_lines, read_text
 
 DESCRIPTIONS = ("data.yaml", "data.yml")
 NOTHING = ("", "~", "null", "Null", "NULL")  # what YAML writes where there is no value
@@ -92,9 +92,8 @@ def spare_labels(labels: Mapping[File, Path]) -> list[Path]:
     for file, path in labels.items():
         folders[path.parent].add(file.path.parent)
     others = {path for folder in folders for path in folder.glob("*.txt")} - set(labels.values())
-    spare = (
-        path for path in sorted(others) if detection.image_of_stem(path.stem, folders[path.parent]) is None
-    )
+    has_image = detection.image_of_stem
+    spare = (path for path in sorted(others) if has_image(path.stem, folders[path.parent]) is None)
     return list(filter(looks_like_labels, spare))
 
 
@@ -215,9 +214,8 @@ def described_keypoints(path: Path, described: Mapping[str, Any]) -> int:
     """How many numbers of keypoints each line has, by "kpt_shape: [17, 3]"; 0 without it."""
     if (shape := described.get("kpt_shape")) is None:
         return 0
-    found = re.fullmatch(
-        "([1-9][0-9]{0,3}) ([23])", " ".join(map(str, shape if isinstance(shape, list) else ()))
-    )
+    words = " ".join(map(str, shape)) if isinstance(shape, list) else ""
+    found = re.fullmatch("([1-9][0-9]{0,3}) ([23])", words)
     if found is None:
         raise UserError(f"{path}: kpt_shape is {shape!r}; expected points and 2 or 3, as in [17, 3]")
     return int(found[1]) * int(found[2])
