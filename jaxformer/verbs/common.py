@@ -90,8 +90,9 @@ def print_text(text: str, after: int = 0) -> None:
       text: the text, with its ends of lines.
       after: how many of its first characters have been written.
     """
-    sys.stdout.write(printable(text)[len(printable(text[:after])) :])
-    sys.stdout.flush()
+    stream = sys.stdout
+    stream.write(printable(text)[len(printable(text[:after])) :])
+    stream.flush()
 
 
 def print_line(line: str) -> None:
@@ -101,7 +102,7 @@ def print_line(line: str) -> None:
 
 def print_json(value: Any) -> None:
     """Writes a line of JSON."""
-    sys.stdout.write(json_line(value))
+    print_text(json_line(value))
 
 
 def print_note(line: str) -> None:
