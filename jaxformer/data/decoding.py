@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 cv2.setNumThreads(0)  # the threads are ours: OpenCV's own would fight with them for the cores
 # A broken image is an error of ours, said once.
@@ -88,7 +88,7 @@ def decode_mask(encoded: bytes, upright: bool = False) -> np.ndarray:
 
 
 @contextmanager
-def opened(encoded: bytes) -> Iterator[Image.Image]:
+def opened(encoded: bytes) -> Iterator[ImageFile.ImageFile]:
     """An image of one of FORMATS of which nothing but the header is read yet.
 
     Raises:
@@ -115,10 +115,14 @@ def is_turned(image: Image.Image) -> bool:
     return image.getexif().get(ORIENTATION) in range(2, 9)
 
 
-def is_deep(image: Image.Image) -> bool:
+def is_deep(image: ImageFile.ImageFile) -> bool:
     """Whether an image that is not decoded yet has more than 8 bits a channel, of which the upper 8 are taken."""
-    most = image.tile[0].args[-1] if image.format == "PPM" else 255
-    return image.mode in DEEP or ";16" in str(image.tile) or (isinstance(most, int) and most > 255)
+    # What Pillow tells its decoder names how numbers are stored and, for Netpbm, the largest.
+    told = [
+        each for tile in image.tile for each in (tile.args if isinstance(tile.args, tuple) else [tile.args])
+    ]
+    largest = told[-1] if image.format == "PPM" else 0
+    return image.mode in DEEP or ";16" in str(told) or (isinstance(largest, int) and largest > 255)
 
 
 def is_transparent(image: Image.Image) -> bool:
@@ -126,7 +130,7 @@ def is_transparent(image: Image.Image) -> bool:
     if not image.has_transparency_data or image.mode in DEEP:
         return image.has_transparency_data
     # (Many images have the channel, and none of their pixels use it.)
-    return image.convert("RGBA").getextrema()[3][0] < 255
+    return bool(np.asarray(image.convert("RGBA"))[:, :, 3].min() < 255)
 
 
 def is_plain_png(encoded: bytes, channels: int) -> bool:

@@ -121,7 +121,8 @@ def corners_of(annotation: dict[str, Any]) -> tuple[tuple[float, float, float, f
     Raises:
       ValueError: it has neither; says what there is.
     """
-    box, polygons = annotation.get("bbox"), annotation.get("segmentation")
+    box: Any = annotation.get("bbox")
+    polygons: Any = annotation.get("segmentation")
     if box or not isinstance(polygons, list):
         if not are_numbers(box) or len(box) != 4:
             lacks = "" if box else "; an object needs a box, or polygons in segmentation"
