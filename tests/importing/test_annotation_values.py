@@ -100,7 +100,8 @@ def test_polygons_stand_for_a_box_that_is_not_there(tmp_path):
     [
         (
             {"keypoints": [1, 2, 2]},
-            "bbox is None, not four numbers x, y, width, height; an object needs a box, or",
+            "bbox is None, not four numbers x, y, width, height; "
+            "an object needs a box, or polygons in segmentation, beside keypoints",
         ),
         ({"segmentation": {"counts": "a", "size": [4, 5]}}, "bbox is None, not four numbers"),
         ({"segmentation": []}, "has no bbox, and its segmentation is no list of polygons"),

@@ -125,7 +125,8 @@ def corners_of(annotation: dict[str, Any]) -> tuple[tuple[float, float, float, f
     polygons: Any = annotation.get("segmentation")
     if box or not isinstance(polygons, list):
         if not are_numbers(box) or len(box) != 4:
-            lacks = "" if box else "; an object needs a box, or polygons in segmentation"
+            beside = ", beside keypoints" * ("keypoints" in annotation)
+            lacks = "" if box else f"; an object needs a box, or polygons in segmentation{beside}"
             raise ValueError(f"bbox is {box!r}, not four numbers x, y, width, height{lacks}")
         x, y, width, height = map(float, box)
         return (x, y, x + width, y + height), False
