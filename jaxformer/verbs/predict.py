@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jaxformer.config.fields import PositiveInt
 from jaxformer.errors import UserError
 from jaxformer.verbs.common import print_json, print_text, working
-from jaxformer.verbs.options import OfRun, argument, flag
+from jaxformer.verbs.options import Named, OfRun, argument, flag
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
@@ -59,14 +59,14 @@ def refuse_text(run: Path) -> NoReturn:
 class Predict(OfRun):
     """Print what a run's model says of your images or texts, as JSON lines."""
 
-    inputs: tuple[str, ...] = argument("INPUT", default=())
+    inputs: tuple[Named, ...] = argument("INPUT", default=())
     """Image files or folders of them. Or files of one text a line (two with a tab between them, or JSON lines of
     question and context, where the model takes that); - is stdin."""
     text: tuple[str, ...] = ()
     """A text; give it again for more."""
     question: tuple[str, ...] = flag((), "TEXT")
     """A question about the text of --context-file; give it again for more."""
-    context_file: str | None = flag(None, "FILE")
+    context_file: Named | None = flag(None, "FILE")
     """The text that answers --question."""
     output: Path | None = flag(None, "DIR")
     """The folder of annotated images and JSON lines (default: RUN/predictions)."""

@@ -238,6 +238,10 @@ def test_mistakes_are_said_in_a_line(digits, tmp_path):
         predicted([digits[0]], tmp_path / "file")
     with pytest.raises(UserError, match="top=0: expected at least 1"):
         predicted([digits[0]], tmp_path / "out", top=0)
+    with pytest.raises(UserError, match=r"top=2\.5: expected at least 1, an int"):
+        predicted([digits[0]], tmp_path / "out", top=2.5)
+    with pytest.raises(UserError, match="'': is no name of a file or a folder"):
+        predicted([""], tmp_path / "out")
     broken = a_run(NearestCentre(lambda pixels: jnp.full((len(pixels), 10), jnp.nan)))
     with pytest.raises(UserError, match=r"99\.png: the model's predictions are not finite"):
         predict_files(broken, [digits[0]], tmp_path / "out")
