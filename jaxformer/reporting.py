@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxformer.analysis.flops import training_flops
-from jaxformer.errors import counted
+from jaxformer.errors import counted, printable
 from jaxformer.experiment import Experiment, spare_classes
 from jaxformer.files import write_json
 from jaxformer.observe import device, text
@@ -53,9 +53,9 @@ def announce(experiment: Experiment, run: Run, start_step: int) -> None:
     if experiment.average is not None:
         logger.info("evaluations, samples and predictions are those of the parameters' average")
     for fact in dict.fromkeys((*batches.facts, *experiment.eval_data.facts)):
-        logger.info("%s", fact)
+        logger.info("%s", printable(fact, keep=""))
     for remark in (*spare_classes(experiment.bare_model, batches), *unusual_lengths(experiment)):
-        logger.warning("%s", remark)
+        logger.warning("%s", printable(remark, keep=""))
 
 
 def unusual_lengths(experiment: Experiment) -> Iterator[str]:

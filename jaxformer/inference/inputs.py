@@ -79,6 +79,13 @@ def named(path: str | Path) -> Path:
     return Path(path)
 
 
+def check_places(paths: Iterable[str | Path], folder: Path) -> None:
+    """Raises UserError if there are no images, or `folder`, for what is made of them, is a file."""
+    find_images(paths)
+    if folder.is_file():
+        raise UserError(f"{folder}: cannot write there (is a file); {REMEDY}")
+
+
 def find_images(paths: Iterable[str | Path]) -> list[Path]:
     """The files, and the images in the folders and below them; each once.
 

@@ -63,12 +63,12 @@ class DataShow(OfData):
         if of_images is not None:
             output = self.output or Path(f"{self.name.replace('/', '-')}.png")
             count = IMAGES if self.count is None else self.count
-            shown = str(contact_sheet(of_images, self.split, output, count))
+            print_line(str(contact_sheet(of_images, self.split, output, count)))
         elif self.output is not None:
             raise UserError(f"--output: {self.name} has no images to draw; leave it out, texts are printed")
         else:
-            shown = examples_as_text(config, self.split, TEXTS if self.count is None else self.count)
-        print_text(f"{shown}\n")
+            count = TEXTS if self.count is None else self.count
+            print_text(examples_as_text(config, self.split, count) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)

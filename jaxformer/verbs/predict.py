@@ -39,9 +39,11 @@ class Explain(OfRun):
         if Run.open(self.run).read_config().data.examples.modality == "text":
             refuse_text(self.run)
         with working():
-            from jaxformer.inference.inputs import readable
+            from jaxformer.inference.inputs import check_places, readable
 
-            trained, folder = self.load(), self.output or self.run / EXPLANATIONS
+            folder = self.output or self.run / EXPLANATIONS
+            check_places(self.files, folder)
+            trained = self.load()
             files = readable(self.files, trained.example, self.skip_broken)
             for line in trained.explain(files, folder, class_name=self.class_name):
                 print_json(line)
@@ -108,6 +110,9 @@ class Predict(OfRun):
         texts += [path for path in self.inputs if path == "-" or Path(path).suffix.lower() in TEXT_SUFFIXES]
         if texts:
             raise UserError(f"{texts[0]}: {self.run} holds a model of images; name image files, or folders")
+        from jaxformer.inference.inputs import check_places
+
+        check_places(self.inputs, folder)
         from jaxformer.inference.explain import Explainer, explain_files
         from jaxformer.inference.predict import predict_files
 
