@@ -3,14 +3,14 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from jaxformer import __version__
 from jaxformer.config.schema import did_you_mean, load
 from jaxformer.errors import UserError, shortened
 from jaxformer.preemption import Preempted, farewell
 from jaxformer.verbs import VERBS
-from jaxformer.verbs.common import print_note, print_text
+from jaxformer.verbs.common import print_note, print_text, refusing
 from jaxformer.verbs.options import Verb, in_flags, parse, summary
 
 ABOUT = "Trains, evaluates and looks into Transformers, Vision Transformers and CNNs."
@@ -88,13 +88,3 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         print_note(shortened(f"jaxformer: {place}: {error.strerror or error}"))
         return 2
-
-
-def refusing() -> Iterator[str]:
-    """Yields which of the outputs take no more, not even the end of a line."""
-    for name, stream in {"standard output": sys.stdout, "standard error": sys.stderr}.items():
-        try:
-            stream.write("\n")
-            stream.flush()
-        except OSError:
-            yield name

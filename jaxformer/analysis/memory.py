@@ -40,10 +40,9 @@ def check_memory(experiment: Experiment) -> None:
     state = bytes_a_device(shapes) + gradients
     has = f"a device has {text.data_size(limit)}"
     if state > limit:
-        raise UserError(
-            f"model: needs at least {text.data_size(state)} a device for parameters, gradients and the optimizer's "
-            f"state, and {has}; make it smaller ({', '.join(largest_numbers(config.model))})",
-        )
+        needs = f"needs at least {text.data_size(state)} a device for parameters, gradients and optimizer"
+        remedy = f"make it smaller ({', '.join(largest_numbers(config.model))})"
+        raise UserError(f"model: {needs}, and {has}; {remedy}")
     train = ("batch_size", experiment.train_data, config.train.accumulate, state)
     evaluation = ("eval_batch_size", experiment.eval_data, 1, bytes_a_device(shapes.params))
     for field, batches, parts, held in (train, evaluation):

@@ -108,7 +108,11 @@ class Profile(AbstractContextManager["Profile"]):
 
     def _stop(self) -> None:
         self.tracing = False
-        jax.profiler.stop_trace()
+        try:
+            jax.profiler.stop_trace()
+        except (OSError, jax.errors.JaxRuntimeError) as error:
+            logger.warning("%s: the profile cannot be written there: %s", self.folder, error)
+            return
         logger.info("profile written to %s (view it with `xprof %s`)", self.folder, self.folder)
 
     def __exit__(self, *exception: Any) -> None:

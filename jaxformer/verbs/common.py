@@ -90,8 +90,9 @@ def print_text(text: str, after: int = 0) -> None:
       text: the text, with its ends of lines.
       after: how many of its first characters have been written.
     """
-    sys.stdout.write(printable(text)[len(printable(text[:after])) :])
-    sys.stdout.flush()
+    stream = sys.stdout
+    stream.write(printable(text)[len(printable(text[:after])) :])
+    stream.flush()
 
 
 def print_line(line: str) -> None:
@@ -101,10 +102,20 @@ def print_line(line: str) -> None:
 
 def print_json(value: Any) -> None:
     """Writes a line of JSON."""
-    sys.stdout.write(json_line(value))
+    print_text(json_line(value))
 
 
 def print_note(line: str) -> None:
     """Writes a line beside the results, to stderr, where that still takes one."""
     with suppress(OSError):
         sys.stderr.write(printable(line, keep="") + "\n")
+
+
+def refusing() -> Iterator[str]:
+    """Yields which of the outputs take no more, not even the end of a line."""
+    for name, stream in {"standard output": sys.stdout, "standard error": sys.stderr}.items():
+        try:
+            stream.write("\n")
+            stream.flush()
+        except OSError:
+            yield name

@@ -61,3 +61,12 @@ def test_without_a_range_nothing_happens(tmp_path):
         profile.before(1)
         profile.after(1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_profile_that_cannot_be_written_costs_a_warning(tmp_path, caplog):
+    (tmp_path / "profile").write_text("a file where a folder belongs")
+    with Profile("1:1", tmp_path) as profile:
+        profile.before(1)
+        profile.after(1)
+    assert "profile: the profile cannot be written there" in caplog.text
+    assert (tmp_path / "profile").read_text() == "a file where a folder belongs"
