@@ -1,5 +1,11 @@
 """`python -m jaxformer VERB` and `jaxformer VERB` are the same."""
 
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Until main's own handlers are there, Ctrl-C ends the process without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import io
 import os
 import sys
@@ -11,10 +17,10 @@ from jaxformer.preemption import ProcessSignals, leave
 def main() -> None:
     """Runs the command line and leaves with its exit code; what a terminal's encoding lacks is escaped.
 
-    Signals are answered before anything else is imported.
+    Signals are answered before anything else is imported. A closed output refuses what is written, but for notes.
     """
-    nowhere = open(os.devnull, "w")  # noqa: SIM115
-    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    sys.stdout = sys.stdout or open(os.open(os.devnull, os.O_RDONLY), "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     warnings.filterwarnings("ignore", module="PIL")  # a broken image is an error of ours, said once
     with ProcessSignals():
         from jaxformer.cli import main as run

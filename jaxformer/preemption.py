@@ -130,10 +130,15 @@ def leave_at_the_second(heard: int) -> None:
 
 
 def unraisable(ignored: Any) -> None:
-    """Takes what Python cannot raise, as of a destructor."""
+    """Takes what Python cannot raise, as of a destructor.
+
+    TensorStore's threads may report that a file is written when Orbax waits no more, since another one could not be:
+    that is raised where the checkpoint is saved, and nothing of it is shown here.
+    """
     if isinstance(ignored.exc_value, (KeyboardInterrupt, Preempted)):
         leave(farewell(ignored.exc_value))
-    sys.__unraisablehook__(ignored)
+    if str(ignored.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(ignored)
 
 
 def farewell(stop: KeyboardInterrupt | Preempted) -> int:

@@ -3,6 +3,8 @@
 import logging
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,8 @@ import jax
 import numpy as np
 
 from jaxformer.analysis.flops import training_flops
-from jaxformer.errors import counted
+from jaxformer.config.sections import ExperimentConfig
+from jaxformer.errors import UserError, counted, printable
 from jaxformer.experiment import Experiment, spare_classes
 from jaxformer.files import write_json
 from jaxformer.observe import device, text
@@ -53,9 +56,10 @@ def announce(experiment: Experiment, run: Run, start_step: int) -> None:
     if experiment.average is not None:
         logger.info("evaluations, samples and predictions are those of the parameters' average")
     for fact in dict.fromkeys((*batches.facts, *experiment.eval_data.facts)):
-        logger.info("%s", fact)
-    for remark in (*spare_classes(experiment.bare_model, batches), *unusual_lengths(experiment)):
-        logger.warning("%s", remark)
+        logger.info("%s", printable(fact, keep=""))
+    remarks = (spare_classes(experiment.bare_model, batches), unusual_lengths(experiment), repeated(config))
+    for remark in chain(*remarks):
+        logger.warning("%s", printable(remark, keep=""))
 
 
 def unusual_lengths(experiment: Experiment) -> Iterator[str]:
@@ -67,6 +71,19 @@ def unusual_lengths(experiment: Experiment) -> Iterator[str]:
     if steps < FEW_STEPS:
         total = experiment.config.train.total
         yield f"train.total='{total}': only {steps} updates; a longer training or a smaller data.batch_size has more"
+
+
+def repeated(config: ExperimentConfig) -> Iterator[str]:
+    """Yields a line if evaluation sees examples of training, and if training holds some twice."""
+    from jaxformer.data.records import shared_examples
+
+    data, split = config.data, config.data.train_split
+    with suppress(UserError):  # examples that a user's own class reads from somewhere else
+        if both := shared_examples(data, split, config.eval.split):
+            seen = f"{counted(both, 'example')} of it {'is' if both == 1 else 'are'} in data.train_split={split!r}, too"
+            yield f"eval.split={config.eval.split!r}: {seen}; what was trained on says little of new examples"
+        if again := shared_examples(data, split):
+            yield f"data.train_split={split!r}: holds {counted(again, 'example')} more than once"
 
 
 def signs_of_failure(task: Task, evaluation: Evaluation, curves: Curves) -> Iterator[str]:

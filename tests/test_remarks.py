@@ -10,7 +10,7 @@ from jaxformer.config.files import read
 from jaxformer.config.sections import resolve
 from jaxformer.experiment import Experiment
 from jaxformer.observe.summary import end_summary
-from jaxformer.reporting import announce, signs_of_failure
+from jaxformer.reporting import announce, repeated, signs_of_failure
 from jaxformer.runs import Run
 from jaxformer.tasks.base import Evaluation
 from jaxformer.tasks.classification import Classification
@@ -110,6 +110,24 @@ def test_few_steps_and_batches_larger_than_the_dataset_are_said_before_training(
     caplog.clear()
     announce(experiment(**{"data.batch_size": 48, "train.total": "100 steps"}), Run(tmp_path), 0)
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("split", "evaluated", "said"),
+    [
+        ("train", "train", "eval.split='train': 1,438 examples of it are in data.train_split='train', too"),
+        ("train[:80]", "train[50:90]+test", "eval.split='train[50:90]+test': 30 examples of it are in"),
+        ("test+train[:80]", "train[79:]", "eval.split='train[79:]': 1 example of it is in"),
+        ("train+train", "test", "data.train_split='train+train': holds 1,438 examples more than once"),
+        ("train[:80]+train[60:]", "test", "data.train_split='train[:80]+train[60:]': holds 20 examples more"),
+        ("train[:80]", "train[80:]+test", ""),
+    ],
+)
+def test_what_is_seen_in_training_and_in_evaluation_is_said_before_training(split, evaluated, said):
+    config = experiment(**{"data.train_split": split, "eval.split": evaluated}).config
+    lines = list(repeated(config))
+    assert len(lines) == bool(said)
+    assert "".join(lines).startswith(said)
 
 
 def test_a_short_run_writes_its_curve_and_ends_with_what_went_wrong(tmp_path):

@@ -102,6 +102,45 @@ def test_a_second_ctrl_c_ends_a_process_that_runs_no_python(tmp_path):
     assert (process.returncode, said) == (130, SAID["SIGINT"])
 
 
+def test_ctrl_c_before_the_command_lines_own_handlers_shows_no_traceback():
+    code = """
+import os, signal, sys
+
+class AtTheFirstImport:
+    def find_spec(self, name, *_):
+        if name == "jaxformer.preemption":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, AtTheFirstImport())
+import jaxformer.__main__
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
+def test_a_file_that_is_written_when_nobody_waits_any_more_is_not_told_of():
+    """Orbax stops to wait for TensorStore's files at the first that cannot be written, as on a full disk."""
+    code = """
+import asyncio
+import tensorstore
+from jaxformer.preemption import ProcessSignals
+
+async def begin():
+    next(waiting)
+
+with ProcessSignals():
+    promise, future = tensorstore.Promise.new()
+    waiting = future.__await__()
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    loop.close()
+    promise.set_result(1)
+    print(future.result())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
 def test_nohup_stays_in_force(tmp_path):
     config = tmp_path / "mine.py"
     config.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\nraise SystemExit('went on')")
@@ -120,7 +159,8 @@ def test_nohup_stays_in_force(tmp_path):
             "jaxformer: standard output: No space left on device\n",
         ),
         ("describe --fields model.vit | true", "1 0", ""),
-        ("--help >&-", "0", ""),
+        ("--help >&-", "2", "jaxformer: standard output: Bad file descriptor\n"),
+        ("--help >&- 2>&-", "2", ""),
         ("nothing 2> /dev/full", "2", ""),
         ("nothing 2>&-", "2", ""),
     ],

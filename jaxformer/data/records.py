@@ -7,6 +7,7 @@ code that made it is needed.
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -180,6 +181,27 @@ def open_records(builder: Any, dataset: Prepared, split: str) -> Any:
             f"split {split!r} of {name}: not a slice that TFDS reads ({str(error).splitlines()[0]}); "
             "write it as in 'train[:90%]', 'train[1000:2000]' or 'train+test'"
         ) from error
+
+
+def shared_examples(config: DatasetConfig, split: str, other: str | None = None) -> int:
+    """How many examples two splits have in common, as "train[:80%]" and "train[50%:]" overlap.
+
+    Args:
+      config: names the dataset.
+      split: the one.
+      other: the other one; None counts what `split` itself holds again, as "train+train" does.
+
+    Raises:
+      UserError: the dataset is not there.
+    """
+    splits = open_builder(find_dataset(config)).info.splits
+    parts = splits[split].file_instructions
+    pairs = combinations(parts, 2) if other is None else product(parts, splits[other].file_instructions)
+    return sum(
+        max(0, min(a.skip + a.take, b.skip + b.take) - max(a.skip, b.skip))
+        for a, b in pairs
+        if a.filename == b.filename
+    )
 
 
 def inner(feature: Any) -> Any:

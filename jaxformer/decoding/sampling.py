@@ -21,7 +21,8 @@ from jaxformer.config.fields import Constraint, above, at_least, between
 from jaxformer.errors import UserError
 
 BLOCK = 256  # tokens; a vocabulary of 50 257 has 197 blocks
-LARGEST = float(np.finfo(np.float32).max)
+SMALLEST, LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+COLD = 1e-6  # a temperature below which no other token than the likeliest is ever drawn
 BITS_OF_ONE = int(np.float32(1).view(np.int32))  # floats from 0 to 1 are ordered as their bits are
 HALVINGS = BITS_OF_ONE.bit_length()
 
@@ -36,7 +37,7 @@ class Sampling:
     """How the next token is chosen."""
 
     temperature: Annotated[float, HEAT, FINITE] = 1.0
-    """What logits are divided by; 0 takes the likeliest token, whatever the other filters say."""
+    """What logits are divided by; 0, or less than 1e-6, takes the likeliest token, whatever the other filters say."""
     top_k: Annotated[int, at_least(1, "1 or more, or None to keep all tokens")] | None = None
     """Keep the k likeliest tokens, and those that are as likely as the k-th (Fan et al. 2018)."""
     top_p: Annotated[float, PROBABILITY] | None = None
@@ -70,7 +71,7 @@ def sample(
     Returns:
       int32 [B].
     """
-    if sampling.temperature == 0:
+    if sampling.temperature < COLD:
         return likeliest(penalized(defined(logits), sampling, seen))[:, 0]
     rows = jnp.arange(logits.shape[0]) if rows is None else rows
     keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
@@ -92,10 +93,10 @@ def filtered(logits: Array, sampling: Sampling, seen: Array | None = None) -> Ar
       float32 [B, V].
     """
     logits = penalized(defined(logits), sampling, seen)
-    if sampling.temperature == 0:
+    if sampling.temperature < COLD:
         return jnp.where(token_ids(logits) == likeliest(logits), logits, -jnp.inf)
     if sampling.temperature != 1:
-        logits = bounded(logits / sampling.temperature, logits)
+        logits = bounded(logits / min(sampling.temperature, LARGEST), logits)
     if sampling.top_k is not None:
         logits = keep_top_k(logits, sampling.top_k)
     if sampling.top_p is not None and sampling.top_p < 1:
@@ -115,7 +116,7 @@ def seen_tokens(texts: Sequence[Sequence[int]], vocab_size: int) -> Array:
 
 def penalized(logits: Array, sampling: Sampling, seen: Array | None) -> Array:
     """Logits after the repetition penalty."""
-    penalty = sampling.repetition_penalty
+    penalty = min(max(sampling.repetition_penalty, SMALLEST), LARGEST)  # 0 / 0 and 0 * inf are NaN
     if penalty == 1 or seen is None:
         return logits
     changed = jnp.where(logits < 0, logits * penalty, logits / penalty)

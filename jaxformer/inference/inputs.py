@@ -68,13 +68,31 @@ def shown_image(run: Any, one: Input) -> np.ndarray:
     return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
-def find_images(paths: Iterable[Path]) -> list[Path]:
+def named(path: str | Path) -> Path:
+    """The path that a user names.
+
+    Raises:
+      UserError: it is "", which would be the working directory.
+    """
+    if path == "":
+        raise UserError("'': is no name of a file or a folder; a variable of the shell may be empty")
+    return Path(path)
+
+
+def check_places(paths: Iterable[str | Path], folder: Path) -> None:
+    """Raises UserError if there are no images, or `folder`, for what is made of them, is a file."""
+    find_images(paths)
+    if folder.is_file():
+        raise UserError(f"{folder}: cannot write there (is a file); {REMEDY}")
+
+
+def find_images(paths: Iterable[str | Path]) -> list[Path]:
     """The files, and the images in the folders and below them; each once.
 
     Raises:
       UserError: there is none.
     """
-    given, found = list(paths), []
+    given, found = [named(path) for path in paths], []
     for path in given:
         if path.is_dir():
             inside = (p for p in path.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file())
@@ -87,7 +105,7 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def readable(paths: Iterable[Path], example: Any, skip_broken: bool) -> list[Path]:
+def readable(paths: Iterable[str | Path], example: Any, skip_broken: bool) -> list[Path]:
     """The images of `find_images` that `example` takes; others are logged or, unless they may be skipped, raised."""
     files, broken = find_images(paths), {}
     for path in files:

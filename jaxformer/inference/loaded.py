@@ -20,7 +20,7 @@ from jaxformer.data.geometry import letterbox
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.inference.inputs import reason
+from jaxformer.inference.inputs import named, reason
 from jaxformer.reading import as_written, read_json, regular
 from jaxformer.runs import BRING_BACK, Run
 from jaxformer.state import eval_variables
@@ -192,13 +192,15 @@ class LoadedRun:
         expected = f"expected an image file, or uint8 [H, W, {shape[-1]}]"
         if isinstance(image, (str, Path)):
             try:
-                image = decode_image(regular(Path(image)).read_bytes(), shape[-1], upright=True)
+                image = decode_image(regular(named(image)).read_bytes(), shape[-1], upright=True)
             except (OSError, ValueError) as error:
                 raise UserError(f"{where}: {reason(Path(where), error)}") from error
         elif not isinstance(image, np.ndarray):
             raise UserError(f"{where}: is {type(image).__name__}; {expected}")
         elif image.ndim != 3 or image.dtype != np.uint8:
             raise UserError(f"{where}: is {image.dtype} of the shape {image.shape}; {expected}")
+        elif not image.size:
+            raise UserError(f"{where}: has no pixels; {expected}")
         example: dict[str, Any] = {"image": image}
         example = dict(transformed(example, data.eval_transforms, np.random.default_rng(0), lambda: where))
         example["transformed"] = example["image"]
@@ -337,4 +339,4 @@ class LoadedRun:
         if "image" not in self.experiment.eval_data.element_spec:
             raise UserError(f"{self.run.folder}: holds a model of text; explain looks into models of images")
         several = [files] if isinstance(files, (str, Path)) else files
-        return explain_files(Explainer(self, class_name), [Path(file) for file in several], Path(folder))
+        return explain_files(Explainer(self, class_name), [named(file) for file in several], Path(folder))

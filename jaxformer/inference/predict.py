@@ -59,8 +59,8 @@ def predict(run: "LoadedRun", inputs: Any, top: int = 5) -> Iterator[Prediction]
 
 def check_top(top: int) -> None:
     """Raises UserError for a number that cannot be."""
-    if top < 1:
-        raise UserError(f"top={top}: expected at least 1")
+    if not isinstance(top, (int, np.integer)) or top < 1:
+        raise UserError(f"top={top!r}: expected at least 1, an int")
 
 
 def check_task(task: Any) -> None:
@@ -110,7 +110,7 @@ def answered(run: "LoadedRun", inputs: Any, top: int) -> Iterator[tuple[Input, R
 
 def named_image(run: "LoadedRun", image: Any, name: str) -> Input:
     """As `image_input`; messages call a file by its path, and what has none by `name`."""
-    with naming(str(image) if isinstance(image, (str, Path)) else name):
+    with naming(str(image) or "''" if isinstance(image, (str, Path)) else name):
         return image_input(run, image)
 
 
@@ -177,7 +177,7 @@ def predict_files(
         finite.
     """
     check_top(top)
-    files = readable(map(Path, paths), run.example, skip_broken)
+    files = readable(paths, run.example, skip_broken)
     places = place_images(files, output_dir, run.task.written)
     with all_at_once(output_dir, LINES, originals=files) as (hidden, results):
         for (one, predicted, answer), place in zip(answered(run, files, top), places):

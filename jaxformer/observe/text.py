@@ -38,10 +38,10 @@ def table(
 
 
 def notes(pairs: Mapping[str, str | None]) -> str:
-    """One line for each name and its value, with aligned values; a value that is None is left out."""
+    """One line for each name and its value, with aligned values, made `printable`; a value of None is left out."""
     known = {name: value for name, value in pairs.items() if value is not None}
     width = max(map(len, known), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in known.items())
+    return "\n".join(f"{name.ljust(width)}  {printable(value, keep='')}" for name, value in known.items())
 
 
 def number(value: float) -> str:

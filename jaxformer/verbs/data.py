@@ -11,7 +11,7 @@ from jaxformer.config.fields import Constraint, at_most
 from jaxformer.errors import UserError, counted
 from jaxformer.importing.formats import FORMATS
 from jaxformer.verbs.common import print_line, print_text
-from jaxformer.verbs.options import Names, Verb, argument, flag, in_flags
+from jaxformer.verbs.options import Named, Names, Verb, argument, flag, in_flags
 
 if TYPE_CHECKING:
     from jaxformer.importing import Imported
@@ -27,7 +27,7 @@ OPTIONS = dict.fromkeys(name for format in FORMATS.values() for name in format.o
 class OfData(Verb):
     """A verb that looks for datasets."""
 
-    data_dir: str | None = flag(None, "DIR")
+    data_dir: Named | None = flag(None, "DIR")
     """The TFDS folder (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)."""
 
 
@@ -63,12 +63,12 @@ class DataShow(OfData):
         if of_images is not None:
             output = self.output or Path(f"{self.name.replace('/', '-')}.png")
             count = IMAGES if self.count is None else self.count
-            shown = str(contact_sheet(of_images, self.split, output, count))
+            print_line(str(contact_sheet(of_images, self.split, output, count)))
         elif self.output is not None:
             raise UserError(f"--output: {self.name} has no images to draw; leave it out, texts are printed")
         else:
-            shown = examples_as_text(config, self.split, TEXTS if self.count is None else self.count)
-        print_text(f"{shown}\n")
+            count = TEXTS if self.count is None else self.count
+            print_text(examples_as_text(config, self.split, count) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from jaxformer.config.fields import Beams, NonNegativeInt, PositiveInt, at_least, at_most, not_empty
 from jaxformer.errors import UserError, counted
 from jaxformer.verbs.common import print_json, print_note, print_text, working
-from jaxformer.verbs.options import OfRun, argument, flag
+from jaxformer.verbs.options import Named, OfRun, argument, flag
 
 if TYPE_CHECKING:
     from jaxformer.inference.writing import Generation
@@ -28,7 +28,7 @@ class Generate(OfRun):
     """A run's folder."""
     prompt: tuple[str, ...] = flag((), "TEXT")
     """A text; give it again for more."""
-    prompts: str | None = flag(None, "FILE")
+    prompts: Named | None = flag(None, "FILE")
     """A file of prompts, one a line; - is stdin."""
     max_new_tokens: PositiveInt = 256
     """Tokens to write at most."""

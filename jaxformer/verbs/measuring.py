@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from jaxformer.config.fields import NonNegativeInt, PositiveInt
 from jaxformer.errors import UserError
 from jaxformer.verbs.common import OTHER_OUTPUT, print_json, working
-from jaxformer.verbs.options import OfRun, argument, flag
+from jaxformer.verbs.options import Named, OfRun, argument, flag
 
 KEPT = ("results", "n-shot", "versions")  # of what the harness finds
 
@@ -110,7 +110,7 @@ class Fewshot(Measuring):
 class Perplexity(Measuring):
     """Measure the perplexity and the bits per byte of a text file under a run's language model."""
 
-    file: str = argument("FILE")
+    file: Named = argument("FILE")
     """A text file."""
     stride: PositiveInt | None = None
     """Tokens from one window to the next (default: half of what the model sees)."""

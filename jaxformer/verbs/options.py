@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, TypeAlias, Union
 
 from jaxformer.config import schema
-from jaxformer.config.fields import Constraint
+from jaxformer.config.fields import Constraint, not_empty
 from jaxformer.config.reference import field_docs
 from jaxformer.errors import UserError
 
@@ -29,6 +29,7 @@ OVERRIDE = "--config."
 STEP = re.compile("best|latest|[0-9]{1,18}")
 WHICH = Constraint("best, latest or a step", lambda text: STEP.fullmatch(text) is not None)
 Checkpoint: TypeAlias = Annotated[str, WHICH]
+Named: TypeAlias = Annotated[str, not_empty('the name of a file or a folder, and not ""')]
 Names: TypeAlias = Annotated[tuple[str, ...], COMMAS]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jaxformer.config.fields import PositiveInt
 from jaxformer.errors import UserError
 from jaxformer.verbs.common import print_json, print_text, working
-from jaxformer.verbs.options import OfRun, argument, flag
+from jaxformer.verbs.options import Named, OfRun, argument, flag
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
@@ -39,9 +39,11 @@ class Explain(OfRun):
         if Run.open(self.run).read_config().data.examples.modality == "text":
             refuse_text(self.run)
         with working():
-            from jaxformer.inference.inputs import readable
+            from jaxformer.inference.inputs import check_places, readable
 
-            trained, folder = self.load(), self.output or self.run / EXPLANATIONS
+            folder = self.output or self.run / EXPLANATIONS
+            check_places(self.files, folder)
+            trained = self.load()
             files = readable(self.files, trained.example, self.skip_broken)
             for line in trained.explain(files, folder, class_name=self.class_name):
                 print_json(line)
@@ -59,14 +61,14 @@ def refuse_text(run: Path) -> NoReturn:
 class Predict(OfRun):
     """Print what a run's model says of your images or texts, as JSON lines."""
 
-    inputs: tuple[str, ...] = argument("INPUT", default=())
+    inputs: tuple[Named, ...] = argument("INPUT", default=())
     """Image files or folders of them. Or files of one text a line (two with a tab between them, or JSON lines of
     question and context, where the model takes that); - is stdin."""
     text: tuple[str, ...] = ()
     """A text; give it again for more."""
     question: tuple[str, ...] = flag((), "TEXT")
     """A question about the text of --context-file; give it again for more."""
-    context_file: str | None = flag(None, "FILE")
+    context_file: Named | None = flag(None, "FILE")
     """The text that answers --question."""
     output: Path | None = flag(None, "DIR")
     """The folder of annotated images and JSON lines (default: RUN/predictions)."""
@@ -108,6 +110,9 @@ class Predict(OfRun):
         texts += [path for path in self.inputs if path == "-" or Path(path).suffix.lower() in TEXT_SUFFIXES]
         if texts:
             raise UserError(f"{texts[0]}: {self.run} holds a model of images; name image files, or folders")
+        from jaxformer.inference.inputs import check_places
+
+        check_places(self.inputs, folder)
         from jaxformer.inference.explain import Explainer, explain_files
         from jaxformer.inference.predict import predict_files
 

@@ -12,7 +12,7 @@ from jaxformer.errors import UserError, counted
 from jaxformer.reading import regular
 from jaxformer.verbs.common import OTHER_OUTPUT, print_line, print_text, working
 from jaxformer.verbs.data import OfData
-from jaxformer.verbs.options import Checkpoint, Names, Verb, argument, flag
+from jaxformer.verbs.options import Checkpoint, Named, Names, Verb, argument, flag
 
 if TYPE_CHECKING:
     from jaxformer.data.records import Records
@@ -27,7 +27,7 @@ TEMPERATURE = 0.9  # samples that differ, and still say the same
 class TokenizerTrain(OfData):
     """Train a tokenizer on a dataset's texts, or on text files."""
 
-    names: tuple[str, ...] = argument("NAME")
+    names: tuple[Named, ...] = argument("NAME")
     """A dataset, or text files."""
     kind: Literal["bpe", "wordpiece", "unigram", "characters"]
     """How texts are cut into tokens."""

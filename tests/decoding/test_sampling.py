@@ -109,6 +109,12 @@ HARD = [
     Sampling(temperature=0.3, top_k=2, min_p=1.0),
     Sampling(temperature=9.0, top_k=4, top_p=0.999999, min_p=0.1),
     Sampling(top_p=1e-9),
+    Sampling(top_p=1e-40, min_p=1e-40),
+    Sampling(temperature=1e-39, min_p=0.1),
+    Sampling(temperature=1e-5, top_p=0.9),
+    Sampling(temperature=1e300),
+    Sampling(repetition_penalty=1e39),
+    Sampling(repetition_penalty=1e-40),
 ]
 EXTREMES = st.sampled_from(
     [np.nan, np.inf, -np.inf, 3.4e38, -3.4e38, 1e-45, 0.0, -0.0, 1.0, 1.0000001, -50.0]
@@ -154,6 +160,13 @@ def test_temperature_0_takes_the_first_of_the_likeliest_after_the_penalty():
     assert sample(jax.random.key(0), logits, greedy, seen).tolist() == [3, 2]
     np.testing.assert_array_equal((filtered(logits, greedy, seen) > -np.inf).argmax(-1), [3, 2])
     np.testing.assert_array_equal((filtered(logits, greedy, seen) > -np.inf).sum(-1), [1, 1])
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1e-7, 1e-30, 1e-39, 5e-324])
+def test_a_temperature_of_all_but_0_draws_the_likeliest(temperature):
+    logits = jnp.array([[1.0, 31.0, 30.0, 29.0], [-1.0, -2.0, -1.1, -5.0]])
+    for seed in range(5):
+        assert sample(jax.random.key(seed), logits, Sampling(temperature=temperature)).tolist() == [1, 0]
 
 
 def test_the_tokens_of_a_text_are_seen():

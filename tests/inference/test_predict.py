@@ -4,6 +4,7 @@ import io
 import json
 import os
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -26,6 +27,7 @@ from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.language import CausalLM
+from jaxformer.verbs.predict import Predict
 
 NAMES = [f"digit {i}" for i in range(10)]
 DIGITS = load_digits()
@@ -238,9 +240,33 @@ def test_mistakes_are_said_in_a_line(digits, tmp_path):
         predicted([digits[0]], tmp_path / "file")
     with pytest.raises(UserError, match="top=0: expected at least 1"):
         predicted([digits[0]], tmp_path / "out", top=0)
+    with pytest.raises(UserError, match=r"top=2\.5: expected at least 1, an int"):
+        predicted([digits[0]], tmp_path / "out", top=2.5)
+    with pytest.raises(UserError, match="'': is no name of a file or a folder"):
+        predicted([""], tmp_path / "out")
     broken = a_run(NearestCentre(lambda pixels: jnp.full((len(pixels), 10), jnp.nan)))
     with pytest.raises(UserError, match=r"99\.png: the model's predictions are not finite"):
         predict_files(broken, [digits[0]], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "said"),
+    [
+        ((), "out", "no images were named"),
+        (("",), "out", "'': is no name of a file"),
+        (("empty",), "out", "empty: there are no images"),
+        (("file",), "file", "file: cannot write there"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused_before_the_run_is_loaded(
+    inputs, output, said, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    verb = Predict(run=tmp_path / "no run", inputs=inputs)
+    with pytest.raises(UserError, match=said):
+        verb.predict_images(Path(output))
 
 
 def test_further_images_overwrite_nothing(tmp_path):

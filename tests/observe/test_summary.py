@@ -47,6 +47,12 @@ def test_names_in_a_table_are_not_markup_and_hold_no_control_characters():
     assert lines.startswith("[b]name")
 
 
+def test_a_value_is_one_line_whatever_is_in_it():
+    assert text.notes({"report": "new\nline/report.html", "b": "\x1b[2J"}) == (
+        "report  new\\nline/report.html\nb       \\u001b[2J"
+    )
+
+
 def test_the_end_states_the_mfu_with_its_formula():
     result = {
         "status": "completed",
