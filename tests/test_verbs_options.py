@@ -94,6 +94,27 @@ def test_what_cannot_be_is_refused(argv, message):
     assert error.value.lines[0].startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        ("predict RUN *", "INPUT"),
+        ("predict * a.png", "RUN"),
+        ("predict RUN a.png --output *", "--output"),
+        ("predict RUN --question q --context-file *", "--context-file"),
+        ("generate RUN --prompts *", "--prompts"),
+        ("perplexity RUN *", "FILE"),
+        ("train --config vit_digits --workdir *", "--workdir"),
+        ("data list --data-dir *", "--data-dir"),
+        ("data import images * --name q", "SOURCE"),
+        ("data tokenizer train * --kind bpe", "NAME"),
+    ],
+)
+def test_an_empty_name_of_a_file_is_refused(argv, named, capsys):
+    """As of a variable of the shell that is not set: it would be the working directory."""
+    assert cli.main([word.replace("*", "") for word in argv.split()]) == 2
+    assert capsys.readouterr().err.startswith(f"jaxformer: {named}: expected ")
+
+
 def test_everything_wrong_is_said_at_once():
     with pytest.raises(UserError) as error:
         parse("paint", Paint, ["r", "f", "--coats", "0", "--how", "ilk"])
