@@ -98,6 +98,7 @@ PROCESSES = [
 @pytest.mark.parametrize("argv", PROCESSES, ids=lambda argv: argv[-1][:30])
 def test_a_wrong_command_as_a_process(argv, tmp_path, digits_dir, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(digits_dir))
+    monkeypatch.delenv("XLA_FLAGS", raising=False)  # `describe --mesh` of another test may have changed them
     done = subprocess.run(
         [sys.executable, "-m", "jaxformer", *argv], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )

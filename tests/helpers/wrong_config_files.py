@@ -105,7 +105,7 @@ def config_files() -> Iterator[Wrong]:
     ):
         yield Wrong(f"train: --profile {value[:30]!r}", (*train, f"--profile={value}"), "--profile")
     for value in ("", "\0", "x" * 5000, "gs:", "file", "file/run", "gs://bucket/run", "full", "/dev/null"):
-        files = {"file": "mine", "full/letter.txt": "mine"}
+        files = {"file": "mine", "full/letters/1.txt": "mine"}
         yield Wrong(f"train: --run {value[:30]!r}", (*train, f"--run={value}"), "", files)
     for mesh in (
         "data=99999999",
