@@ -233,7 +233,7 @@ def test_mistakes_are_said_in_a_line(digits, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        UserError, match=r"empty: there are no images; expected files, or folders of \.bmp, \.gif"
+        UserError, match="empty: there are no images; expected files, or folders of AVIF, BMP"
     ):
         predicted([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(UserError, match="file: cannot write there"):
