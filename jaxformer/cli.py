@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from jaxformer import __version__
 from jaxformer.config.schema import did_you_mean, load
 from jaxformer.errors import UserError, shortened
+from jaxformer.parallel.topologies import quiet_libtpu
 from jaxformer.preemption import Preempted, farewell
 from jaxformer.verbs import VERBS
 from jaxformer.verbs.common import print_note, print_text, refusing
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.suppress(FileNotFoundError):
         if (here := os.getcwd()) not in sys.path:
             sys.path.append(here)
+    quiet_libtpu()
     cls: type[Verb] = Verb
     try:
         name, rest = find(list(sys.argv[1:] if argv is None else argv))

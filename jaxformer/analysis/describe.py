@@ -1,12 +1,14 @@
 """Describes an experiment: parameters, memory, FLOPs and rules, on devices that need not be here."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from jaxformer.analysis.flops import training_flops
+from jaxformer.analysis.memory import memory_errors_explained
 from jaxformer.analysis.optimization import describe_rules, describe_schedule
 from jaxformer.config import schema
 from jaxformer.config.sections import ExperimentConfig
@@ -18,7 +20,7 @@ from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
 from jaxformer.observe import text
 from jaxformer.observe.summary import parameter_table
-from jaxformer.parallel.compile import bytes_a_device
+from jaxformer.parallel.compile import bytes_a_device, compiled
 from jaxformer.teacher import load_teacher
 
 Tree = Any
@@ -78,23 +80,23 @@ class Footprint:
     average: int
     """Bytes of the moving average of the parameters."""
     activations: int | None
-    """Bytes of everything temporary in the compiled step but the gradients; None if the step was not compiled. It
-    is compiled for CPU devices, so this is an estimate for others: there, rematerialisation saves nothing with
-    unrolled layers, and does with model.scan."""
+    """Bytes of everything temporary in the compiled step but the gradients; None if the step was not compiled. Compiled
+    for CPU devices this is an estimate for others: there, rematerialisation saves nothing with unrolled layers, and
+    does with model.scan. For a topology it is the TPU's compiler's figure."""
     flops: int
     """Forward and backward pass of the whole batch (products and convolutions)."""
 
 
-def assemble(config: ExperimentConfig) -> Experiment:
-    """An Experiment; its dataset may be missing if its size is known."""
-    experiment = Experiment(config)
+def assemble(config: ExperimentConfig, devices: Sequence[Any] | None = None) -> Experiment:
+    """An Experiment on `devices`, or all there are; its dataset may be missing if its size is known."""
+    experiment = Experiment(config, devices)
     try:
         experiment.train_data, experiment.eval_data  # noqa: B018 - builds them
     except NotPrepared:
         nominal = nominal_batches(config)
         if nominal is None:
             raise
-        return Experiment(config, train_data=nominal, eval_data=nominal)
+        return Experiment(config, devices, train_data=nominal, eval_data=nominal)
     return experiment
 
 
@@ -143,7 +145,9 @@ def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint
             jitted = Experiment(jit, experiment.devices, train_data=experiment.train_data)
         fixed = () if teacher is None else (teacher.variables,)
         lowered = jitted.train_step(teacher).lower(jitted.state_shapes, jitted.batch_shapes, *fixed)
-        activations = max(0, lowered.compile().memory_analysis().temp_size_in_bytes - parameters)
+        with memory_errors_explained(experiment):
+            memory = compiled(lowered, jitted.layout.mesh).memory_analysis()
+        activations = max(0, memory.temp_size_in_bytes - parameters)
     return Footprint(
         parameters=parameters,
         gradients=parameters,
@@ -158,7 +162,7 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
     """The whole description, as text."""
     mesh = ", ".join(f"{name}={size}" for name, size in experiment.layout.mesh.shape.items())
     batches, total = experiment.train_data, experiment.total_steps
-    shown, devices = total * batches.batch_size, counted(experiment.layout.mesh.size, "device")
+    shown = total * batches.batch_size
     held = footprint(experiment, compile_step=compile_step)
     rows: dict[str, int | None] = {"parameters": held.parameters, "gradients": held.gradients}
     rows |= {"optimizer": held.optimizer, "average of the parameters": held.average}
@@ -168,7 +172,7 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
         "",
         parameter_table(experiment.variable_shapes["params"]),
         "",
-        f"On {devices} ({mesh}; {experiment.layout.mode}), batch {batches.batch_size}:",
+        f"On {devices_in_words(experiment)} ({mesh}; {experiment.layout.mode}), batch {batches.batch_size}:",
         *(
             f"  {name:<26}{'not compiled' if size is None else text.data_size(size):>14} a device"
             for name, size in rows.items()
@@ -185,6 +189,13 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
         describe_rules(experiment.config.optimizer, experiment.variable_shapes["params"]),
     ]
     return "\n".join(lines)
+
+
+def devices_in_words(experiment: Experiment) -> str:
+    """How many devices an experiment has, and which: "16 devices of TPU v5 lite"."""
+    mesh = experiment.layout.mesh
+    first = mesh.devices.flat[0]
+    return counted(mesh.size, "device") + ("" if first.platform == "cpu" else f" of {first.device_kind}")
 
 
 def model_line(model: Any) -> str:

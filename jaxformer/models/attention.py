@@ -6,8 +6,7 @@ al. 2023), rotary positions, and a cache that comes in and goes out as a value. 
 positions a `bias`.
 """
 
-import logging
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeAlias
 
 import jax
@@ -18,13 +17,12 @@ from jax import Array
 from jaxformer.models.base import Layer
 from jaxformer.models.dense import HeadsIn, HeadsOut, Initializer, xavier
 from jaxformer.models.dropout import Dropout
+from jaxformer.models.fused import fused_attention
 from jaxformer.models.masks import KeyValues, Mask, written
 from jaxformer.models.norms import RMSNorm
+from jaxformer.models.placement import platform
 from jaxformer.models.rotary import apply_rotary
-from jaxformer.models.splash import splash_attention, splash_problems
 
-logger = logging.getLogger("jaxformer")
-say_once = cache(logger.info)
 MaybeArray: TypeAlias = Array | None
 ATTENTION_MAPS = "attention_maps"
 # Instead of -inf where a mask is False: a row that is masked all over then gets equal weights, not NaN.
@@ -77,30 +75,14 @@ def attention(
     Returns:
       [B, H, T, Dh] in the dtype of `value`.
     """
-    backend = jax.default_backend()
-    if backend == "tpu":
-        against = ", ".join(splash_problems(query.shape, key.shape, mask, bias is None, jax.device_count()))
-        say_once(f"attention on this TPU: {f'xla ({against})' if against else 'splash'}")
-        if not against:
-            return splash_attention(query, key, value, mask, scale)
-    chosen = implementation(backend, str(query.dtype), query.shape[-1], bias is None, mask.is_structural)
-    if chosen == "cudnn":
-        return cudnn_attention(query, key, value, mask, scale)
+    fused = fused_attention(query, key, value, bias, mask, scale)
+    if fused is not None:
+        return fused
     allowed = mask.array(query.shape[2], key.shape[2])
-    if backend == "cpu":  # XLA's batched products are in float32 there, whatever comes in
+    if platform() == "cpu":  # XLA's batched products are in float32 there, whatever comes in
         operands = (x.astype(jnp.float32) for x in (query, key, value))
         return plain_attention(*operands, bias, allowed, scale).astype(value.dtype)
     return plain_attention(query, key, value, bias, allowed, scale)
-
-
-def cudnn_attention(query: Array, key: Array, value: Array, mask: Mask, scale: float) -> Array:
-    """Attention by cuDNN's fused kernel, which takes [B, T, H, Dh] and knows causal and windowed masks."""
-    tokens_first = (x.swapaxes(1, 2) for x in (query, key, value))
-    window = None if mask.window is None else (mask.window - 1, 0)
-    result = jax.nn.dot_product_attention(
-        *tokens_first, scale=scale, is_causal=mask.causal, local_window_size=window, implementation="cudnn"
-    )
-    return result.swapaxes(1, 2)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -170,41 +152,6 @@ def summed_to(x: Array, shape: tuple[int, ...]) -> Array:
     padded = (1,) * (x.ndim - len(shape)) + shape
     axes = tuple(i for i, (n, p) in enumerate(zip(x.shape, padded)) if p == 1 and n > 1)
     return jnp.sum(x, axis=axes, keepdims=True).reshape(shape)
-
-
-@cache
-def implementation(backend: str, dtype: str, head_dim: int, unbiased: bool, structural: bool) -> str:
-    """Which implementation `attention` takes, "cudnn" or "xla"; the log says so, once for each case.
-
-    cuDNN's fused kernel wants a GPU from Ampere on, 16-bit operands and a head size of at most 128 that is a
-    multiple of 8; with a bias it has no backward pass for odd lengths. XLA's form is two batched products, in
-    the order [B, H, T, Dh], the quickest that was measured on CPUs.
-
-    Args:
-      backend: JAX's name of the platform.
-      dtype: of the operands.
-      head_dim: Dh.
-      unbiased: whether nothing is added to the logits.
-      structural: whether the mask is at most causal and windowed.
-    """
-    reasons = {
-        f"backend {backend}": backend != "gpu",
-        f"operands {dtype}": dtype not in ("bfloat16", "float16"),
-        f"head size {head_dim}": head_dim % 8 != 0 or head_dim > 128,
-        "a bias": not unbiased,
-        "a mask of padding, segments or a cache": not structural,
-        "a GPU before Ampere": backend == "gpu" and compute_capability() < (8, 0),
-    }
-    against = [reason for reason, holds in reasons.items() if holds]
-    chosen = "xla" if against else "cudnn"
-    logger.info("attention: %s (%s)", chosen, ", ".join(against) or f"{dtype}, head size {head_dim}")
-    return chosen
-
-
-def compute_capability() -> tuple[int, ...]:
-    """That of the first NVIDIA GPU, such as (9, 0); (0,) for GPUs of others."""
-    text = getattr(jax.devices()[0], "compute_capability", "")
-    return tuple(int(part) for part in text.split(".") if part.isdigit()) or (0,)
 
 
 class Attention(Layer):

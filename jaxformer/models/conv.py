@@ -10,6 +10,7 @@ from flax import linen as nn
 
 from jaxformer.models.base import Layer
 from jaxformer.models.dense import Initializer, product
+from jaxformer.models.placement import platform
 
 # Variance 2 / fan_out, as in PyTorch's ResNets (He et al. 2015).
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -91,7 +92,7 @@ class Conv(Layer):
         else:
             fixed = self.padding if isinstance(self.padding, int) else None
             pads = [(n // 2, n // 2) if fixed is None else (fixed, fixed) for n in size]
-        if groups == channels == self.features and groups > 1 and jax.default_backend() == "cpu":
+        if groups == channels == self.features and groups > 1 and platform() == "cpu":
             y = depthwise_by_shifts(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel[:, :, 0], self.stride)
         else:
             layout: dict[str, Any] = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}

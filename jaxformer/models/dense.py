@@ -11,6 +11,7 @@ from jax import Array
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from jaxformer.models.base import Layer
+from jaxformer.models.placement import platform
 
 Dtype = Any
 Shape = tuple[int, ...]
@@ -155,7 +156,7 @@ def turned(x: Array) -> Array:
     is not, converts both operands to float32, which takes more than twice as long. Elsewhere XLA chooses.
     """
     y = x.swapaxes(-1, -2)
-    if x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
+    if x.dtype == jnp.bfloat16 and platform() == "cpu":
         return with_layout_constraint(y, Layout(tuple(range(y.ndim))))
     return y
 

@@ -11,33 +11,35 @@ from jaxformer.models.masks import Mask
 LANES = 128  # of a TPU's vector registers: texts and heads come in multiples of it
 
 
-def splash_problems(
-    query: tuple[int, ...], key: tuple[int, ...], mask: Mask, unbiased: bool, devices: int
-) -> list[str]:
+def splash_problems(query: Array, key: Array, bias: Array | None, mask: Mask) -> list[str]:
     """Why the kernel cannot be taken, as words for the log.
 
     Args:
-      query: the shape [B, H, T, Dh].
-      key: the shape [B, Hkv, S, Dh].
+      query: [B, H, T, Dh].
+      key: [B, Hkv, S, Dh].
+      bias: what would be added to the logits.
       mask: which keys each query sees.
-      unbiased: whether nothing is added to the logits.
-      devices: how many there are: XLA does not split the kernel over several by itself.
     """
-    queries, keys, head_dim = query[2], key[2], query[3]
+    queries, keys, head_dim = query.shape[2], key.shape[2], query.shape[3]
     by_place = mask.causal or mask.segments is not None
     reasons = {
-        "a bias": not unbiased,
+        "a bias": bias is not None,
         "the mask of a cache": mask.allowed is not None,
         f"{queries} queries and {keys} keys, not multiples of {LANES}": queries % LANES or keys % LANES,
         f"head size {head_dim}, not a multiple of {LANES}": head_dim % LANES,
         "a causal mask or segments between texts of different lengths": by_place and queries != keys,
-        f"{devices} devices": devices > 1,
     }
     return [reason for reason, holds in reasons.items() if holds]
 
 
 def splash_attention(
-    query: Array, key: Array, value: Array, mask: Mask, scale: float, interpret: bool = False
+    query: Array,
+    key: Array,
+    value: Array,
+    bias: Array | None,
+    mask: Mask,
+    scale: float,
+    interpret: bool = False,
 ) -> Array:
     """Attention; see `attention.attention`.
 
@@ -45,6 +47,7 @@ def splash_attention(
       query: [B, H, T, Dh].
       key: [B, Hkv, S, Dh].
       value: [B, Hkv, S, Dh].
+      bias: none is taken.
       mask: causal, windowed, with segments or with padded keys.
       scale: of the logits.
       interpret: whether the kernel is interpreted, on any platform and slowly.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from math import prod
 from typing import Any
 
@@ -87,13 +87,23 @@ class Layout:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         given = (shardings, self.batch_sharding, *[self.replicated] * with_teacher)
         made = (shardings, self.replicated)
-        return jax.jit(step, in_shardings=given, out_shardings=made, donate_argnums=0)
+        return jax.jit(self.on_mesh(step), in_shardings=given, out_shardings=made, donate_argnums=0)
 
     def eval_step(self, step: Callable) -> Callable:
         """`step(variables, batch) -> (sums, collected)`, compiled; see `make_eval_step`."""
         if self.mode == "pmap":
             return self.pmapped(step, donate=())
-        return jax.jit(step, out_shardings=self.replicated)
+        return jax.jit(self.on_mesh(step), out_shardings=self.replicated)
+
+    def on_mesh(self, step: Callable) -> Callable:
+        """`step`, traced with the mesh as JAX's context, of which models ask what the devices are."""
+
+        @wraps(step)
+        def on_mesh(*arguments: Any) -> Any:
+            with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+                return step(*arguments)
+
+        return on_mesh
 
     def pmapped(self, step: Callable, donate: tuple[int, ...], fixed: int = 0) -> Callable:
         """`step` on every device's rows; all arguments but the batch, and its results, are the same everywhere."""
@@ -108,6 +118,20 @@ class Layout:
 
         split_batch = jax.jit(split, out_shardings=self.batch_sharding)
         return lambda tree, batch, *others: mapped(tree, split_batch(batch), *others)
+
+
+def compiled(lowered: Any, mesh: Mesh) -> Any:
+    """A lowered program, compiled for a mesh. One for devices that are not here stays out of JAX's cache, which could
+    write it and could not read it."""
+    if mesh.devices.flat[0].client.runtime_type != "compile_only_runtime":
+        return lowered.compile()
+    name = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, name)
+    jax.config.update(name, float("inf"))
+    try:
+        return lowered.compile()
+    finally:
+        jax.config.update(name, before)
 
 
 def bytes_a_device(tree: Tree) -> int:

@@ -48,7 +48,7 @@ def mesh_shape(axes: Mapping[str, int], device_count: int) -> dict[str, int]:
         sizes = {name: device_count // known if size == -1 else size for name, size in sizes.items()}
     if math.prod(sizes.values()) != device_count:
         given = ", ".join(f"{name}={size}" for name, size in sizes.items())
-        what = f"parallel.mesh: {given} does not make up the {device_count} devices that are here"
+        what = f"parallel.mesh: {given} does not make up the {device_count} devices"
         raise UserError(f"{what}; make the sizes multiply to it, or give one axis as -1")
     return {name: sizes.get(name, 1) for name in AXES}
 

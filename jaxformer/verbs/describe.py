@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from jaxformer.config.fields import Constraint
-from jaxformer.errors import counted, printable
+from jaxformer.errors import printable
+from jaxformer.parallel.topologies import topology, topology_devices
 from jaxformer.verbs.common import print_note, print_text, use_compilation_cache
 from jaxformer.verbs.options import COMMAS, Verb, flag, summary
 
@@ -32,6 +33,8 @@ class Describe(Verb):
     shows the sections."""
     mesh: Annotated[tuple[Annotated[str, SIZED], ...], COMMAS] | None = flag(None, "AXIS=N,...")
     """Describe it as if on these devices: data=8,fsdp=4,tensor=2."""
+    topology: str | None = flag(None, "SLICE")
+    """Compile it for a slice of TPUs by their compiler, which the extra aot installs: v5e:4x4, v5litepod-16, v5p-32."""
     no_compile: bool = False
     """Leave out what needs the step compiled: the memory of activations."""
     overrides: Mapping[str, Any] | None = None
@@ -56,9 +59,12 @@ class Describe(Verb):
             print_fields(self.fields)
             return
         mesh = self.sizes()
-        if mesh:
+        if self.topology is not None:
+            topology(self.topology)
+            os.environ["JAX_PLATFORMS"] = "cpu"
+        elif mesh:
             pretend_devices(math.prod(mesh.values()))
-        from jaxformer.analysis.describe import assemble, describe, for_preset
+        from jaxformer.analysis.describe import assemble, describe, devices_in_words, for_preset
         from jaxformer.config import files
 
         if self.config is not None:
@@ -71,11 +77,13 @@ class Describe(Verb):
         use_compilation_cache()
         from jaxformer.config.sections import resolve
 
-        experiment = assemble(resolve(config))
+        devices = None if self.topology is None else topology_devices(self.topology)
+        experiment = assemble(resolve(config), devices)
         experiment.check()
         if not self.no_compile:
-            devices = counted(experiment.layout.mesh.size, "device")
-            print_note(f"compiling the train step for {devices}; --no-compile leaves that out")
+            print_note(
+                f"compiling the train step for {devices_in_words(experiment)}; --no-compile leaves that out"
+            )
         print_text(describe(experiment, compile_step=not self.no_compile) + "\n")
 
 

@@ -9,6 +9,7 @@ import pytest
 from helpers.tiny import random_params
 
 from jaxformer.models import attention as module_of_attention
+from jaxformer.models import cudnn
 from jaxformer.models.attention import Attention, attention, attention_weights
 from jaxformer.models.gpt import GPT
 from jaxformer.models.masks import Mask
@@ -206,26 +207,24 @@ def test_t5s_scale_starts_with_a_smaller_query():
 
 
 AMPERE, VOLTA = (8, 0), (7, 0)
+BIAS, PADDING = np.zeros((1, 1, 4, 4)), Mask(keys=np.ones((1, 4), bool))
 CASES = [
-    ("gpu", "bfloat16", 64, True, True, AMPERE, "cudnn"),
-    ("gpu", "float16", 128, True, True, AMPERE, "cudnn"),
-    ("cpu", "bfloat16", 64, True, True, (0,), "xla"),
-    ("gpu", "float32", 64, True, True, AMPERE, "xla"),
-    ("gpu", "bfloat16", 256, True, True, AMPERE, "xla"),
-    ("gpu", "bfloat16", 60, True, True, AMPERE, "xla"),
-    ("gpu", "bfloat16", 64, False, True, AMPERE, "xla"),
-    ("gpu", "bfloat16", 64, True, False, AMPERE, "xla"),
-    ("gpu", "bfloat16", 64, True, True, VOLTA, "xla"),
+    ("bfloat16", 64, None, Mask(), AMPERE, None),
+    ("float16", 128, None, Mask(causal=True, window=2), AMPERE, None),
+    ("float32", 64, None, Mask(), AMPERE, "operands float32"),
+    ("bfloat16", 256, None, Mask(), AMPERE, "head size 256"),
+    ("bfloat16", 60, None, Mask(), AMPERE, "head size 60"),
+    ("bfloat16", 64, BIAS, Mask(), AMPERE, "a bias"),
+    ("bfloat16", 64, None, PADDING, AMPERE, "a mask of padding, segments or a cache"),
+    ("bfloat16", 64, None, Mask(), VOLTA, "a GPU before Ampere"),
 ]
 
 
-@pytest.mark.parametrize(("backend", "dtype", "head_dim", "unbiased", "structural", "gpu", "chosen"), CASES)
-def test_which_implementation_is_chosen(
-    monkeypatch, backend, dtype, head_dim, unbiased, structural, gpu, chosen
-):
-    monkeypatch.setattr(module_of_attention, "compute_capability", lambda: gpu)
-    choose = module_of_attention.implementation.__wrapped__  # without what it remembers
-    assert choose(backend, dtype, head_dim, unbiased, structural) == chosen
+@pytest.mark.parametrize(("dtype", "head_dim", "bias", "mask", "gpu", "says"), CASES)
+def test_when_cudnn_is_not_taken(monkeypatch, dtype, head_dim, bias, mask, gpu, says):
+    monkeypatch.setattr(cudnn, "compute_capability", lambda: gpu)
+    array = jax.ShapeDtypeStruct((1, 2, 4, head_dim), dtype)
+    assert cudnn.cudnn_problems(array, array, bias, mask) == ([says] if says else [])
 
 
 @pytest.mark.parametrize("mask", [Mask(), Mask(True), Mask(True, 3)], ids=["all", "causal", "window"])
@@ -240,22 +239,22 @@ def test_what_cudnn_is_told(monkeypatch, mask):
     dot_product_attention = jax.nn.dot_product_attention
     monkeypatch.setattr(jax.nn, "dot_product_attention", anywhere)
     query, key, value = heads((2, 4, 6, 8), (2, 2, 6, 8), (2, 2, 6, 8))
-    told = module_of_attention.cudnn_attention(query, key, value, mask, 0.3)
+    told = cudnn.cudnn_attention(query, key, value, None, mask, 0.3)
     assert asked == ["cudnn"]
     expected = attention(query, key, value, mask=mask, scale=0.3)
     np.testing.assert_allclose(told, expected, rtol=1e-5, atol=1e-5)
 
 
 def calls_of(monkeypatch, model, *args):
-    """What `implementation` is asked about the masks while a model is traced."""
+    """Whether the masks that a fused kernel is asked about are structural, while a model is traced."""
     asked = []
 
-    def implementation(*arguments):
-        asked.append(arguments[-1])
-        return "xla"
+    def fused_attention(query, key, value, bias, mask, scale):
+        asked.append(mask.is_structural)
 
-    monkeypatch.setattr(module_of_attention, "implementation", implementation)
+    monkeypatch.setattr(module_of_attention, "fused_attention", fused_attention)
     jax.eval_shape(lambda: model.init(jax.random.key(0), *args))
+    assert asked
     return asked
 
 

@@ -1,0 +1,34 @@
+"""Which devices the program being traced is for: asked of JAX's mesh, never of the machine that compiles.
+
+`parallel.Layout` traces every step under its mesh; `jax.pmap` does so by itself. So a program that is compiled on a
+laptop for TPUs that are not there takes what TPUs take.
+"""
+
+import jax
+from jax.sharding import AbstractMesh, AxisType
+
+BATCH_AXES = ("data", "fsdp")
+HEAD_AXIS = "tensor"
+
+
+def platform() -> str:
+    """JAX's name of the platform of these devices: "cpu", "gpu" or "tpu"."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    if device is None:
+        return jax.default_backend()
+    return "gpu" if device.platform in ("cuda", "rocm") else device.platform
+
+
+def automatic_mesh() -> AbstractMesh | None:
+    """The mesh over which XLA splits what is traced here by itself; None where what is traced is one device's work.
+
+    Without a mesh, several devices of the backend count as one that is not known: see `is_one_device`.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh if mesh.size > 1 and AxisType.Auto in mesh.axis_types else None
+
+
+def is_one_device() -> bool:
+    """Whether what is traced here certainly runs on one device, or is one device's part (under pmap, `shard_map`)."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return automatic_mesh() is None and (not mesh.empty or jax.device_count() == 1)

@@ -1,0 +1,132 @@
+"""TPU slices that are not here, as devices: what they run can be compiled by the TPU's own compiler on any machine.
+
+The compiler is in libtpu, which the extra `aot` installs. Names, hosts and shapes are those of Google Cloud's
+documentation, "TPU architecture", a page a version.
+"""
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from jaxformer.errors import UserError
+
+FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+CUBES = (
+    "2x2x1",
+    "2x2x2",
+    "2x2x4",
+    "2x4x4",
+    "4x4x4",
+    "4x4x8",
+    "4x8x8",
+    "8x8x8",
+    "8x8x16",
+    "8x16x16",
+    "16x16x16",
+)
+# What keeps libtpu from asking a cloud's metadata server which TPU this machine is, and from a lock and logs in the
+# temporary folder. It warns on the terminal where it finds no answer.
+QUIET = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+    "TPU_LOG_DIR": "disabled",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of TPUs."""
+
+    shapes: tuple[str, ...]
+    """The slices that there are, in chips."""
+    cores: int = 1
+    """What the number in a slice's name counts, a chip: v5p-32 has 32 cores on 16 chips."""
+    aliases: tuple[str, ...] = ()
+    """Other names of it."""
+    options: tuple[tuple[str, str], ...] = ()
+    """What libtpu has to be told."""
+
+
+VERSIONS = {
+    "v4": Version((*CUBES[:8], "8x8x12", *CUBES[8:10]), 2, options=(("chip_config_name", "megacore"),)),
+    "v5e": Version(FLAT, aliases=("v5litepod", "v5lite")),
+    "v5p": Version((*CUBES, "16x16x24"), 2, aliases=("v5",)),
+    "v6e": Version(FLAT, aliases=("v6", "trillium")),
+    "tpu7x": Version(CUBES, 2, aliases=("v7x", "ironwood")),
+}
+ALIASES = {alias: name for name, version in VERSIONS.items() for alias in (name, *version.aliases)}
+
+
+def topology(name: str) -> tuple[str, str]:
+    """A slice's version and shape, from its topology, "v5e:4x4", or from its name, "v5litepod-16", "v5p-32".
+
+    Raises:
+      UserError: there is no such slice.
+    """
+    found = re.fullmatch(r"([a-z]*\d+[a-z]*)(?::([1-9]\d*(?:x[1-9]\d*){1,2})|-([1-9]\d{0,5}))", name.lower())
+    if found is None or found[1] not in ALIASES:
+        known = [*VERSIONS, *ALIASES]
+        near = get_close_matches(re.split("[:-]", name.lower())[0], known, 1, 0.5) or ["v5e"]
+        example = f"{near[0]}:{VERSIONS[ALIASES[near[0]]].shapes[3]}"
+        raise UserError(
+            f"topology={name!r}: no TPU slice; expected a name such as {example}, v5e-256 or v5p-32"
+        )
+    version = ALIASES[found[1]]
+    made = VERSIONS[version]
+    shapes = {shape: chips(shape) * made.cores for shape in made.shapes}
+    if found[2] in shapes:
+        return version, found[2]
+    if found[2] is None:
+        for shape, count in shapes.items():
+            if count == int(found[3]):
+                return version, shape
+    size = chips(found[2]) * made.cores if found[2] else int(found[3])
+    near_shapes = sorted(shapes, key=lambda shape: abs(shapes[shape] - size))[:3]
+    nearest = ", ".join(f"{version}:{shape} ({chips(shape)} chips)" for shape in near_shapes)
+    raise UserError(f"topology={name!r}: there is no such slice; the nearest are {nearest}")
+
+
+def chips(shape: str) -> int:
+    """How many chips a slice of this shape has."""
+    return math.prod(map(int, shape.split("x")))
+
+
+def topology_devices(name: str) -> Sequence[Any]:
+    """The devices of a slice: programs can be compiled for them, and no array can be put there.
+
+    Args:
+      name: as in `topology`.
+
+    Raises:
+      UserError: there is no such slice, or no libtpu here.
+    """
+    version, shape = topology(name)
+    if find_spec("libtpu") is None:
+        raise UserError(
+            f"topology={name!r}: needs libtpu, the TPU's compiler (Linux on x86-64), which is not installed",
+            'install it: pip install "jaxformer[aot]"',
+        )
+    quiet_libtpu()
+    from jax.experimental.topologies import get_topology_desc
+
+    sides = [int(side) for side in shape.split("x")]
+    hosts = {"1x1": (1, 1, 1), "2x4": (2, 4, 1)}.get(shape, (2, 2, 1))
+    torus = [(len(sides) == 2 and sides == [16, 16]) or (len(sides) == 3 and min(sides) >= 4)] * len(sides)
+    options: dict[str, Any] = dict(VERSIONS[version].options)
+    options |= {"chips_per_host_bounds": hosts, "wrap": (*torus, False, False)[:3]}
+    return get_topology_desc(f"{version}:{shape}", platform="tpu", **options).devices
+
+
+def quiet_libtpu() -> None:
+    """Keeps libtpu from looking for a TPU, and from warning of it, where there is none; before it is loaded."""
+    if not any(Path("/dev").glob("accel*")) and not any(Path("/dev/vfio").glob("[0-9]*")):
+        for variable, value in QUIET.items():
+            os.environ.setdefault(variable, value)
