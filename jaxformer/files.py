@@ -178,7 +178,8 @@ def write_to(stream: TextIO, text: str) -> None:
         stream.write(text)
         stream.flush()
     except OSError as error:
-        name = {"<stdout>": "standard output"}.get(stream.name, stream.name)
+        named = isinstance(stream.name, str) and stream.name != "<stdout>"
+        name = stream.name if named else "standard output"
         raise OSError(error.errno, error.strerror or str(error), name) from error
 
 
