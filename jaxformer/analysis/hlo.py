@@ -21,9 +21,17 @@ NAMES = re.compile(r"%([\w.\-]+)")
 CALLED = re.compile(r"\b(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 # What moves nothing itself.
-FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call")
+FREE: tuple[str, ...] = (
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "while",
+    "conditional",
+    "call",
+)
 FREE += ("after-all", "partition-id", "replica-id", "opt-barrier", "iota")
-SLICES = ("dynamic-slice", "slice", "gather", "slice-start")
 KERNEL = 'custom_call_target="tpu_custom_call"'  # a Pallas kernel
 BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "token": 0}  # bytes a number, where the name does not say the bits
 
@@ -161,25 +169,6 @@ class Module:
         """How many kernels run in a step of which the compiler knows nothing."""
         return sum(times for made, _, times in self.running() if KERNEL in made.rest)
 
-    def memory_bytes(self) -> float:
-        """Bytes that a step reads from and writes to a device's main memory: an estimate from operands and results."""
-        return sum(self.moved(made, around) * times for made, around, times in self.running())
-
-    def moved(self, made: Instruction, around: Mapping[str, Instruction]) -> float:
-        """Bytes that one instruction reads from and writes to the main memory."""
-        kernel = made.op == "custom-call" and KERNEL not in made.rest
-        if made.op in FREE or made.op.endswith("-done") or kernel:
-            return 0
-        takes = [around[name].shape for name in made.operands if name in around]
-        if made.op in ("copy-start", *SLICES):
-            part = ARRAY.findall(made.shape)[-2 if made.op == "slice-start" else 0]
-            part = size_of(f"{part[0]}[{part[1]}]")
-            into = size_of(made.shape, False) if made.op in SLICES[:3] else 0
-            return min(part, size_of(takes[0], False) if takes else 0) + into
-        if not (inner := self.inside(made) if made.op == "fusion" else {}):
-            return size_of(made.shape, False) + sum(size_of(shape, False) for shape in takes)
-        return read_by_fusion(inner, takes) + written_by_fusion(inner, made.shape)
-
     def collectives(self, mesh: Mapping[str, int]) -> list[Collective]:
         """What devices exchange in a step.
 
@@ -216,36 +205,6 @@ class Module:
                         sizes.setdefault((shape, place(made.rest)), size_of(shape))
         ranked = sorted(sizes.items(), key=lambda item: -item[1])
         return [(size, shape, where) for (shape, where), size in ranked[:count]]
-
-
-def read_by_fusion(inner: Mapping[str, Instruction], takes: list[str]) -> float:
-    """Bytes that a fusion reads: of what it only slices, the slices."""
-    numbered = {int(made.operands[0]): made.name for made in inner.values() if made.op == "parameter"}
-    total = 0.0
-    for number, shape in enumerate(takes):
-        whole, names = size_of(shape, False), {numbered.get(number)}
-        uses: list[Instruction] = []
-        for made in inner.values():
-            if names & set(made.operands):
-                if made.op == "bitcast":
-                    names.add(made.name)
-                else:
-                    uses.append(made)
-        sliced = sum(size_of(use.shape) for use in uses if use.op in SLICES)
-        updated = [use for use in uses if use.op == "dynamic-update-slice" and use.operands[0] in names]
-        only_part = uses and all(use.op in SLICES or use in updated for use in uses)
-        total += min(whole, sliced) if only_part else whole
-    return total
-
-
-def written_by_fusion(inner: Mapping[str, Instruction], shape: str) -> float:
-    """Bytes that a fusion writes: of an array that it updates in place, the part that is new."""
-    root = list(inner.values())[-1]
-    if root.op == "bitcast":
-        root = inner.get(root.operands[0], root)
-    if root.op == "dynamic-update-slice" and root.operands[1] in inner:
-        return min(size_of(shape, False), size_of(inner[root.operands[1]].shape))
-    return size_of(shape, False)
 
 
 def kind_of(op: str) -> str | None:
