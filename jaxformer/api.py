@@ -71,8 +71,8 @@ def init(model: nn.Module, *, seed: int = 0, **inputs: Any) -> dict[str, Any]:
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"model={model!r}: expected a linen module, as create_model gives")
-    if not isinstance(seed, int):
-        raise UserError(f"seed={seed!r}: expected an int")
+    if not isinstance(seed, int) or seed < 0:
+        raise UserError(f"seed={seed!r}: expected an int, 0 or more")
     parameters = inspect.signature(type(model).__call__).parameters
     known = [name for name in parameters if name not in BY_THE_PROGRAM]
     lines = [
@@ -90,6 +90,11 @@ def init(model: nn.Module, *, seed: int = 0, **inputs: Any) -> dict[str, Any]:
     try:
         arrays = {name: array_of(name, value) for name, value in inputs.items()}
         return jax.jit(lambda key: init_variables(model, arrays, key))(jax.random.key(seed))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        remedy = "use smaller inputs or a smaller model"
+        raise UserError(f"{type(model).__name__}: the memory does not suffice; {remedy}") from error
     except (ArithmeticError, TypeError, ValueError, IndexError, FlaxError) as error:
         shapes = [getattr(value, "shape", value) for value in inputs.values()]
         given = ", ".join(f"{name} of shape {shape}" for name, shape in zip(inputs, shapes))

@@ -6,7 +6,6 @@ and the files in which it keeps JSON.
 """
 
 import contextlib
-import json
 import logging
 import os
 import re
@@ -25,6 +24,7 @@ from jax.sharding import SingleDeviceSharding
 from jaxformer.errors import UserError
 from jaxformer.files import flush, write_json
 from jaxformer.paths import leaves_by_path
+from jaxformer.reading import load_json
 
 logger = logging.getLogger("jaxformer")
 
@@ -191,7 +191,7 @@ def damage(folder: Path, parts: Iterable[str]) -> str | None:
       parts: the sub-folders whose files are checked.
     """
     try:
-        written = json.loads((folder / DIGESTS).read_text())
+        written = load_json(folder / DIGESTS)
         names = [name for name in written if name.split("/")[0] in set(parts)]
         with ThreadPoolExecutor() as pool:
             for name, found in zip(names, pool.map(lambda name: checksum(folder / name), names)):

@@ -11,13 +11,13 @@ No random key is ever saved: keys derive from (seed, step).
 """
 
 import contextlib
-import json
 import logging
 import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -29,8 +29,10 @@ from jaxformer import checkpoint_items as disk
 from jaxformer.config.checkpoints import CheckpointConfig
 from jaxformer.errors import UserError
 from jaxformer.files import clear_incomplete, delete_at_once, flush, remove, write_json
+from jaxformer.reading import load_json
 
 logger = logging.getLogger("jaxformer")
+warn_once = cache(logger.warning)
 
 Tree = Any
 
@@ -240,15 +242,24 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         return False
 
     def _progress(self, step: int) -> dict[str, Any]:
-        return json.loads((self.directory / str(step) / disk.PROGRESS_FILE).read_text())
+        progress = load_json(self.directory / str(step) / disk.PROGRESS_FILE)
+        if not isinstance(progress, dict):
+            raise ValueError(f"{disk.PROGRESS_FILE} is no object")
+        return progress
 
     def by_rank(self) -> list[int]:
         """The steps that have a metric, the best first."""
         scores = {}
         for step in self.steps():
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                file = self.directory / str(step) / disk.METRICS_FILE
-                scores[step] = self._rank(json.loads(file.read_text()))
+            file = self.directory / str(step) / disk.METRICS_FILE
+            try:
+                scores[step] = self._rank(load_json(file))
+            except FileNotFoundError:  # it was saved between evaluations
+                continue
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                warn_once(
+                    "%s: is damaged (%s); this checkpoint is not compared with the others", file, str(error)
+                )
         return sorted(scores, key=scores.__getitem__, reverse=True)
 
     def restore(self, targets: Mapping[str, Tree], step: int | None = None) -> Restored | None:

@@ -10,7 +10,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from jaxformer.errors import UserError, printable
 
@@ -170,6 +170,17 @@ def write_json(path: Path, value: Any) -> None:
 def json_line(value: Any) -> str:
     """A line of JSON whose texts can be read, and are `printable`; see `to_json` for numbers that are not finite."""
     return printable(json.dumps(to_json(value), ensure_ascii=False, allow_nan=False)) + "\n"
+
+
+def write_to(stream: TextIO, text: str) -> None:
+    """Writes to a stream at once; an error names the stream."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        named = isinstance(stream.name, str) and stream.name != "<stdout>"
+        name = stream.name if named else "standard output"
+        raise OSError(error.errno, error.strerror or str(error), name) from error
 
 
 def to_json(value: Any) -> Any:

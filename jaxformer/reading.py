@@ -215,6 +215,16 @@ def as_written(path: Path, remedy: str = OR_DELETE) -> Iterator[None]:
         raise UserError(f"{path}: is not as a run writes it ({what}); {remedy}") from error
 
 
+def load_json(path: Path) -> Any:
+    """What a JSON file holds, NaN and infinities too.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is no JSON.
+    """
+    return parse_json(regular(path).read_text(encoding="utf-8"), constant=float)
+
+
 def read_json(path: Path, needs: Mapping[str, type], remedy: str = OR_DELETE) -> dict[str, Any] | None:
     """A JSON object with certain keys; None if there is no such file.
 
@@ -229,8 +239,8 @@ def read_json(path: Path, needs: Mapping[str, type], remedy: str = OR_DELETE) ->
     if not path.exists():
         return None
     try:
-        content = json.loads(regular(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = load_json(path)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as JSON ({error}); {remedy}") from error
     missing = [key for key in needs if not isinstance(content, dict) or key not in content]
     if missing or not isinstance(content, dict):

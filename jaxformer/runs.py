@@ -106,7 +106,8 @@ class Run:
         """config.json: the config, the command, versions, the git revision."""
         found = read_json(self.config_file, {"config": dict}, BRING_BACK)
         if found is None:
-            lacks = "no config.json in it" if self.folder.is_dir() else "there is no such folder"
+            is_file = "it is a file" if self.folder.is_file() else "there is no such folder"
+            lacks = "no config.json in it" if self.folder.is_dir() else is_file
             raise UserError(f"{self.folder}: not a run's folder ({lacks}); training makes one")
         return found
 

@@ -72,6 +72,8 @@ def train(
     """
     if not isinstance(experiment, Experiment):
         raise UserError(f"experiment={experiment!r}: expected the result of `jaxformer.experiment(...)`")
+    if folder == "":
+        raise UserError("folder='': is no name of a folder; a variable may be empty")
     clock, run, first = Clock(), Run(Path(folder)), jax.process_index() == 0
     with clock.phase("startup"):
         experiment.check()

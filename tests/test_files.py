@@ -1,11 +1,12 @@
 """What is written is whole, and JSON that every reader takes."""
 
+import contextlib
 import json
 import math
 
 import pytest
 
-from jaxformer.files import write_atomically, write_json
+from jaxformer.files import write_atomically, write_json, write_to
 
 
 def test_numbers_that_are_not_finite_are_strings_that_float_reads(tmp_path):
@@ -30,3 +31,12 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         write_atomically(path, None)  # type: ignore[arg-type]
     assert json.loads(path.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_output_that_takes_no_more_is_named():
+    full = open("/dev/full", "w")  # noqa: SIM115
+    with pytest.raises(OSError, match="No space left on device") as error:
+        write_to(full, "a line\n")
+    assert error.value.filename == "/dev/full"
+    with contextlib.suppress(OSError):
+        full.close()

@@ -230,3 +230,21 @@ def test_opening_a_run_reads_no_dataset(folder, monkeypatch):
 
     monkeypatch.setattr(batches, "open_source", lambda *_: pytest.fail("a dataset was opened"))
     assert len(jf.load_run(folder).predict(np.zeros((2, 8, 8, 1), np.uint8))) == 2
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: jf.experiment("vit_digits", {5: 1}), "5: is no path of a leaf"),
+        (
+            lambda: jf.init(jf.create_model("vit-ti16"), seed=-1, image=(1, 8, 8, 3)),
+            "seed=-1: expected an int, 0 or more",
+        ),
+        (lambda: jf.experiment("configs"), "config=configs: is no file of Python code"),
+        (lambda: jf.load_run(__file__), "not a run's folder (it is a file)"),
+    ],
+)
+def test_what_cannot_be_taken_is_named(call, says):
+    with pytest.raises(jf.UserError) as error:
+        call()
+    assert says in str(error.value)

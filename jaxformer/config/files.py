@@ -31,6 +31,8 @@ def find(name: str) -> Path:
     if path.stem in shipped and str(path) in (path.stem, f"{path.stem}.py", f"configs/{path.stem}.py"):
         return shipped[path.stem]
     remedy = did_you_mean(path.stem, shipped)
+    if os.path.exists(path):
+        raise UserError(f"config={name}: is no file of Python code; name one, or a config that ships")
     raise UserError(f"config={name}: there is no such file, and no config of that name ships; {remedy}")
 
 
@@ -70,7 +72,7 @@ def read(spec: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any
         place = next((f"{path}, line {f.lineno}" for f in reversed(frames) if f.filename == str(path)), path)
         if isinstance(error, SyntaxError):
             place = f"{error.filename}, line {error.lineno}"
-        said = next(iter(str(error).splitlines()), "")
+        said = error.msg if isinstance(error, SyntaxError) else next(iter(str(error).splitlines()), "")
         raise UserError(
             f"config={spec}: {type(error).__name__}: {said} ({place})",
             "a config file defines get_config(arg=None) and returns an ml_collections.ConfigDict",
@@ -96,6 +98,9 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> Non
     """
     errors = []
     for path, value in overrides.items():
+        if not isinstance(path, str):
+            errors.append(f"{path!r}: is no path of a leaf, such as 'train.total'")
+            continue
         parts = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
         node: Any = config
         for i, part in enumerate(parts):

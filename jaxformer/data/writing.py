@@ -3,17 +3,18 @@
 What is held out of a dataset without splits is chosen here, too.
 """
 
+import contextlib
 import errno
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxformer.files import incomplete, put_in_place
+from jaxformer.files import incomplete, made, put_in_place
 
 EXAMPLES_PER_SHARD = 100_000
 
@@ -50,8 +51,8 @@ def write_dataset(
     import tensorflow_datasets as tfds
 
     target = data_dir / name / version
-    with incomplete(data_dir / name) as scratch:
-        scratch.mkdir(parents=True)
+    with made(data_dir), incomplete(data_dir / name) as scratch:
+        scratch.mkdir()
         identity = tfds.core.dataset_info.DatasetIdentity(
             name=name, version=tfds.core.Version(version), data_dir=str(scratch), module_name="jaxformer.data"
         )
@@ -59,13 +60,16 @@ def write_dataset(
         info = tfds.core.DatasetInfo(
             builder=identity, description=description, features=known, disable_shuffling=True
         )
-        writer = tfds.core.SequentialWriter(info, EXAMPLES_PER_SHARD, file_format="array_record")
-        writer.initialize_splits(list(splits))
+        with system_errors():
+            writer = tfds.core.SequentialWriter(info, EXAMPLES_PER_SHARD, file_format="array_record")
+            writer.initialize_splits(list(splits))
         for split, examples in splits.items():
             remaining = iter(examples)
             while chunk := list(islice(remaining, 1024)):
-                writer.add_examples({split: chunk})
-        writer.close_all()
+                with system_errors():
+                    writer.add_examples({split: chunk})
+        with system_errors():
+            writer.close_all()
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             put_in_place(scratch, target)
@@ -74,6 +78,18 @@ def write_dataset(
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
             raise
     return target
+
+
+@contextlib.contextmanager
+def system_errors() -> Iterator[None]:
+    """Turns array_record's RuntimeErrors of the file system, which say the reason in words alone, into OSErrors."""
+    try:
+        yield
+    except RuntimeError as error:
+        known = (code for code in errno.errorcode if os.strerror(code) in str(error))
+        if (code := next(known, None)) is None:
+            raise
+        raise OSError(code, os.strerror(code)) from error
 
 
 def held_out_places(labels: Sequence[Any], share: float) -> set[int]:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxformer.data.cropping import ResizeShorter
 from jaxformer.data.decoding import FORMATS, decode_image
 from jaxformer.data.transforms import Resize
-from jaxformer.drawing import remove_others
+from jaxformer.drawing import is_drawing, remove_others
 from jaxformer.errors import UserError, counted
 from jaxformer.files import incomplete, json_line, made, put_in_place, writing_to
 from jaxformer.reading import IMAGE_EXTENSIONS, regular
@@ -141,7 +141,7 @@ def place_images(
       written: further images beside each (`Task.written`).
 
     Raises:
-      UserError: one would overwrite one of the files or another image.
+      UserError: one would overwrite one of the files, another image, or what no drawing of ours is.
     """
     endings, used = {"": "", **(written or {})}, Counter[str]()
     places: list[dict[str, Path]] = []
@@ -154,7 +154,7 @@ def place_images(
         places.append({key: output_dir / f"{name}{ending}.png" for key, ending in endings.items()})
     taken = {path.resolve() for path in files}
     for place in (place[key] for key in endings for place in places):  # the annotated ones come first
-        if place.resolve() in taken:
+        if place.resolve() in taken or (place.exists() and not is_drawing(place)):
             raise UserError(f"{place}: would be overwritten; {REMEDY}")
         taken.add(place.resolve())
     return places

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -308,6 +309,8 @@ class LoadedRun:
         Raises:
           UserError: the dataset or the split is not there.
         """
+        if not isinstance(split, (str, NoneType)):
+            raise UserError(f"split={split!r}: expected a split's name, such as 'test', or None")
         from jaxformer.evaluation.evaluator import evaluate
         from jaxformer.evaluation.views import many_views
         from jaxformer.step import make_eval_step

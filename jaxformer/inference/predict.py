@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxformer import drawing
 from jaxformer.errors import UserError, counted
-from jaxformer.files import json_line, writing_to
+from jaxformer.files import json_line, write_to, writing_to
 from jaxformer.inference.inputs import (
     REMEDY,
     Input,
@@ -59,7 +59,7 @@ def predict(run: "LoadedRun", inputs: Any, top: int = 5) -> Iterator[Prediction]
 
 def check_top(top: int) -> None:
     """Raises UserError for a number that cannot be."""
-    if not isinstance(top, (int, np.integer)) or top < 1:
+    if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 1:
         raise UserError(f"top={top!r}: expected at least 1, an int")
 
 
@@ -187,6 +187,6 @@ def predict_files(
                 for key, image in drawn.items():
                     drawing.save(image, hidden / place[key].name)
             if lines is not None:
-                lines.write(json_line(results[-1]))
+                write_to(lines, json_line(results[-1]))
     logger.info("predictions for %s are in %s", counted(len(files), "image"), output_dir)
     return results

@@ -15,7 +15,7 @@ from flax import linen as nn
 from jax.tree_util import Partial
 
 from jaxformer.config import schema
-from jaxformer.config.fields import Beams, NonNegativeFloat, PositiveInt, between
+from jaxformer.config.fields import Beams, NewTokens, NonNegativeFloat, between
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.decoding.beam import beam_search, repeat_rows
 from jaxformer.decoding.loop import Chunk, Rules, StopStrings, stream
@@ -37,7 +37,7 @@ NO_TOKEN = -1  # no model ever chooses it
 class Generation:
     """Options for text generation."""
 
-    max_new_tokens: PositiveInt = 256
+    max_new_tokens: NewTokens = 256
     """How many tokens are written at most."""
     sampling: Sampling = field(default_factory=Sampling)
     """How each token is chosen."""

@@ -12,7 +12,7 @@ from jaxformer.observe.samples import SAMPLES, read_samples
 from jaxformer.observe.summary import costs, mfu_in_words
 from jaxformer.observe.text_samples import drawn_maps, maps_in_words, text_parts
 from jaxformer.reading import as_written
-from jaxformer.runs import Run
+from jaxformer.runs import BRING_BACK, Run
 
 REPORT = "report.html"
 KINDS = {"samples": "Samples", "mistakes": "Worst mistakes"}
@@ -39,7 +39,7 @@ def write_report(run_dir: Path, result: dict[str, Any] | None = None) -> Path:
     if result is not None:
         vars(run)["result"] = result
     path = run.folder / REPORT
-    with as_written(run.folder):
+    with as_written(run.config_file, BRING_BACK):
         page = pages.render("report.html.j2", **report_parts(run))
     write_atomically(path, page)
     return path

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxformer.files import delete_at_once, incomplete, put_in_place, to_json
 from jaxformer.observe import attention_maps
+from jaxformer.reading import load_json
 
 SAMPLES = "samples"
 SHOWN_SIZE = 160  # pixels of the longer side of an image in samples/
@@ -165,6 +166,6 @@ def read_samples(run_dir: Path) -> list[dict[str, Any]]:
     """The contents of a run's samples.json files, each with its "folder"; unreadable ones are left out."""
     found = []
     for path in sorted((Path(run_dir) / SAMPLES).glob("[!.]*/samples.json")):
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            found.append(json.loads(path.read_text()) | {"folder": path.parent})
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            found.append(load_json(path) | {"folder": path.parent})
     return found

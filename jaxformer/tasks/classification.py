@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer import drawing
-from jaxformer.config.fields import Fraction, at_least
+from jaxformer.config.fields import Fraction, between
 from jaxformer.tasks import metrics
 from jaxformer.tasks.base import Batch, Batches, Images, Row, example_mask
 from jaxformer.tasks.classes import ClassTask
 from jaxformer.tasks.image import ImageTask
 
 Weights = tuple[jax.Array, jax.Array]
-ALPHA = at_least(0, "an alpha above 0, such as 0.2, or 0 for none")
+ALPHA = between(0, 1000, "an alpha above 0 and up to 1000, such as 0.2, or 0 for none")
 
 
 @dataclass(frozen=True)

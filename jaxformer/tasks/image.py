@@ -13,7 +13,7 @@ from jaxformer.tasks.base import Arrays, Batch, Batches, Task, lacks
 CHANNELS = length(1, 3, expected="one number for all channels, or three for RGB")
 REMEDY = "divide by 255 if they are in 0..255"
 SHARES = Constraint(f"values in 0..1; {REMEDY}", lambda v: all(0 <= x <= 1 for x in v))
-NOT_ZERO = Constraint(f"values in 0..1, not 0; {REMEDY}", lambda v: all(0 < x <= 1 for x in v))
+NOT_ZERO = Constraint(f"values in 0.001..1; {REMEDY}", lambda v: all(0.001 <= x <= 1 for x in v))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.config.fields import at_least
+from jaxformer.config.fields import between
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import base, metrics
 from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Row, example_mask
@@ -40,7 +40,9 @@ class TextClassification(ClassTask, WholeTextTask):
     rest.
     """
 
-    mixup: Annotated[float, at_least(0, "an alpha above 0, such as 0.2, or 0 for none")] = 0.0
+    mixup: Annotated[
+        float, between(0, 1000, "an alpha above 0 and up to 1000, such as 0.2, or 0 for none")
+    ] = 0.0
     """Alpha of mixup of embedded texts, word by word (Guo et al. 2019, wordMixup); 0 is off."""
 
     def fits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.config.fields import PositiveInt, at_least, between
+from jaxformer.config.fields import NewTokens, at_least, between
 from jaxformer.decoding.beam import beam_search, repeat_rows
 from jaxformer.decoding.steps import next_target, read_sources, take_targets
 from jaxformer.errors import UserError
@@ -31,7 +31,7 @@ class Translation(TokenTask):
     """Hypotheses that an evaluation follows; 1 is greedy, 0 decodes nothing (no BLEU)."""
     length_penalty: Annotated[float, at_least(0, "0 (none) or more, such as 0.6")] = 0.6
     """Alpha of Wu et al. 2016, equation 14; 0.6 in Vaswani et al. 2017."""
-    max_new_tokens: PositiveInt | None = None
+    max_new_tokens: NewTokens | None = None
     """Tokens in a translation, at most; None: as many as the model takes."""
     eos_id: int | None = None
     """The token that ends a translation; None: the tokenizer's."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxformer.errors import printable
-from jaxformer.files import json_line
+from jaxformer.files import json_line, write_to
 
 OTHER_OUTPUT = "name another place with --output"
 UNREADABLE = re.compile("Error reading persistent compilation cache entry for '(.+?)'")  # JAX's warning
@@ -90,9 +90,7 @@ def print_text(text: str, after: int = 0) -> None:
       text: the text, with its ends of lines.
       after: how many of its first characters have been written.
     """
-    stream = sys.stdout
-    stream.write(printable(text)[len(printable(text[:after])) :])
-    stream.flush()
+    write_to(sys.stdout, printable(text)[len(printable(text[:after])) :])
 
 
 def print_line(line: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from jaxformer.config.fields import Beams, NonNegativeInt, PositiveInt, at_least, at_most, not_empty
+from jaxformer.config.fields import Beams, NewTokens, NonNegativeInt, at_least, at_most, not_empty
 from jaxformer.errors import UserError, counted
 from jaxformer.verbs.common import print_json, print_note, print_text, working
 from jaxformer.verbs.options import Named, OfRun, argument, flag
@@ -30,7 +30,7 @@ class Generate(OfRun):
     """A text; give it again for more."""
     prompts: Named | None = flag(None, "FILE")
     """A file of prompts, one a line; - is stdin."""
-    max_new_tokens: PositiveInt = 256
+    max_new_tokens: NewTokens = 256
     """Tokens to write at most."""
     temperature: float | None = None
     """0 is greedy (default: 0.8)."""

@@ -1,6 +1,7 @@
 """Training, and the reports of what was trained."""
 
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +83,8 @@ class Report(Verb):
         """Yields what cannot be together."""
         if len(self.runs) == 1 and self.output is not None:
             yield "output: is for comparisons of several runs; a run's report is RUN/report.html"
+        if twice := [run for run, count in Counter(self.runs).items() if count > 1]:
+            yield f"{twice[0]}: is there twice; name different runs"
 
     def __call__(self) -> None:
         from jaxformer.observe.comparison import compare_runs

@@ -167,3 +167,40 @@ def test_a_read_only_disk_stops_with_a_clear_line_and_costs_no_checkpoint(opened
     assert checkpoints.restore(targets_of(make_items(0))).progress["step"] == 1
     save(checkpoints, 3)
     assert checkpoints.steps() == [1, 3]
+
+
+DEEP = "[" * 50_000
+NO_METRICS = {
+    "null": "null",
+    "a list": "[]",
+    "a text for a number": '{"accuracy": "x"}',
+    "nested deeply": DEEP,
+}
+
+
+@pytest.mark.parametrize("content", NO_METRICS.values(), ids=NO_METRICS)
+def test_a_checkpoint_whose_metrics_are_damaged_is_not_the_best_and_the_log_says_so(opened, content, caplog):
+    checkpoints = opened(keep=3)
+    for step, score in ((1, 0.9), (2, 0.5)):
+        save(checkpoints, step, score)
+    (checkpoints.directory / "1" / "metrics" / "metrics").write_text(content)
+    with caplog.at_level(logging.WARNING, "jaxformer"):
+        assert opened(keep=3).by_rank() == [2]
+    assert "1/metrics/metrics: is damaged" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["null", "[1, 2]", "{", DEEP], ids=["null", "list", "cut", "deep"])
+def test_progress_that_is_no_object_is_not_good(opened, content):
+    checkpoints = opened(keep=3)
+    for step in (1, 2):
+        save(checkpoints, step, 0.5)
+    (checkpoints.directory / "1" / "progress" / "metadata").write_text(content)
+    assert opened(keep=3).good_steps() == [2]
+
+
+def test_digests_that_are_nested_deeply_are_damage(opened):
+    checkpoints = opened()
+    save(checkpoints, 1, 0.5)
+    folder = checkpoints.directory / "1"
+    (folder / "digests.json").write_text(DEEP)
+    assert damage(folder, ["params"]) == "digests.json is not what was written"

@@ -245,7 +245,11 @@ def test_what_follows_a_box_is_what_the_description_says(tmp_path, line, shape):
         ("0 0.5 0.5 0.2 0.2", "kpt_shape: [0, 3]", "kpt_shape is ['0', '3']; expected points"),
         ("0 0.5 0.5 0.2 0.2", "kpt_shape: [17, 4]", "expected points and 2 or 3, as in [17, 3]"),
         ("0 0.5 0.5 0.2 0.2", "val: {a: 1, a: 2}", "data.yaml, line 3: is not YAML ('a' again)"),
-        ("0 0.5 0.5 0.2 0.2", "val: &a [x]\ntest: [*a, *a]", "data.yaml, line 4: is not YAML (an alias)"),
+        (
+            "0 0.5 0.5 0.2 0.2",
+            "val: &a [x]\ntest: [*a, *a]",
+            "data.yaml, line 4: is not YAML (an alias; write its value there)",
+        ),
     ],
 )
 def test_lines_that_do_not_fit_their_description_are_refused(tmp_path, line, description, message):
@@ -290,8 +294,8 @@ def test_shares_in_voc_are_refused(tmp_path):
     assert "all boxes lie in the first pixel; expected pixels, not shares" in refusal(root, tmp_path)
 
 
-@pytest.mark.parametrize("size", [(HEIGHT, True), ("40", "60"), (0, 0), (40.0, 60.0), (None, 60)])
-def test_a_size_that_is_stated_counts_if_it_is_two_numbers(tmp_path, size):
+@pytest.mark.parametrize("size", [("40", "60"), (0, 0), (40.0, 60.0), (None, 60), ("", " ")])
+def test_a_size_that_is_stated_is_that_of_the_image(tmp_path, size):
     path = changed(tmp_path, BOX)
     content = json.loads(path.read_text())
     content["images"][0] |= {"height": size[0], "width": size[1]}
@@ -300,4 +304,45 @@ def test_a_size_that_is_stated_counts_if_it_is_two_numbers(tmp_path, size):
     assert seen(tmp_path, "train")[0] == [(0, 6, 8, 18, 28)]
     content["images"][0] |= {"height": 40.0, "width": WIDTH + 1.0}
     path.write_text(json.dumps(content))
-    assert "a.json: 0.png is 40.0x61.0 (height x width) there" in refusal(path, tmp_path / "other")
+    assert "a.json: 0.png is 40x61 (height x width) there" in refusal(path, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("size", "says"),
+    [
+        (("41", "60"), "0.png is 41x60 (height x width) there, and the image is 40x60"),
+        ((None, 61), "0.png is ?x61 (height x width) there, and the image is 40x60"),
+        ((HEIGHT, True), "width is True; expected a whole number"),
+        (("40 px", 60), "height is '40 px'; expected a whole number"),
+        ((40.5, 60), "height is 40.5; expected a whole number"),
+    ],
+)
+def test_a_size_that_contradicts_the_image_is_refused_in_any_type(tmp_path, size, says):
+    path = changed(tmp_path, BOX)
+    content = json.loads(path.read_text())
+    content["images"][0] |= {"height": size[0], "width": size[1]}
+    path.write_text(json.dumps(content))
+    assert says in refusal(path, tmp_path)
+    height, width = ("" if value is None else str(value) for value in size)
+    root = tmp_path / "files"
+    voc(root / "0.xml", 0, root / "0.png", size=(width, height))
+    assert says.replace("True", "'True'").replace("40.5", "'40.5'") in refusal(root, tmp_path / "other")
+
+
+def test_an_object_of_voc_with_two_boxes_is_refused(tmp_path):
+    root = tmp_path / "files"
+    box = "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>"
+    voc(root / "0.xml", 0, root / "0.png", f"<object><name>a</name>{box}{box}</object>")
+    assert "(a) has several <bndbox>; write an <object> for each" in refusal(root, tmp_path)
+
+
+def test_corners_in_the_place_of_width_and_height_are_refused(tmp_path):
+    said = refusal(changed(tmp_path, BOX | {"bbox": [50, 30, 59, 39]}), tmp_path)
+    assert "a.json: annotations[0]: the box lies for the most part outside of its image" in said
+    assert "expected x, y, width, height" in said
+
+
+def test_one_of_many_objects_may_lie_for_the_most_part_outside(tmp_path):
+    inside = [BOX | {"bbox": [x, 8, 6, 6]} for x in range(25)]
+    made = bring(changed(tmp_path, *inside, BOX | {"bbox": [50, 30, 59, 39]}), tmp_path, test_share=0)
+    assert "clipped: 1 box that reached out of the image" in made.notes

@@ -1,5 +1,8 @@
 """`jaxformer data import` of text files: what it prints, and how it answers to mistakes."""
 
+import subprocess
+import sys
+
 import pytest
 from helpers.importing_cases import write
 
@@ -122,3 +125,19 @@ def test_mistakes_are_answered_with_code_2(run, tmp_path, monkeypatch, argv, mes
 def test_the_command_line_knows_every_format():
     for kind in FORMATS:
         assert parse("data import", DataImport, [kind, "x", "--name", "y"]).kind == kind
+
+
+def test_a_disk_that_fills_up_is_said_in_a_line_and_nothing_is_left(tmp_path):
+    """By the size that the system lets a file have; array_record says so in a RuntimeError."""
+    rows = "".join(f"{number} {'word ' * 40},a{number % 2}\n" for number in range(2000))
+    (tmp_path / "a.csv").write_text(f"text,label\n{rows}")
+    limits = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
+    code = f"{limits}\nfrom jaxformer.__main__ import main\nmain()"
+    words = ["data", "import", "csv", tmp_path / "a.csv", "--name", "mine", "--label", "label"]
+    words += ["--data-dir", tmp_path / "made"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("jaxformer: ")
+    assert "File too large" in done.stderr
+    assert len(done.stderr.splitlines()) <= 2
+    assert not (tmp_path / "made").exists()

@@ -229,6 +229,18 @@ def test_originals_are_never_overwritten(digits, tmp_path):
     assert digits[0].read_bytes() == before
 
 
+def test_images_that_are_no_drawings_of_ours_are_never_overwritten(digits, tmp_path):
+    own = tmp_path / "out" / digits[0].name
+    own.parent.mkdir()
+    own.write_bytes(digits[0].read_bytes())
+    with pytest.raises(UserError, match=r"99\.png: would be overwritten; choose another output folder"):
+        predicted([digits[0]], own.parent)
+    assert own.read_bytes() == digits[0].read_bytes()
+    own.unlink()
+    predicted([digits[0]], own.parent)
+    predicted([digits[0]], own.parent)  # its own drawing may go
+
+
 def test_mistakes_are_said_in_a_line(digits, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")

@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxformer.errors import UserError
 from jaxformer.files import incomplete, locked, put_in_place, remove
+from jaxformer.reading import load_json
 
 VERSION = 1  # of the code that makes entries: a change of what any of them holds needs a new number
 ENTRY = "entry.json"
@@ -146,7 +147,7 @@ def make_entry(root: Path, key: str, build: Callable[[Writer], None]) -> None:
 def read_entry(folder: Path) -> Entry | None:
     """Maps an entry's arrays; None if it is not there, or any file has not the size that it was written with."""
     try:
-        content = json.loads((folder / ENTRY).read_text(encoding="utf-8"))
+        content = load_json(folder / ENTRY)
         paths = {folder / name: size for name, size in content["files"].items()}
         if any(path.stat().st_size != size for path, size in paths.items()):
             return None

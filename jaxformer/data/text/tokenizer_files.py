@@ -154,7 +154,7 @@ def byte_level(model: models.BPE, use_regex: bool = True) -> Tokenizer:
 def is_lowercase(path: Path, vocabulary: dict[str, int]) -> bool:
     """What the tokenizer_config.json beside a vocab.txt says, else whether no token has a capital letter."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        said = json.loads(path.with_name("tokenizer_config.json").read_text(encoding="utf-8"))
+        said = reading.load_json(path.with_name("tokenizer_config.json"))
         if isinstance(said["do_lower_case"], bool):
             return said["do_lower_case"]
     return all(token == token.lower() for token in vocabulary if not token.startswith("["))

@@ -7,7 +7,14 @@ from typing import Any
 
 from jaxformer.errors import UserError, counted
 from jaxformer.importing.contents import Contents
-from jaxformer.importing.formats.detection import Annotated, Box, annotation_files, contents_of, find_image
+from jaxformer.importing.formats.detection import (
+    Annotated,
+    Box,
+    annotation_files,
+    contents_of,
+    find_image,
+    size_of,
+)
 from jaxformer.importing.sources import SPLIT_NAMES, File, Sources, find_all, unless_all_train
 from jaxformer.reading import parse_json, read_bool, read_text
 
@@ -95,15 +102,12 @@ def read_file(
                     re.search(r"^/|[\\:]", name)
                 )
                 raise ValueError(f"there is no image {shown} beside it, nor in images beside it{remedy}")
-            made.append(Annotated(File(found, name, file.split), boxes[key], file.path, stated_size(image)))
+            try:
+                size = size_of(image)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+            made.append(Annotated(File(found, name, file.split), boxes[key], file.path, size))
     return made, crowds
-
-
-def stated_size(image: dict[str, Any]) -> tuple[int, int] | None:
-    """The height and width of an image, if they are there; some tools write zeros."""
-    stated: Any = (image.get("height"), image.get("width"))
-    # The type, because a bool is an int, too.
-    return stated if all(type(value) in (int, float) and value > 0 for value in stated) else None
 
 
 def check_annotation(annotation: dict[str, Any], images: dict[Any, Any], names: dict[int, str]) -> None:

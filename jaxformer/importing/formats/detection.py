@@ -1,11 +1,11 @@
 """Images with boxes: the examples that they become; and the format that finds out whether it is COCO, VOC or YOLO."""
 
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from importlib import import_module
 from os.path import isfile  # is False for names that no file can have
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow_datasets as tfds
 
@@ -14,9 +14,11 @@ from jaxformer.importing.contents import Contents, Example, random_share
 from jaxformer.importing.formats import FORMATS
 from jaxformer.importing.images import open_all, open_image
 from jaxformer.importing.sources import File, Sources, listing
-from jaxformer.reading import IMAGE_EXTENSIONS
+from jaxformer.reading import IMAGE_EXTENSIONS, parse_number
 
+MOSTLY = 0.5  # of all boxes may lie for the most part outside of their images; more have other units
 ROUNDING = 0.01  # how far shares may be from 0 to 1
+Size: TypeAlias = tuple[int | None, int | None]
 EXPECTED = "COCO's JSON, VOC's XML, or YOLO's data.yaml or classes.txt"
 
 
@@ -44,8 +46,8 @@ class Annotated:
     """Its objects; there may be none."""
     source: Path
     """The file of annotations."""
-    size: tuple[int, int] | None = None
-    """Height and width, if the annotations say so."""
+    size: Size = (None, None)
+    """Height and width, where the annotations say so."""
     shares: bool = False
     """Whether the boxes are shares of the image."""
 
@@ -102,25 +104,29 @@ def contents_of(
     in_pixels = [max(box.corners) for item in images if not item.shares for box in item.boxes]
     if in_pixels and max(in_pixels) <= 1:
         raise UserError(f"{images[0].source}: all boxes lie in the first pixel; expected pixels, not shares")
-    examples, clipped, twice = [], 0, 0
+    examples, clipped, twice, outside = [], 0, 0, list[str]()
     for item, image in open_all(images, lambda item: (item, open_image(item.file.path)), sources):
         with sources.checking(item.source):
-            if item.size not in (None, image.size):
-                stated, real = (f"{height}x{width}" for height, width in (item.size or (0, 0), image.size))
-                differ = f"is {stated} (height x width) there, and the image is {real}"
+            if any(stated not in (None, real) for stated, real in zip(item.size, image.size)):
+                there, real = (f"{height or '?'}x{width or '?'}" for height, width in (item.size, image.size))
+                differ = f"is {there} (height x width) there, and the image is {real}"
                 raise ValueError(f"{item.file.name} {differ}")
             boxes = []
             for box in item.boxes:
                 with sources.checking(item.source, box.where):
                     shares, inside = in_shares(box, item, image.size)
                     boxes.append((box.label, shares))
-                    clipped += not inside
+                    clipped += inside < 1
+                    outside += [f"{item.source}: {box.where}"] * (inside < 0.5 and not item.shares)
             different = list(dict.fromkeys(boxes))
             twice += len(boxes) - len(different)
             objects = [{"bbox": tfds.features.BBox(*shares), "label": label} for label, shares in different]
             values = {"image": image.stored, "objects": objects, "path": item.file.name}
             labels = frozenset(label for label, _ in different)
             examples.append(Example(values, item.file, "", labels, image, annotation=sorted(different)))
+    if len(outside) > MOSTLY * sum(len(item.boxes) for item in images):
+        expected = "expected x, y, width, height of COCO, or xmin, ymin, xmax, ymax of VOC, in pixels"
+        raise UserError(f"{outside[0]}: the box lies for the most part outside of its image; {expected}")
     if clipped:
         notes.append(f"clipped: {counted(clipped, 'box', 'boxes')} that reached out of the image")
     if twice:
@@ -132,6 +138,28 @@ def contents_of(
     return Contents(features, examples, class_names, notes, random_share, some_in_train)
 
 
+def size_of(written: Mapping[str, Any]) -> Size:
+    """Height and width as a file of annotations has them; None for what is not there, or 0, as some tools write.
+
+    Args:
+      written: the values of "height" and "width": numbers, or texts of numbers.
+
+    Raises:
+      ValueError: one is something else.
+    """
+
+    def number(key: str) -> int | None:
+        value = written.get(key)
+        if value is None or not str(value).strip():
+            return None
+        try:
+            return int(f"{parse_number(str(value).strip()):.15g}") or None
+        except ValueError as error:
+            raise ValueError(f"{key} is {value!r}; expected a whole number") from error
+
+    return number("height"), number("width")
+
+
 def some_in_train(names: list[str], seen: Set[Any], source: Path) -> list[str]:
     """Refuses a dataset without objects to learn from; a note names the classes without any."""
     unseen = [name for name in names if name not in seen]
@@ -140,8 +168,10 @@ def some_in_train(names: list[str], seen: Set[Any], source: Path) -> list[str]:
     return [f"no object in train is of the class {', '.join(unseen)}"] if unseen else []
 
 
-def in_shares(box: Box, item: Annotated, size: tuple[int, int]) -> tuple[tuple[float, ...], bool]:
-    """ymin, xmin, ymax, xmax as shares of an image of `size`, and whether all of the box was inside.
+def in_shares(box: Box, item: Annotated, size: tuple[int, int]) -> tuple[tuple[float, ...], float]:
+    """ymin, xmin, ymax, xmax as shares of an image of `size`, and how much of the box was inside, 0 to 1.
+
+    What reaches out by less than 0.01% of the image's side is inside.
 
     Raises:
       ValueError: the box has no area in the image.
@@ -157,4 +187,5 @@ def in_shares(box: Box, item: Annotated, size: tuple[int, int]) -> tuple[tuple[f
     written = ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0)  # as YOLO has them
     if item.shares and not all(-ROUNDING <= value <= 1 + ROUNDING for value in written):
         raise ValueError(f"{corners} is not of {item.file.name}; expected shares, from 0 to 1, and no pixels")
-    return clipped, all(-1e-4 <= value <= 1 + 1e-4 for value in exact)
+    inside = (ymax - ymin) * (xmax - xmin) / ((exact[2] - exact[0]) * (exact[3] - exact[1]))
+    return clipped, 1.0 if all(-1e-4 <= value <= 1 + 1e-4 for value in exact) else inside

@@ -64,6 +64,8 @@ def read_file(root: Path, path: Path, listed: dict[str, str], sources: Sources) 
             raise ValueError(f"object {number} has no <name>")
         name = sources.class_of(written, f"object {number}: ")
         where = f"object {number} ({name})"
+        if len(element.findall("bndbox")) > 1:
+            raise ValueError(f"{where} has several <bndbox>; write an <object> for each")
         try:
             x0, y0, x1, y1 = (
                 parse_number((element.findtext(f"bndbox/{key}") or "").strip()) for key in CORNERS
@@ -73,13 +75,12 @@ def read_file(root: Path, path: Path, listed: dict[str, str], sources: Sources) 
         if not all(abs(value) <= 1e9 for value in (x0, y0, x1, y1)):
             raise ValueError(f"{where} has no <bndbox> of {', '.join(CORNERS)}")
         boxes.append(Box(name, (x0, y0, x1, y1), where))
-    height, width = ((tree.findtext(f"size/{key}") or "").strip() for key in ("height", "width"))
-    size = (int(height), int(width)) if re.fullmatch("[0-9]{1,9} [0-9]{1,9}", f"{height} {width}") else (0, 0)
+    size = detection.size_of({key: tree.findtext(f"size/{key}") for key in ("height", "width")})
     image = find_own_image(path, (tree.findtext("filename") or "").strip())
     if image is None:
         raise ValueError(f"there is no image {path.stem} beside it, nor in JPEGImages or images")
     split = listed.get(path.stem) if listed else split_of_folders(path.relative_to(root).as_posix())
-    return Annotated(File(image, image.name, split), boxes, path, size if all(size) else None)
+    return Annotated(File(image, image.name, split), boxes, path, size)
 
 
 def find_own_image(path: Path, name: str) -> Path | None:
