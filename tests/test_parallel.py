@@ -6,6 +6,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from jaxformer.analysis.hlo import Module
 from jaxformer.config.schema import resolve
 from jaxformer.errors import UserError
 from jaxformer.models.bert import BERT
@@ -136,6 +137,18 @@ def test_what_does_not_divide_is_not_split_and_the_log_says_so(caplog):
     assert [r.message for r in caplog.records if "is not split" in r.message] == [first]
 
 
+def test_where_the_width_does_not_divide_fsdp_takes_another_dimension():
+    odd = VIT.clone(width=60, mlp_dim=256, scan=True, depth=8)
+    specs = param_specs(shapes(odd), make_mesh({"fsdp": 8}))
+    assert specs["encoder/blocks/mlp/up/kernel"] == P(None, None, "fsdp")  # [8, 60, 256]
+    assert specs["encoder/blocks/attention/query/kernel"] == P(None, None, None, None)  # [8, 60, 4, 15]
+    assert specs["encoder/blocks/norm_1/scale"] == P(None, None)
+    specs = param_specs(shapes(odd), make_mesh({"fsdp": 4, "tensor": 2}))
+    assert specs["encoder/blocks/mlp/up/kernel"] == P(None, "fsdp", "tensor")  # 4 divides 60
+    specs = param_specs(shapes(odd.clone(width=28)), make_mesh({"fsdp": 8}))
+    assert specs["encoder/blocks/mlp/down/kernel"] == P(None, "fsdp", None)  # [8, 256, 28]
+
+
 def test_a_parameter_without_a_rule_is_split_by_its_shape_and_the_log_says_so(caplog):
     caplog.set_level("INFO", logger="jaxformer")
     params = {
@@ -187,6 +200,34 @@ def test_factored_moments_are_laid_out_too():
     layout.init_sharded(
         init, layout.abstract(jax.eval_shape(init))
     )  # its factored moments have other shapes than the parameters
+
+
+@pytest.mark.parametrize("model", [GPT, MLPMixer])
+def test_under_fsdp_devices_exchange_parameters_and_no_activations(model):
+    """Of a batch whose activations are larger than the parameters: two gathers, and a gradient's sum, at most twice."""
+    layout = Layout("jit", make_mesh({"fsdp": 8}))
+    if model is GPT:
+        made = GPT(vocab_size=64, context_length=64, width=64, num_heads=4, depth=2, scan=True, dropout=0.0)
+        inputs = {"tokens": np.zeros((128, 64), np.int32)}
+    else:
+        made = MLPMixer(image_size=32, patch_size=4, width=64, depth=2, num_classes=8, channel_mlp_dim=256)
+        inputs = {"image": np.zeros((128, 32, 32, 3), np.float32)}
+    one = {name: x[:1] for name, x in inputs.items()}
+    init = jax.eval_shape(lambda: init_state(init_variables(made, one, jax.random.key(0)), optax.sgd(1.0)))
+    params = layout.abstract(init).params
+
+    def loss(params, batch):
+        return (made.apply({"params": params}, **batch, deterministic=True).logits ** 2).sum()
+
+    shapes = layout.batch_shapes({name: (x.shape[1:], x.dtype) for name, x in inputs.items()}, 128)
+    given = jax.tree.map(lambda leaf: leaf.sharding, params)
+    step = jax.jit(layout.on_mesh(jax.grad(loss)), out_shardings=given)
+    module = Module.read(step.lower(params, shapes).compile().as_text())
+    exchanged = module.collectives({"fsdp": 8})
+    moved = sum(one.sent * one.times for one in exchanged)
+    whole = sum(leaf.size * 4 for leaf in jax.tree.leaves(params))
+    assert whole / 2 < moved < 4 * whole
+    assert max(one.size for one in exchanged if one.kind == "all-gather") < whole / 2
 
 
 def test_a_batch_is_split_over_data_and_fsdp():

@@ -27,12 +27,39 @@ def training_flops(forward: int) -> int:
 
 def jaxpr_flops(jaxpr: Any) -> int:
     """FLOPs of a jaxpr and of those inside it; the largest branch of a conditional counts."""
+
+    def of_product(equation: Any) -> int:
+        each = products(equation)
+        return 2 * math.prod(equation.outvars[0].aval.shape) * each if each else 0
+
+    return added_up(jaxpr, of_product)
+
+
+def kernel_flops(jaxpr: Any) -> int:
+    """FLOPs of the Pallas kernels of a jaxpr on one device: their products, once for every place of their grids.
+
+    What a mask lets a kernel leave out counts too.
+    """
+
+    def of_kernel(equation: Any) -> int:
+        if equation.primitive.name != "pallas_call":
+            return 0
+        grid = equation.params["grid_mapping"].grid
+        return math.prod(side for side in grid if isinstance(side, int)) * jaxpr_flops(
+            equation.params["jaxpr"]
+        )
+
+    return added_up(jaxpr, of_kernel)
+
+
+def added_up(jaxpr: Any, cost: Callable[[Any], int]) -> int:
+    """The costs of a jaxpr's equations; of those that cost nothing themselves, the costs of what is inside."""
     total = 0
     for equation in jaxpr.eqns:
-        if each := products(equation):
-            total += 2 * math.prod(equation.outvars[0].aval.shape) * each
+        if each := cost(equation):
+            total += each
             continue
-        inner = [jaxpr_flops(part) for part in parts(equation)]
+        inner = [added_up(part, cost) for part in parts(equation)]
         if equation.primitive.name == "cond":
             total += max(inner, default=0)
         else:
@@ -45,6 +72,26 @@ def largest_product(jaxpr: Any) -> int:
     sizes = [math.prod(e.outvars[0].aval.shape) for e in jaxpr.eqns if products(e)]
     sizes += [largest_product(part) for e in jaxpr.eqns if not products(e) for part in parts(e)]
     return max(sizes, default=0)
+
+
+def largest_arrays(jaxpr: Any, count: int) -> list[tuple[int, str, str]]:
+    """The largest arrays that a jaxpr makes: bytes, dtype and shape, place in the model."""
+    found: dict[str, tuple[int, str]] = {}
+
+    def walk(jaxpr: Any) -> None:
+        for equation in jaxpr.eqns:
+            for made in (variable.aval for variable in equation.outvars):
+                if isinstance(made, jax.core.ShapedArray) and not jax.dtypes.issubdtype(
+                    made.dtype, jax.dtypes.extended
+                ):
+                    size = math.prod(made.shape) * made.dtype.itemsize
+                    found.setdefault(made.str_short(), (size, str(equation.source_info.name_stack)))
+            for part in () if equation.primitive.name == "pallas_call" else parts(equation):
+                walk(part)
+
+    walk(jaxpr)
+    ranked = sorted(found.items(), key=lambda item: -item[1][0])
+    return [(size, shape, where) for shape, (size, where) in ranked[:count]]
 
 
 def parts(equation: Any) -> list[Any]:

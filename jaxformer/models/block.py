@@ -15,6 +15,7 @@ from jaxformer.models.dropout import Dropout, ResidualLayer, drop_path
 from jaxformer.models.masks import LayerCache, Mask
 from jaxformer.models.mlp import ActivationName, ExpertMlp, Experts, Mlp, RouterLosses
 from jaxformer.models.norms import NormName, token_norm
+from jaxformer.models.placement import split_by_rows
 
 
 @struct.dataclass
@@ -169,10 +170,10 @@ class Block(ResidualLayer):
             layer = Mlp(**self.passed_to(Mlp) | {"dropout": self.mlp_dropout}, name="mlp")
             return layer(y, deterministic=deterministic)
 
-        x = residual(x, 1, attend)  # [B, T, D]
+        x = residual(split_by_rows(x), 1, attend)  # [B, T, D]
         if self.cross:
             x = residual(x, "cross", attend_to_context)
-        x = residual(x, 2, mlp)
+        x = split_by_rows(residual(x, 2, mlp))
         kept = None if shared.slot is None else LayerCache(found["own"], found.get("memory"))
         return x, Aux(kept, found.get("router"))
 

@@ -13,6 +13,7 @@ from jaxformer.models.mlp import Mlp
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import ImageOutputs, classified
 from jaxformer.models.patches import PatchEmbedding, on_grids, patch_problems
+from jaxformer.models.placement import split_by_rows
 from jaxformer.models.stack import Stack
 from jaxformer.models.token_layout import Grid
 
@@ -30,6 +31,7 @@ class MixerBlock(ResidualLayer):
         self, x: jax.Array, inputs: BlockInputs, shared: StackInputs, deterministic: bool
     ) -> tuple[jax.Array, Aux]:
         """Maps [B, T, D] to [B, T, D], as a block of a `Stack`."""
+        x = split_by_rows(x)
         y = LayerNorm(**self.dtypes, name="norm_1")(x).swapaxes(1, 2)  # [B, D, T]
         y = Mlp(self.token_mlp_dim, **self.dtypes, name="mlp_tokens")(y)
         x = x + self.branch(y.swapaxes(1, 2), deterministic, inputs.drop_path)  # [B, T, D]

@@ -4,8 +4,11 @@
 laptop for TPUs that are not there takes what TPUs take.
 """
 
+from math import prod
+
 import jax
-from jax.sharding import AbstractMesh, AxisType
+from jax import Array
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 BATCH_AXES = ("data", "fsdp")
 HEAD_AXIS = "tensor"
@@ -32,3 +35,15 @@ def is_one_device() -> bool:
     """Whether what is traced here certainly runs on one device, or is one device's part (under pmap, `shard_map`)."""
     mesh = jax.sharding.get_abstract_mesh()
     return automatic_mesh() is None and (not mesh.empty or jax.device_count() == 1)
+
+
+def split_by_rows(x: Array) -> Array:
+    """`x` [B, ...], its rows split over the batch axes of the mesh and nothing else of it.
+
+    Where nothing says so, XLA may lay activations out as "fsdp" splits the parameters, along the width: then every
+    product of a layer is summed over that axis, which moves more bytes than the parameters have.
+    """
+    mesh = automatic_mesh()
+    if mesh is None or x.shape[0] % prod(mesh.shape[axis] for axis in BATCH_AXES):
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(BATCH_AXES)))

@@ -52,8 +52,10 @@ RULES: tuple[Rule, ...] = (
 def param_specs(params: Tree, mesh: Mesh) -> dict[str, PartitionSpec]:
     """Path -> PartitionSpec for every parameter.
 
-    Where a dimension is not a multiple of its mesh axis it is not split. A parameter that no rule takes, such as one of
-    a model of the user's own, is split over "fsdp" along its largest dimension. The log notes both.
+    Where a dimension is not a multiple of its mesh axis it is not split: "fsdp" then takes the largest dimension that
+    it divides and that nothing else splits. A parameter that no rule takes, such as one of a model of the user's own,
+    is split over "fsdp" along its largest dimension. The log notes what is whole for want of a dimension, and what no
+    rule takes.
 
     Args:
       params: a tree of arrays or ShapeDtypeStructs.
@@ -65,12 +67,16 @@ def param_specs(params: Tree, mesh: Mesh) -> dict[str, PartitionSpec]:
         if axes is None:
             unknown.append(f"no sharding rule takes what is split by its shape (parallel/rules.py): {path}")
             axes = by_shape(leaf.shape)
-        fitting = [axis if axis and n % mesh.shape[axis] == 0 else None for axis, n in zip(axes, leaf.shape)]
-        specs[path] = PartitionSpec(*(axis if axis and mesh.shape[axis] > 1 else None for axis in fitting))
+        split = [axis if axis and mesh.shape[axis] > 1 else None for axis in axes]
+        fitting = [axis if axis and n % mesh.shape[axis] == 0 else None for axis, n in zip(split, leaf.shape)]
+        if "fsdp" in split and "fsdp" not in fitting:
+            stacked = bool(STACK.search(path))  # a scan takes slices of the axis of layers
+            fitting = with_fsdp(fitting, leaf.shape, mesh.shape["fsdp"], first=int(stacked))
+        specs[path] = PartitionSpec(*fitting)
         whole += [
             f"{path}: a dimension of {n} is not split by {axis}={mesh.shape[axis]}"
-            for axis, n, fits in zip(axes, leaf.shape, fitting)
-            if axis and not fits
+            for axis, n in zip(split, leaf.shape)
+            if axis and axis not in fitting
         ]
     for lines in filter(None, (unknown, whole)):
         logger.info("%s%s", lines[0], f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
@@ -90,6 +96,13 @@ def by_shape(shape: tuple[int, ...]) -> tuple[str | None, ...]:
     """Axes of a parameter without a rule: "fsdp" for the largest dimension of a matrix, nothing for a vector."""
     largest = max(range(len(shape)), key=lambda axis: shape[axis], default=0)
     return tuple("fsdp" if len(shape) > 1 and axis == largest else None for axis in range(len(shape)))
+
+
+def with_fsdp(axes: Sequence[str | None], shape: Sequence[int], size: int, first: int) -> list[str | None]:
+    """Axes with "fsdp" at the largest dimension from `first` on that it divides and that has none; else as they are."""
+    free = [i for i in range(first, len(shape)) if axes[i] is None and shape[i] % size == 0]
+    chosen = max(free, key=lambda i: shape[i], default=None)
+    return ["fsdp" if i == chosen else axis for i, axis in enumerate(axes)]
 
 
 def state_shardings(state: Tree, mesh: Mesh) -> Tree:

@@ -42,11 +42,28 @@ QUIET = {
 
 
 @dataclass(frozen=True)
+class Figures:
+    """What one of JAX's devices has, by the data sheet; its peak of FLOP/s is in observe/device.py."""
+
+    memory: float
+    """Bytes of its main memory."""
+    bandwidth: float
+    """Bytes a second between that and the device."""
+    links: float
+    """Bytes a second that it sends to its neighbours, over all links, in one direction each."""
+    clock: float
+    """Cycles a second: the clock at which its units for products reach the peak (on v5e four of 128 x 128, each two
+    FLOPs a cycle). Google states v4's alone (Jouppi et al. 2023, table 4), so that the others are an assumption."""
+
+
+@dataclass(frozen=True)
 class Version:
     """A version of TPUs."""
 
     shapes: tuple[str, ...]
     """The slices that there are, in chips."""
+    figures: Figures
+    """Those of one device: a chip, but on tpu7x half of one."""
     cores: int = 1
     """What the number in a slice's name counts, a chip: v5p-32 has 32 cores on 16 chips."""
     aliases: tuple[str, ...] = ()
@@ -55,12 +72,19 @@ class Version:
     """What libtpu has to be told."""
 
 
+# Memory, bandwidth and links: Google Cloud's documentation, a page a version ("bidirectional" bandwidth of links is
+# halved); v4's links: Jouppi et al. 2023, six of 50 GB/s.
 VERSIONS = {
-    "v4": Version((*CUBES[:8], "8x8x12", *CUBES[8:10]), 2, options=(("chip_config_name", "megacore"),)),
-    "v5e": Version(FLAT, aliases=("v5litepod", "v5lite")),
-    "v5p": Version((*CUBES, "16x16x24"), 2, aliases=("v5",)),
-    "v6e": Version(FLAT, aliases=("v6", "trillium")),
-    "tpu7x": Version(CUBES, 2, aliases=("v7x", "ironwood")),
+    "v4": Version(
+        (*CUBES[:8], "8x8x12", *CUBES[8:10]),
+        Figures(32 * 2**30, 1228e9, 300e9, 1.05e9),
+        2,
+        options=(("chip_config_name", "megacore"),),
+    ),
+    "v5e": Version(FLAT, Figures(16 * 2**30, 819e9, 200e9, 1.5e9), aliases=("v5litepod", "v5lite")),
+    "v5p": Version((*CUBES, "16x16x24"), Figures(95 * 2**30, 2765e9, 600e9, 1.75e9), 2, aliases=("v5",)),
+    "v6e": Version(FLAT, Figures(32 * 2**30, 1638e9, 400e9, 1.75e9), aliases=("v6", "trillium")),
+    "tpu7x": Version(CUBES, Figures(96 * 2**30, 3690e9, 300e9, 2.2e9), 2, aliases=("v7x", "ironwood")),
 }
 ALIASES = {alias: name for name, version in VERSIONS.items() for alias in (name, *version.aliases)}
 

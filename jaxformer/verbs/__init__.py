@@ -14,6 +14,7 @@ VERBS = {
     "generate": "generate:Generate",
     "report": "train:Report",
     "describe": "describe:Describe",
+    "preflight": "preflight:Preflight",
     "data list": "data:DataList",
     "data show": "data:DataShow",
     "data import": "data:DataImport",

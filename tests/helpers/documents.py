@@ -24,6 +24,7 @@ SHORT_BENCHMARKS = {
     "input_pipeline": "--repeats 1",
     "loop_overhead": "--rounds 1 --steps 2",
     "matching": "--rounds 1",
+    "scaling": "--quick",
     "train_step": "--quick --rounds 1 --steps 1",
 }
 EVERY = ("train.log_every", "eval.every", "checkpoint.every")

@@ -50,6 +50,7 @@ NEEDED = {
     "generate": ("run", "--prompt", "It was"),
     "report": ("run",),
     "describe": ("--config", "vit_digits"),
+    "preflight": ("--config", "vit_digits", "--topology", "v5e:2x2"),
     "data list": (),
     "data show": ("digits",),
     "data import": ("images", "folder", "--name", "mine"),

@@ -1,0 +1,164 @@
+"""A preflight's report, and a table of several, as text."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jaxformer.analysis.preflight import Report, mesh_words
+from jaxformer.errors import counted
+from jaxformer.observe import text
+
+KINDS = {
+    "state": "train state",
+    "batch": "batch",
+    "outputs": "metrics",
+    "temporaries": "temporaries",
+    "code": "code",
+    "total": "in all",
+    "memory": "of its memory",
+}
+
+
+def report_text(report: Report) -> str:
+    """The whole report."""
+    head = [
+        f"{report['topology']}: {counted(report['chips'], 'chip')}, {counted(report['devices'], 'device')} of "
+        f"{report['device']}; {mesh_words(report['mesh'])}; batch {report['batch_size']:,}",
+        f"Compiled by the TPU's own compiler ({report['compiler']}); nothing was run.",
+        "",
+    ]
+    parts = [verdict, collectives, times, end] if report["fits"] else [refused]
+    return "\n".join([*head, *(line for part in parts for line in part(report))])
+
+
+def refused(report: Report) -> list[str]:
+    """The lines on a program that does not fit."""
+    state = text.data_size(report["bytes"]["state"])
+    lines = [
+        f"DOES NOT FIT: {report['reason']}",
+        f"The train state alone takes {state} a device.",
+        "Any of these takes less:",
+        *(f"  {remedy}" for remedy in report["remedies"]),
+        "",
+    ]
+    if report["largest"]:
+        return [*lines, "The compiler's largest allocations:", *arrays(report["largest"])]
+    whole = (
+        f"The largest arrays of the step, before they are split over {counted(report['devices'], 'device')}:"
+    )
+    return [*lines, whole, *arrays(report["largest_whole"])]
+
+
+def verdict(report: Report) -> list[str]:
+    """The lines on memory."""
+    held = report["bytes"]
+    rows = [f"  {KINDS[kind]:<16}{text.data_size(size):>10}" for kind, size in held.items()]
+    return [
+        "FITS, by the compiler. Bytes a device:",
+        *rows,
+        "",
+        "The largest arrays that a step makes:",
+        *arrays(report["largest"]),
+        "",
+    ]
+
+
+def arrays(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each array: its size, its shape, and where it comes from."""
+    width = max((len(row["shape"]) for row in rows), default=0)
+    return [
+        f"  {text.data_size(row['bytes']):>9}  {row['shape']:<{width}}  {row['where'][-90:]}".rstrip()
+        for row in rows
+    ]
+
+
+def collectives(report: Report) -> list[str]:
+    """The lines on what devices exchange."""
+    if not report["collectives"]:
+        return ["Devices exchange nothing.", ""]
+    rows = [
+        (
+            row["axes"],
+            row["kind"],
+            f"{row['times']:,}",
+            text.data_size(row["sent"]),
+            text.data_size(row["largest"]),
+        )
+        for row in report["collectives"]
+    ]
+    columns = ("axes", "kind", "times", "sent", "largest")
+    gathered, parameters = report["largest_gather"], report["parameters"]
+    share = f"{gathered / parameters:.1%} of the parameters' {text.data_size(parameters)}"
+    return [
+        f"A device sends {text.data_size(report['sent'])} a step (in rings; loops are counted):",
+        text.table(columns, rows, right=columns[2:]),
+        f"The most that is gathered at once: {text.data_size(gathered)}, {share}.",
+        "",
+    ]
+
+
+def times(report: Report) -> list[str]:
+    """The lines on the roofline and on the compiler's estimate."""
+    roofline, estimate = report["roofline"], report["compiler_estimate"]
+    kernels = (
+        f"  {counted(estimate['kernels'], 'kernel')} without an estimate: "
+        f"{text.engineering(estimate['kernel_flops'], 'FLOP')} at {estimate['kernel_share']:.0%} of the peak "
+        f"(assumed): {text.duration(estimate['kernel_seconds'])}"
+    )
+    return [
+        "A step of one device at the rates of the data sheet:",
+        f"  products  {text.engineering(roofline['flops'], 'FLOP'):>12}  {text.duration(roofline['flops_seconds'])}",
+        f"  memory    {text.data_size(roofline['memory_bytes']):>12}  {text.duration(roofline['memory_seconds'])} "
+        "(bytes estimated from the program's operands)",
+        f"  links     {text.data_size(roofline['sent_bytes']):>12}  {text.duration(roofline['links_seconds'])}",
+        f"The compiler's estimate: {text.engineering(estimate['cycles'])} cycles, at {estimate['clock'] / 1e9:.3g} GHz "
+        f"(assumed) {text.duration(estimate['seconds'])}; without collectives",
+        *([kernels] if estimate["kernels"] else []),
+        "",
+    ]
+
+
+def end(report: Report) -> list[str]:
+    """The lines on the whole training."""
+    step, training, saved = report["step"], report["training"], report["checkpoint"]
+    lines = {
+        "a step": " to ".join(map(text.duration, step["seconds"])),
+        "examples a second": pair(step["examples_per_second"]),
+        "MFU": f"{step['mfu'][0]:.1%} to {step['mfu'][1]:.1%}",
+        f"{training['steps']:,} steps": f"{' to '.join(text.duration(86_400 * days) for days in training['days'])}; "
+        f"{pair(training['chip_hours'])} chip-hours",
+        "money": None
+        if "price" not in training
+        else f"{pair(training['dollars'])} dollars, at {training['price']:g} a chip-hour",
+        "a checkpoint": f"{text.data_size(saved['bytes'])}, {text.duration(saved['seconds'])} with "
+        f"{counted(saved['hosts'], 'host')} at {text.data_size(saved['host_rate'])}/s each (assumed)",
+    }
+    return [
+        "Estimates: the lower time has computing and sending at once, the higher one after the other and",
+        "the links of one dimension of the slice alone. Nothing was measured.",
+        *text.notes(lines).splitlines(),
+    ]
+
+
+def pair(values: Sequence[float]) -> str:
+    """A range: "3.2 to 4.1"."""
+    return " to ".join(map(text.number, values))
+
+
+def sweep_text(reports: Sequence[Report]) -> str:
+    """A table of meshes, best first, and behind it those that do not fit."""
+    rows = []
+    for report in reports:
+        cells = [mesh_words(report["mesh"])]
+        if report["fits"]:
+            step = report["step"]
+            cells += [
+                " to ".join(map(text.duration, step["seconds"])),
+                f"{step['mfu'][0]:.0%} to {step['mfu'][1]:.0%}",
+            ]
+            cells += [text.data_size(report["bytes"]["total"]), text.data_size(report["sent"])]
+        else:
+            needs = report["needs"]
+            cells += ["does not fit", "", text.data_size(needs) if needs else "", ""]
+        rows.append(tuple(cells))
+    columns = ("mesh", "a step (estimate)", "MFU (estimate)", "bytes a device", "sent a step")
+    return text.table(columns, rows, right=columns[3:])
