@@ -16,6 +16,8 @@ mkdir -p "$1" || exit 2
 OUT=$(cd "$1" && pwd) || exit 2
 DRY=${2-}
 PYTHON=${PYTHON-python3}
+case $PYTHON in /*) ;; */*) PYTHON=$PWD/$PYTHON ;; esac
+[ -z "${WHEELS-}" ] || WHEELS=$(cd "$WHEELS" && pwd) || exit 2
 END=$((SECONDS + ${SECONDS_IN_ALL-700}))
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 2
 : >"$OUT/results.jsonl"
@@ -86,7 +88,7 @@ fi
         part "ViT-B/16, eager timm" 60 "$PYTHON" benchmarks/train_step.py $VIT $EAGER $ON
     part "the step is right" 120 "$PYTHON" benchmarks/gpu/checks.py step $QUICK $ON
     part "generation, ours" 60 "$PYTHON" benchmarks/generation.py $WRITING $OURS $ON
-    part "generation, transformers" 90 "$PYTHON" benchmarks/generation.py $WRITING $EAGER $ON
+    part "generation, transformers" 120 "$PYTHON" benchmarks/generation.py $WRITING $EAGER $ON
     part "R50+ViT-B/16, ours" 120 "$PYTHON" benchmarks/train_step.py $HYBRID $OURS $ON
     part "R50+ViT-B/16, compiled timm" 120 "$PYTHON" benchmarks/train_step.py $HYBRID $COMPILED $ON ||
         part "R50+ViT-B/16, eager timm" 60 "$PYTHON" benchmarks/train_step.py $HYBRID $EAGER $ON
