@@ -80,8 +80,8 @@ fi
 {
     part machine 90 "$PYTHON" benchmarks/gpu/machine.py $ON
     part "attention is right" 120 "$PYTHON" benchmarks/gpu/checks.py attention $QUICK $ON
-    part "GPT-2, ours" 120 "$PYTHON" benchmarks/gpt_step.py $GPT $OURS $ON
-    part "GPT-2, compiled PyTorch" 120 "$PYTHON" benchmarks/gpt_step.py $GPT $COMPILED $ON ||
+    part "GPT-2, ours" 200 "$PYTHON" benchmarks/gpt_step.py $GPT $OURS $ON
+    part "GPT-2, compiled PyTorch" 150 "$PYTHON" benchmarks/gpt_step.py $GPT $COMPILED $ON ||
         part "GPT-2, eager PyTorch" 60 "$PYTHON" benchmarks/gpt_step.py $GPT $EAGER $ON
     part "ViT-B/16, ours" 90 "$PYTHON" benchmarks/train_step.py $VIT $OURS $ON
     part "ViT-B/16, compiled timm" 90 "$PYTHON" benchmarks/train_step.py $VIT $COMPILED $ON ||
