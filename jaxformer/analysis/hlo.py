@@ -21,7 +21,7 @@ NAMES = re.compile(r"%([\w.\-]+)")
 CALLED = re.compile(r"\b(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 # What moves nothing itself.
-FREE: tuple[str, ...] = (
+FREE = {
     "parameter",
     "constant",
     "tuple",
@@ -30,8 +30,9 @@ FREE: tuple[str, ...] = (
     "while",
     "conditional",
     "call",
-)
-FREE += ("after-all", "partition-id", "replica-id", "opt-barrier", "iota")
+    "iota",
+}
+FREE |= {"after-all", "partition-id", "replica-id", "opt-barrier"}
 KERNEL = 'custom_call_target="tpu_custom_call"'  # a Pallas kernel
 BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "token": 0}  # bytes a number, where the name does not say the bits
 
@@ -215,10 +216,8 @@ def kind_of(op: str) -> str | None:
 
 def whole_size(made: Instruction, mesh: Mapping[str, int]) -> float:
     """Bytes of the whole arrays of a collective on one device: what a gather gives, what a reduction takes."""
-    if made.op in (
-        "all-gather-start",
-        "collective-permute-start",
-    ):  # what it takes stands before what it gives
+    if made.op in ("all-gather-start", "collective-permute-start"):
+        # What it takes stands before what it gives.
         arrays = [size_of(f"{kind}[{sides}]") for kind, sides, _ in ARRAY.findall(made.shape) if sides]
         return sum(arrays[len(arrays) // 2 :])
     parts = len(first_group(made.rest, math.prod(mesh.values()))) if made.op == "reduce-scatter" else 1

@@ -139,7 +139,8 @@ def memory(experiment: Experiment, target: Target, found: Any, module: Module) -
         "temporaries": found.temp_size_in_bytes,
         "code": found.generated_code_size_in_bytes,
     }
-    total = {"total": sum(held.values()), "memory": VERSIONS[target.version].figures.memory}
+    total = {"total": sum(held.values()), "at_once": found.peak_memory_in_bytes}
+    total |= {"memory": VERSIONS[target.version].figures.memory}
     largest = [
         {"bytes": size, "shape": shape, "where": where} for size, shape, where in module.largest(LARGEST)
     ]

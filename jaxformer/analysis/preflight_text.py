@@ -14,6 +14,7 @@ KINDS = {
     "temporaries": "temporaries",
     "code": "code",
     "total": "in all",
+    "at_once": "at once",
     "memory": "of its memory",
 }
 

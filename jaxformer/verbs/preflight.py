@@ -49,16 +49,16 @@ class Preflight(OnDevices):
         config = self.resolved()
         if self.sweep_mesh:
             reports = sweep(config, self.topology, devices, self.price, print_note)
-            shown, written = sweep_text(reports), reports
+            shown = sweep_text(reports)
         else:
             experiment = assemble(config, devices)
             check_mode(experiment)
             experiment.check()
             print_note(f"compiling the train step for {devices_in_words(experiment)}")
             reports = [preflight(experiment, self.topology, self.price)]
-            shown, written = report_text(reports[0]), reports[0]
+            shown = report_text(reports[0])
         print_text(shown + "\n")
         if self.json is not None:
             with writing_to(self.json):
-                write_json(self.json, written)
+                write_json(self.json, reports if self.sweep_mesh else reports[0])
         return 0 if any(report["fits"] for report in reports) else 1
