@@ -48,7 +48,7 @@ part() {
     return "$code"
 }
 
-ON="--device gpu --json $OUT/results.jsonl"
+ON=(--device gpu --json "$OUT/results.jsonl")
 OURS="--sides jaxformer" EAGER="--sides peer" COMPILED="--sides peer --compile inductor"
 GPT="--shape gpt2 --peer plain --dtype bfloat16 --rounds 5 --steps 10"
 IMAGES="--batch 128 --dtype bfloat16 --rounds 5 --steps 10 --channels-last"
@@ -56,7 +56,7 @@ VIT="--model vit-b16 $IMAGES" HYBRID="--model r50-vit-b16 $IMAGES"
 WRITING="--dtype bfloat16 --static --batch 1 8 --rounds 3"
 QUICK="" TESTS="-q" PLATFORMS=cuda,cpu
 if [ -n "$DRY" ]; then
-    ON="--json $OUT/results.jsonl"
+    ON=(--json "$OUT/results.jsonl")
     COMPILED="--sides peer --compile aot_eager"
     GPT="--quick --peer plain --dtype bfloat16"
     IMAGES="--quick --depth 1 --dtype bfloat16 --channels-last"
@@ -78,28 +78,28 @@ fi
 # Words are split on purpose: each variable is a list of options. Where PyTorch cannot compile, it is eager.
 # shellcheck disable=SC2086
 {
-    part machine 90 "$PYTHON" benchmarks/gpu/machine.py $ON
-    part "attention is right" 120 "$PYTHON" benchmarks/gpu/checks.py attention $QUICK $ON
-    part "GPT-2, ours" 200 "$PYTHON" benchmarks/gpt_step.py $GPT $OURS $ON
-    part "GPT-2, compiled PyTorch" 150 "$PYTHON" benchmarks/gpt_step.py $GPT $COMPILED $ON ||
-        part "GPT-2, eager PyTorch" 60 "$PYTHON" benchmarks/gpt_step.py $GPT $EAGER $ON
-    part "ViT-B/16, ours" 90 "$PYTHON" benchmarks/train_step.py $VIT $OURS $ON
-    part "ViT-B/16, compiled timm" 90 "$PYTHON" benchmarks/train_step.py $VIT $COMPILED $ON ||
-        part "ViT-B/16, eager timm" 60 "$PYTHON" benchmarks/train_step.py $VIT $EAGER $ON
-    part "the step is right" 120 "$PYTHON" benchmarks/gpu/checks.py step $QUICK $ON
-    part "generation, ours" 60 "$PYTHON" benchmarks/generation.py $WRITING $OURS $ON
-    part "generation, transformers" 120 "$PYTHON" benchmarks/generation.py $WRITING $EAGER $ON
-    part "R50+ViT-B/16, ours" 120 "$PYTHON" benchmarks/train_step.py $HYBRID $OURS $ON
-    part "R50+ViT-B/16, compiled timm" 120 "$PYTHON" benchmarks/train_step.py $HYBRID $COMPILED $ON ||
-        part "R50+ViT-B/16, eager timm" 60 "$PYTHON" benchmarks/train_step.py $HYBRID $EAGER $ON
+    part machine 90 "$PYTHON" benchmarks/gpu/machine.py "${ON[@]}"
+    part "attention is right" 120 "$PYTHON" benchmarks/gpu/checks.py attention $QUICK "${ON[@]}"
+    part "GPT-2, ours" 200 "$PYTHON" benchmarks/gpt_step.py $GPT $OURS "${ON[@]}"
+    part "GPT-2, compiled PyTorch" 150 "$PYTHON" benchmarks/gpt_step.py $GPT $COMPILED "${ON[@]}" ||
+        part "GPT-2, eager PyTorch" 60 "$PYTHON" benchmarks/gpt_step.py $GPT $EAGER "${ON[@]}"
+    part "ViT-B/16, ours" 90 "$PYTHON" benchmarks/train_step.py $VIT $OURS "${ON[@]}"
+    part "ViT-B/16, compiled timm" 90 "$PYTHON" benchmarks/train_step.py $VIT $COMPILED "${ON[@]}" ||
+        part "ViT-B/16, eager timm" 60 "$PYTHON" benchmarks/train_step.py $VIT $EAGER "${ON[@]}"
+    part "the step is right" 120 "$PYTHON" benchmarks/gpu/checks.py step $QUICK "${ON[@]}"
+    part "generation, ours" 60 "$PYTHON" benchmarks/generation.py $WRITING $OURS "${ON[@]}"
+    part "generation, transformers" 120 "$PYTHON" benchmarks/generation.py $WRITING $EAGER "${ON[@]}"
+    part "R50+ViT-B/16, ours" 120 "$PYTHON" benchmarks/train_step.py $HYBRID $OURS "${ON[@]}"
+    part "R50+ViT-B/16, compiled timm" 120 "$PYTHON" benchmarks/train_step.py $HYBRID $COMPILED "${ON[@]}" ||
+        part "R50+ViT-B/16, eager timm" 60 "$PYTHON" benchmarks/train_step.py $HYBRID $EAGER "${ON[@]}"
     # In float32 without TensorFloat-32, for which the tests' tolerances are.
     part tests 120 env JAX_PLATFORMS=$PLATFORMS JAX_DEFAULT_MATMUL_PRECISION=highest "$PYTHON" -m pytest \
         -p no:cacheprovider -W default $TESTS tests/models/test_attention.py tests/models/test_dense.py \
         tests/models/test_norms.py tests/models/test_cache.py
-    part "GPT-2 scanned, ours" 60 "$PYTHON" benchmarks/gpt_step.py $GPT --scan $OURS $ON
+    part "GPT-2 scanned, ours" 60 "$PYTHON" benchmarks/gpt_step.py $GPT --scan $OURS "${ON[@]}"
     if [ -z "$DRY" ]; then
-        part "GPT-2 with 64 texts, ours" 90 "$PYTHON" benchmarks/gpt_step.py $GPT --batch 64 $OURS $ON
-        part "GPT-2 with 64 texts, compiled PyTorch" 90 "$PYTHON" benchmarks/gpt_step.py $GPT --batch 64 $COMPILED $ON
+        part "GPT-2 with 64 texts, ours" 90 "$PYTHON" benchmarks/gpt_step.py $GPT --batch 64 $OURS "${ON[@]}"
+        part "GPT-2 with 64 texts, compiled PyTorch" 90 "$PYTHON" benchmarks/gpt_step.py $GPT --batch 64 $COMPILED "${ON[@]}"
     fi
 }
 "$PYTHON" benchmarks/gpu/tables.py "$OUT/results.jsonl" | tee "$OUT/tables.md"
