@@ -1,21 +1,22 @@
-"""A whole train step of a GPT, ours against PyTorch eager: the same work, in turns.
+"""A whole train step of a GPT, ours against PyTorch: the same work, in turns.
 
-    python benchmarks/gpt_step.py [--quick] [--shape medium|nano] [--rounds 7] [--steps 4] [--dtype float32 bfloat16]
-                                  [--nanogpt FOLDER]
+    python benchmarks/gpt_step.py [--quick] [--shape medium|nano|gpt2] [--rounds 7] [--steps 4]
+                                  [--dtype float32 bfloat16] [--peer transformers|plain|FOLDER]
+                                  [--device cpu|gpu] [--sides jaxformer peer] [--compile BACKEND] [--json FILE]
 
-Forward pass, backward pass, clipping and AdamW on the same tokens on the CPU. "medium" is 4 layers of 384 with 6 heads,
-a vocabulary of 8,192, 8 texts of 256 tokens; "nano" is nanoGPT's setting for a CPU, 4 layers of 128, 65 characters, 12
-texts of 64. Ours is the package's own train step with its metrics, jitted, its state donated. The peer is transformers'
-GPT2LMHeadModel (scaled_dot_product_attention, fused AdamW), or with --nanogpt the model of a nanoGPT checkout, stepped
-as its train.py does; bfloat16 is torch.autocast. See train_step.py for how time is taken.
+Forward pass, backward pass, clipping and AdamW on the same tokens. "medium" is 4 layers of 384 with 6 heads, a
+vocabulary of 8,192, 8 texts of 256 tokens; "nano" is nanoGPT's setting for a CPU, 4 layers of 128, 65 characters, 12
+texts of 64; "gpt2" is GPT-2 124M with 16 texts of 1,024. Ours is the package's own train step with its metrics, jitted,
+its state donated. The peer is transformers' GPT2LMHeadModel (scaled_dot_product_attention, fused AdamW), "plain" the
+GPT-2 of torch_gpt.py, or that of a checkout of nanoGPT, stepped as its train.py does; bfloat16 is torch.autocast. See
+train_step.py for how time is taken; on a GPU the steps of a turn follow each other, and the last is waited for.
 """
 
 import argparse
 import os
-import statistics
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from common import Step, in_turns, product_rate
+from common import (
+    Step,
+    Work,
+    add_compile_option,
+    add_device_options,
+    compare,
+    torch_device,
+    torch_step,
+    use_device,
+)
 
 from jaxformer.analysis.flops import count_flops, training_flops
 from jaxformer.models.gpt import GPT
@@ -44,11 +54,13 @@ class Shape:
     vocabulary: int
     batch: int
     length: int
+    scan: bool = False
 
 
 SHAPES = {
     "medium": Shape(384, 4, 6, 8192, 8, 256),
     "nano": Shape(128, 4, 4, 65, 12, 64),
+    "gpt2": Shape(768, 12, 12, 50_304, 16, 1024),  # 50,257 tokens, rounded up as nanoGPT does
 }
 
 
@@ -60,6 +72,7 @@ def gpt(shape: Shape, dtype: str) -> GPT:
         width=shape.width,
         depth=shape.depth,
         num_heads=shape.heads,
+        scan=shape.scan,
         dtype=jnp.dtype(dtype),
     )
 
@@ -75,35 +88,38 @@ def ours(shape: Shape, tokens: np.ndarray, dtype: str) -> Step:
     state = init_state(variables, optimizer)
     step = jax.jit(make_train_step(model, task, optimizer, seed=0), donate_argnums=0)
 
-    def take() -> float:
+    def take() -> jax.Array:
         nonlocal state
         state, metrics = step(state, batch)
-        return float(metrics["loss"])
+        return metrics["loss"]
 
     return take
 
 
-def peer(shape: Shape, tokens: np.ndarray, dtype: str, nanogpt: Path | None) -> Step:
-    """The same in PyTorch, eager."""
+def peer(shape: Shape, tokens: np.ndarray, dtype: str, arguments: argparse.Namespace) -> Step:
+    """The same in PyTorch."""
     import torch
 
-    torch.manual_seed(0)
-    network, loss_of = nanogpt_model(shape, nanogpt) if nanogpt else transformers_model(shape)
+    device = torch_device(arguments)
+    if arguments.peer == "transformers":
+        network, loss_of = transformers_model(shape)
+    elif arguments.peer == "plain":
+        network = loss_of = plain_model(shape)
+    else:
+        network, loss_of = nanogpt_model(shape, Path(arguments.peer))
+    network.to(device).train()
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True
     )
-    inputs, targets = (torch.from_numpy(x.copy()).long() for x in (tokens[:, :-1], tokens[:, 1:]))
+    inputs, targets = (torch.from_numpy(x.copy()).long().to(device) for x in (tokens[:, :-1], tokens[:, 1:]))
+    return torch_step(network, lambda: loss_of(inputs, targets), optimizer, CLIP, dtype, arguments.compile)
 
-    def take() -> float:
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            loss = loss_of(inputs, targets)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.item()
 
-    return take
+def plain_model(shape: Shape) -> Any:
+    """The GPT-2 of torch_gpt.py, from tokens and targets to the loss."""
+    from torch_gpt import GPT as PlainGPT
+
+    return PlainGPT(shape.vocabulary, shape.length, shape.width, shape.depth, shape.heads)
 
 
 def transformers_model(shape: Shape) -> tuple[Any, Any]:
@@ -122,7 +138,7 @@ def transformers_model(shape: Shape) -> tuple[Any, Any]:
         attn_pdrop=0.0,
         use_cache=False,
     )
-    network = GPT2LMHeadModel(config).train()
+    network = GPT2LMHeadModel(config)
 
     def loss_of(inputs: Any, targets: Any) -> Any:
         logits = network(inputs).logits
@@ -145,39 +161,29 @@ def nanogpt_model(shape: Shape, folder: Path) -> tuple[Any, Any]:
         dropout=0.0,
         bias=False,
     )
-    network = nanogpt.GPT(config).train()
+    network = nanogpt.GPT(config)
     return network, lambda inputs, targets: network(inputs, targets)[1]
 
 
 def report(arguments: argparse.Namespace) -> Iterator[str]:
     """Lines of the comparison, as they are measured."""
     shape = SHAPES[arguments.shape]
+    shape = replace(shape, batch=arguments.batch or shape.batch, scan=arguments.scan)
     random = np.random.default_rng(0)
     tokens = random.integers(0, shape.vocabulary, (shape.batch, shape.length + 1), dtype=np.int32)
     model = gpt(shape, "float32")
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), tokens[:, :-1]))
     flops = training_flops(count_flops(lambda v: model.apply(v, tokens[:, :-1]), shapes))
-    each = shape.batch * shape.length
     yield (
         f"GPT {shape}: {flops / 1e9:.1f} GFLOP a step, causal attention counted whole; {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[0]:.1f}"
+        f"load {os.getloadavg()[0]:.1f}; the peer is {arguments.peer}, compile={arguments.compile}"
     )
-    other = "nanoGPT" if arguments.nanogpt else "PyTorch"
-    for dtype in arguments.dtype:
-        contenders = {
-            "jaxformer": ours(shape, tokens, dtype),
-            other: peer(shape, tokens, dtype, arguments.nanogpt),
-        }
-        seconds = in_turns(contenders, arguments.rounds, arguments.steps)
-        medians = {name: statistics.median(values) for name, values in seconds.items()}
-        limit = product_rate(dtype)
-        for name, values in seconds.items():
-            yield (
-                f"{dtype} {name:9}: {1000 * medians[name]:.1f} ms a step ({1000 * min(values):.1f} to "
-                f"{1000 * max(values):.1f}), {each / medians[name]:,.0f} tokens/s, "
-                f"{flops / medians[name] / 1e9:.0f} GFLOP/s of {limit / 1e9:.0f} in one large product"
-            )
-        yield f"{dtype}: ours is {medians[other] / medians['jaxformer']:.2f} times as fast as {other}"
+    name = f"gpt {arguments.shape}, {shape.batch} x {shape.length}" + ", scanned" * shape.scan
+    builders: dict[str, Callable[[str], Step]] = {
+        "jaxformer": lambda dtype: ours(shape, tokens, dtype),
+        "peer": lambda dtype: peer(shape, tokens, dtype, arguments),
+    }
+    yield from compare(Work(name, flops, shape.batch * shape.length, "tokens"), builders, arguments)
 
 
 def main() -> None:
@@ -186,15 +192,20 @@ def main() -> None:
         "--quick", action="store_true", help="2 rounds of 1 step of the small shape: does it run?"
     )
     parser.add_argument("--shape", choices=list(SHAPES), default="medium")
+    parser.add_argument("--batch", type=int, help="texts, where not those of the shape")
+    parser.add_argument("--scan", action="store_true", help="ours scans over its layers")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=4, help="counted steps in a turn")
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument(
-        "--nanogpt", type=Path, help="a checkout of karpathy/nanoGPT, to compare with its model"
+        "--peer", default="transformers", help="transformers, plain, or a checkout of karpathy/nanoGPT"
     )
+    add_device_options(parser)
+    add_compile_option(parser)
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.shape, arguments.rounds, arguments.steps = "nano", 2, 1
+    use_device(arguments)
     for line in report(arguments):
         print(line, flush=True)
 
