@@ -4,8 +4,10 @@
 laptop for TPUs that are not there takes what TPUs take.
 """
 
+from contextlib import AbstractContextManager
+
 import jax
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 BATCH_AXES = ("data", "fsdp")
 HEAD_AXIS = "tensor"
@@ -32,3 +34,9 @@ def is_one_device() -> bool:
     """Whether what is traced here certainly runs on one device, or is one device's part (under pmap, `shard_map`)."""
     mesh = jax.sharding.get_abstract_mesh()
     return automatic_mesh() is None and (not mesh.empty or jax.device_count() == 1)
+
+
+def without_kernels() -> AbstractContextManager[None]:
+    """A context whose programs are for one CPU, so that a jaxpr shows every product and no kernel hides one."""
+    cpu = AbstractMesh((1,), BATCH_AXES[:1], abstract_device=AbstractDevice("cpu", None, "cpu"))
+    return jax.sharding.use_abstract_mesh(cpu)
