@@ -236,6 +236,8 @@ class Experiment:
 
     def forward_pass(self, rows: int) -> Any:
         """The jaxpr of the model's forward pass for so many examples; with buckets, of the average length."""
+        from jaxformer.models.placement import without_kernels
+
         batches = self.train_data
         spec = dict(batches.element_spec)
         if batches.typical_length is not None:
@@ -247,7 +249,8 @@ class Experiment:
         def forward(variables: Tree, batch: Tree) -> Tree:
             return model.apply(variables, **self.task.inputs(batch), deterministic=True)
 
-        return jax.make_jaxpr(forward)(self.variable_shapes, batch).jaxpr
+        with without_kernels():
+            return jax.make_jaxpr(forward)(self.variable_shapes, batch).jaxpr
 
     def check(self) -> None:
         """Holds the parts against each other.

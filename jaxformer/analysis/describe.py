@@ -16,7 +16,7 @@ from jaxformer.data.base import NominalBatches
 from jaxformer.data.kinds.pairs import Pairs
 from jaxformer.errors import NotPrepared, counted
 from jaxformer.experiment import Experiment
-from jaxformer.models import MODELS
+from jaxformer.models import MODELS, fused
 from jaxformer.models.presets import preset
 from jaxformer.observe import text
 from jaxformer.observe.summary import parameter_table
@@ -85,6 +85,8 @@ class Footprint:
     does with model.scan. For a topology it is the TPU's compiler's figure."""
     flops: int
     """Forward and backward pass of the whole batch (products and convolutions)."""
+    attention: tuple[str, ...] = ()
+    """Which kernels of attention the step has, and why no better ones; empty on CPUs, and if it was not compiled."""
 
 
 def assemble(config: ExperimentConfig, devices: Sequence[Any] | None = None) -> Experiment:
@@ -138,6 +140,7 @@ def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint
     shapes = experiment.state_shapes
     parameters = bytes_a_device(shapes.params)
     activations = None
+    fused.said.clear()
     if compile_step:
         jitted, config, teacher = experiment, experiment.config, load_teacher(experiment)
         if config.parallel.mode != "jit":  # pmap's compiled step does not report its memory
@@ -155,6 +158,7 @@ def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint
         average=bytes_a_device(shapes.average),
         activations=activations,
         flops=training_flops(experiment.forward_flops) * experiment.train_data.batch_size,
+        attention=tuple(sorted(fused.said)),
     )
 
 
@@ -179,6 +183,7 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
         ),
         f"  {'in all':<26}{text.data_size(sum(size or 0 for size in rows.values())):>14} a device",
         f"  {'FLOPs a step':<26}{text.engineering(held.flops, 'FLOP'):>14} forward and backward, all devices",
+        *(f"  {'attention':<26}{line}" for line in held.attention),
         "",
         f"Training: {counted(total, 'step')} of {batches.batch_size} = {counted(shown, 'example')} "
         f"({counted(shown / batches.num_examples, 'epoch')} of {batches.num_examples:,})",

@@ -68,8 +68,12 @@ def added_up(jaxpr: Any, cost: Callable[[Any], int]) -> int:
 
 
 def largest_product(jaxpr: Any) -> int:
-    """How many numbers the largest result of a matrix product or a convolution in a jaxpr has."""
-    sizes = [math.prod(e.outvars[0].aval.shape) for e in jaxpr.eqns if products(e)]
+    """How many numbers the largest result of a matrix product or a convolution in a jaxpr has.
+
+    Batched products do not count: they are attention's, of which a fused kernel leaves nothing in memory.
+    """
+    found = [e for e in jaxpr.eqns if products(e) and not is_batched(e)]
+    sizes = [math.prod(e.outvars[0].aval.shape) for e in found]
     sizes += [largest_product(part) for e in jaxpr.eqns if not products(e) for part in parts(e)]
     return max(sizes, default=0)
 
@@ -99,6 +103,11 @@ def parts(equation: Any) -> list[Any]:
     leaves = jax.tree.leaves(list(equation.params.values()))
     closed = [leaf.jaxpr for leaf in leaves if isinstance(leaf, core.ClosedJaxpr)]
     return [leaf for leaf in leaves if isinstance(leaf, core.Jaxpr)] + closed
+
+
+def is_batched(equation: Any) -> bool:
+    """Whether an equation is many products of matrices."""
+    return equation.primitive.name == "dot_general" and bool(equation.params["dimension_numbers"][1][0])
 
 
 def products(equation: Any) -> int:

@@ -17,7 +17,7 @@ from jax import Array
 from jaxformer.models.base import Layer
 from jaxformer.models.dense import HeadsIn, HeadsOut, Initializer, xavier
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.fused import fused_attention
+from jaxformer.models.fused import KERNELS, fused_attention, say
 from jaxformer.models.masks import KeyValues, Mask, written
 from jaxformer.models.norms import RMSNorm
 from jaxformer.models.placement import platform
@@ -269,6 +269,8 @@ def sown_attention(
     asked_for = layer.is_mutable_collection(ATTENTION_MAPS) and not layer.is_initializing()
     if not asked_for and (not dropout or deterministic):
         return attention(query, key, value, bias=bias, mask=mask, scale=scale)
+    if not asked_for and platform() in KERNELS:
+        say("xla (dropout of the attention weights, whose bits no kernel draws)")
     allowed = mask.array(query.shape[2], key.shape[2])
     weights = attention_weights(query, key, bias=bias, mask=allowed, scale=scale)
     if asked_for:

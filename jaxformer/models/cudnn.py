@@ -9,15 +9,16 @@ from jaxformer.models.masks import Mask
 def cudnn_problems(query: Array, key: Array, bias: Array | None, mask: Mask) -> list[str]:
     """Why the kernel cannot be taken, as words for the log.
 
-    It wants a GPU from Ampere on, 16-bit operands and a head size of at most 128 that is a multiple of 8; with a bias
-    it has no backward pass for odd lengths.
+    It wants a GPU from Ampere on, 16-bit operands and a head size of at most 128 that is a multiple of 8. Masks of
+    padding and segments are added to the logits, with which it has no backward pass for odd lengths.
     """
-    head_dim = query.shape[-1]
+    queries, keys, head_dim = query.shape[2], key.shape[2], query.shape[3]
     reasons = {
         f"operands {query.dtype}": query.dtype not in ("bfloat16", "float16"),
         f"head size {head_dim}": head_dim % 8 != 0 or head_dim > 128,
         "a bias": bias is not None,
-        "a mask of padding, segments or a cache": not mask.is_structural,
+        f"a mask of padding, segments or a cache with odd lengths, {queries} and {keys}": not mask.is_structural
+        and (queries % 2 != 0 or keys % 2 != 0),
         "a GPU before Ampere": compute_capability() < (8, 0),
     }
     return [reason for reason, holds in reasons.items() if holds]
@@ -26,11 +27,23 @@ def cudnn_problems(query: Array, key: Array, bias: Array | None, mask: Mask) -> 
 def cudnn_attention(
     query: Array, key: Array, value: Array, bias: Array | None, mask: Mask, scale: float
 ) -> Array:
-    """Attention; see `attention.attention`. The kernel takes [B, T, H, Dh] and knows causal and windowed masks."""
-    tokens_first = (x.swapaxes(1, 2) for x in (query, key, value))
+    """Attention; see `attention.attention`.
+
+    The kernel takes [B, T, H, Dh] and knows causal and windowed masks. Other masks are an array [B, 1, T, S], the same
+    for all heads. (It also takes lengths and documents' offsets, which nobody knows here: padding may be on the left.)
+    """
     window = None if mask.window is None else (mask.window - 1, 0)
+    beside = Mask(segments=mask.segments, keys=mask.keys, allowed=mask.allowed)
+    others = beside.array(query.shape[2], key.shape[2])
     result = jax.nn.dot_product_attention(
-        *tokens_first, scale=scale, is_causal=mask.causal, local_window_size=window, implementation="cudnn"
+        query.swapaxes(1, 2),
+        key.swapaxes(1, 2),
+        value.swapaxes(1, 2),
+        mask=others,
+        scale=scale,
+        is_causal=mask.causal,
+        local_window_size=window,
+        implementation="cudnn",
     )
     return result.swapaxes(1, 2)
 

@@ -7,19 +7,18 @@ axes of the mesh, heads over "tensor".
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, TypeAlias
 
 import jax
 from jax import Array
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
-from jaxformer.models import cudnn, splash
+from jaxformer.models import cudnn, short_attention, splash
 from jaxformer.models.masks import Mask
 from jaxformer.models.placement import BATCH_AXES, HEAD_AXIS, automatic_mesh, is_one_device, platform
 
 logger = logging.getLogger("jaxformer")
-say_once = cache(logger.info)
+said: set[str] = set()  # which lines of the log there were, so that none is repeated
 MaybeArray: TypeAlias = Array | None
 
 
@@ -29,29 +28,50 @@ class Kernel:
 
     name: str
     """What the log calls it."""
-    problems: Callable[[Array, Array, MaybeArray, Mask], Iterable[str]]
-    """(query, key, bias, mask) -> why it cannot be taken, in words; asked of one device's part."""
+    problems: Callable[[Any, Any, Any, Mask], Iterable[str]]
+    """(query, key, bias, mask) -> why it cannot be taken, in words; the first three are shapes of one device's part."""
     attend: Callable[[Array, Array, Array, MaybeArray, Mask, float], Array]
     """(query, key, value, bias, mask, scale) -> the result, as of `attention.attention`."""
 
 
 KERNELS = {
-    "tpu": Kernel("splash", splash.splash_problems, splash.splash_attention),
-    "gpu": Kernel("cudnn", cudnn.cudnn_problems, cudnn.cudnn_attention),
-}
+    "tpu": (
+        Kernel("short", short_attention.short_problems, short_attention.short_attention),
+        Kernel("splash", splash.splash_problems, splash.splash_attention),
+    ),
+    "gpu": (Kernel("cudnn", cudnn.cudnn_problems, cudnn.cudnn_attention),),
+}  # the best first
 
 
 def fused_attention(
     query: Array, key: Array, value: Array, bias: MaybeArray, mask: Mask, scale: float
 ) -> MaybeArray:
-    """Attention by the platform's kernel; None where it has none, or where that cannot be taken, which the log says."""
-    where = platform()
-    if (kernel := KERNELS.get(where)) is None:
-        say_once("attention: xla (there is no fused kernel for %s)", where)
+    """Attention by the platform's first kernel that can be taken; None without one. Where there are kernels, the log
+    says which is taken, and why none before it."""
+    if not (kernels := KERNELS.get(platform())):
         return None
-    against = [*mesh_problems(query.shape, key.shape), *kernel.problems(query, key, bias, mask)]
-    say_once("attention: %s", f"xla ({', '.join(against)})" if against else kernel.name)
-    return None if against else on_each_device(kernel, query, key, value, bias, mask, scale)
+    against = mesh_problems(query.shape, key.shape)
+    if against:
+        say(f"xla ({', '.join(against)})")
+        return None
+    one_query, one_key, one_bias = (
+        x if x is None else of_one_device(x, query.shape) for x in (query, key, bias)
+    )
+    why = ""
+    for kernel in kernels:
+        if not (against := list(kernel.problems(one_query, one_key, one_bias, mask))):
+            say(f"{kernel.name} ({why})" if why else kernel.name)
+            return on_each_device(kernel, query, key, value, bias, mask, scale)
+        why += f"{'; ' if why else ''}not {kernel.name}: {', '.join(against)}"
+    say(f"xla ({why})")
+    return None
+
+
+def say(line: str) -> None:
+    """Logs which attention is taken, and why; once."""
+    if line not in said:
+        said.add(line)
+        logger.info("attention: %s", line)
 
 
 def mesh_problems(query: tuple[int, ...], key: tuple[int, ...]) -> list[str]:
@@ -90,6 +110,13 @@ def on_each_device(
         check_vma=False,  # a Pallas kernel's results say nothing of the axes over which they vary
     )
     return split(query, key, value, bias, mask)
+
+
+def of_one_device(x: Array, query: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """The shape of one device's part of an array that is broadcast to [B, H, ., .]."""
+    mesh = automatic_mesh()
+    sharding = None if mesh is None else NamedSharding(mesh, spec(mesh, x.shape, query))
+    return jax.ShapeDtypeStruct(sharding.shard_shape(x.shape) if sharding else x.shape, x.dtype)
 
 
 def spec(mesh: AbstractMesh, shape: tuple[int, ...], query: tuple[int, ...]) -> PartitionSpec:

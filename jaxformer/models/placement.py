@@ -4,11 +4,12 @@
 laptop for TPUs that are not there takes what TPUs take.
 """
 
+from contextlib import AbstractContextManager
 from math import prod
 
 import jax
 from jax import Array
-from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 BATCH_AXES = ("data", "fsdp")
 HEAD_AXIS = "tensor"
@@ -47,3 +48,9 @@ def split_by_rows(x: Array) -> Array:
     if mesh is None or x.shape[0] % prod(mesh.shape[axis] for axis in BATCH_AXES):
         return x
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(BATCH_AXES)))
+
+
+def without_kernels() -> AbstractContextManager[None]:
+    """A context whose programs are for one CPU, so that a jaxpr shows every product and no kernel hides one."""
+    cpu = AbstractMesh((1,), BATCH_AXES[:1], abstract_device=AbstractDevice("cpu", None, "cpu"))
+    return jax.sharding.use_abstract_mesh(cpu)
