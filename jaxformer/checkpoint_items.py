@@ -204,7 +204,7 @@ def damage(folder: Path, parts: Iterable[str]) -> str | None:
         return f"{Path(error.filename).relative_to(folder)} is missing"
     except OSError as error:
         return f"{error.filename}: {error.strerror}"
-    except (ValueError, TypeError, AttributeError, IndexError):
+    except (ValueError, TypeError, AttributeError, LookupError):
         return f"{DIGESTS} is not what was written"
     return None
 

@@ -109,6 +109,10 @@ OVERRIDES = {
         "data.transforms[1].padding=2",
         "data.transforms is [{'name': 'pad_and_crop', 'padding': 1, 'probability': 0.5}], which has no field '1'",
     ),
+    "an entry whose number has 5,000 digits": (
+        f"data.transforms[{'1' * 5000}].padding=2",
+        "which has no field '111",
+    ),
     "a list that is none": ("data.transforms=flip", "data.transforms: expected a list of dict(name=...)"),
     "a rate that is not finite": (
         "optimizer.learning_rate=1e999",

@@ -92,7 +92,7 @@ def folder(tmp_path):
     }
     (tmp_path / "annotations" / "annotations.json").write_text(json.dumps(annotations))
     (tmp_path / "streets" / "classes.txt").write_text("paper\nink\n")
-    text = re.sub(r"[^a-z \n]", "", (ROOT / "LICENSE").read_text().lower())
+    text = "ROMEO:\n" + re.sub(r"[^a-z \n]", "", (ROOT / "LICENSE").read_text().lower())
     (tmp_path / "my_book.txt").write_text(text)
     (tmp_path / "another_text.txt").write_text(text[:2000])
     rng = np.random.default_rng(0)

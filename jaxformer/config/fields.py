@@ -65,12 +65,13 @@ def largest_divisor(number: int, most: int) -> int:
     return max(n for n in (*small, *(number // n for n in small)) if n <= most)
 
 
+MOST_NEW_TOKENS = 2**20  # more than any context holds
 PositiveInt: TypeAlias = Annotated[int, at_least(1)]
 NonNegativeInt: TypeAlias = Annotated[int, at_least(0)]
 Layers: TypeAlias = Annotated[int, at_most(1000)]
 Pixels: TypeAlias = Annotated[int, at_most(2**15)]
 Tokens: TypeAlias = Annotated[int, at_most(2**24)]
-NewTokens: TypeAlias = Annotated[int, at_most(2**20)]
+NewTokens: TypeAlias = Annotated[int, at_most(MOST_NEW_TOKENS)]
 Beams: TypeAlias = Annotated[int, at_most(1024)]
 PositiveFloat: TypeAlias = Annotated[float, above(0)]
 NonNegativeFloat: TypeAlias = Annotated[float, at_least(0)]

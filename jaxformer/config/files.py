@@ -104,7 +104,7 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> Non
         parts = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
         node: Any = config
         for i, part in enumerate(parts):
-            within = isinstance(node, list) and part.isdecimal() and int(part) < len(node)
+            within = isinstance(node, list) and part in map(str, range(len(node)))
             if not within and not isinstance(node, dict):
                 where = ".".join(parts[:i])
                 errors.append(f"{path}={value!r}: {where} is {node!r}, which has no field {part!r}")

@@ -1,6 +1,7 @@
 """The contract of optimizers, and the rules by parameter path that all of them have."""
 
 import re
+import warnings
 from abc import ABC
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ MomentDtype: TypeAlias = Literal["float32", "bfloat16"]
 
 
 def is_pattern(value: str) -> bool:
-    """Whether `value` is a regular expression."""
+    """Whether `value` is a regular expression; Python warns of one that will mean something else, such as "[[a]"."""
     try:
-        re.compile(value)
-    except re.error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            re.compile(value)
+    except (re.error, Warning, RecursionError, OverflowError):
         return False
     return True
 

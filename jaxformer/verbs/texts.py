@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jaxformer.config.fields import Beams, NonNegativeInt, at_most
+from jaxformer.config.fields import MOST_NEW_TOKENS, Beams, NonNegativeInt, at_most
 from jaxformer.errors import UserError, counted
 from jaxformer.reading import regular
 from jaxformer.verbs.common import OTHER_OUTPUT, print_line, print_text, working
@@ -162,7 +162,7 @@ class BackTranslate(OfData):
         drawn = TEMPERATURE if self.beams == 1 else Sampling.temperature
         sampling = Sampling(drawn if self.temperature is None else self.temperature)
         sampling.check()
-        as_many_as_fit = 2**31
+        as_many_as_fit = MOST_NEW_TOKENS
         how = Generation(as_many_as_fit, sampling, seed=self.seed, beams=self.beams)
         check_runs(self.forward, self.backward)
         chosen = self.feature and (self.feature,)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import logging
 import os
 import resource
@@ -198,9 +199,11 @@ def test_progress_that_is_no_object_is_not_good(opened, content):
     assert opened(keep=3).good_steps() == [2]
 
 
-def test_digests_that_are_nested_deeply_are_damage(opened):
+@pytest.mark.parametrize("content", [DEEP, '[["a"]]', "null", None], ids=["deep", "lists", "null", "objects"])
+def test_digests_of_another_kind_are_damage(opened, content):
     checkpoints = opened()
     save(checkpoints, 1, 0.5)
-    folder = checkpoints.directory / "1"
-    (folder / "digests.json").write_text(DEEP)
-    assert damage(folder, ["params"]) == "digests.json is not what was written"
+    digests = checkpoints.directory / "1" / "digests.json"
+    content = content or json.dumps({name: {} for name in json.loads(digests.read_text())})
+    digests.write_text(content)
+    assert damage(digests.parent, ["params"]) == "digests.json is not what was written"

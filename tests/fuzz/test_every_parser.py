@@ -13,6 +13,7 @@ Hypothesis shrinks a failure and prints the edits; `hostile.changed` makes the f
 import contextlib
 import io
 import os
+import re
 import resource
 import shutil
 import signal
@@ -31,6 +32,13 @@ from jaxformer.errors import UserError, printable
 from jaxformer.importing.formats import FORMATS
 from jaxformer.observe import plots
 
+# What libraries in C and Rust write to the terminal themselves: libjpeg (its jerror.h) of damaged data that it decodes
+# all the same, as Pillow does, and Rust of a panic, which the tokenizers make an exception of.
+OF_LIBRARIES = re.compile(
+    r"(Corrupt JPEG data: |Premature end of JPEG|Invalid SOS param|Inconsistent progress|Unknown Adobe)[^\n]*\n"
+    r"|\nthread '[^']*' \(\d+\) panicked at .*?(?=\nthread '|\Z)",
+    re.DOTALL,
+)
 USUAL, SLOW = 200, 10_000
 SECONDS = 5  # of processor time, so that a busy machine hangs no input
 MEMORY = 1 << 30  # bytes that a parser's inputs may add to what the process holds
@@ -147,7 +155,7 @@ def fuzz(name: str, count: int, folder: Path, capfd, **how) -> None:
     written = capfd.readouterr()
     print(f"{name}: {seconds:.1f} s, {tried.taken} taken, {grown / 2**20:.0f} MiB more")
     assert grown < MEMORY
-    assert written.out + written.err == "", "a library wrote to the terminal"
+    assert OF_LIBRARIES.sub("", written.out + written.err) == "", "a library wrote to the terminal"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from helpers.trees import LAYERS, flat, optimizer, quadratic, stack, train, update, vit_params
 
 from jaxformer.optim import OPTIMIZERS
+from jaxformer.optim.base import is_pattern
 from jaxformer.optim.build import make_optimizer, optimizer_problems
 from jaxformer.optim.masks import decay_mask, regularization, trainable_mask
 
@@ -298,3 +299,8 @@ def test_values_that_cannot_be(name, fields, message):
     with pytest.raises(AssertionError) as caught:
         optimizer(name, **fields)
     assert f"x.{message}" in str(caught.value)
+
+
+@pytest.mark.parametrize("pattern", ["(", "[[a]", "[a--b]", "a{99999999999999}", "(" * 5000 + ")" * 5000])
+def test_what_python_does_not_read_as_a_pattern_or_warns_of_is_none(pattern):
+    assert not is_pattern(pattern)

@@ -62,6 +62,8 @@ def parse_model(content: bytes, name: str) -> Any:
         proto.ParseFromString(content)
     except DecodeError as error:
         raise cut_off from error
+    if not all(isinstance(piece.piece, str) for piece in proto.pieces):  # bytes where it is no UTF-8
+        raise UserError(f"{name}: a piece is not UTF-8, so the file is damaged; copy it again")
     if not any(piece.type == UNKNOWN for piece in proto.pieces):
         raise UserError(f"{name}: no sentencepiece model (it has no unknown piece); copy it again")
     if not proto.HasField("normalizer_spec"):  # it stands after the pieces

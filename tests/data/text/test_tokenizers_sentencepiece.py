@@ -133,3 +133,11 @@ def test_a_model_that_is_cut_off_is_refused(tmp_path):
     (tmp_path / "m.model").write_bytes(trained(model_type="unigram")[:-300])
     with pytest.raises(UserError, match=r"m\.model: not a sentencepiece model, or cut off; copy it again"):
         FromFile(str(tmp_path / "m.model")).build(lambda: iter(()))
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bpe"])
+def test_a_piece_that_is_not_utf8_is_damage(tmp_path, kind):
+    content = trained(model_type=kind)
+    (tmp_path / "a.model").write_bytes(content.replace("▁cat".encode(), "▁".encode() + b"\xffat"))
+    with pytest.raises(UserError, match="a piece is not UTF-8, so the file is damaged; copy it again"):
+        FromFile(str(tmp_path / "a.model")).build(lambda: iter(()))
