@@ -16,7 +16,7 @@ from jaxformer.models.dropout import Dropout
 from jaxformer.models.masks import Mask
 from jaxformer.models.mlp import ACTIVATIONS, ActivationName
 from jaxformer.models.norms import LayerNorm
-from jaxformer.models.outputs import TextOutputs
+from jaxformer.models.outputs import TextOutputs, TokenHead
 from jaxformer.models.positions import for_rows, token_positions
 from jaxformer.models.text import TextModel
 
@@ -124,20 +124,23 @@ class BERT(TextModel):
         if self.head == "none":
             return TextOutputs(x, x, features)
         if self.head == "mlm":
-            return TextOutputs(self.masked_lm(x, table), x, features)
+            logits, made_of = self.masked_lm(x, table)
+            return TextOutputs(logits, x, features, head=made_of)
         of_text = self.head == "sequence"
         seen = Dropout(self.dropout)(features if of_text else x, deterministic=deterministic)
         count = 2 if self.head == "span" else self.known("num_classes")
         logits = Dense(count, kernel_init=normal, **self.dtypes, name="head")(seen).astype(jnp.float32)
         return TextOutputs(logits, x, features)
 
-    def masked_lm(self, x: Array, table: Embedding) -> Array:
-        """Logits [B, T, V] by one more layer and the token table (google-research/bert, `get_masked_lm_output`)."""
+    def masked_lm(self, x: Array, table: Embedding) -> tuple[Array, TokenHead]:
+        """Logits [B, T, V] by one more layer and the token table (google-research/bert, `get_masked_lm_output`), and
+        what they are made of."""
         y = Dense(self.width, kernel_init=normal, **self.dtypes, name="mlm_dense")(x)
         y = LayerNorm(self.norm_epsilon, **self.dtypes, name="mlm_norm")(ACTIVATIONS[self.activation](y))
         logits = table.logits(y)
         bias = self.param("mlm_bias", nn.initializers.zeros, (self.vocab_size,), self.param_dtype)
-        return logits + jnp.broadcast_to(bias.astype(jnp.float32), logits.shape)
+        logits = logits + jnp.broadcast_to(bias.astype(jnp.float32), logits.shape)
+        return logits, TokenHead(y.astype(self.dtype), table.embedding, bias)
 
 
 def weighted(x: Array, weight: Array, mask: Array | None) -> Array:

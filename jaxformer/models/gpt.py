@@ -116,9 +116,9 @@ class GPT(GenerativeModel):
             if self.tied
             else Dense(vocab_size, use_bias=False, kernel_init=normal(0.02), **self.dtypes, name="head")
         )
-        logits = self.logits(x, table, head, last_only)
+        logits, made_of = self.logits(x, table, head, last_only)
         cache = cache and cache.after([b.cache for b in beside], slots, tokens.shape[1])
-        return TextOutputs(logits, x, router=router_losses(beside), cache=cache)
+        return TextOutputs(logits, x, router=router_losses(beside), cache=cache, head=made_of)
 
     @nn.nowrap
     def windows(self) -> list[int | None]:

@@ -15,6 +15,7 @@ from jaxformer.config.fields import NonNegativeFloat, PositiveFloat, PositiveInt
 from jaxformer.models.base import Dtype, Layer
 from jaxformer.models.dense import Dense, Initializer, xavier
 from jaxformer.models.dropout import Dropout
+from jaxformer.models.norms import recomputed
 
 ActivationName: TypeAlias = Literal[
     "gelu_tanh", "gelu_erf", "relu", "relu_squared", "silu", "swiglu", "geglu", "geglu_erf"
@@ -56,9 +57,14 @@ GATED = frozenset({"swiglu", "geglu", "geglu_erf"})
 
 
 def hidden_units(activation: ActivationName, layer: Callable[[str], Array]) -> Array:
-    """What the layer "up" gives after the activation; with a gate, times what the layer "gate" gives after it."""
-    up = layer("up")
-    return ACTIVATIONS[activation](layer("gate")) * up if activation in GATED else ACTIVATIONS[activation](up)
+    """What the layer "up" gives after the activation; with a gate, times what the layer "gate" gives after it.
+
+    For the backward pass only what the layers give is kept; the activation is computed again there.
+    """
+    act = ACTIVATIONS[activation]
+    if activation in GATED:
+        return recomputed(lambda up, gate: act(gate) * up)(layer("up"), layer("gate"))
+    return recomputed(act)(layer("up"))
 
 
 class Mlp(Layer):

@@ -27,12 +27,17 @@ class LayerNorm(Layer):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Normalises [..., D]."""
-        x32 = x.astype(jnp.float32)
-        y = of_length_one(self, x32 - jnp.mean(x32, axis=-1, keepdims=True))
-        if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), self.param_dtype)
-            y = y + jnp.broadcast_to(bias, y.shape)
-        return y.astype(self.dtype)
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype) if self.use_bias else None
+
+        def normalised(x: Array, scale: Array, bias: Array | None) -> Array:
+            x32 = x.astype(jnp.float32)
+            y = of_length_one(x32 - jnp.mean(x32, axis=-1, keepdims=True), scale, self.epsilon)
+            y = y if bias is None else y + jnp.broadcast_to(bias, y.shape)
+            return y.astype(self.dtype)
+
+        return recomputed(normalised)(x, scale, bias)
 
 
 class RMSNorm(Layer):
@@ -44,14 +49,29 @@ class RMSNorm(Layer):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Normalises [..., D]."""
-        return of_length_one(self, x.astype(jnp.float32)).astype(self.dtype)
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], self.param_dtype)
+
+        def normalised(x: Array, scale: Array) -> Array:
+            return of_length_one(x.astype(jnp.float32), scale, self.epsilon).astype(self.dtype)
+
+        return recomputed(normalised)(x, scale)
 
 
-def of_length_one(layer: LayerNorm | RMSNorm, x: Array) -> Array:
-    """Float32 [..., D] over the root of its mean square, times the layer's scale, which is made here."""
-    scale = layer.param("scale", nn.initializers.ones, (x.shape[-1],), layer.param_dtype)
-    y = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + layer.epsilon)
+def of_length_one(x: Array, scale: Array, epsilon: float) -> Array:
+    """Float32 [..., D] over the root of its mean square, times the scale [D]."""
+    y = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + epsilon)
     return y * jnp.broadcast_to(scale, y.shape)
+
+
+def recomputed(function: Callable[..., Array]) -> Callable[..., Array]:
+    """`function`, of which the backward pass keeps the arguments alone and computes the rest again.
+
+    For what is cheap beside the memory of its float32 parts, above all in layers that are scanned over, of which every
+    part that the backward pass reads is written to memory: with norms and activations so, two scanned layers of GPT-2
+    124M with 16 x 1,024 tokens on a v5e take 2,096 MiB of temporaries, not 4,497, and 97 M cycles a step, not 114 (the
+    TPU compiler's estimate). In unrolled layers XLA decides.
+    """
+    return jax.checkpoint(function, prevent_cse=False)
 
 
 def token_norm(kind: NormName, epsilon: float, use_bias: bool, **keywords: Any) -> nn.Module:

@@ -102,6 +102,19 @@ class SegmentationOutputs:
 
 
 @struct.dataclass
+class TokenHead:
+    """The last product of a language model: its logits are seen table^T + bias. A loss that is made of these needs no
+    array of the logits; under `jax.jit` what nobody takes is not computed."""
+
+    seen: Array
+    """[B, T, D], in the dtype of the computation."""
+    table: Array
+    """[V, D], in that of the parameters."""
+    bias: Array | None = None
+    """[V]."""
+
+
+@struct.dataclass
 class TextOutputs:
     """Outputs of a model of text."""
 
@@ -117,6 +130,8 @@ class TextOutputs:
     """The cache after these tokens, if one came in."""
     distilled: Array | None = None
     """Logits of a second head that learns from a teacher; no model of text has one."""
+    head: TokenHead | None = None
+    """What the logits of a language model are made of; None where a loss has to take the logits."""
 
 
 def router_losses(beside: Sequence[Aux]) -> RouterLosses | None:

@@ -147,9 +147,9 @@ class Seq2Seq(GenerativeModel):
         x, beside = self.decoder(x, deterministic, shared, (), cache)
         x = self.last(x, self.decoder_norm, deterministic)
         seen = x * self.width**-0.5 if self.scaled_logits else x
-        logits = self.logits(seen, self.decoder_embedding, self.head, last_only)
+        logits, made_of = self.logits(seen, self.decoder_embedding, self.head, last_only)
         cache = cache and cache.after([b.cache for b in beside], slots, decoder_tokens.shape[1])
-        return TextOutputs(logits, x, cache=cache)
+        return TextOutputs(logits, x, cache=cache, head=made_of)
 
     def embed(
         self, tables: tuple[Embedding, Embedding | None], tokens: Array, positions: Array, deterministic: bool

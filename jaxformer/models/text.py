@@ -11,6 +11,7 @@ from jaxformer.models.base import Stacked
 from jaxformer.models.block import Block
 from jaxformer.models.dense import Dense, Embedding, Initializer
 from jaxformer.models.norms import NormName, token_norm
+from jaxformer.models.outputs import TokenHead
 from jaxformer.models.stack import Stack
 
 
@@ -68,10 +69,16 @@ class GenerativeModel(TextModel, kw_only=True):
         """A head's size."""
         return self.head_dim or self.width // self.num_heads
 
-    def logits(self, x: jax.Array, table: Embedding, head: Dense | None, last_only: bool) -> jax.Array:
-        """Float32 [B, T, V] of tokens x [B, T, D], or of the last alone, by the head or by the token table."""
-        seen = x[:, -1:] if last_only else x
-        return table.logits(seen) if head is None else head(seen).astype(jnp.float32)
+    def logits(
+        self, x: jax.Array, table: Embedding, head: Dense | None, last_only: bool
+    ) -> tuple[jax.Array, TokenHead]:
+        """Float32 [B, T, V] of tokens x [B, T, D], or of the last alone, and what they are made of: the head or the
+        token table."""
+        seen = (x[:, -1:] if last_only else x).astype(self.dtype)
+        if head is None:
+            return table.logits(seen), TokenHead(seen, table.embedding)
+        logits = head(seen).astype(jnp.float32)
+        return logits, TokenHead(seen, head.get_variable("params", "kernel").T)
 
     def last_norm(self, name: str) -> nn.Module:
         """The norm behind the last block."""

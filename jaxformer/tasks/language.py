@@ -17,6 +17,7 @@ from jaxformer.tasks import base
 from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Row, example_mask, masked_sum
 from jaxformer.tasks.losses import token_cross_entropy
 from jaxformer.tasks.text import TokenTask, real_tokens, text_of
+from jaxformer.tasks.token_loss import summed_losses
 
 POSITIONS_SHOWN = 64  # points of the curve of losses by position, at most
 
@@ -45,10 +46,10 @@ class LanguageModel(TokenTask):
 
     def loss(self, outputs: TextOutputs, batch: Batch) -> Arrays:
         """The cross-entropy, the z-loss and the losses of a mixture of experts, where there is one."""
-        losses, mask = super().loss(outputs, batch), example_mask(batch)
+        total, of_z = summed_losses(outputs, self.targets(batch), self.label_smoothing, self.z_loss)
+        losses, mask = {"cross_entropy": total - of_z}, example_mask(batch)
         if self.z_loss:
-            squares = jnp.square(jax.nn.logsumexp(outputs.logits.astype(jnp.float32), axis=-1))
-            losses["z_loss"] = self.z_loss * jnp.sum(jnp.where(self.targets(batch) >= 0, squares, 0))
+            losses["z_loss"] = of_z
         if outputs.router is not None:
             losses["balance"] = masked_sum(outputs.router.balance, mask)
             losses["router_z"] = masked_sum(outputs.router.z, mask)

@@ -13,6 +13,7 @@ from jaxformer.errors import UserError, counted
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Reads, Row, Task, example_mask, lacks
 from jaxformer.tasks.losses import token_cross_entropy
+from jaxformer.tasks.token_loss import summed_losses
 
 TEXT_INPUTS = ("tokens", "token_mask", "token_types", "segment_ids", "positions")
 
@@ -100,8 +101,7 @@ class TokenTask(TextTask):
         return {"cross_entropy": jnp.sum(self.targets(batch) >= 0, dtype=jnp.float32)}
 
     def loss(self, outputs: TextOutputs, batch: Batch) -> Arrays:
-        losses = token_cross_entropy(outputs.logits, self.targets(batch), self.label_smoothing)
-        return {"cross_entropy": jnp.sum(losses)}
+        return {"cross_entropy": summed_losses(outputs, self.targets(batch), self.label_smoothing)[0]}
 
     def eval_sums(self, outputs: TextOutputs, batch: Batch) -> dict[str, Any]:
         """Losses without label smoothing, right predictions and targets by position, float32 [T].

@@ -1,0 +1,163 @@
+"""The last product of a language model and the cross-entropy of its tokens in one pass, a part of each text at a time.
+
+Logits [B, T, V] are the largest array of a language model's step: 3.1 GiB a chip for 16 texts of 1,024 of GPT-2's
+tokens. Here those of a part of the tokens are made, their gradient is taken at once, since that of a sum is known up to
+a factor, and both are dropped: the products are as many as they were, and neither pass holds all the logits. (So does
+Liger Kernel on GPUs, Hsu et al. 2024, arXiv 2410.10989, section 3.2.)
+
+The texts are cut along T, which no mesh splits. A mesh's rows stay where they are: every device goes over its own, and
+the table's gradient is added over devices once, not at every part.
+"""
+
+from functools import partial
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.sharding import PartitionSpec
+
+from jaxformer.models.dense import accumulated, turned
+from jaxformer.models.outputs import TextOutputs
+from jaxformer.models.placement import BATCH_AXES, automatic_mesh, platform
+from jaxformer.tasks.losses import token_cross_entropy
+
+MaybeArray: TypeAlias = Array | None
+# Bytes of a part's logits on one device. The table's gradient is read and written once a part, so that they are many
+# where memory is slow beside the products.
+PART_BYTES = {"cpu": 2**24}
+PART_BYTES_ELSEWHERE = 2**29
+
+
+def summed_losses(
+    outputs: TextOutputs, targets: Array, label_smoothing: float = 0.0, z_loss: float = 0.0
+) -> tuple[Array, Array]:
+    """The sums over all targets of cross-entropy and z-loss together, and of z-loss alone; float32 [].
+
+    The second sum has no gradient, as it is a part of the first.
+
+    Args:
+      outputs: a model's, with a `head`, which spares the logits, or else with the logits [B, T, V].
+      targets: int [B, T], negative where there is none.
+      label_smoothing: the share of a target that is spread over all V tokens.
+      z_loss: the weight of the square of the logits' logarithm of sums.
+    """
+    head = outputs.head
+    if head is not None:
+        total, of_z = summed(head.seen, head.table, head.bias, targets, label_smoothing, z_loss)
+        return total, lax.stop_gradient(of_z)
+    total, of_z = jnp.sum(token_cross_entropy(outputs.logits, targets, label_smoothing)), jnp.float32(0)
+    if z_loss:
+        squares = jnp.square(jax.nn.logsumexp(outputs.logits.astype(jnp.float32), axis=-1))
+        of_z = z_loss * jnp.sum(jnp.where(targets >= 0, squares, 0))
+    return total + of_z, lax.stop_gradient(of_z)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def summed(
+    seen: Array, table: Array, bias: MaybeArray, targets: Array, label_smoothing: float, z_loss: float
+) -> tuple[Array, Array]:
+    """Both sums; only the first one has a gradient."""
+    return summed_forward(seen, table, bias, targets, label_smoothing, z_loss)[0]
+
+
+def summed_forward(
+    seen: Array, table: Array, bias: MaybeArray, targets: Array, label_smoothing: float, z_loss: float
+) -> tuple[tuple[Array, Array], Any]:
+    """Both sums, and the first one's gradients."""
+    mesh, over = automatic_mesh(), partial(over_parts, label_smoothing=label_smoothing, z_loss=z_loss)
+    if mesh is None or len(seen) % (mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]):
+        return over(seen, table, bias, targets)
+
+    def on_a_device(*own: Any) -> Any:
+        sums, (of_seen, *of_parameters) = over(*own)
+        sums, of_parameters = lax.psum((sums, of_parameters), BATCH_AXES)
+        return sums, (of_seen, *of_parameters)
+
+    rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
+    split = jax.shard_map(
+        on_a_device,
+        mesh=mesh,
+        in_specs=(rows, whole, whole, rows),
+        out_specs=(whole, (rows, whole, whole)),
+        axis_names=set(BATCH_AXES),
+        check_vma=False,
+    )
+    return split(seen, table, bias, targets)
+
+
+def summed_backward(
+    label_smoothing: float, z_loss: float, gradients: Any, of_sums: tuple[Array, Array]
+) -> tuple[Array, Array, MaybeArray, None]:
+    """The gradients times that of the first sum."""
+    of_seen, of_table, of_bias = jax.tree.map(lambda g: (g * of_sums[0]).astype(g.dtype), gradients)
+    return of_seen, of_table, of_bias, None
+
+
+summed.defvjp(summed_forward, summed_backward)
+
+
+def over_parts(
+    seen: Array, table: Array, bias: MaybeArray, targets: Array, label_smoothing: float, z_loss: float
+) -> tuple[tuple[Array, Array], tuple[Array, Array, MaybeArray]]:
+    """Both sums, and the gradients of seen, table and bias, of one device's texts."""
+    batch, length, width = seen.shape
+    count = number_of_parts(batch, length, len(table))
+    padding = -length % count
+    seen_parts = jnp.pad(seen, ((0, 0), (0, padding), (0, 0))).reshape(batch, count, -1, width)
+    target_parts = jnp.pad(targets, ((0, 0), (0, padding)), constant_values=-1).reshape(batch, count, -1)
+    rows = table.astype(seen.dtype)
+
+    def add_part(totals: Any, part: tuple[Array, Array]) -> tuple[Any, Array]:
+        *found, of_seen = of_part(part[0], rows, bias, part[1], label_smoothing, z_loss)
+        return jax.tree.map(jnp.add, totals, tuple(found)), of_seen
+
+    zero = jnp.float32(0)
+    of_bias = None if bias is None else jnp.zeros(bias.shape, jnp.float32)
+    start = ((zero, zero), jnp.zeros(table.shape, jnp.float32), of_bias)
+    parts = (seen_parts.swapaxes(0, 1), target_parts.swapaxes(0, 1))
+    (sums, of_table, of_bias), of_seen = lax.scan(add_part, start, parts)
+    of_seen = of_seen.swapaxes(0, 1).reshape(batch, -1, width)[:, :length]
+    if bias is not None and of_bias is not None:
+        of_bias = of_bias.astype(bias.dtype)
+    return sums, (of_seen, of_table.astype(table.dtype), of_bias)
+
+
+def number_of_parts(batch: int, length: int, rows: int) -> int:
+    """How many parts texts are cut into, a power of two, so that a usual length needs no padding."""
+    most = PART_BYTES.get(platform(), PART_BYTES_ELSEWHERE)
+    count = 1
+    while count < length and 4 * batch * length * rows > count * most:
+        count *= 2
+    return count
+
+
+def of_part(
+    seen: Array, table: Array, bias: MaybeArray, targets: Array, label_smoothing: float, z_loss: float
+) -> tuple[tuple[Array, Array], Array, MaybeArray, Array]:
+    """Both sums, and the gradients of table, bias (float32) and seen, of one part.
+
+    The gradients are products of operands in the dtype of `seen`, added up in float32, as in `dense.unembed`.
+    """
+    x, targets = seen.reshape(-1, seen.shape[-1]), targets.reshape(-1)
+    logits = accumulated(x, table, 1, 1)  # [N, V]
+    if bias is not None:
+        logits = logits + jnp.broadcast_to(bias.astype(jnp.float32), logits.shape)
+    there = (targets >= 0).astype(jnp.float32)
+    log_sums = jax.nn.logsumexp(logits, axis=-1)
+    is_target = jnp.arange(len(table))[None, :] == targets[:, None]
+    own = (1 - label_smoothing) * jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
+    if label_smoothing:
+        own = own + label_smoothing * jnp.mean(logits, axis=-1)
+    of_z = z_loss * jnp.sum(there * jnp.square(log_sums))
+    total = jnp.sum(there * (log_sums - own)) + of_z
+
+    factor = there * (1 + 2 * z_loss * log_sums)
+    of_logits = factor[:, None] * jnp.exp(logits - log_sums[:, None])
+    of_logits = of_logits - jnp.where(is_target, 1 - label_smoothing, 0)
+    if label_smoothing:
+        of_logits = of_logits - label_smoothing / len(table) * there[:, None]
+    of_bias = None if bias is None else jnp.sum(of_logits, axis=0)
+    of_logits = of_logits.astype(x.dtype)
+    of_seen = accumulated(of_logits, table, 1, 0).astype(x.dtype).reshape(seen.shape)
+    return (total, of_z), accumulated(turned(of_logits), x, 1, 0), of_bias, of_seen

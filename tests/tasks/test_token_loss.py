@@ -1,0 +1,119 @@
+"""The head and its loss in one pass are the logits and their loss by autodiff, and never hold all logits."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxformer.models.gpt import GPT
+from jaxformer.models.outputs import TextOutputs, TokenHead
+from jaxformer.parallel.mesh import make_mesh
+from jaxformer.state import init_state, init_variables
+from jaxformer.step import make_train_step
+from jaxformer.tasks import token_loss
+from jaxformer.tasks.language import CausalLM
+
+BATCH, LENGTH, WIDTH, ROWS = 8, 11, 16, 24
+MESHES = [None, {"data": 8}, {"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch):
+    """Texts of 11 tokens in 8 parts on one device, so that the last one is padded."""
+    monkeypatch.setattr(token_loss, "PART_BYTES", {"cpu": 4 * BATCH * 2 * ROWS})
+
+
+@pytest.fixture(scope="module")
+def case():
+    """Seen, table, bias and targets, of which a quarter is missing."""
+    rng = np.random.default_rng(0)
+    shapes = (BATCH, LENGTH, WIDTH), (ROWS, WIDTH), (ROWS,)
+    arrays = [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+    targets = rng.integers(0, ROWS, (BATCH, LENGTH))
+    return *arrays, jnp.asarray(np.where(rng.random(targets.shape) < 0.25, -1, targets))
+
+
+def plain(seen, table, bias, targets, smoothing, z_loss):
+    """Cross-entropy with smoothed labels, and the z-loss, as they are written (Szegedy et al.; Chowdhery et al.)."""
+    logits = jnp.einsum("btd,vd->btv", seen, table, precision="highest")
+    logits = logits if bias is None else logits + bias[None, None]
+    smooth = (1 - smoothing) * jax.nn.one_hot(targets, ROWS) + smoothing / ROWS
+    each = -jnp.sum(smooth * jax.nn.log_softmax(logits), axis=-1)
+    z = z_loss * jnp.square(jax.nn.logsumexp(logits, axis=-1))
+    return tuple(jnp.sum(jnp.where(targets >= 0, x, 0)) for x in (each + z, z))
+
+
+def in_one_pass(seen, table, bias, targets, smoothing, z_loss):
+    outputs = TextOutputs(jnp.full((), jnp.nan), seen, head=TokenHead(seen, table, bias))
+    return token_loss.summed_losses(outputs, targets, smoothing, z_loss)
+
+
+def gradients_of(loss, arrays, targets, mesh=None, **settings):
+    """Both sums, and the gradients of a multiple of the first, under a mesh."""
+
+    def scaled(*arrays):
+        total, of_z = loss(*arrays, targets, **settings)
+        return 0.3 * total, (total, of_z)
+
+    run = jax.jit(jax.grad(scaled, argnums=tuple(range(len(arrays))), has_aux=True))
+    if mesh is None:
+        return run(*arrays)
+    specs = [(("data", "fsdp"),), ("tensor", "fsdp"), ("tensor",)]
+    arrays = [
+        x if x is None else jax.device_put(x, NamedSharding(mesh, PartitionSpec(*s)))
+        for x, s in zip(arrays, specs)
+    ]
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        return run(*arrays)
+
+
+@pytest.mark.parametrize("axes", MESHES, ids=str)
+@pytest.mark.parametrize(
+    ("biased", "settings"),
+    [(True, {"smoothing": 0.1, "z_loss": 1e-2}), (False, {"smoothing": 0.0, "z_loss": 0.0})],
+    ids=["all", "plain"],
+)
+def test_sums_and_gradients_are_those_of_the_logits(case, axes, biased, settings):
+    *arrays, targets = case
+    arrays = arrays if biased else [*arrays[:2], None]
+    mesh = None if axes is None else make_mesh(axes)
+    found = gradients_of(in_one_pass, arrays, targets, mesh, **settings)
+    expected = gradients_of(plain, arrays, targets, **settings)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6 * float(jnp.max(jnp.abs(y))))
+
+
+def test_a_loss_without_a_head_takes_the_logits(case):
+    seen, table, bias, targets = case
+    logits = jnp.einsum("btd,vd->btv", seen, table, precision="highest") + bias[None, None]
+    found = token_loss.summed_losses(TextOutputs(logits, seen), targets, 0.1, 1e-2)
+    np.testing.assert_allclose(found, plain(*case, 0.1, 1e-2), rtol=1e-6)
+
+
+def test_products_of_bfloat16_are_added_up_in_float32(case):
+    *arrays, targets = case
+    rounded = [x.astype(jnp.bfloat16) for x in arrays]
+    found = gradients_of(in_one_pass, [rounded[0], *arrays[1:]], targets, smoothing=0.1, z_loss=0.0)
+    exact = [rounded[0].astype(jnp.float32), rounded[1].astype(jnp.float32), arrays[2]]
+    expected = gradients_of(plain, exact, targets, smoothing=0.1, z_loss=0.0)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5)
+    assert [x.dtype for x in found[0]] == [jnp.bfloat16, jnp.float32, jnp.float32]
+    for x, y in zip(found[0], expected[0]):
+        np.testing.assert_allclose(x.astype(jnp.float32), y, atol=2e-2 * float(jnp.max(jnp.abs(y))))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_train_step_never_holds_all_logits(tied, monkeypatch):
+    monkeypatch.setattr(token_loss, "PART_BYTES", {"cpu": 4 * 8 * 4 * 37})
+    model = GPT(vocab_size=37, context_length=16, width=8, depth=1, num_heads=2, tied=tied)
+    batch = {name: jnp.zeros((8, 16), jnp.int32) for name in ("tokens", "targets")}
+    variables = init_variables(model, CausalLM().inputs(batch), jax.random.key(0))
+    optimizer = optax.sgd(0.1)
+    step = make_train_step(model, CausalLM(z_loss=1e-4), optimizer, seed=0)
+    program = jax.jit(step).lower(init_state(variables, optimizer), batch).compile().as_text()
+    shapes = {tuple(map(int, found.split(","))) for found in re.findall(r"f32\[([\d,]+)\]", program)}
+    assert max(np.prod(shape) for shape in shapes if 37 in shape) == 8 * 4 * 37, shapes
