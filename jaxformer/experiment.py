@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import optax
 from flax import linen as nn
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxformer.analysis.flops import jaxpr_flops
 from jaxformer.config import sections as configs
@@ -234,8 +235,13 @@ class Experiment:
         """FLOPs of the model's forward pass for one example; with buckets, for one of the average length."""
         return jaxpr_flops(self.forward_pass(1))
 
-    def forward_pass(self, rows: int) -> Any:
-        """The jaxpr of the model's forward pass for so many examples; with buckets, of the average length."""
+    def forward_pass(self, rows: int, kept: Callable[[Any], Any] = lambda outputs: outputs) -> Any:
+        """The jaxpr of the model's forward pass for so many examples; with buckets, of the average length.
+
+        Args:
+          rows: how many examples.
+          kept: outputs -> those that are wanted; what no other needs is left out.
+        """
         from jaxformer.models.placement import without_kernels
 
         batches = self.train_data
@@ -247,10 +253,11 @@ class Experiment:
         model: Any = self.build_model()
 
         def forward(variables: Tree, batch: Tree) -> Tree:
-            return model.apply(variables, **self.task.inputs(batch), deterministic=True)
+            return kept(model.apply(variables, **self.task.inputs(batch), deterministic=True))
 
         with without_kernels():
-            return jax.make_jaxpr(forward)(self.variable_shapes, batch).jaxpr
+            jaxpr = jax.make_jaxpr(forward)(self.variable_shapes, batch).jaxpr
+        return dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0]
 
     def check(self) -> None:
         """Holds the parts against each other.

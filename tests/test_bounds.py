@@ -8,7 +8,9 @@ import pytest
 
 import jaxformer as jf
 from jaxformer.analysis import memory
+from jaxformer.analysis.describe import assemble, for_preset
 from jaxformer.analysis.flops import largest_product
+from jaxformer.config.sections import resolve
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.observe import device
 from jaxformer.runs import Run
@@ -78,6 +80,15 @@ def test_the_largest_product_of_an_example_is_that_of_its_widest_layer():
     tokens = (model.image_size // model.patch_size) ** 2 + (model.pool == "cls")
     one, two = (largest_product(experiment.forward_pass(rows)) for rows in (1, 2))
     assert two - one == one == tokens * 4 * model.width
+
+
+def test_a_language_models_training_holds_no_logits_and_fused_attention_no_weights():
+    experiment = assemble(resolve(for_preset("gpt2")))
+    model, tokens = experiment.bare_model, experiment.bare_model.context_length
+    whole, spared = experiment.forward_pass(1), experiment.forward_pass(1, memory.without_logits)
+    assert largest_product(whole) == tokens * model.vocab_size
+    assert largest_product(spared) == model.num_heads * tokens * tokens
+    assert largest_product(spared, batched=False) == tokens * 4 * model.width
 
 
 def test_cpu_devices_share_the_memory_of_the_machine(tmp_path, monkeypatch):

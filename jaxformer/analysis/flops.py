@@ -67,14 +67,16 @@ def added_up(jaxpr: Any, cost: Callable[[Any], int]) -> int:
     return total
 
 
-def largest_product(jaxpr: Any) -> int:
+def largest_product(jaxpr: Any, batched: bool = True) -> int:
     """How many numbers the largest result of a matrix product or a convolution in a jaxpr has.
 
-    Batched products do not count: they are attention's, of which a fused kernel leaves nothing in memory.
+    Args:
+      jaxpr: the jaxpr.
+      batched: whether batched products count. They are attention's, of which a fused kernel leaves nothing in memory.
     """
-    found = [e for e in jaxpr.eqns if products(e) and not is_batched(e)]
+    found = [e for e in jaxpr.eqns if products(e) and (batched or not is_batched(e))]
     sizes = [math.prod(e.outvars[0].aval.shape) for e in found]
-    sizes += [largest_product(part) for e in jaxpr.eqns if not products(e) for part in parts(e)]
+    sizes += [largest_product(part, batched) for e in jaxpr.eqns if not products(e) for part in parts(e)]
     return max(sizes, default=0)
 
 

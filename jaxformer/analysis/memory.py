@@ -13,6 +13,7 @@ from jaxformer.analysis.flops import largest_product
 from jaxformer.config.schema import config_fields
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
+from jaxformer.models.outputs import TextOutputs
 from jaxformer.observe import text
 from jaxformer.observe.device import memory_limit
 from jaxformer.parallel.compile import bytes_a_device
@@ -43,19 +44,32 @@ def check_memory(experiment: Experiment) -> None:
         needs = f"needs at least {text.data_size(state)} a device for parameters, gradients and optimizer"
         remedy = f"make it smaller ({', '.join(largest_numbers(config.model))})"
         raise UserError(f"model: {needs}, and {has}; {remedy}")
-    train = ("batch_size", experiment.train_data, config.train.accumulate, state)
-    evaluation = ("eval_batch_size", experiment.eval_data, 1, bytes_a_device(shapes.params))
-    for field, batches, parts, held in (train, evaluation):
+    plain = experiment.layout.mesh.devices.flat[0].platform == "cpu"  # elsewhere attention may be fused
+    train = ("batch_size", experiment.train_data, config.train.accumulate, state, without_logits)
+    evaluation = (
+        "eval_batch_size",
+        experiment.eval_data,
+        1,
+        bytes_a_device(shapes.params),
+        lambda outputs: outputs,
+    )
+    for field, batches, parts, held, kept in (train, evaluation):
         rows, example = batches.batch_size / experiment.layout.batch_shards, batches.element_spec.values()
         row: float = sum(math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in example)
         if rows * max(row, 1000) * 1000 > limit:  # else the trace is not worth its time
-            one, two = (largest_product(experiment.forward_pass(n)) for n in (1, 2))
+            one, two = (largest_product(experiment.forward_pass(n, kept), plain) for n in (1, 2))
             row += (two - one) * np.dtype(dtypes(config.precision).compute).itemsize / parts
         if held + rows * row > limit:
             fitting = max(0, int((limit - held) / row)) * experiment.layout.batch_shards
             needs = f"needs at least {text.data_size(held + rows * row)} a device"
             each = f"{text.data_size(row)} for each example, and {has}; use one far below {fitting:,}"
             raise UserError(f"data.{field}={batches.batch_size}: {needs}, {each}")
+
+
+def without_logits(outputs: Any) -> Any:
+    """A model's outputs; of those of a language model all but the logits, which its loss does not hold at once."""
+    spared = isinstance(outputs, TextOutputs) and outputs.head is not None
+    return outputs.replace(logits=None, head=None) if spared else outputs
 
 
 def largest_numbers(part: Any) -> list[str]:
