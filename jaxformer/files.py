@@ -1,6 +1,7 @@
 """Writing files so that nothing is ever half-written, and locks."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -148,14 +149,27 @@ def flush(path: Path) -> None:
 
 def put_in_place(new: Path, path: Path) -> None:
     """Renames a file or a folder that is written to its name, so that it outlasts a power cut; a file may be there."""
+    if is_device(path):
+        raise OSError(errno.EINVAL, "is a device or a pipe", str(path))
     for each in (*new.rglob("*"), new):
         flush(each)
     new.replace(path)
     flush(path.parent)
 
 
+def is_device(path: Path) -> bool:
+    """Whether a path is that of a device, a pipe or a socket."""
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes a file under a hidden name beside `path`, then renames it into place."""
+    """Writes a file under a hidden name beside `path`, then renames it into place.
+
+    A device or a pipe, as /dev/null or /dev/stdout, is written to: a file in its place would be the end of it.
+    """
+    if is_device(path):
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with incomplete(path) as hidden:
         hidden.write_bytes(content.encode() if isinstance(content, str) else content)

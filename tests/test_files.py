@@ -3,10 +3,12 @@
 import contextlib
 import json
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jaxformer.files import write_atomically, write_json, write_to
+from jaxformer.files import put_in_place, write_atomically, write_json, write_to
 
 
 def test_numbers_that_are_not_finite_are_strings_that_float_reads(tmp_path):
@@ -40,3 +42,21 @@ def test_an_output_that_takes_no_more_is_named():
     assert error.value.filename == "/dev/full"
     with contextlib.suppress(OSError):
         full.close()
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit((tmp_path / "pipe").read_text)
+        write_atomically(tmp_path / "pipe", "a report")
+        assert read.result() == "a report"
+    assert (tmp_path / "pipe").is_fifo()
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_no_device_and_no_pipe_is_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "new").write_text("x")
+    with pytest.raises(OSError, match="is a device or a pipe"):
+        put_in_place(tmp_path / "new", tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()

@@ -140,6 +140,7 @@ def of_part(
     The gradients are products of operands in the dtype of `seen`, added up in float32, as in `dense.unembed`.
     """
     x, targets = seen.reshape(-1, seen.shape[-1]), targets.reshape(-1)
+    x = jnp.where((targets >= 0)[:, None], x, 0)  # what stands where nothing is to be predicted may be NaN
     logits = accumulated(x, table, 1, 1)  # [N, V]
     if bias is not None:
         logits = logits + jnp.broadcast_to(bias.astype(jnp.float32), logits.shape)

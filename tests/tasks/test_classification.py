@@ -322,7 +322,7 @@ def test_a_sample_has_the_likeliest_classes_by_their_names():
         ({"cutmix_share": 1.5}, "task.cutmix_share=1.5: expected 0 to 1"),
         ({"mean": [0.1, 0.2]}, "task.mean=[0.1, 0.2]: expected one number for all channels, or three"),
         ({"mean": [123.7, 116.3, 103.5]}, "task.mean=[123.7, 116.3, 103.5]: expected values in 0..1; divide"),
-        ({"std": [0.0]}, "task.std=[0.0]: expected values in 0..1, not 0"),
+        ({"std": [0.0]}, "task.std=[0.0]: expected values in 0.001..1"),
         ({"loss_name": "softmx"}, "task.loss_name: 'softmx' is not a choice; did you mean 'softmax'?"),
         ({"smoothing": 0.1}, "task.smoothing: Classification has no field 'smoothing'; did you mean"),
     ],
