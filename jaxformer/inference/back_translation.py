@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxformer.data.text.paraphrases import HEADER
 from jaxformer.errors import UserError
-from jaxformer.files import json_line, write_atomically
+from jaxformer.files import json_line, put_in_place, write_atomically
 from jaxformer.inference.writing import Generation, Writer
 from jaxformer.runs import Run
 from jaxformer.tasks.translation import Translation
@@ -138,7 +138,7 @@ def write_paraphrases(
             file.flush()
             os.fsync(file.fileno())
             yield first + len(chunk)
-    os.replace(part, path)
+    put_in_place(part, path)
 
 
 def whole_lines(path: Path, header: str) -> list[str]:
