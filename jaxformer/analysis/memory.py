@@ -13,7 +13,6 @@ from jaxformer.analysis.flops import largest_product
 from jaxformer.config.schema import config_fields
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.models.outputs import TextOutputs
 from jaxformer.observe import text
 from jaxformer.observe.device import memory_limit
 from jaxformer.parallel.compile import bytes_a_device
@@ -68,6 +67,8 @@ def check_memory(experiment: Experiment) -> None:
 
 def without_logits(outputs: Any) -> Any:
     """A model's outputs; of those of a language model all but the logits, which its loss does not hold at once."""
+    from jaxformer.models.outputs import TextOutputs  # loads the layers
+
     spared = isinstance(outputs, TextOutputs) and outputs.head is not None
     return outputs.replace(logits=None, head=None) if spared else outputs
 
