@@ -31,7 +31,9 @@ def printable(words: str, keep: str = "\n\t") -> str:
     def shown(found: re.Match[str]) -> str:
         c = found[0]
         stays = c.isprintable() or c in keep or unicodedata.category(c) == "Zs"
-        return c if stays or JOINER.match(words, found.start()) else escaped(c)
+        place = found.start()
+        joins = JOINER.match(words, place) and words[place - 1].isprintable()  # the other is escaped itself
+        return c if stays or joins else escaped(c)
 
     return NOT_ASCII.sub(shown, words)
 
