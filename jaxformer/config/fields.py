@@ -65,7 +65,7 @@ def largest_divisor(number: int, most: int) -> int:
     return max(n for n in (*small, *(number // n for n in small)) if n <= most)
 
 
-MOST_NEW_TOKENS = 2**20  # more than any context holds
+MOST_NEW_TOKENS = 2**20  # more would take hours
 PositiveInt: TypeAlias = Annotated[int, at_least(1)]
 NonNegativeInt: TypeAlias = Annotated[int, at_least(0)]
 Layers: TypeAlias = Annotated[int, at_most(1000)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jaxformer.config.fields import PositiveFloat
 from jaxformer.files import write_json, writing_to
-from jaxformer.parallel.topologies import topology, topology_devices
+from jaxformer.parallel.topologies import topology_devices
 from jaxformer.verbs.common import print_note, print_text
 from jaxformer.verbs.describe import OnDevices
 from jaxformer.verbs.options import Named, flag
@@ -38,7 +38,6 @@ class Preflight(OnDevices):
 
     def __call__(self) -> int:
         """Prints the report; 1 if nothing fits."""
-        topology(self.topology)
         os.environ["JAX_PLATFORMS"] = "cpu"
         devices = topology_devices(self.topology)
         from jaxformer.analysis.describe import assemble, devices_in_words
