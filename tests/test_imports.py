@@ -53,6 +53,7 @@ ABOVE = {
     "analysis",
     "api",
     "cli",
+    "debugging",
     "evaluation",
     "inference",
     "reporting",

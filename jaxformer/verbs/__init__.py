@@ -12,6 +12,7 @@ VERBS = {
     "predict": "predict:Predict",
     "explain": "predict:Explain",
     "generate": "generate:Generate",
+    "replay": "debug:Replay",
     "report": "train:Report",
     "describe": "describe:Describe",
     "preflight": "preflight:Preflight",

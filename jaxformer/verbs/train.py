@@ -23,14 +23,26 @@ class Train(Verb):
     """The steps to trace for XProf, as in 10:15."""
     start_from: Path | None = flag(None, "CHECKPOINT")
     """A checkpoint of another run, RUN/checkpoints/STEP, to begin a new run with: parameters, optimizer and step."""
+    debug: bool = False
+    """Train nothing; look for faults in the config's tiny form, in seconds on a CPU."""
     overrides: Mapping[str, Any] | None = None
     """Leaves of the config and their values."""
 
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot be together."""
+        others = ("workdir", "profile", "start_from")
+        if self.debug and any(given := [getattr(self, name) is not None for name in others]):
+            yield f"debug: keeps no run; leave `{others[given.index(True)]}` out"
+
     def __call__(self) -> int:
-        """1 if too many updates were skipped."""
+        """1 if too many updates were skipped, or a fault was found."""
         from jaxformer.config import files
 
         config = files.read(self.config, self.overrides)
+        if self.debug:
+            from jaxformer.verbs.debug import print_findings
+
+            return print_findings(self.config, config)
         with working() as console:
             from jaxformer.config.sections import resolve
             from jaxformer.experiment import Experiment
@@ -43,6 +55,7 @@ class Train(Verb):
             except NotFinite as error:
                 for line in error.lines:
                     print_note(f"jaxformer: {in_flags(Train, line)}")
+                print_note(f"  {shlex.join(['jaxformer', 'replay', str(folder), '--step', str(error.step)])}")
                 if error.checkpoint is not None:
                     lower = experiment.config.optimizer.learning_rate / 10
                     print_note(f"  {self.from_checkpoint(error.checkpoint, lower)}")
