@@ -211,7 +211,7 @@ class Experiment:
         if not isinstance(stop, (int, np.integer, NoneType)):
             raise UserError(f"stop={stop!r}: expected the number of a step, such as 100, or None")
         start, last = int(state.step), self.total_steps if stop is None else stop
-        reader = self.train_data.read(start, jax.process_index(), jax.process_count(), stop=max(start, last))
+        reader = self.train_data.read(start, *self.layout.reader, stop=max(start, last))
         with reader as batches:
             yield from map(self.layout.shard_batch, batches)
 

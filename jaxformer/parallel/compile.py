@@ -1,5 +1,6 @@
 """Puts the step functions onto devices: the same ones under `jax.jit` over a mesh and under `jax.pmap`."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, wraps
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxformer.errors import UserError
 from jaxformer.parallel.rules import state_shardings
 
 Tree = Any
@@ -40,6 +42,45 @@ class Layout:
     def batch_sharding(self) -> NamedSharding:
         """Rows over the data and fsdp axes."""
         return NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
+
+    @cached_property
+    def shares(self) -> dict[tuple[int, ...], set[int]]:
+        """Which parts of a batch, of `batch_shards`, are read together, and by which processes; in the order of these.
+
+        Raises:
+          UserError: what the processes hold overlaps.
+        """
+        held: dict[int, set[int]] = defaultdict(set)
+        parts: Mapping[Any, Any] = self.batch_sharding.devices_indices_map((self.batch_shards,))
+        for device, (part,) in parts.items():
+            held[device.process_index].add(part.start or 0)
+        shares: dict[tuple[int, ...], set[int]] = defaultdict(set)
+        for process in sorted(held):
+            shares[tuple(sorted(held[process]))].add(process)
+        if sum(map(len, shares)) != self.batch_shards or len(set(map(len, shares))) > 1:
+            whole = "a process's devices have to hold whole parts of a batch"
+            raise UserError(
+                f"parallel.mesh: {whole}; make tensor divide, or a multiple of, the devices of a process"
+            )
+        return shares
+
+    @cached_property
+    def reader(self) -> tuple[int, int]:
+        """Which share of every batch this process reads, and how many there are: those of `Batches.read`.
+
+        Processes whose devices hold the same rows, as those do that share a copy of the model, read the same.
+        """
+        this = jax.process_index()
+        number = next(n for n, processes in enumerate(self.shares.values()) if this in processes)
+        return number, len(self.shares)
+
+    def rows(self, batch_size: int) -> np.ndarray:
+        """int64 [B]: the row of a batch that each row of the arrays on the devices is.
+
+        They are in order where the devices of a process are neighbours in the mesh; on a TPU pod they need not be.
+        """
+        places = [place for share in self.shares for place in share]
+        return np.arange(batch_size).reshape(self.batch_shards, -1)[np.argsort(places)].reshape(-1)
 
     @cached_property
     def replicated(self) -> NamedSharding:
