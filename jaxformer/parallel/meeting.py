@@ -8,7 +8,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
 from jaxformer.errors import UserError
@@ -17,7 +17,6 @@ from jaxformer.parallel.places import Place
 logger = logging.getLogger("jaxformer")
 SAID_EVERY = 10.0  # seconds
 ANSWER = 5.0  # seconds in which a process that has come says its number
-HELLO, GO = "jaxformer", b"go\n"
 
 
 class Unavailable(UserError):
@@ -29,7 +28,7 @@ def meet(place: Place, seconds: float) -> None:
 
     Raises:
       Unavailable: some are missing after so many seconds, or another program has the port.
-      UserError: the processes do not agree on their number, or two have the same place.
+      UserError: the processes do not agree on how many they are.
     """
     host, _, port = place.coordinator.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
@@ -42,32 +41,34 @@ def meet(place: Place, seconds: float) -> None:
 
 def wait_for_all(place: Place, port: int, seconds: float) -> None:
     """Process 0's part."""
-    waiting, there = Waiting(seconds), dict[int, socket.socket]()
+    waiting, there, problem = Waiting(seconds), dict[int, socket.socket](), None
     with ExitStack() as stack:
         try:
             server = stack.enter_context(listening(port, place.count))
         except OSError as error:
             remedy = "end the program that has it, or choose another port"
             raise Unavailable(f"coordinator={place.coordinator!r}: {error.strerror}; {remedy}") from error
-        while len(there) < place.count - 1:
-            missing = sorted({*range(1, place.count)} - there.keys())
-            if waiting.over(f"for {numbered(missing)} of {place.count}"):
+        while problem is None and (missing := {*range(1, place.count)} - there.keys()):
+            absent = f"{numbered(sorted(missing))} of {place.count}"
+            if waiting.over(absent):
                 raise Unavailable(
-                    f"{numbered(missing)} of {place.count} did not come to {place.coordinator} in {seconds:g} s",
-                    "look at what they say; parallel.timeouts.start is how long to wait for them",
+                    f"{absent} did not come to {place.coordinator} in {seconds:g} s (parallel.timeouts.start)",
+                    "look at what they say, and whether this address can be reached from there",
                 )
             server.settimeout(waiting.left())
-            with suppress(TimeoutError):
+            with suppress(OSError, ValueError, TypeError):  # nobody comes, or a probe of a load balancer
                 connection = stack.enter_context(server.accept()[0])
-                if (index := introduced(connection, place, there)) is not None:
-                    there[index] = connection
+                connection.settimeout(ANSWER)
+                index, count = json.loads(connection.makefile().readline(100))
+                there[index] = connection
+                if count != place.count:
+                    problem = f"processes: {count} on process {index}, {place.count} on process 0; give all the same"
         for connection in there.values():
             with suppress(OSError):
-                connection.sendall(GO)
-        for connection in there.values():  # who closes first keeps the port busy for a minute
-            with suppress(OSError):
-                connection.settimeout(ANSWER)
-                connection.recv(1)
+                connection.sendall(json.dumps(problem).encode() + b"\n")
+                connection.recv(1)  # who closes first keeps the port busy for a minute
+    if problem is not None:
+        raise UserError(problem)
 
 
 def listening(port: int, count: int) -> socket.socket:
@@ -77,60 +78,21 @@ def listening(port: int, count: int) -> socket.socket:
     return socket.create_server(("", port), backlog=count)
 
 
-def introduced(connection: socket.socket, place: Place, there: Mapping[int, socket.socket]) -> int | None:
-    """The number that who has come says; None if it is no process of ours.
-
-    Raises:
-      UserError: its place is another process's, or is none.
-    """
-    connection.settimeout(ANSWER)
-    try:
-        hello, index, count = json.loads(connection.makefile().readline(200))
-    except (OSError, ValueError, TypeError):
-        return None  # a probe of a port scanner or a load balancer
-    if hello != HELLO:
-        return None
-    problem = None
-    if count != place.count:
-        problem = f"processes: process {index} was told that there are {count}, process 0 that there are {place.count}"
-    elif not 0 < index < place.count or (index in there and is_open(there[index])):
-        problem = f"process: two processes were told that they are process {index} of {count}"
-    if problem is not None:
-        for each in (connection, *there.values()):
-            with suppress(OSError):
-                each.sendall(json.dumps(problem).encode() + b"\n")
-        raise UserError(problem)
-    return index
-
-
-def is_open(connection: socket.socket) -> bool:
-    """Whether who is at the other end is still there."""
-    try:
-        connection.settimeout(0)
-        return connection.recv(1, socket.MSG_PEEK) != b""
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-
-
 def wait_for_first(place: Place, address: tuple[str, int], seconds: float) -> None:
     """The part of every process but process 0."""
     waiting = Waiting(seconds)
-    while True:
+    while not waiting.over(f"process 0 at {place.coordinator}"):
         with suppress(OSError, ValueError), socket.create_connection(address, timeout=ANSWER) as connection:
-            connection.sendall(json.dumps([HELLO, place.index, place.count]).encode() + b"\n")
+            connection.sendall(json.dumps([place.index, place.count]).encode() + b"\n")
             connection.settimeout(seconds)
-            if (answer := connection.makefile("rb").readline(1000)) == GO:
+            if (problem := json.loads(connection.makefile().readline(1000))) is None:
                 return
-            if problem := json.loads(answer):
-                raise UserError(problem)
-        if waiting.over(f"for process 0 at {place.coordinator}"):
-            raise Unavailable(
-                f"process 0 of {place.count} cannot be reached at {place.coordinator} ({seconds:g} s)",
-                "look whether it runs, and whether its name and its port can be reached from here",
-            )
+            raise UserError(problem)
         time.sleep(min(1.0, waiting.left()))
+    raise Unavailable(
+        f"process 0 of {place.count} cannot be reached at {place.coordinator} ({seconds:g} s)",
+        "look whether it runs, and whether its name and its port can be reached from here",
+    )
 
 
 class Waiting:
@@ -145,7 +107,7 @@ class Waiting:
         now = time.monotonic()
         if now >= self.next:
             self.next = now + SAID_EVERY
-            logger.info("waiting %s", what)
+            logger.info("waiting for %s", what)
         return now >= self.end
 
     def left(self) -> float:
@@ -153,7 +115,7 @@ class Waiting:
         return max(0.001, min(self.next, self.end) - time.monotonic())
 
 
-def numbered(processes: Collection[int]) -> str:
+def numbered(processes: Sequence[int]) -> str:
     """Numbers in order as people write them: "processes 1-3, 5", "process 2"."""
     parts: list[list[int]] = []
     for number in processes:

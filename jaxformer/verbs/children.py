@@ -77,9 +77,10 @@ class Child:
 
 def show(lines: IO[str], index: int) -> None:
     """Prints what a process says, line by line."""
-    for line in lines:
-        if NOISE not in line:
-            print_note(f"process {index}: {line.rstrip()}")
+    with lines:
+        for line in lines:
+            if NOISE not in line:
+                print_note(f"process {index}: {line.rstrip()}")
 
 
 def end_of(children: Sequence[Child]) -> int:
