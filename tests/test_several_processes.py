@@ -1,9 +1,11 @@
 """Several processes train one model: the same losses as one, exact restarts, and one end for all."""
 
+import fcntl
 import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,8 @@ def several(tmp_path_factory):
 
 def words(folder, **changed):
     leaves = TINY | {name.replace("__", "."): value for name, value in changed.items()}
+    for axis, size in leaves.pop("parallel.mesh", {"data": -1}).items():
+        leaves[f"parallel.mesh.{axis}"] = size
     overrides = [f"--config.{leaf}={value}" for leaf, value in leaves.items()]
     return ["train", "--config", CONFIG, "--workdir", str(folder), *overrides]
 
@@ -119,3 +123,81 @@ def test_processes_of_different_configs_stop_and_say_the_field(several, tmp_path
         said = several.said(process).splitlines()
         assert f"jaxformer: {differs}; all processes of a run need the same" in said
     assert not folder.exists()
+
+
+MESHES = {
+    "fsdp": {"parallel.mesh": {"fsdp": 8}},
+    "all axes": {"parallel.mesh": {"data": 2, "fsdp": 2, "tensor": 2}},
+    "a copy over both": {"parallel.mesh": {"tensor": 8}, "model.num_heads": 8},
+    "pmap": {"parallel.mode": "pmap"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MESHES)
+def test_every_mesh_has_the_losses_of_one_process(several, tmp_path, name):
+    ours, theirs = tmp_path / "two", tmp_path / "one"
+    assert several.run([words(ours, **MESHES[name])] * 2, devices=4) == [0, 0], several.said()
+    assert cli.main(words(theirs, **MESHES[name])) == 0
+    assert_close(ours, theirs, 1e-5)
+
+
+@pytest.mark.slow
+def test_more_processes_go_on_with_a_run(several, whole, tmp_path):
+    folder = tmp_path / "run"
+    [alone] = several.start([words(folder)], devices=8)
+    several.wait_for("evaluation at step 4")
+    os.kill(alone, signal.SIGTERM)
+    assert several.ask(wait=[alone]) == [75], several.said()
+    assert several.run([words(folder)] * 4, devices=2) == [0] * 4, several.said()
+    assert_close(whole, folder, 1e-5)
+
+
+@pytest.mark.slow
+def test_a_signal_at_any_moment_saves_the_same_step_on_all(several, whole, tmp_path):
+    """From the start of the first step on: compiling, training, evaluating and saving; for either process."""
+    for number, seconds in enumerate(np.linspace(0.0, 6.0, 12)):
+        folder = tmp_path / str(number)
+        command = words(folder, train__total="2000 steps")
+        started = several.start([command] * 2, devices=4)
+        several.wait_for("memory ")
+        time.sleep(seconds)
+        os.kill(started[number % 2], signal.SIGTERM)
+        begun = time.monotonic()
+        assert several.ask(wait=started) == [75, 75], several.said()
+        assert time.monotonic() - begun < 30
+        saved = json.loads((folder / "result.json").read_text())["step"]
+        assert (folder / "checkpoints" / str(saved) / "digests.json").exists()
+
+
+OTHERS = {
+    "data.eval_batch_size": (
+        {"data.eval_batch_size": 32},
+        "data.eval_batch_size: None on process 0, 32 on process 1",
+    ),
+    "dataset": ({"data.train_split": "test[:64]"}, "data of train_split, first examples: "),
+    "batch": ({"data.batch_size": 12}, "data.batch_size=12 is not a multiple of 8 devices: use 16"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_differs_stops_all(several, tmp_path, name):
+    changed, said = OTHERS[name]
+    commands = [words(tmp_path / "run"), words(tmp_path / "run", **changed)]
+    assert several.run(commands, devices=4) == [2, 2]
+    assert all(said in several.said(process) for process in range(2)), several.said()
+
+
+@pytest.mark.slow
+def test_folders_that_cannot_be_written_or_are_taken(several, whole, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert several.run([words(tmp_path / "file" / "run")] * 2, devices=4) == [2, 2]
+    for process in range(2):
+        lines = several.said(process).splitlines()
+        assert sum(line.startswith("jaxformer: ") for line in lines) == 1, lines
+    with open(whole / ".lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert several.run([words(whole)] * 2, devices=4) == [2, 2]
+    assert "process 0: " in several.said(1)
+    assert "another training is running in this folder" in several.said(1)

@@ -106,7 +106,10 @@ class Layout:
     def shard_batch(self, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows of a batch, as arrays over all devices."""
         place = jax.make_array_from_process_local_data
-        return {name: place(self.batch_sharding, rows) for name, rows in local_batch.items()}
+        return {
+            name: place(self.batch_sharding, rows, (len(rows) * len(self.shares), *rows.shape[1:]))
+            for name, rows in local_batch.items()
+        }
 
     def batch_shapes(self, spec: Mapping[str, tuple[tuple[int, ...], np.dtype]], batch_size: int) -> Tree:
         """The shapes of a global batch, for compiling ahead of time."""
@@ -157,8 +160,15 @@ class Layout:
         def split(batch: Tree) -> Tree:
             return jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch)
 
+        def of_all(array: jax.Array) -> jax.Array:
+            parts = [shard.data for shard in array.addressable_shards]
+            return jax.make_array_from_single_device_arrays(array.shape, self.replicated, parts)
+
         split_batch = jax.jit(split, out_shardings=self.batch_sharding)
-        return lambda tree, batch, *others: mapped(tree, split_batch(batch), *others)
+        if len(self.shares) == 1:
+            return lambda tree, batch, *others: mapped(tree, split_batch(batch), *others)
+        # What pmap makes is of this process's devices alone.
+        return lambda tree, batch, *others: jax.tree.map(of_all, mapped(tree, split_batch(batch), *others))
 
 
 def compiled(lowered: Any, mesh: Mesh) -> Any:
