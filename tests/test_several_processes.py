@@ -190,6 +190,13 @@ def test_what_differs_stops_all(several, tmp_path, name):
 
 
 @pytest.mark.slow
+def test_a_mesh_that_runs_across_processes_is_refused(several, tmp_path):
+    mesh = {"parallel.mesh": {"data": 3, "tensor": 2}, "data.batch_size": 12}
+    assert several.run([words(tmp_path / "run", **mesh)] * 2, devices=3) == [2, 2]
+    assert "jaxformer: parallel.mesh: the devices of a process hold " in several.said(1)
+
+
+@pytest.mark.slow
 def test_folders_that_cannot_be_written_or_are_taken(several, whole, tmp_path):
     (tmp_path / "file").write_text("")
     assert several.run([words(tmp_path / "file" / "run")] * 2, devices=4) == [2, 2]

@@ -58,9 +58,9 @@ class Layout:
         for process in sorted(held):
             shares[tuple(sorted(held[process]))].add(process)
         if sum(map(len, shares)) != self.batch_shards or len(set(map(len, shares))) > 1:
-            whole = "a process's devices have to hold whole parts of a batch"
+            split = "the devices of a process hold a piece of a row's copy of the model, and of another's"
             raise UserError(
-                f"parallel.mesh: {whole}; make tensor divide, or a multiple of, the devices of a process"
+                f"parallel.mesh: {split}; let tensor divide the devices of a process, or be a multiple"
             )
         return shares
 
