@@ -211,7 +211,7 @@ class Experiment:
         if not isinstance(stop, (int, np.integer, NoneType)):
             raise UserError(f"stop={stop!r}: expected the number of a step, such as 100, or None")
         start, last = int(state.step), self.total_steps if stop is None else stop
-        reader = self.train_data.read(start, jax.process_index(), jax.process_count(), stop=max(start, last))
+        reader = self.train_data.read(start, *self.layout.reader, stop=max(start, last))
         with reader as batches:
             yield from map(self.layout.shard_batch, batches)
 
@@ -272,6 +272,7 @@ class Experiment:
             raise ConfigError(f'train.total="{config.train.total}" is {total} steps: expected 1 to 2**31 - 1')
         of_model = list(task.fits(self.bare_model, self.train_data, self.eval_data))
         of_model = of_model or list(unmet(self.build_model(), jax.eval_shape(self._nominal_inputs)))
+        self.layout.shares  # noqa: B018 - refuses devices that several processes cannot share so
         errors = [*configs.across_devices(config, self.layout.batch_shards), *of_model]
         heads, tensor = self.bare_model.num_heads, self.layout.mesh.shape["tensor"]
         if isinstance(heads, int) and heads % tensor:
