@@ -202,7 +202,7 @@ def test_a_sweep_has_the_quickest_mesh_first(capsys, monkeypatch):
 
 def test_a_table_of_meshes_marks_what_does_not_fit():
     good = {
-        "mesh": {"data": 4, "fsdp": 1, "tensor": 1},
+        "mesh": {"data": 4, "fsdp": 1, "sequence": 1, "tensor": 1},
         "fits": True,
         "step": {"seconds": [1.0, 2.0], "mfu": [0.25, 0.5]},
         "bytes": {"total": 2**30},
