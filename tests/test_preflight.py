@@ -82,6 +82,9 @@ def test_the_text_has_the_numbers_of_the_json(printed):
         *(row["shape"] for row in report["largest"]),
     ):
         assert shown in said
+    (line,) = report["attention"]
+    assert "not short: 16 queries, fewer than 32" in line  # patches of images of 8 x 8
+    assert f"Attention: {line}\n" in said
     assert "FITS" in said
     assert said.count("assumed") == 2
     assert "Estimates" in said
