@@ -27,6 +27,7 @@ from jaxformer.optim.build import make_optimizer, optimizer_problems
 from jaxformer.optim.masks import regularization, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
 from jaxformer.parallel.compile import Layout
+from jaxformer.parallel.gradients import gradient_shardings
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.state import TrainState, init_state, init_variables
@@ -177,6 +178,8 @@ class Experiment:
 
     def train_step(self, teacher: Teacher | None = None) -> Any:
         """The compiled train step; with a teacher its third argument is the teacher's variables."""
+        from jaxformer.models.placement import gradients_lie
+
         train, params = self.config.train, self.variable_shapes["params"]
         optimizer = self.config.optimizer
         step = make_train_step(
@@ -192,6 +195,7 @@ class Experiment:
             teacher=teacher,
             axis=self.layout.axis,
         )
+        step = gradients_lie(gradient_shardings(self.state_shapes.params))(step)
         return self.layout.train_step(step, self.state_shapes, with_teacher=teacher is not None)
 
     @cached_property
