@@ -103,9 +103,8 @@ def memory_errors_explained(experiment: Experiment) -> Iterator[None]:
 def check_options(message: str) -> None:
     """Raises UserError where an error of XLA's is that of an option that the config gives."""
     if found := OPTION.search(message):
-        raise UserError(
-            f"parallel.compiler_options: {found[0]}; XLA's options differ by platform and version, correct it or leave it out"
-        )
+        known = "XLA's options differ by platform and version"
+        raise UserError(f"parallel.compiler_options: {found[0]}; {known}: correct it, or leave it out")
 
 
 def size_asked(message: str) -> float | None:

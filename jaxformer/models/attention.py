@@ -17,7 +17,7 @@ from jax import Array
 from jaxformer.models.base import Layer
 from jaxformer.models.dense import HeadsIn, HeadsOut, Initializer, xavier
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.fused import KERNELS, fused_attention, say
+from jaxformer.models.fused import KERNELS, fused_attention, in_parts, say
 from jaxformer.models.masks import KeyValues, Mask, written
 from jaxformer.models.norms import RMSNorm
 from jaxformer.models.placement import platform
@@ -77,8 +77,13 @@ def attention(
       [B, H, T, Dh] in the dtype of `value`.
     """
     fused = fused_attention(query, key, value, bias, mask, scale)
-    if fused is not None:
-        return fused
+    return in_parts(xla_attention, query, key, value, bias, mask, scale) if fused is None else fused
+
+
+def xla_attention(
+    query: Array, key: Array, value: Array, bias: MaybeArray, mask: Mask, scale: float
+) -> Array:
+    """Attention as XLA has it; see `attention`."""
     allowed = mask.array(query.shape[2], key.shape[2])
     if platform() == "cpu":  # XLA's batched products are in float32 there, whatever comes in
         operands = (x.astype(jnp.float32) for x in (query, key, value))

@@ -16,6 +16,7 @@ from jax import Array
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 BATCH_AXES = ("data", "fsdp")
+SEQUENCE_AXIS = "sequence"
 HEAD_AXIS = "tensor"
 Shardings: TypeAlias = tuple[NamedSharding, ...]
 # By a parameter's path, the shardings that its gradient takes, one after the other.
@@ -45,16 +46,31 @@ def is_one_device() -> bool:
     return automatic_mesh() is None and (not mesh.empty or jax.device_count() == 1)
 
 
+def rows_and_tokens(mesh: AbstractMesh, shape: tuple[int, ...]) -> PartitionSpec:
+    """How [B, T, ...] lies on a mesh: rows over the batch axes, tokens over "sequence", each where it divides them."""
+    rows = prod(mesh.shape[axis] for axis in BATCH_AXES)
+    batch = None if shape[0] % rows else BATCH_AXES
+    tokens = mesh.shape[SEQUENCE_AXIS]
+    return PartitionSpec(batch) if tokens == 1 or shape[1] % tokens else PartitionSpec(batch, SEQUENCE_AXIS)
+
+
 def split_by_rows(x: Array) -> Array:
-    """`x` [B, ...], its rows split over the batch axes of the mesh and nothing else of it.
+    """`x` [B, T, ...], its rows split over the batch axes of the mesh, its tokens over "sequence", and nothing else of
+    it.
 
     Where nothing says so, XLA may lay activations out as "fsdp" splits the parameters, along the width: then every
     product of a layer is summed over that axis, which moves more bytes than the parameters have.
     """
     mesh = automatic_mesh()
-    if mesh is None or x.shape[0] % prod(mesh.shape[axis] for axis in BATCH_AXES):
+    if mesh is None or not any(spec := rows_and_tokens(mesh, x.shape)):
         return x
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(BATCH_AXES)))
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+
+def splits_tokens() -> bool:
+    """Whether the mesh splits texts along their tokens."""
+    mesh = automatic_mesh()
+    return mesh is not None and mesh.shape[SEQUENCE_AXIS] > 1
 
 
 @contextmanager
