@@ -25,8 +25,8 @@ FEW = 8  # devices over which the compiler scatters a sum though they are in sev
 def gradient_shardings(params: Tree) -> dict[str, tuple[NamedSharding, ...]]:
     """The shardings that each parameter's gradient takes, one after the other, by the parameter's path.
 
-    Parameters that "fsdp" does not split are left out, and so are those whose gradients are no products, such as tables:
-    held so, the sum of a table's gradient took more bytes.
+    Parameters that "fsdp" does not split are left out, and so are those whose gradients are no products, such as
+    tables: held so, the sum of a table's gradient took more bytes.
 
     Args:
       params: a tree of shapes with shardings on one mesh.
