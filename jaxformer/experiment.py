@@ -27,6 +27,7 @@ from jaxformer.optim.build import make_optimizer, optimizer_problems
 from jaxformer.optim.masks import regularization, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
 from jaxformer.parallel.compile import Layout
+from jaxformer.parallel.gradients import gradient_shardings
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.state import TrainState, init_state, init_variables
@@ -177,6 +178,8 @@ class Experiment:
 
     def train_step(self, teacher: Teacher | None = None) -> Any:
         """The compiled train step; with a teacher its third argument is the teacher's variables."""
+        from jaxformer.models.placement import gradients_lie
+
         train, params = self.config.train, self.variable_shapes["params"]
         optimizer = self.config.optimizer
         step = make_train_step(
@@ -192,6 +195,7 @@ class Experiment:
             teacher=teacher,
             axis=self.layout.axis,
         )
+        step = gradients_lie(gradient_shardings(self.state_shapes.params))(step)
         return self.layout.train_step(step, self.state_shapes, with_teacher=teacher is not None)
 
     @cached_property
@@ -213,7 +217,7 @@ class Experiment:
         if not isinstance(stop, (int, np.integer, NoneType)):
             raise UserError(f"stop={stop!r}: expected the number of a step, such as 100, or None")
         start, last = int(state.step), self.total_steps if stop is None else stop
-        reader = self.train_data.read(start, jax.process_index(), jax.process_count(), stop=max(start, last))
+        reader = self.train_data.read(start, *self.layout.reader, stop=max(start, last))
         with reader as batches:
             yield from map(self.layout.shard_batch, batches)
 
@@ -274,6 +278,7 @@ class Experiment:
             raise ConfigError(f'train.total="{config.train.total}" is {total} steps: expected 1 to 2**31 - 1')
         of_model = list(task.fits(self.bare_model, self.train_data, self.eval_data))
         of_model = of_model or list(unmet(self.build_model(), jax.eval_shape(self._nominal_inputs)))
+        self.layout.shares  # noqa: B018 - refuses devices that several processes cannot share so
         errors = [*configs.across_devices(config, self.layout.batch_shards), *of_model]
         heads, tensor = self.bare_model.num_heads, self.layout.mesh.shape["tensor"]
         if isinstance(heads, int) and heads % tensor:

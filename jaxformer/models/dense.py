@@ -12,6 +12,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 from jaxformer.models.base import Layer
 from jaxformer.models.placement import platform, splits_tokens
+from jaxformer.models.remat import PRODUCT, named
 
 Dtype = Any
 Shape = tuple[int, ...]
@@ -108,7 +109,7 @@ class Embedding(Layer):
 
 def product(x: Array, kernel: Array, bias: Array | None, dtype: Dtype) -> Array:
     """x @ kernel + bias, computed in `dtype`: x [..., in], kernel [in, out], bias [out] or None."""
-    return affine(x.astype(dtype), kernel, bias)
+    return named(affine(x.astype(dtype), kernel, bias), PRODUCT)
 
 
 @jax.custom_vjp

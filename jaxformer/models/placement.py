@@ -4,8 +4,12 @@
 laptop for TPUs that are not there takes what TPUs take.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from functools import partial
 from math import prod
+from typing import TypeAlias
 
 import jax
 from jax import Array
@@ -14,6 +18,9 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, 
 BATCH_AXES = ("data", "fsdp")
 SEQUENCE_AXIS = "sequence"
 HEAD_AXIS = "tensor"
+Shardings: TypeAlias = tuple[NamedSharding, ...]
+# By a parameter's path, the shardings that its gradient takes, one after the other.
+GRADIENTS: ContextVar[Mapping[str, Shardings]] = ContextVar("gradients")
 
 
 def platform() -> str:
@@ -64,6 +71,39 @@ def splits_tokens() -> bool:
     """Whether the mesh splits texts along their tokens."""
     mesh = automatic_mesh()
     return mesh is not None and mesh.shape[SEQUENCE_AXIS] > 1
+
+
+@contextmanager
+def gradients_lie(shardings: Mapping[str, Shardings]) -> Iterator[None]:
+    """A context in which the gradients of parameters are laid out by path (`parallel/gradients.py`)."""
+    token = GRADIENTS.set(shardings)
+    try:
+        yield
+    finally:
+        GRADIENTS.reset(token)
+
+
+def with_gradient_laid_out(parameter: Array, path: str) -> Array:
+    """A parameter as a layer uses it; its gradient is laid out as the context says."""
+    shardings = GRADIENTS.get({}).get(path, ())
+    return gradient_through(parameter, shardings) if shardings and automatic_mesh() else parameter
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gradient_through(x: Array, shardings: Shardings) -> Array:
+    """`x`; its gradient takes these shardings, those of their axes that are the last of `x`, one after the other."""
+    return x
+
+
+def laid_out(shardings: Shardings, _: None, gradient: Array) -> tuple[Array]:
+    """The gradient, laid out."""
+    for sharding in shardings:
+        spec = PartitionSpec(*sharding.spec[len(sharding.spec) - gradient.ndim :])
+        gradient = jax.lax.with_sharding_constraint(gradient, NamedSharding(sharding.mesh, spec))
+    return (gradient,)
+
+
+gradient_through.defvjp(lambda x, shardings: (x, None), laid_out)
 
 
 def without_kernels() -> AbstractContextManager[None]:
