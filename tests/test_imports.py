@@ -51,6 +51,7 @@ ALLOWED = {
 ABOVE = {
     "__init__",
     "__main__",
+    "agreement",
     "analysis",
     "api",
     "cli",
