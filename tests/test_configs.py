@@ -21,6 +21,7 @@ from jaxformer.train import train
 
 CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.py"))
 
+
 @pytest.fixture(scope="module")
 def scenes_dir(tmp_path_factory):
     """A TFDS folder with a dataset of pictures with boxes and masks."""
