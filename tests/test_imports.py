@@ -41,6 +41,7 @@ ALLOWED = {
     "checkpoint_items": BASE | {"paths"},
     "checkpoints": BASE | {"checkpoint_items", "config.checkpoints"},
     "weights": BASE | {"models", "paths"},
+    "launching": BASE | {"parallel"},
     "observe": BASE | {"runs"},
     "runs": BASE | {"config.sections", "config.upgrades", "data", "observe"},
     "experiment": BASE
@@ -54,6 +55,7 @@ ABOVE = {
     "analysis",
     "api",
     "cli",
+    "debugging",
     "evaluation",
     "inference",
     "reporting",

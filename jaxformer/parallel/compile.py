@@ -60,7 +60,7 @@ class Layout:
         if sum(map(len, shares)) != self.batch_shards or len(set(map(len, shares))) > 1:
             split = "the devices of a process hold a piece of a row's copy of the model, and of another's"
             raise UserError(
-                f"parallel.mesh: {split}; let tensor divide the devices of a process, or be a multiple"
+                f"parallel.mesh: {split}; let sequence x tensor divide the devices of a process, or be a multiple"
             )
         return shares
 

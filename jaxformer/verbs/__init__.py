@@ -3,6 +3,8 @@
 Heavy imports stand inside the verbs, so that help and mistakes answer at once.
 """
 
+from jaxformer.launching import LAUNCHERS
+
 VERBS = {
     "train": "train:Train",
     "evaluate": "measuring:Evaluate",
@@ -12,9 +14,11 @@ VERBS = {
     "predict": "predict:Predict",
     "explain": "predict:Explain",
     "generate": "generate:Generate",
+    "replay": "debug:Replay",
     "report": "train:Report",
     "describe": "describe:Describe",
     "preflight": "preflight:Preflight",
+    **{f"launch {where}": f"launch:{where}" for where in LAUNCHERS},
     "data list": "data:DataList",
     "data show": "data:DataShow",
     "data import": "data:DataImport",

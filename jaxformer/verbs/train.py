@@ -28,6 +28,8 @@ class Train(Verb):
     """The steps to trace for XProf, as in 10:15."""
     start_from: Path | None = flag(None, "CHECKPOINT")
     """A checkpoint of another run, RUN/checkpoints/STEP, to begin a new run with: parameters, optimizer and step."""
+    debug: bool = False
+    """Train nothing; look for faults in the config's tiny form, in seconds on a CPU."""
     processes: PositiveInt | None = None
     """How many processes train together. Without --coordinator they are started here, on CPU devices."""
     devices_per_process: PositiveInt | None = None
@@ -52,9 +54,12 @@ class Train(Verb):
         """Yields what cannot be together."""
         if self.devices_per_process is not None and not self.starts_others:
             yield "devices_per_process: is for processes that are started here; give `processes`, and no `coordinator`"
+        others = ("workdir", "profile", "start_from", "processes", "process", "coordinator")
+        if self.debug and (given := [name for name in others if getattr(self, name) is not None]):
+            yield f"debug: trains nothing, in one process; leave `{given[0]}` out"
 
     def __call__(self) -> int:
-        """1 if too many updates were skipped; UNAVAILABLE if other processes cannot be reached."""
+        """1 if too many updates were skipped, or a fault was found; UNAVAILABLE if other processes cannot be reached."""
         if self.starts_others:
             from jaxformer.verbs.children import train_together
 
@@ -62,6 +67,10 @@ class Train(Verb):
         from jaxformer.config import files
 
         config = files.read(self.config, self.overrides)
+        if self.debug:
+            from jaxformer.verbs.debug import print_findings
+
+            return print_findings(self.config, config)
         with working() as console:
             from jaxformer.config.sections import resolve
             from jaxformer.experiment import Experiment
@@ -82,6 +91,7 @@ class Train(Verb):
                     print_note(f"jaxformer: {in_flags(Train, line)}")
                 if isinstance(error, Unavailable):
                     return UNAVAILABLE
+                print_note(f"  {shlex.join(['jaxformer', 'replay', str(folder), '--step', str(error.step)])}")
                 if error.checkpoint is not None:
                     lower = experiment.config.optimizer.learning_rate / 10
                     print_note(f"  {self.from_checkpoint(error.checkpoint, lower)}")
