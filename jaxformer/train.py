@@ -16,18 +16,20 @@ from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp, Monitor
 from jaxformer.experiment import Experiment
 from jaxformer.files import naming_files
+from jaxformer.launching.watchdog import Watchdog
 from jaxformer.observe.terminal import Progress
 from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.preemption import Preemption
-from jaxformer.reporting import announce, finish, finish_preempted
+from jaxformer.reporting import announce, finish, finish_preempted, note
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, all_finite, from_items, to_items
 from jaxformer.tasks.base import Evaluation
-from jaxformer.teacher import LoadedTeacher, load_teacher
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from jaxformer.teacher import LoadedTeacher
 
 logger = logging.getLogger("jaxformer")
 Scalars = dict[str, jax.Array]
@@ -74,6 +76,8 @@ def train(
         raise UserError(f"experiment={experiment!r}: expected the result of `jaxformer.experiment(...)`")
     if folder == "":
         raise UserError("folder='': is no name of a folder; a variable may be empty")
+    from jaxformer.teacher import load_teacher  # it asks whether there is one
+
     clock, run, first = Clock(), Run(Path(folder)), jax.process_index() == 0
     with clock.phase("startup"):
         experiment.check()
@@ -90,6 +94,7 @@ def train(
         Preemption() as preemption,
         naming_files(run.folder, AGAIN),
         run.lock() if first else nullcontext(run) as run,
+        Watchdog(experiment.config.watchdog, clock, run.folder),
     ):
         if (config := run.enter(experiment.config, write=first)) != experiment.config:
             data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
@@ -104,7 +109,8 @@ def train(
         ):
             with clock.phase("startup"):
                 run.keep_data(experiment.train_data, experiment.eval_data, write=first)
-                begun = restore_or_start(experiment, checkpoints, teacher, start_from)
+                with clock.phase("restore" if checkpoints.steps() else "startup"):
+                    begun = restore_or_start(experiment, checkpoints, teacher, start_from)
                 state, seen, evaluation_due, records = begun
                 announce(experiment, run, int(state.step))
             loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, seen)
@@ -118,7 +124,7 @@ def train(
 def restore_or_start(
     experiment: Experiment,
     checkpoints: Checkpoints,
-    teacher: LoadedTeacher | None = None,
+    teacher: "LoadedTeacher | None" = None,
     start_from: str | Path | None = None,
 ) -> tuple[TrainState, Monitor, bool, int]:
     """The state of the newest checkpoint, of `start_from` or a fresh one, with the evaluations' results until then.
@@ -193,7 +199,7 @@ class Loop:
     """The trace of some of the steps."""
     console: "Console | None"
     """Where the progress is shown."""
-    teacher: LoadedTeacher | None
+    teacher: "LoadedTeacher | None"
     """The teacher of a distillation."""
     monitor: Monitor
     """Which evaluation was the best."""
@@ -209,6 +215,8 @@ class Loop:
     """The latest step whose metrics are still on the devices."""
     saved_at: float = field(default_factory=time.monotonic)
     """When the last save began, by the monotonic clock."""
+    first: int = 0
+    """The step that this process went on from."""
     rated: tuple[int, float] = (0, 0.0)
     """Train steps and their seconds when `examples_per_second` was last asked for."""
 
@@ -229,7 +237,7 @@ class Loop:
         experiment, data, total = self.experiment, self.experiment.train_data, self.experiment.total_steps
         train_step = experiment.train_step(self.teacher)
         fixed = () if self.teacher is None else (self.teacher.variables,)
-        start = self.step = int(state.step)
+        start = self.first = self.step = int(state.step)
         with (
             MetricWriter(self.run_folder.folder, start, records) as self.writer,
             Progress(total, start, data.batch_size, data.steps_per_epoch, self.console) as self.progress,
@@ -240,15 +248,23 @@ class Loop:
                 self.evaluate(state)
             stop = start if self.evaluation_due or self.stopped_early() else total
             with data.read(start, jax.process_index(), jax.process_count(), stop=stop) as batches:
-                for self.step, batch in enumerate(batches, start + 1):
-                    first, evaluates = self.step == start + 1, self.due(self.eval_every)
+                arriving = self.clock.each("data", batches)
+                for self.step, batch in enumerate(arriving, start + 1):
+                    compiles, evaluates = self.clock.pace.compiles(batch), self.due(self.eval_every)
                     self.tracer.before(self.step)
-                    with self.clock.phase("compile" if first else "train"):
+                    with self.clock.phase("compile" if compiles else "train"):
+                        begun = time.monotonic()
                         state, metrics = train_step(state, experiment.layout.shard_batch(batch), *fixed)
+                        dispatched = time.monotonic()
                         self.read()  # the step before this one, which runs meanwhile
                         self.unread = (self.step, metrics)
-                        if first or evaluates:
+                        if compiles or evaluates:
                             self.read()
+                    if self.step == start + 1:
+                        note(self)
+                    if not compiles:
+                        waits = (self.clock.latest["data"], dispatched - begun, time.monotonic() - dispatched)
+                        self.clock.pace.took(self.step, *waits)
                     self.tracer.after(self.step, metrics)
 
                     self.evaluation = None
@@ -321,7 +337,7 @@ class Loop:
         late, self.evaluation_due = self.evaluation_due, True
         with self.clock.phase("evaluate"), self.progress.activity("evaluating"):
             try:
-                self.evaluation = self.experiment.evaluate(state, lambda: bool(self.preemption.requested))
+                self.evaluation = self.experiment.evaluate(state, self.gives_up)
             except GivenUp:
                 return
         self.evaluation_due, metrics = False, self.evaluation.metrics
@@ -331,6 +347,11 @@ class Loop:
         self.progress.evaluated(self.step, metrics)
         if late:  # the step was saved without it
             self.checkpoints.rate(self.step, ranked, self.is_good(state))
+
+    def gives_up(self) -> bool:
+        """Whether a signal asks an evaluation to end; is asked before each of its batches."""
+        self.clock.renew()
+        return bool(self.preemption.requested)
 
     def save_is_due(self) -> bool:
         """Whether to save after this step: by steps, by the clock, and when the evaluation was the best yet."""
@@ -367,3 +388,4 @@ class Loop:
             metrics = self.evaluation.ranked if self.evaluation else None
             self.checkpoints.save(self.step, to_items(state), progress, metrics, self.is_good(state))
             self.saved_at = time.monotonic()
+        note(self)

@@ -13,6 +13,7 @@ VERBS = {
     "explain": "predict:Explain",
     "generate": "generate:Generate",
     "report": "train:Report",
+    "goodput": "train:Goodput",
     "describe": "describe:Describe",
     "preflight": "preflight:Preflight",
     "data list": "data:DataList",
