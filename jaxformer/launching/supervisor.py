@@ -91,8 +91,11 @@ class Child:
 
     def ended(self, seconds: float = LOOK) -> int | None:
         """Its exit code as a shell has it; None if it still runs after so many seconds."""
+        self.copier.join(
+            seconds
+        )  # its output ends with it, mostly; to wait for a process is to ask again and again
         try:
-            code = self.process.wait(seconds)
+            code = self.process.wait(0 if self.copier.is_alive() else seconds)
         except subprocess.TimeoutExpired:
             return None
         return 128 - code if code < 0 else code
