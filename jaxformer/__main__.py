@@ -29,7 +29,12 @@ def main() -> None:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors=ESCAPED)
-        if code := run():
+        try:
+            code = run()
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+            code = 1
+        if code:
             leave(code)
 
 

@@ -39,6 +39,17 @@ BLOCK = 2**22  # bytes read at a time
 LEAST_PART = 2**20  # bytes of the smallest part that a device writes of an array that others have, too
 
 
+class Manager(ocp.CheckpointManager):
+    """Orbax's manager; the training loop alone asks JAX's coordination service whether a signal has come.
+
+    The service takes ascending numbers. Orbax would ask it with steps, and the loop counts batches of evaluation, too.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        """Never."""
+        return False
+
+
 def open_manager(directory: Path, finalized: Callable[[], None]) -> ocp.CheckpointManager:
     """Orbax's manager of a folder: it saves in the background, and deletes nothing.
 
@@ -55,7 +66,7 @@ def open_manager(directory: Path, finalized: Callable[[], None]) -> ocp.Checkpoi
             create_directories_asynchronously=False,
         ),
     )
-    return ocp.CheckpointManager(directory, options=options, handler_registry=handlers())
+    return Manager(directory, options=options, handler_registry=handlers())
 
 
 def handlers() -> Any:

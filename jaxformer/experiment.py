@@ -1,5 +1,6 @@
 """An experiment's parts, built from its config and checked against each other before any long work starts."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property, partial
@@ -19,12 +20,14 @@ from jaxformer.config.fields import largest_divisor
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.base import NominalBatches
+from jaxformer.data.config import DataConfig
 from jaxformer.errors import ConfigError, UserError, counted
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.optim.build import make_optimizer, optimizer_problems
 from jaxformer.optim.masks import regularization, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
 from jaxformer.parallel.compile import Layout
+from jaxformer.parallel.gradients import gradient_shardings
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.state import TrainState, init_state, init_variables
@@ -175,6 +178,8 @@ class Experiment:
 
     def train_step(self, teacher: Teacher | None = None) -> Any:
         """The compiled train step; with a teacher its third argument is the teacher's variables."""
+        from jaxformer.models.placement import gradients_lie
+
         train, params = self.config.train, self.variable_shapes["params"]
         optimizer = self.config.optimizer
         step = make_train_step(
@@ -190,6 +195,7 @@ class Experiment:
             teacher=teacher,
             axis=self.layout.axis,
         )
+        step = gradients_lie(gradient_shardings(self.state_shapes.params))(step)
         return self.layout.train_step(step, self.state_shapes, with_teacher=teacher is not None)
 
     @cached_property
@@ -211,7 +217,7 @@ class Experiment:
         if not isinstance(stop, (int, np.integer, NoneType)):
             raise UserError(f"stop={stop!r}: expected the number of a step, such as 100, or None")
         start, last = int(state.step), self.total_steps if stop is None else stop
-        reader = self.train_data.read(start, jax.process_index(), jax.process_count(), stop=max(start, last))
+        reader = self.train_data.read(start, *self.layout.reader, stop=max(start, last))
         with reader as batches:
             yield from map(self.layout.shard_batch, batches)
 
@@ -272,11 +278,15 @@ class Experiment:
             raise ConfigError(f'train.total="{config.train.total}" is {total} steps: expected 1 to 2**31 - 1')
         of_model = list(task.fits(self.bare_model, self.train_data, self.eval_data))
         of_model = of_model or list(unmet(self.build_model(), jax.eval_shape(self._nominal_inputs)))
+        self.layout.shares  # noqa: B018 - refuses devices that several processes cannot share so
         errors = [*configs.across_devices(config, self.layout.batch_shards), *of_model]
         heads, tensor = self.bare_model.num_heads, self.layout.mesh.shape["tensor"]
         if isinstance(heads, int) and heads % tensor:
             problem = f"parallel.mesh.tensor={tensor} does not divide model.num_heads={heads}"
             errors.append(f"{problem}: use one that does, such as {largest_divisor(heads, tensor)}")
+        errors += undivided_tokens(
+            self.bare_model, self.train_data, config.data, self.layout.mesh.shape["sequence"]
+        )
         errors += [f"schedule.{problem}" for problem in schedule_problems(config.schedule, total, self.steps)]
         if not of_model:
             params = self.variable_shapes["params"]
@@ -318,6 +328,23 @@ def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
     if classes is not None and given is not None and given > classes:
         there = f"the dataset has {counted(classes, 'class', 'classes')}"
         yield f"model.num_classes={given}: {there}; the model's others have no example"
+
+
+def undivided_tokens(model: Any, batches: "Batches", data: DataConfig, parts: int) -> Iterator[str]:
+    """Yields a line for each number of tokens that a mesh cannot split into so many equal parts."""
+    if parts == 1:
+        return
+    counts = [("data.buckets", length) for length in data.buckets]
+    if "tokens" in batches.element_spec:
+        counts.append(("data.examples.length", batches.element_spec["tokens"][0][0]))
+    elif model.grid is not None:
+        counts.append(("the number of an image's tokens", math.prod(model.grid) + model.tokens_before_grid))
+    else:
+        yield f"parallel.mesh.sequence={parts}: {type(model).__name__} has no tokens to split; use another axis"
+    for what, count in counts:
+        if count % parts:
+            fitting = f"use one that does, such as {largest_divisor(count, parts)}"
+            yield f"parallel.mesh.sequence={parts} does not divide {what}, {count}: {fitting}"
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:

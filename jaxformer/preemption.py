@@ -39,6 +39,8 @@ class Preemption:
       requested: the first signal that came.
     """
 
+    signals: tuple[signal.Signals, ...] = SIGNALS
+
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None
         self.interrupts = 0
@@ -47,7 +49,7 @@ class Preemption:
 
     def __enter__(self) -> "Preemption":
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number in self.signals:
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self.previous[number] = signal.signal(number, self.answer)
         return self
@@ -67,6 +69,10 @@ class Preemption:
             self.deferring = False
         self.raise_requested()
 
+    def due(self) -> bool:
+        """Whether the training is to end here, saved."""
+        return self.requested is not None
+
     def raise_requested(self) -> None:
         """Raises what the first signal asked for, if one came."""
         if self.requested is not None:
@@ -82,6 +88,34 @@ class Preemption:
         if callable(previous := self.previous[came]):
             previous(number, frame)
         raise meant_by(came)
+
+
+class SharedPreemption(Preemption):
+    """The same where several processes train together: a signal to any of them ends all of them after the same step.
+
+    SIGTERM is JAX's coordination service's: a handler of ours would keep it from telling the others. What the terminal
+    sends one process is passed on to it. `due` has to be asked by all processes equally often.
+    """
+
+    signals = (signal.SIGHUP, signal.SIGINT)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def due(self) -> bool:
+        """Whether the training is to end here: for all processes at the same call."""
+        if self.requested is None:
+            from jax.experimental import multihost_utils
+
+            self.asked += 1
+            if multihost_utils.reached_preemption_sync_point(self.asked):
+                self.requested = signal.SIGTERM
+        return self.requested is not None
+
+    def answer(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal."""
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def meant_by(came: signal.Signals) -> KeyboardInterrupt | Preempted:

@@ -133,7 +133,7 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
             state, evaluation, step = from_items(best.items), None, best.progress["step"]
             logger.info("ending with the best checkpoint, of step %d", step)
     with clock.phase("evaluate"):
-        evaluation = evaluation or experiment.evaluate(state, loop.gives_up)
+        evaluation = evaluation or experiment.evaluate(state, clock.renew)
         if jax.process_index() == 0:
             run.check_place()
             write_json(

@@ -37,6 +37,7 @@ PACKAGES = [
     "jaxformer",
     "jax",
     "jaxlib",
+    "libtpu",
     "flax",
     "optax",
     "orbax-checkpoint",
@@ -44,9 +45,9 @@ PACKAGES = [
     "tensorflow-datasets",
     "numpy",
 ]
-LOCK = ".lock"
+LOCK, LOGS = ".lock", "logs"
 # What is there before anything is saved.
-BEGUN = ("config.json", "data.json", "tokenizer.json", METRICS, "tensorboard")
+BEGUN = ("config.json", "data.json", "tokenizer.json", METRICS, "tensorboard", LOGS)
 OWN = (*BEGUN, "evaluation.json", "report.html")
 BESIDE = 5  # plain files of the user's own that may lie in a folder in which a run begins
 RESULT: dict[str, type] = {"status": str, "step": int}
@@ -90,6 +91,8 @@ class Run:
     """The attempts at the training, and where their time went (JSON lines)."""
     evaluation_file = Inside("evaluation.json")
     """The last evaluation's metrics and tables (JSON)."""
+    logs = Inside(LOGS)
+    """What each of several processes has logged."""
 
     @classmethod
     def open(cls, folder: str | Path) -> "Run":
@@ -286,19 +289,18 @@ class Run:
         other = [p for p in found if p.is_dir() or p.name in OWN or p.suffix.lower() in IMAGE_EXTENSIONS]
         return [path.name for path in other or (found if len(found) > BESIDE else [])]
 
-    def enter(self, config: "ExperimentConfig", *, write: bool = True) -> "ExperimentConfig":
-        """Writes the config into the folder if this process writes, and returns it as `check` does.
+    def enter(self, config: "ExperimentConfig") -> "ExperimentConfig":
+        """Writes the config into the folder, and returns it as `check` does.
 
         Raises:
           UserError: as of `check`; or the folder cannot be written.
         """
         config = self.check(config)
         with writing_to(self.folder, ANOTHER):
-            if write:
-                write_json(self.config_file, {"config": schema.to_dict(config), **environment()})
+            write_json(self.config_file, {"config": schema.to_dict(config), **environment()})
         return config
 
-    def keep_data(self, train: Any, evaluation: Any, *, write: bool = True) -> None:
+    def keep_data(self, train: Any, evaluation: Any) -> None:
         """Saves facts about the two splits' batches, and the tokenizer, so that the model works without the dataset.
 
         A tokenizer that the run was begun with stays, and is compared with the one of now.
@@ -306,7 +308,6 @@ class Run:
         Args:
           train: the training split's batches.
           evaluation: the evaluation split's batches.
-          write: whether this process writes.
 
         Raises:
           UserError: the run was begun with another tokenizer.
@@ -318,10 +319,9 @@ class Run:
                 f"data.tokenizer: makes other tokens than {self.tokenizer_file}, with which the run was begun",
                 "restore the data or the file that it is made from, or start a new run in another folder",
             )
-        if write:
-            if tokenizer and not kept:
-                tokenizer.save(self.tokenizer_file)
-            write_json(self.data_file, {"train": record(train), "evaluation": record(evaluation)})
+        if tokenizer and not kept:
+            tokenizer.save(self.tokenizer_file)
+        write_json(self.data_file, {"train": record(train), "evaluation": record(evaluation)})
 
 
 def config_leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from jaxformer.analysis.memory import check_memory, memory_errors_explained
-from jaxformer.checkpoints import Checkpoints
+from jaxformer.checkpoints import Checkpoints, agreed
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp, Monitor
 from jaxformer.experiment import Experiment
@@ -20,7 +20,8 @@ from jaxformer.launching.watchdog import Watchdog
 from jaxformer.observe.terminal import Progress
 from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
-from jaxformer.preemption import Preemption
+from jaxformer.parallel.processes import together
+from jaxformer.preemption import Preemption, SharedPreemption
 from jaxformer.reporting import announce, finish, finish_preempted, note
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, all_finite, from_items, to_items
@@ -78,25 +79,38 @@ def train(
         raise UserError("folder='': is no name of a folder; a variable may be empty")
     from jaxformer.teacher import load_teacher  # it asks whether there is one
 
-    clock, run, first = Clock(), Run(Path(folder)), jax.process_index() == 0
-    with clock.phase("startup"):
+    clock, run, several = Clock(), Run(Path(folder)), jax.process_count() > 1
+    with clock.phase("startup"), together() as same:
+        if several:
+            from jaxformer.agreement import facts, shared  # a process alone agrees with itself
+
+            same |= facts(experiment)
         experiment.check()
         check_memory(experiment)
-        run.check(experiment.config)
-        teacher = None if run.finished() else load_teacher(experiment)
+        config = run.check(experiment.config)
         tracer = Profile(profile, run.folder)
         if start_from is not None:
             checkpoint_of(start_from, experiment.total_steps)
         if tracer.first > (total := experiment.total_steps):
             raise UserError(f'profile="{profile}": begins after the last step, which is {total}')
+    with clock.phase("startup"):
+        teacher = None if run.finished() else load_teacher(experiment)
     saving, monitor = experiment.config.checkpoint, experiment.config.eval.monitor
     with (
-        Preemption() as preemption,
+        SharedPreemption() if several else Preemption() as preemption,
         naming_files(run.folder, AGAIN),
-        run.lock() if first else nullcontext(run) as run,
-        Watchdog(experiment.config.watchdog, clock, run.folder),
+        ExitStack() as held,
     ):
-        if (config := run.enter(experiment.config, write=first)) != experiment.config:
+        with together(), naming_files(run.folder, AGAIN):
+            if jax.process_index() == 0:
+                run = held.enter_context(run.lock())
+                config = run.enter(config)
+                if not run.finished():
+                    run.keep_data(experiment.train_data, experiment.eval_data)
+        if several:
+            held.enter_context(shared(run))
+        held.enter_context(Watchdog(experiment.config.watchdog, clock, run.folder))
+        if config != experiment.config:
             data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
             experiment = Experiment(config, experiment.devices, **data)
         if (result := run.finished()) is not None:
@@ -108,7 +122,6 @@ def train(
             Checkpoints(run.checkpoints, saving, monitor, experiment.task.direction(monitor)) as checkpoints,
         ):
             with clock.phase("startup"):
-                run.keep_data(experiment.train_data, experiment.eval_data, write=first)
                 with clock.phase("restore" if checkpoints.steps() else "startup"):
                     begun = restore_or_start(experiment, checkpoints, teacher, start_from)
                 state, seen, evaluation_due, records = begun
@@ -116,7 +129,7 @@ def train(
             loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, seen)
             with preemption.deferred():
                 state = loop.run(state, evaluation_due, records)
-                if preemption.requested:
+                if preemption.requested is not None:
                     finish_preempted(loop, preemption.requested)
             return finish(loop, state)
 
@@ -247,7 +260,7 @@ class Loop:
             if evaluation_due:
                 self.evaluate(state)
             stop = start if self.evaluation_due or self.stopped_early() else total
-            with data.read(start, jax.process_index(), jax.process_count(), stop=stop) as batches:
+            with data.read(start, *experiment.layout.reader, stop=stop) as batches:
                 arriving = self.clock.each("data", batches)
                 for self.step, batch in enumerate(arriving, start + 1):
                     compiles, evaluates = self.clock.pace.compiles(batch), self.due(self.eval_every)
@@ -270,7 +283,7 @@ class Loop:
                     self.evaluation = None
                     if evaluates:
                         self.evaluate(state)
-                    ends = self.preemption.requested or self.stopped_early() or self.step == total
+                    ends = self.preemption.due() or self.stopped_early() or self.step == total
                     if ends or self.save_is_due():
                         self.save(state)
                     if ends:
@@ -350,14 +363,13 @@ class Loop:
 
     def gives_up(self) -> bool:
         """Whether a signal asks an evaluation to end; is asked before each of its batches."""
-        self.clock.renew()
-        return bool(self.preemption.requested)
+        return self.clock.renew() or self.preemption.due()
 
     def save_is_due(self) -> bool:
         """Whether to save after this step: by steps, by the clock, and when the evaluation was the best yet."""
-        every_minutes = self.experiment.config.checkpoint.every_minutes
-        minutes = (time.monotonic() - self.saved_at) / 60
-        by_clock = every_minutes is not None and minutes >= every_minutes
+        every_minutes, by_clock = self.experiment.config.checkpoint.every_minutes, False
+        if every_minutes is not None and (jax.process_count() == 1 or self.due(self.log_every)):
+            by_clock = bool(agreed(lambda: time.monotonic() - self.saved_at >= 60 * every_minutes))
         best = self.evaluation is not None and self.monitor.best_step == self.step
         return best or by_clock or self.due(self.save_every)
 

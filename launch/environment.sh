@@ -4,9 +4,13 @@
 #                                 that is 3.11 or newer)
 #   JAXFORMER_EXTRAS=cuda13       what to install besides: cuda12, cuda13, tpu, bench; several with commas
 #                                 (default: cuda12 or cuda13 if the machine has an NVIDIA driver that is new enough)
+#
+# A script that wants other versions sets these three after sourcing it (test.sh --newest does).
 
 ROOT=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 VENV=$ROOT/.venv
+CONSTRAINTS=$ROOT/constraints.txt
+MINOR=11 # Python 3.11 or newer
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -14,12 +18,12 @@ say() { printf '%s\n' "$*" >&2; }
 find_python() {
     local candidate
     for candidate in ${PYTHON:-python3 python3.11 python3.12 python3.13 python3.14 python}; do
-        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        if "$candidate" -c "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, $MINOR))" 2>/dev/null; then
             "$candidate" -c 'import sys; print(sys.executable)'
             return
         fi
     done
-    say "No Python 3.11 or newer with venv was found (tried: ${PYTHON:-python3, python3.11 to python3.14, python})."
+    say "No Python 3.$MINOR or newer with venv was found (tried: ${PYTHON:-python3, python3.11 to python3.14, python})."
     say "Install one (Debian and Ubuntu: apt install python3 python3-venv), or name one: PYTHON=/path/to/python $0 ..."
     return 2
 }
@@ -35,7 +39,7 @@ accelerator_extras() {
 }
 
 # Prints what the environment has to be made from, as one number.
-fingerprint() { cat "$ROOT/pyproject.toml" "$ROOT/constraints.txt" <(echo "$1 $ROOT") | cksum; }
+fingerprint() { cat "$ROOT/pyproject.toml" "$CONSTRAINTS" <(echo "$1 $ROOT") | cksum; }
 
 # ensure_environment [EXTRA]: installs what is missing. A stamp is written last, so that an interrupted
 # installation is done again; a lock lets one of several scripts install while the others wait.
@@ -63,7 +67,7 @@ ensure_environment() {
             "$python" -m venv "$VENV" || return
         fi
         "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
-            --constraint "$ROOT/constraints.txt" --editable "$ROOT${extras:+[$extras]}" || {
+            --constraint "$CONSTRAINTS" --editable "$ROOT${extras:+[$extras]}" || {
             say "The installation failed; its reason stands above. The same command tries again."
             return 1
         }

@@ -1,10 +1,15 @@
 #!/usr/bin/env bash
-# launch/test.sh [--slow] [PYTEST ARGUMENTS]: makes the environment, checks style and types, builds the
+# launch/test.sh [--newest] [--slow] [PYTEST ARGUMENTS]: makes the environment, checks style and types, builds the
 # documentation (a broken link is an error), runs the tests.
 # --slow runs the tests that take minutes, too. With arguments for pytest, only pytest is run.
+# --newest takes Python 3.12 or newer and the versions of constraints-newest.txt, in an environment of its own.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
+if [ "${1-}" = --newest ]; then
+    VENV=$ROOT/.venv-newest CONSTRAINTS=$ROOT/constraints-newest.txt MINOR=12
+    shift
+fi
 markers=()
 if [ "${1-}" = --slow ]; then
     markers=(-m "slow or not slow")

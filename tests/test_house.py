@@ -36,6 +36,8 @@ NOT_OUR_FLAGS = {
     ("data/catalog.py", "tfds build"),
     ("data/records.py", "tfds build"),
     ("data/records.py", "--file_format=array_record"),
+    ("launching/base.py", '"--'),  # makes flags of other programs
+    ("launching/checkout.py", '"--'),  # git's
     ("observe/plots.py", '"--"'),  # matplotlib's dashed line
     ("runs.py", "--error-unmatch"),  # git's
     ("runs.py", "--porcelain"),

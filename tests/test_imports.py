@@ -41,7 +41,7 @@ ALLOWED = {
     "checkpoint_items": BASE | {"paths"},
     "checkpoints": BASE | {"checkpoint_items", "config.checkpoints"},
     "weights": BASE | {"models", "paths"},
-    "launching": {"errors", "files", "preemption"},
+    "launching": BASE | {"parallel", "preemption"},
     "observe": BASE | {"launching", "runs"},
     "runs": BASE | {"config.sections", "config.upgrades", "data", "launching", "observe"},
     "experiment": BASE
@@ -51,6 +51,7 @@ ALLOWED = {
 ABOVE = {
     "__init__",
     "__main__",
+    "agreement",
     "analysis",
     "api",
     "cli",

@@ -190,7 +190,7 @@ def test_the_only_good_checkpoint_is_not_deleted_as_an_old_one(interrupted):
 
 def test_only_the_first_process_writes_the_config_and_the_last_evaluation(tmp_path, monkeypatch):
     experiment = Experiment(resolve(configfile.read(CONFIG, TINY)))
-    Run(tmp_path / "second").enter(experiment.config, write=False)
+    Run(tmp_path / "second").check(experiment.config)
     assert not (tmp_path / "second").exists()
     finish = reporting.finish
 

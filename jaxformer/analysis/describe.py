@@ -140,14 +140,15 @@ def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint
     shapes = experiment.state_shapes
     parameters = bytes_a_device(shapes.params)
     activations = None
-    fused.said.clear()
+    attention: set[str] = set()
     if compile_step:
         jitted, config, teacher = experiment, experiment.config, load_teacher(experiment)
         if config.parallel.mode != "jit":  # pmap's compiled step does not report its memory
             jit = replace(config, parallel=replace(config.parallel, mode="jit"))
             jitted = Experiment(jit, experiment.devices, train_data=experiment.train_data)
         fixed = () if teacher is None else (teacher.variables,)
-        lowered = jitted.train_step(teacher).lower(jitted.state_shapes, jitted.batch_shapes, *fixed)
+        with fused.choices() as attention:
+            lowered = jitted.train_step(teacher).lower(jitted.state_shapes, jitted.batch_shapes, *fixed)
         with memory_errors_explained(experiment):
             memory = compiled(lowered, jitted.layout.mesh).memory_analysis()
         activations = max(0, memory.temp_size_in_bytes - parameters)
@@ -158,7 +159,7 @@ def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint
         average=bytes_a_device(shapes.average),
         activations=activations,
         flops=training_flops(experiment.forward_flops) * experiment.train_data.batch_size,
-        attention=tuple(sorted(fused.said)),
+        attention=tuple(sorted(attention)),
     )
 
 

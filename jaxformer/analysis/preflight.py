@@ -22,6 +22,7 @@ from jaxformer.analysis.memory import remedies, size_asked
 from jaxformer.analysis.traffic import memory_bytes
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
+from jaxformer.models import fused
 from jaxformer.observe.device import peak_flops
 from jaxformer.parallel.compile import bytes_a_device, compiled
 from jaxformer.parallel.topologies import VERSIONS, chips, topology
@@ -88,7 +89,11 @@ def preflight(experiment: Experiment, name: str, price: float | None = None) -> 
     }
     teacher, start = load_teacher(experiment), time.perf_counter()
     fixed = () if teacher is None else (teacher.variables,)
-    traced = experiment.train_step(teacher).trace(experiment.state_shapes, experiment.batch_shapes, *fixed)
+    with fused.choices() as attention:
+        traced = experiment.train_step(teacher).trace(
+            experiment.state_shapes, experiment.batch_shapes, *fixed
+        )
+    report["attention"] = sorted(attention)
     try:
         program = compiled(traced.lower(), mesh)
     except jax.errors.JaxRuntimeError as error:

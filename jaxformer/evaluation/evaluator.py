@@ -53,10 +53,11 @@ def evaluate(
         numbers = batches.numbers(step)
         index = np.zeros(len(rows["example_mask"]), np.int32)
         index[: len(numbers)] = numbers
+        index = index[layout.rows(len(index))]
         sums.append(of_batch)
         collected.append(task.kept(real_rows([{"index": index, **rows}]), batches))
 
-    with batches.read(0, jax.process_index(), jax.process_count(), stop=len(batches)) as reader:
+    with batches.read(0, *layout.reader, stop=len(batches)) as reader:
         for step, batch in enumerate(reader):
             if give_up():
                 raise GivenUp

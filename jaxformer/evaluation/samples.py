@@ -58,8 +58,9 @@ def find_errors(
 
     predict_step = jax.jit(predict, out_shardings=layout.replicated)
     positions, found = [], []
-    for number, batch in some_batches(batches, task.modality == "text"):
-        positions.append(number * batches.batch_size + np.arange(batches.batch_size))
+    rows = layout.rows(batches.batch_size)
+    for number, batch in some_batches(batches, task.modality == "text", layout.reader):
+        positions.append(number * batches.batch_size + rows)
         found.append(predict_step(variables, layout.shard_batch(batch)))
         if len(found) >= AHEAD:
             jax.block_until_ready(found[-AHEAD])
@@ -67,20 +68,21 @@ def find_errors(
     return errors[mask], np.concatenate(positions)[mask]
 
 
-def some_batches(batches: Batches, of_text: bool) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
+def some_batches(
+    batches: Batches, of_text: bool, reader: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[int, Mapping[str, np.ndarray]]]:
     """Yields batches with their numbers, this process's rows: of images the first, which are read in order.
 
     Texts may be sorted by their lengths, so of these they are spread over the split.
     """
-    process = jax.process_index(), jax.process_count()
     most = TEXTS_AT_MOST if of_text else LOOKED_AT_MOST
     count = min(len(batches), -(-most // batches.batch_size))
     if of_text and count < len(batches):
         for number in evenly_spread(len(batches), count):
-            yield int(number), batches.local(int(number), *process)
+            yield int(number), batches.local(int(number), *reader)
         return
-    with batches.read(0, *process, stop=count) as reader:
-        yield from enumerate(reader)
+    with batches.read(0, *reader, stop=count) as found:
+        yield from enumerate(found)
 
 
 def evenly_spread(length: int, count: int) -> np.ndarray:

@@ -19,6 +19,7 @@ EXITS: dict[int, tuple[Kind, str]] = {
     0: ("over", "done"),
     1: ("failed", "the program failed"),
     2: ("over", "a mistake of the user's"),
+    69: ("infrastructure", "other processes of the training could not be reached"),
     EXIT_CODE: ("saved", "saved, and to be continued"),
     HUNG: ("infrastructure", "hung, and was ended by the watchdog"),
     INTERRUPTED: ("over", "interrupted"),

@@ -11,6 +11,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -18,20 +19,27 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, printable
 from jaxformer.files import locked, naming_files
 from jaxformer.launching import ATTEMPTS, HEARTBEATS, HUNG
 from jaxformer.launching import attempts as ledger
 from jaxformer.launching.attempts import Attempt
 from jaxformer.launching.decisions import KILLED, Budgets, Restart, Stop, decide, kind_of, meaning
 from jaxformer.launching.processes import STATE, alive, boot, end_session, identity, stat
-from jaxformer.preemption import Preemption
+from jaxformer.preemption import Preempted, Preemption, ProcessSignals, farewell, leave
 
 SILENCE = 12.0  # seconds without a heartbeat after which a training is killed; it beats once a second
 LOOK = 0.5  # seconds between two looks at the training
 TAIL = 2**17  # bytes of its last output that are kept
 TRACEBACK = re.compile(r"^(.*)Traceback \(most recent call last\):\n(?:\1 .*\n)*\1\S.*$", re.MULTILINE)
+
+
+def say(line: str) -> None:
+    """Writes a line to standard error, beside what the training writes there."""
+    with suppress(OSError):
+        os.write(2, f"{printable(line, keep='')}\n".encode())
 
 
 class Child:
@@ -132,7 +140,7 @@ class Supervisor:
     """The run's folder; it is made if it is not there."""
     budgets: Budgets = Budgets()
     """How often it may be started again."""
-    say: Callable[[str], None] = lambda line: None
+    say: Callable[[str], None] = say
     """Takes lines for people."""
     ledger: str = ATTEMPTS
     """The name of the ledger in that folder; supervisors of several machines that share the folder have one each."""
@@ -241,3 +249,22 @@ class Supervisor:
             self.say("jaxformer: the first traceback of that attempt:")
             for line in first[0].splitlines():
                 self.say(f"  {line}")
+
+
+def main() -> NoReturn:
+    """The command `python -m jaxformer.launching.supervisor ATTEMPTS RUN WORDS ...`, where there is no verb."""
+    with ProcessSignals():
+        attempts, folder, *words = sys.argv[1:]
+        try:
+            code = Supervisor(words, Path(folder), Budgets(int(attempts))).run()
+        except (KeyboardInterrupt, Preempted) as stop:
+            code = farewell(stop)
+        except UserError as error:
+            code = 2
+            for line in error.lines:
+                say(f"jaxformer: {line}")
+    leave(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,8 @@ from jax import Array
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from jaxformer.models.base import Layer
-from jaxformer.models.placement import platform
+from jaxformer.models.placement import platform, splits_tokens
+from jaxformer.models.remat import PRODUCT, named
 
 Dtype = Any
 Shape = tuple[int, ...]
@@ -108,7 +109,7 @@ class Embedding(Layer):
 
 def product(x: Array, kernel: Array, bias: Array | None, dtype: Dtype) -> Array:
     """x @ kernel + bias, computed in `dtype`: x [..., in], kernel [in, out], bias [out] or None."""
-    return affine(x.astype(dtype), kernel, bias)
+    return named(affine(x.astype(dtype), kernel, bias), PRODUCT)
 
 
 @jax.custom_vjp
@@ -135,18 +136,30 @@ def affine_backward(saved: Any, gradient: Array) -> tuple[Array, Array, Array | 
     """The gradients of x, kernel and bias from the result's."""
     x, kernel, bias = saved
     of_x = accumulated(gradient, kernel.astype(x.dtype), gradient.ndim - 1, 1).astype(x.dtype)
-    rows, gradient_rows = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    of_kernel = accumulated(turned(rows), gradient_rows, 1, 0).astype(kernel.dtype)
+    of_kernel = summed_over_rows(x, gradient).astype(kernel.dtype)
     if bias is None:
         return of_x, of_kernel, None
-    ones = jnp.ones((1, len(rows)), x.dtype)
-    return of_x, of_kernel, accumulated(ones, gradient_rows, 1, 0)[0].astype(bias.dtype)
+    ones = jnp.ones((*x.shape[:-1], 1), x.dtype)
+    return of_x, of_kernel, summed_over_rows(ones, gradient)[0].astype(bias.dtype)
 
 
 def accumulated(x: Array, y: Array, x_axis: int, y_axis: int) -> Array:
     """The product that sums over one axis of each, in float32."""
     dimensions = (((x_axis,), (y_axis,)), ((), ()))
     return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
+
+
+def summed_over_rows(x: Array, y: Array) -> Array:
+    """x^T y of x [..., n] and y [..., m], float32 [n, m].
+
+    As a product of matrices, unless a mesh splits two of the axes summed over: to make one of them, XLA would gather
+    the arrays.
+    """
+    if splits_tokens():
+        axes = tuple(range(x.ndim - 1))
+        return jax.lax.dot_general(x, y, ((axes, axes), ((), ())), preferred_element_type=jnp.float32)
+    rows = (each.reshape(-1, each.shape[-1]) for each in (x, y))
+    return accumulated(turned(next(rows)), next(rows), 1, 0)
 
 
 def turned(x: Array) -> Array:
@@ -193,8 +206,7 @@ def unembed_backward(saved: Any, gradient: Array) -> tuple[Array, Array]:
     x, table = saved
     gradient = gradient.astype(x.dtype)
     of_x = accumulated(gradient, table.astype(x.dtype), gradient.ndim - 1, 0).astype(x.dtype)
-    rows, gradient_rows = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-    return of_x, accumulated(turned(gradient_rows), rows, 1, 0).astype(table.dtype)
+    return of_x, summed_over_rows(gradient, x).astype(table.dtype)
 
 
 unembed.defvjp(unembed_forward, unembed_backward)

@@ -15,7 +15,7 @@ from jaxformer.config.fields import NonNegativeFloat, PositiveFloat, PositiveInt
 from jaxformer.models.base import Dtype, Layer
 from jaxformer.models.dense import Dense, Initializer, xavier
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.norms import recomputed
+from jaxformer.models.remat import CHOICE, PRODUCT, named
 
 ActivationName: TypeAlias = Literal[
     "gelu_tanh", "gelu_erf", "relu", "relu_squared", "silu", "swiglu", "geglu", "geglu_erf"
@@ -57,14 +57,9 @@ GATED = frozenset({"swiglu", "geglu", "geglu_erf"})
 
 
 def hidden_units(activation: ActivationName, layer: Callable[[str], Array]) -> Array:
-    """What the layer "up" gives after the activation; with a gate, times what the layer "gate" gives after it.
-
-    For the backward pass only what the layers give is kept; the activation is computed again there.
-    """
-    act = ACTIVATIONS[activation]
-    if activation in GATED:
-        return recomputed(lambda up, gate: act(gate) * up)(layer("up"), layer("gate"))
-    return recomputed(act)(layer("up"))
+    """What the layer "up" gives after the activation; with a gate, times what the layer "gate" gives after it."""
+    act, up = ACTIVATIONS[activation], layer("up")
+    return act(layer("gate")) * up if activation in GATED else act(up)
 
 
 class Mlp(Layer):
@@ -190,7 +185,7 @@ class ExpertMlp(Layer):
         router = self.param("router", self.kernel_init, (width, config.count), self.param_dtype)
         logits = x.astype(jnp.float32) @ router.astype(jnp.float32)  # [B, T, E]
         probabilities = jax.nn.softmax(logits, axis=-1)
-        experts, places, weights = route(probabilities, valid, config)
+        experts, places, weights = (named(x, CHOICE) for x in route(probabilities, valid, config))
         capacity = config.places(tokens)
 
         # Tokens to their places [B, E, C] by index; what found no room is written behind the last place.
@@ -221,7 +216,7 @@ class ExpertMlp(Layer):
 
         kernel = self.param(f"{name}_kernel", initialize, (count, inputs, features), self.param_dtype)
         y = jnp.einsum("ebcn,enf->ebcf", x, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
-        return y.astype(self.dtype)
+        return named(y.astype(self.dtype), PRODUCT)
 
     def losses(self, logits: Array, probabilities: Array, experts: Array, valid: Array) -> RouterLosses:
         """The router's losses over each sequence's tokens."""

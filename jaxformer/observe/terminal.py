@@ -7,6 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any
 
 from jaxformer.errors import printable
@@ -16,6 +18,7 @@ from jaxformer.observe.device import DeviceMemory, device_memory, is_first_proce
 logger = logging.getLogger("jaxformer")
 NOISY = ("absl", "orbax", "etils", "matplotlib", "PIL", "tensorboardX")
 BUDGET = 0.003  # the share of the time that drawing may take
+LOG_BYTES = 2**22  # of a process's log; as many of before are kept
 PACE_STEPS = 50  # examples/s are those of the median of so many steps
 
 
@@ -66,6 +69,33 @@ def make_handler(console: Any = None) -> logging.Handler:
         handler = RichHandler(console=console, show_path=False, log_time_format="%H:%M:%S", markup=False)
     handler.setFormatter(logging.Formatter(form, "%H:%M:%S"))
     return handler
+
+
+@contextmanager
+def process_log(file: Path, alone: bool) -> Iterator[None]:
+    """Logs to a file as well, which begins anew at LOG_BYTES; an exception that ends the process comes last in it.
+
+    Args:
+      file: the file.
+      alone: whether it is the only place: elsewhere, nothing but errors is shown then.
+    """
+    file.parent.mkdir(exist_ok=True)
+    handler = RotatingFileHandler(file, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s"))
+    shown = [(each, each.level) for each in logger.handlers if alone]
+    for each, _ in shown:
+        each.setLevel(logging.ERROR)
+    logger.addHandler(handler)
+    try:
+        yield
+    except BaseException as error:
+        handler.emit(logger.makeRecord(logger.name, logging.ERROR, "", 0, "%r", (error,), sys.exc_info()))
+        raise
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        for each, level in shown:
+            each.setLevel(level)
 
 
 class Progress:

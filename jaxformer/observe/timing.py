@@ -71,9 +71,10 @@ class Clock:
                     return
             yield item
 
-    def renew(self) -> None:
-        """Says that the phase now goes on: the watchdog's time for it begins anew."""
+    def renew(self) -> bool:
+        """Says that the phase of now goes on: its time begins anew for the watchdog. Returns False: nothing ends."""
         self.current = (self.current[0], time.monotonic())
+        return False
 
     def summary(self) -> dict[str, float]:
         """Seconds by phase, "other" for the time outside of phases, and "total"."""

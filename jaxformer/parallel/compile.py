@@ -1,5 +1,6 @@
 """Puts the step functions onto devices: the same ones under `jax.jit` over a mesh and under `jax.pmap`."""
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, wraps
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxformer.errors import UserError
 from jaxformer.parallel.rules import state_shardings
 
 Tree = Any
@@ -42,6 +44,45 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(BATCH_AXES))
 
     @cached_property
+    def shares(self) -> dict[tuple[int, ...], set[int]]:
+        """Which parts of a batch, of `batch_shards`, are read together, and by which processes; in the order of these.
+
+        Raises:
+          UserError: what the processes hold overlaps.
+        """
+        held: dict[int, set[int]] = defaultdict(set)
+        parts: Mapping[Any, Any] = self.batch_sharding.devices_indices_map((self.batch_shards,))
+        for device, (part,) in parts.items():
+            held[device.process_index].add(part.start or 0)
+        shares: dict[tuple[int, ...], set[int]] = defaultdict(set)
+        for process in sorted(held):
+            shares[tuple(sorted(held[process]))].add(process)
+        if sum(map(len, shares)) != self.batch_shards or len(set(map(len, shares))) > 1:
+            split = "the devices of a process hold a piece of a row's copy of the model, and of another's"
+            raise UserError(
+                f"parallel.mesh: {split}; let sequence x tensor divide the devices of a process, or be a multiple"
+            )
+        return shares
+
+    @cached_property
+    def reader(self) -> tuple[int, int]:
+        """Which share of every batch this process reads, and how many there are: those of `Batches.read`.
+
+        Processes whose devices hold the same rows, as those do that share a copy of the model, read the same.
+        """
+        this = jax.process_index()
+        number = next(n for n, processes in enumerate(self.shares.values()) if this in processes)
+        return number, len(self.shares)
+
+    def rows(self, batch_size: int) -> np.ndarray:
+        """int64 [B]: the row of a batch that each row of the arrays on the devices is.
+
+        They are in order where the devices of a process are neighbours in the mesh; on a TPU pod they need not be.
+        """
+        places = [place for share in self.shares for place in share]
+        return np.arange(batch_size).reshape(self.batch_shards, -1)[np.argsort(places)].reshape(-1)
+
+    @cached_property
     def replicated(self) -> NamedSharding:
         """The same on every device."""
         return NamedSharding(self.mesh, PartitionSpec())
@@ -65,7 +106,10 @@ class Layout:
     def shard_batch(self, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows of a batch, as arrays over all devices."""
         place = jax.make_array_from_process_local_data
-        return {name: place(self.batch_sharding, rows) for name, rows in local_batch.items()}
+        return {
+            name: place(self.batch_sharding, rows, (len(rows) * len(self.shares), *rows.shape[1:]))
+            for name, rows in local_batch.items()
+        }
 
     def batch_shapes(self, spec: Mapping[str, tuple[tuple[int, ...], np.dtype]], batch_size: int) -> Tree:
         """The shapes of a global batch, for compiling ahead of time."""
@@ -116,8 +160,15 @@ class Layout:
         def split(batch: Tree) -> Tree:
             return jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch)
 
+        def of_all(array: jax.Array) -> jax.Array:
+            parts = [shard.data for shard in array.addressable_shards]
+            return jax.make_array_from_single_device_arrays(array.shape, self.replicated, parts)
+
         split_batch = jax.jit(split, out_shardings=self.batch_sharding)
-        return lambda tree, batch, *others: mapped(tree, split_batch(batch), *others)
+        if len(self.shares) == 1:
+            return lambda tree, batch, *others: mapped(tree, split_batch(batch), *others)
+        # What pmap makes is of this process's devices alone.
+        return lambda tree, batch, *others: jax.tree.map(of_all, mapped(tree, split_batch(batch), *others))
 
 
 def compiled(lowered: Any, mesh: Mesh) -> Any:

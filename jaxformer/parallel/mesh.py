@@ -1,16 +1,29 @@
-"""Devices as a mesh with named axes: data, fsdp, tensor."""
+"""Devices as a mesh with named axes: data, fsdp, sequence, tensor."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 from jax.sharding import AxisType, Mesh
 
+from jaxformer.config.fields import PositiveInt, at_least
 from jaxformer.errors import UserError
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "sequence", "tensor")
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long the processes of one run wait for each other, in seconds."""
+
+    start: PositiveInt = 900
+    """Until all are there. On a pod the slowest machine's start counts, and after a fault its restart."""
+    heartbeat: Annotated[int, at_least(5, "5 or more seconds")] = 100
+    """Until a process from which nothing is heard counts as dead, and ends the others."""
+    shutdown: PositiveInt = 300
+    """At the end, until all have come to it."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +34,10 @@ class ParallelConfig:
     """ "jit" lays one program out over a mesh; "pmap" is data parallelism, a copy of the state a device."""
     mesh: Mapping[str, int] = field(default_factory=lambda: {"data": -1})
     """Axis -> size; one may be -1: the rest. "data" splits the batch; "fsdp" splits the batch and every large
-    parameter with its optimizer state; "tensor" splits heads and MLP columns. pmap has "data" alone."""
+    parameter with its optimizer state; "sequence" splits texts along their tokens, for texts too long for one device;
+    "tensor" splits heads and MLP columns. pmap has "data" alone."""
+    timeouts: Timeouts = Timeouts()
+    """How long several processes wait for each other."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination."""
@@ -33,7 +49,7 @@ class ParallelConfig:
         if list(self.mesh.values()).count(-1) > 1:
             yield "mesh: only one axis may be -1 (the rest of the devices)"
         if self.mode == "pmap" and set(self.mesh) - {"data"}:
-            yield 'mesh: pmap is data parallelism alone; use mode="jit" for fsdp and tensor, or mesh=dict(data=-1)'
+            yield 'mesh: pmap is data parallelism alone; use mode="jit" for other axes, or mesh=dict(data=-1)'
 
 
 def mesh_shape(axes: Mapping[str, int], device_count: int) -> dict[str, int]:

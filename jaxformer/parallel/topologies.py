@@ -123,6 +123,11 @@ def chips(shape: str) -> int:
     return math.prod(map(int, shape.split("x")))
 
 
+def host_shape(shape: str) -> tuple[int, int, int]:
+    """The chips of one host in a slice of this shape, in rows, columns and layers."""
+    return {"1x1": (1, 1, 1), "2x4": (2, 4, 1)}.get(shape, (2, 2, 1))
+
+
 def topology_devices(name: str) -> Sequence[Any]:
     """The devices of a slice: programs can be compiled for them, and no array can be put there.
 
@@ -142,10 +147,9 @@ def topology_devices(name: str) -> Sequence[Any]:
     from jax.experimental.topologies import get_topology_desc
 
     sides = [int(side) for side in shape.split("x")]
-    hosts = {"1x1": (1, 1, 1), "2x4": (2, 4, 1)}.get(shape, (2, 2, 1))
     torus = [(len(sides) == 2 and sides == [16, 16]) or (len(sides) == 3 and min(sides) >= 4)] * len(sides)
     options: dict[str, Any] = dict(VERSIONS[version].options)
-    options |= {"chips_per_host_bounds": hosts, "wrap": (*torus, False, False)[:3]}
+    options |= {"chips_per_host_bounds": host_shape(shape), "wrap": (*torus, False, False)[:3]}
     return get_topology_desc(f"{version}:{shape}", platform="tpu", **options).devices
 
 

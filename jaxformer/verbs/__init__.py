@@ -3,6 +3,8 @@
 Heavy imports stand inside the verbs, so that help and mistakes answer at once.
 """
 
+from jaxformer.launching import LAUNCHERS
+
 VERBS = {
     "train": "train:Train",
     "evaluate": "measuring:Evaluate",
@@ -16,6 +18,7 @@ VERBS = {
     "goodput": "train:Goodput",
     "describe": "describe:Describe",
     "preflight": "preflight:Preflight",
+    **{f"launch {where}": f"launch:{where}" for where in LAUNCHERS},
     "data list": "data:DataList",
     "data show": "data:DataShow",
     "data import": "data:DataImport",

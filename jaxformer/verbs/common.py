@@ -72,6 +72,13 @@ def is_whole(entry: Path) -> bool:
     return True
 
 
+def cpu_devices(count: int) -> dict[str, str]:
+    """The environment in which JAX shows so many CPU devices, if it has not looked for devices yet."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    quiet = os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")  # of XLA errors alone: it warns of how arrays move
+    return {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": quiet}
+
+
 @contextmanager
 def working() -> Iterator[Any]:
     """Compiled programs are kept, and the log goes to the terminal; yields the terminal for a progress bar."""

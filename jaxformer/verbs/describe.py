@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from jaxformer.config.fields import Constraint
 from jaxformer.errors import printable
 from jaxformer.parallel.topologies import topology, topology_devices
-from jaxformer.verbs.common import print_note, print_text, use_compilation_cache
+from jaxformer.verbs.common import cpu_devices, print_note, print_text, use_compilation_cache
 from jaxformer.verbs.options import COMMAS, Verb, flag, summary
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Describe(OnDevices):
             topology(self.topology)
             os.environ["JAX_PLATFORMS"] = "cpu"
         elif mesh := self.sizes():
-            pretend_devices(math.prod(mesh.values()))
+            os.environ |= cpu_devices(math.prod(mesh.values()))
         from jaxformer.analysis.describe import assemble, describe, devices_in_words
 
         config = self.resolved()
@@ -104,14 +104,6 @@ class Describe(OnDevices):
                 f"compiling the train step for {devices_in_words(experiment)}; --no-compile leaves that out"
             )
         print_text(describe(experiment, compile_step=not self.no_compile) + "\n")
-
-
-def pretend_devices(count: int) -> None:
-    """Makes JAX show so many CPU devices; before JAX has looked for devices."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={count}"
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # of XLA errors alone: it warns of how arrays move
 
 
 def print_fields(path: str) -> None:

@@ -1,5 +1,6 @@
 """Training, and the reports of what was trained."""
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -7,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxformer.config.fields import PositiveFloat
+from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt
 from jaxformer.errors import UserError
 from jaxformer.verbs.common import print_json, print_line, print_note, print_text, working
 from jaxformer.verbs.options import OVERRIDE, Verb, argument, flag, in_flags
+
+UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h: a later attempt may succeed
+TOLD = {"JAXFORMER_COORDINATOR", "JAXFORMER_PROCESS"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,44 +29,92 @@ class Train(Verb):
     """The steps to trace for XProf, as in 10:15."""
     start_from: Path | None = flag(None, "CHECKPOINT")
     """A checkpoint of another run, RUN/checkpoints/STEP, to begin a new run with: parameters, optimizer and step."""
+    processes: PositiveInt | None = None
+    """How many processes train together. Without --coordinator they are started here, on CPU devices."""
+    devices_per_process: PositiveInt | None = None
+    """How many devices each process that is started here has (default: 1)."""
+    coordinator: str | None = flag(None, "HOST:PORT")
+    """Where process 0 of several listens, where no cluster tells (or JAXFORMER_COORDINATOR, _PROCESSES, _PROCESS)."""
+    process: NonNegativeInt | None = None
+    """Which of several processes this is, from 0."""
     overrides: Mapping[str, Any] | None = None
     """Leaves of the config and their values."""
 
+    @property
+    def starts_others(self) -> bool:
+        """Whether this process starts those that train."""
+        return (
+            self.processes is not None
+            and self.process is self.coordinator is None
+            and not TOLD & {*os.environ}
+        )
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot be together."""
+        if self.devices_per_process is not None and not self.starts_others:
+            yield "devices_per_process: is for processes that are started here; give `processes`, and no `coordinator`"
+
     def __call__(self) -> int:
-        """1 if too many updates were skipped."""
+        """1 if too many updates were skipped; UNAVAILABLE if other processes cannot be reached."""
+        if self.starts_others:
+            from jaxformer.verbs.children import train_together
+
+            return train_together(self.words(), self.processes or 1, self.devices_per_process or 1)
         from jaxformer.config import files
 
         config = files.read(self.config, self.overrides)
         with working() as console:
             from jaxformer.config.sections import resolve
             from jaxformer.experiment import Experiment
+            from jaxformer.parallel.meeting import Unavailable
+            from jaxformer.parallel.places import find_place
+            from jaxformer.parallel.processes import joined
             from jaxformer.train import NotFinite, train
 
             experiment = Experiment(resolve(config))
             folder = self.workdir or Path("runs") / run_name(self.config)
+            timeouts = experiment.config.parallel.timeouts
+            place = find_place(self.coordinator, self.processes, self.process, timeouts)
             try:
-                train(experiment, folder, profile=self.profile, start_from=self.start_from, console=console)
-            except NotFinite as error:
+                with joined(place, timeouts):
+                    train(
+                        experiment, folder, profile=self.profile, start_from=self.start_from, console=console
+                    )
+            except (NotFinite, Unavailable) as error:
                 for line in error.lines:
                     print_note(f"jaxformer: {in_flags(Train, line)}")
+                if isinstance(error, Unavailable):
+                    return UNAVAILABLE
                 if error.checkpoint is not None:
                     lower = experiment.config.optimizer.learning_rate / 10
                     print_note(f"  {self.from_checkpoint(error.checkpoint, lower)}")
                 return 1
         return 0
 
-    def from_checkpoint(self, checkpoint: Path, learning_rate: float) -> str:
-        """The command that goes on from a checkpoint, in a new folder, at another learning rate."""
+    def words(self) -> list[str]:
+        """This command without what it says of processes."""
         from jaxformer.config.files import literal
 
+        overrides = (self.overrides or {}).items()
+        words = ((leaf, str(v) if literal(str(v)) == v else repr(v)) for leaf, v in overrides)
+        flags = {"--workdir": self.workdir, "--profile": self.profile, "--start-from": self.start_from}
+        given = [word for name, value in flags.items() if value is not None for word in (name, str(value))]
+        return [
+            "train",
+            "--config",
+            self.config,
+            *(f"{OVERRIDE}{leaf}={word}" for leaf, word in words),
+            *given,
+        ]
+
+    def from_checkpoint(self, checkpoint: Path, learning_rate: float) -> str:
+        """The command that goes on from a checkpoint, in a new folder, at another learning rate."""
         rate = "optimizer.learning_rate"
         changed = {**{k: v for k, v in (self.overrides or {}).items() if k != rate}, rate: learning_rate}
         folder = checkpoint.parent.parent
         new = folder.with_name(f"{folder.name}-from-{checkpoint.name}")
-        words = ((leaf, str(v) if literal(str(v)) == v else repr(v)) for leaf, v in changed.items())
-        flags = [f"{OVERRIDE}{leaf}={word}" for leaf, word in words]
-        places = ["--workdir", str(new), "--start-from", str(checkpoint)]
-        return shlex.join(["jaxformer", "train", "--config", self.config, *flags, *places])
+        again = Train(config=self.config, workdir=new, start_from=checkpoint, overrides=changed)
+        return shlex.join(["jaxformer", *again.words()])
 
 
 def run_name(config: str) -> str:

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,8 +18,8 @@ import jaxformer as jf
 from jaxformer.launching import ATTEMPTS
 from jaxformer.launching.attempts import newest_checkpoint, read
 from jaxformer.launching.decisions import Budgets
-from jaxformer.launching.local import launch
 from jaxformer.launching.processes import alive
+from jaxformer.launching.supervisor import Supervisor
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIG = str(ROOT / "configs" / "vit_digits.py")
@@ -59,10 +61,14 @@ def whole(tmp_path_factory, environment):
     return folder
 
 
-def train(folder, said, **changed):
+def arguments(folder, **changed):
     overrides = [f"--config.{path}={value}" for path, value in {**TINY, **changed}.items()]
-    arguments = ["--config", CONFIG, "--workdir", str(folder), *overrides]
-    return launch(arguments, folder, Budgets(shortest=0.1), said.append)
+    return ["--config", CONFIG, "--workdir", str(folder), *overrides]
+
+
+def train(folder, said, **changed):
+    words = [sys.executable, "-m", "jaxformer", "train", *arguments(folder, **changed)]
+    return Supervisor(words, folder, Budgets(shortest=0.1), said.append).run()
 
 
 class Troublemaker(threading.Thread):
@@ -125,6 +131,27 @@ def test_ten_kills_of_all_kinds(whole, tmp_path):
     codes = [each.exit for each in read(killed / ATTEMPTS)]
     assert codes == [137, 75, 137, 134, 75] * 2 + [0]
     assert_same_end(killed, whole)
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_that_is_killed_takes_the_other_along_and_both_go_on(tmp_path):
+    """As a user launches them."""
+    folders, said = (tmp_path / "whole", tmp_path / "killed"), {}
+    for folder in folders:
+        words = [sys.executable, "-m", "jaxformer", "launch", "local", "--processes", "2", *arguments(folder)]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+            if folder.name == "killed":
+                while newest_checkpoint(folder) < 2:
+                    time.sleep(0.01)
+                leader = read(folder / ATTEMPTS)[-1].process["number"]
+                os.kill(max(alive(leader)), signal.SIGKILL)
+            said[folder.name] = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, said[folder.name]
+    first, second = read(folders[1] / ATTEMPTS)
+    assert (first.exit != 0, second.exit, second.first >= 2) == (True, 0, True)
+    assert "attempt 1 ended at " in said["killed"]
+    assert "it is started again in 5 s" in said["killed"]
+    assert_same_end(folders[1], folders[0])
 
 
 @pytest.mark.slow

@@ -223,18 +223,11 @@ def wait_for(there, seconds=20):
 
 OWN = """
 import sys
-from pathlib import Path
-from jaxformer.preemption import ProcessSignals, Preempted, farewell, leave
-with ProcessSignals():
-    from jaxformer.launching.decisions import Budgets
-    from jaxformer.launching.supervisor import Supervisor
-    folder = Path(sys.argv[1])
-    say = lambda line: print(line, file=sys.stderr, flush=True)
-    try:
-        code = Supervisor(sys.argv[3:], folder, Budgets(shortest=float(sys.argv[2])), say).run()
-    except (KeyboardInterrupt, Preempted) as stop:
-        code = farewell(stop)
-    leave(code)
+from jaxformer.launching import supervisor
+from jaxformer.launching.decisions import Budgets
+wait = float(sys.argv.pop(1))
+supervisor.Budgets = lambda attempts: Budgets(attempts, shortest=wait)
+supervisor.main()
 """
 SAVES = """
 def ends(number, frame):
@@ -251,7 +244,7 @@ time.sleep(600)
 def own(folder, script, wait=0.01):
     """A supervisor in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", OWN, str(folder), str(wait), *words(folder, script)],
+        [sys.executable, "-c", OWN, str(wait), "3", str(folder), *words(folder, script)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,

@@ -1,0 +1,184 @@
+"""The contract of launchers, and what all of them share."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+import yaml
+
+from jaxformer.config.fields import Constraint
+from jaxformer.errors import UserError
+from jaxformer.files import write_atomically, writing_to
+from jaxformer.launching.checkout import Checkout
+
+PORT = 8476
+"""Of the process that gathers the others, where we choose it."""
+PLACEHOLDER = "{task}"
+"""In a folder's name and in overrides: the number of one of several trainings that are launched together."""
+
+
+def matching(pattern: str, expected: str) -> Constraint:
+    """A text that a pattern describes from its beginning to its end."""
+    return Constraint(expected, lambda text: re.fullmatch(pattern, text) is not None)
+
+
+Word: TypeAlias = Annotated[str, matching(r"[\w.,:/@%+=-]+", "one word, without spaces and quotes")]
+Variable: TypeAlias = Annotated[str, matching(r"(?s)[A-Za-z_]\w*=[^\0]*", "NAME=VALUE")]
+Label: TypeAlias = Annotated[
+    str,
+    matching(
+        "[a-z](-?[a-z0-9]){0,39}", "40 lower-case letters, digits and single hyphens at most, a letter first"
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training, as launchers see it."""
+
+    name: str
+    """What everything is called that is made for it; a `Label`."""
+    command: tuple[str, ...]
+    """The words of the command that trains, the same on every host."""
+    workdir: str
+    """The folder of the run, as the command names it."""
+    preflight: tuple[str, ...] = ()
+    """The command that compiles it for a slice beforehand, but for the slice; empty where that cannot be done."""
+    checkout: Checkout | None = None
+    """The code that is launched from; None outside of a git checkout."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a launch does: files that are written, then commands that run, up to the first that fails."""
+
+    files: Mapping[str, str]
+    """Path -> text."""
+    commands: tuple[tuple[str, ...], ...]
+    """The words of each command."""
+
+    def script(self) -> str:
+        """All of it as a script of bash that does the same."""
+        lines = ["set -euo pipefail"]
+        for path, text in self.files.items():
+            end = next(mark for n in range(99) if (mark := "EOF" + "_" * n) not in text.splitlines())
+            lines.append(f"mkdir -p {shlex.quote(os.path.dirname(path))}")
+            lines.append(f"cat >{shlex.quote(path)} <<'{end}'\n{text}{end}")
+        return "\n".join([*lines, *map(shlex.join, self.commands)]) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launcher:
+    """A place where trainings run. Its fields are its settings; all else follows from them and the job."""
+
+    program: ClassVar[str] = ""
+    """The program that it needs on this machine; "" if none."""
+    remedy: ClassVar[str] = ""
+    """Where that comes from."""
+
+    copies_checkout: ClassVar[bool] = False
+    """Whether the code that runs there is a copy of the checkout, as git knows it."""
+
+    env: tuple[Variable, ...] = ()
+    """A variable of the environment of every process, NAME=VALUE; may be given several times."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields a line for every impossible combination of fields, each beginning with a field's name."""
+        yield from ()
+
+    def processes(self) -> int:
+        """How many processes train together: the batch has to be a multiple."""
+        raise NotImplementedError
+
+    def folder(self, name: str) -> str:
+        """The folder of the run where the user names none."""
+        return f"runs/{name}"
+
+    def tasks(self) -> list[str]:
+        """What PLACEHOLDER stands for in one training or more; empty where a launch is a single training."""
+        return []
+
+    def render(self, job: Job) -> Plan:
+        """What starts the job. Pure: nothing is looked up and nothing is written.
+
+        Raises:
+          UserError: this job cannot run there.
+        """
+        raise NotImplementedError
+
+    def variables(self) -> dict[str, str]:
+        """The variables of `env`."""
+        return dict(text.split("=", 1) for text in self.env)
+
+    def run(self, plan: Plan) -> int:
+        """Writes the files and runs the commands; returns the exit code of the first that fails, or 0.
+
+        Raises:
+          UserError: the program is not there, or a file cannot be written.
+        """
+        if self.program and shutil.which(self.program) is None:
+            raise UserError(f"{self.program}: is not on this machine, or not in PATH; {self.remedy}")
+        for path, text in plan.files.items():
+            with writing_to(Path(path)):
+                write_atomically(Path(path), text)
+        # The programs beside this Python, of which jaxformer is one, need not be in PATH.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        for command in plan.commands:
+            if code := subprocess.run(command, env={**os.environ, "PATH": path}, check=False).returncode:
+                return code if code > 0 else 128 - code
+        return 0
+
+
+def launched(name: str, *parts: str) -> str:
+    """The path of what is kept of a launch on this machine: "launched/NAME/..."."""
+    return "/".join(["launched", name, *parts])
+
+
+def flags(**options: Any) -> list[str]:
+    """Flags of another program: flags(node_id=1, spot=True, network=None) is --node-id=1 --spot."""
+    words = []
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words.append(f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}"))
+    return words
+
+
+def assigned(**variables: Any) -> str:
+    """Lines of bash that set variables: texts, numbers, "" for None and False, arrays of tuples and lists."""
+    lines = []
+    for name, value in variables.items():
+        if isinstance(value, (tuple, list)):
+            shown = f"({shlex.join(value)})"
+        else:
+            shown = shlex.quote("" if value is None or value is False else str(value))
+        lines.append(f"{name}={shown}\n")
+    return "".join(lines)
+
+
+def exported(variables: Mapping[str, str]) -> str:
+    """Lines of bash that set variables of the environment."""
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+
+
+def to_yaml(value: Any) -> str:
+    """A value as YAML, in the order in which it stands; texts of several lines as blocks."""
+    return yaml.dump(value, Dumper=Blocks, sort_keys=False, width=100)
+
+
+class Blocks(yaml.SafeDumper):
+    """YAML in which texts of several lines can be read."""
+
+
+def block(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    """A text of several lines as a block, others as usual."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+Blocks.add_representer(str, block)

@@ -1,0 +1,126 @@
+"""Several processes that train one model: they begin together, have the same in common, and end together.
+
+The one file that knows JAX's coordination service. Every process makes the same calls in the same order.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import jax
+from jax._src import distributed
+
+from jaxformer.errors import UserError
+from jaxformer.parallel.mesh import Timeouts
+
+if TYPE_CHECKING:
+    from jaxformer.parallel.places import Place
+
+TOGETHER = 5.0  # seconds: a mistake that all processes make ends them within this time
+DAY = 24 * 60 * 60 * 1000  # milliseconds; a process that died ends the others' waiting long before
+calls = count()
+
+
+@contextmanager
+def joined(place: "Place | None", timeouts: Timeouts) -> Iterator[None]:
+    """Within this context the process is one of several. It comes before anything that asks JAX for devices.
+
+    It ends when all processes do: they have trained to the end, or are saved after a signal. If a mistake of the
+    user's ends it, they are waited for a few seconds, so that all can say it; another error ends this process, and
+    thereby all of them.
+
+    Args:
+      place: this process's; None if it is alone: then nothing happens.
+      timeouts: how long processes wait for each other.
+
+    Raises:
+      UserError: as `meet`.
+    """
+    if place is None:
+        yield
+        return
+    from jaxformer.parallel.meeting import meet  # one process alone does without
+
+    meet(place, timeouts.start)
+    jax.distributed.initialize(
+        place.coordinator,
+        place.count,
+        place.index,
+        local_device_ids=place.devices,
+        cluster_detection_method="deactivate",
+        initialization_timeout=timeouts.start,
+        heartbeat_timeout_seconds=timeouts.heartbeat,
+        shutdown_timeout_seconds=timeouts.shutdown,
+    )
+    try:
+        yield
+    except (UserError, SystemExit) as end:
+        seconds = TOGETHER if isinstance(end, UserError) else timeouts.shutdown
+        with suppress(jax.errors.JaxRuntimeError):
+            service().wait_at_barrier("jaxformer/end", int(seconds * 1000))
+            jax.distributed.shutdown()
+        raise
+    jax.distributed.shutdown()
+
+
+@contextmanager
+def together() -> Iterator[dict[str, Any]]:
+    """What all processes do before they go on: a mistake of the user's that one finds ends all of them.
+
+    Computations of several processes have no place in it: one that has found a mistake would not take part.
+
+    Yields:
+      A dict for what has to be the same on all processes: words -> JSON values.
+
+    Raises:
+      UserError: this process's; or what another process's says; or what differs.
+    """
+    facts: dict[str, Any] = {}
+    if jax.process_count() == 1:
+        yield facts
+        return
+    mistake: tuple[str, ...] = ()
+    try:
+        yield facts
+    except UserError as error:
+        mistake = error.lines
+    if verdict := judged({"facts": facts, "mistake": mistake}):
+        raise UserError(*verdict)
+
+
+def service() -> Any:
+    """The client of JAX's coordination service."""
+    return distributed.global_state.client
+
+
+def judged(said: Mapping[str, Any]) -> list[str]:
+    """Process 0's judgement of what all processes say, on every process; see `disagreements`."""
+    client, processes, key = service(), jax.process_count(), f"jaxformer/{next(calls)}"
+    client.key_value_set(f"{key}/{jax.process_index()}", json.dumps(said))
+    if jax.process_index() == 0:
+        every = [
+            json.loads(client.blocking_key_value_get(f"{key}/{index}", DAY)) for index in range(processes)
+        ]
+        client.key_value_set(f"{key}/verdict", json.dumps(disagreements(every)))
+    return json.loads(client.blocking_key_value_get(f"{key}/verdict", DAY))
+
+
+def disagreements(every: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The lines of the first process that found a mistake, and a line for each fact that differs.
+
+    Args:
+      every: {"facts": {words: JSON value}, "mistake": [a line, ...]} of each process.
+    """
+    mistaken = next((index for index, said in enumerate(every) if said["mistake"]), 0)
+    lines, facts = list(every[mistaken]["mistake"]), [said["facts"] for said in every]
+    if lines and any(said["mistake"] != lines for said in every):
+        lines[0] = f"process {mistaken}: {lines[0]}"
+    for name in dict.fromkeys(name for each in facts for name in each):
+        values = [each.get(name) for each in facts]
+        if others := [index for index, value in enumerate(values) if value != values[0]]:
+            more = f", and {len(others) - 1} more that differ" if len(others) > 1 else ""
+            differs = f"{values[0]!r} on process 0, {values[others[0]]!r} on process {others[0]}{more}"
+            lines.append(f"{name}: {differs}; all processes of a run need the same")
+    return lines

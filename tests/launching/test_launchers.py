@@ -1,0 +1,292 @@
+"""What every launcher in the table keeps to: documented fields, pure rendering, quoting, dry runs that do nothing."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers.launches import COMMANDS, HOSTILE, RENDERED, ROOT, bash, job, launcher, plan, program, rendered
+
+from jaxformer import cli
+from jaxformer.config import schema
+from jaxformer.config.reference import field_docs
+from jaxformer.errors import UserError
+from jaxformer.launching import LAUNCHERS
+from jaxformer.launching.base import Launcher, Plan, exported, flags
+from jaxformer.launching.checkout import checkout
+
+
+@pytest.fixture(params=sorted(LAUNCHERS))
+def name(request):
+    return request.param
+
+
+def test_every_launcher_has_a_command_that_is_rendered(name):
+    assert name in COMMANDS
+
+
+def test_the_fields_are_documented(name):
+    cls = cli.verb_class(f"launch {name}")
+    assert issubclass(cls, Launcher)
+    docs = field_docs(cls)
+    assert not [field for field in schema.config_fields(cls) if not docs.get(field)]
+    assert cls.__doc__
+
+
+def test_rendering_is_pure(name, monkeypatch, tmp_path):
+    verb = launcher(name, COMMANDS[name])
+    made = job(verb.folder("sample") if name != "tpu" else "/mnt/sample")
+    monkeypatch.chdir(tmp_path)
+    for function in ("run", "Popen", "check_output"):
+        monkeypatch.setattr(subprocess, function, None)
+    assert verb.render(made) == verb.render(made)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("file", RENDERED)
+def test_examples_are_what_the_code_renders(file):
+    assert (ROOT / file).read_text() == rendered(file)
+
+
+@pytest.mark.parametrize("file", [file for file in RENDERED if file.endswith((".sh", ".sbatch"))])
+def test_scripts_are_sound(file):
+    assert subprocess.run(["bash", "-n", ROOT / file], capture_output=True, text=True).stderr == ""
+    if not (
+        shellcheck := shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    ):
+        pytest.skip("shellcheck is not there (the extra test has it)")
+    done = subprocess.run([shellcheck, "--shell=bash", ROOT / file], capture_output=True, text=True)
+    assert done.stdout == ""
+
+
+def test_a_dry_run_prints_a_script_that_does_the_same_and_does_nothing(name, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "git").symlink_to(shutil.which("git") or "git")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no other program is there
+    assert cli.main(["launch", name, *COMMANDS[name].split(), "--dry-run"]) == 0
+    script = capsys.readouterr().out
+    assert not (ROOT / "launched").exists()
+    monkeypatch.undo()
+    made = plan(name, COMMANDS[name])
+    commands = script.splitlines()[-len(made.commands) :]
+    assert [shlex.split(line) for line in commands] == [list(words) for words in made.commands]
+    assert bash("".join(script.splitlines(keepends=True)[: -len(made.commands)]), tmp_path).returncode == 0
+    for path in made.files:
+        assert (tmp_path / path).read_text().splitlines()[:2] == made.files[path].splitlines()[:2]
+
+
+def test_a_plan_is_written_and_run_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program(tmp_path / "tool", 'cat made/file >>seen; echo " $1" >>seen; exit "$1"')
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    made = Plan({"made/file": "it's\n"}, (("tool", "0"), ("tool", "3"), ("tool", "0")))
+    assert Launcher().run(made) == 3
+    assert Path("seen").read_text() == "it's\n 0\nit's\n 3\n"
+    Path("seen").unlink()
+    assert bash(made.script(), tmp_path).returncode == 3
+    assert Path("seen").read_text() == "it's\n 0\nit's\n 3\n"
+
+
+def test_the_end_of_a_file_in_a_script_is_not_in_the_file(tmp_path):
+    text = "EOF\nEOF_\nEOF__ \n$HOME\n"
+    assert bash(Plan({"a/b c": text}, ()).script(), tmp_path).returncode == 0
+    assert (tmp_path / "a" / "b c").read_text() == text
+
+
+def words_run(name: str, words: list[str], folder: Path) -> list[str]:
+    """The words with which a launcher's script or manifest starts the training."""
+    program(folder / "jaxformer", 'printf "%s\\0" "$@" >words')
+    program(folder / "srun", 'while [ "$1" != jaxformer ]; do shift; done; exec "$@"')
+    verb = launcher(name, COMMANDS[name])
+    workdir = verb.folder("sample") if name != "tpu" else "/mnt/sample"
+    if name == "local":  # no shell is between
+        (command,) = verb.render(job(workdir, *words)).commands
+        return list(command[command.index("jaxformer") + 1 :])
+    files = verb.render(job(workdir, *words)).files
+    if name == "k8s":
+        found = next(yaml.safe_load(text) for text in files.values())
+        spec = found["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+        return [word.replace("$$(", "$(") for word in spec["containers"][0]["command"][1:]]
+    if name == "skypilot":
+        script = next(yaml.safe_load(text) for text in files.values())["run"]
+    elif name == "tpu":
+        text = next(text for path, text in files.items() if path.endswith("worker.sh"))
+        script = text.partition("# What a launch does")[0] + '"${command[@]}"'
+    else:
+        script = next(iter(files.values()))
+    done = bash(script, folder, SKYPILOT_NODE_IPS="a\nb", SKYPILOT_NUM_NODES="2", SKYPILOT_NODE_RANK="0")
+    assert done.returncode == 0, done.stderr
+    return (folder / "words").read_text().split("\0")[:-1]
+
+
+def test_words_arrive_as_they_were_given(name, tmp_path):
+    assert words_run(name, HOSTILE, tmp_path) == ["train", *HOSTILE]
+    assert not (tmp_path / "made").exists()
+
+
+def test_variables_arrive_as_they_were_given(name, tmp_path):
+    value = 'it\'s $(touch made) "$HOME" `touch made`'
+    made = launcher(name, [*COMMANDS[name].split(), "--env", f"SAID={value}"])
+    if name == "local":
+        assert f"SAID={value}" in made.render(job("runs/x")).commands[0]
+        return
+    text = next(reversed(made.render(job(made.folder("x") if name != "tpu" else "/mnt/x")).files.values()))
+    if name in ("k8s", "skypilot"):
+        assert value in str(yaml.safe_load(text)).replace("$$(", "$(").replace("\\'", "'")
+    else:
+        line = exported({"SAID": value})
+        assert line in text or repr_in_bash(line, tmp_path) in text
+        assert bash(line + 'printf %s "$SAID"', tmp_path).stdout == value
+    assert not (tmp_path / "made").exists()
+
+
+def repr_in_bash(line: str, folder: Path) -> str:
+    """A line as it stands in a text that is quoted for bash once more."""
+    return line.replace("'", "'\"'\"'")
+
+
+def test_flags_of_other_programs():
+    assert flags(node_id=1, spot=True, network=None, keep=False, zone="a") == [
+        "--node-id=1",
+        "--spot",
+        "--zone=a",
+    ]
+
+
+def test_a_checkout_knows_its_changes(tmp_path):
+    assert checkout(tmp_path) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "kept").write_text("1")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *words], check=True)
+    first = checkout(tmp_path)
+    assert first is not None
+    assert (len(first.revision), first.is_changed, first.unknown) == (40, False, ())
+    (tmp_path / "kept").write_text("2")
+    (tmp_path / "new").write_text("3")
+    changed = checkout(tmp_path)
+    (tmp_path / "kept").write_text("4")
+    other = checkout(tmp_path)
+    assert changed is not None
+    assert other is not None
+    assert changed.revision.startswith(f"{first.revision}+changes-")
+    assert changed.revision != other.revision
+    assert changed.unknown == ("new",)
+
+
+TPU = "tpu --config vit_digits --zone us-west4-a --type"
+K8S = "k8s --config vit_digits --image i --volume runs:/runs"
+SKY = "skypilot --config vit_digits --bucket gs://b --accelerators"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (f"{TPU} v5e-7", "--type v5e-7: there is no such slice; the nearest are "),
+        (f"{TPU} q5", "--type q5: no TPU slice; expected a name such as "),
+        (f"{TPU} tpu7x-8", "--type tpu7x-8: is not served as TPU VMs; launch it on Kubernetes"),
+        ("tpu --config vit_digits --type v5e-4", "launch tpu: --zone is missing"),
+        (
+            "tpu --config vit_digits --type v5e-4 --zone us",
+            "--zone us: expected a zone, such as us-central2-b",
+        ),
+        (f"{TPU} v5e-4 --project X", "--project X: expected the identifier of a project"),
+        (f"{TPU} v5e-4 --name Big_One", "--name Big_One: expected 40 lower-case letters, digits and "),
+        (
+            f"{TPU} v5e-4 --valid-until-duration 6h",
+            "--valid-until-duration: is for the queue; give --queued, too",
+        ),
+        (f"{TPU} v5e-4 --env A", "--env A: expected NAME=VALUE"),
+        (
+            f"{TPU} v5e-16",
+            "--workdir runs/vit_digits: would lie on each host's own disk, and 4 hosts write one run",
+        ),
+        (
+            f"{TPU} v6e-256 --workdir /mnt/a --config.data.batch_size=96",
+            "data.batch_size=96: is not a multiple of the 64 ",
+        ),
+        (
+            f"{TPU} v5e-4 --config.train.totl=3",
+            "train.totl: TrainConfig has no field 'totl'; did you mean 'total'?",
+        ),
+        (
+            "slurm --config vit_digits --array 0-3",
+            "--workdir: all tasks would train in the same folder; write {task} ",
+        ),
+        ("slurm --config vit_digits --array x", "--array x: expected numbers, as in 0-31%8"),
+        (
+            "slurm --config vit_digits --gpus 8 --gpus-per-process 3",
+            "--gpus-per-process 3: does not divide the 8 GPUs",
+        ),
+        ("slurm --config vit_digits --gpus-per-process 2", "--gpus-per-process: give --gpus, too"),
+        (
+            "slurm --config vit_digits --nodes 3 --config.data.batch_size=64",
+            "data.batch_size=64: is not a multiple of the 3 ",
+        ),
+        ("slurm --config vit_digits --time tomorrow", "--time tomorrow: expected a time limit"),
+        (
+            "slurm --config vit_digits --option a=b;c",
+            "--option a=b;c: expected NAME or NAME=VALUE, as in mem=64G",
+        ),
+        ("slurm --config vit_digits --partition a'b", "--partition a'b: expected one word"),
+        (K8S, "--slice: give one of --slice and --gpus"),
+        (f"{K8S} --gpus 8 --slices 2", "--slices: are of TPUs; give --nodes"),
+        (f"{K8S} --slice v5e-16 --nodes 2", "--nodes: follow from the slice; leave it out"),
+        (f"{K8S} --slice v5e-17", "--slice v5e-17: there is no such slice"),
+        (
+            f"{K8S} --gpus 8 --workdir runs/a",
+            "--workdir runs/a: is not on the volume, and would be lost with the pods",
+        ),
+        ("k8s --config vit_digits --gpus 8 --image i --volume runs", "--volume runs: expected CLAIM:/FOLDER"),
+        (
+            f"{SKY} H100:8 --workdir runs/a",
+            "--workdir runs/a: is not in the bucket, and would be lost with the machines",
+        ),
+        (f"{SKY} tpu-v5e-5", "--accelerators v5e-5: there is no such slice"),
+        (
+            f"{SKY} tpu-v5litepod-16 --nodes 2",
+            "--nodes: slices that train together are launched on Kubernetes",
+        ),
+        ("nowhere --config vit_digits", "launch nowhere: there is no such verb; there are: k8s, "),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_starts(command, message, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(Launcher, "run", None)
+    assert cli.main(["launch", *command.split()]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    shown = [line for line in lines if "git does not know" not in line and "tracked files" not in line]
+    assert shown[0].startswith(f"jaxformer: {message}")
+    assert len(shown) <= 2
+
+
+def test_code_is_copied_from_the_top_of_a_checkout_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["launch", *f"{TPU} v5e-4".split()]) == 2
+    assert "and this is none; launch from the top of a clone" in capsys.readouterr().err
+
+
+def test_a_config_that_git_does_not_know_would_not_be_copied(tmp_path, monkeypatch, capsys):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    (tmp_path / "mine.py").write_text((ROOT / "configs/vit_digits.py").read_text())
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["launch", *f"{TPU} v5e-4 --config mine.py".split()]) == 2
+    assert "mine.py: git does not know this file, so that it would not be copied" in capsys.readouterr().err
+
+
+def test_a_program_that_is_not_there_is_named(name, monkeypatch, tmp_path):
+    if name == "local":
+        pytest.skip("it needs no program but this Python")
+    verb = launcher(name, COMMANDS[name])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        verb.run(Plan({"made": ""}, ()))
+    assert error.value.lines[0].startswith(f"{verb.program}: is not on this machine, or not in PATH; ")
+    assert not list(tmp_path.iterdir())
