@@ -113,6 +113,7 @@ BEFORE = {
         "train --config configs/gpt_shakespeare.py --workdir runs/bytes --config.data.name=bytes"
         " --config.eval.split=test --config.data.tokenizer.name=bytes",
     ],
+    "docs/restarts.md": ["train --config vit_digits"],
     "docs/configs.md": ["train --config vit_digits --config.checkpoint.keep=3"],
     "docs/python.md": [
         "data import text my_book.txt --name book",

@@ -16,6 +16,7 @@ VERBS = {
     "generate": "generate:Generate",
     "replay": "debug:Replay",
     "report": "train:Report",
+    "goodput": "train:Goodput",
     "describe": "describe:Describe",
     "preflight": "preflight:Preflight",
     **{f"launch {where}": f"launch:{where}" for where in LAUNCHERS},

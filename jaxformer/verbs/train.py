@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxformer.config.fields import NonNegativeInt, PositiveInt
+from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt
+from jaxformer.errors import UserError
 from jaxformer.preemption import UNAVAILABLE
-from jaxformer.verbs.common import print_line, print_note, print_text, working
+from jaxformer.verbs.common import print_json, print_line, print_note, print_text, working
 from jaxformer.verbs.options import OVERRIDE, Verb, argument, flag, in_flags
 
 TOLD = {"JAXFORMER_COORDINATOR", "JAXFORMER_PROCESS"}
@@ -163,3 +164,31 @@ class Report(Verb):
         else:
             written = write_report(self.runs[0])
         print_line(str(written))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goodput(Verb):
+    """Show where every second of a run went, over all attempts, and what its devices cost."""
+
+    run: Path = argument("RUN")
+    """A run's folder."""
+    price: PositiveFloat | None = flag(None, "DOLLARS")
+    """What an hour of a device costs."""
+    json: bool = False
+    """One line of JSON, with the names of ml_goodput_measurement."""
+
+    def __call__(self) -> None:
+        from jaxformer.observe.goodput import goodput_of
+        from jaxformer.observe.text import notes
+        from jaxformer.runs import Run
+
+        run = Run.open(self.run)
+        found = goodput_of(run)
+        if found is None:
+            raise UserError(
+                f"{run.attempts_file}: no attempt is noted there; a training of this version notes them"
+            )
+        if self.json:
+            print_json(found.to_json(self.price))
+        else:
+            print_text(notes(found.lines(self.price)) + "\n")
