@@ -79,6 +79,6 @@ follow() {
 }
 
 # Lets the same job be started anew.
-forget() { rm -f started exit; }
+forget() { rm -f started exit pid boot; }
 
 "$@"
