@@ -11,7 +11,7 @@ from typing import Any
 from jaxformer.config.schema import load
 from jaxformer.errors import UserError
 from jaxformer.launching import LAUNCHERS
-from jaxformer.launching.base import PLACEHOLDER, Job, Label, Launcher
+from jaxformer.launching.base import PLACEHOLDER, Folder, Job, Label, Launcher
 from jaxformer.launching.checkout import Checkout, checkout
 from jaxformer.verbs.common import print_note, print_text
 from jaxformer.verbs.options import Verb, flag
@@ -24,7 +24,7 @@ class Launch(Launcher, Verb):
 
     config: str = flag(metavar="FILE[:ARG]")
     """A config file, or a shipped config's name."""
-    workdir: str | None = flag(None, "DIR", "--workdir", "--run")
+    workdir: Folder | None = flag(None, "DIR", "--workdir", "--run")
     """The folder of the run, as the hosts see it (default: a folder of the config's name)."""
     name: Label | None = None
     """What everything is called that is made for it (default: the config's name)."""

@@ -227,6 +227,13 @@ def test_the_exit_code_is_the_jobs(cloud, code):
     assert (cloud.fake / "calls").read_text().count("worker.sh start") == 2
 
 
+def test_a_mistake_leaves_no_run_and_no_slice(cloud):
+    code, _, err = cloud.launch("--setup=false")
+    assert (code, err.splitlines()[-2]) == (1, "launch: it has left no runs/sample"), err
+    assert not (cloud.fake / "vm").exists()
+    assert not (cloud.home / "runs").exists()
+
+
 @pytest.mark.slow
 def test_all_hosts_of_a_slice_run_the_job_eight_at_a_time(cloud):
     shared = cloud.home.parent / "shared"
