@@ -59,7 +59,7 @@ class Train(Verb):
             yield f"debug: trains nothing, in one process; leave `{given[0]}` out"
 
     def __call__(self) -> int:
-        """1 if too many updates were skipped, or a fault was found; UNAVAILABLE if other processes cannot be reached."""
+        """1 if too many updates were skipped or a fault was found, UNAVAILABLE if other processes cannot be reached."""
         if self.starts_others:
             from jaxformer.verbs.children import train_together
 
