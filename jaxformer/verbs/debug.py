@@ -1,9 +1,11 @@
 """Looking for faults: in a config's tiny form, and in a single step of a run."""
 
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from jaxformer.config.fields import PositiveInt
@@ -24,6 +26,23 @@ def print_findings(name: str, config: Mapping[str, Any]) -> int:
             print_line(f"  {finding.verdict:<6}{finding.text}")
         print_line(f"{wrong or 'nothing'} wrong, after {time.monotonic() - began:.0f} s")
     return 1 if wrong else 0
+
+
+def print_rehearsal(config: Mapping[str, Any]) -> None:
+    """Prints how a rehearsal of a config goes, a line each; its checkpoint is deleted, and its programs are kept."""
+    with working(), TemporaryDirectory(prefix="jaxformer-rehearsal-") as folder:
+        import jax
+
+        from jaxformer.config.schema import to_dict
+        from jaxformer.config.sections import resolve
+        from jaxformer.debugging.rehearsal import rehearse
+
+        programs = {
+            "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
+        }
+        for line in rehearse(to_dict(resolve(config)), Path(folder), {**os.environ, **programs}):
+            print_line(line)
 
 
 @dataclass(frozen=True, kw_only=True)

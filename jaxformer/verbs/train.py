@@ -30,6 +30,8 @@ class Train(Verb):
     """A checkpoint of another run, RUN/checkpoints/STEP, to begin a new run with: parameters, optimizer and step."""
     debug: bool = False
     """Train nothing; look for faults in the config's tiny form, in seconds on a CPU."""
+    rehearse: bool = False
+    """Keep no run; take three steps, evaluate a batch, save, and take the third step again in a new process."""
     processes: PositiveInt | None = None
     """How many processes train together. Without --coordinator they are started here, on CPU devices."""
     devices_per_process: PositiveInt | None = None
@@ -55,11 +57,12 @@ class Train(Verb):
         if self.devices_per_process is not None and not self.starts_others:
             yield "devices_per_process: is for processes that are started here; give `processes`, and no `coordinator`"
         others = ("workdir", "profile", "start_from", "processes", "process", "coordinator")
-        if self.debug and (given := [name for name in others if getattr(self, name) is not None]):
-            yield f"debug: trains nothing, in one process; leave `{given[0]}` out"
+        if (self.debug or self.rehearse) and (given := [n for n in others if getattr(self, n) is not None]):
+            mode = "debug" if self.debug else "rehearse"
+            yield f"{mode}: keeps no run, and takes one process; leave `{given[0]}` out"
 
     def __call__(self) -> int:
-        """1 if too many updates were skipped or a fault was found, UNAVAILABLE if other processes cannot be reached."""
+        """1 if too many updates were skipped or a fault was found; UNAVAILABLE if other processes cannot be reached."""
         if self.starts_others:
             from jaxformer.verbs.children import train_together
 
@@ -71,6 +74,11 @@ class Train(Verb):
             from jaxformer.verbs.debug import print_findings
 
             return print_findings(self.config, config)
+        if self.rehearse:
+            from jaxformer.verbs.debug import print_rehearsal
+
+            print_rehearsal(config)
+            return 0
         with working() as console:
             from jaxformer.config.sections import resolve
             from jaxformer.experiment import Experiment
@@ -87,11 +95,15 @@ class Train(Verb):
                 with joined(place, timeouts):
                     train(experiment, folder, **options)
             except (NotFinite, Unavailable) as error:
-                for line in error.lines:
-                    print_note(f"jaxformer: {in_flags(Train, line)}")
+                what, *others = [f"jaxformer: {in_flags(Train, line)}" for line in error.lines]
+                print_note(what)
+                if isinstance(error, NotFinite):
+                    again = ["jaxformer", "replay", str(folder), "--step", str(error.step)]
+                    print_note(f"  {shlex.join(again)}")
+                for line in others:
+                    print_note(line)
                 if isinstance(error, Unavailable):
                     return UNAVAILABLE
-                print_note(f"  {shlex.join(['jaxformer', 'replay', str(folder), '--step', str(error.step)])}")
                 if error.checkpoint is not None:
                     lower = experiment.config.optimizer.learning_rate / 10
                     print_note(f"  {self.from_checkpoint(error.checkpoint, lower)}")
