@@ -69,7 +69,8 @@ class Experiment:
     def layout(self) -> Layout:
         """Mesh and mode."""
         parallel = self.config.parallel
-        return Layout(parallel.mode, make_mesh(parallel.mesh, self.devices))
+        mesh = make_mesh(parallel.mesh, self.devices)
+        return Layout(parallel.mode, mesh, parallel.compiler_options)
 
     @cached_property
     def task(self) -> Task:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxformer.config.fields import NonNegativeInt, PositiveInt
+from jaxformer.preemption import UNAVAILABLE
 from jaxformer.verbs.common import print_line, print_note, print_text, working
 from jaxformer.verbs.options import OVERRIDE, Verb, argument, flag, in_flags
 
-UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h: a later attempt may succeed
 TOLD = {"JAXFORMER_COORDINATOR", "JAXFORMER_PROCESS"}
 
 
@@ -82,20 +82,18 @@ class Train(Verb):
         with working() as console:
             from jaxformer.config.sections import resolve
             from jaxformer.experiment import Experiment
-            from jaxformer.parallel.meeting import Unavailable
-            from jaxformer.parallel.places import find_place
+            from jaxformer.parallel.places import Unavailable, find_place
             from jaxformer.parallel.processes import joined
             from jaxformer.train import NotFinite, train
 
             experiment = Experiment(resolve(config))
             folder = self.workdir or Path("runs") / run_name(self.config)
             timeouts = experiment.config.parallel.timeouts
-            place = find_place(self.coordinator, self.processes, self.process, timeouts)
+            options = {"profile": self.profile, "start_from": self.start_from, "console": console}
             try:
+                place = find_place(self.coordinator, self.processes, self.process, timeouts)
                 with joined(place, timeouts):
-                    train(
-                        experiment, folder, profile=self.profile, start_from=self.start_from, console=console
-                    )
+                    train(experiment, folder, **options)
             except (NotFinite, Unavailable) as error:
                 what, *others = [f"jaxformer: {in_flags(Train, line)}" for line in error.lines]
                 print_note(what)
@@ -116,17 +114,11 @@ class Train(Verb):
         """This command without what it says of processes."""
         from jaxformer.config.files import literal
 
-        overrides = (self.overrides or {}).items()
-        words = ((leaf, str(v) if literal(str(v)) == v else repr(v)) for leaf, v in overrides)
+        leaves = (self.overrides or {}).items()
+        overrides = (f"{OVERRIDE}{leaf}={v if literal(str(v)) == v else repr(v)}" for leaf, v in leaves)
         flags = {"--workdir": self.workdir, "--profile": self.profile, "--start-from": self.start_from}
-        given = [word for name, value in flags.items() if value is not None for word in (name, str(value))]
-        return [
-            "train",
-            "--config",
-            self.config,
-            *(f"{OVERRIDE}{leaf}={word}" for leaf, word in words),
-            *given,
-        ]
+        given = (word for name, value in flags.items() if value is not None for word in (name, str(value)))
+        return ["train", "--config", self.config, *overrides, *given]
 
     def from_checkpoint(self, checkpoint: Path, learning_rate: float) -> str:
         """The command that goes on from a checkpoint, in a new folder, at another learning rate."""
