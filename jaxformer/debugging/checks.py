@@ -25,6 +25,7 @@ Tree = Any
 Batch = Mapping[str, Any]
 Verdict: TypeAlias = Literal["ok", "note", "wrong"]
 SHOWN = 4  # paths in a line
+ROWS = 4  # of the batch that is learnt by heart
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,12 @@ def debug(config: ExperimentConfig) -> Iterator[Finding]:
     experiment.check()
     count = sum(leaf.size for leaf in jax.tree.leaves(experiment.variable_shapes["params"]))
     model = type(small.model).__name__
-    yield Finding("note", f"tiny form: {model} of {count:,} parameters, batches of {small.data.batch_size}")
+    yield Finding("note", f"tiny form: {model} of {count:,} parameters, {ROWS} examples of a batch")
     made_up = isinstance(experiment.train_data, NominalBatches)
     if made_up:
-        yield Finding(
-            "note",
-            f"the dataset {small.data.name} is not here: batches are made up, and nothing is said of it",
-        )
-    batch = made_up_batch(experiment) if made_up else dict(experiment.train_data[0])
+        yield Finding("note", f"the dataset {small.data.name} is not here: the batch is made up")
+    whole = made_up_batch(experiment) if made_up else experiment.train_data[0]
+    batch = {name: rows[:ROWS] for name, rows in whole.items()}
     learnt = overfit(experiment, batch)
     if learnt.finite:
         yield Finding("ok", "every number is finite, forwards and backwards")
@@ -65,7 +64,7 @@ def debug(config: ExperimentConfig) -> Iterator[Finding]:
         place = first_not_finite(jax.value_and_grad(loss), params)
         yield Finding("wrong", f"the first number that is not finite comes from {place or 'the optimizer'}")
     if not made_up:
-        yield from labels(experiment, batch)
+        yield from labels(experiment, whole)
 
 
 def learning(experiment: Experiment, batch: Batch, learnt: Overfit) -> Iterator[Finding]:

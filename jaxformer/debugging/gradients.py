@@ -140,7 +140,8 @@ def own_derivative_is_right(eqn: Any, inputs: Sequence[Any], draw: np.random.Gen
         given = list(inputs)
         for i, x in zip(moving, moved):
             given[i] = x
-        return sum(jnp.sum(jnp.asarray(w, y.dtype) * y) for w, y in zip(weights, run(given)) if w is not None)
+        parts = [jnp.sum(jnp.asarray(w, y.dtype) * y) for w, y in zip(weights, run(given)) if w is not None]
+        return jnp.sum(jnp.stack(parts))
 
     at = [jnp.asarray(inputs[i], "float32") for i in moving]
     slopes = jax.grad(partial(weighed, partial(bound, eqn)), argnums=tuple(range(len(at))))

@@ -37,8 +37,9 @@ def print_rehearsal(config: Mapping[str, Any]) -> None:
         from jaxformer.config.sections import resolve
         from jaxformer.debugging.rehearsal import rehearse
 
+        cache = "jax_compilation_cache_dir"
         programs = {
-            "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+            cache.upper(): str(getattr(jax.config, cache)),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
         }
         for line in rehearse(to_dict(resolve(config)), Path(folder), {**os.environ, **programs}):
