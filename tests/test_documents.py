@@ -45,6 +45,7 @@ NOT_EXECUTED = {
     "export GLIBC_TUNABLES": "the next commands have it",
     "width: PositiveInt = 256": "two lines of a class",
     "benchmarks/gpt_step.py --shape nano": "needs a checkout of nanoGPT",
+    "jaxformer launch ": "is for other machines; tests/launching/ renders them",
     "configs/gpt2_124m.py": "OpenWebText is not at hand",
     "imagenet.py": "ImageNet is not at hand",
 }

@@ -37,7 +37,7 @@ state() {
     elif grep -q NOT_FOUND "$folder/gcloud.log"; then
         echo NONE
     else
-        fail "gcloud does not answer: $(tail -n 1 "$folder/gcloud.log")"
+        fail "gcloud does not answer: $(grep -m 1 ERROR "$folder/gcloud.log" || tail -n 1 "$folder/gcloud.log")"
     fi
 }
 
