@@ -152,6 +152,9 @@ def test_the_compilers_options_reach_it_and_its_complaints_name_the_field(option
     if said is None:
         lowered.compile()
         return
-    with pytest.raises(UserError, match=r"parallel\.compiler_options") as raised, memory_errors_explained(None):
+    with (
+        pytest.raises(UserError, match=r"parallel\.compiler_options") as raised,
+        memory_errors_explained(None),
+    ):
         lowered.compile()
     assert said in str(raised.value)
