@@ -64,7 +64,7 @@ class HeadsIn(Projection):
     def __call__(self, x: Array) -> Array:
         """Maps [B, T, D] to [B, H, T, Dh]."""
         heads = (self.num_heads, self.head_dim)
-        y = self.projected(x, x.shape[-1:], heads)  # [B, T, H Dh]
+        y = apart(self.projected(x, x.shape[-1:], heads))  # [B, T, H Dh]
         return y.reshape(*x.shape[:-1], *heads).swapaxes(1, 2)
 
 
@@ -79,7 +79,7 @@ class HeadsOut(Projection):
         """Maps [B, H, T, Dh] to [B, T, D]."""
         batch, heads, tokens, head_dim = x.shape
         joined = x.swapaxes(1, 2).reshape(batch, tokens, heads * head_dim)
-        return self.projected(joined, (heads, head_dim), (self.features,))
+        return self.projected(apart(joined), (heads, head_dim), (self.features,))
 
 
 class Embedding(Layer):
@@ -142,6 +142,12 @@ def accumulated(x: Array, y: Array, x_axis: int, y_axis: int) -> Array:
     """The product that sums over one axis of each, in float32."""
     dimensions = (((x_axis,), (y_axis,)), ((), ()))
     return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
+
+
+def apart(x: Array) -> Array:
+    """`x`, across which XLA moves nothing on TPUs: there the axes of heads cancel between a product and a kernel of
+    attention, and would else be moved into the products of the backward pass, as copies of all tokens."""
+    return jax.lax.optimization_barrier(x) if platform() == "tpu" else x
 
 
 def over_rows(x: Array, y: Array) -> Array:
