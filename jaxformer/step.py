@@ -137,7 +137,8 @@ def make_train_step(
             **{name: total / jnp.maximum(count, 1) for name, (total, count) in pairs.items()},
             "gradient_norm": gradient_norm,
             "parameter_norm": optax.tree.norm(new_state.params),
-            "update_norm": jnp.where(finite, optax.tree.norm(updates), 0.0),
+            # By the parameters and not by `updates`, so that no pass but the optimizer's reads or writes either.
+            "update_norm": optax.tree.norm(jax.tree.map(jnp.subtract, new_state.params, state.params)),
             "skipped": new_state.skipped,
             "skipped_in_a_row": new_state.skipped_in_a_row,
         }

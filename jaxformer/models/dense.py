@@ -65,7 +65,7 @@ class HeadsIn(Projection):
     def __call__(self, x: Array) -> Array:
         """Maps [B, T, D] to [B, H, T, Dh]."""
         heads = (self.num_heads, self.head_dim)
-        y = self.projected(x, x.shape[-1:], heads)  # [B, T, H Dh]
+        y = apart(self.projected(x, x.shape[-1:], heads))  # [B, T, H Dh]
         return y.reshape(*x.shape[:-1], *heads).swapaxes(1, 2)
 
 
@@ -80,7 +80,7 @@ class HeadsOut(Projection):
         """Maps [B, H, T, Dh] to [B, T, D]."""
         batch, heads, tokens, head_dim = x.shape
         joined = x.swapaxes(1, 2).reshape(batch, tokens, heads * head_dim)
-        return self.projected(joined, (heads, head_dim), (self.features,))
+        return self.projected(apart(joined), (heads, head_dim), (self.features,))
 
 
 class Embedding(Layer):
@@ -118,8 +118,7 @@ def affine(x: Array, kernel: Array, bias: Array | None) -> Array:
 
     The backward pass is written out. Autodiff takes the kernel's gradient transposed, for which XLA's CPU backend
     first transposes what flows back, strided and fused with all that led to it: a ViT-Ti step took a quarter longer.
-    The gradients of kernel and bias stay as they were accumulated, in float32; the bias's is a product with ones,
-    since a sum of bfloat16 over rows is slow there.
+    The gradients of kernel and bias stay as they were accumulated, in float32.
     """
     return affine_forward(x, kernel, bias)[0]
 
@@ -136,11 +135,8 @@ def affine_backward(saved: Any, gradient: Array) -> tuple[Array, Array, Array | 
     """The gradients of x, kernel and bias from the result's."""
     x, kernel, bias = saved
     of_x = accumulated(gradient, kernel.astype(x.dtype), gradient.ndim - 1, 1).astype(x.dtype)
-    of_kernel = summed_over_rows(x, gradient).astype(kernel.dtype)
-    if bias is None:
-        return of_x, of_kernel, None
-    ones = jnp.ones((*x.shape[:-1], 1), x.dtype)
-    return of_x, of_kernel, summed_over_rows(ones, gradient)[0].astype(bias.dtype)
+    of_kernel = over_rows(x, gradient).astype(kernel.dtype)
+    return of_x, of_kernel, None if bias is None else sum_of_rows(gradient).astype(bias.dtype)
 
 
 def accumulated(x: Array, y: Array, x_axis: int, y_axis: int) -> Array:
@@ -149,29 +145,34 @@ def accumulated(x: Array, y: Array, x_axis: int, y_axis: int) -> Array:
     return jax.lax.dot_general(x, y, dimensions, preferred_element_type=jnp.float32)
 
 
-def summed_over_rows(x: Array, y: Array) -> Array:
-    """x^T y of x [..., n] and y [..., m], float32 [n, m].
+def apart(x: Array) -> Array:
+    """`x`, across which XLA moves nothing on TPUs: there the axes of heads cancel between a product and a kernel of
+    attention, and would else be moved into the products of the backward pass, as copies of all tokens."""
+    return jax.lax.optimization_barrier(x) if platform() == "tpu" else x
 
-    As a product of matrices, unless a mesh splits two of the axes summed over: to make one of them, XLA would gather
-    the arrays.
+
+def over_rows(x: Array, y: Array) -> Array:
+    """x^T y of all vectors: [..., n] and [..., m] to [n, m], in float32.
+
+    On CPUs the axes in front are joined, and bfloat16 is moved: XLA's product of it wants the summed axis last in
+    memory there, and where it is not, converts both operands to float32, which takes more than twice as long. Elsewhere
+    all axes are summed over as they lie: on TPUs joining them copies texts of no multiple of 8 tokens, as 197 patches.
+    So they are where a mesh splits two of them: to join them, XLA would gather the arrays.
     """
-    if splits_tokens():
+    if platform() != "cpu" or splits_tokens():
         axes = tuple(range(x.ndim - 1))
         return jax.lax.dot_general(x, y, ((axes, axes), ((), ())), preferred_element_type=jnp.float32)
-    rows = (each.reshape(-1, each.shape[-1]) for each in (x, y))
-    return accumulated(turned(next(rows)), next(rows), 1, 0)
+    rows = x.reshape(-1, x.shape[-1]).swapaxes(0, 1)
+    if x.dtype == jnp.bfloat16:
+        rows = with_layout_constraint(rows, Layout((0, 1)))
+    return accumulated(rows, y.reshape(-1, y.shape[-1]), 1, 0)
 
 
-def turned(x: Array) -> Array:
-    """`x` with its last two axes swapped, as the first operand of a product that sums over what is last then.
-
-    On CPUs bfloat16 is moved for it: XLA's product of bfloat16 wants the summed axis last in memory there, and where it
-    is not, converts both operands to float32, which takes more than twice as long. Elsewhere XLA chooses.
-    """
-    y = x.swapaxes(-1, -2)
-    if x.dtype == jnp.bfloat16 and platform() == "cpu":
-        return with_layout_constraint(y, Layout(tuple(range(y.ndim))))
-    return y
+def sum_of_rows(x: Array) -> Array:
+    """[..., n] added up to float32 [n], as a product with ones: a sum of bfloat16 is slow on CPUs, and on TPUs takes up
+    to 25 times as many cycles. There XLA makes a sum of a product with one row, and none of one with 8."""
+    ones = jnp.ones((*x.shape[:-1], 8 if platform() == "tpu" else 1), x.dtype)
+    return over_rows(ones, x)[0]
 
 
 affine.defvjp(affine_forward, affine_backward)
@@ -206,7 +207,7 @@ def unembed_backward(saved: Any, gradient: Array) -> tuple[Array, Array]:
     x, table = saved
     gradient = gradient.astype(x.dtype)
     of_x = accumulated(gradient, table.astype(x.dtype), gradient.ndim - 1, 0).astype(x.dtype)
-    return of_x, summed_over_rows(gradient, x).astype(table.dtype)
+    return of_x, over_rows(gradient, x).astype(table.dtype)
 
 
 unembed.defvjp(unembed_forward, unembed_backward)

@@ -5,6 +5,9 @@ tokens. Here those of a part of the tokens are made, their gradient is taken at 
 a factor, and both are dropped: the products are as many as they were, and neither pass holds all the logits. (So does
 Liger Kernel on GPUs, Hsu et al. 2024, arXiv 2410.10989, section 3.2.)
 
+The softmax subtracts the target's own logit rather than the largest one. That is known before the product, so that
+XLA fuses the exponentials and their sums into it: the logits themselves are never in memory on TPUs.
+
 The texts are cut along T. A mesh's rows and tokens stay where they are: every device goes over its own, and the table's
 gradient is added over devices once, not at every part.
 """
@@ -17,16 +20,20 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
-from jaxformer.models.dense import accumulated, turned
+from jaxformer.models.dense import accumulated, over_rows
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.models.placement import BATCH_AXES, automatic_mesh, platform, rows_and_tokens
 from jaxformer.tasks.losses import token_cross_entropy
 
 MaybeArray: TypeAlias = Array | None
-# Bytes of a part's logits on one device. The table's gradient is read and written once a part, so that they are many
-# where memory is slow beside the products.
-PART_BYTES = {"cpu": 2**24}
+# Bytes of a part's logits on one device, in float32. The table's gradient is read and written once a part, so that they
+# are many where memory is slow beside the products; TPUs keep them in half the bytes.
+PART_BYTES = {"cpu": 2**24, "tpu": 2**30}
 PART_BYTES_ELSEWHERE = 2**29
+# Exponentials are those of logit - target's logit - BEHIND, at most of MOST: nothing overflows in float32 and bfloat16
+# then, and what underflows is e^37 times smaller than the target's own. A logit that is more than 110 above the
+# target's, which gives that a probability of e^-110, counts as 110 above it.
+BEHIND, MOST = 50.0, 60.0
 
 
 def summed_losses(
@@ -143,24 +150,30 @@ def of_part(
     """
     x, targets = seen.reshape(-1, seen.shape[-1]), targets.reshape(-1)
     x = jnp.where((targets >= 0)[:, None], x, 0)  # what stands where nothing is to be predicted may be NaN
+    own = jnp.sum(x.astype(jnp.float32) * jnp.take(table, targets, 0, mode="clip").astype(jnp.float32), -1)
     logits = accumulated(x, table, 1, 1)  # [N, V]
     if bias is not None:
+        own = own + jnp.take(bias, targets, mode="clip").astype(jnp.float32)
         logits = logits + jnp.broadcast_to(bias.astype(jnp.float32), logits.shape)
+    shift = own + BEHIND
+    weights = jnp.exp(jnp.minimum(logits - shift[:, None], MOST))
+    sums = jnp.sum(weights, axis=-1)
+    log_sums = shift + jnp.log(sums)
+    weights = weights.astype(jnp.promote_types(x.dtype, jnp.bfloat16))  # which float16 does not hold
     there = (targets >= 0).astype(jnp.float32)
-    log_sums = jax.nn.logsumexp(logits, axis=-1)
     is_target = jnp.arange(len(table))[None, :] == targets[:, None]
-    own = (1 - label_smoothing) * jnp.sum(jnp.where(is_target, logits, 0), axis=-1)
+    own = (1 - label_smoothing) * own
     if label_smoothing:
         own = own + label_smoothing * jnp.mean(logits, axis=-1)
     of_z = z_loss * jnp.sum(there * jnp.square(log_sums))
     total = jnp.sum(there * (log_sums - own)) + of_z
 
-    factor = there * (1 + 2 * z_loss * log_sums)
-    of_logits = factor[:, None] * jnp.exp(logits - log_sums[:, None])
+    factor = there * (1 + 2 * z_loss * log_sums) / sums
+    of_logits = factor[:, None] * weights.astype(jnp.float32)
     of_logits = of_logits - jnp.where(is_target, 1 - label_smoothing, 0)
     if label_smoothing:
         of_logits = of_logits - label_smoothing / len(table) * there[:, None]
     of_bias = None if bias is None else jnp.sum(of_logits, axis=0)
     of_logits = of_logits.astype(x.dtype)
     of_seen = accumulated(of_logits, table, 1, 0).astype(x.dtype).reshape(seen.shape)
-    return (total, of_z), accumulated(turned(of_logits), x, 1, 0), of_bias, of_seen
+    return (total, of_z), over_rows(of_logits, x), of_bias, of_seen

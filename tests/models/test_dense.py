@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxformer.models import dense
 from jaxformer.models.dense import product
 from jaxformer.models.mlp import ACTIVATIONS
 
@@ -14,8 +15,10 @@ def arrays(dtype=np.float32):
     return [jnp.asarray(generator.normal(size=s), dtype) for s in ((2, 3, 8), (8, 5), (5,), (2, 3, 5))]
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_the_gradients_of_a_product_are_autodiffs(with_bias):
+def test_the_gradients_of_a_product_are_autodiffs(with_bias, platform, monkeypatch):
+    monkeypatch.setattr(dense, "platform", lambda: platform)
     x, kernel, bias, weight = arrays()
 
     def ours(x, kernel, bias):
@@ -29,7 +32,9 @@ def test_the_gradients_of_a_product_are_autodiffs(with_bias):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
 
 
-def test_a_product_in_bfloat16_has_gradients_that_were_added_up_in_float32():
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_a_product_in_bfloat16_has_gradients_that_were_added_up_in_float32(platform, monkeypatch):
+    monkeypatch.setattr(dense, "platform", lambda: platform)
     rows, ones = 4096, jnp.ones((1, 1))
     gradient = jax.grad(
         lambda k, b: jnp.sum(product(jnp.ones((rows, 1)), k, b, jnp.bfloat16)), argnums=(0, 1)

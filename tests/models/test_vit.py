@@ -7,7 +7,9 @@ import pytest
 from helpers.tiny import images, random_params
 
 from jaxformer.config import schema
+from jaxformer.models import patches
 from jaxformer.models.mlp_mixer import MLPMixer
+from jaxformer.models.patches import PatchEmbedding
 from jaxformer.models.vit import ViT
 
 TINY = {"image_size": 8, "patch_size": 4, "width": 16, "depth": 2, "num_heads": 2, "num_classes": 5}
@@ -96,6 +98,18 @@ def test_bfloat16_computes_nearly_the_same(model):
     assert logits.dtype == jnp.float32
     error = np.abs(logits - expected).max() / np.abs(expected).max()
     assert 0 < error < 0.05
+
+
+def test_patches_are_embedded_alike_as_a_convolution_and_as_a_product(monkeypatch):
+    layer, image = PatchEmbedding(4, 6), jnp.asarray(images())
+    params = random_params(layer, image)
+
+    def on(platform):
+        monkeypatch.setattr(patches, "platform", lambda: platform)
+        loss = lambda params: jnp.sum(jnp.sin(layer.apply({"params": params}, image)))  # noqa: E731
+        return layer.apply({"params": params}, image), jax.grad(loss)(params)
+
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), on("tpu"), on("cpu"))
 
 
 def test_mixer_mixes_patches():

@@ -9,9 +9,13 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxformer.analysis.hlo import Module
 from jaxformer.models.gpt import GPT
 from jaxformer.models.outputs import TextOutputs, TokenHead
+from jaxformer.parallel import topologies
+from jaxformer.parallel.compile import Layout, compiled
 from jaxformer.parallel.mesh import make_mesh
+from jaxformer.parallel.topologies import topology_devices
 from jaxformer.state import init_state, init_variables
 from jaxformer.step import make_train_step
 from jaxformer.tasks import token_loss
@@ -94,16 +98,58 @@ def test_a_loss_without_a_head_takes_the_logits(case):
     np.testing.assert_allclose(found, plain(*case, 0.1, 1e-2), rtol=1e-6)
 
 
-def test_products_of_bfloat16_are_added_up_in_float32(case):
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_products_of_16_bits_are_added_up_in_float32(case, dtype):
     *arrays, targets = case
-    rounded = [x.astype(jnp.bfloat16) for x in arrays]
+    rounded = [x.astype(dtype) for x in arrays]
     found = gradients_of(in_one_pass, [rounded[0], *arrays[1:]], targets, smoothing=0.1, z_loss=0.0)
     exact = [rounded[0].astype(jnp.float32), rounded[1].astype(jnp.float32), arrays[2]]
     expected = gradients_of(plain, exact, targets, smoothing=0.1, z_loss=0.0)
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-5)
-    assert [x.dtype for x in found[0]] == [jnp.bfloat16, jnp.float32, jnp.float32]
+    assert [x.dtype for x in found[0]] == [dtype, jnp.float32, jnp.float32]
     for x, y in zip(found[0], expected[0]):
         np.testing.assert_allclose(x.astype(jnp.float32), y, atol=2e-2 * float(jnp.max(jnp.abs(y))))
+
+
+@pytest.mark.parametrize(("above", "counts"), [(-100.0, 0.0), (100.0, 100.0), (300.0, 110.0)])
+def test_a_target_that_is_all_but_impossible_has_a_loss_and_a_gradient(above, counts):
+    table = jnp.zeros((ROWS, 1)).at[0].set(-above)
+    targets = jnp.zeros((1, 1), jnp.int32)
+    (of_table,), (total, _) = gradients_of(
+        lambda table, targets: in_one_pass(jnp.ones((1, 1, 1)), table, None, targets, 0.0, 0.0),
+        [table],
+        targets,
+    )
+    others = np.log(ROWS - 1) if above > 0 else 0.0
+    np.testing.assert_allclose(total, counts + others, rtol=1e-6, atol=1e-6)
+    expected = np.r_[-1.0, np.full(ROWS - 1, 1 / (ROWS - 1))] if above > 0 else np.zeros(ROWS)
+    np.testing.assert_allclose(of_table[:, 0], 0.3 * expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.skipif(
+    topologies.find_spec("libtpu") is None, reason="libtpu, the TPU's compiler, is not installed"
+)
+def test_on_tpus_not_even_a_parts_logits_are_in_memory():
+    """The largest array is the softmax of a part in bfloat16: half of its logits' bytes."""
+    texts, length, rows, width = 16, 1024, 50_304, 128  # texts a chip
+    layout = Layout("jit", make_mesh({"data": 4}, topology_devices("v5e:2x2")))
+    batch = {"sharding": layout.batch_sharding}
+    arguments = (
+        jax.ShapeDtypeStruct((4 * texts, length, width), jnp.bfloat16, **batch),
+        jax.ShapeDtypeStruct((rows, width), jnp.float32, sharding=layout.replicated),
+        jax.ShapeDtypeStruct((4 * texts, length), jnp.int32, **batch),
+    )
+
+    def loss(seen, table, targets):
+        return in_one_pass(seen, table, None, targets, 0.0, 0.0)[0]
+
+    step = layout.on_mesh(jax.value_and_grad(loss, argnums=(0, 1)))
+    program = compiled(jax.jit(step).lower(*arguments), layout.mesh)
+    (largest, shape, _), *_ = Module.read(program.as_text()).largest(1)
+    part = token_loss.PART_BYTES_ELSEWHERE
+    assert shape.startswith("bf16")
+    assert largest <= part / 2
+    assert program.memory_analysis().temp_size_in_bytes < part < 2 * texts * length * rows
 
 
 @pytest.mark.parametrize("tied", [True, False])
