@@ -27,7 +27,6 @@ from jaxformer.optim.build import make_optimizer, optimizer_problems
 from jaxformer.optim.masks import regularization, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
 from jaxformer.parallel.compile import Layout
-from jaxformer.parallel.gradients import gradient_shardings
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.state import TrainState, init_state, init_variables
@@ -69,7 +68,8 @@ class Experiment:
     def layout(self) -> Layout:
         """Mesh and mode."""
         parallel = self.config.parallel
-        return Layout(parallel.mode, make_mesh(parallel.mesh, self.devices))
+        mesh = make_mesh(parallel.mesh, self.devices)
+        return Layout(parallel.mode, mesh, parallel.compiler_options)
 
     @cached_property
     def task(self) -> Task:
@@ -179,6 +179,7 @@ class Experiment:
     def train_step(self, teacher: Teacher | None = None) -> Any:
         """The compiled train step; with a teacher its third argument is the teacher's variables."""
         from jaxformer.models.placement import gradients_lie
+        from jaxformer.parallel.gradients import gradient_shardings
 
         train, params = self.config.train, self.variable_shapes["params"]
         optimizer = self.config.optimizer

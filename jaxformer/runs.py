@@ -358,7 +358,10 @@ def environment() -> dict[str, Any]:
 
 
 def git_revision() -> str | None:
-    """The revision of the checkout that this code is in, with "+changes" if it was edited; None outside of one."""
+    """The revision of the checkout that this code is in, with "+changes" if it was edited.
+
+    Outside of one, what a launcher says of the checkout that it has copied (JAXFORMER_REVISION), or None.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
@@ -368,4 +371,4 @@ def git_revision() -> str | None:
         git("ls-files", "--error-unmatch", __file__)
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("JAXFORMER_REVISION")

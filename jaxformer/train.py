@@ -42,6 +42,8 @@ class NotFinite(UserError):
 
     checkpoint: Path | None = None
     """The last good checkpoint, RUN/checkpoints/STEP, for `start_from`; None where there is none."""
+    step: int = 0
+    """The first of the steps whose updates were skipped."""
 
 
 def train(
@@ -333,6 +335,7 @@ class Loop:
             "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32', in a new folder"
             + ("; `start_from` goes on from that checkpoint there" if good else ""),
         )
+        error.step = applied + 1
         error.checkpoint = self.run_folder.checkpoints / str(good) if good else None
         return error
 

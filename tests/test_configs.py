@@ -15,6 +15,7 @@ from jaxformer.config import schema
 from jaxformer.config.reference import reference
 from jaxformer.config.schema import to_dict
 from jaxformer.config.sections import ExperimentConfig, resolve
+from jaxformer.debugging.checks import debug
 from jaxformer.debugging.tiny import tiny
 from jaxformer.experiment import Experiment
 from jaxformer.train import train
@@ -96,6 +97,15 @@ def test_two_steps_and_going_on(path, tmp_path, digits_dir, sentences_dir, scene
         json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
     ]
     assert steps == sorted(steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_nothing_is_wrong_with_it(path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
+    found = list(debug(of_fixtures(path, digits_dir, sentences_dir, scenes_dir, teacher_dir)))
+    assert [finding.text for finding in found if finding.verdict == "wrong"] == []
+    assert any("learnt by heart" in finding.text for finding in found)
+    assert any("in float64" in finding.text for finding in found)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -55,6 +55,7 @@ ABOVE = {
     "analysis",
     "api",
     "cli",
+    "debugging",
     "evaluation",
     "inference",
     "reporting",

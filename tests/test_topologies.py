@@ -112,7 +112,10 @@ SMALL = {"model.depth": 1, "model.width": 128, "model.num_heads": 2, "model.voca
 @compiles
 @pytest.mark.parametrize(
     ("mesh", "line"),
-    [({"data": 4}, "short"), ({"data": 2, "sequence": 2}, "splash (not short: a causal text in parts)")],
+    [
+        pytest.param({"data": 4}, "short", marks=pytest.mark.slow),
+        ({"data": 2, "sequence": 2}, "splash (not short: a causal text in parts)"),
+    ],
     ids=str,
 )
 def test_a_description_names_the_attention_of_the_slice(monkeypatch, mesh, line):

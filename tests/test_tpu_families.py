@@ -37,11 +37,14 @@ FAMILIES = [
     ("gpt", {**WIDTH, "depth": 1, "context_length": 64}, ("tokens",), {"data": 4}, 1),
     ("gpt", {**WIDTH, "depth": 1, "context_length": 64}, ("tokens",), {"tensor": 4}, 1),
     ("bert", {**WIDTH, "depth": 1, "max_positions": 64}, MASKED, {"fsdp": 4}, 1),
-    ("bert", {**WIDTH, "depth": 1, "max_positions": 64}, MASKED, {"data": 2, "sequence": 2}, 1),
     # A device's queries are attended to in halves, so that all devices work as long.
     ("gpt", {**WIDTH, "depth": 1, "context_length": 512}, ("tokens",), {"data": 2, "sequence": 2}, 2),
     ("seq2seq", {**WIDTH, "positions": "relative", "context_length": 64}, TEXTS, BOTH, 3),
     ("segmenter", {"backbone": BACKBONE, "decoder": {"name": "linear"}}, ("image",), BOTH, 1),
+    pytest.param(
+        *("bert", {**WIDTH, "depth": 1, "max_positions": 64}, MASKED, {"data": 2, "sequence": 2}, 1),
+        marks=pytest.mark.slow,
+    ),
     pytest.param("detr", DETR, ("image",), BOTH, 6, marks=pytest.mark.slow),
     pytest.param("coatnet", COATNET, ("image",), BOTH, 1, marks=pytest.mark.slow),
 ]

@@ -30,6 +30,9 @@ KNOWN = {
     "imagenet2012": ({"train": 1_281_167, "validation": 50_000}, 224, "Russakovsky et al. 2015, table 2"),
     "cifar10": ({"train": 50_000, "test": 10_000}, 32, "Krizhevsky 2009, chapter 3"),
 }
+LAYERS = (
+    24  # from so many on, a preset's layers are scanned over here: compiling takes as long as that of one
+)
 # Tokens of GPT-2's tokenizer, by karpathy/nanoGPT (data/openwebtext/readme.md).
 OPENWEBTEXT = {"train": 9_035_582_198, "validation": 4_434_897}
 # The task and the kind of examples with which a model of text is described, by the model's kind, and what they need.
@@ -43,6 +46,8 @@ TEXTS: dict[str, dict[str, Any]] = {
 def for_preset(name: str) -> dict[str, Any]:
     """A config that trains a preset, as nested dicts: on ImageNet at 224 pixels, or on OpenWebText."""
     model = preset(name)
+    if model.get("depth", 0) >= LAYERS:
+        model["scan"] = True
     built = schema.build(MODELS, model, "model")
     config: dict[str, Any] = {
         "task": {"name": "classification"},

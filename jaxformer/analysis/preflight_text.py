@@ -16,6 +16,7 @@ KINDS = {
     "total": "in all",
     "at_once": "at once",
     "memory": "of its memory",
+    "host": "host's memory",
 }
 
 

@@ -42,14 +42,9 @@ class Exact(Interpreter):
             index, *operands = inputs
             return list(jax.lax.switch(index, [self.branch(b, where) for b in params["branches"]], *operands))
         if programs or name in AS_IT_WAS:
-            narrow = [
-                value
-                if isinstance(var, core.Literal) and not is_float(var.aval.dtype)
-                else cast(value, var.aval)
-                for var, value in zip(eqn.invars, inputs)
-            ]
+            narrow = [cast(value, variable.aval) for variable, value in zip(eqn.invars, inputs)]
             return [in_float64(result) for result in bound(eqn, narrow)]
-        changes = {key: jnp.dtype("float64") for key in DTYPES if is_float(params.get(key))}
+        changes: dict[str, Any] = {key: jnp.dtype("float64") for key in DTYPES if is_float(params.get(key))}
         if "precision" in params:
             changes["precision"] = None
         return bound(eqn, inputs, **changes)

@@ -1,7 +1,7 @@
 """Where the first number that is not finite comes from, in a forward and backward pass."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,8 +12,6 @@ import numpy as np
 from jaxformer.debugging.interpreter import Interpreter
 from jaxformer.paths import STACK
 
-FINE, CONSTANT = 0, 1  # origins: of what is finite, and of what a program writes down as infinite (a mask)
-ITERATIONS = 2**11  # of a scan, that are told apart
 WRAPPED = re.compile(r"^(?:transpose\()?(?:jvp\()?(.*?)\)*$")
 NO_MODULE = ("", "rematted_computation", "checkpoint", "while", "body", "cond")
 
@@ -38,86 +36,80 @@ class Place:
 
 
 class Traced(NamedTuple):
-    """A value and where the numbers in it that are not finite come from."""
+    """An array and where the numbers in it that are not finite come from."""
 
     array: Any
-    origin: Any
-    """Int32 []: FINE, CONSTANT, or a number of `Origins.places` times ITERATIONS, plus the iteration of a scan."""
+    origin: "tuple[int, Place] | None" = None
+    """How many operations ran before, and the operation; None where all is finite, or was written down as infinite."""
 
 
 class Origins(Interpreter):
-    """Runs a program, and follows every number that is not finite from where it first was."""
+    """Runs a program at once, an operation after the other, and follows every number that is not finite."""
 
     def __init__(self) -> None:
-        self.places: list[tuple[Any, str]] = [("", ""), ("", "")]
-        self.iteration: Any = None
+        self.count = 0
+        self.iteration = 0
 
     def given(self, array: Any) -> Traced:
-        return Traced(array, jnp.where(is_finite(array), FINE, CONSTANT).astype("int32"))
-
-    def sliced(self, value: Traced) -> tuple[Any, Any]:
-        return value.array, value.origin
-
-    def of_slice(self, part: Any, whole: Any) -> Traced:
-        return Traced(part, jnp.where(is_finite(part), FINE, whole))
-
-    def stacked(self, value: Traced) -> Traced:
-        return Traced(value.array, earliest(value.origin))
-
-    def enter_iteration(self, number: Any) -> None:
-        self.iteration = number
-
-    def carried(self, values: Sequence[Traced], like: Sequence[Traced]) -> list[Traced]:
-        return list(values)
+        return Traced(array)
 
     def operation(self, eqn: Any, where: str, inputs: Sequence[Traced]) -> list[Traced]:
+        self.count += 1
+        if eqn.primitive.name == "cond":
+            index, *operands = inputs
+            return self.run(eqn.params["branches"][int(index.array)], operands, where)
         results = super().operation(eqn, where, [value.array for value in inputs])
-        if not any(is_inexact(result) for result in results):
-            return [Traced(result, jnp.int32(FINE)) for result in results]
-        self.places.append((eqn, where))
-        iteration = 0 if self.iteration is None else jnp.minimum(self.iteration, ITERATIONS - 1)
-        here = jnp.int32((len(self.places) - 1) * ITERATIONS) + iteration
-        origins = [value.origin for value in inputs]
-        before = earliest(jnp.stack(origins)) if origins else jnp.int32(FINE)
+        bad = [not is_finite(result) for result in results]
+        if not any(bad):
+            return list(map(Traced, results))
+        before = first_of(inputs)
+        if before is None and all(is_finite(value.array) for value in inputs):
+            before = (self.count, self.place(eqn, where))
+        elif before is None and any(bool(jnp.isnan(r).any()) for r, b in zip(results, bad) if b):
+            before = (
+                self.count,
+                self.place(eqn, where),
+            )  # of infinities that are written down, such as a mask's
+        return [Traced(result, before if b else None) for result, b in zip(results, bad)]
 
-        def origin(result: Any) -> Any:
-            if not is_inexact(result):
-                return jnp.int32(FINE)
-            masked = (before == CONSTANT) & ~jnp.isnan(result).any()
-            known = (before > CONSTANT) | masked
-            return jnp.where(is_finite(result), FINE, jnp.where(known, before, here)).astype("int32")
+    def scan(self, params: Any, where: str, inputs: Sequence[Traced]) -> list[Traced]:
+        constants, carries, length = params["num_consts"], params["num_carry"], params["length"]
+        fixed, carry = inputs[:constants], list(inputs[constants : constants + carries])
+        stacks, outer = inputs[constants + carries :], self.iteration
+        order = range(length - 1, -1, -1) if params["reverse"] else range(length)
+        made: list[list[Traced]] = [[] for _ in range(length)]
+        for self.iteration in order:
+            slices = [Traced(stack.array[self.iteration], stack.origin) for stack in stacks]
+            slices = [Traced(part.array) if is_finite(part.array) else part for part in slices]
+            results = self.run(params["jaxpr"], [*fixed, *carry, *slices], where)
+            carry, made[self.iteration] = results[:carries], results[carries:]
+        self.iteration = outer
+        columns = zip(*made, strict=True)
+        return [
+            *carry,
+            *(Traced(jnp.stack([v.array for v in column]), first_of(column)) for column in columns),
+        ]
 
-        return [Traced(result, origin(result)) for result in results]
-
-    def place(self, origin: int) -> Place:
-        """The operation that an origin names."""
-        number, iteration = divmod(origin, ITERATIONS)
-        eqn, where = self.places[number]
+    def place(self, eqn: Any, where: str) -> Place:
+        """An operation in words."""
         module, backwards = module_of(where)
-        return Place(
-            STACK.sub(rf"\g<1>block_{iteration}/", module), eqn.primitive.name, backwards, line_of(eqn)
-        )
+        module = STACK.sub(rf"\g<1>block_{self.iteration}/", f"{module}/").rstrip("/")
+        return Place(module, eqn.primitive.name, backwards, line_of(eqn))
 
 
-def is_inexact(array: Any) -> bool:
-    """Whether an array can hold numbers that are not finite."""
-    return bool(jnp.issubdtype(jnp.result_type(array), jnp.inexact))
+def is_finite(array: Any) -> bool:
+    """Whether all numbers of an array are finite; those of integers and keys are."""
+    inexact = jnp.issubdtype(jnp.result_type(array), jnp.inexact)
+    return not inexact or bool(np.isfinite(np.asarray(array, np.float32)).all())
 
 
-def is_finite(array: Any) -> Any:
-    """Bool []: whether all numbers of an array are finite; those of integers and keys are."""
-    return jnp.isfinite(array).all() if is_inexact(array) else jnp.bool_(True)
-
-
-def earliest(origins: Any) -> Any:
-    """The first of some origins; CONSTANT and FINE only where there is no other."""
-    last = jnp.iinfo("int32").max
-    first = jnp.min(jnp.where(origins > CONSTANT, origins, last))
-    return jnp.where(first == last, jnp.max(jnp.where(origins > CONSTANT, 0, origins)), first)
+def first_of(values: Iterable[Traced]) -> "tuple[int, Place] | None":
+    """The earliest origin of some values."""
+    return min((value.origin for value in values if value.origin), key=lambda origin: origin[0], default=None)
 
 
 def module_of(where: str) -> tuple[str, bool]:
-    """The path of a module in a name stack such as "transpose(jvp(ViT))/encoder/block_0", and whether it is backwards."""
+    """The module's path in a name stack such as "transpose(jvp(ViT))/encoder/block_0", and whether it is backwards."""
     names: list[str] = []
     for part in where.split("/"):
         name = WRAPPED.sub(r"\1", part).removesuffix(")")
@@ -149,13 +141,5 @@ def first_not_finite(function: Callable[..., Any], *arguments: Any) -> Place | N
       arguments: its arguments.
     """
     program = jax.make_jaxpr(function)(*arguments)
-    origins = Origins()
-
-    def run(inputs: Sequence[Any]) -> Any:
-        origins.places = origins.places[:2]
-        return earliest(
-            jnp.stack([value.origin for value in origins.run(program, list(map(origins.given, inputs)))])
-        )
-
-    found = int(np.asarray(jax.jit(run)(jax.tree.leaves(arguments))))
-    return origins.place(found) if found > CONSTANT else None
+    origin = first_of(Origins().run(program, list(map(Traced, jax.tree.leaves(arguments)))))
+    return None if origin is None else origin[1]

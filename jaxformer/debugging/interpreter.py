@@ -1,7 +1,7 @@
 """Runs a traced program (a jaxpr) operation by operation, so that something else can be done with each.
 
 Calls, rematerialisation and functions with a derivative of their own are taken apart into the operations that they
-consist of; scans stay scans. It all happens while JAX traces: what comes out is compiled as a whole.
+consist of. It may all happen while JAX traces: what comes out is then compiled as a whole.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,8 @@ import jax
 from jax.extend import core
 
 Value: TypeAlias = Any
+# XLA's options for programs that take longer to compile than to run.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 INSIDE = {  # operation -> its parameter that holds the operations inside
     "jit": "jaxpr",
     "pjit": "jaxpr",
@@ -34,25 +36,6 @@ class Interpreter:
     def operation(self, eqn: Any, where: str, inputs: Sequence[Value]) -> list[Value]:
         """The results of one operation; `where` is its name stack from the outside to the inside."""
         return bound(eqn, inputs)
-
-    def sliced(self, value: Value) -> tuple[Any, Any]:
-        """What a scan takes apart of a value, and what each of its iterations gets of it as it is."""
-        return value, None
-
-    def of_slice(self, part: Any, whole: Any) -> Value:
-        """The value of one iteration."""
-        return part
-
-    def stacked(self, value: Value) -> Value:
-        """The value that a scan has put together of those of its iterations."""
-        return value
-
-    def enter_iteration(self, number: Any) -> None:
-        """Is called with the number, int32 [], of the iteration that is traced from now on, None behind the scan."""
-
-    def carried(self, values: Sequence[Value], like: Sequence[Value]) -> list[Value]:
-        """The values that go to the next iteration, of the same dtypes as the first had."""
-        return jax.tree.map(lambda new, old: new.astype(old.dtype), list(values), list(like))
 
     def run(self, program: Any, inputs: Sequence[Value], where: str = "") -> list[Value]:
         """The results of a program, a ClosedJaxpr or a Jaxpr without constants."""
@@ -84,29 +67,17 @@ class Interpreter:
         """The results of a scan."""
         constants, carries = params["num_consts"], params["num_carry"]
         fixed, first = inputs[:constants], list(inputs[constants : constants + carries])
-        parts, wholes = (
-            zip(*map(self.sliced, inputs[constants + carries :]))
-            if inputs[constants + carries :]
-            else ((), ())
-        )
 
-        def body(carry: Any, scanned: Any) -> Any:
-            number, parts = scanned
-            self.enter_iteration(number)
-            slices = [self.of_slice(part, whole) for part, whole in zip(parts, wholes)]
+        def body(carry: Any, slices: Any) -> Any:
             results = self.run(params["jaxpr"], [*fixed, *carry, *slices], where)
-            return self.carried(results[:carries], carry), results[carries:]
+            return results[:carries], results[carries:]
 
-        numbers = jax.numpy.arange(params["length"], dtype="int32")
-        last, made = jax.lax.scan(
-            body, first, (numbers, parts), length=params["length"], reverse=params["reverse"]
-        )
-        self.enter_iteration(None)
-        return [*last, *map(self.stacked, made)]
+        parts, length = list(inputs[constants + carries :]), params["length"]
+        last, made = jax.lax.scan(body, first, parts, length=length, reverse=params["reverse"])
+        return [*last, *made]
 
 
 def bound(eqn: Any, inputs: Sequence[Any], **changes: Any) -> list[Any]:
     """The results of one operation, with other parameters where `changes` has some."""
-    functions, params = eqn.primitive.get_bind_params({**eqn.params, **changes})
-    results = eqn.primitive.bind(*functions, *inputs, **params)
+    results = eqn.primitive.bind(*inputs, **eqn.primitive.get_bind_params({**eqn.params, **changes}))
     return list(results) if eqn.primitive.multiple_results else [results]

@@ -1,6 +1,7 @@
 """The tiny form of a config: everything that decides how it is built stays, everything that takes time is small."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import gcd
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxformer.errors import ConfigError
 
 SIDE, LENGTH, LAYERS, BATCH = 32, 32, 4, 16
 STEPS = 20
-STAGE = 2  # layers in a stage
+STAGE, FIRST_STAGE = 2, 8  # layers in a stage, and the width of the first, which grows from stage to stage
 # Sizes of models by the fields' names; a field of one value for each stage gets the size in each.
 SIZES = {
     "width": 16,
@@ -77,18 +78,20 @@ def shrink_model(model: dict[str, Any], layers: int, side: int | None) -> None:
         if isinstance(value, dict):
             shrink_model(value, layers, side)
         elif name in DEPTHS:
-            model[name] = each(value, lambda depth: min(depth, layers))
+            model[name] = each(value, partial(min, layers))
         elif name == "stage_sizes":
-            model[name] = each(value, lambda depth: min(depth, layers, STAGE))
+            model[name] = each(value, partial(min, layers, STAGE))
         elif name == "blocks" and all(isinstance(block, int) for block in value):
             last = min(layers, STAGE) - 1  # of a stage
             model[name] = sorted({min(block, last) for block in value})
         elif name in SIZES:
-            model[name] = each(value, lambda size, name=name: min(size, SIZES[name]))
+            model[name] = each(value, partial(min, SIZES[name]))
         elif isinstance(value, list):
             for part in value:
                 if isinstance(part, dict):
                     shrink_model(part, layers, side)
+    if "stage_sizes" in model and isinstance(model.get("width"), int):
+        model["width"] = min(model["width"], FIRST_STAGE)
     if (positions := model.get("max_positions")) is not None:
         model["max_positions"] = min(positions, LENGTH + model.get("position_offset", 0))
     if side is not None and model.get("image_size") is not None:
@@ -117,7 +120,7 @@ def shrink_data(data: dict[str, Any], side: int) -> bool:
     for part in (examples, *named):
         for name in ("eval_size", *SIZING):
             if part.get(name) is not None:
-                part[name], resized = each(part[name], lambda size: min(size, side)), True
+                part[name], resized = each(part[name], partial(min, side)), True
     return resized
 
 

@@ -14,7 +14,6 @@ from flax import linen as nn
 
 from jaxformer.config.fields import Constraint, Layers, Rate, at_least, largest_divisor, not_empty
 from jaxformer.errors import ConfigError
-from jaxformer.models.placement import with_gradient_laid_out
 from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 
 Dtype = Any
@@ -52,6 +51,10 @@ class Layer(nn.Module, kw_only=True):
     @nn.nowrap
     def param(self, name: str, *arguments: Any, **options: Any) -> Any:
         """linen's, whose gradient is laid out on the mesh as the train state is."""
+        from jaxformer.models.placement import (
+            with_gradient_laid_out,
+        )  # a config loads this file, and no layers
+
         parameter = super().param(name, *arguments, **options)
         return with_gradient_laid_out(parameter, "/".join((*self.path, name)))
 

@@ -24,13 +24,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.ad_checkpoint import checkpoint_name
 
 from jaxformer.models.masks import Mask
 from jaxformer.models.placement import SEQUENCE_AXIS
 
-WHOLE = "keys and values of whole texts"  # what the backward pass gathers again
-AGAIN = jax.checkpoint_policies.save_anything_except_these_names(WHOLE)
+
+def all_but_gathers(primitive: Any, *shapes: Any, **parameters: Any) -> bool:
+    """The policy of `jax.checkpoint` that keeps all that the backward pass needs, but gathers again."""
+    return primitive.name != "all_gather"
 
 
 def attend_to_whole_texts(
@@ -50,11 +51,9 @@ def attend_to_whole_texts(
     """
 
     def whole(x: Array) -> Array:
-        if not split_keys:
-            return x
-        return checkpoint_name(lax.all_gather(x, SEQUENCE_AXIS, axis=2, tiled=True), WHOLE)
+        return lax.all_gather(x, SEQUENCE_AXIS, axis=2, tiled=True) if split_keys else x
 
-    @partial(jax.checkpoint, policy=AGAIN)
+    @partial(jax.checkpoint, policy=all_but_gathers)
     def attended(query: Array, key: Array, value: Array, bias: Array | None, mask: Mask) -> Array:
         key, value, device = whole(key), whole(value), lax.axis_index(SEQUENCE_AXIS)
         if parts == devices:

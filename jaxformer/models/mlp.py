@@ -15,6 +15,7 @@ from jaxformer.config.fields import NonNegativeFloat, PositiveFloat, PositiveInt
 from jaxformer.models.base import Dtype, Layer
 from jaxformer.models.dense import Dense, Initializer, xavier
 from jaxformer.models.dropout import Dropout
+from jaxformer.models.norms import recomputed
 from jaxformer.models.remat import CHOICE, PRODUCT, named
 
 ActivationName: TypeAlias = Literal[
@@ -57,9 +58,14 @@ GATED = frozenset({"swiglu", "geglu", "geglu_erf"})
 
 
 def hidden_units(activation: ActivationName, layer: Callable[[str], Array]) -> Array:
-    """What the layer "up" gives after the activation; with a gate, times what the layer "gate" gives after it."""
-    act, up = ACTIVATIONS[activation], layer("up")
-    return act(layer("gate")) * up if activation in GATED else act(up)
+    """What the layer "up" gives after the activation; with a gate, times what the layer "gate" gives after it.
+
+    For the backward pass only what the layers give is kept; the activation is computed again there.
+    """
+    act = ACTIVATIONS[activation]
+    if activation in GATED:
+        return recomputed(lambda up, gate: act(gate) * up)(layer("up"), layer("gate"))
+    return recomputed(act)(layer("up"))
 
 
 class Mlp(Layer):

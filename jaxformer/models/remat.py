@@ -60,8 +60,8 @@ def offloading(*names: str) -> Policy:
     return policy
 
 
-# By `RematName`. Only layers that are scanned over need that of "none": there, every value that the backward pass reads
-# is written to memory; elsewhere XLA sees both passes at once, and decides.
+# By `RematName`. "none" has one for layers that are scanned over, though not on CPUs: there, every value that the
+# backward pass reads is written to memory; elsewhere XLA sees both passes at once, and decides.
 REMAT_POLICIES: dict[str, Policy | None] = {
     "none": keeping(PRODUCT, ATTENTION, CHOICE),
     "dots": jax.checkpoint_policies.save_from_both_policies(keeping(PRODUCT, CHOICE), products_of_pairs),

@@ -12,6 +12,7 @@ from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.base import RematName
 from jaxformer.models.block import Aux, BlockInputs, StackInputs
 from jaxformer.models.masks import Cache, Mask
+from jaxformer.models.placement import platform
 from jaxformer.models.remat import REMAT_POLICIES
 
 NOTHING_SHARED = StackInputs()
@@ -66,7 +67,8 @@ class Stack(nn.Module):
         if self.drop_path:
             rates = jnp.linspace(0.0, self.drop_path, self.depth, dtype=jnp.float32)
         block: Any = self.block
-        if self.scan or self.remat != "none":
+        # On CPUs, products in 16 bits take longer fused with what is computed again before them than read from memory.
+        if self.remat != "none" or (self.scan and platform() != "cpu"):
             policy = REMAT_POLICIES[self.remat]
             # Static argument 4 is `deterministic` (0 is the block). Inside a scan, XLA cannot merge what is computed
             # twice, and needs no barrier against it.

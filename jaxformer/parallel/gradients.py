@@ -25,13 +25,14 @@ FEW = 8  # devices over which the compiler scatters a sum though they are in sev
 def gradient_shardings(params: Tree) -> dict[str, tuple[NamedSharding, ...]]:
     """The shardings that each parameter's gradient takes, one after the other, by the parameter's path.
 
-    Parameters that "fsdp" does not split are left out.
+    Parameters that "fsdp" does not split are left out, and so are those whose gradients are no products, such as
+    tables: held so, the sum of a table's gradient took more bytes.
 
     Args:
       params: a tree of shapes with shardings on one mesh.
     """
     leaves = {path: leaf.sharding for path, leaf in leaves_by_path(params).items()}
-    split = {path: lies for path, lies in leaves.items() if AXIS in lies.spec}
+    split = {path: lies for path, lies in leaves.items() if path.endswith("kernel") and AXIS in lies.spec}
     if not split:
         return {}
     mesh = next(iter(split.values())).mesh

@@ -38,6 +38,9 @@ class ParallelConfig:
     "tensor" splits heads and MLP columns. pmap has "data" alone."""
     timeouts: Timeouts = Timeouts()
     """How long several processes wait for each other."""
+    compiler_options: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    """XLA's options for the train step, by name, as "xla_tpu_scoped_vmem_limit_kib"; each platform has its own. They
+    hold for devices that are here and for those of a topology."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination."""
@@ -48,6 +51,8 @@ class ParallelConfig:
                 yield f"mesh.{name}={size}: expected a positive size, or -1 for the rest of the devices"
         if list(self.mesh.values()).count(-1) > 1:
             yield "mesh: only one axis may be -1 (the rest of the devices)"
+        if self.mode == "pmap" and self.compiler_options:
+            yield 'compiler_options: pmap takes none; use mode="jit"'
         if self.mode == "pmap" and set(self.mesh) - {"data"}:
             yield 'mesh: pmap is data parallelism alone; use mode="jit" for other axes, or mesh=dict(data=-1)'
 

@@ -14,6 +14,7 @@ VERBS = {
     "predict": "predict:Predict",
     "explain": "predict:Explain",
     "generate": "generate:Generate",
+    "replay": "debug:Replay",
     "report": "train:Report",
     "goodput": "train:Goodput",
     "describe": "describe:Describe",

@@ -5,13 +5,27 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers.launches import COMMANDS, HOSTILE, RENDERED, ROOT, bash, job, launcher, plan, program, rendered
+from helpers.documents import parts
+from helpers.launches import (
+    CHECKOUT,
+    COMMANDS,
+    HOSTILE,
+    RENDERED,
+    ROOT,
+    bash,
+    job,
+    launcher,
+    plan,
+    program,
+    rendered,
+)
 
-from jaxformer import cli
+from jaxformer import cli, runs
 from jaxformer.config import schema
 from jaxformer.config.reference import field_docs
 from jaxformer.errors import UserError
@@ -157,6 +171,23 @@ def test_flags_of_other_programs():
     ]
 
 
+def documented() -> list[str]:
+    found = [part.command for part in parts((ROOT / "docs/launching.md").read_text())]
+    return [command for command in found if command.startswith("jaxformer launch ")]
+
+
+@pytest.mark.parametrize("command", documented())
+def test_commands_of_the_document_are_rendered(command):
+    _, _, name, *words = shlex.split(command.replace("IMAGE", "image"))
+    verb = launcher(name, words)
+    verb.check()
+    assert verb.render(replace(verb.training(None), checkout=CHECKOUT)).commands
+
+
+def test_the_document_has_every_launcher():
+    assert {command.split()[2] for command in documented()} == {*LAUNCHERS}
+
+
 def test_a_checkout_knows_its_changes(tmp_path):
     assert checkout(tmp_path) is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
@@ -176,6 +207,14 @@ def test_a_checkout_knows_its_changes(tmp_path):
     assert changed.revision.startswith(f"{first.revision}+changes-")
     assert changed.revision != other.revision
     assert changed.unknown == ("new",)
+
+
+def test_copied_code_knows_its_revision(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+    monkeypatch.delenv("JAXFORMER_REVISION", raising=False)
+    assert runs.git_revision() is None
+    monkeypatch.setenv("JAXFORMER_REVISION", "0123")
+    assert runs.git_revision() == "0123"
 
 
 TPU = "tpu --config vit_digits --zone us-west4-a --type"

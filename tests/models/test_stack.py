@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.tiny import random_params
 from jax.extend.core import jaxprs_in_params
+from jax.sharding import AbstractDevice, AbstractMesh
 
 from jaxformer.models.block import Block
 from jaxformer.models.dropout import drop_path
@@ -74,11 +75,13 @@ def products(stack):
     return names(jax.make_jaxpr(loss_of(stack))(params, tokens()).jaxpr)["dot_general"]
 
 
-def test_a_scanned_layer_keeps_no_norm_and_no_activation():
+def test_on_tpus_a_scanned_layer_keeps_no_norm_and_no_activation():
     """Beside the tokens that go in, what five dense layers and attention give; nothing reads the last one's."""
     stack = Stack(Block, BLOCK, depth=3, scan=True)
     params = random_params(stack, tokens(), True)
-    jaxpr = jax.make_jaxpr(loss_of(stack))(params, tokens()).jaxpr
+    tpu = AbstractMesh((1,), ("data",), abstract_device=AbstractDevice("TPU v5 lite", None, "tpu"))
+    with jax.sharding.use_abstract_mesh(tpu):
+        jaxpr = jax.make_jaxpr(loss_of(stack))(params, tokens()).jaxpr
     forward = next(equation for equation in jaxpr.eqns if equation.primitive.name == "scan")
     shapes = [out.aval.shape for out in forward.outvars if out.aval.size >= 3 * tokens().size]
     narrow, wide, heads = (3, 2, 5, 16), (3, 2, 5, 24), (3, 2, 2, 5, 8)
