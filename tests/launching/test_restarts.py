@@ -122,14 +122,14 @@ def test_a_training_that_is_killed_goes_on_by_itself_to_the_same_end(whole, tmp_
 
 
 @pytest.mark.slow
-def test_ten_kills_of_all_kinds(whole, tmp_path):
+def test_five_kills_of_all_kinds(whole, tmp_path):
     killed, said = tmp_path / "killed", []
-    plan = [(name, 2) for name in ("SIGKILL", "SIGTERM", "SIGKILL", "SIGABRT", "SIGTERM") * 2]
+    plan = [(name, 2) for name in ("SIGKILL", "SIGTERM", "SIGKILL", "SIGABRT", "SIGTERM")]
     trouble = Troublemaker(killed, *plan)
     trouble.start()
     assert train(killed, said) == 0
     codes = [each.exit for each in read(killed / ATTEMPTS)]
-    assert codes == [137, 75, 137, 134, 75] * 2 + [0]
+    assert codes == [137, 75, 137, 134, 75, 0]
     assert_same_end(killed, whole)
 
 
@@ -167,19 +167,21 @@ def test_a_training_that_is_stopped_is_found_within_fifteen_seconds(tmp_path):
 
 
 HANGS = '''
-import os, time
+import itertools, os, time
 from dataclasses import dataclass
 from jaxformer.data.transform import Transform
 
+CALLS = itertools.count()
+
 @dataclass(frozen=True)
 class Hangs(Transform):
-    """Never gives the 40th example, but for once."""
+    """Never gives an example, once."""
     marker: str = ""
 
     def __call__(self, example, rng):
-        if os.path.exists(self.marker):
-            return example
-        waits_for_ever(self.marker)
+        if next(CALLS) == 40 and not os.path.exists(self.marker):
+            waits_for_ever(self.marker)
+        return example
 
 def waits_for_ever(marker):
     open(marker, "w").close()
