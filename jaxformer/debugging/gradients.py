@@ -15,7 +15,7 @@ from jaxformer.debugging.interpreter import INSIDE, QUICK, Interpreter, bound
 from jaxformer.paths import leaves_by_path
 
 Tree = Any
-DIRECTIONS = 8
+DIRECTIONS, FURTHER = 8, 4
 TOLERANCE = 0.01  # of what a single parameter adds to a derivative
 SMALL = 1e-3  # of the median norm: below it, a gradient is noise beside the others
 
@@ -52,11 +52,15 @@ def check_gradient(loss: Callable[[Tree], jax.Array], params: Tree, seed: int = 
     """
     draw = np.random.default_rng(seed)
     beside = jax.tree.map(lambda w: w + jnp.asarray(draw.normal(size=w.shape) * 0.02, w.dtype), params)
-    gradient = jax.jit(jax.grad(loss), compiler_options=QUICK)(beside)
+    slopes = jax.jit(jax.grad(loss), compiler_options=QUICK)
+    gradient = slopes(beside)
     norms = {
         path: float(np.linalg.norm(np.asarray(g, np.float64))) for path, g in leaves_by_path(gradient).items()
     }
     zero = frozenset(path for path, norm in norms.items() if norm == 0)
+    for _ in range(FURTHER if zero else 0):  # a narrow layer may be dead at one place
+        elsewhere = jax.tree.map(lambda w: w + jnp.asarray(draw.normal(size=w.shape) * 0.3, w.dtype), params)
+        zero &= {path for path, g in leaves_by_path(slopes(elsewhere)).items() if not np.any(np.asarray(g))}
     floor = SMALL * float(np.median(list(norms.values()))) or 1.0
     sizes = [1 / max(norm, floor) for norm in norms.values()]
     leaves = jax.tree.leaves(beside)

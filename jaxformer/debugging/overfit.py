@@ -35,7 +35,7 @@ OFF: dict[str, Any] = dict.fromkeys(
     ("dropout", "attention_dropout", "drop_path", "mlp_dropout", "denoising"), 0
 )
 OFF |= dict.fromkeys(("weight_decay", "l1", "l2", "label_smoothing", "mixup", "cutmix"), 0)
-OFF |= {"distillation": None}
+OFF |= {"distillation": None, "distillation_token": False}
 
 
 @dataclass(frozen=True)
