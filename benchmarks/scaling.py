@@ -45,7 +45,7 @@ MODELS = {
     "vit-b16": Row(64, "data", "none"),
     "vit-g14": Row(16, "fsdp", "full"),
     "r50-vit-b16": Row(64, "data", "none"),
-    "gpt2": Row(16, "data", "dots_without_batch", (TOKENS,)),
+    "gpt2": Row(16, "data", "none", (TOKENS,)),
     "gpt2-xl": Row(4, "fsdp", "full", (TOKENS,)),
     "gpt3-13b": Row(2, "fsdp", "full", (TOKENS, ("width", 5120))),
     "gpt3-175b": Row(2, "fsdp", "full", (TOKENS,)),

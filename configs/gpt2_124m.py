@@ -18,7 +18,7 @@ def get_config():
     c.seed = 0
     c.task = dict(name="causal_lm")
     # 50,257 rows for the tokens, rounded up to a multiple of 128, which splits over devices and is faster.
-    c.model = preset("gpt2", vocab_size=50_304, scan=True, remat="dots_without_batch")
+    c.model = preset("gpt2", vocab_size=50_304, scan=True)
     c.data = dict(
         name="openwebtext",
         train_split="train",

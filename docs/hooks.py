@@ -21,6 +21,7 @@ SECTIONS = [
     "parallel",
     "train",
     "checkpoint",
+    "watchdog",
 ]
 
 

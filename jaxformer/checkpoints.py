@@ -209,10 +209,15 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
 
     @contextlib.contextmanager
     def _failures_explained(self) -> Iterator[None]:
-        """Turns a failed save into a UserError of two lines; the manager does not survive it."""
+        """Turns a failed save into a UserError of two lines; the manager does not survive it.
+
+        Where another process has died, its error stays what it is: that is no mistake of the user's.
+        """
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
+            if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+                raise  # another process has died
             failed, self._manager = self._saving, None
             good = ", ".join(str(step) for step in self.good_steps() if step != failed) or "none"
             raise UserError(

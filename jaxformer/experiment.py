@@ -1,5 +1,6 @@
 """An experiment's parts, built from its config and checked against each other before any long work starts."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property, partial
@@ -19,6 +20,7 @@ from jaxformer.config.fields import largest_divisor
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.base import NominalBatches
+from jaxformer.data.config import DataConfig
 from jaxformer.errors import ConfigError, UserError, counted
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.optim.build import make_optimizer, optimizer_problems
@@ -66,7 +68,8 @@ class Experiment:
     def layout(self) -> Layout:
         """Mesh and mode."""
         parallel = self.config.parallel
-        return Layout(parallel.mode, make_mesh(parallel.mesh, self.devices))
+        mesh = make_mesh(parallel.mesh, self.devices)
+        return Layout(parallel.mode, mesh, parallel.compiler_options)
 
     @cached_property
     def task(self) -> Task:
@@ -175,6 +178,9 @@ class Experiment:
 
     def train_step(self, teacher: Teacher | None = None) -> Any:
         """The compiled train step; with a teacher its third argument is the teacher's variables."""
+        from jaxformer.models.placement import gradients_lie
+        from jaxformer.parallel.gradients import gradient_shardings
+
         train, params = self.config.train, self.variable_shapes["params"]
         optimizer = self.config.optimizer
         step = make_train_step(
@@ -190,6 +196,7 @@ class Experiment:
             teacher=teacher,
             axis=self.layout.axis,
         )
+        step = gradients_lie(gradient_shardings(self.state_shapes.params))(step)
         return self.layout.train_step(step, self.state_shapes, with_teacher=teacher is not None)
 
     @cached_property
@@ -278,6 +285,9 @@ class Experiment:
         if isinstance(heads, int) and heads % tensor:
             problem = f"parallel.mesh.tensor={tensor} does not divide model.num_heads={heads}"
             errors.append(f"{problem}: use one that does, such as {largest_divisor(heads, tensor)}")
+        errors += undivided_tokens(
+            self.bare_model, self.train_data, config.data, self.layout.mesh.shape["sequence"]
+        )
         errors += [f"schedule.{problem}" for problem in schedule_problems(config.schedule, total, self.steps)]
         if not of_model:
             params = self.variable_shapes["params"]
@@ -319,6 +329,23 @@ def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
     if classes is not None and given is not None and given > classes:
         there = f"the dataset has {counted(classes, 'class', 'classes')}"
         yield f"model.num_classes={given}: {there}; the model's others have no example"
+
+
+def undivided_tokens(model: Any, batches: "Batches", data: DataConfig, parts: int) -> Iterator[str]:
+    """Yields a line for each number of tokens that a mesh cannot split into so many equal parts."""
+    if parts == 1:
+        return
+    counts = [("data.buckets", length) for length in data.buckets]
+    if "tokens" in batches.element_spec:
+        counts.append(("data.examples.length", batches.element_spec["tokens"][0][0]))
+    elif model.grid is not None:
+        counts.append(("the number of an image's tokens", math.prod(model.grid) + model.tokens_before_grid))
+    else:
+        yield f"parallel.mesh.sequence={parts}: {type(model).__name__} has no tokens to split; use another axis"
+    for what, count in counts:
+        if count % parts:
+            fitting = f"use one that does, such as {largest_divisor(count, parts)}"
+            yield f"parallel.mesh.sequence={parts} does not divide {what}, {count}: {fitting}"
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 EXIT_CODE = 75  # after SIGTERM and SIGHUP; EX_TEMPFAIL of sysexits.h: try again
+UNAVAILABLE = 69  # other processes cannot be reached; EX_UNAVAILABLE
 INTERRUPTED = 130  # after Ctrl-C: 128 + SIGINT
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 

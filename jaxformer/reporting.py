@@ -122,6 +122,8 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     Returns:
       The result, as in result.json.
     """
+    from jaxformer.observe.goodput import goodput_of
+
     experiment, run, checkpoints, clock = loop.experiment, loop.run_folder, loop.checkpoints, loop.clock
     step, evaluation = loop.step, loop.evaluation
     if experiment.config.eval.restore_best and loop.monitor.best_step not in (None, step):
@@ -131,7 +133,7 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
             state, evaluation, step = from_items(best.items), None, best.progress["step"]
             logger.info("ending with the best checkpoint, of step %d", step)
     with clock.phase("evaluate"):
-        evaluation = evaluation or experiment.evaluate(state)
+        evaluation = evaluation or experiment.evaluate(state, clock.renew)
         if jax.process_index() == 0:
             run.check_place()
             write_json(
@@ -141,22 +143,36 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
         write_shown(experiment, run, state)
     with clock.phase("checkpoint"):
         checkpoints.wait()
+    note(loop)
     status = "completed" if loop.step == experiment.total_steps else "stopped early"
     remarks = list(signs_of_failure(experiment.task, evaluation, read_metrics(run.folder)))
+    overall = goodput_of(run)
     result = {**result_of(loop, status, evaluation.metrics), "remarks": remarks}
+    result["goodput"] = overall and overall.to_json()
     if jax.process_index() == 0:
         report = write_report(run, result)
         write_result(run, result)  # it says that the run is over, so it comes last
-        logger.info("%s", end_summary(result, report=str(report)))
+        logger.info("%s", end_summary(result, overall.lines() if overall else None, str(report)))
     return result
 
 
 def finish_preempted(loop: "Loop", came: signal.Signals) -> None:
     """Waits until a run that a signal ends is saved, and writes a result.json that says so."""
     loop.checkpoints.wait()
+    note(loop)
     write_result(loop.run_folder, result_of(loop, "preempted", {}))
     by = "Ctrl-C" if came == signal.SIGINT else came.name
     logger.info("%s: saved at step %d; training in the same folder goes on from there", by, loop.step)
+
+
+def note(loop: "Loop") -> None:
+    """Notes in attempts.jsonl what a training has done and where its time went, on the process that writes."""
+    from jaxformer.launching.attempts import append
+
+    if loop.run_folder.held is not None:
+        clock = loop.clock
+        done = {"step": loop.step, "seconds": clock.summary(), "devices": jax.device_count()}
+        append(loop.run_folder.attempts_file, "train", began=clock.began, first=loop.first, **done)
 
 
 def write_result(run: Run, result: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import clear_incomplete, is_at, locked, made, remove, write_json, writing_to
+from jaxformer.launching import ATTEMPTS
 from jaxformer.observe.writers import METRICS, Curves, read_metrics
 from jaxformer.reading import IMAGE_EXTENSIONS, as_written, read_json
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 # Leaves that may differ when a run is resumed: none of them changes a result beyond rounding.
 MAY_CHANGE = (
-    *("parallel", "checkpoint", "eval.mode", "train.log_every", "train.stop_after_skipped"),
+    *("parallel", "checkpoint", "watchdog", "eval.mode", "train.log_every", "train.stop_after_skipped"),
     *("data.data_dir", "data.cache", "data.read_threads", "data.prefetch", "data.eval_batch_size"),
     *("task.distillation.run", "task.distillation.checkpoint"),
 )
@@ -86,6 +87,8 @@ class Run:
     """The metrics, step by step (JSON lines)."""
     result_file = Inside("result.json")
     """Status, final and best metrics, seconds (JSON)."""
+    attempts_file = Inside(ATTEMPTS)
+    """The attempts at the training, and where their time went (JSON lines)."""
     evaluation_file = Inside("evaluation.json")
     """The last evaluation's metrics and tables (JSON)."""
     logs = Inside(LOGS)
@@ -215,7 +218,8 @@ class Run:
         Raises:
           UserError: another training is in it, or it cannot be written.
         """
-        new, busy = not self.folder.exists(), f"{self.folder}: another training is running in this folder"
+        new = not self.config_file.exists()
+        busy = f"{self.folder}: another training is running in this folder"
         with ExitStack() as stack:
             with writing_to(self.folder, ANOTHER):
                 stack.enter_context(made(self.folder))
@@ -281,7 +285,7 @@ class Run:
 
     def _others(self) -> list[str]:
         """What in the folder a run would overwrite or be mistaken for; logs and notes, a few plain files, are not."""
-        found = list(self.folder.glob("[!.]*"))
+        found = [path for path in self.folder.glob("[!.]*") if path.name != ATTEMPTS]
         other = [p for p in found if p.is_dir() or p.name in OWN or p.suffix.lower() in IMAGE_EXTENSIONS]
         return [path.name for path in other or (found if len(found) > BESIDE else [])]
 
@@ -354,7 +358,10 @@ def environment() -> dict[str, Any]:
 
 
 def git_revision() -> str | None:
-    """The revision of the checkout that this code is in, with "+changes" if it was edited; None outside of one."""
+    """The revision of the checkout that this code is in, with "+changes" if it was edited.
+
+    Outside of one, what a launcher says of the checkout that it has copied (JAXFORMER_REVISION), or None.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]
@@ -364,4 +371,4 @@ def git_revision() -> str | None:
         git("ls-files", "--error-unmatch", __file__)
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("JAXFORMER_REVISION")

@@ -16,19 +16,21 @@ from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp, Monitor
 from jaxformer.experiment import Experiment
 from jaxformer.files import naming_files
+from jaxformer.launching.watchdog import Watchdog
 from jaxformer.observe.terminal import Progress
 from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.parallel.processes import together
 from jaxformer.preemption import Preemption, SharedPreemption
-from jaxformer.reporting import announce, finish, finish_preempted
+from jaxformer.reporting import announce, finish, finish_preempted, note
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, all_finite, from_items, to_items
 from jaxformer.tasks.base import Evaluation
-from jaxformer.teacher import LoadedTeacher, load_teacher
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from jaxformer.teacher import LoadedTeacher
 
 logger = logging.getLogger("jaxformer")
 Scalars = dict[str, jax.Array]
@@ -40,6 +42,8 @@ class NotFinite(UserError):
 
     checkpoint: Path | None = None
     """The last good checkpoint, RUN/checkpoints/STEP, for `start_from`; None where there is none."""
+    step: int = 0
+    """The first of the steps whose updates were skipped."""
 
 
 def train(
@@ -75,6 +79,8 @@ def train(
         raise UserError(f"experiment={experiment!r}: expected the result of `jaxformer.experiment(...)`")
     if folder == "":
         raise UserError("folder='': is no name of a folder; a variable may be empty")
+    from jaxformer.teacher import load_teacher  # it asks whether there is one
+
     clock, run, several = Clock(), Run(Path(folder)), jax.process_count() > 1
     with clock.phase("startup"), together() as same:
         if several:
@@ -105,6 +111,7 @@ def train(
                     run.keep_data(experiment.train_data, experiment.eval_data)
         if several:
             held.enter_context(shared(run))
+        held.enter_context(Watchdog(experiment.config.watchdog, clock, run.folder))
         if config != experiment.config:
             data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
             experiment = Experiment(config, experiment.devices, **data)
@@ -117,7 +124,8 @@ def train(
             Checkpoints(run.checkpoints, saving, monitor, experiment.task.direction(monitor)) as checkpoints,
         ):
             with clock.phase("startup"):
-                begun = restore_or_start(experiment, checkpoints, teacher, start_from)
+                with clock.phase("restore" if checkpoints.steps() else "startup"):
+                    begun = restore_or_start(experiment, checkpoints, teacher, start_from)
                 state, seen, evaluation_due, records = begun
                 announce(experiment, run, int(state.step))
             loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, seen)
@@ -131,7 +139,7 @@ def train(
 def restore_or_start(
     experiment: Experiment,
     checkpoints: Checkpoints,
-    teacher: LoadedTeacher | None = None,
+    teacher: "LoadedTeacher | None" = None,
     start_from: str | Path | None = None,
 ) -> tuple[TrainState, Monitor, bool, int]:
     """The state of the newest checkpoint, of `start_from` or a fresh one, with the evaluations' results until then.
@@ -206,7 +214,7 @@ class Loop:
     """The trace of some of the steps."""
     console: "Console | None"
     """Where the progress is shown."""
-    teacher: LoadedTeacher | None
+    teacher: "LoadedTeacher | None"
     """The teacher of a distillation."""
     monitor: Monitor
     """Which evaluation was the best."""
@@ -222,6 +230,8 @@ class Loop:
     """The latest step whose metrics are still on the devices."""
     saved_at: float = field(default_factory=time.monotonic)
     """When the last save began, by the monotonic clock."""
+    first: int = 0
+    """The step that this process went on from."""
     rated: tuple[int, float] = (0, 0.0)
     """Train steps and their seconds when `examples_per_second` was last asked for."""
 
@@ -242,7 +252,7 @@ class Loop:
         experiment, data, total = self.experiment, self.experiment.train_data, self.experiment.total_steps
         train_step = experiment.train_step(self.teacher)
         fixed = () if self.teacher is None else (self.teacher.variables,)
-        start = self.step = int(state.step)
+        start = self.first = self.step = int(state.step)
         with (
             MetricWriter(self.run_folder.folder, start, records) as self.writer,
             Progress(total, start, data.batch_size, data.steps_per_epoch, self.console) as self.progress,
@@ -253,15 +263,23 @@ class Loop:
                 self.evaluate(state)
             stop = start if self.evaluation_due or self.stopped_early() else total
             with data.read(start, *experiment.layout.reader, stop=stop) as batches:
-                for self.step, batch in enumerate(batches, start + 1):
-                    first, evaluates = self.step == start + 1, self.due(self.eval_every)
+                arriving = self.clock.each("data", batches)
+                for self.step, batch in enumerate(arriving, start + 1):
+                    compiles, evaluates = self.clock.pace.compiles(batch), self.due(self.eval_every)
                     self.tracer.before(self.step)
-                    with self.clock.phase("compile" if first else "train"):
+                    with self.clock.phase("compile" if compiles else "train"):
+                        begun = time.monotonic()
                         state, metrics = train_step(state, experiment.layout.shard_batch(batch), *fixed)
+                        dispatched = time.monotonic()
                         self.read()  # the step before this one, which runs meanwhile
                         self.unread = (self.step, metrics)
-                        if first or evaluates:
+                        if compiles or evaluates:
                             self.read()
+                    if self.step == start + 1:
+                        note(self)
+                    if not compiles:
+                        waits = (self.clock.latest["data"], dispatched - begun, time.monotonic() - dispatched)
+                        self.clock.pace.took(self.step, *waits)
                     self.tracer.after(self.step, metrics)
 
                     self.evaluation = None
@@ -317,6 +335,7 @@ class Loop:
             "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32', in a new folder"
             + ("; `start_from` goes on from that checkpoint there" if good else ""),
         )
+        error.step = applied + 1
         error.checkpoint = self.run_folder.checkpoints / str(good) if good else None
         return error
 
@@ -334,7 +353,7 @@ class Loop:
         late, self.evaluation_due = self.evaluation_due, True
         with self.clock.phase("evaluate"), self.progress.activity("evaluating"):
             try:
-                self.evaluation = self.experiment.evaluate(state, self.preemption.due)
+                self.evaluation = self.experiment.evaluate(state, self.gives_up)
             except GivenUp:
                 return
         self.evaluation_due, metrics = False, self.evaluation.metrics
@@ -344,6 +363,10 @@ class Loop:
         self.progress.evaluated(self.step, metrics)
         if late:  # the step was saved without it
             self.checkpoints.rate(self.step, ranked, self.is_good(state))
+
+    def gives_up(self) -> bool:
+        """Whether a signal asks an evaluation to end; is asked before each of its batches."""
+        return self.clock.renew() or self.preemption.due()
 
     def save_is_due(self) -> bool:
         """Whether to save after this step: by steps, by the clock, and when the evaluation was the best yet."""
@@ -380,3 +403,4 @@ class Loop:
             metrics = self.evaluation.ranked if self.evaluation else None
             self.checkpoints.save(self.step, to_items(state), progress, metrics, self.is_good(state))
             self.saved_at = time.monotonic()
+        note(self)

@@ -79,6 +79,14 @@ OVERRIDES = {
         "parallel={'mode':'pmap','mesh':{'fsdp':-1}}",
         "parallel.mesh: pmap is data parallelism alone",
     ),
+    "options of the compiler under pmap": (
+        "parallel={'mode':'pmap','compiler_options':{'xla_embed_ir_in_executable':True}}",
+        "parallel.compiler_options: pmap takes none",
+    ),
+    "an option of the compiler that is no value": (
+        "parallel.compiler_options.xla_embed_ir_in_executable=[1]",
+        "parallel.compiler_options",
+    ),
     "a warm-up longer than training": ("schedule.warmup='100 epochs'", "schedule.warmup"),
     "a rule that takes nothing": ("optimizer.freeze=['encodr/.*']", "encodr"),
     "a decay that is none": ("train.ema_decay=1.5", "train.ema_decay=1.5: expected a decay between 0 and 1"),

@@ -9,22 +9,18 @@ import pytest
 from helpers.scenes import CLASSES, SIDE, write_scenes
 from helpers.scenes import NAME as SCENES
 from helpers.sentences import NAME, write_sentences
-from helpers.tiny_models import TINY
 
 from jaxformer.config import files as configfile
 from jaxformer.config import schema
 from jaxformer.config.reference import reference
 from jaxformer.config.schema import to_dict
 from jaxformer.config.sections import ExperimentConfig, resolve
+from jaxformer.debugging.checks import debug
+from jaxformer.debugging.tiny import tiny
 from jaxformer.experiment import Experiment
 from jaxformer.train import train
 
 CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.py"))
-
-# What makes each one tiny, beside TINY: it reads the digits instead of its own dataset; all else is the config's own.
-HEADS = {"num_kv_heads": 1, "mlp_dim": 16, "head_dim": 8}  # made tiny where a config sets them
-LENGTH = 16  # tokens in a text
-SIZED = ("random_resized_crop", "center_crop", "resize", "random_crop", "scale_jitter", "mosaic")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +34,7 @@ def teacher_dir(tmp_path_factory, digits_dir):
     """The folder of a run, for configs that learn from one."""
     path = next(path for path in CONFIGS if path.stem == "resnet_cifar10")
     folder = tmp_path_factory.mktemp("teacher")
-    train(Experiment(resolve(tiny(path, digits_dir, None, None, None))), folder)
+    train(Experiment(of_fixtures(path, digits_dir, None, None, None)), folder)
     return folder
 
 
@@ -50,63 +46,42 @@ def sentences_dir(tmp_path_factory):
         yield write_sentences(tmp_path_factory.mktemp("datasets"))
 
 
-def shrink(model):
-    """Makes the dict of a model tiny, in place, with the backbone in it."""
-    model |= {name: HEADS[name] for name in HEADS if model.get(name) is not None} | TINY[model["name"]]
-    if model.get("backbone"):
-        shrink(model["backbone"])
-        if "patch_size" in model:
-            model["patch_size"] = 1
-
-
-def tiny(path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
-    """The config's dicts, shrunk."""
+def of_fixtures(path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
+    """The config's tiny form for two steps; it reads the digits, the sentences or the scenes instead of its dataset."""
     config = configfile.read(str(path))
-    model, data = config["model"], config["data"]
-    shrink(model)
-    data |= {"train_split": "train", "batch_size": 16, "eval_batch_size": 64}
+    data, evaluation = config["data"], "test[:64]"
+    data["train_split"] = "train"
     if "tokenizer" in data:
         data |= {"name": NAME, "data_dir": str(sentences_dir)}
-        data["examples"]["length"] = LENGTH
-        if "buckets" in data:
-            data["buckets"] = [LENGTH // 2]
-        if data["examples"]["name"] == "spans":
-            data["examples"] |= {"stride": 2, "question_length": 6}
+        evaluation = "test[:20]"
         if data["tokenizer"]["name"] == "trained":
             data["tokenizer"]["vocab_size"] = 300
         elif data["tokenizer"]["name"] == "file":
             data["tokenizer"] = {"name": "bytes", "template": data["tokenizer"]["template"]}
+            config["model"]["vocab_size"] = None
     elif data.get("examples", {}).get("name") in ("detection", "segmentation"):
-        data |= {"name": SCENES, "data_dir": str(scenes_dir), "batch_size": 8, "eval_batch_size": 8}
-        data["examples"] |= {"size": [SIDE, SIDE]}
-        if "max_objects" in data["examples"]:
-            data["examples"]["max_objects"] = 4
-        else:
+        data |= {"name": SCENES, "data_dir": str(scenes_dir)}
+        evaluation = "test"
+        if data["examples"]["name"] == "segmentation":
             data["examples"] |= {"class_names": CLASSES, "ignore_labels": [len(CLASSES) - 1]}
             config["task"]["class_weights"] = None
     else:
         data |= {"name": "digits", "data_dir": str(digits_dir)}
         config["task"] |= {"mean": [0.5], "std": [0.5]}
+        if "image_size" in config["model"]:
+            config["model"]["image_size"] = 8
         if "distillation" in config["task"]:
             config["task"]["distillation"]["run"] = str(teacher_dir)
-    side = SIDE if data["name"] == SCENES else 8
-    for key in ("transforms", "eval_transforms"):
-        for transform in config["data"].get(key, ()):
-            if transform["name"] in SIZED:
-                transform |= {"size": side} | ({"shorter_side": side} if "shorter_side" in transform else {})
-    config["train"] |= {"total": "2 steps", "log_every": "1 step"}
-    config["eval"] |= {"split": "test[:20]" if "tokenizer" in data else "test[:64]", "every": "1 step"}
-    if data["name"] == SCENES:
-        config["eval"]["split"] = "test"
-    config["checkpoint"] = {"every": "1 step", "keep": 3}
-    if "warmup" in config["schedule"]:
-        config["schedule"]["warmup"] = "50%"
-    return config
+    written = to_dict(tiny(resolve(config), layers=1, side=8 if data["name"] == "digits" else SIDE))
+    written["train"]["total"] = "2 steps"
+    written["eval"] |= {"split": evaluation, "every": "1 step"}
+    written["checkpoint"] |= {"every": "1 step", "keep": 3}
+    return resolve(written)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_two_steps_and_going_on(path, tmp_path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
-    experiment = resolve(tiny(path, digits_dir, sentences_dir, scenes_dir, teacher_dir))
+    experiment = of_fixtures(path, digits_dir, sentences_dir, scenes_dir, teacher_dir)
     result = train(Experiment(experiment), tmp_path / "run")
     assert (result["status"], result["step"]) == ("completed", 2)
     assert np.isfinite(list(result["final"].values())).all()
@@ -122,6 +97,15 @@ def test_two_steps_and_going_on(path, tmp_path, digits_dir, sentences_dir, scene
         json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
     ]
     assert steps == sorted(steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_nothing_is_wrong_with_it(path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
+    found = list(debug(of_fixtures(path, digits_dir, sentences_dir, scenes_dir, teacher_dir)))
+    assert [finding.text for finding in found if finding.verdict == "wrong"] == []
+    assert any("learnt by heart" in finding.text for finding in found)
+    assert any("in float64" in finding.text for finding in found)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -143,7 +143,7 @@ def test_pmap_is_described_too(digits_dir, capsys):
     argv = ["describe", "--config", "vit_digits", "--config.parallel.mode=pmap", "--config.model.depth=1"]
     assert cli.main(argv) == 0
     text = capsys.readouterr().out
-    assert "(data=8, fsdp=1, tensor=1; pmap)" in text
+    assert "(data=8, fsdp=1, sequence=1, tensor=1; pmap)" in text
     assert "not compiled" not in text
 
 

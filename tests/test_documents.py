@@ -45,6 +45,8 @@ NOT_EXECUTED = {
     "export GLIBC_TUNABLES": "the next commands have it",
     "width: PositiveInt = 256": "two lines of a class",
     "benchmarks/gpt_step.py --shape nano": "needs a checkout of nanoGPT",
+    "looking for faults in configs": "is what the command before prints",
+    "jaxformer launch ": "is for other machines; tests/launching/ renders them",
     "configs/gpt2_124m.py": "OpenWebText is not at hand",
     "imagenet.py": "ImageNet is not at hand",
 }
@@ -112,7 +114,9 @@ BEFORE = {
         "train --config configs/gpt_shakespeare.py --workdir runs/bytes --config.data.name=bytes"
         " --config.eval.split=test --config.data.tokenizer.name=bytes",
     ],
+    "docs/restarts.md": ["train --config vit_digits"],
     "docs/configs.md": ["train --config vit_digits --config.checkpoint.keep=3"],
+    "docs/debugging.md": ["train --config vit_digits"],
     "docs/python.md": [
         "data import text my_book.txt --name book",
         "train --config configs/gpt_shakespeare.py --workdir runs/gpt --config.data.name=book --config.eval.split=test",

@@ -147,6 +147,8 @@ def naming_flags(name: str) -> list[str]:
 WRITING = {
     "__main__.py": 6,  # has streams, and says how they escape
     "cli.py": 1,  # flushes stdout
+    "launching/supervisor.py": 1,  # passes on what a training writes, which has escaped it
+    "launching/watchdog.py": 4,  # the stacks of threads, when nothing else may work
     "observe/terminal.py": 2,  # the console and the log's handler
     "observe/text.py": 2,  # draws a table into a string
     "preemption.py": 4,  # says what ended the process, in its last moment

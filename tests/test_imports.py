@@ -41,9 +41,9 @@ ALLOWED = {
     "checkpoint_items": BASE | {"paths"},
     "checkpoints": BASE | {"checkpoint_items", "config.checkpoints"},
     "weights": BASE | {"models", "paths"},
-    "launching": BASE | {"parallel"},
-    "observe": BASE | {"runs"},
-    "runs": BASE | {"config.sections", "config.upgrades", "data", "observe"},
+    "launching": BASE | {"parallel", "preemption"},
+    "observe": BASE | {"launching", "runs"},
+    "runs": BASE | {"config.sections", "config.upgrades", "data", "launching", "observe"},
     "experiment": BASE
     | {"analysis", "config.sections", "data", "evaluation", "models", "optim"}
     | {"parallel", "precision", "state", "step", "tasks", "teacher"},
@@ -55,6 +55,7 @@ ABOVE = {
     "analysis",
     "api",
     "cli",
+    "debugging",
     "evaluation",
     "inference",
     "reporting",

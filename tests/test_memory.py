@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import pytest
 
 from jaxformer import cli
-from jaxformer.analysis.memory import size_asked
+from jaxformer.analysis.memory import memory_errors_explained, size_asked
+from jaxformer.errors import UserError
+from jaxformer.parallel.compile import Layout
+from jaxformer.parallel.mesh import make_mesh
 from jaxformer.train import Loop
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "vit_digits.py")
@@ -128,3 +131,30 @@ def test_spare_classes_are_said_at_the_start(classes, said, tmp_path, monkeypatc
     assert trained(tmp_path, **{"model.num_classes": classes}) == 2
     line = f"model.num_classes={classes}: the dataset has 10 classes; the model's others have no example"
     assert (line in capsys.readouterr().err) == said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"xla_no_such_thing": True}, "No such compile option: 'xla_no_such_thing'"),
+        (
+            {"xla_embed_ir_in_executable": "perhaps"},
+            "xla_embed_ir_in_executable, 'perhaps' is not a valid bool",
+        ),
+        ({"xla_embed_ir_in_executable": True}, None),
+    ],
+)
+def test_the_compilers_options_reach_it_and_its_complaints_name_the_field(options, said):
+    layout = Layout("jit", make_mesh({"data": -1}), options)
+    state = jax.ShapeDtypeStruct((8,), jnp.float32, sharding=layout.replicated)
+    batch = jax.ShapeDtypeStruct((8,), jnp.float32, sharding=layout.batch_sharding)
+    lowered = layout.train_step(lambda state, batch: (state + jnp.sum(batch), {}), state).lower(state, batch)
+    if said is None:
+        lowered.compile()
+        return
+    with (
+        pytest.raises(UserError, match=r"parallel\.compiler_options") as raised,
+        memory_errors_explained(None),
+    ):
+        lowered.compile()
+    assert said in str(raised.value)

@@ -38,7 +38,7 @@ def shapes(model):
 
 
 def test_one_size_may_be_left_open():
-    assert mesh_shape({"data": -1, "tensor": 2}, 8) == {"data": 4, "fsdp": 1, "tensor": 2}
+    assert mesh_shape({"data": -1, "tensor": 2}, 8) == {"data": 4, "fsdp": 1, "sequence": 1, "tensor": 2}
 
 
 @pytest.mark.parametrize("axes", [{"data": 3}, {"data": -1, "fsdp": 3}, {"fsdp": 16}])

@@ -82,6 +82,9 @@ def test_the_text_has_the_numbers_of_the_json(printed):
         *(row["shape"] for row in report["largest"]),
     ):
         assert shown in said
+    (line,) = report["attention"]
+    assert "not short: 16 queries, fewer than 32" in line  # patches of images of 8 x 8
+    assert f"Attention: {line}\n" in said
     assert "FITS" in said
     assert said.count("assumed") == 2
     assert "Estimates" in said
@@ -202,7 +205,7 @@ def test_a_sweep_has_the_quickest_mesh_first(capsys, monkeypatch):
 
 def test_a_table_of_meshes_marks_what_does_not_fit():
     good = {
-        "mesh": {"data": 4, "fsdp": 1, "tensor": 1},
+        "mesh": {"data": 4, "fsdp": 1, "sequence": 1, "tensor": 1},
         "fits": True,
         "step": {"seconds": [1.0, 2.0], "mfu": [0.25, 0.5]},
         "bytes": {"total": 2**30},

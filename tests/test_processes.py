@@ -20,9 +20,9 @@ from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
 from jaxformer.parallel import meeting, places
 from jaxformer.parallel.compile import Layout
-from jaxformer.parallel.meeting import Unavailable, meet, numbered
+from jaxformer.parallel.meeting import meet, numbered
 from jaxformer.parallel.mesh import Timeouts, make_mesh
-from jaxformer.parallel.places import Place, devices_in_slurm, find_place
+from jaxformer.parallel.places import Place, Unavailable, devices_in_slurm, find_place
 from jaxformer.parallel.processes import disagreements
 from jaxformer.parallel.topologies import topology_devices
 from jaxformer.preemption import Preempted
@@ -225,6 +225,17 @@ def test_the_place_under_open_mpi(nowhere):
     for name, value in variables.items():
         nowhere.setenv(name, value)
     assert place() == Place(f"10.96.0.1:{61440 + 1531576320 // 4096 % 4096}", 4, 2, (0,))
+
+
+def test_a_cluster_that_does_not_answer(nowhere):
+    def fails(**_):
+        raise RuntimeError("Failed to recognize coordinator address node07")
+
+    for name, value in SLURM.items():
+        nowhere.setenv(name, value)
+    nowhere.setattr(places.clusters.SlurmCluster, "get_coordinator_address", fails)
+    with pytest.raises(Unavailable, match=r"does not tell the place of this process \(Failed to recognize"):
+        place()
 
 
 def test_kubernetes_is_never_asked(nowhere):

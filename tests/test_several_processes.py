@@ -170,6 +170,25 @@ def test_a_signal_at_any_moment_saves_the_same_step_on_all(several, whole, tmp_p
         assert (folder / "checkpoints" / str(saved) / "digests.json").exists()
 
 
+@pytest.mark.slow
+def test_a_killed_process_ends_the_other_as_one_that_may_start_again(several, tmp_path):
+    """Among others in the middle of saves, which are not the user's mistakes then."""
+    for number, seconds in enumerate(np.linspace(0.0, 2.0, 6)):
+        folder = tmp_path / str(number)
+        command = words(folder, train__total="2000 steps", checkpoint__every="1 step")
+        started = several.start([command] * 2, devices=4)
+        several.wait_for("evaluation at step 8")
+        time.sleep(seconds)
+        killed = number % 2
+        os.kill(started[killed], signal.SIGKILL)
+        begun = time.monotonic()
+        codes = several.ask(wait=started)
+        assert (codes[killed], codes[1 - killed]) == (-signal.SIGKILL, -signal.SIGABRT), several.said(
+            1 - killed
+        )
+        assert time.monotonic() - begun < 15
+
+
 OTHERS = {
     "data.eval_batch_size": (
         {"data.eval_batch_size": 32},

@@ -1,10 +1,15 @@
 """Slices of TPUs that are not here: names, meshes, and what their compiler says."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 
 from jaxformer import cli
+from jaxformer.analysis import describe
+from jaxformer.config import files as configfile
+from jaxformer.config.sections import resolve
 from jaxformer.errors import UserError
 from jaxformer.parallel import topologies
 from jaxformer.parallel.compile import Layout, compiled
@@ -99,3 +104,27 @@ def test_what_does_not_fit_is_refused_with_the_remedies(capsys):
     said = capsys.readouterr().err
     assert "out of memory" in said
     assert "a smaller data.batch_size than 4096" in said
+
+
+SMALL = {"model.depth": 1, "model.width": 128, "model.num_heads": 2, "model.vocab_size": 512}
+
+
+@compiles
+@pytest.mark.parametrize(
+    ("mesh", "line"),
+    [
+        pytest.param({"data": 4}, "short", marks=pytest.mark.slow),
+        ({"data": 2, "sequence": 2}, "splash (not short: a causal text in parts)"),
+    ],
+    ids=str,
+)
+def test_a_description_names_the_attention_of_the_slice(monkeypatch, mesh, line):
+    """What is traced decides; it is not compiled here."""
+    memory = SimpleNamespace(temp_size_in_bytes=0)
+    monkeypatch.setattr(
+        describe, "compiled", lambda *program: SimpleNamespace(memory_analysis=lambda: memory)
+    )
+    config = resolve(configfile.read("gpt2_124m", {**SMALL, "data.batch_size": 4, "parallel.mesh": mesh}))
+    experiment = describe.assemble(config, topology_devices("v5e:2x2"))
+    assert describe.footprint(experiment).attention == (line,)
+    assert f"attention                 {line}" in describe.describe(experiment)

@@ -38,6 +38,7 @@ TINY = {
 }
 WRITTEN = {
     ".lock",
+    "attempts.jsonl",
     "checkpoints",
     "config.json",
     "data.json",

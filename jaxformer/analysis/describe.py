@@ -30,6 +30,9 @@ KNOWN = {
     "imagenet2012": ({"train": 1_281_167, "validation": 50_000}, 224, "Russakovsky et al. 2015, table 2"),
     "cifar10": ({"train": 50_000, "test": 10_000}, 32, "Krizhevsky 2009, chapter 3"),
 }
+LAYERS = (
+    24  # from so many on, a preset's layers are scanned over here: compiling takes as long as that of one
+)
 # Tokens of GPT-2's tokenizer, by karpathy/nanoGPT (data/openwebtext/readme.md).
 OPENWEBTEXT = {"train": 9_035_582_198, "validation": 4_434_897}
 # The task and the kind of examples with which a model of text is described, by the model's kind, and what they need.
@@ -43,6 +46,8 @@ TEXTS: dict[str, dict[str, Any]] = {
 def for_preset(name: str) -> dict[str, Any]:
     """A config that trains a preset, as nested dicts: on ImageNet at 224 pixels, or on OpenWebText."""
     model = preset(name)
+    if model.get("depth", 0) >= LAYERS:
+        model["scan"] = True
     built = schema.build(MODELS, model, "model")
     config: dict[str, Any] = {
         "task": {"name": "classification"},
@@ -140,14 +145,15 @@ def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint
     shapes = experiment.state_shapes
     parameters = bytes_a_device(shapes.params)
     activations = None
-    fused.said.clear()
+    attention: set[str] = set()
     if compile_step:
         jitted, config, teacher = experiment, experiment.config, load_teacher(experiment)
         if config.parallel.mode != "jit":  # pmap's compiled step does not report its memory
             jit = replace(config, parallel=replace(config.parallel, mode="jit"))
             jitted = Experiment(jit, experiment.devices, train_data=experiment.train_data)
         fixed = () if teacher is None else (teacher.variables,)
-        lowered = jitted.train_step(teacher).lower(jitted.state_shapes, jitted.batch_shapes, *fixed)
+        with fused.choices() as attention:
+            lowered = jitted.train_step(teacher).lower(jitted.state_shapes, jitted.batch_shapes, *fixed)
         with memory_errors_explained(experiment):
             memory = compiled(lowered, jitted.layout.mesh).memory_analysis()
         activations = max(0, memory.temp_size_in_bytes - parameters)
@@ -158,7 +164,7 @@ def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint
         average=bytes_a_device(shapes.average),
         activations=activations,
         flops=training_flops(experiment.forward_flops) * experiment.train_data.batch_size,
-        attention=tuple(sorted(fused.said)),
+        attention=tuple(sorted(attention)),
     )
 
 

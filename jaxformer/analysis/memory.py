@@ -19,6 +19,7 @@ from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.precision import dtypes
 
 # A size as XLA writes it: "123 bytes", "1.51GiB", "6.48G".
+OPTION = re.compile(r"No such compile option: '[^']*'|While setting option [^\n]*")  # XLA's messages
 SIZE = re.compile(r"\b(\d+(?:\.\d+)?) ?(bytes|[KMGT])(?:i?B)?\b")
 UNITS = {"bytes": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -82,10 +83,12 @@ def largest_numbers(part: Any) -> list[str]:
 
 @contextmanager
 def memory_errors_explained(experiment: Experiment) -> Iterator[None]:
-    """Turns XLA's RESOURCE_EXHAUSTED into a UserError with the config's remedies; other errors pass."""
+    """Turns XLA's RESOURCE_EXHAUSTED into a UserError with the config's remedies; other errors pass, but those of
+    `check_options`."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
+        check_options(str(error))
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         asked, held = size_asked(str(error)), bytes_a_device(experiment.state_shapes)
@@ -95,6 +98,13 @@ def memory_errors_explained(experiment: Experiment) -> Iterator[None]:
             f"the train state alone takes {text.data_size(held)} a device",
             f"any of these takes less: {', '.join(remedies(experiment))}, or a smaller model",
         ) from error
+
+
+def check_options(message: str) -> None:
+    """Raises UserError where an error of XLA's is that of an option that the config gives."""
+    if found := OPTION.search(message):
+        known = "XLA's options differ by platform and version"
+        raise UserError(f"parallel.compiler_options: {found[0]}; {known}: correct it, or leave it out")
 
 
 def size_asked(message: str) -> float | None:

@@ -18,10 +18,11 @@ import numpy as np
 from jaxformer.analysis.collectives import Collective
 from jaxformer.analysis.flops import kernel_flops, largest_arrays, training_flops
 from jaxformer.analysis.hlo import Module
-from jaxformer.analysis.memory import remedies, size_asked
+from jaxformer.analysis.memory import check_options, remedies, size_asked
 from jaxformer.analysis.traffic import memory_bytes
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
+from jaxformer.models import fused
 from jaxformer.observe.device import peak_flops
 from jaxformer.parallel.compile import bytes_a_device, compiled
 from jaxformer.parallel.topologies import VERSIONS, chips, topology
@@ -88,10 +89,15 @@ def preflight(experiment: Experiment, name: str, price: float | None = None) -> 
     }
     teacher, start = load_teacher(experiment), time.perf_counter()
     fixed = () if teacher is None else (teacher.variables,)
-    traced = experiment.train_step(teacher).trace(experiment.state_shapes, experiment.batch_shapes, *fixed)
+    with fused.choices() as attention:
+        traced = experiment.train_step(teacher).trace(
+            experiment.state_shapes, experiment.batch_shapes, *fixed
+        )
+    report["attention"] = sorted(attention)
     try:
         program = compiled(traced.lower(), mesh)
     except jax.errors.JaxRuntimeError as error:
+        check_options(str(error))
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return report | refusal(experiment, str(error), traced.jaxpr.jaxpr)
@@ -140,7 +146,7 @@ def memory(experiment: Experiment, target: Target, found: Any, module: Module) -
         "code": found.generated_code_size_in_bytes,
     }
     total = {"total": sum(held.values()), "at_once": found.peak_memory_in_bytes}
-    total |= {"memory": VERSIONS[target.version].figures.memory}
+    total |= {"memory": VERSIONS[target.version].figures.memory, "host": found.host_temp_size_in_bytes}
     largest = [
         {"bytes": size, "shape": shape, "where": where} for size, shape, where in module.largest(LARGEST)
     ]

@@ -16,6 +16,7 @@ KINDS = {
     "total": "in all",
     "at_once": "at once",
     "memory": "of its memory",
+    "host": "host's memory",
 }
 
 
@@ -25,6 +26,7 @@ def report_text(report: Report) -> str:
         f"{report['topology']}: {counted(report['chips'], 'chip')}, {counted(report['devices'], 'device')} of "
         f"{report['device']}; {mesh_words(report['mesh'])}; batch {report['batch_size']:,}",
         f"Compiled by the TPU's own compiler ({report['compiler']}); nothing was run.",
+        *(f"Attention: {line}" for line in report["attention"]),
         "",
     ]
     parts = [verdict, collectives, times, end] if report["fits"] else [refused]

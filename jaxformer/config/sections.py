@@ -69,6 +69,37 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class WatchdogConfig:
+    """How long the parts of a training may take. One that takes longer hangs: the stacks of all threads are written to
+    RUN/stacks.txt, and the process ends with exit code 124, so that a supervisor starts it again."""
+
+    compile_minutes: fields.PositiveFloat | None = 30.0
+    """Compiling a train step, a train step before five are known, and each batch of an evaluation; None: any time."""
+    save_minutes: fields.PositiveFloat | None = 15.0
+    """Restoring a checkpoint, and what the training waits for while one is saved; None: any time."""
+    data_minutes: fields.PositiveFloat | None = 15.0
+    """Waiting for a batch; None: any time."""
+    step_seconds: fields.PositiveFloat | None = 60.0
+    """A train step, or step_medians if that is more; None: any time."""
+    step_medians: Annotated[float, fields.at_least(2)] = 20.0
+    """A train step, in medians of the latest steps."""
+
+    def seconds(self, phase: str, median: float | None) -> float | None:
+        """The limit of a phase; None if it may take any time, as preparing data and writing the report may.
+
+        Args:
+          phase: as the clock calls it.
+          median: seconds of a train step, if it is known.
+        """
+        if phase == "train" and median is not None:
+            return None if self.step_seconds is None else max(self.step_seconds, self.step_medians * median)
+        limits = {"restore": self.save_minutes, "checkpoint": self.save_minutes, "data": self.data_minutes}
+        limits |= dict.fromkeys(("compile", "train", "evaluate"), self.compile_minutes)
+        minutes = limits.get(phase)
+        return None if minutes is None else 60 * minutes
+
+
+@dataclass(frozen=True)
 class ExperimentConfig:
     """Everything that decides what a run computes."""
 
@@ -92,6 +123,8 @@ class ExperimentConfig:
     """Jit over a mesh, or pmap."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """How often checkpoints are saved and how many are kept."""
+    watchdog: WatchdogConfig = WatchdogConfig()
+    """How long the parts of a training may take before it counts as hanging."""
     seed: Annotated[int, fields.between(0, 2**32 - 1, "0 to 2**32 - 1")] = 0
     """Decides initialisation, data order, augmentation and dropout."""
 

@@ -1,11 +1,16 @@
-"""Launching: from a training and a place to run it to the files and commands that start it there.
+"""Launching: from a training and a place to run it to the files and commands that start it there, and start it again.
 
-A launcher is a file and a row of LAUNCHERS; base.py is the contract, docs/launching.md says how to use them.
+A launcher is a file and a row of LAUNCHERS; base.py is the contract, docs/launching.md says how to use them. What
+supervises a training (supervisor.py and what it imports) is in Python's standard library alone.
 """
 
 LAUNCHERS = {
+    "local": "local:Local",
     "tpu": "tpu:Tpu",
     "slurm": "slurm:Slurm",
     "k8s": "k8s:Kubernetes",
     "skypilot": "skypilot:SkyPilot",
 }
+ATTEMPTS = "attempts.jsonl"  # in a run's folder, see attempts.py
+HEARTBEATS = "JAXFORMER_HEARTBEATS"  # the variable that names the folder in which each process renews a file
+HUNG = 124  # the exit code of a training that hangs, as of timeout(1)

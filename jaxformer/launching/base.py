@@ -30,6 +30,9 @@ def matching(pattern: str, expected: str) -> Constraint:
 
 
 Word: TypeAlias = Annotated[str, matching(r"[\w.,:/@%+=-]+", "one word, without spaces and quotes")]
+Folder: TypeAlias = Annotated[
+    str, matching(r"[\w.,:/@%+={}-]+", "the name of a folder, without spaces and quotes")
+]
 Variable: TypeAlias = Annotated[str, matching(r"(?s)[A-Za-z_]\w*=[^\0]*", "NAME=VALUE")]
 Label: TypeAlias = Annotated[
     str,

@@ -3,7 +3,9 @@
 cd "$(dirname "${BASH_SOURCE[0]}")"
 here=$PWD
 
-is_running() { [ -f pid ] && kill -0 "$(cat pid)" 2>/dev/null; }
+boot=$(cat /proc/sys/kernel/random/boot_id) # numbers of processes begin anew when the host is started
+
+is_running() { [ "$(cat boot 2>/dev/null)" = "$boot" ] && kill -0 "$(cat pid)" 2>/dev/null; }
 
 # Unpacks the code and installs what it needs. What a run has left in the folder of the code stays.
 install() {
@@ -37,6 +39,7 @@ start() {
     free_chips
     rm -f exit
     echo "$job" >started
+    echo "$boot" >boot
     : >log
     cd code
     # shellcheck disable=SC2016 # expanded in there
@@ -59,10 +62,14 @@ status() {
     fi
 }
 
-# Prints the log from its first BYTES on, until the job has ended.
-follow() { tail --sleep-interval=0.2 --bytes="+$(($1 + 1))" --pid="$(cat pid)" --follow=name --retry log 2>/dev/null; }
+# Prints the log behind its first BYTES, until the job has ended.
+follow() {
+    local until=()
+    [ -f exit ] || until=(--follow=name --retry --pid="$(cat pid)" --sleep-interval=0.2)
+    tail --bytes="+$(($1 + 1))" ${until[@]+"${until[@]}"} log 2>/dev/null
+}
 
 # Lets the same job be started anew.
-forget() { rm -f started exit; }
+forget() { rm -f started exit pid boot; }
 
 "$@"

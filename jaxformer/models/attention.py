@@ -17,10 +17,11 @@ from jax import Array
 from jaxformer.models.base import Layer
 from jaxformer.models.dense import HeadsIn, HeadsOut, Initializer, xavier
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.fused import KERNELS, fused_attention, say
+from jaxformer.models.fused import KERNELS, fused_attention, in_parts, say
 from jaxformer.models.masks import KeyValues, Mask, written
 from jaxformer.models.norms import RMSNorm
 from jaxformer.models.placement import platform
+from jaxformer.models.remat import ATTENTION, named
 from jaxformer.models.rotary import apply_rotary
 
 MaybeArray: TypeAlias = Array | None
@@ -76,8 +77,13 @@ def attention(
       [B, H, T, Dh] in the dtype of `value`.
     """
     fused = fused_attention(query, key, value, bias, mask, scale)
-    if fused is not None:
-        return fused
+    return in_parts(xla_attention, query, key, value, bias, mask, scale) if fused is None else fused
+
+
+def xla_attention(
+    query: Array, key: Array, value: Array, bias: MaybeArray, mask: Mask, scale: float
+) -> Array:
+    """Attention as XLA has it; see `attention`."""
     allowed = mask.array(query.shape[2], key.shape[2])
     if platform() == "cpu":  # XLA's batched products are in float32 there, whatever comes in
         operands = (x.astype(jnp.float32) for x in (query, key, value))
@@ -102,7 +108,8 @@ def plain_attention_forward(
 ) -> tuple[Array, Any]:
     """The result, and what the backward pass needs."""
     weights = attention_weights(query, key, bias=bias, mask=mask, scale=scale).astype(value.dtype)
-    result = attend(weights, value)
+    weights = named(weights, ATTENTION)
+    result = named(attend(weights, value), ATTENTION)
     return result, (query, key, value, bias, weights, result)
 
 
@@ -272,7 +279,7 @@ def sown_attention(
     if not asked_for and platform() in KERNELS:
         say("xla (dropout of the attention weights, whose bits no kernel draws)")
     allowed = mask.array(query.shape[2], key.shape[2])
-    weights = attention_weights(query, key, bias=bias, mask=allowed, scale=scale)
+    weights = named(attention_weights(query, key, bias=bias, mask=allowed, scale=scale), ATTENTION)
     if asked_for:
         layer.put_variable(ATTENTION_MAPS, "weights", weights)
-    return attend(Dropout(dropout)(weights, deterministic=deterministic), value)
+    return named(attend(Dropout(dropout)(weights, deterministic=deterministic), value), ATTENTION)

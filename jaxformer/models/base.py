@@ -20,7 +20,7 @@ Dtype = Any
 Kind: TypeAlias = Literal[
     "image", "encoder", "decoder", "encoder-decoder", "detector", "segmenter", "two-towers"
 ]
-RematName: TypeAlias = Literal["none", "full", "dots", "dots_without_batch"]
+RematName: TypeAlias = Literal["none", "full", "attention", "dots", "dots_without_batch", "offload"]
 Stages: TypeAlias = Annotated[tuple[Layers, ...], not_empty("at least one stage")]
 OddInt: TypeAlias = Annotated[int, Constraint("an odd number, such as 3", lambda n: n > 0 and n % 2 == 1)]
 # Methods of the contract that linen does not wrap: they compute nothing, and modules without parameters have them, too.
@@ -47,6 +47,16 @@ class Layer(nn.Module, kw_only=True):
         for name in UNWRAPPED & vars(cls).keys():
             setattr(cls, name, nn.nowrap(vars(cls)[name]))
         super().__init_subclass__(**options)
+
+    @nn.nowrap
+    def param(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """linen's, whose gradient is laid out on the mesh as the train state is."""
+        from jaxformer.models.placement import (
+            with_gradient_laid_out,
+        )  # a config loads this file, and no layers
+
+        parameter = super().param(name, *arguments, **options)
+        return with_gradient_laid_out(parameter, "/".join((*self.path, name)))
 
     @nn.nowrap
     def passed_on(self, *names: str) -> dict[str, Any]:
@@ -195,8 +205,10 @@ class Stacked(Model, kw_only=True):
     """Models whose equal blocks stand in a `Stack`."""
 
     remat: RematName = "none"
-    """What the backward pass keeps instead of all activations: "none" keeps them all, "full" nothing but each block's
-    input, "dots" the products, "dots_without_batch" those of dense layers."""
+    """What the backward pass keeps of each block, beside its input, while it computes the rest again. "none": what
+    products and attention give. "dots": all products, attention's too where no kernel makes them. "dots_without_batch":
+    products with parameters. "attention": what attention gives. "full": nothing. "offload": as "none", but products
+    with parameters in the memory of the host."""
     scan: bool = False
     """Scans over stacked layers instead of unrolling them: compiles faster."""
 

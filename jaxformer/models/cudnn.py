@@ -1,5 +1,7 @@
 """Attention on NVIDIA GPUs by cuDNN's fused kernel."""
 
+from dataclasses import replace
+
 import jax
 from jax import Array
 
@@ -29,20 +31,20 @@ def cudnn_attention(
 ) -> Array:
     """Attention; see `attention.attention`.
 
-    The kernel takes [B, T, H, Dh] and knows causal and windowed masks. Other masks are an array [B, 1, T, S], the same
-    for all heads. (It also takes lengths and documents' offsets, which nobody knows here: padding may be on the left.)
+    The kernel takes [B, T, H, Dh] and knows causal and windowed masks of whole texts. Other masks are an array
+    [B, 1, T, S], the same for all heads. (It also takes lengths and documents' offsets, which nobody knows here, as
+    padding may be on the left.)
     """
-    window = None if mask.window is None else (mask.window - 1, 0)
-    beside = Mask(segments=mask.segments, keys=mask.keys, allowed=mask.allowed)
-    others = beside.array(query.shape[2], key.shape[2])
+    known = Mask(mask.causal, mask.window) if mask.parts == 1 else Mask()
+    others = replace(mask, causal=False, window=None) if mask.parts == 1 else mask
     result = jax.nn.dot_product_attention(
         query.swapaxes(1, 2),
         key.swapaxes(1, 2),
         value.swapaxes(1, 2),
-        mask=others,
+        mask=others.array(query.shape[2], key.shape[2]),
         scale=scale,
-        is_causal=mask.causal,
-        local_window_size=window,
+        is_causal=known.causal,
+        local_window_size=None if known.window is None else (known.window - 1, 0),
         implementation="cudnn",
     )
     return result.swapaxes(1, 2)

@@ -11,7 +11,8 @@ from jax import Array
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from jaxformer.models.base import Layer
-from jaxformer.models.placement import platform
+from jaxformer.models.placement import platform, splits_tokens
+from jaxformer.models.remat import PRODUCT, named
 
 Dtype = Any
 Shape = tuple[int, ...]
@@ -108,7 +109,7 @@ class Embedding(Layer):
 
 def product(x: Array, kernel: Array, bias: Array | None, dtype: Dtype) -> Array:
     """x @ kernel + bias, computed in `dtype`: x [..., in], kernel [in, out], bias [out] or None."""
-    return affine(x.astype(dtype), kernel, bias)
+    return named(affine(x.astype(dtype), kernel, bias), PRODUCT)
 
 
 @jax.custom_vjp
@@ -156,8 +157,9 @@ def over_rows(x: Array, y: Array) -> Array:
     On CPUs the axes in front are joined, and bfloat16 is moved: XLA's product of it wants the summed axis last in
     memory there, and where it is not, converts both operands to float32, which takes more than twice as long. Elsewhere
     all axes are summed over as they lie: on TPUs joining them copies texts of no multiple of 8 tokens, as 197 patches.
+    So they are where a mesh splits two of them: to join them, XLA would gather the arrays.
     """
-    if platform() != "cpu":
+    if platform() != "cpu" or splits_tokens():
         axes = tuple(range(x.ndim - 1))
         return jax.lax.dot_general(x, y, ((axes, axes), ((), ())), preferred_element_type=jnp.float32)
     rows = x.reshape(-1, x.shape[-1]).swapaxes(0, 1)

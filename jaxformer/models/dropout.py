@@ -7,6 +7,7 @@ from flax import linen as nn
 from jax import Array
 
 from jaxformer.models.base import Layer
+from jaxformer.models.remat import CHOICE, named
 
 LEVELS = 256  # a rate is kept to one part in so many; what remains is scaled by the rate that it really is
 
@@ -35,7 +36,7 @@ def dropped(x: Array, key: Array, rate: float) -> Array:
         return x
     mask = random_bytes(key, x.shape) < np.uint8(kept)
     # Made once: fused into what reads it, the bits would be made again for every reader, backwards too.
-    mask = jax.lax.optimization_barrier(mask)
+    mask = named(jax.lax.optimization_barrier(mask), CHOICE)
     return jnp.where(mask, x * jnp.asarray(LEVELS / kept, x.dtype), 0)
 
 

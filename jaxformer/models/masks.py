@@ -30,25 +30,37 @@ class Mask:
     """Bool [B, S]; keys that are False are padding."""
     allowed: jax.Array | None = None
     """Bool, broadcast to [B, 1, T, S]; for what the others cannot say, such as a cache's slots."""
+    part: Any = None
+    """Int32 [], which of `parts` the queries are, None with 1; the mask's arrays are of the whole text all the same."""
+    parts: int = struct.field(pytree_node=False, default=1)
+    """Into how many equal parts the queries of a text are cut (`context_parallel`)."""
 
     @property
     def is_structural(self) -> bool:
-        """Whether `causal` and `window` say everything."""
-        return self.segments is None and self.keys is None and self.allowed is None
+        """Whether `causal` and `window` say everything, of whole texts."""
+        return self.segments is None and self.keys is None and self.allowed is None and self.parts == 1
 
     def array(self, queries: int, keys: int) -> jax.Array | None:
         """The mask as bool, broadcast to [B, 1, T, S]: True where a query sees a key. None if it hides nothing."""
         conditions = []
         if self.causal:
-            distance = jnp.arange(queries)[:, None] - jnp.arange(keys)[None, :]
+            first = 0 if self.part is None else self.part * queries
+            distance = first + jnp.arange(queries)[:, None] - jnp.arange(keys)[None, :]
             conditions.append(within(distance, self.window)[None, None])
         if self.segments is not None:
-            conditions.append((self.segments[:, :, None] == self.segments[:, None, :])[:, None])
+            own = self.own_segments(queries)
+            conditions.append((own[:, :, None] == self.segments[:, None, :])[:, None])
         if self.keys is not None:
             conditions.append(self.keys[:, None, None, :])
         if self.allowed is not None:
             conditions.append(self.allowed)
         return reduce(jnp.logical_and, jnp.broadcast_arrays(*conditions)) if conditions else None
+
+    def own_segments(self, queries: int) -> Any:
+        """The segments of so many queries, int32 [B, queries]; None where there are none."""
+        if self.segments is None or self.part is None:
+            return self.segments
+        return jax.lax.dynamic_slice_in_dim(self.segments, self.part * queries, queries, axis=1)
 
 
 def within(distance: jax.Array, window: int | None) -> jax.Array:

@@ -16,6 +16,7 @@ from jaxformer.models.base import Dtype, Layer
 from jaxformer.models.dense import Dense, Initializer, xavier
 from jaxformer.models.dropout import Dropout
 from jaxformer.models.norms import recomputed
+from jaxformer.models.remat import CHOICE, PRODUCT, named
 
 ActivationName: TypeAlias = Literal[
     "gelu_tanh", "gelu_erf", "relu", "relu_squared", "silu", "swiglu", "geglu", "geglu_erf"
@@ -190,7 +191,7 @@ class ExpertMlp(Layer):
         router = self.param("router", self.kernel_init, (width, config.count), self.param_dtype)
         logits = x.astype(jnp.float32) @ router.astype(jnp.float32)  # [B, T, E]
         probabilities = jax.nn.softmax(logits, axis=-1)
-        experts, places, weights = route(probabilities, valid, config)
+        experts, places, weights = (named(x, CHOICE) for x in route(probabilities, valid, config))
         capacity = config.places(tokens)
 
         # Tokens to their places [B, E, C] by index; what found no room is written behind the last place.
@@ -221,7 +222,7 @@ class ExpertMlp(Layer):
 
         kernel = self.param(f"{name}_kernel", initialize, (count, inputs, features), self.param_dtype)
         y = jnp.einsum("ebcn,enf->ebcf", x, kernel.astype(self.dtype), preferred_element_type=jnp.float32)
-        return y.astype(self.dtype)
+        return named(y.astype(self.dtype), PRODUCT)
 
     def losses(self, logits: Array, probabilities: Array, experts: Array, valid: Array) -> RouterLosses:
         """The router's losses over each sequence's tokens."""

@@ -72,6 +72,7 @@ def short_problems(query: Array, key: Array, bias: MaybeArray, mask: Mask) -> li
         "the mask of a cache": mask.allowed is not None,
         f"{queries} queries, fewer than {FEWEST}": queries < FEWEST,
         "a window between texts of different lengths": mask.window is not None and queries != keys,
+        "a causal text in parts": mask.causal and mask.parts > 1,
         "a bias that heads share": bias is not None and bias.shape[-3:] != (heads, queries, keys),
         f"{queries} queries and {keys} keys do not fit": step_bytes(query, key, bias) > MEMORY,
         f"operands {query.dtype}": query.dtype == "float16",
@@ -122,7 +123,7 @@ def short_attention(
     at_once = heads_of_a_step(kv_heads, head_dim)
     own = theirs = None
     if mask.segments is not None:
-        own = theirs = mask.segments.astype(jnp.int32)
+        own, theirs = mask.own_segments(queries).astype(jnp.int32), mask.segments.astype(jnp.int32)
     if mask.keys is not None:
         seen = jnp.zeros(mask.keys.shape, jnp.int32) if theirs is None else theirs
         theirs = jnp.where(mask.keys, seen, NOWHERE)
@@ -158,7 +159,9 @@ def attended(
 
 def attended_forward(plan: Plan, *arrays: Any) -> tuple[Array, Any]:
     """The result, and what the backward pass needs."""
-    return attended(plan, *arrays), arrays
+    return run(plan, forward, arrays, (), (0,))[
+        0
+    ], arrays  # the kernel itself, which `remat.keeping` looks for
 
 
 def attended_backward(plan: Plan, arrays: Any, gradient: Array) -> tuple[MaybeArray, ...]:

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from jaxformer.models.masks import Mask
 
@@ -30,7 +31,9 @@ def splash_problems(query: Array, key: Array, bias: Array | None, mask: Mask) ->
         "the mask of a cache": mask.allowed is not None,
         f"{queries} queries, fewer than {FEWEST}": queries < FEWEST,
         f"operands {query.dtype}": query.dtype == "float16",
-        "a window between texts of different lengths": mask.window is not None and queries != keys,
+        "a window between texts of different lengths": mask.window is not None
+        and queries * mask.parts != keys,
+        f"{queries} queries of a text's part, not whole blocks": is_cut(mask) and blocks(queries)[1],
     }
     return [reason for reason, holds in reasons.items() if holds]
 
@@ -63,7 +66,8 @@ def splash_attention(
 
     heads, queries, keys = query.shape[1], query.shape[2], key.shape[2]
     (block_q, more_q), (block_kv, more_kv) = blocks(queries), blocks(keys)
-    shape = (queries + more_q, keys + more_kv)
+    parts = mask.parts if is_cut(mask) else 1
+    shape = (parts * queries + more_q, keys + more_kv)
     if not mask.causal:
         one: Any = masks.FullMask(shape)
     elif mask.window is None:
@@ -84,9 +88,11 @@ def splash_attention(
         masks.MultiHeadMask([one] * heads),
         block_sizes=sizes,
         head_shards=1,
-        q_seq_shards=1,
+        q_seq_shards=parts,
         interpret=interpret,
     )
+    if parts > 1:
+        attend = of_part(attend, mask)
     numbers = segment_numbers(mask, (queries, more_q), (keys, more_kv))
     segments = None if numbers is None else kernels.SegmentIds(*numbers)
     varying = jax.tree.map(lambda ids: 0 if ids.ndim == 2 else None, segments)
@@ -94,6 +100,26 @@ def splash_attention(
     of_texts = jax.vmap(attend, in_axes=(0, 0, 0, varying))
     result = of_texts(scaled, padded(key, more_kv, 2), padded(value, more_kv, 2), segments)
     return result[:, :, :queries].astype(value.dtype)
+
+
+def is_cut(mask: Mask) -> bool:
+    """Whether it matters to the mask of blocks which part of a text the queries are."""
+    return mask.causal and mask.parts > 1
+
+
+def of_part(kernel: Any, mask: Mask) -> Any:
+    """A kernel for all parts of a text as that of one part: what it knows of the blocks is cut along the queries."""
+    mesh = AbstractMesh((mask.parts,), ("part",))
+    specs = kernel.manual_sharding_spec(NamedSharding(mesh, PartitionSpec(None, "part")))
+
+    def own(x: Array, spec: PartitionSpec) -> Array:
+        if "part" not in spec:
+            return x
+        axis = tuple(spec).index("part")
+        size = x.shape[axis] // mask.parts
+        return jax.lax.dynamic_slice_in_dim(x, mask.part * size, size, axis)
+
+    return jax.tree.map(own, kernel, specs)
 
 
 def blocks(length: int) -> tuple[int, int]:
@@ -130,7 +156,7 @@ def segment_numbers(
         return None
     own, theirs = jnp.zeros(queries[0], jnp.int32), jnp.zeros(keys[0], jnp.int32)
     if mask.segments is not None:
-        own = theirs = mask.segments.astype(jnp.int32)
+        own, theirs = mask.own_segments(queries[0]).astype(jnp.int32), mask.segments.astype(jnp.int32)
     if mask.keys is not None:
         theirs = jnp.where(mask.keys, jnp.broadcast_to(theirs, mask.keys.shape), NOWHERE)
     behind = [(0, 0)] * (theirs.ndim - 1) + [(0, keys[1])]

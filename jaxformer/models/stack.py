@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -13,15 +12,10 @@ from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.base import RematName
 from jaxformer.models.block import Aux, BlockInputs, StackInputs
 from jaxformer.models.masks import Cache, Mask
+from jaxformer.models.placement import platform
+from jaxformer.models.remat import REMAT_POLICIES
 
 NOTHING_SHARED = StackInputs()
-
-# What a rematerialised block keeps for its backward pass, instead of all of its activations.
-REMAT_POLICIES: dict[str, Any] = {
-    "full": None,  # nothing but the block's input
-    "dots": jax.checkpoint_policies.checkpoint_dots,  # the results of all matrix products
-    "dots_without_batch": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,  # of dense layers alone
-}
 
 
 class Stack(nn.Module):
@@ -39,7 +33,7 @@ class Stack(nn.Module):
     drop_path: float = 0.0
     """The last block's rate of dropped paths; it grows linearly from 0 in the first."""
     remat: RematName = "none"
-    """What the backward pass keeps; a key of REMAT_POLICIES, or "none" to keep everything."""
+    """What the backward pass keeps; a key of REMAT_POLICIES."""
     scan: bool = False
     """One block scanned over stacked parameters ("blocks", a leading axis for layers) instead of `depth`
     blocks ("block_0", ...): compiles in the same time whatever the depth. models/layouts.py converts."""
@@ -73,7 +67,8 @@ class Stack(nn.Module):
         if self.drop_path:
             rates = jnp.linspace(0.0, self.drop_path, self.depth, dtype=jnp.float32)
         block: Any = self.block
-        if self.remat != "none":
+        # On CPUs, products in 16 bits take longer fused with what is computed again before them than read from memory.
+        if self.remat != "none" or (self.scan and platform() != "cpu"):
             policy = REMAT_POLICIES[self.remat]
             # Static argument 4 is `deterministic` (0 is the block). Inside a scan, XLA cannot merge what is computed
             # twice, and needs no barrier against it.

@@ -72,7 +72,7 @@ class Windows:
         return x[:, : self.shape[0], : self.shape[1]]
 
     def mask(self, batch: int) -> Mask:
-        """Which places of a window see each other, [B N, 1, h w, h w].
+        """Which places of a window see each other: those of the same region, as segments [B N, h w].
 
         Padding is not seen, nor are places from beyond a border; nothing is hidden where there are none.
         """
@@ -83,8 +83,7 @@ class Windows:
         rows, columns = (np.arange(n) < shift for n, shift in zip(self.shape, self.shift))
         regions = jnp.asarray(1 + 2 * rows[:, None] + columns[None, :])  # padding is 0
         regions = self.cut(regions[None, :, :, None])[..., 0]  # [N, h w]
-        allowed = (regions[:, :, None] == regions[:, None, :])[:, None]
-        return Mask(allowed=jnp.tile(allowed, (batch, 1, 1, 1)))
+        return Mask(segments=jnp.tile(regions, (batch, 1)))
 
     def layout(self) -> TokenLayout:
         """Where the tokens of the windows lie on the map."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
+from jaxformer.observe.goodput import goodput_of
 from jaxformer.observe.samples import SAMPLES, read_samples
 from jaxformer.observe.summary import costs, mfu_in_words
 from jaxformer.observe.text_samples import drawn_maps, maps_in_words, text_parts
@@ -61,7 +62,11 @@ def report_parts(run: Run) -> dict[str, Any]:
         figures = cards(run)
         parts |= {"cards": figures[:MOST_CARDS] + costs_of(run), "more_cards": figures[MOST_CARDS:]}
         parts["timings"] = timings(result["seconds"]) if result else None
+        parts["goodput"] = None
         parts["mfu"] = mfu_in_words(result) if result and result["mfu"] is not None else None
+    with as_written(run.attempts_file):
+        if (overall := goodput_of(run)) and overall.total > 0:
+            parts |= {"timings": timings(overall.seconds), "goodput": overall.lines()}
     return parts | {"text_parts": text_parts, "drawn_maps": drawn_maps}
 
 

@@ -72,11 +72,14 @@ def costs(result: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def end_summary(result: Mapping[str, Any], *, report: str | None = None) -> str:
+def end_summary(
+    result: Mapping[str, Any], goodput: Mapping[str, str] | None = None, report: str | None = None
+) -> str:
     """The summary of a run that ended, a line for each fact.
 
     Args:
       result: the values of result.json.
+      goodput: where the time of all attempts went, as lines by name.
       report: where the report is.
     """
     known, best = costs(result), best_text(result)
@@ -88,6 +91,7 @@ def end_summary(result: Mapping[str, Any], *, report: str | None = None) -> str:
         "best": f"{best} at step {result['best']['step']:,}" if best else "",
         "remark": "; ".join(result.get("remarks", ())),
         "time": f"{known['time']} ({phases})" if phases else known["time"],
+        **(goodput or {}),
         "speed": f"{known['examples/s']} examples/s" if known["examples/s"] else "",
         "MFU": f"{known['MFU']} = {mfu_in_words(result)}" if known["MFU"] else "",
         "report": report,

@@ -2,17 +2,23 @@
 
 import logging
 import re
+import statistics
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 from jaxformer.errors import UserError
+from jaxformer.observe import text
 
+Item = TypeVar("Item")
+SLOW = 10  # times the median
+SLOW_SECONDS = 1.0  # less is not worth a line
+FEW, LATEST = 5, 50  # the median is that of so many steps, at least and at most
 logger = logging.getLogger("jaxformer")
 
 
@@ -20,35 +26,100 @@ class Clock:
     """Adds up seconds by phase; phases may nest, and a second counts for the innermost one alone.
 
     Attributes:
+      began: when it was made, in seconds since 1970.
       seconds: seconds in each phase so far.
       counts: how often each phase was entered and left.
+      latest: seconds of the last time that each phase was there, phases inside of it included.
+      current: the innermost phase now, "other" outside of phases, and since when, by the monotonic clock. The watchdog
+        looks at it from its own thread.
+      pace: what train steps take.
     """
 
     def __init__(self) -> None:
-        self.start = time.monotonic()
+        self.start, self.began = time.monotonic(), time.time()
         self.seconds: dict[str, float] = defaultdict(float)
         self.counts: Counter[str] = Counter()
+        self.latest: dict[str, float] = {}
         self.inner: list[float] = []
+        self.current = ("other", self.start)
+        self.pace = Pace()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Times the body of a `with`."""
-        start = time.monotonic()
+        start, (outer, _) = time.monotonic(), self.current
+        self.current = (name, start)
         self.inner.append(0.0)
         try:
             yield
         finally:
-            taken = time.monotonic() - start
+            self.current = (outer, now := time.monotonic())
+            taken = self.latest[name] = now - start
             self.seconds[name] += taken - self.inner.pop()
             self.counts[name] += 1
             if self.inner:
                 self.inner[-1] += taken
+
+    def each(self, name: str, items: Iterable[Item]) -> Iterator[Item]:
+        """Yields items; what they are waited for counts for a phase."""
+        iterator = iter(items)
+        while True:
+            with self.phase(name):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    def renew(self) -> bool:
+        """Says that the phase of now goes on: its time begins anew for the watchdog. Returns False: nothing ends."""
+        self.current = (self.current[0], time.monotonic())
+        return False
 
     def summary(self) -> dict[str, float]:
         """Seconds by phase, "other" for the time outside of phases, and "total"."""
         total = time.monotonic() - self.start
         known = {name: round(seconds, 3) for name, seconds in self.seconds.items()}
         return {**known, "other": round(max(0.0, total - sum(known.values())), 3), "total": round(total, 3)}
+
+
+class Pace:
+    """What the latest train steps took, and a line about one that took SLOW times as long.
+
+    Attributes:
+      median: seconds of a step; None while there were few.
+    """
+
+    def __init__(self) -> None:
+        self.latest: deque[float] = deque(maxlen=LATEST)
+        self.median: float | None = None
+        self.shapes: set[tuple[tuple[int, ...], ...]] = set()
+
+    def compiles(self, batch: Mapping[str, Any]) -> bool:
+        """Whether the next train step is compiled first: its batch has arrays of shapes that none had before."""
+        shapes = tuple(array.shape for array in batch.values())
+        new = shapes not in self.shapes
+        self.shapes.add(shapes)
+        return new
+
+    def took(self, step: int, data: float, dispatch: float, device: float) -> None:
+        """Notes a train step that compiled nothing.
+
+        Args:
+          step: the step.
+          data: seconds that its batch was waited for.
+          dispatch: seconds until it was handed to the devices.
+          device: seconds that the devices were waited for.
+        """
+        whole = data + dispatch + device
+        if self.median is not None and whole > max(SLOW * self.median, SLOW_SECONDS):
+            parts = {"data": data, "dispatch": dispatch, "the device": device}
+            waited = ", ".join(f"{text.duration(value)} for {name}" for name, value in parts.items())
+            usual = f"{whole / self.median:.0f} times the median of {text.duration(self.median)}"
+            logger.warning("step %s took %s, %s: %s", f"{step:,}", text.duration(whole), usual, waited)
+        self.latest.append(whole)
+        if len(self.latest) >= FEW:
+            self.median = statistics.median(self.latest)
 
 
 def parse_steps(steps: str) -> tuple[int, int]:

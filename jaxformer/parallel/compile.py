@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from math import prod
 from typing import Any
@@ -27,6 +27,8 @@ class Layout:
     """ "jit" or "pmap"."""
     mesh: Mesh
     """The devices. Under pmap all of them are on its "data" axis."""
+    compiler_options: Mapping[str, Any] = field(default_factory=dict)
+    """XLA's options for the train step."""
 
     @property
     def axis(self) -> str | None:
@@ -60,7 +62,7 @@ class Layout:
         if sum(map(len, shares)) != self.batch_shards or len(set(map(len, shares))) > 1:
             split = "the devices of a process hold a piece of a row's copy of the model, and of another's"
             raise UserError(
-                f"parallel.mesh: {split}; let tensor divide the devices of a process, or be a multiple"
+                f"parallel.mesh: {split}; let sequence x tensor divide the devices of a process, or be a multiple"
             )
         return shares
 
@@ -131,7 +133,14 @@ class Layout:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         given = (shardings, self.batch_sharding, *[self.replicated] * with_teacher)
         made = (shardings, self.replicated)
-        return jax.jit(self.on_mesh(step), in_shardings=given, out_shardings=made, donate_argnums=0)
+        options: Any = dict(self.compiler_options) or None
+        return jax.jit(
+            self.on_mesh(step),
+            in_shardings=given,
+            out_shardings=made,
+            donate_argnums=0,
+            compiler_options=options,
+        )
 
     def eval_step(self, step: Callable) -> Callable:
         """`step(variables, batch) -> (sums, collected)`, compiled; see `make_eval_step`."""

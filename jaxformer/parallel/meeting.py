@@ -12,15 +12,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
 from jaxformer.errors import UserError
-from jaxformer.parallel.places import Place
+from jaxformer.parallel.places import Place, Unavailable
 
 logger = logging.getLogger("jaxformer")
 SAID_EVERY = 10.0  # seconds
 ANSWER = 5.0  # seconds in which a process that has come says its number
-
-
-class Unavailable(UserError):
-    """The coordinator's port is taken, or processes did not come in time: a later attempt may succeed."""
 
 
 def meet(place: Place, seconds: float) -> None:

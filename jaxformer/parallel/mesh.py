@@ -1,4 +1,4 @@
-"""Devices as a mesh with named axes: data, fsdp, tensor."""
+"""Devices as a mesh with named axes: data, fsdp, sequence, tensor."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ from jax.sharding import AxisType, Mesh
 from jaxformer.config.fields import PositiveInt, at_least
 from jaxformer.errors import UserError
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "sequence", "tensor")
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,13 @@ class ParallelConfig:
     """ "jit" lays one program out over a mesh; "pmap" is data parallelism, a copy of the state a device."""
     mesh: Mapping[str, int] = field(default_factory=lambda: {"data": -1})
     """Axis -> size; one may be -1: the rest. "data" splits the batch; "fsdp" splits the batch and every large
-    parameter with its optimizer state; "tensor" splits heads and MLP columns. pmap has "data" alone."""
+    parameter with its optimizer state; "sequence" splits texts along their tokens, for texts too long for one device;
+    "tensor" splits heads and MLP columns. pmap has "data" alone."""
     timeouts: Timeouts = Timeouts()
     """How long several processes wait for each other."""
+    compiler_options: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    """XLA's options for the train step, by name, as "xla_tpu_scoped_vmem_limit_kib"; each platform has its own. They
+    hold for devices that are here and for those of a topology."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination."""
@@ -47,8 +51,10 @@ class ParallelConfig:
                 yield f"mesh.{name}={size}: expected a positive size, or -1 for the rest of the devices"
         if list(self.mesh.values()).count(-1) > 1:
             yield "mesh: only one axis may be -1 (the rest of the devices)"
+        if self.mode == "pmap" and self.compiler_options:
+            yield 'compiler_options: pmap takes none; use mode="jit"'
         if self.mode == "pmap" and set(self.mesh) - {"data"}:
-            yield 'mesh: pmap is data parallelism alone; use mode="jit" for fsdp and tensor, or mesh=dict(data=-1)'
+            yield 'mesh: pmap is data parallelism alone; use mode="jit" for other axes, or mesh=dict(data=-1)'
 
 
 def mesh_shape(axes: Mapping[str, int], device_count: int) -> dict[str, int]:

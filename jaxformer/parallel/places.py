@@ -12,6 +12,10 @@ from jaxformer.parallel.mesh import Timeouts
 VARIABLES = {name: f"JAXFORMER_{name.upper()}" for name in ("coordinator", "processes", "process")}
 
 
+class Unavailable(UserError):
+    """Other processes, or what tells of them, cannot be reached, or a port is taken: a later attempt may succeed."""
+
+
 @dataclass(frozen=True)
 class Place:
     """A process's place among those that train together."""
@@ -67,23 +71,28 @@ def place_in_cluster(timeouts: Timeouts) -> Place | None:
     """The place on a TPU pod, in a step of Slurm or under Open MPI; None where there is one process alone.
 
     JAX's detection of Kubernetes needs a package and rights of its own, and is left out: there, name the place.
+
+    Raises:
+      Unavailable: there is a cluster, and it does not answer.
     """
     kinds = (kind for kind in clusters.ClusterEnv._cluster_types if kind.name and not kind.opt_in_only_method)
-    cluster = next((kind for kind in kinds if kind.is_env_present()), None)
-    if cluster is None or (processes := cluster.get_process_count()) < 2:
-        return None
-    given, port = os.environ.get("JAX_COORDINATOR_ADDRESS"), os.environ.get("JAX_COORDINATOR_PORT")
-    coordinator = given or cluster.get_coordinator_address(
-        timeout_secs=timeouts.start, override_coordinator_port=port
-    )
-    devices: tuple[int, ...] | None = None
+    try:
+        cluster = next((kind for kind in kinds if kind.is_env_present()), None)
+        if cluster is None or (processes := cluster.get_process_count()) < 2:
+            return None
+        coordinator = os.environ.get("JAX_COORDINATOR_ADDRESS") or cluster.get_coordinator_address(
+            timeout_secs=timeouts.start, override_coordinator_port=os.environ.get("JAX_COORDINATOR_PORT")
+        )
+        local, index = cluster.get_local_process_id(), cluster.get_process_id()
+    except (OSError, RuntimeError) as error:
+        unsaid = "the cluster does not tell the place of this process"
+        raise Unavailable(f"{unsaid} ({error}); give `coordinator`, `processes` and `process`") from error
+    devices: tuple[int, ...] | None = None if local is None else (local,)
     if "JAX_LOCAL_DEVICE_IDS" in os.environ:
         devices = None  # JAX reads it
     elif cluster.name == "slurm":
         devices = devices_in_slurm(os.environ)
-    elif (local := cluster.get_local_process_id()) is not None:
-        devices = (local,)
-    return Place(coordinator, processes, cluster.get_process_id(), devices)
+    return Place(coordinator, processes, index, devices)
 
 
 def devices_in_slurm(variables: Mapping[str, str]) -> tuple[int, ...]:

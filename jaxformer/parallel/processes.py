@@ -28,7 +28,8 @@ def joined(place: "Place | None", timeouts: Timeouts) -> Iterator[None]:
     """Within this context the process is one of several. It comes before anything that asks JAX for devices.
 
     It ends when all processes do: they have trained to the end, or are saved after a signal. If a mistake of the
-    user's ends it, they are waited for a few seconds, so that all can say it; another error ends this process, and
+    user's ends it, they are waited for a few seconds, so that all can say it. If a computation failed, the reason may
+    be that another process has died: then JAX ends this one while it waits. Another error ends this process, and
     thereby all of them.
 
     Args:
@@ -56,8 +57,10 @@ def joined(place: "Place | None", timeouts: Timeouts) -> Iterator[None]:
     )
     try:
         yield
-    except (UserError, SystemExit) as end:
-        seconds = TOGETHER if isinstance(end, UserError) else timeouts.shutdown
+    except (UserError, SystemExit, jax.errors.JaxRuntimeError) as end:
+        seconds = timeouts.shutdown if isinstance(end, SystemExit) else TOGETHER
+        if isinstance(end, jax.errors.JaxRuntimeError):
+            seconds += timeouts.heartbeat
         with suppress(jax.errors.JaxRuntimeError):
             service().wait_at_barrier("jaxformer/end", int(seconds * 1000))
             jax.distributed.shutdown()

@@ -8,8 +8,8 @@ Liger Kernel on GPUs, Hsu et al. 2024, arXiv 2410.10989, section 3.2.)
 The softmax subtracts the target's own logit rather than the largest one. That is known before the product, so that
 XLA fuses the exponentials and their sums into it: the logits themselves are never in memory on TPUs.
 
-The texts are cut along T, which no mesh splits. A mesh's rows stay where they are: every device goes over its own, and
-the table's gradient is added over devices once, not at every part.
+The texts are cut along T. A mesh's rows and tokens stay where they are: every device goes over its own, and the table's
+gradient is added over devices once, not at every part.
 """
 
 from functools import partial
@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec
 
 from jaxformer.models.dense import accumulated, over_rows
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.models.placement import BATCH_AXES, automatic_mesh, platform
+from jaxformer.models.placement import BATCH_AXES, automatic_mesh, platform, rows_and_tokens
 from jaxformer.tasks.losses import token_cross_entropy
 
 MaybeArray: TypeAlias = Array | None
@@ -73,21 +73,23 @@ def summed_forward(
 ) -> tuple[tuple[Array, Array], Any]:
     """Both sums, and the first one's gradients."""
     mesh, over = automatic_mesh(), partial(over_parts, label_smoothing=label_smoothing, z_loss=z_loss)
-    if mesh is None or len(seen) % (mesh.shape[BATCH_AXES[0]] * mesh.shape[BATCH_AXES[1]]):
+    own = PartitionSpec() if mesh is None else rows_and_tokens(mesh, targets.shape)
+    axes = (*BATCH_AXES, *own[1:])
+    if mesh is None or BATCH_AXES not in own:
         return over(seen, table, bias, targets)
 
     def on_a_device(*own: Any) -> Any:
         sums, (of_seen, *of_parameters) = over(*own)
-        sums, of_parameters = lax.psum((sums, of_parameters), BATCH_AXES)
+        sums, of_parameters = lax.psum((sums, of_parameters), axes)
         return sums, (of_seen, *of_parameters)
 
-    rows, whole = PartitionSpec(BATCH_AXES), PartitionSpec()
+    whole = PartitionSpec()
     split = jax.shard_map(
         on_a_device,
         mesh=mesh,
-        in_specs=(rows, whole, whole, rows),
-        out_specs=(whole, (rows, whole, whole)),
-        axis_names=set(BATCH_AXES),
+        in_specs=(own, whole, whole, own),
+        out_specs=(whole, (own, whole, whole)),
+        axis_names=set(axes),
         check_vma=False,
     )
     return split(seen, table, bias, targets)

@@ -10,13 +10,12 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
-from jaxformer.preemption import Preempted
+from jaxformer.preemption import EXIT_CODE, UNAVAILABLE, Preempted
 from jaxformer.verbs.common import cpu_devices, print_note
 
 LEAVING = 10.0  # seconds in which the others leave when one has ended with an error
 SAVING = 120.0  # seconds in which all are saved and leave after a signal
-UNAVAILABLE = 69  # what a process says whose port is taken
-ATTEMPTS = 3  # at a port that is free
+ATTEMPTS = 3  # to find a port that nobody takes meanwhile
 NOISE = "connected peer ranks is"  # what Gloo, which connects CPU devices, prints for each
 BEGIN = "import runpy; runpy.run_module('jaxformer', run_name='__main__')"
 if sys.platform == "linux":  # a process whose parent is killed is killed, too: 1 is PR_SET_PDEATHSIG
@@ -90,7 +89,7 @@ def end_of(children: Sequence[Child]) -> int:
     except (Preempted, KeyboardInterrupt):
         for child in children:
             child.process.send_signal(signal.SIGTERM)
-        if (code := first_code(children, SAVING)) in (0, 75):
+        if (code := first_code(children, SAVING)) in (0, EXIT_CODE):
             raise
         return code
 

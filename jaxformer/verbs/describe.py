@@ -77,6 +77,8 @@ class Describe(OnDevices):
     """Compile it for a slice of TPUs by their compiler, which the extra aot installs: v5e:4x4, v5litepod-16, v5p-32."""
     no_compile: bool = False
     """Leave out what needs the step compiled: the memory of activations."""
+    trace: bool = False
+    """Show the shapes through the model instead, module by module."""
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot be together."""
@@ -99,6 +101,11 @@ class Describe(OnDevices):
         devices = None if self.topology is None else topology_devices(self.topology)
         experiment = assemble(config, devices)
         experiment.check()
+        if self.trace:
+            from jaxformer.analysis.trace import trace
+
+            print_text(trace(experiment) + "\n")
+            return
         if not self.no_compile:
             print_note(
                 f"compiling the train step for {devices_in_words(experiment)}; --no-compile leaves that out"

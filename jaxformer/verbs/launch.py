@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from typing import Any
 from jaxformer.config.schema import load
 from jaxformer.errors import UserError
 from jaxformer.launching import LAUNCHERS
-from jaxformer.launching.base import PLACEHOLDER, Job, Label, Launcher
+from jaxformer.launching.base import PLACEHOLDER, Folder, Job, Label, Launcher
 from jaxformer.launching.checkout import Checkout, checkout
 from jaxformer.verbs.common import print_note, print_text
-from jaxformer.verbs.options import Verb, flag, override_words
-from jaxformer.verbs.train import run_name
+from jaxformer.verbs.options import Verb, flag
+from jaxformer.verbs.train import Train, run_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Launch(Launcher, Verb):
 
     config: str = flag(metavar="FILE[:ARG]")
     """A config file, or a shipped config's name."""
-    workdir: str | None = flag(None, "DIR", "--workdir", "--run")
+    workdir: Folder | None = flag(None, "DIR", "--workdir", "--run")
     """The folder of the run, as the hosts see it (default: a folder of the config's name)."""
     name: Label | None = None
     """What everything is called that is made for it (default: the config's name)."""
@@ -70,13 +70,14 @@ class Launch(Launcher, Verb):
 
     def training(self, found: Checkout | None) -> Job:
         """The training that is launched from a checkout."""
-        words = ["--config", self.config, *override_words(self.overrides or {})]
-        workdir = self.workdir or self.folder(run_name(self.config))
+        workdir = Path(self.workdir or self.folder(run_name(self.config)))
+        train = Train(config=self.config, workdir=workdir, overrides=self.overrides)
+        _, *of_config = replace(train, workdir=None).words()
         return Job(
             name=self.name or label(run_name(self.config)),
-            command=("jaxformer", "train", *words, "--workdir", workdir),
-            workdir=workdir,
-            preflight=("jaxformer", "preflight", *words) if find_spec("libtpu") else (),
+            command=("jaxformer", *train.words()),
+            workdir=str(workdir),
+            preflight=("jaxformer", "preflight", *of_config) if find_spec("libtpu") else (),
             checkout=found,
         )
 

@@ -213,17 +213,6 @@ def override_values(words: Sequence[str]) -> dict[str, Any]:
     return {path: literal(text) for path, _, text in parted}
 
 
-def override_words(overrides: Mapping[str, Any]) -> list[str]:
-    """The words that `override_values` reads as these values."""
-    from jaxformer.config.files import literal
-
-    words = (
-        (leaf, str(value) if literal(str(value)) == value else repr(value))
-        for leaf, value in overrides.items()
-    )
-    return [f"{OVERRIDE}{leaf}={word}" for leaf, word in words]
-
-
 def parse(name: str, cls: type[Verb], argv: Sequence[str]) -> Verb:
     """The verb `name` with the options of a command line.
 

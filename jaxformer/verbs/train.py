@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxformer.config.fields import NonNegativeInt, PositiveInt
-from jaxformer.verbs.common import print_line, print_note, print_text, working
+from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt
+from jaxformer.errors import UserError
+from jaxformer.preemption import UNAVAILABLE
+from jaxformer.verbs.common import print_json, print_line, print_note, print_text, working
 from jaxformer.verbs.options import OVERRIDE, Verb, argument, flag, in_flags
 
-UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h: a later attempt may succeed
 TOLD = {"JAXFORMER_COORDINATOR", "JAXFORMER_PROCESS"}
 
 
@@ -28,6 +29,10 @@ class Train(Verb):
     """The steps to trace for XProf, as in 10:15."""
     start_from: Path | None = flag(None, "CHECKPOINT")
     """A checkpoint of another run, RUN/checkpoints/STEP, to begin a new run with: parameters, optimizer and step."""
+    debug: bool = False
+    """Train nothing; look for faults in the config's tiny form, in seconds on a CPU."""
+    rehearse: bool = False
+    """Keep no run; take three steps, evaluate a batch, save, and take the third step again in a new process."""
     processes: PositiveInt | None = None
     """How many processes train together. Without --coordinator they are started here, on CPU devices."""
     devices_per_process: PositiveInt | None = None
@@ -52,9 +57,13 @@ class Train(Verb):
         """Yields what cannot be together."""
         if self.devices_per_process is not None and not self.starts_others:
             yield "devices_per_process: is for processes that are started here; give `processes`, and no `coordinator`"
+        others = ("workdir", "profile", "start_from", "processes", "process", "coordinator")
+        if (self.debug or self.rehearse) and (given := [n for n in others if getattr(self, n) is not None]):
+            mode = "debug" if self.debug else "rehearse"
+            yield f"{mode}: keeps no run, and takes one process; leave `{given[0]}` out"
 
     def __call__(self) -> int:
-        """1 if too many updates were skipped; UNAVAILABLE if other processes cannot be reached."""
+        """1 if too many updates were skipped or a fault was found; UNAVAILABLE if other processes cannot be reached."""
         if self.starts_others:
             from jaxformer.verbs.children import train_together
 
@@ -62,26 +71,38 @@ class Train(Verb):
         from jaxformer.config import files
 
         config = files.read(self.config, self.overrides)
+        if self.debug:
+            from jaxformer.verbs.debug import print_findings
+
+            return print_findings(self.config, config)
+        if self.rehearse:
+            from jaxformer.verbs.debug import print_rehearsal
+
+            print_rehearsal(config)
+            return 0
         with working() as console:
             from jaxformer.config.sections import resolve
             from jaxformer.experiment import Experiment
-            from jaxformer.parallel.meeting import Unavailable
-            from jaxformer.parallel.places import find_place
+            from jaxformer.parallel.places import Unavailable, find_place
             from jaxformer.parallel.processes import joined
             from jaxformer.train import NotFinite, train
 
             experiment = Experiment(resolve(config))
             folder = self.workdir or Path("runs") / run_name(self.config)
             timeouts = experiment.config.parallel.timeouts
-            place = find_place(self.coordinator, self.processes, self.process, timeouts)
+            options = {"profile": self.profile, "start_from": self.start_from, "console": console}
             try:
+                place = find_place(self.coordinator, self.processes, self.process, timeouts)
                 with joined(place, timeouts):
-                    train(
-                        experiment, folder, profile=self.profile, start_from=self.start_from, console=console
-                    )
+                    train(experiment, folder, **options)
             except (NotFinite, Unavailable) as error:
-                for line in error.lines:
-                    print_note(f"jaxformer: {in_flags(Train, line)}")
+                what, *others = [f"jaxformer: {in_flags(Train, line)}" for line in error.lines]
+                print_note(what)
+                if isinstance(error, NotFinite):
+                    again = ["jaxformer", "replay", str(folder), "--step", str(error.step)]
+                    print_note(f"  {shlex.join(again)}")
+                for line in others:
+                    print_note(line)
                 if isinstance(error, Unavailable):
                     return UNAVAILABLE
                 if error.checkpoint is not None:
@@ -94,17 +115,11 @@ class Train(Verb):
         """This command without what it says of processes."""
         from jaxformer.config.files import literal
 
-        overrides = (self.overrides or {}).items()
-        words = ((leaf, str(v) if literal(str(v)) == v else repr(v)) for leaf, v in overrides)
+        leaves = (self.overrides or {}).items()
+        overrides = (f"{OVERRIDE}{leaf}={v if literal(str(v)) == v else repr(v)}" for leaf, v in leaves)
         flags = {"--workdir": self.workdir, "--profile": self.profile, "--start-from": self.start_from}
-        given = [word for name, value in flags.items() if value is not None for word in (name, str(value))]
-        return [
-            "train",
-            "--config",
-            self.config,
-            *(f"{OVERRIDE}{leaf}={word}" for leaf, word in words),
-            *given,
-        ]
+        given = (word for name, value in flags.items() if value is not None for word in (name, str(value)))
+        return ["train", "--config", self.config, *overrides, *given]
 
     def from_checkpoint(self, checkpoint: Path, learning_rate: float) -> str:
         """The command that goes on from a checkpoint, in a new folder, at another learning rate."""
@@ -149,3 +164,31 @@ class Report(Verb):
         else:
             written = write_report(self.runs[0])
         print_line(str(written))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goodput(Verb):
+    """Show where every second of a run went, over all attempts, and what its devices cost."""
+
+    run: Path = argument("RUN")
+    """A run's folder."""
+    price: PositiveFloat | None = flag(None, "DOLLARS")
+    """What an hour of a device costs."""
+    json: bool = False
+    """One line of JSON, with the names of ml_goodput_measurement."""
+
+    def __call__(self) -> None:
+        from jaxformer.observe.goodput import goodput_of
+        from jaxformer.observe.text import notes
+        from jaxformer.runs import Run
+
+        run = Run.open(self.run)
+        found = goodput_of(run)
+        if found is None:
+            raise UserError(
+                f"{run.attempts_file}: no attempt is noted there; a training of this version notes them"
+            )
+        if self.json:
+            print_json(found.to_json(self.price))
+        else:
+            print_text(notes(found.lines(self.price)) + "\n")

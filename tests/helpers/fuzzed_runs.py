@@ -30,7 +30,23 @@ def short_run() -> dict[str, bytes]:
     scores = [{"name": name, "precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 3} for name in "ab"]
     evaluation = {"step": 3, "metrics": {"accuracy": 0.5, "loss": "NaN"}, "class_names": ["a", "b"]}
     evaluation |= {"confusion": [[3, 1], [0, 2]], "per_class": scores, "notes": ["a note"]}
-    return found | {"metrics.jsonl": lines_of_json(records), "evaluation.json": as_json(evaluation)}
+    attempts = [
+        {"event": "start", "start": 10.0, "host": "a", "process": {"number": 7}, "before": 0},
+        *(
+            {
+                "event": "train",
+                "began": 11.0,
+                "first": 0,
+                "step": n,
+                "devices": 1,
+                "seconds": {"train": n, "total": n},
+            }
+            for n in (1, 3)
+        ),
+        {"event": "end", "end": 20.0, "exit": 0, "why": "done", "steps": 3, "saved": 3},
+    ]
+    found |= {"metrics.jsonl": lines_of_json(records), "evaluation.json": as_json(evaluation)}
+    return found | {"attempts.jsonl": lines_of_json(attempts)}
 
 
 def report(folder: Path, output: Path) -> int:

@@ -73,6 +73,7 @@ RENDERED = {
     ),
 }
 COMMANDS = {name: command for name, command, _ in reversed(RENDERED.values())}
+COMMANDS["local"] = f"{CONFIG} --attempts 5 --env NOTE=it's"
 CHECKOUT = Checkout("/home/me/jaxformer", "0123456789abcdef0123456789abcdef01234567")
 HOSTILE = [
     "two words",

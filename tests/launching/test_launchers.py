@@ -5,13 +5,27 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers.launches import COMMANDS, HOSTILE, RENDERED, ROOT, bash, job, launcher, plan, program, rendered
+from helpers.documents import parts
+from helpers.launches import (
+    CHECKOUT,
+    COMMANDS,
+    HOSTILE,
+    RENDERED,
+    ROOT,
+    bash,
+    job,
+    launcher,
+    plan,
+    program,
+    rendered,
+)
 
-from jaxformer import cli
+from jaxformer import cli, runs
 from jaxformer.config import schema
 from jaxformer.config.reference import field_docs
 from jaxformer.errors import UserError
@@ -103,6 +117,9 @@ def words_run(name: str, words: list[str], folder: Path) -> list[str]:
     program(folder / "srun", 'while [ "$1" != jaxformer ]; do shift; done; exec "$@"')
     verb = launcher(name, COMMANDS[name])
     workdir = verb.folder("sample") if name != "tpu" else "/mnt/sample"
+    if name == "local":  # no shell is between
+        (command,) = verb.render(job(workdir, *words)).commands
+        return list(command[command.index("jaxformer") + 1 :])
     files = verb.render(job(workdir, *words)).files
     if name == "k8s":
         found = next(yaml.safe_load(text) for text in files.values())
@@ -128,6 +145,9 @@ def test_words_arrive_as_they_were_given(name, tmp_path):
 def test_variables_arrive_as_they_were_given(name, tmp_path):
     value = 'it\'s $(touch made) "$HOME" `touch made`'
     made = launcher(name, [*COMMANDS[name].split(), "--env", f"SAID={value}"])
+    if name == "local":
+        assert f"SAID={value}" in made.render(job("runs/x")).commands[0]
+        return
     text = next(reversed(made.render(job(made.folder("x") if name != "tpu" else "/mnt/x")).files.values()))
     if name in ("k8s", "skypilot"):
         assert value in str(yaml.safe_load(text)).replace("$$(", "$(").replace("\\'", "'")
@@ -151,6 +171,23 @@ def test_flags_of_other_programs():
     ]
 
 
+def documented() -> list[str]:
+    found = [part.command for part in parts((ROOT / "docs/launching.md").read_text())]
+    return [command for command in found if command.startswith("jaxformer launch ")]
+
+
+@pytest.mark.parametrize("command", documented())
+def test_commands_of_the_document_are_rendered(command):
+    _, _, name, *words = shlex.split(command.replace("IMAGE", "image"))
+    verb = launcher(name, words)
+    verb.check()
+    assert verb.render(replace(verb.training(None), checkout=CHECKOUT)).commands
+
+
+def test_the_document_has_every_launcher():
+    assert {command.split()[2] for command in documented()} == {*LAUNCHERS}
+
+
 def test_a_checkout_knows_its_changes(tmp_path):
     assert checkout(tmp_path) is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
@@ -170,6 +207,14 @@ def test_a_checkout_knows_its_changes(tmp_path):
     assert changed.revision.startswith(f"{first.revision}+changes-")
     assert changed.revision != other.revision
     assert changed.unknown == ("new",)
+
+
+def test_copied_code_knows_its_revision(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
+    monkeypatch.delenv("JAXFORMER_REVISION", raising=False)
+    assert runs.git_revision() is None
+    monkeypatch.setenv("JAXFORMER_REVISION", "0123")
+    assert runs.git_revision() == "0123"
 
 
 TPU = "tpu --config vit_digits --zone us-west4-a --type"
@@ -275,6 +320,8 @@ def test_a_config_that_git_does_not_know_would_not_be_copied(tmp_path, monkeypat
 
 
 def test_a_program_that_is_not_there_is_named(name, monkeypatch, tmp_path):
+    if name == "local":
+        pytest.skip("it needs no program but this Python")
     verb = launcher(name, COMMANDS[name])
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)

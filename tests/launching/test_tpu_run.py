@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -170,6 +171,7 @@ def test_the_same_command_takes_it_up_again(cloud):
     assert log.read_text().split()[-120:] == [word for n in range(1, 61) for word in ("step", str(n))]
 
 
+@pytest.mark.slow
 def test_a_broken_connection_is_made_again(cloud):
     process = cloud.start("--env STEPS=30 --env EACH=0.05")
     log = cloud.home / "launched/sample/log"
@@ -209,6 +211,7 @@ def test_a_slice_that_is_taken_away_is_made_anew_and_the_run_goes_on(cloud):
     assert "PREEMPTED" in err
 
 
+@pytest.mark.slow
 def test_a_job_that_was_told_to_end_and_is_saved_goes_on(cloud):
     code, _, err = cloud.launch("--env CODE=75")
     assert code == 0, err
@@ -224,6 +227,13 @@ def test_the_exit_code_is_the_jobs(cloud, code):
     assert (cloud.fake / "calls").read_text().count("worker.sh start") == 2
 
 
+def test_a_mistake_leaves_no_run_and_no_slice(cloud):
+    code, _, err = cloud.launch("--setup=false")
+    assert (code, err.splitlines()[-2]) == (1, "launch: it has left no runs/sample"), err
+    assert not (cloud.fake / "vm").exists()
+    assert not (cloud.home / "runs").exists()
+
+
 @pytest.mark.slow
 def test_all_hosts_of_a_slice_run_the_job_eight_at_a_time(cloud):
     shared = cloud.home.parent / "shared"
@@ -235,6 +245,7 @@ def test_all_hosts_of_a_slice_run_the_job_eight_at_a_time(cloud):
     assert (cloud.home / "runs/sample/result.json").exists()
 
 
+@pytest.mark.slow
 def test_another_job_is_not_disturbed(cloud):
     first = cloud.start("--env STEPS=60 --env EACH=0.05")
     log = cloud.home / "launched/sample/log"
@@ -279,3 +290,29 @@ def test_what_does_not_fit_is_not_paid_for(cloud):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "launch: preflight ended with exit code 1; nothing was created"
     assert not [call for call in cloud.calls() if call.endswith("create")]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not here")
+def test_the_real_gcloud_knows_every_command_and_flag(cloud, tmp_path):
+    """Without an account: it reads the whole command, and then asks to log in. It would refuse a flag before that."""
+    flags = "--spot --network n --subnetwork s --service-account a@b.c"
+    (cloud.fake / "vm").write_text("STOPPED\nREADY\n")
+    (cloud.fake / "workers/0").mkdir(parents=True)
+    assert cloud.launch(flags)[0] == 0
+    assert cloud.launch(flags)[0] == 0
+    assert cloud.launch(f"{flags} --queued --valid-until-duration 6h")[0] == 0
+    lines = [line for line in (cloud.fake / "calls").read_text().splitlines() if line.startswith("compute")]
+    seen = {" ".join(line.split()[2:4]): line for line in lines}
+    names = {f"tpu-vm {verb}" for verb in ("create", "delete", "describe", "scp", "ssh", "start")}
+    assert {*seen} == names | {f"queued-resources {verb}" for verb in ("create", "delete", "describe")}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("CLOUDSDK")}
+    env |= {"CLOUDSDK_CONFIG": str(tmp_path / "none"), "CLOUDSDK_CORE_CHECK_GCE_METADATA": "false"}
+    for line in seen.values():
+        before, command, rest = line.partition(" --command=")
+        words = [*before.split(), *([f"--command={rest.partition(' --zone')[0]}"] if command else [])]
+        words += f"--zone{rest.partition(' --zone')[2]}".split() if command else []
+        done = subprocess.run(
+            ["gcloud", *words], env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+        assert "You do not currently have an active account selected" in done.stderr, done.stderr

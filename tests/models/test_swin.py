@@ -1,12 +1,18 @@
 """Swin's windows: who sees whom, for feature maps of any size."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.tiny import random_params
 
+from jaxformer.models import fused
+from jaxformer.models.fused import Kernel
+from jaxformer.models.short_attention import short_attention, short_problems
 from jaxformer.models.swin import Swin, SwinBlock, joined_in_fours
+from jaxformer.parallel.mesh import make_mesh
 
 
 def block(shifted):
@@ -54,3 +60,23 @@ def test_parameters_are_the_same_for_images_of_any_size():
         for size in ((32, 32), (52, 20))
     ]
     assert shapes[0] == shapes[1]
+
+
+def test_the_tpus_kernel_takes_shifted_windows_too(monkeypatch):
+    """Interpreted, against XLA's form: two windows of 36 places along each side of a map, the last ones padded."""
+    model, x = SwinBlock(2, 6, "shifted", mlp_ratio=2, activation="gelu_erf", merges=False), (2, 11, 12, 8)
+    x = np.random.default_rng(0).normal(size=x).astype(np.float32)
+    params = random_params(model, x, True)
+
+    def loss(params, x):
+        return jnp.sum(jnp.sin(model.apply({"params": params}, x, True)[0]))
+
+    expected = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, x)
+    monkeypatch.setitem(
+        fused.KERNELS, "cpu", (Kernel("short", short_problems, partial(short_attention, interpret=True)),)
+    )
+    mesh = make_mesh({"data": 1}, jax.devices()[:1])  # says that there is one device
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), fused.choices() as taken:
+        found = jax.jit(jax.grad(lambda *given: loss(*given), argnums=(0, 1)))(params, x)
+    assert taken == {"short"}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)

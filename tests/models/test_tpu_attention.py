@@ -164,10 +164,10 @@ def test_when_a_kernel_is_not_taken(kernel, query, key, mask, bias, says):
 
 def tpu_mesh(**axes):
     """A mesh of TPUs that are not there; enough for tracing."""
-    sizes = {"data": 1, "fsdp": 1, "tensor": 1, **axes}
+    sizes = {"data": 1, "fsdp": 1, "sequence": 1, "tensor": 1, **axes}
     device = jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
     return jax.sharding.AbstractMesh(
-        tuple(sizes.values()), tuple(sizes), (AxisType.Auto,) * 3, abstract_device=device
+        tuple(sizes.values()), tuple(sizes), (AxisType.Auto,) * 4, abstract_device=device
     )
 
 
@@ -182,7 +182,7 @@ def traced(mesh, query, key, **choices):
 
 
 def test_a_tpu_takes_the_first_that_fits_and_the_log_says_why(caplog):
-    fused.said.clear()
+    fused.log.cache_clear()
     with caplog.at_level("INFO", "jaxformer"):
         assert "attended" in traced(tpu_mesh(), ONE, ONE)
         assert "splash" in traced(tpu_mesh(), (1, 1, 4096, 64), (1, 1, 4096, 64))
@@ -198,7 +198,7 @@ def test_a_tpu_takes_the_first_that_fits_and_the_log_says_why(caplog):
 
 
 def test_dropout_of_the_weights_keeps_xlas_form(caplog):
-    fused.said.clear()
+    fused.log.cache_clear()
     layer, x = Attention(2, dropout=0.5), jnp.zeros((1, 64, 32))
 
     def apply(deterministic):

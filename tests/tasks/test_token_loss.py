@@ -21,13 +21,13 @@ from jaxformer.step import make_train_step
 from jaxformer.tasks import token_loss
 from jaxformer.tasks.language import CausalLM
 
-BATCH, LENGTH, WIDTH, ROWS = 8, 11, 16, 24
-MESHES = [None, {"data": 8}, {"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}]
+BATCH, LENGTH, WIDTH, ROWS = 8, 12, 16, 24
+MESHES = [None, {"data": 8}, {"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 2, "sequence": 4}]
 
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch):
-    """Texts of 11 tokens in 8 parts on one device, so that the last one is padded."""
+    """Texts of 12 tokens in 8 parts on one device, so that the last one is padded."""
     monkeypatch.setattr(token_loss, "PART_BYTES", {"cpu": 4 * BATCH * 2 * ROWS})
 
 

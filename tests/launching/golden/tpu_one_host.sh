@@ -37,7 +37,7 @@ state() {
     elif grep -q NOT_FOUND "$folder/gcloud.log"; then
         echo NONE
     else
-        fail "gcloud does not answer: $(tail -n 1 "$folder/gcloud.log")"
+        fail "gcloud does not answer: $(grep -m 1 ERROR "$folder/gcloud.log" || tail -n 1 "$folder/gcloud.log")"
     fi
 }
 
@@ -136,11 +136,16 @@ follow() {
 
 # The last act: the folder of the run comes here, and the VM goes.
 finish() {
-    say "the job ended with exit code $1; fetching $workdir"
+    say "the job ended with exit code $1"
     follow
-    mkdir -p "$(dirname "$fetched")"
-    vm scp --recurse --worker=0 "$name:$remote" "$(dirname "$fetched")/" ||
-        fail "$workdir could not be fetched; $name is still there" 1
+    if [ "$(vm ssh "$name" --worker=0 --command="if [ ! -e $remote ]; then echo none; fi")" = none ]; then
+        say "it has left no $workdir"
+    else
+        say "fetching $workdir"
+        mkdir -p "$(dirname "$fetched")"
+        vm scp --recurse --worker=0 "$name:$remote" "$(dirname "$fetched")/" ||
+            fail "$workdir could not be fetched; $name is still there" 1
+    fi
     on_all "bash $there/worker.sh forget"
     [ "$keep" ] || delete
     exit "$1"

@@ -1,0 +1,270 @@
+"""Starts a training, and starts it again when it dies, as long as it makes progress: one supervisor for each machine.
+
+Several machines need no protocol: where one process of a training dies, the others end, too, within the time of the
+coordination service's heartbeat; each machine's supervisor starts its own again, and they find each other anew.
+The memory is the ledger in the run's folder (`attempts.py`): a supervisor that is killed and started again goes on with
+its budgets. The rules are in `decisions.py`. Python's standard library alone, so that it survives what kills trainings.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from jaxformer.errors import UserError, printable
+from jaxformer.files import locked, naming_files
+from jaxformer.launching import ATTEMPTS, HEARTBEATS, HUNG
+from jaxformer.launching import attempts as ledger
+from jaxformer.launching.attempts import Attempt
+from jaxformer.launching.decisions import KILLED, Budgets, Restart, Stop, decide, kind_of, meaning
+from jaxformer.launching.processes import STATE, alive, boot, end_session, identity, stat
+from jaxformer.preemption import Preempted, Preemption, ProcessSignals, farewell, leave
+
+SILENCE = 12.0  # seconds without a heartbeat after which a training is killed; it beats once a second
+LOOK = 0.5  # seconds between two looks at the training
+TAIL = 2**17  # bytes of its last output that are kept
+TRACEBACK = re.compile(r"^(.*)Traceback \(most recent call last\):\n(?:\1 .*\n)*\1\S.*$", re.MULTILINE)
+
+
+def say(line: str) -> None:
+    """Writes a line to standard error, beside what the training writes there."""
+    with suppress(OSError):
+        os.write(2, f"{printable(line, keep='')}\n".encode())
+
+
+class Child:
+    """A training, as a process that leads a session: all that it starts is ended with it.
+
+    Args:
+      command: its words.
+      beats: an empty folder for its heartbeats.
+    """
+
+    def __init__(self, command: Sequence[str], beats: Path):
+        self.beats, self.heard = beats, dict[Path, tuple[int, float]]()
+        self.stopped = self.steps = 0
+        self.said = b""
+        environment = {**os.environ, HEARTBEATS: str(beats)}
+        self.process = subprocess.Popen(
+            command, env=environment, stderr=subprocess.PIPE, start_new_session=True
+        )
+        assert self.process.stderr is not None
+        self.pipe = self.process.stderr
+        self.copier = threading.Thread(target=self.copy, daemon=True)
+        self.copier.start()
+
+    def copy(self) -> None:
+        """Passes on what it writes to standard error, and keeps the end of it."""
+        while block := os.read(self.pipe.fileno(), 2**16):
+            self.said = (self.said + block)[-TAIL:]
+            with suppress(OSError):
+                os.write(2, block)
+
+    def __enter__(self) -> "Child":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        end_session(self.process.pid)
+        self.process.wait()
+        self.copier.join(5.0)
+        self.pipe.close()
+
+    def wait(self, requested: Callable[[], signal.Signals | None], silence: float = SILENCE) -> int:
+        """Its exit code when it has ended, or has been silent for too long.
+
+        Args:
+          requested: the signal that has asked this process to end, if one has; it is passed on.
+          silence: seconds without a heartbeat.
+        """
+        passed_on = False
+        while (code := self.ended()) is None:
+            if (came := requested()) and not passed_on:
+                passed_on = True
+                self.process.send_signal(came)
+            if self.listen() * LOOK > silence:
+                self.process.send_signal(signal.SIGABRT)  # it writes its stacks, if it still can
+                self.ended(2.0)
+                return HUNG
+        return code
+
+    def ended(self, seconds: float = LOOK) -> int | None:
+        """Its exit code as a shell has it; None if it still runs after so many seconds."""
+        self.copier.join(
+            seconds
+        )  # its output ends with it, mostly; to wait for a process is to ask again and again
+        try:
+            code = self.process.wait(0 if self.copier.is_alive() else seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        return 128 - code if code < 0 else code
+
+    def listen(self) -> int:
+        """In how many looks in a row the quietest of its processes gave no sign of life; notes the steps taken.
+
+        Looks are counted, not seconds: a machine that stood still has stopped the processes and this one alike.
+        """
+        stopped = stat(self.process.pid)[STATE : STATE + 1] == ["T"]  # before its heart beats, too
+        self.stopped = self.stopped + 1 if stopped else 0
+        heard = {}
+        for path in self.beats.iterdir():
+            with suppress(OSError, ValueError):
+                beat = path.stat().st_mtime
+                silent, before = self.heard.get(path, (0, None))
+                heard[path] = (silent + 1, before) if beat == before else (0, beat)
+                self.steps = max(self.steps, int(path.read_text() or 0))
+        self.heard = heard
+        return max(self.stopped, *(silent for silent, _ in heard.values()), 0)
+
+    def output(self) -> str:
+        """The end of what it wrote to standard error."""
+        return self.said.decode(errors="replace").replace("\r\n", "\n")
+
+
+@dataclass
+class Supervisor:
+    """Runs a training until it is done, or it makes no sense to start it again."""
+
+    command: Sequence[str]
+    """The training's words: this machine's part of it."""
+    folder: Path
+    """The run's folder; it is made if it is not there."""
+    budgets: Budgets = Budgets()
+    """How often it may be started again."""
+    say: Callable[[str], None] = say
+    """Takes lines for people."""
+    ledger: str = ATTEMPTS
+    """The name of the ledger in that folder; supervisors of several machines that share the folder have one each."""
+
+    @property
+    def path(self) -> Path:
+        """The ledger."""
+        return self.folder / self.ledger
+
+    def run(self) -> int:
+        """Supervises; returns the last exit code: 0 done, 2 a mistake of the user's, others as in `decisions.EXITS`.
+
+        Raises:
+          Preempted: SIGTERM or SIGHUP came; it was passed on to the training, which has ended.
+          KeyboardInterrupt: Ctrl-C did. A second one does not wait for the training to save.
+          UserError: another supervisor is at work in the folder, or a file cannot be written.
+        """
+        new, lock = not self.folder.exists(), self.folder / f".{self.ledger}.lock"
+        busy = f"{self.folder}: another supervisor is at work in this folder"
+        if threading.current_thread() is threading.main_thread():
+            signal.set_wakeup_fd(-1)  # a second Ctrl-C ends the training, too, before it ends this process
+        with Preemption() as signals, naming_files(self.folder, "mend that, and start it again"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with locked(lock, UserError(busy, "wait until it ends, or end it")), signals.deferred():
+                code = self.until_it_ends(signals)
+        if code == 2 and new:  # what was refused leaves nothing behind
+            with suppress(OSError):
+                self.path.unlink()
+                self.folder.rmdir()
+        return code
+
+    def until_it_ends(self, signals: Preemption) -> int:
+        """Makes attempts until one is the last, or a signal has come."""
+        history = self.counted_before()
+        while True:
+            with tempfile.TemporaryDirectory() as beats, Child(self.command, Path(beats)) as child:
+                history.append(self.begin(child))
+                code = child.wait(lambda: signals.requested)
+            self.finish(history[-1], code, child.steps)
+            decision = decide(history, self.budgets)
+            if isinstance(decision, Stop):
+                ledger.append(self.path, "stop", why=decision.why)
+            if signals.requested:
+                return code
+            self.report(history, decision, child.output())
+            if isinstance(decision, Stop):
+                return code
+            until = time.monotonic() + decision.after
+            while (left := until - time.monotonic()) > 0:
+                time.sleep(min(LOOK, left))
+                if signals.requested:
+                    return code
+
+    def counted_before(self) -> list[Attempt]:
+        """The attempts that a supervisor counted that has died; what it has left running on this machine is ended."""
+        history = ledger.since_stop(self.path)
+        if history and (last := history[-1]).end is None:
+            number = last.process["number"]
+            here = last.host == socket.gethostname() and last.process["boot"] == boot()
+            if here and identity(number) in (last.process["identity"], None) and alive(number):
+                self.say("jaxformer: the supervisor before this one died; the training that it left is ended")
+                end_session(number)
+            self.finish(last, KILLED, last.marks[-1].step - (last.first or 0) if last.marks else 0)
+        return history
+
+    def begin(self, child: Child) -> Attempt:
+        """The attempt that a process is; it is in the ledger."""
+        number = child.process.pid
+        process = {"number": number, "identity": identity(number), "boot": boot()}
+        made = Attempt(
+            time.time(), True, socket.gethostname(), process, ledger.newest_checkpoint(self.folder)
+        )
+        ledger.append(
+            self.path, "start", start=made.start, host=made.host, process=process, before=made.before
+        )
+        return made
+
+    def finish(self, attempt: Attempt, code: int, steps: int) -> None:
+        """Notes the end of an attempt, in the ledger, too."""
+        values = {"end": time.time(), "exit": code, "why": meaning(code), "steps": steps}
+        values["saved"] = ledger.newest_checkpoint(self.folder)
+        vars(attempt).update(values)
+        ledger.append(self.path, "end", **values)
+
+    def report(self, history: Sequence[Attempt], decision: Restart | Stop, output: str) -> None:
+        """Says how an attempt ended and what follows; at the end of a training that failed, its first traceback."""
+        last = history[-1]
+        if last.exit == 0:
+            return
+        over = kind_of(last.exit) == "over"
+        at = time.strftime("%H:%M:%S", time.localtime(last.end))
+        saved = f"newest checkpoint: step {last.saved:,}" if last.saved else "no checkpoint yet"
+        self.say(
+            f"jaxformer: attempt {len(history)} ended at {at}, exit code {last.exit}: {last.why}; {saved}"
+        )
+        if over:
+            return
+        if lines := [line for line in output.splitlines() if line.strip()]:
+            self.say(f"jaxformer: its last line: {lines[-1].strip()[:500]}")
+        if isinstance(decision, Restart):
+            wait = f"in {decision.after:.0f} s" if decision.after >= 1 else "at once"
+            self.say(f"jaxformer: it is started again {wait}")
+            return
+        self.say(f"jaxformer: it is not started again: {decision.why}")
+        if first := TRACEBACK.search(output):
+            self.say("jaxformer: the first traceback of that attempt:")
+            for line in first[0].splitlines():
+                self.say(f"  {line}")
+
+
+def main() -> NoReturn:
+    """The command `python -m jaxformer.launching.supervisor ATTEMPTS RUN WORDS ...`, where there is no verb."""
+    with ProcessSignals():
+        attempts, folder, *words = sys.argv[1:]
+        try:
+            code = Supervisor(words, Path(folder), Budgets(int(attempts))).run()
+        except (KeyboardInterrupt, Preempted) as stop:
+            code = farewell(stop)
+        except UserError as error:
+            code = 2
+            for line in error.lines:
+                say(f"jaxformer: {line}")
+    leave(code)
+
+
+if __name__ == "__main__":
+    main()

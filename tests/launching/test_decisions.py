@@ -1,0 +1,117 @@
+"""Whether a training is started again: the table of exit codes, and what must hold of every history."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jaxformer.launching.attempts import Attempt
+from jaxformer.launching.decisions import EXITS, Budgets, Restart, Stop, decide, meaning
+
+INFRASTRUCTURE = (69, 134, 137, 139, 143, 124, 255)
+FAILED = (1, 3, 70, 126, 127, 132, 254)
+
+
+def attempt(exit_code, before=0, saved=0, steps=5):
+    return Attempt(
+        0.0, before=before, saved=saved, steps=steps, exit=exit_code, end=1.0, why=meaning(exit_code)
+    )
+
+
+PROGRESS = {"before": 10, "saved": 20}
+NONE = {"before": 20, "saved": 20}
+NO_STEP = {"steps": 0}
+TABLE = [
+    ("done", [attempt(0, **PROGRESS)], "done"),
+    ("a mistake of the user's", [attempt(2)], "a mistake of the user's"),
+    ("a mistake after progress", [attempt(137, **PROGRESS), attempt(2, **NONE)], "a mistake of the user's"),
+    ("interrupted", [attempt(130, **PROGRESS)], "interrupted"),
+    ("saved", [attempt(75, **PROGRESS)], 0.0),
+    ("saved, again and again", [attempt(75, before=n, saved=n + 1) for n in range(50)], 0.0),
+    ("told to end before anything new was saved", [attempt(75, **NONE)], 5.0),
+    ("killed after progress", [attempt(137, **PROGRESS)], 5.0),
+    ("killed after 50 kills with progress", [attempt(137, before=n, saved=n + 1) for n in range(50)], 5.0),
+    ("killed without progress", [attempt(137, **NONE)], 5.0),
+    ("killed twice without progress", [attempt(137, **NONE)] * 2, 10.0),
+    ("killed three times without progress", [attempt(137, **NONE)] * 3, "no progress in 3 attempts: .*step 20"),
+    ("killed before the first checkpoint", [attempt(137)] * 3, "no progress in 3 attempts: there is no check"),
+    ("progress refunds", [attempt(137, **NONE)] * 2 + [attempt(137, before=20, saved=30)], 5.0),
+    ("the wait begins anew", [attempt(137, **NONE)] * 2 + [attempt(137, **PROGRESS), attempt(1, **NONE)], 5.0),
+    ("failed after progress", [attempt(1, **PROGRESS)], 5.0),
+    ("failed", [attempt(1)], 5.0),
+    ("failed twice", [attempt(1)] * 2, 10.0),
+    ("failed three times", [attempt(1)] * 3, "no progress in 3 attempts"),
+    ("no step yet", [attempt(1, **NO_STEP)], 5.0),
+    ("never a step", [attempt(137, **NO_STEP), attempt(1, **NO_STEP)], "no train step was reached in 2 attem"),
+    ("no step any more", [attempt(137, **PROGRESS)] + [attempt(1, **NONE, **NO_STEP)] * 2, 10.0),
+    ("no step, but one before", [attempt(1), attempt(1, **NO_STEP)], 10.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("attempts", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_what_follows(attempts, expected):
+    decision = decide(attempts)
+    if isinstance(expected, float):
+        assert decision == Restart(expected)
+    else:
+        assert isinstance(decision, Stop)
+        assert re.search(expected, decision.why)
+
+
+@pytest.mark.parametrize("code", INFRASTRUCTURE + FAILED)
+def test_what_went_wrong_is_tried_again(code):
+    assert decide([attempt(code, **PROGRESS)]) == Restart(5.0)
+
+
+def test_codes_are_told_apart():
+    assert {code for code, (kind, _) in EXITS.items() if kind == "infrastructure"} == set(INFRASTRUCTURE)
+    assert meaning(137).startswith("killed")
+    assert meaning(129) == "ended by SIGHUP"
+    assert meaning(3) == "the program failed"
+
+
+def test_the_longest_wait():
+    budgets = Budgets(without_progress=100)
+    waits = [decide([attempt(137)] * n, budgets).after for n in range(1, 12)]
+    assert waits == [5, 10, 20, 40, 80, 160, 300, 300, 300, 300, 300]
+
+
+CODES = st.sampled_from([0, 2, 75, 130, *INFRASTRUCTURE, *FAILED])
+ATTEMPTS = st.lists(
+    st.builds(attempt, CODES, before=st.integers(0, 5), saved=st.integers(0, 5), steps=st.integers(0, 2)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(ATTEMPTS, st.integers(1, 5), st.integers(1, 5))
+def test_of_every_history(attempts, without_progress, before_first_step):
+    budgets = Budgets(without_progress, before_first_step, shortest=1.0, longest=8.0)
+    decision, last = decide(attempts, budgets), attempts[-1]
+    if last.exit in (0, 2, 130):
+        assert isinstance(decision, Stop)
+    elif last.progress:
+        assert decision == Restart(0.0 if last.exit == 75 else 1.0)
+    elif (
+        not any(each.progress for each in attempts[-without_progress:]) and len(attempts) >= without_progress
+    ):
+        assert isinstance(decision, Stop)
+    if isinstance(decision, Restart):
+        assert 0 <= decision.after <= 8
+
+
+@given(ATTEMPTS, ATTEMPTS)
+def test_what_came_before_progress_does_not_count(earlier, later):
+    progress = [attempt(137, before=5, saved=6)]
+    assert decide([*earlier, *progress, *later]) == decide([*progress, *later])
+
+
+def test_no_training_goes_on_for_ever_without_progress():
+    for code in {*range(256)}:
+        history = []
+        for _ in range(3):
+            history.append(attempt(code))
+            if isinstance(decide(history), Stop):
+                break
+        assert isinstance(decide(history), Stop)

@@ -1,0 +1,29 @@
+"""What `launch local` renders; tests/launching/test_restarts.py runs it."""
+
+import shlex
+
+import pytest
+from helpers.launches import job, launcher
+
+from jaxformer.errors import UserError
+
+SUPERVISOR = "python -m jaxformer.launching.supervisor"
+
+
+def words(flags):
+    verb = launcher("local", f"--config configs/vit_digits.py {flags}")
+    (command,) = verb.render(job("runs/sample")).commands
+    return shlex.join(command)
+
+
+def test_the_supervisor_gets_the_folder_and_the_training():
+    train = shlex.join(job("runs/sample").command)
+    assert words("") == f"{SUPERVISOR} 3 runs/sample {train}"
+    assert words("--attempts 7 --env A=1") == f"{SUPERVISOR} 7 runs/sample env A=1 {train}"
+    together = "--processes=2 --devices-per-process=4"
+    assert words("--processes 2 --devices-per-process 4") == f"{SUPERVISOR} 3 runs/sample {train} {together}"
+
+
+def test_devices_are_those_of_several_processes():
+    with pytest.raises(UserError, match=r"devices.per.process.*is for several processes; give"):
+        words("--devices-per-process 4")
