@@ -351,3 +351,17 @@ def agreed(decide: Callable[[], int]) -> int:
     if jax.process_count() == 1:
         return decide()
     return int(multihost_utils.broadcast_one_to_all(np.int32(decide() if jax.process_index() == 0 else 0)))
+
+
+def checkpoint_of(start_from: str | Path, total_steps: int) -> tuple[int, Path]:
+    """The step of a checkpoint RUN/checkpoints/STEP, and the folder that it is in.
+
+    Raises:
+      UserError: there is none, or it leaves nothing to train.
+    """
+    folder = Path(start_from)
+    if not folder.name.isdecimal() or not folder.is_dir():
+        raise UserError(f"start_from={str(folder)!r}: no checkpoint; expected a folder RUN/checkpoints/STEP")
+    if int(folder.name) >= total_steps:
+        raise UserError(f"start_from={str(folder)!r}: train.total is {total_steps} steps, none is left")
+    return int(folder.name), folder.parent

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from jaxformer.analysis.memory import check_memory, memory_errors_explained
-from jaxformer.checkpoints import Checkpoints, agreed
+from jaxformer.checkpoints import Checkpoints, agreed, checkpoint_of
 from jaxformer.errors import UserError
 from jaxformer.evaluation.evaluator import GivenUp, Monitor
 from jaxformer.experiment import Experiment
@@ -180,20 +180,6 @@ def restore_or_start(
         return from_items(items), monitor, False, 0
     monitor = replace(monitor, **progress["monitor"])
     return from_items(items), monitor, progress["evaluation_due"], progress.get("records", 0)
-
-
-def checkpoint_of(start_from: str | Path, total_steps: int) -> tuple[int, Path]:
-    """The step of a checkpoint RUN/checkpoints/STEP, and the folder that it is in.
-
-    Raises:
-      UserError: there is none, or it leaves nothing to train.
-    """
-    folder = Path(start_from)
-    if not folder.name.isdecimal() or not folder.is_dir():
-        raise UserError(f"start_from={str(folder)!r}: no checkpoint; expected a folder RUN/checkpoints/STEP")
-    if int(folder.name) >= total_steps:
-        raise UserError(f"start_from={str(folder)!r}: train.total is {total_steps} steps, none is left")
-    return int(folder.name), folder.parent
 
 
 @dataclass

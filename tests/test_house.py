@@ -11,12 +11,12 @@ PACKAGE = Path(__file__).parent.parent / "jaxformer"
 FILES = {file.relative_to(PACKAGE).as_posix(): file for file in sorted(PACKAGE.rglob("*.py"))}
 TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
 
-CODE_LINES = 21_780  # of the package at most
+CODE_LINES = 25_020  # of the package at most
 FILE_LINES = 400
 FUNCTION_LINES = 80  # without the docstring
 LONGER = {"step.py make_train_step": 100}
 PROBES = 9
-LOADED_BY_TRAIN = 55  # modules of the package
+LOADED_BY_TRAIN = 56  # modules of the package
 
 # Files that may ask whether an object of a library, or Python itself, has something: how often.
 OF_LIBRARIES = {
@@ -147,7 +147,8 @@ def naming_flags(name: str) -> list[str]:
 WRITING = {
     "__main__.py": 6,  # has streams, and says how they escape
     "cli.py": 1,  # flushes stdout
-    "launching/supervisor.py": 1,  # passes on what a training writes, which has escaped it
+    "launching/local.py": 1,  # flushes what was said before the training writes
+    "launching/supervisor.py": 2,  # passes on what a training writes, which has escaped it
     "launching/watchdog.py": 4,  # the stacks of threads, when nothing else may work
     "observe/terminal.py": 2,  # the console and the log's handler
     "observe/text.py": 2,  # draws a table into a string
