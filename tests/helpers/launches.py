@@ -116,6 +116,10 @@ def rendered(file: str) -> str:
     return found[0]
 
 
+# Takes the place of `python -m jaxformer.launching.supervisor`: trains, without supervising.
+UNSUPERVISED = 'while [ "$1" != jaxformer ]; do shift; done; exec "$@"'
+
+
 def bash(script: str, folder: Path, **env: str) -> subprocess.CompletedProcess:
     """Runs a script of bash in a folder, which comes first in PATH."""
     path = f"{folder}:{os.environ['PATH']}"
