@@ -11,8 +11,7 @@ from jaxformer.parallel.topologies import VERSIONS, chips, host_shape, topology
 
 # Lines of bash for a TPU VM that set HOST to its number in the slice, which its metadata has; JAX asks there, too.
 ATTRIBUTE = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/agent-worker-number"
-ASK = "curl --fail --silent --retry 5 --header 'Metadata-Flavor: Google'"
-NUMBER_OF_HOST = f"{HOST}=$({ASK} {ATTRIBUTE})\nexport {HOST}\n"
+NUMBER_OF_HOST = f"{HOST}=$(curl -fsS -H 'Metadata-Flavor: Google' {ATTRIBUTE})\nexport {HOST}\n"
 
 
 @dataclass(frozen=True)
