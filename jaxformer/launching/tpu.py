@@ -102,7 +102,8 @@ class Tpu(Launcher):
         settings = exported(self.variables()) + number + (self.setup or "")
         revision = job.checkout.revision
         identity = hashlib.sha256(repr((self.supervised(job), revision, settings)).encode()).hexdigest()[:12]
-        on_hosts = assigned(job=identity, revision=revision, setup=settings, command=self.supervised(job))
+        on_hosts = assigned(job=identity, revision=revision, command=self.supervised(job))
+        on_hosts += f"# shellcheck disable=SC2016 # expanded when the job starts\n{assigned(setup=settings)}"
         here = assigned(
             name=job.name,
             job=identity,

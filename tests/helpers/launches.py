@@ -23,6 +23,12 @@ RENDERED = {
         " --valid-until-duration 6h --workdir /mnt/runs/gpt2",
         "launch.sh",
     ),
+    "launch/examples/tpu_worker.sh": (
+        "tpu",
+        f"{CONFIG} --type v5litepod-16 --zone us-west4-a --project my-project-123 --spot --queued"
+        " --valid-until-duration 6h --workdir /mnt/runs/gpt2",
+        "worker.sh",
+    ),
     "tests/launching/golden/tpu_one_host.sh": (
         "tpu",
         f"{CONFIG} --type v6e-8 --zone us-east5-b --keep --network research",
