@@ -245,6 +245,7 @@ def test_what_cannot_be_is_refused_at_once(words, says, capsys):
         (["--mesh", "data=8"], "does not make up the 4 devices"),
         (["--config.parallel.mode=pmap"], 'use mode="jit"'),
         (["--config.parallel.mode=pmap", "--sweep-mesh"], 'use mode="jit"'),
+        (["--config.parallel.mode=pmap", "--mesh", "data=2,sequence=2"], 'use mode="jit"'),
         (
             ["--config.data.batch_size=3", "--config.model.num_heads=1", "--sweep-mesh"],
             "no mesh of 4 devices",
