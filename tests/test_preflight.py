@@ -76,7 +76,7 @@ def test_the_text_has_the_numbers_of_the_json(printed):
         text.duration(step["seconds"][0]),
         text.number(step["examples_per_second"][1]),
         text.engineering(report["compiler_estimate"]["cycles"]),
-        f"{step['mfu'][0]:.1%} to {step['mfu'][1]:.1%}",
+        " to ".join(dict.fromkeys(f"{mfu:.1%}" for mfu in step["mfu"])),
         text.number(report["training"]["dollars"][1]),
         *(text.data_size(row["sent"]) for row in report["collectives"]),
         *(row["shape"] for row in report["largest"]),
@@ -204,17 +204,24 @@ def test_a_sweep_has_the_quickest_mesh_first(capsys, monkeypatch):
 
 
 def test_a_table_of_meshes_marks_what_does_not_fit():
-    good = {
+    about = {"topology": "v5e:2x2", "chips": 4, "batch_size": 64}
+    good = about | {
         "mesh": {"data": 4, "fsdp": 1, "sequence": 1, "tensor": 1},
         "fits": True,
         "step": {"seconds": [1.0, 2.0], "mfu": [0.25, 0.5]},
         "bytes": {"total": 2**30},
         "sent": 2**20,
     }
-    rows = sweep_text([good, {"mesh": {"data": 1, "fsdp": 4, "tensor": 1}, "fits": False, "needs": 2**35}])
-    (first, second) = rows.splitlines()[-2:]
+    large = about | {"mesh": {"data": 1, "fsdp": 4, "tensor": 1}, "fits": False, "needs": 2**35}
+    rows = sweep_text([good, large, large | {"compiler": "libtpu"}])
+    assert rows.startswith("v5e:2x2: 4 chips; batch 64. Times, MFU and dollars are estimates")
+    (first, second, third) = rows.splitlines()[-3:]
     assert first.split() == ["data=4", "1", "s", "to", "2", "s", "25%", "to", "50%", "1", "GiB", "1", "MiB"]
-    assert second.split() == ["fsdp=4", "does", "not", "fit", "32", "GiB"]
+    assert " ".join(second.split()) == ("fsdp=4 not compiled: state and gradients alone do not fit 32 GiB")
+    assert " ".join(third.split()) == "fsdp=4 does not fit, by the compiler 32 GiB"
+    priced = good | {"training": {"dollars": [40.0, 40.0]}}
+    first, second = sweep_text([priced, large]).splitlines()[-2:]
+    assert first.split()[-1] == "40"
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,11 @@ def test_names_are_those_of_the_cloud(name, found):
     [
         ("v5e-17", "the nearest are v5e:4x4 (16 chips)"),
         ("v5e:3x3", "the nearest are v5e:2x4 (8 chips)"),
-        ("v5p-2", "the nearest are v5p:2x2x1 (4 chips)"),
+        ("v5p-2", "counts cores, 2 a chip; the nearest are v5p:2x2x1 (4 chips)"),
+        (
+            "v7x-4",
+            "a number in a name of tpu7x counts cores, 2 a chip; the nearest are tpu7x:2x2x1 (4 chips)",
+        ),
         ("v5r-8", "no TPU slice; expected a name such as v5"),
         ("h100-8", "no TPU slice"),
         ("v5e", "no TPU slice"),

@@ -78,15 +78,7 @@ def preflight(experiment: Experiment, name: str, price: float | None = None) -> 
     """
     check_mode(experiment)
     target, mesh = Target.named(name), experiment.layout.mesh
-    report: Report = {
-        "topology": f"{target.version}:{target.shape}",
-        "chips": target.chips,
-        "devices": mesh.size,
-        "device": mesh.devices.flat[0].device_kind,
-        "mesh": dict(mesh.shape),
-        "batch_size": experiment.train_data.batch_size,
-        "compiler": f"libtpu {version('libtpu')}, jax {version('jax')}",
-    }
+    report = heading(experiment, target) | {"compiler": f"libtpu {version('libtpu')}, jax {version('jax')}"}
     teacher, start = load_teacher(experiment), time.perf_counter()
     fixed = () if teacher is None else (teacher.variables,)
     with fused.choices() as attention:
@@ -107,6 +99,19 @@ def preflight(experiment: Experiment, name: str, price: float | None = None) -> 
     report |= exchanged(experiment, module.collectives(mesh.shape))
     report |= estimate(experiment, target, module, kernel_flops(traced.jaxpr.jaxpr), report["sent"])
     return report | training(experiment, target, report["step"]["seconds"], price) | checkpoint(experiment)
+
+
+def heading(experiment: Experiment, target: Target) -> Report:
+    """What is compiled, and for what."""
+    mesh = experiment.layout.mesh
+    return {
+        "topology": f"{target.version}:{target.shape}",
+        "chips": target.chips,
+        "devices": mesh.size,
+        "device": mesh.devices.flat[0].device_kind,
+        "mesh": dict(mesh.shape),
+        "batch_size": experiment.train_data.batch_size,
+    }
 
 
 def check_mode(experiment: Experiment) -> None:
@@ -164,10 +169,12 @@ def exchanged(experiment: Experiment, collectives: list[Collective]) -> Report:
         row["sent"] += one.times * one.sent
         row["largest"] = max(row["largest"], one.size)
     ranked = sorted(rows.items(), key=lambda item: -item[1]["sent"])
+    gathered = max((o for o in collectives if o.kind == "all-gather"), key=lambda o: o.size, default=None)
     return {
         "collectives": [{"axes": axes, "kind": kind, **row} for (axes, kind), row in ranked],
         "sent": sum(row["sent"] for row in rows.values()),
-        "largest_gather": max((one.size for one in collectives if one.kind == "all-gather"), default=0.0),
+        "largest_gather": gathered.size if gathered else 0.0,
+        "gathered": gathered.where if gathered else "",
         "parameters": whole_bytes(experiment.state_shapes.params),
     }
 
