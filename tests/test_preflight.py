@@ -142,8 +142,13 @@ Largest program allocations in hbm:
 
 def test_a_refusal_keeps_the_compilers_largest_allocations():
     experiment = tiny()
-    jaxpr = jax.make_jaxpr(lambda x: x @ x)(jax.ShapeDtypeStruct((64, 64), "float32")).jaxpr
-    found = refusal(experiment, MESSAGE, jaxpr)
+
+    def step(x):
+        jax.numpy.tile(x, (4, 1))  # which nothing uses
+        return x @ x
+
+    jaxpr = jax.make_jaxpr(step)(jax.ShapeDtypeStruct((64, 64), "float32")).jaxpr
+    found = refusal(experiment, Target.named("v5e-8"), MESSAGE, jaxpr)
     assert found["fits"] is False
     assert found["reason"].startswith("Ran out of memory in memory space hbm")
     assert found["needs"] == pytest.approx(22.62 * 2**30)
@@ -151,10 +156,30 @@ def test_a_refusal_keeps_the_compilers_largest_allocations():
         {"bytes": 6.25 * 2**30, "shape": "bf16[16,4096,51200]", "where": "jit(step)/mlp/up"},
         {"bytes": 512 * 2**20, "shape": "f32[1024,131072]", "where": ""},
     ]
-    bare = refusal(experiment, MESSAGE.partition("\n")[0], jaxpr)
+    bare = refusal(experiment, Target.named("v5e-8"), MESSAGE.partition("\n")[0], jaxpr)
     assert bare["largest"] == []
     assert bare["largest_whole"][0]["shape"] == "float32[64,64]"
     assert any("data.batch_size" in remedy for remedy in bare["remedies"])
+    assert not any("eval_batch_size" in remedy for remedy in bare["remedies"])
+
+
+@compiles
+@pytest.mark.parametrize(
+    ("depth", "mesh", "says"),
+    [
+        (48, {"fsdp": 4}, "the memory of 37 devices at least"),
+        (4, {"data": 4}, "a larger parallel.mesh.fsdp than 1"),
+        (1, {"fsdp": 4}, "a smaller data.batch_size than 512"),
+    ],
+)
+def test_remedies_suffice_for_a_large_state(depth, mesh, says):
+    """39.1e9 parameters at depth 48, by hand; 16 bytes each with two moments and the gradient: 36.4 x 16 GiB."""
+    size = {"model.width": 8192, "model.num_heads": 64, "model.depth": depth, "data.batch_size": 512}
+    config = resolve(configfile.read("gpt2_124m", size | {"parallel.mesh": mesh}))
+    experiment = assemble(config, topology_devices("v5e-4"))
+    jaxpr = jax.make_jaxpr(lambda x: x @ x)(jax.ShapeDtypeStruct((64, 64), "float32")).jaxpr
+    (first, *_) = refusal(experiment, Target.named("v5e-4"), MESSAGE, jaxpr)["remedies"]
+    assert says in first
 
 
 @compiles

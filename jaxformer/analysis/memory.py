@@ -115,12 +115,13 @@ def size_asked(message: str) -> float | None:
     return None if found is None else float(found[1]) * UNITS[found[2]]
 
 
-def remedies(experiment: Experiment) -> Iterator[str]:
-    """Changes of the config that need less memory, the simplest first."""
+def remedies(experiment: Experiment, evaluates: bool = True) -> Iterator[str]:
+    """Changes of the config that need less memory, the simplest first; of the train step alone if nothing evaluates."""
     config, model = experiment.config, experiment.bare_model
     data, mesh = config.data, experiment.layout.mesh
     yield f"a smaller data.batch_size than {data.batch_size}"
-    yield f"a smaller data.eval_batch_size than {data.eval_batch_size or data.batch_size} (in evaluations)"
+    if evaluates:
+        yield f"a smaller data.eval_batch_size than {data.eval_batch_size or data.batch_size} (in evaluations)"
     yield f"a larger train.accumulate than {config.train.accumulate} (microbatches)"
     if model.remat == "none":
         yield 'model.remat="full"'

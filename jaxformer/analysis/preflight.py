@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxformer.analysis.collectives import Collective
 from jaxformer.analysis.flops import kernel_flops, largest_arrays, training_flops
@@ -23,6 +24,7 @@ from jaxformer.analysis.traffic import memory_bytes
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
 from jaxformer.models import fused
+from jaxformer.observe import text
 from jaxformer.observe.device import peak_flops
 from jaxformer.parallel.compile import bytes_a_device, compiled
 from jaxformer.parallel.topologies import VERSIONS, chips, topology
@@ -92,7 +94,7 @@ def preflight(experiment: Experiment, name: str, price: float | None = None) -> 
         check_options(str(error))
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return report | refusal(experiment, str(error), traced.jaxpr.jaxpr)
+        return report | refusal(experiment, target, str(error), traced.jaxpr.jaxpr)
     report |= {"compile_seconds": time.perf_counter() - start, "fits": True}
     module = Module.read(program.as_text())
     report |= memory(experiment, target, program.memory_analysis(), module)
@@ -122,13 +124,14 @@ def check_mode(experiment: Experiment) -> None:
         )
 
 
-def refusal(experiment: Experiment, message: str, jaxpr: Any) -> Report:
+def refusal(experiment: Experiment, target: Target, message: str, jaxpr: Any) -> Report:
     """What the compiler says of a program that does not fit, and the largest arrays, whole, if it lists none."""
+    used, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))  # such as no logits, where the loss makes none
     listed = [
         {"bytes": size_asked(size) or 0.0, "shape": shape, "where": where}
         for size, where, shape in ALLOCATION.findall(message)
     ]
-    whole = largest_arrays(jaxpr, LARGEST)
+    whole = largest_arrays(used, LARGEST)
     return {
         "fits": False,
         "reason": message.partition("RESOURCE_EXHAUSTED: ")[2].partition("\n")[0],
@@ -136,8 +139,25 @@ def refusal(experiment: Experiment, message: str, jaxpr: Any) -> Report:
         "bytes": {"state": bytes_a_device(experiment.state_shapes)},
         "largest": listed[:LARGEST],
         "largest_whole": [{"bytes": size, "shape": shape, "where": where} for size, shape, where in whole],
-        "remedies": list(remedies(experiment)),
+        "remedies": list(larger(experiment, target) or remedies(experiment, evaluates=False)),
     }
+
+
+def larger(experiment: Experiment, target: Target) -> list[str]:
+    """What helps where train state and gradients alone do not fit; empty where they do."""
+    shapes, mesh = experiment.state_shapes, experiment.layout.mesh
+    device = VERSIONS[target.version].figures.memory
+    if bytes_a_device(shapes) + bytes_a_device(shapes.params) <= device:
+        return []
+    whole = whole_bytes(shapes) + whole_bytes(shapes.params)
+    least = math.ceil(whole / device)
+    if least <= mesh.size:
+        return [f"a larger parallel.mesh.fsdp than {mesh.shape['fsdp']} (it divides the train state)"]
+    needs = f"state and gradients take {text.data_size(whole)} in all"
+    return [
+        f"a larger slice, with fsdp over all of it: {needs}, the memory of {least:,} devices at least",
+        "a smaller model",
+    ]
 
 
 def memory(experiment: Experiment, target: Target, found: Any, module: Module) -> Report:
