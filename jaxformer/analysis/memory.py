@@ -18,10 +18,11 @@ from jaxformer.observe.device import memory_limit
 from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.precision import dtypes
 
-# A size as XLA writes it: "123 bytes", "1.51GiB", "6.48G".
-OPTION = re.compile(  # XLA's messages
-    r"No such compile option: '[^']*'|While setting option [^\n]*|Failed to parse '[^']*' into flag [\w.]+"
+# XLA's messages on its options.
+OPTION = re.compile(
+    r"No such compile option: '.*?'|(While setting option|Failed to parse '.*?' into flag) .*\w"
 )
+# A size as XLA writes it: "123 bytes", "1.51GiB", "6.48G".
 SIZE = re.compile(r"\b(\d+(?:\.\d+)?) ?(bytes|[KMGT])(?:i?B)?\b")
 UNITS = {"bytes": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

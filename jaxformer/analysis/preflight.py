@@ -147,11 +147,11 @@ def larger(experiment: Experiment, target: Target) -> list[str]:
     """What helps where train state and gradients alone do not fit; empty where they do."""
     shapes, mesh = experiment.state_shapes, experiment.layout.mesh
     device = VERSIONS[target.version].figures.memory
-    if bytes_a_device(shapes) + bytes_a_device(shapes.params) <= device:
+    held, whole = (size(shapes) + size(shapes.params) for size in (bytes_a_device, whole_bytes))
+    if held <= device:
         return []
-    whole = whole_bytes(shapes) + whole_bytes(shapes.params)
     least = math.ceil(whole / device)
-    if least <= mesh.size:
+    if least <= mesh.size > mesh.shape["fsdp"]:
         return [f"a larger parallel.mesh.fsdp than {mesh.shape['fsdp']} (it divides the train state)"]
     needs = f"state and gradients take {text.data_size(whole)} in all"
     return [

@@ -19,9 +19,7 @@ KINDS = {
     "host": "host's memory",
 }
 NOT_COMPILED = "not compiled: state and gradients alone do not fit"
-DECIDES = (
-    "The compiler decides: what is needed at once must fit; parts of the sum are not there at the same time."
-)
+DECIDES = 'What is needed "at once" must fit; "in all" counts what is not there at the same time, too.'
 ESTIMATES = "Times, MFU and dollars are estimates; nothing was measured."
 
 
