@@ -176,6 +176,7 @@ REAL = {
 }
 
 
+@pytest.mark.slow  # datasets of files of the same kinds are trained on in the usual suite
 @pytest.mark.parametrize("name", REAL)
 def test_real_datasets_train(name, tmp_path):
     for folder in (os.environ.get("TFDS_DATA_DIR"), SHARED):
