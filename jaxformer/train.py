@@ -85,6 +85,7 @@ def train(
     with clock.phase("startup"), together() as same:
         if several:
             from jaxformer.agreement import facts, shared  # a process alone agrees with itself
+            from jaxformer.observe.stragglers import Stragglers
 
             same |= facts(experiment)
         experiment.check()
@@ -111,6 +112,7 @@ def train(
                     run.keep_data(experiment.train_data, experiment.eval_data)
         if several:
             held.enter_context(shared(run))
+            held.enter_context(Stragglers(clock))
         held.enter_context(Watchdog(experiment.config.watchdog, clock, run.folder))
         if config != experiment.config:
             data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}

@@ -42,7 +42,7 @@ ALLOWED = {
     "checkpoints": BASE | {"checkpoint_items", "config.checkpoints"},
     "weights": BASE | {"models", "paths"},
     "launching": BASE | {"parallel", "preemption"},
-    "observe": BASE | {"launching", "runs"},
+    "observe": BASE | {"launching", "parallel", "runs"},
     "runs": BASE | {"config.sections", "config.upgrades", "data", "launching", "observe"},
     "experiment": BASE
     | {"analysis", "config.sections", "data", "evaluation", "models", "optim"}
