@@ -107,6 +107,10 @@ def train(
         with together(), naming_files(run.folder, AGAIN):
             if jax.process_index() == 0:
                 run = held.enter_context(run.lock())
+                if saving.bucket is not None:
+                    from jaxformer.bucket import copied
+
+                    held.enter_context(copied(run, config))
                 config = run.enter(config)
                 if not run.finished():
                     run.keep_data(experiment.train_data, experiment.eval_data)

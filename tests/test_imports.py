@@ -44,6 +44,7 @@ ALLOWED = {
     "launching": BASE | {"parallel", "preemption"},
     "observe": BASE | {"launching", "parallel", "runs"},
     "runs": BASE | {"config.sections", "config.upgrades", "data", "launching", "observe"},
+    "bucket": {"errors", "files", "launching", "parallel", "runs"},
     "experiment": BASE
     | {"analysis", "config.sections", "data", "evaluation", "models", "optim"}
     | {"parallel", "precision", "state", "step", "tasks", "teacher"},
