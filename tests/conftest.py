@@ -1,6 +1,7 @@
 """The whole suite runs on 8 virtual CPU devices, with strict ranks and a compilation cache."""
 
 import os
+import signal
 import sys
 from importlib.metadata import version
 
@@ -25,6 +26,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 CACHE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), ".jax_cache")
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def usual_signals():
+    """Without what nohup and shells' background jobs leave: signals that are ignored, here and in what tests start."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    found = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in found.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

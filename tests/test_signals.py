@@ -186,17 +186,12 @@ def test_an_error_that_is_of_no_file_and_of_no_output_keeps_its_traceback(monkey
 
 @pytest.fixture(autouse=True, scope="module")
 def environment(digits_dir):
-    """Without what nohup and shells' background jobs leave: signals that are ignored."""
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
-    found = {number: signal.signal(number, handler) for number, handler in usual.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFDS_DATA_DIR", str(digits_dir))
         patch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
         for name in ("write_shown", "write_report"):  # tests/test_configs.py has them
             patch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
         yield
-    for number, handler in found.items():
-        signal.signal(number, handler)
 
 
 def experiment():
