@@ -6,7 +6,6 @@ so that kills of the same seed fall on other steps.
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,8 +20,6 @@ import numpy as np
 
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.debugging.troubles import (
-    FULL_DISK,
-    SIGNALS,
     Outcome,
     Trouble,
     first_difference,
@@ -45,8 +42,6 @@ from jaxformer.state import to_items
 WHOLE, DISTURBED = "whole", "disturbed"  # the folders of the runs
 LOOK = 0.02  # seconds between two looks at the ledger
 PATIENCE = 600.0  # seconds in which what was done to a training has to show
-GIVING_UP = 2.0  # seconds in which a supervisor ends if it does; its shortest wait is longer
-ROOM = 2**24  # bytes of a small disk beyond what the run needs
 PARENT = 1  # place in /proc/NUMBER/stat behind the name
 
 Process: TypeAlias = subprocess.Popen[bytes]
@@ -97,13 +92,9 @@ class Chaos:
         if code:
             raise UserError(f"{whole}: the training fails undisturbed, exit code {code}; see {whole}.log")
         between = time.monotonic()
-        size = 3 * sum(file.stat().st_size for file in whole.rglob("*") if file.is_file()) + ROOM
-        with small_disk(disturbed, size) as is_small:
-            kinds = (*SIGNALS, FULL_DISK) if is_small else SIGNALS
-            left_out = "" if is_small else " (no full disk: a small one can be mounted by root alone)"
-            self.say(f"training disturbed in {disturbed}{left_out}; batches that come late are left out")
-            code, outcomes = self.disturb(disturbed, planned(self.kills, self.seed, kinds))
-            seconds = (between - began, time.monotonic() - between)
+        self.say(f"training disturbed in {disturbed}; a full disk and batches that come late are left out")
+        code, outcomes = self.disturb(disturbed, planned(self.kills, self.seed))
+        seconds = (between - began, time.monotonic() - between)
         if outcomes:
             for line in summary(outcomes, self.interval, seconds):
                 self.say(line)
@@ -140,19 +131,15 @@ class Chaos:
         """Trains, and makes trouble; returns the supervisor's exit code, and what came of the troubles."""
         outcomes: list[Outcome] = []
         rhythm = rhythm_of(ledger.read(self.folder / WHOLE / ATTEMPTS)[-1])
-        left, seen = iter(plan), 0
-        while True:  # a full disk ends the supervisor, too: it is started again, as the user would
-            with self.supervised(run) as process:
-                for trouble in left:
-                    if (number := moment(process, run, seen, trouble, rhythm)) is None:
-                        return process.wait(), outcomes
-                    outcomes.append(make(process, run, number, trouble))
-                    self.say(told(len(outcomes), outcomes[-1]))
-                    seen = number + 1
-                    if trouble.kind == FULL_DISK and gives_up(process):
-                        break
-                else:
-                    return process.wait(), outcomes
+        seen = 0
+        with self.supervised(run) as process:
+            for trouble in plan:
+                if (number := moment(process, run, seen, trouble, rhythm)) is None:
+                    break
+                outcomes.append(make(process, run, number, trouble))
+                self.say(told(len(outcomes), outcomes[-1]))
+                seen = number + 1
+            return process.wait(), outcomes
 
     def state(self, run: Path) -> dict[str, np.ndarray]:
         """The arrays of a run's newest checkpoint by path."""
@@ -160,25 +147,6 @@ class Chaos:
             restored = checkpoints.restore(to_items(self.experiment.state_shapes))
         assert restored is not None
         return {path: np.asarray(leaf) for path, leaf in leaves_by_path(restored.items).items()}
-
-
-@contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[bool]:
-    """A new folder on a disk of so many bytes, in memory; at the end an ordinary folder with what is in it.
-
-    Yields whether that could be mounted; if not, it is an ordinary folder from the beginning.
-    """
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    mounted = shutil.which("mount") is not None and not subprocess.run(mount, capture_output=True).returncode
-    try:
-        yield mounted
-    finally:
-        if mounted:
-            copy = shutil.copytree(folder, folder.with_name(f"{folder.name}.copy"))
-            subprocess.run(["umount", str(folder)], check=True)
-            folder.rmdir()
-            copy.rename(folder)
 
 
 def rhythm_of(attempt: Attempt) -> tuple[float, float]:
@@ -220,20 +188,16 @@ def make(process: Process, run: Path, number: int, trouble: Trouble) -> Outcome:
     Raises:
       UserError: it does not notice.
     """
-    began, ballast = time.time(), run / ".ballast"
-    if trouble.kind in SIGNALS:
-        for target in targets(ledger.read(run / ATTEMPTS)[number].process["number"], trouble.process):
-            with suppress(ProcessLookupError):
-                os.kill(target, signal.Signals[trouble.kind])
+    began = time.time()
+    for target in targets(ledger.read(run / ATTEMPTS)[number].process["number"], trouble.process):
+        with suppress(ProcessLookupError):
+            os.kill(target, signal.Signals[trouble.kind])
     while (attempt := ledger.read(run / ATTEMPTS)[number]).end is None and not ended(process):
-        if trouble.kind == FULL_DISK:
-            fill(ballast)
         if time.time() - began > PATIENCE:
             raise UserError(
                 f"{run}: {trouble.kind} is not noticed in {PATIENCE:.0f} s; see {run.parent / run.name}.log"
             )
         time.sleep(LOOK)
-    ballast.unlink(missing_ok=True)
     end = attempt.end or time.time()
     return Outcome(trouble, max(0.0, end - began), max(0, reached(run, attempt) - newest_checkpoint(run)))
 
@@ -256,20 +220,6 @@ def reached(run: Path, attempt: Attempt) -> int:
     return max(attempt.marks[-1].step, (attempt.first or 0) + attempt.steps, *logged)
 
 
-def fill(ballast: Path) -> None:
-    """Writes to a file until the disk is full."""
-    with suppress(OSError), ballast.open("ab", buffering=0) as file:
-        while file.write(bytes(2**16)):
-            pass
-
-
 def ended(process: Process) -> bool:
     """Whether a process has ended."""
     return process.poll() is not None
-
-
-def gives_up(process: Process) -> bool:
-    """Whether a supervisor ends after the attempt that has just ended, or makes another one in some seconds."""
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(GIVING_UP)
-    return ended(process)

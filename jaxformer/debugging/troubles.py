@@ -17,7 +17,6 @@ from jaxformer.debugging.tiny import tiny
 from jaxformer.errors import UserError, counted
 
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGSTOP")
-FULL_DISK = "full disk"
 EARLY = (
     "SIGKILL",
     "SIGTERM",
@@ -41,7 +40,7 @@ class Trouble:
     """What is done to a training, and when."""
 
     kind: str
-    """The name of a signal, or FULL_DISK."""
+    """The name of a signal."""
     early: bool
     """Whether it comes while the training starts, and not after its next checkpoint."""
     share: float
@@ -62,13 +61,13 @@ class Outcome:
     """Train steps that were taken and not saved, as far as heartbeats and the log tell."""
 
 
-def planned(kills: int, seed: int, kinds: Sequence[str]) -> list[Trouble]:
+def planned(kills: int, seed: int) -> list[Trouble]:
     """What is done to a training: each kind about equally often; never two early ones in a row, nor at the beginning.
 
     So every second attempt at least leaves a newer checkpoint, and the supervisor does not give up.
     """
     draw = random.Random(seed)
-    order = [kinds[place % len(kinds)] for place in range(kills)]
+    order = [SIGNALS[place % len(SIGNALS)] for place in range(kills)]
     draw.shuffle(order)
     made: list[Trouble] = []
     for kind in order:
@@ -81,7 +80,7 @@ def planned(kills: int, seed: int, kinds: Sequence[str]) -> list[Trouble]:
 def told(number: int, outcome: Outcome) -> str:
     """A line about one trouble."""
     trouble = outcome.trouble
-    whom = "" if trouble.kind == FULL_DISK else " to all processes" if trouble.process is None else " to one"
+    whom = " to all processes" if trouble.process is None else " to one"
     when = " while it starts" if trouble.early else ""
     steps = counted(outcome.repeated, "step")
     return f"{number:4}  {trouble.kind}{whom}{when}: noticed after {outcome.seconds:.1f} s, {steps} to repeat"
