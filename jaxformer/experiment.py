@@ -285,9 +285,7 @@ class Experiment:
         if isinstance(heads, int) and heads % tensor:
             problem = f"parallel.mesh.tensor={tensor} does not divide model.num_heads={heads}"
             errors.append(f"{problem}: use one that does, such as {largest_divisor(heads, tensor)}")
-        errors += undivided_tokens(
-            self.bare_model, self.train_data, config.data, self.layout.mesh.shape["sequence"]
-        )
+        errors += undivided_tokens(self.bare_model, self.train_data, config.data, self.layout.mesh.shape)
         errors += [f"schedule.{problem}" for problem in schedule_problems(config.schedule, total, self.steps)]
         if not of_model:
             params = self.variable_shapes["params"]
@@ -331,9 +329,11 @@ def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
         yield f"model.num_classes={given}: {there}; the model's others have no example"
 
 
-def undivided_tokens(model: Any, batches: "Batches", data: DataConfig, parts: int) -> Iterator[str]:
-    """Yields a line for each number of tokens that a mesh cannot split into so many equal parts."""
-    if parts == 1:
+def undivided_tokens(
+    model: Any, batches: "Batches", data: DataConfig, mesh: Mapping[str, int]
+) -> Iterator[str]:
+    """Yields a line for each number of tokens that the mesh's "sequence" cannot split into equal parts."""
+    if (parts := mesh["sequence"]) == 1:
         return
     counts = [("data.buckets", length) for length in data.buckets]
     if "tokens" in batches.element_spec:
@@ -342,9 +342,10 @@ def undivided_tokens(model: Any, batches: "Batches", data: DataConfig, parts: in
         counts.append(("the number of an image's tokens", math.prod(model.grid) + model.tokens_before_grid))
     else:
         yield f"parallel.mesh.sequence={parts}: {type(model).__name__} has no tokens to split; use another axis"
+    all_divide = largest_divisor(math.gcd(math.prod(mesh.values()), *(count for _, count in counts)), parts)
+    fitting = f"use one that does, such as {all_divide}" if all_divide > 1 else "use 1, or other lengths"
     for what, count in counts:
         if count % parts:
-            fitting = f"use one that does, such as {largest_divisor(count, parts)}"
             yield f"parallel.mesh.sequence={parts} does not divide {what}, {count}: {fitting}"
 
 

@@ -20,7 +20,7 @@ from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import clear_incomplete, is_at, locked, made, remove, write_json, writing_to
-from jaxformer.launching import ATTEMPTS
+from jaxformer.launching import ATTEMPTS, LEDGERS
 from jaxformer.observe.writers import METRICS, Curves, read_metrics
 from jaxformer.reading import IMAGE_EXTENSIONS, as_written, read_json
 
@@ -285,7 +285,7 @@ class Run:
 
     def _others(self) -> list[str]:
         """What in the folder a run would overwrite or be mistaken for; logs and notes, a few plain files, are not."""
-        found = [path for path in self.folder.glob("[!.]*") if path.name != ATTEMPTS]
+        found = [path for path in self.folder.glob("[!.]*") if not path.match(LEDGERS)]
         other = [p for p in found if p.is_dir() or p.name in OWN or p.suffix.lower() in IMAGE_EXTENSIONS]
         return [path.name for path in other or (found if len(found) > BESIDE else [])]
 

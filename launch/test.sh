@@ -21,7 +21,8 @@ cd "$ROOT"
 if [ $# -eq 0 ]; then
     "$VENV/bin/python" -m ruff format --check .
     "$VENV/bin/python" -m ruff check .
-    "$VENV/bin/python" -m mypy
+    "$VENV/bin/python" -m mypy &
     NO_MKDOCS_2_WARNING=1 "$VENV/bin/python" -m mkdocs build --strict --quiet --site-dir "$ROOT/.site"
+    wait $! # for the types, which are checked meanwhile
 fi
 exec "$VENV/bin/python" -m pytest -n 2 --dist worksteal ${markers[@]+"${markers[@]}"} "$@"

@@ -70,6 +70,8 @@ def of_fixtures(path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
         config["task"] |= {"mean": [0.5], "std": [0.5]}
         if "image_size" in config["model"]:
             config["model"]["image_size"] = 8
+            if config["model"].get("patch_size", 0) > 8:
+                config["model"]["patch_size"] = 4
         if "distillation" in config["task"]:
             config["task"]["distillation"]["run"] = str(teacher_dir)
     written = to_dict(tiny(resolve(config), layers=1, side=8 if data["name"] == "digits" else SIDE))

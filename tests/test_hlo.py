@@ -96,6 +96,20 @@ def test_what_devices_exchange_has_its_axes_and_bytes():
     assert (scattered.axes, scattered.size, scattered.sent) == ("tensor", ARRAY, ARRAY / 2)
 
 
+def test_a_sum_that_another_unit_of_the_chip_makes_is_counted():
+    """As TPU7x's programs have it: a call of the "sparsecore", which begins and ends apart."""
+    named = "replica_groups={{0,2},{4,6},{1,3},{5,7}}"
+    start = "%y.start = ((f32[64,128]{1,0}), f32[64,128]{1,0}) call-start(%x), to_apply=%apart"
+    body = f'{start}, async_execution_thread="sparsecore"\n  %y = f32[64,128]{{1,0}} call-done(%y.start)'
+    line = next(line for line in MODULE.splitlines() if named in line)
+    apart = "%apart (z: f32[64,128]) -> f32[64,128] {\n  %z = f32[64,128]{1,0} parameter(0)\n"
+    apart += line.replace("%y", "ROOT %inner").replace("%x", "%z") + '\n}, execution_thread="sparsecore"\n\n'
+    module = Module.read(MODULE.replace(line, f"  {body}").replace("%condition (", f"{apart}%condition (", 1))
+    assert module.runs["apart"] == 5
+    assert {*module.collectives(MESH)} == {*Module.read(MODULE).collectives(MESH)}
+    assert memory_bytes(module) == memory_bytes(Module.read(MODULE))
+
+
 def test_what_stands_in_several_fusions_is_exchanged_once():
     twice = MODULE.replace(
         "  ROOT %done",

@@ -140,6 +140,8 @@ def assert_same_run(found, expected):
             assert saved.keys() == wanted.keys()
             for path in saved:
                 np.testing.assert_array_equal(saved[path], wanted[path])
+        elif name == "attempts.jsonl":  # has times
+            assert all(json.loads(line) for line in (found / name).read_text().splitlines())
         elif (found / name).is_file():
             assert content(found / name) == content(expected / name), name
 
@@ -168,6 +170,7 @@ def kill_runs(tmp_path, digits_dir, name, kills, seed=0):
             shutil.rmtree(run)
 
 
+@pytest.mark.slow  # tests/test_resume.py kills at ten in the usual suite
 def test_killed_at_twenty_moments(tmp_path, digits_dir):
     kill_runs(tmp_path, digits_dir, "average", 20)
 

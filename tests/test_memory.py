@@ -85,9 +85,16 @@ def test_the_corrected_experiment_takes_the_folder(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize(
-    "left", ["metrics.jsonl", "result.json", "checkpoints/1/x", "checkpoints/1.corrupt/x"]
+    ("left", "said"),
+    [
+        ("metrics.jsonl", "is no run's folder, and holds other files, such as 'metrics.jsonl'"),
+        *(
+            (name, "and no config.json")
+            for name in ("result.json", "checkpoints/1/x", "checkpoints/1.corrupt/x")
+        ),
+    ],
 )
-def test_a_folder_with_anything_in_it_is_not_taken(left, tmp_path, monkeypatch, capsys):
+def test_a_folder_with_anything_in_it_is_not_taken(left, said, tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "run", too_large)
         assert trained(tmp_path) == 2
@@ -95,7 +102,8 @@ def test_a_folder_with_anything_in_it_is_not_taken(left, tmp_path, monkeypatch, 
     (tmp_path / left).write_text("{}\n")
     capsys.readouterr()
     assert trained(tmp_path, **{"data.batch_size": 8}) == 2
-    assert "holds another experiment" in capsys.readouterr().err
+    assert said in capsys.readouterr().err
+    assert (tmp_path / left).read_text() == "{}\n"
 
 
 def test_other_errors_of_xlas_pass(tmp_path, monkeypatch):

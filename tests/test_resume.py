@@ -171,6 +171,7 @@ def test_a_finished_run_does_nothing_and_says_so(uninterrupted, environment):
     }
 
 
+@pytest.mark.slow  # tests/checkpoints has each kind of damage
 def test_a_damaged_checkpoint_costs_a_few_steps_and_nothing_else(tmp_path, environment, uninterrupted):
     folder = tmp_path / "run"
     process = start(folder, environment)

@@ -60,8 +60,14 @@ def steps(name, batch, **kwargs):
     )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", ["documents, experts", "translation"])
+@pytest.mark.parametrize(
+    ("name", "layout"),
+    [
+        *(("documents, experts", layout) for layout in LAYOUTS),
+        *(("translation", layout) for layout in ("one device, microbatches", "fsdp", "pmap")),
+        *(pytest.param("translation", layout, marks=pytest.mark.slow) for layout in ("data", "tensor")),
+    ],
+)
 def test_the_gradient_is_the_whole_batchs(name, layout):
     loss, expected = whole(name)
     before, state, metrics = steps(name, CASES[name].uneven(), **LAYOUTS[layout])

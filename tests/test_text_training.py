@@ -101,7 +101,7 @@ def saved(folder):
         return checkpoints.restore(to_items(trained.experiment.state_shapes)).items
 
 
-@pytest.mark.parametrize("kind", ["causal_lm", "text_classification"])
+@pytest.mark.parametrize("kind", ["causal_lm", pytest.param("text_classification", marks=pytest.mark.slow)])
 def test_an_epoch_that_is_interrupted_goes_on_bit_for_bit(kind, datasets, tmp_path):
     """Packed documents, and rows by length in buckets; in the middle of an epoch, and past its end."""
     config = experiment(kind, datasets, **{"train.total": "14 steps"})
@@ -176,6 +176,7 @@ REAL = {
 }
 
 
+@pytest.mark.slow  # datasets of files of the same kinds are trained on in the usual suite
 @pytest.mark.parametrize("name", REAL)
 def test_real_datasets_train(name, tmp_path):
     for folder in (os.environ.get("TFDS_DATA_DIR"), SHARED):

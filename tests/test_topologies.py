@@ -8,6 +8,7 @@ import pytest
 
 from jaxformer import cli
 from jaxformer.analysis import describe
+from jaxformer.analysis.memory import memory_errors_explained
 from jaxformer.config import files as configfile
 from jaxformer.config.sections import resolve
 from jaxformer.errors import UserError
@@ -48,7 +49,11 @@ def test_names_are_those_of_the_cloud(name, found):
     [
         ("v5e-17", "the nearest are v5e:4x4 (16 chips)"),
         ("v5e:3x3", "the nearest are v5e:2x4 (8 chips)"),
-        ("v5p-2", "the nearest are v5p:2x2x1 (4 chips)"),
+        ("v5p-2", "counts cores, 2 a chip; the nearest are v5p:2x2x1 (4 chips)"),
+        (
+            "v7x-4",
+            "a number in a name of tpu7x counts cores, 2 a chip; the nearest are tpu7x:2x2x1 (4 chips)",
+        ),
         ("v5r-8", "no TPU slice; expected a name such as v5"),
         ("h100-8", "no TPU slice"),
         ("v5e", "no TPU slice"),
@@ -94,6 +99,18 @@ def test_a_program_is_compiled_for_the_slice():
     program = compiled(jax.jit(lambda x: x @ x.T, out_shardings=layout.replicated).lower(rows), layout.mesh)
     assert "all-gather" in program.as_text()
     assert program.memory_analysis().argument_size_in_bytes == 4 * 128 * 4
+
+
+@compiles
+def test_a_value_that_an_option_of_the_compiler_does_not_take_is_named():
+    options = {"xla_tpu_scoped_vmem_limit_kib": "abc"}
+    layout = Layout("jit", make_mesh({"data": 4}, topology_devices("v5e:2x2")), options)
+    state = jax.ShapeDtypeStruct((8,), np.float32, sharding=layout.replicated)
+    batch = jax.ShapeDtypeStruct((8,), np.float32, sharding=layout.batch_sharding)
+    lowered = layout.train_step(lambda state, batch: (state + batch, {}), state).lower(state, batch)
+    says = "parallel.compiler_options: Failed to parse 'abc' into flag xla_tpu_scoped_vmem_limit_kib; "
+    with pytest.raises(UserError, match=says), memory_errors_explained(SimpleNamespace()):
+        compiled(lowered, layout.mesh)
 
 
 @compiles

@@ -347,7 +347,7 @@ def test_describe_needs_neither_the_devices_nor_the_dataset(tmp_path):
     assert (
         "86,567,656" in done.stdout
     )  # with 1,000 classes: timm's vit_base_patch16_224, torchvision's vit_b_16
-    assert "On 64 devices (data=8, fsdp=4, tensor=2; jit), batch 1024:" in done.stdout
+    assert "On 64 devices (data=8, fsdp=4, sequence=1, tensor=2; jit), batch 1024:" in done.stdout
 
 
 def test_data_list_names_what_is_prepared(finished, said, digits_dir):

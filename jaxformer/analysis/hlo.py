@@ -30,6 +30,7 @@ FREE = {
     "while",
     "conditional",
     "call",
+    "call-start",
     "iota",
 }
 FREE |= {"after-all", "partition-id", "replica-id", "opt-barrier"}
@@ -132,7 +133,7 @@ class Module:
         def walk(name: str, times: int) -> None:
             runs[name] += times
             for made in self.computations.get(name, {}).values():
-                if made.op in ("while", "call", "conditional", "async-start"):
+                if made.op in ("while", "conditional", "call", "call-start", "async-start"):
                     for called in made.called():
                         walk(called, times * (self.trips(made) if made.op == "while" else 1))
 

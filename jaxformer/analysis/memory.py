@@ -18,8 +18,11 @@ from jaxformer.observe.device import memory_limit
 from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.precision import dtypes
 
+# XLA's messages on its options.
+OPTION = re.compile(
+    r"No such compile option: '.*?'|(While setting option|Failed to parse '.*?' into flag) .*\w"
+)
 # A size as XLA writes it: "123 bytes", "1.51GiB", "6.48G".
-OPTION = re.compile(r"No such compile option: '[^']*'|While setting option [^\n]*")  # XLA's messages
 SIZE = re.compile(r"\b(\d+(?:\.\d+)?) ?(bytes|[KMGT])(?:i?B)?\b")
 UNITS = {"bytes": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -113,12 +116,13 @@ def size_asked(message: str) -> float | None:
     return None if found is None else float(found[1]) * UNITS[found[2]]
 
 
-def remedies(experiment: Experiment) -> Iterator[str]:
-    """Changes of the config that need less memory, the simplest first."""
+def remedies(experiment: Experiment, evaluates: bool = True) -> Iterator[str]:
+    """Changes of the config that need less memory, the simplest first; of the train step alone if nothing evaluates."""
     config, model = experiment.config, experiment.bare_model
     data, mesh = config.data, experiment.layout.mesh
     yield f"a smaller data.batch_size than {data.batch_size}"
-    yield f"a smaller data.eval_batch_size than {data.eval_batch_size or data.batch_size} (in evaluations)"
+    if evaluates:
+        yield f"a smaller data.eval_batch_size than {data.eval_batch_size or data.batch_size} (in evaluations)"
     yield f"a larger train.accumulate than {config.train.accumulate} (microbatches)"
     if model.remat == "none":
         yield 'model.remat="full"'

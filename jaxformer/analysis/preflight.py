@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxformer.analysis.collectives import Collective
 from jaxformer.analysis.flops import kernel_flops, largest_arrays, training_flops
@@ -23,6 +24,7 @@ from jaxformer.analysis.traffic import memory_bytes
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
 from jaxformer.models import fused
+from jaxformer.observe import text
 from jaxformer.observe.device import peak_flops
 from jaxformer.parallel.compile import bytes_a_device, compiled
 from jaxformer.parallel.topologies import VERSIONS, chips, topology
@@ -78,15 +80,7 @@ def preflight(experiment: Experiment, name: str, price: float | None = None) -> 
     """
     check_mode(experiment)
     target, mesh = Target.named(name), experiment.layout.mesh
-    report: Report = {
-        "topology": f"{target.version}:{target.shape}",
-        "chips": target.chips,
-        "devices": mesh.size,
-        "device": mesh.devices.flat[0].device_kind,
-        "mesh": dict(mesh.shape),
-        "batch_size": experiment.train_data.batch_size,
-        "compiler": f"libtpu {version('libtpu')}, jax {version('jax')}",
-    }
+    report = heading(experiment, target) | {"compiler": f"libtpu {version('libtpu')}, jax {version('jax')}"}
     teacher, start = load_teacher(experiment), time.perf_counter()
     fixed = () if teacher is None else (teacher.variables,)
     with fused.choices() as attention:
@@ -100,13 +94,26 @@ def preflight(experiment: Experiment, name: str, price: float | None = None) -> 
         check_options(str(error))
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return report | refusal(experiment, str(error), traced.jaxpr.jaxpr)
+        return report | refusal(experiment, target, str(error), traced.jaxpr.jaxpr)
     report |= {"compile_seconds": time.perf_counter() - start, "fits": True}
     module = Module.read(program.as_text())
     report |= memory(experiment, target, program.memory_analysis(), module)
     report |= exchanged(experiment, module.collectives(mesh.shape))
     report |= estimate(experiment, target, module, kernel_flops(traced.jaxpr.jaxpr), report["sent"])
     return report | training(experiment, target, report["step"]["seconds"], price) | checkpoint(experiment)
+
+
+def heading(experiment: Experiment, target: Target) -> Report:
+    """What is compiled, and for what."""
+    mesh = experiment.layout.mesh
+    return {
+        "topology": f"{target.version}:{target.shape}",
+        "chips": target.chips,
+        "devices": mesh.size,
+        "device": mesh.devices.flat[0].device_kind,
+        "mesh": dict(mesh.shape),
+        "batch_size": experiment.train_data.batch_size,
+    }
 
 
 def check_mode(experiment: Experiment) -> None:
@@ -117,13 +124,14 @@ def check_mode(experiment: Experiment) -> None:
         )
 
 
-def refusal(experiment: Experiment, message: str, jaxpr: Any) -> Report:
+def refusal(experiment: Experiment, target: Target, message: str, jaxpr: Any) -> Report:
     """What the compiler says of a program that does not fit, and the largest arrays, whole, if it lists none."""
+    used, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))  # such as no logits, where the loss makes none
     listed = [
         {"bytes": size_asked(size) or 0.0, "shape": shape, "where": where}
         for size, where, shape in ALLOCATION.findall(message)
     ]
-    whole = largest_arrays(jaxpr, LARGEST)
+    whole = largest_arrays(used, LARGEST)
     return {
         "fits": False,
         "reason": message.partition("RESOURCE_EXHAUSTED: ")[2].partition("\n")[0],
@@ -131,8 +139,25 @@ def refusal(experiment: Experiment, message: str, jaxpr: Any) -> Report:
         "bytes": {"state": bytes_a_device(experiment.state_shapes)},
         "largest": listed[:LARGEST],
         "largest_whole": [{"bytes": size, "shape": shape, "where": where} for size, shape, where in whole],
-        "remedies": list(remedies(experiment)),
+        "remedies": list(larger(experiment, target) or remedies(experiment, evaluates=False)),
     }
+
+
+def larger(experiment: Experiment, target: Target) -> list[str]:
+    """What helps where train state and gradients alone do not fit; empty where they do."""
+    shapes, mesh = experiment.state_shapes, experiment.layout.mesh
+    device = VERSIONS[target.version].figures.memory
+    held, whole = (size(shapes) + size(shapes.params) for size in (bytes_a_device, whole_bytes))
+    if held <= device:
+        return []
+    least = math.ceil(whole / device)
+    if least <= mesh.size > mesh.shape["fsdp"]:
+        return [f"a larger parallel.mesh.fsdp than {mesh.shape['fsdp']} (it divides the train state)"]
+    needs = f"state and gradients take {text.data_size(whole)} in all"
+    return [
+        f"a larger slice, with fsdp over all of it: {needs}, the memory of {least:,} devices at least",
+        "a smaller model",
+    ]
 
 
 def memory(experiment: Experiment, target: Target, found: Any, module: Module) -> Report:
@@ -164,10 +189,12 @@ def exchanged(experiment: Experiment, collectives: list[Collective]) -> Report:
         row["sent"] += one.times * one.sent
         row["largest"] = max(row["largest"], one.size)
     ranked = sorted(rows.items(), key=lambda item: -item[1]["sent"])
+    gathered = max((o for o in collectives if o.kind == "all-gather"), key=lambda o: o.size, default=None)
     return {
         "collectives": [{"axes": axes, "kind": kind, **row} for (axes, kind), row in ranked],
         "sent": sum(row["sent"] for row in rows.values()),
-        "largest_gather": max((one.size for one in collectives if one.kind == "all-gather"), default=0.0),
+        "largest_gather": gathered.size if gathered else 0.0,
+        "gathered": gathered.where if gathered else "",
         "parameters": whole_bytes(experiment.state_shapes.params),
     }
 

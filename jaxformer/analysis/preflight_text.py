@@ -1,6 +1,6 @@
 """A preflight's report, and a table of several, as text."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxformer.analysis.preflight import Report, mesh_words
@@ -18,6 +18,9 @@ KINDS = {
     "memory": "of its memory",
     "host": "host's memory",
 }
+NOT_COMPILED = "not compiled: state and gradients alone do not fit"
+DECIDES = 'What is needed "at once" must fit; "in all" counts what is not there at the same time, too.'
+ESTIMATES = "Times, MFU and dollars are estimates; nothing was measured."
 
 
 def report_text(report: Report) -> str:
@@ -58,8 +61,9 @@ def verdict(report: Report) -> list[str]:
     return [
         "FITS, by the compiler. Bytes a device:",
         *rows,
+        DECIDES,
         "",
-        "The largest arrays that a step makes:",
+        "The largest arrays that a step makes in the device's main memory:",
         *arrays(report["largest"]),
         "",
     ]
@@ -90,11 +94,12 @@ def collectives(report: Report) -> list[str]:
     ]
     columns = ("axes", "kind", "times", "sent", "largest")
     gathered, parameters = report["largest_gather"], report["parameters"]
-    share = f"{gathered / parameters:.1%} of the parameters' {text.data_size(parameters)}"
+    share = f"{gathered / parameters:.1%} of the size of the parameters, {text.data_size(parameters)}"
+    where = f", in {report['gathered'][-90:]}" if report["gathered"] else ""
     return [
         f"A device sends {text.data_size(report['sent'])} a step (in rings; loops are counted):",
         text.table(columns, rows, right=columns[2:]),
-        f"The most that is gathered at once: {text.data_size(gathered)}, {share}.",
+        f"The largest array that is gathered: {text.data_size(gathered)} ({share}){where}.",
         "",
     ]
 
@@ -124,10 +129,10 @@ def end(report: Report) -> list[str]:
     """The lines on the whole training."""
     step, training, saved = report["step"], report["training"], report["checkpoint"]
     lines = {
-        "a step": " to ".join(map(text.duration, step["seconds"])),
+        "a step": pair(step["seconds"], text.duration),
         "examples a second": pair(step["examples_per_second"]),
-        "MFU": f"{step['mfu'][0]:.1%} to {step['mfu'][1]:.1%}",
-        f"{training['steps']:,} steps": f"{' to '.join(text.duration(86_400 * days) for days in training['days'])}; "
+        "MFU": pair(step["mfu"], "{:.1%}".format),
+        f"{training['steps']:,} steps": f"{pair(training['days'], lambda days: text.duration(86_400 * days))}; "
         f"{pair(training['chip_hours'])} chip-hours",
         "money": None
         if "price" not in training
@@ -142,26 +147,27 @@ def end(report: Report) -> list[str]:
     ]
 
 
-def pair(values: Sequence[float]) -> str:
-    """A range: "3.2 to 4.1"."""
-    return " to ".join(map(text.number, values))
+def pair(values: Sequence[float], shown: Callable[[float], str] = text.number) -> str:
+    """A range: "3.2 to 4.1"; one number where both are shown alike."""
+    return " to ".join(dict.fromkeys(map(shown, values)))
 
 
 def sweep_text(reports: Sequence[Report]) -> str:
     """A table of meshes, best first, and behind it those that do not fit."""
-    rows = []
+    first, rows = reports[0], []
+    head = f"{first['topology']}: {counted(first['chips'], 'chip')}; batch {first['batch_size']:,}. "
+    priced = any("dollars" in report.get("training", ()) for report in reports)
     for report in reports:
         cells = [mesh_words(report["mesh"])]
         if report["fits"]:
             step = report["step"]
-            cells += [
-                " to ".join(map(text.duration, step["seconds"])),
-                f"{step['mfu'][0]:.0%} to {step['mfu'][1]:.0%}",
-            ]
+            cells += [pair(step["seconds"], text.duration), pair(step["mfu"], "{:.0%}".format)]
             cells += [text.data_size(report["bytes"]["total"]), text.data_size(report["sent"])]
+            cells += [pair(report["training"]["dollars"])] if priced else []
         else:
             needs = report["needs"]
-            cells += ["does not fit", "", text.data_size(needs) if needs else "", ""]
+            compiler = "does not fit, by the compiler" if "compiler" in report else NOT_COMPILED
+            cells += [compiler, "", text.data_size(needs) if needs else "", "", *[""] * priced]
         rows.append(tuple(cells))
-    columns = ("mesh", "a step (estimate)", "MFU (estimate)", "bytes a device", "sent a step")
-    return text.table(columns, rows, right=columns[3:])
+    columns = ("mesh", "a step", "MFU", "bytes a device", "sent a step", *["dollars"] * priced)
+    return f"{head}{ESTIMATES}\n\n{text.table(columns, rows, right=columns[3:])}"

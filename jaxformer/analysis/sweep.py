@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from jaxformer.analysis.describe import assemble
-from jaxformer.analysis.preflight import Report, Target, check_mode, mesh_words, preflight
+from jaxformer.analysis.preflight import Report, Target, check_mode, heading, mesh_words, preflight
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
@@ -54,7 +54,8 @@ def sweep(
             bytes_a_device(part) for part in (experiment.state_shapes, experiment.state_shapes.params)
         )
         if state + gradients > memory:
-            reports.append({"mesh": mesh, "fits": False, "needs": float(state + gradients)})
+            about = heading(experiment, Target.named(name))
+            reports.append(about | {"fits": False, "needs": float(state + gradients)})
             continue
         if compiled_ones == MOST_MESHES:
             say(f"{len(left) - number + 1} more meshes are left out: {mesh_words(mesh)} and those behind it")

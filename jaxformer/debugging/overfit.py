@@ -25,11 +25,8 @@ Batch = Mapping[str, Any]
 
 ENOUGH = 0.05  # of the first loss
 STEPS, AT_ONCE = 400, 50
-FACTORS = (
-    1.0,
-    10.0,
-    100.0,
-)  # of the learning rate: tiny models, and models from scratch, need more than large ones
+# Of the learning rate: tiny models, and models from scratch, need more than large ones.
+FACTORS = (1.0, 10.0, 100.0)
 STILL = 1e-4  # of its size, that a parameter moves in all steps
 OFF: dict[str, Any] = dict.fromkeys(
     ("dropout", "attention_dropout", "drop_path", "mlp_dropout", "denoising"), 0

@@ -13,13 +13,15 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 
 import yaml
 
-from jaxformer.config.fields import Constraint
+from jaxformer.config.fields import Constraint, PositiveInt
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically, writing_to
 from jaxformer.launching.checkout import Checkout
+from jaxformer.launching.decisions import Budgets
 
 PORT = 8476
 """Of the process that gathers the others, where we choose it."""
+SUPERVISOR = ("python", "-m", "jaxformer.launching.supervisor")
 PLACEHOLDER = "{task}"
 """In a folder's name and in overrides: the number of one of several trainings that are launched together."""
 
@@ -91,6 +93,8 @@ class Launcher:
 
     env: tuple[Variable, ...] = ()
     """A variable of the environment of every process, NAME=VALUE; may be given several times."""
+    attempts: PositiveInt = Budgets().without_progress
+    """After so many attempts in a row that leave no newer checkpoint the supervisor does not start it again."""
 
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields, each beginning with a field's name."""
@@ -115,6 +119,10 @@ class Launcher:
           UserError: this job cannot run there.
         """
         raise NotImplementedError
+
+    def supervised(self, job: Job) -> tuple[str, ...]:
+        """The words of the job's command under a supervisor; they are the same on every host."""
+        return (*SUPERVISOR, str(self.attempts), job.workdir, *job.command)
 
     def variables(self) -> dict[str, str]:
         """The variables of `env`."""

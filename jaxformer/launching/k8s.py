@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from jaxformer.config.fields import NonNegativeInt, PositiveInt
 from jaxformer.errors import UserError
+from jaxformer.launching import HOST
 from jaxformer.launching.base import (
     PORT,
     Job,
@@ -32,8 +33,13 @@ ACCELERATORS = {
     "v6e": "tpu-v6e-slice",
     "tpu7x": "tpu7x",
 }
-MISTAKE = 2  # the exit code that starting again does not mend
+FINAL = [
+    1,
+    2,
+]  # exit codes that starting again does not mend: the supervisor has tried that, or it is a mistake
 WORKERS = "workers"
+INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+SLICE = "metadata.labels['jobset.sigs.k8s.io/job-index']"
 VOLUME = matching("[a-z0-9]([a-z0-9.-]*[a-z0-9])?:/[^:]+", "CLAIM:/FOLDER, as in runs:/runs")
 
 
@@ -127,7 +133,7 @@ class Kubernetes(Launcher):
                     "restartStrategy": "BlockingRecreate",
                     "rules": [
                         {
-                            "name": "mistake",
+                            "name": "final",
                             "action": "FailJobSet",
                             "onJobFailureReasons": ["PodFailurePolicy"],
                         }
@@ -141,10 +147,10 @@ class Kubernetes(Launcher):
 
     def host_job(self, job: Job) -> dict[str, Any]:
         """The Kubernetes Job of a slice, or of all machines with GPUs: a pod each host."""
-        mistaken = {"containerName": WORKERS, "operator": "In", "values": [MISTAKE]}
+        final = {"containerName": WORKERS, "operator": "In", "values": FINAL}
         rule = {
             "action": "FailJob",
-            "onExitCodes": mistaken,
+            "onExitCodes": final,
             "onPodConditions": [],
         }  # older servers want both
         return {
@@ -162,7 +168,7 @@ class Kubernetes(Launcher):
         container = {
             "name": WORKERS,
             "image": self.image,
-            "command": [unexpanded(word) for word in job.command],
+            "command": [unexpanded(word) for word in self.supervised(job)],
             "env": self.variables_of_pods(job),
             "resources": {"limits": self.devices()},
             "volumeMounts": [{"name": "runs", "mountPath": mount}, {"name": "shm", "mountPath": "/dev/shm"}],
@@ -217,13 +223,22 @@ class Kubernetes(Launcher):
         if job.checkout is not None:
             found.append({"name": "JAXFORMER_REVISION", "value": job.checkout.revision})
         if self.slice is None and self.nodes > 1:
-            index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
             found += [
                 {"name": "JAXFORMER_COORDINATOR", "value": f"{job.name}-{WORKERS}-0-0.{job.name}:{PORT}"},
                 {"name": "JAXFORMER_PROCESSES", "value": str(self.nodes)},
-                {"name": "JAXFORMER_PROCESS", "valueFrom": {"fieldRef": {"fieldPath": index}}},
+                of_pod("JAXFORMER_PROCESS", INDEX),
             ]
+        elif self.slices > 1:  # slice 1, pod 3: 1.3
+            found += [of_pod(f"{HOST}_SLICE", SLICE), of_pod(f"{HOST}_IN_SLICE", INDEX)]
+            found.append({"name": HOST, "value": f"$({HOST}_SLICE).$({HOST}_IN_SLICE)"})
+        elif self.pods() > 1:
+            found += [of_pod(HOST, INDEX)]
         return found
+
+
+def of_pod(name: str, path: str) -> dict[str, Any]:
+    """A variable that has what Kubernetes knows of the pod."""
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
 def unexpanded(text: str) -> str:

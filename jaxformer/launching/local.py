@@ -3,14 +3,11 @@
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 from jaxformer.config.fields import PositiveInt
 from jaxformer.launching.base import Job, Launcher, Plan, flags
-from jaxformer.launching.decisions import Budgets
-
-SUPERVISOR = ("python", "-m", "jaxformer.launching.supervisor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +18,6 @@ class Local(Launcher):
     """How many processes train together, on CPU devices if there are several."""
     devices_per_process: PositiveInt = 1
     """How many CPU devices each of several processes has."""
-    attempts: PositiveInt = Budgets().without_progress
-    """After so many attempts in a row that leave no newer checkpoint it is not started again."""
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot be together."""
@@ -38,7 +33,7 @@ class Local(Launcher):
         together = {"processes": self.count, "devices_per_process": self.devices_per_process}
         words = (*job.command, *flags(**(together if self.count > 1 else {})))
         variables = ("env", *self.env) if self.env else ()
-        return Plan({}, ((*SUPERVISOR, str(self.attempts), job.workdir, *variables, *words),))
+        return Plan({}, (self.supervised(replace(job, command=(*variables, *words))),))
 
     def run(self, plan: Plan) -> NoReturn:
         """Makes this process the supervisor, which has nothing loaded that the training needs."""

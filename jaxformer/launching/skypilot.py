@@ -24,7 +24,7 @@ from jaxformer.launching.base import (
     matching,
     to_yaml,
 )
-from jaxformer.launching.slices import TpuSlice, unknown_slice
+from jaxformer.launching.slices import NUMBER_OF_HOST, TpuSlice, unknown_slice
 from jaxformer.launching.tpu import RUNTIMES
 
 MOUNT = "/checkpoints"
@@ -125,11 +125,14 @@ class SkyPilot(Launcher):
 
     def running(self, job: Job) -> str:
         """What every machine runs. The hosts of a slice find each other; machines with GPUs are told of the first."""
-        words = shlex.join(job.command)
+        words, made = shlex.join(self.supervised(job)), self.slice()
         gathering = (
             f'JAXFORMER_COORDINATOR="$(head -n 1 <<<"$SKYPILOT_NODE_IPS"):{PORT}"\n'
             "JAXFORMER_PROCESSES=$SKYPILOT_NUM_NODES\n"
             "JAXFORMER_PROCESS=$SKYPILOT_NODE_RANK\n"
             "export JAXFORMER_COORDINATOR JAXFORMER_PROCESSES JAXFORMER_PROCESS\n"
         )
-        return f'export PATH="$PWD/.venv/bin:$PATH"\n{gathering if self.nodes > 1 else ""}exec {words}\n'
+        if made is not None:
+            gathering = NUMBER_OF_HOST
+        several = gathering if self.processes() > 1 else ""
+        return f'export PATH="$PWD/.venv/bin:$PATH"\n{several}exec {words}\n'

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from jaxformer.errors import UserError
+from jaxformer.launching import HOST
 from jaxformer.parallel.topologies import VERSIONS, chips, host_shape, topology
+
+# Lines of bash for a TPU VM that set HOST to its number in the slice, which its metadata has; JAX asks there, too.
+ATTRIBUTE = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/agent-worker-number"
+NUMBER_OF_HOST = f"{HOST}=$(curl -fsS -H 'Metadata-Flavor: Google' {ATTRIBUTE})\nexport {HOST}\n"
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Slurm(Launcher):
             'export PATH="$PWD/.venv/bin:$PATH"\n',
             exported(self.variables()),
             f"{self.setup}\n" if self.setup else "",
-            f"command=({' '.join(map(with_task, job.command))})\n\n",
+            f"command=({' '.join(map(with_task, self.supervised(job)))})\n\n",
         ]
         path = launched(job.name, "job.sbatch")
         submit = ("sbatch", *flags(parsable=True), path)

@@ -1,4 +1,5 @@
-# When its time is over, Slurm sends SIGTERM to the processes, here and there to this script, too: it waits for them.
+# Each process has a supervisor, as srun starts them one by one. When its time is over, Slurm sends SIGTERM to them, here
+# and there to this script, too: it waits for them.
 trap : TERM
 code=0
 # That one process has left must not kill the others while they save.

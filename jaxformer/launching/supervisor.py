@@ -1,4 +1,5 @@
-"""Starts a training, and starts it again when it dies, as long as it makes progress: one supervisor for each machine.
+"""Starts a training, and starts it again when it dies, as long as it makes progress: one supervisor for each machine,
+or for each process where a system starts them one by one.
 
 Several machines need no protocol: where one process of a training dies, the others end, too, within the time of the
 coordination service's heartbeat; each machine's supervisor starts its own again, and they find each other anew.
@@ -23,7 +24,7 @@ from typing import NoReturn
 
 from jaxformer.errors import UserError, printable
 from jaxformer.files import locked, naming_files
-from jaxformer.launching import ATTEMPTS, HEARTBEATS, HUNG
+from jaxformer.launching import ATTEMPTS, HEARTBEATS, HOST, HUNG
 from jaxformer.launching import attempts as ledger
 from jaxformer.launching.attempts import Attempt
 from jaxformer.launching.decisions import KILLED, Budgets, Restart, Stop, decide, kind_of, meaning
@@ -251,12 +252,19 @@ class Supervisor:
                 self.say(f"  {line}")
 
 
+def ledger_here() -> str:
+    """The name of this supervisor's ledger: that of the run where process 0 trains, which writes there, too."""
+    numbers = (os.environ.get(name) for name in (HOST, "JAXFORMER_PROCESS", "SLURM_PROCID"))
+    number = next(filter(None, numbers), "0")
+    return f"attempts-{number}.jsonl" if number.strip("0.") else ATTEMPTS  # of several slices: SLICE.POD
+
+
 def main() -> NoReturn:
     """The command `python -m jaxformer.launching.supervisor ATTEMPTS RUN WORDS ...`, where there is no verb."""
     with ProcessSignals():
         attempts, folder, *words = sys.argv[1:]
         try:
-            code = Supervisor(words, Path(folder), Budgets(int(attempts))).run()
+            code = Supervisor(words, Path(folder), Budgets(int(attempts)), ledger=ledger_here()).run()
         except (KeyboardInterrupt, Preempted) as stop:
             code = farewell(stop)
         except UserError as error:

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar
 from jaxformer.config.fields import PositiveInt
 from jaxformer.errors import UserError
 from jaxformer.launching.base import Job, Launcher, Plan, Word, assigned, exported, flags, launched, matching
-from jaxformer.launching.slices import TpuSlice, unknown_slice
+from jaxformer.launching.slices import NUMBER_OF_HOST, TpuSlice, unknown_slice
 
 HERE = Path(__file__).parent
 # The software of a VM, https://cloud.google.com/tpu/docs/runtimes; tpu7x is not served by this interface.
@@ -98,10 +98,12 @@ class Tpu(Launcher):
                 "name a folder that all hosts see, such as one that `setup` mounts",
             )
         folder, there = launched(job.name), f"jaxformer-{job.name}"
-        settings = exported(self.variables()) + (self.setup or "")
+        number = NUMBER_OF_HOST if made.hosts > 1 else ""
+        settings = exported(self.variables()) + number + (self.setup or "")
         revision = job.checkout.revision
-        identity = hashlib.sha256(repr((job.command, revision, settings)).encode()).hexdigest()[:12]
-        on_hosts = assigned(job=identity, revision=revision, setup=settings, command=job.command)
+        identity = hashlib.sha256(repr((self.supervised(job), revision, settings)).encode()).hexdigest()[:12]
+        on_hosts = assigned(job=identity, revision=revision, command=self.supervised(job))
+        on_hosts += f"# shellcheck disable=SC2016 # expanded when the job starts\n{assigned(setup=settings)}"
         here = assigned(
             name=job.name,
             job=identity,

@@ -115,7 +115,8 @@ def topology(name: str) -> tuple[str, str]:
     size = chips(found[2]) * made.cores if found[2] else int(found[3])
     near_shapes = sorted(shapes, key=lambda shape: abs(shapes[shape] - size))[:3]
     nearest = ", ".join(f"{version}:{shape} ({chips(shape)} chips)" for shape in near_shapes)
-    raise UserError(f"topology={name!r}: there is no such slice; the nearest are {nearest}")
+    counts = f"a number in a name of {version} counts cores, {made.cores} a chip; " if made.cores > 1 else ""
+    raise UserError(f"topology={name!r}: there is no such slice; {counts}the nearest are {nearest}")
 
 
 def chips(shape: str) -> int:

@@ -59,7 +59,7 @@ class OnDevices(Verb):
             config = for_preset(str(self.preset))
             files.apply_overrides(config, self.overrides or {})
         if mesh := self.sizes():
-            config["parallel"] = {"mode": "jit", "mesh": mesh}
+            config["parallel"] = dict(config.get("parallel") or {}) | {"mesh": mesh}
         use_compilation_cache()
         from jaxformer.config.sections import resolve
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 set -euo pipefail
 name=gpt2-124m
-job=688fcc2b9a0f
+job=fbc7ef3e9cdd
 zone=us-west4-a
 project=my-project-123
 type=v5litepod-16

@@ -23,6 +23,12 @@ RENDERED = {
         " --valid-until-duration 6h --workdir /mnt/runs/gpt2",
         "launch.sh",
     ),
+    "launch/examples/tpu_worker.sh": (
+        "tpu",
+        f"{CONFIG} --type v5litepod-16 --zone us-west4-a --project my-project-123 --spot --queued"
+        " --valid-until-duration 6h --workdir /mnt/runs/gpt2",
+        "worker.sh",
+    ),
     "tests/launching/golden/tpu_one_host.sh": (
         "tpu",
         f"{CONFIG} --type v6e-8 --zone us-east5-b --keep --network research",
@@ -114,6 +120,10 @@ def rendered(file: str) -> str:
     found = [text for path, text in plan(name, command).files.items() if path.endswith(f"/{part}")]
     assert len(found) == 1
     return found[0]
+
+
+# Takes the place of `python -m jaxformer.launching.supervisor`: trains, without supervising.
+UNSUPERVISED = 'while [ "$1" != jaxformer ]; do shift; done; exec "$@"'
 
 
 def bash(script: str, folder: Path, **env: str) -> subprocess.CompletedProcess:

@@ -17,6 +17,7 @@ from helpers.launches import (
     HOSTILE,
     RENDERED,
     ROOT,
+    UNSUPERVISED,
     bash,
     job,
     launcher,
@@ -114,7 +115,8 @@ def test_the_end_of_a_file_in_a_script_is_not_in_the_file(tmp_path):
 def words_run(name: str, words: list[str], folder: Path) -> list[str]:
     """The words with which a launcher's script or manifest starts the training."""
     program(folder / "jaxformer", 'printf "%s\\0" "$@" >words')
-    program(folder / "srun", 'while [ "$1" != jaxformer ]; do shift; done; exec "$@"')
+    program(folder / "srun", 'while [ "$1" != python ]; do shift; done; exec "$@"')
+    program(folder / "python", UNSUPERVISED)
     verb = launcher(name, COMMANDS[name])
     workdir = verb.folder("sample") if name != "tpu" else "/mnt/sample"
     if name == "local":  # no shell is between
@@ -124,7 +126,8 @@ def words_run(name: str, words: list[str], folder: Path) -> list[str]:
     if name == "k8s":
         found = next(yaml.safe_load(text) for text in files.values())
         spec = found["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
-        return [word.replace("$$(", "$(") for word in spec["containers"][0]["command"][1:]]
+        command = [word.replace("$$(", "$(") for word in spec["containers"][0]["command"]]
+        return command[command.index("jaxformer") + 1 :]
     if name == "skypilot":
         script = next(yaml.safe_load(text) for text in files.values())["run"]
     elif name == "tpu":
@@ -140,6 +143,17 @@ def words_run(name: str, words: list[str], folder: Path) -> list[str]:
 def test_words_arrive_as_they_were_given(name, tmp_path):
     assert words_run(name, HOSTILE, tmp_path) == ["train", *HOSTILE]
     assert not (tmp_path / "made").exists()
+
+
+def test_the_training_runs_under_a_supervisor_that_knows_its_folder_and_budget(name):
+    verb = launcher(name, [*COMMANDS[name].split(), "--attempts", "7"])
+    workdir = verb.folder("sample") if name != "tpu" else "/mnt/sample"
+    made = verb.render(job(workdir))
+    words = f"python -m jaxformer.launching.supervisor 7 {workdir} "
+    texts = [*made.files.values(), *map(shlex.join, made.commands)]
+    if name == "k8s":
+        texts = [" ".join(text.replace("'", "").replace("- ", "").split()) for text in texts]
+    assert sum(text.count(words) for text in texts) == 1
 
 
 def test_variables_arrive_as_they_were_given(name, tmp_path):

@@ -28,6 +28,7 @@ def closed(schema):
 
 JOB_SET = closed(json.loads((Path(__file__).parent / "jobset_schema.json").read_text()))
 
+INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 INTEGER = {"type": "integer", "minimum": 0}
 TEXT = {"type": "string"}
 # What SkyPilot checks of the fields that are used here: sky/utils/schemas.py (get_task_schema, get_resources_schema,
@@ -152,13 +153,13 @@ def test_pods_of_a_slice(name, accelerator, topology, hosts, chips):
     assert pod["containers"][0]["resources"]["limits"] == {"google.com/tpu": chips}
 
 
-def test_a_mistake_ends_the_job_set_and_all_else_starts_it_anew():
+def test_what_starting_again_does_not_mend_ends_the_job_set_and_all_else_starts_it_anew():
     made = job_set("--slice v5e-16 --restarts 7")["spec"]
     job = made["replicatedJobs"][0]["template"]["spec"]
     rule = job["podFailurePolicy"]["rules"]
     assert [
         (each["action"], each["onExitCodes"]["operator"], each["onExitCodes"]["values"]) for each in rule
-    ] == [("FailJob", "In", [2])]
+    ] == [("FailJob", "In", [1, 2])]
     assert rule[0]["onExitCodes"]["containerName"] == job["template"]["spec"]["containers"][0]["name"]
     assert [(each["action"], each["onJobFailureReasons"]) for each in made["failurePolicy"]["rules"]] == [
         ("FailJobSet", ["PodFailurePolicy"])
@@ -174,7 +175,33 @@ def test_machines_with_gpus_are_told_of_the_first():
     job = made["spec"]["replicatedJobs"][0]["name"]
     assert found["JAXFORMER_COORDINATOR"] == f"big-{job}-0-0.big:8476"  # JobSet: SET-JOB-NUMBER-POD.SET
     assert found["JAXFORMER_PROCESSES"] == "4"
-    path = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
-    assert found["JAXFORMER_PROCESS"] == {"fieldRef": {"fieldPath": path}}
+    assert found["JAXFORMER_PROCESS"] == {"fieldRef": {"fieldPath": INDEX}}
     alone = job_set("--gpus 8")["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
     assert not [each for each in alone["containers"][0]["env"] if each["name"] == "JAXFORMER_COORDINATOR"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--slice v5e-8", {}),
+        ("--gpus 8", {}),
+        ("--slice v5e-16", {"JAXFORMER_HOST": INDEX}),
+        (
+            "--slice v5e-8 --slices 2",  # "0.0" is the first host, "1.0" the second
+            {
+                "JAXFORMER_HOST_SLICE": "metadata.labels['jobset.sigs.k8s.io/job-index']",
+                "JAXFORMER_HOST_IN_SLICE": INDEX,
+                "JAXFORMER_HOST": "$(JAXFORMER_HOST_SLICE).$(JAXFORMER_HOST_IN_SLICE)",
+            },
+        ),
+    ],
+)
+def test_hosts_that_share_the_folder_have_a_number(flags, expected):
+    pod = job_set(flags)["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    variables = pod["containers"][0].get("env", [])
+    found = {
+        each["name"]: each.get("value") or each["valueFrom"]["fieldRef"]["fieldPath"] for each in variables
+    }
+    found.pop("JAXFORMER_REVISION")
+    assert found == expected
+    assert list(found) == list(expected)  # Kubernetes replaces $(NAME) of a variable that stands before

@@ -14,10 +14,14 @@ import pytest
 from helpers.launches import ROOT, launcher, program
 from helpers.slurm_cluster import cluster, missing, said, wait_for
 
+from jaxformer.launching import LEDGERS
+from jaxformer.launching.attempts import read
+
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing()), reason=f"apt-get install {missing()}")]
 
 # Two tasks train together where the package sets up several processes.
 TASKS = 2 if find_spec("jaxformer.parallel.places") else 1
+SUPERVISE = f'PYTHONPATH={ROOT} exec {sys.executable} "$@"'
 TINY = {
     "model.depth": 1,
     "data.batch_size": 64,
@@ -83,6 +87,7 @@ def test_a_job_that_is_told_to_end_goes_back_into_the_queue_and_goes_on_exactly(
         "TFDS_DATA_DIR": str(tmp_path / "data"),
     }
     program(folder / "jaxformer", f'exec {sys.executable} -m jaxformer "$@"')
+    program(folder / "python", f'exec {sys.executable} "$@"')
 
     whole = submit(folder, env, "whole")
     wait_for(lambda: state(env, whole)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 300)
@@ -110,6 +115,7 @@ def test_a_job_that_is_told_to_end_goes_back_into_the_queue_and_goes_on_exactly(
 
 def test_a_mistake_is_not_started_anew(slurm, tmp_path):
     program(tmp_path / "jaxformer", "echo mistaken; exit 2")
+    program(tmp_path / "python", SUPERVISE)
     env = {**slurm, "PATH": f"{tmp_path}:{slurm['PATH']}"}
     job = submit(tmp_path, env, "mistaken")
     wait_for(lambda: state(env, job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 100)
@@ -119,6 +125,7 @@ def test_a_mistake_is_not_started_anew(slurm, tmp_path):
 
 def test_the_trainings_of_an_array_are_different_ones(slurm, tmp_path):
     program(tmp_path / "jaxformer", 'echo "$@"')
+    program(tmp_path / "python", SUPERVISE)
     env = {**slurm, "PATH": f"{tmp_path}:{slurm['PATH']}"}
     job = submit(tmp_path, env, "seed-{task}", "--name=seeds", "--array=3-4", "--config.seed={task}")
     logs = [tmp_path / f"launched/seeds/{job}_{task}.log" for task in (3, 4)]
@@ -126,3 +133,16 @@ def test_the_trainings_of_an_array_are_different_ones(slurm, tmp_path):
     for task, log in zip((3, 4), logs):
         assert f"--config.seed={task} " in log.read_text()
         assert f"--workdir seed-{task}" in log.read_text()
+
+
+def test_a_process_that_dies_is_started_again_within_the_job(slurm, tmp_path):
+    program(tmp_path / "jaxformer", 'if mkdir "died-$SLURM_PROCID"; then kill -KILL $$; fi')
+    program(tmp_path / "python", SUPERVISE)
+    env = {**slurm, "PATH": f"{tmp_path}:{slurm['PATH']}"}
+    job = submit(tmp_path, env, "killed")
+    wait_for(lambda: state(env, job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 100)
+    found = state(env, job)
+    assert (found["JobState"], found["Restarts"], found["ExitCode"]) == ("COMPLETED", "0", "0:0")
+    ledgers = sorted((tmp_path / "killed").glob(LEDGERS))
+    assert [each.name for each in ledgers] == ["attempts-1.jsonl", "attempts.jsonl"][-TASKS:]
+    assert [[attempt.exit for attempt in read(each)] for each in ledgers] == [[137, 0]] * TASKS

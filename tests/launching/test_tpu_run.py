@@ -5,15 +5,18 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from helpers.launches import job, launcher, program
+from helpers.launches import ROOT, UNSUPERVISED, job, launcher, program
 
 FAKE = Path(__file__).parent / "fake_gcloud.sh"
 TRAINER = """
 echo "train $*"
+if [ "${KILLED-}" ] && [ ! -e killed ]; then touch killed; kill -KILL $$; fi
+echo "host ${JAXFORMER_HOST-none}"
 echo "revision $JAXFORMER_REVISION"
 for step in $(seq "${STEPS:-2}"); do echo "step $step"; sleep "${EACH:-0.02}"; done
 mkdir -p "${!#}"
@@ -24,8 +27,19 @@ exit "${CODE:-0}"
 """
 ENVIRONMENT = """
 find_python() { echo python3; }
-ensure_environment() { mkdir -p code/.venv/bin; cp code/trainer code/.venv/bin/jaxformer; echo installed; }
+ensure_environment() {
+    mkdir -p code/.venv/bin
+    cp code/trainer code/.venv/bin/jaxformer
+    cp code/supervise code/.venv/bin/python
+    echo installed
+}
 """
+# The other tests look at what goes on outside of a host.
+SUPERVISE = f"""
+if [ "${{SUPERVISED-}}" ]; then PYTHONPATH={ROOT} exec {sys.executable} "$@"; fi
+{UNSUPERVISED}
+"""
+NUMBER = '[[ $* == */agent-worker-number && $PWD =~ workers/([0-9]+)/ ]] && echo "${BASH_REMATCH[1]}"'
 
 
 class Cloud:
@@ -36,6 +50,7 @@ class Cloud:
         for each in (self.home / "launch", self.fake, self.bin):
             each.mkdir(parents=True)
         program(self.home / "trainer", TRAINER)
+        program(self.home / "supervise", SUPERVISE)
         (self.home / "launch" / "environment.sh").write_text(ENVIRONMENT)
         (self.home / ".gitignore").write_text("launched/\nruns/\n")
         for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
@@ -44,6 +59,7 @@ class Cloud:
             )
         (self.bin / "gcloud").symlink_to(FAKE)
         program(self.bin / "sudo", '[ "$1" != tee ] || cat >/dev/null')
+        program(self.bin / "curl", NUMBER)
         program(self.bin / "sleep", "exec /bin/sleep 0.02")
         self.started: list[subprocess.Popen] = []
         (self.fake / "project").write_text("my-project\n")
@@ -111,6 +127,7 @@ def test_a_slice_is_created_used_and_deleted(cloud):
     assert code == 0, err
     assert out.splitlines()[-2:] == ["step 1", "step 2"]
     assert "train train --workdir runs/sample" in out
+    assert "host none" in out
     assert f"revision {'0123456789abcdef' * 2}01234567" in out
     assert (cloud.home / "runs/sample/result.json").read_text() == "done\n"
     ends = ("--zone=us-west4-a", "--project=my-project", "--quiet", "--verbosity=error")
@@ -218,6 +235,17 @@ def test_a_job_that_was_told_to_end_and_is_saved_goes_on(cloud):
     assert (cloud.fake / "calls").read_text().count("worker.sh start") == 2
 
 
+@pytest.mark.slow
+def test_a_training_that_is_killed_is_started_again_on_its_host(cloud):
+    code, out, err = cloud.launch("--env SUPERVISED=1 --env KILLED=1")
+    assert code == 0, err
+    assert "attempt 1 ended at" in out
+    assert "exit code 137: killed (SIGKILL)" in out
+    assert out.count("train train") == 2
+    assert (cloud.fake / "calls").read_text().count("worker.sh start") == 1
+    assert (cloud.home / "runs/sample/attempts.jsonl").read_text().count('"event": "start"') == 2
+
+
 @pytest.mark.parametrize("code", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_exit_code_is_the_jobs(cloud, code):
     assert cloud.launch(f"--env CODE={code} --keep")[0] == code
@@ -240,7 +268,9 @@ def test_all_hosts_of_a_slice_run_the_job_eight_at_a_time(cloud):
     code, _, err = cloud.launch("--type v5e-64 --keep", workers=16, workdir=f"{shared}/sample")
     assert code == 0, err
     for worker in range(16):
-        assert "train train" in (cloud.fake / f"workers/{worker}/jaxformer-sample/log").read_text()
+        log = (cloud.fake / f"workers/{worker}/jaxformer-sample/log").read_text()
+        assert "train train" in log
+        assert f"host {worker}\n" in log
     assert "--worker=8,9,10,11,12,13,14,15 " in cloud.call("tpu-vm ssh")
     assert (cloud.home / "runs/sample/result.json").exists()
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 set -euo pipefail
 name=gpt2-124m
-job=e22a0b83a349
+job=b3e95a7aebcc
 zone=us-east5-b
 project=''
 type=v6e-8

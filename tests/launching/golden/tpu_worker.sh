@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 set -euo pipefail
-job=ae1142777005
+job=be132b44f72f
 revision=0123456789abcdef0123456789abcdef01234567
+command=(python -m jaxformer.launching.supervisor 3 runs/gpt2_124m jaxformer train --config configs/gpt2_124m.py --config.data.batch_size=512 --workdir runs/gpt2_124m)
+# shellcheck disable=SC2016 # expanded when the job starts
 setup='export TFDS_DATA_DIR=/data/tfds
 export NOTE='"'"'it'"'"'"'"'"'"'"'"'s'"'"'
 '
-command=(jaxformer train --config configs/gpt2_124m.py --config.data.batch_size=512 --workdir runs/gpt2_124m)
 
 # What a launch does on each TPU VM: bash worker.sh install | start | status JOB | follow BYTES | forget. The settings stand
 # above. The code lies in code/, beside this file.
