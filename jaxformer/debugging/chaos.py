@@ -33,7 +33,7 @@ from jaxformer.launching import ATTEMPTS
 from jaxformer.launching import attempts as ledger
 from jaxformer.launching.attempts import Attempt, newest_checkpoint
 from jaxformer.launching.decisions import Budgets
-from jaxformer.launching.local import SUPERVISOR
+from jaxformer.launching.base import SUPERVISOR
 from jaxformer.launching.processes import alive, stat
 from jaxformer.paths import leaves_by_path
 from jaxformer.runs import Run
