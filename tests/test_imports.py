@@ -40,7 +40,7 @@ ALLOWED = {
     "paths": set(),
     "checkpoint_items": BASE | {"paths"},
     "checkpoints": BASE | {"checkpoint_items", "config.checkpoints"},
-    "weights": BASE | {"models", "paths"},
+    "weights": BASE | {"data", "models", "paths"},
     "launching": BASE | {"parallel", "preemption"},
     "observe": BASE | {"launching", "runs"},
     "runs": BASE | {"config.sections", "config.upgrades", "data", "launching", "observe"},

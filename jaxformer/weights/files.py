@@ -172,7 +172,7 @@ def npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with regular(path).open("rb") as stream:
             file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
+            if not isinstance(file, np.lib.npyio.NpzFile) or file.zip is None:
                 raise ValueError("it is a single array")
             for member in file.zip.infolist():
                 check_member(file.zip, member)
