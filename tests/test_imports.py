@@ -42,8 +42,9 @@ ALLOWED = {
     "checkpoints": BASE | {"checkpoint_items", "config.checkpoints"},
     "weights": BASE | {"data", "models", "paths"},
     "launching": BASE | {"parallel", "preemption"},
-    "observe": BASE | {"launching", "runs"},
+    "observe": BASE | {"launching", "parallel", "runs"},
     "runs": BASE | {"config.sections", "config.upgrades", "data", "launching", "observe"},
+    "bucket": {"errors", "files", "launching", "parallel", "runs"},
     "experiment": BASE
     | {"analysis", "config.sections", "data", "evaluation", "models", "optim"}
     | {"parallel", "precision", "state", "step", "tasks", "teacher"},

@@ -5,6 +5,7 @@
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
@@ -59,12 +60,22 @@ def not_empty(expected: str | None = None) -> Constraint:
     return Constraint(expected or "at least one entry", lambda value: len(value) > 0)
 
 
+def no_address(value: object) -> bool:
+    """Whether a value does not look like gs://bucket, which a path has as gs:/bucket."""
+    return not ADDRESS.match(str(value))
+
+
 def largest_divisor(number: int, most: int) -> int:
     """The largest number up to `most`, 1 or more, that divides `number`."""
     small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
     return max(n for n in (*small, *(number // n for n in small)) if n <= most)
 
 
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+FOLDER = Constraint(
+    "the name of a folder, not an address; mount a bucket to read folders in it (docs/launching.md)",
+    lambda value: len(value) > 0 and no_address(value),
+)
 MOST_NEW_TOKENS = 2**20  # more would take hours
 PositiveInt: TypeAlias = Annotated[int, at_least(1)]
 NonNegativeInt: TypeAlias = Annotated[int, at_least(0)]
