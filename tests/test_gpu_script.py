@@ -108,6 +108,28 @@ def test_the_wheels_suffice_beside_what_the_machine_has():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_a_part_that_hangs_is_ended_and_costs_no_result_before_it(tmp_path):
+    """The second part hangs in 11 seconds for all: what it leaves is too short for the others, in their order."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncase "$*" in *"checks.py attention"*) exec sleep 60 ;; esac\n')
+    python.chmod(0o755)
+    done = run(SCRIPT, tmp_path / "out", "--dry-run", PYTHON=str(python), SECONDS_IN_ALL="11")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    machine, attention, *others = (json.loads(line) for line in lines)
+    assert (machine["name"], machine["exit"]) == ("machine", 0)
+    assert (attention["name"], attention["exit"]) == ("attention is right", 124)
+    assert 9 <= attention["seconds"] <= 16
+    assert {(each["exit"], each["seconds"]) for each in others} == {(124, 0)}
+    names = [each["name"] for each in others]
+    assert names[:4] == [
+        "GPT-2, ours",
+        "GPT-2, compiled PyTorch",
+        "ViT-B/16, ours",
+        "ViT-B/16, compiled timm",
+    ]
+
+
 def test_tables_say_what_failed_and_by_how_much_ours_is_faster():
     spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "gpu" / "tables.py")
     module = importlib.util.module_from_spec(spec)
