@@ -10,6 +10,7 @@ from jaxformer import cli
 from jaxformer.analysis.describe import assemble
 from jaxformer.config import files as configfile
 from jaxformer.config.sections import resolve
+from jaxformer.debugging.checks import made_up_batch
 from jaxformer.errors import NotPrepared, UserError
 
 CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.py"))
@@ -102,6 +103,26 @@ def test_a_tokenizer_that_learns_nothing_is_the_configs_own():
 def test_images_are_what_the_last_transform_makes():
     changes = {"model.num_classes": 3, "data.transforms": [{"name": "resize", "size": [48, 64]}]}
     assert built("own_images", **changes).train_data.element_spec["image"] == ((48, 64, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("name", "below"),
+    [
+        ("bert_sst2_scratch", {"tokens": 8000, "token_types": 2, "labels": 2}),
+        ("bert_wnut17", {"tokens": 4000, "labels": 13}),
+        ("detr_bccd", {"image": 256, "labels": 3, "boxes": 1}),
+        ("segmenter_camvid", {"image": 256, "segmentation": 11}),
+        ("transformer_multi30k", {"tokens": 6000, "decoder_tokens": 6000, "targets": 6000}),
+    ],
+)
+def test_what_is_made_up_for_a_debugging_batch_is_what_the_model_takes(name, below):
+    experiment = built(name, **{"data.batch_size": 8, "data.eval_batch_size": 8})
+    batch = made_up_batch(experiment)
+    spec = {key: (array.shape[1:], array.dtype) for key, array in batch.items()}
+    assert spec == experiment.train_data.element_spec
+    assert all(0 <= batch[key].min() <= batch[key].max() < limit for key, limit in below.items())
+    if "extent" in batch:
+        assert (batch["extent"] == experiment.config.data.examples.frame(train=True)).all()
 
 
 def test_describe_says_what_is_not_known(capsys):
