@@ -284,7 +284,8 @@ class Experiment:
         heads, tensor = self.bare_model.num_heads, self.layout.mesh.shape["tensor"]
         if isinstance(heads, int) and heads % tensor:
             problem = f"parallel.mesh.tensor={tensor} does not divide model.num_heads={heads}"
-            errors.append(f"{problem}: use one that does, such as {largest_divisor(heads, tensor)}")
+            fitting = largest_divisor(math.gcd(heads, self.layout.mesh.size), tensor)  # of the devices, too
+            errors.append(f"{problem}: use one that does, such as {fitting}")
         errors += undivided_tokens(self.bare_model, self.train_data, config.data, self.layout.mesh.shape)
         errors += [f"schedule.{problem}" for problem in schedule_problems(config.schedule, total, self.steps)]
         if not of_model:
