@@ -15,6 +15,7 @@ VERBS = {
     "explain": "predict:Explain",
     "generate": "generate:Generate",
     "replay": "debug:Replay",
+    "chaos": "chaos:Chaos",
     "report": "train:Report",
     "goodput": "train:Goodput",
     "describe": "describe:Describe",

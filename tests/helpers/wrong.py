@@ -49,6 +49,7 @@ NEEDED = {
     "explain": ("run", "image.png"),
     "generate": ("run", "--prompt", "It was"),
     "report": ("run",),
+    "chaos": ("--config", "vit_digits"),
     "describe": ("--config", "vit_digits"),
     "preflight": ("--config", "vit_digits", "--topology", "v5e:2x2"),
     "goodput": ("run",),
