@@ -16,6 +16,7 @@ import yaml
 from jaxformer.config.fields import Constraint, PositiveInt
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically, writing_to
+from jaxformer.launching import REHEARSE
 from jaxformer.launching.checkout import Checkout
 from jaxformer.launching.decisions import Budgets
 
@@ -100,6 +101,9 @@ class Launcher:
     attempts: PositiveInt = Budgets().without_progress
     """After so many attempts in a row that leave no newer checkpoint the supervisor does not start it again."""
 
+    no_rehearsal: bool = False
+    """Leave out the rehearsal of a new training, which takes three steps, evaluates a batch, saves and restores."""
+
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields, each beginning with a field's name."""
         yield from ()
@@ -126,7 +130,8 @@ class Launcher:
 
     def supervised(self, job: Job) -> tuple[str, ...]:
         """The words of the job's command under a supervisor; they are the same on every host."""
-        return (*SUPERVISOR, str(self.attempts), job.workdir, *job.command)
+        first = () if self.no_rehearsal else (REHEARSE,)
+        return (*SUPERVISOR, *first, str(self.attempts), job.workdir, *job.command)
 
     def variables(self) -> dict[str, str]:
         """The variables of `env`."""

@@ -59,9 +59,9 @@ def told():
     return Told()
 
 
-def supervise(tmp_path, script, told, budgets=QUICK):
+def supervise(tmp_path, script, told, budgets=QUICK, **options):
     folder = tmp_path / "run"
-    return Supervisor(words(folder, script), folder, budgets, told).run()
+    return Supervisor(words(folder, script), folder, budgets, told, **options).run()
 
 
 def test_one_that_is_done_is_left_alone(tmp_path, told):
