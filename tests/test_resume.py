@@ -166,7 +166,9 @@ def test_a_finished_run_does_nothing_and_says_so(uninterrupted, environment):
     before = {
         p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != "config.json"
     }
-    assert "is finished (completed at step 240): nothing to do" in finish(uninterrupted, environment, **SELDOM)
+    assert "is finished (completed at step 240): nothing to do" in finish(
+        uninterrupted, environment, **SELDOM
+    )
     assert before == {
         p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != "config.json"
     }
