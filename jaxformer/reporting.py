@@ -156,6 +156,21 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     return result
 
 
+def finish_paused(loop: "Loop", state: TrainState) -> dict[str, Any]:
+    """Waits until a run that pauses is saved, and writes a result.json with the metrics of its last state.
+
+    If no evaluation was due there, this one is for the result alone: the run goes on as if it had never been.
+    """
+    with loop.clock.phase("evaluate"):
+        evaluation = loop.evaluation or loop.experiment.evaluate(state, loop.clock.renew)
+    loop.checkpoints.wait()
+    note(loop)
+    result = result_of(loop, "paused", evaluation.metrics)
+    write_result(loop.run_folder, result)
+    logger.info("paused after step %d; training in the same folder goes on from there", loop.step)
+    return result
+
+
 def finish_preempted(loop: "Loop", came: signal.Signals) -> None:
     """Waits until a run that a signal ends is saved, and writes a result.json that says so."""
     loop.checkpoints.wait()
