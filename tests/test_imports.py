@@ -61,7 +61,7 @@ ABOVE = {
     "reporting",
     "teacher",
 }
-ABOVE |= {"train", "verbs"}
+ABOVE |= {"sweeps", "train", "verbs"}
 
 
 def layer(module: str) -> str:

@@ -19,6 +19,8 @@ VERBS = {
     "goodput": "train:Goodput",
     "describe": "describe:Describe",
     "preflight": "preflight:Preflight",
+    "sweep": "sweep:Sweep",
+    "sweep work": "sweep:SweepWork",
     **{f"launch {where}": f"launch:{where}" for where in LAUNCHERS},
     "data list": "data:DataList",
     "data show": "data:DataShow",

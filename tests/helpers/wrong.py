@@ -50,6 +50,8 @@ NEEDED = {
     "generate": ("run", "--prompt", "It was"),
     "report": ("run",),
     "describe": ("--config", "vit_digits"),
+    "sweep": ("--config", "vit_digits", "--set", "optimizer.learning_rate=1e-3,3e-3"),
+    "sweep work": ("sweep",),
     "preflight": ("--config", "vit_digits", "--topology", "v5e:2x2"),
     "goodput": ("run",),
     "replay": ("run", "--step", "1"),
