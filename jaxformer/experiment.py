@@ -23,10 +23,11 @@ from jaxformer.data.base import NominalBatches
 from jaxformer.data.config import DataConfig
 from jaxformer.errors import ConfigError, UserError, counted
 from jaxformer.evaluation.evaluator import evaluate
+from jaxformer.numbers import Numbers, numbers_of, with_numbers
 from jaxformer.optim.build import make_optimizer, optimizer_problems
-from jaxformer.optim.masks import regularization, trainable_mask
+from jaxformer.optim.masks import regularization, regularizes, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
-from jaxformer.parallel.compile import Layout
+from jaxformer.parallel.compile import Layout, NumberedStep
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.state import TrainState, init_state, init_variables
@@ -158,7 +159,11 @@ class Experiment:
 
     def init_state(self) -> TrainState:
         """The state before the first step, on the devices."""
-        return self.layout.init_sharded(self._fresh_state, self.state_shapes)
+
+        def fresh_state(numbers: Numbers) -> TrainState:
+            return self.with_numbers(numbers)._fresh_state()
+
+        return self.layout.init_sharded(fresh_state, self.state_shapes, numbers_of(self.config))
 
     def _fresh_state(self) -> TrainState:
         """The state before the first step, to be traced."""
@@ -181,9 +186,25 @@ class Experiment:
         from jaxformer.models.placement import gradients_lie
         from jaxformer.parallel.gradients import gradient_shardings
 
+        def train_step(state: TrainState, batch: Tree, numbers: Numbers, *others: Tree) -> Any:
+            return self.with_numbers(numbers)._step(teacher)(state, batch, *others)
+
+        step = gradients_lie(gradient_shardings(self.state_shapes.params))(train_step)
+        program = self.layout.train_step(step, self.state_shapes, 1 + (teacher is not None))
+        return NumberedStep(program, numbers_of(self.config), self.layout.replicated)
+
+    def with_numbers(self, numbers: Numbers) -> "Experiment":
+        """The same experiment with other numbers at some paths of its config: arrays, or what JAX traces."""
+        other = Experiment(with_numbers(self.config, numbers), self.devices, train_data=self.train_data)
+        unchanged = ("layout", "total_steps", "variable_shapes")
+        vars(other).update({name: getattr(self, name) for name in unchanged})
+        return other
+
+    def _step(self, teacher: Teacher | None) -> Callable[..., tuple[TrainState, Any]]:
+        """The train step, to be traced: (state, batch) or (state, batch, the teacher's variables)."""
         train, params = self.config.train, self.variable_shapes["params"]
         optimizer = self.config.optimizer
-        step = make_train_step(
+        return make_train_step(
             self.model,
             self.task,
             self.optimizer,
@@ -191,13 +212,11 @@ class Experiment:
             accumulate=train.accumulate,
             average=self.average,
             trainable=trainable_mask(optimizer, params) if optimizer.freeze else None,
-            regularization=partial(regularization, optimizer) if optimizer.l1 or optimizer.l2 else None,
+            regularization=partial(regularization, optimizer) if regularizes(optimizer) else None,
             schedule=self.schedule,
             teacher=teacher,
             axis=self.layout.axis,
         )
-        step = gradients_lie(gradient_shardings(self.state_shapes.params))(step)
-        return self.layout.train_step(step, self.state_shapes, with_teacher=teacher is not None)
 
     @cached_property
     def eval_step(self) -> Callable[..., Any]:
@@ -284,7 +303,8 @@ class Experiment:
         heads, tensor = self.bare_model.num_heads, self.layout.mesh.shape["tensor"]
         if isinstance(heads, int) and heads % tensor:
             problem = f"parallel.mesh.tensor={tensor} does not divide model.num_heads={heads}"
-            errors.append(f"{problem}: use one that does, such as {largest_divisor(heads, tensor)}")
+            fitting = largest_divisor(math.gcd(heads, self.layout.mesh.size), tensor)  # of the devices, too
+            errors.append(f"{problem}: use one that does, such as {fitting}")
         errors += undivided_tokens(self.bare_model, self.train_data, config.data, self.layout.mesh.shape)
         errors += [f"schedule.{problem}" for problem in schedule_problems(config.schedule, total, self.steps)]
         if not of_model:

@@ -25,6 +25,7 @@ ALLOWED = {
     "config.upgrades": set(),
     "config.sections": BASE
     | {"config.checkpoints", "data", "models", "optim", "parallel", "precision", "tasks"},
+    "numbers": {"config.fields"},
     "models": BASE,
     "data": BASE,
     "importing": BASE | {"data", "drawing", "observe"},
@@ -40,12 +41,13 @@ ALLOWED = {
     "paths": set(),
     "checkpoint_items": BASE | {"paths"},
     "checkpoints": BASE | {"checkpoint_items", "config.checkpoints"},
-    "weights": BASE | {"models", "paths"},
+    "weights": BASE | {"data", "models", "paths"},
     "launching": BASE | {"parallel", "preemption"},
-    "observe": BASE | {"launching", "runs"},
+    "observe": BASE | {"launching", "parallel", "runs"},
     "runs": BASE | {"config.sections", "config.upgrades", "data", "launching", "observe"},
+    "bucket": {"errors", "files", "launching", "parallel", "runs"},
     "experiment": BASE
-    | {"analysis", "config.sections", "data", "evaluation", "models", "optim"}
+    | {"analysis", "config.sections", "data", "evaluation", "models", "numbers", "optim"}
     | {"parallel", "precision", "state", "step", "tasks", "teacher"},
 }
 ABOVE = {

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxformer.config.fields import Constraint, Layers, Rate, at_least, largest_divisor, not_empty
+from jaxformer.config.fields import Constraint, Input, Layers, Rate, at_least, largest_divisor, not_empty
 from jaxformer.errors import ConfigError
 from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 
@@ -158,11 +158,11 @@ class ImageModel(Model, kw_only=True):
 class Dropouts(Model, kw_only=True):
     """Models with dropout and stochastic depth."""
 
-    dropout: Rate = 0.0
+    dropout: Input[Rate] = 0.0
     """Rate of dropout after the embedding, after attention and in the MLPs."""
-    attention_dropout: Rate = 0.0
+    attention_dropout: Input[Rate] = 0.0
     """Rate of dropout of the attention weights."""
-    drop_path: Rate = 0.0
+    drop_path: Input[Rate] = 0.0
     """Stochastic depth: the last block's rate, growing linearly from 0."""
 
 
@@ -171,7 +171,7 @@ class Staged(ImageModel, kw_only=True):
 
     stage_sizes: Stages
     """Number of blocks in each stage."""
-    drop_path: Rate = 0.0
+    drop_path: Input[Rate] = 0.0
     """Stochastic depth: the last block's rate, growing linearly from 0."""
 
     @nn.nowrap
@@ -191,11 +191,16 @@ class Staged(ImageModel, kw_only=True):
             keyword arguments with its rate `drop_path`.
           deterministic: whether there is no dropout.
         """
-        rates = iter(np.linspace(0, self.drop_path, sum(self.stage_sizes)))
+        shares = iter(np.linspace(0, 1, sum(self.stage_sizes)).tolist())
         maps = []
         for stage, size in enumerate(self.stage_sizes, 1):
             for i in range(size):
-                common = {**self.dtypes, "drop_path": float(next(rates)), "name": f"stage_{stage}_block_{i}"}
+                share = next(shares)  # none of the first block is dropped
+                common = {
+                    **self.dtypes,
+                    "drop_path": self.drop_path * share,
+                    "name": f"stage_{stage}_block_{i}",
+                }
                 x = block(stage, i, **common)(x, deterministic)
             maps.append(x)
         return tuple(maps)

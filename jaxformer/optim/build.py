@@ -55,9 +55,9 @@ def filled(partial: Tree, full: Tree) -> Tree:
     return jax.tree.map(lambda p, f: f if is_masked(p) else p, partial, full, is_leaf=is_masked)
 
 
-def multiply(factors: dict[str, np.ndarray]) -> optax.GradientTransformation:
+def multiply(factors: dict[str, Any]) -> optax.GradientTransformation:
     """Multiplies each update by its factor (path -> scalar, or [L, 1, ...] for a stack)."""
-    if all(np.all(factor == 1) for factor in factors.values()):
+    if all(isinstance(factor, np.ndarray) and np.all(factor == 1) for factor in factors.values()):
         return optax.identity()
 
     def scaled(key_path: Any, update: jax.Array) -> jax.Array:

@@ -1,15 +1,18 @@
-"""From other projects' tensors to our variables, layer by layer, as a table says.
+"""From other projects' tensors to our variables and back, layer by layer, as a table says.
 
 A table has a `Row` for each layer, or for a parameter that has no layer. In a row's names "{i}" stands for the number
 of a layer and "{j}" for another one (of a block in stage {i}); "{j+1}" is that number where they count from 1 and we
 from 0. A `Family` has the table and what else is in checkpoints of that kind. How axes lie follows from the
-project's `Style` and from what the parameter is (`paths.kernel_axes`). It is said as groups of axes, so that a later
-export can follow them backwards.
+project's `Style` and from what the parameter is (`paths.kernel_axes`). It is said as groups of axes, which reading
+follows forwards and writing backwards.
+
+Tensors are NumPy arrays, or what has a shape and a dtype and becomes one when it is asked for (`files.Stored`), so that
+no more than one has to be in memory.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal, TypeAlias
@@ -20,9 +23,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxformer.errors import UserError
 from jaxformer.paths import kernel_axes
 
-Tensors: TypeAlias = Mapping[str, np.ndarray]
+Tensors: TypeAlias = Mapping[str, Any]
 Axes: TypeAlias = list[tuple[int, ...]]  # for each axis of theirs, our axes that it is made of, in order
 PLACEHOLDER = re.compile(r"\{([a-z])([+-]\d+)?\}")  # of a number in a name: a letter, and what is added to it
+
+NO_ROW = "{}: the table has no tensor for this parameter; use a model without it"
 
 LEAVES = {  # our names of a layer's parameters: their names, where the two differ
     **dict.fromkeys(("kernel", "scale", "embedding"), "weight"),
@@ -50,10 +55,16 @@ class Part:
 
     def of(self, tensor: np.ndarray, heads: int) -> np.ndarray:
         """This part of a tensor."""
+        part = self.place(tensor, heads)
+        axis = self.axis % tensor.ndim
+        return part.reshape(*tensor.shape[:axis], -1, *tensor.shape[axis + 1 :])
+
+    def place(self, tensor: np.ndarray, heads: int) -> np.ndarray:
+        """Where this part lies in a tensor, as a view [..., groups, length of a group's part, ...]."""
         axis, groups = self.axis % tensor.ndim, heads if self.by_head else 1
         before, after = tensor.shape[:axis], tensor.shape[axis + 1 :]
         parts = tensor.reshape(*before, groups, self.count, -1, *after)
-        return parts.take(self.index, axis + 1).reshape(*before, -1, *after)
+        return parts[(slice(None),) * (axis + 1) + (self.index,)]
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,13 @@ class Row:
             axes += [()] * (their_rank - len(axes))  # [F, D, 1, 1] is [D, F]
         return [*axes[: their_rank - 1], tuple(chain(*axes[their_rank - 1 :]))]  # [F, D] is [1, 1, D, F]
 
+    def written_rank(self, rank: int) -> int:
+        """How many axes a tensor has that is written for a parameter of ours of `rank` axes."""
+        kernel = kernel_axes(self.ours, rank)
+        if self.style == "flax" or rank == 4:
+            return rank
+        return len(kernel) if kernel else 1 if self.ours.endswith("/bias") else rank
+
     def their_shape(self, shape: tuple[int, ...], their_rank: int) -> tuple[int, ...]:
         """The shape of their tensor for a parameter of ours of `shape`."""
         theirs = [math.prod(shape[axis] for axis in group) for group in self.axes(len(shape), their_rank)]
@@ -100,6 +118,34 @@ class Row:
             tensor = self.part.of(tensor, heads=shape[-2] if len(shape) > 1 else 1)
         order = list(chain(*self.axes(len(shape), tensor.ndim)))
         return tensor.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
+
+    def to_theirs(self, parameter: np.ndarray, written: dict[str, np.ndarray]) -> None:
+        """Puts our parameter into their tensor: a new one in `written`, or the part of one that is its own."""
+        shape, rank = parameter.shape, self.written_rank(parameter.ndim)
+        order = list(chain(*self.axes(len(shape), rank)))
+        whole = self.their_shape(shape, rank)
+        if self.part is None:
+            written[self.theirs] = np.ascontiguousarray(parameter.transpose(order)).reshape(whole)
+            return
+        tensor = written.setdefault(self.theirs, np.zeros(whole, parameter.dtype))
+        place = self.part.place(tensor, heads=shape[-2] if len(shape) > 1 else 1)
+        place[...] = parameter.transpose(order).reshape(place.shape)
+
+
+@dataclass(frozen=True)
+class Match:
+    """A parameter of ours and the tensor that fills it."""
+
+    row: Row
+    """Where it lies in the tensor."""
+    tensor: Any
+    """The tensor; it is read by `array`."""
+    leaf: Any
+    """Shape and dtype of the parameter."""
+
+    def array(self) -> np.ndarray:
+        """The parameter."""
+        return self.row.to_ours(np.asarray(self.tensor), self.leaf.shape).astype(self.leaf.dtype)
 
 
 Rows: TypeAlias = tuple[Row, ...]
@@ -135,6 +181,11 @@ def rows_of(table: Sequence[Row], path: str) -> Iterator[Row]:
         for name, ending in ((path, ""), (layer, own)):
             if (numbers := numbers_in(row.ours, name)) is not None:
                 yield replace(row, ours=path, theirs=with_numbers(row.theirs, numbers) + ending)
+
+
+def cut(table: Iterable[Row], prefix: str) -> list[Row]:
+    """Rows whose names in the checkpoint do not begin with a prefix."""
+    return [replace(row, theirs=row.theirs.removeprefix(prefix)) for row in table]
 
 
 def numbers_in(pattern: str, name: str) -> dict[str, int] | None:
@@ -181,35 +232,67 @@ class Family:
           UserError: parameters of ours that no tensor fills, tensors that no parameter takes, tensors of the wrong
             shape, and tensors that differ from what they are tied to: a line for each.
         """
+        return unflatten_dict({key: match.array() for key, match in self.matched(source, shapes).items()})
+
+    def matched(self, source: Tensors, shapes: Mapping[str, Any]) -> dict[tuple[str, ...], Match]:
+        """What fills each of our variables, by its path in `shapes`; nothing but tied tensors is read. See `read`."""
         leaves = flatten_dict(shapes)
         source = self.prepare(source, {"/".join(key[1:]): leaf.shape for key, leaf in leaves.items()})
-        prefix = "" if any(name.startswith(self.prefix) for name in source) else self.prefix
-        table = [replace(row, theirs=row.theirs.removeprefix(prefix)) for row in self.rows]
+        prefix = self.left_out(source)
+        table = cut(self.rows, prefix)
         problems: list[str] = []
-        variables: dict[tuple[str, ...], np.ndarray] = {}
-        taken: set[str] = set()
+        found: dict[tuple[str, ...], Match] = {}
         for key, leaf in leaves.items():
             path = "/".join(key[1:])
-            found = list(rows_of(table, path))
-            if not found:
-                problems.append(f"{path}: the table has no tensor for this parameter; use a model without it")
+            candidates = list(rows_of(table, path))
+            if not candidates:
+                problems.append(NO_ROW.format(path))
                 continue
-            row = next((row for row in found if row.theirs in source), found[0])
+            row = next((row for row in candidates if row.theirs in source), candidates[0])
             if row.theirs not in source:
                 problems.append(f"{path}: {row.theirs} is missing in the checkpoint")
                 continue
-            taken.add(row.theirs)
-            tensor = np.asarray(source[row.theirs])
-            if tensor.shape != (expected := row.their_shape(leaf.shape, tensor.ndim)):
+            tensor = source[row.theirs]
+            found[key] = Match(row, tensor, leaf)
+            if tensor.shape != (expected := row.their_shape(leaf.shape, len(tensor.shape))):
                 problems.append(f"{path}: {row.theirs} has shape {tensor.shape}; this model needs {expected}")
-                continue
-            variables[key] = row.to_ours(tensor, leaf.shape).astype(leaf.dtype)
+        taken = {match.row.theirs for match in found.values()}
         problems += filter(
             None, (self.left_over(name, source, prefix) for name in source if name not in taken)
         )
         if problems:
             raise UserError(*problems)
-        return unflatten_dict(variables)
+        return found
+
+    def write(
+        self, variables: Mapping[str, Any], without: Container[str] = (), *, prefixed: bool = True
+    ) -> dict[str, np.ndarray]:
+        """Their tensors, from our variables: what `read` takes.
+
+        Args:
+          variables: nested dicts of arrays ("params", and "batch_stats" where there are any), unrolled.
+          without: layers that their model does not have, as the table calls them, where it has several for one of
+            ours ("classifier", "qa_outputs").
+          prefixed: whether names have the prefix that checkpoints of a model without its head leave out.
+
+        Raises:
+          UserError: the table has no tensor for a parameter: a line for each.
+        """
+        rows = (row for row in self.rows if row.theirs not in without)
+        table = cut(rows, "" if prefixed else self.prefix)
+        leaves = {"/".join(key[1:]): np.asarray(leaf) for key, leaf in flatten_dict(variables).items()}
+        found = {path: next(rows_of(table, path), None) for path in leaves}
+        if problems := [NO_ROW.format(path) for path, row in found.items() if row is None]:
+            raise UserError(*problems)
+        written: dict[str, np.ndarray] = {}
+        for path, row in found.items():
+            assert row is not None
+            row.to_theirs(leaves[path], written)
+        return written
+
+    def left_out(self, source: Iterable[str]) -> str:
+        """The prefix that the names of a checkpoint do not have."""
+        return "" if any(name.startswith(self.prefix) for name in source) else self.prefix
 
     def left_over(self, name: str, source: Tensors, prefix: str) -> str | None:
         """What is wrong with a tensor that no parameter takes; None if it may be there."""
