@@ -22,7 +22,7 @@ from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.parallel.processes import together
 from jaxformer.preemption import Preemption, SharedPreemption
-from jaxformer.reporting import announce, finish, finish_paused, finish_preempted, note
+from jaxformer.reporting import announce, finish, finish_paused, finish_preempted, not_finite_lines, note
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, all_finite, from_items, to_items
 from jaxformer.tasks.base import Evaluation
@@ -327,14 +327,7 @@ class Loop:
         self.checkpoints.wait()
         applied = step - self.skipped
         good = max((saved for saved in self.checkpoints.good_steps() if saved < applied), default=None)
-        updates = "update was" if self.skipped == 1 else f"{self.skipped} updates were"
-        before = f"the last that was applied is of step {applied}" if applied else "none was applied before"
-        kept = f"the last good checkpoint is of step {good}" if good else "there is no good checkpoint yet"
-        error = NotFinite(
-            f"step {step}: the last {updates} skipped, their gradients were not finite ({before}); {kept}",
-            "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32', in a new folder"
-            + ("; `start_from` goes on from that checkpoint there" if good else ""),
-        )
+        error = NotFinite(*not_finite_lines(step, self.skipped, good))
         error.step = applied + 1
         error.checkpoint = self.run_folder.checkpoints / str(good) if good else None
         return error
