@@ -36,7 +36,7 @@ def copied(run: Run, config: "ExperimentConfig") -> Iterator[None]:
     A bucket that cannot be reached later is told of, and costs nothing but the copies.
 
     Raises:
-      UserError: the address is none, or the bucket holds another experiment.
+      UserError: the address is none, there is no such bucket, or it holds another experiment.
       Unavailable: the bucket cannot be reached, and there is no checkpoint here to go on from.
     """
     bucket = Bucket(str(config.checkpoint.bucket), run.folder)
@@ -143,8 +143,14 @@ class Bucket:
     # From there to here
 
     def names(self) -> list[str]:
-        """The files there."""
-        return [path.removeprefix(f"{self.path}/") for path in self.system.find(self.path)]
+        """The files there; none where only the bucket is there, for which some kinds of storage raise an error."""
+        try:
+            found = self.system.find(self.path)
+        except FileNotFoundError:
+            if not self.system.exists(self.path.partition("/")[0]):
+                raise
+            return []
+        return [path.removeprefix(f"{self.path}/") for path in found]
 
     def read(self, name: str) -> bytes | None:
         """The content of a file there; None if there is none."""
@@ -172,8 +178,9 @@ class Bucket:
             if here:
                 logger.warning("%s: cannot be read: %s; going on without it", self.address, reason(error))
                 return
+            kind = UserError if isinstance(error, FileNotFoundError) else Unavailable
             remedy = "mend that: without it, a run that was begun elsewhere would begin anew"
-            raise Unavailable(f"checkpoint.bucket={self.address!r}: {reason(error)}", remedy) from error
+            raise kind(f"checkpoint.bucket={self.address!r}: {reason(error)}", remedy) from error
         logger.info("%s: step %d was fetched from there", self.address, max(steps))
 
     def take(self, fetched: Path, config: "ExperimentConfig") -> None:

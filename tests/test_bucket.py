@@ -17,7 +17,9 @@ import pytest
 from helpers.saved import arrays_of
 
 import jaxformer as jf
+from jaxformer import cli
 from jaxformer.bucket import Bucket
+from jaxformer.cli import verb_class
 from jaxformer.config import files as configfile
 from jaxformer.config import schema
 from jaxformer.config.sections import resolve
@@ -26,6 +28,7 @@ from jaxformer.launching.attempts import newest_checkpoint, read
 from jaxformer.parallel.places import Unavailable
 from jaxformer.preemption import Preempted
 from jaxformer.train import Loop
+from jaxformer.verbs import VERBS
 
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "vit_digits.py")
@@ -297,10 +300,10 @@ def test_a_machine_that_is_lost_and_another_one_that_goes_on_with_s3(digits_dir,
         shutil.rmtree(tmp_path / "one")
         steps = there()
 
-        nowhere = start(tmp_path / "nowhere", "s3://no-such-bucket/run", steps=5)
+        nowhere = start(tmp_path / "nowhere", "s3://no-such-bucket/run")
         said = nowhere.communicate(timeout=200)[1]
-        assert nowhere.returncode == 0
-        assert "s3://no-such-bucket/run: the run cannot be copied there: " in said
+        assert nowhere.returncode == 2
+        assert "checkpoint.bucket='s3://no-such-bucket/run': The specified bucket does not exist" in said
 
         two = start(tmp_path / "two", "s3://bucket/run", steps=2000)
         fetched = ""
@@ -323,3 +326,40 @@ def test_a_machine_that_is_lost_and_another_one_that_goes_on_with_s3(digits_dir,
     finally:
         moto.kill()
         moto.wait()
+
+
+# Addresses where a folder is expected
+
+PATHS = [
+    (name, field)
+    for name in VERBS
+    for field in schema.config_fields(verb_class(name)).values()
+    if "Path" in str(field.type)
+]
+
+
+@pytest.mark.parametrize(("verb", "field"), PATHS, ids=[f"{verb} {field.name}" for verb, field in PATHS])
+def test_no_path_of_the_command_line_may_be_an_address(verb, field):
+    given, errors = Path("gs://bucket/x"), []
+    many = str(field.type).startswith("tuple")
+    schema.resolve(verb_class(verb), {field.name: [given] if many else given}, "", errors)
+    assert any("gs:/bucket/x is an address, and no path; mount the bucket" in error for error in errors)
+
+
+FOLDERS = {
+    "data.data_dir": {"data.data_dir": "s3://bucket/datasets"},
+    "task.distillation.run": {"task.distillation": {"run": "s3://bucket/run"}},
+}
+
+
+@pytest.mark.parametrize("leaf", FOLDERS)
+def test_no_folder_of_a_config_may_be_an_address(leaf):
+    with pytest.raises(
+        UserError, match=f"{leaf}=.*: expected the name of a folder, not an address; mount a bucket"
+    ):
+        jf.experiment(CONFIG, FOLDERS[leaf])
+
+
+def test_no_folder_of_a_launch_may_be_an_address(capsys):
+    assert cli.main(["launch", "local", "--config", CONFIG, "--workdir", "s3://bucket/run", "--dry-run"]) == 2
+    assert "expected the name of a folder as the hosts see it, no address" in capsys.readouterr().err

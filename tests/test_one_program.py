@@ -1,10 +1,10 @@
 """Trainings that differ in numbers alone are one program, found again in the cache, and give what constants give."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.numbered import moved
+from helpers.stepping import assert_close
 from jax.experimental.compilation_cache import compilation_cache
 
 from jaxformer.config import files
@@ -62,14 +62,19 @@ def lowered(experiment):
 
 def test_other_numbers_are_the_same_train_step():
     experiment = built()
-    other = built(moved(experiment.config))
-    assert len(numbers_of(experiment.config)) == 21
-    assert {numbers_of(e.config)["optimizer.learning_rate"] for e in (experiment, other)} == {0.01, 0.009}
+    other = built(moved(experiment.config, by=0.5))
+    assert len(numbers_of(experiment.config)) == 19
+    assert {numbers_of(e.config)["optimizer.learning_rate"] for e in (experiment, other)} == {0.01, 0.005}
     assert lowered(experiment).as_text() == lowered(other).as_text()
 
 
 def test_numbers_as_inputs_give_what_constants_give():
-    experiment = built()
+    momentum = {key: value for key, value in ALL_ON["optimizer"].items() if key != "name"} | {
+        "name": "momentum"
+    }
+    experiment = built(
+        optimizer=momentum
+    )  # Adam makes large steps of a key's bias, whose gradient is rounding
     batch = experiment.layout.shard_batch(experiment.train_data[0])
     found, start = experiment.init_state(), jax.jit(experiment._fresh_state)()
     jax.tree.map(np.testing.assert_array_equal, found, start)
@@ -78,10 +83,11 @@ def test_numbers_as_inputs_give_what_constants_give():
         found, metrics = step(found, batch)
         expected, expected_metrics = of_constants(expected, batch)
     assert int(found.step) == 3
-    pairs = zip(jax.tree.leaves((found, metrics)), jax.tree.leaves((expected, expected_metrics)), strict=True)
-    for a, b in pairs:
-        assert a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * float(jnp.max(jnp.abs(b))))
+    assert [a.dtype for a in jax.tree.leaves(found)] == [b.dtype for b in jax.tree.leaves(expected)]
+    for name in ("params", "average"):
+        assert_close(getattr(found, name), jax.device_get(getattr(expected, name)), 1e-6)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(value, expected_metrics[name], rtol=2e-6, err_msg=name)
 
 
 @pytest.fixture
@@ -107,17 +113,3 @@ def test_another_learning_rate_and_seed_are_found_in_the_cache(cache):
     assert cache() == {entry}
     lowered(built(**plain, **{"optimizer.weight_decay": 0.1})).compile()  # 0 left it out
     assert len(cache()) == 2
-
-
-@pytest.mark.parametrize("mode", ["jit", "pmap"])
-def test_several_devices_take_the_same_numbers(mode):
-    changes = {"parallel.mode": mode, "model.depth": 1, "task.mixup": 0.0, "task.cutmix": 0.0}
-    changes |= dict.fromkeys(("model.dropout", "model.attention_dropout", "model.drop_path"), 0.0)
-    experiment = built(devices=2, **changes)
-    _, metrics = experiment.train_step()(
-        experiment.init_state(), experiment.layout.shard_batch(experiment.train_data[0])
-    )
-    alone = built(**changes | {"parallel.mode": "jit"})
-    _, expected = alone.train_step()(alone.init_state(), alone.layout.shard_batch(alone.train_data[0]))
-    np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-5)
-    np.testing.assert_allclose(metrics["update_norm"], expected["update_norm"], rtol=1e-3)

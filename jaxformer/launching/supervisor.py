@@ -124,7 +124,7 @@ class Child:
                 heard[path] = (silent + 1, before) if beat == before else (0, beat)
                 self.steps = max(self.steps, int(path.read_text() or 0))
         self.heard = heard
-        return max(0, *self.stopped.values(), *(silent for silent, _ in heard.values()))
+        return max([0, *self.stopped.values(), *(silent for silent, _ in heard.values())])
 
     def output(self) -> str:
         """The end of what it wrote to standard error."""

@@ -72,10 +72,21 @@ def clipping(config: Optimizer) -> optax.GradientTransformation:
     if config.clip_value is not None:
         parts.append(optax.clip(config.clip_value))
     if config.clip_norm is not None:
-        parts.append(optax.clip_by_global_norm(config.clip_norm))
+        parts.append(clip_norm(config.clip_norm))
     if (ratio := config.agc) is not None:
         parts.append(by_layer(lambda path, rank: clip_units(ratio, path, rank)))
     return optax.chain(*parts)
+
+
+def clip_norm(limit: Any) -> optax.GradientTransformation:
+    """Scales gradients whose global norm is larger than `limit`, by one factor (optax: number by number)."""
+
+    def clipped(updates: Tree, params: Tree | None) -> Tree:
+        norm = optax.tree.norm(updates)
+        factor = jnp.where(norm < limit, 1.0, limit / norm)
+        return jax.tree.map(lambda update: update * factor.astype(update.dtype), updates)
+
+    return optax.stateless(clipped)
 
 
 def clip_units(ratio: float, path: str, rank: int) -> optax.GradientTransformation:

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxformer.weights.convert import Row, Rows, Tensors, below, family, rows
+from jaxformer.weights.convert import Tensors, family
+from jaxformer.weights.rows import Row, Rows, below, rows
 
 PREFIXES = ("opt/target/", "params/")
 POSITIONS = ("Transformer/posembed_input/pos_embedding", "pos_embedding")

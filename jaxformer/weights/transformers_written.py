@@ -21,7 +21,16 @@ from jaxformer.weights.transformers_config import (
 )
 
 Config = dict[str, Any]
-HOW = ("dtype", "param_dtype", "axis_name", "remat", "scan", "parent", "name")  # fields that change no result
+HOW = (
+    "dtype",
+    "param_dtype",
+    "axis_name",
+    "remat",
+    "scan",
+    "pretrained",
+    "parent",
+    "name",
+)  # fields that change no result
 BERT_KEYS = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps",
     "max_position_embeddings", "type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_prob", "hidden_act",

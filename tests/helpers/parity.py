@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.models import MODELS
-from jaxformer.weights.convert import numbers_in
+from jaxformer.weights.rows import numbers_in
 from jaxformer.weights.transformers_config import family_of, text_model_of
 
 FIELDS_OF_OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")

@@ -13,8 +13,8 @@ from jaxformer.models.presets import preset
 from jaxformer.models.vit import ViT
 from jaxformer.paths import leaves_by_path
 from jaxformer.weights.augreg import AUGREG
-from jaxformer.weights.convert import rows_of
 from jaxformer.weights.files import npz
+from jaxformer.weights.rows import rows_of
 
 OLD = ("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3")
 NEW = ("MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0")
