@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxformer.api import create_model, experiment, init, list_models, load_run
+    from jaxformer.api import create_model, experiment, init, list_models, load_run, sweep
     from jaxformer.errors import ConfigError, UserError
     from jaxformer.preemption import Preempted
     from jaxformer.train import train
@@ -28,10 +28,11 @@ __all__ = [
     "list_models",
     "load_pretrained",
     "load_run",
+    "sweep",
     "train",
 ]
 
-HOMES = dict.fromkeys(("create_model", "experiment", "init", "list_models", "load_run"), "api")
+HOMES = dict.fromkeys(("create_model", "experiment", "init", "list_models", "load_run", "sweep"), "api")
 HOMES |= {"ConfigError": "errors", "UserError": "errors", "Preempted": "preemption", "train": "train"}
 HOMES["load_pretrained"] = "weights.pretrained"
 

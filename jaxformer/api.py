@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ from jaxformer.inference.loaded import LoadedRun
 from jaxformer.models import CONTRACT, MODELS
 from jaxformer.models.presets import PRESETS, preset
 from jaxformer.state import init_variables
+
+if TYPE_CHECKING:
+    from jaxformer.sweeps.spaces import Space, Sweep
 
 BY_THE_PROGRAM = {"self", "deterministic"}  # arguments of a model that are not inputs
 INTEGERS = ("tokens", "positions", "segment_ids", "token_types")
@@ -126,17 +129,51 @@ def experiment(
     """
     if not isinstance(overrides or {}, Mapping):
         raise UserError(f"overrides={overrides!r}: expected values by dotted path, such as {{'seed': 1}}")
-    if isinstance(config, (str, Path)):
-        nested = files.read(str(config), overrides)
-    elif isinstance(config, (Mapping, ConfigDict)):
-        nested = files.nested(config)
-        files.apply_overrides(nested, overrides or {})
-    else:
-        expected = "the name of a config, a config file, a mapping or a ConfigDict"
-        raise UserError(f"config={config!r}: expected {expected}")
+    nested = nested_config(config)
+    files.apply_overrides(nested, overrides or {})
     built = Experiment(resolve(nested))
     built.check()
     return built
+
+
+def nested_config(config: Any) -> dict[str, Any]:
+    """What `experiment` takes, as nested dicts."""
+    if isinstance(config, (str, Path)):
+        return files.read(str(config))
+    if isinstance(config, (Mapping, ConfigDict)):
+        return files.nested(config)
+    expected = "the name of a config, a config file, a mapping or a ConfigDict"
+    raise UserError(f"config={config!r}: expected {expected}")
+
+
+def sweep(
+    config: Experiment | str | Path | Mapping[str, Any] | ConfigDict,
+    space: "Sweep | Mapping[str, Space]",
+    folder: str | Path,
+) -> dict[str, Any]:
+    """Trains a config with many values of its leaves, in this process, and finds the best.
+
+    The same call goes on with a sweep where it stopped. `jaxformer sweep work FOLDER` joins in from another process.
+
+    Args:
+      config: an experiment, or what `experiment` takes.
+      space: what is tried: a `jaxformer.sweeps.spaces.Sweep`, or a dict of paths and spaces.
+      folder: the folder of the sweep; it is made if it does not exist.
+
+    Returns:
+      The content of study.json: under "trials" all of them, the best first, and under "best" the number of the best.
+
+    Raises:
+      ConfigError: one line for each mistake in paths, values and combinations; nothing is trained.
+      UserError: the folder holds something else, or cannot be written.
+    """
+    from jaxformer.sweeps.reading import as_sweep
+    from jaxformer.sweeps.study import Study
+    from jaxformer.sweeps.workers import work
+
+    if isinstance(config, Experiment):
+        return work(Study.begin(folder, schema.to_dict(config.config), as_sweep(space)))
+    return work(Study.begin(folder, nested_config(config), as_sweep(space)))
 
 
 def load_run(folder: str | Path, checkpoint: str | int = "best") -> LoadedRun:

@@ -32,7 +32,8 @@ def find(argv: Sequence[str]) -> tuple[str, Sequence[str]]:
     count = 0
     while count < len(argv) and matching(argv[: count + 1]):
         count += 1
-        if (name := " ".join(argv[:count])) in VERBS:
+        longer = count < len(argv) and matching(argv[: count + 1])  # "sweep work" goes before "sweep"
+        if (name := " ".join(argv[:count])) in VERBS and not longer:
             return name, argv[count:]
     before, word = argv[:count], argv[count] if count < len(argv) else ""
     if word in ("-h", "--help", "--version"):

@@ -156,6 +156,42 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     return result
 
 
+def not_finite_lines(step: int, skipped: int, good: int | None) -> tuple[str, str]:
+    """What is wrong when no update has been finite for too long, and the remedy.
+
+    Args:
+      step: the last step.
+      skipped: how many of the latest updates were skipped, this one included.
+      good: the step of the last good checkpoint; None if there is none.
+    """
+    applied = step - skipped
+    updates = "update was" if skipped == 1 else f"{skipped} updates were"
+    before = f"the last that was applied is of step {applied}" if applied else "none was applied before"
+    kept = f"the last good checkpoint is of step {good}" if good else "there is no good checkpoint yet"
+    remedy = (
+        "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32', in a new folder"
+    )
+    return (
+        f"step {step}: the last {updates} skipped, their gradients were not finite ({before}); {kept}",
+        remedy + ("; `start_from` goes on from that checkpoint there" if good else ""),
+    )
+
+
+def finish_paused(loop: "Loop", state: TrainState) -> dict[str, Any]:
+    """Waits until a run that pauses is saved, and writes a result.json with the metrics of its last state.
+
+    If no evaluation was due there, this one is for the result alone: the run goes on as if it had never been.
+    """
+    with loop.clock.phase("evaluate"):
+        evaluation = loop.evaluation or loop.experiment.evaluate(state, loop.clock.renew)
+    loop.checkpoints.wait()
+    note(loop)
+    result = result_of(loop, "paused", evaluation.metrics)
+    write_result(loop.run_folder, result)
+    logger.info("paused after step %d; training in the same folder goes on from there", loop.step)
+    return result
+
+
 def finish_preempted(loop: "Loop", came: signal.Signals) -> None:
     """Waits until a run that a signal ends is saved, and writes a result.json that says so."""
     loop.checkpoints.wait()

@@ -150,7 +150,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """ "completed", "stopped early", "preempted" or "failed"; "not finished" if no result was written."""
+        """ "completed", "stopped early", "paused", "preempted" or "failed"; "not finished" if no result was written."""
         return "not finished" if self.result is None else self.result["status"]
 
     @property

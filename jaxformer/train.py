@@ -22,7 +22,7 @@ from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.parallel.processes import together
 from jaxformer.preemption import Preemption, SharedPreemption
-from jaxformer.reporting import announce, finish, finish_preempted, note
+from jaxformer.reporting import announce, finish, finish_paused, finish_preempted, not_finite_lines, note
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, all_finite, from_items, to_items
 from jaxformer.tasks.base import Evaluation
@@ -52,6 +52,7 @@ def train(
     *,
     profile: str | None = None,
     start_from: str | Path | None = None,
+    pause_after: int | None = None,
     console: "Console | None" = None,
 ) -> dict[str, Any]:
     """Trains from scratch, or from where the run in `folder` stopped, to the end.
@@ -63,10 +64,12 @@ def train(
       start_from: a checkpoint of another run, RUN/checkpoints/STEP. A run that has saved nothing yet begins with all
         of it: parameters, optimizer and step. What the config may change is what leaves these as they are: rates, the
         schedule, the length of the training.
+      pause_after: a step to stop after, saved and evaluated; the same call with a later one, or None, goes on from
+        there as if it had never stopped, bit for bit. A run that is further stays where it is.
       console: where the progress is shown; None logs lines.
 
     Returns:
-      The run's result, as in result.json; its "status" is "completed" or "stopped early".
+      The run's result, as in result.json; its "status" is "completed", "stopped early" or "paused".
 
     Raises:
       Preempted: SIGTERM or SIGHUP came; the run is saved, and the same call goes on with it.
@@ -134,11 +137,14 @@ def train(
                     begun = restore_or_start(experiment, checkpoints, teacher, start_from)
                 state, seen, evaluation_due, records = begun
                 announce(experiment, run, int(state.step))
-            loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, seen)
+            last = total if pause_after is None else min(total, pause_after)
+            loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, seen, last)
             with preemption.deferred():
                 state = loop.run(state, evaluation_due, records)
                 if preemption.requested is not None:
                     finish_preempted(loop, preemption.requested)
+            if last <= loop.step < total and not loop.stopped_early():
+                return finish_paused(loop, state)
             return finish(loop, state)
 
 
@@ -210,6 +216,8 @@ class Loop:
     """The teacher of a distillation."""
     monitor: Monitor
     """Which evaluation was the best."""
+    last: int
+    """The step to stop after."""
     step: int = 0
     """Train steps taken so far."""
     evaluation: Evaluation | None = None
@@ -253,7 +261,7 @@ class Loop:
             self.evaluation_due = evaluation_due
             if evaluation_due:
                 self.evaluate(state)
-            stop = start if self.evaluation_due or self.stopped_early() else total
+            stop = start if self.evaluation_due or self.stopped_early() else max(start, self.last)
             with data.read(start, *experiment.layout.reader, stop=stop) as batches:
                 arriving = self.clock.each("data", batches)
                 for self.step, batch in enumerate(arriving, start + 1):
@@ -277,7 +285,7 @@ class Loop:
                     self.evaluation = None
                     if evaluates:
                         self.evaluate(state)
-                    ends = self.preemption.due() or self.stopped_early() or self.step == total
+                    ends = self.preemption.due() or self.stopped_early() or self.step == self.last
                     if ends or self.save_is_due():
                         self.save(state)
                     if ends:
@@ -319,14 +327,7 @@ class Loop:
         self.checkpoints.wait()
         applied = step - self.skipped
         good = max((saved for saved in self.checkpoints.good_steps() if saved < applied), default=None)
-        updates = "update was" if self.skipped == 1 else f"{self.skipped} updates were"
-        before = f"the last that was applied is of step {applied}" if applied else "none was applied before"
-        kept = f"the last good checkpoint is of step {good}" if good else "there is no good checkpoint yet"
-        error = NotFinite(
-            f"step {step}: the last {updates} skipped, their gradients were not finite ({before}); {kept}",
-            "lower optimizer.learning_rate, set optimizer.clip_norm, or use precision='float32', in a new folder"
-            + ("; `start_from` goes on from that checkpoint there" if good else ""),
-        )
+        error = NotFinite(*not_finite_lines(step, self.skipped, good))
         error.step = applied + 1
         error.checkpoint = self.run_folder.checkpoints / str(good) if good else None
         return error

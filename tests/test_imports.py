@@ -63,7 +63,7 @@ ABOVE = {
     "reporting",
     "teacher",
 }
-ABOVE |= {"train", "verbs"}
+ABOVE |= {"sweeps", "train", "verbs"}
 
 
 def layer(module: str) -> str:

@@ -322,3 +322,22 @@ def test_a_folder_belongs_to_one_training_at_a_time(tmp_path):
     with Run(tmp_path).lock(), pytest.raises(UserError, match="another training is running in this folder"):
         train(Experiment(experiment()), tmp_path)
     assert train(Experiment(experiment()), tmp_path)["status"] == "completed"
+
+
+def test_a_paused_run_becomes_the_one_that_never_paused(tmp_path):
+    changes = {"eval.every": "4 steps", "eval.restore_best": True, "model.dropout": 0.1}
+    whole = train(Experiment(experiment(**changes)), tmp_path / "whole")
+    paused = train(Experiment(experiment(**changes)), tmp_path / "paused", pause_after=3)
+    assert (paused["status"], paused["step"], saved(tmp_path / "paused")) == ("paused", 3, [3])
+    assert Run.open(tmp_path / "paused").status == "paused"
+    again = train(Experiment(experiment(**changes)), tmp_path / "paused", pause_after=2)
+    assert (again["step"], again["final"]) == (3, paused["final"])
+    ended = train(Experiment(experiment(**changes)), tmp_path / "paused")
+    assert (ended["status"], ended["final"], ended["best"]) == ("completed", whole["final"], whole["best"])
+    for name in ("train", "eval"):
+        found, expected = (logged(tmp_path / each, name) for each in ("paused", "whole"))
+        assert [{**v, "examples_per_second": 0} for v in found.values()] == [
+            {**v, "examples_per_second": 0} for v in expected.values()
+        ]
+    found, expected = (restored(tmp_path / each)[1].items for each in ("paused", "whole"))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -7,7 +7,8 @@ import re
 import runpy
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ml_collections import ConfigDict
 
 from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import ConfigError, UserError
+
+CONFIG_FILE = "a config file defines get_config(arg=None) and returns an ml_collections.ConfigDict"
 
 
 def find(name: str) -> Path:
@@ -55,8 +58,8 @@ def read(spec: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any
     """
     name, _, argument = spec.partition(":")
     path = find(name)
-    try:
-        get_config = runpy.run_path(str(path), run_name=f"jaxformer_config_{path.stem}").get("get_config")
+    with explained(f"config={spec}", path, CONFIG_FILE):
+        get_config = run(path).get("get_config")
         if get_config is None:
             raise AttributeError("there is no get_config in it")
         if argument and not inspect.signature(get_config).parameters:
@@ -65,6 +68,26 @@ def read(spec: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any
         if not isinstance(config, ConfigDict):
             raise TypeError(f"get_config returned a {type(config).__name__}")
         config = nested(config)
+    apply_overrides(config, overrides or {})
+    return config
+
+
+def run(path: Path) -> dict[str, Any]:
+    """What a file of Python code defines, by name."""
+    return runpy.run_path(str(path), run_name=f"jaxformer_config_{path.stem}")
+
+
+@contextmanager
+def explained(said: str, path: Path, expected: str) -> Iterator[None]:
+    """Turns whatever a file of the user's does wrong into a UserError.
+
+    Args:
+      said: what named the file, for the message: "config=my.py".
+      path: the file.
+      expected: what such a file is.
+    """
+    try:
+        yield
     except UserError:
         raise
     except (Exception, SystemExit) as error:
@@ -72,13 +95,8 @@ def read(spec: str, overrides: Mapping[str, Any] | None = None) -> dict[str, Any
         place = next((f"{path}, line {f.lineno}" for f in reversed(frames) if f.filename == str(path)), path)
         if isinstance(error, SyntaxError):
             place = f"{error.filename}, line {error.lineno}"
-        said = error.msg if isinstance(error, SyntaxError) else next(iter(str(error).splitlines()), "")
-        raise UserError(
-            f"config={spec}: {type(error).__name__}: {said} ({place})",
-            "a config file defines get_config(arg=None) and returns an ml_collections.ConfigDict",
-        ) from error
-    apply_overrides(config, overrides or {})
-    return config
+        why = error.msg if isinstance(error, SyntaxError) else next(iter(str(error).splitlines()), "")
+        raise UserError(f"{said}: {type(error).__name__}: {why} ({place})", expected) from error
 
 
 def nested(config: Mapping[str, Any] | ConfigDict) -> dict[str, Any]:

@@ -20,6 +20,8 @@ VERBS = {
     "goodput": "train:Goodput",
     "describe": "describe:Describe",
     "preflight": "preflight:Preflight",
+    "sweep": "sweep:Sweep",
+    "sweep work": "sweep:SweepWork",
     **{f"launch {where}": f"launch:{where}" for where in LAUNCHERS},
     "weights export": "weights:WeightsExport",
     "data list": "data:DataList",

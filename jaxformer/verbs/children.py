@@ -1,4 +1,7 @@
-"""Several processes of one training, started on this machine: what a pod does, on CPU devices, to be looked at."""
+"""Several processes of one training, started on this machine: what a pod does, on CPU devices, to be looked at.
+
+And the processes that they are, which the workers of a sweep are, too.
+"""
 
 import os
 import signal
@@ -7,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 from jaxformer.preemption import EXIT_CODE, UNAVAILABLE, Preempted
@@ -36,7 +39,10 @@ def train_together(words: Sequence[str], count: int, devices: int) -> int:
     for _ in range(ATTEMPTS):
         with socket.create_server(("localhost", 0)) as server:
             port = server.getsockname()[1]
-        children = [Child(words, index, count, devices, port) for index in range(count)]
+        children = [
+            Child(words, f"process {index}", place(index, count, port) | cpu_devices(devices))
+            for index in range(count)
+        ]
         try:
             code = end_of(children)
         finally:
@@ -47,15 +53,25 @@ def train_together(words: Sequence[str], count: int, devices: int) -> int:
     return code
 
 
-class Child:
-    """A process of the training; its lines are shown with its number."""
+def place(index: int, count: int, port: int) -> dict[str, str]:
+    """The environment that tells a process which one it is."""
+    told = {"COORDINATOR": f"localhost:{port}", "PROCESSES": str(count), "PROCESS": str(index)}
+    return {f"JAXFORMER_{name}": value for name, value in told.items()}
 
-    def __init__(self, words: Sequence[str], index: int, count: int, devices: int, port: int):
-        place = {"COORDINATOR": f"localhost:{port}", "PROCESSES": str(count), "PROCESS": str(index)}
-        environment = {f"JAXFORMER_{name}": value for name, value in place.items()}
+
+class Child:
+    """A process that runs a command of ours; its lines are shown with its name.
+
+    Args:
+      words: those behind "jaxformer".
+      name: what stands before its lines.
+      environment: variables beside those of this process.
+    """
+
+    def __init__(self, words: Sequence[str], name: str, environment: Mapping[str, str]):
         self.process = subprocess.Popen(
             [sys.executable, "-c", BEGIN, *words],
-            env={**os.environ, **cpu_devices(devices), **environment},
+            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -64,7 +80,7 @@ class Child:
             process_group=0,
         )
         assert self.process.stdout is not None
-        self.reader = threading.Thread(target=show, args=(self.process.stdout, index), daemon=True)
+        self.reader = threading.Thread(target=show, args=(self.process.stdout, name), daemon=True)
         self.reader.start()
 
     def kill(self) -> None:
@@ -74,12 +90,12 @@ class Child:
         self.reader.join(1)
 
 
-def show(lines: IO[str], index: int) -> None:
+def show(lines: IO[str], name: str) -> None:
     """Prints what a process says, line by line."""
     with lines:
         for line in lines:
             if NOISE not in line:
-                print_note(f"process {index}: {line.rstrip()}")
+                print_note(f"{name}: {line.rstrip()}")
 
 
 def end_of(children: Sequence[Child]) -> int:

@@ -85,7 +85,8 @@ def shortened(command: str) -> list[str]:
     if words[0] == ".venv/bin/python":
         return [*words[1:], *SHORT_BENCHMARKS[Path(words[1]).stem].split()]
     words = ["-m", "jaxformer", *(word.replace("checkpoints/100", "checkpoints/1") for word in words[1:])]
-    if words[2] == "train" or words[2:4] == ["launch", "local"]:
+    trains = words[2] in ("train", "sweep") and "--config" in words
+    if trains or words[2:4] == ["launch", "local"]:
         nested = files.read(words[words.index("--config") + 1])
         short = {"train.total": "2 steps"} | dict.fromkeys(EVERY, "1 step")
         own = any(word.startswith(("--config.data.name=", "--config.eval.split=")) for word in words)

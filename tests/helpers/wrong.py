@@ -51,6 +51,8 @@ NEEDED = {
     "report": ("run",),
     "chaos": ("--config", "vit_digits"),
     "describe": ("--config", "vit_digits"),
+    "sweep": ("--config", "vit_digits", "--set", "optimizer.learning_rate=1e-3,3e-3"),
+    "sweep work": ("sweep",),
     "preflight": ("--config", "vit_digits", "--topology", "v5e:2x2"),
     "weights export": ("run", "out"),
     "goodput": ("run",),

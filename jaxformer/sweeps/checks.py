@@ -1,0 +1,174 @@
+"""What is checked before a sweep starts: paths, values and combinations, by the schema of configs, all at once."""
+
+import json
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from jaxformer.config import files, schema, sections
+from jaxformer.errors import ConfigError
+from jaxformer.experiment import Experiment
+from jaxformer.sweeps.halving import Rules, rung_steps
+from jaxformer.sweeps.points import MOST, points
+from jaxformer.sweeps.spaces import Choice, Parameters, Sweep
+
+if TYPE_CHECKING:
+    from jaxformer.config.sections import ExperimentConfig
+
+SHOWN = 8  # mistakes
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a sweep does, with all that it leaves to the config filled in."""
+
+    values: list[dict[str, Any]]
+    """The values of each trial, by path."""
+    metric: str
+    """What decides which trial is better."""
+    rules: Rules
+    """What decides which trial trains how far."""
+
+
+def config_of(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A config, nested dicts, with values by path."""
+    changed = deepcopy(dict(config))
+    files.apply_overrides(changed, values)
+    return changed
+
+
+def check(config: Mapping[str, Any], sweep: Sweep) -> Checked:
+    """Holds a sweep against its config; nothing is trained.
+
+    Args:
+      config: nested dicts.
+      sweep: the sweep.
+
+    Raises:
+      ConfigError: a line for everything that is wrong with paths, values and combinations of them.
+      UserError: the dataset is not prepared.
+    """
+    if errors := schema.problems(sweep):
+        raise refused(errors)
+    base = sections.resolve(config)
+    values = points(sweep)
+    if len(values) > MOST:
+        raise ConfigError(f"parameters: more than {MOST:,} combinations; use sampler='sobol' with `trials`")
+    lines = dict.fromkeys(wrong_values(config, sweep.parameters))
+    trials = {}
+    for number, chosen in enumerate(values):
+        try:
+            trials[number] = sections.resolve(config_of(config, chosen))
+        except ConfigError as error:
+            lines |= dict.fromkeys(error.lines)
+    if lines:
+        raise refused(list(lines))
+    metric, mode = check_experiments([base, *trials.values()], sweep)
+    seeds = sweep.seeds if isinstance(sweep.seeds, tuple) else range(base.seed, base.seed + sweep.seeds)
+    return Checked(values, metric, Rules(len(values), tuple(seeds), mode, sweep.halving))
+
+
+def refused(lines: list[str]) -> ConfigError:
+    """The error that says what is wrong, the first SHOWN mistakes of it."""
+    more = [f"and {len(lines) - SHOWN} more mistakes"] if len(lines) > SHOWN else []
+    return ConfigError(*lines[:SHOWN], *more)
+
+
+def wrong_values(
+    config: Mapping[str, Any], parameters: Parameters, above: Mapping[str, Any] = {}
+) -> Iterator[str]:
+    """Yields a line for each value that its field does not take: all values of choices, and both ends of ranges.
+
+    Args:
+      config: nested dicts.
+      parameters: the spaces.
+      above: the values that these parameters depend on.
+    """
+    for path, space in parameters.items():
+        for value in space.ends():
+            chosen = {**above, path: value}
+            try:
+                sections.resolve(config_of(config, chosen))
+            except ConfigError as error:
+                yield from (line for line in error.lines if line.startswith(path) and ": expected " in line)
+            if isinstance(space, Choice):
+                yield from wrong_values(config, space.below(value), chosen)
+
+
+def check_experiments(configs: "list[ExperimentConfig]", sweep: Sweep) -> tuple[str, str]:
+    """Builds and checks the experiments that differ in more than fractions and seeds; returns metric and mode.
+
+    Args:
+      configs: the config without changes, then those of all trials.
+      sweep: the sweep.
+    """
+    lines: dict[str, None] = {}
+    metric = sweep.metric or configs[0].eval.monitor
+    modes: set[str] = set()
+    data: dict[str, tuple[Any, Any]] = {}
+    for config in distinct(configs):
+        key = shape_of({"data": config.data, "split": config.eval.split})
+        train_data, eval_data = data.get(key, (None, None))
+        experiment = Experiment(config, train_data=train_data, eval_data=eval_data)
+        try:
+            experiment.check()
+            problems = [*metric_problems(experiment, metric), *rung_problems(experiment, sweep)]
+            lines |= dict.fromkeys(problems)
+            modes |= set() if problems else {experiment.task.direction(metric)}
+        except ConfigError as error:
+            lines |= dict.fromkeys(error.lines)
+        data[key] = (experiment.train_data, experiment.eval_data)
+    if lines:
+        raise refused(list(lines))
+    if len(modes) > 1:
+        raise ConfigError(
+            f"metric={metric!r}: some trials want more of it, and others less; choose another one"
+        )
+    return metric, modes.pop()
+
+
+def distinct(configs: "list[ExperimentConfig]") -> "list[ExperimentConfig]":
+    """One of each kind of configs: those that differ in fractions alone, such as learning rates, build the same."""
+    found = {
+        shape_of({name: getattr(config, name) for name in SECTIONS}): config for config in reversed(configs)
+    }
+    return list(reversed(found.values()))
+
+
+SECTIONS = [name for name in schema.config_fields(sections.ExperimentConfig) if name != "seed"]
+
+
+def shape_of(parts: Mapping[str, Any]) -> str:
+    """A key of sections of a config without the fractions in them."""
+
+    def masked(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: masked(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [masked(inner) for inner in value]
+        return "a fraction" if isinstance(value, float) else value
+
+    fields = schema.config_fields(sections.ExperimentConfig)
+    choices = {name: fields[name].metadata.get("choices") if name in fields else None for name in parts}
+    return json.dumps(masked({name: schema.named(part, choices[name]) for name, part in parts.items()}))
+
+
+def metric_problems(experiment: Experiment, metric: str) -> Iterator[str]:
+    """Yields a line if an experiment does not measure a metric."""
+    task, names = experiment.task, experiment.task.metric_names
+    absent = task.absent_metrics(experiment.bare_model, experiment.eval_data)
+    if metric not in names:
+        yield f"metric={metric!r}: not a metric of this task; {schema.did_you_mean(metric, names)}"
+    elif metric in absent:
+        yield f"metric={metric!r}: {absent[metric]}; choose another one"
+
+
+def rung_problems(experiment: Experiment, sweep: Sweep) -> Iterator[str]:
+    """Yields a line if rungs of a training end at the same step."""
+    total = experiment.total_steps
+    steps = rung_steps(Rules(1, (0,), "max", sweep.halving).shares, total)
+    if len(set(steps)) < len(steps):
+        ends = ", ".join(map(str, steps))
+        rungs = f"of a training of {total} steps the rungs end after steps {ends}"
+        yield f"halving: {rungs}; use fewer rungs, or a smaller eta"

@@ -1,0 +1,90 @@
+"""Sweeps as people write them: `get_sweep()` in a file, or lists of values on a line."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jaxformer.config import files
+from jaxformer.config.schema import did_you_mean
+from jaxformer.errors import UserError
+from jaxformer.sweeps.spaces import Choice, Range, Space, Sweep, choice
+
+SWEEP_FILE = "get_sweep() returns a jaxformer.sweeps.spaces.Sweep, or a dict of paths and spaces"
+RANGE = re.compile(r"(uniform|log|integer)\((.*)\)")
+
+
+def read_sweep(config: str, spec: str | None = None) -> Sweep:
+    """The sweep of a file.
+
+    Args:
+      config: the config's name, as it is given to train.
+      spec: None: `get_sweep()` of the config's file; "NAME": its `get_sweep_NAME()`; or "FILE.py", or "FILE.py:NAME".
+
+    Raises:
+      UserError: there is no such file or function, or it fails, or returns something else.
+    """
+    in_file = spec is not None and ".py" in spec
+    file, _, name = (spec or "").partition(":") if in_file else (config.partition(":")[0], "", spec or "")
+    path, function = files.find(file), f"get_sweep_{name}" if name else "get_sweep"
+    with files.explained(f"sweep={spec or config}", path, SWEEP_FILE):
+        defined = files.run(path)
+        known = [each for each in defined if each.startswith("get_sweep")]
+        if function not in defined:
+            there = did_you_mean(function, known) if known else "define it, or name values with `set`"
+            raise UserError(f"sweep={spec or config}: there is no {function} in {path}; {there}")
+        return as_sweep(defined[function]())
+
+
+def as_sweep(value: Any) -> Sweep:
+    """A `Sweep`, or a dict of paths and spaces as one.
+
+    Raises:
+      UserError: it is something else.
+    """
+    if isinstance(value, Mapping):
+        return Sweep(dict(value))
+    if not isinstance(value, Sweep):
+        raise UserError(
+            f"sweep: expected a Sweep, or a dict of paths and spaces, was given a {type(value).__name__}"
+        )
+    return value
+
+
+def read_lists(words: Iterable[str]) -> dict[str, Any]:
+    """Fields of a `Sweep` from words such as "optimizer.learning_rate=1e-3,3e-3"; "seed=0,1" gives the seeds.
+
+    A range is written as in a file: "optimizer.learning_rate=log(1e-4, 1e-2)".
+
+    Raises:
+      UserError: a word is malformed, or a path is there twice.
+    """
+    parameters: dict[str, Space] = {}
+    found: dict[str, Any] = {"parameters": parameters}
+    for word in words:
+        path, equals, text = word.partition("=")
+        if not equals or not all(path.split(".")) or not text.strip():
+            raise UserError(
+                f"set={word!r}: expected section.leaf=VALUE,VALUE, as in optimizer.learning_rate=1e-3,3e-3"
+            )
+        if path in parameters or (path == "seed" and "seeds" in found):
+            raise UserError(f"set={word!r}: {path} is there twice; give all its values at once")
+        space = read_space(text.strip())
+        if path != "seed":
+            parameters[path] = space
+        elif isinstance(space, Choice):
+            found["seeds"] = space.values
+        else:
+            raise UserError(f"set={word!r}: name the seeds, as in seed=0,1,2")
+    return found
+
+
+def read_space(text: str) -> Space:
+    """The space of "1e-3,3e-3", "adamw,lion", "[8, 16],[16, 32]" or "log(1e-4, 1e-2)"."""
+    if written := RANGE.fullmatch(text):
+        ends = files.literal(f"[{written[2]}]")
+        if isinstance(ends, list) and len(ends) == 2:
+            return Range(written[1], *ends)  # type: ignore[arg-type]
+    values = files.literal(f"[{text}]")
+    if not isinstance(values, list):
+        values = [files.literal(each.strip()) for each in text.split(",")]
+    return choice(values)

@@ -1,0 +1,215 @@
+"""Sweeps: many trainings of one config, by workers on this machine or on several."""
+
+import os
+import shlex
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from jaxformer.config.fields import PositiveInt, at_most
+from jaxformer.preemption import Preempted
+from jaxformer.verbs.common import cpu_devices, print_line, print_note, print_text, working
+from jaxformer.verbs.options import Verb, argument, flag
+
+if TYPE_CHECKING:
+    from jaxformer.sweeps.spaces import Sweep as Space
+    from jaxformer.sweeps.study import Study
+
+SHOWN_EVERY = 1.0  # seconds
+DEATHS = 10  # of workers in a row without a new result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Verb):
+    """Train a config with many values of its leaves, and find the best; go on with a sweep where it stopped."""
+
+    config: str = flag(metavar="FILE[:ARG]")
+    """A config file, or a shipped config's name."""
+    set: tuple[str, ...] = flag((), "LEAF=VALUE,VALUE")
+    """A leaf and its values, or log(1e-4,1e-2), uniform(a,b), integer(a,b) with --trials; seed=0,1,2 for seeds."""
+    sweep: str | None = flag(None, "FILE[:NAME]|NAME")
+    """A file with get_sweep(), or get_sweep_NAME() (default: get_sweep() of the config's file)."""
+    workdir: Path | None = flag(None, "DIR")
+    """The folder of the sweep (default: sweeps/CONFIG_NAME)."""
+    workers: Annotated[int, at_most(1024)] = 1
+    """How many trials are trained at a time on this machine; other machines join with `jaxformer sweep work DIR`."""
+    trials: Annotated[int, at_most(100_000)] | None = None
+    """How many trials; without it all combinations."""
+    sampler: Literal["grid", "random", "sobol", "halton"] | None = None
+    """How values are taken from the spaces (default: grid, or sobol with --trials)."""
+    metric: str | None = None
+    """What decides which trial is better (default: the config's eval.monitor)."""
+    rungs: PositiveInt | None = None
+    """Successive halving with so many rungs: trials pause, and the best one of --eta go on."""
+    eta: PositiveInt | None = None
+    """At each rung one of so many trials goes on (default: 3)."""
+    overrides: Mapping[str, Any] | None = None
+    """Leaves of the config and their values, the same in all trials."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot be together."""
+        if self.eta is not None and self.rungs is None:
+            yield "eta: is for successive halving; give `rungs`, too"
+
+    def __call__(self) -> int:
+        """0 when all trials are trained; else the exit code of the first worker that gave up."""
+        from jaxformer.config import files
+        from jaxformer.verbs.train import run_name
+
+        config, sweep = files.read(self.config, self.overrides), self.read()
+        folder = self.workdir or Path("sweeps") / run_name(self.config)
+        with without_accelerators(), working() as console:
+            from jaxformer.sweeps.slots import check_count
+            from jaxformer.sweeps.study import Study
+            from jaxformer.sweeps.view import best_lines
+
+            source = {"config": self.config, "overrides": dict(self.overrides or {})}
+            check_count(self.workers)
+            study = Study.begin(folder, config, sweep, source)
+            if not study.due():
+                print_note(f"{folder} is finished: nothing to do")
+            elif code := Crew(study, self.workers).run(console):
+                return code
+            outcome = study.finish()
+        for line in best_lines(study, outcome):
+            print_line(line)
+        if outcome["best"] is None:
+            return 1
+        print_line(f"train: {self.command(study.values[outcome['best']], study.rules.seeds[0])}")
+        return 0
+
+    def read(self) -> "Space":
+        """What is swept: what the file says, and in its place what flags do."""
+        from jaxformer.sweeps.reading import read_lists, read_sweep
+        from jaxformer.sweeps.spaces import Halving, Sweep
+
+        swept = read_sweep(self.config, self.sweep) if self.sweep or not self.set else Sweep()
+        lists = read_lists(self.set)
+        lists["parameters"] = {**swept.parameters, **lists["parameters"]}
+        given = {name: getattr(self, name) for name in ("trials", "sampler", "metric")}
+        lists |= {name: value for name, value in given.items() if value is not None}
+        if self.rungs is not None:
+            lists["halving"] = (
+                Halving(rungs=self.rungs) if self.eta is None else Halving(self.eta, self.rungs)
+            )
+        return replace(swept, **lists)
+
+    def command(self, values: Mapping[str, Any], seed: int) -> str:
+        """The command that trains a trial again, by itself."""
+        from jaxformer.verbs.train import Train
+
+        changed = {**(self.overrides or {}), **values, "seed": seed}
+        return shlex.join(["jaxformer", *Train(config=self.config, overrides=changed).words()])
+
+
+@contextmanager
+def without_accelerators() -> Iterator[None]:
+    """This process looks at a CPU only, if JAX is not loaded yet: accelerators are for the workers."""
+    before = dict(os.environ)
+    os.environ.update(cpu_devices(1))
+    try:
+        import jax
+
+        jax.devices()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    yield
+
+
+class Crew:
+    """The workers of this machine, in processes of their own; one that is killed is started again.
+
+    Args:
+      study: the sweep.
+      count: how many workers.
+    """
+
+    def __init__(self, study: "Study", count: int):
+        from jaxformer.sweeps.view import View
+        from jaxformer.verbs.children import Child
+
+        self.study, self.child, self.view = study, Child, View(study)
+        self.workers = [self.worker(index) for index in range(count)]
+        self.deaths, self.results, self.code = 0, len(study.results()), 0
+
+    def worker(self, index: int) -> Any:
+        """A new process."""
+        return self.child(["sweep", "work", str(self.study.folder)], f"worker {index}", {})
+
+    def run(self, console: Any) -> int:
+        """Waits until the sweep is over or no worker is left; returns 0, or why the first of them left."""
+        from rich.live import Live
+        from rich.text import Text
+
+        try:
+            with Live(console=console, auto_refresh=False, transient=False) as live:
+                while any(worker is not None for worker in self.workers):
+                    for index, worker in enumerate(self.workers):
+                        if worker is not None and (code := worker.process.poll()) is not None:
+                            self.workers[index] = self.after(index, code)
+                    if console.is_terminal:
+                        live.update(Text(self.view.text()), refresh=True)
+                    time.sleep(SHOWN_EVERY if console.is_terminal else 0.2)
+        except (Preempted, KeyboardInterrupt):
+            self.leave()
+            raise
+        finally:
+            for worker in self.workers:
+                if worker is not None:
+                    worker.kill()
+        if not console.is_terminal:
+            print_text(self.view.text() + "\n\n")
+        return self.code if self.study.due() else 0
+
+    def after(self, index: int, code: int) -> Any:
+        """What takes the place of a worker that has ended: a new one where it was killed; None where it left."""
+        if (results := len(self.study.results())) > self.results:
+            self.deaths, self.results = 0, results
+        if code >= 0 or not self.study.due():
+            self.code = self.code or code
+            return None
+        self.deaths += 1
+        name = signal.Signals(-code).name
+        if self.deaths > DEATHS:
+            print_note(
+                f"worker {index}: ended by {name}, as {self.deaths - 1} workers before it without a new result"
+            )
+            self.code = self.code or 128 - code
+            return None
+        print_note(f"worker {index}: ended by {name}; another one goes on where it stopped")
+        return self.worker(index)
+
+    def leave(self) -> None:
+        """Has all workers save and leave."""
+        from jaxformer.verbs.children import SAVING, first_code
+
+        there = [worker for worker in self.workers if worker is not None]
+        for worker in there:
+            worker.process.send_signal(signal.SIGTERM)
+        first_code(there, SAVING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepWork(Verb):
+    """Work at a sweep that was begun in a folder, beside other workers on any number of machines, until nothing is
+    left."""
+
+    folder: Path = argument("DIR")
+    """The folder of the sweep, which all machines share."""
+
+    def __call__(self) -> None:
+        from jaxformer.sweeps.study import Study
+
+        study = Study.open(self.folder)
+        with working():
+            from jaxformer.sweeps.slots import slot
+            from jaxformer.sweeps.workers import check_place, work
+
+            with slot(study):
+                check_place(study)
+                work(study)
