@@ -29,6 +29,7 @@ from jaxformer.optim.masks import regularization, regularizes, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
 from jaxformer.parallel.compile import Layout, NumberedStep
 from jaxformer.parallel.mesh import make_mesh
+from jaxformer.paths import with_leaves
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.state import TrainState, init_state, init_variables
 from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
@@ -158,17 +159,32 @@ class Experiment:
         return None if train.ema_decay is None else moving_average(train.ema_decay, train.ema_warmup)
 
     def init_state(self) -> TrainState:
-        """The state before the first step, on the devices."""
+        """The state before the first step, on the devices; the parameters come from `model.pretrained` where it is set.
 
-        def fresh_state(numbers: Numbers) -> TrainState:
-            return self.with_numbers(numbers)._fresh_state()
+        Raises:
+          UserError: its files are missing or damaged, or do not fit the model: a line for each tensor.
+        """
 
-        return self.layout.init_sharded(fresh_state, self.state_shapes, numbers_of(self.config))
+        def fresh_state(numbers: Numbers, begun: dict[str, jax.Array]) -> TrainState:
+            return self.with_numbers(numbers)._fresh_state(begun)
 
-    def _fresh_state(self) -> TrainState:
-        """The state before the first step, to be traced."""
+        begun: dict[str, jax.Array] = {}
+        if self.config.model.pretrained is not None:
+            from jaxformer.weights.beginning import first_parameters
+
+            begun = first_parameters(self.config.model, self.state_shapes.params)
+        return self.layout.init_sharded(fresh_state, self.state_shapes, numbers_of(self.config), begun)
+
+    def _fresh_state(self, begun: Mapping[str, jax.Array] | None = None) -> TrainState:
+        """The state before the first step, to be traced.
+
+        Args:
+          begun: path -> parameter, where it is not random.
+        """
         averages, scales = self.average is not None, dtypes(self.config.precision).compute == "float16"
         variables = self.init_variables()
+        if begun:
+            variables["params"] = with_leaves(variables["params"], begun)
         return init_state(variables, self.optimizer, with_average=averages, with_loss_scale=scales)
 
     @cached_property
@@ -303,7 +319,8 @@ class Experiment:
         heads, tensor = self.bare_model.num_heads, self.layout.mesh.shape["tensor"]
         if isinstance(heads, int) and heads % tensor:
             problem = f"parallel.mesh.tensor={tensor} does not divide model.num_heads={heads}"
-            errors.append(f"{problem}: use one that does, such as {largest_divisor(heads, tensor)}")
+            fitting = largest_divisor(math.gcd(heads, self.layout.mesh.size), tensor)  # of the devices, too
+            errors.append(f"{problem}: use one that does, such as {fitting}")
         errors += undivided_tokens(self.bare_model, self.train_data, config.data, self.layout.mesh.shape)
         errors += [f"schedule.{problem}" for problem in schedule_problems(config.schedule, total, self.steps)]
         if not of_model:

@@ -6,6 +6,7 @@ same place: `dropout: Input[Rate] = 0.0`. A constraint of a tuple's entries stan
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import NoneType
@@ -75,6 +76,11 @@ def not_empty(expected: str | None = None) -> Constraint:
     return Constraint(expected or "at least one entry", lambda value: len(value) > 0)
 
 
+def no_address(value: object) -> bool:
+    """Whether a value does not look like gs://bucket, which a path has as gs:/bucket."""
+    return not ADDRESS.match(str(value))
+
+
 def largest_divisor(number: int, most: int) -> int:
     """The largest number up to `most`, 1 or more, that divides `number`."""
     small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
@@ -86,6 +92,11 @@ def left_out(number: Any) -> bool:
     return isinstance(number, (int, float, NoneType)) and not number
 
 
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+FOLDER = Constraint(
+    "the name of a folder, not an address; mount a bucket to read folders in it (docs/launching.md)",
+    lambda value: len(value) > 0 and no_address(value),
+)
 MOST_NEW_TOKENS = 2**20  # more would take hours
 Input: TypeAlias = Annotated[T, StepInput()]
 InputOrZero: TypeAlias = Annotated[T, StepInput(zero=True)]

@@ -136,11 +136,27 @@ def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
       ConfigError: one line for everything that is wrong.
     """
     errors: list[str] = []
+    config = {**config, "model": with_fields_of_source(config.get("model"))} if "model" in config else config
     sections = schema.converted_fields(ExperimentConfig, config, "", errors, "a config")
     errors.extend(across_sections(sections))
     if errors:
         raise ConfigError(*errors)
     return ExperimentConfig(**sections)
+
+
+def with_fields_of_source(model: Any) -> Any:
+    """The section `model` with what its `pretrained` says, where it gives no name; else as it is.
+
+    Raises:
+      UserError: the source is not there, or no model of ours does the same.
+    """
+    if not isinstance(model, Mapping) or not model.get("pretrained") or "name" in model:
+        return model
+    from jaxformer.weights.pretrained import load_pretrained
+
+    name, found = load_pretrained(model["pretrained"]).described
+    sizes = ("num_classes",)  # the data say it
+    return {"name": name, **{field: value for field, value in found.items() if field not in sizes}, **model}
 
 
 def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:

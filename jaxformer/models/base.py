@@ -95,6 +95,12 @@ class Model(Layer, kw_only=True):
     """What the model takes and gives."""
     sizes: ClassVar[tuple[str, ...]] = ()
     """The fields that the data fill in where they are None, such as "num_classes" and "vocab_size"."""
+    heads: ClassVar[tuple[str, ...]] = ("head",)
+    """The first names of the parameters that a model which begins as another one (`pretrained`) may have anew."""
+
+    pretrained: str | None = None
+    """Where the first parameters come from: a folder of Hugging Face transformers (config.json, model.safetensors), or
+    "hf:OWNER/NAME". A model without a name is that one, but for the fields that are given. None: random ones."""
 
     # Without types, so that a model may have a field or a property of the same name.
     num_classes = cast(Any, None)

@@ -28,6 +28,7 @@ class BERT(TextModel):
 
     kind: ClassVar[Kind] = "encoder"
     sizes: ClassVar[tuple[str, ...]] = ("vocab_size", "num_classes")
+    heads: ClassVar[tuple[str, ...]] = ("head", "mlm_dense", "mlm_norm", "mlm_bias", "pooler")
 
     max_positions: Tokens = 512
     """Rows of the position table."""

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxformer.config.fields import Constraint, Input, above, left_out
+from jaxformer.config.fields import FOLDER, Constraint, Input, above, left_out
 
 Weights: TypeAlias = tuple[float, ...] | None  # one for each class, or all alike
 
@@ -102,7 +102,7 @@ class Distillation:
     The teacher sees the same augmented examples.
     """
 
-    run: str
+    run: Annotated[str, FOLDER]
     """The folder of the teacher's run, of any model of the same classes and examples of the same shape."""
     checkpoint: str = "best"
     """ "best", "latest" or a step."""
