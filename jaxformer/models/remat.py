@@ -16,6 +16,7 @@ Policy: TypeAlias = Callable[..., Any]
 PRODUCT = "product"  # a dense layer's result
 ATTENTION = "attention"  # that of attention, and its weights, where no kernel makes them
 CHOICE = "choice"  # what dropout drops, and where a router sends tokens
+STATISTIC = "statistic"  # a token's mean or mean square, in a norm
 # JAX's names of the operations that are fused attention.
 KERNELS = {"pallas_call", "dot_product_attention_fwd_wrapper"}
 
@@ -26,8 +27,9 @@ def named(x: Array, name: str) -> Array:
 
 
 def keeping(*names: str) -> Policy:
-    """The policy that keeps what has one of these names, and kernels' results with those of attention."""
-    by_name = jax.checkpoint_policies.save_only_these_names(*names)
+    """The policy that keeps what has one of these names, kernels' results with those of attention, and what is small
+    beside all these: choices and statistics."""
+    by_name = jax.checkpoint_policies.save_only_these_names(*names, CHOICE, STATISTIC)
 
     def policy(primitive: Any, *shapes: Any, **parameters: Any) -> bool:
         kernel = ATTENTION in names and primitive.name in KERNELS
@@ -45,7 +47,7 @@ def products_of_pairs(primitive: Any, *_: Any, **parameters: Any) -> bool:
 
 def offloading(*names: str) -> Policy:
     """The policy that keeps what "none" does, what has one of these names in the memory of the host."""
-    kept = keeping(*{PRODUCT, ATTENTION, CHOICE} - set(names))
+    kept = keeping(*{PRODUCT, ATTENTION} - set(names))
     in_host = jax.checkpoint_policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
         names_which_can_be_offloaded=list(names),
@@ -63,10 +65,10 @@ def offloading(*names: str) -> Policy:
 # By `RematName`. "none" has one for layers that are scanned over, though not on CPUs: there, every value that the
 # backward pass reads is written to memory; elsewhere XLA sees both passes at once, and decides.
 REMAT_POLICIES: dict[str, Policy | None] = {
-    "none": keeping(PRODUCT, ATTENTION, CHOICE),
-    "dots": jax.checkpoint_policies.save_from_both_policies(keeping(PRODUCT, CHOICE), products_of_pairs),
-    "dots_without_batch": keeping(PRODUCT, CHOICE),
-    "attention": keeping(ATTENTION, CHOICE),
+    "none": keeping(PRODUCT, ATTENTION),
+    "dots": jax.checkpoint_policies.save_from_both_policies(keeping(PRODUCT), products_of_pairs),
+    "dots_without_batch": keeping(PRODUCT),
+    "attention": keeping(ATTENTION),
     "full": None,
     "offload": offloading(PRODUCT),
 }

@@ -207,7 +207,8 @@ class ViT(ImageModel, Dropouts, Stacked):
         batch, count, width = patches.shape
 
         def for_batch(tokens: jax.Array) -> jax.Array:
-            return jnp.broadcast_to(tokens.astype(self.dtype), (batch, *tokens.shape[1:]))
+            # Before it is rounded, so that the gradient is added up over the batch in float32.
+            return jnp.broadcast_to(tokens, (batch, *tokens.shape[1:])).astype(self.dtype)
 
         def learned(name: str, number: int, init: Initializer = normal) -> jax.Array:
             return for_batch(self.param(name, init, (1, number, width), self.param_dtype))

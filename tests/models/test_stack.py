@@ -76,7 +76,8 @@ def products(stack):
 
 
 def test_on_tpus_a_scanned_layer_keeps_no_norm_and_no_activation():
-    """Beside the tokens that go in, what five dense layers and attention give; nothing reads the last one's."""
+    """Beside the tokens that go in, what five dense layers and attention give; nothing reads the last one's. Of norms
+    their statistics."""
     stack = Stack(Block, BLOCK, depth=3, scan=True)
     params = random_params(stack, tokens(), True)
     device = AbstractDevice("TPU v5 lite", None, "tpu")
@@ -87,6 +88,8 @@ def test_on_tpus_a_scanned_layer_keeps_no_norm_and_no_activation():
     shapes = [out.aval.shape for out in forward.outvars if out.aval.size >= 3 * tokens().size]
     narrow, wide, heads = (3, 2, 5, 16), (3, 2, 5, 24), (3, 2, 2, 5, 8)
     assert sorted(shapes) == sorted([narrow] * 5 + [wide, heads])
+    of_each_token = [out for out in forward.outvars if out.aval.shape == (3, 2, 5, 1)]
+    assert len(of_each_token) == 4  # the mean and the mean square of two norms, which are not computed again
 
 
 def test_drop_path_keeps_the_expectation():

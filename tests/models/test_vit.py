@@ -100,6 +100,18 @@ def test_bfloat16_computes_nearly_the_same(model):
     assert 0 < error < 0.05
 
 
+def test_gradients_of_positions_are_added_up_over_the_batch_in_float32():
+    """A number of bfloat16 has 8 bits, and the sum of several has more."""
+    half = ViT(**TINY, dtype=jnp.bfloat16)
+    params = random_params(half, images())
+    gradients = jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(half.apply({"params": p}, images()).logits))))(
+        params
+    )
+    for name in ("position_embedding", "class_token"):
+        exact = gradients[name]
+        assert jnp.any(exact != exact.astype(jnp.bfloat16).astype(jnp.float32))
+
+
 def test_patches_are_embedded_alike_as_a_convolution_and_as_a_product(monkeypatch):
     layer, image = PatchEmbedding(4, 6), jnp.asarray(images())
     params = random_params(layer, image)
