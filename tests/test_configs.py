@@ -10,6 +10,7 @@ from helpers.scenes import CLASSES, SIDE, write_scenes
 from helpers.scenes import NAME as SCENES
 from helpers.sentences import NAME, write_sentences
 
+from jaxformer.analysis.nominal import Known, image_shape
 from jaxformer.config import files as configfile
 from jaxformer.config import schema
 from jaxformer.config.reference import reference
@@ -116,6 +117,18 @@ def test_two_steps_and_going_on(path, tmp_path, request, monkeypatch):
         json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
     ]
     assert steps == sorted(steps)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_nominal_batches_have_the_arrays_of_real_ones(
+    path, digits_dir, sentences_dir, scenes_dir, teacher_dir
+):
+    config = of_fixtures(path, digits_dir, sentences_dir, scenes_dir, teacher_dir)
+    shape = image_shape(config, Known(side=8))
+    real = dict(Experiment(config).train_data.element_spec)
+    if config.data.name == "digits":
+        real["image"] = ((*real["image"][0][:2], 3), real["image"][1])  # they are grey, and others seldom
+    assert config.data.examples.nominal_spec(shape, config.data.transforms) == real
 
 
 @pytest.mark.slow
