@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax._src import distributed
 
-from jaxformer.errors import UserError
+from jaxformer.errors import NoRoom, UserError
 from jaxformer.parallel.mesh import Timeouts
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def joined(place: "Place | None", timeouts: Timeouts) -> Iterator[None]:
     """Within this context the process is one of several. It comes before anything that asks JAX for devices.
 
     It ends when all processes do: they have trained to the end, or are saved after a signal. If a mistake of the
-    user's ends it, they are waited for a few seconds, so that all can say it. If a computation failed, the reason may
-    be that another process has died: then JAX ends this one while it waits. Another error ends this process, and
-    thereby all of them.
+    user's ends it, they are waited for a few seconds, so that all can say it; where a disk is full, they are not. If a
+    computation failed, the reason may be that another process has died: then JAX ends this one while it waits. Another
+    error ends this process, and thereby all of them.
 
     Args:
       place: this process's; None if it is alone: then nothing happens.
@@ -57,6 +57,8 @@ def joined(place: "Place | None", timeouts: Timeouts) -> Iterator[None]:
     )
     try:
         yield
+    except NoRoom:
+        raise
     except (UserError, SystemExit, jax.errors.JaxRuntimeError) as end:
         seconds = timeouts.shutdown if isinstance(end, SystemExit) else TOGETHER
         if isinstance(end, jax.errors.JaxRuntimeError):
@@ -84,13 +86,16 @@ def together() -> Iterator[dict[str, Any]]:
     if jax.process_count() == 1:
         yield facts
         return
-    mistake: tuple[str, ...] = ()
+    said: dict[str, Any] = {"facts": facts, "mistake": ()}
     try:
         yield facts
     except UserError as error:
-        mistake = error.lines
-    if verdict := judged({"facts": facts, "mistake": mistake}):
-        raise UserError(*verdict)
+        said |= {"mistake": error.lines, "code": error.code}
+    lines, code = judged(said)
+    if lines:
+        verdict = UserError(*lines)
+        verdict.code = code
+        raise verdict
 
 
 def service() -> Any:
@@ -98,15 +103,16 @@ def service() -> Any:
     return distributed.global_state.client
 
 
-def judged(said: Mapping[str, Any]) -> list[str]:
-    """Process 0's judgement of what all processes say, on every process; see `disagreements`."""
+def judged(said: Mapping[str, Any]) -> tuple[list[str], int]:
+    """Process 0's judgement of what all processes say, on every process: see `disagreements`; and an exit code."""
     client, processes, key = service(), jax.process_count(), f"jaxformer/{next(calls)}"
     client.key_value_set(f"{key}/{jax.process_index()}", json.dumps(said))
     if jax.process_index() == 0:
         every = [
             json.loads(client.blocking_key_value_get(f"{key}/{index}", DAY)) for index in range(processes)
         ]
-        client.key_value_set(f"{key}/verdict", json.dumps(disagreements(every)))
+        code = next((each["code"] for each in every if each["mistake"]), UserError.code)
+        client.key_value_set(f"{key}/verdict", json.dumps([disagreements(every), code]))
     return json.loads(client.blocking_key_value_get(f"{key}/verdict", DAY))
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt
 from jaxformer.errors import UserError
-from jaxformer.preemption import UNAVAILABLE
 from jaxformer.verbs.common import print_json, print_line, print_note, print_text, working
 from jaxformer.verbs.options import OVERRIDE, Verb, argument, flag, in_flags
 
@@ -63,7 +62,7 @@ class Train(Verb):
             yield f"{mode}: keeps no run, and takes one process; leave `{given[0]}` out"
 
     def __call__(self) -> int:
-        """1 if too many updates were skipped or a fault was found; UNAVAILABLE if other processes cannot be reached."""
+        """1 if too many updates were skipped or a fault was found."""
         if self.starts_others:
             from jaxformer.verbs.children import train_together
 
@@ -83,7 +82,7 @@ class Train(Verb):
         with working() as console:
             from jaxformer.config.sections import resolve
             from jaxformer.experiment import Experiment
-            from jaxformer.parallel.places import Unavailable, find_place
+            from jaxformer.parallel.places import find_place
             from jaxformer.parallel.processes import joined
             from jaxformer.train import NotFinite, train
 
@@ -95,20 +94,17 @@ class Train(Verb):
                 place = find_place(self.coordinator, self.processes, self.process, timeouts)
                 with joined(place, timeouts):
                     train(experiment, folder, **options)
-            except (NotFinite, Unavailable) as error:
+            except NotFinite as error:
                 what, *others = [f"jaxformer: {in_flags(Train, line)}" for line in error.lines]
                 print_note(what)
-                if isinstance(error, NotFinite):
-                    again = ["jaxformer", "replay", str(folder), "--step", str(error.step)]
-                    print_note(f"  {shlex.join(again)}")
+                again = ["jaxformer", "replay", str(folder), "--step", str(error.step)]
+                print_note(f"  {shlex.join(again)}")
                 for line in others:
                     print_note(line)
-                if isinstance(error, Unavailable):
-                    return UNAVAILABLE
                 if error.checkpoint is not None:
                     lower = experiment.config.optimizer.learning_rate / 10
                     print_note(f"  {self.from_checkpoint(error.checkpoint, lower)}")
-                return 1
+                return error.code
         return 0
 
     def words(self) -> list[str]:

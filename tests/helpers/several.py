@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from helpers import killed
+from helpers import full_disk, killed
 
 DEADLINE = 120  # seconds
 
@@ -47,18 +47,24 @@ class Several(contextlib.AbstractContextManager):
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, commands, devices):
-        """Starts `jaxformer WORDS` for each of the lists of words, each with so many devices; returns their numbers."""
+    def start(self, commands, devices, faults=None):
+        """Starts `jaxformer WORDS` for each of the lists of words, each with so many devices; returns their numbers.
+
+        Of `faults`, names of functions in helpers/full_disk.py or None, each process calls its own before.
+        """
         with socket.create_server(("localhost", 0)) as server:
             coordinator = f"localhost:{server.getsockname()[1]}"
         self.files = [self.folder / f"{self.starts}.{index}" for index in range(len(commands))]
         self.starts += 1
         files = [str(file) for file in self.files]
-        return self.ask(commands=commands, devices=devices, coordinator=coordinator, files=files)
+        faults = faults or [None] * len(commands)
+        return self.ask(
+            commands=commands, devices=devices, coordinator=coordinator, files=files, faults=faults
+        )
 
-    def run(self, commands, devices):
+    def run(self, commands, devices, faults=None):
         """Starts processes and waits for them; returns their exit codes."""
-        return self.ask(wait=self.start(commands, devices))
+        return self.ask(wait=self.start(commands, devices, faults))
 
     def wait_for(self, text, process=0):
         """Returns when a process has said so; fails if it has not in DEADLINE seconds."""
@@ -72,7 +78,7 @@ class Several(contextlib.AbstractContextManager):
         return self.files[process].read_text() if self.files[process].exists() else ""
 
 
-def child(words, environment, file):
+def child(words, environment, file, fault):
     """A forked process: runs the command line as `python -m jaxformer` does."""
     with open(file, "wb") as output:
         os.dup2(output.fileno(), 1)
@@ -80,6 +86,8 @@ def child(words, environment, file):
     os.environ.update(environment)
     sys.argv = ["jaxformer", *words]
     signal.alarm(DEADLINE)
+    if fault is not None:
+        getattr(full_disk, fault)()
     from jaxformer.__main__ import main
 
     main()
@@ -102,7 +110,8 @@ def serve():
                 place = {"COORDINATOR": request["coordinator"], "PROCESSES": count, "PROCESS": index}
                 environment = {f"JAXFORMER_{name}": str(value) for name, value in place.items()}
                 if (pid := os.fork()) == 0:
-                    child(words, cpu_devices(request["devices"]) | environment, request["files"][index])
+                    environment |= cpu_devices(request["devices"])
+                    child(words, environment, request["files"][index], request["faults"][index])
                 answer.append(pid)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
