@@ -127,6 +127,12 @@ def test_processes_of_different_configs_stop_and_say_the_field(several, tmp_path
     assert not folder.exists()
 
 
+def test_all_processes_find_the_programs_that_process_0_has_kept(several, whole, tmp_path):
+    counting = ["count_programs"] * 2
+    assert several.run([words(tmp_path / "run")] * 2, devices=4, faults=counting) == [0, 0]
+    assert all("a compiled program is found" in several.said(process) for process in range(2))
+
+
 FAULTS = {"arrays": 1, "digests": 0, "folders": 0}  # and the process that meets them
 
 

@@ -3,14 +3,17 @@
 The one file that knows JAX's coordination service. Every process makes the same calls in the same order.
 """
 
+import hashlib
 import json
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import jax
-from jax._src import distributed
+import numpy as np
+from jax._src import cache_key, distributed
 
 from jaxformer.errors import NoRoom, UserError
 from jaxformer.parallel.mesh import Timeouts
@@ -55,6 +58,7 @@ def joined(place: "Place | None", timeouts: Timeouts) -> Iterator[None]:
         heartbeat_timeout_seconds=timeouts.heartbeat,
         shutdown_timeout_seconds=timeouts.shutdown,
     )
+    share_programs()
     try:
         yield
     except NoRoom:
@@ -68,6 +72,29 @@ def joined(place: "Place | None", timeouts: Timeouts) -> Iterator[None]:
             jax.distributed.shutdown()
         raise
     jax.distributed.shutdown()
+
+
+def share_programs() -> None:
+    """Has processes on one machine find the programs that process 0 has compiled for CPU devices and kept.
+
+    JAX finds a program by a key with a fingerprint of the devices in it, and process 0 alone keeps programs. On CPUs
+    that fingerprint differs from process to process: the others would compile everything anew at each start.
+    """
+    if jax.default_backend() != "cpu":
+        return
+    fingerprint = hashlib.sha256()
+    with suppress(AttributeError):  # another version of JAX has no such function
+        cache_key._hash_accelerator_config(fingerprint, np.array(jax.devices()))
+        here, name = [socket.gethostname(), fingerprint.hexdigest()], "jaxformer/programs"
+        if jax.process_index() == 0:
+            service().key_value_set(name, json.dumps(here))
+        host, found = json.loads(service().blocking_key_value_get(name, DAY))
+
+        def same(hash_obj: Any, accelerators: Any) -> None:
+            hash_obj.update(found.encode())
+
+        if host == here[0]:
+            cache_key._hash_accelerator_config = same
 
 
 @contextmanager
