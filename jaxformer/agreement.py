@@ -58,12 +58,21 @@ def shared(run: Run) -> Iterator[None]:
       UserError: a process does not see what process 0 has written there.
     """
     with together(), writing_to(run.folder):
-        end = time.monotonic() + SEEN_AFTER
-        while run.config_file.name not in (os.listdir(run.folder) if run.folder.exists() else ()):
-            if time.monotonic() > end:
-                unseen = "what process 0 writes there is not to be seen"
-                raise UserError(f"{run.folder}: {unseen}; name a folder that all processes share")
-            time.sleep(1)
+        wait_to_see(run.config_file)
     index = jax.process_index()
     with process_log(run.logs / f"process-{index:04}.log", alone=index > 0):
         yield
+
+
+def wait_to_see(path: Path) -> None:
+    """Returns when this process sees a file or a folder that process 0 has made.
+
+    Raises:
+      UserError: it does not, so that the folder is not shared.
+    """
+    end, folder = time.monotonic() + SEEN_AFTER, path.parent
+    while path.name not in (os.listdir(folder) if folder.exists() else ()):
+        if time.monotonic() > end:
+            unseen = "what process 0 writes there is not to be seen"
+            raise UserError(f"{folder}: {unseen}; name a folder that all processes share")
+        time.sleep(1)

@@ -108,16 +108,15 @@ def incomplete(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def made(folder: Path) -> Iterator[None]:
-    """Makes a folder and those above it; of these, an error takes away again those in which nothing is."""
+    """Makes a folder and those above it; of these, those in which nothing is in the end are taken away again."""
     new = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
-    except BaseException:
+    finally:
         for each in new:
             with contextlib.suppress(OSError):
                 each.rmdir()
-        raise
 
 
 def clear_incomplete(folder: Path, everything: bool = False) -> None:

@@ -15,4 +15,5 @@ ATTEMPTS = "attempts.jsonl"  # in a run's folder, see attempts.py
 LEDGERS = "attempts*.jsonl"  # this one, and those of the supervisors of other hosts, attempts-HOST.jsonl
 HOST = "JAXFORMER_HOST"  # the variable that tells a host from others that share the folder: 0 for the first
 HEARTBEATS = "JAXFORMER_HEARTBEATS"  # the variable that names the folder in which each process renews a file
+REHEARSE = "--rehearse"  # behind a training's words, and before a supervisor's: rehearse first
 HUNG = 124  # the exit code of a training that hangs, as of timeout(1)

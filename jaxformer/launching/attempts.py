@@ -32,6 +32,8 @@ class Attempt:
     """When it began."""
     supervised: bool = False
     """Whether a supervisor started it."""
+    rehearsal: bool = False
+    """Whether it only rehearsed the training, and was to keep nothing."""
     host: str = ""
     """The machine that it ran on."""
     process: Mapping[str, Any] = field(default_factory=dict)
@@ -108,6 +110,11 @@ def since_stop(path: Path) -> list[Attempt]:
     found = events(path)
     stops = [place for place, event in enumerate(found) if event["event"] == "stop"]
     return [attempt for attempt in folded(found[stops[-1] + 1 if stops else 0 :]) if attempt.supervised]
+
+
+def rehearsed(path: Path) -> bool:
+    """Whether there was a rehearsal that went well, or a training, since the supervisor of a ledger stopped."""
+    return any(not each.rehearsal or (each.end and not each.exit) for each in since_stop(path))
 
 
 def folded(found: list[dict[str, Any]]) -> list[Attempt]:

@@ -16,6 +16,7 @@ import yaml
 from jaxformer.config.fields import Constraint, PositiveInt
 from jaxformer.errors import UserError
 from jaxformer.files import write_atomically, writing_to
+from jaxformer.launching import REHEARSE
 from jaxformer.launching.checkout import Checkout
 from jaxformer.launching.decisions import Budgets
 
@@ -33,7 +34,11 @@ def matching(pattern: str, expected: str) -> Constraint:
 
 Word: TypeAlias = Annotated[str, matching(r"[\w.,:/@%+=-]+", "one word, without spaces and quotes")]
 Folder: TypeAlias = Annotated[
-    str, matching(r"[\w.,:/@%+={}-]+", "the name of a folder, without spaces and quotes")
+    str,
+    matching(
+        r"(?![A-Za-z][\w+.-]+:)[\w.,:/@%+={}-]+",
+        "the name of a folder as the hosts see it, no address, without spaces and quotes",
+    ),
 ]
 Variable: TypeAlias = Annotated[str, matching(r"(?s)[A-Za-z_]\w*=[^\0]*", "NAME=VALUE")]
 Label: TypeAlias = Annotated[
@@ -96,6 +101,9 @@ class Launcher:
     attempts: PositiveInt = Budgets().without_progress
     """After so many attempts in a row that leave no newer checkpoint the supervisor does not start it again."""
 
+    no_rehearsal: bool = False
+    """Leave out the rehearsal of a new training, which takes three steps, evaluates a batch, saves and restores."""
+
     def problems(self) -> Iterator[str]:
         """Yields a line for every impossible combination of fields, each beginning with a field's name."""
         yield from ()
@@ -122,7 +130,8 @@ class Launcher:
 
     def supervised(self, job: Job) -> tuple[str, ...]:
         """The words of the job's command under a supervisor; they are the same on every host."""
-        return (*SUPERVISOR, str(self.attempts), job.workdir, *job.command)
+        first = () if self.no_rehearsal else (REHEARSE,)
+        return (*SUPERVISOR, *first, str(self.attempts), job.workdir, *job.command)
 
     def variables(self) -> dict[str, str]:
         """The variables of `env`."""

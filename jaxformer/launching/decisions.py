@@ -77,7 +77,7 @@ def meaning(exit_code: int) -> str:
 
 
 def decide(attempts: Sequence[Attempt], budgets: Budgets = Budgets()) -> Restart | Stop:
-    """What to do after an attempt.
+    """What to do after an attempt. After a rehearsal that went well, the training is started; it has its own budgets.
 
     Args:
       attempts: one or more that have ended, the latest last; those that an earlier supervisor counted, too.
@@ -85,8 +85,11 @@ def decide(attempts: Sequence[Attempt], budgets: Budgets = Budgets()) -> Restart
     """
     last = attempts[-1]
     kind = kind_of(last.exit)
-    if kind == "over":
+    if last.rehearsal and last.exit == 0:
+        return Restart(0.0)
+    if kind == "over" or (last.rehearsal and kind == "failed"):
         return Stop(last.why)
+    attempts = [each for each in attempts if each.rehearsal == last.rehearsal]
     fruitless = len(list(takewhile(lambda attempt: not attempt.progress, reversed(attempts))))
     if not fruitless:
         return Restart(0.0 if kind == "saved" else budgets.shortest)

@@ -24,11 +24,11 @@ from typing import Any, NoReturn
 
 from jaxformer.errors import UserError, printable
 from jaxformer.files import FULL, locked, naming_files
-from jaxformer.launching import ATTEMPTS, HEARTBEATS, HOST, HUNG
+from jaxformer.launching import ATTEMPTS, HEARTBEATS, HOST, HUNG, REHEARSE
 from jaxformer.launching import attempts as ledger
 from jaxformer.launching.attempts import Attempt
 from jaxformer.launching.decisions import KILLED, Budgets, Restart, Stop, decide, kind_of, meaning
-from jaxformer.launching.processes import STATE, alive, boot, end_session, identity, stat
+from jaxformer.launching.processes import STATE, alive, boot, end_session, family, identity, stat
 from jaxformer.preemption import Preempted, Preemption, ProcessSignals, farewell, leave
 
 SILENCE = 12.0  # seconds without a heartbeat after which a training is killed; it beats once a second
@@ -54,7 +54,7 @@ class Child:
 
     def __init__(self, command: Sequence[str], beats: Path):
         self.beats, self.heard = beats, dict[Path, tuple[int, float]]()
-        self.stopped = self.steps = 0
+        self.stopped, self.steps = dict[int, int](), 0
         self.said = b""
         environment = {**os.environ, HEARTBEATS: str(beats)}
         self.process = subprocess.Popen(
@@ -115,8 +115,8 @@ class Child:
 
         Looks are counted, not seconds: a machine that stood still has stopped the processes and this one alike.
         """
-        stopped = stat(self.process.pid)[STATE : STATE + 1] == ["T"]  # before its heart beats, too
-        self.stopped = self.stopped + 1 if stopped else 0
+        stopped = [n for n in family(self.process.pid) if stat(n)[STATE : STATE + 1] == ["T"]]
+        self.stopped = {n: self.stopped.get(n, 0) + 1 for n in stopped}  # before their hearts beat, too
         heard = {}
         for path in self.beats.iterdir():
             with suppress(OSError, ValueError):
@@ -125,7 +125,7 @@ class Child:
                 heard[path] = (silent + 1, before) if beat == before else (0, beat)
                 self.steps = max(self.steps, int(path.read_text() or 0))
         self.heard = heard
-        return max(self.stopped, *(silent for silent, _ in heard.values()), 0)
+        return max([0, *self.stopped.values(), *(silent for silent, _ in heard.values())])
 
     def output(self) -> str:
         """The end of what it wrote to standard error."""
@@ -146,6 +146,8 @@ class Supervisor:
     """Takes lines for people."""
     ledger: str = ATTEMPTS
     """The name of the ledger in that folder; supervisors of several machines that share the folder have one each."""
+    rehearses: bool = False
+    """Whether a new training is rehearsed first: its command takes REHEARSE at its end."""
     unwritten: list[tuple[str, dict[str, Any]]] = field(default_factory=list, init=False)
     """Lines of the ledger for which there was no room."""
 
@@ -178,10 +180,11 @@ class Supervisor:
 
     def until_it_ends(self, signals: Preemption) -> int:
         """Makes attempts until one is the last, or a signal has come."""
-        history = self.counted_before()
+        history, rehearsal = self.counted_before(), self.to_be_rehearsed()
         while True:
-            with tempfile.TemporaryDirectory() as beats, Child(self.command, Path(beats)) as child:
-                history.append(self.begin(child))
+            command = [*self.command, REHEARSE] if rehearsal else self.command
+            with tempfile.TemporaryDirectory() as beats, Child(command, Path(beats)) as child:
+                history.append(self.begin(child, rehearsal))
 
                 def look() -> signal.Signals | None:
                     self.note_what_is_unwritten()
@@ -189,6 +192,7 @@ class Supervisor:
 
                 code = child.wait(look)
             self.finish(history[-1], code, child.steps)
+            rehearsal = rehearsal and code != 0
             decision = decide(history, self.budgets)
             if isinstance(decision, Stop):
                 self.note("stop", why=decision.why)
@@ -203,6 +207,11 @@ class Supervisor:
                 if signals.requested:
                     return code
 
+    def to_be_rehearsed(self) -> bool:
+        """Whether this is a new training that is to be rehearsed; several supervisors ask the first one's ledger."""
+        begun = ledger.newest_checkpoint(self.folder) or ledger.rehearsed(self.folder / ATTEMPTS)
+        return self.rehearses and not begun
+
     def counted_before(self) -> list[Attempt]:
         """The attempts that a supervisor counted that has died; what it has left running on this machine is ended."""
         history = ledger.since_stop(self.path)
@@ -215,15 +224,18 @@ class Supervisor:
             self.finish(last, KILLED, last.marks[-1].step - (last.first or 0) if last.marks else 0)
         return history
 
-    def begin(self, child: Child) -> Attempt:
+    def begin(self, child: Child, rehearsal: bool) -> Attempt:
         """The attempt that a process is; it is in the ledger."""
         number = child.process.pid
-        process = {"number": number, "identity": identity(number), "boot": boot()}
-        made = Attempt(
-            time.time(), True, socket.gethostname(), process, ledger.newest_checkpoint(self.folder)
-        )
-        self.note("start", start=made.start, host=made.host, process=process, before=made.before)
-        return made
+        values: dict[str, Any] = {
+            "start": time.time(),
+            "rehearsal": rehearsal,
+            "host": socket.gethostname(),
+            "process": {"number": number, "identity": identity(number), "boot": boot()},
+            "before": ledger.newest_checkpoint(self.folder),
+        }
+        self.note("start", **values)
+        return Attempt(supervised=True, **values)
 
     def finish(self, attempt: Attempt, code: int, steps: int) -> None:
         """Notes the end of an attempt, in the ledger, too."""
@@ -256,9 +268,9 @@ class Supervisor:
         over = kind_of(last.exit) == "over"
         at = time.strftime("%H:%M:%S", time.localtime(last.end))
         saved = f"newest checkpoint: step {last.saved:,}" if last.saved else "no checkpoint yet"
-        self.say(
-            f"jaxformer: attempt {len(history)} ended at {at}, exit code {last.exit}: {last.why}; {saved}"
-        )
+        number = sum(not each.rehearsal for each in history)
+        which = "the rehearsal" if last.rehearsal else f"attempt {number}"
+        self.say(f"jaxformer: {which} ended at {at}, exit code {last.exit}: {last.why}; {saved}")
         if over:
             return
         lines = [line for line in output.splitlines() if line.strip()]
@@ -284,11 +296,13 @@ def ledger_here() -> str:
 
 
 def main() -> NoReturn:
-    """The command `python -m jaxformer.launching.supervisor ATTEMPTS RUN WORDS ...`, where there is no verb."""
+    """The command `python -m jaxformer.launching.supervisor [REHEARSE] ATTEMPTS RUN WORDS ...`, without a verb."""
     with ProcessSignals():
-        attempts, folder, *words = sys.argv[1:]
+        rehearses = sys.argv[1] == REHEARSE
+        attempts, folder, *words = sys.argv[1 + rehearses :]
+        budgets = Budgets(int(attempts))
         try:
-            code = Supervisor(words, Path(folder), Budgets(int(attempts)), ledger=ledger_here()).run()
+            code = Supervisor(words, Path(folder), budgets, ledger=ledger_here(), rehearses=rehearses).run()
         except (KeyboardInterrupt, Preempted) as stop:
             code = farewell(stop)
         except UserError as error:

@@ -106,7 +106,8 @@ def goodput(attempts: Sequence[Attempt]) -> Goodput | None:
     """
     if not attempts:
         return None
-    seconds, devices, hours = dict.fromkeys(BUCKETS, 0.0), 0, 0.0
+    seconds, hours = dict.fromkeys(BUCKETS, 0.0), 0.0
+    devices = next((attempt.devices for attempt in attempts if attempt.devices), 0)  # the first to know them
     kept_until = kept_steps(attempts)
     for attempt, until, following in zip(attempts, kept_until, [*attempts[1:], None]):
         add(seconds, attempt, until)
@@ -114,7 +115,8 @@ def goodput(attempts: Sequence[Attempt]) -> Goodput | None:
         seconds["between"] += between
         devices = attempt.devices or devices
         hours += devices * (attempt.ended - attempt.start + between) / 3600
-    return Goodput(seconds, len(attempts), devices, hours)
+    count = sum(not attempt.rehearsal for attempt in attempts)
+    return Goodput(seconds, count, devices, hours)
 
 
 def kept_steps(attempts: Sequence[Attempt]) -> list[float]:

@@ -1,16 +1,23 @@
 """Looking for faults: in a config's tiny form, and in a single step of a run."""
 
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from jaxformer.config.fields import PositiveInt
+from jaxformer.files import INCOMPLETE, made, remove, writing_to
+from jaxformer.verbs.children import BEGIN
 from jaxformer.verbs.common import print_line, working
 from jaxformer.verbs.options import Verb, argument, flag
+
+PARTS, PART = ("begin", "again"), "JAXFORMER_REHEARSAL"  # the variable that tells a process its part
+REHEARSAL = f".rehearsal{INCOMPLETE}run"  # in the run's folder; a training clears away what a killed one left
 
 
 def print_findings(name: str, config: Mapping[str, Any]) -> int:
@@ -28,22 +35,31 @@ def print_findings(name: str, config: Mapping[str, Any]) -> int:
     return 1 if wrong else 0
 
 
-def print_rehearsal(config: Mapping[str, Any]) -> None:
-    """Prints how a rehearsal of a config goes, a line each; its checkpoint is deleted, and its programs are kept."""
-    with working(), TemporaryDirectory(prefix="jaxformer-rehearsal-") as folder:
-        import jax
+def rehearse(words: Sequence[str], folder: Path) -> int:
+    """Rehearses a training in two processes, one after the other: an accelerator belongs to one at a time.
 
-        from jaxformer.config.schema import to_dict
-        from jaxformer.config.sections import resolve
-        from jaxformer.debugging.rehearsal import rehearse
+    Args:
+      words: those behind "jaxformer".
+      folder: that of the run; nothing stays in it.
 
-        cache = "jax_compilation_cache_dir"
-        programs = {
-            cache.upper(): str(getattr(jax.config, cache)),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.5",
-        }
-        for line in rehearse(to_dict(resolve(config)), Path(folder), {**os.environ, **programs}):
-            print_line(line)
+    Returns:
+      The exit code of the first that ended with another one than 0; 128 + N for signal N.
+
+    Raises:
+      UserError: the folder cannot be made.
+    """
+    with ExitStack() as stack:
+        with writing_to(folder, "choose another folder"):
+            stack.enter_context(made(folder))
+        stack.callback(remove, folder / REHEARSAL)
+        for part in PARTS:
+            command, environment = [sys.executable, "-c", BEGIN, *words], {**os.environ, PART: part}
+            ended = subprocess.run(
+                command, env=environment, stdin=subprocess.DEVNULL, process_group=0, check=False
+            )
+            if code := ended.returncode:
+                return code if code > 0 else 128 - code
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True)

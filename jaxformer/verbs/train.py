@@ -31,7 +31,7 @@ class Train(Verb):
     debug: bool = False
     """Train nothing; look for faults in the config's tiny form, in seconds on a CPU."""
     rehearse: bool = False
-    """Keep no run; take three steps, evaluate a batch, save, and take the third step again in a new process."""
+    """Keep nothing; take three steps, evaluate a batch, save, and take the third step again in a new process."""
     processes: PositiveInt | None = None
     """How many processes train together. Without --coordinator they are started here, on CPU devices."""
     devices_per_process: PositiveInt | None = None
@@ -56,10 +56,15 @@ class Train(Verb):
         """Yields what cannot be together."""
         if self.devices_per_process is not None and not self.starts_others:
             yield "devices_per_process: is for processes that are started here; give `processes`, and no `coordinator`"
-        others = ("workdir", "profile", "start_from", "processes", "process", "coordinator")
-        if (self.debug or self.rehearse) and (given := [n for n in others if getattr(self, n) is not None]):
-            mode = "debug" if self.debug else "rehearse"
-            yield f"{mode}: keeps no run, and takes one process; leave `{given[0]}` out"
+        places = ("processes", "process", "coordinator")
+        if self.debug and (given := self.given("workdir", "profile", "start_from", "rehearse", *places)):
+            yield f"debug: keeps no run, and takes one process; leave `{given[0]}` out"
+        elif self.rehearse and (given := self.given("profile", "start_from")):
+            yield f"rehearse: takes the first three steps, and keeps nothing; leave `{given[0]}` out"
+
+    def given(self, *names: str) -> list[str]:
+        """Which of these options are given."""
+        return [name for name in names if getattr(self, name) not in (None, False)]
 
     def __call__(self) -> int:
         """1 if too many updates were skipped or a fault was found."""
@@ -68,32 +73,35 @@ class Train(Verb):
 
             return train_together(self.words(), self.processes or 1, self.devices_per_process or 1)
         from jaxformer.config import files
+        from jaxformer.verbs.debug import PART, REHEARSAL, print_findings, rehearse
 
         config = files.read(self.config, self.overrides)
+        folder = self.workdir or Path("runs") / run_name(self.config)
         if self.debug:
-            from jaxformer.verbs.debug import print_findings
-
             return print_findings(self.config, config)
-        if self.rehearse:
-            from jaxformer.verbs.debug import print_rehearsal
-
-            print_rehearsal(config)
-            return 0
+        if self.rehearse and PART not in os.environ:
+            return rehearse([*self.words(), *self.place()], folder)
         with working() as console:
             from jaxformer.config.sections import resolve
             from jaxformer.experiment import Experiment
             from jaxformer.parallel.places import find_place
             from jaxformer.parallel.processes import joined
+            from jaxformer.runs import Run
             from jaxformer.train import NotFinite, train
 
             experiment = Experiment(resolve(config))
-            folder = self.workdir or Path("runs") / run_name(self.config)
             timeouts = experiment.config.parallel.timeouts
             options = {"profile": self.profile, "start_from": self.start_from, "console": console}
             try:
                 place = find_place(self.coordinator, self.processes, self.process, timeouts)
                 with joined(place, timeouts):
-                    train(experiment, folder, **options)
+                    if self.rehearse:
+                        from jaxformer.debugging.rehearsal import Rehearsal
+
+                        part = Rehearsal(experiment, Run(folder), folder / REHEARSAL, print_line)
+                        part.begin() if os.environ[PART] == "begin" else part.again()
+                    else:
+                        train(experiment, folder, **options)
             except NotFinite as error:
                 what, *others = [f"jaxformer: {in_flags(Train, line)}" for line in error.lines]
                 print_note(what)
@@ -114,8 +122,14 @@ class Train(Verb):
         leaves = (self.overrides or {}).items()
         overrides = (f"{OVERRIDE}{leaf}={v if literal(str(v)) == v else repr(v)}" for leaf, v in leaves)
         flags = {"--workdir": self.workdir, "--profile": self.profile, "--start-from": self.start_from}
-        given = (word for name, value in flags.items() if value is not None for word in (name, str(value)))
-        return ["train", "--config", self.config, *overrides, *given]
+        rehearse = ["--rehearse"] * self.rehearse
+        return ["train", "--config", self.config, *overrides, *in_words(flags), *rehearse]
+
+    def place(self) -> list[str]:
+        """What this command says of processes."""
+        return in_words(
+            {"--processes": self.processes, "--process": self.process, "--coordinator": self.coordinator}
+        )
 
     def from_checkpoint(self, checkpoint: Path, learning_rate: float) -> str:
         """The command that goes on from a checkpoint, in a new folder, at another learning rate."""
@@ -125,6 +139,11 @@ class Train(Verb):
         new = folder.with_name(f"{folder.name}-from-{checkpoint.name}")
         again = Train(config=self.config, workdir=new, start_from=checkpoint, overrides=changed)
         return shlex.join(["jaxformer", *again.words()])
+
+
+def in_words(flags: Mapping[str, Any]) -> list[str]:
+    """Flags and their values as words; those without a value are left out."""
+    return [word for name, value in flags.items() if value is not None for word in (name, str(value))]
 
 
 def run_name(config: str) -> str:

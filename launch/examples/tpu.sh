@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 set -euo pipefail
 name=gpt2-124m
-job=fbc7ef3e9cdd
+job=7e8cc9714df5
 zone=us-west4-a
 project=my-project-123
 type=v5litepod-16

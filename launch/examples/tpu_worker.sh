@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 set -euo pipefail
-job=fbc7ef3e9cdd
+job=7e8cc9714df5
 revision=0123456789abcdef0123456789abcdef01234567
-command=(python -m jaxformer.launching.supervisor 3 /mnt/runs/gpt2 jaxformer train --config configs/gpt2_124m.py --config.data.batch_size=512 --workdir /mnt/runs/gpt2)
+command=(python -m jaxformer.launching.supervisor --rehearse 3 /mnt/runs/gpt2 jaxformer train --config configs/gpt2_124m.py --config.data.batch_size=512 --workdir /mnt/runs/gpt2)
 # shellcheck disable=SC2016 # expanded when the job starts
 setup='JAXFORMER_HOST=$(curl -fsS -H '"'"'Metadata-Flavor: Google'"'"' http://metadata.google.internal/computeMetadata/v1/instance/attributes/agent-worker-number)
 export JAXFORMER_HOST

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -47,10 +48,15 @@ class Several(contextlib.AbstractContextManager):
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, commands, devices, faults=None):
+    def start(self, commands, devices, told=None, faults=None):
         """Starts `jaxformer WORDS` for each of the lists of words, each with so many devices; returns their numbers.
 
-        Of `faults`, names of functions in helpers/full_disk.py or None, each process calls its own before.
+        Args:
+          commands: the lists of words.
+          devices: of each process.
+          told: a phase, and how many seconds after its first beginning each process gets SIGTERM; the moment is the
+            time of its file ("0.0.told" beside its output).
+          faults: of each process None, or the name of a function in helpers/full_disk.py, which it calls before.
         """
         with socket.create_server(("localhost", 0)) as server:
             coordinator = f"localhost:{server.getsockname()[1]}"
@@ -58,13 +64,12 @@ class Several(contextlib.AbstractContextManager):
         self.starts += 1
         files = [str(file) for file in self.files]
         faults = faults or [None] * len(commands)
-        return self.ask(
-            commands=commands, devices=devices, coordinator=coordinator, files=files, faults=faults
-        )
+        request = {"commands": commands, "devices": devices, "coordinator": coordinator, "files": files}
+        return self.ask(**request, told=told, faults=faults)
 
     def run(self, commands, devices, faults=None):
         """Starts processes and waits for them; returns their exit codes."""
-        return self.ask(wait=self.start(commands, devices, faults))
+        return self.ask(wait=self.start(commands, devices, faults=faults))
 
     def wait_for(self, text, process=0):
         """Returns when a process has said so; fails if it has not in DEADLINE seconds."""
@@ -78,7 +83,28 @@ class Several(contextlib.AbstractContextManager):
         return self.files[process].read_text() if self.files[process].exists() else ""
 
 
-def child(words, environment, file, fault):
+def tell(phase, seconds, file):
+    """Has this process get SIGTERM so many seconds after a phase of its training has begun."""
+    from jaxformer.observe.timing import Clock
+
+    enter = Clock.phase
+
+    def end():
+        Path(file + ".told").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def entered(clock, name):
+        if name == phase and not clock.counts[f"told of {phase}"]:
+            clock.counts[f"told of {phase}"] += 1
+            timer = threading.Timer(seconds, end)
+            timer.daemon = True
+            timer.start()
+        return enter(clock, name)
+
+    Clock.phase = entered
+
+
+def child(words, environment, file, told, fault):
     """A forked process: runs the command line as `python -m jaxformer` does."""
     with open(file, "wb") as output:
         os.dup2(output.fileno(), 1)
@@ -90,6 +116,8 @@ def child(words, environment, file, fault):
         getattr(full_disk, fault)()
     from jaxformer.__main__ import main
 
+    if told is not None:
+        tell(*told, file)
     main()
     sys.stdout.flush()
     os._exit(0)
@@ -111,7 +139,8 @@ def serve():
                 environment = {f"JAXFORMER_{name}": str(value) for name, value in place.items()}
                 if (pid := os.fork()) == 0:
                     environment |= cpu_devices(request["devices"])
-                    child(words, environment, request["files"][index], request["faults"][index])
+                    fault = request["faults"][index]
+                    child(words, environment, request["files"][index], request["told"], fault)
                 answer.append(pid)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()

@@ -19,6 +19,10 @@ def attempt(exit_code, before=0, saved=0, steps=5):
     )
 
 
+def rehearsal(exit_code):
+    return Attempt(0.0, rehearsal=True, exit=exit_code, end=1.0, why=meaning(exit_code))
+
+
 PROGRESS = {"before": 10, "saved": 20}
 NONE = {"before": 20, "saved": 20}
 NO_STEP = {"steps": 0}
@@ -46,6 +50,12 @@ TABLE = [
     ("never a step", [attempt(137, **NO_STEP), attempt(1, **NO_STEP)], "no train step was reached in 2 attem"),
     ("no step any more", [attempt(137, **PROGRESS)] + [attempt(1, **NONE, **NO_STEP)] * 2, 10.0),
     ("no step, but one before", [attempt(1), attempt(1, **NO_STEP)], 10.0),
+    ("rehearsed", [rehearsal(0)], 0.0),
+    ("a rehearsal that fails", [rehearsal(1)], "the program failed"),
+    ("a mistake that a rehearsal finds", [rehearsal(2)], "a mistake of the user's"),
+    ("a rehearsal that is killed", [rehearsal(137)], 5.0),
+    ("two that are killed", [rehearsal(137), rehearsal(134)], "no train step was reached in 2 attempts"),
+    ("killed after rehearsals", [rehearsal(137), rehearsal(0), attempt(137, **NO_STEP)], 5.0),
 ]  # fmt: skip
 
 

@@ -149,7 +149,7 @@ def test_the_training_runs_under_a_supervisor_that_knows_its_folder_and_budget(n
     verb = launcher(name, [*COMMANDS[name].split(), "--attempts", "7"])
     workdir = verb.folder("sample") if name != "tpu" else "/mnt/sample"
     made = verb.render(job(workdir))
-    words = f"python -m jaxformer.launching.supervisor 7 {workdir} "
+    words = f"python -m jaxformer.launching.supervisor --rehearse 7 {workdir} "
     texts = [*made.files.values(), *map(shlex.join, made.commands)]
     if name == "k8s":
         texts = [" ".join(text.replace("'", "").replace("- ", "").split()) for text in texts]

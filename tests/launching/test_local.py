@@ -18,10 +18,11 @@ def words(flags):
 
 def test_the_supervisor_gets_the_folder_and_the_training():
     train = shlex.join(job("runs/sample").command)
-    assert words("") == f"{SUPERVISOR} 3 runs/sample {train}"
-    assert words("--attempts 7 --env A=1") == f"{SUPERVISOR} 7 runs/sample env A=1 {train}"
-    together = "--processes=2 --devices-per-process=4"
-    assert words("--processes 2 --devices-per-process 4") == f"{SUPERVISOR} 3 runs/sample {train} {together}"
+    assert words("") == f"{SUPERVISOR} --rehearse 3 runs/sample {train}"
+    assert words("--attempts 7 --env A=1") == f"{SUPERVISOR} --rehearse 7 runs/sample env A=1 {train}"
+    together = "--processes 2 --devices-per-process 4 --no-rehearsal"
+    there = f"{train} --processes=2 --devices-per-process=4"
+    assert words(together) == f"{SUPERVISOR} 3 runs/sample {there}"
 
 
 def test_devices_are_those_of_several_processes():

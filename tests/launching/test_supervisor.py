@@ -60,9 +60,9 @@ def told():
     return Told()
 
 
-def supervise(tmp_path, script, told, budgets=QUICK):
+def supervise(tmp_path, script, told, budgets=QUICK, **options):
     folder = tmp_path / "run"
-    return Supervisor(words(folder, script), folder, budgets, told).run()
+    return Supervisor(words(folder, script), folder, budgets, told, **options).run()
 
 
 def test_one_that_is_done_is_left_alone(tmp_path, told):
@@ -216,6 +216,21 @@ def test_one_without_heartbeats_is_killed(tmp_path, told, monkeypatch):
 def test_one_that_is_stopped_before_its_heart_beats_is_killed(tmp_path, told, monkeypatch):
     monkeypatch.setattr(Child.wait, "__defaults__", (1.0,))
     assert supervise(tmp_path, "save(attempt); attempt == 2 or die(signal.SIGSTOP)", told) == 0
+    assert [each.exit for each in read(tmp_path / "run" / ATTEMPTS)] == [124, 0]
+
+
+def test_one_of_several_that_is_stopped_before_its_heart_beats_is_found(tmp_path, told, monkeypatch):
+    monkeypatch.setattr(Child.wait, "__defaults__", (1.0,))
+    script = """
+    save(attempt)
+    stops = f"import os; {attempt} == 2 or os.kill(os.getpid(), {int(signal.SIGSTOP)})"
+    others = [subprocess.Popen([sys.executable, "-S", "-c", stops]) for _ in range(2)]
+    for other in others:
+        while other.poll() is None:
+            beat()
+            time.sleep(0.1)
+    """
+    assert supervise(tmp_path, script, told) == 0
     assert [each.exit for each in read(tmp_path / "run" / ATTEMPTS)] == [124, 0]
 
 

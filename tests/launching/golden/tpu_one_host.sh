@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 set -euo pipefail
 name=gpt2-124m
-job=b3e95a7aebcc
+job=196d61b29f4f
 zone=us-east5-b
 project=''
 type=v6e-8

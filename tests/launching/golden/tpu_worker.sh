@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 set -euo pipefail
-job=be132b44f72f
+job=ba8a80d35046
 revision=0123456789abcdef0123456789abcdef01234567
-command=(python -m jaxformer.launching.supervisor 3 runs/gpt2_124m jaxformer train --config configs/gpt2_124m.py --config.data.batch_size=512 --workdir runs/gpt2_124m)
+command=(python -m jaxformer.launching.supervisor --rehearse 3 runs/gpt2_124m jaxformer train --config configs/gpt2_124m.py --config.data.batch_size=512 --workdir runs/gpt2_124m)
 # shellcheck disable=SC2016 # expanded when the job starts
 setup='export TFDS_DATA_DIR=/data/tfds
 export NOTE='"'"'it'"'"'"'"'"'"'"'"'s'"'"'
