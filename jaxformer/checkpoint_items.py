@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -64,9 +65,21 @@ def open_manager(directory: Path, finalized: Callable[[], None]) -> ocp.Checkpoi
             post_finalization_callback=finalized,
             # In the background, a folder that cannot be made leaves threads that wait for it 10 minutes.
             create_directories_asynchronously=False,
+            barrier_sync_fn=wait_for_others,
         ),
     )
     return Manager(directory, options=options, handler_registry=handlers())
+
+
+def wait_for_others(*, key: str, timeout_ms: int) -> None:
+    """Waits for the other processes at a barrier of Orbax's.
+
+    Where a process's part of a save has failed, Orbax has it wait here before it raises that, while the others wait for
+    it elsewhere: so the error that is being handled is raised at once.
+    """
+    if (error := sys.exception()) is not None:
+        raise error
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def handlers() -> Any:
@@ -159,11 +172,18 @@ def unlike(saved: Mapping[str, Any], target: Mapping[str, Any]) -> Iterator[str]
 
 def reason(error: BaseException) -> str:
     """An error in a line: the operating system's message, if there is one."""
+    found = from_system(error)
+    return found.strerror or str(found)
+
+
+def from_system(error: BaseException) -> OSError:
+    """The operating system's error that Orbax or TensorStore reports; one without a number if it is none."""
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return error
     text = " ".join(str(error).split())
-    from_system = re.search(r"os_error_code='(\d+)'", text)  # as tensorstore writes it, after a list of paths
-    return os.strerror(int(from_system[1])) if from_system else text or type(error).__name__
+    if found := re.search(r"os_error_code='(\d+)'", text):  # as tensorstore writes it, after a list of paths
+        return OSError(int(found[1]), os.strerror(int(found[1])))
+    return OSError(text or type(error).__name__)
 
 
 def is_news(record: logging.LogRecord) -> bool:

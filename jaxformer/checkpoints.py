@@ -27,8 +27,15 @@ from jax.experimental import multihost_utils
 
 from jaxformer import checkpoint_items as disk
 from jaxformer.config.checkpoints import CheckpointConfig
-from jaxformer.errors import UserError
-from jaxformer.files import clear_incomplete, delete_at_once, flush, remove, write_json
+from jaxformer.errors import NoRoom, UserError, data_size
+from jaxformer.files import (
+    clear_incomplete,
+    delete_at_once,
+    explained,
+    flush,
+    remove,
+    write_json,
+)
 from jaxformer.reading import load_json
 
 logger = logging.getLogger("jaxformer")
@@ -72,6 +79,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         self.config, self.monitor, self.mode, self.read_only = config, monitor, mode, read_only
         self._damaged: dict[int, str] = {}  # steps that stay where they are and are not believed
         self._saving: int | None = None  # the step that is being written, until it is known to be committed
+        self._size = 0  # of its arrays, in bytes
         self._manager: Any = None  # Orbax's, from the first save on
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         # Is done when the last save is committed and what it replaces is deleted.
@@ -114,6 +122,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         marked = {**progress, "step": step} | ({} if good else NOT_GOOD)
         arguments = disk.save_arguments(items, marked)
         score, self._saving = self._score(step, metrics or {}), step
+        self._size = sum(leaf.nbytes for leaf in jax.tree.leaves(dict(items)))
         with self._failures_explained():
             self._open().save(step, args=arguments, metrics=score, force=True)
         self._kept = self._thread.submit(self._commit, self._manager)
@@ -158,6 +167,11 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         value = math.nan if self.monitor is None else float(metrics.get(self.monitor, math.nan))
         return {"value": value, "step": step} if math.isfinite(value) else None
 
+    def check(self) -> None:
+        """Raises what `wait` does, if it is known by now; costs nothing, and does not wait."""
+        if self._kept is not None and self._kept.done():
+            self.wait()
+
     def wait(self) -> None:
         """Waits until the last save is committed, and the checkpoints that it replaces are deleted.
 
@@ -169,7 +183,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 self._manager.wait_until_finished()
                 if self._kept is not None:
                     self._kept.result()
-            self._saving = None
+            self._saving = self._kept = None
 
     def close(self) -> None:
         """Waits as `wait` does, and ends the threads."""
@@ -216,14 +230,18 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         try:
             yield
         except (OSError, ValueError, RuntimeError) as error:
-            if isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
-                raise  # another process has died
-            failed, self._manager = self._saving, None
+            cause = error.__cause__ or error  # Orbax makes a TimeoutError of what a barrier raises
+            if isinstance(cause, jax.errors.JaxRuntimeError) and jax.process_count() > 1:
+                raise cause from None  # another process has died
+            failed, self._manager, self._kept = self._saving, None, None
+            kind, why = explained(disk.from_system(error), self.directory)
+            what = f"{self.directory}: checkpoint {failed} could not be saved: {why}"
+            if kind is NoRoom:
+                it_takes = f"it takes {data_size(self._size)} and more"
+                raise NoRoom(f"{what}; {it_takes}; make room, and train again in the same folder") from error
             good = ", ".join(str(step) for step in self.good_steps() if step != failed) or "none"
-            raise UserError(
-                f"{self.directory}: checkpoint {failed} could not be saved: {disk.reason(error)}",
-                f"good ones there: {good}; make room or let it be written, and train again in the same folder",
-            ) from error
+            again = "let it be written, and train again in the same folder"
+            raise UserError(what, f"good ones there: {good}; {again}") from error
 
     # Restoring
 

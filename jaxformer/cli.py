@@ -62,7 +62,8 @@ def overview(before: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb and returns its exit code: 0 done, 1 failed, 2 the user's mistake, 75 preempted and saved.
+    """Runs a verb and returns its exit code: 0 done, 1 failed, 2 the user's mistake, 75 preempted and saved;
+    the others are in `launching/decisions.py`.
 
     A user's own classes ("my_file:MyModel") are found in the working directory, too.
     """
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         for line in error.lines:
             print_note(f"jaxformer: {in_flags(cls, line)}")
-        return 2
+        return error.code
     except (KeyboardInterrupt, Preempted) as stop:
         return farewell(stop)
     except OSError as error:

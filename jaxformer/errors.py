@@ -68,12 +68,15 @@ def shortened(text: str) -> str:
 
 
 class UserError(Exception):
-    """A mistake of the user's: the command line prints `lines`, without a traceback, and exits with code 2.
+    """A mistake of the user's: the command line prints `lines`, without a traceback, and exits with `code`.
 
     Args:
       lines: the message, one or more lines; each names the thing and the remedy. They become `printable`, and values
         of many characters are shortened.
     """
+
+    code = 2
+    """The exit code of the command line."""
 
     def __init__(self, *lines: str):
         self.lines = tuple(shortened(printable(line, keep="")) for line in lines)
@@ -84,6 +87,12 @@ class NotPrepared(UserError):
     """A dataset is not on this machine."""
 
 
+class NoRoom(UserError):
+    """A disk is full, or a quota is used up: a later attempt may succeed."""
+
+    code = 74  # EX_IOERR of sysexits.h
+
+
 class ConfigError(UserError):
     """Everything that is wrong with a config, all at once, a line each."""
 
@@ -92,3 +101,11 @@ def counted(value: float, noun: str, plural: str = "") -> str:
     """A number with its noun: "1 step", "1,200 steps", "0.5 epochs"; the plural is the noun with "s" unless given."""
     shown = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
     return f"{shown} {noun}" if shown == "1" else f"{shown} {plural or noun + 's'}"
+
+
+def data_size(size: float) -> str:
+    """Bytes in powers of 1024: "312 MiB"."""
+    power = 0
+    while size >= 1000 and power < 6:
+        size, power = size / 1024, power + 1
+    return f"{size:.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB')[power]}"

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from jaxformer.errors import UserError, printable
+from jaxformer.errors import NoRoom, UserError, data_size, printable
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 INCOMPLETE = ".incomplete-"  # in the names of what is being written; host and process follow
 
 
@@ -24,7 +25,8 @@ def writing_to(path: Path, remedy: str = "name another place") -> Iterator[None]
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot write there ({error.strerror or error}); {remedy}") from error
+        kind, why = explained(error, path)
+        raise kind(f"{path}: cannot write there ({why}); {remedy}") from error
 
 
 @contextlib.contextmanager
@@ -33,7 +35,23 @@ def naming_files(folder: Path, remedy: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{error.filename or folder}: {error.strerror or error}; {remedy}") from error
+        kind, why = explained(error, folder)
+        raise kind(f"{error.filename or folder}: {why}; {remedy}") from error
+
+
+def explained(error: OSError, place: Path) -> tuple[type[UserError], str]:
+    """What an error of the file system is for the user, and its reason: on a full disk with the room that is left.
+
+    Args:
+      error: the error.
+      place: what was written, or a folder above it.
+    """
+    why = error.strerror or str(error)
+    if error.errno not in FULL:
+        return UserError, why
+    there = next(each for each in (place.absolute(), *place.absolute().parents) if each.exists())
+    disk = shutil.disk_usage(there)
+    return NoRoom, f"{why}, {data_size(disk.free)} of {data_size(disk.total)} are free"
 
 
 @contextlib.contextmanager

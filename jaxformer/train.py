@@ -40,6 +40,7 @@ AGAIN = "mend that, and train again in the same folder"
 class NotFinite(UserError):
     """Too many updates in a row were skipped because they were not finite."""
 
+    code = 1
     checkpoint: Path | None = None
     """The last good checkpoint, RUN/checkpoints/STEP, for `start_from`; None where there is none."""
     step: int = 0
@@ -281,6 +282,7 @@ class Loop:
                         waits = (self.clock.latest["data"], dispatched - begun, time.monotonic() - dispatched)
                         self.clock.pace.took(self.step, *waits)
                     self.tracer.after(self.step, metrics)
+                    self.checkpoints.check()
 
                     self.evaluation = None
                     if evaluates:
@@ -359,6 +361,7 @@ class Loop:
 
     def gives_up(self) -> bool:
         """Whether a signal asks an evaluation to end; is asked before each of its batches."""
+        self.checkpoints.check()
         return self.clock.renew() or self.preemption.due()
 
     def save_is_due(self) -> bool:

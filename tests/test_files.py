@@ -1,14 +1,17 @@
 """What is written is whole, and JSON that every reader takes."""
 
 import contextlib
+import errno
 import json
 import math
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jaxformer.files import put_in_place, write_atomically, write_json, write_to
+from jaxformer.errors import NoRoom, UserError
+from jaxformer.files import naming_files, put_in_place, write_atomically, write_json, write_to, writing_to
 
 
 def test_numbers_that_are_not_finite_are_strings_that_float_reads(tmp_path):
@@ -42,6 +45,19 @@ def test_an_output_that_takes_no_more_is_named():
     assert error.value.filename == "/dev/full"
     with contextlib.suppress(OSError):
         full.close()
+
+
+@pytest.mark.parametrize("naming", [naming_files, writing_to])
+def test_a_full_disk_is_named_with_the_room_that_is_left(tmp_path, naming):
+    place = tmp_path / "run" / "not" / "there"
+    with pytest.raises(NoRoom) as error, naming(place, "make room"):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+    free = r"Disk quota exceeded, [\d.]+ \wi?B of [\d.]+ \wiB are free"
+    assert re.fullmatch(rf"{place}: (cannot write there \()?{free}\)?; make room", str(error.value))
+    assert error.value.code == 74
+    with pytest.raises(UserError) as error, naming(place, "mend it"):
+        raise OSError(errno.EACCES, "Permission denied")
+    assert error.value.code == 2
 
 
 def test_a_pipe_is_written_to_and_stays_one(tmp_path):

@@ -37,7 +37,7 @@ ALLOWED = {
     "preemption": set(),
     "state": BASE | {"precision"},
     "step": BASE | {"state", "precision", "tasks"},
-    "parallel": BASE | {"paths"},
+    "parallel": BASE | {"paths", "preemption"},
     "paths": set(),
     "checkpoint_items": BASE | {"paths"},
     "checkpoints": BASE | {"checkpoint_items", "config.checkpoints"},

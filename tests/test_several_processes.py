@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import full_disk
 from helpers.several import Several
 
 from jaxformer import cli
@@ -123,6 +125,49 @@ def test_processes_of_different_configs_stop_and_say_the_field(several, tmp_path
         said = several.said(process).splitlines()
         assert f"jaxformer: {differs}; all processes of a run need the same" in said
     assert not folder.exists()
+
+
+def test_all_processes_find_the_programs_that_process_0_has_kept(several, whole, tmp_path):
+    counting = ["count_programs"] * 2
+    assert several.run([words(tmp_path / "run")] * 2, devices=4, faults=counting) == [0, 0]
+    assert all("a compiled program is found" in several.said(process) for process in range(2))
+
+
+FAULTS = {"arrays": 1, "digests": 0, "folders": 0}  # and the process that meets them
+
+
+@pytest.mark.parametrize(
+    "fault", ["arrays", *(pytest.param(name, marks=pytest.mark.slow) for name in ("digests", "folders"))]
+)
+def test_a_full_disk_ends_one_process_at_once_and_the_other_after_it_and_costs_no_step(
+    several, whole, tmp_path, fault
+):
+    folder, meets = tmp_path / "run", FAULTS[fault]
+    command = [words(folder)] * 2
+    faults = [fault if process == meets else None for process in range(2)]
+    begun = time.monotonic()
+    codes = several.run(command, devices=4, faults=faults)
+    assert time.monotonic() - begun < 60
+    assert codes[meets] == 74, several.said(meets)
+    assert codes[1 - meets] == -signal.SIGABRT
+    (line,) = [line for line in several.said(meets).splitlines() if line.startswith("jaxformer: ")]
+    assert line.startswith(
+        f"jaxformer: {folder}/checkpoints: checkpoint 4 could not be saved: {full_disk.WHY}, "
+    )
+    assert re.search(r" of \d+ .iB are free; it takes [\d.]+ KiB and more; make room, and train again", line)
+    saved = [path.name for path in (folder / "checkpoints").iterdir() if path.name.isdecimal()]
+    assert saved == ["3"]
+    assert several.run(command, devices=4) == [0, 0], several.said()
+    for name, (steps, values) in curves(whole).items():
+        np.testing.assert_array_equal(steps, curves(folder)[name][0])
+        np.testing.assert_array_equal(values, curves(folder)[name][1], err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_at_the_start_ends_all_as_ones_that_may_start_again(several, tmp_path):
+    codes = several.run([words(tmp_path / "run")] * 2, devices=4, faults=["config", None])
+    assert codes == [74, 74], several.said()
+    assert "No space left on device" in several.said(1)
 
 
 MESHES = {

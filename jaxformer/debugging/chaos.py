@@ -19,7 +19,11 @@ from typing import TypeAlias
 import numpy as np
 
 from jaxformer.checkpoints import Checkpoints
+from jaxformer.debugging.disks import fill, small_disk, taken
 from jaxformer.debugging.troubles import (
+    FULL,
+    KINDS,
+    SLOW,
     Outcome,
     Trouble,
     first_difference,
@@ -42,6 +46,8 @@ from jaxformer.state import to_items
 WHOLE, DISTURBED = "whole", "disturbed"  # the folders of the runs
 LOOK = 0.02  # seconds between two looks at the ledger
 PATIENCE = 600.0  # seconds in which what was done to a training has to show
+PAUSE = 4.0  # seconds that "slow" processes stand still: less than any heartbeat's limit
+FILLER, ROOM = ".filler", 2**20  # the file that fills a disk; bytes that a run may need more for each restart
 PARENT = 1  # place in /proc/NUMBER/stat behind the name
 
 Process: TypeAlias = subprocess.Popen[bytes]
@@ -92,8 +98,12 @@ class Chaos:
         if code:
             raise UserError(f"{whole}: the training fails undisturbed, exit code {code}; see {whole}.log")
         between = time.monotonic()
-        self.say(f"training disturbed in {disturbed}; a full disk and batches that come late are left out")
-        code, outcomes = self.disturb(disturbed, planned(self.kills, self.seed))
+        self.say(f"training disturbed in {disturbed}")
+        with small_disk(disturbed, 2 * taken(whole) + ROOM * (self.kills + 1)) as fills:
+            if not fills:
+                self.say("a full disk is left out: only root may mount a small disk in memory (tmpfs)")
+            kinds = [kind for kind in KINDS if fills or kind != FULL]
+            code, outcomes = self.disturb(disturbed, planned(self.kills, self.seed, kinds))
         seconds = (between - began, time.monotonic() - between)
         if outcomes:
             for line in summary(outcomes, self.interval, seconds):
@@ -103,6 +113,9 @@ class Chaos:
             return False
         if len(outcomes) < self.kills:
             self.say(f"only {len(outcomes)} of {self.kills} kills were made before it ended; train longer")
+            return False
+        if any(outcome.trouble.kind == SLOW and outcome.seconds is not None for outcome in outcomes):
+            self.say(f"the training died when processes stood still for {PAUSE:.0f} s; see {disturbed}.log")
             return False
         found, expected = self.state(disturbed), self.state(whole)
         different = first_difference(found, expected)
@@ -138,7 +151,7 @@ class Chaos:
                     break
                 outcomes.append(make(process, run, number, trouble))
                 self.say(told(len(outcomes), outcomes[-1]))
-                seen = number + 1
+                seen = number + (outcomes[-1].seconds is not None)
             return process.wait(), outcomes
 
     def state(self, run: Path) -> dict[str, np.ndarray]:
@@ -188,18 +201,40 @@ def make(process: Process, run: Path, number: int, trouble: Trouble) -> Outcome:
     Raises:
       UserError: it does not notice.
     """
-    began = time.time()
-    for target in targets(ledger.read(run / ATTEMPTS)[number].process["number"], trouble.process):
-        with suppress(ProcessLookupError):
-            os.kill(target, signal.Signals[trouble.kind])
-    while (attempt := ledger.read(run / ATTEMPTS)[number]).end is None and not ended(process):
+    began, saved = time.time(), newest_checkpoint(run)
+    leader = ledger.read(run / ATTEMPTS)[number].process["number"]
+
+    def waiting() -> bool:
         if time.time() - began > PATIENCE:
-            raise UserError(
-                f"{run}: {trouble.kind} is not noticed in {PATIENCE:.0f} s; see {run.parent / run.name}.log"
-            )
+            raise UserError(f"{run}: {trouble.kind} shows nothing in {PATIENCE:.0f} s; see {run}.log")
         time.sleep(LOOK)
+        return not ended(process)
+
+    if trouble.kind == FULL:
+        while stat(leader) and waiting():
+            fill(run / FILLER)
+        (run / FILLER).unlink(missing_ok=True)
+    elif trouble.kind == SLOW:
+        send(leader, trouble, signal.SIGSTOP)
+        time.sleep(PAUSE)
+        send(leader, trouble, signal.SIGCONT)
+    else:
+        send(leader, trouble, signal.Signals[trouble.kind])
+    slow = trouble.kind == SLOW  # and so it has to save once more, or to come to its end
+    while (attempt := ledger.read(run / ATTEMPTS)[number]).end is None and waiting():
+        if slow and newest_checkpoint(run) > saved:
+            break
+    if slow and not attempt.exit:
+        return Outcome(trouble, None, 0)
     end = attempt.end or time.time()
     return Outcome(trouble, max(0.0, end - began), max(0, reached(run, attempt) - newest_checkpoint(run)))
+
+
+def send(leader: int, trouble: Trouble, number: signal.Signals) -> None:
+    """Sends a signal to the processes that a trouble meets."""
+    for target in targets(leader, trouble.process):
+        with suppress(ProcessLookupError):
+            os.kill(target, number)
 
 
 def targets(leader: int, share: float | None) -> list[int]:

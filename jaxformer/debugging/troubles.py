@@ -16,7 +16,8 @@ from jaxformer.config.sections import ExperimentConfig, resolve
 from jaxformer.debugging.tiny import tiny
 from jaxformer.errors import UserError, counted
 
-SIGNALS = ("SIGKILL", "SIGTERM", "SIGSTOP")
+FULL, SLOW = "full disk", "slow"
+KINDS = ("SIGKILL", "SIGTERM", "SIGSTOP", SLOW, FULL)
 EARLY = (
     "SIGKILL",
     "SIGTERM",
@@ -40,13 +41,13 @@ class Trouble:
     """What is done to a training, and when."""
 
     kind: str
-    """The name of a signal."""
+    """One of KINDS: a signal; a disk that is full until the training ends; processes that stand still for a while."""
     early: bool
     """Whether it comes while the training starts, and not after its next checkpoint."""
     share: float
     """How much of the start, or of the time between two checkpoints, has passed by then: from 0 to 1."""
     process: float | None
-    """Which of the processes it meets, as a share from 0 to 1; None: all of them."""
+    """Which of the processes it meets, as a share from 0 to 1; None: all of them. A full disk meets all."""
 
 
 @dataclass(frozen=True)
@@ -55,35 +56,36 @@ class Outcome:
 
     trouble: Trouble
     """What was done."""
-    seconds: float
-    """From then until the supervisor had noticed and all processes were dead."""
+    seconds: float | None
+    """From then until the supervisor had noticed and all processes were dead; None: they went on."""
     repeated: int
     """Train steps that were taken and not saved, as far as heartbeats and the log tell."""
 
 
-def planned(kills: int, seed: int) -> list[Trouble]:
+def planned(kills: int, seed: int, kinds: Sequence[str] = KINDS) -> list[Trouble]:
     """What is done to a training: each kind about equally often; never two early ones in a row, nor at the beginning.
 
     So every second attempt at least leaves a newer checkpoint, and the supervisor does not give up.
     """
     draw = random.Random(seed)
-    order = [SIGNALS[place % len(SIGNALS)] for place in range(kills)]
+    order = [kinds[place % len(kinds)] for place in range(kills)]
     draw.shuffle(order)
     made: list[Trouble] = []
     for kind in order:
         early = kind in EARLY and bool(made) and not made[-1].early and draw.random() < EARLY_SHARE
         process = draw.random() if draw.random() < 0.5 else None
-        made.append(Trouble(kind, early, draw.random(), process))
+        made.append(Trouble(kind, early, draw.random(), None if kind == FULL else process))
     return made
 
 
 def told(number: int, outcome: Outcome) -> str:
     """A line about one trouble."""
     trouble = outcome.trouble
-    whom = " to all processes" if trouble.process is None else " to one"
-    when = " while it starts" if trouble.early else ""
+    whom = "" if trouble.kind == FULL else ", all processes" if trouble.process is None else ", one process"
+    when = ", while it starts" if trouble.early else ""
     steps = counted(outcome.repeated, "step")
-    return f"{number:4}  {trouble.kind}{whom}{when}: noticed after {outcome.seconds:.1f} s, {steps} to repeat"
+    ended = outcome.seconds is not None and f"noticed after {outcome.seconds:.1f} s, {steps} to repeat"
+    return f"{number:4}  {trouble.kind}{whom}{when}: {ended or 'it went on'}"
 
 
 def summary(outcomes: Sequence[Outcome], interval: int, seconds: tuple[float, float]) -> Iterator[str]:
@@ -97,8 +99,10 @@ def summary(outcomes: Sequence[Outcome], interval: int, seconds: tuple[float, fl
     kinds = Counter(outcome.trouble.kind for outcome in outcomes)
     yield "disturbed " + ", ".join(f"{count} x {kind}" for kind, count in sorted(kinds.items()))
     for kind in sorted(kinds):
-        took = [outcome.seconds for outcome in outcomes if outcome.trouble.kind == kind]
-        yield f"{kind} noticed, all processes dead: after {np.median(took):.1f} s (median), {max(took):.1f} s at most"
+        same = [outcome for outcome in outcomes if outcome.trouble.kind == kind]
+        if took := [outcome.seconds for outcome in same if outcome.seconds is not None]:
+            after = f"after {np.median(took):.1f} s (median), {max(took):.1f} s at most"
+            yield f"{kind} noticed, all processes dead: {after}"
     repeated = [outcome.repeated for outcome in outcomes]
     more = sum(steps > interval for steps in repeated)
     said = f"repeated {counted(sum(repeated), 'step')} in all, {max(repeated)} at most after a kill"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
+from jaxformer.errors import NoRoom
 from jaxformer.launching import HUNG
 from jaxformer.launching.attempts import Attempt
 from jaxformer.preemption import EXIT_CODE, INTERRUPTED
@@ -20,6 +21,7 @@ EXITS: dict[int, tuple[Kind, str]] = {
     1: ("failed", "the program failed"),
     2: ("over", "a mistake of the user's"),
     69: ("infrastructure", "other processes of the training could not be reached"),
+    NoRoom.code: ("infrastructure", "no room was left on the disk"),
     EXIT_CODE: ("saved", "saved, and to be continued"),
     HUNG: ("infrastructure", "hung, and was ended by the watchdog"),
     INTERRUPTED: ("over", "interrupted"),

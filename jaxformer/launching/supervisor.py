@@ -18,12 +18,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxformer.errors import UserError, printable
-from jaxformer.files import locked, naming_files
+from jaxformer.files import FULL, locked, naming_files
 from jaxformer.launching import ATTEMPTS, HEARTBEATS, HOST, HUNG, REHEARSE
 from jaxformer.launching import attempts as ledger
 from jaxformer.launching.attempts import Attempt
@@ -34,6 +34,7 @@ from jaxformer.preemption import Preempted, Preemption, ProcessSignals, farewell
 SILENCE = 12.0  # seconds without a heartbeat after which a training is killed; it beats once a second
 LOOK = 0.5  # seconds between two looks at the training
 TAIL = 2**17  # bytes of its last output that are kept
+OURS = re.compile(r"(process \d+: )?jaxformer: ")  # begins the line in which a training says why it ends
 TRACEBACK = re.compile(r"^(.*)Traceback \(most recent call last\):\n(?:\1 .*\n)*\1\S.*$", re.MULTILINE)
 
 
@@ -147,6 +148,8 @@ class Supervisor:
     """The name of the ledger in that folder; supervisors of several machines that share the folder have one each."""
     rehearses: bool = False
     """Whether a new training is rehearsed first: its command takes REHEARSE at its end."""
+    unwritten: list[tuple[str, dict[str, Any]]] = field(default_factory=list, init=False)
+    """Lines of the ledger for which there was no room."""
 
     @property
     def path(self) -> Path:
@@ -182,12 +185,17 @@ class Supervisor:
             command = [*self.command, REHEARSE] if rehearsal else self.command
             with tempfile.TemporaryDirectory() as beats, Child(command, Path(beats)) as child:
                 history.append(self.begin(child, rehearsal))
-                code = child.wait(lambda: signals.requested)
+
+                def look() -> signal.Signals | None:
+                    self.note_what_is_unwritten()
+                    return signals.requested
+
+                code = child.wait(look)
             self.finish(history[-1], code, child.steps)
             rehearsal = rehearsal and code != 0
             decision = decide(history, self.budgets)
             if isinstance(decision, Stop):
-                ledger.append(self.path, "stop", why=decision.why)
+                self.note("stop", why=decision.why)
             if signals.requested:
                 return code
             self.report(history, decision, child.output())
@@ -226,7 +234,7 @@ class Supervisor:
             "process": {"number": number, "identity": identity(number), "boot": boot()},
             "before": ledger.newest_checkpoint(self.folder),
         }
-        ledger.append(self.path, "start", **values)
+        self.note("start", **values)
         return Attempt(supervised=True, **values)
 
     def finish(self, attempt: Attempt, code: int, steps: int) -> None:
@@ -234,7 +242,23 @@ class Supervisor:
         values = {"end": time.time(), "exit": code, "why": meaning(code), "steps": steps}
         values["saved"] = ledger.newest_checkpoint(self.folder)
         vars(attempt).update(values)
-        ledger.append(self.path, "end", **values)
+        self.note("end", **values)
+
+    def note(self, event: str, **values: Any) -> None:
+        """Adds a line to the ledger; where the disk is full, as soon as there is room."""
+        self.unwritten.append((event, values))
+        self.note_what_is_unwritten()
+
+    def note_what_is_unwritten(self) -> None:
+        """Adds the lines that are not in the ledger yet, as far as there is room."""
+        try:
+            while self.unwritten:
+                event, values = self.unwritten[0]
+                ledger.append(self.path, event, **values)
+                del self.unwritten[0]
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
 
     def report(self, history: Sequence[Attempt], decision: Restart | Stop, output: str) -> None:
         """Says how an attempt ended and what follows; at the end of a training that failed, its first traceback."""
@@ -249,8 +273,10 @@ class Supervisor:
         self.say(f"jaxformer: {which} ended at {at}, exit code {last.exit}: {last.why}; {saved}")
         if over:
             return
-        if lines := [line for line in output.splitlines() if line.strip()]:
-            self.say(f"jaxformer: its last line: {lines[-1].strip()[:500]}")
+        lines = [line for line in output.splitlines() if line.strip()]
+        ours = [line for line in lines if OURS.match(line)] if last.exit < 128 else []
+        for line in (ours or lines)[-1:]:
+            self.say(f"jaxformer: its last line: {line.strip()[:500]}")
         if isinstance(decision, Restart):
             wait = f"in {decision.after:.0f} s" if decision.after >= 1 else "at once"
             self.say(f"jaxformer: it is started again {wait}")
@@ -280,7 +306,7 @@ def main() -> NoReturn:
         except (KeyboardInterrupt, Preempted) as stop:
             code = farewell(stop)
         except UserError as error:
-            code = 2
+            code = error.code
             for line in error.lines:
                 say(f"jaxformer: {line}")
     leave(code)

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,18 @@ def make_handler(console: Any = None) -> logging.Handler:
     return handler
 
 
+class LogFile(RotatingFileHandler):
+    """A log that loses lines where the file takes no more, on a full disk, and says nothing of it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 @contextmanager
 def process_log(file: Path, alone: bool) -> Iterator[None]:
     """Logs to a file as well, which begins anew at LOG_BYTES; an exception that ends the process comes last in it.
@@ -80,7 +92,7 @@ def process_log(file: Path, alone: bool) -> Iterator[None]:
       alone: whether it is the only place: elsewhere, nothing but errors is shown then.
     """
     file.parent.mkdir(exist_ok=True)
-    handler = RotatingFileHandler(file, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+    handler = LogFile(file, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s"))
     shown = [(each, each.level) for each in logger.handlers if alone]
     for each, _ in shown:

@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 
+from jaxformer.errors import data_size as data_size
 from jaxformer.errors import printable
 
 UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -71,14 +72,6 @@ def engineering(value: float, unit: str = "") -> str:
         if abs(value) >= scale * 0.9995:
             return f"{value / scale:.3g}{gap}{prefix}{unit}"
     return f"{value:.3g}{gap}{unit}"
-
-
-def data_size(size: float) -> str:
-    """Bytes in powers of 1024: "312 MiB"."""
-    power = 0
-    while size >= 1000 and power < 6:
-        size, power = size / 1024, power + 1
-    return f"{size:.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB', 'EiB')[power]}"
 
 
 def duration(seconds: float) -> str:

@@ -194,7 +194,8 @@ class NumberedStep:
     @cached_property
     def on_devices(self) -> Tree:
         """The numbers as arrays; a Python float takes the dtype of what it meets, as in Python."""
-        return jax.device_put(self.numbers, self.sharding)
+        # Where there are several processes, `device_put` takes no float that float32 rounds.
+        return jax.jit(lambda numbers: numbers, out_shardings=self.sharding)(self.numbers)
 
     def __call__(self, state: Tree, batch: Tree, *others: Tree) -> tuple[Tree, dict[str, jax.Array]]:
         return self.program(state, batch, self.on_devices, *others)

@@ -8,12 +8,15 @@ from jax._src import clusters
 
 from jaxformer.errors import UserError
 from jaxformer.parallel.mesh import Timeouts
+from jaxformer.preemption import UNAVAILABLE
 
 VARIABLES = {name: f"JAXFORMER_{name.upper()}" for name in ("coordinator", "processes", "process")}
 
 
 class Unavailable(UserError):
     """Other processes, or what tells of them, cannot be reached, or a port is taken: a later attempt may succeed."""
+
+    code = UNAVAILABLE
 
 
 @dataclass(frozen=True)

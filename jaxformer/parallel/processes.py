@@ -3,16 +3,19 @@
 The one file that knows JAX's coordination service. Every process makes the same calls in the same order.
 """
 
+import hashlib
 import json
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import jax
-from jax._src import distributed
+import numpy as np
+from jax._src import cache_key, distributed
 
-from jaxformer.errors import UserError
+from jaxformer.errors import NoRoom, UserError
 from jaxformer.parallel.mesh import Timeouts
 
 if TYPE_CHECKING:
@@ -28,9 +31,9 @@ def joined(place: "Place | None", timeouts: Timeouts) -> Iterator[None]:
     """Within this context the process is one of several. It comes before anything that asks JAX for devices.
 
     It ends when all processes do: they have trained to the end, or are saved after a signal. If a mistake of the
-    user's ends it, they are waited for a few seconds, so that all can say it. If a computation failed, the reason may
-    be that another process has died: then JAX ends this one while it waits. Another error ends this process, and
-    thereby all of them.
+    user's ends it, they are waited for a few seconds, so that all can say it; where a disk is full, they are not. If a
+    computation failed, the reason may be that another process has died: then JAX ends this one while it waits. Another
+    error ends this process, and thereby all of them.
 
     Args:
       place: this process's; None if it is alone: then nothing happens.
@@ -55,8 +58,11 @@ def joined(place: "Place | None", timeouts: Timeouts) -> Iterator[None]:
         heartbeat_timeout_seconds=timeouts.heartbeat,
         shutdown_timeout_seconds=timeouts.shutdown,
     )
+    share_programs()
     try:
         yield
+    except NoRoom:
+        raise
     except (UserError, SystemExit, jax.errors.JaxRuntimeError) as end:
         seconds = timeouts.shutdown if isinstance(end, SystemExit) else TOGETHER
         if isinstance(end, jax.errors.JaxRuntimeError):
@@ -66,6 +72,29 @@ def joined(place: "Place | None", timeouts: Timeouts) -> Iterator[None]:
             jax.distributed.shutdown()
         raise
     jax.distributed.shutdown()
+
+
+def share_programs() -> None:
+    """Has processes on one machine find the programs that process 0 has compiled for CPU devices and kept.
+
+    JAX finds a program by a key with a fingerprint of the devices in it, and process 0 alone keeps programs. On CPUs
+    that fingerprint differs from process to process: the others would compile everything anew at each start.
+    """
+    if jax.default_backend() != "cpu":
+        return
+    fingerprint = hashlib.sha256()
+    with suppress(AttributeError):  # another version of JAX has no such function
+        cache_key._hash_accelerator_config(fingerprint, np.array(jax.devices()))
+        here, name = [socket.gethostname(), fingerprint.hexdigest()], "jaxformer/programs"
+        if jax.process_index() == 0:
+            service().key_value_set(name, json.dumps(here))
+        host, found = json.loads(service().blocking_key_value_get(name, DAY))
+
+        def same(hash_obj: Any, accelerators: Any) -> None:
+            hash_obj.update(found.encode())
+
+        if host == here[0]:
+            cache_key._hash_accelerator_config = same
 
 
 @contextmanager
@@ -84,13 +113,16 @@ def together() -> Iterator[dict[str, Any]]:
     if jax.process_count() == 1:
         yield facts
         return
-    mistake: tuple[str, ...] = ()
+    said: dict[str, Any] = {"facts": facts, "mistake": ()}
     try:
         yield facts
     except UserError as error:
-        mistake = error.lines
-    if verdict := judged({"facts": facts, "mistake": mistake}):
-        raise UserError(*verdict)
+        said |= {"mistake": error.lines, "code": error.code}
+    lines, code = judged(said)
+    if lines:
+        verdict = UserError(*lines)
+        verdict.code = code
+        raise verdict
 
 
 def service() -> Any:
@@ -98,15 +130,16 @@ def service() -> Any:
     return distributed.global_state.client
 
 
-def judged(said: Mapping[str, Any]) -> list[str]:
-    """Process 0's judgement of what all processes say, on every process; see `disagreements`."""
+def judged(said: Mapping[str, Any]) -> tuple[list[str], int]:
+    """Process 0's judgement of what all processes say, on every process: see `disagreements`; and an exit code."""
     client, processes, key = service(), jax.process_count(), f"jaxformer/{next(calls)}"
     client.key_value_set(f"{key}/{jax.process_index()}", json.dumps(said))
     if jax.process_index() == 0:
         every = [
             json.loads(client.blocking_key_value_get(f"{key}/{index}", DAY)) for index in range(processes)
         ]
-        client.key_value_set(f"{key}/verdict", json.dumps(disagreements(every)))
+        code = next((each["code"] for each in every if each["mistake"]), UserError.code)
+        client.key_value_set(f"{key}/verdict", json.dumps([disagreements(every), code]))
     return json.loads(client.blocking_key_value_get(f"{key}/verdict", DAY))
 
 

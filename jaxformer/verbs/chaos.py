@@ -22,7 +22,7 @@ class Chaos(Verb):
     config: str = flag(metavar="FILE[:ARG]")
     """A config file, or a shipped config's name."""
     kills: PositiveInt = 6
-    """How often it is killed, stopped or asked to end."""
+    """How often it is killed, asked to end, stopped for good or for seconds, or left without room on its disk."""
     processes: PositiveInt = 2
     """How many processes train together."""
     devices_per_process: PositiveInt = 1

@@ -10,7 +10,6 @@ from typing import Any
 
 from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt
 from jaxformer.errors import UserError
-from jaxformer.preemption import UNAVAILABLE
 from jaxformer.verbs.common import print_json, print_line, print_note, print_text, working
 from jaxformer.verbs.options import OVERRIDE, Verb, argument, flag, in_flags
 
@@ -68,7 +67,7 @@ class Train(Verb):
         return [name for name in names if getattr(self, name) not in (None, False)]
 
     def __call__(self) -> int:
-        """1 if too many updates were skipped or a fault was found; UNAVAILABLE if other processes cannot be reached."""
+        """1 if too many updates were skipped or a fault was found."""
         if self.starts_others:
             from jaxformer.verbs.children import train_together
 
@@ -85,7 +84,7 @@ class Train(Verb):
         with working() as console:
             from jaxformer.config.sections import resolve
             from jaxformer.experiment import Experiment
-            from jaxformer.parallel.places import Unavailable, find_place
+            from jaxformer.parallel.places import find_place
             from jaxformer.parallel.processes import joined
             from jaxformer.runs import Run
             from jaxformer.train import NotFinite, train
@@ -103,20 +102,17 @@ class Train(Verb):
                         part.begin() if os.environ[PART] == "begin" else part.again()
                     else:
                         train(experiment, folder, **options)
-            except (NotFinite, Unavailable) as error:
+            except NotFinite as error:
                 what, *others = [f"jaxformer: {in_flags(Train, line)}" for line in error.lines]
                 print_note(what)
-                if isinstance(error, NotFinite):
-                    again = ["jaxformer", "replay", str(folder), "--step", str(error.step)]
-                    print_note(f"  {shlex.join(again)}")
+                again = ["jaxformer", "replay", str(folder), "--step", str(error.step)]
+                print_note(f"  {shlex.join(again)}")
                 for line in others:
                     print_note(line)
-                if isinstance(error, Unavailable):
-                    return UNAVAILABLE
                 if error.checkpoint is not None:
                     lower = experiment.config.optimizer.learning_rate / 10
                     print_note(f"  {self.from_checkpoint(error.checkpoint, lower)}")
-                return 1
+                return error.code
         return 0
 
     def words(self) -> list[str]:

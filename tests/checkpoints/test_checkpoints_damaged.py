@@ -5,14 +5,17 @@ import errno
 import json
 import logging
 import os
+import re
 import resource
 import shutil
+from concurrent.futures import wait
 
 import pytest
 from helpers.saved import assert_same, data_file, flip, make_items, remove, save, targets_of
 
+from jaxformer import checkpoint_items
 from jaxformer.checkpoint_items import damage
-from jaxformer.errors import UserError
+from jaxformer.errors import NoRoom, UserError
 
 DAMAGES = {
     "empty folder": lambda step: [remove(path) for path in step.iterdir()],
@@ -148,6 +151,32 @@ def test_a_full_disk_stops_with_a_clear_line_and_costs_no_checkpoint(opened):
     assert checkpoints.steps() == [1]
     assert checkpoints.restore(targets_of(make_items(0))).progress["step"] == 1
     save(checkpoints, 3)  # there is room again
+    assert checkpoints.steps() == [1, 3]
+
+
+def test_a_full_disk_is_told_at_the_next_step_with_what_is_free(opened, monkeypatch):
+    checkpoints = opened(keep=1)
+    save(checkpoints, 1, 0.9)
+    checkpoints.check()  # all is well
+
+    def full(folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_items, "write_digests", full)
+        checkpoints.save(2, make_items(2), {})
+        wait([checkpoints._kept], timeout=20)
+        with pytest.raises(NoRoom) as caught:
+            checkpoints.check()
+    (line,) = caught.value.lines
+    assert re.fullmatch(
+        r".*/checkpoints: checkpoint 2 could not be saved: No space left on device, [\d.]+ \w+ of [\d.]+ \w+ are free;"
+        r" it takes 12.\d KiB and more; make room, and train again in the same folder",
+        line,
+    )
+    checkpoints.check()  # it is told once
+    assert checkpoints.restore(targets_of(make_items(0))).progress["step"] == 1
+    save(checkpoints, 3)
     assert checkpoints.steps() == [1, 3]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from jaxformer.config import files
 from jaxformer.config.sections import resolve
-from jaxformer.debugging import chaos, troubles
+from jaxformer.debugging import chaos, disks, troubles
 from jaxformer.debugging.troubles import Outcome, Trouble
 from jaxformer.errors import UserError
 from jaxformer.launching import ATTEMPTS, attempts
@@ -30,12 +30,18 @@ ROOT = Path(__file__).parent.parent.parent
 def test_a_plan_has_all_kinds_and_leaves_room_for_progress(seed):
     plan = troubles.planned(50, seed)
     assert plan == troubles.planned(50, seed)
-    assert sorted(Counter(trouble.kind for trouble in plan).values()) == [16, 17, 17]
+    assert Counter(trouble.kind for trouble in plan) == dict.fromkeys(troubles.KINDS, 10)
     assert not plan[0].early
     assert not any(one.early and other.early for one, other in pairwise(plan))
     assert {trouble.kind for trouble in plan if trouble.early} <= {"SIGKILL", "SIGTERM"}
     assert all(0 <= trouble.share < 1 for trouble in plan)
     assert {trouble.process is None for trouble in plan} == {True, False}
+    assert all(trouble.process is None for trouble in plan if trouble.kind == "full disk")
+
+
+def test_a_plan_without_full_disks_has_the_others_as_often():
+    plan = troubles.planned(8, 0, ("SIGKILL", "SIGTERM", "SIGSTOP", "slow"))
+    assert sorted(Counter(trouble.kind for trouble in plan).values()) == [2, 2, 2, 2]
 
 
 def test_plans_of_other_seeds_are_others_and_some_kills_come_early():
@@ -75,8 +81,9 @@ def test_the_summary_says_how_often_how_soon_and_what_it_cost():
         return Outcome(Trouble(kind, False, 0.5, None), seconds, repeated)
 
     outcomes = [outcome("SIGKILL", 0.2, 1), outcome("SIGSTOP", 14.0, 3), outcome("SIGKILL", 0.4, 2)]
+    outcomes.append(outcome("slow", None, 0))
     assert list(troubles.summary(outcomes, 2, (20.0, 80.0))) == [
-        "disturbed 2 x SIGKILL, 1 x SIGSTOP",
+        "disturbed 2 x SIGKILL, 1 x SIGSTOP, 1 x slow",
         "SIGKILL noticed, all processes dead: after 0.3 s (median), 0.4 s at most",
         "SIGSTOP noticed, all processes dead: after 14.0 s (median), 14.0 s at most",
         "repeated 6 steps in all, 3 at most after a kill; a checkpoint is saved every 2 steps; more than that 1 time,"
@@ -84,8 +91,11 @@ def test_the_summary_says_how_often_how_soon_and_what_it_cost():
         "took 80 s, undisturbed 20 s: 60 s lost",
     ]
     assert troubles.told(3, outcomes[0]) == (
-        "   3  SIGKILL to all processes: noticed after 0.2 s, 1 step to repeat"
+        "   3  SIGKILL, all processes: noticed after 0.2 s, 1 step to repeat"
     )
+    assert troubles.told(4, outcomes[3]) == "   4  slow, all processes: it went on"
+    full = Outcome(Trouble("full disk", False, 0.5, None), 3.0, 2)
+    assert troubles.told(5, full) == "   5  full disk: noticed after 3.0 s, 2 steps to repeat"
 
 
 def test_a_training_that_saves_too_seldom_is_refused():
@@ -124,28 +134,82 @@ def test_signals_meet_the_processes_that_train():
     assert chaos.targets(leader.pid, None) == [leader.pid]  # which is met before it has started any
 
 
-def test_trouble_for_an_attempt_lasts_until_the_ledger_has_its_end(tmp_path):
-    """The supervisor is one that notes the end of what it has started, and no more."""
+def supervised(tmp_path, script):
+    """The words of what takes the place of a supervisor: it starts a script, and notes its start and its end."""
     supervise = (
         "import subprocess, sys, time; from pathlib import Path; from jaxformer.launching import attempts\n"
-        "child = subprocess.Popen(['sleep', '60'])\n"
         "note = lambda *event, **values: attempts.append(Path(sys.argv[1]), *event, **values)\n"
+        "child = subprocess.Popen(['sh', '-c', sys.argv[2]], start_new_session=True)\n"
         "note('start', start=time.time(), host='', process={'number': child.pid}, before=0)\n"
-        "child.wait(); note('end', end=time.time(), exit=137)\n"
+        "code = child.wait(); note('end', end=time.time(), exit=code)\n"
     )
-    (saved := tmp_path / "checkpoints" / "2").mkdir(parents=True)
+    save(tmp_path, 2)
+    return [sys.executable, "-c", supervise, str(tmp_path / ATTEMPTS), script]
+
+
+def save(run, step):
+    (saved := run / "checkpoints" / str(step)).mkdir(parents=True)
     (saved / "digests.json").write_text("{}")
+
+
+def meets(tmp_path, script, trouble):
+    """What comes of a trouble."""
+    words = supervised(tmp_path, script)
+    with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        number = chaos.moment(process, tmp_path, 0, trouble, (0.1, 0.1))
+        outcome = chaos.make(process, tmp_path, number, trouble)
+        for each in attempts.read(tmp_path / ATTEMPTS):
+            end_session(each.process["number"])
+    return outcome
+
+
+def test_trouble_for_an_attempt_lasts_until_the_ledger_has_its_end(tmp_path):
     trouble = Trouble("SIGKILL", early=False, share=0.5, process=None)
-    words = [sys.executable, "-c", supervise, str(tmp_path / ATTEMPTS)]
+    words = supervised(tmp_path, "exec sleep 60")
     with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         number = chaos.moment(process, tmp_path, 0, trouble, (0.1, 0.1))
         assert number == 0
         outcome = chaos.make(process, tmp_path, number, trouble)
     (attempt,) = attempts.read(tmp_path / ATTEMPTS)
-    assert attempt.exit == 137
+    assert attempt.exit == -9
     assert 0 < outcome.seconds < 20
     assert outcome.repeated == 0  # it has taken no step that is known of
     assert chaos.moment(process, tmp_path, 1, trouble, (0.1, 0.1)) is None
+
+
+def test_a_training_that_stands_still_for_seconds_goes_on_or_it_is_told(tmp_path, monkeypatch):
+    """The processes are those of a shell, which save when they go on, or end."""
+    monkeypatch.setattr(chaos, "PAUSE", 0.5)
+    slow = Trouble("slow", early=False, share=0.5, process=None)
+    again = f"mkdir {tmp_path}/checkpoints/4 && touch {tmp_path}/checkpoints/4/digests.json; sleep 60"
+    assert meets(tmp_path, f"(sleep 0.6; {again}) & wait", slow) == Outcome(slow, None, 0)
+    (other := tmp_path / "other").mkdir()
+    assert meets(other, "(sleep 0.6; exit 3) & wait $!", slow).seconds > 0.3
+
+
+def test_a_full_disk_stays_full_until_the_training_has_ended(tmp_path, monkeypatch):
+    full = Trouble("full disk", early=False, share=0.5, process=None)
+    filled = []
+    monkeypatch.setattr(chaos, "fill", lambda file: filled.append(file.touch()))
+    outcome = meets(tmp_path, f"until [ -e {tmp_path}/{chaos.FILLER} ]; do sleep 0.05; done; sleep 0.3", full)
+    assert len(filled) > 3
+    assert not (tmp_path / chaos.FILLER).exists()
+    assert 0.2 < outcome.seconds < 20
+
+
+def test_a_small_disk_is_filled_and_what_it_holds_is_kept(tmp_path):
+    with disks.small_disk(tmp_path / "run", 2**20) as mounted:
+        (tmp_path / "run" / "kept").write_bytes(b"kept")
+        if mounted:
+            disks.fill(tmp_path / "run" / "filler")
+            with pytest.raises(OSError, match="No space left on device"):
+                (tmp_path / "run" / "more").write_bytes(bytes(2**13))
+            (tmp_path / "run" / "filler").unlink()
+            (tmp_path / "run" / "more").write_bytes(bytes(2**13))
+            assert disks.taken(tmp_path / "run") == 4 + 2**13
+    assert (tmp_path / "run" / "kept").read_bytes() == b"kept"
+    assert not os.path.ismount(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from helpers import killed
+from helpers import full_disk, killed
 
 DEADLINE = 120  # seconds
 
@@ -48,7 +48,7 @@ class Several(contextlib.AbstractContextManager):
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, commands, devices, told=None):
+    def start(self, commands, devices, told=None, faults=None):
         """Starts `jaxformer WORDS` for each of the lists of words, each with so many devices; returns their numbers.
 
         Args:
@@ -56,17 +56,20 @@ class Several(contextlib.AbstractContextManager):
           devices: of each process.
           told: a phase, and how many seconds after its first beginning each process gets SIGTERM; the moment is the
             time of its file ("0.0.told" beside its output).
+          faults: of each process None, or the name of a function in helpers/full_disk.py, which it calls before.
         """
         with socket.create_server(("localhost", 0)) as server:
             coordinator = f"localhost:{server.getsockname()[1]}"
         self.files = [self.folder / f"{self.starts}.{index}" for index in range(len(commands))]
         self.starts += 1
         files = [str(file) for file in self.files]
-        return self.ask(commands=commands, devices=devices, coordinator=coordinator, files=files, told=told)
+        faults = faults or [None] * len(commands)
+        request = {"commands": commands, "devices": devices, "coordinator": coordinator, "files": files}
+        return self.ask(**request, told=told, faults=faults)
 
-    def run(self, commands, devices):
+    def run(self, commands, devices, faults=None):
         """Starts processes and waits for them; returns their exit codes."""
-        return self.ask(wait=self.start(commands, devices))
+        return self.ask(wait=self.start(commands, devices, faults=faults))
 
     def wait_for(self, text, process=0):
         """Returns when a process has said so; fails if it has not in DEADLINE seconds."""
@@ -101,7 +104,7 @@ def tell(phase, seconds, file):
     Clock.phase = entered
 
 
-def child(words, environment, file, told):
+def child(words, environment, file, told, fault):
     """A forked process: runs the command line as `python -m jaxformer` does."""
     with open(file, "wb") as output:
         os.dup2(output.fileno(), 1)
@@ -109,6 +112,8 @@ def child(words, environment, file, told):
     os.environ.update(environment)
     sys.argv = ["jaxformer", *words]
     signal.alarm(DEADLINE)
+    if fault is not None:
+        getattr(full_disk, fault)()
     from jaxformer.__main__ import main
 
     if told is not None:
@@ -134,7 +139,8 @@ def serve():
                 environment = {f"JAXFORMER_{name}": str(value) for name, value in place.items()}
                 if (pid := os.fork()) == 0:
                     environment |= cpu_devices(request["devices"])
-                    child(words, environment, request["files"][index], request["told"])
+                    fault = request["faults"][index]
+                    child(words, environment, request["files"][index], request["told"], fault)
                 answer.append(pid)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from jaxformer.launching.attempts import Attempt
 from jaxformer.launching.decisions import EXITS, Budgets, Restart, Stop, decide, meaning
 
-INFRASTRUCTURE = (69, 134, 137, 139, 143, 124, 255)
+INFRASTRUCTURE = (69, 74, 134, 137, 139, 143, 124, 255)
 FAILED = (1, 3, 70, 126, 127, 132, 254)
 
 

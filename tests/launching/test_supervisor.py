@@ -1,5 +1,6 @@
 """A supervisor with trainings that need no JAX: small scripts that save, die, hang and go on."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -111,6 +112,39 @@ def test_one_that_never_takes_a_step_is_ended_sooner(tmp_path, told):
     assert supervise(tmp_path, "sys.exit(3)", told) == 3
     assert len(read(tmp_path / "run" / ATTEMPTS)) == 2
     assert "no train step was reached in 2 attempts" in told.text
+
+
+def test_where_a_disk_is_full_it_names_what_said_so_and_tries_again(tmp_path, told):
+    """That line, and not the last one, which may be another process's that died after it."""
+    script = """
+        save(attempt)
+        print("process 1: jaxformer: run/checkpoints: No space left on device", file=sys.stderr)
+        print("process 0: Check failure stack trace", file=sys.stderr, flush=True)
+        sys.exit(74 if attempt < 2 else 0)
+    """
+    assert supervise(tmp_path, script, told) == 0
+    assert told[0].endswith("exit code 74: no room was left on the disk; newest checkpoint: step 1")
+    assert (
+        told[1] == "jaxformer: its last line: process 1: jaxformer: run/checkpoints: No space left on device"
+    )
+
+
+def test_lines_of_the_ledger_for_which_there_is_no_room_are_written_later(tmp_path, told, monkeypatch):
+    tried = []
+
+    def full(path, event, **values):
+        tried.append(event)
+        if event == "end" and tried.count("end") < 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(path, event, **values)
+
+    monkeypatch.setattr(supervising.ledger, "append", full)
+    script = "save(1); (run / 'twice').exists() or ((run / 'twice').touch(), sys.exit(74))"
+    assert supervise(tmp_path, script, told) == 0
+    first, second = read(tmp_path / "run" / ATTEMPTS)
+    assert (first.exit, first.saved, second.exit) == (74, 1, 0)
+    assert first.end < second.start
+    assert tried[:3] == ["start", "end", "end"]
 
 
 def test_the_first_traceback_of_several_processes_is_whole():
