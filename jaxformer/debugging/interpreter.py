@@ -33,6 +33,10 @@ class Interpreter:
         """A constant of the program as a value."""
         return array
 
+    def carried(self, value: Value) -> Value:
+        """A value that a scan carries from one iteration to the next."""
+        return value
+
     def operation(self, eqn: Any, where: str, inputs: Sequence[Value]) -> list[Value]:
         """The results of one operation; `where` is its name stack from the outside to the inside."""
         return bound(eqn, inputs)
@@ -66,11 +70,11 @@ class Interpreter:
     def scan(self, params: Any, where: str, inputs: Sequence[Value]) -> list[Value]:
         """The results of a scan."""
         constants, carries = params["num_consts"], params["num_carry"]
-        fixed, first = inputs[:constants], list(inputs[constants : constants + carries])
+        fixed, first = inputs[:constants], [*map(self.carried, inputs[constants : constants + carries])]
 
         def body(carry: Any, slices: Any) -> Any:
             results = self.run(params["jaxpr"], [*fixed, *carry, *slices], where)
-            return results[:carries], results[carries:]
+            return [*map(self.carried, results[:carries])], results[carries:]
 
         parts, length = list(inputs[constants + carries :]), params["length"]
         last, made = jax.lax.scan(body, first, parts, length=length, reverse=params["reverse"])
