@@ -5,11 +5,13 @@
 
 Nothing runs on a TPU: libtpu compiles each train step (the extra `aot`), and `jaxformer.analysis.preflight` reads what
 it made. Each model has so many examples a chip at every size, AdamW, bfloat16, its layers in a scan; small models are
-data parallel, large ones have "fsdp" over all chips. Rows are printed as they come, as Markdown; a minute or two each.
+data parallel, large ones have "fsdp" over all chips, or over as many as divide the width. Rows are printed as they
+come, as Markdown; a minute or two each.
 """
 
 import argparse
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +32,8 @@ class Row:
 
     examples: int
     """A chip's examples in a step."""
-    axis: str
-    """The axis of the mesh that has all chips."""
+    split: bool
+    """Whether the train state is split over the chips ("fsdp")."""
     remat: str
     """What the backward pass keeps."""
     fields: tuple[tuple[str, Any], ...] = ()
@@ -42,13 +44,13 @@ class Row:
 # table says 5140), so that all is split evenly.
 TOKENS = ("vocab_size", 50_304)
 MODELS = {
-    "vit-b16": Row(64, "data", "none"),
-    "vit-g14": Row(16, "fsdp", "full"),
-    "r50-vit-b16": Row(64, "data", "none"),
-    "gpt2": Row(16, "data", "none", (TOKENS,)),
-    "gpt2-xl": Row(4, "fsdp", "full", (TOKENS,)),
-    "gpt3-13b": Row(2, "fsdp", "full", (TOKENS, ("width", 5120))),
-    "gpt3-175b": Row(2, "fsdp", "full", (TOKENS,)),
+    "vit-b16": Row(64, False, "none"),
+    "vit-g14": Row(16, True, "full"),
+    "r50-vit-b16": Row(64, False, "none"),
+    "gpt2": Row(16, False, "none", (TOKENS,)),
+    "gpt2-xl": Row(4, True, "full", (TOKENS,)),
+    "gpt3-13b": Row(2, True, "full", (TOKENS, ("width", 5120))),
+    "gpt3-175b": Row(2, True, "full", (TOKENS,)),
 }
 SLICES = [f"{version}-{size}" for version in ("v5e", "v6e") for size in (8, 64, 256)]
 SLICES += ["v5p:2x2x2", "v5p:4x4x4", "v5p:4x8x8", "v5p:8x8x16"]
@@ -73,7 +75,8 @@ def measured(name: str, where: str) -> Report:
     config = for_preset(name)
     config["model"] |= {"scan": True, "remat": row.remat, **dict(row.fields)}
     config["data"]["batch_size"] = row.examples * len(devices)
-    config["parallel"] = {"mode": "jit", "mesh": {row.axis: -1}}
+    parts = math.gcd(resolve(config).model.width, len(devices)) if row.split else 1
+    config["parallel"] = {"mode": "jit", "mesh": {"data": -1, "fsdp": parts}}
     experiment = assemble(resolve(config), devices)
     experiment.check()
     return preflight(experiment, where)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from jaxformer.errors import ConfigError, UserError
     from jaxformer.preemption import Preempted
     from jaxformer.train import train
+    from jaxformer.weights.pretrained import load_pretrained
 
 __version__ = "0.1.0"
 __all__ = [
@@ -25,12 +26,14 @@ __all__ = [
     "experiment",
     "init",
     "list_models",
+    "load_pretrained",
     "load_run",
     "train",
 ]
 
 HOMES = dict.fromkeys(("create_model", "experiment", "init", "list_models", "load_run"), "api")
 HOMES |= {"ConfigError": "errors", "UserError": "errors", "Preempted": "preemption", "train": "train"}
+HOMES["load_pretrained"] = "weights.pretrained"
 
 
 class Face(ModuleType):

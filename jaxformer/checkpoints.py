@@ -312,7 +312,9 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
                 f"{self.directory}: no good checkpoint: {problems}",
                 "bring one back from a copy, or move them away to start anew",
             )
-        return Restored(disk.read_items(self.directory / str(step), targets), self._progress(step))
+        # On a thread, so that what a signal raises does not come up in the middle of a library.
+        items = self._thread.submit(disk.read_items, self.directory / str(step), targets).result()
+        return Restored(items, self._progress(step))
 
     def _first_whole(self, candidates: Iterable[int], targets: Iterable[str]) -> int:
         """The first candidate whose files are as they were written; the damaged ones before it are moved aside."""

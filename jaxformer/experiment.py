@@ -23,11 +23,13 @@ from jaxformer.data.base import NominalBatches
 from jaxformer.data.config import DataConfig
 from jaxformer.errors import ConfigError, UserError, counted
 from jaxformer.evaluation.evaluator import evaluate
+from jaxformer.numbers import Numbers, numbers_of, with_numbers
 from jaxformer.optim.build import make_optimizer, optimizer_problems
-from jaxformer.optim.masks import regularization, trainable_mask
+from jaxformer.optim.masks import regularization, regularizes, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
-from jaxformer.parallel.compile import Layout
+from jaxformer.parallel.compile import Layout, NumberedStep
 from jaxformer.parallel.mesh import make_mesh
+from jaxformer.paths import with_leaves
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.state import TrainState, init_state, init_variables
 from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
@@ -157,13 +159,32 @@ class Experiment:
         return None if train.ema_decay is None else moving_average(train.ema_decay, train.ema_warmup)
 
     def init_state(self) -> TrainState:
-        """The state before the first step, on the devices."""
-        return self.layout.init_sharded(self._fresh_state, self.state_shapes)
+        """The state before the first step, on the devices; the parameters come from `model.pretrained` where it is set.
 
-    def _fresh_state(self) -> TrainState:
-        """The state before the first step, to be traced."""
+        Raises:
+          UserError: its files are missing or damaged, or do not fit the model: a line for each tensor.
+        """
+
+        def fresh_state(numbers: Numbers, begun: dict[str, jax.Array]) -> TrainState:
+            return self.with_numbers(numbers)._fresh_state(begun)
+
+        begun: dict[str, jax.Array] = {}
+        if self.config.model.pretrained is not None:
+            from jaxformer.weights.beginning import first_parameters
+
+            begun = first_parameters(self.config.model, self.state_shapes.params)
+        return self.layout.init_sharded(fresh_state, self.state_shapes, numbers_of(self.config), begun)
+
+    def _fresh_state(self, begun: Mapping[str, jax.Array] | None = None) -> TrainState:
+        """The state before the first step, to be traced.
+
+        Args:
+          begun: path -> parameter, where it is not random.
+        """
         averages, scales = self.average is not None, dtypes(self.config.precision).compute == "float16"
         variables = self.init_variables()
+        if begun:
+            variables["params"] = with_leaves(variables["params"], begun)
         return init_state(variables, self.optimizer, with_average=averages, with_loss_scale=scales)
 
     @cached_property
@@ -181,9 +202,25 @@ class Experiment:
         from jaxformer.models.placement import gradients_lie
         from jaxformer.parallel.gradients import gradient_shardings
 
+        def train_step(state: TrainState, batch: Tree, numbers: Numbers, *others: Tree) -> Any:
+            return self.with_numbers(numbers)._step(teacher)(state, batch, *others)
+
+        step = gradients_lie(gradient_shardings(self.state_shapes.params))(train_step)
+        program = self.layout.train_step(step, self.state_shapes, 1 + (teacher is not None))
+        return NumberedStep(program, numbers_of(self.config), self.layout.replicated)
+
+    def with_numbers(self, numbers: Numbers) -> "Experiment":
+        """The same experiment with other numbers at some paths of its config: arrays, or what JAX traces."""
+        other = Experiment(with_numbers(self.config, numbers), self.devices, train_data=self.train_data)
+        unchanged = ("layout", "total_steps", "variable_shapes")
+        vars(other).update({name: getattr(self, name) for name in unchanged})
+        return other
+
+    def _step(self, teacher: Teacher | None) -> Callable[..., tuple[TrainState, Any]]:
+        """The train step, to be traced: (state, batch) or (state, batch, the teacher's variables)."""
         train, params = self.config.train, self.variable_shapes["params"]
         optimizer = self.config.optimizer
-        step = make_train_step(
+        return make_train_step(
             self.model,
             self.task,
             self.optimizer,
@@ -191,13 +228,11 @@ class Experiment:
             accumulate=train.accumulate,
             average=self.average,
             trainable=trainable_mask(optimizer, params) if optimizer.freeze else None,
-            regularization=partial(regularization, optimizer) if optimizer.l1 or optimizer.l2 else None,
+            regularization=partial(regularization, optimizer) if regularizes(optimizer) else None,
             schedule=self.schedule,
             teacher=teacher,
             axis=self.layout.axis,
         )
-        step = gradients_lie(gradient_shardings(self.state_shapes.params))(step)
-        return self.layout.train_step(step, self.state_shapes, with_teacher=teacher is not None)
 
     @cached_property
     def eval_step(self) -> Callable[..., Any]:
@@ -284,7 +319,8 @@ class Experiment:
         heads, tensor = self.bare_model.num_heads, self.layout.mesh.shape["tensor"]
         if isinstance(heads, int) and heads % tensor:
             problem = f"parallel.mesh.tensor={tensor} does not divide model.num_heads={heads}"
-            errors.append(f"{problem}: use one that does, such as {largest_divisor(heads, tensor)}")
+            fitting = largest_divisor(math.gcd(heads, self.layout.mesh.size), tensor)  # of the devices, too
+            errors.append(f"{problem}: use one that does, such as {fitting}")
         errors += undivided_tokens(self.bare_model, self.train_data, config.data, self.layout.mesh.shape)
         errors += [f"schedule.{problem}" for problem in schedule_problems(config.schedule, total, self.steps)]
         if not of_model:

@@ -10,7 +10,7 @@ layouts.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +28,11 @@ def path_of(key_path: Sequence[Any]) -> str:
 def leaves_by_path(tree: Tree) -> dict[str, Any]:
     """Path -> leaf."""
     return {path_of(key_path): leaf for key_path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]}
+
+
+def with_leaves(tree: Tree, leaves: Mapping[str, Any]) -> Tree:
+    """The tree with other leaves at some paths."""
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: leaves.get(path_of(path), leaf), tree)
 
 
 def matches(pattern: str, path: str) -> bool:

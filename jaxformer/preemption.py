@@ -33,6 +33,8 @@ class Preempted(SystemExit):
 class Preemption:
     """Within this context SIGTERM and SIGHUP raise Preempted, and Ctrl-C KeyboardInterrupt; `deferred` has them wait.
 
+    What a library makes of that, as Orbax does while it reads, is raised as what it was.
+
     A signal that is ignored, as nohup has it, stays ignored. Handlers belong to the main thread: in another one, the
     signals do what they did before.
 
@@ -45,7 +47,7 @@ class Preemption:
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None
         self.interrupts = 0
-        self.deferring = False
+        self.deferring = self.raised = False
         self.previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Preemption":
@@ -55,9 +57,11 @@ class Preemption:
                     self.previous[number] = signal.signal(number, self.answer)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         for number, previous in self.previous.items():
             signal.signal(number, previous)
+        if self.raised and self.requested is not None and isinstance(error, Exception):
+            raise meant_by(self.requested) from error
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -86,6 +90,7 @@ class Preemption:
         self.interrupts += came == signal.SIGINT
         if self.deferring and self.interrupts < 2:
             return
+        self.raised = True
         if callable(previous := self.previous[came]):
             previous(number, frame)
         raise meant_by(came)
@@ -141,7 +146,7 @@ class ProcessSignals(Preemption):
         threading.Thread(target=leave_at_the_second, args=(heard,), daemon=True).start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         for number in self.previous:  # all is done; what is left takes no time
             signal.signal(number, signal.SIG_IGN)
 

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from jaxformer.config import schema
+from jaxformer.config.fields import no_address
 from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
@@ -53,7 +53,6 @@ BESIDE = 5  # plain files of the user's own that may lie in a folder in which a 
 RESULT: dict[str, type] = {"status": str, "step": int}
 RESULT |= dict.fromkeys(("final", "best", "seconds", "examples_per_second", "mfu", "device"), object)
 ANOTHER = "choose another folder"
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # gs://bucket, which a path has as gs:/bucket
 BRING_BACK = "copy it from a backup, or train again in a new folder"
 
 
@@ -254,8 +253,11 @@ class Run:
         Raises:
           UserError: it holds another experiment, or files that are no run's, or a file of the run's is broken.
         """
-        if ADDRESS.match(str(self.folder)):
-            raise UserError(f"{self.folder}: is an address, and runs are kept in folders; name a folder")
+        if not no_address(self.folder):
+            kept = "is an address, and runs are kept in folders"
+            raise UserError(
+                f"{self.folder}: {kept}; name a folder, and checkpoint.bucket to have it copied there"
+            )
         given = str(self.folder)
         with writing_to(Path(f"{given[:60]} ..." if len(given) > 255 else given), ANOTHER):
             for place in (self.folder, *self.folder.parents):

@@ -31,7 +31,7 @@ def make_train_step(
     task: Task,
     optimizer: optax.GradientTransformationExtraArgs,
     *,
-    seed: int,
+    seed: int | jax.Array,
     accumulate: int = 1,
     average: Average | None = None,
     trainable: Tree | None = None,
@@ -46,7 +46,7 @@ def make_train_step(
       model: a linen module.
       task: losses and metrics; see `tasks/base.py`.
       optimizer: an optax transformation, clipping included.
-      seed: augmentation and dropout are functions of (seed, step).
+      seed: augmentation and dropout are functions of (seed, step); an integer, or a traced uint32 [].
       accumulate: how many microbatches a batch is split into; must divide the rows on each device.
       average: (average so far, optimizer state, parameters, updates before this one) -> the averaged parameters;
         None for no average.
@@ -210,7 +210,7 @@ def make_eval_step(
     return eval_step
 
 
-def moving_average(decay: float, warmup: bool = True) -> Average:
+def moving_average(decay: Any, warmup: bool = True) -> Average:
     """The exponential moving average of the parameters (Polyak and Juditsky 1992): keeps `decay` a step.
 
     With `warmup` update t (from 0) keeps at most (1 + t) / (10 + t), as TensorFlow's ExponentialMovingAverage does with

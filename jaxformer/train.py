@@ -85,6 +85,7 @@ def train(
     with clock.phase("startup"), together() as same:
         if several:
             from jaxformer.agreement import facts, shared  # a process alone agrees with itself
+            from jaxformer.observe.stragglers import Stragglers
 
             same |= facts(experiment)
         experiment.check()
@@ -106,11 +107,16 @@ def train(
         with together(), naming_files(run.folder, AGAIN):
             if jax.process_index() == 0:
                 run = held.enter_context(run.lock())
+                if saving.bucket is not None:
+                    from jaxformer.bucket import copied
+
+                    held.enter_context(copied(run, config))
                 config = run.enter(config)
                 if not run.finished():
                     run.keep_data(experiment.train_data, experiment.eval_data)
         if several:
             held.enter_context(shared(run))
+            held.enter_context(Stragglers(clock))
         held.enter_context(Watchdog(experiment.config.watchdog, clock, run.folder))
         if config != experiment.config:
             data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}

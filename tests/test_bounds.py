@@ -124,6 +124,15 @@ def test_a_number_that_cannot_be(override):
     assert OVERRIDES[override] in str(refused.value)
 
 
+def test_the_remedy_for_tensor_divides_the_heads_and_the_devices():
+    """Six divides 12 heads, and not the 8 devices."""
+    mesh = {"model.num_heads": 12, "model.width": 96, "parallel.mesh": {"data": 1, "tensor": 8}}
+    said = r"tensor=8 does not divide model\.num_heads=12: use one that does, such as 4$"
+    with pytest.raises(ConfigError, match=said):
+        jf.experiment("vit_digits", mesh)
+    jf.experiment("vit_digits", mesh | {"parallel.mesh": {"data": 2, "tensor": 4}})
+
+
 def test_a_misspelt_choice_does_not_hide_what_else_is_wrong():
     wrong = {"model.name": "vitt", "model.width": "wide", "model.depth": 0}
     with pytest.raises(ConfigError) as refused:

@@ -10,6 +10,7 @@ from helpers.scenes import CLASSES, SIDE, write_scenes
 from helpers.scenes import NAME as SCENES
 from helpers.sentences import NAME, write_sentences
 
+from jaxformer.analysis.nominal import Known, image_shape
 from jaxformer.config import files as configfile
 from jaxformer.config import schema
 from jaxformer.config.reference import reference
@@ -30,15 +31,6 @@ def scenes_dir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def teacher_dir(tmp_path_factory, digits_dir):
-    """The folder of a run, for configs that learn from one."""
-    path = next(path for path in CONFIGS if path.stem == "resnet_cifar10")
-    folder = tmp_path_factory.mktemp("teacher")
-    train(Experiment(of_fixtures(path, digits_dir, None, None, None)), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def sentences_dir(tmp_path_factory):
     """A TFDS folder with a dataset of text; and a cache of tokens for this module."""
     with pytest.MonkeyPatch.context() as patch:
@@ -46,13 +38,37 @@ def sentences_dir(tmp_path_factory):
         yield write_sentences(tmp_path_factory.mktemp("datasets"))
 
 
-def of_fixtures(path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
-    """The config's tiny form for two steps; it reads the digits, the sentences or the scenes instead of its dataset."""
+@pytest.fixture(scope="module")
+def teacher_dir(tmp_path_factory, request):
+    """The folder of a run, for configs that learn from one."""
+    path = next(path for path in CONFIGS if path.stem == "resnet_cifar10")
+    folder = tmp_path_factory.mktemp("teacher")
+    with pytest.MonkeyPatch.context() as patch:
+        without_report(patch)
+        train(Experiment(of_fixtures(path, request)), folder)
+    return folder
+
+
+def without_report(patch):
+    """Trainings write no report: of another training of the same config there is one."""
+    for name in ("write_shown", "write_report"):
+        patch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
+
+
+def of_fixtures(path, request):
+    """The config's tiny form for two steps; it reads the digits, the sentences or the scenes instead of its dataset.
+
+    Of the fixtures only those are made that it needs.
+    """
     config = configfile.read(str(path))
     data, evaluation = config["data"], "test[:64]"
     data["train_split"] = "train"
+
+    def fixture(name):
+        return str(request.getfixturevalue(name))
+
     if "tokenizer" in data:
-        data |= {"name": NAME, "data_dir": str(sentences_dir)}
+        data |= {"name": NAME, "data_dir": fixture("sentences_dir")}
         evaluation = "test[:20]"
         if data["tokenizer"]["name"] == "trained":
             data["tokenizer"]["vocab_size"] = 300
@@ -60,20 +76,20 @@ def of_fixtures(path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
             data["tokenizer"] = {"name": "bytes", "template": data["tokenizer"]["template"]}
             config["model"]["vocab_size"] = None
     elif data.get("examples", {}).get("name") in ("detection", "segmentation"):
-        data |= {"name": SCENES, "data_dir": str(scenes_dir)}
+        data |= {"name": SCENES, "data_dir": fixture("scenes_dir")}
         evaluation = "test"
         if data["examples"]["name"] == "segmentation":
             data["examples"] |= {"class_names": CLASSES, "ignore_labels": [len(CLASSES) - 1]}
             config["task"]["class_weights"] = None
     else:
-        data |= {"name": "digits", "data_dir": str(digits_dir)}
+        data |= {"name": "digits", "data_dir": fixture("digits_dir")}
         config["task"] |= {"mean": [0.5], "std": [0.5]}
         if "image_size" in config["model"]:
             config["model"]["image_size"] = 8
             if config["model"].get("patch_size", 0) > 8:
                 config["model"]["patch_size"] = 4
         if "distillation" in config["task"]:
-            config["task"]["distillation"]["run"] = str(teacher_dir)
+            config["task"]["distillation"]["run"] = fixture("teacher_dir")
     written = to_dict(tiny(resolve(config), layers=1, side=8 if data["name"] == "digits" else SIDE))
     written["train"]["total"] = "2 steps"
     written["eval"] |= {"split": evaluation, "every": "1 step"}
@@ -82,9 +98,10 @@ def of_fixtures(path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_two_steps_and_going_on(path, tmp_path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
-    experiment = of_fixtures(path, digits_dir, sentences_dir, scenes_dir, teacher_dir)
-    result = train(Experiment(experiment), tmp_path / "run")
+def test_two_steps_and_going_on(path, tmp_path, request, monkeypatch):
+    """Goes on with the parts that are built already; test_resume.py and test_kills.py go on in a new process."""
+    experiment = Experiment(of_fixtures(path, request))
+    result = train(experiment, tmp_path / "run")
     assert (result["status"], result["step"]) == ("completed", 2)
     assert np.isfinite(list(result["final"].values())).all()
     assert set(result["final"]) <= set(experiment.task.metric_names)
@@ -93,7 +110,8 @@ def test_two_steps_and_going_on(path, tmp_path, digits_dir, sentences_dir, scene
     shutil.copytree(tmp_path / "run", tmp_path / "killed")
     shutil.rmtree(tmp_path / "killed" / "checkpoints" / "2")
     (tmp_path / "killed" / "result.json").unlink()
-    again = train(Experiment(experiment), tmp_path / "killed")
+    without_report(monkeypatch)
+    again = train(experiment, tmp_path / "killed")
     assert again["final"] == result["final"]
     steps = [
         json.loads(line)["step"] for line in (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
@@ -101,10 +119,22 @@ def test_two_steps_and_going_on(path, tmp_path, digits_dir, sentences_dir, scene
     assert steps == sorted(steps)
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_nominal_batches_have_the_arrays_of_real_ones(
+    path, digits_dir, sentences_dir, scenes_dir, teacher_dir
+):
+    config = of_fixtures(path, digits_dir, sentences_dir, scenes_dir, teacher_dir)
+    shape = image_shape(config, Known(side=8))
+    real = dict(Experiment(config).train_data.element_spec)
+    if config.data.name == "digits":
+        real["image"] = ((*real["image"][0][:2], 3), real["image"][1])  # they are grey, and others seldom
+    assert config.data.examples.nominal_spec(shape, config.data.transforms) == real
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_nothing_is_wrong_with_it(path, digits_dir, sentences_dir, scenes_dir, teacher_dir):
-    found = list(debug(of_fixtures(path, digits_dir, sentences_dir, scenes_dir, teacher_dir)))
+def test_nothing_is_wrong_with_it(path, request):
+    found = list(debug(of_fixtures(path, request)))
     assert [finding.text for finding in found if finding.verdict == "wrong"] == []
     assert any("learnt by heart" in finding.text for finding in found)
     assert any("in float64" in finding.text for finding in found)

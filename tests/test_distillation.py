@@ -87,7 +87,7 @@ def stepped(batch, task, mode="jit", devices=8, accumulate=1):
         ViT(**TINY), task, optimizer, seed=0, accumulate=accumulate, teacher=teacher, axis=layout.axis
     )
     state = jax.device_put(before, layout.shardings(before))
-    state, metrics = layout.train_step(step, state, with_teacher=True)(
+    state, metrics = layout.train_step(step, state, others=1)(
         state, layout.shard_batch(batch), teacher.variables
     )
     return gradient_of(before, state), jax.device_get(metrics)

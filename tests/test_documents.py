@@ -47,6 +47,9 @@ NOT_EXECUTED = {
     "benchmarks/gpt_step.py --shape nano": "needs a checkout of nanoGPT",
     "looking for faults in configs": "is what the command before prints",
     "jaxformer launch ": "is for other machines; tests/launching/ renders them",
+    "pretrained(": "needs weights of another project; tests/weights/ has what these lines do",
+    "model.pretrained": "needs them, too",
+    "weights export": "needs a run of a text model; tests/weights/test_export.py has one",
     "configs/gpt2_124m.py": "OpenWebText is not at hand",
     "imagenet.py": "ImageNet is not at hand",
 }

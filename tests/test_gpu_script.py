@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 from helpers.documents import ROOT
@@ -46,6 +48,86 @@ def test_the_files_that_it_names_are_there():
     }
     assert len(named) > 8
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
+WHEELS = [
+    line
+    for line in (ROOT / "benchmarks" / "gpu" / "wheels.txt").read_text().splitlines()
+    if line and line[0] != "#"
+]
+# What the machine has by itself, as wheels.txt says, with what jax and transformers need.
+MACHINE = """jax jaxlib ml-dtypes opt-einsum numpy scipy pyyaml filelock typing-extensions tokenizers pillow
+opencv-python-headless huggingface-hub"""
+ABSENT = """
+import importlib, importlib.metadata, sys
+
+here, modules = set(sys.argv[1].split()), sys.argv[2:]
+owners = importlib.metadata.packages_distributions()
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        packages = {owner.lower().replace("_", "-") for owner in owners.get(name.partition(".")[0], ())}
+        if packages and not packages & here:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+for module in modules:
+    importlib.import_module(module)
+"""
+
+
+def test_the_wheels_are_those_of_the_package():
+    """Where both name one, they ask for the same versions."""
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    named = {re.match("[a-zA-Z_-]+", line)[0] for line in WHEELS}
+    common = [line for line in asked if re.match("[a-zA-Z_-]+", line)[0] in named]
+    assert len(common) > 2
+    assert set(common) <= set(WHEELS)
+
+
+def test_the_wheels_suffice_beside_what_the_machine_has():
+    """All that the parts import of ours is imported with these packages alone."""
+    here = " ".join([re.match("[a-zA-Z_-]+", line)[0] for line in WHEELS] + [MACHINE, "jaxformer"])
+    (modules,) = re.findall('MODULES = """(.*?)"""', (SCRIPT.parent / "machine.py").read_text(), re.DOTALL)
+    ours = [name for name in modules.split() if name.startswith("jaxformer")]
+    paths = os.pathsep.join(str(ROOT / part) for part in ("", "benchmarks", "benchmarks/gpu", "tests"))
+    words = [
+        sys.executable,
+        "-c",
+        ABSENT,
+        here,
+        *ours,
+        "common",
+        "gpt_step",
+        "train_step",
+        "generation",
+        "checks",
+    ]
+    environment = os.environ | {"PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_a_part_that_hangs_is_ended_and_costs_no_result_before_it(tmp_path):
+    """The second part hangs in 11 seconds for all: what it leaves is too short for the others, in their order."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\ncase "$*" in *"checks.py attention"*) exec sleep 60 ;; esac\n')
+    python.chmod(0o755)
+    done = run(SCRIPT, tmp_path / "out", "--dry-run", PYTHON=str(python), SECONDS_IN_ALL="11")
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    machine, attention, *others = (json.loads(line) for line in lines)
+    assert (machine["name"], machine["exit"]) == ("machine", 0)
+    assert (attention["name"], attention["exit"]) == ("attention is right", 124)
+    assert 9 <= attention["seconds"] <= 16
+    assert {(each["exit"], each["seconds"]) for each in others} == {(124, 0)}
+    names = [each["name"] for each in others]
+    assert names[:4] == [
+        "GPT-2, ours",
+        "GPT-2, compiled PyTorch",
+        "ViT-B/16, ours",
+        "ViT-B/16, compiled timm",
+    ]
 
 
 def test_tables_say_what_failed_and_by_how_much_ours_is_faster():

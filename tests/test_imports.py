@@ -16,7 +16,7 @@ ALLOWED = {
     "files": {"errors"},
     "reading": {"errors"},
     "config.__init__": set(),
-    "config.durations": set(),
+    "config.durations": {"errors"},
     "config.fields": {"config.durations"},
     "config.schema": {"config.durations", "config.fields", "errors"},
     "config.reference": {"config.durations", "config.fields", "config.schema", "errors"},
@@ -24,7 +24,8 @@ ALLOWED = {
     "config.checkpoints": {"config.durations", "config.fields"},
     "config.upgrades": set(),
     "config.sections": BASE
-    | {"config.checkpoints", "data", "models", "optim", "parallel", "precision", "tasks"},
+    | {"config.checkpoints", "data", "models", "optim", "parallel", "precision", "tasks", "weights"},
+    "numbers": {"config.fields"},
     "models": BASE,
     "data": BASE,
     "importing": BASE | {"data", "drawing", "observe"},
@@ -40,13 +41,14 @@ ALLOWED = {
     "paths": set(),
     "checkpoint_items": BASE | {"paths"},
     "checkpoints": BASE | {"checkpoint_items", "config.checkpoints"},
-    "weights": BASE | {"models", "paths"},
+    "weights": BASE | {"data", "models", "paths"},
     "launching": BASE | {"parallel", "preemption"},
-    "observe": BASE | {"launching", "runs"},
+    "observe": BASE | {"launching", "parallel", "runs"},
     "runs": BASE | {"config.sections", "config.upgrades", "data", "launching", "observe"},
+    "bucket": {"errors", "files", "launching", "parallel", "runs"},
     "experiment": BASE
-    | {"analysis", "config.sections", "data", "evaluation", "models", "optim"}
-    | {"parallel", "precision", "state", "step", "tasks", "teacher"},
+    | {"analysis", "config.sections", "data", "evaluation", "models", "numbers", "optim"}
+    | {"parallel", "paths", "precision", "state", "step", "tasks", "teacher", "weights"},
 }
 ABOVE = {
     "__init__",

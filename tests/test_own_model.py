@@ -143,7 +143,12 @@ def test_it_trains_and_is_named_in_the_runs_config(run):
     assert result["status"] == "completed"
     assert result["step"] == 2
     config = json.loads((run[1] / "config.json").read_text())["config"]
-    assert config["model"] == {"name": "test_own_model:MyModel", "depth": 2, "num_classes": 10}
+    assert config["model"] == {
+        "name": "test_own_model:MyModel",
+        "depth": 2,
+        "num_classes": 10,
+        "pretrained": None,
+    }
     assert type(resolve(config).model).__name__ == "MyModel"
 
 

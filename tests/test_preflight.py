@@ -218,6 +218,26 @@ def test_the_meshes_of_eight_devices():
     assert {m["tensor"] for m in sweeping.meshes(8, microbatches)} == {2, 4}
 
 
+def test_long_texts_are_split_over_devices_too():
+    """2,048 tokens a device at least: 8,192 go to four; 12 heads; rows by two."""
+    long = {"model.context_length": 8192, "data.examples.length": 8192, "data.batch_size": 2}
+
+    def found(**changes):
+        experiment = assemble(resolve(configfile.read("gpt2_124m", long | changes)), jax.devices()[:1])
+        return [tuple(mesh.values()) for mesh in sweeping.meshes(8, experiment)]
+
+    assert found() == [
+        *((1, 2, 4, 1), (2, 1, 4, 1)),  # data, fsdp, sequence, tensor
+        *((1, 2, 2, 2), (2, 1, 2, 2)),
+        *((1, 2, 1, 4), (2, 1, 1, 4)),
+        *((1, 1, 4, 2), (1, 1, 2, 4)),
+    ]
+    short = {"model.context_length": 4095, "data.examples.length": 4095}
+    assert {mesh[2] for mesh in found(**short)} == {1}
+    odd = {"model.context_length": 8190, "data.examples.length": 8190}
+    assert {mesh[2] for mesh in found(**odd)} == {1, 2}  # four do not divide it
+
+
 @compiles
 @pytest.mark.slow
 def test_a_sweep_has_the_quickest_mesh_first(capsys, monkeypatch):
@@ -249,6 +269,17 @@ def test_a_table_of_meshes_marks_what_does_not_fit():
     assert first.split()[-1] == "40"
 
 
+def test_where_nothing_fits_what_takes_less_on_the_nearest_mesh_is_said():
+    about = {"topology": "v5e:2x2", "chips": 4, "batch_size": 64, "fits": False}
+    near = about | {"mesh": {"data": 1, "fsdp": 4}, "needs": 2**34, "remedies": ["a smaller model"]}
+    far = about | {"mesh": {"data": 4, "fsdp": 1}, "needs": 2**36, "remedies": ["another"]}
+    unknown = far | {"needs": None}
+    assert sweep_text([unknown, far, near]).splitlines()[-2:] == [
+        "Any of these takes less:",
+        "  a smaller model",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -278,6 +309,7 @@ def test_what_cannot_be_is_refused_at_once(words, says, capsys):
         (["--config.parallel.mode=pmap"], 'use mode="jit"'),
         (["--config.parallel.mode=pmap", "--sweep-mesh"], 'use mode="jit"'),
         (["--config.parallel.mode=pmap", "--mesh", "data=2,sequence=2"], 'use mode="jit"'),
+        (["--config.eval.monitor=bleu", "--sweep-mesh"], "eval.monitor='bleu': not a metric"),
         (
             ["--config.data.batch_size=3", "--config.model.num_heads=1", "--sweep-mesh"],
             "no mesh of 4 devices",

@@ -28,6 +28,7 @@ TINY = {
     "eval.every": "60 steps",
     "checkpoint.every": "2 steps",
 }
+SELDOM = {"checkpoint.every": "60 steps"}  # where nobody is killed: 120 saves take most of a training's time
 
 
 def command(folder, *flags, **changes):
@@ -81,7 +82,7 @@ def finish(folder, environment, expect=0, **changes):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, environment):
     folder = tmp_path_factory.mktemp("whole") / "run"
-    finish(folder, environment)
+    finish(folder, environment, **SELDOM)
     return folder
 
 
@@ -140,7 +141,7 @@ def test_killed_at_ten_random_moments(tmp_path, environment, uninterrupted):
         process.communicate()
     assert killed >= 8, "the run ended before it could be killed: make it longer"
     assert records(folder)[-1]["step"] < STEPS
-    finish(folder, environment)
+    finish(folder, environment, **SELDOM)
     assert_same_run(folder, uninterrupted)
 
 
@@ -165,7 +166,9 @@ def test_a_finished_run_does_nothing_and_says_so(uninterrupted, environment):
     before = {
         p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != "config.json"
     }
-    assert "is finished (completed at step 240): nothing to do" in finish(uninterrupted, environment)
+    assert "is finished (completed at step 240): nothing to do" in finish(
+        uninterrupted, environment, **SELDOM
+    )
     assert before == {
         p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != "config.json"
     }

@@ -344,3 +344,25 @@ def test_a_signal_whose_exception_was_hidden_is_raised_before_what_is_deferred()
             os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Preempted), preemption.deferred():
             raise AssertionError("not reached")
+
+
+def test_what_a_library_makes_of_a_signal_is_the_signal_again():
+    def reads():
+        with Preemption():
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            except BaseException as hidden:
+                raise ValueError("the arrays cannot be read") from hidden
+
+    with pytest.raises(Preempted, match="ended by SIGTERM"):
+        reads()
+
+
+def test_an_error_of_a_training_that_a_signal_is_to_end_stays_what_it_is():
+    def saves():
+        with Preemption() as preemption, preemption.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise ValueError("the disk is full")
+
+    with pytest.raises(ValueError, match="the disk is full"):
+        saves()

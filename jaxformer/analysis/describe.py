@@ -1,19 +1,15 @@
 """Describes an experiment: parameters, memory, FLOPs and rules, on devices that need not be here."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from jaxformer.analysis.flops import training_flops
 from jaxformer.analysis.memory import memory_errors_explained
+from jaxformer.analysis.nominal import nominal_batches
 from jaxformer.analysis.optimization import describe_rules, describe_schedule
 from jaxformer.config import schema
 from jaxformer.config.sections import ExperimentConfig
-from jaxformer.data.base import NominalBatches
-from jaxformer.data.kinds.pairs import Pairs
 from jaxformer.errors import NotPrepared, counted
 from jaxformer.experiment import Experiment
 from jaxformer.models import MODELS, fused
@@ -24,17 +20,9 @@ from jaxformer.parallel.compile import bytes_a_device, compiled
 from jaxformer.teacher import load_teacher
 
 Tree = Any
-Spec = dict[str, tuple[tuple[int, ...], np.dtype]]
-# Datasets that need not be here: examples by split, an image's side where neither model nor transforms say it, source.
-KNOWN = {
-    "imagenet2012": ({"train": 1_281_167, "validation": 50_000}, 224, "Russakovsky et al. 2015, table 2"),
-    "cifar10": ({"train": 50_000, "test": 10_000}, 32, "Krizhevsky 2009, chapter 3"),
-}
 LAYERS = (
     24  # from so many on, a preset's layers are scanned over here: compiling takes as long as that of one
 )
-# Tokens of GPT-2's tokenizer, by karpathy/nanoGPT (data/openwebtext/readme.md).
-OPENWEBTEXT = {"train": 9_035_582_198, "validation": 4_434_897}
 # The task and the kind of examples with which a model of text is described, by the model's kind, and what they need.
 TEXTS: dict[str, dict[str, Any]] = {
     "decoder": {"task": {"name": "causal_lm"}, "examples": "windows"},
@@ -95,49 +83,18 @@ class Footprint:
 
 
 def assemble(config: ExperimentConfig, devices: Sequence[Any] | None = None) -> Experiment:
-    """An Experiment on `devices`, or all there are; its dataset may be missing if its size is known."""
+    """An Experiment on `devices`, or all there are; where its dataset is missing, its batches are nominal.
+
+    Raises:
+      UserError: the dataset is missing, and neither the config nor what is known of it says how large its arrays are.
+    """
     experiment = Experiment(config, devices)
     try:
         experiment.train_data, experiment.eval_data  # noqa: B018 - builds them
-    except NotPrepared:
-        nominal = nominal_batches(config)
-        if nominal is None:
-            raise
+    except NotPrepared as missing:
+        nominal = nominal_batches(config, missing)
         return Experiment(config, devices, train_data=nominal, eval_data=nominal)
     return experiment
-
-
-def nominal_batches(config: ExperimentConfig) -> NominalBatches | None:
-    """Batches of a dataset of known size, or None; "train[:99%]" is 99% of "train"."""
-    data = config.data
-    if data.examples.modality == "text":
-        return nominal_text(data)
-    split = re.fullmatch(r"(\w+)(?:\[:(\d+)%\])?", data.train_split)
-    sizes, pixels, source = KNOWN.get(data.name, ({}, 0, ""))
-    if split is None or split[1] not in sizes:
-        return None
-    chosen = (getattr(transform, "size", None) for transform in data.transforms)
-    size = config.model.image_size or [pixels, *(made for made in chosen if isinstance(made, int))][-1]
-    image = ((size, size, 3), np.dtype(np.uint8))
-    count = round(sizes[split[1]] * int(split[2] or 100) / 100)
-    fact = f"{data.name} is not here; its {count:,} examples ({data.train_split}) are by {source}"
-    spec: Spec = {"image": image, "labels": ((), np.dtype(np.int32))}
-    return NominalBatches(count, data.batch_size, spec, (fact,))
-
-
-def nominal_text(data: Any) -> NominalBatches | None:
-    """Batches of text from OpenWebText, or None."""
-    if data.name != "openwebtext" or data.train_split not in OPENWEBTEXT:
-        return None
-    shape, tokens = (data.examples.length,), OPENWEBTEXT[data.train_split]
-    spec: Spec = dict.fromkeys(("tokens", "targets"), (shape, np.dtype(np.int32)))
-    if isinstance(data.examples, Pairs):
-        spec |= {"token_mask": (shape, np.dtype(bool)), "decoder_tokens": spec["tokens"]}
-    fact = (
-        f"{data.name} is not here; its {tokens:,} tokens, {shape[0]} an example, are nanoGPT's count with GPT-2's "
-        "tokenizer (data/openwebtext/readme.md)"
-    )
-    return NominalBatches(-(-tokens // shape[0]), data.batch_size, spec, (fact,))
 
 
 def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint:
@@ -172,6 +129,7 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
     """The whole description, as text."""
     mesh = ", ".join(f"{name}={size}" for name, size in experiment.layout.mesh.shape.items())
     batches, total = experiment.train_data, experiment.total_steps
+    count = batches.num_examples
     shown = total * batches.batch_size
     held = footprint(experiment, compile_step=compile_step)
     rows: dict[str, int | None] = {"parameters": held.parameters, "gradients": held.gradients}
@@ -191,8 +149,8 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
         f"  {'FLOPs a step':<26}{text.engineering(held.flops, 'FLOP'):>14} forward and backward, all devices",
         *(f"  {'attention':<26}{line}" for line in held.attention),
         "",
-        f"Training: {counted(total, 'step')} of {batches.batch_size} = {counted(shown, 'example')} "
-        f"({counted(shown / batches.num_examples, 'epoch')} of {batches.num_examples:,})",
+        f"Training: {counted(total, 'step')} of {batches.batch_size} = {counted(shown, 'example')}"
+        + (f" ({counted(shown / count, 'epoch')} of {count:,})" if count else ""),
         *batches.facts,
         "",
         describe_schedule(experiment.schedule, total),

@@ -102,9 +102,7 @@ def largest_arrays(jaxpr: Any, count: int) -> list[tuple[int, str, str]]:
 
 def parts(equation: Any) -> list[Any]:
     """The jaxprs inside an equation."""
-    leaves = jax.tree.leaves(list(equation.params.values()))
-    closed = [leaf.jaxpr for leaf in leaves if isinstance(leaf, core.ClosedJaxpr)]
-    return [leaf for leaf in leaves if isinstance(leaf, core.Jaxpr)] + closed
+    return list(core.jaxprs_in_params(equation.params))
 
 
 def is_batched(equation: Any) -> bool:

@@ -113,6 +113,7 @@ def heading(experiment: Experiment, target: Target) -> Report:
         "device": mesh.devices.flat[0].device_kind,
         "mesh": dict(mesh.shape),
         "batch_size": experiment.train_data.batch_size,
+        "data": list(experiment.train_data.facts),
     }
 
 

@@ -19,6 +19,7 @@ KINDS = {
     "host": "host's memory",
 }
 NOT_COMPILED = "not compiled: state and gradients alone do not fit"
+TAKES_LESS = "Any of these takes less:"
 DECIDES = 'What is needed "at once" must fit; "in all" counts what is not there at the same time, too.'
 ESTIMATES = "Times, MFU and dollars are estimates; nothing was measured."
 
@@ -30,6 +31,7 @@ def report_text(report: Report) -> str:
         f"{report['device']}; {mesh_words(report['mesh'])}; batch {report['batch_size']:,}",
         f"Compiled by the TPU's own compiler ({report['compiler']}); nothing was run.",
         *(f"Attention: {line}" for line in report["attention"]),
+        *(f"Data: {line}" for line in report["data"]),
         "",
     ]
     parts = [verdict, collectives, times, end] if report["fits"] else [refused]
@@ -42,7 +44,7 @@ def refused(report: Report) -> list[str]:
     lines = [
         f"DOES NOT FIT: {report['reason']}",
         f"The train state alone takes {state} a device.",
-        "Any of these takes less:",
+        TAKES_LESS,
         *(f"  {remedy}" for remedy in report["remedies"]),
         "",
     ]
@@ -170,4 +172,9 @@ def sweep_text(reports: Sequence[Report]) -> str:
             cells += [compiler, "", text.data_size(needs) if needs else "", "", *[""] * priced]
         rows.append(tuple(cells))
     columns = ("mesh", "a step", "MFU", "bytes a device", "sent a step", *["dollars"] * priced)
-    return f"{head}{ESTIMATES}\n\n{text.table(columns, rows, right=columns[3:])}"
+    shown = f"{head}{ESTIMATES}\n\n{text.table(columns, rows, right=columns[3:])}"
+    if any(report["fits"] for report in reports):
+        return shown
+    nearest = min(reports, key=lambda report: report["needs"] or float("inf"))
+    remedies = (f"  {remedy}" for remedy in nearest["remedies"])
+    return "\n".join([f"{shown}\n\n{TAKES_LESS}", *remedies])

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from jaxformer.analysis.describe import assemble
-from jaxformer.analysis.preflight import Report, Target, check_mode, heading, mesh_words, preflight
+from jaxformer.analysis.preflight import Report, Target, check_mode, heading, larger, mesh_words, preflight
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
@@ -15,6 +16,7 @@ from jaxformer.parallel.topologies import VERSIONS
 
 MOST_MESHES = 12  # that are compiled: each takes from seconds to minutes
 MOST_TENSOR = 16
+LONG = 2048  # tokens of a text that a device has at least where "sequence" splits it
 
 
 def sweep(
@@ -36,11 +38,13 @@ def sweep(
       say: is told what is being compiled.
 
     Raises:
-      UserError: no mesh suits the config.
+      UserError: no mesh suits the config, or the config is wrong on any mesh.
     """
-    memory, reports = VERSIONS[Target.named(name).version].figures.memory, []
-    first = on_mesh(config, devices, {"data": len(devices)})
+    target, reports = Target.named(name), []
+    memory = VERSIONS[target.version].figures.memory
+    first = on_mesh(config, devices[:1], {"data": 1})
     check_mode(first)
+    first.check()
     left = list(meshes(len(devices), first))
     if not left:
         raise UserError(
@@ -54,8 +58,8 @@ def sweep(
             bytes_a_device(part) for part in (experiment.state_shapes, experiment.state_shapes.params)
         )
         if state + gradients > memory:
-            about = heading(experiment, Target.named(name))
-            reports.append(about | {"fits": False, "needs": float(state + gradients)})
+            about = heading(experiment, target) | {"fits": False, "needs": float(state + gradients)}
+            reports.append(about | {"remedies": larger(experiment, target)})
             continue
         if compiled_ones == MOST_MESHES:
             say(f"{len(left) - number + 1} more meshes are left out: {mesh_words(mesh)} and those behind it")
@@ -81,18 +85,26 @@ def on_mesh(
 
 
 def meshes(devices: int, experiment: Experiment) -> Iterator[dict[str, int]]:
-    """Yields the sensible meshes, those with little "tensor" and much "fsdp" first.
+    """Yields the sensible meshes, those with little "tensor" and "sequence" and much "fsdp" first.
 
     The batch must be a multiple of data x fsdp x the microbatches, heads one of "tensor".
     """
     heads = experiment.bare_model.num_heads
     batch = experiment.train_data.batch_size // experiment.config.train.accumulate
-    for tensor in powers(MOST_TENSOR):
-        if devices % tensor or batch % (devices // tensor) or (tensor > 1 and not divides(tensor, heads)):
+    pairs = product(powers(MOST_TENSOR), parts_of_texts(experiment))
+    for tensor, sequence in sorted(pairs, key=lambda pair: (pair[0] * pair[1], pair[0])):
+        rest, left = divmod(devices, tensor * sequence)
+        if left or not rest or batch % rest or (tensor > 1 and not divides(tensor, heads)):
             continue
-        rest = devices // tensor
         for fsdp in reversed([size for size in range(1, rest + 1) if rest % size == 0 and is_sensible(size)]):
-            yield {"data": rest // fsdp, "fsdp": fsdp, "tensor": tensor}
+            yield {"data": rest // fsdp, "fsdp": fsdp, "sequence": sequence, "tensor": tensor}
+
+
+def parts_of_texts(experiment: Experiment) -> list[int]:
+    """The sizes of "sequence" that leave a device LONG tokens or more of each text: 1 alone where texts are short."""
+    (length, *_), _ = experiment.train_data.element_spec.get("tokens", ((0,), None))
+    lengths = (length, *experiment.config.data.buckets)
+    return [parts for parts in powers(max(1, length // LONG)) if not any(n % parts for n in lengths)]
 
 
 def powers(most: int) -> list[int]:

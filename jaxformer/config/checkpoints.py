@@ -1,10 +1,16 @@
 """The section of a config on checkpoints."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated
 
 from jaxformer.config.durations import Duration
-from jaxformer.config.fields import NonNegativeInt, PositiveDuration, PositiveFloat, at_least
+from jaxformer.config.fields import Constraint, NonNegativeInt, PositiveDuration, PositiveFloat, at_least
+
+BUCKET = Constraint(
+    "an address, as in gs://my-bucket/runs/vit or s3://my-bucket/runs/vit",
+    lambda value: re.fullmatch(r"[a-z][a-z0-9+.-]+://\S+", value) is not None,
+)
 
 
 @dataclass(frozen=True)
@@ -20,3 +26,7 @@ class CheckpointConfig:
     With 2, one that is damaged, or from which training diverges, can be done without."""
     keep_best: NonNegativeInt = 1
     """How many of the best by eval.monitor are kept beside the latest; 0 keeps none for its metric."""
+    bucket: Annotated[str, BUCKET] | None = None
+    """Where in object storage a copy of the run's folder is kept, of this run alone. Process 0 copies it after each
+    checkpoint, in the background; a training whose folder has no checkpoint, as on a new machine, goes on with the
+    copy. It takes `pip install 'jaxformer[cloud]'`; None keeps no copy."""

@@ -6,6 +6,8 @@ from decimal import Decimal
 from fractions import Fraction
 from math import ceil
 
+from jaxformer.errors import UserError
+
 UNITS = {"step": "steps", "steps": "steps", "epoch": "epochs", "epochs": "epochs", "%": "%"}
 UNITS |= {"percent": "%", "example": "examples", "examples": "examples"}
 MULTIPLIERS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
@@ -35,16 +37,23 @@ class Duration:
             raise ValueError(f"{text!r} is not a duration: {expected}")
         return cls(Fraction(match[1].replace("_", "")) * MULTIPLIERS[match[2]], UNITS[match[3]])
 
-    def steps(self, *, batch_size: int, epoch_examples: int, total_steps: int | None = None) -> int:
+    def steps(self, *, batch_size: int, epoch_examples: int | None, total_steps: int | None = None) -> int:
         """The duration in train steps, rounded up, so that "1 epoch" shows every example at least once.
 
         Args:
           batch_size: examples in a global batch.
-          epoch_examples: examples in one epoch of the training split.
+          epoch_examples: examples in one epoch of the training split; None where that is not known.
           total_steps: length of the training in steps; "%" needs it.
+
+        Raises:
+          UserError: it is in epochs, and their examples are not known.
         """
+        if self.unit == "epochs" and epoch_examples is None:
+            raise UserError(
+                f'"{self}": without the dataset no one knows how long an epoch is; give it in steps'
+            )
         if self.unit != "%":
-            examples = {"examples": 1, "epochs": epoch_examples, "steps": batch_size}[self.unit]
+            examples = {"examples": 1, "epochs": epoch_examples or 0, "steps": batch_size}[self.unit]
             return ceil(self.amount * examples / batch_size)
         if total_steps is None:
             raise ValueError('a percentage needs a total: give steps, epochs or examples, as in "90 epochs"')

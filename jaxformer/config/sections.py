@@ -58,7 +58,7 @@ class TrainConfig:
     """How long, in steps, epochs or examples."""
     accumulate: Annotated[int, fields.at_least(1, "1 (no accumulation) or more microbatches")] = 1
     """Microbatches a step; the gradient is that of the whole batch, in less memory."""
-    ema_decay: Annotated[float, DECAY] | None = None
+    ema_decay: Annotated[float, DECAY, fields.KEPT] | None = None
     """Decay a step of a moving average of the parameters, which is then what is evaluated."""
     ema_warmup: bool = True
     """Whether the average begins quickly: update t, counted from 0, keeps at most (1 + t) / (10 + t) of it."""
@@ -125,7 +125,7 @@ class ExperimentConfig:
     """How often checkpoints are saved and how many are kept."""
     watchdog: WatchdogConfig = WatchdogConfig()
     """How long the parts of a training may take before it counts as hanging."""
-    seed: Annotated[int, fields.between(0, 2**32 - 1, "0 to 2**32 - 1")] = 0
+    seed: Annotated[int, fields.between(0, 2**32 - 1, "0 to 2**32 - 1"), fields.SEED] = 0
     """Decides initialisation, data order, augmentation and dropout."""
 
 
@@ -136,11 +136,27 @@ def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
       ConfigError: one line for everything that is wrong.
     """
     errors: list[str] = []
+    config = {**config, "model": with_fields_of_source(config.get("model"))} if "model" in config else config
     sections = schema.converted_fields(ExperimentConfig, config, "", errors, "a config")
     errors.extend(across_sections(sections))
     if errors:
         raise ConfigError(*errors)
     return ExperimentConfig(**sections)
+
+
+def with_fields_of_source(model: Any) -> Any:
+    """The section `model` with what its `pretrained` says, where it gives no name; else as it is.
+
+    Raises:
+      UserError: the source is not there, or no model of ours does the same.
+    """
+    if not isinstance(model, Mapping) or not model.get("pretrained") or "name" in model:
+        return model
+    from jaxformer.weights.pretrained import load_pretrained
+
+    name, found = load_pretrained(model["pretrained"]).described
+    sizes = ("num_classes",)  # the data say it
+    return {"name": name, **{field: value for field, value in found.items() if field not in sizes}, **model}
 
 
 def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:

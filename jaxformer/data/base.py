@@ -148,7 +148,8 @@ class CachedSource(Source):
 class NominalBatches:
     """Enough of `Batches` to build and to compile an experiment, and to predict with its model, without the dataset."""
 
-    num_examples: int
+    num_examples: int | None
+    """None where it is not known."""
     batch_size: int
     element_spec: Mapping[str, tuple[tuple[int, ...], np.dtype]]
     facts: tuple[str, ...] = ()

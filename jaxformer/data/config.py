@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from jaxformer.config.fields import Constraint, PositiveInt, above, at_most, not_empty
+from jaxformer.config.fields import FOLDER, Constraint, PositiveInt, above, at_most
 from jaxformer.config.schema import choice, load
 from jaxformer.data.kinds import KINDS
 
@@ -84,7 +84,7 @@ class DataConfig:
     if it has one ("cifar10", "imagenet2012", "imagenet_resized/64x64", or a name given to `data import`)."""
     version: str | None = None
     """The dataset's version ("3.0.2"); None takes the newest that is prepared."""
-    data_dir: Annotated[str, not_empty("the name of a folder")] | None = None
+    data_dir: Annotated[str, FOLDER] | None = None
     """The folder of TFDS datasets; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     train_split: Annotated[
         str, Constraint("a split, as in 'train' or 'train[:90%]'", lambda text: bool(text.strip()))

@@ -173,7 +173,7 @@ class Mosaic(RandomTransform):
 def joined(placed: Sequence[Example]) -> dict[str, Any]:
     """Examples of one size, each in its own quarter (images are 0 elsewhere, masks -1), as one."""
     found: dict[str, Any] = {
-        key: np.maximum.reduce([part[key] for part in placed])
+        key: np.stack([part[key] for part in placed]).max(axis=0)
         for key in ("image", "segmentation")
         if key in placed[0]
     }

@@ -32,8 +32,8 @@ from jaxformer.experiment import Experiment
 from jaxformer.launching import ATTEMPTS
 from jaxformer.launching import attempts as ledger
 from jaxformer.launching.attempts import Attempt, newest_checkpoint
-from jaxformer.launching.decisions import Budgets
 from jaxformer.launching.base import SUPERVISOR
+from jaxformer.launching.decisions import Budgets
 from jaxformer.launching.processes import alive, stat
 from jaxformer.paths import leaves_by_path
 from jaxformer.runs import Run

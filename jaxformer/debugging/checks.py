@@ -148,15 +148,19 @@ def in_float32(experiment: Experiment) -> Experiment:
 
 
 def made_up_batch(experiment: Experiment) -> dict[str, np.ndarray]:
-    """A batch of random pixels, tokens and labels, of the shapes that the dataset's would have."""
+    """A batch of random pixels, tokens, boxes and labels, of the shapes that the dataset's would have."""
     draw, batches, model = np.random.default_rng(0), experiment.train_data, experiment.bare_model
-    most = {"labels": model.num_classes, "tokens": vars(model).get("vocab_size")}
+    most = {"image": 256, **dict.fromkeys(("labels", "segmentation"), model.num_classes)}
+    most |= dict.fromkeys(("tokens", "decoder_tokens", "targets"), vars(model).get("vocab_size"))
     batch = {}
     for name, (shape, dtype) in batches.element_spec.items():
         size = (batches.batch_size, *shape)
         if np.dtype(dtype) == bool:
             batch[name] = np.ones(size, bool)
+        elif name in ("extent", "original_size"):  # the whole frame
+            batch[name] = np.broadcast_to(np.asarray(batches.element_spec["image"][0][:2], dtype), size)
+        elif np.dtype(dtype).kind == "f":
+            batch[name] = draw.uniform(0.25, 0.75, size).astype(dtype)
         else:
-            limit = 256 if name == "image" else most.get("labels" if name == "labels" else "tokens") or 2
-            batch[name] = draw.integers(0, limit, size).astype(dtype)
+            batch[name] = draw.integers(0, most.get(name) or 2, size).astype(dtype)
     return batch

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.debugging.interpreter import Interpreter
+from jaxformer.debugging.interpreter import Interpreter, scanned
 from jaxformer.paths import STACK
 
 WRAPPED = re.compile(r"^(?:transpose\()?(?:jvp\()?(.*?)\)*$")
@@ -72,10 +72,9 @@ class Origins(Interpreter):
             )  # of infinities that are written down, such as a mask's
         return [Traced(result, before if b else None) for result, b in zip(results, bad)]
 
-    def scan(self, params: Any, where: str, inputs: Sequence[Traced]) -> list[Traced]:
-        constants, carries, length = params["num_consts"], params["num_carry"], params["length"]
-        fixed, carry = inputs[:constants], list(inputs[constants : constants + carries])
-        stacks, outer = inputs[constants + carries :], self.iteration
+    def scan(self, eqn: Any, where: str, inputs: Sequence[Traced]) -> list[Traced]:
+        params, (fixed, carry, stacks), outer = eqn.params, scanned(eqn, inputs), self.iteration
+        carries, length = len(carry), params["length"]
         order = range(length - 1, -1, -1) if params["reverse"] else range(length)
         made: list[list[Traced]] = [[] for _ in range(length)]
         for self.iteration in order:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxformer.debugging.exact import Exact, in_float64, is_float
 from jaxformer.debugging.finite import line_of, module_of
-from jaxformer.debugging.interpreter import INSIDE, QUICK, Interpreter, bound
+from jaxformer.debugging.interpreter import INSIDE, QUICK, Interpreter, bound, scanned
 from jaxformer.paths import leaves_by_path
 
 Tree = Any
@@ -102,16 +102,15 @@ class Recorder(Interpreter):
             self.given_to.append(inputs)
         return super().step(eqn, where, inputs)
 
-    def scan(self, params: Any, where: str, inputs: Sequence[Any]) -> list[Any]:
+    def scan(self, eqn: Any, where: str, inputs: Sequence[Any]) -> list[Any]:
         """What is inside of a scan is left alone."""
+        params, (fixed, first, parts) = eqn.params, scanned(eqn, inputs)
         function = jax.extend.core.jaxpr_as_fun(params["jaxpr"])
-        constants, carries = params["num_consts"], params["num_carry"]
 
         def body(carry: Any, parts: Any) -> Any:
-            results = function(*inputs[:constants], *carry, *parts)
-            return results[:carries], results[carries:]
+            results = function(*fixed, *carry, *parts)
+            return results[: len(first)], results[len(first) :]
 
-        first, parts = list(inputs[constants : constants + carries]), list(inputs[constants + carries :])
         last, made = jax.lax.scan(body, first, parts, length=params["length"], reverse=params["reverse"])
         return [*last, *made]
 

@@ -64,21 +64,36 @@ class Interpreter:
         if name in INSIDE:
             return self.run(eqn.params[INSIDE[name]], inputs, where)
         if name == "scan":
-            return self.scan(eqn.params, where, inputs)
+            return self.scan(eqn, where, inputs)
         return self.operation(eqn, where, inputs)
 
-    def scan(self, params: Any, where: str, inputs: Sequence[Value]) -> list[Value]:
+    def scan(self, eqn: Any, where: str, inputs: Sequence[Value]) -> list[Value]:
         """The results of a scan."""
-        constants, carries = params["num_consts"], params["num_carry"]
-        fixed, first = inputs[:constants], [*map(self.carried, inputs[constants : constants + carries])]
+        params, (fixed, first, parts) = eqn.params, scanned(eqn, inputs)
 
         def body(carry: Any, slices: Any) -> Any:
             results = self.run(params["jaxpr"], [*fixed, *carry, *slices], where)
-            return [*map(self.carried, results[:carries])], results[carries:]
+            return [*map(self.carried, results[: len(first)])], results[len(first) :]
 
-        parts, length = list(inputs[constants + carries :]), params["length"]
-        last, made = jax.lax.scan(body, first, parts, length=length, reverse=params["reverse"])
+        first = [*map(self.carried, first)]
+        last, made = jax.lax.scan(body, first, parts, length=params["length"], reverse=params["reverse"])
         return [*last, *made]
+
+
+def scanned(eqn: Any, inputs: Sequence[Value]) -> tuple[list[Value], list[Value], list[Value]]:
+    """A scan's inputs: those of every iteration, those that are carried on, and those of which each gets a slice.
+
+    What is sliced, or stacked, has an axis more outside of the body than inside; versions of JAX name the numbers
+    differently.
+    """
+    body = eqn.params["jaxpr"].jaxpr
+
+    def as_inside(outside: Any, inside: Any) -> int:
+        return sum(out.aval.ndim == one.aval.ndim for out, one in zip(outside, inside, strict=True))
+
+    unsliced, carried = as_inside(eqn.invars, body.invars), as_inside(eqn.outvars, body.outvars)
+    fixed = unsliced - carried
+    return list(inputs[:fixed]), list(inputs[fixed:unsliced]), list(inputs[unsliced:])
 
 
 def bound(eqn: Any, inputs: Sequence[Any], **changes: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -102,7 +102,7 @@ def overfit(experiment: Experiment, batch: Batch) -> Overfit:
         steps = next((i for i, loss in enumerate(losses) if loss < ENOUGH * losses[0]), len(losses))
         moved = jax.tree.map(share, state.params, before.params)
         found = Overfit(
-            losses[0], float(np.fmin.reduce(losses)), steps, rate, not skipped[0], leaves_by_path(moved)
+            losses[0], float(reduce(np.fmin, losses)), steps, rate, not skipped[0], leaves_by_path(moved)
         )
         if best is None or found.least < best.least:
             best = found

@@ -34,7 +34,11 @@ def matching(pattern: str, expected: str) -> Constraint:
 
 Word: TypeAlias = Annotated[str, matching(r"[\w.,:/@%+=-]+", "one word, without spaces and quotes")]
 Folder: TypeAlias = Annotated[
-    str, matching(r"[\w.,:/@%+={}-]+", "the name of a folder, without spaces and quotes")
+    str,
+    matching(
+        r"(?![A-Za-z][\w+.-]+:)[\w.,:/@%+={}-]+",
+        "the name of a folder as the hosts see it, no address, without spaces and quotes",
+    ),
 ]
 Variable: TypeAlias = Annotated[str, matching(r"(?s)[A-Za-z_]\w*=[^\0]*", "NAME=VALUE")]
 Label: TypeAlias = Annotated[

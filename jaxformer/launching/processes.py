@@ -23,6 +23,14 @@ def stat(number: int | str) -> list[str]:
     return []
 
 
+def family(number: int) -> list[int]:
+    """A process and those that its main thread started, where the system tells these."""
+    children = ""
+    with suppress(OSError):
+        children = (PROC / str(number) / "task" / str(number) / "children").read_text()
+    return [number, *map(int, children.split())]
+
+
 def boot() -> str:
     """What tells this start of the machine from its other ones; "" where that is not known."""
     with suppress(OSError):

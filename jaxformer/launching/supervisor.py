@@ -28,7 +28,7 @@ from jaxformer.launching import ATTEMPTS, HEARTBEATS, HOST, HUNG, REHEARSE
 from jaxformer.launching import attempts as ledger
 from jaxformer.launching.attempts import Attempt
 from jaxformer.launching.decisions import KILLED, Budgets, Restart, Stop, decide, kind_of, meaning
-from jaxformer.launching.processes import STATE, alive, boot, end_session, identity, stat
+from jaxformer.launching.processes import STATE, alive, boot, end_session, family, identity, stat
 from jaxformer.preemption import Preempted, Preemption, ProcessSignals, farewell, leave
 
 SILENCE = 12.0  # seconds without a heartbeat after which a training is killed; it beats once a second
@@ -53,7 +53,7 @@ class Child:
 
     def __init__(self, command: Sequence[str], beats: Path):
         self.beats, self.heard = beats, dict[Path, tuple[int, float]]()
-        self.stopped = self.steps = 0
+        self.stopped, self.steps = dict[int, int](), 0
         self.said = b""
         environment = {**os.environ, HEARTBEATS: str(beats)}
         self.process = subprocess.Popen(
@@ -114,8 +114,8 @@ class Child:
 
         Looks are counted, not seconds: a machine that stood still has stopped the processes and this one alike.
         """
-        stopped = stat(self.process.pid)[STATE : STATE + 1] == ["T"]  # before its heart beats, too
-        self.stopped = self.stopped + 1 if stopped else 0
+        stopped = [n for n in family(self.process.pid) if stat(n)[STATE : STATE + 1] == ["T"]]
+        self.stopped = {n: self.stopped.get(n, 0) + 1 for n in stopped}  # before their hearts beat, too
         heard = {}
         for path in self.beats.iterdir():
             with suppress(OSError, ValueError):
@@ -124,7 +124,7 @@ class Child:
                 heard[path] = (silent + 1, before) if beat == before else (0, beat)
                 self.steps = max(self.steps, int(path.read_text() or 0))
         self.heard = heard
-        return max(self.stopped, *(silent for silent, _ in heard.values()), 0)
+        return max([0, *self.stopped.values(), *(silent for silent, _ in heard.values())])
 
     def output(self) -> str:
         """The end of what it wrote to standard error."""

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from jaxformer.config.fields import left_out
 from jaxformer.models.base import Layer
 from jaxformer.models.dense import HeadsIn, HeadsOut, Initializer, xavier
 from jaxformer.models.dropout import Dropout
@@ -274,7 +275,7 @@ def sown_attention(
     If the collection "attention_maps" is mutable, the weights [B, H, T, S] are sown into it, as "weights".
     """
     asked_for = layer.is_mutable_collection(ATTENTION_MAPS) and not layer.is_initializing()
-    if not asked_for and (not dropout or deterministic):
+    if not asked_for and (left_out(dropout) or deterministic):
         return attention(query, key, value, bias=bias, mask=mask, scale=scale)
     if not asked_for and platform() in KERNELS:
         say("xla (dropout of the attention weights, whose bits no kernel draws)")

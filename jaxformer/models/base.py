@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxformer.config.fields import Constraint, Layers, Rate, at_least, largest_divisor, not_empty
+from jaxformer.config.fields import Constraint, Input, Layers, Rate, at_least, largest_divisor, not_empty
 from jaxformer.errors import ConfigError
 from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 
@@ -95,6 +95,12 @@ class Model(Layer, kw_only=True):
     """What the model takes and gives."""
     sizes: ClassVar[tuple[str, ...]] = ()
     """The fields that the data fill in where they are None, such as "num_classes" and "vocab_size"."""
+    heads: ClassVar[tuple[str, ...]] = ("head",)
+    """The first names of the parameters that a model which begins as another one (`pretrained`) may have anew."""
+
+    pretrained: str | None = None
+    """Where the first parameters come from: a folder of Hugging Face transformers (config.json, model.safetensors), or
+    "hf:OWNER/NAME". A model without a name is that one, but for the fields that are given. None: random ones."""
 
     # Without types, so that a model may have a field or a property of the same name.
     num_classes = cast(Any, None)
@@ -158,11 +164,11 @@ class ImageModel(Model, kw_only=True):
 class Dropouts(Model, kw_only=True):
     """Models with dropout and stochastic depth."""
 
-    dropout: Rate = 0.0
+    dropout: Input[Rate] = 0.0
     """Rate of dropout after the embedding, after attention and in the MLPs."""
-    attention_dropout: Rate = 0.0
+    attention_dropout: Input[Rate] = 0.0
     """Rate of dropout of the attention weights."""
-    drop_path: Rate = 0.0
+    drop_path: Input[Rate] = 0.0
     """Stochastic depth: the last block's rate, growing linearly from 0."""
 
 
@@ -171,7 +177,7 @@ class Staged(ImageModel, kw_only=True):
 
     stage_sizes: Stages
     """Number of blocks in each stage."""
-    drop_path: Rate = 0.0
+    drop_path: Input[Rate] = 0.0
     """Stochastic depth: the last block's rate, growing linearly from 0."""
 
     @nn.nowrap
@@ -191,11 +197,16 @@ class Staged(ImageModel, kw_only=True):
             keyword arguments with its rate `drop_path`.
           deterministic: whether there is no dropout.
         """
-        rates = iter(np.linspace(0, self.drop_path, sum(self.stage_sizes)))
+        shares = iter(np.linspace(0, 1, sum(self.stage_sizes)).tolist())
         maps = []
         for stage, size in enumerate(self.stage_sizes, 1):
             for i in range(size):
-                common = {**self.dtypes, "drop_path": float(next(rates)), "name": f"stage_{stage}_block_{i}"}
+                share = next(shares)  # none of the first block is dropped
+                common = {
+                    **self.dtypes,
+                    "drop_path": self.drop_path * share,
+                    "name": f"stage_{stage}_block_{i}",
+                }
                 x = block(stage, i, **common)(x, deterministic)
             maps.append(x)
         return tuple(maps)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from jaxformer.config.fields import Layers, NonNegativeInt, PositiveFloat, PositiveInt, Rate, Tokens
+from jaxformer.config.fields import Input, Layers, NonNegativeInt, PositiveFloat, PositiveInt, Rate, Tokens
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import StackInputs
 from jaxformer.models.dense import Dense, Embedding
@@ -28,6 +28,7 @@ class BERT(TextModel):
 
     kind: ClassVar[Kind] = "encoder"
     sizes: ClassVar[tuple[str, ...]] = ("vocab_size", "num_classes")
+    heads: ClassVar[tuple[str, ...]] = ("head", "mlm_dense", "mlm_norm", "mlm_bias", "pooler")
 
     max_positions: Tokens = 512
     """Rows of the position table."""
@@ -51,9 +52,9 @@ class BERT(TextModel):
     pooler: Literal["tanh", "relu", "none"] = "tanh"
     """The layer between the first token and a head over texts: tanh(dense), as in BERT and RoBERTa,
     relu(dense) as in DistilBERT, or "none"."""
-    dropout: Rate = 0.1
+    dropout: Input[Rate] = 0.1
     """Rate of dropout after the embedding, of each branch and before a head."""
-    attention_dropout: Rate = 0.1
+    attention_dropout: Input[Rate] = 0.1
 
     def problems(self) -> Iterator[str]:
         yield from head_problems(self.width, self.num_heads)

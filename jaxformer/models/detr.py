@@ -14,7 +14,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.config.fields import Constraint, Fraction, Layers, PositiveFloat, PositiveInt, Rate, at_most
+from jaxformer.config.fields import (
+    Constraint,
+    Fraction,
+    Input,
+    Layers,
+    PositiveFloat,
+    PositiveInt,
+    Rate,
+    at_most,
+)
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import Block, StackInputs
 from jaxformer.models.conv import Conv
@@ -63,17 +72,17 @@ class DETR(Backboned):
     does not."""
     denoising: Annotated[int, at_most(1000, 0)] = 0
     """In training, how often every true object is given to the decoder with noise; with anchors alone."""
-    box_noise: PositiveFloat = 1.0
+    box_noise: Input[PositiveFloat] = 1.0
     """How far the boxes of `denoising` are moved; see `denoising.noised`."""
-    label_noise: Fraction = 0.25
+    label_noise: Input[Fraction] = 0.25
     """Share of the labels of `denoising` that are drawn anew; see `denoising.noised`."""
     activation: ActivationName = "relu"
     """Activation of the MLPs."""
     norm_epsilon: PositiveFloat = 1e-5
     """Epsilon of every LayerNorm."""
-    dropout: Rate = 0.1
+    dropout: Input[Rate] = 0.1
     """Rate of dropout of attention's and the MLPs' results, and in the MLPs."""
-    attention_dropout: Rate = 0.0
+    attention_dropout: Input[Rate] = 0.0
     """Rate of dropout of the attention weights."""
 
     def problems(self) -> Iterator[str]:

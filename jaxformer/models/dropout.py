@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import Array
 
+from jaxformer.config.fields import left_out
 from jaxformer.models.base import Layer
 from jaxformer.models.remat import CHOICE, named
 
@@ -18,26 +18,24 @@ class Dropout(nn.Module):
     Random bits cost more than all else here, so that four values share a word of them: eight bits each.
     """
 
-    rate: float
+    rate: float | Array
     """The share, less than 1; to 1/256."""
 
     @nn.compact
     def __call__(self, x: Array, deterministic: bool) -> Array:
         """Drops values of [...]."""
-        if self.rate == 0 or deterministic:
+        if left_out(self.rate) or deterministic:
             return x
         return dropped(x, self.make_rng("dropout"), self.rate)
 
 
-def dropped(x: Array, key: Array, rate: float) -> Array:
+def dropped(x: Array, key: Array, rate: float | Array) -> Array:
     """`x` with a share of `rate` set to 0, the others divided by the share that is kept."""
-    kept = min(max(round((1 - rate) * LEVELS), 1), LEVELS)
-    if kept == LEVELS:
-        return x
-    mask = random_bytes(key, x.shape) < np.uint8(kept)
+    kept = jnp.clip(jnp.round((1 - jnp.asarray(rate, jnp.float32)) * LEVELS), 1, LEVELS)
+    mask = random_bytes(key, x.shape) <= (kept - 1).astype(jnp.uint8)
     # Made once: fused into what reads it, the bits would be made again for every reader, backwards too.
     mask = named(jax.lax.optimization_barrier(mask), CHOICE)
-    return jnp.where(mask, x * jnp.asarray(LEVELS / kept, x.dtype), 0)
+    return jnp.where(mask, x * (LEVELS / kept).astype(x.dtype), 0)
 
 
 def random_bytes(key: Array, shape: tuple[int, ...]) -> Array:
@@ -78,6 +76,6 @@ class ResidualLayer(Layer, kw_only=True):
         """A branch's result after dropout and stochastic depth; `rate` takes the place of `drop_path`."""
         y = Dropout(self.dropout)(y, deterministic=deterministic)
         chosen = self.drop_path if rate is None else rate
-        if (rate is None and not self.drop_path) or deterministic:
+        if left_out(chosen) or deterministic:
             return y
         return drop_path(y, chosen, self.make_rng("dropout"))

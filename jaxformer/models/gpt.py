@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from jaxformer.config.fields import Layers, PositiveFloat, PositiveInt, Rate
+from jaxformer.config.fields import Input, Layers, PositiveFloat, PositiveInt, Rate
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import StackInputs
 from jaxformer.models.dense import Dense, Embedding
@@ -50,7 +50,7 @@ class GPT(GenerativeModel):
     dense and banded layers as GPT-3 does."""
     experts: Experts | None = None
     """A mixture of experts in the place of every MLP."""
-    dropout: Rate = 0.0
+    dropout: Input[Rate] = 0.0
 
     def problems(self) -> Iterator[str]:
         yield from head_problems(self.width, self.num_heads, self.head_dim, self.num_kv_heads)

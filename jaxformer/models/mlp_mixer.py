@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 from flax import linen as nn
 
-from jaxformer.config.fields import Layers, Pixels, PositiveInt, Rate
+from jaxformer.config.fields import Input, Layers, Pixels, PositiveInt, Rate
 from jaxformer.models.base import ImageModel, Stacked
 from jaxformer.models.block import Aux, BlockInputs, StackInputs
 from jaxformer.models.dropout import ResidualLayer
@@ -55,7 +55,7 @@ class MLPMixer(ImageModel, Stacked):
     """Hidden width of the MLPs over patches."""
     channel_mlp_dim: PositiveInt = 3072
     """Hidden width of the MLPs over channels."""
-    drop_path: Rate = 0.0
+    drop_path: Input[Rate] = 0.0
     """Stochastic depth: the last block's rate, growing linearly from 0."""
 
     def problems(self) -> Iterator[str]:

@@ -108,5 +108,6 @@ gradient_through.defvjp(lambda x, shardings: (x, None), laid_out)
 
 def without_kernels() -> AbstractContextManager[None]:
     """A context whose programs are for one CPU, so that a jaxpr shows every product and no kernel hides one."""
-    cpu = AbstractMesh((1,), BATCH_AXES[:1], abstract_device=AbstractDevice("cpu", None, "cpu"))
+    device = AbstractDevice("cpu", None, "cpu")
+    cpu = AbstractMesh((1,), BATCH_AXES[:1], (AxisType.Auto,), abstract_device=device)
     return jax.sharding.use_abstract_mesh(cpu)

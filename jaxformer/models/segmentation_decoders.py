@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.config.fields import Layers, PositiveFloat, PositiveInt, Rate
+from jaxformer.config.fields import Input, Layers, PositiveFloat, PositiveInt, Rate
 from jaxformer.models.base import Layer, head_problems
 from jaxformer.models.block import Block
 from jaxformer.models.conv import Conv
@@ -38,7 +38,7 @@ class Decoder(Layer, kw_only=True):
     level = -1
     """Which of the backbone's maps is decoded, where it is one; -1 is the last."""
 
-    dropout: Rate = 0.0
+    dropout: Input[Rate] = 0.0
     """Rate of dropout before the classes."""
 
     @nn.compact
@@ -104,7 +104,7 @@ class AllMLP(Convolutional):
 
     least_maps: ClassVar[int] = 2
 
-    dropout: Rate = 0.1
+    dropout: Input[Rate] = 0.1
     """Rate of dropout before the classes; the paper has 0.1."""
 
     def decoded(self, maps: Sequence[jax.Array], deterministic: bool) -> jax.Array:
@@ -159,9 +159,9 @@ class MaskTransformer(Decoder):
     """Activation of the MLPs; the authors' code has the exact GELU."""
     norm_epsilon: PositiveFloat = 1e-5
     """Epsilon of every LayerNorm; the authors' code has PyTorch's 1e-5."""
-    dropout: Rate = 0.0
+    dropout: Input[Rate] = 0.0
     """Rate of dropout after attention and in the MLPs."""
-    drop_path: Rate = 0.0
+    drop_path: Input[Rate] = 0.0
     """Stochastic depth: the last block's rate, growing linearly from 0."""
 
     def problems(self) -> Iterator[str]:

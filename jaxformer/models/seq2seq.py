@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from jaxformer.config.fields import Layers, PositiveInt, Rate, Tokens
+from jaxformer.config.fields import Input, Layers, PositiveInt, Rate, Tokens
 from jaxformer.models.attention import MaybeArray
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import StackInputs
@@ -53,9 +53,9 @@ class Seq2Seq(GenerativeModel):
     """Whether tokens are multiplied by sqrt(width) (Vaswani et al. 2017, section 3.4)."""
     scaled_logits: bool = False
     """Whether what a tied head sees is divided by sqrt(width), as in T5."""
-    dropout: Rate = 0.1
+    dropout: Input[Rate] = 0.1
     """Rate of dropout after the embeddings, of each branch and, with norms in front, after the last one."""
-    mlp_dropout: Rate = 0.0
+    mlp_dropout: Input[Rate] = 0.0
     """Rate of dropout after the MLPs' activation."""
 
     def problems(self) -> Iterator[str]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from jaxformer.config.fields import left_out
 from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.base import RematName
 from jaxformer.models.block import Aux, BlockInputs, StackInputs
@@ -64,7 +65,7 @@ class Stack(nn.Module):
         if cache is not None:
             shared = replace(shared, slot=cache.slot)
         rates = None
-        if self.drop_path:
+        if not left_out(self.drop_path):
             rates = jnp.linspace(0.0, self.drop_path, self.depth, dtype=jnp.float32)
         block: Any = self.block
         # On CPUs, products in 16 bits take longer fused with what is computed again before them than read from memory.

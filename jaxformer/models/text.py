@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxformer.config.fields import PositiveFloat, PositiveInt, Rate, Tokens
+from jaxformer.config.fields import Input, PositiveFloat, PositiveInt, Rate, Tokens
 from jaxformer.models.base import Stacked
 from jaxformer.models.block import Block
 from jaxformer.models.dense import Dense, Embedding, Initializer
@@ -28,9 +28,9 @@ class TextModel(Stacked, kw_only=True):
     """Number of attention heads."""
     mlp_dim: PositiveInt | None = None
     """Hidden width of the MLPs; None: 4 x width."""
-    dropout: Rate = 0.1
+    dropout: Input[Rate] = 0.1
     """Rate of dropout after the embedding and of each branch."""
-    attention_dropout: Rate = 0.0
+    attention_dropout: Input[Rate] = 0.0
     """Rate of dropout of the attention weights."""
 
     def stack(self, name: str | None, depth: int, up: Initializer, down: Initializer, **more: Any) -> Stack:

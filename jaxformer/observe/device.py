@@ -127,11 +127,12 @@ def peak_flops(device_kind: str, dtype: str = "bfloat16") -> float | None:
     return None
 
 
+@functools.cache
 def measured_matmul_flops(dtype: str = "float32", size: int | None = None, seconds: float = 0.2) -> float:
     """The rate of a large square matrix product on one device, accumulated in float32, in FLOP/s.
 
     The peak to compare with where no vendor states one: the fastest of the products in about `seconds`, after
-    a compilation. `size` is that of the matrices; None: 1024 on a CPU, 8192 elsewhere.
+    a compilation. A process measures it once. `size` is that of the matrices; None: 1024 on a CPU, 8192 elsewhere.
     """
     import jax
     import jax.numpy as jnp

@@ -107,7 +107,7 @@ def curves(
         label, marker = printable(name, keep=""), "o" if len(steps) <= 30 else ""
         axes.plot(steps, values, color=colour, label=label, marker=marker, markersize=3)
         shown = np.append(shown, values[known])
-    if not linear and shown.size and shown.min() > 0 and shown.max() > 100 * shown.min():
+    if not linear and shown.size and np.min(shown) > 0 and np.max(shown) > 100 * np.min(shown):
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter(lambda value, _: "")
     low, high = axes.get_ylim()

@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 import jax
 
 from jaxformer.errors import UserError
+from jaxformer.files import remove
 from jaxformer.observe import text
 
 Item = TypeVar("Item")
 SLOW = 10  # times the median
 SLOW_SECONDS = 1.0  # less is not worth a line
+PARTS = ("data", "dispatch", "the device")  # what a step waits for
 FEW, LATEST = 5, 50  # the median is that of so many steps, at least and at most
 logger = logging.getLogger("jaxformer")
 
@@ -91,7 +93,7 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self.latest: deque[float] = deque(maxlen=LATEST)
+        self.latest: deque[tuple[float, float, float]] = deque(maxlen=LATEST)
         self.median: float | None = None
         self.shapes: set[tuple[tuple[int, ...], ...]] = set()
 
@@ -113,13 +115,18 @@ class Pace:
         """
         whole = data + dispatch + device
         if self.median is not None and whole > max(SLOW * self.median, SLOW_SECONDS):
-            parts = {"data": data, "dispatch": dispatch, "the device": device}
-            waited = ", ".join(f"{text.duration(value)} for {name}" for name, value in parts.items())
+            parts = zip((data, dispatch, device), PARTS)
+            waited = ", ".join(f"{text.duration(value)} for {name}" for value, name in parts)
             usual = f"{whole / self.median:.0f} times the median of {text.duration(self.median)}"
             logger.warning("step %s took %s, %s: %s", f"{step:,}", text.duration(whole), usual, waited)
-        self.latest.append(whole)
+        self.latest.append((data, dispatch, device))
         if len(self.latest) >= FEW:
-            self.median = statistics.median(self.latest)
+            self.median = statistics.median(map(sum, self.latest))
+
+    def medians(self) -> dict[str, float] | None:
+        """Medians of what the latest steps waited for, by name; None while there were few. Any thread may ask."""
+        latest = self.latest.copy()
+        return dict(zip(PARTS, map(statistics.median, zip(*latest)))) if len(latest) >= FEW else None
 
 
 def parse_steps(steps: str) -> tuple[int, int]:
@@ -140,7 +147,8 @@ def parse_steps(steps: str) -> tuple[int, int]:
 class Profile(AbstractContextManager["Profile"]):
     """Traces the steps FIRST to LAST into RUN/profile; view it with `xprof RUN/profile` or TensorBoard.
 
-    A run that resumes within the range traces the rest of it. Leaving the `with` ends a trace that is still open.
+    There the trace is "steps-FIRST-LAST", and each process of the training a host, "process-0000". A run that resumes
+    within the range traces the rest of it. Leaving the `with` ends a trace that is still open.
 
     Args:
       steps: "FIRST:LAST", or None to trace nothing.
@@ -153,7 +161,7 @@ class Profile(AbstractContextManager["Profile"]):
     def __init__(self, steps: str | None, run_dir: Path):
         self.first, self.last = (1, 0) if steps is None else parse_steps(steps)
         self.folder = Path(run_dir) / "profile"
-        self.tracing = self.traced = False
+        self.tracing, self.traced = False, 0  # the first step that was traced
         self._annotation = ExitStack()
 
     def before(self, step: int) -> None:
@@ -161,8 +169,8 @@ class Profile(AbstractContextManager["Profile"]):
         if not self.first <= step <= self.last:
             return
         if not self.tracing:
-            jax.profiler.start_trace(str(self.folder))
-            self.tracing = self.traced = True
+            jax.profiler.start_trace(str(self._own))
+            self.tracing, self.traced = True, step
         self._annotation.enter_context(jax.profiler.StepTraceAnnotation("train", step_num=step))
 
     def after(self, step: int, outputs: Any = None) -> None:
@@ -181,10 +189,25 @@ class Profile(AbstractContextManager["Profile"]):
         self.tracing = False
         try:
             jax.profiler.stop_trace()
+            self._put_beside_others()
         except (OSError, jax.errors.JaxRuntimeError) as error:
             logger.warning("%s: the profile cannot be written there: %s", self.folder, error)
             return
         logger.info("profile written to %s (view it with `xprof %s`)", self.folder, self.folder)
+
+    @property
+    def _own(self) -> Path:
+        """Where JAX writes: processes of one machine would write the same files, named by machine and second."""
+        return self.folder / f".process-{jax.process_index():04}"
+
+    def _put_beside_others(self) -> None:
+        """Renames what JAX wrote to the names by which XProf knows the machines of one trace."""
+        together = self.folder / "plugins" / "profile" / f"steps-{self.traced}-{self.last}"
+        together.mkdir(parents=True, exist_ok=True)
+        for kind in ("xplane.pb", "trace.json.gz"):
+            for file in self._own.rglob(f"*.{kind}"):
+                file.replace(together / f"{self._own.name[1:]}.{kind}")
+        remove(self._own)
 
     def __exit__(self, *exception: Any) -> None:
         self._annotation.close()

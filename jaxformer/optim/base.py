@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 import jax
 import optax
 
-from jaxformer.config.fields import Constraint, NonNegativeFloat, above, at_least
+from jaxformer.config.fields import Constraint, Input, NonNegativeFloat, above, at_least, left_out
 from jaxformer.optim.masks import NO_DECAY, decay_mask
 from jaxformer.paths import STACK, path_of
 
@@ -49,17 +49,17 @@ class Optimizer(ABC):
     head/kernel and head/bias, "encoder/block_[0-3]" the first four blocks, stacked or not.
     """
 
-    learning_rate: LearningRate
+    learning_rate: Input[LearningRate]
     """The peak, of which the schedule is a share."""
-    weight_decay: Penalty = 0.0
+    weight_decay: Input[Penalty] = 0.0
     """Decoupled from the gradient and multiplied by the learning rate, as in PyTorch's and in optax's AdamW
     (Loshchilov and Hutter 2019). Where a paper multiplies it by the schedule alone (big_vision), its number
     is weight_decay * learning_rate here: 1e-4 at a peak of 1e-3 is 0.1."""
-    clip_norm: Limit | None = None
+    clip_norm: Input[Limit] | None = None
     """The largest global norm of the gradient; larger ones are scaled down."""
-    clip_value: Limit | None = None
+    clip_value: Input[Limit] | None = None
     """The largest absolute value of a gradient's entry; it is applied before clip_norm."""
-    agc: Limit | None = None
+    agc: Input[Limit] | None = None
     """Adaptive gradient clipping (Brock et al. 2021, section 4.1): the largest norm of a unit's gradient as a
     share of the norm of its weights, 0.01 in the paper. It is applied after clip_norm, and not to the head."""
     no_decay: tuple[Pattern, ...] = NO_DECAY
@@ -70,13 +70,14 @@ class Optimizer(ABC):
     """Pairs of a pattern and what it multiplies the whole update by, decay included; the first pattern that
     takes a parameter counts."""
     layer_decay: (
-        Annotated[float, Constraint("a number above 0, at most 1, such as 0.75", lambda v: 0 < v <= 1)] | None
+        Input[Annotated[float, Constraint("a number above 0, at most 1, such as 0.75", lambda v: 0 < v <= 1)]]
+        | None
     ) = None
     """Multiplies the update of layer i of N, decay included, by layer_decay ** (N - i): embeddings are layer
     0, block i is layer i + 1, the head is layer N (Bao et al. 2022)."""
-    l1: Penalty = 0.0
+    l1: Input[Penalty] = 0.0
     """Adds l1 * sum |w| to the loss."""
-    l2: Penalty = 0.0
+    l2: Input[Penalty] = 0.0
     """Adds l2 / 2 * sum w^2 to the loss: what PyTorch's SGD and Adam call weight_decay."""
 
     averages: ClassVar[bool] = False
@@ -112,7 +113,7 @@ class Optimizer(ABC):
 
     def decay(self) -> optax.GradientTransformation:
         """Adds weight_decay * w to the direction, where it decays."""
-        if not self.weight_decay:
+        if left_out(self.weight_decay):
             return optax.identity()
         return optax.add_decayed_weights(self.weight_decay, lambda tree: decay_mask(self, tree))
 

@@ -55,9 +55,9 @@ def filled(partial: Tree, full: Tree) -> Tree:
     return jax.tree.map(lambda p, f: f if is_masked(p) else p, partial, full, is_leaf=is_masked)
 
 
-def multiply(factors: dict[str, np.ndarray]) -> optax.GradientTransformation:
+def multiply(factors: dict[str, Any]) -> optax.GradientTransformation:
     """Multiplies each update by its factor (path -> scalar, or [L, 1, ...] for a stack)."""
-    if all(np.all(factor == 1) for factor in factors.values()):
+    if all(isinstance(factor, np.ndarray) and np.all(factor == 1) for factor in factors.values()):
         return optax.identity()
 
     def scaled(key_path: Any, update: jax.Array) -> jax.Array:
@@ -72,10 +72,21 @@ def clipping(config: Optimizer) -> optax.GradientTransformation:
     if config.clip_value is not None:
         parts.append(optax.clip(config.clip_value))
     if config.clip_norm is not None:
-        parts.append(optax.clip_by_global_norm(config.clip_norm))
+        parts.append(clip_norm(config.clip_norm))
     if (ratio := config.agc) is not None:
         parts.append(by_layer(lambda path, rank: clip_units(ratio, path, rank)))
     return optax.chain(*parts)
+
+
+def clip_norm(limit: Any) -> optax.GradientTransformation:
+    """Scales gradients whose global norm is larger than `limit`, by one factor (optax: number by number)."""
+
+    def clipped(updates: Tree, params: Tree | None) -> Tree:
+        norm = optax.tree.norm(updates)
+        factor = jnp.where(norm < limit, 1.0, limit / norm)
+        return jax.tree.map(lambda update: update * factor.astype(update.dtype), updates)
+
+    return optax.stateless(clipped)
 
 
 def clip_units(ratio: float, path: str, rank: int) -> optax.GradientTransformation:

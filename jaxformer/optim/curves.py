@@ -6,10 +6,11 @@ from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxformer.config.durations import Duration
-from jaxformer.config.fields import Constraint, above, at_least, strictly_between
+from jaxformer.config.fields import Constraint, Input, InputOrZero, above, at_least, strictly_between
 from jaxformer.optim.schedule import PeakShare, Schedule, Spans, ToSteps
 
 MOST_RESTARTS = 1000
@@ -103,9 +104,9 @@ class OneCycle(Schedule):
 
     warmup: Duration | None = Duration.parse("30%")
     """The length of the rise."""
-    start: PeakShare = 0.04
+    start: InputOrZero[PeakShare] = 0.04
     """The share of the peak at the first step (PyTorch: 1 / 25)."""
-    final: PeakShare = 4e-6
+    final: InputOrZero[PeakShare] = 4e-6
     shape: Literal["cosine", "linear"] = "cosine"
     """Shape of the rise and the fall."""
 
@@ -132,7 +133,7 @@ class OneCycle(Schedule):
 class Polynomial(Schedule):
     """f(t) = final + (1 - final) (1 - t / n)^power."""
 
-    power: Annotated[float, above(0, "a number above 0; at 0 the rate would not fall")] = 0.9
+    power: Input[Annotated[float, above(0, "a number above 0; at 0 the rate would not fall")]] = 0.9
     """Exponent of the decay; 0.9 is DeepLab's "poly" (Chen et al. 2018, section 4.1), 1 is linear."""
 
     def curve(self, spans: Spans, to_steps: ToSteps) -> optax.Schedule:
@@ -146,14 +147,13 @@ class Step(Schedule):
     drops: tuple[Duration, ...] = ()
     """When the rate drops, counted from the start of the training, warm-up included: ("30 epochs", "60
     epochs", "80 epochs") is Goyal et al. 2017's."""
-    factor: Annotated[float, strictly_between(0, 1)] = 0.1
+    factor: Input[Annotated[float, strictly_between(0, 1)]] = 0.1
     """The factor by which a drop multiplies the rate."""
     falls: ClassVar[bool] = False
 
     def curve(self, spans: Spans, to_steps: ToSteps) -> optax.Schedule:
-        return optax.piecewise_constant_schedule(
-            1.0, {to_steps(drop) - spans.warmup: self.factor for drop in self.drops}
-        )
+        drops = np.array([to_steps(drop) - spans.warmup for drop in self.drops])
+        return lambda count: self.factor ** jnp.sum(jnp.asarray(count) >= drops)
 
     def problems(self) -> Iterator[str]:
         if not self.drops:
@@ -182,7 +182,7 @@ class CosineRestarts(Schedule):
     """The length of the first cycle."""
     growth: Annotated[float, at_least(1, "1 or more; cycles may not shrink")] = 2.0
     """Each cycle is so many times longer than the one before."""
-    decay: Annotated[float, Constraint("a number above 0, at most 1", lambda v: 0 < v <= 1)] = 1.0
+    decay: Input[Annotated[float, Constraint("a number above 0, at most 1", lambda v: 0 < v <= 1)]] = 1.0
     """The share of a cycle's first rate at which the next one begins."""
 
     def cycles(self, spans: Spans, to_steps: ToSteps) -> list[int]:
@@ -195,7 +195,7 @@ class CosineRestarts(Schedule):
 
     def curve(self, spans: Spans, to_steps: ToSteps) -> optax.Schedule:
         lengths = self.cycles(spans, to_steps)
-        starts = [max(self.decay**i, self.final) for i in range(len(lengths))]
+        starts = [jnp.maximum(self.decay**i, self.final) for i in range(len(lengths))]
         waves = [optax.cosine_decay_schedule(s, n, alpha=self.final / s) for s, n in zip(starts, lengths)]
         return optax.join_schedules(waves, [sum(lengths[:i]) for i in range(1, len(lengths))])
 

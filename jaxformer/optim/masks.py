@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxformer.config.fields import left_out
 from jaxformer.paths import BLOCK, layer_paths, layers_taken, leaves_by_path, matches, path_of
 
 Tree = Any
@@ -96,7 +97,7 @@ def layer_indices(params: Tree) -> tuple[dict[str, int], dict[str, int]]:
     return layers, lasts
 
 
-def multipliers(config: Any, params: Tree) -> dict[str, np.ndarray]:
+def multipliers(config: Any, params: Tree) -> dict[str, Any]:
     """What the update of each parameter is multiplied by.
 
     The first pattern of `learning_rate_multipliers` that takes it, times layer_decay ** (last layer - layer)
@@ -107,22 +108,29 @@ def multipliers(config: Any, params: Tree) -> dict[str, np.ndarray]:
       params: a tree of arrays or ShapeDtypeStructs.
 
     Returns:
-      Path -> float32 scalar; for a stack of L layers [L, 1, ...].
+      Path -> float32 scalar; for a stack of L layers [L, 1, ...]. They are NumPy's, unless layer_decay is traced.
     """
     layers, lasts = layer_indices(params) if config.layer_decay is not None else ({}, {})
+    powers = config.layer_decay ** np.arange(1 + max(lasts.values())) if layers else np.ones(1)
 
-    def of_layer(path: str, name: str) -> float:
-        """The factor of a layer by its own name, `path` being that of the stack that it is in."""
-        given = (v for p, v in config.learning_rate_multipliers if matches(p, name) or matches(p, path))
-        return next(given, 1.0) * (config.layer_decay ** (lasts[name] - layers[name]) if layers else 1.0)
+    def given(path: str, name: str) -> float:
+        """The multiplier of a layer by its own name, `path` being that of the stack that it is in."""
+        found = (v for p, v in config.learning_rate_multipliers if matches(p, name) or matches(p, path))
+        return next(found, 1.0)
 
     result = {}
     for path, leaf in leaves_by_path(params).items():
         names = layer_paths(path, leaf.shape)
-        values = np.array([of_layer(path, name) for name in names], np.float32)
+        exponents = np.array([lasts[name] - layers[name] if layers else 0 for name in names])
+        values = (np.array([given(path, name) for name in names]) * powers[exponents]).astype(np.float32)
         stacked = len(names) > 1 or names[0] != path
         result[path] = values.reshape((-1, *(1 for _ in leaf.shape[1:])) if stacked else ())
     return result
+
+
+def regularizes(config: Any) -> bool:
+    """Whether there are L1 or L2 regularisation."""
+    return not (left_out(config.l1) and left_out(config.l2))
 
 
 def regularization(config: Any, params: Tree) -> dict[str, jax.Array]:
@@ -139,8 +147,8 @@ def regularization(config: Any, params: Tree) -> dict[str, jax.Array]:
     taken = jax.tree.map(lambda a, b: a and b, decay_mask(config, params), trainable_mask(config, params))
     weights = [w.astype(jnp.float32) for w, t in zip(jax.tree.leaves(params), jax.tree.leaves(taken)) if t]
     losses = {}
-    if config.l1:
+    if not left_out(config.l1):
         losses["l1"] = config.l1 * sum((jnp.abs(w).sum() for w in weights), jnp.float32(0))
-    if config.l2:
+    if not left_out(config.l2):
         losses["l2"] = config.l2 / 2 * sum((jnp.square(w).sum() for w in weights), jnp.float32(0))
     return losses

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 import optax
 from optax import contrib
 
-from jaxformer.config.fields import Constraint, PositiveFloat, PositiveInt, Rate, at_least
+from jaxformer.config.fields import Constraint, Input, KeptShare, PositiveFloat, PositiveInt, at_least
 from jaxformer.optim.base import Epsilon, MomentDtype, Optimizer, by_layer
 
 
@@ -14,11 +14,11 @@ from jaxformer.optim.base import Epsilon, MomentDtype, Optimizer, by_layer
 class Moments(Optimizer):
     """Optimizers with averages of gradients and of their squares."""
 
-    b1: Rate = 0.9
+    b1: KeptShare = 0.9
     """The share of the gradients' average that is kept each step."""
-    b2: Rate = 0.999
+    b2: KeptShare = 0.999
     """The share of the squared gradients' average that is kept each step (GPT-3, Llama: 0.95)."""
-    eps: Epsilon = 1e-8
+    eps: Input[Epsilon] = 1e-8
     """Added to the root of the second moment."""
     mu_dtype: MomentDtype | None = None
     """Dtype of the first moment; None: that of the parameters."""
@@ -53,7 +53,7 @@ class LAMB(Moments):
     Lengths are taken parameter by parameter and, in a stack, layer by layer.
     """
 
-    eps: Epsilon = 1e-6
+    eps: Input[Epsilon] = 1e-6
 
     def direction(self) -> optax.GradientTransformation:
         adam = optax.scale_by_adam(self.b1, self.b2, self.eps, mu_dtype=self.mu_dtype)
@@ -71,15 +71,15 @@ class Adafactor(Optimizer):
     1e-2). Weight decay is multiplied by the learning rate, unlike in optax's alias.
     """
 
-    decay_rate: float = 0.8
+    decay_rate: Input[float] = 0.8
     """The second moment keeps 1 - step^-decay_rate of itself each step."""
     min_dim_size_to_factor: int = 128
     """Parameters with fewer than two axes of this length keep a full second moment."""
-    clipping_threshold: Annotated[float, at_least(1, "1 or more, or None for no limit")] | None = 1.0
+    clipping_threshold: Input[Annotated[float, at_least(1, "1 or more, or None for no limit")]] | None = 1.0
     """The largest root mean square of a parameter's update; None: no limit."""
     multiply_by_parameter_scale: bool = True
     """Makes the update a share of the root mean square of the weights."""
-    momentum: Rate | None = None
+    momentum: KeptShare | None = None
     """The share of the average of updates that is kept each step; None: no average, and no memory for it."""
     mu_dtype: MomentDtype = "float32"
     """Dtype of that average."""
@@ -105,7 +105,7 @@ class SGD(Optimizer):
 class Momentum(Optimizer):
     """SGD with momentum: m = momentum * m + g (Sutskever et al. 2013; PyTorch's SGD without dampening)."""
 
-    momentum: Rate = 0.9
+    momentum: KeptShare = 0.9
     """The share of the last direction that is kept."""
     nesterov: bool = False
     """Takes g + momentum * m instead of m."""
@@ -123,9 +123,9 @@ class Lion(Optimizer):
     Use a learning_rate 3 to 10 times smaller than AdamW's, and a weight_decay that much larger (section 5).
     """
 
-    b1: Rate = 0.9
+    b1: KeptShare = 0.9
     """The momentum's share in the direction."""
-    b2: Rate = 0.99
+    b2: KeptShare = 0.99
     """The share of the momentum that is kept each step."""
     mu_dtype: MomentDtype | None = None
     """Dtype of the momentum; None: that of the parameters."""
@@ -142,14 +142,14 @@ class Sophia(Moments):
     gradient's work, and its memory without microbatches.
     """
 
-    b1: Rate = 0.965
-    b2: Rate = 0.99
+    b1: KeptShare = 0.965
+    b2: KeptShare = 0.99
     """The share of the average of the Hessian's diagonal that is kept at each estimate."""
-    eps: Epsilon = 1e-8
+    eps: Input[Epsilon] = 1e-8
     """The least that the momentum is divided by."""
-    gamma: PositiveFloat = 0.01
+    gamma: Input[PositiveFloat] = 0.01
     """Multiplies the Hessian's diagonal; larger ones clip more rarely."""
-    clip_threshold: PositiveFloat = 1.0
+    clip_threshold: Input[PositiveFloat] = 1.0
     """The largest absolute value of the direction's entries."""
     update_interval: PositiveInt = 10
     """Steps between two estimates."""

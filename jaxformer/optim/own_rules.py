@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
-from jaxformer.config.fields import Rate, above, between, strictly_between
+from jaxformer.config.fields import KEPT, Input, KeptShare, above, between, strictly_between
 from jaxformer.optim.base import Epsilon, LearningRate, MomentDtype, Optimizer, Pattern, is_masked
 from jaxformer.optim.masks import EMBEDDINGS, decay_mask
 from jaxformer.paths import STACK, kernel_axes, matches, path_of
@@ -28,22 +28,24 @@ class Muon(Optimizer):
     its learning_rate and weight_decay fit (Liu et al. 2025, Moonlight, section 2.2).
     """
 
-    momentum: Rate = 0.95
+    momentum: KeptShare = 0.95
     """The share of the gradients' average that is kept each step."""
     nesterov: bool = True
     """Looks one step ahead."""
     ns_steps: Annotated[int, between(1, 100, "1 to 100 (5 is usual); 0 orthogonalises nothing")] = 5
     """Newton-Schulz iterations."""
-    consistent_rms: Annotated[float, above(0, "a number above 0 (0.2 is AdamW's), or None")] | None = 0.2
+    consistent_rms: Input[Annotated[float, above(0, "a number above 0 (0.2 is AdamW's), or None")]] | None = (
+        0.2
+    )
     """The root mean square of a matrix's update; None: its singular values are about sqrt(max(1, out / in)),
     as in KellerJordan/Muon."""
     adam: tuple[Pattern, ...] = (*EMBEDDINGS, "head")
     """Patterns of parameters that Adam moves, besides all that are not kernels."""
-    adam_b1: Rate = 0.9
+    adam_b1: KeptShare = 0.9
     """The share of the gradients' average that Adam keeps each step."""
-    adam_b2: Rate = 0.95
+    adam_b2: KeptShare = 0.95
     """The share of the squared gradients' average that Adam keeps each step."""
-    eps: Epsilon = 1e-8
+    eps: Input[Epsilon] = 1e-8
     """Added to Adam's root of the second moment, and to the norm of the matrix."""
     mu_dtype: MomentDtype | None = None
     """Dtype of the momentum and of Adam's first moment; None: that of the parameters."""
@@ -115,12 +117,12 @@ class ScheduleFree(Optimizer):
     base: Literal["adam", "sgd"] = "adam"
     """Adam (without its momentum) or sgd."""
     b1: Annotated[
-        float, strictly_between(0, 1, "a number between 0 and 1; at 0 gradients ignore the average")
+        float, strictly_between(0, 1, "a number between 0 and 1; at 0 gradients ignore the average"), KEPT
     ] = 0.9
     """The average's share in the point where gradients are taken."""
-    b2: Rate = 0.999
+    b2: KeptShare = 0.999
     """The share of Adam's average of squared gradients that is kept each step."""
-    eps: Epsilon = 1e-8
+    eps: Input[Epsilon] = 1e-8
     """Added to the root of Adam's second moment."""
 
     averages: ClassVar[bool] = True
@@ -149,17 +151,17 @@ class ScheduleFree(Optimizer):
 class Prodigy(Optimizer):
     """Prodigy (Mishchenko and Defazio 2024, algorithm 4): Adam that estimates its own learning rate."""
 
-    learning_rate: LearningRate = 1.0
+    learning_rate: Input[LearningRate] = 1.0
     """Multiplies the estimate; leave it at 1."""
-    b1: Rate = 0.9
+    b1: KeptShare = 0.9
     """The share of the gradients' average that is kept each step."""
-    b2: Rate = 0.999
+    b2: KeptShare = 0.999
     """The share of the squared gradients' average that is kept each step."""
-    eps: Epsilon = 1e-8
+    eps: Input[Epsilon] = 1e-8
     """Added to the root of the second moment."""
-    estimate: Annotated[float, above(0, "a small number above 0, such as 1e-6; 0 cannot grow")] = 1e-6
+    estimate: Input[Annotated[float, above(0, "a small number above 0, such as 1e-6; 0 cannot grow")]] = 1e-6
     """The first estimate of the learning rate, too small on purpose."""
-    estimate_coefficient: float = 1.0
+    estimate_coefficient: Input[float] = 1.0
     """Multiplies the estimate; the place to tune."""
     safeguard_warmup: bool = False
     """Leaves the warm-up out of the estimate."""

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxformer.config.durations import Duration
-from jaxformer.config.fields import between
+from jaxformer.config.fields import InputOrZero, between
 
 ToSteps: TypeAlias = Callable[[Duration], int]
 PeakShare: TypeAlias = Annotated[float, between(0, 1, "a share of the peak learning rate, from 0 to 1")]
@@ -47,7 +47,7 @@ class Schedule(ABC):
     """The time in which the learning rate rises in a straight line from zero (Goyal et al. 2017, section 2.2)."""
     cooldown: Duration | None = None
     """The time at the end in which it falls in a straight line."""
-    final: PeakShare = 0.0
+    final: InputOrZero[PeakShare] = 0.0
     """The share of the peak at which the curve ends, if it falls by itself (a cool-down then goes on to
     zero); else the share at which the cool-down ends."""
 

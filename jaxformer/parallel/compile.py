@@ -101,9 +101,9 @@ class Layout:
             lambda leaf, sharding: leaf.update(sharding=sharding), state, self.shardings(state)
         )
 
-    def init_sharded(self, init: Callable[[], Tree], shapes: Tree) -> Tree:
+    def init_sharded(self, init: Callable[..., Tree], shapes: Tree, *arguments: Any) -> Tree:
         """Runs `init` so that its result is laid out from the start as `shapes` are: no device ever holds it whole."""
-        return jax.jit(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))()
+        return jax.jit(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))(*arguments)
 
     def shard_batch(self, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows of a batch, as arrays over all devices."""
@@ -120,18 +120,18 @@ class Layout:
             for name, (shape, dtype) in spec.items()
         }
 
-    def train_step(self, step: Callable, state: Tree, with_teacher: bool = False) -> Callable:
-        """`step(state, batch) -> (state, metrics)`, compiled; the state that goes in is donated.
+    def train_step(self, step: Callable, state: Tree, others: int = 0) -> Any:
+        """`step(state, batch, ...) -> (state, metrics)`, compiled; the state that goes in is donated.
 
         Args:
           step: the result of `make_train_step(..., axis=layout.axis)`.
           state: a train state that is laid out: arrays, or the shapes that `abstract` gives.
-          with_teacher: whether a third argument is a teacher's variables, which are the same on every device.
+          others: how many arguments come behind the batch, which are the same on every device.
         """
         if self.mode == "pmap":
-            return self.pmapped(step, donate=(0,), fixed=int(with_teacher))
+            return self.pmapped(step, donate=(0,), fixed=others)
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-        given = (shardings, self.batch_sharding, *[self.replicated] * with_teacher)
+        given = (shardings, self.batch_sharding, *[self.replicated] * others)
         made = (shardings, self.replicated)
         options: Any = dict(self.compiler_options) or None
         return jax.jit(
@@ -178,6 +178,34 @@ class Layout:
             return lambda tree, batch, *others: mapped(tree, split_batch(batch), *others)
         # What pmap makes is of this process's devices alone.
         return lambda tree, batch, *others: jax.tree.map(of_all, mapped(tree, split_batch(batch), *others))
+
+
+@dataclass(frozen=True)
+class NumberedStep:
+    """A compiled train step that also takes the numbers of a config, and these: `step(state, batch)` for its users."""
+
+    program: Any
+    """(state, batch, numbers, ...) -> (state, metrics): the result of `Layout.train_step`."""
+    numbers: Tree
+    """Numbers of the host."""
+    sharding: NamedSharding
+    """The same on every device."""
+
+    @cached_property
+    def on_devices(self) -> Tree:
+        """The numbers as arrays; a Python float takes the dtype of what it meets, as in Python."""
+        return jax.device_put(self.numbers, self.sharding)
+
+    def __call__(self, state: Tree, batch: Tree, *others: Tree) -> tuple[Tree, dict[str, jax.Array]]:
+        return self.program(state, batch, self.on_devices, *others)
+
+    def trace(self, state: Tree, batch: Tree, *others: Tree) -> Any:
+        """The program for arrays of these shapes, as `jax.jit`'s `trace` gives it; nothing is put on devices."""
+        return self.program.trace(state, batch, self.numbers, *others)
+
+    def lower(self, state: Tree, batch: Tree, *others: Tree) -> Any:
+        """As `trace`, lowered."""
+        return self.trace(state, batch, *others).lower()
 
 
 def compiled(lowered: Any, mesh: Mesh) -> Any:

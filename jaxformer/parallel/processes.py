@@ -110,6 +110,26 @@ def judged(said: Mapping[str, Any]) -> list[str]:
     return json.loads(client.blocking_key_value_get(f"{key}/verdict", DAY))
 
 
+def say_to_all(topic: str, value: Any) -> None:
+    """Has the coordination service keep a JSON value of this process, in the place of the one before; waits for none.
+
+    Raises:
+      JaxRuntimeError: the service cannot be reached.
+    """
+    key = f"jaxformer/{topic}/{jax.process_index()}"
+    service().key_value_set(key, json.dumps(value), allow_overwrite=True)
+
+
+def said_by_all(topic: str) -> dict[int, Any]:
+    """What each process has said last: number -> JSON value; without those that have said nothing yet.
+
+    Raises:
+      JaxRuntimeError: the service cannot be reached.
+    """
+    found = service().key_value_dir_get(f"jaxformer/{topic}/")
+    return {int(key.rpartition("/")[2]): json.loads(value) for key, value in found}
+
+
 def disagreements(every: Sequence[Mapping[str, Any]]) -> list[str]:
     """The lines of the first process that found a mistake, and a line for each fact that differs.
 

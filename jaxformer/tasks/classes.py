@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.config.fields import Rate, at_least
+from jaxformer.config.fields import Input, Rate, at_least
 from jaxformer.tasks import base, losses, metrics
 from jaxformer.tasks.base import Arrays, Batch, DataInfo, Evaluation, Row, example_mask, masked_sum
 
@@ -24,7 +24,7 @@ class ClassTask(base.ExampleTask):
 
     loss_name: Literal["softmax", "sigmoid"] = "softmax"
     """ "softmax" cross-entropy, or "sigmoid": the sum of a binary one a class (Beyer et al. 2020)."""
-    label_smoothing: Rate = 0.0
+    label_smoothing: Input[Rate] = 0.0
     """The share of a label that is spread over all classes, in training; 0.1 is usual."""
     focal_gamma: Annotated[float, at_least(0, "0 or more, such as 2.0, or None for none")] | None = None
     """How much less easy examples count (Lin et al. 2017); 2 is usual, None weighs all alike."""

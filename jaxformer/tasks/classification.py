@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer import drawing
-from jaxformer.config.fields import Fraction, between
+from jaxformer.config.fields import Fraction, Input, InputOrZero, between, left_out
 from jaxformer.tasks import metrics
 from jaxformer.tasks.base import Batch, Batches, Images, Row, example_mask
 from jaxformer.tasks.classes import ClassTask
@@ -27,11 +27,11 @@ class Classification(ClassTask, ImageTask):
     padding, `example_mask` (bool [B]). Models give `ImageOutputs`.
     """
 
-    mixup: Annotated[float, ALPHA] = 0.0
+    mixup: Input[Annotated[float, ALPHA]] = 0.0
     """Alpha of mixup (Zhang et al. 2018); 0.2 to 0.8 is usual, 0 is off."""
-    cutmix: Annotated[float, ALPHA] = 0.0
+    cutmix: Input[Annotated[float, ALPHA]] = 0.0
     """Alpha of CutMix (Yun et al. 2019); 1 is usual, 0 is off."""
-    cutmix_share: Fraction = 0.5
+    cutmix_share: InputOrZero[Fraction] = 0.5
     """Share of the batches that take CutMix where both are on (timm's `switch_prob`); the others take mixup."""
 
     views = ("flip", "five_crop", "ten_crop")
@@ -68,7 +68,7 @@ class Classification(ClassTask, ImageTask):
           The batch with `image` mixed, float32 0..255, and with `mixed_labels`, int32 [B], the partners', and
           `mix_weight`, float32 [B], the weight of an example's own label. Padding is not mixed into examples.
         """
-        if self.mixup == 0 and self.cutmix == 0:
+        if left_out(self.mixup) and left_out(self.cutmix):
             return batch
         image, labels = jnp.asarray(batch["image"], jnp.float32), jnp.asarray(batch["labels"])
         weights, weight = self.draw_weights(key, *image.shape[1:3])
@@ -85,10 +85,10 @@ class Classification(ClassTask, ImageTask):
     def draw_weights(self, key: jax.Array, height: int, width: int) -> Weights:
         """The weights of whichever of `mixup_weights` and `cutmix_weights` is on, or drawn."""
         choice_key, key = jax.random.split(key)
-        if self.cutmix == 0:
+        if left_out(self.cutmix):
             return mixup_weights(key, self.mixup, height, width)
         cut = cutmix_weights(key, self.cutmix, height, width)
-        if self.mixup == 0:
+        if left_out(self.mixup):
             return cut
         is_cut = jax.random.bernoulli(choice_key, self.cutmix_share)
         whole = mixup_weights(key, self.mixup, height, width)

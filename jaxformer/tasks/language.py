@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxformer.config.fields import NonNegativeFloat
+from jaxformer.config.fields import Input, NonNegativeFloat, left_out
 from jaxformer.errors import UserError
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import base
@@ -31,7 +31,7 @@ class LanguageModel(TokenTask):
     the likeliest of many tokens takes time.
     """
 
-    z_loss: NonNegativeFloat = 0.0
+    z_loss: Input[NonNegativeFloat] = 0.0
     """The weight of the square of the logits' logarithm of sums, which keeps it near 0 (Chowdhery et al.
     2022, PaLM, section 5: 1e-4); 0 is off."""
 
@@ -48,7 +48,7 @@ class LanguageModel(TokenTask):
         """The cross-entropy, the z-loss and the losses of a mixture of experts, where there is one."""
         total, of_z = summed_losses(outputs, self.targets(batch), self.label_smoothing, self.z_loss)
         losses, mask = {"cross_entropy": total - of_z}, example_mask(batch)
-        if self.z_loss:
+        if not left_out(self.z_loss):
             losses["z_loss"] = of_z
         if outputs.router is not None:
             losses["balance"] = masked_sum(outputs.router.balance, mask)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxformer.config.fields import Constraint, above
+from jaxformer.config.fields import FOLDER, Constraint, Input, above, left_out
 
 Weights: TypeAlias = tuple[float, ...] | None  # one for each class, or all alike
 
@@ -87,7 +87,7 @@ def token_cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: 
     logits = logits.astype(jnp.float32)
     numbers = jnp.arange(logits.shape[-1]).reshape((1,) * targets.ndim + (-1,))
     own = jnp.sum(jnp.where(numbers == targets[..., None], logits, 0), axis=-1)
-    if label_smoothing:
+    if not left_out(label_smoothing):
         own = (1 - label_smoothing) * own + label_smoothing * jnp.mean(logits, axis=-1)
     return jnp.where(targets >= 0, jax.nn.logsumexp(logits, axis=-1) - own, 0)
 
@@ -102,16 +102,16 @@ class Distillation:
     The teacher sees the same augmented examples.
     """
 
-    run: str
+    run: Annotated[str, FOLDER]
     """The folder of the teacher's run, of any model of the same classes and examples of the same shape."""
     checkpoint: str = "best"
     """ "best", "latest" or a step."""
     kind: Literal["hard", "soft"] = "hard"
     """ "hard" takes the teacher's most likely class for a label (DeiT, equation 3); "soft" its whole
     distribution, as the divergence KL(teacher, student) (equation 2)."""
-    weight: Annotated[float, SHARE] = 0.5
+    weight: Input[Annotated[float, SHARE]] = 0.5
     """The share of the loss that is the teacher's; the labels have the rest."""
-    temperature: Annotated[float, above(0, "more than 0, such as 3.0")] = 3.0
+    temperature: Input[Annotated[float, above(0, "more than 0, such as 3.0")]] = 3.0
     """With "soft", both sides' logits are divided by it, and the loss is multiplied by its square."""
 
     def per_example(self, logits: jax.Array, teacher: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer import drawing
-from jaxformer.config.fields import NonNegativeFloat, PositiveInt
+from jaxformer.config.fields import Input, NonNegativeFloat, PositiveInt, left_out
 from jaxformer.errors import UserError
 from jaxformer.models.outputs import SegmentationOutputs
 from jaxformer.tasks import base, metrics
@@ -29,11 +29,11 @@ class Segmentation(ImageTask):
     is ignored everywhere) and, where rows may be padding, `example_mask` (bool [B]). Models give `SegmentationOutputs`.
     """
 
-    cross_entropy: NonNegativeFloat = 1.0
+    cross_entropy: Input[NonNegativeFloat] = 1.0
     """Weight of the pixels' cross-entropy, which is a mean over the pixels that have a class."""
-    dice: NonNegativeFloat = 0.0
+    dice: Input[NonNegativeFloat] = 0.0
     """Weight of the Dice loss, a mean over images (`losses.dice`)."""
-    lovasz: NonNegativeFloat = 0.0
+    lovasz: Input[NonNegativeFloat] = 0.0
     """Weight of the Lovasz-softmax loss, a mean over images (`losses.lovasz_softmax`)."""
     lovasz_step: PositiveInt = 1
     """Stride of the pixels that the Lovasz loss sees, down and across: it sorts them for each class, which is slow."""
@@ -111,7 +111,7 @@ class Segmentation(ImageTask):
     def used(self) -> dict[str, float]:
         """The losses whose weight is not 0, and their weights."""
         weights = {"cross_entropy": self.cross_entropy, "dice": self.dice, "lovasz": self.lovasz}
-        return {name: weight for name, weight in weights.items() if weight > 0}
+        return {name: weight for name, weight in weights.items() if not left_out(weight)}
 
     def logits(self, outputs: SegmentationOutputs, batch: Batch) -> jax.Array:
         """float32 [B, H, W, K], at the images' size."""

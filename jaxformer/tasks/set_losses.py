@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxformer.config.fields import Fraction, NonNegativeFloat
+from jaxformer.config.fields import Fraction, Input, InputOrZero, NonNegativeFloat
 from jaxformer.models.outputs import Denoised
 from jaxformer.tasks.assignment import linear_assignment
 from jaxformer.tasks.base import Arrays
@@ -28,16 +28,16 @@ class SetLosses:
     """ "softmax" is the cross-entropy with one more class, the last, for no object (Carion et al. 2020; the model needs
     no_object). "focal" is a sigmoid for each class, and all are false where there is no object (Lin et al. 2017; Zhu et
     al. 2021)."""
-    class_weight: NonNegativeFloat | None = None
+    class_weight: Input[NonNegativeFloat] | None = None
     """Weight of the class's loss and cost; None: 1 with "softmax" (Carion et al. 2020), 2 with "focal" (Zhu et al.
     2021)."""
-    l1_weight: NonNegativeFloat = 5.0
+    l1_weight: Input[NonNegativeFloat] = 5.0
     """Weight of the loss and cost of the distances of the boxes' four numbers."""
-    giou_weight: NonNegativeFloat = 2.0
+    giou_weight: Input[NonNegativeFloat] = 2.0
     """Weight of the loss and cost of generalised IoU."""
-    no_object_weight: NonNegativeFloat = 0.1
+    no_object_weight: InputOrZero[NonNegativeFloat] = 0.1
     """Weight of the class for no object in the softmax's loss."""
-    focal_alpha: Fraction = 0.25
+    focal_alpha: InputOrZero[Fraction] = 0.25
     """Weight of a true class in the focal loss; a false one weighs 1 - alpha."""
     focal_gamma: NonNegativeFloat = 2.0
     """How much less predictions that are right already count in the focal loss."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.config.fields import Rate
+from jaxformer.config.fields import Input, Rate
 from jaxformer.errors import UserError, counted
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Reads, Row, Task, example_mask, lacks
@@ -81,7 +81,7 @@ class TokenTask(TextTask):
     `TextOutputs` with logits [B, T, K].
     """
 
-    label_smoothing: Rate = 0.0
+    label_smoothing: Input[Rate] = 0.0
     """The share of a target that is spread over all of them, in training; 0.1 in Vaswani et al. 2017."""
 
     targets_key: ClassVar[str] = "targets"

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.config.fields import between
+from jaxformer.config.fields import Input, between, left_out
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import base, metrics
 from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Row, example_mask
@@ -40,8 +40,8 @@ class TextClassification(ClassTask, WholeTextTask):
     rest.
     """
 
-    mixup: Annotated[
-        float, between(0, 1000, "an alpha above 0 and up to 1000, such as 0.2, or 0 for none")
+    mixup: Input[
+        Annotated[float, between(0, 1000, "an alpha above 0 and up to 1000, such as 0.2, or 0 for none")]
     ] = 0.0
     """Alpha of mixup of embedded texts, word by word (Guo et al. 2019, wordMixup); 0 is off."""
 
@@ -70,7 +70,7 @@ class TextClassification(ClassTask, WholeTextTask):
           The batch with `mixed_tokens`, `mixed_token_mask`, `mixed_labels`, and `mix_weight` float32 [B], the
           weight of an example's own text and label.
         """
-        if self.mixup == 0:
+        if left_out(self.mixup):
             return batch
         weight = jax.random.beta(key, self.mixup, self.mixup)
         partner = {name: jnp.roll(batch[name], 1, axis=0) for name in ("tokens", "token_mask", "labels")}

@@ -12,7 +12,7 @@ The texts are cut along T. A mesh's rows and tokens stay where they are: every d
 gradient is added over devices once, not at every part.
 """
 
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import jax
@@ -20,12 +20,14 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
+from jaxformer.config.fields import left_out
 from jaxformer.models.dense import accumulated, over_rows
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.models.placement import BATCH_AXES, automatic_mesh, platform, rows_and_tokens
 from jaxformer.tasks.losses import token_cross_entropy
 
 MaybeArray: TypeAlias = Array | None
+Extras: TypeAlias = Mapping[str, Any]  # those of "label_smoothing" and "z_loss" that are not left out
 # Bytes of a part's logits on one device, in float32. The table's gradient is read and written once a part, so that they
 # are many where memory is slow beside the products; TPUs keep them in half the bytes.
 PART_BYTES = {"cpu": 2**24, "tpu": 2**30}
@@ -51,35 +53,37 @@ def summed_losses(
     """
     head = outputs.head
     if head is not None:
-        total, of_z = summed(head.seen, head.table, head.bias, targets, label_smoothing, z_loss)
+        given = {"label_smoothing": label_smoothing, "z_loss": z_loss}
+        extras = {name: weight for name, weight in given.items() if not left_out(weight)}
+        total, of_z = summed(head.seen, head.table, head.bias, targets, extras)
         return total, lax.stop_gradient(of_z)
     total, of_z = jnp.sum(token_cross_entropy(outputs.logits, targets, label_smoothing)), jnp.float32(0)
-    if z_loss:
+    if not left_out(z_loss):
         squares = jnp.square(jax.nn.logsumexp(outputs.logits.astype(jnp.float32), axis=-1))
         of_z = z_loss * jnp.sum(jnp.where(targets >= 0, squares, 0))
     return total + of_z, lax.stop_gradient(of_z)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+@jax.custom_vjp
 def summed(
-    seen: Array, table: Array, bias: MaybeArray, targets: Array, label_smoothing: float, z_loss: float
+    seen: Array, table: Array, bias: MaybeArray, targets: Array, extras: Extras
 ) -> tuple[Array, Array]:
-    """Both sums; only the first one has a gradient."""
-    return summed_forward(seen, table, bias, targets, label_smoothing, z_loss)[0]
+    """Both sums; only the first one has a gradient, and the extras have none."""
+    return summed_forward(seen, table, bias, targets, extras)[0]
 
 
 def summed_forward(
-    seen: Array, table: Array, bias: MaybeArray, targets: Array, label_smoothing: float, z_loss: float
+    seen: Array, table: Array, bias: MaybeArray, targets: Array, extras: Extras
 ) -> tuple[tuple[Array, Array], Any]:
     """Both sums, and the first one's gradients."""
-    mesh, over = automatic_mesh(), partial(over_parts, label_smoothing=label_smoothing, z_loss=z_loss)
+    mesh = automatic_mesh()
     own = PartitionSpec() if mesh is None else rows_and_tokens(mesh, targets.shape)
     axes = (*BATCH_AXES, *own[1:])
     if mesh is None or BATCH_AXES not in own:
-        return over(seen, table, bias, targets)
+        return over_parts(seen, table, bias, targets, extras)
 
     def on_a_device(*own: Any) -> Any:
-        sums, (of_seen, *of_parameters) = over(*own)
+        sums, (of_seen, *of_parameters) = over_parts(*own)
         sums, of_parameters = lax.psum((sums, of_parameters), axes)
         return sums, (of_seen, *of_parameters)
 
@@ -87,27 +91,27 @@ def summed_forward(
     split = jax.shard_map(
         on_a_device,
         mesh=mesh,
-        in_specs=(own, whole, whole, own),
+        in_specs=(own, whole, whole, own, whole),
         out_specs=(whole, (own, whole, whole)),
         axis_names=set(axes),
         check_vma=False,
     )
-    return split(seen, table, bias, targets)
+    return split(seen, table, bias, targets, extras)
 
 
 def summed_backward(
-    label_smoothing: float, z_loss: float, gradients: Any, of_sums: tuple[Array, Array]
-) -> tuple[Array, Array, MaybeArray, None]:
+    gradients: Any, of_sums: tuple[Array, Array]
+) -> tuple[Array, Array, MaybeArray, None, None]:
     """The gradients times that of the first sum."""
     of_seen, of_table, of_bias = jax.tree.map(lambda g: (g * of_sums[0]).astype(g.dtype), gradients)
-    return of_seen, of_table, of_bias, None
+    return of_seen, of_table, of_bias, None, None
 
 
 summed.defvjp(summed_forward, summed_backward)
 
 
 def over_parts(
-    seen: Array, table: Array, bias: MaybeArray, targets: Array, label_smoothing: float, z_loss: float
+    seen: Array, table: Array, bias: MaybeArray, targets: Array, extras: Extras
 ) -> tuple[tuple[Array, Array], tuple[Array, Array, MaybeArray]]:
     """Both sums, and the gradients of seen, table and bias, of one device's texts."""
     batch, length, width = seen.shape
@@ -118,7 +122,7 @@ def over_parts(
     rows = table.astype(seen.dtype)
 
     def add_part(totals: Any, part: tuple[Array, Array]) -> tuple[Any, Array]:
-        *found, of_seen = of_part(part[0], rows, bias, part[1], label_smoothing, z_loss)
+        *found, of_seen = of_part(part[0], rows, bias, part[1], extras)
         return jax.tree.map(jnp.add, totals, tuple(found)), of_seen
 
     zero = jnp.float32(0)
@@ -142,7 +146,7 @@ def number_of_parts(batch: int, length: int, rows: int) -> int:
 
 
 def of_part(
-    seen: Array, table: Array, bias: MaybeArray, targets: Array, label_smoothing: float, z_loss: float
+    seen: Array, table: Array, bias: MaybeArray, targets: Array, extras: Extras
 ) -> tuple[tuple[Array, Array], Array, MaybeArray, Array]:
     """Both sums, and the gradients of table, bias (float32) and seen, of one part.
 
@@ -162,8 +166,9 @@ def of_part(
     weights = weights.astype(jnp.promote_types(x.dtype, jnp.bfloat16))  # which float16 does not hold
     there = (targets >= 0).astype(jnp.float32)
     is_target = jnp.arange(len(table))[None, :] == targets[:, None]
+    label_smoothing, z_loss = (extras.get(name, 0.0) for name in ("label_smoothing", "z_loss"))
     own = (1 - label_smoothing) * own
-    if label_smoothing:
+    if "label_smoothing" in extras:
         own = own + label_smoothing * jnp.mean(logits, axis=-1)
     of_z = z_loss * jnp.sum(there * jnp.square(log_sums))
     total = jnp.sum(there * (log_sums - own)) + of_z
@@ -171,7 +176,7 @@ def of_part(
     factor = there * (1 + 2 * z_loss * log_sums) / sums
     of_logits = factor[:, None] * weights.astype(jnp.float32)
     of_logits = of_logits - jnp.where(is_target, 1 - label_smoothing, 0)
-    if label_smoothing:
+    if "label_smoothing" in extras:
         of_logits = of_logits - label_smoothing / len(table) * there[:, None]
     of_bias = None if bias is None else jnp.sum(of_logits, axis=0)
     of_logits = of_logits.astype(x.dtype)

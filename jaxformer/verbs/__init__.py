@@ -21,6 +21,7 @@ VERBS = {
     "describe": "describe:Describe",
     "preflight": "preflight:Preflight",
     **{f"launch {where}": f"launch:{where}" for where in LAUNCHERS},
+    "weights export": "weights:WeightsExport",
     "data list": "data:DataList",
     "data show": "data:DataShow",
     "data import": "data:DataImport",

@@ -48,7 +48,8 @@ class Chaos(Verb):
             from jaxformer.experiment import Experiment
             from jaxformer.files import write_atomically
 
-            config = resolve(files.read(self.config, self.overrides))
+            no_copies = {"checkpoint.bucket": None}  # both trainings would have the same address
+            config = resolve(files.read(self.config, {**(self.overrides or {}), **no_copies}))
             config = troubles.tiny_form(config, self.kills) if self.tiny else config
             experiment, every = Experiment(config), config.checkpoint.every
             experiment.check()

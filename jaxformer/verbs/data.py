@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jaxformer.config.fields import Constraint, at_most
+from jaxformer.config.fields import FOLDER, Constraint, at_most
 from jaxformer.errors import UserError, counted
 from jaxformer.importing.formats import FORMATS
 from jaxformer.verbs.common import print_line, print_text
-from jaxformer.verbs.options import Named, Names, Verb, argument, flag, in_flags
+from jaxformer.verbs.options import Names, Verb, argument, flag, in_flags
 
 if TYPE_CHECKING:
     from jaxformer.importing import Imported
@@ -27,7 +27,7 @@ OPTIONS = dict.fromkeys(name for format in FORMATS.values() for name in format.o
 class OfData(Verb):
     """A verb that looks for datasets."""
 
-    data_dir: Named | None = flag(None, "DIR")
+    data_dir: Annotated[str, FOLDER] | None = flag(None, "DIR")
     """The TFDS folder (default: TFDS_DATA_DIR, or ~/tensorflow_datasets)."""
 
 

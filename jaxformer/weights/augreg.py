@@ -9,14 +9,12 @@ the parameters below "opt/target/", and big_vision's below "params/"; the latter
 itself, and the table has no row for it.
 """
 
-import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
-from jaxformer.errors import UserError
-from jaxformer.weights.convert import Row, Rows, Tensors, below, family, rows
+from jaxformer.weights.convert import Tensors, family
+from jaxformer.weights.rows import Row, Rows, below, rows
 
 PREFIXES = ("opt/target/", "params/")
 POSITIONS = ("Transformer/posembed_input/pos_embedding", "pos_embedding")
@@ -30,26 +28,6 @@ def block(attention: str, norm: str, mlp: str) -> Rows:
         *rows(attention_layers, "attention/", f"{attention}/", "flax"),
         *rows({"up": "Dense_0", "down": "Dense_1"}, "mlp/", f"{mlp}/", "flax"),
     )
-
-
-def read_npz(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a `.npz` file by name; nothing in it is executed.
-
-    Raises:
-      UserError: there is no such file, it is damaged, or it holds something else than arrays of numbers.
-    """
-    try:
-        with open(path, "rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it is a single array")
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise UserError(f"{path}: there is no such file") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path}: cannot be read as a .npz file of arrays ({error})", "is the download complete?"
-        ) from None
 
 
 def prepared(source: Tensors, shapes: Mapping) -> Tensors:

@@ -1,155 +1,56 @@
-"""From other projects' tensors to our variables, layer by layer, as a table says.
+"""From other projects' tensors to our variables and back, layer by layer, as a table says.
 
 A table has a `Row` for each layer, or for a parameter that has no layer. In a row's names "{i}" stands for the number
 of a layer and "{j}" for another one (of a block in stage {i}); "{j+1}" is that number where they count from 1 and we
 from 0. A `Family` has the table and what else is in checkpoints of that kind. How axes lie follows from the
-project's `Style` and from what the parameter is (`paths.kernel_axes`). It is said as groups of axes, so that a later
-export can follow them backwards.
+project's `Style` and from what the parameter is (`paths.kernel_axes`). It is said as groups of axes, which reading
+follows forwards and writing backwards.
+
+Tensors are NumPy arrays, or what has a shape and a dtype and becomes one when it is asked for (`files.Stored`), so that
+no more than one has to be in memory.
 """
 
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxformer.errors import UserError
-from jaxformer.paths import kernel_axes
+from jaxformer.weights.rows import Row, Rows, cut, joined, numbers_in, rows_of, with_numbers
 
-Tensors: TypeAlias = Mapping[str, np.ndarray]
-Axes: TypeAlias = list[tuple[int, ...]]  # for each axis of theirs, our axes that it is made of, in order
-PLACEHOLDER = re.compile(r"\{([a-z])([+-]\d+)?\}")  # of a number in a name: a letter, and what is added to it
-
-LEAVES = {  # our names of a layer's parameters: their names, where the two differ
-    **dict.fromkeys(("kernel", "scale", "embedding"), "weight"),
-    "mean": "running_mean",
-    "var": "running_var",
-}
-
-# How a project writes the parameters of a layer down. PyTorch's kernels are [out, in, height, width], with the heads of
-# attention merged; transformers' Conv1D is the same with kernels [in, out]; Flax's parameters are as ours.
-Style: TypeAlias = Literal["pytorch", "conv1d", "flax"]
+Tensors: TypeAlias = Mapping[str, Any]
+NO_ROW = "{}: the table has no tensor for this parameter; use a model without it"
 
 
 @dataclass(frozen=True)
-class Part:
-    """One of the equal parts that a tensor of theirs falls into."""
+class Match:
+    """A parameter of ours and the tensor that fills it."""
 
-    index: int
-    """Which part it is."""
-    count: int
-    """How many parts there are."""
-    axis: int = 0
-    """The axis of theirs along which the parts lie."""
-    by_head: bool = False
-    """Whether each head has its own parts, one after the other; else each part has all heads."""
+    row: Row
+    """Where it lies in the tensor."""
+    tensor: Any
+    """The tensor; it is read by `array`."""
+    leaf: Any
+    """Shape and dtype of the parameter."""
 
-    def of(self, tensor: np.ndarray, heads: int) -> np.ndarray:
-        """This part of a tensor."""
-        axis, groups = self.axis % tensor.ndim, heads if self.by_head else 1
-        before, after = tensor.shape[:axis], tensor.shape[axis + 1 :]
-        parts = tensor.reshape(*before, groups, self.count, -1, *after)
-        return parts.take(self.index, axis + 1).reshape(*before, -1, *after)
+    def array(self) -> np.ndarray:
+        """The parameter."""
+        return self.row.to_ours(np.asarray(self.tensor), self.leaf.shape).astype(self.leaf.dtype)
 
 
-@dataclass(frozen=True)
-class Row:
-    """A layer or a parameter of ours and what it is called there.
-
-    Of several rows for the same parameter the first counts whose tensor is in the checkpoint.
-    """
-
-    ours: str
-    """The path of a layer, such as "encoder/block_{i}/norm_1", or of a parameter, such as "class_token"."""
-    theirs: str
-    """Its name in their checkpoint."""
-    part: Part | None = None
-    """The part of the tensor that it is; None: all of it."""
-    style: Style = "pytorch"
-    """How its parameters are named and laid out."""
-
-    def axes(self, rank: int, their_rank: int) -> Axes:
-        """The axes of their tensor of `their_rank` axes, for a parameter of ours that has `rank`."""
-        kernel = kernel_axes(self.ours, rank)
-        each: Axes = [(axis,) for axis in range(rank)]
-        if self.style == "flax":
-            each[:0] = [()] * (their_rank - rank)  # [1, 1, 1, C] is [C]
-            return each
-        if kernel is None:
-            return [tuple(range(rank))] if self.ours.endswith("/bias") else each
-        axes: Axes = [(3,), (2,), (0,), (1,)]
-        if rank < 4:
-            axes = list(kernel if self.style == "conv1d" else kernel[::-1])
-            axes += [()] * (their_rank - len(axes))  # [F, D, 1, 1] is [D, F]
-        return [*axes[: their_rank - 1], tuple(chain(*axes[their_rank - 1 :]))]  # [F, D] is [1, 1, D, F]
-
-    def their_shape(self, shape: tuple[int, ...], their_rank: int) -> tuple[int, ...]:
-        """The shape of their tensor for a parameter of ours of `shape`."""
-        theirs = [math.prod(shape[axis] for axis in group) for group in self.axes(len(shape), their_rank)]
-        if self.part is not None:
-            theirs[self.part.axis] *= self.part.count
-        return tuple(theirs)
-
-    def to_ours(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        """Their tensor as our parameter of `shape`: its axes are split, then put in our order."""
-        if self.part is not None:
-            tensor = self.part.of(tensor, heads=shape[-2] if len(shape) > 1 else 1)
-        order = list(chain(*self.axes(len(shape), tensor.ndim)))
-        return tensor.reshape([shape[axis] for axis in order]).transpose(np.argsort(order))
-
-
-Rows: TypeAlias = tuple[Row, ...]
-
-
-def rows(names: Mapping[str, str], ours: str = "", theirs: str = "", style: Style = "pytorch") -> Rows:
-    """Rows from our names -> theirs, below a path of ours and a name of theirs."""
-    return tuple(Row(ours + mine, theirs + other, style=style) for mine, other in names.items())
-
-
-def fused(ours: str, theirs: str, axis: int = 0, by_head: bool = False, style: Style = "pytorch") -> Rows:
-    """The rows of queries, keys and values that are one layer there."""
-    names = ("query", "key", "value")
-    return tuple(Row(ours + name, theirs, Part(i, 3, axis, by_head), style) for i, name in enumerate(names))
-
-
-def below(ours: str, theirs: str, *tables: Row | Sequence[Row]) -> Rows:
-    """The rows of a part of a model, such as its blocks."""
-    return tuple(replace(row, ours=ours + row.ours, theirs=theirs + row.theirs) for row in joined(tables))
-
-
-def joined(tables: Iterable[Row | Sequence[Row]]) -> Iterator[Row]:
-    """All rows of rows and tables."""
-    for table in tables:
-        yield from (table,) if isinstance(table, Row) else table
-
-
-def rows_of(table: Sequence[Row], path: str) -> Iterator[Row]:
-    """The rows for the path of a parameter, with its own names in them and the numbers filled in."""
-    layer, _, leaf = path.rpartition("/")
-    for row in table:
-        own = f"/{leaf}" if row.style == "flax" else f".{LEAVES.get(leaf, leaf)}"
-        for name, ending in ((path, ""), (layer, own)):
-            if (numbers := numbers_in(row.ours, name)) is not None:
-                yield replace(row, ours=path, theirs=with_numbers(row.theirs, numbers) + ending)
-
-
-def numbers_in(pattern: str, name: str) -> dict[str, int] | None:
-    """What the placeholders of `pattern` stand for in `name`, by their letters; None if it is another name."""
-    parts = PLACEHOLDER.split(pattern)  # text, letter, what is added to it, text, ...
-    letters, offsets = parts[1::3], parts[2::3]
-    found = re.fullmatch(r"(\d+)".join(map(re.escape, parts[::3])), name)
-    if found is None:
-        return None
-    return {x: int(n) - int(offset or 0) for x, offset, n in zip(letters, offsets, found.groups())}
-
-
-def with_numbers(pattern: str, numbers: Mapping[str, int]) -> str:
-    """`pattern` with numbers for its placeholders."""
-    return PLACEHOLDER.sub(lambda found: str(numbers[found[1]] + int(found[2] or 0)), pattern)
+def unread(table: Iterable[Row], source: Iterable[str], new: Container[str]) -> set[str]:
+    """The names of tensors that belong to parts of ours with one of these first names."""
+    rows = [row for row in table if row.ours.partition("/")[0] in new]
+    ends = re.compile(r"[./][^./]*$")
+    return {
+        name
+        for name in source
+        for row in rows
+        if any(numbers_in(row.theirs, each) is not None for each in (name, ends.sub("", name)))
+    }
 
 
 @dataclass(frozen=True)
@@ -181,35 +82,78 @@ class Family:
           UserError: parameters of ours that no tensor fills, tensors that no parameter takes, tensors of the wrong
             shape, and tensors that differ from what they are tied to: a line for each.
         """
+        return unflatten_dict({key: match.array() for key, match in self.matched(source, shapes).items()})
+
+    def matched(
+        self, source: Tensors, shapes: Mapping[str, Any], new: Container[str] = ()
+    ) -> dict[tuple[str, ...], Match]:
+        """What fills each of our variables, by its path in `shapes`; nothing but tied tensors is read. See `read`.
+
+        Args:
+          source: their name -> tensor.
+          shapes: our variables, with a shape and a dtype at every leaf.
+          new: first names of paths ("head") of which parameters may stay unfilled, and tensors unread.
+        """
         leaves = flatten_dict(shapes)
         source = self.prepare(source, {"/".join(key[1:]): leaf.shape for key, leaf in leaves.items()})
-        prefix = "" if any(name.startswith(self.prefix) for name in source) else self.prefix
-        table = [replace(row, theirs=row.theirs.removeprefix(prefix)) for row in self.rows]
+        prefix = self.left_out(source)
+        table = cut(self.rows, prefix)
         problems: list[str] = []
-        variables: dict[tuple[str, ...], np.ndarray] = {}
-        taken: set[str] = set()
+        found: dict[tuple[str, ...], Match] = {}
+        read = unread(table, source, new)
         for key, leaf in leaves.items():
             path = "/".join(key[1:])
-            found = list(rows_of(table, path))
-            if not found:
-                problems.append(f"{path}: the table has no tensor for this parameter; use a model without it")
+            may_be_new = path.partition("/")[0] in new
+            candidates = list(rows_of(table, path))
+            if not candidates:
+                problems += [] if may_be_new else [NO_ROW.format(path)]
                 continue
-            row = next((row for row in found if row.theirs in source), found[0])
+            row = next((row for row in candidates if row.theirs in source), candidates[0])
             if row.theirs not in source:
-                problems.append(f"{path}: {row.theirs} is missing in the checkpoint")
+                problems += [] if may_be_new else [f"{path}: {row.theirs} is missing in the checkpoint"]
                 continue
-            taken.add(row.theirs)
-            tensor = np.asarray(source[row.theirs])
-            if tensor.shape != (expected := row.their_shape(leaf.shape, tensor.ndim)):
+            read.add(row.theirs)
+            tensor = source[row.theirs]
+            if tensor.shape == (expected := row.their_shape(leaf.shape, len(tensor.shape))):
+                found[key] = Match(row, tensor, leaf)
+            elif not may_be_new:
                 problems.append(f"{path}: {row.theirs} has shape {tensor.shape}; this model needs {expected}")
-                continue
-            variables[key] = row.to_ours(tensor, leaf.shape).astype(leaf.dtype)
         problems += filter(
-            None, (self.left_over(name, source, prefix) for name in source if name not in taken)
+            None, (self.left_over(name, source, prefix) for name in source if name not in read)
         )
         if problems:
             raise UserError(*problems)
-        return unflatten_dict(variables)
+        return found
+
+    def write(
+        self, variables: Mapping[str, Any], without: Container[str] = (), *, prefixed: bool = True
+    ) -> dict[str, np.ndarray]:
+        """Their tensors, from our variables: what `read` takes.
+
+        Args:
+          variables: nested dicts of arrays ("params", and "batch_stats" where there are any), unrolled.
+          without: layers that their model does not have, as the table calls them, where it has several for one of
+            ours ("classifier", "qa_outputs").
+          prefixed: whether names have the prefix that checkpoints of a model without its head leave out.
+
+        Raises:
+          UserError: the table has no tensor for a parameter: a line for each.
+        """
+        rows = (row for row in self.rows if row.theirs not in without)
+        table = cut(rows, "" if prefixed else self.prefix)
+        leaves = {"/".join(key[1:]): np.asarray(leaf) for key, leaf in flatten_dict(variables).items()}
+        found = {path: next(rows_of(table, path), None) for path in leaves}
+        if problems := [NO_ROW.format(path) for path, row in found.items() if row is None]:
+            raise UserError(*problems)
+        written: dict[str, np.ndarray] = {}
+        for path, row in found.items():
+            assert row is not None
+            row.to_theirs(leaves[path], written)
+        return written
+
+    def left_out(self, source: Iterable[str]) -> str:
+        """The prefix that the names of a checkpoint do not have."""
+        return "" if any(name.startswith(self.prefix) for name in source) else self.prefix
 
     def left_over(self, name: str, source: Tensors, prefix: str) -> str | None:
         """What is wrong with a tensor that no parameter takes; None if it may be there."""

@@ -4,7 +4,8 @@ The same numbers need a `CCT` of the same sizes; its defaults are theirs. Their 
 table of positions, too: the choice is not passed on in their code.
 """
 
-from jaxformer.weights.convert import family, fused, rows
+from jaxformer.weights.convert import family
+from jaxformer.weights.rows import fused, rows
 
 BLOCK = ("encoder/block_{i}/", "classifier.blocks.{i}.")
 CCT = family(

@@ -20,7 +20,8 @@ timm's 2x2 pools leave a last odd row out, or pad it with zeros: with feature ma
 
 from collections.abc import Mapping
 
-from jaxformer.weights.convert import Tensors, below, family, fused, rows
+from jaxformer.weights.convert import Tensors, family
+from jaxformer.weights.rows import below, fused, rows
 
 STAGES = ("stage_{i+1}_block_{j}/", "stages.{i}.blocks.{j}.")
 FIRST = "stage_{i+1}_block_0/"

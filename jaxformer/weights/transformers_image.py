@@ -16,7 +16,8 @@ that each takes its columns.
 """
 
 from jaxformer.weights import timm
-from jaxformer.weights.convert import Part, Row, Rows, below, family, rows
+from jaxformer.weights.convert import family
+from jaxformer.weights.rows import Part, Row, Rows, below, rows
 
 QKV = ("query", "key", "value")
 BLOCK = (  # of ViT and CvT, without queries, keys and values

@@ -17,7 +17,8 @@ bias that all of its blocks add; in the MLPs 1.0 has a layer `wi`, 1.1 the gate 
 
 from collections.abc import Mapping
 
-from jaxformer.weights.convert import Row, Rows, Tensors, below, family, fused, rows
+from jaxformer.weights.convert import Tensors, family
+from jaxformer.weights.rows import Row, Rows, below, fused, rows
 
 ENCODER, DECODER = "encoder/block_{i}/", "decoder/block_{i}/"
 QKV = ("query", "key", "value")

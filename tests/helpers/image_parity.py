@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from helpers.parity import build
+from helpers.parity import build, check_written
 from jaxformer.models.presets import preset
 
 
@@ -70,6 +70,7 @@ def check_same(model, family, reference, size, train=False, adapted=dict):
     gradients = adapted(gradients)
     reference.eval()
     variables = family.read(source, shapes)
+    check_written(family, variables, source, shapes)
 
     def loss(params):
         outputs, _ = model.apply({**variables, "params": params}, image, not train, mutable=["batch_stats"])

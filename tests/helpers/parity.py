@@ -1,6 +1,7 @@
 """A model of transformers and ours with its tensors: what they compute, and the gradients of it."""
 
 import json
+import re
 from dataclasses import dataclass
 
 import jax
@@ -10,6 +11,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.models import MODELS
+from jaxformer.weights.rows import numbers_in
 from jaxformer.weights.transformers_config import family_of, text_model_of
 
 FIELDS_OF_OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")
@@ -97,6 +99,7 @@ def check_same(reference, inputs, **overrides):
     model = build(*text_model_of(config))
     shapes, family = shapes_of(model, inputs), family_of(config)
     params = family.read(reference.source, shapes)["params"]
+    check_written(family, {"params": params}, reference.source, shapes)
 
     def loss(params):
         outputs = arrays(model.apply({"params": params}, **inputs), reference.outputs)
@@ -116,6 +119,23 @@ def check_same(reference, inputs, **overrides):
         # Some are 0 but for rounding, such as those of a bias of keys: the softmax does not see it.
         atol = max(1e-4 * np.abs(theirs).max(), 1e-6 * largest)
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=atol, err_msg=path)
+
+
+def check_written(family, variables, source, shapes):
+    """What is written is what was read, by name and bit for bit; nothing that was read is missing."""
+    prepared = family.prepare(source, {"/".join(key[1:]): x.shape for key, x in flatten_dict(shapes).items()})
+    taken = {match.row.theirs for match in family.matched(source, shapes).values()}
+    prefix = family.left_out(source)
+    names = taken | {re.split(r"[./](?=[^./]*$)", name)[0] for name in taken}
+    unused = {
+        row.theirs
+        for row in family.rows
+        if all(numbers_in(row.theirs.removeprefix(prefix), name) is None for name in names)
+    }
+    written = family.write(variables, unused, prefixed=not prefix)
+    assert set(written) == taken
+    for name, tensor in written.items():
+        np.testing.assert_array_equal(tensor, prepared[name], err_msg=name)
 
 
 def arrays(outputs, like):

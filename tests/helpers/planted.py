@@ -47,7 +47,7 @@ class Block(nn.Module):
             y = steep(y)
         if self.fault == "gradient":
             y = doubled(y)
-        return x + nn.tanh(y)
+        return x + (y if self.fault == "unbounded" else nn.tanh(y))
 
 
 class Model(ImageModel):
@@ -57,7 +57,7 @@ class Model(ImageModel):
     width: int = 16
     depth: int = 4
     fault: str = ""
-    """ "frozen", "nan", "nan backwards" or "gradient"; "" has none."""
+    """ "frozen", "nan", "nan backwards", "gradient" or "unbounded" (an infinity goes on); "" has none."""
     faulty: int = 3
     """The block with the fault."""
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -47,14 +48,21 @@ class Several(contextlib.AbstractContextManager):
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def start(self, commands, devices):
-        """Starts `jaxformer WORDS` for each of the lists of words, each with so many devices; returns their numbers."""
+    def start(self, commands, devices, told=None):
+        """Starts `jaxformer WORDS` for each of the lists of words, each with so many devices; returns their numbers.
+
+        Args:
+          commands: the lists of words.
+          devices: of each process.
+          told: a phase, and how many seconds after its first beginning each process gets SIGTERM; the moment is the
+            time of its file ("0.0.told" beside its output).
+        """
         with socket.create_server(("localhost", 0)) as server:
             coordinator = f"localhost:{server.getsockname()[1]}"
         self.files = [self.folder / f"{self.starts}.{index}" for index in range(len(commands))]
         self.starts += 1
         files = [str(file) for file in self.files]
-        return self.ask(commands=commands, devices=devices, coordinator=coordinator, files=files)
+        return self.ask(commands=commands, devices=devices, coordinator=coordinator, files=files, told=told)
 
     def run(self, commands, devices):
         """Starts processes and waits for them; returns their exit codes."""
@@ -72,7 +80,28 @@ class Several(contextlib.AbstractContextManager):
         return self.files[process].read_text() if self.files[process].exists() else ""
 
 
-def child(words, environment, file):
+def tell(phase, seconds, file):
+    """Has this process get SIGTERM so many seconds after a phase of its training has begun."""
+    from jaxformer.observe.timing import Clock
+
+    enter = Clock.phase
+
+    def end():
+        Path(file + ".told").touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def entered(clock, name):
+        if name == phase and not clock.counts[f"told of {phase}"]:
+            clock.counts[f"told of {phase}"] += 1
+            timer = threading.Timer(seconds, end)
+            timer.daemon = True
+            timer.start()
+        return enter(clock, name)
+
+    Clock.phase = entered
+
+
+def child(words, environment, file, told):
     """A forked process: runs the command line as `python -m jaxformer` does."""
     with open(file, "wb") as output:
         os.dup2(output.fileno(), 1)
@@ -82,6 +111,8 @@ def child(words, environment, file):
     signal.alarm(DEADLINE)
     from jaxformer.__main__ import main
 
+    if told is not None:
+        tell(*told, file)
     main()
     sys.stdout.flush()
     os._exit(0)
@@ -102,7 +133,8 @@ def serve():
                 place = {"COORDINATOR": request["coordinator"], "PROCESSES": count, "PROCESS": index}
                 environment = {f"JAXFORMER_{name}": str(value) for name, value in place.items()}
                 if (pid := os.fork()) == 0:
-                    child(words, cpu_devices(request["devices"]) | environment, request["files"][index])
+                    environment |= cpu_devices(request["devices"])
+                    child(words, environment, request["files"][index], request["told"])
                 answer.append(pid)
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()

@@ -52,6 +52,7 @@ NEEDED = {
     "chaos": ("--config", "vit_digits"),
     "describe": ("--config", "vit_digits"),
     "preflight": ("--config", "vit_digits", "--topology", "v5e:2x2"),
+    "weights export": ("run", "out"),
     "goodput": ("run",),
     "replay": ("run", "--step", "1"),
     "launch local": ("--config", "vit_digits"),

@@ -185,6 +185,21 @@ def test_one_that_is_stopped_before_its_heart_beats_is_killed(tmp_path, told, mo
     assert [each.exit for each in read(tmp_path / "run" / ATTEMPTS)] == [124, 0]
 
 
+def test_one_of_several_that_is_stopped_before_its_heart_beats_is_found(tmp_path, told, monkeypatch):
+    monkeypatch.setattr(Child.wait, "__defaults__", (1.0,))
+    script = """
+    save(attempt)
+    stops = f"import os; {attempt} == 2 or os.kill(os.getpid(), {int(signal.SIGSTOP)})"
+    others = [subprocess.Popen([sys.executable, "-S", "-c", stops]) for _ in range(2)]
+    for other in others:
+        while other.poll() is None:
+            beat()
+            time.sleep(0.1)
+    """
+    assert supervise(tmp_path, script, told) == 0
+    assert [each.exit for each in read(tmp_path / "run" / ATTEMPTS)] == [124, 0]
+
+
 def test_one_whose_heart_beats_is_not_killed(tmp_path, told, monkeypatch):
     monkeypatch.setattr(Child.wait, "__defaults__", (2.0,))
     script = """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.tiny import random_params
 from jax.extend.core import jaxprs_in_params
-from jax.sharding import AbstractDevice, AbstractMesh
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from jaxformer.models.block import Block
 from jaxformer.models.dropout import drop_path
@@ -79,7 +79,8 @@ def test_on_tpus_a_scanned_layer_keeps_no_norm_and_no_activation():
     """Beside the tokens that go in, what five dense layers and attention give; nothing reads the last one's."""
     stack = Stack(Block, BLOCK, depth=3, scan=True)
     params = random_params(stack, tokens(), True)
-    tpu = AbstractMesh((1,), ("data",), abstract_device=AbstractDevice("TPU v5 lite", None, "tpu"))
+    device = AbstractDevice("TPU v5 lite", None, "tpu")
+    tpu = AbstractMesh((1,), ("data",), (AxisType.Auto,), abstract_device=device)
     with jax.sharding.use_abstract_mesh(tpu):
         jaxpr = jax.make_jaxpr(loss_of(stack))(params, tokens()).jaxpr
     forward = next(equation for equation in jaxpr.eqns if equation.primitive.name == "scan")

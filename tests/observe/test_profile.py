@@ -30,7 +30,20 @@ def test_a_trace_is_written_where_tensorboard_looks(tmp_path):
             assert profile.tracing == (number in (2, 3))
             x = step(x)
             profile.after(number, x)
-    assert list(tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))
+    assert [file.name for file in (tmp_path / "profile").iterdir()] == ["plugins"]
+    found = tmp_path / "profile" / "plugins" / "profile" / "steps-2-3"
+    assert sorted(file.name for file in found.glob("*.xplane.pb")) == ["process-0000.xplane.pb"]
+
+
+def test_processes_of_one_machine_are_hosts_of_one_trace(tmp_path, monkeypatch):
+    for index in (0, 11):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        with Profile("5:6", tmp_path) as profile:
+            for number in (5, 6):
+                profile.before(number)
+                profile.after(number)
+    names = sorted(file.name for file in tmp_path.glob("profile/plugins/profile/*/*.xplane.pb"))
+    assert names == ["process-0000.xplane.pb", "process-0011.xplane.pb"]
 
 
 def test_a_trace_ends_with_the_run(tmp_path):

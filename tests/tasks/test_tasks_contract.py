@@ -41,6 +41,13 @@ def compiled(name):
     return jax.jit(of)
 
 
+@cache
+def outputs_of_uneven(name):
+    """The model's outputs for a task's uneven batch."""
+    case = EVERY[name]
+    return jax.jit(lambda params: outputs_of(case, params, case.uneven()))(params_of(name))
+
+
 def ones(name):
     return dict.fromkeys(EVERY[name].task.counts(EVERY[name].batch(2)), 1.0)
 
@@ -104,7 +111,7 @@ def test_padding_rows_have_no_say(name):
     expected = compiled(name)(params, batch, ones(name))
     assert_close(compiled(name)(params, garbage, ones(name)), expected)
 
-    outputs = jax.jit(lambda params: outputs_of(case, params, batch))(params)
+    outputs = outputs_of_uneven(name)
     broken = by_rows(lambda x: jnp.where(case.of_rows(mask, x), x, jnp.nan), outputs)
     sums = expected[1]
     assert_close(case.task.loss(broken, batch), sums["loss"])
@@ -114,9 +121,9 @@ def test_padding_rows_have_no_say(name):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_batch_without_padding_rows_needs_no_mask(name):
-    case, params, batch = EVERY[name], params_of(name), EVERY[name].uneven()
+    case, batch = EVERY[name], EVERY[name].uneven()
     mask = batch["example_mask"]
-    outputs = jax.jit(lambda params: outputs_of(case, params, batch))(params)
+    outputs = outputs_of_uneven(name)
     real = rows_of({key: array for key, array in batch.items() if key != "example_mask"}, mask)
     of_real = by_rows(lambda x: jnp.compress(mask, x, axis=case.axis), outputs)
     for function in (case.task.loss, case.task.eval_sums, case.task.metrics):

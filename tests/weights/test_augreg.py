@@ -12,8 +12,9 @@ from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
 from jaxformer.models.vit import ViT
 from jaxformer.paths import leaves_by_path
-from jaxformer.weights.augreg import AUGREG, read_npz
-from jaxformer.weights.convert import rows_of
+from jaxformer.weights.augreg import AUGREG
+from jaxformer.weights.files import npz
+from jaxformer.weights.rows import rows_of
 
 OLD = ("MultiHeadDotProductAttention_1", "LayerNorm_2", "MlpBlock_3")
 NEW = ("MultiHeadDotProductAttention_0", "LayerNorm_1", "MlpBlock_0")
@@ -177,7 +178,7 @@ def test_logits_are_those_of_an_independent_implementation(tmp_path, kind):
     image = np.random.default_rng(1).normal(size=(2, SIZE, SIZE, 3)).astype(np.float32)
     expected = reference_logits(fields, tmp_path / "model.npz", image)
     model = built(fields)
-    params = AUGREG.read(read_npz(tmp_path / "model.npz"), shapes_of(model, SIZE))["params"]
+    params = AUGREG.read(npz(tmp_path / "model.npz"), shapes_of(model, SIZE))["params"]
     logits = jax.jit(lambda p, x: model.apply({"params": p}, x).logits)(params, image)
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
@@ -237,7 +238,7 @@ def test_everything_that_does_not_fit_is_listed():
 
 def test_what_is_no_file_of_arrays_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        read_npz(tmp_path / "missing.npz")
+        npz(tmp_path / "missing.npz")
     (tmp_path / "text.npz").write_text("404: not found")
     np.save(tmp_path / "one.npy", np.zeros(3))
     np.savez(tmp_path / "objects.npz", cls=np.array([{"a": 1}], dtype=object))
@@ -246,4 +247,4 @@ def test_what_is_no_file_of_arrays_is_refused(tmp_path):
     (tmp_path / "short.npz").write_bytes(whole.read_bytes()[:-40])
     for name in ("text.npz", "one.npy", "objects.npz", "short.npz"):
         with pytest.raises(UserError, match=r"cannot be read as a \.npz file"):
-            read_npz(tmp_path / name)
+            npz(tmp_path / name)

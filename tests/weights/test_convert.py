@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxformer.weights import augreg, shi_labs_cct, timm, transformers_image, transformers_text
-from jaxformer.weights.convert import Family, Part, Row, rows_of
+from jaxformer.weights.convert import Family
+from jaxformer.weights.rows import Part, Row, rows_of
 
 MODULES = (augreg, shi_labs_cct, timm, transformers_image, transformers_text)
 FAMILIES = {

@@ -1,9 +1,11 @@
 """The contract of a kind of examples: what a config says of it, and how a split is opened."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from jaxformer.data.base import DatasetConfig, RowSource, Source
+from jaxformer.data.base import DatasetConfig, RowSource, Source, Spec
+from jaxformer.data.transform import Transform
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,12 @@ class Kind:
           UserError: the dataset, version, split or a feature is not there, or not what it has to be.
         """
         raise NotImplementedError
+
+    def nominal_spec(self, image: tuple[int, int, int], transforms: Sequence[Transform]) -> Spec | None:
+        """The arrays of a training batch of a dataset that is not here; None: only the dataset tells them.
+
+        Args:
+          image: height, width and channels of the images that the transforms give.
+          transforms: of the training.
+        """
+        return None

@@ -1,6 +1,6 @@
 """Images with objects in boxes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -8,10 +8,11 @@ import numpy as np
 
 from jaxformer.config.fields import at_most
 from jaxformer.config.schema import did_you_mean
-from jaxformer.data.base import DatasetConfig, Example, Source
+from jaxformer.data.base import DatasetConfig, Example, Source, Spec
 from jaxformer.data.geometry import object_rows
 from jaxformer.data.kinds.images import LetterboxedKind, LetterboxedReader
 from jaxformer.data.records import class_names, inner
+from jaxformer.data.transform import Transform
 from jaxformer.errors import UserError
 
 COUNTED = 1000  # examples whose boxes are looked at before training
@@ -45,6 +46,11 @@ class Detection(LetterboxedKind):
 
     def open(self, config: DatasetConfig, split: str, train: bool) -> Source:
         return DetectionSource(config, split, train)
+
+    def nominal_spec(self, image: tuple[int, int, int], transforms: Sequence[Transform]) -> Spec:
+        objects = self.max_objects
+        boxes, labels = ((objects, 4), np.dtype(np.float32)), ((objects,), np.dtype(np.int32))
+        return super().nominal_spec(image, transforms) | {"boxes": boxes, "labels": labels}
 
 
 class DetectionSource(LetterboxedReader):

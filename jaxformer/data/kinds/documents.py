@@ -25,6 +25,7 @@ class Documents(RunningText):
     """
 
     kind: ClassVar[str] = "documents"
+    by_token: ClassVar[tuple[str, ...]] = ("tokens", "targets", "segment_ids", "positions")
 
     def rows(self, records: Records, tokenizer: Tokenizer) -> "DocumentRows":
         return DocumentRows(self, records, tokenizer)

@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from jaxformer.data.base import DatasetConfig, Example, Source
+from jaxformer.data.base import DatasetConfig, Example, Source, Spec
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.geometry import letterbox
 from jaxformer.data.kinds.base import Kind
 from jaxformer.data.records import Records, class_names
-from jaxformer.data.transform import Size, pair
+from jaxformer.data.transform import Size, Transform, pair
 from jaxformer.errors import UserError
 
 logger = logging.getLogger("jaxformer")
@@ -56,6 +56,10 @@ class LetterboxedKind(ImageKind):
         """Height and width of the frame."""
         return pair(self.size if train or self.eval_size is None else self.eval_size)
 
+    def nominal_spec(self, image: tuple[int, int, int], transforms: Sequence[Transform]) -> Spec:
+        spec: Spec = dict.fromkeys(("extent", "original_size"), ((2,), np.dtype(np.int32)))
+        return spec | {"image": ((*self.frame(train=True), 3), np.dtype(np.uint8))}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Images(ImageKind):
@@ -67,6 +71,9 @@ class Images(ImageKind):
 
     def open(self, config: DatasetConfig, split: str, train: bool) -> Source:
         return ImageSource(config, split)
+
+    def nominal_spec(self, image: tuple[int, int, int], transforms: Sequence[Transform]) -> Spec:
+        return {"image": (image, np.dtype(np.uint8)), "labels": ((), np.dtype(np.int32))}
 
 
 class ImageReader(Source):

@@ -19,6 +19,7 @@ class Pairs(TextExamples):
     """A text and its translation: `tokens`, `token_mask` [B, T], `decoder_tokens` and `targets` int32 [B, T]."""
 
     kind: ClassVar[str] = "pairs"
+    by_token: ClassVar[tuple[str, ...]] = ("tokens", "token_mask", "decoder_tokens", "targets")
     text_fields: ClassVar[tuple[str, ...]] = ("source_feature", "target_feature")
 
     length: RowLength

@@ -1,15 +1,17 @@
 """Images with the class of each pixel."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from jaxformer.config.fields import between
-from jaxformer.data.base import DatasetConfig, Example, Source
+from jaxformer.data.base import DatasetConfig, Example, Source, Spec
 from jaxformer.data.decoding import decode_mask
 from jaxformer.data.geometry import VOID
 from jaxformer.data.kinds.images import LetterboxedKind, LetterboxedReader
+from jaxformer.data.transform import Transform
 from jaxformer.errors import UserError
 
 IDS = 65536  # the values that a pixel of a mask may have
@@ -35,6 +37,10 @@ class Segmentation(LetterboxedKind):
 
     def open(self, config: DatasetConfig, split: str, train: bool) -> Source:
         return SegmentationSource(config, split, train)
+
+    def nominal_spec(self, image: tuple[int, int, int], transforms: Sequence[Transform]) -> Spec:
+        classes = (self.frame(train=True), np.dtype(np.int32))
+        return super().nominal_spec(image, transforms) | {"segmentation": classes}
 
 
 class SegmentationSource(LetterboxedReader):

@@ -1,15 +1,17 @@
 """One or two texts a row, with a label."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from jaxformer.config.fields import length
+from jaxformer.data.base import Spec
 from jaxformer.data.kinds.text import RaggedRows, Row, RowLength, Stored, TextExamples
 from jaxformer.data.records import Labels, Records
 from jaxformer.data.text.rows import Encoder, shares
+from jaxformer.data.transform import Transform
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Sequences(TextExamples):
     """
 
     kind: ClassVar[str] = "sequences"
+    by_token: ClassVar[tuple[str, ...]] = ("tokens", "token_mask", "token_types")
+    by_row: ClassVar[tuple[str, ...]] = ("labels",)
 
     length: RowLength
     """Tokens in a row (T), special tokens included; the longer of two texts is cut first."""
@@ -33,6 +37,10 @@ class Sequences(TextExamples):
     @property
     def texts_in_a_row(self) -> int:
         return len(self.features)
+
+    def nominal_spec(self, image: tuple[int, int, int], transforms: Sequence[Transform]) -> Spec:
+        spec = super().nominal_spec(image, transforms)
+        return {name: array for name, array in spec.items() if name != "labels" or self.label_feature}
 
     @property
     def texts(self) -> dict[str, str]:

@@ -22,6 +22,8 @@ class Spans(TextExamples):
     """
 
     kind: ClassVar[str] = "spans"
+    by_token: ClassVar[tuple[str, ...]] = ("tokens", "token_mask", "token_types")
+    by_row: ClassVar[tuple[str, ...]] = ("start", "end", "example")
     text_fields: ClassVar[tuple[str, ...]] = ("question_feature", "context_feature")
 
     length: RowLength

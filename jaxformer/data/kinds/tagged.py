@@ -21,6 +21,7 @@ class Tagged(TextExamples):
     """
 
     kind: ClassVar[str] = "tagged"
+    by_token: ClassVar[tuple[str, ...]] = ("tokens", "token_mask", "labels")
     text_fields: ClassVar[tuple[str, ...]] = ("words_feature",)
 
     length: RowLength

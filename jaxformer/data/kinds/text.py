@@ -1,7 +1,7 @@
 """What all kinds of text have in common: a split is opened as rows of tokens, with what is mixed into it."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal
@@ -9,12 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from jaxformer.config.fields import at_least
-from jaxformer.data.base import Array, DatasetConfig, RowSource
+from jaxformer.data.base import Array, DatasetConfig, RowSource, Spec
 from jaxformer.data.kinds.base import Kind
 from jaxformer.data.records import Records
 from jaxformer.data.text.cache import Writer, cached
 from jaxformer.data.text.rows import Batch, MixedRows, Places, TokenRows, build_tokenizer, id_dtype
 from jaxformer.data.text.tokenizers import Tokenizer
+from jaxformer.data.transform import Transform
 
 WRITTEN = 1024  # rows that are written at a time
 Row = Mapping[str, Any]  # lists and arrays of items
@@ -28,6 +29,10 @@ class TextKind(Kind):
     modality: ClassVar[Literal["image", "text"]] = "text"
     text_fields: ClassVar[tuple[str, ...]] = ()
     """The fields that name the features of texts."""
+    by_token: ClassVar[tuple[str, ...]]
+    """The arrays of a batch with an item for each token."""
+    by_row: ClassVar[tuple[str, ...]] = ()
+    """Those with an item for each row."""
     length: RowLength
     """Tokens in a row (T), special tokens included."""
 
@@ -40,6 +45,13 @@ class TextKind(Kind):
     def texts(self) -> dict[str, str]:
         """The features that hold texts, which a tokenizer is learnt from, by the field that names each."""
         return {field: getattr(self, field) for field in self.text_fields}
+
+    def nominal_spec(self, image: tuple[int, int, int], transforms: Sequence[Transform]) -> Spec:
+        added = [name for transform in transforms for name in transform.fills]
+        spec: Spec = dict.fromkeys((*self.by_token, *added), ((self.length,), np.dtype(np.int32)))
+        if "token_mask" in spec:
+            spec["token_mask"] = ((self.length,), np.dtype(bool))
+        return spec | dict.fromkeys(self.by_row, ((), np.dtype(np.int32)))
 
     def check(self, records: Records) -> None:
         """Raises UserError for features that are not there, or are not what they have to be."""

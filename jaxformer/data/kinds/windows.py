@@ -23,6 +23,7 @@ class Windows(RunningText):
     """
 
     kind: ClassVar[str] = "windows"
+    by_token: ClassVar[tuple[str, ...]] = ("tokens", "targets")
 
     def rows(self, records: Records, tokenizer: Tokenizer) -> "WindowRows":
         return WindowRows(self, records, tokenizer)

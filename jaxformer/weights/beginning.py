@@ -1,0 +1,78 @@
+"""The first parameters of a model that begins as another one (`model.pretrained`)."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import unflatten_dict
+
+from jaxformer.errors import UserError, counted
+from jaxformer.paths import layer_paths, leaves_by_path
+from jaxformer.weights.convert import Match
+from jaxformer.weights.files import read_tensors
+from jaxformer.weights.pretrained import load_pretrained
+
+logger = logging.getLogger("jaxformer")
+
+
+def first_parameters(model: Any, shapes: Any) -> dict[str, jax.Array]:
+    """The parameters that the source of `model.pretrained` gives, laid out as `shapes` are; new heads are left out.
+
+    Args:
+      model: a linen module.
+      shapes: its parameters as shapes with shardings, stacked where layers are scanned over.
+
+    Returns:
+      Path -> array. Of every tensor a process copies the part that its devices hold.
+
+    Raises:
+      UserError: the source is of another kind of model, or its tensors do not fit: a line for each.
+    """
+    source = load_pretrained(model.pretrained)
+    made = type(source.model)
+    if not isinstance(model, made):
+        raise UserError(
+            f"model.pretrained: {source.source} is a {made.__name__}, and the model a {type(model).__name__}"
+        )
+    leaves = leaves_by_path(shapes)
+    single = {
+        path: jax.ShapeDtypeStruct(leaf.shape if path == stack else leaf.shape[1:], leaf.dtype)
+        for stack, leaf in leaves.items()
+        for path in layer_paths(stack, leaf.shape)
+    }
+    nested = unflatten_dict({("params", *path.split("/")): leaf for path, leaf in single.items()})
+    tensors = read_tensors(source.folder)
+    matched = source.family.matched(tensors, nested, model.heads)
+    found = {"/".join(path[1:]): match for path, match in matched.items()}
+    begun = {
+        path: laid_out([found[each] for each in layer_paths(path, leaf.shape)], path in single, leaf)
+        for path, leaf in leaves.items()
+        if all(each in found for each in layer_paths(path, leaf.shape))
+    }
+    tell(source.source, begun, leaves, tensors, matched)
+    return begun
+
+
+def laid_out(layers: list[Match], whole: bool, leaf: Any) -> jax.Array:
+    """A parameter on the devices: one tensor, or a stack of one for each layer."""
+
+    def part(index: Any) -> np.ndarray:
+        if whole:
+            return np.ascontiguousarray(layers[0].array()[index])
+        return np.stack([layer.array()[index[1:]] for layer in layers[index[0]]])
+
+    return jax.make_array_from_callback(leaf.shape, leaf.sharding, part)
+
+
+def tell(
+    source: str, begun: Mapping[str, Any], leaves: Mapping[str, Any], tensors: Any, matched: Any
+) -> None:
+    """Logs what was taken, what is new and what was left unread."""
+    read = {match.row.theirs for match in matched.values()}
+    new = [path for path in leaves if path not in begun]
+    left = [name for name in tensors if name not in read]
+    said = f"{counted(len(begun), 'parameter')} from {source}"
+    said += f"; new: {', '.join(new)}" if new else ""
+    logger.info("%s%s", said, f"; not read: {', '.join(left)}" if left else "")

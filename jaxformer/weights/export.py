@@ -1,0 +1,118 @@
+"""A model of ours as a folder that Hugging Face transformers opens: config.json, model.safetensors, tokenizer, card."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors.numpy import save_file
+
+from jaxformer.errors import UserError
+from jaxformer.files import incomplete, put_in_place, write_json
+from jaxformer.models.layouts import unrolled
+from jaxformer.weights.files import SINGLE
+from jaxformer.weights.transformers_config import FAMILIES
+from jaxformer.weights.transformers_written import config_of
+
+if TYPE_CHECKING:
+    from jaxformer.data.text.tokenizers import Tokenizer
+
+ROLES = ("pad", "bos", "eos", "cls", "sep", "mask", "unk")  # of special tokens
+
+
+def write_pretrained(
+    model: Any,
+    name: str,
+    variables: Mapping[str, Any],
+    folder: Path,
+    *,
+    tokenizer: "Tokenizer | None" = None,
+    classes: Sequence[str] = (),
+    card: str | None = None,
+) -> None:
+    """Writes the folder, all of it or nothing.
+
+    Args:
+      model: a linen module.
+      name: its key in MODELS.
+      variables: {"params": ...}.
+      folder: is made; nothing may be there yet.
+      tokenizer: what the tokens of a text model mean.
+      classes: the names of the classes.
+      card: the text of README.md, the model card.
+
+    Raises:
+      UserError: no model of transformers computes the same, or there is something at `folder`.
+    """
+    if folder.exists():
+        raise UserError(f"{folder}: is there already; name another folder, or remove it")
+    config = config_of(model, name, tuple(classes))
+    model, variables = unrolled(model, variables)
+    headless = config["architectures"][0].endswith("Model")
+    tensors = FAMILIES[config["model_type"]][0].write(variables, left_out(config), prefixed=not headless)
+    if tokenizer is not None:
+        config |= {
+            f"{role}_token_id": id
+            for role in ("pad", "bos", "eos")
+            if (id := token_id(tokenizer, role)) is not None
+        }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with incomplete(folder) as hidden:
+        hidden.mkdir()
+        write_json(hidden / "config.json", {**config, "dtype": "float32"})
+        save_file(tensors, hidden / SINGLE, metadata={"format": "pt"})
+        if tokenizer is not None:
+            tokenizer.save(hidden / "tokenizer.json")
+            write_json(hidden / "tokenizer_config.json", tokenizer_config(tokenizer))
+        if card is not None:
+            (hidden / "README.md").write_text(card)
+        put_in_place(hidden, folder)
+
+
+def token_id(tokenizer: "Tokenizer", role: str) -> int | None:
+    """The id of a special token."""
+    return vars(tokenizer)[f"{role}_id"]
+
+
+def tokenizer_config(tokenizer: "Tokenizer") -> dict[str, Any]:
+    """What transformers has to know besides tokenizer.json."""
+    ids = {role: token_id(tokenizer, role) for role in ROLES}
+    tokens = {f"{role}_token": tokenizer.hf.id_to_token(id) for role, id in ids.items() if id is not None}
+    return {"tokenizer_class": "PreTrainedTokenizerFast", **tokens}
+
+
+def left_out(config: Mapping[str, Any]) -> set[str]:
+    """The layers of a family's table that a model with this config.json does not have."""
+    kind, cls = config["model_type"], config["architectures"][0]
+    heads = {"classifier", "classifier.out_proj", "qa_outputs"}
+    own = "qa_outputs" if cls.endswith("QuestionAnswering") else "classifier"
+    unused = set()
+    if kind == "roberta":
+        texts = cls.endswith("SequenceClassification")
+        own = "classifier.out_proj" if texts else own
+        unused = {"roberta.pooler.dense" if texts else "classifier.dense"}
+    if kind == "t5":
+        gated = config["feed_forward_proj"].startswith("gated-")
+        unused = {
+            row.theirs for row in FAMILIES[kind][0].rows if row.theirs.endswith(".wi" if gated else ".wi_1")
+        }
+    return unused | (heads - {own})
+
+
+def model_card(name: str, facts: Mapping[str, Any], metrics: Mapping[str, float], license: str | None) -> str:
+    """The text of a model card: what it was trained on and how well it does.
+
+    Args:
+      name: what the model is called.
+      facts: a config, nested.
+      metrics: by name.
+      license: as the Hub calls it ("apache-2.0"); None leaves the field out.
+    """
+    rule = 3 * "-"  # begins and ends what the Hub reads
+    field = [f"license: {license}"] if license else []
+    rows = [f"| {metric} | {value:.6g} |" for metric, value in sorted(metrics.items())]
+    table = ["## Metrics", "", "| metric | value |", f"|{rule}|{rule}|", *rows, ""] if rows else []
+    config = json.dumps(facts, indent=2, default=str, ensure_ascii=False)
+    head = [rule, *field, "library_name: transformers", "tags: [jaxformer]", rule, ""]
+    body = [f"# {name}", "", "Trained with jaxformer, exported for Hugging Face transformers.", ""]
+    return "\n".join([*head, *body, *table, "## Config", "", "```json", config, "```", ""])

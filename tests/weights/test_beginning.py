@@ -1,0 +1,95 @@
+"""A model begins as another one: `model.pretrained`. What is taken is what is there, however it is laid out."""
+
+import logging
+
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from helpers.text_runs import config_of, write_texts
+
+import jaxformer as jf
+from jaxformer.config.schema import build
+from jaxformer.config.sections import resolve
+from jaxformer.errors import UserError
+from jaxformer.experiment import Experiment
+from jaxformer.models import CONTRACT, MODELS
+from jaxformer.models.layouts import unstack_layers
+from jaxformer.paths import leaves_by_path
+from jaxformer.weights.beginning import first_parameters
+from jaxformer.weights.export import write_pretrained
+
+SOURCE = {
+    "name": "bert", "vocab_size": 60, "width": 16, "num_heads": 2, "mlp_dim": 32, "max_positions": 32, "depth": 2,
+    "head": "mlm",
+}  # fmt: skip
+OWN = ("head", "pooler")  # what the source does not have
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory):
+    """A dataset of texts, and a BERT with a head for masked tokens as transformers would write it."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    write_texts(folder / "data")
+    model = build(MODELS, SOURCE, "model", CONTRACT)
+    variables = jf.init(model, seed=5, tokens=(1, 4))
+    write_pretrained(model, "bert", variables, folder / "source")
+    return folder, variables["params"]
+
+
+def experiment_of(folder, model, **sections):
+    """A classification of texts that begins as the source."""
+    config = {**config_of("classes", folder / "data"), **sections}
+    return Experiment(
+        resolve({**config, "model": {"pretrained": str(folder / "source"), "head": "sequence", **model}})
+    )
+
+
+@pytest.mark.parametrize("way", ["plain", "scan", "fsdp", "pmap", "averaged"])
+def test_the_first_parameters_are_the_sources_and_its_head_is_new(way, there, caplog):
+    folder, expected = there
+    mesh = {"fsdp": {"parallel": {"mesh": {"data": 2, "fsdp": 4}}}, "pmap": {"parallel": {"mode": "pmap"}}}
+    optimizer = {"optimizer": {"name": "schedule_free", "learning_rate": 1e-3}} if way == "averaged" else {}
+    experiment = experiment_of(folder, {"scan": way == "scan"}, **mesh.get(way, {}), **optimizer)
+    assert (experiment.config.model.width, experiment.config.model.num_classes) == (16, None)
+    with caplog.at_level(logging.INFO, "jaxformer"):
+        state = experiment.init_state()
+    params = unstack_layers(state.params) if way == "scan" else state.params
+    found, source = flatten_dict(params, sep="/"), flatten_dict(expected, sep="/")
+    taken = {path for path in found if not path.startswith(OWN)}
+    assert taken == {path for path in source if not path.startswith("mlm")}
+    for path in taken:
+        np.testing.assert_array_equal(found[path], source[path], err_msg=path)
+    assert found.keys() - taken == {"head/kernel", "head/bias", "pooler/kernel", "pooler/bias"}
+    assert np.abs(found["head/kernel"]).max() > 0
+    assert "new: head/bias, head/kernel, pooler/bias, pooler/kernel" in caplog.text
+    assert "not read: cls.predictions.bias" in caplog.text
+    if way == "fsdp":
+        shapes = leaves_by_path(experiment.state_shapes.params)
+        assert all(leaf.sharding == shapes[path].sharding for path, leaf in leaves_by_path(params).items())
+    if way == "averaged":  # the optimizer's own copy begins there, too
+        moments = leaves_by_path(state.opt_state)
+        copies = [leaf for path, leaf in moments.items() if path.endswith("z/token_embedding/embedding")]
+        np.testing.assert_array_equal(copies[0], source["token_embedding/embedding"])
+
+
+def test_what_does_not_fit_is_listed_by_both_names(there):
+    folder, _ = there
+    with pytest.raises(UserError) as caught:
+        experiment_of(folder, {"mlp_dim": 20, "token_types": 3}).init_state()
+    lines = "\n".join(caught.value.lines)
+    assert (
+        "encoder/block_1/mlp/up/kernel: bert.encoder.layer.1.intermediate.dense.weight has shape (32, 16)"
+        in lines
+    )
+    assert "type_embedding/embedding: bert.embeddings.token_type_embeddings.weight has shape (2, 16)" in lines
+    gpt = build(MODELS, {"name": "gpt", "pretrained": str(folder / "source")}, "model", CONTRACT)
+    with pytest.raises(UserError, match="is a BERT, and the model a GPT"):
+        first_parameters(gpt, {})
+
+
+def test_a_source_that_is_not_there_is_named_before_anything_starts(there):
+    folder, _ = there
+    with pytest.raises(UserError, match=r"nowhere: there is no such folder"):
+        resolve(
+            {**config_of("classes", folder / "data"), "model": {"pretrained": "nowhere", "head": "sequence"}}
+        )
