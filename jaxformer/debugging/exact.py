@@ -24,17 +24,22 @@ def in_float64(array: Any) -> Any:
 
 
 class Exact(Interpreter):
-    """Runs a program with all its floating-point numbers in float64.
+    """Runs a program with all floating-point numbers that follow from inputs in float64 in float64, too.
 
+    All others are constants, and are computed as they were: rounded otherwise, a bucket of distances would be another.
     Nothing is left of what functions say about their own derivatives, so those of the whole are JAX's. What brings a
     program of its own along, a `while` or a sort by a function, is computed in its own dtypes.
     """
 
-    def given(self, array: Any) -> Any:
-        return in_float64(array)
+    def carried(self, value: Any) -> Any:
+        return in_float64(value)
+
+    def step(self, eqn: Any, where: str, inputs: Sequence[Any]) -> list[Any]:
+        constant = all(jnp.result_type(value) != jnp.float64 for value in inputs)
+        return bound(eqn, inputs) if constant else super().step(eqn, where, inputs)
 
     def operation(self, eqn: Any, where: str, inputs: Sequence[Any]) -> list[Any]:
-        name, params = eqn.primitive.name, eqn.params
+        name, params, inputs = eqn.primitive.name, eqn.params, [in_float64(value) for value in inputs]
         if name == "reduce_precision":
             return list(inputs)
         programs = any(isinstance(value, (core.Jaxpr, core.ClosedJaxpr)) for value in params.values())
@@ -50,8 +55,8 @@ class Exact(Interpreter):
         return bound(eqn, inputs, **changes)
 
     def branch(self, program: Any, where: str) -> Any:
-        """A branch of a `cond`, to be called."""
-        return lambda *operands: self.run(program, operands, where)
+        """A branch of a `cond`, to be called; its results are in float64, like those of the others."""
+        return lambda *operands: [in_float64(result) for result in self.run(program, operands, where)]
 
 
 def cast(value: Any, like: Any) -> Any:

@@ -33,6 +33,10 @@ class Interpreter:
         """A constant of the program as a value."""
         return array
 
+    def carried(self, value: Value) -> Value:
+        """A value that a scan carries from one iteration to the next."""
+        return value
+
     def operation(self, eqn: Any, where: str, inputs: Sequence[Value]) -> list[Value]:
         """The results of one operation; `where` is its name stack from the outside to the inside."""
         return bound(eqn, inputs)
@@ -69,8 +73,9 @@ class Interpreter:
 
         def body(carry: Any, slices: Any) -> Any:
             results = self.run(params["jaxpr"], [*fixed, *carry, *slices], where)
-            return results[: len(first)], results[len(first) :]
+            return [*map(self.carried, results[: len(first)])], results[len(first) :]
 
+        first = [*map(self.carried, first)]
         last, made = jax.lax.scan(body, first, parts, length=params["length"], reverse=params["reverse"])
         return [*last, *made]
 

@@ -138,7 +138,8 @@ def standing_still(
         elif not np.any(factors[path]):
             why = "their learning rate is 0 by optimizer.learning_rate_multipliers or layer_decay"
         elif path in no_gradient:
-            why = "no gradient reaches them: their output is not used, or behind a stop_gradient"
+            unused = "their output is not used, or behind a stop_gradient, or an attention has one token only"
+            why = f"no gradient reaches them: {unused}"
         elif change < STILL:
             why = f"they moved by less than {STILL:g} of their size in all steps"
         else:

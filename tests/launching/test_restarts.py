@@ -147,7 +147,8 @@ def test_one_of_two_processes_that_is_killed_takes_the_other_along_and_both_go_o
                 os.kill(max(alive(leader)), signal.SIGKILL)
             said[folder.name] = process.communicate(timeout=300)[1]
         assert process.returncode == 0, said[folder.name]
-    first, second = read(folders[1] / ATTEMPTS)
+    rehearsal, first, second = read(folders[1] / ATTEMPTS)
+    assert (rehearsal.rehearsal, rehearsal.exit) == (True, 0)
     assert (first.exit != 0, second.exit, second.first >= 2) == (True, 0, True)
     assert "attempt 1 ended at " in said["killed"]
     assert "it is started again in 5 s" in said["killed"]

@@ -52,7 +52,7 @@ def submit(folder: Path, env: dict[str, str], run: str, *flags: str) -> str:
         *overrides,
         *flags,
     ]
-    verb = launcher("slurm", [*words, "--processes-per-node", str(TASKS)])
+    verb = launcher("slurm", [*words, "--processes-per-node", str(TASKS), "--no-rehearsal"])
     plan = verb.render(verb.training(None))
     here = {**env, "PATH": f"{folder}:{env['PATH']}"}
     printed = subprocess.run(

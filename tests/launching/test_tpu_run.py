@@ -237,7 +237,7 @@ def test_a_job_that_was_told_to_end_and_is_saved_goes_on(cloud):
 
 @pytest.mark.slow
 def test_a_training_that_is_killed_is_started_again_on_its_host(cloud):
-    code, out, err = cloud.launch("--env SUPERVISED=1 --env KILLED=1")
+    code, out, err = cloud.launch("--env SUPERVISED=1 --env KILLED=1 --no-rehearsal")
     assert code == 0, err
     assert "attempt 1 ended at" in out
     assert "exit code 137: killed (SIGKILL)" in out
