@@ -62,11 +62,9 @@ def train(
       experiment: the experiment to train.
       folder: the run's folder; it is made if it does not exist.
       profile: steps to trace, "FIRST:LAST".
-      start_from: a checkpoint of another run, RUN/checkpoints/STEP. A run that has saved nothing yet begins with all
-        of it: parameters, optimizer and step. What the config may change is what leaves these as they are: rates, the
-        schedule, the length of the training.
-      pause_after: a step to stop after, saved and evaluated; the same call with a later one, or None, goes on from
-        there as if it had never stopped, bit for bit. A run that is further stays where it is.
+      start_from: a checkpoint of another run, RUN/checkpoints/STEP: the parameters, optimizer and step with which a run
+        begins that has saved nothing yet. The config may have other rates, another schedule and another length.
+      pause_after: a step to stop after, saved and evaluated; the same call with a later one or None goes on exactly.
       console: where the progress is shown; None logs lines.
 
     Returns:
@@ -75,8 +73,8 @@ def train(
     Raises:
       Preempted: SIGTERM or SIGHUP came; the run is saved, and the same call goes on with it.
       KeyboardInterrupt: Ctrl-C; the run is saved, too. A second Ctrl-C does not wait for that.
-      UserError: the config does not fit the data or the devices, or the folder holds another experiment or
-        another training is in it, or a file cannot be written; or the devices' memory does not suffice.
+      UserError: the config does not fit data, devices or their memory; the folder holds another experiment, or another
+        training is in it; or a file cannot be written.
       NotFinite: losses or gradients stayed infinite or NaN; the last good checkpoint is kept, and named.
     """
     if not isinstance(experiment, Experiment):
