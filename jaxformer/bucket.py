@@ -150,7 +150,12 @@ class Bucket:
             if not self.system.exists(self.path.partition("/")[0]):
                 raise
             return []
-        return [path.removeprefix(f"{self.path}/") for path in found]
+        names = [path.removeprefix(f"{self.path}/") for path in found]
+        if outside := [name for name in names if name.startswith("/") or ".." in name.split("/")]:
+            raise UserError(
+                f"checkpoint.bucket={self.address!r}: {outside[0]!r} is no name of a run's file; delete it"
+            )
+        return names
 
     def read(self, name: str) -> bytes | None:
         """The content of a file there; None if there is none."""

@@ -363,3 +363,14 @@ def test_no_folder_of_a_config_may_be_an_address(leaf):
 def test_no_folder_of_a_launch_may_be_an_address(capsys):
     assert cli.main(["launch", "local", "--config", CONFIG, "--workdir", "s3://bucket/run", "--dry-run"]) == 2
     assert "expected the name of a folder as the hosts see it, no address" in capsys.readouterr().err
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, run, address, config, monkeypatch):
+    """In storage of objects a name is any text."""
+    Bucket(address, run).copy()
+    new = Bucket(address, tmp_path / "new" / "run")
+    found = [*new.system.find(new.path), f"{new.path}/../../etc/passwd"]
+    monkeypatch.setattr(new.system, "find", lambda path: found)
+    with pytest.raises(UserError, match=r"'\.\./\.\./etc/passwd' is no name of a run's file"):
+        new.fetch(config)
+    assert not (tmp_path / "new").exists() or not [*(tmp_path / "new").rglob("passwd")]
