@@ -28,6 +28,7 @@ from jaxformer.launching.slices import NUMBER_OF_HOST, TpuSlice, unknown_slice
 from jaxformer.launching.tpu import RUNTIMES
 
 MOUNT = "/checkpoints"
+APPENDS = "gs://"
 SAVED = 75  # the exit code after which the same command goes on
 BUCKET = matching("(gs|s3|r2|cos|oci|nebius|https)://[^\\s]+", "a bucket's address, as in gs://my-bucket")
 ACCELERATORS = matching(
@@ -66,6 +67,11 @@ class SkyPilot(Launcher):
                 yield "nodes: slices that train together are launched on Kubernetes; leave it out"
             if not unknown and made.version not in RUNTIMES:
                 yield f"accelerators={self.accelerators!r}: is not served as TPU VMs; launch it on Kubernetes"
+            if unknown:
+                return
+        if self.processes() > 1 and not self.bucket.startswith(APPENDS):
+            said = "several machines write to one folder, and of mounted buckets only Google's can be appended to"
+            yield f"bucket={self.bucket!r}: {said}; give one of {APPENDS}"
         yield from super().problems()
 
     def slice(self) -> TpuSlice | None:
@@ -91,7 +97,7 @@ class SkyPilot(Launcher):
                 f"workdir={job.workdir!r}: is not in the bucket, and would be lost with the machines",
                 f"name a folder in {MOUNT}",
             )
-        made = self.slice()
+        made, mode = self.slice(), "MOUNT" if self.processes() > 1 else "MOUNT_CACHED"
         recovery = {"max_restarts_on_errors": self.restarts, "recover_on_exit_codes": [SAVED]}
         resources = {
             **({"infra": self.infra} if self.infra else {}),
@@ -106,7 +112,7 @@ class SkyPilot(Launcher):
             "resources": resources,
             "num_nodes": self.nodes,
             "workdir": ".",
-            "file_mounts": {MOUNT: {"source": self.bucket, "mode": "MOUNT"}},
+            "file_mounts": {MOUNT: {"source": self.bucket, "mode": mode}},
             "envs": {**revision, **self.variables()},
             "setup": self.installing(made),
             "run": self.running(job),

@@ -69,7 +69,7 @@ RENDERED = {
     ),
     "launch/examples/skypilot_gpu.yaml": (
         "skypilot",
-        f"{CONFIG} --accelerators H100:8 --nodes 2 --spot --bucket s3://my-bucket",
+        f"{CONFIG} --accelerators H100:8 --nodes 2 --spot --bucket gs://my-bucket",
         "task.yaml",
     ),
     "launch/examples/skypilot_tpu.yaml": (

@@ -177,6 +177,17 @@ def repr_in_bash(line: str, folder: Path) -> str:
     return line.replace("'", "'\"'\"'")
 
 
+@pytest.mark.parametrize(
+    ("accelerators", "mode"), [("H100:8", "MOUNT_CACHED"), ("tpu-v5litepod-16", "MOUNT")]
+)
+def test_a_bucket_is_mounted_so_that_files_in_it_can_be_appended_to(accelerators, mode):
+    """SkyPilot's documentation (Storage modes): MOUNT appends to nothing, but on gcsfuse."""
+    words = f"--accelerators {accelerators} --infra gcp --bucket gs://b --config vit_digits".split()
+    made = launcher("skypilot", words).render(job("/checkpoints/sample"))
+    (task,) = map(yaml.safe_load, made.files.values())
+    assert task["file_mounts"] == {"/checkpoints": {"source": "gs://b", "mode": mode}}
+
+
 def test_flags_of_other_programs():
     assert flags(node_id=1, spot=True, network=None, keep=False, zone="a") == [
         "--node-id=1",
@@ -295,6 +306,14 @@ SKY = "skypilot --config vit_digits --bucket gs://b --accelerators"
             "--workdir runs/a: is not on the volume, and would be lost with the pods",
         ),
         ("k8s --config vit_digits --gpus 8 --image i --volume runs", "--volume runs: expected CLAIM:/FOLDER"),
+        (
+            f"{SKY.replace('gs:', 's3:')} H100:8 --nodes 2",
+            "--bucket s3://b: several machines write to one folder, and of mounted buckets only Google's",
+        ),
+        (
+            f"{SKY.replace('gs:', 's3:')} tpu-v5litepod-16",
+            "--bucket s3://b: several machines write to one folder, and of mounted buckets only Google's",
+        ),
         (
             f"{SKY} H100:8 --workdir runs/a",
             "--workdir runs/a: is not in the bucket, and would be lost with the machines",
