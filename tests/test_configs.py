@@ -124,10 +124,8 @@ def test_two_steps_and_going_on(path, tmp_path, request, monkeypatch):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_nominal_batches_have_the_arrays_of_real_ones(
-    path, digits_dir, sentences_dir, scenes_dir, teacher_dir
-):
-    config = of_fixtures(path, digits_dir, sentences_dir, scenes_dir, teacher_dir)
+def test_nominal_batches_have_the_arrays_of_real_ones(path, request):
+    config = of_fixtures(path, request)
     shape = image_shape(config, Known(side=8))
     real = dict(Experiment(config).train_data.element_spec)
     if config.data.name == "digits":

@@ -127,9 +127,10 @@ def test_processes_of_different_configs_stop_and_say_the_field(several, tmp_path
     assert not folder.exists()
 
 
-def test_all_processes_find_the_programs_that_process_0_has_kept(several, whole, tmp_path):
-    counting = ["count_programs"] * 2
-    assert several.run([words(tmp_path / "run")] * 2, devices=4, faults=counting) == [0, 0]
+def test_all_processes_find_the_programs_that_process_0_has_kept(several, tmp_path):
+    for again in ("first", "second"):
+        command = words(tmp_path / again, train__total="2 steps")
+        assert several.run([command] * 2, devices=4, faults=["count_programs"] * 2) == [0, 0]
     assert all("a compiled program is found" in several.said(process) for process in range(2))
 
 
