@@ -93,6 +93,8 @@ def decide(attempts: Sequence[Attempt], budgets: Budgets = Budgets()) -> Restart
     fruitless = len(list(takewhile(lambda attempt: not attempt.progress, reversed(attempts))))
     if not fruitless:
         return Restart(0.0 if kind == "saved" else budgets.shortest)
+    if last.rehearsal and fruitless >= budgets.before_first_step:
+        return Stop(f"the rehearsal failed in {fruitless} attempts: {last.why}")
     if fruitless >= budgets.before_first_step and not any(each.steps or each.saved for each in attempts):
         return Stop(f"no train step was reached in {fruitless} attempts")
     if fruitless >= budgets.without_progress:

@@ -38,7 +38,8 @@ class Local(Launcher):
     def run(self, plan: Plan) -> NoReturn:
         """Makes this process the supervisor, which has nothing loaded that the training needs."""
         words = [sys.executable, *plan.commands[0][1:]]
-        place = words.index("jaxformer")  # need not be in PATH
+        # It need not be in PATH. The run's folder, which stands before it, may have the same name.
+        place = words.index("jaxformer", len(self.supervised(Job(name="", command=(), workdir=""))))
         words[place : place + 1] = [sys.executable, "-m", "jaxformer"]
         sys.stdout.flush()
         os.execv(sys.executable, words)

@@ -9,6 +9,7 @@ its budgets. The rules are in `decisions.py`. Python's standard library alone, s
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -298,10 +299,15 @@ def ledger_here() -> str:
 def main() -> NoReturn:
     """The command `python -m jaxformer.launching.supervisor [REHEARSE] ATTEMPTS RUN WORDS ...`, without a verb."""
     with ProcessSignals():
-        rehearses = sys.argv[1] == REHEARSE
-        attempts, folder, *words = sys.argv[1 + rehearses :]
-        budgets = Budgets(int(attempts))
+        rehearses = sys.argv[1:2] == [REHEARSE]
+        given = sys.argv[1 + rehearses :]
         try:
+            if len(given) < 3 or not (given[0].isdecimal() and int(given[0])):
+                raise UserError(
+                    f"expected [{REHEARSE}] ATTEMPTS RUN COMMAND ..., was given {shlex.join(given)!r}"
+                )
+            attempts, folder, *words = given
+            budgets = Budgets(int(attempts))
             code = Supervisor(words, Path(folder), budgets, ledger=ledger_here(), rehearses=rehearses).run()
         except (KeyboardInterrupt, Preempted) as stop:
             code = farewell(stop)

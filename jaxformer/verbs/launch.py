@@ -41,6 +41,8 @@ class Launch(Launcher, Verb):
                 f"workdir: all tasks would train in the same folder; write {PLACEHOLDER} where they differ: "
                 f"--workdir runs/seed-{PLACEHOLDER} --config.seed={PLACEHOLDER}"
             )
+        if not tasks and PLACEHOLDER in (self.workdir or ""):
+            yield f"workdir: {PLACEHOLDER} is the number of a task of `launch slurm --array`, and there are none here"
         yield from super().problems()
 
     def __call__(self) -> int:

@@ -54,7 +54,8 @@ TABLE = [
     ("a rehearsal that fails", [rehearsal(1)], "the program failed"),
     ("a mistake that a rehearsal finds", [rehearsal(2)], "a mistake of the user's"),
     ("a rehearsal that is killed", [rehearsal(137)], 5.0),
-    ("two that are killed", [rehearsal(137), rehearsal(134)], "no train step was reached in 2 attempts"),
+    ("two that are killed", [rehearsal(137), rehearsal(134)], "rehearsal failed in 2 attempts: aborted .SIGABRT"),
+    ("two that find no room", [rehearsal(74)] * 2, "failed in 2 attempts: no room was left on the disk"),
     ("killed after rehearsals", [rehearsal(137), rehearsal(0), attempt(137, **NO_STEP)], 5.0),
 ]  # fmt: skip
 

@@ -281,6 +281,14 @@ SKY = "skypilot --config vit_digits --bucket gs://b --accelerators"
             "slurm --config vit_digits --array 0-3",
             "--workdir: all tasks would train in the same folder; write {task} ",
         ),
+        (
+            "slurm --config vit_digits --workdir runs/a-{task}",
+            "--workdir: {task} is the number of a task of ",
+        ),
+        (
+            "local --config vit_digits --workdir runs/a-{task}",
+            "--workdir: {task} is the number of a task of ",
+        ),
         ("slurm --config vit_digits --array x", "--array x: expected numbers, as in 0-31%8"),
         (
             "slurm --config vit_digits --gpus 8 --gpus-per-process 3",

@@ -78,7 +78,7 @@ def test_one_that_is_killed_is_repeated_and_costs_the_training_nothing(supervise
 def test_one_that_is_always_killed_is_given_up(supervise, started):
     code, said = supervise("os.kill(os.getpid(), 9)")
     assert (code, started()) == (137, ["rehearsal"] * 2)
-    assert "it is not started again: no train step was reached in 2 attempts" in said
+    assert "it is not started again: the rehearsal failed in 2 attempts: " in said
 
 
 def test_a_training_that_was_begun_is_not_rehearsed(supervise, started, tmp_path):

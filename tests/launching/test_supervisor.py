@@ -373,3 +373,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file.*: Not a directory; mend that"):
         Supervisor(["true"], tmp_path / "file" / "run").run()
+
+
+@pytest.mark.parametrize(
+    "given", [[], ["3"], ["--rehearse", "3", "run"], ["x", "run", "true"], ["0", "run", "true"]]
+)
+def test_a_command_that_lacks_something_is_refused(given):
+    command = [sys.executable, "-m", "jaxformer.launching.supervisor", *given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert (done.stdout + done.stderr).startswith("jaxformer: expected [--rehearse] ATTEMPTS RUN COMMAND ...")
