@@ -61,6 +61,7 @@ def write_pretrained(
         hidden.mkdir()
         write_json(hidden / "config.json", {**config, "dtype": "float32"})
         save_file(tensors, hidden / SINGLE, metadata={"format": "pt"})
+        (hidden / SINGLE).chmod((hidden / "config.json").stat().st_mode)  # save_file lets only the owner read
         if tokenizer is not None:
             tokenizer.save(hidden / "tokenizer.json")
             write_json(hidden / "tokenizer_config.json", tokenizer_config(tokenizer))

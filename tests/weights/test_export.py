@@ -205,3 +205,9 @@ def test_the_card_has_the_metrics_of_the_checkpoint_that_is_exported(tmp_path):
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert cli.main(["weights", "export", str(run), str(tmp_path / "exported")]) == 0
     assert "| accuracy | 0.75 |" in (tmp_path / "exported" / "README.md").read_text()
+
+
+def test_whoever_may_read_the_config_may_read_the_weights(tmp_path):
+    model, variables, _ = ours(GPT)
+    write_pretrained(model, "gpt", variables, tmp_path / "exported")
+    assert len({file.stat().st_mode for file in (tmp_path / "exported").iterdir()}) == 1
