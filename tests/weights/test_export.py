@@ -193,6 +193,8 @@ def test_a_runs_model_is_exported_with_its_tokenizer_and_a_card(tmp_path, capsys
     assert list(theirs.config.id2label.values()) == LABELS
     encoded = transformers.AutoTokenizer.from_pretrained(folder)(SENTENCE, return_tensors="pt")
     assert encoded["input_ids"][0].tolist() == trained.tokenizer.encode(SENTENCE)
+    long = transformers.AutoTokenizer.from_pretrained(folder)(200 * SENTENCE, truncation=True)
+    assert len(long["input_ids"]) == trained.model.max_positions
     tokens = np.asarray(encoded["input_ids"], np.int32)
     ours = trained.model.apply(trained.variables, tokens=tokens, deterministic=True).logits
     np.testing.assert_allclose(ours, theirs(**encoded).logits.detach(), rtol=1e-4, atol=1e-5)
