@@ -165,6 +165,14 @@ class Run:
         with as_written(self.evaluation_file if self.result is None else self.result_file):
             return {name: float(value) for name, value in found.items()}  # NaN is a string in JSON
 
+    def metrics_at(self, step: int) -> dict[str, float]:
+        """What the evaluation at a step gave; nothing if there was none."""
+        with as_written(self.metrics_file):
+            evaluated = {
+                n[5:]: dict(zip(*curve)) for n, curve in self.curves.items() if n.startswith("eval/")
+            }
+        return {name: float(values[step]) for name, values in evaluated.items() if step in values}
+
     @property
     def step(self) -> int | None:
         """The last step that was recorded."""

@@ -29,6 +29,6 @@ class WeightsExport(OfRun):
                 self.output,
                 tokenizer=trained.tokenizer if trained.config.data.examples.modality == "text" else None,
                 classes=trained.class_names,
-                card=model_card(run.name, run.config, run.metrics, self.license),
+                card=model_card(run.name, run.config, run.metrics_at(trained.step), self.license),
             )
         print_line(f"{self.output}: the model of {self.run} at step {trained.step}")

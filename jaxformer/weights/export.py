@@ -61,9 +61,11 @@ def write_pretrained(
         hidden.mkdir()
         write_json(hidden / "config.json", {**config, "dtype": "float32"})
         save_file(tensors, hidden / SINGLE, metadata={"format": "pt"})
+        (hidden / SINGLE).chmod((hidden / "config.json").stat().st_mode)  # save_file lets only the owner read
         if tokenizer is not None:
             tokenizer.save(hidden / "tokenizer.json")
-            write_json(hidden / "tokenizer_config.json", tokenizer_config(tokenizer))
+            longest = longest_text(config, getattr(model, "position_offset", 0))
+            write_json(hidden / "tokenizer_config.json", {**tokenizer_config(tokenizer), **longest})
         if card is not None:
             (hidden / "README.md").write_text(card)
         put_in_place(hidden, folder)
@@ -79,6 +81,12 @@ def tokenizer_config(tokenizer: "Tokenizer") -> dict[str, Any]:
     ids = {role: token_id(tokenizer, role) for role in ROLES}
     tokens = {f"{role}_token": tokenizer.hf.id_to_token(id) for role, id in ids.items() if id is not None}
     return {"tokenizer_class": "PreTrainedTokenizerFast", **tokens}
+
+
+def longest_text(config: Mapping[str, Any], offset: int) -> dict[str, int]:
+    """How many tokens transformers' tokenizer truncates to: those that have positions."""
+    sizes = [config[key] for key in ("max_position_embeddings", "n_positions") if key in config]
+    return {"model_max_length": sizes[0] - offset} if sizes else {}
 
 
 def left_out(config: Mapping[str, Any]) -> set[str]:

@@ -58,6 +58,8 @@ def text_model_of(config: Config) -> tuple[str, Fields]:
       UserError: the kind of model is not known, or it does something that ours does not.
     """
     kind = config.get("model_type", "")
+    if not isinstance(kind, str):
+        raise UserError(f"model_type={kind!r}: expected the name of a kind of model, such as 'bert'")
     if kind not in FAMILIES:
         raise UserError(f"model_type={kind!r}: no table for such checkpoints; {did_you_mean(kind, FAMILIES)}")
     _, name, fields_of, unsupported = FAMILIES[kind]

@@ -193,6 +193,23 @@ def test_a_runs_model_is_exported_with_its_tokenizer_and_a_card(tmp_path, capsys
     assert list(theirs.config.id2label.values()) == LABELS
     encoded = transformers.AutoTokenizer.from_pretrained(folder)(SENTENCE, return_tensors="pt")
     assert encoded["input_ids"][0].tolist() == trained.tokenizer.encode(SENTENCE)
+    long = transformers.AutoTokenizer.from_pretrained(folder)(200 * SENTENCE, truncation=True)
+    assert len(long["input_ids"]) == trained.model.max_positions
     tokens = np.asarray(encoded["input_ids"], np.int32)
     ours = trained.model.apply(trained.variables, tokens=tokens, deterministic=True).logits
     np.testing.assert_allclose(ours, theirs(**encoded).logits.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_card_has_the_metrics_of_the_checkpoint_that_is_exported(tmp_path):
+    write_texts(tmp_path / "data")
+    run = random_run("classes", tmp_path / "data", tmp_path / "run")  # its checkpoint is of step 1
+    rows = [{"step": step, "time": 0.0, "eval/accuracy": value} for step, value in ((1, 0.75), (2, 0.5))]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli.main(["weights", "export", str(run), str(tmp_path / "exported")]) == 0
+    assert "| accuracy | 0.75 |" in (tmp_path / "exported" / "README.md").read_text()
+
+
+def test_whoever_may_read_the_config_may_read_the_weights(tmp_path):
+    model, variables, _ = ours(GPT)
+    write_pretrained(model, "gpt", variables, tmp_path / "exported")
+    assert len({file.stat().st_mode for file in (tmp_path / "exported").iterdir()}) == 1

@@ -104,6 +104,7 @@ def test_everything_that_does_not_fit_is_listed(masked_lm):
     ("change", "message"),
     [
         ({"model_type": "bart"}, "did you mean 'bert'"),
+        ({"model_type": ["bert"]}, "expected the name"),
         ({"architectures": ["BertForNextSentencePrediction"]}, "no such head"),
         ({"hidden_act": "mish"}, "'mish' is not known"),
         ({"position_embedding_type": "relative_key"}, "expected 'absolute'"),
