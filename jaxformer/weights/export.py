@@ -120,7 +120,16 @@ def model_card(name: str, facts: Mapping[str, Any], metrics: Mapping[str, float]
     field = [f"license: {license}"] if license else []
     rows = [f"| {metric} | {value:.6g} |" for metric, value in sorted(metrics.items())]
     table = ["## Metrics", "", "| metric | value |", f"|{rule}|{rule}|", *rows, ""] if rows else []
-    config = json.dumps(facts, indent=2, default=str, ensure_ascii=False)
+    config = json.dumps(without_folders(facts), indent=2, default=str, ensure_ascii=False)
     head = [rule, *field, "library_name: transformers", "tags: [jaxformer]", rule, ""]
     body = [f"# {name}", "", "Trained with jaxformer, exported for Hugging Face transformers.", ""]
     return "\n".join([*head, *body, *table, "## Config", "", "```json", config, "```", ""])
+
+
+def without_folders(value: Any) -> Any:
+    """A config in which absolute paths of this machine are no more than their last name."""
+    if isinstance(value, Mapping):
+        return {key: without_folders(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_folders(each) for each in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value

@@ -185,9 +185,7 @@ def config_of(model: Any, name: str, classes: tuple[str, ...] = ()) -> Config:
     kinds = [kind for kind, (_, ours, _, _) in FAMILIES.items() if ours == name]
     if not kinds:
         known = ", ".join(sorted({ours for _, ours, _, _ in FAMILIES.values()}))
-        raise UserError(
-            f"model.name={name!r}: there is no such model in transformers; these can be written: {known}"
-        )
+        raise UserError(f"model.name={name!r}: cannot be written for transformers yet; these can: {known}")
     refusals: list[UserError] = []
     for kind in kinds:
         config = {"model_type": kind, **WRITERS[kind](model, classes)}

@@ -187,6 +187,7 @@ def test_a_runs_model_is_exported_with_its_tokenizer_and_a_card(tmp_path, capsys
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlicense: mit\n")
     assert '"name": "text_classification"' in card
+    assert str(tmp_path) not in card
 
     trained = jf.load_run(run)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
