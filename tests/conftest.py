@@ -23,7 +23,7 @@ sys.modules.setdefault("torchvision", None)
 import jax
 import pytest
 
-# Tracing makes millions of objects, which are looked at again and again for cycles: 7% of some files' time.
+# Tracing makes millions of objects, which Python looks at again and again for cycles; so it does that less often.
 gc.freeze()
 gc.set_threshold(50_000, 20, 20)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import save_file
 
+from jaxformer.data.text.tokenizers import ROLES
 from jaxformer.errors import UserError
 from jaxformer.files import incomplete, put_in_place, write_json
 from jaxformer.models.layouts import unrolled
@@ -16,8 +17,6 @@ from jaxformer.weights.transformers_written import config_of
 
 if TYPE_CHECKING:
     from jaxformer.data.text.tokenizers import Tokenizer
-
-ROLES = ("pad", "bos", "eos", "cls", "sep", "mask", "unk")  # of special tokens
 
 
 def write_pretrained(
@@ -51,11 +50,13 @@ def write_pretrained(
     headless = config["architectures"][0].endswith("Model")
     tensors = FAMILIES[config["model_type"]][0].write(variables, left_out(config), prefixed=not headless)
     if tokenizer is not None:
-        config |= {
-            f"{role}_token_id": id
-            for role in ("pad", "bos", "eos")
-            if (id := token_id(tokenizer, role)) is not None
-        }
+        found = {f"{role}_token_id": token_id(tokenizer, role) for role in ("pad", "bos", "eos")}
+        if config["model_type"] == "roberta" and found["pad_token_id"] != config["pad_token_id"]:
+            counted = f"from behind the id of padding, and this tokenizer's is {found['pad_token_id']}"
+            raise UserError(
+                f"model.position_offset={model.position_offset}: transformers' roberta counts positions {counted}"
+            )
+        config |= {name: id for name, id in found.items() if id is not None}
     folder.parent.mkdir(parents=True, exist_ok=True)
     with incomplete(folder) as hidden:
         hidden.mkdir()

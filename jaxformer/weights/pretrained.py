@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import unflatten_dict
 
 from jaxformer.config.schema import build
 from jaxformer.data.text.tokenizers import Tokenizer
@@ -81,13 +82,7 @@ class Pretrained:
           UserError: a file is missing or damaged, or tensors do not fit the model: a line for each.
         """
         matched = self.family.matched(read_tensors(self.folder), self.shapes)
-        variables: dict[str, Any] = {}
-        for path, match in matched.items():
-            place = variables
-            for name in path[:-1]:
-                place = place.setdefault(name, {})
-            place[path[-1]] = jax.device_put(match.array())
-        return variables
+        return unflatten_dict({path: jax.device_put(match.array()) for path, match in matched.items()})
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:

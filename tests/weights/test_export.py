@@ -145,6 +145,21 @@ def test_what_transformers_cannot_express_is_refused_by_name(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_tokenizer_whose_padding_would_move_the_positions_is_refused(tmp_path):
+    """RoBERTa's positions begin behind the id of padding: 1, where the first token has position 2."""
+    from jaxformer.data.text.tokenizers import Tokenizer
+
+    write_texts(tmp_path / "data")
+    run = random_run("classes", tmp_path / "data", tmp_path / "run")
+    tokenizer = Tokenizer.load(run / "tokenizer.json")
+    assert tokenizer.pad_id == 0
+    fields = {**BERT, "head": "none", "position_offset": 2, "token_types": 1}
+    model, variables, _ = ours(fields)
+    with pytest.raises(UserError, match=r"position_offset=2: .* this tokenizer's is 0"):
+        write_pretrained(model, "bert", variables, tmp_path / "exported", tokenizer=tokenizer)
+    assert not (tmp_path / "exported").exists()
+
+
 def test_nothing_is_written_over(tmp_path):
     (tmp_path / "exported").mkdir()
     model = build(MODELS, GPT, "model", CONTRACT)
