@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 
 def pareto_front(values: Mapping[int, Sequence[float | None] | None], modes: Sequence[str]) -> list[int]:
-    """The numbers of the trials that are on the front, from the best to the worst by the first objective, then by number.
+    """The numbers of the trials on the front, from the best to the worst by the first objective, then by number.
 
     A trial beats another one if it is at least as good in every objective, and better in one. Trials that are alike in
     all are on the front together. One that failed (None) or gave a NaN is never on it.
