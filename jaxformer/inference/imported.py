@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.files import apply_overrides
@@ -28,7 +27,10 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "detector": ("detection", {"name": "detection"}),
     "segmenter": ("segmentation", {"name": "segmentation"}),
     "decoder": ("causal_lm", {"name": "documents"}),
-    "encoder-decoder": ("translation", {"name": "pairs", "source_feature": "source", "target_feature": "target"}),
+    "encoder-decoder": (
+        "translation",
+        {"name": "pairs", "source_feature": "source", "target_feature": "target"},
+    ),
     "mlm": ("masked_lm", {**SEQUENCES, "label_feature": None}),
     "token": ("token_classification", {"name": "tagged"}),
     "span": ("span_qa", {"name": "spans"}),
@@ -118,8 +120,12 @@ def config_of(found: Pretrained) -> dict[str, Any]:
             config["data"]["name"] = "imagenet2012"
         return config
     if found.tokenizer is None:
-        raise UserError(f"{found.source}: holds no tokenizer.json, so nobody knows what the model's tokens mean")
+        raise UserError(
+            f"{found.source}: holds no tokenizer.json, so nobody knows what the model's tokens mean"
+        )
     config["data"]["tokenizer"] = {"name": "file", "path": str(found.folder / "tokenizer.json")}
     known = [fields[key] for key in ("max_positions", "context_length") if fields.get(key)]
-    config["data"]["examples"]["length"] = min([LONGEST, *(n - fields.get("position_offset", 0) for n in known)])
+    config["data"]["examples"]["length"] = min(
+        [LONGEST, *(n - fields.get("position_offset", 0) for n in known)]
+    )
     return config

@@ -63,7 +63,10 @@ def from_transformers(config: Mapping[str, Any], kind: str = "") -> Preprocessin
     crop = sides(config.get("crop_size", shorter or size)) if config.get("do_center_crop") else None
     if kind == "convnext":
         side = shorter or sides(size)[0]
-        shorter, crop = None if side >= CONVNEXT_WHOLE else int(side / config.get("crop_pct", 224 / 256)), (side, side)
+        shorter, crop = (
+            None if side >= CONVNEXT_WHOLE else int(side / config.get("crop_pct", 224 / 256)),
+            (side, side),
+        )
     elif shorter is None and crop is not None and config.get("do_resize", True) and sides(size) != crop:
         raise UserError(f"{PROCESSOR}: resizes to {sides(size)} and cuts {crop} out; expected shortest_edge")
     whole = crop is None and shorter is not None
