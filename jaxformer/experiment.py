@@ -29,7 +29,7 @@ from jaxformer.optim.masks import regularization, regularizes, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
 from jaxformer.parallel.compile import Layout, NumberedStep
 from jaxformer.parallel.mesh import make_mesh
-from jaxformer.paths import with_leaves
+from jaxformer.paths import leaves_by_path, with_leaves
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.state import TrainState, init_state, init_variables
 from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
@@ -164,27 +164,33 @@ class Experiment:
         Raises:
           UserError: its files are missing or damaged, or do not fit the model: a line for each tensor.
         """
+        shapes, numbers = self.state_shapes, numbers_of(self.config)
+        if self.config.model.pretrained is None:
+            return self.layout.init_sharded(
+                lambda given: self.with_numbers(given)._fresh_state(), shapes, numbers
+            )
+        from jaxformer.weights.beginning import first_variables
 
-        def fresh_state(numbers: Numbers, begun: dict[str, jax.Array]) -> TrainState:
-            return self.with_numbers(numbers)._fresh_state(begun)
+        begun = first_variables(self.config.model, {"params": shapes.params, **shapes.model_state})
+        places = [path if path.startswith("params/") else f"model_state/{path}" for path in begun]
+        without = dict.fromkeys(places)  # what is there already is not copied through a program
 
-        begun: dict[str, jax.Array] = {}
-        if self.config.model.pretrained is not None:
-            from jaxformer.weights.beginning import first_parameters
+        def rest_of_state(numbers: Numbers, begun: dict[str, jax.Array]) -> TrainState:
+            return with_leaves(self.with_numbers(numbers)._fresh_state(begun), without)
 
-            begun = first_parameters(self.config.model, self.state_shapes.params)
-        return self.layout.init_sharded(fresh_state, self.state_shapes, numbers_of(self.config), begun)
+        rest = self.layout.init_sharded(rest_of_state, with_leaves(shapes, without), numbers, begun)
+        return with_leaves(shapes, {**leaves_by_path(rest), **dict(zip(places, begun.values()))})
 
     def _fresh_state(self, begun: Mapping[str, jax.Array] | None = None) -> TrainState:
         """The state before the first step, to be traced.
 
         Args:
-          begun: path -> parameter, where it is not random.
+          begun: path -> variable, where it is not random.
         """
         averages, scales = self.average is not None, dtypes(self.config.precision).compute == "float16"
         variables = self.init_variables()
         if begun:
-            variables["params"] = with_leaves(variables["params"], begun)
+            variables = with_leaves(variables, begun)
         return init_state(variables, self.optimizer, with_average=averages, with_loss_scale=scales)
 
     @cached_property

@@ -24,6 +24,7 @@ VERBS = {
     "sweep work": "sweep:SweepWork",
     "sweep best": "sweep_best:SweepBest",
     **{f"launch {where}": f"launch:{where}" for where in LAUNCHERS},
+    "weights import": "weights:WeightsImport",
     "weights export": "weights:WeightsExport",
     "data list": "data:DataList",
     "data show": "data:DataShow",

@@ -55,6 +55,7 @@ NEEDED = {
     "sweep work": ("sweep",),
     "sweep best": ("sweep",),
     "preflight": ("--config", "vit_digits", "--topology", "v5e:2x2"),
+    "weights import": ("source", "--workdir", "out"),
     "weights export": ("run", "out"),
     "goodput": ("run",),
     "replay": ("run", "--step", "1"),
