@@ -53,6 +53,7 @@ NEEDED = {
     "describe": ("--config", "vit_digits"),
     "sweep": ("--config", "vit_digits", "--set", "optimizer.learning_rate=1e-3,3e-3"),
     "sweep work": ("sweep",),
+    "sweep best": ("sweep",),
     "preflight": ("--config", "vit_digits", "--topology", "v5e:2x2"),
     "weights import": ("source", "--workdir", "out"),
     "weights export": ("run", "out"),
