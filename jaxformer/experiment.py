@@ -19,7 +19,7 @@ from jaxformer.config.durations import Duration
 from jaxformer.config.fields import largest_divisor
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
-from jaxformer.data.base import NominalBatches
+from jaxformer.data.base import NominalBatches, known_sizes
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.numbers import Numbers, numbers_of, with_numbers
@@ -28,7 +28,7 @@ from jaxformer.optim.masks import regularization, regularizes, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
 from jaxformer.parallel.compile import Layout, NumberedStep
 from jaxformer.parallel.mesh import make_mesh, undivided_tokens
-from jaxformer.paths import with_leaves
+from jaxformer.paths import leaves_by_path, with_leaves
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.shared import Shared
 from jaxformer.state import TrainState, check_state, init_state, init_variables
@@ -166,28 +166,39 @@ class Experiment:
         Raises:
           UserError: its files are missing or damaged, or do not fit the model: a line for each tensor.
         """
+        shapes, numbers = self.state_shapes, numbers_of(self.config)
+        if self.config.model.pretrained is None:
+            program = self.once("init_state", lambda: self.layout.init_sharded(self._from_numbers, shapes))
+            return program(numbers)
+        from jaxformer.weights.beginning import first_variables
 
-        def fresh_state(numbers: Numbers, begun: dict[str, jax.Array]) -> TrainState:
-            return self.with_numbers(numbers)._fresh_state(begun)
+        begun = first_variables(self.config.model, {"params": shapes.params, **shapes.model_state})
+        places = [path if path.startswith("params/") else f"model_state/{path}" for path in begun]
+        without = dict.fromkeys(places)  # what is there already is not copied through a program
 
-        begun: dict[str, jax.Array] = {}
-        if self.config.model.pretrained is not None:
-            from jaxformer.weights.beginning import first_parameters
+        def rest_of_state(numbers: Numbers, begun: dict[str, jax.Array]) -> TrainState:
+            return with_leaves(self.with_numbers(numbers)._fresh_state(begun), without)
 
-            begun = first_parameters(self.config.model, self.state_shapes.params)
-        program = self.once("init_state", lambda: self.layout.init_sharded(fresh_state, self.state_shapes))
-        return program(numbers_of(self.config), begun)
+        program = self.once(
+            "init_state", lambda: self.layout.init_sharded(rest_of_state, with_leaves(shapes, without))
+        )
+        rest = program(numbers, begun)
+        return with_leaves(shapes, {**leaves_by_path(rest), **dict(zip(places, begun.values()))})
+
+    def _from_numbers(self, numbers: Numbers) -> TrainState:
+        """The fresh state with other numbers, to be traced."""
+        return self.with_numbers(numbers)._fresh_state()
 
     def _fresh_state(self, begun: Mapping[str, jax.Array] | None = None) -> TrainState:
         """The state before the first step, to be traced.
 
         Args:
-          begun: path -> parameter, where it is not random.
+          begun: path -> variable, where it is not random.
         """
         averages, scales = self.average is not None, dtypes(self.config.precision).compute == "float16"
         variables = self.init_variables()
         if begun:
-            variables["params"] = with_leaves(variables["params"], begun)
+            variables = with_leaves(variables, begun)
         return init_state(variables, self.optimizer, with_average=averages, with_loss_scale=scales)
 
     @cached_property
@@ -376,14 +387,6 @@ class Experiment:
             errors.append(f"eval.mode={mode!r}: {better}; remove it, or choose {direction!r}")
         if errors:
             raise ConfigError(*errors)
-
-
-def known_sizes(batches: "Batches") -> dict[str, int]:
-    """The sizes that batches give to a model's and a task's fields, by the fields' names."""
-    tokenizer = batches.tokenizer
-    if tokenizer is None or tokenizer.eos_id is None:
-        return dict(batches.sizes)
-    return {**batches.sizes, "eos_id": tokenizer.eos_id}
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:

@@ -13,8 +13,9 @@ import numpy as np
 
 from jaxformer.analysis.flops import training_flops
 from jaxformer.config.sections import ExperimentConfig
+from jaxformer.data.base import known_sizes
 from jaxformer.errors import UserError, counted, printable
-from jaxformer.experiment import Experiment, known_sizes
+from jaxformer.experiment import Experiment
 from jaxformer.files import write_json
 from jaxformer.observe import device, text
 from jaxformer.observe.summary import end_summary, parameter_table

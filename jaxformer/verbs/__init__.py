@@ -23,6 +23,7 @@ VERBS = {
     "sweep": "sweep:Sweep",
     "sweep work": "sweep:SweepWork",
     **{f"launch {where}": f"launch:{where}" for where in LAUNCHERS},
+    "weights import": "weights:WeightsImport",
     "weights export": "weights:WeightsExport",
     "data list": "data:DataList",
     "data show": "data:DataShow",

@@ -1,10 +1,31 @@
 """Weights for other projects."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jaxformer.verbs.common import print_line, working
-from jaxformer.verbs.options import OfRun, argument, flag
+from jaxformer.verbs.options import OfRun, Verb, argument, flag
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsImport(Verb):
+    """Write a published model as a run, which evaluate, predict, generate and the other verbs take."""
+
+    source: str = argument("SOURCE")
+    """A folder of transformers or timm, hf:OWNER/NAME, timm/NAME, a .npz or an .onnx file."""
+    workdir: Path = flag(metavar="DIR")
+    """The run's folder, which is made."""
+    overrides: Mapping[str, Any] | None = None
+    """Leaves of the run's config and their values, such as the dataset that it is evaluated on."""
+
+    def __call__(self) -> None:
+        with working():
+            from jaxformer.inference.imported import import_model
+
+            run = import_model(self.source, self.workdir, self.overrides)
+        print_line(f"{run.folder}: {self.source} as a run at step 0")
 
 
 @dataclass(frozen=True, kw_only=True)

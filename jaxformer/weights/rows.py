@@ -159,6 +159,8 @@ def cut(table: Iterable[Row], prefix: str) -> list[Row]:
 
 def numbers_in(pattern: str, name: str) -> dict[str, int] | None:
     """What the placeholders of `pattern` stand for in `name`, by their letters; None if it is another name."""
+    if "{" not in pattern:
+        return {} if pattern == name else None
     parts = PLACEHOLDER.split(pattern)  # text, letter, what is added to it, text, ...
     letters, offsets = parts[1::3], parts[2::3]
     found = re.fullmatch(r"(\d+)".join(map(re.escape, parts[::3])), name)

@@ -45,7 +45,7 @@ HEADS = {  # the end of a class's name: the head
 }
 
 
-def text_model_of(config: Config) -> tuple[str, Fields]:
+def model_of(config: Config) -> tuple[str, Fields]:
     """Our model for theirs.
 
     Args:
@@ -71,8 +71,8 @@ def text_model_of(config: Config) -> tuple[str, Fields]:
 
 
 def family_of(config: Config) -> Family:
-    """How checkpoints with this config.json are read; `text_model_of` refuses what there is no table for."""
-    text_model_of(config)
+    """How checkpoints with this config.json are read; `model_of` refuses what there is no table for."""
+    model_of(config)
     return FAMILIES[config["model_type"]][0]
 
 

@@ -17,7 +17,7 @@ from jaxformer.weights.transformers_config import (
     HEADS,
     NAMES,
     Fields,
-    text_model_of,
+    model_of,
 )
 
 Config = dict[str, Any]
@@ -205,7 +205,7 @@ def config_of(model: Any, name: str, classes: tuple[str, ...] = ()) -> Config:
 
 def read_back(config: Config) -> Any:
     """Our model for their config."""
-    name, found = text_model_of(config)
+    name, found = model_of(config)
     return build(MODELS, {"name": name, **found}, "model", CONTRACT)
 
 

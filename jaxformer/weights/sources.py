@@ -1,0 +1,119 @@
+"""The forms that models are published in: each says which model it is and how its tensors are read.
+
+Adding a form is a class here and a line in `pretrained.opened`.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxformer.checkpoints import Checkpoints
+from jaxformer.config.schema import build
+from jaxformer.config.upgrades import upgraded
+from jaxformer.errors import UserError
+from jaxformer.models.layouts import unstack_layers
+from jaxformer.reading import as_written, read_json
+from jaxformer.tasks import TASKS
+from jaxformer.weights import preprocessing
+from jaxformer.weights.base import Fields, Pretrained
+from jaxformer.weights.convert import Family, Tensors
+from jaxformer.weights.files import read_tensors
+from jaxformer.weights.preprocessing import PROCESSOR, Preprocessing
+from jaxformer.weights.rows import Row
+from jaxformer.weights.transformers_config import family_of, model_of
+
+BRING_BACK = "copy it from a backup, or train again in a new folder"
+TASK = "jaxformer.tasks.base:Task"  # the contract
+BEGINS_AS = ("name", "pretrained")  # of a run's model, what is not a field of the model that it gives
+
+
+class OfTransformers(Pretrained):
+    """A folder of Hugging Face transformers: config.json, model.safetensors or its index and parts."""
+
+    @property
+    def own(self) -> tuple[str, Fields]:
+        return model_of(self.config)
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.config)
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        return read_tensors(self.folder)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        found = read_json(self.folder / PROCESSOR, needs={})
+        return found and preprocessing.from_transformers(found, self.config["model_type"])
+
+    @property
+    def class_names(self) -> list[str]:
+        names = self.config.get("id2label") or {}
+        return [str(names[key]) for key in sorted(names, key=int)]
+
+
+class OfRun(Pretrained):
+    """The folder of a run of ours: what its best checkpoint holds."""
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """The run's config, as this version names its fields."""
+        with as_written(self.folder / "config.json", BRING_BACK):
+            return upgraded(self.config["config"])
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """What data.json says of the examples that it was trained on."""
+        needs = {"train": dict}
+        return (read_json(self.folder / "data.json", needs, BRING_BACK) or {"train": {}})["train"]
+
+    @property
+    def own(self) -> tuple[str, Fields]:
+        model = self.run["model"]
+        sizes = self.data.get("sizes", {})
+        fields = {key: sizes.get(key) if value is None else value for key, value in model.items()}
+        return model["name"], {key: value for key, value in fields.items() if key not in BEGINS_AS}
+
+    @property
+    def family(self) -> Family:
+        return Family(tuple(Row(name, name, style="flax") for name in self.tensors))
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        """The variables of the best checkpoint (the latest where none was evaluated), averaged where a run averages.
+
+        Raises:
+          UserError: there is none, or it is damaged.
+        """
+        monitor = self.run["eval"]["monitor"]
+        mode = build(TASKS, self.run["task"], "task", TASK).direction(monitor)
+        with Checkpoints(self.folder / "checkpoints", monitor=monitor, mode=mode, read_only=True) as saved:
+            found = saved.parameters()
+        if found is None:
+            raise UserError(f"{self.source}: is a run that has no checkpoint yet; train it first")
+        held = unflatten_dict(found[1], sep="/")
+        params = unstack_layers(held.get("average", held["params"]))
+        others = held.get("model_state", {}).values()
+        return {
+            path: leaf for tree in (params, *others) for path, leaf in flatten_dict(tree, sep="/").items()
+        }
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        task, arrays = self.run["task"], self.data.get("arrays", {})
+        if "mean" not in task or "image" not in arrays:
+            return None
+        height, width = arrays["image"][0][:2]
+        return Preprocessing((height, width), mean=tuple(task["mean"]), std=tuple(task["std"]))
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(self.data.get("class_names") or [])
+
+
+def is_run(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of a run of ours."""
+    return isinstance(config.get("config"), Mapping) and "model" in config["config"]
