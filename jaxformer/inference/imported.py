@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.files import apply_overrides
@@ -28,7 +27,10 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "detector": ("detection", {"name": "detection"}),
     "segmenter": ("segmentation", {"name": "segmentation"}),
     "decoder": ("causal_lm", {"name": "documents"}),
-    "encoder-decoder": ("translation", {"name": "pairs", "source_feature": "source", "target_feature": "target"}),
+    "encoder-decoder": (
+        "translation",
+        {"name": "pairs", "source_feature": "source", "target_feature": "target"},
+    ),
     "mlm": ("masked_lm", {**SEQUENCES, "label_feature": None}),
     "token": ("token_classification", {"name": "tagged"}),
     "span": ("span_qa", {"name": "spans"}),
@@ -46,7 +48,7 @@ def import_model(source: str, folder: Path, overrides: Mapping[str, Any] | None 
       overrides: leaves of the run's config and their values; those of the model take the place of its own.
 
     Raises:
-      UserError: the source is not there, is damaged, or no model of ours does the same; or the folder cannot be written.
+      UserError: the source is not there or damaged, or no model of ours does the same; the folder cannot be written.
     """
     run = Run(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -118,8 +120,12 @@ def config_of(found: Pretrained) -> dict[str, Any]:
             config["data"]["name"] = "imagenet2012"
         return config
     if found.tokenizer is None:
-        raise UserError(f"{found.source}: holds no tokenizer.json, so nobody knows what the model's tokens mean")
+        raise UserError(
+            f"{found.source}: holds no tokenizer.json, so nobody knows what the model's tokens mean"
+        )
     config["data"]["tokenizer"] = {"name": "file", "path": str(found.folder / "tokenizer.json")}
     known = [fields[key] for key in ("max_positions", "context_length") if fields.get(key)]
-    config["data"]["examples"]["length"] = min([LONGEST, *(n - fields.get("position_offset", 0) for n in known)])
+    config["data"]["examples"]["length"] = min(
+        [LONGEST, *(n - fields.get("position_offset", 0) for n in known)]
+    )
     return config

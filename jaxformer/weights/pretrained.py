@@ -9,7 +9,7 @@ from jaxformer.reading import read_json
 from jaxformer.weights.base import Pretrained
 from jaxformer.weights.files import INDEX, SINGLE
 from jaxformer.weights.preprocessing import PROCESSOR
-from jaxformer.weights.sources import OfRun, OfTransformers, is_run
+from jaxformer.weights.sources import form_of
 
 HUB = "hf:"
 NAME = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?(@[\w./-]+)?")  # of a repository and its revision
@@ -35,8 +35,7 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
     config = read_json(folder / "config.json", needs={}, remedy="is the download complete?")
     if config is None:
         raise UserError(f"{folder}: holds no config.json, so nobody knows which model it is")
-    form = OfRun if is_run(config) else OfTransformers
-    found = form(str(source), folder, config, fields)
+    found = form_of(config)(str(source), folder, config, fields)
     _ = found.described
     return found
 

@@ -22,6 +22,7 @@ from jaxformer.weights.convert import Family, Tensors
 from jaxformer.weights.files import read_tensors
 from jaxformer.weights.preprocessing import PROCESSOR, Preprocessing
 from jaxformer.weights.rows import Row
+from jaxformer.weights.timm_config import timm_model_of
 from jaxformer.weights.transformers_config import family_of, model_of
 
 BRING_BACK = "copy it from a backup, or train again in a new folder"
@@ -53,6 +54,32 @@ class OfTransformers(Pretrained):
     def class_names(self) -> list[str]:
         names = self.config.get("id2label") or {}
         return [str(names[key]) for key in sorted(names, key=int)]
+
+
+class OfTimm(Pretrained):
+    """A folder as timm has them on the Hub: config.json with "architecture", and model.safetensors."""
+
+    @property
+    def own(self) -> tuple[str, Fields]:
+        return timm_model_of(self.config)[1:]
+
+    @property
+    def family(self) -> Family:
+        return timm_model_of(self.config)[0]
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        return read_tensors(self.folder)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        found = self.config.get("pretrained_cfg")
+        return found and preprocessing.from_timm(found)
+
+    @property
+    def class_names(self) -> list[str]:
+        names = self.config.get("label_names") or []
+        return [str(names[key]) for key in sorted(names, key=int)] if isinstance(names, Mapping) else [*names]
 
 
 class OfRun(Pretrained):
@@ -103,17 +130,19 @@ class OfRun(Pretrained):
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        task, arrays = self.run["task"], self.data.get("arrays", {})
-        if "mean" not in task or "image" not in arrays:
+        image = self.data.get("arrays", {}).get("image")
+        if image is None:
             return None
-        height, width = arrays["image"][0][:2]
-        return Preprocessing((height, width), mean=tuple(task["mean"]), std=tuple(task["std"]))
+        height, width = image[0][:2]
+        return preprocessing.of_config(self.run["task"], self.run["data"], (height, width))
 
     @property
     def class_names(self) -> list[str]:
         return list(self.data.get("class_names") or [])
 
 
-def is_run(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is that of a run of ours."""
-    return isinstance(config.get("config"), Mapping) and "model" in config["config"]
+def form_of(config: Mapping[str, Any]) -> type[Pretrained]:
+    """The form of a folder with this config.json."""
+    if isinstance(config.get("config"), Mapping) and "model" in config["config"]:
+        return OfRun
+    return OfTimm if "architecture" in config and "model_type" not in config else OfTransformers

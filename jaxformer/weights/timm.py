@@ -2,7 +2,7 @@
 
 VIT: VisionTransformer, its distilled one (DeiT), and its hybrids with a ResNet v2 ("vit_base_r50_s16_224"). The same
 numbers need a `ViT` with activation="gelu_erf", and a hybrid's backbone standardize="timm" and norm_epsilon=1e-5. The
-table is of models that pool by class token; registers are not in it.
+table is of models that pool by class token.
 
 RESNET: resnet.py and resnetv2.py. The presets have the fields that these need: "resnet-50" for resnet50,
 "se-resnet-50" for seresnet50, "bit-r50x1" for resnetv2_50x1_bit (whose `standardize` is "timm" here), and so on. A
@@ -19,6 +19,8 @@ timm's 2x2 pools leave a last odd row out, or pad it with zeros: with feature ma
 """
 
 from collections.abc import Mapping
+
+import numpy as np
 
 from jaxformer.weights.convert import Tensors, family
 from jaxformer.weights.rows import below, fused, rows
@@ -53,8 +55,17 @@ RESNET = family(
     RESNET_V2,
 )
 
+
+def with_first_row(source: Tensors, shapes: Mapping) -> Tensors:
+    """Tables of positions of patches alone, as models with registers have them, with a first row of zeros."""
+    table, wanted = source.get("pos_embed"), shapes.get("position_embedding", ())
+    if "reg_token" not in source or table is None or table.ndim != 3 or len(wanted) != 3:
+        return source
+    return {**source, "pos_embed": np.pad(np.asarray(table), ((0, 0), (1, 0), (0, 0)))}
+
+
 VIT = family(
-    rows({"class_token": "cls_token", "distillation_token": "dist_token"}),
+    rows({"class_token": "cls_token", "distillation_token": "dist_token", "register_tokens": "reg_token"}),
     rows({"position_embedding": "pos_embed", "patch_embedding": "patch_embed.proj"}),
     below("encoder/block_{i}/", "blocks.{i}.", BLOCK, FUSED),
     rows({"layer_scale_{k}/scale": "ls{k}.gamma"}, "encoder/block_{i}/", "blocks.{i}."),
@@ -62,6 +73,7 @@ VIT = family(
     below("backbone/", "patch_embed.backbone.", RESNET_V2),
     # Where the stem is all of the backbone.
     rows({"conv_stem": "conv", "norm_stem": "norm"}, "backbone/", "patch_embed.backbone."),
+    prepare=with_first_row,
 )
 
 CONVNEXT = family(
