@@ -17,10 +17,12 @@ from jaxformer.models.layouts import unstack_layers
 from jaxformer.reading import as_written, read_json
 from jaxformer.tasks import TASKS
 from jaxformer.weights import preprocessing
-from jaxformer.weights.base import Fields, Pretrained
+from jaxformer.weights.base import SIDE, Fields, Pretrained
 from jaxformer.weights.convert import Family, Tensors
 from jaxformer.weights.files import read_tensors
+from jaxformer.weights.onnx import onnx_tensors
 from jaxformer.weights.preprocessing import PROCESSOR, Preprocessing
+from jaxformer.weights.recognised import Recognised, recognise
 from jaxformer.weights.rows import Row
 from jaxformer.weights.timm_config import timm_model_of
 from jaxformer.weights.transformers_config import family_of, model_of
@@ -80,6 +82,32 @@ class OfTimm(Pretrained):
     def class_names(self) -> list[str]:
         names = self.config.get("label_names") or []
         return [str(names[key]) for key in sorted(names, key=int)] if isinstance(names, Mapping) else [*names]
+
+
+class OfFile(Pretrained):
+    """A file of tensors alone, `.npz`, `.safetensors` or `.onnx`: names and shapes tell which model it is."""
+
+    @cached_property
+    def recognised(self) -> Recognised:
+        """Which model it is."""
+        return recognise(self.source, self.tensors)
+
+    @property
+    def own(self) -> tuple[str, Fields]:
+        return self.recognised.name, self.recognised.fields
+
+    @property
+    def family(self) -> Family:
+        return self.recognised.family
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        return onnx_tensors(self.folder) if self.folder.suffix == ".onnx" else read_tensors(self.folder)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        side = self.model.image_size or SIDE
+        return Preprocessing((side, side), shorter_side=round(side / 0.875), **self.recognised.pixels)
 
 
 class OfRun(Pretrained):

@@ -18,6 +18,7 @@ coatnet_0_224, "coatnet-0-rw" of coatnet_0_rw_224, "maxvit-t" of maxvit_tiny_tf_
 timm's 2x2 pools leave a last odd row out, or pad it with zeros: with feature maps of an odd size the two differ.
 """
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -119,6 +120,49 @@ def flat_tables(source: Tensors, shapes: Mapping) -> Tensors:
     }
     return {**source, **turned}
 
+
+LUKEMELAS = {  # names of the other project, where a block has a first 1x1, and where it has none
+    True: {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+           "_project_conv": "conv_pwl", "_bn2": "bn3"},
+    False: {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"},
+    None: {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"},
+}  # fmt: skip
+
+
+def stages_numbered(source: Tensors, shapes: Mapping) -> Tensors:
+    """Tensors of lukemelas/EfficientNet-PyTorch, whose blocks have one row of numbers, under timm's names."""
+    if "_conv_stem.weight" not in source:
+        return source
+    found = {
+        tuple(map(int, re.findall(r"\d+", path.split("/")[0])))
+        for path in shapes
+        if path.startswith("stage_")
+    }
+    places = [f"blocks.{stage - 1}.{block}." for stage, block in sorted(found)]
+    renamed = {}
+    for name, tensor in source.items():
+        block, rest, kind = "", name, None
+        if parted := re.fullmatch(r"_blocks\.(\d+)\.(.*)", name):
+            number, rest = int(parted[1]), parted[2]
+            block = places[number] if number < len(places) else f"blocks.{number}."
+            kind = f"_blocks.{number}._expand_conv.weight" in source
+        layer, _, leaf = rest.rpartition(".")
+        renamed[f"{block}{LUKEMELAS[kind].get(layer, layer)}.{leaf}"] = tensor
+    return renamed
+
+
+FIRST_STAGE = ("stage_1_block_{j}/", "blocks.0.{j}.")
+EFFICIENTNET = family(
+    rows({"conv_stem": "conv_stem", "norm_stem": "bn1", "conv_head": "conv_head", "norm_head": "bn2"}),
+    rows({"conv_2": "conv_dw", "norm_2": "bn1", "conv_3": "conv_pw", "norm_3": "bn2"}, *FIRST_STAGE),
+    rows(
+        {"conv_1": "conv_pw", "conv_2": "conv_dw", "conv_3": "conv_pwl", "norm_{k}": "bn{k}"},
+        *STAGES[:1],
+        "blocks.{i}.{j}.",
+    ),
+    rows({"head": "classifier"}),
+    prepare=stages_numbered,
+)
 
 MAXXVIT = family(
     rows({"conv_stem_{k}": "stem.conv{k}", "norm_stem": "stem.norm1"}),

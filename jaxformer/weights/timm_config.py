@@ -69,7 +69,12 @@ def architectures() -> dict[str, tuple[Family, Fields]]:
         for size in ("tiny", "small", "base", "large")
         for side in (224, 384, 512)
     }
+    lites: dict[str, Fields] = {}
+    for n in range(5):
+        lites[f"tf_efficientnet_lite{n}"] = preset(f"efficientnet-lite{n}")
+        lites[f"efficientnet_lite{n}"] = preset(f"efficientnet-lite{n}", padding="even", norm_epsilon=1e-5)
     tables = (
+        (lites, timm.EFFICIENTNET),
         (vits, timm.VIT),
         (resnets, timm.RESNET),
         (convnexts, timm.CONVNEXT),
