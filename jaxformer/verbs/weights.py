@@ -41,9 +41,10 @@ class WeightsExport(OfRun):
     def __call__(self) -> None:
         with working():
             from jaxformer.weights.export import model_card, write_pretrained
+            from jaxformer.weights.preprocessing import of_config
 
             trained = self.load()
-            run = trained.run
+            run, image = trained.run, trained.experiment.eval_data.element_spec.get("image")
             write_pretrained(
                 trained.model,
                 run.config["model"]["name"],
@@ -52,6 +53,7 @@ class WeightsExport(OfRun):
                 tokenizer=trained.tokenizer if trained.config.data.examples.modality == "text" else None,
                 classes=trained.class_names,
                 card=model_card(run.name, run.config, run.metrics_at(trained.step), self.license),
+                preprocessing=image and of_config(run.config["task"], run.config["data"], image[0][:2]),
             )
         print_line(f"{self.output}: the model of {self.run} at step {trained.step}")
 
