@@ -57,6 +57,11 @@ def needed(sweep: Sweep, number: int) -> int:
     return max(0, number - sweep.at_once + 1)
 
 
+def most_at_once(sweep: Sweep) -> int:
+    """How many trials may be under way at a time."""
+    return generation_size(sweep) if sweep.method == "cmaes" else sweep.at_once
+
+
 def told_of(found: Sequence[Sequence[float | None] | None], modes: Iterable[str]) -> list[list[float] | None]:
     """What samplers are told of trials: of one that failed, or gave NaN, in each objective the worst that there is.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jaxformer.config.fields import PositiveInt
 from jaxformer.errors import UserError
 from jaxformer.verbs.common import print_json, print_text, working
-from jaxformer.verbs.options import Named, OfRun, argument, flag
+from jaxformer.verbs.options import How, Named, OfRun, argument, flag
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
@@ -70,6 +70,10 @@ class Predict(OfRun):
     """A question about the text of --context-file; give it again for more."""
     context_file: Named | None = flag(None, "FILE")
     """The text that answers --question."""
+    others: tuple[Path, ...] = flag((), "RUN", "--with")
+    """A further run, which answers together with the first; give it again for more."""
+    ensemble: How | None = None
+    """How several runs answer together: the mean of their probabilities, of their logits, or a vote (default: mean)."""
     output: Path | None = flag(None, "DIR")
     """The folder of annotated images and JSON lines (default: RUN/predictions)."""
     top: PositiveInt = 5
@@ -83,6 +87,8 @@ class Predict(OfRun):
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot be together."""
+        if self.explain is not None and self.others:
+            yield "explain: looks into one model; leave it out, or `others`"
         if self.explain is None and self.class_name is not None:
             yield "class_name: chooses what --explain shows; give --explain, too, or leave it out"
         if isinstance(self.explain, Path) and self.explain.is_file():
@@ -116,7 +122,7 @@ class Predict(OfRun):
         from jaxformer.inference.explain import Explainer, explain_files
         from jaxformer.inference.predict import predict_files
 
-        run = self.load()
+        run = self.load_all(self.others, self.ensemble)
         explainer = None if self.explain is None else Explainer(run, self.class_name)
         written = predict_files(
             run, self.inputs, folder, self.top, skip_broken=self.skip_broken, lines=sys.stdout
@@ -151,7 +157,7 @@ class Predict(OfRun):
         check_task(config.task)
         given = self.given(config)
         with all_at_once(folder, LINES) as (_, written):
-            for prediction in predict(self.load(), given, self.top):
+            for prediction in predict(self.load_all(self.others, self.ensemble), given, self.top):
                 written.append(prediction)
                 print_text(json_line(prediction))
 
