@@ -19,19 +19,19 @@ from jaxformer.config.durations import Duration
 from jaxformer.config.fields import largest_divisor
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
-from jaxformer.data.base import NominalBatches
-from jaxformer.data.config import DataConfig
-from jaxformer.errors import ConfigError, UserError, counted
+from jaxformer.data.base import NominalBatches, known_sizes
+from jaxformer.errors import ConfigError, UserError
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.numbers import Numbers, numbers_of, with_numbers
 from jaxformer.optim.build import make_optimizer, optimizer_problems
 from jaxformer.optim.masks import regularization, regularizes, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
 from jaxformer.parallel.compile import Layout, NumberedStep
-from jaxformer.parallel.mesh import make_mesh
+from jaxformer.parallel.mesh import make_mesh, undivided_tokens
 from jaxformer.paths import leaves_by_path, with_leaves
 from jaxformer.precision import dtypes, in_precision
-from jaxformer.state import TrainState, init_state, init_variables
+from jaxformer.shared import Shared
+from jaxformer.state import TrainState, check_state, init_state, init_variables
 from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
 from jaxformer.tasks.base import Evaluation, Task
 
@@ -49,6 +49,7 @@ class Experiment:
       devices: the devices to use; all there are if None.
       train_data: used in place of the training split's batches, for example where the dataset is not prepared.
       eval_data: used in place of the evaluation split's batches.
+      shared: what it shares with other experiments; None: it shares nothing.
 
     Raises:
       ConfigError, UserError: from `check()` or from the part that is asked for.
@@ -61,8 +62,9 @@ class Experiment:
         *,
         train_data: "Batches | NominalBatches | None" = None,
         eval_data: "Batches | NominalBatches | None" = None,
+        shared: Shared | None = None,
     ):
-        self.config, self.devices = config, devices
+        self.config, self.devices, self.shared = config, devices, shared or Shared()
         given = {"train_data": train_data, "eval_data": eval_data}  # in the place of cached properties
         vars(self).update({name: batches for name, batches in given.items() if batches is not None})
 
@@ -104,7 +106,7 @@ class Experiment:
         def check(batch: Mapping[str, np.ndarray]) -> None:
             self.task.check(self.bare_model, batch)
 
-        return make_batches(self.config.data, split, self.config.seed, train, check)
+        return make_batches(self.config.data, split, self.config.seed, train, check, self.shared.sources)
 
     @cached_property
     def model(self) -> nn.Module:
@@ -133,7 +135,7 @@ class Experiment:
     @cached_property
     def variable_shapes(self) -> dict[str, Tree]:
         """The model's variables as shapes; nothing is computed."""
-        return jax.eval_shape(self.init_variables)
+        return self.once("variable_shapes", lambda: jax.eval_shape(self.init_variables))
 
     def init_variables(self) -> dict[str, Tree]:
         """Fresh variables, from the seed."""
@@ -166,9 +168,8 @@ class Experiment:
         """
         shapes, numbers = self.state_shapes, numbers_of(self.config)
         if self.config.model.pretrained is None:
-            return self.layout.init_sharded(
-                lambda given: self.with_numbers(given)._fresh_state(), shapes, numbers
-            )
+            program = self.once("init_state", lambda: self.layout.init_sharded(self._from_numbers, shapes))
+            return program(numbers)
         from jaxformer.weights.beginning import first_variables
 
         begun = first_variables(self.config.model, {"params": shapes.params, **shapes.model_state})
@@ -178,8 +179,15 @@ class Experiment:
         def rest_of_state(numbers: Numbers, begun: dict[str, jax.Array]) -> TrainState:
             return with_leaves(self.with_numbers(numbers)._fresh_state(begun), without)
 
-        rest = self.layout.init_sharded(rest_of_state, with_leaves(shapes, without), numbers, begun)
+        program = self.once(
+            "init_state", lambda: self.layout.init_sharded(rest_of_state, with_leaves(shapes, without))
+        )
+        rest = program(numbers, begun)
         return with_leaves(shapes, {**leaves_by_path(rest), **dict(zip(places, begun.values()))})
+
+    def _from_numbers(self, numbers: Numbers) -> TrainState:
+        """The fresh state with other numbers, to be traced."""
+        return self.with_numbers(numbers)._fresh_state()
 
     def _fresh_state(self, begun: Mapping[str, jax.Array] | None = None) -> TrainState:
         """The state before the first step, to be traced.
@@ -196,7 +204,7 @@ class Experiment:
     @cached_property
     def state_shapes(self) -> TrainState:
         """The train state as shapes with shardings."""
-        return self.layout.abstract(jax.eval_shape(self._fresh_state))
+        return self.once("state_shapes", lambda: self.layout.abstract(jax.eval_shape(self._fresh_state)))
 
     @cached_property
     def batch_shapes(self) -> Tree:
@@ -211,9 +219,18 @@ class Experiment:
         def train_step(state: TrainState, batch: Tree, numbers: Numbers, *others: Tree) -> Any:
             return self.with_numbers(numbers)._step(teacher)(state, batch, *others)
 
-        step = gradients_lie(gradient_shardings(self.state_shapes.params))(train_step)
-        program = self.layout.train_step(step, self.state_shapes, 1 + (teacher is not None))
-        return NumberedStep(program, numbers_of(self.config), self.layout.replicated)
+        def program() -> Callable[..., Any]:
+            step = gradients_lie(gradient_shardings(self.state_shapes.params))(train_step)
+            return self.layout.train_step(step, self.state_shapes, 1 + (teacher is not None))
+
+        compiled = self.once("train_step", program) if teacher is None else program()
+        return NumberedStep(compiled, numbers_of(self.config), self.layout.replicated)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once for all experiments that share programs with this one."""
+        if name not in self.shared.programs:
+            self.shared.programs[name] = make()
+        return self.shared.programs[name]
 
     def with_numbers(self, numbers: Numbers) -> "Experiment":
         """The same experiment with other numbers at some paths of its config: arrays, or what JAX traces."""
@@ -241,9 +258,33 @@ class Experiment:
         )
 
     @cached_property
-    def eval_step(self) -> Callable[..., Any]:
+    def eval_step(self) -> NumberedStep:
         """The eval step, compiled: (variables, batch) -> (sums, collected)."""
-        return self.layout.eval_step(make_eval_step(self.model, self.task, axis=self.layout.axis))
+        make = partial(make_eval_step, axis=self.layout.axis)
+        return self.compiled("eval_step", make, self.layout.eval_step, self.layout.axis)
+
+    def compiled(
+        self,
+        name: str,
+        make: Callable[[Any, Task], Callable[..., Any]],
+        jit: Callable[..., Any] | None = None,
+        axis: str | None = None,
+    ) -> NumberedStep:
+        """A function of variables and a batch, compiled once for all experiments that share programs with this one.
+
+        Args:
+          name: its name among the programs.
+          make: (model, task) -> (variables, batch) -> arrays.
+          jit: compiles it, with the numbers behind the batch; None: as `Layout.same_everywhere`.
+          axis: pmap's, see `build_model`.
+        """
+
+        def step(variables: Tree, batch: Tree, numbers: Numbers) -> Any:
+            experiment = self.with_numbers(numbers)
+            return make(experiment.build_model(axis), experiment.task)(variables, batch)
+
+        program = self.once(name, lambda: (jit or self.layout.same_everywhere)(step))
+        return NumberedStep(program, numbers_of(self.config), self.layout.replicated)
 
     def train_batches(self, state: TrainState, stop: int | None = None) -> Iterator[dict[str, jax.Array]]:
         """Yields the batches of the steps that come after `state`, on the devices; they are read ahead.
@@ -281,7 +322,7 @@ class Experiment:
     @cached_property
     def forward_flops(self) -> int:
         """FLOPs of the model's forward pass for one example; with buckets, for one of the average length."""
-        return jaxpr_flops(self.forward_pass(1))
+        return self.once("forward_flops", lambda: jaxpr_flops(self.forward_pass(1)))
 
     def forward_pass(self, rows: int, kept: Callable[[Any], Any] = lambda outputs: outputs) -> Any:
         """The jaxpr of the model's forward pass for so many examples; with buckets, of the average length.
@@ -346,49 +387,6 @@ class Experiment:
             errors.append(f"eval.mode={mode!r}: {better}; remove it, or choose {direction!r}")
         if errors:
             raise ConfigError(*errors)
-
-
-def check_state(state: Any) -> None:
-    """Raises UserError for what is no train state."""
-    if not isinstance(state, TrainState):
-        expected = "expected a train state, as experiment.init_state() and a train step give"
-        raise UserError(f"state={state!r}: {expected}")
-
-
-def known_sizes(batches: "Batches") -> dict[str, int]:
-    """The sizes that batches give to a model's and a task's fields, by the fields' names."""
-    tokenizer = batches.tokenizer
-    if tokenizer is None or tokenizer.eos_id is None:
-        return dict(batches.sizes)
-    return {**batches.sizes, "eos_id": tokenizer.eos_id}
-
-
-def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
-    """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
-    classes, given = known_sizes(batches).get("num_classes"), model.num_classes
-    if classes is not None and given is not None and given > classes:
-        there = f"the dataset has {counted(classes, 'class', 'classes')}"
-        yield f"model.num_classes={given}: {there}; the model's others have no example"
-
-
-def undivided_tokens(
-    model: Any, batches: "Batches", data: DataConfig, mesh: Mapping[str, int]
-) -> Iterator[str]:
-    """Yields a line for each number of tokens that the mesh's "sequence" cannot split into equal parts."""
-    if (parts := mesh["sequence"]) == 1:
-        return
-    counts = [("data.buckets", length) for length in data.buckets]
-    if "tokens" in batches.element_spec:
-        counts.append(("data.examples.length", batches.element_spec["tokens"][0][0]))
-    elif model.grid is not None:
-        counts.append(("the number of an image's tokens", math.prod(model.grid) + model.tokens_before_grid))
-    else:
-        yield f"parallel.mesh.sequence={parts}: {type(model).__name__} has no tokens to split; use another axis"
-    all_divide = largest_divisor(math.gcd(math.prod(mesh.values()), *(count for _, count in counts)), parts)
-    fitting = f"use one that does, such as {all_divide}" if all_divide > 1 else "use 1, or other lengths"
-    for what, count in counts:
-        if count % parts:
-            yield f"parallel.mesh.sequence={parts} does not divide {what}, {count}: {fitting}"
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:

@@ -99,7 +99,7 @@ class Model(Layer, kw_only=True):
     sizes: ClassVar[tuple[str, ...]] = ()
     """The fields that the data fill in where they are None, such as "num_classes" and "vocab_size"."""
     heads: ClassVar[tuple[str, ...]] = ("head",)
-    """The first names of the parameters that a model which begins as another one (`pretrained`) may have anew."""
+    """The paths of the parts that a model which begins as another one (`pretrained`) may have anew."""
 
     pretrained: Source | None = None
     """Where the first parameters come from: a folder of transformers or timm, "hf:OWNER/NAME", a run's folder, or

@@ -26,6 +26,7 @@ VERBS = {
     **{f"launch {where}": f"launch:{where}" for where in LAUNCHERS},
     "weights import": "weights:WeightsImport",
     "weights export": "weights:WeightsExport",
+    "weights soup": "weights:WeightsSoup",
     "data list": "data:DataList",
     "data show": "data:DataShow",
     "data import": "data:DataImport",

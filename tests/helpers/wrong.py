@@ -57,6 +57,7 @@ NEEDED = {
     "preflight": ("--config", "vit_digits", "--topology", "v5e:2x2"),
     "weights import": ("source", "--workdir", "out"),
     "weights export": ("run", "out"),
+    "weights soup": ("run", "other", "--workdir", "out"),
     "goodput": ("run",),
     "replay": ("run", "--step", "1"),
     "launch local": ("--config", "vit_digits"),

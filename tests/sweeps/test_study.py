@@ -10,6 +10,7 @@ import jaxformer as jf
 from jaxformer.config import files
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
+from jaxformer.shared import Kept
 from jaxformer.sweeps import workers
 from jaxformer.sweeps.halving import Task
 from jaxformer.sweeps.spaces import Halving, Sweep, choice, log, uniform
@@ -239,9 +240,9 @@ def test_what_is_no_fault_of_the_trial_ends_the_worker_and_is_no_result(begun, t
         work(study)
     assert list((study.folder / "results").iterdir()) == []
     refuses(BlockingIOError())
-    assert result_of(study, task) is None  # another process trains in the folder of the run
+    assert result_of(study, task, Kept()) is None  # another process trains in the folder of the run
     refuses(None)
-    assert result_of(study, task) == {
+    assert result_of(study, task, Kept()) == {
         "status": "failed",
         "step": None,
         "value": None,
