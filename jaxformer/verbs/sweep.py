@@ -72,7 +72,7 @@ class Sweep(Verb):
     def __call__(self) -> int:
         """0 when all trials are trained; else the exit code of the first worker that gave up."""
         from jaxformer.config import files
-        from jaxformer.verbs.sweep_best import training_words, write_page
+        from jaxformer.verbs.report import sweep_page, training_words
         from jaxformer.verbs.train import run_name
 
         config, sweep = files.read(self.config, self.overrides), self.read()
@@ -84,7 +84,7 @@ class Sweep(Verb):
             study, code = trained(folder, config, sweep, source, self.workers, console)
             if code:
                 return code
-            outcome, page = study.finish(), write_page(study)
+            outcome, page = study.finish(), sweep_page(study)
         for line in best_lines(study, outcome):
             print_line(line)
         if len(outcome["objectives"]) > 1:
