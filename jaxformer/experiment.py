@@ -20,8 +20,7 @@ from jaxformer.config.fields import largest_divisor
 from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.base import NominalBatches
-from jaxformer.data.config import DataConfig
-from jaxformer.errors import ConfigError, UserError, counted
+from jaxformer.errors import ConfigError, UserError
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.numbers import Numbers, numbers_of, with_numbers
 from jaxformer.optim.build import make_optimizer, optimizer_problems
@@ -135,6 +134,33 @@ class Experiment:
         """The model's variables as shapes; nothing is computed."""
         return jax.eval_shape(self.init_variables)
 
+    @cached_property
+    def parameter_shapes(self) -> Tree:
+        """The parameters of a train state as shapes: the model's, and those of an adapter beside them."""
+        return jax.eval_shape(self.adapted, self.variable_shapes["params"])
+
+    @cached_property
+    def trainable(self) -> Tree | None:
+        """A tree like `parameter_shapes` of bools, False for what is frozen; None: nothing is."""
+        optimizer = self.config.optimizer
+        return trainable_mask(optimizer, self.parameter_shapes) if optimizer.freezes else None
+
+    def adapted(self, params: Tree) -> Tree:
+        """The model's parameters and those of an adapter, if there is one; to be traced."""
+        adapter = self.config.adapter
+        return params if adapter is None else adapter.added(params, jax.random.key(self.config.seed))
+
+    @cached_property
+    def applied(self) -> Callable[[Tree], Tree] | None:
+        """From a train state's parameters to those that the model is applied with; None: they are the same."""
+        return None if self.config.adapter is None else self.config.adapter.merged
+
+    def merged(self, variables: Mapping[str, Tree]) -> dict[str, Tree]:
+        """What the model is applied with, from the variables of a train state."""
+        if self.applied is None:
+            return dict(variables)
+        return {**variables, "params": jax.jit(self.applied)(variables["params"])}
+
     def init_variables(self) -> dict[str, Tree]:
         """Fresh variables, from the seed."""
         return init_variables(self.build_model(), self._nominal_inputs(), jax.random.key(self.config.seed))
@@ -147,7 +173,7 @@ class Experiment:
     @cached_property
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
         """The optimizer with its rules by path."""
-        return make_optimizer(self.config.optimizer, self.schedule, self.variable_shapes["params"])
+        return make_optimizer(self.config.optimizer, self.schedule, self.parameter_shapes)
 
     @property
     def average(self) -> Average | None:
@@ -170,9 +196,10 @@ class Experiment:
 
         begun: dict[str, jax.Array] = {}
         if self.config.model.pretrained is not None:
+            from jaxformer.optim.lora import of_model
             from jaxformer.weights.beginning import first_parameters
 
-            begun = first_parameters(self.config.model, self.state_shapes.params)
+            begun = first_parameters(self.config.model, of_model(self.state_shapes.params))
         return self.layout.init_sharded(fresh_state, self.state_shapes, numbers_of(self.config), begun)
 
     def _fresh_state(self, begun: Mapping[str, jax.Array] | None = None) -> TrainState:
@@ -185,6 +212,7 @@ class Experiment:
         variables = self.init_variables()
         if begun:
             variables["params"] = with_leaves(variables["params"], begun)
+        variables["params"] = self.adapted(variables["params"])
         return init_state(variables, self.optimizer, with_average=averages, with_loss_scale=scales)
 
     @cached_property
@@ -212,14 +240,13 @@ class Experiment:
     def with_numbers(self, numbers: Numbers) -> "Experiment":
         """The same experiment with other numbers at some paths of its config: arrays, or what JAX traces."""
         other = Experiment(with_numbers(self.config, numbers), self.devices, train_data=self.train_data)
-        unchanged = ("layout", "total_steps", "variable_shapes")
+        unchanged = ("layout", "total_steps", "variable_shapes", "parameter_shapes")
         vars(other).update({name: getattr(self, name) for name in unchanged})
         return other
 
     def _step(self, teacher: Teacher | None) -> Callable[..., tuple[TrainState, Any]]:
         """The train step, to be traced: (state, batch) or (state, batch, the teacher's variables)."""
-        train, params = self.config.train, self.variable_shapes["params"]
-        optimizer = self.config.optimizer
+        train, optimizer = self.config.train, self.config.optimizer
         return make_train_step(
             self.model,
             self.task,
@@ -227,7 +254,8 @@ class Experiment:
             seed=self.config.seed,
             accumulate=train.accumulate,
             average=self.average,
-            trainable=trainable_mask(optimizer, params) if optimizer.freeze else None,
+            trainable=self.trainable,
+            applied=self.applied,
             regularization=partial(regularization, optimizer) if regularizes(optimizer) else None,
             schedule=self.schedule,
             teacher=teacher,
@@ -269,7 +297,7 @@ class Experiment:
           UserError: `state` is no train state.
         """
         check_state(state)
-        variables = state.variables()
+        variables = self.merged(state.variables())
         return evaluate(self.eval_step, variables, self.task, self.eval_data, self.layout, give_up)
 
     @cached_property
@@ -321,11 +349,15 @@ class Experiment:
             problem = f"parallel.mesh.tensor={tensor} does not divide model.num_heads={heads}"
             fitting = largest_divisor(math.gcd(heads, self.layout.mesh.size), tensor)  # of the devices, too
             errors.append(f"{problem}: use one that does, such as {fitting}")
-        errors += undivided_tokens(self.bare_model, self.train_data, config.data, self.layout.mesh.shape)
+        errors += configs.undivided_tokens(
+            self.bare_model, self.train_data, config.data, self.layout.mesh.shape
+        )
         errors += [f"schedule.{problem}" for problem in schedule_problems(config.schedule, total, self.steps)]
         if not of_model:
-            params = self.variable_shapes["params"]
-            errors += [f"optimizer.{problem}" for problem in optimizer_problems(config.optimizer, params)]
+            adapter, params = config.adapter, self.variable_shapes["params"]
+            errors += [f"adapter.{problem}" for problem in (adapter.problems_with(params) if adapter else ())]
+            of_rules = optimizer_problems(config.optimizer, self.parameter_shapes)
+            errors += [f"optimizer.{problem}" for problem in of_rules if not errors]
         watched, mode, direction = config.eval.monitor, config.eval.mode, task.direction(config.eval.monitor)
         absent = task.absent_metrics(self.bare_model, self.eval_data)
         if watched not in task.metric_names:
@@ -355,34 +387,6 @@ def known_sizes(batches: "Batches") -> dict[str, int]:
     if tokenizer is None or tokenizer.eos_id is None:
         return dict(batches.sizes)
     return {**batches.sizes, "eos_id": tokenizer.eos_id}
-
-
-def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
-    """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
-    classes, given = known_sizes(batches).get("num_classes"), model.num_classes
-    if classes is not None and given is not None and given > classes:
-        there = f"the dataset has {counted(classes, 'class', 'classes')}"
-        yield f"model.num_classes={given}: {there}; the model's others have no example"
-
-
-def undivided_tokens(
-    model: Any, batches: "Batches", data: DataConfig, mesh: Mapping[str, int]
-) -> Iterator[str]:
-    """Yields a line for each number of tokens that the mesh's "sequence" cannot split into equal parts."""
-    if (parts := mesh["sequence"]) == 1:
-        return
-    counts = [("data.buckets", length) for length in data.buckets]
-    if "tokens" in batches.element_spec:
-        counts.append(("data.examples.length", batches.element_spec["tokens"][0][0]))
-    elif model.grid is not None:
-        counts.append(("the number of an image's tokens", math.prod(model.grid) + model.tokens_before_grid))
-    else:
-        yield f"parallel.mesh.sequence={parts}: {type(model).__name__} has no tokens to split; use another axis"
-    all_divide = largest_divisor(math.gcd(math.prod(mesh.values()), *(count for _, count in counts)), parts)
-    fitting = f"use one that does, such as {all_divide}" if all_divide > 1 else "use 1, or other lengths"
-    for what, count in counts:
-        if count % parts:
-            yield f"parallel.mesh.sequence={parts} does not divide {what}, {count}: {fitting}"
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:

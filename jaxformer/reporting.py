@@ -14,7 +14,7 @@ import numpy as np
 from jaxformer.analysis.flops import training_flops
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.errors import UserError, counted, printable
-from jaxformer.experiment import Experiment, spare_classes
+from jaxformer.experiment import Experiment, known_sizes
 from jaxformer.files import write_json
 from jaxformer.observe import device, text
 from jaxformer.observe.summary import end_summary, parameter_table
@@ -35,7 +35,7 @@ FEW_STEPS = 100
 
 def announce(experiment: Experiment, run: Run, start_step: int) -> None:
     """Logs a run's devices, parameters, FLOPs and memory before it starts, and warns of what is unusual."""
-    config, batches, params = experiment.config, experiment.train_data, experiment.variable_shapes["params"]
+    config, batches, params = experiment.config, experiment.train_data, experiment.parameter_shapes
     steps, epochs = experiment.total_steps, experiment.total_steps / batches.steps_per_epoch
     flops = training_flops(experiment.forward_flops)
     a_step, an_example = (text.engineering(flops * n, "FLOP") for n in (batches.batch_size, 1))
@@ -248,6 +248,14 @@ def result_of(loop: "Loop", status: str, final: dict[str, float]) -> dict[str, A
     }
 
 
+def spare_classes(model: Any, batches: Any) -> Iterator[str]:
+    """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
+    classes, given = known_sizes(batches).get("num_classes"), model.num_classes
+    if classes is not None and given is not None and given > classes:
+        there = f"the dataset has {counted(classes, 'class', 'classes')}"
+        yield f"model.num_classes={given}: {there}; the model's others have no example"
+
+
 def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
     """Writes samples with predictions and attention, and the worst mistakes."""
     from jaxformer.evaluation import samples  # it draws: a step needs no matplotlib
@@ -255,7 +263,9 @@ def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
 
     model, task, batches = experiment.build_model(), experiment.task, experiment.eval_data
     patches = Patches(model.grid, model.tokens_before_grid, "class_token" if model.by_class_token else "mean")
-    chosen = samples.choose(model, task, state.variables(), batches, experiment.layout, SHOWN)
+    chosen = samples.choose(
+        model, task, experiment.merged(state.variables()), batches, experiment.layout, SHOWN
+    )
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:
             write_samples(run.folder, examples, kind=kind, patches=patches)

@@ -11,9 +11,9 @@ import pytest
 from helpers.stepping import assert_close, gradient_of, take_steps
 
 from jaxformer.analysis.hlo import Module
+from jaxformer.config.sections import undivided_tokens
 from jaxformer.data.base import NominalBatches
 from jaxformer.data.config import DataConfig
-from jaxformer.experiment import undivided_tokens
 from jaxformer.models import fused
 from jaxformer.models.attention import attention
 from jaxformer.models.bert import BERT

@@ -99,8 +99,10 @@ class Model(Layer, kw_only=True):
     """The first names of the parameters that a model which begins as another one (`pretrained`) may have anew."""
 
     pretrained: str | None = None
-    """Where the first parameters come from: a folder of Hugging Face transformers (config.json, model.safetensors), or
-    "hf:OWNER/NAME". A model without a name is that one, but for the fields that are given. None: random ones."""
+    """Where the first parameters come from: a folder of Hugging Face transformers (config.json, model.safetensors),
+    "hf:OWNER/NAME", or a folder in a Python package, "package:NAME/FOLDER". A model without a name is that one, but for
+    the fields that are given; texts then have its tokenizer and its length, too, where none is given. None: random
+    ones."""
 
     # Without types, so that a model may have a field or a property of the same name.
     num_classes = cast(Any, None)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxformer.weights.files import INDEX, SINGLE, read_tensors
 from jaxformer.weights.transformers_config import Fields, family_of, text_model_of
 
 HUB = "hf:"
+PACKAGE = "package:"
 NAME = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?(@[\w./-]+)?")  # of a repository and its revision
 WANTED = ("config.json", SINGLE, INDEX, "*.safetensors", "tokenizer.json", "tokenizer_config.json")
 TINY: dict[str, dict[str, tuple[int, ...]]] = {  # inputs that show which variables a model has
@@ -84,6 +86,23 @@ class Pretrained:
         matched = self.family.matched(read_tensors(self.folder), self.shapes)
         return unflatten_dict({path: jax.device_put(match.array()) for path, match in matched.items()})
 
+    @property
+    def tokenizer_file(self) -> Path | None:
+        """Its tokenizer.json; None where it has none."""
+        file = self.folder / "tokenizer.json"
+        return file if file.exists() else None
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of its texts, by what it was trained with and by its positions; None: any number."""
+        said = {"sentence_bert_config.json": "max_seq_length", "tokenizer_config.json": "model_max_length"}
+        found = [(read_json(self.folder / file, needs={}) or {}).get(key) for file, key in said.items()]
+        _, fields = self.described
+        found.append(fields.get("context_length"))
+        if "max_positions" in fields:
+            found.append(fields["max_positions"] - fields.get("position_offset", 0))
+        return min((each for each in found if isinstance(each, int) and each > 1), default=None)
+
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
         """Its tokenizer; None where it has no tokenizer.json.
@@ -91,8 +110,7 @@ class Pretrained:
         Raises:
           UserError: the file is damaged.
         """
-        file = self.folder / "tokenizer.json"
-        return Tokenizer.load(file) if file.exists() else None
+        return None if self.tokenizer_file is None else Tokenizer.load(self.tokenizer_file)
 
 
 def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
@@ -100,7 +118,8 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
 
     Args:
       source: a folder with config.json and model.safetensors (or its index and parts), as `save_pretrained` of Hugging
-        Face transformers writes it, or "hf:OWNER/NAME", "hf:OWNER/NAME@REVISION" of the Hub.
+        Face transformers writes it; "hf:OWNER/NAME", "hf:OWNER/NAME@REVISION" of the Hub; or "package:NAME/FOLDER", a
+        folder in an installed Python package.
       **fields: fields of our model that take the place of its own.
 
     Raises:
@@ -108,7 +127,7 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
     """
     if not isinstance(source, (str, Path)) or not str(source):
         raise UserError(f'source={source!r}: expected a folder, or "hf:OWNER/NAME"')
-    folder = downloaded(str(source)) if str(source).startswith(HUB) else Path(source)
+    folder = place_of(str(source))
     if not folder.is_dir():
         raise UserError(f'{source}: there is no such folder; a model of the Hub is "{HUB}OWNER/NAME"')
     config = read_json(folder / "config.json", needs={}, remedy="is the download complete?")
@@ -117,6 +136,23 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
     found = Pretrained(str(source), folder, config, fields)
     _ = found.described
     return found
+
+
+def place_of(source: str) -> Path:
+    """The folder that a source names.
+
+    Raises:
+      UserError: the package is not installed, or the Hub does not have it.
+    """
+    if source.startswith(HUB):
+        return downloaded(source)
+    if not source.startswith(PACKAGE):
+        return Path(source)
+    name, _, inside = source.removeprefix(PACKAGE).partition("/")
+    spec = find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"{source}: there is no Python package {name!r}; install it")
+    return Path(spec.submodule_search_locations[0]) / inside
 
 
 def downloaded(source: str) -> Path:
