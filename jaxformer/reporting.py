@@ -13,8 +13,9 @@ import numpy as np
 
 from jaxformer.analysis.flops import training_flops
 from jaxformer.config.sections import ExperimentConfig
+from jaxformer.data.base import known_sizes
 from jaxformer.errors import UserError, counted, printable
-from jaxformer.experiment import Experiment, known_sizes
+from jaxformer.experiment import Experiment
 from jaxformer.files import write_json
 from jaxformer.observe import device, text
 from jaxformer.observe.summary import end_summary, parameter_table
@@ -26,6 +27,7 @@ from jaxformer.state import TrainState, from_items, to_items
 from jaxformer.tasks.base import Evaluation, Task
 
 if TYPE_CHECKING:
+    from jaxformer.data.batches import Batches
     from jaxformer.train import Loop
 
 logger = logging.getLogger("jaxformer")
@@ -60,6 +62,14 @@ def announce(experiment: Experiment, run: Run, start_step: int) -> None:
     remarks = (spare_classes(experiment.bare_model, batches), unusual_lengths(experiment), repeated(config))
     for remark in chain(*remarks):
         logger.warning("%s", printable(remark, keep=""))
+
+
+def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
+    """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
+    classes, given = known_sizes(batches).get("num_classes"), model.num_classes
+    if classes is not None and given is not None and given > classes:
+        there = f"the dataset has {counted(classes, 'class', 'classes')}"
+        yield f"model.num_classes={given}: {there}; the model's others have no example"
 
 
 def unusual_lengths(experiment: Experiment) -> Iterator[str]:
@@ -248,14 +258,6 @@ def result_of(loop: "Loop", status: str, final: dict[str, float]) -> dict[str, A
     }
 
 
-def spare_classes(model: Any, batches: Any) -> Iterator[str]:
-    """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
-    classes, given = known_sizes(batches).get("num_classes"), model.num_classes
-    if classes is not None and given is not None and given > classes:
-        there = f"the dataset has {counted(classes, 'class', 'classes')}"
-        yield f"model.num_classes={given}: {there}; the model's others have no example"
-
-
 def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
     """Writes samples with predictions and attention, and the worst mistakes."""
     from jaxformer.evaluation import samples  # it draws: a step needs no matplotlib
@@ -264,7 +266,13 @@ def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
     model, task, batches = experiment.build_model(), experiment.task, experiment.eval_data
     patches = Patches(model.grid, model.tokens_before_grid, "class_token" if model.by_class_token else "mean")
     chosen = samples.choose(
-        model, task, experiment.merged(state.variables()), batches, experiment.layout, SHOWN
+        model,
+        task,
+        experiment.merged(state.variables()),
+        batches,
+        experiment.layout,
+        SHOWN,
+        experiment.compiled,
     )
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:

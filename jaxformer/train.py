@@ -121,7 +121,7 @@ def train(
             held.enter_context(Stragglers(clock))
         held.enter_context(Watchdog(experiment.config.watchdog, clock, run.folder))
         if config != experiment.config:
-            data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
+            data: dict[str, Any] = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
             experiment = Experiment(config, experiment.devices, **data)
         if (result := run.finished()) is not None:
             status, step = result["status"], result["step"]

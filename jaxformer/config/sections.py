@@ -4,7 +4,6 @@
 everything that is wrong at once, a line each. From there on nothing reads a dict.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -214,23 +213,3 @@ def across_devices(config: ExperimentConfig, batch_shards: int) -> Iterator[str]
         if size % parts:
             fitting = max(1, round(size / parts)) * parts
             yield f"data.{field}={size} is not a multiple of {counted(batch_shards, 'device')}{of_steps}: use {fitting}"
-
-
-def undivided_tokens(model: Any, batches: Any, data: DataConfig, mesh: Mapping[str, int]) -> Iterator[str]:
-    """Yields a line for each number of tokens that the mesh's "sequence" cannot split into equal parts."""
-    if (parts := mesh["sequence"]) == 1:
-        return
-    counts = [("data.buckets", length) for length in data.buckets]
-    if "tokens" in batches.element_spec:
-        counts.append(("data.examples.length", batches.element_spec["tokens"][0][0]))
-    elif model.grid is not None:
-        counts.append(("the number of an image's tokens", math.prod(model.grid) + model.tokens_before_grid))
-    else:
-        yield f"parallel.mesh.sequence={parts}: {type(model).__name__} has no tokens to split; use another axis"
-    all_divide = fields.largest_divisor(
-        math.gcd(math.prod(mesh.values()), *(count for _, count in counts)), parts
-    )
-    fitting = f"use one that does, such as {all_divide}" if all_divide > 1 else "use 1, or other lengths"
-    for what, count in counts:
-        if count % parts:
-            yield f"parallel.mesh.sequence={parts} does not divide {what}, {count}: {fitting}"

@@ -22,6 +22,7 @@ TRANSFORMS: dict[str, str] = {
     "mask_tokens": "jaxformer.data.text.masking:MaskTokens",
     "mosaic": "jaxformer.data.cropping:Mosaic",
     "pad_and_crop": "jaxformer.data.transforms:PadAndCrop",
+    "published": "jaxformer.data.published:Published",
     "randaugment": "jaxformer.data.policies:RandAugment",
     "random_crop": "jaxformer.data.cropping:RandomCrop",
     "random_deletion": "jaxformer.data.text.augment:RandomDeletion",

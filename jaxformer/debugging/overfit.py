@@ -86,7 +86,7 @@ def overfit(experiment: Experiment, batch: Batch) -> Overfit:
             optimizer,
             seed=config.seed,
             trainable=experiment.trainable,
-            applied=experiment.applied,
+            applied=None if config.adapter is None else config.adapter.merged,
         )
 
         def one(state: TrainState, _: None) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:

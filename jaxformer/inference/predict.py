@@ -53,7 +53,7 @@ def predict(run: "LoadedRun", inputs: Any, top: int = 5) -> Iterator[Prediction]
     """
     check_top(top)
     check_task(run.task)
-    for one, _, answer in answered(run, inputs, top):
+    for one, _, answer in run.answered(inputs, top):
         yield {**one.asked, **answer}
 
 
@@ -221,7 +221,7 @@ def predict_files(
     files = readable(paths, run.example, skip_broken)
     places = place_images(files, output_dir, run.task.written)
     with all_at_once(output_dir, LINES, originals=files) as (hidden, results):
-        for (one, predicted, answer), place in zip(answered(run, files, top), places):
+        for (one, predicted, answer), place in zip(run.answered(files, top), places):
             results.append({**one.asked, **{key: place[key].name for key in run.task.written}, **answer})
             drawn = run.task.draw(shown_image(run, one), answer, predicted, one.example)
             with writing_to(output_dir, REMEDY):

@@ -44,11 +44,11 @@ class Study:
     """The content of sweep.json."""
 
     @classmethod
-    def open(cls, folder: str | Path) -> "Study":
-        """The sweep in a folder.
+    def read(cls, folder: str | Path) -> "Study":
+        """The sweep in a folder, to look at it.
 
         Raises:
-          UserError: there is none; or it was begun with other code or versions.
+          UserError: there is none.
         """
         path = Path(folder)
         about = read_json(
@@ -56,8 +56,18 @@ class Study:
         )
         if about is None:
             raise UserError(f"{path}: not a sweep's folder (no {SWEEP} in it); `jaxformer sweep` makes one")
-        refuse_differences(path, {"code": about["code"]}, {"code": code()})
         return cls(path, about)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Study":
+        """The sweep in a folder, to work at it.
+
+        Raises:
+          UserError: there is none; or it was begun with other code or versions.
+        """
+        study = cls.read(folder)
+        refuse_differences(study.folder, {"code": study.about["code"]}, {"code": code()})
+        return study
 
     @classmethod
     def begin(

@@ -4,7 +4,6 @@ import gc
 import logging
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jaxformer.errors import UserError, counted
@@ -12,6 +11,7 @@ from jaxformer.experiment import Experiment
 from jaxformer.files import write_json
 from jaxformer.observe.terminal import process_log
 from jaxformer.observe.text import duration, number
+from jaxformer.shared import Kept
 from jaxformer.sweeps.halving import Task, rung_steps
 from jaxformer.sweeps.leases import Leases
 from jaxformer.sweeps.study import LEASES, LOGS, Study
@@ -35,9 +35,9 @@ def work(study: Study, console: "Console | None" = None) -> dict[str, Any]:
       Preempted, KeyboardInterrupt: a signal came; the trial is saved, and whoever takes it goes on from there.
       UserError: the folder cannot be written any more.
     """
-    leases = Leases(study.folder / LEASES)
+    leases, kept = Leases(study.folder / LEASES), Kept()
     while due := study.due():
-        if not any(take(study, task, leases, console) for task in due):
+        if not any(take(study, task, leases, kept, console) for task in due):
             time.sleep(PATIENCE)  # all is in the hands of others
     return study.finish()
 
@@ -52,7 +52,7 @@ def check_place(study: Study) -> None:
         Experiment(study.config(task)).check()
 
 
-def take(study: Study, task: Task, leases: Leases, console: "Console | None" = None) -> bool:
+def take(study: Study, task: Task, leases: Leases, kept: Kept, console: "Console | None" = None) -> bool:
     """Does a task, if nobody else does; returns whether there is something new."""
     with leases.claimed(task.run) as mine:
         if not mine:
@@ -60,7 +60,7 @@ def take(study: Study, task: Task, leases: Leases, console: "Console | None" = N
         if task in study.results():  # another worker was done with it just before
             return True
         began = time.monotonic()
-        result = result_of(study, task, console)
+        result = result_of(study, task, kept, console)
         if result is None:
             return False
         write_json(study.result_file(task), result)
@@ -73,7 +73,9 @@ def take(study: Study, task: Task, leases: Leases, console: "Console | None" = N
     return True
 
 
-def result_of(study: Study, task: Task, console: "Console | None" = None) -> dict[str, Any] | None:
+def result_of(
+    study: Study, task: Task, kept: Kept, console: "Console | None" = None
+) -> dict[str, Any] | None:
     """Trains a trial to its rung; None if the folder of its run is still in another process's hands.
 
     A trial that diverges, needs too much memory, or fails otherwise is a result, too.
@@ -84,7 +86,7 @@ def result_of(study: Study, task: Task, console: "Console | None" = None) -> dic
     log = study.folder / LOGS / f"{task.run}.log"
     try:
         with process_log(log, alone=True) if console is None else nullcontext():
-            found = trained(study, task, study.run(task), console)
+            found = trained(study, task, kept, console)
     except Exception as error:
         cause = error.__cause__ if isinstance(error, UserError) else error
         if isinstance(cause, BlockingIOError):
@@ -102,12 +104,15 @@ def result_of(study: Study, task: Task, console: "Console | None" = None) -> dic
     }
 
 
-def trained(study: Study, task: Task, folder: Path, console: "Console | None" = None) -> dict[str, Any]:
+def trained(study: Study, task: Task, kept: Kept, console: "Console | None" = None) -> dict[str, Any]:
     """The result of `train`, up to a task's rung."""
-    experiment = Experiment(study.config(task))
+    config = study.config(task)
+    experiment = Experiment(config, shared=kept.of(config))
     ends = rung_steps(study.rules.shares, experiment.total_steps)
     pause_after = None if task.rung == len(ends) - 1 else ends[task.rung]
-    result = train(experiment, folder, pause_after=pause_after, console=console)
+    result = train(experiment, study.run(task), pause_after=pause_after, console=console)
     del experiment
     gc.collect()  # its arrays make place for those of the next trial
+    if not gc.get_freeze_count():
+        gc.freeze()  # what the first trial leaves is kept, and not looked through again after every other one
     return result

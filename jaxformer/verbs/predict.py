@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jaxformer.config.fields import PositiveInt
 from jaxformer.errors import UserError
 from jaxformer.verbs.common import print_json, print_text, working
-from jaxformer.verbs.options import Named, OfRun, argument, flag
+from jaxformer.verbs.options import How, Named, OfRun, argument, flag
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
@@ -70,6 +70,10 @@ class Predict(OfRun):
     """A question about the text of --context-file; give it again for more."""
     context_file: Named | None = flag(None, "FILE")
     """The text that answers --question."""
+    others: tuple[Path, ...] = flag((), "RUN", "--with")
+    """A further run, which answers together with the first; give it again for more."""
+    ensemble: How | None = None
+    """How several runs answer together: the mean of their probabilities, of their logits, or a vote (default: mean)."""
     output: Path | None = flag(None, "DIR")
     """The folder of annotated images and JSON lines (default: RUN/predictions)."""
     features: bool = False
@@ -85,10 +89,14 @@ class Predict(OfRun):
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot be together."""
+        if self.explain is not None and self.others:
+            yield "explain: looks into one model; leave it out, or `others`"
         if self.explain is None and self.class_name is not None:
             yield "class_name: chooses what --explain shows; give --explain, too, or leave it out"
         if self.features and (self.explain is not None or self.class_name is not None):
             yield "features: explains nothing; leave --explain out"
+        if self.features and self.others:
+            yield "features: are those of one model; leave `others` out"
         if isinstance(self.explain, Path) and self.explain.is_file():
             yield f"explain={self.explain}: is a file; put --explain behind the images, or name a folder"
 
@@ -120,10 +128,11 @@ class Predict(OfRun):
         from jaxformer.inference.explain import Explainer, explain_files
         from jaxformer.inference.predict import featured, predict_files
 
-        run = self.load()
         if self.features:
-            self.write(featured(run, readable(self.inputs, run.example, self.skip_broken)), folder)
+            one = self.load()
+            self.write(featured(one, readable(self.inputs, one.example, self.skip_broken)), folder)
             return
+        run = self.load_all(self.others, self.ensemble)
         explainer = None if self.explain is None else Explainer(run, self.class_name)
         written = predict_files(
             run, self.inputs, folder, self.top, skip_broken=self.skip_broken, lines=sys.stdout
@@ -155,8 +164,10 @@ class Predict(OfRun):
             raise UserError("--skip-broken: is for images; leave it out")
         check_task(config.task)
         given = self.given(config)
-        run = self.load()
-        self.write(featured(run, given) if self.features else predict(run, given, self.top), folder)
+        if self.features:
+            self.write(featured(self.load(), given), folder)
+        else:
+            self.write(predict(self.load_all(self.others, self.ensemble), given, self.top), folder)
 
     def write(self, found: Iterable[dict[str, Any]], folder: Path) -> None:
         """Prints what was found, a line of JSON each; the lines go to `folder`, too."""

@@ -58,29 +58,25 @@ class Sweep(Verb):
     def __call__(self) -> int:
         """0 when all trials are trained; else the exit code of the first worker that gave up."""
         from jaxformer.config import files
+        from jaxformer.verbs.sweep_best import training_words, write_page
         from jaxformer.verbs.train import run_name
 
         config, sweep = files.read(self.config, self.overrides), self.read()
         folder = self.workdir or Path("sweeps") / run_name(self.config)
         with without_accelerators(), working() as console:
-            from jaxformer.sweeps.slots import check_count
-            from jaxformer.sweeps.study import Study
             from jaxformer.sweeps.view import best_lines
 
             source = {"config": self.config, "overrides": dict(self.overrides or {})}
-            check_count(self.workers)
-            study = Study.begin(folder, config, sweep, source)
-            if not study.due():
-                print_note(f"{folder} is finished: nothing to do")
-            elif code := Crew(study, self.workers).run(console):
+            study, code = trained(folder, config, sweep, source, self.workers, console)
+            if code:
                 return code
-            outcome = study.finish()
+            outcome, page = study.finish(), write_page(study)
         for line in best_lines(study, outcome):
             print_line(line)
-        if outcome["best"] is None:
-            return 1
-        print_line(f"train: {self.command(study.values[outcome['best']], study.rules.seeds[0])}")
-        return 0
+        if outcome["best"] is not None:
+            print_line(f"train: {shlex.join(training_words(study, outcome['best']))}")
+        print_line(f"report: {page}")
+        return 0 if outcome["best"] is not None else 1
 
     def read(self) -> "Space":
         """What is swept: what the file says, and in its place what flags do."""
@@ -98,12 +94,24 @@ class Sweep(Verb):
             )
         return replace(swept, **lists)
 
-    def command(self, values: Mapping[str, Any], seed: int) -> str:
-        """The command that trains a trial again, by itself."""
-        from jaxformer.verbs.train import Train
 
-        changed = {**(self.overrides or {}), **values, "seed": seed}
-        return shlex.join(["jaxformer", *Train(config=self.config, overrides=changed).words()])
+def trained(
+    folder: Path, config: Mapping[str, Any], sweep: "Space", source: Any, workers: int, console: Any
+) -> tuple["Study", int]:
+    """Begins a sweep, or goes on with it, with workers on this machine, until nothing is left.
+
+    Returns:
+      The sweep, and 0; or the exit code of the first worker that gave up.
+    """
+    from jaxformer.sweeps.slots import check_count
+    from jaxformer.sweeps.study import Study
+
+    check_count(workers)
+    study = Study.begin(folder, config, sweep, source)
+    if study.due():
+        return study, Crew(study, workers).run(console)
+    print_note(f"{folder} is finished: nothing to do")
+    return study, 0
 
 
 @contextmanager

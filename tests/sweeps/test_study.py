@@ -10,6 +10,7 @@ import jaxformer as jf
 from jaxformer.config import files
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
+from jaxformer.shared import Kept
 from jaxformer.sweeps import workers
 from jaxformer.sweeps.halving import Task
 from jaxformer.sweeps.spaces import Halving, Sweep, choice, log, uniform
@@ -239,9 +240,9 @@ def test_what_is_no_fault_of_the_trial_ends_the_worker_and_is_no_result(begun, t
         work(study)
     assert list((study.folder / "results").iterdir()) == []
     refuses(BlockingIOError())
-    assert result_of(study, task) is None  # another process trains in the folder of the run
+    assert result_of(study, task, Kept()) is None  # another process trains in the folder of the run
     refuses(None)
-    assert result_of(study, task) == {
+    assert result_of(study, task, Kept()) == {
         "status": "failed",
         "step": None,
         "value": None,
@@ -263,6 +264,11 @@ def test_what_is_shown_of_a_sweep(begun, tmp_path, no_training):
     study = placed(begun, tmp_path / "sweep")
     view = View(study)
     assert view.text().startswith("0 of 8 trials completed; rung 1 of 2 has 8 trials")
+    metrics = study.run(Task(2, 1, 0)) / "metrics.jsonl"
+    metrics.parent.mkdir()
+    metrics.write_text('{"step": 10, "train/loss": 1.0}\n' * 900 + '{"step": 1200, "train/loss": 0.5}\n{"st')
+    with view.leases.claimed("0002-seed1"), view.leases.claimed("0003-seed0"):
+        assert "running: 0002-seed1 at step 1,200, 0003-seed0" in View(study).text()
     outcome = work(study)
     first, _, head, _, best, *_ = view.text().splitlines()
     assert first == "4 of 8 trials completed; rung 2 of 2 has 4 trials; 3 paused; 1 failed"
