@@ -68,7 +68,7 @@ def entered(
 
 def announce(experiment: Experiment, run: Run, start_step: int) -> None:
     """Logs a run's devices, parameters, FLOPs and memory before it starts, and warns of what is unusual."""
-    config, batches, params = experiment.config, experiment.train_data, experiment.variable_shapes["params"]
+    config, batches, params = experiment.config, experiment.train_data, experiment.parameter_shapes
     steps, epochs = experiment.total_steps, experiment.total_steps / batches.steps_per_epoch
     flops = training_flops(experiment.forward_flops)
     a_step, an_example = (text.engineering(flops * n, "FLOP") for n in (batches.batch_size, 1))
@@ -262,7 +262,8 @@ def note(loop: "Loop") -> None:
 
     if loop.run_folder.held is not None:
         clock = loop.clock
-        done = {"step": loop.step, "seconds": clock.summary(), "devices": jax.device_count()}
+        done = {"step": loop.step, "seconds": clock.summary()}
+        done |= {"devices": jax.device_count(), "processes": jax.process_count()}
         append(loop.run_folder.attempts_file, "train", began=clock.began, first=loop.first, **done)
 
 
@@ -311,7 +312,13 @@ def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
     model, task, batches = experiment.build_model(), experiment.task, experiment.eval_data
     patches = Patches(model.grid, model.tokens_before_grid, "class_token" if model.by_class_token else "mean")
     chosen = samples.choose(
-        model, task, state.variables(), batches, experiment.layout, SHOWN, experiment.compiled
+        model,
+        task,
+        experiment.merged(state.variables()),
+        batches,
+        experiment.layout,
+        SHOWN,
+        experiment.compiled,
     )
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:

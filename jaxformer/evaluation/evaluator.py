@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.parallel.compile import Layout
 from jaxformer.tasks.base import Direction, Evaluation, Task
 
@@ -178,3 +179,17 @@ class Monitor:
     def to_json(self) -> dict[str, Any]:
         """What evaluations have shown, for a checkpoint's `progress`."""
         return {name: getattr(self, name) for name in ("best", "best_step", "reference", "waited")}
+
+
+def monitor_problems(config: Any, task: Task, model: Any, batches: Any) -> Iterator[str]:
+    """Yields a line if what a config's section `eval` watches is no metric, or not one of these batches."""
+    watched, mode, direction = config.monitor, config.mode, task.direction(config.monitor)
+    absent = task.absent_metrics(model, batches)
+    if watched not in task.metric_names:
+        yield f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, task.metric_names)}"
+    elif watched in absent:
+        given = ", ".join(name for name in task.metric_names if name not in absent)
+        yield f"eval.monitor={watched!r}: {absent[watched]}; choose one of: {given}"
+    elif mode not in (None, direction):
+        better = f"of {watched} {'more' if direction == 'max' else 'less'} is better"
+        yield f"eval.mode={mode!r}: {better}; remove it, or choose {direction!r}"

@@ -110,10 +110,11 @@ def take(
         mine = [task for task in (tasks[0], *mine) if task not in done]
         began = time.monotonic()
         results = results_of(study, mine, kept, console) if mine else []
+        spent = time.monotonic() - began
         for task, result in zip(mine, results, strict=True):
             if result is not None:
-                write_json(study.result_file(task), result)
-        seconds = duration(time.monotonic() - began)
+                write_json(study.result_file(task), {**result, "seconds": round(spent / len(mine), 3)})
+        seconds = duration(spent)
     for task, result in zip(mine, results, strict=True):
         if result is None:
             continue

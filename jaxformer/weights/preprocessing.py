@@ -12,6 +12,7 @@ from jaxformer.errors import UserError
 
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 PROCESSOR = "preprocessor_config.json"
+VIEWS = ("published", "center_crop", "resize")  # our transforms that give what a model sees
 CONVNEXT_WHOLE = 384  # pixels from which transformers' ConvNeXt sees all of an image
 
 
@@ -44,6 +45,30 @@ class Preprocessing:
     def task(self) -> dict[str, Any]:
         """As fields of `task` in a config."""
         return {"mean": self.mean, "std": self.std}
+
+
+def of_config(
+    task: Mapping[str, Any], data: Mapping[str, Any], size: tuple[int, int]
+) -> Preprocessing | None:
+    """Of the sections of a config of ours.
+
+    Args:
+      task: with "mean" and "std"; without them there are no images, and the result is None.
+      data: with "eval_transforms", of which the last one counts that says a size.
+      size: height and width of the images that the model sees.
+    """
+    if "mean" not in task:
+        return None
+    views = [view for view in data.get("eval_transforms", ()) if view["name"] in VIEWS]
+    view = views[-1] if views else {}
+    return Preprocessing(
+        size=size,
+        shorter_side=view.get("shorter_side"),
+        whole=bool(view) and view.get("size") is None,
+        interpolation=view.get("interpolation", "bilinear"),
+        mean=tuple(task["mean"]),
+        std=tuple(task["std"]),
+    )
 
 
 def from_transformers(config: Mapping[str, Any], kind: str = "") -> Preprocessing:
