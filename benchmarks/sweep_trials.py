@@ -2,9 +2,9 @@
 
     python benchmarks/sweep_trials.py --trials 24 --side workers population optuna
 
-Each side trains vit_digits, made smaller, with as many learning rates, two trainings at a time on a core each, and leaves
-all of them as run folders with reports. Sides are run one after the other; `seconds` are those of the wall, `processor`
-those of all cores that the side and its children used, which a machine that has other work leaves nearly as they are.
+Each side trains vit_digits, made smaller, with as many learning rates, two trainings at a time on a core each, and
+leaves all of them as run folders with reports. Sides are run one after the other. `seconds` is wall time, `processor`
+those of all cores that the side and its children used: a machine with other work leaves the latter nearly as they are.
 Optuna is used as its users do: a study in this process, two threads, and `jaxformer train` as a command in each.
 """
 
@@ -80,7 +80,9 @@ SIDES = {"workers": sweep, "population": population, "optuna": with_optuna}
 
 def main() -> None:
     """Prints a line of JSON a side."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--side", nargs="+", choices=SIDES, default=list(SIDES))
     chosen = parser.parse_args()
@@ -90,10 +92,18 @@ def main() -> None:
             SIDES[name](Path(folder) / name, chosen.trials)
             seconds, processor = time.monotonic() - began, processor_seconds() - used
             runs = len(list(Path(folder).rglob("result.json")))
-        found = {"side": name, "trials": chosen.trials, "runs": runs, "seconds": seconds, "processor": processor}
+        found = {
+            "side": name,
+            "trials": chosen.trials,
+            "runs": runs,
+            "seconds": seconds,
+            "processor": processor,
+        }
         found["trials_an_hour"] = 3600 * chosen.trials / seconds
         found["trials_a_processor_hour"] = 3600 * chosen.trials / processor
-        print(json.dumps({k: round(v, 1) if isinstance(v, float) else v for k, v in found.items()}), flush=True)
+        print(
+            json.dumps({k: round(v, 1) if isinstance(v, float) else v for k, v in found.items()}), flush=True
+        )
 
 
 def processor_seconds() -> float:
