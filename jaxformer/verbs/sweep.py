@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from jaxformer.sweeps.study import Study
 
 SHOWN_EVERY = 1.0  # seconds
-GIVEN = ("trials", "hours", "flops", "sampler", "at_once", "cores_per_trial")  # flags that are fields of a sweep
+GIVEN = (
+    "trials",
+    "hours",
+    "flops",
+    "sampler",
+    "at_once",
+    "cores_per_trial",
+)  # flags that are fields of a sweep
 DEATHS = 10  # of workers in a row without a new result
 
 
@@ -72,7 +79,7 @@ class Sweep(Verb):
     def __call__(self) -> int:
         """0 when all trials are trained; else the exit code of the first worker that gave up."""
         from jaxformer.config import files
-        from jaxformer.verbs.sweep_best import training_words, write_page
+        from jaxformer.verbs.report import sweep_page, training_words
         from jaxformer.verbs.train import run_name
 
         config, sweep = files.read(self.config, self.overrides), self.read()
@@ -84,7 +91,7 @@ class Sweep(Verb):
             study, code = trained(folder, config, sweep, source, self.workers, console)
             if code:
                 return code
-            outcome, page = study.finish(), write_page(study)
+            outcome, page = study.finish(), sweep_page(study)
         for line in best_lines(study, outcome):
             print_line(line)
         if len(outcome["objectives"]) > 1:
@@ -128,7 +135,9 @@ def trained(
     if sweep.on_timing:
         print_note(sweep.on_timing)
     if sweep.is_open and workers > (most := most_at_once(sweep) * len(study.rules.seeds)):
-        print_note(f"workers={workers}: {most} trainings are under way at most (at_once), so that some workers wait")
+        print_note(
+            f"workers={workers}: {most} trainings are under way at most (at_once), so that some workers wait"
+        )
     if study.due():
         return study, Crew(study, workers).run(console)
     print_note(f"{folder} is finished: nothing to do")
