@@ -163,6 +163,11 @@ class Study:
         return sweep.is_open and not self.records.is_ended and len(self.records.read()) != sweep.trials
 
     @property
+    def objectives(self) -> dict[str, str]:
+        """Metric -> whether more of it is better ("max") or less ("min"); the first one ranks the trials."""
+        return self.about.get("objectives") or {self.about["metric"]: self.about["mode"]}
+
+    @property
     def metric(self) -> str:
         """What decides which trial is better."""
         return self.about["metric"]
@@ -236,7 +241,7 @@ class Study:
                 self.sweep if self.sweep.method == "grid" else replace(self.sweep, trials=number + 1)
             )
             return values[number] if number < len(values) else None
-        rules, metrics = self.rules, self.about["objectives"]
+        rules, metrics = self.rules, self.objectives
         found = [
             [rules.objective(results, n, 0, metric) for metric in metrics] if n < enough else None
             for n in range(number)
@@ -249,7 +254,7 @@ class Study:
 
     def outcome(self) -> dict[str, Any]:
         """What study.json holds; see `outcome_of`."""
-        return outcome_of(self.rules, self.values, self.about["objectives"], self.results())
+        return outcome_of(self.rules, self.values, self.objectives, self.results())
 
     def finish(self) -> dict[str, Any]:
         """Writes study.json, and returns its content."""
