@@ -10,11 +10,12 @@ from jaxformer.errors import counted
 from jaxformer.files import to_json, write_atomically, write_json, writing_to
 from jaxformer.observe import pages, text
 from jaxformer.observe.report import REPORT
+from jaxformer.reading import as_written
 from jaxformer.sweeps.axes import Axis, axes_of, shown
 from jaxformer.sweeps.front import pareto_front
 from jaxformer.sweeps.importance import importances
 from jaxformer.sweeps.rows import as_csv, learning_curve, trial_rows
-from jaxformer.sweeps.study import SWEEP, Study
+from jaxformer.sweeps.study import BEFORE, RESULTS, SWEEP, Study
 from jaxformer.sweeps.winner import BEST, verdict_lines
 
 MOST_CURVES = 200  # trials whose learning curves are drawn, the best
@@ -36,10 +37,11 @@ def write_report(study: Study, command: Sequence[str] | None = None) -> Path:
     Raises:
       UserError: a file is broken, or cannot be written.
     """
-    outcome = study.outcome()
-    rows = trial_rows(study, outcome)
+    with as_written(study.folder / RESULTS, BEFORE):
+        outcome = study.outcome()
+        rows = trial_rows(study, outcome)
     path = study.folder / REPORT
-    with writing_to(path):
+    with writing_to(path, "look at a copy of the folder"):
         content = {"objectives": objectives(study), "front": front_of(study, rows), "trials": rows}
         write_json(study.folder / "trials.json", content)
         write_atomically(study.folder / "trials.csv", as_csv(rows, study.metric))

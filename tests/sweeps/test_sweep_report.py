@@ -19,6 +19,7 @@ from jaxformer.sweeps.axes import axes_of
 from jaxformer.sweeps.importance import importances
 from jaxformer.sweeps.report import in_lines, spread, write_report
 from jaxformer.sweeps.spaces import Halving, Sweep, choice, integer, log, uniform
+from jaxformer.sweeps.study import Study
 
 RATE, DEPTH, NAME = "optimizer.learning_rate", "model.depth", "optimizer.name"
 HOSTILE = "</script><script>alert('a')</script>"
@@ -167,6 +168,9 @@ def test_a_file_that_is_not_as_it_was_written_is_named(tmp_path):
     (study.folder / "trials" / "0000-seed0" / "attempts.jsonl").write_text('{"event": "train", "step": 1}\n')
     with pytest.raises(UserError, match=r"attempts.jsonl: is not as a run writes it"):
         write_report(study)
+    (study.folder / "results" / "0000-seed0-rung0.json").write_text('{"status": "completed"}')
+    with pytest.raises(UserError, match="results: is not as a run writes it"):
+        write_report(Study.read(study.folder))
 
 
 def test_a_command_stands_on_lines_that_a_shell_reads_as_one():
