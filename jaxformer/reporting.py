@@ -217,7 +217,8 @@ def note(loop: "Loop") -> None:
 
     if loop.run_folder.held is not None:
         clock = loop.clock
-        done = {"step": loop.step, "seconds": clock.summary(), "devices": jax.device_count()}
+        done = {"step": loop.step, "seconds": clock.summary()}
+        done |= {"devices": jax.device_count(), "processes": jax.process_count()}
         append(loop.run_folder.attempts_file, "train", began=clock.began, first=loop.first, **done)
 
 

@@ -74,7 +74,8 @@ def make_train_step(
         if axis is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis))
         augment_key, model_key = jax.random.split(key)
-        batch = task.augment(augment_key, batch)
+        with jax.named_scope("augmentation"):
+            batch = task.augment(augment_key, batch)
         counts = jax.tree.map(lambda count: jnp.maximum(count, 1.0), over_devices(task.counts(batch)))
         scale = 1.0 if state.loss_scale is None else state.loss_scale.scale
 
@@ -88,9 +89,12 @@ def make_train_step(
             outputs, model_state = model.apply(
                 variables, rngs={"dropout": key}, mutable=list(model_state), **inputs
             )
-            losses = {name: total / counts[name] for name, total in task.loss(outputs, microbatch).items()}
-            total = sum(losses.values(), jnp.float32(0))
-            return scale * total, (model_state, (losses, task.metrics(outputs, microbatch)))
+            with jax.named_scope("loss"):
+                sums = task.loss(outputs, microbatch)
+                losses = {name: total / counts[name] for name, total in sums.items()}
+                total = sum(losses.values(), jnp.float32(0))
+            with jax.named_scope("metrics"):
+                return scale * total, (model_state, (losses, task.metrics(outputs, microbatch)))
 
         gradients, model_state, sums = accumulated_gradients(
             loss_of, state.params, state.model_state, batch, model_key, accumulate
@@ -107,12 +111,13 @@ def make_train_step(
         gradient_norm = optax.tree.norm(gradients)
         total = sum(losses.values(), jnp.float32(0))
         finite = jnp.isfinite(gradient_norm) & all_finite((total, model_state))
-        updates, opt_state = optimizer.update(
-            gradients,
-            state.opt_state,
-            state.params,
-            obj_fn=lambda params: loss_of(params, state.model_state, batch, model_key)[0] / scale,
-        )
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(
+                gradients,
+                state.opt_state,
+                state.params,
+                obj_fn=lambda params: loss_of(params, state.model_state, batch, model_key)[0] / scale,
+            )
         params = optax.apply_updates(state.params, updates)
         count = state.step - state.skipped
         averaged = None if average is None else average(state.average, opt_state, params, count)

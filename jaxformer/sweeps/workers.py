@@ -63,8 +63,9 @@ def take(study: Study, task: Task, leases: Leases, kept: Kept, console: "Console
         result = result_of(study, task, kept, console)
         if result is None:
             return False
-        write_json(study.result_file(task), result)
-        seconds = duration(time.monotonic() - began)
+        spent = time.monotonic() - began
+        write_json(study.result_file(task), {**result, "seconds": round(spent, 3)})
+        seconds = duration(spent)
     said = result.get("line") or f"{study.metric} {number(float(result['value']))}"
     steps = f"after {counted(result['step'], 'step')}, " if result["step"] else ""
     logger.info(
