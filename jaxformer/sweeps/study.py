@@ -163,6 +163,11 @@ class Study:
         return sweep.is_open and not self.records.is_ended and len(self.records.read()) != sweep.trials
 
     @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train; asking changes nothing in the folder."""
+        return not self.may_grow and not self.rules.due(self.results())
+
+    @property
     def metric(self) -> str:
         """What decides which trial is better."""
         return self.about["metric"]

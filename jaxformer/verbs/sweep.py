@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from jaxformer.sweeps.study import Study
 
 SHOWN_EVERY = 1.0  # seconds
-GIVEN = ("trials", "hours", "flops", "sampler", "at_once", "cores_per_trial")  # flags that are fields of a sweep
+GIVEN = (
+    "trials",
+    "hours",
+    "flops",
+    "sampler",
+    "at_once",
+    "cores_per_trial",
+)  # flags that are fields of a sweep
 DEATHS = 10  # of workers in a row without a new result
 
 
@@ -128,7 +135,9 @@ def trained(
     if sweep.on_timing:
         print_note(sweep.on_timing)
     if sweep.is_open and workers > (most := most_at_once(sweep) * len(study.rules.seeds)):
-        print_note(f"workers={workers}: {most} trainings are under way at most (at_once), so that some workers wait")
+        print_note(
+            f"workers={workers}: {most} trainings are under way at most (at_once), so that some workers wait"
+        )
     if study.due():
         return study, Crew(study, workers).run(console)
     print_note(f"{folder} is finished: nothing to do")

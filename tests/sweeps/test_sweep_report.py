@@ -155,6 +155,18 @@ def test_several_objectives_have_a_front(tmp_path):
     assert json.loads((study.folder / "trials.json").read_text())["objectives"] == objectives
 
 
+def test_a_sweep_whose_trials_are_decided_as_it_goes_on_is_looked_at_without_a_trace(tmp_path):
+    space = Sweep({RATE: log(1e-4, 0.1)}, trials=8, hours=1.0)
+    study = made_sweep(tmp_path / "sweep", space, accuracy, at_most=3)
+    points = sorted((study.folder / "points").iterdir())
+    (points[-1]).unlink()
+    _, page, data = written(Study.read(study.folder))
+    assert sorted((study.folder / "points").iterdir()) == points[:-1]
+    assert "under way" in page.text
+    assert "the number of trials depends on timing" in page.text
+    assert len(data["trials"]) == len(points) - 1
+
+
 def test_the_report_verb_sees_which_folder_it_got(made, capsys, tmp_path):
     assert cli.main(["report", str(made.folder)]) == 0
     assert capsys.readouterr().out == f"{made.folder / 'report.html'}\n"
