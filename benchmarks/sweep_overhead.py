@@ -2,9 +2,9 @@
 
     python benchmarks/sweep_overhead.py --trials 200 --workers 8 --seconds 0
 
-Workers are processes over one folder, as `jaxformer sweep work` has them, whose trials sleep. What is said: seconds from
-the first trial's beginning to the last result, less what the trials slept, a result and worker; and the processor time of
-all workers a result. Starting the workers (imports) is not counted.
+Workers are processes over one folder, as `jaxformer sweep work` has them, whose trials sleep. What is said: seconds
+from the first trial's beginning to the last result, less what the trials slept, a result and worker; and the processor
+time of all workers a result. Starting the workers (imports) is not counted.
 """
 
 import argparse

@@ -1,8 +1,6 @@
 """An experiment's parts, built from its config and checked against each other before any long work starts."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
 from functools import cached_property, partial
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -16,18 +14,16 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jaxformer.analysis.flops import jaxpr_flops
 from jaxformer.config import sections as configs
 from jaxformer.config.durations import Duration
-from jaxformer.config.fields import largest_divisor
-from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
 from jaxformer.data.base import NominalBatches, known_sizes
 from jaxformer.errors import ConfigError, UserError
-from jaxformer.evaluation.evaluator import evaluate
-from jaxformer.numbers import Numbers, numbers_of, with_numbers
+from jaxformer.evaluation.evaluator import evaluate, monitor_problems
+from jaxformer.numbers import Numbers, filled, numbers_of, with_numbers
 from jaxformer.optim.build import make_optimizer, optimizer_problems
 from jaxformer.optim.masks import regularization, regularizes, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
 from jaxformer.parallel.compile import Layout, NumberedStep
-from jaxformer.parallel.mesh import make_mesh, undivided_tokens
+from jaxformer.parallel.mesh import make_mesh, undivided_heads, undivided_tokens
 from jaxformer.paths import leaves_by_path, with_leaves
 from jaxformer.precision import dtypes, in_precision
 from jaxformer.shared import Shared
@@ -137,6 +133,29 @@ class Experiment:
         """The model's variables as shapes; nothing is computed."""
         return self.once("variable_shapes", lambda: jax.eval_shape(self.init_variables))
 
+    @cached_property
+    def parameter_shapes(self) -> Tree:
+        """The parameters of a train state as shapes: the model's, and those of an adapter beside them."""
+        return jax.eval_shape(self.adapted, self.variable_shapes["params"])
+
+    @cached_property
+    def trainable(self) -> Tree | None:
+        """A tree like `parameter_shapes` of bools, False for what is frozen; None: nothing is."""
+        optimizer = self.config.optimizer
+        return trainable_mask(optimizer, self.parameter_shapes) if optimizer.freezes else None
+
+    def adapted(self, params: Tree) -> Tree:
+        """The model's parameters and those of an adapter, if there is one; to be traced."""
+        adapter = self.config.adapter
+        return params if adapter is None else adapter.added(params, jax.random.key(self.config.seed))
+
+    def merged(self, variables: Mapping[str, Tree]) -> dict[str, Tree]:
+        """What the model is applied with, from the variables of a train state."""
+        adapter = self.config.adapter
+        if adapter is None:
+            return dict(variables)
+        return {**variables, "params": jax.jit(adapter.merged)(variables["params"])}
+
     def init_variables(self) -> dict[str, Tree]:
         """Fresh variables, from the seed."""
         return init_variables(self.build_model(), self._nominal_inputs(), jax.random.key(self.config.seed))
@@ -149,7 +168,7 @@ class Experiment:
     @cached_property
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
         """The optimizer with its rules by path."""
-        return make_optimizer(self.config.optimizer, self.schedule, self.variable_shapes["params"])
+        return make_optimizer(self.config.optimizer, self.schedule, self.parameter_shapes)
 
     @property
     def average(self) -> Average | None:
@@ -170,9 +189,10 @@ class Experiment:
         if self.config.model.pretrained is None:
             program = self.once("init_state", lambda: self.layout.init_sharded(self._from_numbers, shapes))
             return program(numbers)
+        from jaxformer.optim.lora import of_model
         from jaxformer.weights.beginning import first_variables
 
-        begun = first_variables(self.config.model, {"params": shapes.params, **shapes.model_state})
+        begun = first_variables(self.config.model, {"params": of_model(shapes.params), **shapes.model_state})
         places = [path if path.startswith("params/") else f"model_state/{path}" for path in begun]
         without = dict.fromkeys(places)  # what is there already is not copied through a program
 
@@ -199,6 +219,7 @@ class Experiment:
         variables = self.init_variables()
         if begun:
             variables = with_leaves(variables, begun)
+        variables["params"] = self.adapted(variables["params"])
         return init_state(variables, self.optimizer, with_average=averages, with_loss_scale=scales)
 
     @cached_property
@@ -213,18 +234,23 @@ class Experiment:
 
     def train_step(self, teacher: Teacher | None = None) -> Any:
         """The compiled train step; with a teacher its third argument is the teacher's variables."""
+
+        def program() -> Callable[..., Any]:
+            step = self.numbered_step(teacher)
+            return self.layout.train_step(step, self.state_shapes, 1 + (teacher is not None))
+
+        compiled = self.once("train_step", program) if teacher is None else program()
+        return NumberedStep(compiled, numbers_of(self.config), self.layout.replicated)
+
+    def numbered_step(self, teacher: Teacher | None = None) -> Callable[..., tuple[TrainState, Any]]:
+        """The train step to be traced, with the numbers behind the batch: (state, batch, numbers, ...)."""
         from jaxformer.models.placement import gradients_lie
         from jaxformer.parallel.gradients import gradient_shardings
 
         def train_step(state: TrainState, batch: Tree, numbers: Numbers, *others: Tree) -> Any:
             return self.with_numbers(numbers)._step(teacher)(state, batch, *others)
 
-        def program() -> Callable[..., Any]:
-            step = gradients_lie(gradient_shardings(self.state_shapes.params))(train_step)
-            return self.layout.train_step(step, self.state_shapes, 1 + (teacher is not None))
-
-        compiled = self.once("train_step", program) if teacher is None else program()
-        return NumberedStep(compiled, numbers_of(self.config), self.layout.replicated)
+        return gradients_lie(gradient_shardings(self.state_shapes.params))(train_step)
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once for all experiments that share programs with this one."""
@@ -235,14 +261,13 @@ class Experiment:
     def with_numbers(self, numbers: Numbers) -> "Experiment":
         """The same experiment with other numbers at some paths of its config: arrays, or what JAX traces."""
         other = Experiment(with_numbers(self.config, numbers), self.devices, train_data=self.train_data)
-        unchanged = ("layout", "total_steps", "variable_shapes")
+        unchanged = ("layout", "total_steps", "variable_shapes", "parameter_shapes")
         vars(other).update({name: getattr(self, name) for name in unchanged})
         return other
 
     def _step(self, teacher: Teacher | None) -> Callable[..., tuple[TrainState, Any]]:
         """The train step, to be traced: (state, batch) or (state, batch, the teacher's variables)."""
-        train, params = self.config.train, self.variable_shapes["params"]
-        optimizer = self.config.optimizer
+        train, optimizer = self.config.train, self.config.optimizer
         return make_train_step(
             self.model,
             self.task,
@@ -250,7 +275,8 @@ class Experiment:
             seed=self.config.seed,
             accumulate=train.accumulate,
             average=self.average,
-            trainable=trainable_mask(optimizer, params) if optimizer.freeze else None,
+            trainable=self.trainable,
+            applied=None if self.config.adapter is None else self.config.adapter.merged,
             regularization=partial(regularization, optimizer) if regularizes(optimizer) else None,
             schedule=self.schedule,
             teacher=teacher,
@@ -273,10 +299,8 @@ class Experiment:
         """A function of variables and a batch, compiled once for all experiments that share programs with this one.
 
         Args:
-          name: its name among the programs.
-          make: (model, task) -> (variables, batch) -> arrays.
-          jit: compiles it, with the numbers behind the batch; None: as `Layout.same_everywhere`.
-          axis: pmap's, see `build_model`.
+          name, make: its name among the programs; and (model, task) -> (variables, batch) -> arrays.
+          jit, axis: compiles it (None: as `Layout.same_everywhere`); and pmap's axis, see `build_model`.
         """
 
         def step(variables: Tree, batch: Tree, numbers: Numbers) -> Any:
@@ -316,7 +340,7 @@ class Experiment:
           UserError: `state` is no train state.
         """
         check_state(state)
-        variables = state.variables()
+        variables = self.merged(state.variables())
         return evaluate(self.eval_step, variables, self.task, self.eval_data, self.layout, give_up)
 
     @cached_property
@@ -363,36 +387,14 @@ class Experiment:
         of_model = of_model or list(unmet(self.build_model(), jax.eval_shape(self._nominal_inputs)))
         self.layout.shares  # noqa: B018 - refuses devices that several processes cannot share so
         errors = [*configs.across_devices(config, self.layout.batch_shards), *of_model]
-        heads, tensor = self.bare_model.num_heads, self.layout.mesh.shape["tensor"]
-        if isinstance(heads, int) and heads % tensor:
-            problem = f"parallel.mesh.tensor={tensor} does not divide model.num_heads={heads}"
-            fitting = largest_divisor(math.gcd(heads, self.layout.mesh.size), tensor)  # of the devices, too
-            errors.append(f"{problem}: use one that does, such as {fitting}")
+        errors += undivided_heads(self.bare_model.num_heads, self.layout.mesh)
         errors += undivided_tokens(self.bare_model, self.train_data, config.data, self.layout.mesh.shape)
         errors += [f"schedule.{problem}" for problem in schedule_problems(config.schedule, total, self.steps)]
         if not of_model:
-            params = self.variable_shapes["params"]
-            errors += [f"optimizer.{problem}" for problem in optimizer_problems(config.optimizer, params)]
-        watched, mode, direction = config.eval.monitor, config.eval.mode, task.direction(config.eval.monitor)
-        absent = task.absent_metrics(self.bare_model, self.eval_data)
-        if watched not in task.metric_names:
-            errors.append(
-                f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, task.metric_names)}"
-            )
-        elif watched in absent:
-            given = ", ".join(name for name in task.metric_names if name not in absent)
-            errors.append(f"eval.monitor={watched!r}: {absent[watched]}; choose one of: {given}")
-        elif mode not in (None, direction):
-            better = f"of {watched} {'more' if direction == 'max' else 'less'} is better"
-            errors.append(f"eval.mode={mode!r}: {better}; remove it, or choose {direction!r}")
+            adapter, params = config.adapter, self.variable_shapes["params"]
+            of_adapter = [f"adapter.{line}" for line in (adapter.problems_with(params) if adapter else ())]
+            of_rules = () if of_adapter else optimizer_problems(config.optimizer, self.parameter_shapes)
+            errors += [*of_adapter, *(f"optimizer.{problem}" for problem in of_rules)]
+        errors += monitor_problems(config.eval, task, self.bare_model, self.eval_data)
         if errors:
             raise ConfigError(*errors)
-
-
-def filled(part: Any, known: Mapping[str, int]) -> Any:
-    """A dataclass in which fields that are None have their value of `known`, if there is one."""
-    empty = {field.name for field in fields(part) if getattr(part, field.name) is None}
-    missing: dict[str, Any] = {name: value for name, value in known.items() if name in empty}
-    if not missing:
-        return part
-    return part.clone(**missing) if isinstance(part, nn.Module) else replace(part, **missing)

@@ -86,6 +86,15 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=types, devices=devices)
 
 
+def undivided_heads(heads: Any, mesh: Mesh) -> Iterator[str]:
+    """Yields a line if the mesh's "tensor" does not divide a model's number of heads, where it is one."""
+    tensor = mesh.shape["tensor"]
+    if isinstance(heads, int) and heads % tensor:
+        problem = f"parallel.mesh.tensor={tensor} does not divide model.num_heads={heads}"
+        fitting = largest_divisor(math.gcd(heads, mesh.size), tensor)  # of the devices, too
+        yield f"{problem}: use one that does, such as {fitting}"
+
+
 def undivided_tokens(
     model: Any, batches: "Batches", data: "DataConfig", mesh: Mapping[str, int]
 ) -> Iterator[str]:

@@ -228,6 +228,8 @@ class Sweep:
     """Successive halving; None: every trial is trained to its end."""
     seed: Seed = 0
     """Decides the random and quasi-random points, and those of samplers that learn."""
+    population: Annotated[int, fields.between(1, 1024)] = 1
+    """How many trainings a worker does at once, as one program over a further axis; they differ in numbers alone."""
     cores_per_trial: fields.PositiveInt = 1
     """CPU cores of a worker where it trains on CPUs: results depend on it in their last bits, never on the number of
     workers."""

@@ -11,6 +11,7 @@ VERBS = {
     "fewshot": "measuring:Fewshot",
     "perplexity": "measuring:Perplexity",
     "harness": "measuring:Harness",
+    "probe": "probe:Probe",
     "predict": "predict:Predict",
     "explain": "predict:Explain",
     "generate": "generate:Generate",

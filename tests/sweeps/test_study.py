@@ -17,7 +17,7 @@ from jaxformer.sweeps.halving import Task
 from jaxformer.sweeps.spaces import Halving, Sweep, choice, log, uniform
 from jaxformer.sweeps.study import FOLDERS, Study
 from jaxformer.sweeps.view import View, best_lines
-from jaxformer.sweeps.workers import result_of, work
+from jaxformer.sweeps.workers import results_of, work
 from jaxformer.train import train
 
 RATE = "optimizer.learning_rate"
@@ -241,9 +241,9 @@ def test_what_is_no_fault_of_the_trial_ends_the_worker_and_is_no_result(begun, t
         work(study)
     assert list((study.folder / "results").iterdir()) == []
     refuses(BlockingIOError())
-    assert result_of(study, task, Kept()) is None  # another process trains in the folder of the run
+    assert results_of(study, [task], Kept()) == [None]  # another process trains in the folder of the run
     refuses(None)
-    assert result_of(study, task, Kept()) == {
+    assert results_of(study, [task], Kept())[0] == {
         "status": "failed",
         "step": None,
         "value": None,
