@@ -38,6 +38,15 @@ FOLDERS = ("trials", "points", "results", "leases", "logs", "slots")
 TRIALS, POINTS, RESULTS, LEASES, LOGS, SLOTS = FOLDERS
 ENDS = ("trials", "hours", "flops")
 RESULT = re.compile(r"(\d+)-seed(\d+)-rung(\d+)\.json")
+ABOUT = {
+    "config": dict,
+    "sweep": dict,
+    "code": dict,
+    "seeds": object,
+    "metric": str,
+    "mode": str,
+    "objectives": dict,
+}
 BEFORE = "restore it, or begin the sweep in a new folder"
 
 
@@ -58,9 +67,7 @@ class Study:
           UserError: there is none.
         """
         path = Path(folder)
-        about = read_json(
-            path / SWEEP, {"config": dict, "sweep": dict, "code": dict, "seeds": object}, BEFORE
-        )
+        about = read_json(path / SWEEP, ABOUT, BEFORE)
         if about is None:
             raise UserError(f"{path}: not a sweep's folder (no {SWEEP} in it); `jaxformer sweep` makes one")
         return cls(path, about)
