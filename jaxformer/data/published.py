@@ -62,5 +62,9 @@ class Published(Transform):
         """Yields what cannot work together."""
         if self.size is None and self.shorter_side is None:
             yield "size: missing; give it, or shorter_side"
-        elif self.size is not None and self.shorter_side is not None and self.shorter_side < max(pair(self.size)):
+        elif (
+            self.size is not None
+            and self.shorter_side is not None
+            and self.shorter_side < max(pair(self.size))
+        ):
             yield f"shorter_side={self.shorter_side}: smaller than size={self.size}; enlarge it"

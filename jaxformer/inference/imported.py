@@ -5,17 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.files import apply_overrides
 from jaxformer.config.sections import resolve
 from jaxformer.data.base import NominalBatches
 from jaxformer.errors import UserError
-from jaxformer.evaluation.evaluator import Monitor
 from jaxformer.experiment import Experiment
+from jaxformer.inference.untrained import write_run
 from jaxformer.runs import Run
-from jaxformer.state import to_items
 from jaxformer.weights.base import SIDE, Pretrained
 from jaxformer.weights.preprocessing import Preprocessing
 from jaxformer.weights.pretrained import load_pretrained
@@ -28,7 +25,10 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "detector": ("detection", {"name": "detection"}),
     "segmenter": ("segmentation", {"name": "segmentation"}),
     "decoder": ("causal_lm", {"name": "documents"}),
-    "encoder-decoder": ("translation", {"name": "pairs", "source_feature": "source", "target_feature": "target"}),
+    "encoder-decoder": (
+        "translation",
+        {"name": "pairs", "source_feature": "source", "target_feature": "target"},
+    ),
     "mlm": ("masked_lm", {**SEQUENCES, "label_feature": None}),
     "token": ("token_classification", {"name": "tagged"}),
     "span": ("span_qa", {"name": "spans"}),
@@ -46,7 +46,7 @@ def import_model(source: str, folder: Path, overrides: Mapping[str, Any] | None 
       overrides: leaves of the run's config and their values; those of the model take the place of its own.
 
     Raises:
-      UserError: the source is not there, is damaged, or no model of ours does the same; or the folder cannot be written.
+      UserError: the source is not there or damaged, no model of ours does the same, or the folder cannot be written.
     """
     run = Run(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -71,20 +71,7 @@ def import_model(source: str, folder: Path, overrides: Mapping[str, Any] | None 
     )
     experiment = Experiment(config, jax.local_devices()[:1], train_data=data, eval_data=data)
     with run.lock() as run:
-        state = experiment.init_state()
-        run.enter(config)
-        run.keep_data(data, data)
-        direction = experiment.task.direction(config.eval.monitor)
-        progress = {
-            "records": 0,
-            "monitor": Monitor(direction, config.eval.min_delta).to_json(),
-            "evaluation_due": False,
-            "epoch_examples": data.num_examples,
-            "tokenizer": found.tokenizer.digest if found.tokenizer else None,
-            "teacher": None,
-        }
-        with Checkpoints(run.checkpoints, config.checkpoint, config.eval.monitor, direction) as checkpoints:
-            checkpoints.save(0, to_items(state), progress)
+        write_run(run, experiment, experiment.init_state())
     return run
 
 
@@ -118,8 +105,12 @@ def config_of(found: Pretrained) -> dict[str, Any]:
             config["data"]["name"] = "imagenet2012"
         return config
     if found.tokenizer is None:
-        raise UserError(f"{found.source}: holds no tokenizer.json, so nobody knows what the model's tokens mean")
+        raise UserError(
+            f"{found.source}: holds no tokenizer.json, so nobody knows what the model's tokens mean"
+        )
     config["data"]["tokenizer"] = {"name": "file", "path": str(found.folder / "tokenizer.json")}
     known = [fields[key] for key in ("max_positions", "context_length") if fields.get(key)]
-    config["data"]["examples"]["length"] = min([LONGEST, *(n - fields.get("position_offset", 0) for n in known)])
+    config["data"]["examples"]["length"] = min(
+        [LONGEST, *(n - fields.get("position_offset", 0) for n in known)]
+    )
     return config

@@ -121,7 +121,10 @@ class LoadedRun:
             raise UserError(f"checkpoint={checkpoint!r}: expected best, latest or a step")
         experiment, monitor, run = self.experiment, self.config.eval.monitor, self.run
         laid_out = partial(jax.ShapeDtypeStruct, sharding=self.layout.replicated)
-        shapes = jax.tree.map(lambda x: laid_out(x.shape, x.dtype), experiment.variable_shapes)
+        shapes = jax.tree.map(
+            lambda x: laid_out(x.shape, x.dtype),
+            experiment.variable_shapes | {"params": experiment.parameter_shapes},
+        )
         params = shapes.pop("params")
         average = None if experiment.average is None else params
         targets = {"params": {"params": params, "model_state": shapes, "average": average}}
@@ -144,7 +147,7 @@ class LoadedRun:
                 f"{run.tokenizer_file}: is not the tokenizer that the checkpoint was trained with; restore that file, "
                 "or train again in a new folder"
             )
-        return restored.progress["step"], eval_variables(restored.items)
+        return restored.progress["step"], experiment.merged(eval_variables(restored.items))
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -12,6 +12,7 @@ from jaxformer.errors import UserError
 
 RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 PROCESSOR = "preprocessor_config.json"
+VIEWS = ("published", "center_crop", "resize")  # our transforms that give what a model sees
 CONVNEXT_WHOLE = 384  # pixels from which transformers' ConvNeXt sees all of an image
 
 
@@ -46,6 +47,30 @@ class Preprocessing:
         return {"mean": self.mean, "std": self.std}
 
 
+def of_config(
+    task: Mapping[str, Any], data: Mapping[str, Any], size: tuple[int, int]
+) -> Preprocessing | None:
+    """Of the sections of a config of ours.
+
+    Args:
+      task: with "mean" and "std"; without them there are no images, and the result is None.
+      data: with "eval_transforms", of which the last one counts that says a size.
+      size: height and width of the images that the model sees.
+    """
+    if "mean" not in task:
+        return None
+    views = [view for view in data.get("eval_transforms", ()) if view["name"] in VIEWS]
+    view = views[-1] if views else {}
+    return Preprocessing(
+        size=size,
+        shorter_side=view.get("shorter_side"),
+        whole=bool(view) and view.get("size") is None,
+        interpolation=view.get("interpolation", "bilinear"),
+        mean=tuple(task["mean"]),
+        std=tuple(task["std"]),
+    )
+
+
 def from_transformers(config: Mapping[str, Any], kind: str = "") -> Preprocessing:
     """Of a preprocessor_config.json.
 
@@ -63,7 +88,10 @@ def from_transformers(config: Mapping[str, Any], kind: str = "") -> Preprocessin
     crop = sides(config.get("crop_size", shorter or size)) if config.get("do_center_crop") else None
     if kind == "convnext":
         side = shorter or sides(size)[0]
-        shorter, crop = None if side >= CONVNEXT_WHOLE else int(side / config.get("crop_pct", 224 / 256)), (side, side)
+        shorter, crop = (
+            None if side >= CONVNEXT_WHOLE else int(side / config.get("crop_pct", 224 / 256)),
+            (side, side),
+        )
     elif shorter is None and crop is not None and config.get("do_resize", True) and sides(size) != crop:
         raise UserError(f"{PROCESSOR}: resizes to {sides(size)} and cuts {crop} out; expected shortest_edge")
     whole = crop is None and shorter is not None

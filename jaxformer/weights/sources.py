@@ -17,11 +17,14 @@ from jaxformer.models.layouts import unstack_layers
 from jaxformer.reading import as_written, read_json
 from jaxformer.tasks import TASKS
 from jaxformer.weights import preprocessing
-from jaxformer.weights.base import Fields, Pretrained
+from jaxformer.weights.base import SIDE, Fields, Pretrained
 from jaxformer.weights.convert import Family, Tensors
 from jaxformer.weights.files import read_tensors
+from jaxformer.weights.onnx import onnx_tensors
 from jaxformer.weights.preprocessing import PROCESSOR, Preprocessing
+from jaxformer.weights.recognised import Recognised, recognise
 from jaxformer.weights.rows import Row
+from jaxformer.weights.timm_config import timm_model_of
 from jaxformer.weights.transformers_config import family_of, model_of
 
 BRING_BACK = "copy it from a backup, or train again in a new folder"
@@ -53,6 +56,58 @@ class OfTransformers(Pretrained):
     def class_names(self) -> list[str]:
         names = self.config.get("id2label") or {}
         return [str(names[key]) for key in sorted(names, key=int)]
+
+
+class OfTimm(Pretrained):
+    """A folder as timm has them on the Hub: config.json with "architecture", and model.safetensors."""
+
+    @property
+    def own(self) -> tuple[str, Fields]:
+        return timm_model_of(self.config)[1:]
+
+    @property
+    def family(self) -> Family:
+        return timm_model_of(self.config)[0]
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        return read_tensors(self.folder)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        found = self.config.get("pretrained_cfg")
+        return found and preprocessing.from_timm(found)
+
+    @property
+    def class_names(self) -> list[str]:
+        names = self.config.get("label_names") or []
+        return [str(names[key]) for key in sorted(names, key=int)] if isinstance(names, Mapping) else [*names]
+
+
+class OfFile(Pretrained):
+    """A file of tensors alone, `.npz`, `.safetensors` or `.onnx`: names and shapes tell which model it is."""
+
+    @cached_property
+    def recognised(self) -> Recognised:
+        """Which model it is."""
+        return recognise(self.source, self.tensors)
+
+    @property
+    def own(self) -> tuple[str, Fields]:
+        return self.recognised.name, self.recognised.fields
+
+    @property
+    def family(self) -> Family:
+        return self.recognised.family
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        return onnx_tensors(self.folder) if self.folder.suffix == ".onnx" else read_tensors(self.folder)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        side = self.model.image_size or SIDE
+        return Preprocessing((side, side), shorter_side=round(side / 0.875), **self.recognised.pixels)
 
 
 class OfRun(Pretrained):
@@ -103,17 +158,19 @@ class OfRun(Pretrained):
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        task, arrays = self.run["task"], self.data.get("arrays", {})
-        if "mean" not in task or "image" not in arrays:
+        image = self.data.get("arrays", {}).get("image")
+        if image is None:
             return None
-        height, width = arrays["image"][0][:2]
-        return Preprocessing((height, width), mean=tuple(task["mean"]), std=tuple(task["std"]))
+        height, width = image[0][:2]
+        return preprocessing.of_config(self.run["task"], self.run["data"], (height, width))
 
     @property
     def class_names(self) -> list[str]:
         return list(self.data.get("class_names") or [])
 
 
-def is_run(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is that of a run of ours."""
-    return isinstance(config.get("config"), Mapping) and "model" in config["config"]
+def form_of(config: Mapping[str, Any]) -> type[Pretrained]:
+    """The form of a folder with this config.json."""
+    if isinstance(config.get("config"), Mapping) and "model" in config["config"]:
+        return OfRun
+    return OfTimm if "architecture" in config and "model_type" not in config else OfTransformers
