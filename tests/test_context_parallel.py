@@ -221,10 +221,8 @@ def test_devices_exchange_keys_and_values_and_no_activations():
     found = module.collectives(layout.mesh.shape)
     gathered = [one.size for one in found if one.kind == "all-gather"]
     once = [of_keys] * 2 * SIZES["depth"]
-    assert gathered in (
-        once,
-        2 * once,
-    )  # backwards again: XLA of jax 0.10 merges both on CPUs, that of 0.12 does not
+    # Backwards again: XLA of jax 0.10 merges both on CPUs, that of 0.12 does not.
+    assert gathered in (once, 2 * once)
     assert [one.size for one in found if one.kind == "reduce-scatter"] == once
     assert max(one.size for one in found if one.kind == "all-reduce") <= parameters * 1.01
     assert {one.kind for one in found} == {"all-gather", "reduce-scatter", "all-reduce"}
