@@ -156,6 +156,16 @@ def read_item(reader: ocp.StandardCheckpointer, folder: Path, target: Tree) -> T
     return jax.tree.unflatten(jax.tree.structure(target), [read[name] for name in wanted])
 
 
+def read_as_written(folder: Path) -> dict[str, jax.Array]:
+    """An item's arrays by their path, as they were saved, on one device."""
+    logging.getLogger("absl").addFilter(is_news)
+    with contextlib.closing(ocp.StandardCheckpointer()) as reader:
+        written = written_arrays(reader, folder)
+        target = {name: jax.ShapeDtypeStruct(each.shape, each.dtype) for name, each in written.items()}
+        nested = traverse_util.unflatten_dict(target, sep="/")
+        return traverse_util.flatten_dict(read_item(reader, folder, nested), sep="/")
+
+
 def unlike(saved: Mapping[str, Any], target: Mapping[str, Any]) -> Iterator[str]:
     """Yields how saved arrays differ from those the config wants, a phrase for each."""
     for name in sorted(saved.keys() | target.keys()):

@@ -320,6 +320,17 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         self.close()
         return self._restore(self.by_rank(), targets)
 
+    def parameters(self) -> tuple[int, dict[str, jax.Array]] | None:
+        """The item "params" of the best checkpoint (else the latest), as saved: its step, path -> array; None of none.
+
+        Raises:
+          UserError: there are checkpoints and all of them are damaged.
+        """
+        step = self._first_whole(self.by_rank() or self.steps()[::-1], ["params"])
+        if step == ALL_DAMAGED:
+            raise UserError(f"{self.directory}: no good checkpoint", "bring one back from a copy")
+        return None if step == NONE else (step, disk.read_as_written(self.directory / str(step) / "params"))
+
     def _restore(self, candidates: Sequence[int], targets: Mapping[str, Tree]) -> Restored | None:
         step = agreed(lambda: self._first_whole(candidates, targets))
         if step == NONE:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
@@ -355,16 +355,17 @@ def differences(configs: Sequence[Any], absent: Any = None) -> dict[str, list[An
 
 def environment() -> dict[str, Any]:
     """The command, the versions and the git revision of this process."""
+    return {"command": shlex.join(["jaxformer", *sys.argv[1:]]), **loaded_code()}
+
+
+@cache
+def loaded_code() -> dict[str, Any]:
+    """Python, the versions of packages, and the git revision: what they were when it was first asked."""
     versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-    return {
-        "command": shlex.join(["jaxformer", *sys.argv[1:]]),
-        "python": platform.python_version(),
-        "versions": versions,
-        "git_revision": git_revision(),
-    }
+    return {"python": platform.python_version(), "versions": versions, "git_revision": git_revision()}
 
 
 def git_revision() -> str | None:

@@ -41,7 +41,7 @@ ALLOWED = {
     "paths": set(),
     "checkpoint_items": BASE | {"paths"},
     "checkpoints": BASE | {"checkpoint_items", "config.checkpoints"},
-    "weights": BASE | {"data", "models", "paths"},
+    "weights": BASE | {"checkpoints", "config.upgrades", "data", "models", "paths", "tasks"},
     "launching": BASE | {"parallel", "preemption"},
     "observe": BASE | {"launching", "parallel", "runs"},
     "runs": BASE | {"config.sections", "config.upgrades", "data", "launching", "observe"},

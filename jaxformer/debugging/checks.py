@@ -147,7 +147,7 @@ def in_float32(experiment: Experiment) -> Experiment:
     """An experiment that computes in float32, with its layers unrolled."""
     config = experiment.config
     config = replace(config, precision="float32", model=replaced(config.model, scan=False))
-    data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
+    data: dict[str, Any] = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
     return Experiment(config, experiment.devices, **data)
 
 

@@ -7,6 +7,7 @@ BACKBONES = {
     "conv_stem": "jaxformer.models.conv_stem:ConvStem",
     "convnext": "jaxformer.models.convnext:ConvNeXt",
     "cvt": "jaxformer.models.cvt:CvT",
+    "efficientnet": "jaxformer.models.efficientnet:EfficientNet",
     "maxvit": "jaxformer.models.maxvit:MaxViT",
     "mlp_mixer": "jaxformer.models.mlp_mixer:MLPMixer",
     "resnet": "jaxformer.models.resnet:ResNet",

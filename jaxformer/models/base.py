@@ -25,6 +25,9 @@ Stages: TypeAlias = Annotated[tuple[Layers, ...], not_empty("at least one stage"
 OddInt: TypeAlias = Annotated[int, Constraint("an odd number, such as 3", lambda n: n > 0 and n % 2 == 1)]
 # Methods of the contract that linen does not wrap: they compute nothing, and modules without parameters have them, too.
 UNWRAPPED = {"problems", "token_layout", "attended", "seeing_whole"}
+Source: TypeAlias = Annotated[
+    str, not_empty("a folder or a name of the Hub; leave it out for random parameters")
+]
 Classes: TypeAlias = Annotated[int, at_least(0, "1 or more, or 0 for a model without a head")]
 
 
@@ -96,11 +99,12 @@ class Model(Layer, kw_only=True):
     sizes: ClassVar[tuple[str, ...]] = ()
     """The fields that the data fill in where they are None, such as "num_classes" and "vocab_size"."""
     heads: ClassVar[tuple[str, ...]] = ("head",)
-    """The first names of the parameters that a model which begins as another one (`pretrained`) may have anew."""
+    """The paths of the parts that a model which begins as another one (`pretrained`) may have anew."""
 
-    pretrained: str | None = None
-    """Where the first parameters come from: a folder of Hugging Face transformers (config.json, model.safetensors), or
-    "hf:OWNER/NAME". A model without a name is that one, but for the fields that are given. None: random ones."""
+    pretrained: Source | None = None
+    """Where the first parameters come from: a folder of transformers or timm, "hf:OWNER/NAME", a run's folder, a file
+    of weights, or a folder in a Python package, "package:NAME/FOLDER". A model without a name is that one, but for the
+    fields that are given; texts then have its tokenizer and its length, too, where none is given. None: random ones."""
 
     # Without types, so that a model may have a field or a property of the same name.
     num_classes = cast(Any, None)

@@ -1,5 +1,6 @@
 """Published sizes, as tables of fields: those of image models here, those of models of text in `presets_text.py`."""
 
+import math
 from copy import deepcopy
 from typing import Any
 
@@ -166,6 +167,29 @@ CONVNEXT_SIZES = {
     "convnext-xl": ((3, 3, 27, 3), 256),
 }
 
+# efficientnet/lite of tensorflow/tpu: how many times as wide and as deep as Lite0; the first and the last stage are not
+# deeper. Parameters in millions by its README: 4.7, 5.4, 6.1, 8.2, 13.0.
+LITE = {
+    "lite0": (1.0, 1.0),
+    "lite1": (1.0, 1.1),
+    "lite2": (1.1, 1.2),
+    "lite3": (1.2, 1.4),
+    "lite4": (1.4, 1.8),
+}
+
+
+def lite(wide: float, deep: float) -> dict[str, Any]:
+    """The fields of an EfficientNet-Lite; widths are multiples of 8 that lose less than a tenth."""
+
+    def width(base: int) -> int:
+        near = max(8, int(base * wide + 4) // 8 * 8)
+        return near + 8 if near < 0.9 * base * wide else near
+
+    inner = [math.ceil(size * deep) for size in (2, 2, 3, 3, 4)]
+    widths = tuple(map(width, (16, 24, 40, 80, 112, 192, 320)))
+    return {"name": "efficientnet", "stage_sizes": (1, *inner, 1), "widths": widths}
+
+
 # Carion et al. 2020, table 1, for COCO's 91 class ids.
 DETR_SIZES = {
     "detr": "backbone",
@@ -197,6 +221,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     **{name: RESNET["resnet-50"] | {"attention": attention} for name, attention in ATTENTIVE.items()},
     **{**table(COATNET_SIZES), **table(COATNET_RW_SIZES), **table(MAXVIT_SIZES), **table(CVT_SIZES)},
     **{**table(CCT_SIZES), **table(SWIN_SIZES), **table(CONVNEXT_SIZES)},
+    **{f"efficientnet-{name}": lite(*scales) for name, scales in LITE.items()},
     **{**table(DETR_SIZES, num_classes=91), **SEGMENTER, **TEXT_PRESETS},
 }
 

@@ -1,8 +1,7 @@
-"""Training, and the reports of what was trained."""
+"""Training, and where its time went."""
 
 import os
 import shlex
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,34 +157,6 @@ def run_name(config: str) -> str:
     name, _, argument = config.partition(":")
     safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in argument)
     return Path(name).stem + (f"-{safe}" if safe else "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report(Verb):
-    """Write the report.html of a run anew, or compare several runs."""
-
-    runs: tuple[Path, ...] = argument("RUN")
-    """The folders of runs."""
-    output: Path | None = flag(None)
-    """The file of the comparison (default: comparison.html)."""
-
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot be together."""
-        if len(self.runs) == 1 and self.output is not None:
-            yield "output: is for comparisons of several runs; a run's report is RUN/report.html"
-        if twice := [run for run, count in Counter(self.runs).items() if count > 1]:
-            yield f"{twice[0]}: is there twice; name different runs"
-
-    def __call__(self) -> None:
-        from jaxformer.observe.comparison import compare_runs
-        from jaxformer.observe.report import write_report
-
-        if len(self.runs) > 1:
-            written = self.output or Path("comparison.html")
-            print_text(f"{compare_runs(self.runs, written)}\n")
-        else:
-            written = write_report(self.runs[0])
-        print_line(str(written))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The first parameters of a model that begins as another one (`model.pretrained`)."""
+"""The first variables of a model that begins as another one (`model.pretrained`)."""
 
 import logging
 from collections.abc import Mapping
@@ -11,21 +11,21 @@ from flax.traverse_util import unflatten_dict
 from jaxformer.errors import UserError, counted
 from jaxformer.paths import layer_paths, leaves_by_path
 from jaxformer.weights.convert import Match
-from jaxformer.weights.files import read_tensors
 from jaxformer.weights.pretrained import load_pretrained
 
 logger = logging.getLogger("jaxformer")
 
 
-def first_parameters(model: Any, shapes: Any) -> dict[str, jax.Array]:
-    """The parameters that the source of `model.pretrained` gives, laid out as `shapes` are; new heads are left out.
+def first_variables(model: Any, shapes: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """The variables that the source of `model.pretrained` gives, laid out as `shapes` are; new heads are left out.
 
     Args:
       model: a linen module.
-      shapes: its parameters as shapes with shardings, stacked where layers are scanned over.
+      shapes: its variables as shapes with shardings ("params", and "batch_stats" where there are any), stacked where
+        layers are scanned over.
 
     Returns:
-      Path -> array. Of every tensor a process copies the part that its devices hold.
+      Path -> array, as "params/encoder/norm/scale". Of every tensor a process copies the part that its devices hold.
 
     Raises:
       UserError: the source is of another kind of model, or its tensors do not fit: a line for each.
@@ -42,10 +42,9 @@ def first_parameters(model: Any, shapes: Any) -> dict[str, jax.Array]:
         for stack, leaf in leaves.items()
         for path in layer_paths(stack, leaf.shape)
     }
-    nested = unflatten_dict({("params", *path.split("/")): leaf for path, leaf in single.items()})
-    tensors = read_tensors(source.folder)
-    matched = source.family.matched(tensors, nested, model.heads)
-    found = {"/".join(path[1:]): match for path, match in matched.items()}
+    tensors = source.tensors
+    matched = source.family.matched(tensors, unflatten_dict(single, sep="/"), model.heads)
+    found = {"/".join(path): match for path, match in matched.items()}
     begun = {
         path: laid_out([found[each] for each in layer_paths(path, leaf.shape)], path in single, leaf)
         for path, leaf in leaves.items()
@@ -71,7 +70,7 @@ def tell(
 ) -> None:
     """Logs what was taken, what is new and what was left unread."""
     read = {match.row.theirs for match in matched.values()}
-    new = [path for path in leaves if path not in begun]
+    new = [path.partition("/")[2] for path in leaves if path not in begun]
     left = [name for name in tensors if name not in read]
     said = f"{counted(len(begun), 'parameter')} from {source}"
     said += f"; new: {', '.join(new)}" if new else ""

@@ -10,6 +10,7 @@ Tensors are NumPy arrays, or what has a shape and a dtype and becomes one when i
 no more than one has to be in memory.
 """
 
+import logging
 import re
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +20,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxformer.errors import UserError
+from jaxformer.weights.resizing import Fit, fit
 from jaxformer.weights.rows import Row, Rows, cut, joined, numbers_in, rows_of, with_numbers
 
+logger = logging.getLogger("jaxformer")
 Tensors: TypeAlias = Mapping[str, Any]
 NO_ROW = "{}: the table has no tensor for this parameter; use a model without it"
 
@@ -35,15 +38,25 @@ class Match:
     """The tensor; it is read by `array`."""
     leaf: Any
     """Shape and dtype of the parameter."""
+    shape: tuple[int, ...]
+    """Its shape in the source."""
+    fit: Fit | None = None
+    """What gives it another shape (`resizing.fit`)."""
 
     def array(self) -> np.ndarray:
         """The parameter."""
-        return self.row.to_ours(np.asarray(self.tensor), self.leaf.shape).astype(self.leaf.dtype)
+        own = self.row.to_ours(np.asarray(self.tensor), self.shape)
+        return (own if self.fit is None else self.fit(own)).astype(self.leaf.dtype)
 
 
-def unread(table: Iterable[Row], source: Iterable[str], new: Container[str]) -> set[str]:
-    """The names of tensors that belong to parts of ours with one of these first names."""
-    rows = [row for row in table if row.ours.partition("/")[0] in new]
+def is_in(path: str, parts: Iterable[str]) -> bool:
+    """Whether a path is that of one of these parts of a model, or of something in it."""
+    return any(path == part or path.startswith(f"{part}/") for part in parts)
+
+
+def unread(table: Iterable[Row], source: Iterable[str], new: Sequence[str]) -> set[str]:
+    """The names of tensors that belong to these parts of ours."""
+    rows = [row for row in table if is_in(row.ours, new)]
     ends = re.compile(r"[./][^./]*$")
     return {
         name
@@ -64,6 +77,8 @@ class Family:
     ties the two; None: it is left unread, whatever it holds."""
     prefix: str = ""
     """What names begin with, except in checkpoints of the model without its head ("bert.")."""
+    antialias: bool = True
+    """Whether tables of positions are resized with antialias; False where their model does it without."""
     prepare: Callable[[Tensors, Mapping], Tensors] = lambda source, shapes: source
     """Brings the tensors of other versions into the table's form, given our variables' shapes by path."""
 
@@ -85,14 +100,14 @@ class Family:
         return unflatten_dict({key: match.array() for key, match in self.matched(source, shapes).items()})
 
     def matched(
-        self, source: Tensors, shapes: Mapping[str, Any], new: Container[str] = ()
+        self, source: Tensors, shapes: Mapping[str, Any], new: Sequence[str] = ()
     ) -> dict[tuple[str, ...], Match]:
         """What fills each of our variables, by its path in `shapes`; nothing but tied tensors is read. See `read`.
 
         Args:
           source: their name -> tensor.
           shapes: our variables, with a shape and a dtype at every leaf.
-          new: first names of paths ("head") of which parameters may stay unfilled, and tensors unread.
+          new: paths of parts ("head") of which parameters may stay unfilled, and tensors unread.
         """
         leaves = flatten_dict(shapes)
         source = self.prepare(source, {"/".join(key[1:]): leaf.shape for key, leaf in leaves.items()})
@@ -103,7 +118,7 @@ class Family:
         read = unread(table, source, new)
         for key, leaf in leaves.items():
             path = "/".join(key[1:])
-            may_be_new = path.partition("/")[0] in new
+            may_be_new = is_in(path, new)
             candidates = list(rows_of(table, path))
             if not candidates:
                 problems += [] if may_be_new else [NO_ROW.format(path)]
@@ -115,7 +130,9 @@ class Family:
             read.add(row.theirs)
             tensor = source[row.theirs]
             if tensor.shape == (expected := row.their_shape(leaf.shape, len(tensor.shape))):
-                found[key] = Match(row, tensor, leaf)
+                found[key] = Match(row, tensor, leaf, leaf.shape)
+            elif (fitted := self.fitted(row, tensor, leaf)) is not None:
+                found[key] = fitted
             elif not may_be_new:
                 problems.append(f"{path}: {row.theirs} has shape {tensor.shape}; this model needs {expected}")
         problems += filter(
@@ -124,6 +141,15 @@ class Family:
         if problems:
             raise UserError(*problems)
         return found
+
+    def fitted(self, row: Row, tensor: Any, leaf: Any) -> Match | None:
+        """A parameter whose tensor has another resolution, patch or vocabulary; None where that cannot be."""
+        shape = row.our_shape(tensor.shape, leaf.shape)
+        how = None if shape is None else fit(row.ours, shape, leaf.shape, self.antialias)
+        if how is None or shape is None:
+            return None
+        logger.info("%s: %s of the source is resized to %s", row.ours, [*shape], [*leaf.shape])
+        return Match(row, tensor, leaf, shape, how)
 
     def write(
         self, variables: Mapping[str, Any], without: Container[str] = (), *, prefixed: bool = True

@@ -12,6 +12,7 @@ from jaxformer.errors import UserError
 from jaxformer.files import incomplete, put_in_place, write_json
 from jaxformer.models.layouts import unrolled
 from jaxformer.weights.files import SINGLE
+from jaxformer.weights.preprocessing import PROCESSOR, Preprocessing, to_transformers
 from jaxformer.weights.transformers_config import FAMILIES
 from jaxformer.weights.transformers_written import config_of
 
@@ -28,6 +29,7 @@ def write_pretrained(
     tokenizer: "Tokenizer | None" = None,
     classes: Sequence[str] = (),
     card: str | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> None:
     """Writes the folder, all of it or nothing.
 
@@ -39,6 +41,7 @@ def write_pretrained(
       tokenizer: what the tokens of a text model mean.
       classes: the names of the classes.
       card: the text of README.md, the model card.
+      preprocessing: what is done to images before a model sees them.
 
     Raises:
       UserError: no model of transformers computes the same, or there is something at `folder`.
@@ -67,6 +70,8 @@ def write_pretrained(
             tokenizer.save(hidden / "tokenizer.json")
             longest = longest_text(config, getattr(model, "position_offset", 0))
             write_json(hidden / "tokenizer_config.json", {**tokenizer_config(tokenizer), **longest})
+        if preprocessing is not None:
+            write_json(hidden / PROCESSOR, to_transformers(preprocessing, config["model_type"]))
         if card is not None:
             (hidden / "README.md").write_text(card)
         put_in_place(hidden, folder)
@@ -100,11 +105,13 @@ def left_out(config: Mapping[str, Any]) -> set[str]:
         texts = cls.endswith("SequenceClassification")
         own = "classifier.out_proj" if texts else own
         unused = {"roberta.pooler.dense" if texts else "classifier.dense"}
+    rows = FAMILIES[kind][0].rows
     if kind == "t5":
         gated = config["feed_forward_proj"].startswith("gated-")
-        unused = {
-            row.theirs for row in FAMILIES[kind][0].rows if row.theirs.endswith(".wi" if gated else ".wi_1")
-        }
+        unused = {row.theirs for row in rows if row.theirs.endswith(".wi" if gated else ".wi_1")}
+    if kind.startswith("dinov2"):
+        others = ("mlp.fc1", "mlp.fc2") if config["use_swiglu_ffn"] else ("weights_in", "weights_out")
+        unused = {row.theirs for row in rows if row.theirs.endswith(others)}
     return unused | (heads - {own})
 
 

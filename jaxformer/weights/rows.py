@@ -21,8 +21,9 @@ LEAVES = {  # our names of a layer's parameters: their names, where the two diff
 }
 
 # How a project writes the parameters of a layer down. PyTorch's kernels are [out, in, height, width], with the heads of
-# attention merged; transformers' Conv1D is the same with kernels [in, out]; Flax's parameters are as ours.
-Style: TypeAlias = Literal["pytorch", "conv1d", "flax"]
+# attention merged; transformers' Conv1D is the same with kernels [in, out]; Flax's parameters are as ours; a "table"
+# is an embedding [N, D], where ours is a parameter [1, N, D].
+Style: TypeAlias = Literal["pytorch", "conv1d", "flax", "table"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Row:
         """The axes of their tensor of `their_rank` axes, for a parameter of ours that has `rank`."""
         kernel = kernel_axes(self.ours, rank)
         each: Axes = [(axis,) for axis in range(rank)]
+        if self.style == "table":
+            return [(0, 1), (2,)]
         if self.style == "flax":
             each[:0] = [()] * (their_rank - rank)  # [1, 1, 1, C] is [C]
             return each
@@ -86,6 +89,8 @@ class Row:
     def written_rank(self, rank: int) -> int:
         """How many axes a tensor has that is written for a parameter of ours of `rank` axes."""
         kernel = kernel_axes(self.ours, rank)
+        if self.style == "table":
+            return 2
         if self.style == "flax" or rank == 4:
             return rank
         return len(kernel) if kernel else 1 if self.ours.endswith("/bias") else rank
@@ -96,6 +101,26 @@ class Row:
         if self.part is not None:
             theirs[self.part.axis] *= self.part.count
         return tuple(theirs)
+
+    def our_shape(self, theirs: tuple[int, ...], like: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The shape of our parameter in their tensor, where no two axes of ours are one of theirs; else None.
+
+        Args:
+          theirs: the tensor's shape.
+          like: a shape of ours of the same rank.
+        """
+        axes = self.axes(len(like), len(theirs))
+        if self.part is not None or len(axes) != len(theirs):
+            return None
+        found = list(like)
+        for group, size in zip(axes, theirs):
+            if len(group) > 1 and self.style != "table":
+                return None
+            if group:
+                found[group[-1]] = size
+        if self.style == "table":
+            found = [1, theirs[0], theirs[1]]
+        return tuple(found)
 
     def to_ours(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Their tensor as our parameter of `shape`: its axes are split, then put in our order."""
@@ -159,6 +184,8 @@ def cut(table: Iterable[Row], prefix: str) -> list[Row]:
 
 def numbers_in(pattern: str, name: str) -> dict[str, int] | None:
     """What the placeholders of `pattern` stand for in `name`, by their letters; None if it is another name."""
+    if "{" not in pattern:
+        return {} if pattern == name else None
     parts = PLACEHOLDER.split(pattern)  # text, letter, what is added to it, text, ...
     letters, offsets = parts[1::3], parts[2::3]
     found = re.fullmatch(r"(\d+)".join(map(re.escape, parts[::3])), name)

@@ -2,7 +2,7 @@
 
 VIT: VisionTransformer, its distilled one (DeiT), and its hybrids with a ResNet v2 ("vit_base_r50_s16_224"). The same
 numbers need a `ViT` with activation="gelu_erf", and a hybrid's backbone standardize="timm" and norm_epsilon=1e-5. The
-table is of models that pool by class token; registers are not in it.
+table is of models that pool by class token.
 
 RESNET: resnet.py and resnetv2.py. The presets have the fields that these need: "resnet-50" for resnet50,
 "se-resnet-50" for seresnet50, "bit-r50x1" for resnetv2_50x1_bit (whose `standardize` is "timm" here), and so on. A
@@ -18,7 +18,10 @@ coatnet_0_224, "coatnet-0-rw" of coatnet_0_rw_224, "maxvit-t" of maxvit_tiny_tf_
 timm's 2x2 pools leave a last odd row out, or pad it with zeros: with feature maps of an odd size the two differ.
 """
 
+import re
 from collections.abc import Mapping
+
+import numpy as np
 
 from jaxformer.weights.convert import Tensors, family
 from jaxformer.weights.rows import below, fused, rows
@@ -53,8 +56,17 @@ RESNET = family(
     RESNET_V2,
 )
 
+
+def with_first_row(source: Tensors, shapes: Mapping) -> Tensors:
+    """Tables of positions of patches alone, as models with registers have them, with a first row of zeros."""
+    table, wanted = source.get("pos_embed"), shapes.get("position_embedding", ())
+    if "reg_token" not in source or table is None or table.ndim != 3 or len(wanted) != 3:
+        return source
+    return {**source, "pos_embed": np.pad(np.asarray(table), ((0, 0), (1, 0), (0, 0)))}
+
+
 VIT = family(
-    rows({"class_token": "cls_token", "distillation_token": "dist_token"}),
+    rows({"class_token": "cls_token", "distillation_token": "dist_token", "register_tokens": "reg_token"}),
     rows({"position_embedding": "pos_embed", "patch_embedding": "patch_embed.proj"}),
     below("encoder/block_{i}/", "blocks.{i}.", BLOCK, FUSED),
     rows({"layer_scale_{k}/scale": "ls{k}.gamma"}, "encoder/block_{i}/", "blocks.{i}."),
@@ -62,6 +74,7 @@ VIT = family(
     below("backbone/", "patch_embed.backbone.", RESNET_V2),
     # Where the stem is all of the backbone.
     rows({"conv_stem": "conv", "norm_stem": "norm"}, "backbone/", "patch_embed.backbone."),
+    prepare=with_first_row,
 )
 
 CONVNEXT = family(
@@ -107,6 +120,49 @@ def flat_tables(source: Tensors, shapes: Mapping) -> Tensors:
     }
     return {**source, **turned}
 
+
+LUKEMELAS = {  # names of the other project, where a block has a first 1x1, and where it has none
+    True: {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+           "_project_conv": "conv_pwl", "_bn2": "bn3"},
+    False: {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"},
+    None: {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"},
+}  # fmt: skip
+
+
+def stages_numbered(source: Tensors, shapes: Mapping) -> Tensors:
+    """Tensors of lukemelas/EfficientNet-PyTorch, whose blocks have one row of numbers, under timm's names."""
+    if "_conv_stem.weight" not in source:
+        return source
+    found = {
+        tuple(map(int, re.findall(r"\d+", path.split("/")[0])))
+        for path in shapes
+        if path.startswith("stage_")
+    }
+    places = [f"blocks.{stage - 1}.{block}." for stage, block in sorted(found)]
+    renamed = {}
+    for name, tensor in source.items():
+        block, rest, kind = "", name, None
+        if parted := re.fullmatch(r"_blocks\.(\d+)\.(.*)", name):
+            number, rest = int(parted[1]), parted[2]
+            block = places[number] if number < len(places) else f"blocks.{number}."
+            kind = f"_blocks.{number}._expand_conv.weight" in source
+        layer, _, leaf = rest.rpartition(".")
+        renamed[f"{block}{LUKEMELAS[kind].get(layer, layer)}.{leaf}"] = tensor
+    return renamed
+
+
+FIRST_STAGE = ("stage_1_block_{j}/", "blocks.0.{j}.")
+EFFICIENTNET = family(
+    rows({"conv_stem": "conv_stem", "norm_stem": "bn1", "conv_head": "conv_head", "norm_head": "bn2"}),
+    rows({"conv_2": "conv_dw", "norm_2": "bn1", "conv_3": "conv_pw", "norm_3": "bn2"}, *FIRST_STAGE),
+    rows(
+        {"conv_1": "conv_pw", "conv_2": "conv_dw", "conv_3": "conv_pwl", "norm_{k}": "bn{k}"},
+        *STAGES[:1],
+        "blocks.{i}.{j}.",
+    ),
+    rows({"head": "classifier"}),
+    prepare=stages_numbered,
+)
 
 MAXXVIT = family(
     rows({"conv_stem_{k}": "stem.conv{k}", "norm_stem": "stem.norm1"}),

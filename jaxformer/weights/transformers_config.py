@@ -6,19 +6,13 @@ from typing import Any
 from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import UserError
 from jaxformer.weights.convert import Family
+from jaxformer.weights.transformers_image_config import KINDS
 from jaxformer.weights.transformers_text import BERT, DISTILBERT, GPT2, LLAMA, ROBERTA, T5
+from jaxformer.weights.transformers_values import activation
 
 Config = Mapping[str, Any]
 Fields = dict[str, Any]
 
-ACTIVATIONS = {
-    "gelu": "gelu_erf",
-    **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh"), "gelu_tanh"),
-    "relu": "relu",
-    "relu2": "relu_squared",
-    **dict.fromkeys(("silu", "swish"), "silu"),
-}
-GATED = {"gelu_erf": "geglu_erf", "gelu_tanh": "geglu", "silu": "swiglu"}
 NAMES = {  # our fields: what theirs are called, each in the configs of one kind of model or of several
     "vocab_size": ("vocab_size",),
     "max_positions": ("max_position_embeddings",),
@@ -45,7 +39,7 @@ HEADS = {  # the end of a class's name: the head
 }
 
 
-def text_model_of(config: Config) -> tuple[str, Fields]:
+def model_of(config: Config) -> tuple[str, Fields]:
     """Our model for theirs.
 
     Args:
@@ -71,8 +65,8 @@ def text_model_of(config: Config) -> tuple[str, Fields]:
 
 
 def family_of(config: Config) -> Family:
-    """How checkpoints with this config.json are read; `text_model_of` refuses what there is no table for."""
-    text_model_of(config)
+    """How checkpoints with this config.json are read; `model_of` refuses what there is no table for."""
+    model_of(config)
     return FAMILIES[config["model_type"]][0]
 
 
@@ -100,13 +94,6 @@ def renamed(config: Config, *fields: str) -> Fields:
             raise KeyError(" or ".join(NAMES[field]))
         found[field] = activation(given[0]) if field == "activation" else given[0]
     return found
-
-
-def activation(name: str, gated: bool = False) -> str:
-    """Our name of an activation of theirs."""
-    if name not in ACTIVATIONS or (gated and ACTIVATIONS[name] not in GATED):
-        raise UserError(f"the activation {name!r} is not known; {did_you_mean(name, ACTIVATIONS)}")
-    return GATED[ACTIVATIONS[name]] if gated else ACTIVATIONS[name]
 
 
 ENCODER = ("depth", "max_positions", "mlp_dim", "activation", "dropout", "attention_dropout")
@@ -226,4 +213,5 @@ FAMILIES: dict[str, tuple[Family, str, Callable[[Config], Fields], Config]] = {
     "qwen2": (LLAMA, "gpt", llama, {"use_sliding_window": False}),
     "qwen3": (LLAMA, "gpt", llama, {"use_sliding_window": False}),
     "t5": (T5, "seq2seq", t5, BUCKETS),
+    **{kind: (each.family, each.name, each.fields, each.needs) for kind, each in KINDS.items()},
 }

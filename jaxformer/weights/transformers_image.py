@@ -1,7 +1,11 @@
 """Image models of Hugging Face transformers, by the names of its checkpoint files (`save_pretrained`, the Hub).
 
-VIT: ViTForImageClassification (Dosovitskiy et al. 2021). Versions 4 and 5 share these names; version 5 has others in
-memory. The same numbers need a `ViT` with activation="gelu_erf" and norm_epsilon=1e-12.
+VIT: ViTForImageClassification and ViTModel (Dosovitskiy et al. 2021), DEIT: DeiTForImageClassificationWithTeacher
+(Touvron et al. 2021), DINOV2: Dinov2Model (Oquab et al. 2024), with registers (Darcet et al. 2024), too, SIGLIP:
+SiglipVisionModel (Zhai et al. 2023). Versions 4 and 5 share these names; version 5 has others in memory.
+
+RESNET and BIT (He et al. 2016, Kolesnikov et al. 2020), CONVNEXT (Liu et al. 2022), SWIN (Liu et al. 2021): their
+...ForImageClassification and ...Model.
 
 CVT: CvtForImageClassification (Wu et al. 2021). The same numbers need a `CvT` of the same sizes; the defaults here are
 transformers'.
@@ -13,10 +17,12 @@ facebook/detr-resnet-50.
 SEGFORMER: SegformerDecodeHead (Xie et al. 2021). The same numbers need an `AllMLP` decoder of as many maps and the
 same width. Theirs joins the maps at full width, the coarsest first; what joins them is here a product for each map, so
 that each takes its columns.
+
+`transformers_image_config.py` gives the fields of models that compute the same.
 """
 
 from jaxformer.weights import timm
-from jaxformer.weights.convert import family
+from jaxformer.weights.convert import Family, family
 from jaxformer.weights.rows import Part, Row, Rows, below, rows
 
 QKV = ("query", "key", "value")
@@ -26,11 +32,70 @@ BLOCK = (  # of ViT and CvT, without queries, keys and values
 )
 VIT_EMBEDDINGS = {"class_token": "cls_token", "position_embedding": "position_embeddings"}
 VIT_QKV = rows({name: name for name in QKV}, "attention/", "attention.attention.")
+VIT_BLOCK = below("encoder/block_{i}/", "encoder.layer.{i}.", BLOCK, VIT_QKV)
+VIT_BODY = (
+    *rows(VIT_EMBEDDINGS, theirs="embeddings."),
+    *rows({"patch_embedding": "embeddings.patch_embeddings.projection", "norm": "layernorm"}),
+)
+MASKED = "embeddings.mask_token"  # what stands for masked patches in pretraining
+
+
 VIT = family(
-    rows(VIT_EMBEDDINGS, theirs="vit.embeddings."),
-    rows({"patch_embedding": "vit.embeddings.patch_embeddings.projection"}),
-    below("encoder/block_{i}/", "vit.encoder.layer.{i}.", BLOCK, VIT_QKV),
-    rows({"norm": "vit.layernorm", "head": "classifier"}),
+    below("", "vit.", VIT_BODY, VIT_BLOCK),
+    rows({"representation": "vit.pooler.dense", "head": "classifier"}),
+    extras={f"vit.{MASKED}": None},
+    prefix="vit.",
+)
+DEIT = family(
+    below("", "deit.", VIT_BODY, VIT_BLOCK, Row("distillation_token", "embeddings.distillation_token")),
+    rows({"head": "cls_classifier", "head_distilled": "distillation_classifier"}),
+    extras={f"deit.{MASKED}": None, "deit.pooler.dense.weight": None, "deit.pooler.dense.bias": None},
+    prefix="deit.",
+)
+
+
+def dinov2(prefix: str) -> Family:
+    """The two DINOv2s; the largest has a gate, which is the first half of what goes into its MLPs."""
+    block = (
+        *rows({"norm_1": "norm1", "attention/out": "attention.output.dense", "norm_2": "norm2"}),
+        *rows({"layer_scale_{k}/scale": "layer_scale{k}.lambda1"}),
+        *rows({"mlp/up": "mlp.fc1", "mlp/down": "mlp.fc2"}),
+        *(Row(f"mlp/{name}", "mlp.weights_in", Part(i, 2)) for i, name in enumerate(("gate", "up"))),
+        Row("mlp/down", "mlp.weights_out"),
+    )
+    return family(
+        below("", prefix, VIT_BODY, Row("register_tokens", "embeddings.register_tokens")),
+        below("encoder/block_{i}/", f"{prefix}encoder.layer.{{i}}.", block, VIT_QKV),
+        antialias=False,
+        extras={f"{prefix}{MASKED}": None},
+        prefix=prefix,
+    )
+
+
+DINOV2 = dinov2("dinov2.")
+DINOV2_REGISTERS = dinov2("dinov2_with_registers.")
+
+SIGLIP_QKV = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
+SIGLIP = family(
+    Row("position_embedding", "embeddings.position_embedding.weight", style="table"),
+    rows({"patch_embedding": "embeddings.patch_embedding", "norm": "post_layernorm"}),
+    below(
+        "encoder/block_{i}/",
+        "encoder.layers.{i}.",
+        rows(SIGLIP_QKV, "attention/", "self_attn."),
+        rows({"norm_{k}": "layer_norm{k}", "mlp/up": "mlp.fc1", "mlp/down": "mlp.fc2"}),
+    ),
+    below(
+        "pool/",
+        "head.",
+        rows({"probe": "probe", "norm": "layernorm", "attention/out": "attention.out_proj"}),
+        rows({"mlp/up": "mlp.fc1", "mlp/down": "mlp.fc2"}),
+        [
+            Row(f"attention/{name}/{ours}", f"attention.in_proj_{theirs}", Part(i, 3))
+            for i, name in enumerate(QKV)
+            for ours, theirs in (("kernel", "weight"), ("bias", "bias"))
+        ],
+    ),
 )
 
 
@@ -71,6 +136,58 @@ RESNET = (
         RESNET_BLOCK[0],
         f"{RESNET_BLOCK[1]}shortcut.",
     ),
+)
+RESNET_FAMILY = family(below("", "resnet.", RESNET), Row("head", "classifier.1"), prefix="resnet.")
+BIT_BLOCK = ("stage_{i}_block_{j}/", "encoder.stages.{i-1}.layers.{j}.")
+BIT = family(
+    below(
+        "",
+        "bit.",
+        rows({"conv_stem": "embedder.convolution", "norm": "norm"}),
+        rows({"conv_{k}": "conv{k}", "norm_{k}": "norm{k}", "conv_shortcut": "downsample.conv"}, *BIT_BLOCK),
+    ),
+    Row("head", "classifier.1"),
+    prefix="bit.",
+)
+CONVNEXT_BLOCK = ("stage_{i+1}_block_{j}/", "encoder.stages.{i}.layers.{j}.")
+CONVNEXT = family(
+    below(
+        "",
+        "convnext.",
+        rows({"patch_embedding": "embeddings.patch_embeddings", "norm_stem": "embeddings.layernorm"}),
+        rows(
+            {"norm_downsample": "0", "conv_downsample": "1"},
+            "stage_{i+1}_block_0/",
+            "encoder.stages.{i}.downsampling_layer.",
+        ),
+        rows(
+            {"conv_1": "dwconv", "norm_1": "layernorm", "mlp/up": "pwconv1", "mlp/down": "pwconv2"},
+            *CONVNEXT_BLOCK,
+        ),
+        rows({"layer_scale_1/scale": "layer_scale_parameter"}, *CONVNEXT_BLOCK),
+        Row("norm", "layernorm"),
+    ),
+    Row("head", "classifier"),
+    prefix="convnext.",
+)
+SWIN_BLOCK = ("stage_{i+1}_block_{j}/", "encoder.layers.{i}.blocks.{j}.")
+SWIN = family(
+    below(
+        "",
+        "swin.",
+        rows({"patch_embedding": "patch_embeddings.projection", "norm_stem": "norm"}, theirs="embeddings."),
+        below(*SWIN_BLOCK, BLOCK, rows({name: name for name in QKV}, "attention/", "attention.self.")),
+        rows({"relative_bias/embedding": "attention.self.relative_position_bias_table"}, *SWIN_BLOCK),
+        rows(
+            {"norm_merge": "norm", "merge": "reduction"},
+            "stage_{i+2}_block_0/",
+            "encoder.layers.{i}.downsample.",
+        ),
+        Row("norm", "layernorm"),
+    ),
+    Row("head", "classifier"),
+    extras={f"swin.{SWIN_BLOCK[1]}attention.self.relative_position_index": None},  # follows from the sizes
+    prefix="swin.",
 )
 DETR = family(
     below("backbone/", "model.backbone.conv_encoder.model.", RESNET, timm.RESNET.rows),

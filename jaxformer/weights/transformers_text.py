@@ -12,7 +12,7 @@ norms of query and key (Yang et al. 2025).
 T5: T5ForConditionalGeneration, T5 (Raffel et al. 2020) and T5 1.1 (Shazeer 2020). The first block of each tower has the
 bias that all of its blocks add; in the MLPs 1.0 has a layer `wi`, 1.1 the gate `wi_0` and `wi_1`.
 
-`transformers_config.text_model_of` gives the fields of a model that computes the same.
+`transformers_config.model_of` gives the fields of a model that computes the same.
 """
 
 from collections.abc import Mapping

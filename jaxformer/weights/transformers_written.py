@@ -11,14 +11,13 @@ from jaxformer.config.schema import build
 from jaxformer.errors import UserError
 from jaxformer.models import CONTRACT, MODELS
 from jaxformer.weights.transformers_config import (
-    ACTIVATIONS,
     FAMILIES,
-    GATED,
     HEADS,
     NAMES,
-    Fields,
-    text_model_of,
+    model_of,
 )
+from jaxformer.weights.transformers_image_config import KINDS, THEIRS
+from jaxformer.weights.transformers_values import GATED
 
 Config = dict[str, Any]
 HOW = (
@@ -28,6 +27,7 @@ HOW = (
     "remat",
     "scan",
     "pretrained",
+    "drop_path",
     "parent",
     "name",
 )  # fields that change no result
@@ -50,7 +50,6 @@ LLAMA_KEYS = (
 T5_KEYS = (
     "vocab_size", "d_model", "num_layers", "num_heads", "d_kv", "d_ff", "layer_norm_epsilon", "dropout_rate",
 )  # fmt: skip
-THEIRS = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
 UNGATED = {gated: THEIRS[plain] for plain, gated in GATED.items()}
 CLASSES = {kind: end for end, kind in HEADS.items()}  # a head of ours: how the names of their classes end
 LABELS = {"sequence", "token"}  # heads over classes
@@ -168,6 +167,7 @@ WRITERS: dict[str, Callable[[Any, tuple[str, ...]], Config]] = {
     "qwen2": qwen2,
     "qwen3": qwen3,
     "t5": t5,
+    **{kind: each.config_of for kind, each in KINDS.items()},
 }
 
 
@@ -205,7 +205,7 @@ def config_of(model: Any, name: str, classes: tuple[str, ...] = ()) -> Config:
 
 def read_back(config: Config) -> Any:
     """Our model for their config."""
-    name, found = text_model_of(config)
+    name, found = model_of(config)
     return build(MODELS, {"name": name, **found}, "model", CONTRACT)
 
 
@@ -218,12 +218,12 @@ def differences(one: Any, other: Any) -> Mapping[str, tuple[Any, Any]]:
 def meaning(model: Any, field: str) -> Any:
     """The value of a field; where None stands for a number that follows from others, that number."""
     value = getattr(model, field)
-    follows: Fields = {
-        "mlp_dim": 4 * model.width,
-        "num_kv_heads": model.num_heads,
-        "head_dim": model.width // model.num_heads,
-        "qkv_bias": getattr(model, "use_bias", None),
-    }
     if field == "pooler" and model.head in ("mlm", "token", "span"):
         return None  # it is not used
-    return follows.get(field) if value is None else value
+    follows: dict[str, Callable[[], Any]] = {
+        "mlp_dim": lambda: 4 * model.width,
+        "num_kv_heads": lambda: model.num_heads,
+        "head_dim": lambda: model.width // model.num_heads,
+        "qkv_bias": lambda: model.use_bias,
+    }
+    return follows[field]() if value is None and field in follows else value

@@ -12,7 +12,7 @@ from flax.traverse_util import flatten_dict
 from jaxformer.config.schema import load, resolve
 from jaxformer.models import MODELS
 from jaxformer.weights.rows import numbers_in
-from jaxformer.weights.transformers_config import family_of, text_model_of
+from jaxformer.weights.transformers_config import family_of, model_of
 
 FIELDS_OF_OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state", "pooler_output")
 
@@ -96,7 +96,7 @@ def shapes_of(model, inputs):
 def check_same(reference, inputs, **overrides):
     """Our outputs and gradients are the reference's; `overrides` stand in its config.json's place."""
     config = {**reference.config, **overrides}
-    model = build(*text_model_of(config))
+    model = build(*model_of(config))
     shapes, family = shapes_of(model, inputs), family_of(config)
     params = family.read(reference.source, shapes)["params"]
     check_written(family, {"params": params}, reference.source, shapes)

@@ -15,7 +15,7 @@ from jaxformer.experiment import Experiment
 from jaxformer.models import CONTRACT, MODELS
 from jaxformer.models.layouts import unstack_layers
 from jaxformer.paths import leaves_by_path
-from jaxformer.weights.beginning import first_parameters
+from jaxformer.weights.beginning import first_variables
 from jaxformer.weights.export import write_pretrained
 
 SOURCE = {
@@ -45,7 +45,7 @@ def experiment_of(folder, model, **sections):
 
 
 @pytest.mark.parametrize("way", ["plain", "scan", "fsdp", "pmap", "averaged"])
-def test_the_first_parameters_are_the_sources_and_its_head_is_new(way, there, caplog):
+def test_the_first_variables_are_the_sources_and_its_head_is_new(way, there, caplog):
     folder, expected = there
     mesh = {"fsdp": {"parallel": {"mesh": {"data": 2, "fsdp": 4}}}, "pmap": {"parallel": {"mode": "pmap"}}}
     optimizer = {"optimizer": {"name": "schedule_free", "learning_rate": 1e-3}} if way == "averaged" else {}
@@ -84,7 +84,7 @@ def test_what_does_not_fit_is_listed_by_both_names(there):
     assert "type_embedding/embedding: bert.embeddings.token_type_embeddings.weight has shape (2, 16)" in lines
     gpt = build(MODELS, {"name": "gpt", "pretrained": str(folder / "source")}, "model", CONTRACT)
     with pytest.raises(UserError, match="is a BERT, and the model a GPT"):
-        first_parameters(gpt, {})
+        first_variables(gpt, {})
 
 
 def test_a_source_that_is_not_there_is_named_before_anything_starts(there):

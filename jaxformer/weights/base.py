@@ -1,0 +1,140 @@
+"""A model of another project, whatever form it has there: the contract of `sources.py`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import unflatten_dict
+
+from jaxformer.config.schema import build
+from jaxformer.data.text.tokenizers import Tokenizer
+from jaxformer.models import CONTRACT, MODELS
+from jaxformer.reading import read_json
+from jaxformer.weights.convert import Family, Tensors
+from jaxformer.weights.preprocessing import Preprocessing
+
+Fields = dict[str, Any]
+TEXT = ((1, 2), jnp.int32)
+TINY: dict[str, dict[str, tuple[tuple[int, ...], Any]]] = {  # inputs that show which variables a model has
+    "encoder": {"tokens": TEXT},
+    "decoder": {"tokens": TEXT},
+    "encoder-decoder": {"tokens": TEXT, "decoder_tokens": TEXT},
+}
+SIDE = 224  # of an image, in pixels, where a model takes any
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model of another project: its fields and tensors as ours."""
+
+    source: str
+    """What the user named."""
+    folder: Path
+    """Where its files are, or the one file."""
+    config: Mapping[str, Any]
+    """Its config.json; {} where it has none."""
+    changes: Mapping[str, Any]
+    """Fields of ours that take the place of its own."""
+
+    # What a form of source says of itself
+
+    @property
+    def own(self) -> tuple[str, Fields]:
+        """A key of MODELS, and the fields with which it computes what theirs does.
+
+        Raises:
+          UserError: there is no table for such models, or it does something that ours does not.
+        """
+        raise NotImplementedError
+
+    @property
+    def family(self) -> Family:
+        """How its tensors are read."""
+        raise NotImplementedError
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        """Their name -> tensor.
+
+        Raises:
+          UserError: a file is missing or damaged.
+        """
+        raise NotImplementedError
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What is done to an image before the model sees it; None of a model of text, or where nothing is said."""
+        return None
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of its classes; [] where it names none."""
+        return []
+
+    # What follows from that
+
+    @cached_property
+    def described(self) -> tuple[str, Fields]:
+        """A key of MODELS, and its fields; raises what `own` does."""
+        name, fields = self.own
+        return name, {**fields, **self.changes}
+
+    @cached_property
+    def model(self) -> Any:
+        """The linen module that computes the same.
+
+        Raises:
+          ConfigError: a field is unknown or has an impossible value.
+        """
+        name, fields = self.described
+        return build(MODELS, {"name": name, **fields}, "model", CONTRACT)
+
+    @cached_property
+    def shapes(self) -> Any:
+        """Its variables, as shapes; nothing is computed."""
+        side = self.model.image_size or SIDE
+        tiny = TINY.get(self.model.kind, {"image": ((1, side, side, 3), jnp.float32)})
+        inputs = {name: jax.ShapeDtypeStruct(*each) for name, each in tiny.items()}
+        return jax.eval_shape(lambda key, x: dict(self.model.init(key, **x)), jax.random.key(0), inputs)
+
+    @cached_property
+    def variables(self) -> dict[str, Any]:
+        """Nested dicts of arrays: "params", and "batch_stats" where there are any.
+
+        They are on the first device; no more than one tensor is copied at a time.
+
+        Raises:
+          UserError: a file is missing or damaged, or tensors do not fit the model: a line for each.
+        """
+        matched = self.family.matched(self.tensors, self.shapes)
+        return unflatten_dict({path: jax.device_put(match.array()) for path, match in matched.items()})
+
+    @property
+    def tokenizer_file(self) -> Path | None:
+        """Its tokenizer.json; None where it has none."""
+        file = self.folder / "tokenizer.json"
+        return file if file.exists() else None
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of its texts, by what it was trained with and by its positions; None: any number."""
+        said = {"sentence_bert_config.json": "max_seq_length", "tokenizer_config.json": "model_max_length"}
+        found = [(read_json(self.folder / file, needs={}) or {}).get(key) for file, key in said.items()]
+        _, fields = self.described
+        found.append(fields.get("context_length"))
+        if "max_positions" in fields:
+            found.append(fields["max_positions"] - fields.get("position_offset", 0))
+        return min((each for each in found if isinstance(each, int) and each > 1), default=None)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """Its tokenizer; None where it has no tokenizer.json.
+
+        Raises:
+          UserError: the file is damaged.
+        """
+        return None if self.tokenizer_file is None else Tokenizer.load(self.tokenizer_file)

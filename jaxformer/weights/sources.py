@@ -1,0 +1,176 @@
+"""The forms that models are published in: each says which model it is and how its tensors are read.
+
+Adding a form is a class here and a line in `pretrained.opened`.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxformer.checkpoints import Checkpoints
+from jaxformer.config.schema import build
+from jaxformer.config.upgrades import upgraded
+from jaxformer.errors import UserError
+from jaxformer.models.layouts import unstack_layers
+from jaxformer.reading import as_written, read_json
+from jaxformer.tasks import TASKS
+from jaxformer.weights import preprocessing
+from jaxformer.weights.base import SIDE, Fields, Pretrained
+from jaxformer.weights.convert import Family, Tensors
+from jaxformer.weights.files import read_tensors
+from jaxformer.weights.onnx import onnx_tensors
+from jaxformer.weights.preprocessing import PROCESSOR, Preprocessing
+from jaxformer.weights.recognised import Recognised, recognise
+from jaxformer.weights.rows import Row
+from jaxformer.weights.timm_config import timm_model_of
+from jaxformer.weights.transformers_config import family_of, model_of
+
+BRING_BACK = "copy it from a backup, or train again in a new folder"
+TASK = "jaxformer.tasks.base:Task"  # the contract
+BEGINS_AS = ("name", "pretrained")  # of a run's model, what is not a field of the model that it gives
+
+
+class OfTransformers(Pretrained):
+    """A folder of Hugging Face transformers: config.json, model.safetensors or its index and parts."""
+
+    @property
+    def own(self) -> tuple[str, Fields]:
+        return model_of(self.config)
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.config)
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        return read_tensors(self.folder)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        found = read_json(self.folder / PROCESSOR, needs={})
+        return found and preprocessing.from_transformers(found, self.config["model_type"])
+
+    @property
+    def class_names(self) -> list[str]:
+        names = self.config.get("id2label") or {}
+        return [str(names[key]) for key in sorted(names, key=int)]
+
+
+class OfTimm(Pretrained):
+    """A folder as timm has them on the Hub: config.json with "architecture", and model.safetensors."""
+
+    @property
+    def own(self) -> tuple[str, Fields]:
+        return timm_model_of(self.config)[1:]
+
+    @property
+    def family(self) -> Family:
+        return timm_model_of(self.config)[0]
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        return read_tensors(self.folder)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        found = self.config.get("pretrained_cfg")
+        return found and preprocessing.from_timm(found)
+
+    @property
+    def class_names(self) -> list[str]:
+        names = self.config.get("label_names") or []
+        return [str(names[key]) for key in sorted(names, key=int)] if isinstance(names, Mapping) else [*names]
+
+
+class OfFile(Pretrained):
+    """A file of tensors alone, `.npz`, `.safetensors` or `.onnx`: names and shapes tell which model it is."""
+
+    @cached_property
+    def recognised(self) -> Recognised:
+        """Which model it is."""
+        return recognise(self.source, self.tensors)
+
+    @property
+    def own(self) -> tuple[str, Fields]:
+        return self.recognised.name, self.recognised.fields
+
+    @property
+    def family(self) -> Family:
+        return self.recognised.family
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        return onnx_tensors(self.folder) if self.folder.suffix == ".onnx" else read_tensors(self.folder)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        side = self.model.image_size or SIDE
+        return Preprocessing((side, side), shorter_side=round(side / 0.875), **self.recognised.pixels)
+
+
+class OfRun(Pretrained):
+    """The folder of a run of ours: what its best checkpoint holds."""
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """The run's config, as this version names its fields."""
+        with as_written(self.folder / "config.json", BRING_BACK):
+            return upgraded(self.config["config"])
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """What data.json says of the examples that it was trained on."""
+        needs = {"train": dict}
+        return (read_json(self.folder / "data.json", needs, BRING_BACK) or {"train": {}})["train"]
+
+    @property
+    def own(self) -> tuple[str, Fields]:
+        model = self.run["model"]
+        sizes = self.data.get("sizes", {})
+        fields = {key: sizes.get(key) if value is None else value for key, value in model.items()}
+        return model["name"], {key: value for key, value in fields.items() if key not in BEGINS_AS}
+
+    @property
+    def family(self) -> Family:
+        return Family(tuple(Row(name, name, style="flax") for name in self.tensors))
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        """The variables of the best checkpoint (the latest where none was evaluated), averaged where a run averages.
+
+        Raises:
+          UserError: there is none, or it is damaged.
+        """
+        monitor = self.run["eval"]["monitor"]
+        mode = build(TASKS, self.run["task"], "task", TASK).direction(monitor)
+        with Checkpoints(self.folder / "checkpoints", monitor=monitor, mode=mode, read_only=True) as saved:
+            found = saved.parameters()
+        if found is None:
+            raise UserError(f"{self.source}: is a run that has no checkpoint yet; train it first")
+        held = unflatten_dict(found[1], sep="/")
+        params = unstack_layers(held.get("average", held["params"]))
+        others = held.get("model_state", {}).values()
+        return {
+            path: leaf for tree in (params, *others) for path, leaf in flatten_dict(tree, sep="/").items()
+        }
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        image = self.data.get("arrays", {}).get("image")
+        if image is None:
+            return None
+        height, width = image[0][:2]
+        return preprocessing.of_config(self.run["task"], self.run["data"], (height, width))
+
+    @property
+    def class_names(self) -> list[str]:
+        return list(self.data.get("class_names") or [])
+
+
+def form_of(config: Mapping[str, Any]) -> type[Pretrained]:
+    """The form of a folder with this config.json."""
+    if isinstance(config.get("config"), Mapping) and "model" in config["config"]:
+        return OfRun
+    return OfTimm if "architecture" in config and "model_type" not in config else OfTransformers
