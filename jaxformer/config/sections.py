@@ -155,8 +155,8 @@ def with_fields_of_source(model: Any) -> Any:
     from jaxformer.weights.pretrained import load_pretrained
 
     name, found = load_pretrained(model["pretrained"]).described
-    sizes = ("num_classes",)  # the data say it
-    return {"name": name, **{field: value for field, value in found.items() if field not in sizes}, **model}
+    by_data = {"num_classes": None} if "num_classes" in found else {}
+    return {"name": name, **found, **by_data, **model}
 
 
 def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:

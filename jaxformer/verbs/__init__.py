@@ -23,6 +23,8 @@ VERBS = {
     "sweep": "sweep:Sweep",
     "sweep work": "sweep:SweepWork",
     **{f"launch {where}": f"launch:{where}" for where in LAUNCHERS},
+    "models": "models:Models",
+    "models show": "models:ModelsShow",
     "weights import": "weights:WeightsImport",
     "weights export": "weights:WeightsExport",
     "data list": "data:DataList",

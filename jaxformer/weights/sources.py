@@ -50,7 +50,7 @@ class OfTransformers(Pretrained):
     @property
     def preprocessing(self) -> Preprocessing | None:
         found = read_json(self.folder / PROCESSOR, needs={})
-        return found and preprocessing.from_transformers(found, self.config["model_type"])
+        return None if found is None else preprocessing.from_transformers(found, self.config["model_type"])
 
     @property
     def class_names(self) -> list[str]:

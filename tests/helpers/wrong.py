@@ -54,6 +54,8 @@ NEEDED = {
     "sweep": ("--config", "vit_digits", "--set", "optimizer.learning_rate=1e-3,3e-3"),
     "sweep work": ("sweep",),
     "preflight": ("--config", "vit_digits", "--topology", "v5e:2x2"),
+    "models": (),
+    "models show": ("timm/resnet50.a1_in1k",),
     "weights import": ("source", "--workdir", "out"),
     "weights export": ("run", "out"),
     "goodput": ("run",),
