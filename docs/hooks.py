@@ -16,6 +16,7 @@ SECTIONS = [
     "data",
     "eval",
     "optimizer",
+    "adapter",
     "schedule",
     "precision",
     "parallel",

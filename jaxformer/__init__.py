@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxformer.api import create_model, experiment, init, list_models, load_run, sweep
+    from jaxformer.api import create_model, ensemble, experiment, init, list_models, load_run, sweep
     from jaxformer.errors import ConfigError, UserError
     from jaxformer.preemption import Preempted
     from jaxformer.train import train
@@ -23,6 +23,7 @@ __all__ = [
     "Preempted",
     "UserError",
     "create_model",
+    "ensemble",
     "experiment",
     "init",
     "list_models",
@@ -32,7 +33,7 @@ __all__ = [
     "train",
 ]
 
-HOMES = dict.fromkeys(("create_model", "experiment", "init", "list_models", "load_run", "sweep"), "api")
+HOMES = dict.fromkeys(__all__, "api")
 HOMES |= {"ConfigError": "errors", "UserError": "errors", "Preempted": "preemption", "train": "train"}
 HOMES["load_pretrained"] = "weights.pretrained"
 

@@ -1,7 +1,7 @@
 """The functions of `import jaxformer as jf` that are not at home elsewhere."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,6 +172,8 @@ def sweep(
       ConfigError: one line for each mistake in paths, values and combinations; nothing is trained.
       UserError: the folder holds something else, or cannot be written.
     """
+    if not isinstance(folder, (str, Path)):
+        raise UserError(f"folder={folder!r}: expected the path of a folder for the sweep")
     from jaxformer.sweeps.reading import as_sweep
     from jaxformer.sweeps.study import Study
     from jaxformer.sweeps.workers import work
@@ -194,3 +196,19 @@ def load_run(folder: str | Path, checkpoint: str | int = "best") -> LoadedRun:
     if not isinstance(folder, (str, Path)):
         raise UserError(f"folder={folder!r}: expected the path of a run's folder")
     return LoadedRun(folder, checkpoint)
+
+
+def ensemble(folders: Sequence[str | Path], how: str = "mean", checkpoint: str | int = "best") -> LoadedRun:
+    """Several trained runs that answer together; see `jaxformer.inference.ensemble.Ensemble`.
+
+    Args:
+      folders: the runs' folders, two or more.
+      how: "mean" of the probabilities, "logits" (the mean of the logits) or "vote".
+      checkpoint: of each run; "best", "latest" or a step.
+
+    Raises:
+      UserError: a folder is not a run's, the runs' tasks have no classes to average, or their classes differ.
+    """
+    from jaxformer.inference.ensemble import Ensemble
+
+    return Ensemble(folders, how, checkpoint)

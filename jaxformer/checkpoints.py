@@ -321,10 +321,7 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         return self._restore(self.by_rank(), targets)
 
     def parameters(self) -> tuple[int, dict[str, jax.Array]] | None:
-        """The item "params" of the best checkpoint (else the latest), as it was saved: its step, path -> array.
-
-        Returns:
-          None if there is no checkpoint.
+        """The item "params" of the best checkpoint (else the latest), as saved: its step, path -> array; None of none.
 
         Raises:
           UserError: there are checkpoints and all of them are damaged.

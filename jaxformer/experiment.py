@@ -1,8 +1,6 @@
 """An experiment's parts, built from its config and checked against each other before any long work starts."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
 from functools import cached_property, partial
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -16,22 +14,20 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jaxformer.analysis.flops import jaxpr_flops
 from jaxformer.config import sections as configs
 from jaxformer.config.durations import Duration
-from jaxformer.config.fields import largest_divisor
-from jaxformer.config.schema import did_you_mean
 from jaxformer.config.sections import ExperimentConfig
-from jaxformer.data.base import NominalBatches
-from jaxformer.data.config import DataConfig
-from jaxformer.errors import ConfigError, UserError, counted
-from jaxformer.evaluation.evaluator import evaluate
-from jaxformer.numbers import Numbers, numbers_of, with_numbers
+from jaxformer.data.base import NominalBatches, known_sizes
+from jaxformer.errors import ConfigError, UserError
+from jaxformer.evaluation.evaluator import evaluate, monitor_problems
+from jaxformer.numbers import Numbers, filled, numbers_of, with_numbers
 from jaxformer.optim.build import make_optimizer, optimizer_problems
 from jaxformer.optim.masks import regularization, regularizes, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
 from jaxformer.parallel.compile import Layout, NumberedStep
-from jaxformer.parallel.mesh import make_mesh
+from jaxformer.parallel.mesh import make_mesh, undivided_heads, undivided_tokens
 from jaxformer.paths import leaves_by_path, with_leaves
 from jaxformer.precision import dtypes, in_precision
-from jaxformer.state import TrainState, init_state, init_variables
+from jaxformer.shared import Shared
+from jaxformer.state import TrainState, check_state, init_state, init_variables
 from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
 from jaxformer.tasks.base import Evaluation, Task
 
@@ -49,6 +45,7 @@ class Experiment:
       devices: the devices to use; all there are if None.
       train_data: used in place of the training split's batches, for example where the dataset is not prepared.
       eval_data: used in place of the evaluation split's batches.
+      shared: what it shares with other experiments; None: it shares nothing.
 
     Raises:
       ConfigError, UserError: from `check()` or from the part that is asked for.
@@ -61,8 +58,9 @@ class Experiment:
         *,
         train_data: "Batches | NominalBatches | None" = None,
         eval_data: "Batches | NominalBatches | None" = None,
+        shared: Shared | None = None,
     ):
-        self.config, self.devices = config, devices
+        self.config, self.devices, self.shared = config, devices, shared or Shared()
         given = {"train_data": train_data, "eval_data": eval_data}  # in the place of cached properties
         vars(self).update({name: batches for name, batches in given.items() if batches is not None})
 
@@ -104,7 +102,7 @@ class Experiment:
         def check(batch: Mapping[str, np.ndarray]) -> None:
             self.task.check(self.bare_model, batch)
 
-        return make_batches(self.config.data, split, self.config.seed, train, check)
+        return make_batches(self.config.data, split, self.config.seed, train, check, self.shared.sources)
 
     @cached_property
     def model(self) -> nn.Module:
@@ -133,7 +131,30 @@ class Experiment:
     @cached_property
     def variable_shapes(self) -> dict[str, Tree]:
         """The model's variables as shapes; nothing is computed."""
-        return jax.eval_shape(self.init_variables)
+        return self.once("variable_shapes", lambda: jax.eval_shape(self.init_variables))
+
+    @cached_property
+    def parameter_shapes(self) -> Tree:
+        """The parameters of a train state as shapes: the model's, and those of an adapter beside them."""
+        return jax.eval_shape(self.adapted, self.variable_shapes["params"])
+
+    @cached_property
+    def trainable(self) -> Tree | None:
+        """A tree like `parameter_shapes` of bools, False for what is frozen; None: nothing is."""
+        optimizer = self.config.optimizer
+        return trainable_mask(optimizer, self.parameter_shapes) if optimizer.freezes else None
+
+    def adapted(self, params: Tree) -> Tree:
+        """The model's parameters and those of an adapter, if there is one; to be traced."""
+        adapter = self.config.adapter
+        return params if adapter is None else adapter.added(params, jax.random.key(self.config.seed))
+
+    def merged(self, variables: Mapping[str, Tree]) -> dict[str, Tree]:
+        """What the model is applied with, from the variables of a train state."""
+        adapter = self.config.adapter
+        if adapter is None:
+            return dict(variables)
+        return {**variables, "params": jax.jit(adapter.merged)(variables["params"])}
 
     def init_variables(self) -> dict[str, Tree]:
         """Fresh variables, from the seed."""
@@ -147,7 +168,7 @@ class Experiment:
     @cached_property
     def optimizer(self) -> optax.GradientTransformationExtraArgs:
         """The optimizer with its rules by path."""
-        return make_optimizer(self.config.optimizer, self.schedule, self.variable_shapes["params"])
+        return make_optimizer(self.config.optimizer, self.schedule, self.parameter_shapes)
 
     @property
     def average(self) -> Average | None:
@@ -166,20 +187,27 @@ class Experiment:
         """
         shapes, numbers = self.state_shapes, numbers_of(self.config)
         if self.config.model.pretrained is None:
-            return self.layout.init_sharded(
-                lambda given: self.with_numbers(given)._fresh_state(), shapes, numbers
-            )
+            program = self.once("init_state", lambda: self.layout.init_sharded(self._from_numbers, shapes))
+            return program(numbers)
+        from jaxformer.optim.lora import of_model
         from jaxformer.weights.beginning import first_variables
 
-        begun = first_variables(self.config.model, {"params": shapes.params, **shapes.model_state})
+        begun = first_variables(self.config.model, {"params": of_model(shapes.params), **shapes.model_state})
         places = [path if path.startswith("params/") else f"model_state/{path}" for path in begun]
         without = dict.fromkeys(places)  # what is there already is not copied through a program
 
         def rest_of_state(numbers: Numbers, begun: dict[str, jax.Array]) -> TrainState:
             return with_leaves(self.with_numbers(numbers)._fresh_state(begun), without)
 
-        rest = self.layout.init_sharded(rest_of_state, with_leaves(shapes, without), numbers, begun)
+        program = self.once(
+            "init_state", lambda: self.layout.init_sharded(rest_of_state, with_leaves(shapes, without))
+        )
+        rest = program(numbers, begun)
         return with_leaves(shapes, {**leaves_by_path(rest), **dict(zip(places, begun.values()))})
+
+    def _from_numbers(self, numbers: Numbers) -> TrainState:
+        """The fresh state with other numbers, to be traced."""
+        return self.with_numbers(numbers)._fresh_state()
 
     def _fresh_state(self, begun: Mapping[str, jax.Array] | None = None) -> TrainState:
         """The state before the first step, to be traced.
@@ -191,12 +219,13 @@ class Experiment:
         variables = self.init_variables()
         if begun:
             variables = with_leaves(variables, begun)
+        variables["params"] = self.adapted(variables["params"])
         return init_state(variables, self.optimizer, with_average=averages, with_loss_scale=scales)
 
     @cached_property
     def state_shapes(self) -> TrainState:
         """The train state as shapes with shardings."""
-        return self.layout.abstract(jax.eval_shape(self._fresh_state))
+        return self.once("state_shapes", lambda: self.layout.abstract(jax.eval_shape(self._fresh_state)))
 
     @cached_property
     def batch_shapes(self) -> Tree:
@@ -205,27 +234,40 @@ class Experiment:
 
     def train_step(self, teacher: Teacher | None = None) -> Any:
         """The compiled train step; with a teacher its third argument is the teacher's variables."""
+
+        def program() -> Callable[..., Any]:
+            step = self.numbered_step(teacher)
+            return self.layout.train_step(step, self.state_shapes, 1 + (teacher is not None))
+
+        compiled = self.once("train_step", program) if teacher is None else program()
+        return NumberedStep(compiled, numbers_of(self.config), self.layout.replicated)
+
+    def numbered_step(self, teacher: Teacher | None = None) -> Callable[..., tuple[TrainState, Any]]:
+        """The train step to be traced, with the numbers behind the batch: (state, batch, numbers, ...)."""
         from jaxformer.models.placement import gradients_lie
         from jaxformer.parallel.gradients import gradient_shardings
 
         def train_step(state: TrainState, batch: Tree, numbers: Numbers, *others: Tree) -> Any:
             return self.with_numbers(numbers)._step(teacher)(state, batch, *others)
 
-        step = gradients_lie(gradient_shardings(self.state_shapes.params))(train_step)
-        program = self.layout.train_step(step, self.state_shapes, 1 + (teacher is not None))
-        return NumberedStep(program, numbers_of(self.config), self.layout.replicated)
+        return gradients_lie(gradient_shardings(self.state_shapes.params))(train_step)
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made once for all experiments that share programs with this one."""
+        if name not in self.shared.programs:
+            self.shared.programs[name] = make()
+        return self.shared.programs[name]
 
     def with_numbers(self, numbers: Numbers) -> "Experiment":
         """The same experiment with other numbers at some paths of its config: arrays, or what JAX traces."""
         other = Experiment(with_numbers(self.config, numbers), self.devices, train_data=self.train_data)
-        unchanged = ("layout", "total_steps", "variable_shapes")
+        unchanged = ("layout", "total_steps", "variable_shapes", "parameter_shapes")
         vars(other).update({name: getattr(self, name) for name in unchanged})
         return other
 
     def _step(self, teacher: Teacher | None) -> Callable[..., tuple[TrainState, Any]]:
         """The train step, to be traced: (state, batch) or (state, batch, the teacher's variables)."""
-        train, params = self.config.train, self.variable_shapes["params"]
-        optimizer = self.config.optimizer
+        train, optimizer = self.config.train, self.config.optimizer
         return make_train_step(
             self.model,
             self.task,
@@ -233,7 +275,8 @@ class Experiment:
             seed=self.config.seed,
             accumulate=train.accumulate,
             average=self.average,
-            trainable=trainable_mask(optimizer, params) if optimizer.freeze else None,
+            trainable=self.trainable,
+            applied=None if self.config.adapter is None else self.config.adapter.merged,
             regularization=partial(regularization, optimizer) if regularizes(optimizer) else None,
             schedule=self.schedule,
             teacher=teacher,
@@ -241,9 +284,31 @@ class Experiment:
         )
 
     @cached_property
-    def eval_step(self) -> Callable[..., Any]:
+    def eval_step(self) -> NumberedStep:
         """The eval step, compiled: (variables, batch) -> (sums, collected)."""
-        return self.layout.eval_step(make_eval_step(self.model, self.task, axis=self.layout.axis))
+        make = partial(make_eval_step, axis=self.layout.axis)
+        return self.compiled("eval_step", make, self.layout.eval_step, self.layout.axis)
+
+    def compiled(
+        self,
+        name: str,
+        make: Callable[[Any, Task], Callable[..., Any]],
+        jit: Callable[..., Any] | None = None,
+        axis: str | None = None,
+    ) -> NumberedStep:
+        """A function of variables and a batch, compiled once for all experiments that share programs with this one.
+
+        Args:
+          name, make: its name among the programs; and (model, task) -> (variables, batch) -> arrays.
+          jit, axis: compiles it (None: as `Layout.same_everywhere`); and pmap's axis, see `build_model`.
+        """
+
+        def step(variables: Tree, batch: Tree, numbers: Numbers) -> Any:
+            experiment = self.with_numbers(numbers)
+            return make(experiment.build_model(axis), experiment.task)(variables, batch)
+
+        program = self.once(name, lambda: (jit or self.layout.same_everywhere)(step))
+        return NumberedStep(program, numbers_of(self.config), self.layout.replicated)
 
     def train_batches(self, state: TrainState, stop: int | None = None) -> Iterator[dict[str, jax.Array]]:
         """Yields the batches of the steps that come after `state`, on the devices; they are read ahead.
@@ -275,13 +340,13 @@ class Experiment:
           UserError: `state` is no train state.
         """
         check_state(state)
-        variables = state.variables()
+        variables = self.merged(state.variables())
         return evaluate(self.eval_step, variables, self.task, self.eval_data, self.layout, give_up)
 
     @cached_property
     def forward_flops(self) -> int:
         """FLOPs of the model's forward pass for one example; with buckets, for one of the average length."""
-        return jaxpr_flops(self.forward_pass(1))
+        return self.once("forward_flops", lambda: jaxpr_flops(self.forward_pass(1)))
 
     def forward_pass(self, rows: int, kept: Callable[[Any], Any] = lambda outputs: outputs) -> Any:
         """The jaxpr of the model's forward pass for so many examples; with buckets, of the average length.
@@ -322,79 +387,14 @@ class Experiment:
         of_model = of_model or list(unmet(self.build_model(), jax.eval_shape(self._nominal_inputs)))
         self.layout.shares  # noqa: B018 - refuses devices that several processes cannot share so
         errors = [*configs.across_devices(config, self.layout.batch_shards), *of_model]
-        heads, tensor = self.bare_model.num_heads, self.layout.mesh.shape["tensor"]
-        if isinstance(heads, int) and heads % tensor:
-            problem = f"parallel.mesh.tensor={tensor} does not divide model.num_heads={heads}"
-            fitting = largest_divisor(math.gcd(heads, self.layout.mesh.size), tensor)  # of the devices, too
-            errors.append(f"{problem}: use one that does, such as {fitting}")
+        errors += undivided_heads(self.bare_model.num_heads, self.layout.mesh)
         errors += undivided_tokens(self.bare_model, self.train_data, config.data, self.layout.mesh.shape)
         errors += [f"schedule.{problem}" for problem in schedule_problems(config.schedule, total, self.steps)]
         if not of_model:
-            params = self.variable_shapes["params"]
-            errors += [f"optimizer.{problem}" for problem in optimizer_problems(config.optimizer, params)]
-        watched, mode, direction = config.eval.monitor, config.eval.mode, task.direction(config.eval.monitor)
-        absent = task.absent_metrics(self.bare_model, self.eval_data)
-        if watched not in task.metric_names:
-            errors.append(
-                f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, task.metric_names)}"
-            )
-        elif watched in absent:
-            given = ", ".join(name for name in task.metric_names if name not in absent)
-            errors.append(f"eval.monitor={watched!r}: {absent[watched]}; choose one of: {given}")
-        elif mode not in (None, direction):
-            better = f"of {watched} {'more' if direction == 'max' else 'less'} is better"
-            errors.append(f"eval.mode={mode!r}: {better}; remove it, or choose {direction!r}")
+            adapter, params = config.adapter, self.variable_shapes["params"]
+            of_adapter = [f"adapter.{line}" for line in (adapter.problems_with(params) if adapter else ())]
+            of_rules = () if of_adapter else optimizer_problems(config.optimizer, self.parameter_shapes)
+            errors += [*of_adapter, *(f"optimizer.{problem}" for problem in of_rules)]
+        errors += monitor_problems(config.eval, task, self.bare_model, self.eval_data)
         if errors:
             raise ConfigError(*errors)
-
-
-def check_state(state: Any) -> None:
-    """Raises UserError for what is no train state."""
-    if not isinstance(state, TrainState):
-        expected = "expected a train state, as experiment.init_state() and a train step give"
-        raise UserError(f"state={state!r}: {expected}")
-
-
-def known_sizes(batches: "Batches") -> dict[str, int]:
-    """The sizes that batches give to a model's and a task's fields, by the fields' names."""
-    tokenizer = batches.tokenizer
-    if tokenizer is None or tokenizer.eos_id is None:
-        return dict(batches.sizes)
-    return {**batches.sizes, "eos_id": tokenizer.eos_id}
-
-
-def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
-    """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
-    classes, given = known_sizes(batches).get("num_classes"), model.num_classes
-    if classes is not None and given is not None and given > classes:
-        there = f"the dataset has {counted(classes, 'class', 'classes')}"
-        yield f"model.num_classes={given}: {there}; the model's others have no example"
-
-
-def undivided_tokens(
-    model: Any, batches: "Batches", data: DataConfig, mesh: Mapping[str, int]
-) -> Iterator[str]:
-    """Yields a line for each number of tokens that the mesh's "sequence" cannot split into equal parts."""
-    if (parts := mesh["sequence"]) == 1:
-        return
-    counts = [("data.buckets", length) for length in data.buckets]
-    if "tokens" in batches.element_spec:
-        counts.append(("data.examples.length", batches.element_spec["tokens"][0][0]))
-    elif model.grid is not None:
-        counts.append(("the number of an image's tokens", math.prod(model.grid) + model.tokens_before_grid))
-    else:
-        yield f"parallel.mesh.sequence={parts}: {type(model).__name__} has no tokens to split; use another axis"
-    all_divide = largest_divisor(math.gcd(math.prod(mesh.values()), *(count for _, count in counts)), parts)
-    fitting = f"use one that does, such as {all_divide}" if all_divide > 1 else "use 1, or other lengths"
-    for what, count in counts:
-        if count % parts:
-            yield f"parallel.mesh.sequence={parts} does not divide {what}, {count}: {fitting}"
-
-
-def filled(part: Any, known: Mapping[str, int]) -> Any:
-    """A dataclass in which fields that are None have their value of `known`, if there is one."""
-    empty = {field.name for field in fields(part) if getattr(part, field.name) is None}
-    missing: dict[str, Any] = {name: value for name, value in known.items() if name in empty}
-    if not missing:
-        return part
-    return part.clone(**missing) if isinstance(part, nn.Module) else replace(part, **missing)

@@ -116,3 +116,12 @@ def mark(kind: Any) -> StepInput | None:
 def declares(cls: type, name: str) -> bool:
     """Whether a mark of a field counts: in the classes of this package, and in the very class of a user that has it."""
     return cls.__module__.partition(".")[0] == OURS or name in inspect.get_annotations(cls)
+
+
+def filled(part: Any, known: Mapping[str, int]) -> Any:
+    """A dataclass in which fields that are None have their value of `known`, if there is one."""
+    empty = {field.name for field in fields(part) if getattr(part, field.name) is None}
+    missing: dict[str, Any] = {name: value for name, value in known.items() if name in empty}
+    if not missing:
+        return part
+    return part.clone(**missing) if isinstance(part, nn.Module) else replace(part, **missing)

@@ -3,7 +3,7 @@
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ import numpy as np
 
 from jaxformer.analysis.flops import training_flops
 from jaxformer.config.sections import ExperimentConfig
+from jaxformer.data.base import known_sizes
 from jaxformer.errors import UserError, counted, printable
-from jaxformer.experiment import Experiment, spare_classes
+from jaxformer.experiment import Experiment
 from jaxformer.files import write_json
 from jaxformer.observe import device, text
 from jaxformer.observe.summary import end_summary, parameter_table
@@ -26,6 +27,7 @@ from jaxformer.state import TrainState, from_items, to_items
 from jaxformer.tasks.base import Evaluation, Task
 
 if TYPE_CHECKING:
+    from jaxformer.data.batches import Batches
     from jaxformer.train import Loop
 
 logger = logging.getLogger("jaxformer")
@@ -33,9 +35,40 @@ SHOWN = 16  # samples, and as many mistakes
 FEW_STEPS = 100
 
 
+class NotFinite(UserError):
+    """Too many updates in a row were skipped because they were not finite."""
+
+    code = 1
+    checkpoint: Path | None = None
+    """The last good checkpoint, RUN/checkpoints/STEP, for `start_from`; None where there is none."""
+    step: int = 0
+    """The first of the steps whose updates were skipped."""
+
+
+@contextmanager
+def entered(
+    run: Run, experiment: Experiment, config: ExperimentConfig
+) -> Iterator[tuple[Run, ExperimentConfig]]:
+    """Takes a run's folder for a training: its lock, its copy in a bucket, its config, facts about its data.
+
+    Yields:
+      The run, which knows the lock that it holds, and the config that it goes on with.
+    """
+    with ExitStack() as held:
+        run = held.enter_context(run.lock())
+        if config.checkpoint.bucket is not None:
+            from jaxformer.bucket import copied
+
+            held.enter_context(copied(run, config))
+        config = run.enter(config)
+        if not run.finished():
+            run.keep_data(experiment.train_data, experiment.eval_data)
+        yield run, config
+
+
 def announce(experiment: Experiment, run: Run, start_step: int) -> None:
     """Logs a run's devices, parameters, FLOPs and memory before it starts, and warns of what is unusual."""
-    config, batches, params = experiment.config, experiment.train_data, experiment.variable_shapes["params"]
+    config, batches, params = experiment.config, experiment.train_data, experiment.parameter_shapes
     steps, epochs = experiment.total_steps, experiment.total_steps / batches.steps_per_epoch
     flops = training_flops(experiment.forward_flops)
     a_step, an_example = (text.engineering(flops * n, "FLOP") for n in (batches.batch_size, 1))
@@ -60,6 +93,14 @@ def announce(experiment: Experiment, run: Run, start_step: int) -> None:
     remarks = (spare_classes(experiment.bare_model, batches), unusual_lengths(experiment), repeated(config))
     for remark in chain(*remarks):
         logger.warning("%s", printable(remark, keep=""))
+
+
+def spare_classes(model: Any, batches: "Batches") -> Iterator[str]:
+    """Yields a line if the model has more classes than the dataset: legal, and seldom meant."""
+    classes, given = known_sizes(batches).get("num_classes"), model.num_classes
+    if classes is not None and given is not None and given > classes:
+        there = f"the dataset has {counted(classes, 'class', 'classes')}"
+        yield f"model.num_classes={given}: {there}; the model's others have no example"
 
 
 def unusual_lengths(experiment: Experiment) -> Iterator[str]:
@@ -156,6 +197,20 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     return result
 
 
+def not_finite(loop: "Loop", step: int) -> NotFinite:
+    """The error when no update has been finite for too long; the last save is waited for.
+
+    From the state of the last update that was applied nothing follows but this; the good ones came before it.
+    """
+    loop.checkpoints.wait()
+    applied = step - loop.skipped
+    good = max((saved for saved in loop.checkpoints.good_steps() if saved < applied), default=None)
+    error = NotFinite(*not_finite_lines(step, loop.skipped, good))
+    error.step = applied + 1
+    error.checkpoint = loop.run_folder.checkpoints / str(good) if good else None
+    return error
+
+
 def not_finite_lines(step: int, skipped: int, good: int | None) -> tuple[str, str]:
     """What is wrong when no update has been finite for too long, and the remedy.
 
@@ -207,7 +262,8 @@ def note(loop: "Loop") -> None:
 
     if loop.run_folder.held is not None:
         clock = loop.clock
-        done = {"step": loop.step, "seconds": clock.summary(), "devices": jax.device_count()}
+        done = {"step": loop.step, "seconds": clock.summary()}
+        done |= {"devices": jax.device_count(), "processes": jax.process_count()}
         append(loop.run_folder.attempts_file, "train", began=clock.began, first=loop.first, **done)
 
 
@@ -255,7 +311,15 @@ def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
 
     model, task, batches = experiment.build_model(), experiment.task, experiment.eval_data
     patches = Patches(model.grid, model.tokens_before_grid, "class_token" if model.by_class_token else "mean")
-    chosen = samples.choose(model, task, state.variables(), batches, experiment.layout, SHOWN)
+    chosen = samples.choose(
+        model,
+        task,
+        experiment.merged(state.variables()),
+        batches,
+        experiment.layout,
+        SHOWN,
+        experiment.compiled,
+    )
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:
             write_samples(run.folder, examples, kind=kind, patches=patches)

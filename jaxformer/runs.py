@@ -8,14 +8,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from jaxformer.config import schema
-from jaxformer.config.fields import no_address
+from jaxformer.config.fields import address, no_address
 from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
@@ -264,7 +264,7 @@ class Run:
         if not no_address(self.folder):
             kept = "is an address, and runs are kept in folders"
             raise UserError(
-                f"{self.folder}: {kept}; name a folder, and checkpoint.bucket to have it copied there"
+                f"{address(self.folder)}: {kept}; name a folder, and checkpoint.bucket to have it copied there"
             )
         given = str(self.folder)
         with writing_to(Path(f"{given[:60]} ..." if len(given) > 255 else given), ANOTHER):
@@ -355,16 +355,17 @@ def differences(configs: Sequence[Any], absent: Any = None) -> dict[str, list[An
 
 def environment() -> dict[str, Any]:
     """The command, the versions and the git revision of this process."""
+    return {"command": shlex.join(["jaxformer", *sys.argv[1:]]), **loaded_code()}
+
+
+@cache
+def loaded_code() -> dict[str, Any]:
+    """Python, the versions of packages, and the git revision: what they were when it was first asked."""
     versions: dict[str, str | None] = dict.fromkeys(PACKAGES)
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-    return {
-        "command": shlex.join(["jaxformer", *sys.argv[1:]]),
-        "python": platform.python_version(),
-        "versions": versions,
-        "git_revision": git_revision(),
-    }
+    return {"python": platform.python_version(), "versions": versions, "git_revision": git_revision()}
 
 
 def git_revision() -> str | None:

@@ -9,6 +9,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 
+from jaxformer.errors import UserError
 from jaxformer.precision import LossScale
 
 Tree = Any
@@ -39,6 +40,13 @@ class TrainState:
     def variables(self) -> dict[str, Tree]:
         """The variables to evaluate with: the averaged parameters where there are any."""
         return eval_variables(to_items(self))
+
+
+def check_state(state: Any) -> None:
+    """Raises UserError for what is no train state."""
+    if not isinstance(state, TrainState):
+        expected = "expected a train state, as experiment.init_state() and a train step give"
+        raise UserError(f"state={state!r}: {expected}")
 
 
 def init_variables(model: nn.Module, inputs: Mapping[str, Any], key: jax.Array) -> dict[str, Tree]:

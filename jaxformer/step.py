@@ -9,6 +9,7 @@ microbatches nor unequal padding on devices changes the gradient.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -35,6 +36,7 @@ def make_train_step(
     accumulate: int = 1,
     average: Average | None = None,
     trainable: Tree | None = None,
+    applied: Callable[[Tree], Tree] | None = None,
     regularization: Callable[[Tree], Scalars] | None = None,
     schedule: optax.Schedule | None = None,
     teacher: Teacher | None = None,
@@ -50,7 +52,8 @@ def make_train_step(
       accumulate: how many microbatches a batch is split into; must divide the rows on each device.
       average: (average so far, optimizer state, parameters, updates before this one) -> the averaged parameters;
         None for no average.
-      trainable: a tree like the parameters of bools; a parameter with False gets no gradient. None: all get one.
+      trainable: a tree like the parameters of bools; those with False stay the same, bit for bit. None: all train.
+      applied: parameters -> those that the model is applied with (`optim/lora.py`); None: the same.
       regularization: parameters -> losses that depend on them alone.
       schedule: only for the metric `learning_rate`.
       teacher: (its variables, augmented batch) -> arrays that the batch gets for the task's loss.
@@ -63,6 +66,7 @@ def make_train_step(
       metrics, the global norms `gradient_norm`, `parameter_norm` and `update_norm`, `skipped` and
       `skipped_in_a_row`.
     """
+    part = partial(trained_part, trainable=trainable)
 
     def over_devices(tree: Tree) -> Tree:
         return tree if axis is None else jax.lax.psum(tree, axis)
@@ -70,57 +74,61 @@ def make_train_step(
     def train_step(
         state: TrainState, batch: Batch, teacher_variables: Tree = None
     ) -> tuple[TrainState, Scalars]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        if axis is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
-        augment_key, model_key = jax.random.split(key)
-        batch = task.augment(augment_key, batch)
+        augment_key, model_key = step_keys(seed, state.step, axis)
+        with jax.named_scope("augmentation"):
+            batch = task.augment(augment_key, batch)
         counts = jax.tree.map(lambda count: jnp.maximum(count, 1.0), over_devices(task.counts(batch)))
         scale = 1.0 if state.loss_scale is None else state.loss_scale.scale
+        trained = part(state.params)
 
         def loss_of(
-            params: Tree, model_state: Tree, microbatch: Batch, key: jax.Array
+            trained: Tree, model_state: Tree, microbatch: Batch, key: jax.Array
         ) -> tuple[jax.Array, Tree]:
-            variables = {"params": stop_gradients(params, trainable), **model_state}
+            params = with_frozen(trained, state.params)
+            variables = {"params": params if applied is None else applied(params), **model_state}
             if teacher is not None:
                 microbatch = {**microbatch, **jax.lax.stop_gradient(teacher(teacher_variables, microbatch))}
             inputs: dict[str, Any] = {**task.inputs(microbatch), "deterministic": False}
             outputs, model_state = model.apply(
                 variables, rngs={"dropout": key}, mutable=list(model_state), **inputs
             )
-            losses = {name: total / counts[name] for name, total in task.loss(outputs, microbatch).items()}
-            total = sum(losses.values(), jnp.float32(0))
-            return scale * total, (model_state, (losses, task.metrics(outputs, microbatch)))
+            with jax.named_scope("loss"):
+                losses = {
+                    name: total / counts[name] for name, total in task.loss(outputs, microbatch).items()
+                }
+                total = sum(losses.values(), jnp.float32(0))
+            with jax.named_scope("metrics"):
+                return scale * total, (model_state, (losses, task.metrics(outputs, microbatch)))
 
         gradients, model_state, sums = accumulated_gradients(
-            loss_of, state.params, state.model_state, batch, model_key, accumulate
+            loss_of, trained, state.model_state, batch, model_key, accumulate
         )
         gradients, (losses, pairs) = over_devices((gradients, sums))
         gradients = jax.tree.map(lambda g: g / scale, gradients)
         if regularization is not None:
             penalty, of_penalty = jax.grad(
-                lambda p: with_sum(regularization(stop_gradients(p, trainable))), has_aux=True
-            )(state.params)
+                lambda p: with_sum(regularization(with_frozen(p, state.params))), has_aux=True
+            )(trained)
             gradients = jax.tree.map(jnp.add, gradients, penalty)
             losses = {**losses, **of_penalty}
 
         gradient_norm = optax.tree.norm(gradients)
         total = sum(losses.values(), jnp.float32(0))
         finite = jnp.isfinite(gradient_norm) & all_finite((total, model_state))
-        updates, opt_state = optimizer.update(
-            gradients,
-            state.opt_state,
-            state.params,
-            obj_fn=lambda params: loss_of(params, state.model_state, batch, model_key)[0] / scale,
-        )
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(
+                with_zeros(gradients, state.params),
+                state.opt_state,
+                state.params,
+                obj_fn=lambda params: loss_of(part(params), state.model_state, batch, model_key)[0] / scale,
+            )
+        params = with_frozen(part(optax.apply_updates(state.params, updates)), state.params)
         count = state.step - state.skipped
-        averaged = None if average is None else average(state.average, opt_state, params, count)
+        averaged = None
+        if average is not None:
+            averaged = with_frozen(part(average(state.average, opt_state, params, count)), state.average)
 
-        # A conditional would copy less, but its collectives hang now and then on several CPU devices.
-        def if_finite(new: Tree, old: Tree) -> Tree:
-            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-
+        if_finite = partial(chosen, finite)
         new_state = TrainState(
             step=state.step + 1,
             params=if_finite(params, state.params),
@@ -136,19 +144,40 @@ def make_train_step(
             **(losses if len(losses) > 1 else {}),
             **{name: total / jnp.maximum(count, 1) for name, (total, count) in pairs.items()},
             "gradient_norm": gradient_norm,
-            "parameter_norm": optax.tree.norm(new_state.params),
-            # By the parameters and not by `updates`, so that no pass but the optimizer's reads or writes either.
-            "update_norm": optax.tree.norm(jax.tree.map(jnp.subtract, new_state.params, state.params)),
-            "skipped": new_state.skipped,
-            "skipped_in_a_row": new_state.skipped_in_a_row,
+            **changes(trained, part(new_state.params), new_state),
         }
         if schedule is not None:
             metrics["learning_rate"] = schedule(count)
-        if new_state.loss_scale is not None:
-            metrics["loss_scale"] = new_state.loss_scale.scale
         return new_state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
     return train_step
+
+
+def step_keys(seed: int | jax.Array, step: jax.Array, axis: str | None) -> jax.Array:
+    """Random keys [2] for augmentation and for the model; under pmap each device has its own."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    if axis is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+    return jax.random.split(key)
+
+
+def chosen(which: jax.Array, new: Tree, old: Tree) -> Tree:
+    """`new` where bool [] is True, else `old`; leaves that are the same in both stay as they are."""
+    # A conditional would copy less, but its collectives hang now and then on several CPU devices.
+    return jax.tree.map(lambda n, o: o if n is o else jnp.where(which, n, o), new, old)
+
+
+def changes(before: Tree, after: Tree, state: TrainState) -> Scalars:
+    """Metrics of what an update did, given the trained parameters before and after it, and the state after it."""
+    # By the parameters and not by the updates, so that no pass but the optimizer's reads or writes either.
+    moved = jax.tree.map(jnp.subtract, after, before)
+    return {
+        "parameter_norm": optax.tree.norm(state.params),
+        "update_norm": optax.tree.norm(moved),
+        "skipped": state.skipped,
+        "skipped_in_a_row": state.skipped_in_a_row,
+        **({} if state.loss_scale is None else {"loss_scale": state.loss_scale.scale}),
+    }
 
 
 def accumulated_gradients(
@@ -158,6 +187,7 @@ def accumulated_gradients(
 
     Args:
       loss_of: (params, model_state, microbatch, key) -> (loss, (model_state, sums)).
+      params: what the gradients are taken with respect to.
       accumulate: the number of microbatches. Microbatch i takes the rows i, i + accumulate, ..., so that the
         rows of a batch that is sharded over devices stay where they are.
 
@@ -225,11 +255,26 @@ def moving_average(decay: Any, warmup: bool = True) -> Average:
     return average
 
 
-def stop_gradients(params: Tree, trainable: Tree | None) -> Tree:
-    """`params`, with no gradient flowing into leaves that are not trainable: XLA drops their backward pass."""
+def trained_part(params: Tree, trainable: Tree | None) -> Tree:
+    """`params`, with None in the place of each leaf that is not trainable: what gradients are taken with respect to."""
     if trainable is None:
         return params
-    return jax.tree.map(lambda p, t: p if t else jax.lax.stop_gradient(p), params, trainable)
+    return jax.tree.map(lambda p, t: p if t else None, params, trainable)
+
+
+def with_frozen(trained: Tree, params: Tree) -> Tree:
+    """What `trained_part` gave, with the leaves of `params` in the place of None."""
+    return jax.tree.map(lambda t, p: p if t is None else t, trained, params, is_leaf=is_none)
+
+
+def with_zeros(trained: Tree, params: Tree) -> Tree:
+    """What `trained_part` gave, with zeros in the place of None, like the leaves of `params`."""
+    return jax.tree.map(lambda t, p: jnp.zeros_like(p) if t is None else t, trained, params, is_leaf=is_none)
+
+
+def is_none(leaf: Any) -> bool:
+    """Whether a leaf stands for a frozen parameter."""
+    return leaf is None
 
 
 def with_sum(losses: Scalars) -> tuple[jax.Array, Scalars]:

@@ -9,6 +9,7 @@ import pytest
 from helpers.scenes import CLASSES, SIDE, write_scenes
 from helpers.scenes import NAME as SCENES
 from helpers.sentences import NAME, write_sentences
+from helpers.shipped import read
 
 from jaxformer.analysis.nominal import Known, image_shape
 from jaxformer.config import files as configfile
@@ -60,7 +61,7 @@ def of_fixtures(path, request):
 
     Of the fixtures only those are made that it needs.
     """
-    config = configfile.read(str(path))
+    config = read(path)
     data, evaluation, side = config["data"], "test[:64]", 8
     data["train_split"] = "train"
 
@@ -144,7 +145,7 @@ def test_nothing_is_wrong_with_it(path, request):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_a_resolved_config_reads_back(path):
-    experiment = resolve(configfile.read(str(path)))
+    experiment = resolve(read(path))
     assert resolve(json.loads(json.dumps(to_dict(experiment)))) == experiment
 
 

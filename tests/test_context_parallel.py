@@ -13,7 +13,6 @@ from helpers.stepping import assert_close, gradient_of, take_steps
 from jaxformer.analysis.hlo import Module
 from jaxformer.data.base import NominalBatches
 from jaxformer.data.config import DataConfig
-from jaxformer.experiment import undivided_tokens
 from jaxformer.models import fused
 from jaxformer.models.attention import attention
 from jaxformer.models.bert import BERT
@@ -25,7 +24,7 @@ from jaxformer.models.short_attention import short_attention, short_problems
 from jaxformer.models.splash import splash_attention, splash_problems
 from jaxformer.models.vit import ViT
 from jaxformer.parallel.compile import Layout
-from jaxformer.parallel.mesh import make_mesh
+from jaxformer.parallel.mesh import make_mesh, undivided_tokens
 from jaxformer.state import init_state, init_variables
 from jaxformer.step import make_train_step
 from jaxformer.tasks.language import CausalLM, MaskedLM

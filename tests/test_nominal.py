@@ -5,10 +5,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.shipped import read
 
 from jaxformer import cli
 from jaxformer.analysis.describe import assemble
-from jaxformer.config import files as configfile
 from jaxformer.config.sections import resolve
 from jaxformer.debugging.checks import made_up_batch
 from jaxformer.errors import NotPrepared, UserError
@@ -32,7 +32,7 @@ def no_datasets(tmp_path, monkeypatch):
 
 
 def built(name, **changes):
-    return assemble(resolve(configfile.read(name, changes)), jax.devices()[:1])
+    return assemble(resolve(read(name, changes)), jax.devices()[:1])
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -186,7 +186,7 @@ def test_bytes_a_device_shrink_with_fsdp():
 
 def test_the_state_is_initialised_as_the_rules_say():
     layout, init = make_state({"fsdp": 4, "tensor": 2})
-    state = layout.init_sharded(init, layout.abstract(jax.eval_shape(init)))
+    state = layout.init_sharded(init, layout.abstract(jax.eval_shape(init)))()
     held = sum(shard.data.nbytes for leaf in jax.tree.leaves(state) for shard in leaf.addressable_shards[:1])
     assert held == bytes_a_device(layout.abstract(jax.eval_shape(init)))
     kernel = state.params["encoder"]["block_0"]["mlp"]["up"]["kernel"]
@@ -199,7 +199,7 @@ def test_factored_moments_are_laid_out_too():
     layout, init = make_state({"fsdp": 8}, optax.adafactor(1e-3, min_dim_size_to_factor=32))
     layout.init_sharded(
         init, layout.abstract(jax.eval_shape(init))
-    )  # its factored moments have other shapes than the parameters
+    )()  # its factored moments have other shapes than the parameters
 
 
 @pytest.mark.parametrize("model", [GPT, MLPMixer])

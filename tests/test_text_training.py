@@ -12,9 +12,10 @@ from helpers.text_training import KINDS, experiment, logged, write
 
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.errors import UserError
-from jaxformer.experiment import Experiment, filled
+from jaxformer.experiment import Experiment
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.models.bert import BERT
+from jaxformer.numbers import filled
 from jaxformer.preemption import Preempted
 from jaxformer.runs import Run
 from jaxformer.state import to_items

@@ -230,13 +230,20 @@ def test_translations_are_those_of_generate(run, lines, capsys):
     assert [line["translation"] for line in found] == generated
 
 
+def test_several_words_that_name_no_file_are_a_text(run, lines, tmp_path):
+    folder = run("classes")
+    (tmp_path / "the dog saw").write_text("the cat saw a dog\n")
+    found = lines(folder, "the cat saw", tmp_path / "the dog saw", "--text", "Ann")
+    assert [line["text"] for line in found] == ["the cat saw", "Ann", "the cat saw a dog"]
+
+
 def test_what_a_run_does_not_take_is_said(run, refused, tmp_path):
     folder = run("classes")
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "latin.txt").write_bytes(b"one\ncaf\xe9\n")
     assert "there is no text" in refused(folder)
     assert "there is no text" in refused(folder, "empty.txt")
-    for given in ("missing.txt", "the cat saw", "the cat saw " * 100):
+    for given in ("missing.txt", "the_cat_saw", "the cat saw.txt", "the_cat_saw" * 100):
         message = refused(folder, given)
         assert "there is no such file; what is no file, but a text itself, stands behind --text" in message
         assert given[:11] in message

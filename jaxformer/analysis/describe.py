@@ -17,6 +17,7 @@ from jaxformer.models.presets import preset
 from jaxformer.observe import text
 from jaxformer.observe.summary import parameter_table
 from jaxformer.parallel.compile import bytes_a_device, compiled
+from jaxformer.step import trained_part
 from jaxformer.teacher import load_teacher
 
 Tree = Any
@@ -100,7 +101,7 @@ def assemble(config: ExperimentConfig, devices: Sequence[Any] | None = None) -> 
 def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint:
     """The bytes that one device holds and the FLOPs of a step, without allocating anything."""
     shapes = experiment.state_shapes
-    parameters = bytes_a_device(shapes.params)
+    gradients = bytes_a_device(trained_part(shapes.params, experiment.trainable))
     activations = None
     attention: set[str] = set()
     if compile_step:
@@ -113,10 +114,10 @@ def footprint(experiment: Experiment, *, compile_step: bool = True) -> Footprint
             lowered = jitted.train_step(teacher).lower(jitted.state_shapes, jitted.batch_shapes, *fixed)
         with memory_errors_explained(experiment):
             memory = compiled(lowered, jitted.layout.mesh).memory_analysis()
-        activations = max(0, memory.temp_size_in_bytes - parameters)
+        activations = max(0, memory.temp_size_in_bytes - gradients)
     return Footprint(
-        parameters=parameters,
-        gradients=parameters,
+        parameters=bytes_a_device(shapes.params),
+        gradients=gradients,
         optimizer=bytes_a_device(shapes.opt_state),
         average=bytes_a_device(shapes.average),
         activations=activations,
@@ -138,7 +139,7 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
     lines = [
         model_line(experiment.bare_model),
         "",
-        parameter_table(experiment.variable_shapes["params"]),
+        parameter_table(experiment.parameter_shapes),
         "",
         f"On {devices_in_words(experiment)} ({mesh}; {experiment.layout.mode}), batch {batches.batch_size}:",
         *(
@@ -155,7 +156,7 @@ def describe(experiment: Experiment, *, compile_step: bool = True) -> str:
         "",
         describe_schedule(experiment.schedule, total),
         "",
-        describe_rules(experiment.config.optimizer, experiment.variable_shapes["params"]),
+        describe_rules(experiment.config.optimizer, experiment.parameter_shapes),
     ]
     return "\n".join(lines)
 

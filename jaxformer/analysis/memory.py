@@ -17,6 +17,7 @@ from jaxformer.observe import text
 from jaxformer.observe.device import memory_limit
 from jaxformer.parallel.compile import bytes_a_device
 from jaxformer.precision import dtypes
+from jaxformer.step import trained_part
 
 # XLA's messages on its options.
 OPTION = re.compile(
@@ -40,7 +41,7 @@ def check_memory(experiment: Experiment) -> None:
     if limit is None:
         return
     config, shapes = experiment.config, experiment.state_shapes
-    gradients = 0 if config.optimizer.freeze else bytes_a_device(shapes.params)
+    gradients = bytes_a_device(trained_part(shapes.params, experiment.trainable))
     state = bytes_a_device(shapes) + gradients
     has = f"a device has {text.data_size(limit)}"
     if state > limit:

@@ -13,7 +13,7 @@ from jaxformer.data.text.tokenizer_training import Bytes, Trained
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.data.transform import pair
 from jaxformer.errors import NotPrepared, UserError
-from jaxformer.experiment import filled
+from jaxformer.numbers import filled
 
 
 @dataclass(frozen=True)

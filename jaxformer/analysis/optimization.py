@@ -65,7 +65,7 @@ def rules(config: Optimizer, params: Tree) -> dict[str, list[str]]:
     def take(rule: str, wanted: Callable[[str], bool]) -> None:
         taken[rule] = [path for path, trains in trained.items() if trains and wanted(path)]
 
-    if config.freeze:
+    if config.freezes:
         taken["frozen"] = [path for path, trains in trained.items() if not trains]
     for rule, part in config.parts(params).items():
         take(rule, leaves_by_path(part).__getitem__)

@@ -5,17 +5,18 @@ everything that is wrong at once, a line each. From there on nothing reads a dic
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from jaxformer.config import fields, schema
 from jaxformer.config.checkpoints import CheckpointConfig
 from jaxformer.config.durations import Duration
 from jaxformer.data.config import DataConfig
+from jaxformer.data.kinds import KINDS
 from jaxformer.errors import ConfigError, counted
 from jaxformer.models import CONTRACT, MODELS
-from jaxformer.optim import OPTIMIZERS, SCHEDULES
-from jaxformer.parallel.mesh import ParallelConfig
+from jaxformer.optim import ADAPTERS, OPTIMIZERS, SCHEDULES
+from jaxformer.parallel.mesh import ParallelConfig, mesh_shape
 from jaxformer.precision import Dtypes
 from jaxformer.tasks import TASKS
 
@@ -115,6 +116,8 @@ class ExperimentConfig:
     """The optimizer's name, its hyperparameters, and rules by parameter path."""
     schedule: Any = schema.choice(SCHEDULES, "jaxformer.optim.schedule:Schedule")
     """The learning rate over time, as a share of optimizer.learning_rate."""
+    adapter: Any | None = schema.choice(ADAPTERS, "jaxformer.optim.lora:LoRA", default=None)
+    """ "lora" or "dora": low-rank changes of some kernels are trained, and the heads; all else is frozen."""
     eval: EvalConfig = EvalConfig()
     """Evaluation beside training."""
     precision: Literal["float32", "bfloat16", "float16"] | Dtypes = "float32"
@@ -136,27 +139,45 @@ def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
       ConfigError: one line for everything that is wrong.
     """
     errors: list[str] = []
-    config = {**config, "model": with_fields_of_source(config.get("model"))} if "model" in config else config
-    sections = schema.converted_fields(ExperimentConfig, config, "", errors, "a config")
+    given = with_what_source_says(config)
+    sections = schema.converted_fields(ExperimentConfig, given, "", errors, "a config")
     errors.extend(across_sections(sections))
     if errors:
         raise ConfigError(*errors)
+    if (adapter := sections.get("adapter")) is not None:
+        trained = adapter.trained(sections["optimizer"], sections["model"].heads)
+        sections["optimizer"] = replace(sections["optimizer"], train_only=trained)
     return ExperimentConfig(**sections)
 
 
-def with_fields_of_source(model: Any) -> Any:
-    """The section `model` with what its `pretrained` says, where it gives no name; else as it is.
+def with_what_source_says(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A config with what the source of `model.pretrained` says, where the config does not: the fields of a model that
+    has no name; of text the tokenizer, too, and the length of rows.
 
     Raises:
       UserError: the source is not there, or no model of ours does the same.
     """
-    if not isinstance(model, Mapping) or not model.get("pretrained") or "name" in model:
-        return model
+    model, data = config.get("model"), config.get("data")
+    if not isinstance(model, Mapping) or "pretrained" not in model or "name" in model:
+        return config
+    if not model["pretrained"]:
+        raise ConfigError('model.pretrained: missing; name a folder with config.json, or "hf:OWNER/NAME"')
     from jaxformer.weights.pretrained import load_pretrained
 
-    name, found = load_pretrained(model["pretrained"]).described
+    source = load_pretrained(model["pretrained"])
+    name, found = source.described
     by_data = {"num_classes": None} if "num_classes" in found else {}
-    return {"name": name, **found, **by_data, **model}
+    config = {**config, "model": {"name": name, **found, **by_data, **model}}
+    if not isinstance(data, Mapping) or not isinstance(examples := data.get("examples"), Mapping):
+        return config
+    named = str(examples.get("name"))
+    kind: Any = schema.load(KINDS[named]) if named in KINDS else None
+    if kind is None or kind.modality != "text":
+        return config
+    length = {} if source.longest is None else {"length": source.longest}
+    own = {} if source.tokenizer_file is None else {"name": "file", "path": str(source.tokenizer_file)}
+    tokenizer = data.get("tokenizer") or own or None
+    return {**config, "data": {**data, "tokenizer": tokenizer, "examples": {**length, **examples}}}
 
 
 def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
@@ -174,6 +195,17 @@ def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
         yield "train.ema_decay: this optimizer averages the parameters by itself; set train.ema_decay=None"
     if optimizer and optimizer.needs_whole_batch and parallel and parallel.mode == "pmap":
         yield 'optimizer.name: this optimizer looks at the whole batch at once; use parallel.mode="jit"'
+
+
+def check_devices(config: ExperimentConfig, count: int) -> None:
+    """Holds a config against devices that are not here yet.
+
+    Raises:
+      UserError: its mesh does not make up so many, or they cannot share a batch evenly.
+    """
+    sizes = mesh_shape(config.parallel.mesh, count)
+    if problems := list(across_devices(config, sizes["data"] * sizes["fsdp"])):
+        raise ConfigError(*problems)
 
 
 def across_devices(config: ExperimentConfig, batch_shards: int) -> Iterator[str]:

@@ -179,3 +179,11 @@ def recorded(known: Mapping[str, Any], batch_size: int) -> NominalBatches:
     named = None if names is None else list(map(class_key, names))
     counts = {name: index(count) for name, count in sizes.items()}
     return NominalBatches(index(known["examples"]), batch_size, spec, class_names=named, sizes=counts)
+
+
+def known_sizes(batches: Any) -> dict[str, int]:
+    """The sizes that batches give to a model's and a task's fields, by the fields' names."""
+    tokenizer = batches.tokenizer
+    if tokenizer is None or tokenizer.eos_id is None:
+        return dict(batches.sizes)
+    return {**batches.sizes, "eos_id": tokenizer.eos_id}

@@ -31,7 +31,12 @@ PADDING_STEPS = 2 * orders.POOL  # batches whose padding is counted
 
 
 def make_batches(
-    config: DataConfig, split: str, seed: int = 0, train: bool = True, check: Check | None = None
+    config: DataConfig,
+    split: str,
+    seed: int = 0,
+    train: bool = True,
+    check: Check | None = None,
+    sources: "dict[tuple[str, bool], Source | RowSource] | None" = None,
 ) -> "Batches":
     """Opens a split as batches.
 
@@ -42,16 +47,19 @@ def make_batches(
       train: True shuffles, repeats for ever and applies `config.transforms`; False goes through the examples
         once, in order, with `config.eval_transforms`, and pads the last batch.
       check: looks at each batch on the thread that made it; raises UserError for one that cannot be used.
+      sources: what is open of this config already, by split and `train`; what is opened is added.
 
     Raises:
       UserError: the dataset or the split is not there, or its first example does not pass the transforms.
     """
+    sources = {} if sources is None else sources
     try:
-        source = open_source(config, split, train)
+        if (split, train) not in sources:
+            sources[split, train] = open_source(config, split, train)
     except NoSplit as error:
         field = "data.train_split" if split == config.train_split else "eval.split"
         raise UserError(f"{field}: {error}") from error
-    return Batches(source, config, seed, train, check)
+    return Batches(sources[split, train], config, seed, train, check)
 
 
 class Batches:

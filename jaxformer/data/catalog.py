@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jaxformer.config.schema import load
 from jaxformer.data.base import DatasetConfig
 from jaxformer.data.digits import NAME as DIGITS
 from jaxformer.data.digits import prepare_digits
 from jaxformer.errors import NotPrepared, UserError
 
 # Where digits go when the default folder cannot be written (a shared, read-only one).
+OWN_FILES: Any = "jaxformer.importing.own:prepared"  # what makes a dataset of "csv:reviews.csv"
 FALLBACK_DIR = Path("~/.cache/jaxformer/tensorflow_datasets")
 
 
@@ -51,12 +53,14 @@ def find_datasets(folder: Path) -> list[Prepared]:
 
 
 def find_dataset(config: DatasetConfig) -> Prepared:
-    """The dataset that a config means; digits are prepared if they are not there.
+    """The dataset that a config means; digits are prepared if they are not there, and so are a user's own files.
 
     Raises:
       NotPrepared: it is not there.
       UserError: it is there, but not in that version.
     """
+    if ":" in config.name:
+        return load(OWN_FILES)(config)
     folder, reason = data_folder(config.data_dir)
     if config.name == DIGITS:
         folder = place_digits(folder, may_move=config.data_dir is None)

@@ -1,5 +1,6 @@
 """What a config says about data. Imports nothing slow, so that `--help` and config checks stay quick."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -50,11 +51,15 @@ TOKENIZERS: dict[str, str] = {
 
 def is_name(text: str) -> bool:
     """Whether a dataset can have this name."""
+    if re.match("[a-z]+:.", text):  # files of a user's own
+        return True
     parts = text.split("/")
     return len(parts) <= 2 and all(part and part not in (".", "..") and "\\" not in part for part in parts)
 
 
-DatasetName = Annotated[str, Constraint("NAME or NAME/CONFIG, as in 'cifar10'", is_name)]
+DatasetName = Annotated[
+    str, Constraint("NAME or NAME/CONFIG, as in 'cifar10', or KIND:PATH, as in 'csv:a.csv'", is_name)
+]
 
 
 def images() -> Any:
@@ -82,7 +87,9 @@ class DataConfig:
 
     name: DatasetName = "digits"
     """ "digits" (scikit-learn's, prepared on first use), or any prepared TFDS dataset, with its TFDS config
-    if it has one ("cifar10", "imagenet2012", "imagenet_resized/64x64", or a name given to `data import`)."""
+    if it has one ("cifar10", "imagenet2012", "imagenet_resized/64x64", or a name given to `data import`); or
+    files of your own, which are imported into the cache: "csv:reviews.csv", "jsonl:reviews.jsonl", a folder of
+    pictures with a folder for each class "folder:pictures", or another kind that `data import` takes."""
     version: str | None = None
     """The dataset's version ("3.0.2"); None takes the newest that is prepared."""
     data_dir: Annotated[str, FOLDER] | None = None

@@ -132,9 +132,12 @@ def loss_of(experiment: Experiment, batch: Batch) -> tuple[Callable[[Tree], jax.
         inputs: dict[str, Any] = {**task.inputs(given), "deterministic": False}
         variables = {"params": params, **others}
         outputs, _ = model.apply(variables, rngs={"dropout": keys[1]}, mutable=list(others), **inputs)
-        counts = task.counts(given)
-        losses = [total / jnp.maximum(counts[name], 1) for name, total in task.loss(outputs, given).items()]
-        return sum(losses, jnp.float32(0))
+        with jax.named_scope("loss"):
+            counts = task.counts(given)
+            losses = [
+                total / jnp.maximum(counts[name], 1) for name, total in task.loss(outputs, given).items()
+            ]
+            return sum(losses, jnp.float32(0))
 
     return loss, parameters
 
@@ -143,7 +146,7 @@ def in_float32(experiment: Experiment) -> Experiment:
     """An experiment that computes in float32, with its layers unrolled."""
     config = experiment.config
     config = replace(config, precision="float32", model=replaced(config.model, scan=False))
-    data = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
+    data: dict[str, Any] = {"train_data": experiment.train_data, "eval_data": experiment.eval_data}
     return Experiment(config, experiment.devices, **data)
 
 

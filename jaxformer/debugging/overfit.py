@@ -75,14 +75,18 @@ def without_noise(config: ExperimentConfig) -> ExperimentConfig:
 
 def overfit(experiment: Experiment, batch: Batch) -> Overfit:
     """Learns one batch by heart, at the config's learning rate, and at higher ones where that is too slow."""
-    config, params = experiment.config, experiment.variable_shapes["params"]
-    frozen = trainable_mask(config.optimizer, params) if config.optimizer.freeze else None
+    config, params = experiment.config, experiment.parameter_shapes
 
     @partial(jax.jit, compiler_options=QUICK)
     def several(state: TrainState, rate: jax.Array) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:
         optimizer = make_optimizer(config.optimizer, lambda count: rate, params)
         step = make_train_step(
-            experiment.model, experiment.task, optimizer, seed=config.seed, trainable=frozen
+            experiment.model,
+            experiment.task,
+            optimizer,
+            seed=config.seed,
+            trainable=experiment.trainable,
+            applied=None if config.adapter is None else config.adapter.merged,
         )
 
         def one(state: TrainState, _: None) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:
@@ -128,13 +132,13 @@ def standing_still(
       moved: as of `Overfit`.
       no_gradient: the paths whose gradient is exactly zero.
     """
-    config, params = experiment.config.optimizer, experiment.variable_shapes["params"]
+    config, params = experiment.config.optimizer, experiment.parameter_shapes
     trained = leaves_by_path(trainable_mask(config, params))
     factors = multipliers(config, params)
     found: dict[str, list[str]] = {}
     for path, change in moved.items():
         if not trained[path]:
-            why = "frozen by optimizer.freeze"
+            why = f"frozen by optimizer.{'train_only' if config.train_only else 'freeze'}"
         elif not np.any(factors[path]):
             why = "their learning rate is 0 by optimizer.learning_rate_multipliers or layer_decay"
         elif path in no_gradient:

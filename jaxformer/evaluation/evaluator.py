@@ -5,13 +5,14 @@ Sums are made on the devices, and added up in float64 on the host.
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.parallel.compile import Layout
 from jaxformer.tasks.base import Direction, Evaluation, Task
 
@@ -45,28 +46,67 @@ def evaluate(
     Raises:
       GivenUp: `give_up` said so.
     """
+    found = Found(task, batches, layout)
+    for step, of_batch in evaluated(lambda batch: eval_step(variables, batch), batches, layout, give_up):
+        found.add(step, *of_batch)
+    return found.evaluation()
+
+
+def evaluated(
+    step_of: Callable[[Tree], Any],
+    batches: "Batches",
+    layout: Layout,
+    give_up: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[int, Any]]:
+    """Yields what a step gives for every batch of a split, on the host: (number of the batch, arrays).
+
+    Args:
+      step_of: a batch on the devices -> arrays.
+      batches: evaluation batches.
+      layout: where batches go.
+      give_up: asked before every batch.
+
+    Raises:
+      GivenUp: `give_up` said so.
+    """
     running: deque[Any] = deque()
-    sums, collected = [], []
-
-    def finish(step: int, found: Any) -> None:
-        of_batch, rows = jax.device_get(found)
-        numbers = batches.numbers(step)
-        index = np.zeros(len(rows["example_mask"]), np.int32)
-        index[: len(numbers)] = numbers
-        index = index[layout.rows(len(index))]
-        sums.append(of_batch)
-        collected.append(task.kept(real_rows([{"index": index, **rows}]), batches))
-
     with batches.read(0, *layout.reader, stop=len(batches)) as reader:
         for step, batch in enumerate(reader):
             if give_up():
                 raise GivenUp
-            running.append((step, eval_step(variables, layout.shard_batch(batch))))
+            running.append((step, step_of(layout.shard_batch(batch))))
             if len(running) >= AHEAD:
-                finish(*running.popleft())
-    for ended in running:
-        finish(*ended)
-    return task.summarize(added(sums), joined(collected), batches)
+                yield jax.device_get(running.popleft())
+    yield from map(jax.device_get, running)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the batches of a split have given so far."""
+
+    task: Task
+    """What is learnt."""
+    batches: "Batches"
+    """The split."""
+    layout: Layout
+    """Where its batches were."""
+    sums: list[Tree] = field(default_factory=list)
+    """Of each batch."""
+    rows: list[Mapping[str, np.ndarray]] = field(default_factory=list)
+    """What the task keeps of each batch's examples."""
+
+    def add(self, step: int, sums: Tree, rows: Mapping[str, np.ndarray]) -> None:
+        """Adds what an eval step gave for a batch, on the host."""
+        numbers = self.batches.numbers(step)
+        index = np.zeros(len(rows["example_mask"]), np.int32)
+        index[: len(numbers)] = numbers
+        index = index[self.layout.rows(len(index))]
+        self.sums.append(sums)
+        self.rows.append(self.task.kept(real_rows([{"index": index, **rows}]), self.batches))
+
+    def evaluation(self) -> Evaluation:
+        """Metrics and tables of the whole."""
+        return self.task.summarize(added(self.sums), joined(self.rows), self.batches)
 
 
 def added(parts: Sequence[Tree]) -> Tree:
@@ -139,3 +179,17 @@ class Monitor:
     def to_json(self) -> dict[str, Any]:
         """What evaluations have shown, for a checkpoint's `progress`."""
         return {name: getattr(self, name) for name in ("best", "best_step", "reference", "waited")}
+
+
+def monitor_problems(config: Any, task: Task, model: Any, batches: Any) -> Iterator[str]:
+    """Yields a line if what a config's section `eval` watches is no metric, or not one of these batches."""
+    watched, mode, direction = config.monitor, config.mode, task.direction(config.monitor)
+    absent = task.absent_metrics(model, batches)
+    if watched not in task.metric_names:
+        yield f"eval.monitor={watched!r}: not a metric; {did_you_mean(watched, task.metric_names)}"
+    elif watched in absent:
+        given = ", ".join(name for name in task.metric_names if name not in absent)
+        yield f"eval.monitor={watched!r}: {absent[watched]}; choose one of: {given}"
+    elif mode not in (None, direction):
+        better = f"of {watched} {'more' if direction == 'max' else 'less'} is better"
+        yield f"eval.mode={mode!r}: {better}; remove it, or choose {direction!r}"

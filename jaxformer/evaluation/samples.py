@@ -17,6 +17,9 @@ from jaxformer.tasks.base import Row, Task
 from jaxformer.tasks.text import real_length
 
 Tree = Any
+Predict = Callable[[Tree, Tree], Any]
+Make = Callable[[Any, Task], Predict]
+Compile = Callable[[str, Make], Predict]
 LOOKED_AT_MOST = 10_000  # images
 TEXTS_AT_MOST = 2_000
 AHEAD = 8  # batches that the device may be behind
@@ -25,7 +28,13 @@ NO_PART = re.compile(r"attention_maps|attention|weights|blocks|(stage_\d+_)?bloc
 
 
 def choose(
-    model: Any, task: Task, variables: Tree, batches: Batches, layout: Layout, count: int
+    model: Any,
+    task: Task,
+    variables: Tree,
+    batches: Batches,
+    layout: Layout,
+    count: int,
+    compiled: Compile | None = None,
 ) -> dict[str, list[Shown]]:
     """The examples of a report: "samples", evenly spread, and "mistakes", those with the largest errors.
 
@@ -36,32 +45,49 @@ def choose(
       batches: the evaluation split's.
       layout: where arrays live. Every process has to take part.
       count: of each kind, at most.
+      compiled: compiles what looks at a batch, see `Experiment.compiled`; None: compiled here.
     """
-    errors, positions = find_errors(model, task, variables, batches, layout)
-    look = make_look(model, task, batches, layout)
+
+    def alone(name: str, make: Make) -> Predict:
+        return layout.same_everywhere(make(model, task))
+
+    compiled = compiled or alone
+    errors, positions = find_errors(compiled("errors", make_errors), variables, task, batches, layout)
+    look = make_look(compiled("look", make_predictions), task, batches)
     chosen = {"samples": evenly_spread(len(errors), count), "mistakes": worst_mistakes(errors, count)}
     return {kind: [look(variables, int(positions[row])) for row in rows] for kind, rows in chosen.items()}
 
 
+def make_errors(model: Any, task: Task) -> Predict:
+    """(variables, batch) -> which rows are examples, bool [B], and how wrong the model is about each, float32 [B]."""
+
+    def errors(variables: Tree, batch: Tree) -> tuple[jax.Array, jax.Array]:
+        outputs = model.apply(variables, **task.inputs(batch), deterministic=True)
+        return batch["example_mask"], task.errors(outputs, batch)
+
+    return errors
+
+
 def find_errors(
-    model: Any, task: Task, variables: Tree, batches: Batches, layout: Layout
+    predict: Predict, variables: Tree, task: Task, batches: Batches, layout: Layout
 ) -> tuple[np.ndarray, np.ndarray]:
     """How wrong the model is about the examples of a split, or about those of a part if the split is large.
+
+    Args:
+      predict: the result of `make_errors`, compiled.
+      variables: what it is called with.
+      task: what is learnt.
+      batches: the split.
+      layout: where arrays live.
 
     Returns:
       `task.errors`, float32 [N], and the examples' positions in the batches, int64 [N].
     """
-
-    def predict(variables: Tree, batch: Tree) -> tuple[jax.Array, jax.Array]:
-        outputs = model.apply(variables, **task.inputs(batch), deterministic=True)
-        return batch["example_mask"], task.errors(outputs, batch)
-
-    predict_step = jax.jit(predict, out_shardings=layout.replicated)
     positions, found = [], []
     rows = layout.rows(batches.batch_size)
     for number, batch in some_batches(batches, task.modality == "text", layout.reader):
         positions.append(number * batches.batch_size + rows)
-        found.append(predict_step(variables, layout.shard_batch(batch)))
+        found.append(predict(variables, layout.shard_batch(batch)))
         if len(found) >= AHEAD:
             jax.block_until_ready(found[-AHEAD])
     mask, errors = (np.concatenate(parts) for parts in zip(*jax.device_get(found)))
@@ -104,22 +130,32 @@ def worst_mistakes(errors: np.ndarray, count: int) -> np.ndarray:
     return wrong[np.argsort(-errors[wrong], kind="stable")][:count]
 
 
-def make_look(model: Any, task: Task, batches: Batches, layout: Layout) -> Callable[[Tree, int], Shown]:
-    """A function (variables, position in the batches) -> the example, its prediction and the model's attention."""
+def make_predictions(model: Any, task: Task) -> Predict:
+    """(variables, batch) -> the task's predictions and the collection "attention_maps"."""
 
-    def apply(variables: Tree, batch: Tree) -> tuple[Tree, Tree]:
+    def predictions(variables: Tree, batch: Tree) -> tuple[Tree, Tree]:
         mutable = ["attention_maps"]
         outputs, maps = model.apply(variables, **task.inputs(batch), deterministic=True, mutable=mutable)
         if task.modality == "text":  # of long texts and many layers all weights would fill the memory
             maps = jax.tree.map(lambda weights: weights[..., :MOST_TOKENS, :MOST_TOKENS], maps)
         return task.predictions(outputs, batch), maps
 
-    compiled = jax.jit(apply, out_shardings=layout.replicated)
+    return predictions
+
+
+def make_look(predict: Predict, task: Task, batches: Batches) -> Callable[[Tree, int], Shown]:
+    """A function (variables, position in the batches) -> the example, its prediction and the model's attention.
+
+    Args:
+      predict: the result of `make_predictions`, compiled.
+      task: what is learnt.
+      batches: the split.
+    """
 
     def look(variables: Tree, position: int) -> Shown:
         number, row = divmod(position, batches.batch_size)
         batch = batches.local(number, row, batches.batch_size)  # one row, as long as its batch
-        predicted, maps = jax.device_get(compiled(variables, batch))
+        predicted, maps = jax.device_get(predict(variables, batch))
         example, found = ({name: array[0] for name, array in rows.items()} for rows in (batch, predicted))
         sample, attention = task.sample(example, found, batches), attention_weights(maps)
         if task.modality == "text":

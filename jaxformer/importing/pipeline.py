@@ -15,6 +15,7 @@ from jaxformer.errors import UserError, counted
 from jaxformer.files import writing_to
 from jaxformer.importing.contents import Contents, Example, checked_names, into_splits, without_copies
 from jaxformer.importing.formats import FORMATS
+from jaxformer.importing.formats.asked import Asked
 from jaxformer.importing.images import remarks
 from jaxformer.importing.sources import Broken, Sources
 from jaxformer.reading import located
@@ -53,6 +54,7 @@ def import_dataset(
     data_dir: str | None = None,
     test_share: float | None = None,
     skip_broken: bool = False,
+    asked: Asked | None = None,
     **options: Any,
 ) -> Imported:
     """Makes the TFDS dataset `name` of the user's files; it is there completely, or not at all.
@@ -66,6 +68,7 @@ def import_dataset(
       data_dir: the folder of TFDS datasets; None takes $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       test_share: the share that is held out if there are no splits; 0 holds nothing out, None takes the format's.
       skip_broken: leave out what cannot be used (files, lines, objects), instead of refusing.
+      asked: the columns of a table that a config asks for; None: the options say what is kept.
       **options: those of the format's function; None counts as not given.
 
     Raises:
@@ -74,7 +77,7 @@ def import_dataset(
     if kind not in FORMATS:
         raise UserError(f"`kind` {kind!r}: is no format; {did_you_mean(kind, FORMATS)}")
     format = FORMATS[kind]
-    given = given_options(kind, options)
+    given = given_options(kind, options) | ({} if asked is None else {"asked": asked})
     folder, _ = data_folder(data_dir)
     check_name(name, folder)
     if test_share is not None and not 0 <= test_share < 1:

@@ -7,15 +7,13 @@ from typing import Any
 
 import jax
 
-from jaxformer.checkpoints import Checkpoints
 from jaxformer.config.files import apply_overrides
 from jaxformer.config.sections import resolve
 from jaxformer.data.base import NominalBatches
 from jaxformer.errors import UserError
-from jaxformer.evaluation.evaluator import Monitor
 from jaxformer.experiment import Experiment
+from jaxformer.inference.untrained import write_run
 from jaxformer.runs import Run
-from jaxformer.state import to_items
 from jaxformer.weights.base import SIDE, Pretrained
 from jaxformer.weights.preprocessing import Preprocessing
 from jaxformer.weights.pretrained import load_pretrained
@@ -49,7 +47,7 @@ def import_model(source: str, folder: Path, overrides: Mapping[str, Any] | None 
       overrides: leaves of the run's config and their values; those of the model take the place of its own.
 
     Raises:
-      UserError: the source is not there or damaged, or no model of ours does the same; the folder cannot be written.
+      UserError: the source is not there or damaged, no model of ours does the same, or the folder cannot be written.
     """
     run = Run(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -74,20 +72,7 @@ def import_model(source: str, folder: Path, overrides: Mapping[str, Any] | None 
     )
     experiment = Experiment(config, jax.local_devices()[:1], train_data=data, eval_data=data)
     with run.lock() as run:
-        state = experiment.init_state()
-        run.enter(config)
-        run.keep_data(data, data)
-        direction = experiment.task.direction(config.eval.monitor)
-        progress = {
-            "records": 0,
-            "monitor": Monitor(direction, config.eval.min_delta).to_json(),
-            "evaluation_due": False,
-            "epoch_examples": data.num_examples,
-            "tokenizer": found.tokenizer.digest if found.tokenizer else None,
-            "teacher": None,
-        }
-        with Checkpoints(run.checkpoints, config.checkpoint, config.eval.monitor, direction) as checkpoints:
-            checkpoints.save(0, to_items(state), progress)
+        write_run(run, experiment, experiment.init_state())
     return run
 
 

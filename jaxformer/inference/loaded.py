@@ -1,7 +1,7 @@
 """A trained run, opened from its folder alone; its dataset is opened only to evaluate."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -21,11 +21,11 @@ from jaxformer.data.geometry import letterbox
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.inference.inputs import named, reason
+from jaxformer.inference.inputs import Input, named, reason
 from jaxformer.reading import as_written, read_json, regular
 from jaxformer.runs import BRING_BACK, Run
 from jaxformer.state import eval_variables
-from jaxformer.tasks.base import Evaluation
+from jaxformer.tasks.base import Evaluation, Row
 
 if TYPE_CHECKING:
     from jaxformer.inference.writing import Writer
@@ -121,7 +121,10 @@ class LoadedRun:
             raise UserError(f"checkpoint={checkpoint!r}: expected best, latest or a step")
         experiment, monitor, run = self.experiment, self.config.eval.monitor, self.run
         laid_out = partial(jax.ShapeDtypeStruct, sharding=self.layout.replicated)
-        shapes = jax.tree.map(lambda x: laid_out(x.shape, x.dtype), experiment.variable_shapes)
+        shapes = jax.tree.map(
+            lambda x: laid_out(x.shape, x.dtype),
+            experiment.variable_shapes | {"params": experiment.parameter_shapes},
+        )
         params = shapes.pop("params")
         average = None if experiment.average is None else params
         targets = {"params": {"params": params, "model_state": shapes, "average": average}}
@@ -144,7 +147,7 @@ class LoadedRun:
                 f"{run.tokenizer_file}: is not the tokenizer that the checkpoint was trained with; restore that file, "
                 "or train again in a new folder"
             )
-        return restored.progress["step"], eval_variables(restored.items)
+        return restored.progress["step"], experiment.merged(eval_variables(restored.items))
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -229,6 +232,12 @@ class LoadedRun:
         from jaxformer.inference.predict import predict
 
         return list(predict(self, inputs, top))
+
+    def answered(self, inputs: Any, top: int) -> Iterator[tuple[Input, Row, dict[str, Any]]]:
+        """Yields each input with its prediction and the answer in it; see `jaxformer.inference.predict.answered`."""
+        from jaxformer.inference.predict import answered
+
+        return answered(self, inputs, top)
 
     # Texts
 

@@ -1,7 +1,7 @@
 """A user's own images and texts in; a trained model's answers out, for any task: dicts, JSON lines, drawn images."""
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, islice, tee
 from pathlib import Path
@@ -53,7 +53,7 @@ def predict(run: "LoadedRun", inputs: Any, top: int = 5) -> Iterator[Prediction]
     """
     check_top(top)
     check_task(run.task)
-    for one, _, answer in answered(run, inputs, top):
+    for one, _, answer in run.answered(inputs, top):
         yield {**one.asked, **answer}
 
 
@@ -75,11 +75,55 @@ def check_task(task: Any) -> None:
 def answered(run: "LoadedRun", inputs: Any, top: int) -> Iterator[tuple[Input, Row, Prediction]]:
     """Yields each input with its prediction and the answer in it.
 
-    A prediction is a row of `Task.predict`, or several rows stacked of a question. All batches have one shape, so that
-    it is compiled once. Images are read as they are needed.
+    A prediction is a row of `Task.predict`, or several rows stacked of a question.
 
     Raises:
       UserError: an input cannot be read, or a prediction is not finite.
+    """
+    for one, found in computed(run, inputs, partial(step, run.task, run.model, top)):
+        row = found[0]
+        if run.task.reads == "question":
+            row = {name: np.stack([window[name] for window in found]) for name in row}
+        yield one, row, run.task.answers(row, one.example, run, top)
+
+
+def featured(run: "LoadedRun", inputs: Any) -> Iterator[Prediction]:
+    """Yields what was asked and the "features" of each input, a list of numbers: what the model's head sees of it, or
+    the mean of its tokens; of a question with several windows, their mean.
+
+    Args:
+      run: a trained run.
+      inputs: as of `predict`.
+
+    Raises:
+      UserError: the model has no features of whole inputs; an input cannot be read, or a feature is not finite.
+    """
+    from jaxformer.evaluation.features import features
+
+    check_task(run.task)
+
+    def of_batch(variables: Any, batch: Batch) -> dict[str, jax.Array]:
+        return {"features": features(run.task, run.model, variables, batch)}
+
+    for one, found in computed(run, inputs, of_batch):
+        mean = np.mean([row["features"] for row in found], axis=0)
+        yield {**one.asked, "features": [float(f"{value:.6g}") for value in mean.tolist()]}
+
+
+def computed(
+    run: "LoadedRun", inputs: Any, compute: Callable[[Any, Batch], dict[str, jax.Array]]
+) -> Iterator[tuple[Input, list[Row]]]:
+    """Yields each input with what is computed of each of its rows.
+
+    All batches have one shape, so that it is compiled once. Images are read as they are needed.
+
+    Args:
+      run: a trained run.
+      inputs: as of `predict`.
+      compute: (variables, batch) -> arrays with a row for each of the batch's.
+
+    Raises:
+      UserError: an input cannot be read, or what is computed is not finite.
     """
     size, lengths = run.batch_size, {}
     if run.task.reads == "image":
@@ -96,16 +140,13 @@ def answered(run: "LoadedRun", inputs: Any, top: int) -> Iterator[tuple[Input, R
         shards = run.layout.batch_shards
         size = -(-min(BATCH, len(rows)) // shards) * shards
     asked, coming = tee(asked)
-    predicted = predicted_rows(run, (row for one in coming for row in one.rows), size, lengths, top)
+    predicted = computed_rows(run, (row for one in coming for row in one.rows), size, lengths, compute)
     for one in asked:
         found = list(islice(predicted, len(one.rows)))
         values = (np.asarray(value) for row in found for value in row.values())
         if not all(np.isfinite(value).all() for value in values if value.dtype.kind == "f"):
             raise UserError(f"{one.place}: the model's predictions are not finite; try another checkpoint")
-        row = found[0]
-        if run.task.reads == "question":
-            row = {name: np.stack([window[name] for window in found]) for name in row}
-        yield one, row, run.task.answers(row, one.example, run, top)
+        yield one, found
 
 
 def named_image(run: "LoadedRun", image: Any, name: str) -> Input:
@@ -114,15 +155,15 @@ def named_image(run: "LoadedRun", image: Any, name: str) -> Input:
         return image_input(run, image)
 
 
-def predicted_rows(
-    run: "LoadedRun", examples: Iterator[Row], size: int, lengths: Mapping[str, int], top: int
+def computed_rows(
+    run: "LoadedRun", examples: Iterator[Row], size: int, lengths: Mapping[str, int], compute: Callable
 ) -> Iterator[Row]:
-    """Yields a row of `Task.predict` for each example, of which `size` are one batch."""
+    """Yields a row of what is computed for each example, of which `size` are one batch."""
     while chunk := list(islice(examples, size)):
         batch = {
             name: collate([example[name] for example in chunk], size, lengths.get(name)) for name in chunk[0]
         }
-        found = jax.device_get(step(run.task, run.model, top, run.variables, run.layout.shard_batch(batch)))
+        found = jax.device_get(compute(run.variables, run.layout.shard_batch(batch)))
         for row in range(len(chunk)):
             yield {name: values[row] for name, values in found.items()}
 
@@ -180,7 +221,7 @@ def predict_files(
     files = readable(paths, run.example, skip_broken)
     places = place_images(files, output_dir, run.task.written)
     with all_at_once(output_dir, LINES, originals=files) as (hidden, results):
-        for (one, predicted, answer), place in zip(answered(run, files, top), places):
+        for (one, predicted, answer), place in zip(run.answered(files, top), places):
             results.append({**one.asked, **{key: place[key].name for key in run.task.written}, **answer})
             drawn = run.task.draw(shown_image(run, one), answer, predicted, one.example)
             with writing_to(output_dir, REMEDY):

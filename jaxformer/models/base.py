@@ -102,8 +102,9 @@ class Model(Layer, kw_only=True):
     """The paths of the parts that a model which begins as another one (`pretrained`) may have anew."""
 
     pretrained: Source | None = None
-    """Where the first parameters come from: a folder of transformers or timm, "hf:OWNER/NAME", a run's folder, or
-    a file of weights. A model without a name is that one, but for the fields that are given. None: random ones."""
+    """Where the first parameters come from: a folder of transformers or timm, "hf:OWNER/NAME", a run's folder, a file
+    of weights, or a folder in a Python package, "package:NAME/FOLDER". A model without a name is that one, but for the
+    fields that are given; texts then have its tokenizer and its length, too, where none is given. None: random ones."""
 
     # Without types, so that a model may have a field or a property of the same name.
     num_classes = cast(Any, None)

@@ -16,7 +16,7 @@ from jaxformer.models.dropout import Dropout
 from jaxformer.models.masks import Mask
 from jaxformer.models.mlp import ACTIVATIONS, ActivationName
 from jaxformer.models.norms import LayerNorm
-from jaxformer.models.outputs import TextOutputs, TokenHead
+from jaxformer.models.outputs import TextOutputs, TokenHead, mean_of_tokens
 from jaxformer.models.positions import for_rows, token_positions
 from jaxformer.models.text import TextModel
 
@@ -49,9 +49,9 @@ class BERT(TextModel):
     ("token"), the borders of an answer ("span"), or nothing ("none")."""
     num_classes: PositiveInt | None = None
     """Number of classes K of the heads "sequence" and "token"; None: as many as the dataset has classes."""
-    pooler: Literal["tanh", "relu", "none"] = "tanh"
-    """The layer between the first token and a head over texts: tanh(dense), as in BERT and RoBERTa,
-    relu(dense) as in DistilBERT, or "none"."""
+    pooler: Literal["tanh", "relu", "none", "mean"] = "tanh"
+    """What a head over texts sees: of the first token tanh(dense), as in BERT and RoBERTa, relu(dense) as in
+    DistilBERT, or the token itself ("none"); or the mean of all tokens, as in sentence encoders."""
     dropout: Input[Rate] = 0.1
     """Rate of dropout after the embedding, of each branch and before a head."""
     attention_dropout: Input[Rate] = 0.1
@@ -118,8 +118,8 @@ class BERT(TextModel):
         if self.norm_position == "pre":
             x = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")(x)
 
-        features = x[:, 0]  # [B, D]
-        if self.pooler != "none" and self.head in ("sequence", "none"):
+        features = mean_of_tokens(x, token_mask) if self.pooler == "mean" else x[:, 0]  # [B, D]
+        if self.pooler in ("tanh", "relu") and self.head in ("sequence", "none"):
             features = Dense(self.width, kernel_init=normal, **self.dtypes, name="pooler")(features)
             features = jnp.tanh(features) if self.pooler == "tanh" else jax.nn.relu(features)
         if self.head == "none":

@@ -1,5 +1,6 @@
 """The Transformer block of every family: encoders' and decoders', before and after the norm."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -54,6 +55,8 @@ class BlockInputs:
     """Self-attention's mask, in the place of the shared one."""
     cache: LayerCache | None = None
     """The keys and values of the tokens before."""
+    first: int = struct.field(pytree_node=False, default=0)
+    """Of how many of the first tokens the result is wanted by itself, too."""
 
 
 @struct.dataclass
@@ -64,6 +67,9 @@ class Aux:
     """What it remembers now, if asked."""
     router: RouterLosses | None = None
     """Its router's losses, if it has experts."""
+    first: Array | None = None
+    """The first tokens of the result, if asked, [B, N, D], by a norm and an MLP of their own: where nothing reads the
+    other tokens, XLA leaves out theirs."""
 
 
 class LayerScale(Layer):
@@ -127,20 +133,26 @@ class Block(ResidualLayer):
         """Maps [B, T, D] to [B, T, D], as a block of a `Stack`."""
         found: dict[str, Any] = {}
 
-        def residual(x: Array, number: int | str, branch: Any) -> Array:
+        def residual(number: int | str, branch: Any) -> Callable[[Array], Array]:
             name = f"norm_{number}"
             norm = token_norm(self.norm, self.norm_epsilon, self.use_bias, name=name, **self.dtypes)
-            if self.norm_position == "between" and number == 2:
-                x = y = norm(x)
-            else:
-                y = x if self.norm_position == "post" else norm(x)
-            y = branch(y)
-            y = Dropout(self.dropout)(y, deterministic=deterministic)
+            scaled: Any = None
             if self.layer_scale is not None:
-                y = LayerScale(self.layer_scale, **self.dtypes, name=f"layer_scale_{number}")(y)
-            if inputs.drop_path is not None and not deterministic:
-                y = drop_path(y, inputs.drop_path, self.make_rng("dropout"))
-            return norm(x + y) if self.norm_position == "post" else x + y
+                scaled = LayerScale(self.layer_scale, **self.dtypes, name=f"layer_scale_{number}")
+
+            def applied(x: Array) -> Array:
+                if self.norm_position == "between" and number == 2:
+                    x = y = norm(x)
+                else:
+                    y = x if self.norm_position == "post" else norm(x)
+                y = branch(y)
+                y = Dropout(self.dropout)(y, deterministic=deterministic)
+                y = y if scaled is None else scaled(y)
+                if inputs.drop_path is not None and not deterministic:
+                    y = drop_path(y, inputs.drop_path, self.make_rng("dropout"))
+                return norm(x + y) if self.norm_position == "post" else x + y
+
+            return applied
 
         cache = inputs.cache or LayerCache()
         drops: Any = {"deterministic": deterministic}
@@ -161,21 +173,24 @@ class Block(ResidualLayer):
             y, found["memory"] = layer(y, shared.context, positions=positions, cache=memory, **drops)
             return y
 
-        def mlp(y: Array) -> Array:
-            if self.experts is not None:
-                config = self.experts if shared.slot is None else self.experts.roomy
-                experts = ExpertMlp(config, **self.passed_to(ExpertMlp), name="experts")
-                y, found["router"] = experts(y, shared.valid)
-                return y
-            layer = Mlp(**self.passed_to(Mlp) | {"dropout": self.mlp_dropout}, name="mlp")
-            return layer(y, deterministic=deterministic)
+        def through_experts(y: Array) -> Array:
+            config = self.experts if shared.slot is None else self.experts.roomy
+            experts = ExpertMlp(config, **self.passed_to(ExpertMlp), name="experts")
+            y, found["router"] = experts(y, shared.valid)
+            return y
 
-        x = residual(split_by_rows(x), 1, attend)  # [B, T, D]
+        x = residual(1, attend)(split_by_rows(x))  # [B, T, D]
         if self.cross:
-            x = residual(x, "cross", attend_to_context)
-        x = split_by_rows(residual(x, 2, mlp))
+            x = residual("cross", attend_to_context)(x)
+        mlp: Any = through_experts
+        if self.experts is None:
+            layer = Mlp(**self.passed_to(Mlp) | {"dropout": self.mlp_dropout}, name="mlp")
+            mlp = partial(layer, deterministic=deterministic)
+        second = residual(2, mlp)
+        y = split_by_rows(second(x))
+        first = second(x[:, : inputs.first]) if inputs.first else None
         kept = None if shared.slot is None else LayerCache(found["own"], found.get("memory"))
-        return x, Aux(kept, found.get("router"))
+        return y, Aux(kept, found.get("router"), first)
 
     def attention(self, name: str) -> Attention:
         """An attention layer of this block."""

@@ -134,6 +134,17 @@ class TextOutputs:
     """What the logits of a language model are made of; None where a loss has to take the logits."""
 
 
+def mean_of_tokens(tokens: Array, token_mask: Array | None) -> Array:
+    """The mean [B, D] of tokens [B, T, D], in float32; those where `token_mask` bool [B, T] is False do not count."""
+    if token_mask is None:
+        return jnp.mean(tokens, axis=1, dtype=jnp.float32).astype(tokens.dtype)
+    total = jnp.einsum(
+        "btd,bt->bd", tokens, token_mask.astype(tokens.dtype), preferred_element_type=jnp.float32
+    )
+    count = jnp.maximum(jnp.sum(token_mask, axis=1), 1).astype(jnp.float32)
+    return (total / count[:, None]).astype(tokens.dtype)
+
+
 def router_losses(beside: Sequence[Aux]) -> RouterLosses | None:
     """The mean over layers of what the routers lose; None without experts."""
     losses = [b.router for b in beside if b.router is not None]

@@ -47,6 +47,7 @@ class Stack(nn.Module):
         shared: StackInputs = NOTHING_SHARED,
         masks: Sequence[Mask] = (),
         cache: Cache | None = None,
+        first: int = 0,
     ) -> tuple[Array, list[Aux]]:
         """Maps [B, T, D] to [B, T, D].
 
@@ -56,6 +57,8 @@ class Stack(nn.Module):
           shared: what all blocks are given.
           masks: of self-attention, block by block, from the first one again after the last; none: the shared one.
           cache: of the tokens before; only where blocks are not scanned over.
+          first: how many of the first tokens the last block gives by themselves, too (`Aux.first`); 0: none, as in a
+            scan, whose blocks are alike.
 
         Returns:
           Tokens, and what the blocks return beside them: of each block, or of a scan one with a leading layer axis.
@@ -79,7 +82,8 @@ class Stack(nn.Module):
             for i in range(self.depth):
                 rate = None if rates is None else rates[i]
                 mask = masks[i % len(masks)] if masks else None
-                layer = BlockInputs(rate, mask, None if cache is None else cache.layers[i])
+                own = first if i == self.depth - 1 else 0
+                layer = BlockInputs(rate, mask, None if cache is None else cache.layers[i], own)
                 x, found = block(**self.fields, name=f"block_{i}")(x, layer, shared, deterministic)
                 beside.append(found)
             return x, beside

@@ -153,9 +153,13 @@ class ViT(ImageModel, Dropouts, Stacked):
         """Whether a class token reads the patches for the head."""
         return self.pool == "cls"
 
+    @property
+    def deciding_tokens(self) -> int:
+        """How many of the first tokens heads read; 0 where there is no class token, or no head."""
+        return 1 + self.distillation_token if self.by_class_token and self.num_classes else 0
+
     def token_layout(self, grids: Sequence[Grid], asks: int, sees: int, cross: bool) -> TokenLayout:
-        deciding = 1 + self.distillation_token if self.pool == "cls" and self.num_classes else 0
-        return plain_layout(grids, asks, sees, cross, deciding=deciding)
+        return plain_layout(grids, asks, sees, cross, deciding=self.deciding_tokens)
 
     @nn.compact
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
@@ -178,12 +182,16 @@ class ViT(ImageModel, Dropouts, Stacked):
         x = Dropout(self.dropout)(x, deterministic=deterministic)
         block = fields | {"mlp_dropout": self.dropout}
         encoder = Stack(Block, block, self.depth, self.drop_path, self.remat, self.scan, name="encoder")
-        x, _ = encoder(x, deterministic)  # [B, prefix + T, D]
-        tokens = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")(x)
+        x, beside = encoder(x, deterministic, first=self.deciding_tokens)  # [B, prefix + T, D]
+        norm = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")
+        tokens = norm(x)
 
         seen = tokens[:, self.prefix_tokens :]
+        first = tokens
+        if self.deciding_tokens:  # the others' last MLP and norm are left out where nothing reads them
+            first = norm(x[:, : self.deciding_tokens] if beside[-1].first is None else beside[-1].first)
         if self.pool == "cls":
-            features = tokens[:, 0]  # [B, D]
+            features = first[:, 0]  # [B, D]
         elif self.pool == "average":
             features = mean_of(seen)
         else:
@@ -196,7 +204,7 @@ class ViT(ImageModel, Dropouts, Stacked):
         if outputs.logits is None or not self.distillation_token:
             return outputs
         classes = self.known("num_classes")
-        distilled = logits_of(tokens[:, 1], classes, self.param_dtype, name="head_distilled")
+        distilled = logits_of(first[:, 1], classes, self.param_dtype, name="head_distilled")
         logits = (outputs.logits + distilled) / 2 if deterministic else outputs.logits
         return replace(outputs, logits=logits, distilled=distilled)
 

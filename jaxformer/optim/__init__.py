@@ -13,6 +13,10 @@ OPTIMIZERS: dict[str, str] = {
     "prodigy": "jaxformer.optim.own_rules:Prodigy",
     "sophia": "jaxformer.optim.optimizers:Sophia",
 }
+ADAPTERS: dict[str, str] = {
+    "lora": "jaxformer.optim.lora:LoRA",
+    "dora": "jaxformer.optim.lora:DoRA",
+}
 SCHEDULES: dict[str, str] = {
     "constant": "jaxformer.optim.curves:Constant",
     "linear": "jaxformer.optim.curves:Linear",

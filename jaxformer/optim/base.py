@@ -66,6 +66,9 @@ class Optimizer(ABC):
     """Patterns of parameters that neither decay nor are regularised."""
     freeze: tuple[Pattern, ...] = ()
     """Patterns of parameters that do not move: no gradient, no optimizer state."""
+    train_only: tuple[Pattern, ...] = ()
+    """Patterns of the only parameters that move, such as ("head",) or ("[^/]*bias", "head"); all others are frozen.
+    Empty: all that `freeze` does not take."""
     learning_rate_multipliers: tuple[tuple[Pattern, NonNegativeFloat], ...] = ()
     """Pairs of a pattern and what it multiplies the whole update by, decay included; the first pattern that
     takes a parameter counts."""
@@ -84,6 +87,11 @@ class Optimizer(ABC):
     """Whether it averages the parameters by itself; `eval_params` then gives those to evaluate."""
     needs_whole_batch: ClassVar[bool] = False
     """Whether its update calls the loss of the whole batch, which no device has under pmap."""
+
+    @property
+    def freezes(self) -> bool:
+        """Whether some parameters do not move."""
+        return bool(self.freeze or self.train_only)
 
     @property
     def known_rate(self) -> float:
@@ -135,6 +143,7 @@ class Optimizer(ABC):
         return {
             "no_decay": self.no_decay,
             "freeze": self.freeze,
+            "train_only": self.train_only,
             "learning_rate_multipliers": tuple(p for p, _ in self.learning_rate_multipliers),
         }
 

@@ -120,14 +120,16 @@ def optimizer_problems(config: Optimizer, params: Tree) -> Iterator[str]:
         for pattern in (p for p in patterns if p not in defaults[key]):
             if not any(any(layers_taken((pattern,), *item)) for item in shapes.items()):
                 yield f"{key}: {pattern!r} takes no parameter; {nearest(pattern, paths)}"
-    for key, patterns in (("no_decay", config.no_decay), ("freeze", config.freeze)):
+    for key in ("no_decay", "freeze", "train_only"):
+        patterns = config.patterns()[key]
         taken = {path: layers_taken(patterns, path, shape) for path, shape in shapes.items()}
         partly = [path for path, layers in taken.items() if any(layers) and not all(layers)]
         if partly:
             stack = f"takes some layers of the stack {partly[0]} and leaves others"
             yield f"{key}: {stack}; take all of them, or set model.scan=False"
-    if config.freeze and not any(jax.tree.leaves(trainable_mask(config, params))):
-        yield f"freeze={config.freeze!r}: takes every parameter, nothing is left to train; freeze less"
+    if config.freezes and not any(jax.tree.leaves(trainable_mask(config, params))):
+        besides = " that train_only leaves" if config.train_only else ""
+        yield f"freeze={config.freeze!r}: takes every parameter{besides}, nothing is left to train; freeze less"
     if config.layer_decay is not None and not layer_indices(params)[0]:
         without = "the model has no blocks (encoder/block_0, ...) to go by"
         yield f"layer_decay={config.layer_decay}: {without}; set layer_decay=None"

@@ -50,13 +50,14 @@ def decay_mask(config: Any, params: Tree) -> Tree:
 
 
 def trainable_mask(config: Any, params: Tree) -> Tree:
-    """A tree of bools: False for the parameters that `config.freeze` takes.
+    """A tree of bools: False for the parameters that `config.freeze` takes, and that `config.train_only` does not.
 
     Args:
       config: one of OPTIMIZERS' classes.
       params: a tree of arrays or ShapeDtypeStructs.
     """
-    return jax.tree.map(lambda taken: not taken, path_mask(config.freeze, params))
+    frozen, wanted = path_mask(config.freeze, params), path_mask(config.train_only or (".*",), params)
+    return jax.tree.map(lambda taken, trained: trained and not taken, frozen, wanted)
 
 
 def block_of(path: str) -> tuple[str, tuple[int, ...]] | None:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, wraps
+from functools import cache, cached_property, wraps
 from math import prod
 from typing import Any
 
@@ -101,9 +101,9 @@ class Layout:
             lambda leaf, sharding: leaf.update(sharding=sharding), state, self.shardings(state)
         )
 
-    def init_sharded(self, init: Callable[..., Tree], shapes: Tree, *arguments: Any) -> Tree:
-        """Runs `init` so that its result is laid out from the start as `shapes` are: no device ever holds it whole."""
-        return jax.jit(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))(*arguments)
+    def init_sharded(self, init: Callable[..., Tree], shapes: Tree) -> Callable[..., Tree]:
+        """`init`, compiled: its result is laid out from the start as `shapes` are; no device ever holds it whole."""
+        return jax.jit(init, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))
 
     def shard_batch(self, local_batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """This process's rows of a batch, as arrays over all devices."""
@@ -142,11 +142,20 @@ class Layout:
             compiler_options=options,
         )
 
-    def eval_step(self, step: Callable) -> Callable:
-        """`step(variables, batch) -> (sums, collected)`, compiled; see `make_eval_step`."""
+    def eval_step(self, step: Callable, others: int = 0) -> Callable:
+        """`step(variables, batch, ...) -> (sums, collected)`, compiled; see `make_eval_step`.
+
+        Args:
+          step: its result.
+          others: how many arguments come behind the batch, which are the same on every device.
+        """
         if self.mode == "pmap":
-            return self.pmapped(step, donate=())
+            return self.pmapped(step, donate=(), fixed=others)
         return jax.jit(self.on_mesh(step), out_shardings=self.replicated)
+
+    def same_everywhere(self, function: Callable) -> Callable:
+        """A function compiled under jit in both modes; every device has the whole of its result."""
+        return jax.jit(function, out_shardings=self.replicated)
 
     def on_mesh(self, step: Callable) -> Callable:
         """`step`, traced with the mesh as JAX's context, of which models ask what the devices are."""
@@ -182,10 +191,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class NumberedStep:
-    """A compiled train step that also takes the numbers of a config, and these: `step(state, batch)` for its users."""
+    """A compiled step that also takes the numbers of a config, and these: `step(state, batch)` for its users."""
 
     program: Any
-    """(state, batch, numbers, ...) -> (state, metrics): the result of `Layout.train_step`."""
+    """(state, batch, numbers, ...) -> what the step gives: the result of `Layout.train_step` or `eval_step`."""
     numbers: Tree
     """Numbers of the host."""
     sharding: NamedSharding
@@ -195,9 +204,9 @@ class NumberedStep:
     def on_devices(self) -> Tree:
         """The numbers as arrays; a Python float takes the dtype of what it meets, as in Python."""
         # Where there are several processes, `device_put` takes no float that float32 rounds.
-        return jax.jit(lambda numbers: numbers, out_shardings=self.sharding)(self.numbers)
+        return placing(self.sharding)(self.numbers)
 
-    def __call__(self, state: Tree, batch: Tree, *others: Tree) -> tuple[Tree, dict[str, jax.Array]]:
+    def __call__(self, state: Tree, batch: Tree, *others: Tree) -> Any:
         return self.program(state, batch, self.on_devices, *others)
 
     def trace(self, state: Tree, batch: Tree, *others: Tree) -> Any:
@@ -207,6 +216,12 @@ class NumberedStep:
     def lower(self, state: Tree, batch: Tree, *others: Tree) -> Any:
         """As `trace`, lowered."""
         return self.trace(state, batch, *others).lower()
+
+
+@cache
+def placing(sharding: NamedSharding) -> Callable[[Tree], Tree]:
+    """Puts numbers of the host onto devices."""
+    return jax.jit(lambda numbers: numbers, out_shardings=sharding)
 
 
 def compiled(lowered: Any, mesh: Mesh) -> Any:

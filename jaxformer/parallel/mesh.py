@@ -3,13 +3,17 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import jax
 from jax.sharding import AxisType, Mesh
 
-from jaxformer.config.fields import PositiveInt, at_least
+from jaxformer.config.fields import PositiveInt, at_least, largest_divisor
 from jaxformer.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxformer.data.batches import Batches
+    from jaxformer.data.config import DataConfig
 
 AXES = ("data", "fsdp", "sequence", "tensor")
 
@@ -80,3 +84,32 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     shape = mesh_shape(axes, len(devices))
     types = (AxisType.Auto,) * len(AXES)
     return jax.make_mesh(tuple(shape.values()), tuple(shape), axis_types=types, devices=devices)
+
+
+def undivided_heads(heads: Any, mesh: Mesh) -> Iterator[str]:
+    """Yields a line if the mesh's "tensor" does not divide a model's number of heads, where it is one."""
+    tensor = mesh.shape["tensor"]
+    if isinstance(heads, int) and heads % tensor:
+        problem = f"parallel.mesh.tensor={tensor} does not divide model.num_heads={heads}"
+        fitting = largest_divisor(math.gcd(heads, mesh.size), tensor)  # of the devices, too
+        yield f"{problem}: use one that does, such as {fitting}"
+
+
+def undivided_tokens(
+    model: Any, batches: "Batches", data: "DataConfig", mesh: Mapping[str, int]
+) -> Iterator[str]:
+    """Yields a line for each number of tokens that the mesh's "sequence" cannot split into equal parts."""
+    if (parts := mesh["sequence"]) == 1:
+        return
+    counts = [("data.buckets", length) for length in data.buckets]
+    if "tokens" in batches.element_spec:
+        counts.append(("data.examples.length", batches.element_spec["tokens"][0][0]))
+    elif model.grid is not None:
+        counts.append(("the number of an image's tokens", math.prod(model.grid) + model.tokens_before_grid))
+    else:
+        yield f"parallel.mesh.sequence={parts}: {type(model).__name__} has no tokens to split; use another axis"
+    all_divide = largest_divisor(math.gcd(math.prod(mesh.values()), *(count for _, count in counts)), parts)
+    fitting = f"use one that does, such as {all_divide}" if all_divide > 1 else "use 1, or other lengths"
+    for what, count in counts:
+        if count % parts:
+            yield f"parallel.mesh.sequence={parts} does not divide {what}, {count}: {fitting}"

@@ -17,6 +17,10 @@ logger = logging.getLogger("jaxformer")
 # D width, H heads, F MLP width, K classes, C channels, V tokens, E experts. "fsdp" splits the width and the experts,
 # "tensor" what is computed independently: heads, hidden units and tokens (Shoeybi et al. 2019, Megatron-LM, section 3).
 RULES: tuple[Rule, ...] = (
+    (r"experts/[^/]*_lora_[ab]", (None, None, None)),  # [E, D, r], [E, r, F]
+    (r"[^/]*_lora_[ab]", (None, None)),  # [D, r], [r, F]
+    (r"experts/[^/]*_lora_magnitude", (None, None)),  # [E, F]
+    (r"[^/]*_lora_magnitude", (None,)),  # [F]
     (r"(cross_)?attention/(query|key|value)/kernel", ("fsdp", "tensor", None)),  # [D, H, Dh]
     (r"(cross_)?attention/(query|key|value)/bias", ("tensor", None)),  # [H, Dh]
     (r"(cross_)?attention/out/kernel", ("tensor", None, "fsdp")),  # [H, Dh, D]

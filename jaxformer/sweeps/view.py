@@ -1,16 +1,24 @@
 """A sweep in words: how far it is, which trials are best, and how long it may take."""
 
+import os
+import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from jaxformer.errors import counted
 from jaxformer.observe.text import duration, number, table
+from jaxformer.observe.writers import METRICS
+from jaxformer.sweeps.axes import shown
 from jaxformer.sweeps.halving import Task
 from jaxformer.sweeps.leases import Leases
-from jaxformer.sweeps.study import LEASES, Study
+from jaxformer.sweeps.study import LEASES, TRIALS, Study
 
 ROWS = 10  # trials that are shown
+TAIL = 4096  # bytes at the end of a file of metrics
+STEP = re.compile(rb'"step": (\d+)')
 
 
 class View:
@@ -49,10 +57,19 @@ class View:
             f"{statuses.count(status)} {status}" for status in ("paused", "failed") if status in statuses
         ]
         if running:
-            parts.append(f"running: {', '.join(running)}")
+            parts.append(f"running: {', '.join(at_step(study.folder / TRIALS / run) for run in running)}")
         if (seconds := self.seconds_left(rules.left(results))) is not None and due:
             parts.append(f"about {duration(seconds)} left")
         return "\n".join(["; ".join(parts), "", *trial_table(outcome, len(rules.shares)).splitlines()])
+
+
+def at_step(run: Path) -> str:
+    """The name of a run, and the last step that its metrics have: "0007-seed1 at step 40"."""
+    with suppress(OSError), (run / METRICS).open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+        if steps := STEP.findall(file.read()):
+            return f"{run.name} at step {int(steps[-1]):,}"
+    return run.name
 
 
 def trial_table(outcome: Mapping[str, Any], rungs: int) -> str:
@@ -76,11 +93,6 @@ def trial_table(outcome: Mapping[str, Any], rungs: int) -> str:
         for trial in known[:ROWS]
     ]
     return table(columns, rows, right=columns[:-1])
-
-
-def shown(value: Any) -> str:
-    """A value in a cell."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def best_lines(study: Study, outcome: Mapping[str, Any]) -> list[str]:

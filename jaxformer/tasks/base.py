@@ -89,6 +89,9 @@ class Task(ABC):
 
     views: ClassVar[tuple[str, ...]] = ()
     """The sets of views over which an evaluation can average (`evaluation/views.py`)."""
+    averaged: ClassVar[bool] = False
+    """Whether several models can answer together (`inference/ensemble.py`): outputs have `logits` of classes, and
+    `predictions` gives "probabilities"."""
     distillation: Any = None
     """Settings of a teacher, `losses.Distillation`; None where the task learns from labels alone."""
 

@@ -32,6 +32,7 @@ class ClassTask(base.ExampleTask):
     """Learning from a teacher, whose logits `teacher_logits` [B, K] the step puts into the batch; None has no
     teacher. A model with a head of its own for it (`distilled`) learns it there."""
 
+    averaged = True
     metric_names: ClassVar = ("loss", "accuracy", "top5", "balanced_accuracy", "macro_f1", "ece")
 
     def absent_metrics(self, model: Any, data: base.Batches) -> dict[str, str]:

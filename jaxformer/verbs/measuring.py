@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from jaxformer.config.fields import NonNegativeInt, PositiveInt
 from jaxformer.errors import UserError
 from jaxformer.verbs.common import OTHER_OUTPUT, print_json, working
-from jaxformer.verbs.options import Named, OfRun, argument, flag
+from jaxformer.verbs.options import How, Named, OfRun, argument, flag
 
 KEPT = ("results", "n-shot", "versions")  # of what the harness finds
 
@@ -44,13 +44,17 @@ class Measuring(OfRun):
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Measuring):
-    """Evaluate a run's checkpoint on a split of its dataset."""
+    """Evaluate a run's checkpoint on a split of its dataset, or several runs' that answer together."""
 
     moved: ClassVar[Mapping[str, str]] = {
         "--fewshot": "fewshot RUN TASK.yaml",
         "--perplexity": "perplexity RUN FILE",
         "--harness": "harness RUN TASK",
     }
+    others: tuple[Path, ...] = argument("RUN", default=())
+    """Further runs, which answer together with the first."""
+    ensemble: How | None = None
+    """How several runs answer together: the mean of their probabilities, of their logits, or a vote (default: mean)."""
     split: str | None = None
     """A TFDS split (default: the config's eval.split)."""
     views: Literal["flip", "five_crop", "ten_crop"] | None = flag(None, "", "--tta")
@@ -64,14 +68,15 @@ class Evaluate(Measuring):
         """
         from jaxformer.files import write_json
 
-        loaded = self.load()
+        loaded = self.load_all(self.others, self.ensemble)
         found = loaded.evaluate(self.split, views=self.views)
-        if self.split is None and self.views is None:
+        if self.split is None and self.views is None and not self.others:
             written = {"step": loaded.step, "metrics": found.metrics, **found.tables}
             write_json(loaded.run.evaluation_file, written)
         views = {} if self.views is None else {"tta": self.views}
         split = self.split or loaded.config.eval.split
-        return {"step": loaded.step, "split": split, **views, **found.metrics}
+        together = {"runs": 1 + len(self.others), "ensemble": self.ensemble or "mean"} if self.others else {}
+        return {"step": loaded.step, "split": split, **together, **views, **found.metrics}
 
 
 @dataclass(frozen=True, kw_only=True)

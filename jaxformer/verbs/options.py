@@ -30,6 +30,7 @@ STEP = re.compile("best|latest|[0-9]{1,18}")
 WHICH = Constraint("best, latest or a step", lambda text: STEP.fullmatch(text) is not None)
 Checkpoint: TypeAlias = Annotated[str, WHICH]
 Named: TypeAlias = Annotated[str, not_empty('the name of a file or a folder, and not ""')]
+How: TypeAlias = Literal["mean", "logits", "vote"]  # several runs answer together; see inference/ensemble.py
 Names: TypeAlias = Annotated[tuple[str, ...], COMMAS]
 
 
@@ -86,6 +87,20 @@ class OfRun(Verb):
         from jaxformer.inference.loaded import LoadedRun
 
         return LoadedRun(self.run, self.checkpoint)
+
+    def load_all(self, others: Sequence[Path], how: How | None) -> "LoadedRun":
+        """The run, or with others an ensemble.
+
+        Raises:
+          UserError: `how` is given, and no others.
+        """
+        if others:
+            from jaxformer.inference.ensemble import Ensemble
+
+            return Ensemble([self.run, *others], how or "mean", self.checkpoint)
+        if how is not None:
+            raise UserError(f"--ensemble {how}: is for several runs, and only {self.run} is named")
+        return self.load()
 
 
 class Parser(argparse.ArgumentParser):

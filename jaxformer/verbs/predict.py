@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from jaxformer.config.fields import PositiveInt
 from jaxformer.errors import UserError
 from jaxformer.verbs.common import print_json, print_text, working
-from jaxformer.verbs.options import Named, OfRun, argument, flag
+from jaxformer.verbs.options import How, Named, OfRun, argument, flag
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
@@ -62,16 +62,22 @@ class Predict(OfRun):
     """Print what a run's model says of your images or texts, as JSON lines."""
 
     inputs: tuple[Named, ...] = argument("INPUT", default=())
-    """Image files or folders of them. Or files of one text a line (two with a tab between them, or JSON lines of
-    question and context, where the model takes that); - is stdin."""
+    """Image files or folders of them. Or texts of several words, and files of one text a line (two with a tab between
+    them, or JSON lines of question and context, where the model takes that); - is stdin."""
     text: tuple[str, ...] = ()
     """A text; give it again for more."""
     question: tuple[str, ...] = flag((), "TEXT")
     """A question about the text of --context-file; give it again for more."""
     context_file: Named | None = flag(None, "FILE")
     """The text that answers --question."""
+    others: tuple[Path, ...] = flag((), "RUN", "--with")
+    """A further run, which answers together with the first; give it again for more."""
+    ensemble: How | None = None
+    """How several runs answer together: the mean of their probabilities, of their logits, or a vote (default: mean)."""
     output: Path | None = flag(None, "DIR")
     """The folder of annotated images and JSON lines (default: RUN/predictions)."""
+    features: bool = False
+    """Print what the model's head sees of each input, as numbers, in the place of answers; nothing is drawn."""
     top: PositiveInt = 5
     """How many classes to list."""
     skip_broken: bool = False
@@ -83,8 +89,14 @@ class Predict(OfRun):
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot be together."""
+        if self.explain is not None and self.others:
+            yield "explain: looks into one model; leave it out, or `others`"
         if self.explain is None and self.class_name is not None:
             yield "class_name: chooses what --explain shows; give --explain, too, or leave it out"
+        if self.features and (self.explain is not None or self.class_name is not None):
+            yield "features: explains nothing; leave --explain out"
+        if self.features and self.others:
+            yield "features: are those of one model; leave `others` out"
         if isinstance(self.explain, Path) and self.explain.is_file():
             yield f"explain={self.explain}: is a file; put --explain behind the images, or name a folder"
 
@@ -110,13 +122,17 @@ class Predict(OfRun):
         texts += [path for path in self.inputs if path == "-" or Path(path).suffix.lower() in TEXT_SUFFIXES]
         if texts:
             raise UserError(f"{texts[0]}: {self.run} holds a model of images; name image files, or folders")
-        from jaxformer.inference.inputs import check_places
+        from jaxformer.inference.inputs import check_places, readable
 
         check_places(self.inputs, folder)
         from jaxformer.inference.explain import Explainer, explain_files
-        from jaxformer.inference.predict import predict_files
+        from jaxformer.inference.predict import featured, predict_files
 
-        run = self.load()
+        if self.features:
+            one = self.load()
+            self.write(featured(one, readable(self.inputs, one.example, self.skip_broken)), folder)
+            return
+        run = self.load_all(self.others, self.ensemble)
         explainer = None if self.explain is None else Explainer(run, self.class_name)
         written = predict_files(
             run, self.inputs, folder, self.top, skip_broken=self.skip_broken, lines=sys.stdout
@@ -131,9 +147,7 @@ class Predict(OfRun):
         Raises:
           UserError: images were given; or as of `predict`.
         """
-        from jaxformer.files import json_line
-        from jaxformer.inference.inputs import all_at_once
-        from jaxformer.inference.predict import LINES, check_task, predict
+        from jaxformer.inference.predict import check_task, featured, predict
         from jaxformer.reading import IMAGE_EXTENSIONS
 
         if self.explain is not None:
@@ -143,17 +157,34 @@ class Predict(OfRun):
             if Path(path).suffix.lower() in IMAGE_EXTENSIONS or os.path.isdir(path):
                 remedy = f"give files of one text a line, or {itself} TEXT"
                 raise UserError(f"{path}: {self.run} holds a model of text; {remedy}")
-            if path != "-" and not os.path.exists(path):
+            if path != "-" and not os.path.exists(path) and not self.is_text(path, config):
                 remedy = f"what is no file, but a text itself, stands behind {itself}"
                 raise UserError(f"{path!r}: there is no such file; {remedy}")
         if self.skip_broken:
             raise UserError("--skip-broken: is for images; leave it out")
         check_task(config.task)
         given = self.given(config)
+        if self.features:
+            self.write(featured(self.load(), given), folder)
+        else:
+            self.write(predict(self.load_all(self.others, self.ensemble), given, self.top), folder)
+
+    def write(self, found: Iterable[dict[str, Any]], folder: Path) -> None:
+        """Prints what was found, a line of JSON each; the lines go to `folder`, too."""
+        from jaxformer.files import json_line
+        from jaxformer.inference.inputs import all_at_once
+        from jaxformer.inference.predict import LINES
+
         with all_at_once(folder, LINES) as (_, written):
-            for prediction in predict(self.load(), given, self.top):
-                written.append(prediction)
-                print_text(json_line(prediction))
+            for one in found:
+                written.append(one)
+                print_text(json_line(one))
+
+    def is_text(self, word: str, config: "ExperimentConfig") -> bool:
+        """Whether an input is a text itself: it has several words, and is called neither as a file that is there nor as
+        one that could be meant."""
+        several = len(word.split()) > 1 and Path(word).suffix.lower() not in TEXT_SUFFIXES
+        return several and config.task.reads != "question" and not os.path.exists(word)
 
     def given(self, config: "ExperimentConfig") -> "Given":
         """The texts or the questions that were given.
@@ -164,7 +195,9 @@ class Predict(OfRun):
         from jaxformer.inference.texts import form_of, read_given, read_text
 
         form, context = form_of(config), self.context_file
-        named: list[tuple[Any, str]] = [(text, f"--text {n}") for n, text in enumerate(self.text, 1)]
+        texts = [word for word in self.inputs if self.is_text(word, config)]
+        named: list[tuple[Any, str]] = [(text, f"text {n}") for n, text in enumerate(texts, 1)]
+        named += [(text, f"--text {n}") for n, text in enumerate(self.text, 1)]
         if form != "question" and (self.question or context is not None):
             remedy = "give --text or a file"
             raise UserError(f"--question, --context-file: are for runs that answer questions; {remedy}")
@@ -178,4 +211,4 @@ class Predict(OfRun):
                 raise UserError(f"--context-file {context}: needs a question about it; ask with --question")
             answering = read_text(context)
             named = [((asked, answering), f"--question {n}") for n, asked in enumerate(self.question, 1)]
-        return read_given(form, named, self.inputs)
+        return read_given(form, named, [word for word in self.inputs if word not in texts])

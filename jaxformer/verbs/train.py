@@ -1,8 +1,7 @@
-"""Training, and the reports of what was trained."""
+"""Training, and where its time went."""
 
 import os
 import shlex
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt
 from jaxformer.errors import UserError
+from jaxformer.launching import HEARTBEATS
 from jaxformer.verbs.common import print_json, print_line, print_note, print_text, working
 from jaxformer.verbs.options import OVERRIDE, Verb, argument, flag, in_flags
 
@@ -68,11 +68,17 @@ class Train(Verb):
 
     def __call__(self) -> int:
         """1 if too many updates were skipped or a fault was found."""
+        from jaxformer.config import files
+
         if self.starts_others:
             from jaxformer.verbs.children import train_together
 
-            return train_together(self.words(), self.processes or 1, self.devices_per_process or 1)
-        from jaxformer.config import files
+            count, devices = self.processes or 1, self.devices_per_process or 1
+            if HEARTBEATS not in os.environ:  # before a supervisor starts, `launch` has done it
+                from jaxformer.config.sections import check_devices, resolve
+
+                check_devices(resolve(files.read(self.config, self.overrides)), count * devices)
+            return train_together(self.words(), count, devices)
         from jaxformer.verbs.debug import PART, REHEARSAL, print_findings, rehearse
 
         config = files.read(self.config, self.overrides)
@@ -151,34 +157,6 @@ def run_name(config: str) -> str:
     name, _, argument = config.partition(":")
     safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in argument)
     return Path(name).stem + (f"-{safe}" if safe else "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report(Verb):
-    """Write the report.html of a run anew, or compare several runs."""
-
-    runs: tuple[Path, ...] = argument("RUN")
-    """The folders of runs."""
-    output: Path | None = flag(None)
-    """The file of the comparison (default: comparison.html)."""
-
-    def problems(self) -> Iterator[str]:
-        """Yields what cannot be together."""
-        if len(self.runs) == 1 and self.output is not None:
-            yield "output: is for comparisons of several runs; a run's report is RUN/report.html"
-        if twice := [run for run, count in Counter(self.runs).items() if count > 1]:
-            yield f"{twice[0]}: is there twice; name different runs"
-
-    def __call__(self) -> None:
-        from jaxformer.observe.comparison import compare_runs
-        from jaxformer.observe.report import write_report
-
-        if len(self.runs) > 1:
-            written = self.output or Path("comparison.html")
-            print_text(f"{compare_runs(self.runs, written)}\n")
-        else:
-            written = write_report(self.runs[0])
-        print_line(str(written))
 
 
 @dataclass(frozen=True, kw_only=True)

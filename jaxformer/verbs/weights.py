@@ -1,11 +1,12 @@
 """Weights for other projects."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxformer.verbs.common import print_line, working
+from jaxformer.config.fields import PositiveInt
+from jaxformer.verbs.common import print_json, print_line, working
 from jaxformer.verbs.options import OfRun, Verb, argument, flag
 
 
@@ -56,3 +57,31 @@ class WeightsExport(OfRun):
                 preprocessing=of_config(run.config["task"], run.config["data"], size),
             )
         print_line(f"{self.output}: the model of {self.run} at step {trained.step}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsSoup(Verb):
+    """Write the mean of several runs' parameters as a run (a model soup), or that of the last checkpoints of one."""
+
+    runs: tuple[Path, ...] = argument("RUN")
+    """Runs with the same model; of each the best checkpoint."""
+    workdir: Path = flag(metavar="DIR")
+    """The folder of the soup, which is made."""
+    last: PositiveInt | None = None
+    """Take the last N checkpoints of each run."""
+    greedy: bool = False
+    """Go from the best to the worst, and keep each with which the mean is no worse than before."""
+    split: str | None = None
+    """The split on which --greedy measures (default: the config's eval.split)."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot be together."""
+        if self.split is not None and not self.greedy:
+            yield f"split={self.split}: is what `greedy` measures on; give that, too, or leave it out"
+
+    def __call__(self) -> None:
+        with working():
+            from jaxformer.inference.soup import make_soup
+
+            made = make_soup(self.runs, self.workdir, last=self.last, greedy=self.greedy, split=self.split)
+        print_json(made)

@@ -13,6 +13,7 @@ from flax.traverse_util import unflatten_dict
 from jaxformer.config.schema import build
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.models import CONTRACT, MODELS
+from jaxformer.reading import read_json
 from jaxformer.weights.convert import Family, Tensors
 from jaxformer.weights.preprocessing import Preprocessing
 
@@ -112,6 +113,23 @@ class Pretrained:
         matched = self.family.matched(self.tensors, self.shapes)
         return unflatten_dict({path: jax.device_put(match.array()) for path, match in matched.items()})
 
+    @property
+    def tokenizer_file(self) -> Path | None:
+        """Its tokenizer.json; None where it has none."""
+        file = self.folder / "tokenizer.json"
+        return file if file.exists() else None
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of its texts, by what it was trained with and by its positions; None: any number."""
+        said = {"sentence_bert_config.json": "max_seq_length", "tokenizer_config.json": "model_max_length"}
+        found = [(read_json(self.folder / file, needs={}) or {}).get(key) for file, key in said.items()]
+        _, fields = self.described
+        found.append(fields.get("context_length"))
+        if "max_positions" in fields:
+            found.append(fields["max_positions"] - fields.get("position_offset", 0))
+        return min((each for each in found if isinstance(each, int) and each > 1), default=None)
+
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
         """Its tokenizer; None where it has no tokenizer.json.
@@ -119,5 +137,4 @@ class Pretrained:
         Raises:
           UserError: the file is damaged.
         """
-        file = self.folder / "tokenizer.json"
-        return Tokenizer.load(file) if file.exists() else None
+        return None if self.tokenizer_file is None else Tokenizer.load(self.tokenizer_file)

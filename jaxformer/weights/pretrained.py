@@ -1,6 +1,7 @@
 """Models of other projects, opened from what they publish: a folder or a file of weights, or a name of the Hub."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxformer.weights.files import INDEX, PICKLED, SINGLE
 from jaxformer.weights.preprocessing import PROCESSOR
 from jaxformer.weights.sources import OfFile, form_of
 
-HUB, TIMM = "hf:", "timm/"
+HUB, TIMM, PACKAGE = "hf:", "timm/", "package:"
 FILES = (".npz", ".onnx", ".safetensors", *PICKLED)
 NAME = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?(@[\w./-]+)?")  # of a repository and its revision
 WANTED = ("config.json", SINGLE, INDEX, "*.safetensors", PROCESSOR, "tokenizer.json", "tokenizer_config.json")
@@ -23,7 +24,8 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
     Args:
       source: a folder with config.json and model.safetensors (or its index and parts), as `save_pretrained` of Hugging
         Face transformers writes it, or as timm does; the folder of a run; a file `.npz`, `.onnx` or `.safetensors` of
-        a model that its tensors' names tell; or "hf:OWNER/NAME", "hf:OWNER/NAME@REVISION" or "timm/NAME" of the Hub.
+        a model that its tensors' names tell; "hf:OWNER/NAME", "hf:OWNER/NAME@REVISION" or "timm/NAME" of the Hub; or
+        "package:NAME/FOLDER", a folder in an installed Python package.
       **fields: fields of our model that take the place of its own.
 
     Raises:
@@ -34,7 +36,7 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
     name = str(source)
     if name.startswith(TIMM) and not Path(name).exists():
         name = HUB + name
-    folder = downloaded(name) if name.startswith(HUB) else Path(source)
+    folder = place_of(name)
     if folder.suffix in FILES and not folder.is_dir():
         alone = OfFile(name, folder, {}, fields)
         _ = alone.described
@@ -47,6 +49,23 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
     found = form_of(config)(str(source), folder, config, fields)
     _ = found.described
     return found
+
+
+def place_of(source: str) -> Path:
+    """Where the files of a source are.
+
+    Raises:
+      UserError: the package is not installed, or the Hub does not have it.
+    """
+    if source.startswith(HUB):
+        return downloaded(source)
+    if not source.startswith(PACKAGE):
+        return Path(source)
+    name, _, inside = source.removeprefix(PACKAGE).partition("/")
+    spec = find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"{source}: there is no Python package {name!r}; install it")
+    return Path(spec.submodule_search_locations[0]) / inside
 
 
 def downloaded(source: str) -> Path:

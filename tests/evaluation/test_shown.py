@@ -17,6 +17,7 @@ from jaxformer.evaluation.samples import (
     attention_weights,
     choose,
     find_errors,
+    make_errors,
     worst_mistakes,
 )
 from jaxformer.models.bert import BERT
@@ -133,7 +134,7 @@ def test_texts_of_several_lengths_are_each_looked_at_as_in_their_batch(layout):
         BERT(**TINY, depth=2, max_positions=16, head="sequence", num_classes=2),
     )
     variables = fresh(model, task, batches)
-    errors, positions = find_errors(model, task, variables, batches, layout)
+    errors, positions = find_errors(jax.jit(make_errors(model, task)), variables, task, batches, layout)
     real = np.r_[0:29]  # the last batch lacks three
     np.testing.assert_array_equal(positions, real)
     logits = np.concatenate(

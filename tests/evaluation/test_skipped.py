@@ -14,7 +14,7 @@ from jaxformer.data import DataConfig, make_batches
 from jaxformer.data.kinds.images import Images
 from jaxformer.data.writing import write_dataset
 from jaxformer.evaluation.evaluator import evaluate, real_rows
-from jaxformer.evaluation.samples import choose, find_errors
+from jaxformer.evaluation.samples import choose, find_errors, make_errors
 from jaxformer.models.outputs import DetectionOutputs, ImageOutputs, SegmentationOutputs
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
@@ -91,9 +91,10 @@ def test_an_evaluation_is_that_of_the_images_that_are_left_with_the_others_misse
 
 def test_a_report_shows_none_of_them(splits, variables):
     layout, task = layout_of("one device"), Classification()
-    errors, positions = find_errors(Model(), task, variables, splits["whole"], layout)
+    predict = jax.jit(make_errors(Model(), task))
+    errors, positions = find_errors(predict, variables, task, splits["whole"], layout)
     assert positions.tolist() == [i for i in range(14) if i not in BROKEN]
-    alone, _ = find_errors(Model(), task, variables, splits["left"], layout)
+    alone, _ = find_errors(predict, variables, task, splits["left"], layout)
     np.testing.assert_allclose(errors, alone, rtol=1e-5)
     shown, expected = (
         choose(Model(), task, variables, splits[split], layout, 11) for split in ("whole", "left")

@@ -3,8 +3,8 @@
 import numpy as np
 
 from jaxformer.config.schema import build
-from jaxformer.experiment import filled
 from jaxformer.models import MODELS
+from jaxformer.numbers import filled
 
 CLASSES, VOCAB = 5, 11
 WHAT_THE_DATA_SAY = {"num_classes": CLASSES, "vocab_size": VOCAB}

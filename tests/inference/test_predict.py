@@ -20,7 +20,7 @@ from jaxformer.drawing import BAR, LARGEST, SMALLEST, annotate, shorten
 from jaxformer.errors import UserError
 from jaxformer.inference.inputs import find_images, place_images
 from jaxformer.inference.loaded import LoadedRun
-from jaxformer.inference.predict import predict, predict_files
+from jaxformer.inference.predict import answered, predict, predict_files
 from jaxformer.inference.texts import as_given
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.parallel.compile import Layout
@@ -60,7 +60,7 @@ class NearestCentre:
 
 def a_run(model=None, names=NAMES, batch_size=32):
     """What `predict` needs of a trained run."""
-    return SimpleNamespace(
+    run = SimpleNamespace(
         config=SimpleNamespace(data=SimpleNamespace(eval_transforms=())),
         model=model or NearestCentre(),
         task=Classification(),
@@ -71,6 +71,8 @@ def a_run(model=None, names=NAMES, batch_size=32):
         layout=Layout("jit", make_mesh({"data": -1}, jax.devices()[:1])),
         example=lambda image: {"image": preprocess(image)},
     )
+    run.answered = partial(answered, run)
+    return run
 
 
 @pytest.fixture

@@ -21,6 +21,11 @@ class Kind:
     letterboxed: ClassVar[bool] = False
     """Whether images stand in a frame of one size, with boxes or masks that move with them."""
 
+    @property
+    def table_columns(self) -> dict[str, str]:
+        """The columns that a table of a user's own needs, by the field that names each; {}: it cannot be a table."""
+        return {}
+
     def open(self, config: DatasetConfig, split: str, train: bool) -> Source | RowSource:
         """Opens a split.
 

@@ -46,6 +46,10 @@ class Sequences(TextExamples):
     def texts(self) -> dict[str, str]:
         return {f"features[{index}]": feature for index, feature in enumerate(self.features)}
 
+    @property
+    def table_columns(self) -> dict[str, str]:
+        return self.texts | ({"label_feature": self.label_feature} if self.label_feature else {})
+
     def check(self, records: Records) -> None:
         super().check(records)
         self.labels(records)

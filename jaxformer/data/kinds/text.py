@@ -46,6 +46,10 @@ class TextKind(Kind):
         """The features that hold texts, which a tokenizer is learnt from, by the field that names each."""
         return {field: getattr(self, field) for field in self.text_fields}
 
+    @property
+    def table_columns(self) -> dict[str, str]:
+        return self.texts
+
     def nominal_spec(self, image: tuple[int, int, int], transforms: Sequence[Transform]) -> Spec:
         added = [name for transform in transforms for name in transform.fills]
         spec: Spec = dict.fromkeys((*self.by_token, *added), ((self.length,), np.dtype(np.int32)))

@@ -43,6 +43,7 @@ FORMATS = dict(
         _row("text", "unit", extensions=".txt .text .md", test_share=0.1),
         _row("csv", *TABLE_OPTIONS, extensions=".csv .tsv"),
         _row("jsonl", *TABLE_OPTIONS, extensions=".jsonl .ndjson"),
+        _row("parquet", *TABLE_OPTIONS, extensions=".parquet .arrow"),
         _row("pairs"),
         _row("conll", "columns", "classes", extensions=CONLL),
         _row("squad", "answerable", extensions=".json"),

@@ -1,7 +1,7 @@
 """Tables of examples: which columns are kept, and what they hold. csv.py and jsonl.py read their rows."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,11 @@ import tensorflow_datasets as tfds
 from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import UserError
 from jaxformer.importing.contents import Contents, Example, all_in_train, natural, several
+from jaxformer.importing.formats.asked import LABELS, Asked
 from jaxformer.importing.sources import File, Sources
 
 # What a cell can be, as messages say it; "nothing" and "nested" cells never meet in a message.
 WORDS = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "text": "text"}
-# Names of columns that are seldom meant as texts.
-LABELS = {"label", "labels", "class", "category", "target", "sentiment"}
 NUMBERS = {"integer": np.int64, "number": np.float32, "boolean": np.bool_}
 
 
@@ -49,6 +48,8 @@ class Table:
     """The columns of texts to keep; empty keeps all."""
     classes: Sequence[str] = ()
     """The classes, in the order of their labels; empty takes those that there are, sorted."""
+    asked: Asked | None = None
+    """What a config asks for, in the place of the other settings; its names become those of the columns."""
 
     def __post_init__(self) -> None:
         for name, given in (("regression", self.regression), ("classes", self.classes)):
@@ -65,6 +66,8 @@ class Table:
         """The examples of all rows; what their columns hold is found out from all of them."""
         if not (rows := list(read_rows(sources))):
             return Contents({}, [])
+        if self.asked is not None:
+            return self.of_config(self.asked, rows, sources)
         columns, notes = self.columns(rows)
         examples = []
         for row in rows:
@@ -76,6 +79,24 @@ class Table:
         names = list(self.classes) or sorted(labels, key=natural)
         features = {name: feature(kind, names) for name, kind in columns.items()}
         return Contents(features, examples, names, notes, check=several if self.classes else all_in_train)
+
+    def of_config(self, asked: Asked, rows: Sequence[Row], sources: Sources) -> Contents:
+        """The examples, with the columns that a config asks for, by the names that it gives them."""
+        there = list(dict.fromkeys(name for row in rows for name in row.cells))
+        kinds = {name: {self.kind(row.cells.get(name)) for row in rows} - {"nothing"} for name in there}
+        texts = [name for name in there if name and "text" in kinds[name]]
+        chosen = asked.columns(str(rows[0].file.path), there, texts)
+        renamed = [
+            replace(row, cells={n: row.cells[column] for n, column in chosen.items() if column in row.cells})
+            for row in rows
+        ]
+        of_label = kinds[chosen[asked.label]] if asked.label else set()
+        regression = "number" in of_label and of_label <= {"number", "integer"}
+        table = Table(self.kind, asked.label, regression, asked.texts)
+        contents = table.contents(lambda _: renamed, sources)
+        others = {name: column for name, column in chosen.items() if name != column}
+        contents.notes += [f"its column {column!r} is taken as {name!r}" for name, column in others.items()]
+        return contents
 
     def columns(self, rows: Sequence[Row]) -> tuple[dict[str, str], list[str]]:
         """What the columns that are kept become, and notes about the others.
