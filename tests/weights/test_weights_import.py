@@ -116,6 +116,12 @@ def test_a_run_of_another_resolution_and_a_head_that_is_missing(tmp_path, capsys
     words = ["weights", "import", str(tmp_path / "source"), "--workdir", str(tmp_path / "run")]
     assert cli.main([*words, "--config.model.image_size=32"]) == 0
     assert jf.load_run(tmp_path / "run").variables["params"]["position_embedding"].shape == (1, 17, 16)
+    source({**VIT, "num_classes": 0, "representation": 16}, tmp_path / "headless")
+    bare = ["weights", "import", str(tmp_path / "headless"), "--workdir", str(tmp_path / "bare")]
+    assert cli.main(bare) == 0
+    Image.fromarray(np.zeros((30, 24, 3), np.uint8)).save(tmp_path / "picture.png")
+    assert cli.main(["predict", str(tmp_path / "bare"), str(tmp_path / "picture.png")]) == 2
+    assert "has no head" in capsys.readouterr().err
     assert cli.main(words) == 2
     assert "is not empty; name another folder" in capsys.readouterr().err
 

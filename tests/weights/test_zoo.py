@@ -30,6 +30,7 @@ def test_parameters_are_as_many_as_timm_counts(each):
     assert count(jf.create_model(name, **fields), side) / 1e6 == pytest.approx(each.millions, abs=0.006)
 
 
+@pytest.mark.slow
 def test_every_architecture_makes_a_model():
     for name in architectures():
         _, ours, fields = timm_model_of({"architecture": name})
