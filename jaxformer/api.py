@@ -167,6 +167,8 @@ def sweep(
       ConfigError: one line for each mistake in paths, values and combinations; nothing is trained.
       UserError: the folder holds something else, or cannot be written.
     """
+    if not isinstance(folder, (str, Path)):
+        raise UserError(f"folder={folder!r}: expected the path of a folder for the sweep")
     from jaxformer.sweeps.reading import as_sweep
     from jaxformer.sweeps.study import Study
     from jaxformer.sweeps.workers import work

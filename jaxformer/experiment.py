@@ -234,18 +234,23 @@ class Experiment:
 
     def train_step(self, teacher: Teacher | None = None) -> Any:
         """The compiled train step; with a teacher its third argument is the teacher's variables."""
+
+        def program() -> Callable[..., Any]:
+            step = self.numbered_step(teacher)
+            return self.layout.train_step(step, self.state_shapes, 1 + (teacher is not None))
+
+        compiled = self.once("train_step", program) if teacher is None else program()
+        return NumberedStep(compiled, numbers_of(self.config), self.layout.replicated)
+
+    def numbered_step(self, teacher: Teacher | None = None) -> Callable[..., tuple[TrainState, Any]]:
+        """The train step to be traced, with the numbers behind the batch: (state, batch, numbers, ...)."""
         from jaxformer.models.placement import gradients_lie
         from jaxformer.parallel.gradients import gradient_shardings
 
         def train_step(state: TrainState, batch: Tree, numbers: Numbers, *others: Tree) -> Any:
             return self.with_numbers(numbers)._step(teacher)(state, batch, *others)
 
-        def program() -> Callable[..., Any]:
-            step = gradients_lie(gradient_shardings(self.state_shapes.params))(train_step)
-            return self.layout.train_step(step, self.state_shapes, 1 + (teacher is not None))
-
-        compiled = self.once("train_step", program) if teacher is None else program()
-        return NumberedStep(compiled, numbers_of(self.config), self.layout.replicated)
+        return gradients_lie(gradient_shardings(self.state_shapes.params))(train_step)
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once for all experiments that share programs with this one."""
@@ -294,10 +299,8 @@ class Experiment:
         """A function of variables and a batch, compiled once for all experiments that share programs with this one.
 
         Args:
-          name: its name among the programs.
-          make: (model, task) -> (variables, batch) -> arrays.
-          jit: compiles it, with the numbers behind the batch; None: as `Layout.same_everywhere`.
-          axis: pmap's, see `build_model`.
+          name, make: its name among the programs; and (model, task) -> (variables, batch) -> arrays.
+          jit, axis: compiles it (None: as `Layout.same_everywhere`); and pmap's axis, see `build_model`.
         """
 
         def step(variables: Tree, batch: Tree, numbers: Numbers) -> Any:

@@ -3,7 +3,7 @@
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,37 @@ if TYPE_CHECKING:
 logger = logging.getLogger("jaxformer")
 SHOWN = 16  # samples, and as many mistakes
 FEW_STEPS = 100
+
+
+class NotFinite(UserError):
+    """Too many updates in a row were skipped because they were not finite."""
+
+    code = 1
+    checkpoint: Path | None = None
+    """The last good checkpoint, RUN/checkpoints/STEP, for `start_from`; None where there is none."""
+    step: int = 0
+    """The first of the steps whose updates were skipped."""
+
+
+@contextmanager
+def entered(
+    run: Run, experiment: Experiment, config: ExperimentConfig
+) -> Iterator[tuple[Run, ExperimentConfig]]:
+    """Takes a run's folder for a training: its lock, its copy in a bucket, its config, facts about its data.
+
+    Yields:
+      The run, which knows the lock that it holds, and the config that it goes on with.
+    """
+    with ExitStack() as held:
+        run = held.enter_context(run.lock())
+        if config.checkpoint.bucket is not None:
+            from jaxformer.bucket import copied
+
+            held.enter_context(copied(run, config))
+        config = run.enter(config)
+        if not run.finished():
+            run.keep_data(experiment.train_data, experiment.eval_data)
+        yield run, config
 
 
 def announce(experiment: Experiment, run: Run, start_step: int) -> None:
@@ -166,6 +197,20 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
     return result
 
 
+def not_finite(loop: "Loop", step: int) -> NotFinite:
+    """The error when no update has been finite for too long; the last save is waited for.
+
+    From the state of the last update that was applied nothing follows but this; the good ones came before it.
+    """
+    loop.checkpoints.wait()
+    applied = step - loop.skipped
+    good = max((saved for saved in loop.checkpoints.good_steps() if saved < applied), default=None)
+    error = NotFinite(*not_finite_lines(step, loop.skipped, good))
+    error.step = applied + 1
+    error.checkpoint = loop.run_folder.checkpoints / str(good) if good else None
+    return error
+
+
 def not_finite_lines(step: int, skipped: int, good: int | None) -> tuple[str, str]:
     """What is wrong when no update has been finite for too long, and the remedy.
 
@@ -217,7 +262,8 @@ def note(loop: "Loop") -> None:
 
     if loop.run_folder.held is not None:
         clock = loop.clock
-        done = {"step": loop.step, "seconds": clock.summary(), "devices": jax.device_count()}
+        done = {"step": loop.step, "seconds": clock.summary()}
+        done |= {"devices": jax.device_count(), "processes": jax.process_count()}
         append(loop.run_folder.attempts_file, "train", began=clock.began, first=loop.first, **done)
 
 

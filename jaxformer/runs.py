@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from jaxformer.config import schema
-from jaxformer.config.fields import no_address
+from jaxformer.config.fields import address, no_address
 from jaxformer.config.upgrades import as_begun, upgraded
 from jaxformer.data.base import record
 from jaxformer.errors import ConfigError, UserError
@@ -264,7 +264,7 @@ class Run:
         if not no_address(self.folder):
             kept = "is an address, and runs are kept in folders"
             raise UserError(
-                f"{self.folder}: {kept}; name a folder, and checkpoint.bucket to have it copied there"
+                f"{address(self.folder)}: {kept}; name a folder, and checkpoint.bucket to have it copied there"
             )
         given = str(self.folder)
         with writing_to(Path(f"{given[:60]} ..." if len(given) > 255 else given), ANOTHER):

@@ -74,11 +74,9 @@ def make_train_step(
     def train_step(
         state: TrainState, batch: Batch, teacher_variables: Tree = None
     ) -> tuple[TrainState, Scalars]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        if axis is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
-        augment_key, model_key = jax.random.split(key)
-        batch = task.augment(augment_key, batch)
+        augment_key, model_key = step_keys(seed, state.step, axis)
+        with jax.named_scope("augmentation"):
+            batch = task.augment(augment_key, batch)
         counts = jax.tree.map(lambda count: jnp.maximum(count, 1.0), over_devices(task.counts(batch)))
         scale = 1.0 if state.loss_scale is None else state.loss_scale.scale
         trained = part(state.params)
@@ -94,9 +92,13 @@ def make_train_step(
             outputs, model_state = model.apply(
                 variables, rngs={"dropout": key}, mutable=list(model_state), **inputs
             )
-            losses = {name: total / counts[name] for name, total in task.loss(outputs, microbatch).items()}
-            total = sum(losses.values(), jnp.float32(0))
-            return scale * total, (model_state, (losses, task.metrics(outputs, microbatch)))
+            with jax.named_scope("loss"):
+                losses = {
+                    name: total / counts[name] for name, total in task.loss(outputs, microbatch).items()
+                }
+                total = sum(losses.values(), jnp.float32(0))
+            with jax.named_scope("metrics"):
+                return scale * total, (model_state, (losses, task.metrics(outputs, microbatch)))
 
         gradients, model_state, sums = accumulated_gradients(
             loss_of, trained, state.model_state, batch, model_key, accumulate
@@ -113,22 +115,20 @@ def make_train_step(
         gradient_norm = optax.tree.norm(gradients)
         total = sum(losses.values(), jnp.float32(0))
         finite = jnp.isfinite(gradient_norm) & all_finite((total, model_state))
-        updates, opt_state = optimizer.update(
-            with_zeros(gradients, state.params),
-            state.opt_state,
-            state.params,
-            obj_fn=lambda params: loss_of(part(params), state.model_state, batch, model_key)[0] / scale,
-        )
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(
+                with_zeros(gradients, state.params),
+                state.opt_state,
+                state.params,
+                obj_fn=lambda params: loss_of(part(params), state.model_state, batch, model_key)[0] / scale,
+            )
         params = with_frozen(part(optax.apply_updates(state.params, updates)), state.params)
         count = state.step - state.skipped
         averaged = None
         if average is not None:
             averaged = with_frozen(part(average(state.average, opt_state, params, count)), state.average)
 
-        # A conditional would copy less, but its collectives hang now and then on several CPU devices.
-        def if_finite(new: Tree, old: Tree) -> Tree:
-            return jax.tree.map(lambda n, o: o if n is o else jnp.where(finite, n, o), new, old)
-
+        if_finite = partial(chosen, finite)
         new_state = TrainState(
             step=state.step + 1,
             params=if_finite(params, state.params),
@@ -151,6 +151,20 @@ def make_train_step(
         return new_state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
     return train_step
+
+
+def step_keys(seed: int | jax.Array, step: jax.Array, axis: str | None) -> jax.Array:
+    """Random keys [2] for augmentation and for the model; under pmap each device has its own."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    if axis is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+    return jax.random.split(key)
+
+
+def chosen(which: jax.Array, new: Tree, old: Tree) -> Tree:
+    """`new` where bool [] is True, else `old`; leaves that are the same in both stay as they are."""
+    # A conditional would copy less, but its collectives hang now and then on several CPU devices.
+    return jax.tree.map(lambda n, o: o if n is o else jnp.where(which, n, o), new, old)
 
 
 def changes(before: Tree, after: Tree, state: TrainState) -> Scalars:

@@ -22,7 +22,8 @@ from jaxformer.observe.timing import Clock, Profile
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.parallel.processes import together
 from jaxformer.preemption import Preemption, SharedPreemption
-from jaxformer.reporting import announce, finish, finish_paused, finish_preempted, not_finite_lines, note
+from jaxformer.reporting import NotFinite as NotFinite
+from jaxformer.reporting import announce, entered, finish, finish_paused, finish_preempted, not_finite, note
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, all_finite, from_items, to_items
 from jaxformer.tasks.base import Evaluation
@@ -35,16 +36,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("jaxformer")
 Scalars = dict[str, jax.Array]
 AGAIN = "mend that, and train again in the same folder"
-
-
-class NotFinite(UserError):
-    """Too many updates in a row were skipped because they were not finite."""
-
-    code = 1
-    checkpoint: Path | None = None
-    """The last good checkpoint, RUN/checkpoints/STEP, for `start_from`; None where there is none."""
-    step: int = 0
-    """The first of the steps whose updates were skipped."""
 
 
 def train(
@@ -108,14 +99,7 @@ def train(
     ):
         with together(), naming_files(run.folder, AGAIN):
             if jax.process_index() == 0:
-                run = held.enter_context(run.lock())
-                if saving.bucket is not None:
-                    from jaxformer.bucket import copied
-
-                    held.enter_context(copied(run, config))
-                config = run.enter(config)
-                if not run.finished():
-                    run.keep_data(experiment.train_data, experiment.eval_data)
+                run, config = held.enter_context(entered(run, experiment, config))
         if several:
             held.enter_context(shared(run))
             held.enter_context(Stragglers(clock))
@@ -317,20 +301,7 @@ class Loop:
             self.writer.write(step, values)
             self.progress.show(step, {"train/loss": values["train/loss"], **values})
         if stuck:
-            raise self.not_finite(step)
-
-    def not_finite(self, step: int) -> NotFinite:
-        """The error when no update has been finite for too long; the last save is waited for.
-
-        From the state of the last update that was applied nothing follows but this; the good ones came before it.
-        """
-        self.checkpoints.wait()
-        applied = step - self.skipped
-        good = max((saved for saved in self.checkpoints.good_steps() if saved < applied), default=None)
-        error = NotFinite(*not_finite_lines(step, self.skipped, good))
-        error.step = applied + 1
-        error.checkpoint = self.run_folder.checkpoints / str(good) if good else None
-        return error
+            raise not_finite(self, step)
 
     def examples_per_second(self) -> float:
         """Over the train steps since this was last asked; evaluation, saving and compiling are left out."""
@@ -339,23 +310,26 @@ class Loop:
         return done / (self.rated[1] - seconds) if done else 0.0
 
     def evaluate(self, state: TrainState) -> None:
-        """Evaluates and tells the monitor, the writer and the progress line.
+        """Evaluates a state, and tells of it (`evaluated`).
 
         If a signal asks for the end meanwhile, the evaluation stays due.
         """
         late, self.evaluation_due = self.evaluation_due, True
         with self.clock.phase("evaluate"), self.progress.activity("evaluating"):
             try:
-                self.evaluation = self.experiment.evaluate(state, self.gives_up)
+                evaluation = self.experiment.evaluate(state, self.gives_up)
             except GivenUp:
                 return
-        self.evaluation_due, metrics = False, self.evaluation.metrics
-        ranked = self.evaluation.ranked
-        self.monitor = self.monitor.seen(self.step, ranked[self.experiment.config.eval.monitor])
+        self.evaluated(evaluation)
+        if late:  # the step was saved without it
+            self.checkpoints.rate(self.step, evaluation.ranked, self.is_good(state))
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Tells the monitor, the writer and the progress line what the latest step's evaluation has given."""
+        self.evaluation, self.evaluation_due, metrics = evaluation, False, evaluation.metrics
+        self.monitor = self.monitor.seen(self.step, evaluation.ranked[self.experiment.config.eval.monitor])
         self.writer.write(self.step, {f"eval/{name}": value for name, value in metrics.items()})
         self.progress.evaluated(self.step, metrics)
-        if late:  # the step was saved without it
-            self.checkpoints.rate(self.step, ranked, self.is_good(state))
 
     def gives_up(self) -> bool:
         """Whether a signal asks an evaluation to end; is asked before each of its batches."""

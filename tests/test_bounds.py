@@ -162,7 +162,7 @@ def test_a_run_does_not_move_in_beside_other_files(tmp_path):
     (tmp_path / "images" / "cat.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"is no run's folder, and holds other files, such as 'cat\.png'"):
         jf.train(jf.experiment("vit_digits"), tmp_path / "images")
-    with pytest.raises(UserError, match="gs:/bucket/run: is an address, and runs are kept in folders"):
+    with pytest.raises(UserError, match="gs://bucket/run: is an address, and runs are kept in folders"):
         jf.train(jf.experiment("vit_digits"), "gs://bucket/run")
     assert [path.name for path in tmp_path.rglob("*")] == ["images", "cat.png"]
 

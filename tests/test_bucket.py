@@ -343,7 +343,7 @@ def test_no_path_of_the_command_line_may_be_an_address(verb, field):
     given, errors = Path("gs://bucket/x"), []
     many = str(field.type).startswith("tuple")
     schema.resolve(verb_class(verb), {field.name: [given] if many else given}, "", errors)
-    assert any("gs:/bucket/x is an address, and no path; mount the bucket" in error for error in errors)
+    assert any("gs://bucket/x is an address, and no path; mount the bucket" in error for error in errors)
 
 
 FOLDERS = {

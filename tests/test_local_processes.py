@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from jaxformer import cli
 from jaxformer.preemption import Preempted
 from jaxformer.verbs import children
 
@@ -21,6 +22,20 @@ def program(monkeypatch, capfd):
         return exit_code, sorted(capfd.readouterr().err.splitlines())
 
     return run
+
+
+@pytest.mark.parametrize("more", [(), ("--rehearse",)])
+def test_a_batch_that_the_devices_cannot_share_is_refused_before_a_process_is_started(
+    more, monkeypatch, capsys
+):
+    monkeypatch.setattr(children, "Child", None)
+    words = ["--config", "vit_digits", "--processes", "2", "--devices-per-process", "3"]
+    assert (
+        cli.main(["train", *words, "--config.data.batch_size=64", "--config.data.eval_batch_size=60", *more])
+        == 2
+    )
+    refused = "jaxformer: data.batch_size=64 is not a multiple of 6 devices: use 66"
+    assert capsys.readouterr().err.splitlines() == [refused]
 
 
 ME = "me = int(os.environ['JAXFORMER_PROCESS'])\n"

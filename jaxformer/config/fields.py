@@ -81,6 +81,11 @@ def no_address(value: object) -> bool:
     return not ADDRESS.match(str(value))
 
 
+def address(path: object) -> str:
+    """An address that a path has as gs:/bucket, as it was given: gs://bucket."""
+    return re.sub("^([^/]+:)/+(?=[^/])", r"\1//", str(path))
+
+
 def largest_divisor(number: int, most: int) -> int:
     """The largest number up to `most`, 1 or more, that divides `number`."""
     small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, Union
 
 from jaxformer.config.durations import Duration
-from jaxformer.config.fields import Constraint, no_address
+from jaxformer.config.fields import Constraint, address, no_address
 from jaxformer.errors import ConfigError
 
 Table: TypeAlias = Mapping[str, type | str]
@@ -226,7 +226,7 @@ def leaf(kind: Any, value: Any) -> Any:
     if isinstance(value, (str, Path)) and "\0" in str(value):
         raise ValueError(f"{value!r} holds a zero byte; leave it out")
     if isinstance(value, Path) and not no_address(value):
-        raise ValueError(f"{value} is an address, and no path; mount the bucket (docs/launching.md)")
+        raise ValueError(f"{address(value)} is an address, and no path; mount the bucket (docs/launching.md)")
     if isinstance(kind, type) and isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
         return value
     raise ValueError(mismatch(kind, value))

@@ -16,7 +16,7 @@ from jaxformer.data.kinds import KINDS
 from jaxformer.errors import ConfigError, counted
 from jaxformer.models import CONTRACT, MODELS
 from jaxformer.optim import ADAPTERS, OPTIMIZERS, SCHEDULES
-from jaxformer.parallel.mesh import ParallelConfig
+from jaxformer.parallel.mesh import ParallelConfig, mesh_shape
 from jaxformer.precision import Dtypes
 from jaxformer.tasks import TASKS
 
@@ -196,6 +196,17 @@ def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
         yield "train.ema_decay: this optimizer averages the parameters by itself; set train.ema_decay=None"
     if optimizer and optimizer.needs_whole_batch and parallel and parallel.mode == "pmap":
         yield 'optimizer.name: this optimizer looks at the whole batch at once; use parallel.mode="jit"'
+
+
+def check_devices(config: ExperimentConfig, count: int) -> None:
+    """Holds a config against devices that are not here yet.
+
+    Raises:
+      UserError: its mesh does not make up so many, or they cannot share a batch evenly.
+    """
+    sizes = mesh_shape(config.parallel.mesh, count)
+    if problems := list(across_devices(config, sizes["data"] * sizes["fsdp"])):
+        raise ConfigError(*problems)
 
 
 def across_devices(config: ExperimentConfig, batch_shards: int) -> Iterator[str]:

@@ -132,9 +132,12 @@ def loss_of(experiment: Experiment, batch: Batch) -> tuple[Callable[[Tree], jax.
         inputs: dict[str, Any] = {**task.inputs(given), "deterministic": False}
         variables = {"params": params, **others}
         outputs, _ = model.apply(variables, rngs={"dropout": keys[1]}, mutable=list(others), **inputs)
-        counts = task.counts(given)
-        losses = [total / jnp.maximum(counts[name], 1) for name, total in task.loss(outputs, given).items()]
-        return sum(losses, jnp.float32(0))
+        with jax.named_scope("loss"):
+            counts = task.counts(given)
+            losses = [
+                total / jnp.maximum(counts[name], 1) for name, total in task.loss(outputs, given).items()
+            ]
+            return sum(losses, jnp.float32(0))
 
     return loss, parameters
 

@@ -13,6 +13,7 @@ from jaxformer.debugging.interpreter import Interpreter, scanned
 from jaxformer.paths import STACK
 
 WRAPPED = re.compile(r"^(?:transpose\()?(?:jvp\()?(.*?)\)*$")
+OUTSIDE = "the train step, outside of the model"
 NO_MODULE = ("", "rematted_computation", "checkpoint", "while", "body", "cond")
 
 
@@ -21,7 +22,7 @@ class Place:
     """An operation of a model or of its loss."""
 
     module: str
-    """Path of the module, "encoder/block_3/mlp"; "" outside of the model."""
+    """Path of the module, "encoder/block_3/mlp"; outside of the model a part of the train step, "loss", or ""."""
     operation: str
     """JAX's name of the operation, such as "exp"."""
     backwards: bool
@@ -30,7 +31,7 @@ class Place:
     """The file and the number of the line that asks for it; "" where that is not known."""
 
     def __str__(self) -> str:
-        where = self.module or "the loss, outside of the model"
+        where = self.module or OUTSIDE
         way = "backwards" if self.backwards else "forwards"
         return f"{where} ({way}, operation {self.operation}" + (f", {self.line})" if self.line else ")")
 

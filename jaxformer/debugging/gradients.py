@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer.debugging.exact import Exact, in_float64, is_float
-from jaxformer.debugging.finite import line_of, module_of
+from jaxformer.debugging.finite import OUTSIDE, line_of, module_of
 from jaxformer.debugging.interpreter import INSIDE, QUICK, Interpreter, bound, scanned
 from jaxformer.paths import leaves_by_path
 
@@ -140,7 +140,7 @@ def wrong_functions(loss: Callable[[Tree], jax.Array], params: Tree, draw: np.ra
     given_to, found = jax.jit(run, compiler_options=QUICK)(jax.tree.leaves(params)), []
     for (eqn, where), inputs in zip(recorder.functions, given_to, strict=True):
         if not any(own_derivative_is_right(eqn, at, draw) for at in (inputs, beside(inputs, draw))):
-            module = module_of(where)[0] or "the loss, outside of the model"
+            module = module_of(where)[0] or OUTSIDE
             found.append(f"{module}, {line_of(eqn)}")
     return list(dict.fromkeys(found))
 

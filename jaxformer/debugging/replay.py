@@ -13,11 +13,13 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.debugging.finite import Place, first_not_finite
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
+from jaxformer.launching import attempts
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, from_items, to_items
 from jaxformer.teacher import load_teacher
 
 MEASURED = "train/examples_per_second"  # is of the machine, not of the step
+ROUNDING = 1e-5  # of a metric, which devices change that add in another order
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,28 @@ class Replay:
     """Those that the run wrote then; none if it wrote none at this step."""
     place: Place | None
     """Where the first number that is not finite comes from; None if all are finite."""
+    layout: tuple[int, int]
+    """How many devices and processes do the step now."""
+    trained: tuple[int, int]
+    """How many did it then; zeros where the run does not say."""
 
     @property
     def differences(self) -> dict[str, tuple[float, float]]:
         """Metric -> its value then and now, where these are not the same to the bit."""
         pairs = {name: (then, self.metrics.get(name, math.nan)) for name, then in self.logged.items()}
         return {name: pair for name, pair in pairs.items() if not np.array_equal(*pair, equal_nan=True)}
+
+    @property
+    def largest(self) -> float:
+        """The largest of the differences, as a share of the metric's value then."""
+        ratios = (now / then if then else math.inf for then, now in self.differences.values())
+        return max((abs(r - 1) if math.isfinite(r) else math.inf for r in ratios), default=0.0)
+
+    @property
+    def equal(self) -> bool:
+        """Whether it is the run's step: to the bit, or to rounding where other devices or processes did it then."""
+        elsewhere = all(self.trained) and self.trained != self.layout
+        return not self.differences or (elsewhere and self.largest < ROUNDING)
 
 
 def replay(folder: str | Path, step: int) -> Replay:
@@ -67,7 +85,16 @@ def replay(folder: str | Path, step: int) -> Replay:
     now = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
     bad = not np.isfinite(list(now.values())).all()
     place = first_not_finite(train_step, *arguments) if bad else None
-    return Replay(start, now, logged(run, step), place)
+    layout = jax.device_count(), jax.process_count()
+    return Replay(start, now, logged(run, step), place, layout, trained(run, step))
+
+
+def trained(run: Run, step: int) -> tuple[int, int]:
+    """How many devices and processes did a step of a run; zeros where its ledger does not say."""
+    made = attempts.read(run.attempts_file)
+    did = (each for each in reversed(made) if each.first is not None and each.first < step)
+    last = next(did, None)
+    return (last.devices, last.processes) if last else (0, 0)
 
 
 def nearest_state(experiment: Experiment, run: Run, step: int) -> TrainState:

@@ -6,7 +6,7 @@ Sums are made on the devices, and added up in float64 on the host.
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -46,28 +46,67 @@ def evaluate(
     Raises:
       GivenUp: `give_up` said so.
     """
+    found = Found(task, batches, layout)
+    for step, of_batch in evaluated(lambda batch: eval_step(variables, batch), batches, layout, give_up):
+        found.add(step, *of_batch)
+    return found.evaluation()
+
+
+def evaluated(
+    step_of: Callable[[Tree], Any],
+    batches: "Batches",
+    layout: Layout,
+    give_up: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[int, Any]]:
+    """Yields what a step gives for every batch of a split, on the host: (number of the batch, arrays).
+
+    Args:
+      step_of: a batch on the devices -> arrays.
+      batches: evaluation batches.
+      layout: where batches go.
+      give_up: asked before every batch.
+
+    Raises:
+      GivenUp: `give_up` said so.
+    """
     running: deque[Any] = deque()
-    sums, collected = [], []
-
-    def finish(step: int, found: Any) -> None:
-        of_batch, rows = jax.device_get(found)
-        numbers = batches.numbers(step)
-        index = np.zeros(len(rows["example_mask"]), np.int32)
-        index[: len(numbers)] = numbers
-        index = index[layout.rows(len(index))]
-        sums.append(of_batch)
-        collected.append(task.kept(real_rows([{"index": index, **rows}]), batches))
-
     with batches.read(0, *layout.reader, stop=len(batches)) as reader:
         for step, batch in enumerate(reader):
             if give_up():
                 raise GivenUp
-            running.append((step, eval_step(variables, layout.shard_batch(batch))))
+            running.append((step, step_of(layout.shard_batch(batch))))
             if len(running) >= AHEAD:
-                finish(*running.popleft())
-    for ended in running:
-        finish(*ended)
-    return task.summarize(added(sums), joined(collected), batches)
+                yield jax.device_get(running.popleft())
+    yield from map(jax.device_get, running)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the batches of a split have given so far."""
+
+    task: Task
+    """What is learnt."""
+    batches: "Batches"
+    """The split."""
+    layout: Layout
+    """Where its batches were."""
+    sums: list[Tree] = field(default_factory=list)
+    """Of each batch."""
+    rows: list[Mapping[str, np.ndarray]] = field(default_factory=list)
+    """What the task keeps of each batch's examples."""
+
+    def add(self, step: int, sums: Tree, rows: Mapping[str, np.ndarray]) -> None:
+        """Adds what an eval step gave for a batch, on the host."""
+        numbers = self.batches.numbers(step)
+        index = np.zeros(len(rows["example_mask"]), np.int32)
+        index[: len(numbers)] = numbers
+        index = index[self.layout.rows(len(index))]
+        self.sums.append(sums)
+        self.rows.append(self.task.kept(real_rows([{"index": index, **rows}]), self.batches))
+
+    def evaluation(self) -> Evaluation:
+        """Metrics and tables of the whole."""
+        return self.task.summarize(added(self.sums), joined(self.rows), self.batches)
 
 
 def added(parts: Sequence[Tree]) -> Tree:

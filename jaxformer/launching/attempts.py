@@ -46,6 +46,8 @@ class Attempt:
     """The step that it went on from."""
     devices: int = 0
     """How many devices it had."""
+    processes: int = 0
+    """How many processes trained together; 0 where an earlier version did not note it."""
     marks: list[Mark] = field(default_factory=list)
     """What it had done, from time to time."""
     end: float | None = None

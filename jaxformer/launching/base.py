@@ -108,8 +108,8 @@ class Launcher:
         """Yields a line for every impossible combination of fields, each beginning with a field's name."""
         yield from ()
 
-    def processes(self) -> int:
-        """How many processes train together: the batch has to be a multiple."""
+    def devices(self) -> int | None:
+        """How many devices train together, which the mesh and the batch have to fit; None if only the host knows."""
         raise NotImplementedError
 
     def folder(self, name: str) -> str:
@@ -141,7 +141,7 @@ class Launcher:
         """Writes the files and runs the commands; returns the exit code of the first that fails, or 0.
 
         Raises:
-          UserError: the program is not there, or a file cannot be written.
+          UserError: the program is not there, or fails, or a file cannot be written.
         """
         if self.program and shutil.which(self.program) is None:
             raise UserError(f"{self.program}: is not on this machine, or not in PATH; {self.remedy}")
@@ -151,8 +151,15 @@ class Launcher:
         # The programs beside this Python, of which jaxformer is one, need not be in PATH.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         for command in plan.commands:
-            if code := subprocess.run(command, env={**os.environ, "PATH": path}, check=False).returncode:
-                return code if code > 0 else 128 - code
+            try:
+                code = subprocess.run(command, env={**os.environ, "PATH": path}, check=False).returncode
+            except OSError as error:
+                raise UserError(f"{command[0]}: cannot be run ({error.strerror}); {self.remedy}") from None
+            code = code if code >= 0 else 128 - code
+            if code and command[0] == self.program:  # its exit codes are not those of a training
+                raise UserError(f"{self.program}: ended with exit code {code}; its reason stands above")
+            if code:
+                return code
         return 0
 
 

@@ -94,8 +94,10 @@ class Kubernetes(Launcher):
         """Pods of each slice, or of all machines with GPUs."""
         return self.nodes if self.slice is None else TpuSlice(self.slice).hosts
 
-    def processes(self) -> int:
-        return self.pods() * self.slices
+    def devices(self) -> int:
+        if self.slice is None:
+            return self.nodes * (self.gpus or 1)
+        return self.slices * TpuSlice(self.slice).devices
 
     def render(self, job: Job) -> Plan:
         """A manifest and the command that applies it.
@@ -170,7 +172,7 @@ class Kubernetes(Launcher):
             "image": self.image,
             "command": [unexpanded(word) for word in self.supervised(job)],
             "env": self.variables_of_pods(job),
-            "resources": {"limits": self.devices()},
+            "resources": {"limits": self.of_machine()},
             "volumeMounts": [{"name": "runs", "mountPath": mount}, {"name": "shm", "mountPath": "/dev/shm"}],
         }
         on_tpu = {
@@ -194,7 +196,7 @@ class Kubernetes(Launcher):
             ],
         )
 
-    def devices(self) -> dict[str, int]:
+    def of_machine(self) -> dict[str, int]:
         """What a pod takes of its machine."""
         if self.slice:
             return {"google.com/tpu": TpuSlice(self.slice).chips_of_a_host}
@@ -202,7 +204,7 @@ class Kubernetes(Launcher):
 
     def taints(self) -> list[str]:
         """What keeps other pods away from such machines."""
-        return [*self.devices(), *(["cloud.google.com/gke-spot"] if self.spot else [])]
+        return [*self.of_machine(), *(["cloud.google.com/gke-spot"] if self.spot else [])]
 
     def node_selector(self) -> dict[str, str]:
         """The labels of the machines."""

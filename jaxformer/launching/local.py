@@ -25,8 +25,8 @@ class Local(Launcher):
             yield "devices_per_process: is for several processes; give `count`, too"
         yield from super().problems()
 
-    def processes(self) -> int:
-        return self.count
+    def devices(self) -> int | None:
+        return self.count * self.devices_per_process if self.count > 1 else None
 
     def render(self, job: Job) -> Plan:
         """The command of the supervisor, which has that of the training."""

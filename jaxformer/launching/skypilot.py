@@ -83,8 +83,13 @@ class SkyPilot(Launcher):
         return posixpath.join(MOUNT, name)
 
     def processes(self) -> int:
+        """How many machines there are, each with a process."""
         made = self.slice()
         return self.nodes if made is None else made.hosts
+
+    def devices(self) -> int:
+        made = self.slice()
+        return self.nodes * int(self.accelerators.partition(":")[2] or 1) if made is None else made.devices
 
     def render(self, job: Job) -> Plan:
         """A task and the command that launches it.

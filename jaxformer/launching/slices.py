@@ -42,6 +42,11 @@ class TpuSlice:
         return chips(self.shape) // self.chips_of_a_host
 
     @property
+    def devices(self) -> int:
+        """How many devices JAX shows of it."""
+        return chips(self.shape) * VERSIONS[self.version].devices
+
+    @property
     def accelerator_type(self) -> str:
         """What Google Cloud calls it as TPU VMs: "v5litepod-16", "v5p-32"."""
         count = chips(self.shape) * VERSIONS[self.version].cores

@@ -81,8 +81,9 @@ class Slurm(Launcher):
         """Processes of each machine."""
         return self.processes_per_node or max(1, self.gpus // self.gpus_per_process)
 
-    def processes(self) -> int:
-        return self.nodes * self.tasks_of_a_node()
+    def devices(self) -> int:
+        """Those of CPUs are one a process."""
+        return self.nodes * (self.gpus or self.tasks_of_a_node())
 
     def tasks(self) -> list[str]:
         return [] if self.array is None else [re.findall(r"\d+", self.array)[0]]

@@ -78,8 +78,8 @@ class Tpu(Launcher):
             yield "valid_until_duration: is for the queue; give `queued`, too"
         yield from super().problems()
 
-    def processes(self) -> int:
-        return TpuSlice(self.type).hosts
+    def devices(self) -> int:
+        return TpuSlice(self.type).devices
 
     def render(self, job: Job) -> Plan:
         """A script with its settings, and what goes to the hosts.

@@ -66,6 +66,8 @@ class Version:
     """Those of one device: a chip, but on tpu7x half of one."""
     cores: int = 1
     """What the number in a slice's name counts, a chip: v5p-32 has 32 cores on 16 chips."""
+    devices: int = 1
+    """JAX's devices, a chip."""
     aliases: tuple[str, ...] = ()
     """Other names of it."""
     options: tuple[tuple[str, str], ...] = ()
@@ -84,7 +86,9 @@ VERSIONS = {
     "v5e": Version(FLAT, Figures(16 * 2**30, 819e9, 200e9, 1.5e9), aliases=("v5litepod", "v5lite")),
     "v5p": Version((*CUBES, "16x16x24"), Figures(95 * 2**30, 2765e9, 600e9, 1.75e9), 2, aliases=("v5",)),
     "v6e": Version(FLAT, Figures(32 * 2**30, 1638e9, 400e9, 1.75e9), aliases=("v6", "trillium")),
-    "tpu7x": Version(CUBES, Figures(96 * 2**30, 3690e9, 300e9, 2.2e9), 2, aliases=("v7x", "ironwood")),
+    "tpu7x": Version(
+        CUBES, Figures(96 * 2**30, 3690e9, 300e9, 2.2e9), 2, devices=2, aliases=("v7x", "ironwood")
+    ),
 }
 ALIASES = {alias: name for name, version in VERSIONS.items() for alias in (name, *version.aliases)}
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from jaxformer.config import files, schema, sections
@@ -11,6 +11,7 @@ from jaxformer.errors import ConfigError
 from jaxformer.experiment import Experiment
 from jaxformer.sweeps.halving import Rules, rung_steps
 from jaxformer.sweeps.points import MOST, points
+from jaxformer.sweeps.samplers import FIRST, check_packages
 from jaxformer.sweeps.spaces import Choice, Parameters, Sweep
 
 if TYPE_CHECKING:
@@ -23,12 +24,10 @@ SHOWN = 8  # mistakes
 class Checked:
     """What a sweep does, with all that it leaves to the config filled in."""
 
-    values: list[dict[str, Any]]
-    """The values of each trial, by path."""
-    metric: str
-    """What decides which trial is better."""
-    rules: Rules
-    """What decides which trial trains how far."""
+    objectives: dict[str, str]
+    """Metric -> whether more of it is better ("max") or less ("min")."""
+    seeds: list[int]
+    """The seeds of each trial."""
 
 
 def config_of(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,8 +50,9 @@ def check(config: Mapping[str, Any], sweep: Sweep) -> Checked:
     """
     if errors := schema.problems(sweep):
         raise refused(errors)
+    check_packages(sweep.method)
     base = sections.resolve(config)
-    values = points(sweep)
+    values = points(replace(sweep, sampler="sobol", trials=FIRST) if sweep.is_open else sweep)
     if len(values) > MOST:
         raise ConfigError(f"parameters: more than {MOST:,} combinations; use sampler='sobol' with `trials`")
     lines = dict.fromkeys(wrong_values(config, sweep.parameters))
@@ -64,9 +64,9 @@ def check(config: Mapping[str, Any], sweep: Sweep) -> Checked:
             lines |= dict.fromkeys(error.lines)
     if lines:
         raise refused(list(lines))
-    metric, mode = check_experiments([base, *trials.values()], sweep)
+    objectives = check_experiments([base, *trials.values()], sweep)
     seeds = sweep.seeds if isinstance(sweep.seeds, tuple) else range(base.seed, base.seed + sweep.seeds)
-    return Checked(values, metric, Rules(len(values), tuple(seeds), mode, sweep.halving))
+    return Checked(objectives, list(seeds))
 
 
 def refused(lines: list[str]) -> ConfigError:
@@ -96,16 +96,16 @@ def wrong_values(
                 yield from wrong_values(config, space.below(value), chosen)
 
 
-def check_experiments(configs: "list[ExperimentConfig]", sweep: Sweep) -> tuple[str, str]:
-    """Builds and checks the experiments that differ in more than fractions and seeds; returns metric and mode.
+def check_experiments(configs: "list[ExperimentConfig]", sweep: Sweep) -> dict[str, str]:
+    """Builds and checks the experiments that differ in more than fractions and seeds; returns metrics and modes.
 
     Args:
       configs: the config without changes, then those of all trials.
       sweep: the sweep.
     """
     lines: dict[str, None] = {}
-    metric = sweep.metric or configs[0].eval.monitor
-    modes: set[str] = set()
+    metrics = sweep.objectives or (configs[0].eval.monitor,)
+    modes: dict[str, set[str]] = {metric: set() for metric in metrics}
     data: dict[str, tuple[Any, Any]] = {}
     for config in distinct(configs):
         key = shape_of({"data": config.data, "split": config.eval.split})
@@ -113,19 +113,22 @@ def check_experiments(configs: "list[ExperimentConfig]", sweep: Sweep) -> tuple[
         experiment = Experiment(config, train_data=train_data, eval_data=eval_data)
         try:
             experiment.check()
-            problems = [*metric_problems(experiment, metric), *rung_problems(experiment, sweep)]
+            problems = [problem for metric in metrics for problem in metric_problems(experiment, metric)]
+            problems += rung_problems(experiment, sweep)
             lines |= dict.fromkeys(problems)
-            modes |= set() if problems else {experiment.task.direction(metric)}
+            for metric in metrics if not problems else ():
+                modes[metric].add(experiment.task.direction(metric))
         except ConfigError as error:
             lines |= dict.fromkeys(error.lines)
         data[key] = (experiment.train_data, experiment.eval_data)
     if lines:
         raise refused(list(lines))
-    if len(modes) > 1:
-        raise ConfigError(
-            f"metric={metric!r}: some trials want more of it, and others less; choose another one"
-        )
-    return metric, modes.pop()
+    for metric, found in modes.items():
+        if len(found) > 1:
+            raise ConfigError(
+                f"metric={metric!r}: some trials want more of it, and others less; choose another one"
+            )
+    return {metric: found.pop() for metric, found in modes.items()}
 
 
 def distinct(configs: "list[ExperimentConfig]") -> "list[ExperimentConfig]":

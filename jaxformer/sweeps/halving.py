@@ -3,14 +3,18 @@
 All trials train to the first rung and pause. When all of them are there, the best one of `eta` go on from their
 checkpoints to the next rung, and so on (Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943). Who trains
 what, and when, changes nothing: a rung is decided when all of its trials are there, by value and then by number.
+ASHA and the median rule do not wait for all: what they decide depends on timing.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from jaxformer.sweeps.spaces import Halving
+
+FEW = 5  # trials at a rung below which the median says nothing
 
 
 class Task(NamedTuple):
@@ -33,9 +37,11 @@ Results = Mapping[Task, Mapping[str, Any]]
 
 
 def rung_shares(halving: Halving | None) -> list[float]:
-    """The length of each rung as a share of the training: 1/9, 1/3, 1 with eta=3 and rungs=3."""
+    """The length of each rung as a share of the training: 1/9, 1/3, 1 with eta=3 and rungs=3; by median 1/3, 2/3, 1."""
     if halving is None:
         return [1.0]
+    if halving.rule == "median":
+        return [(rung + 1) / halving.rungs for rung in range(halving.rungs)]
     return [1.0 / halving.eta**after for after in reversed(range(halving.rungs))]
 
 
@@ -66,9 +72,50 @@ def promoted(values: Mapping[int, float | None], mode: str, halving: Halving) ->
 
     Trials that failed never go on, even where places are left.
     """
-    alive = {number for number, value in values.items() if value is not None and not math.isnan(value)}
     places = max(1, len(values) // halving.eta)
-    return sorted(number for number in ranked(values, mode)[:places] if number in alive)
+    return sorted(number for number in ranked(values, mode)[:places] if is_number(values[number]))
+
+
+@lru_cache
+def first_rungs(trials: int, halving: Halving | None) -> tuple[int, ...]:
+    """The rung at which each trial begins: 0, or with brackets as many at each as Hyperband has there.
+
+    The bracket that begins at rung b of R has R / (R - b) * eta^(R - b - 1) trials of a round (Li et al. 2018,
+    https://arxiv.org/abs/1603.06560, algorithm 1); a trial goes where most are lacking, so that its bracket depends on
+    its number alone.
+    """
+    if halving is None or not halving.brackets:
+        return (0,) * trials
+    later = [halving.rungs - begin for begin in range(halving.rungs)]
+    sizes = [math.ceil(halving.rungs / rungs * halving.eta ** (rungs - 1)) for rungs in later]
+    found: list[int] = []
+    counts = [0] * len(sizes)
+    for number in range(trials):
+        lacking = [
+            size * (number + 1) - count * sum(sizes) for size, count in zip(sizes, counts, strict=True)
+        ]
+        found.append(lacking.index(max(lacking)))
+        counts[found[-1]] += 1
+    return tuple(found)
+
+
+def ahead(values: Mapping[int, float | None], mode: str, halving: Halving) -> list[int]:
+    """The trials that go on by the values of those that are there, without waiting for others.
+
+    With ASHA (Li et al. 2020, https://arxiv.org/abs/1810.05934) the best one of `eta`, rounded down. By the median rule
+    (as in Vizier, https://doi.org/10.1145/3097983.3098043) whoever is no worse than the median, and all while there are
+    fewer than FEW.
+    """
+    order = [number for number in ranked(values, mode) if is_number(values[number])]
+    if halving.rule == "asha":
+        return order[: len(values) // halving.eta]
+    middle = len(order) - 1 if len(values) < FEW else (len(values) - 1) // 2
+    return [n for place, n in enumerate(order) if place <= middle or values[n] == values[order[middle]]]
+
+
+def is_number(value: float | None) -> bool:
+    """Whether a trial has a value: it did not fail, and gave no NaN."""
+    return value is not None and not math.isnan(value)
 
 
 @dataclass(frozen=True)
@@ -83,45 +130,93 @@ class Rules:
     """Whether more of the metric is better ("max") or less ("min")."""
     halving: Halving | None
     """None: there is one rung, the whole training."""
+    is_open: bool = False
+    """Whether more trials may come, so that no rung can be decided for all."""
 
     @property
     def shares(self) -> list[float]:
         """The length of each rung as a share of the training."""
         return rung_shares(self.halving)
 
+    def first(self, trial: int) -> int:
+        """The rung at which a trial begins."""
+        return first_rungs(self.trials, self.halving)[trial]
+
+    def is_finished(self, results: Results, trial: int, rung: int) -> bool:
+        """Whether all seeds of a trial have a result at a rung."""
+        return all(Task(trial, seed, rung) in results for seed in self.seeds)
+
     def value(self, results: Results, trial: int, rung: int) -> float | None:
         """The mean metric of a trial at a rung over its seeds; None if one failed, or is not there yet."""
-        found = [results.get(Task(trial, seed, rung), {}).get("value") for seed in self.seeds]
-        known = [float(value) for value in found if value is not None]
-        return math.fsum(known) / len(known) if len(known) == len(found) else None
+        return self.mean([results.get(Task(trial, seed, rung), {}).get("value") for seed in self.seeds])
+
+    def objective(self, results: Results, trial: int, rung: int, metric: str) -> float | None:
+        """The mean of another metric, as `value`."""
+        runs = [results.get(Task(trial, seed, rung), {}).get("metrics") for seed in self.seeds]
+        return self.mean([(metrics or {}).get(metric) for metrics in runs])
+
+    def mean(self, values: Sequence[float | None]) -> float | None:
+        """The mean of a value a seed; None if one of them is None."""
+        known = [float(value) for value in values if value is not None]
+        return math.fsum(known) / len(known) if len(known) == len(values) else None
 
     def rungs(self, results: Results) -> list[list[int]]:
-        """The trials of each rung that is decided so far; of the first, all."""
-        reached = [list(range(self.trials))]
-        while len(reached) < len(self.shares) and not self.missing(results, reached):
-            rung = len(reached) - 1
-            values = {trial: self.value(results, trial, rung) for trial in reached[-1]}
-            assert self.halving is not None
-            reached.append(promoted(values, self.mode, self.halving))
-        return reached
+        """The trials of each rung, as far as it is decided."""
+        reached: list[list[int]] = [[] for _ in self.shares]
+        for here in self.brackets():
+            for rung in range(self.first(here[0]), len(self.shares)):
+                reached[rung] += here
+                here = self.going_on(results, here, rung)
+        while len(reached) > 1 and not reached[-1]:
+            reached.pop()
+        return [sorted(numbers) for numbers in reached]
 
-    def missing(self, results: Results, reached: Sequence[Sequence[int]]) -> list[Task]:
-        """The tasks of the latest rung that have no result yet, in order."""
-        rung = len(reached) - 1
-        tasks = (Task(trial, seed, rung) for trial in reached[-1] for seed in self.seeds)
-        return [task for task in tasks if task not in results]
+    def brackets(self) -> list[list[int]]:
+        """The trials by the rung at which they begin."""
+        numbers = range(self.trials)
+        found = [[n for n in numbers if self.first(n) == rung] for rung in range(len(self.shares))]
+        return [bracket for bracket in found if bracket]
+
+    def going_on(self, results: Results, here: Sequence[int], rung: int) -> list[int]:
+        """Which of the trials of a rung go on to the next one."""
+        if self.halving is None or rung == len(self.shares) - 1:
+            return []
+        values = {n: self.value(results, n, rung) for n in here if self.is_finished(results, n, rung)}
+        if not self.is_open and len(values) == len(here) and self.halving.rule != "median":
+            best = promoted(values, self.mode, self.halving)
+        elif self.halving.rule == "successive":
+            return []
+        else:
+            best = ahead(values, self.mode, self.halving)
+        return sorted(
+            {*best, *(n for n in here if any(Task(n, seed, rung + 1) in results for seed in self.seeds))}
+        )
 
     def due(self, results: Results) -> list[Task]:
-        """The tasks that can be done now, in order; none when the sweep is over."""
-        return self.missing(results, self.rungs(results))
+        """The tasks that can be done now, those of later rungs first, then in order; none when the sweep is over."""
+        return [
+            task
+            for rung, numbers in reversed(list(enumerate(self.rungs(results))))
+            for task in (Task(trial, seed, rung) for trial in numbers for seed in self.seeds)
+            if task not in results
+        ]
 
     def left(self, results: Results) -> float:
-        """How much is still to be trained, in whole trainings."""
-        shares, reached = [0.0, *self.shares], self.rungs(results)
-        rung = len(reached) - 1
-        left = len(self.missing(results, reached)) * (shares[rung + 1] - shares[rung])
-        count = len(reached[-1])
-        for after in range(rung + 1, len(self.shares)):
-            count = max(1, count // self.halving.eta) if self.halving and count else 0
-            left += count * len(self.seeds) * (shares[after + 1] - shares[after])
+        """How much is still to be trained, in whole trainings; where a rung is not decided, what is to be expected."""
+        left, shares = 0.0, self.shares
+        for here in self.brackets():
+            first = self.first(here[0])
+            count, since = len(here), 0.0
+            for rung in range(first, len(shares)):
+                done = sum(Task(n, seed, rung) in results for n in here for seed in self.seeds)
+                left += (count * len(self.seeds) - done) * (shares[rung] - since)
+                decided = count == len(here) and all(self.is_finished(results, n, rung) for n in here)
+                here, since = self.going_on(results, here, rung), shares[rung]
+                count = len(here) if decided else max(len(here), self.expected(count))
         return left
+
+    def expected(self, count: int) -> int:
+        """How many of so many trials go on."""
+        if self.halving is None or not count:
+            return 0
+        return (count + 1) // 2 if self.halving.rule == "median" else max(1, count // self.halving.eta)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from jaxformer.config import files
@@ -10,7 +11,8 @@ from jaxformer.errors import UserError
 from jaxformer.sweeps.spaces import Choice, Range, Space, Sweep, choice
 
 SWEEP_FILE = "get_sweep() returns a jaxformer.sweeps.spaces.Sweep, or a dict of paths and spaces"
-RANGE = re.compile(r"(uniform|log|integer)\((.*)\)")
+RANGES = ("uniform", "log", "integer")
+CALL = re.compile(r"([a-z_]+)\((.*)\)")
 
 
 def read_sweep(config: str, spec: str | None = None) -> Sweep:
@@ -25,7 +27,10 @@ def read_sweep(config: str, spec: str | None = None) -> Sweep:
     """
     in_file = spec is not None and ".py" in spec
     file, _, name = (spec or "").partition(":") if in_file else (config.partition(":")[0], "", spec or "")
-    path, function = files.find(file), f"get_sweep_{name}" if name else "get_sweep"
+    path, function = (
+        found(file, spec) if in_file else files.find(file),
+        f"get_sweep_{name}" if name else "get_sweep",
+    )
     with files.explained(f"sweep={spec or config}", path, SWEEP_FILE):
         defined = files.run(path)
         known = [each for each in defined if each.startswith("get_sweep")]
@@ -33,6 +38,18 @@ def read_sweep(config: str, spec: str | None = None) -> Sweep:
             there = did_you_mean(function, known) if known else "define it, or name values with `set`"
             raise UserError(f"sweep={spec or config}: there is no {function} in {path}; {there}")
         return as_sweep(defined[function]())
+
+
+def found(file: str, spec: str | None) -> Path:
+    """The file that a sweep names.
+
+    Raises:
+      UserError: there is none.
+    """
+    try:
+        return files.find(file)
+    except UserError as error:
+        raise UserError(f"sweep={spec}: there is no such file, and no config of that name ships") from error
 
 
 def as_sweep(value: Any) -> Sweep:
@@ -79,11 +96,22 @@ def read_lists(words: Iterable[str]) -> dict[str, Any]:
 
 
 def read_space(text: str) -> Space:
-    """The space of "1e-3,3e-3", "adamw,lion", "[8, 16],[16, 32]" or "log(1e-4, 1e-2)"."""
-    if written := RANGE.fullmatch(text):
+    """The space of "1e-3,3e-3", "adamw,lion", "[8, 16],[16, 32]" or "log(1e-4, 1e-2)".
+
+    Raises:
+      UserError: it looks like a range, and is none.
+    """
+    if (written := CALL.fullmatch(text)) and written[1] != "dict":
+        if written[1] not in RANGES:
+            raise UserError(
+                f"set={text!r}: there is no range {written[1]!r}; {did_you_mean(written[1], RANGES)}"
+            )
         ends = files.literal(f"[{written[2]}]")
-        if isinstance(ends, list) and len(ends) == 2:
-            return Range(written[1], *ends)  # type: ignore[arg-type]
+        if not isinstance(ends, list) or len(ends) != 2:
+            raise UserError(
+                f"set={text!r}: expected two numbers, as in {written[1]}(1,10), and no other values"
+            )
+        return Range(written[1], *ends)  # type: ignore[arg-type]
     values = files.literal(f"[{text}]")
     if not isinstance(values, list):
         values = [files.literal(each.strip()) for each in text.split(",")]

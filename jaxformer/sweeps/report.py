@@ -11,6 +11,7 @@ from jaxformer.files import to_json, write_atomically, write_json, writing_to
 from jaxformer.observe import pages, text
 from jaxformer.observe.report import REPORT
 from jaxformer.sweeps.axes import Axis, axes_of, shown
+from jaxformer.sweeps.front import pareto_front
 from jaxformer.sweeps.importance import importances
 from jaxformer.sweeps.rows import as_csv, learning_curve, trial_rows
 from jaxformer.sweeps.study import SWEEP, Study
@@ -39,9 +40,8 @@ def write_report(study: Study, command: Sequence[str] | None = None) -> Path:
     rows = trial_rows(study, outcome)
     path = study.folder / REPORT
     with writing_to(path):
-        write_json(
-            study.folder / "trials.json", {"metric": study.metric, "mode": study.rules.mode, "trials": rows}
-        )
+        content = {"objectives": objectives(study), "front": front_of(study, rows), "trials": rows}
+        write_json(study.folder / "trials.json", content)
         write_atomically(study.folder / "trials.csv", as_csv(rows, study.metric))
         write_atomically(path, pages.render("sweep.html.j2", **report_parts(study, outcome, rows, command)))
     return path
@@ -53,11 +53,14 @@ def report_parts(
     """The template's values, by name."""
     axes = axes_of(study.sweep.parameters, [row["values"] for row in rows])
     best = next((row for row in rows if row["trial"] == outcome["best"]), None)
-    leader = next((row for row in rows if row["place"] == 1), None)
+    leader, rules = next((row for row in rows if row["place"] == 1), None), study.rules
     return {
         "title": study.folder.resolve().name,
         "study": study,
+        "rules": rules,
         "metric": pages.words(study.metric),
+        "others": list(objectives(study))[1:],
+        "front": front_of(study, rows),
         "facts": facts(study, rows),
         "cards": cards(study, rows, best or leader),
         "best": best,
@@ -69,12 +72,29 @@ def report_parts(
         "importances": found_importances(axes, rows),
         "spread": spread(rows),
         "verdict": verdict(study),
-        "left": len(study.due()),
+        "left": is_under_way(study),
         "drawn": to_json(chart_data(study, axes, rows)),
         "shown": shown,
-        "duration": text.duration,
-        "lengths": [f"{share:.3g}" for share in study.rules.shares],
+        "lengths": [f"{share:.3g}" for share in rules.shares],
     }
+
+
+def is_under_way(study: Study) -> bool:
+    """Whether there is more to train."""
+    return bool(study.rules.due(study.results()))
+
+
+def objectives(study: Study) -> dict[str, str]:
+    """Metric -> whether more of it is better ("max") or less ("min"); the first one ranks the trials."""
+    return dict(study.about.get("objectives") or {study.metric: study.about["mode"]})
+
+
+def front_of(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The trials that no other one beats in all objectives, of those that were trained to their end; none of one."""
+    wanted = objectives(study)
+    ended = [row for row in rows if row["status"] == "completed" and row["value"] is not None]
+    values = {row["trial"]: [row["metrics"][name] for name in wanted] for row in ended}
+    return pareto_front(values, list(wanted.values())) if len(wanted) > 1 else []
 
 
 def in_lines(words: Sequence[str]) -> str:
@@ -106,7 +126,11 @@ def cards(
         )
         found.append((f"best {pages.words(study.metric)}", text.number(first["value"]), of))
     found.append(("completed", str(statuses.count("completed")), f"of {counted(len(rows), 'trial')}"))
-    notes = {"paused": "" if study.due() else "others were better", "failed": "see below", "not finished": ""}
+    notes = {
+        "paused": "" if is_under_way(study) else "others were better",
+        "failed": "see below",
+        "not finished": "",
+    }
     for status, note in notes.items():
         if status in statuses:
             found.append((status, str(statuses.count(status)), note))
@@ -148,14 +172,18 @@ def verdict(study: Study) -> list[str]:
 
 def chart_data(study: Study, axes: Sequence[Axis], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the script of the page draws from."""
-    trials = []
+    trials, others = [], list(objectives(study))[1:]
     for index, row in enumerate(rows):
         places = [axis.index(row["values"].get(axis.path)) for axis in axes]
         curve = thinned(learning_curve(study, row)) if index < MOST_CURVES else []
         kept = {name: row[name] for name in ("trial", "place", "status", "value", "steps", "deviation")}
-        trials.append({**kept, "values": places, "curve": curve})
+        measured = [row["metrics"].get(name, math.nan) for name in others]
+        more = {"others": [value if math.isfinite(value) else None for value in measured]}
+        trials.append({**kept, **more, "values": places, "curve": curve})
     return {
         "metric": pages.words(study.metric),
+        "others": [pages.words(name) for name in others],
+        "front": front_of(study, rows),
         "axes": [axis.to_json() for axis in axes],
         "trials": trials,
         "spread": [{**each, "seeds": list(each["seeds"].values())} for each in spread(rows)],

@@ -11,7 +11,7 @@ from jaxformer.launching import attempts
 from jaxformer.observe.report import REPORT
 from jaxformer.reading import as_written
 from jaxformer.runs import Run
-from jaxformer.sweeps.halving import Task
+from jaxformer.sweeps.halving import Rules, Task
 from jaxformer.sweeps.study import TRIALS, Study
 
 
@@ -28,22 +28,23 @@ def trial_rows(study: Study, outcome: Mapping[str, Any]) -> list[dict[str, Any]]
       "seeds" (seed -> value), "metrics" (their means), "rung" from 0, "steps" of a training, "seconds" of all of them,
       "values" (path -> value), "runs" and "reports" (paths in the folder of the sweep), and "line", why it failed.
     """
-    rows = [trial_row(study, trial) for trial in outcome["trials"]]
+    rules = study.rules
+    rows = [trial_row(study, rules, trial) for trial in outcome["trials"]]
     known = [row for row in rows if row["value"] is not None]
     places = {row["trial"]: place for place, row in enumerate(known, 1)}
     return [{"place": places.get(row["trial"]), **row} for row in rows]
 
 
-def trial_row(study: Study, trial: Mapping[str, Any]) -> dict[str, Any]:
+def trial_row(study: Study, rules: Rules, trial: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a trial of study.json, without its place."""
     runs = [run for run in trial["runs"] if run["status"] != "failed"]
-    counts = {rung: sum(run["rung"] == rung for run in runs) for rung in range(len(study.rules.shares))}
-    rung = max((each for each, count in counts.items() if count == len(study.rules.seeds)), default=None)
+    counts = {rung: sum(run["rung"] == rung for run in runs) for rung in range(len(rules.shares))}
+    rung = max((each for each, count in counts.items() if count == len(rules.seeds)), default=None)
     last = [run for run in runs if run["rung"] == rung]
     seeds = {run["seed"]: float(run["value"]) for run in last}
     failed = [run["line"] for run in trial["runs"] if run["status"] == "failed"]
     known = bool(seeds) and trial["status"] != "failed" and all(map(math.isfinite, seeds.values()))
-    names = [Task(trial["trial"], seed, 0).run for seed in study.rules.seeds]
+    names = [Task(trial["trial"], seed, 0).run for seed in rules.seeds]
     there = [f"{TRIALS}/{name}" for name in names if (study.folder / TRIALS / name).is_dir()]
     return {
         "trial": trial["trial"],
@@ -56,7 +57,7 @@ def trial_row(study: Study, trial: Mapping[str, Any]) -> dict[str, Any]:
             for name in sorted(last[0]["metrics"] if known else (), key=lambda name: name != study.metric)
         },
         "rung": rung,
-        "steps": max((run["step"] for run in runs), default=None),
+        "steps": max((run["step"] for run in last or runs), default=None),
         "seconds": math.fsum(seconds_of(Run(study.folder / run)) for run in there),
         "values": trial["values"],
         "runs": there,

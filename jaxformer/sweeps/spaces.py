@@ -122,6 +122,10 @@ class Range(Space):
             value = self.low * (self.high / self.low) ** place
         else:
             value = self.low + (self.high - self.low) * place
+        return self.rounded(value)
+
+    def rounded(self, value: float) -> float:
+        """A number of this range with SIGNIFICANT digits."""
         return min(max(float(f"{value:.{SIGNIFICANT}g}"), float(self.low)), float(self.high))
 
     def every(self) -> Sequence[Any] | None:
@@ -170,6 +174,8 @@ Rungs: TypeAlias = Annotated[int, fields.between(2, 10)]
 Eta: TypeAlias = Annotated[int, fields.between(2, 100)]
 Seed: TypeAlias = Annotated[int, fields.between(0, 2**32 - 1)]
 Seeds: TypeAlias = Annotated[tuple[Seed, ...], fields.not_empty("at least one seed")]
+Metrics: TypeAlias = Annotated[tuple[str, ...], fields.not_empty("at least one metric")]
+LEARNING = ("tpe", "cmaes", "gp")
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,17 @@ class Halving:
     """At each rung one of so many goes on; and each rung is so many times as long as the one before."""
     rungs: Rungs = 3
     """How many rungs there are; the last is the whole training."""
+    rule: Literal["successive", "asha", "median"] = "successive"
+    """Who goes on. successive: the best of a rung, once all of its trials are there. asha: the best of those that are
+    there, at once; which these are depends on timing. median: whoever is no worse than the median of those that are
+    there, over rungs of one length; it depends on timing, too, and `eta` plays no part."""
+    brackets: bool = False
+    """Hyperband: some of the trials begin at a later rung, in case the first ones tell little."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot be together."""
+        if self.brackets and self.rule != "successive":
+            yield f"brackets: Hyperband's are of successive halving; leave out rule={self.rule!r}, or the brackets"
 
 
 @dataclass(frozen=True)
@@ -188,18 +205,31 @@ class Sweep:
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Path of a leaf -> its `Space`."""
-    sampler: Literal["grid", "random", "sobol", "halton"] | None = None
-    """How values are taken from the spaces; None: a grid if `trials` is None, else Sobol's points."""
+    sampler: Literal["grid", "random", "sobol", "halton", "tpe", "cmaes", "gp"] | None = None
+    """How values are taken from the spaces; None: a grid if no end is given, else Sobol's points. tpe, cmaes and gp
+    learn from the trials that are finished."""
     trials: Annotated[int, fields.at_most(100_000)] | None = None
     """How many trials; a grid has as many as there are combinations."""
+    hours: fields.PositiveFloat | None = None
+    """A budget: no more trials than can be trained in so many hours, by what trials took so far, those of all workers
+    added up. The number of trials depends on timing."""
+    flops: fields.PositiveFloat | None = None
+    """A budget: no more trials than can be trained with so many FLOPs, by the analysis of the train step;
+    evaluations are not counted."""
+    at_once: Annotated[int, fields.at_most(1024)] = 4
+    """With tpe, gp or a budget: a trial begins when all are finished but the at_once - 1 before it, and knows nothing
+    of these. So its values do not depend on the number of workers; more workers than this would wait."""
     seeds: fields.PositiveInt | Seeds = 1
     """Each trial is trained with each of these seeds, and the mean counts; a number: so many, from the config's on."""
-    metric: str | None = None
-    """What decides which trial is better; None: the config's eval.monitor."""
+    metric: str | Metrics | None = None
+    """What decides which trial is better; None: the config's eval.monitor. Several are several objectives: the first
+    one ranks trials, and study.json has the Pareto front."""
     halving: Halving | None = None
     """Successive halving; None: every trial is trained to its end."""
     seed: Seed = 0
-    """Decides the random and quasi-random points."""
+    """Decides the random and quasi-random points, and those of samplers that learn."""
+    population: Annotated[int, fields.between(1, 1024)] = 1
+    """How many trainings a worker does at once, as one program over a further axis; they differ in numbers alone."""
     cores_per_trial: fields.PositiveInt = 1
     """CPU cores of a worker where it trains on CPUs: results depend on it in their last bits, never on the number of
     workers."""
@@ -207,7 +237,30 @@ class Sweep:
     @property
     def method(self) -> str:
         """The sampler that is used."""
-        return self.sampler or ("grid" if self.trials is None else "sobol")
+        ends = (self.trials, self.hours, self.flops)
+        return self.sampler or ("grid" if ends == (None, None, None) else "sobol")
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """The metrics that were named."""
+        return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric or ())
+
+    @property
+    def learns(self) -> bool:
+        """Whether points depend on the results of trials before them."""
+        return self.method in LEARNING
+
+    @property
+    def on_timing(self) -> str | None:
+        """What depends on timing, and so on the number of workers; None: nothing does."""
+        if self.halving is not None and self.halving.rule != "successive":
+            return f"which trials go on depends on timing (halving by the rule {self.halving.rule!r})"
+        return None if self.hours is None else "the number of trials depends on timing (a budget of hours)"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is decided trial by trial what is next."""
+        return self.learns or self.hours is not None or self.flops is not None
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot be, a line each."""
@@ -215,11 +268,24 @@ class Sweep:
             yield "parameters: there is nothing to try; name a leaf and its values"
         if self.method == "grid" and self.trials is not None:
             yield "trials: a grid tries all combinations; leave it out, or choose another sampler"
-        if self.method != "grid" and self.trials is None:
+        if self.method != "grid" and (self.trials, self.hours, self.flops) == (None, None, None):
             yield f"trials: the sampler {self.method!r} has no end by itself; say how many"
+        if not isinstance(self.metric, str | None):
+            yield from self._of_objectives(self.metric)
+        if self.learns and self.halving is not None and self.halving.brackets:
+            yield f"halving: trials of several brackets cannot be compared by {self.method}; use sobol, or no brackets"
         if isinstance(self.seeds, tuple) and len(set(self.seeds)) < len(self.seeds):
             yield f"seeds: {list(self.seeds)}: one is there twice"
         yield from self._of_spaces(self.parameters, ())
+
+    def _of_objectives(self, metrics: tuple[str, ...]) -> Iterator[str]:
+        """Yields what cannot be with several objectives."""
+        if len(set(metrics)) < len(metrics):
+            yield f"metric: {list(metrics)}: one is there twice"
+        if len(metrics) > 1 and self.halving is not None:
+            yield "halving: goes by one metric, and there are several objectives; leave out one of both"
+        if len(metrics) > 1 and self.method == "cmaes":
+            yield "sampler: cmaes has one objective; use tpe or gp for several"
 
     def _of_spaces(self, parameters: Mapping[str, Any], above: tuple[str, ...]) -> Iterator[str]:
         """Yields what is wrong with parameters; `above` are the paths that they depend on, and those beside them."""

@@ -2,6 +2,7 @@
 
 sweep.json                      config, spaces, seeds, code and versions: all that a worker needs
 trials/0007-seed1/              an ordinary run, which `train` made
+points/0007.json                the values of a trial, where they are decided as the sweep goes on; written once
 results/0007-seed1-rung0.json   the metrics of a trial at a rung; written once, never changed
 leases/0007-seed1.0             who has a trial in hand
 logs/                           what the trainings logged
@@ -9,11 +10,11 @@ study.json                      all trials and the best one: the same bytes for 
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,19 @@ from jaxformer.errors import UserError
 from jaxformer.files import locked, made, write_json, writing_to
 from jaxformer.reading import as_written, read_json
 from jaxformer.runs import differences, environment
+from jaxformer.sweeps.budgets import Costs, why_no_more
 from jaxformer.sweeps.checks import check, config_of
-from jaxformer.sweeps.halving import Results, Rules, Task, ranked
+from jaxformer.sweeps.halving import Results, Rules, Task
+from jaxformer.sweeps.outcome import outcome_of
 from jaxformer.sweeps.points import points
+from jaxformer.sweeps.records import Records
+from jaxformer.sweeps.samplers import PACKAGES, Known, check_packages, needed, point, told_of
 from jaxformer.sweeps.spaces import Sweep, sweep_from_json
 
 SWEEP, STUDY, LOCK = "sweep.json", "study.json", ".lock"
-TRIALS, RESULTS, LEASES, LOGS, SLOTS = FOLDERS = ("trials", "results", "leases", "logs", "slots")
+FOLDERS = ("trials", "points", "results", "leases", "logs", "slots")
+TRIALS, POINTS, RESULTS, LEASES, LOGS, SLOTS = FOLDERS
+ENDS = ("trials", "hours", "flops")
 RESULT = re.compile(r"(\d+)-seed(\d+)-rung(\d+)\.json")
 BEFORE = "restore it, or begin the sweep in a new folder"
 
@@ -66,7 +73,8 @@ class Study:
           UserError: there is none; or it was begun with other code or versions.
         """
         study = cls.read(folder)
-        refuse_differences(study.folder, {"code": study.about["code"]}, {"code": code()})
+        now = {"code": code(study.about["sweep"].get("sampler"))}
+        refuse_differences(study.folder, {"code": study.about["code"]}, now)
         return study
 
     @classmethod
@@ -88,8 +96,15 @@ class Study:
         path = Path(folder)
         config = config if is_json(config) else schema.to_dict(sections.resolve(config))
         checked = check(config, sweep)
-        found = {"metric": checked.metric, "mode": checked.rules.mode, "seeds": list(checked.rules.seeds)}
-        about = {"source": source, **found, "sweep": sweep.to_json(), "config": config, "code": code()}
+        (metric, mode), *_ = checked.objectives.items()
+        found = {"metric": metric, "mode": mode, "objectives": checked.objectives, "seeds": checked.seeds}
+        about = {
+            "source": source,
+            **found,
+            "sweep": sweep.to_json(),
+            "config": config,
+            "code": code(sweep.sampler),
+        }
         about |= {"git_revision": environment()["git_revision"]}
         about = json.loads(json.dumps(about))  # tuples become lists, as they are in the file
         with writing_to(path, "choose another folder"), made(path), locked(path / LOCK):
@@ -98,14 +113,19 @@ class Study:
                 holds = f"{path}: is no sweep's folder, and holds other files, such as {min(others)!r}"
                 raise UserError(f"{holds}; give this sweep a folder of its own")
             if before is not None:
-                compared = ("code", "config", "sweep", "metric", "mode", "seeds")
+                compared = ("code", "config", "sweep", "objectives", "seeds")
                 old: dict[str, Any] = {name: before.get(name) for name in compared}
                 new = {name: about[name] for name in compared}
-                if (old["sweep"].get("trials") or 0) < (sweep.trials or 0):  # it goes on with more
-                    old["sweep"] = {**old["sweep"], "trials": sweep.trials}
+                more = {
+                    name: new["sweep"][name] for name in ENDS if is_more(old["sweep"], new["sweep"], name)
+                }
+                old["sweep"] = {**old["sweep"], **more}  # it goes on with a larger budget
                 refuse_differences(path, old, new)
             for name in FOLDERS:
                 (path / name).mkdir(exist_ok=True)
+            study = cls(path, about)
+            if before is not None and more:
+                study.records.go_on()
             write_json(path / SWEEP, about)
         return cls(path, about)
 
@@ -115,15 +135,32 @@ class Study:
         with as_written(self.folder / SWEEP, BEFORE):
             return sweep_from_json(self.about["sweep"])
 
-    @cached_property
+    @property
     def values(self) -> list[dict[str, Any]]:
-        """The values of each trial, by path."""
-        return points(self.sweep)
+        """The values of each trial that there is so far, by path."""
+        return [each["values"] for each in self.records.read()] if self.sweep.is_open else self.enumerated
 
     @cached_property
+    def enumerated(self) -> list[dict[str, Any]]:
+        """The values of all trials of a sweep that is not open."""
+        return points(self.sweep)
+
+    @property
     def rules(self) -> Rules:
         """What decides which trial trains how far."""
-        return Rules(len(self.values), self.about["seeds"], self.about["mode"], self.sweep.halving)
+        values, is_open = self.values, self.may_grow
+        return Rules(len(values), self.about["seeds"], self.about["mode"], self.sweep.halving, is_open)
+
+    @cached_property
+    def records(self) -> Records:
+        """The trials of an open sweep."""
+        return Records(self.folder / POINTS)
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether more trials may come."""
+        sweep = self.sweep
+        return sweep.is_open and not self.records.is_ended and len(self.records.read()) != sweep.trials
 
     @property
     def metric(self) -> str:
@@ -162,50 +199,57 @@ class Study:
         return self.known
 
     def due(self) -> list[Task]:
-        """What can be done now, in order; nothing when the sweep is over."""
-        return self.rules.due(self.results())
+        """What can be done now; nothing when the sweep is over. Trials that can begin now get their points."""
+        results = self.results()
+        while self.may_grow and self.begins(results):
+            pass
+        return self.rules.due(results)
+
+    @cached_property
+    def costs(self) -> Costs:
+        """What trials cost."""
+        return Costs()
+
+    def begins(self, results: Results) -> bool:
+        """Gives the next trial its point, or decides that there is none; False if that cannot be decided yet."""
+        sweep, rules, records = self.sweep, self.rules, self.records.read()
+        number, enough = len(records), needed(sweep, len(records))
+        if not all(rules.is_finished(results, n, rules.first(n)) for n in range(enough)):
+            return False
+        values = self.next_values(number, enough, results)
+        record: dict[str, Any] = {"end": "all combinations are there"}
+        if values is not None:
+            record = {"values": values}
+            if sweep.flops is not None:
+                record["flops"] = self.costs.flops(config_of(self.about["config"], values))
+            flops = [each["flops"] for each in (*records, record) if "flops" in each]
+            if end := why_no_more(sweep, rules, results, flops):
+                record = {"end": end}
+        with writing_to(self.folder / POINTS):
+            self.records.write(number, record)
+        return True
+
+    def next_values(self, number: int, enough: int, results: Results) -> dict[str, Any] | None:
+        """The values of a trial, given the results of so many first trials; None if there are no more combinations."""
+        if not self.sweep.learns:
+            values = points(
+                self.sweep if self.sweep.method == "grid" else replace(self.sweep, trials=number + 1)
+            )
+            return values[number] if number < len(values) else None
+        rules, metrics = self.rules, self.about["objectives"]
+        found = [
+            [rules.objective(results, n, 0, metric) for metric in metrics] if n < enough else None
+            for n in range(number)
+        ]
+        known = [
+            Known(values, objectives)
+            for values, objectives in zip(self.values, told_of(found, metrics.values()))
+        ]
+        return point(self.sweep, list(metrics.values()), number, known)
 
     def outcome(self) -> dict[str, Any]:
-        """What study.json holds: every trial with its values and results, best first, and the best one's number.
-
-        Nothing in it tells of machines, times or the order in which trials were trained.
-        """
-        results, rules = self.results(), self.rules
-        reached: dict[int, int] = {}
-        for rung, numbers in enumerate(rules.rungs(results)):
-            reached |= dict.fromkeys(numbers, rung)
-        trials = {number: self._trial(number, rung, results) for number, rung in reached.items()}
-        order = [
-            number
-            for rung in reversed(range(len(rules.shares)))
-            for number in ranked({n: trials[n]["value"] for n, r in reached.items() if r == rung}, rules.mode)
-        ]
-        first = trials[order[0]]  # a trial that failed comes last, and so does one that gave NaN
-        whole = first["status"] == "completed" and not math.isnan(first["value"])
-        return {
-            "metric": self.metric,
-            "mode": rules.mode,
-            "best": first["trial"] if whole else None,
-            "trials": [trials[number] for number in order],
-        }
-
-    def _trial(self, number: int, rung: int, results: Results) -> dict[str, Any]:
-        """What study.json says of a trial."""
-        value = self.rules.value(results, number, rung)
-        tasks = [Task(number, seed, each) for seed in self.rules.seeds for each in range(rung + 1)]
-        runs = [{"seed": t.seed, "rung": t.rung, **results[t]} for t in tasks if t in results]
-        status = "completed" if rung == len(self.rules.shares) - 1 else "paused"
-        if value is None:
-            failed = any(run["status"] == "failed" for run in runs)
-            status = "failed" if failed else "not finished"
-        return {
-            "trial": number,
-            "status": status,
-            "value": value,
-            "values": self.values[number],
-            "rung": rung,
-            "runs": runs,
-        }
+        """What study.json holds; see `outcome_of`."""
+        return outcome_of(self.rules, self.values, self.about["objectives"], self.results())
 
     def finish(self) -> dict[str, Any]:
         """Writes study.json, and returns its content."""
@@ -215,10 +259,21 @@ class Study:
         return outcome
 
 
-def code() -> dict[str, Any]:
-    """What has to be the same for all workers: this package's code, and versions."""
-    here = environment()
-    return {"hash": code_hash(), "python": here["python"], **here["versions"]}
+def is_more(before: Mapping[str, Any], now: Mapping[str, Any], end: str) -> bool:
+    """Whether one of the ENDS of a sweep is farther away than it was."""
+    return (before.get(end) or 0) < (now[end] or 0)
+
+
+def code(sampler: str | None) -> dict[str, Any]:
+    """What has to be the same for all workers: this package's code, and versions, also of what a sampler needs."""
+    check_packages(sampler)
+    here, packages = environment(), PACKAGES.get(sampler or "", ())
+    return {
+        "hash": code_hash(),
+        "python": here["python"],
+        **here["versions"],
+        **{package: metadata.version(package) for package in packages},
+    }
 
 
 def is_json(value: Any) -> bool:
@@ -236,10 +291,18 @@ def refuse_differences(folder: Path, before: Mapping[str, Any], now: Mapping[str
     Raises:
       UserError: the first five leaves that differ.
     """
-    if changed := differences([before, now]):
-        lines = [f"{path}: {old!r} -> {new!r}" for path, (old, new) in changed.items()]
+    if changed := differences([before, now], ABSENT):
+        lines = [f"{path}: {told(old)} -> {told(new)}" for path, (old, new) in changed.items()]
         more = " ..." * (len(lines) > 5)
         raise UserError(
             f"{folder} holds another sweep: {'; '.join(lines[:5])}{more}",
             "go on with what it was begun with, or give this sweep a folder of its own",
         )
+
+
+ABSENT = object()
+
+
+def told(value: Any) -> str:
+    """A value in a message about differences."""
+    return "not there" if value is ABSENT else "nothing" if value in ({}, []) else repr(value)

@@ -3,18 +3,26 @@
 import gc
 import logging
 import time
-from contextlib import nullcontext
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
+import jax
+
+from jaxformer.checkpoints import Checkpoints
 from jaxformer.errors import UserError, counted
 from jaxformer.experiment import Experiment
 from jaxformer.files import write_json
 from jaxformer.observe.terminal import process_log
 from jaxformer.observe.text import duration, number
-from jaxformer.shared import Kept
+from jaxformer.runs import Run
+from jaxformer.shared import Kept, program_key
 from jaxformer.sweeps.halving import Task, rung_steps
 from jaxformer.sweeps.leases import Leases
+from jaxformer.sweeps.population import StepsDiffer, train_together
 from jaxformer.sweeps.study import LEASES, LOGS, Study
+from jaxformer.sweeps.together import Together
 from jaxformer.train import train
 
 if TYPE_CHECKING:
@@ -36,10 +44,48 @@ def work(study: Study, console: "Console | None" = None) -> dict[str, Any]:
       UserError: the folder cannot be written any more.
     """
     leases, kept = Leases(study.folder / LEASES), Kept()
+    check_population(study, kept)
+    kinds: dict[Task, str] = {}
     while due := study.due():
-        if not any(take(study, task, leases, kept, console) for task in due):
+        if not any(take(study, tasks, leases, kept, console) for tasks in groups(study, due, kinds)):
             time.sleep(PATIENCE)  # all is in the hands of others
     return study.finish()
+
+
+def groups(study: Study, due: Sequence[Task], kinds: dict[Task, str]) -> Iterator[list[Task]]:
+    """Yields tasks that are trained at once: of one program, and at the same step; without populations one by one.
+
+    Args:
+      study: the sweep.
+      due: what can be done now.
+      kinds: the programs of tasks, as far as they are known; they are added.
+    """
+    if study.sweep.population == 1:
+        yield from ([task] for task in due)
+        return
+    found: dict[Any, list[Task]] = defaultdict(list)
+    for task in due:
+        if task not in kinds:
+            kinds[task] = program_key(study.config(task))
+        run = Run(study.run(task))
+        alone = task if run.finished() else None
+        found[
+            kinds[task], Checkpoints(run.checkpoints, read_only=True).latest_step(), task.rung, alone
+        ].append(task)
+    for tasks in found.values():
+        size = study.sweep.population
+        yield from (tasks[first : first + size] for first in range(0, len(tasks), size))
+
+
+def check_population(study: Study, kept: Kept) -> None:
+    """Makes sure that this machine can train as many at once as the sweep says.
+
+    Raises:
+      UserError: their memory is too small, or a part of the model cannot be trained so.
+    """
+    largest = max(groups(study, study.due(), {}), key=len, default=[])
+    if len(largest) > 1:
+        Together([experiment_of(study, task, kept) for task in largest]).check_memory()
 
 
 def check_place(study: Study) -> None:
@@ -52,48 +98,81 @@ def check_place(study: Study) -> None:
         Experiment(study.config(task)).check()
 
 
-def take(study: Study, task: Task, leases: Leases, kept: Kept, console: "Console | None" = None) -> bool:
-    """Does a task, if nobody else does; returns whether there is something new."""
-    with leases.claimed(task.run) as mine:
-        if not mine:
+def take(
+    study: Study, tasks: Sequence[Task], leases: Leases, kept: Kept, console: "Console | None" = None
+) -> bool:
+    """Does tasks at once, those of them that nobody else does; returns whether there is something new."""
+    with ExitStack() as held:
+        if not held.enter_context(leases.claimed(tasks[0].run)):
             return False
-        if task in study.results():  # another worker was done with it just before
-            return True
+        mine = [task for task in tasks[1:] if held.enter_context(leases.claimed(task.run))]
+        done = study.results()  # another worker was done with one just before
+        mine = [task for task in (tasks[0], *mine) if task not in done]
         began = time.monotonic()
-        result = result_of(study, task, kept, console)
+        results = results_of(study, mine, kept, console) if mine else []
+        spent = time.monotonic() - began
+        for task, result in zip(mine, results, strict=True):
+            if result is not None:
+                write_json(study.result_file(task), {**result, "seconds": round(spent / len(mine), 3)})
+        seconds = duration(spent)
+    for task, result in zip(mine, results, strict=True):
         if result is None:
-            return False
-        write_json(study.result_file(task), result)
-        seconds = duration(time.monotonic() - began)
-    said = result.get("line") or f"{study.metric} {number(float(result['value']))}"
-    steps = f"after {counted(result['step'], 'step')}, " if result["step"] else ""
-    logger.info(
-        "trial %d, seed %d: %s: %s (%s%s)", task.trial, task.seed, result["status"], said, steps, seconds
-    )
-    return True
+            continue
+        said = result.get("line") or f"{study.metric} {number(float(result['value']))}"
+        steps = f"after {counted(result['step'], 'step')}, " if result["step"] else ""
+        together = f" with {len(mine) - 1} more" if len(mine) > 1 else ""
+        logger.info(
+            "trial %d, seed %d: %s: %s (%s%s%s)", *task[:2], result["status"], said, steps, seconds, together
+        )
+    return not mine or any(result is not None for result in results)
 
 
-def result_of(
-    study: Study, task: Task, kept: Kept, console: "Console | None" = None
-) -> dict[str, Any] | None:
-    """Trains a trial to its rung; None if the folder of its run is still in another process's hands.
+def results_of(
+    study: Study, tasks: Sequence[Task], kept: Kept, console: "Console | None" = None
+) -> list[dict[str, Any] | None]:
+    """Trains trials to their rung; None if the folder of a run is still in another process's hands.
 
     A trial that diverges, needs too much memory, or fails otherwise is a result, too.
 
     Raises:
       UserError: a file cannot be written or read: that is no fault of the trial's.
     """
-    log = study.folder / LOGS / f"{task.run}.log"
+    log = study.folder / LOGS / f"{tasks[0].run}.log"
+    found: Sequence[dict[str, Any] | Exception]
     try:
         with process_log(log, alone=True) if console is None else nullcontext():
-            found = trained(study, task, kept, console)
+            found = (
+                [trained(study, tasks[0], kept, console)]
+                if len(tasks) == 1
+                else trained_together(study, tasks, kept)
+            )
+            clear_memory()
+    except StepsDiffer:
+        return [None for _ in tasks]  # what is damaged stands apart now
     except Exception as error:
-        cause = error.__cause__ if isinstance(error, UserError) else error
-        if isinstance(cause, BlockingIOError):
-            return None
-        if isinstance(cause, OSError):
-            raise
-        lines = error.lines if isinstance(error, UserError) else (f"{type(error).__name__}: {error}",)
+        if len(tasks) > 1 and not from_system(error):
+            logger.warning(
+                "%s fail together, and are trained one by one: %s", counted(len(tasks), "trial"), error
+            )
+            return [each for task in tasks for each in results_of(study, [task], kept, console)]
+        found = [error for _ in tasks]
+    return [as_result(study, each) for each in found]
+
+
+def from_system(error: Exception) -> OSError | None:
+    """What a file or a folder has refused, where that is the cause."""
+    cause = error.__cause__ if isinstance(error, UserError) else error
+    return cause if isinstance(cause, OSError) else None
+
+
+def as_result(study: Study, found: dict[str, Any] | Exception) -> dict[str, Any] | None:
+    """What is written of a training: see `results_of`."""
+    if isinstance(found, Exception):
+        if (refused := from_system(found)) is not None:
+            if isinstance(refused, BlockingIOError):
+                return None
+            raise found
+        lines = found.lines if isinstance(found, UserError) else (f"{type(found).__name__}: {found}",)
         return {"status": "failed", "step": None, "value": None, "line": lines[0].splitlines()[0]}
     metrics = found["final"]
     return {
@@ -104,15 +183,36 @@ def result_of(
     }
 
 
-def trained(study: Study, task: Task, kept: Kept, console: "Console | None" = None) -> dict[str, Any]:
-    """The result of `train`, up to a task's rung."""
+def experiment_of(study: Study, task: Task, kept: Kept) -> Experiment:
+    """The experiment of a task; in a sweep with populations it has one device."""
     config = study.config(task)
-    experiment = Experiment(config, shared=kept.of(config))
+    devices = jax.local_devices()[:1] if study.sweep.population > 1 else None
+    return Experiment(config, devices, shared=kept.of(config))
+
+
+def trained(study: Study, task: Task, kept: Kept, console: "Console | None" = None) -> dict[str, Any]:
+    """What `train` gives for a task, up to its rung."""
+    experiment = experiment_of(study, task, kept)
+    return train(
+        experiment, study.run(task), pause_after=pause_after(study, task, experiment), console=console
+    )
+
+
+def trained_together(study: Study, tasks: Sequence[Task], kept: Kept) -> Sequence[dict[str, Any] | Exception]:
+    """What `train` gives for each task of a group, or its error."""
+    experiments = [experiment_of(study, task, kept) for task in tasks]
+    ends = pause_after(study, tasks[0], experiments[0])
+    return train_together(experiments, [study.run(task) for task in tasks], ends)
+
+
+def pause_after(study: Study, task: Task, experiment: Experiment) -> int | None:
+    """The step at which a task's rung ends; None: the end of the training."""
     ends = rung_steps(study.rules.shares, experiment.total_steps)
-    pause_after = None if task.rung == len(ends) - 1 else ends[task.rung]
-    result = train(experiment, study.run(task), pause_after=pause_after, console=console)
-    del experiment
-    gc.collect()  # its arrays make place for those of the next trial
+    return None if task.rung == len(ends) - 1 else ends[task.rung]
+
+
+def clear_memory() -> None:
+    """Makes place for the arrays of the next trials."""
+    gc.collect()
     if not gc.get_freeze_count():
-        gc.freeze()  # what the first trial leaves is kept, and not looked through again after every other one
-    return result
+        gc.freeze()  # what the first trials leave is kept, and not looked through again after all others

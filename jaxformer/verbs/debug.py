@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxformer.config.fields import PositiveInt
+from jaxformer.errors import counted
 from jaxformer.files import INCOMPLETE, made, remove, writing_to
 from jaxformer.verbs.children import BEGIN
 from jaxformer.verbs.common import print_line, working
@@ -73,7 +74,7 @@ class Replay(Verb):
     """The step, as the log counts them."""
 
     def __call__(self) -> int:
-        """1 if the step is another one now than the run wrote."""
+        """1 if the step is another one now than the run wrote, beyond what rounding explains."""
         with working():
             from jaxformer.debugging.replay import replay
             from jaxformer.observe.text import notes, number
@@ -88,8 +89,18 @@ class Replay(Verb):
             print_line("the run wrote no metrics at this step, so there is nothing to compare")
         elif not done.differences:
             print_line(f"equal to what the run wrote, bit for bit ({len(done.logged)} metrics)")
-        for name, (then, now) in done.differences.items():
+        elif done.equal:
+            (devices, processes), largest = (
+                done.trained,
+                f"the largest difference is {done.largest:.1g} of a metric",
+            )
+            had = f"{counted(devices, 'device')} in {counted(processes, 'process', 'processes')}"
+            now = f"{counted(done.layout[0], 'device')} in {counted(done.layout[1], 'process', 'processes')}"
+            print_line(
+                f"equal to what the run wrote, to rounding: {largest}; it had {had}, and now there are {now}"
+            )
+        for name, (then, now) in {} if done.equal else done.differences.items():
             print_line(f"not what the run wrote: {name} was {then!r} and is {now!r}")
         finite = "every number of the step is finite"
         print_line(f"the first number that is not finite comes from {done.place}" if done.place else finite)
-        return 1 if done.differences else 0
+        return 0 if done.equal else 1

@@ -17,6 +17,8 @@ from jaxformer.verbs.common import print_note, print_text
 from jaxformer.verbs.options import Verb, flag
 from jaxformer.verbs.train import Train, run_name
 
+NO_TASKS = f"{PLACEHOLDER} is the number of a task of `launch slurm --array`, and there are none here"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Launch(Launcher, Verb):
@@ -42,7 +44,10 @@ class Launch(Launcher, Verb):
                 f"--workdir runs/seed-{PLACEHOLDER} --config.seed={PLACEHOLDER}"
             )
         if not tasks and PLACEHOLDER in (self.workdir or ""):
-            yield f"workdir: {PLACEHOLDER} is the number of a task of `launch slurm --array`, and there are none here"
+            yield f"workdir: {NO_TASKS}"
+        for path, value in ({} if tasks else self.overrides or {}).items():
+            if PLACEHOLDER in str(value):
+                yield f"{path}: {NO_TASKS}"
         yield from super().problems()
 
     def __call__(self) -> int:
@@ -58,17 +63,15 @@ class Launch(Launcher, Verb):
         """Refuses what the training itself would refuse on the hosts, as far as it can be known here.
 
         Raises:
-          UserError: the config is wrong, or its batch cannot be divided.
+          UserError: the config is wrong, or the devices cannot share its batch.
         """
         from jaxformer.config import files
-        from jaxformer.config.sections import resolve
+        from jaxformer.config.sections import check_devices, resolve
 
         first = {path: in_first(value, self.tasks()) for path, value in (self.overrides or {}).items()}
         config = resolve(files.read(self.config, first))
-        if (batch := config.data.batch_size) % (count := self.processes()):
-            raise UserError(
-                f"data.batch_size={batch}: is not a multiple of the {count} processes that train; change one"
-            )
+        if (count := self.devices()) is not None:
+            check_devices(config, count)
 
     def training(self, found: Checkout | None) -> Job:
         """The training that is launched from a checkout."""

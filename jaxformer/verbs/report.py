@@ -4,9 +4,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxformer.verbs.common import print_line, print_text
 from jaxformer.verbs.options import Verb, argument, flag
+
+if TYPE_CHECKING:
+    from jaxformer.sweeps.study import Study
 
 
 def page_of_run(folder: Path) -> Path:
@@ -16,12 +20,29 @@ def page_of_run(folder: Path) -> Path:
     return write_report(folder)
 
 
+def training_words(study: "Study", trial: int) -> list[str]:
+    """The command that trains a trial again, by itself; no words of a sweep that was begun in Python."""
+    from jaxformer.verbs.train import Train
+
+    if (source := study.about.get("source")) is None:
+        return []
+    changed = {**source["overrides"], **study.values[trial], "seed": study.rules.seeds[0]}
+    return ["jaxformer", *Train(config=source["config"], overrides=changed).words()]
+
+
+def sweep_page(study: "Study") -> Path:
+    """Writes the report of a sweep, with the command that trains its best trial."""
+    from jaxformer.sweeps.report import write_report
+
+    best = study.outcome()["best"]
+    return write_report(study, None if best is None else training_words(study, best))
+
+
 def page_of_sweep(folder: Path) -> Path:
     """Writes the page of a sweep."""
     from jaxformer.sweeps.study import Study
-    from jaxformer.verbs.sweep_best import write_page
 
-    return write_page(Study.read(folder))
+    return sweep_page(Study.read(folder))
 
 
 PAGES = {"config.json": page_of_run, "sweep.json": page_of_sweep}

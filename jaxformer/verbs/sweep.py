@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from jaxformer.config.fields import PositiveInt, at_most
+from jaxformer.config.fields import PositiveFloat, PositiveInt, at_most
 from jaxformer.preemption import Preempted
 from jaxformer.verbs.common import cpu_devices, print_line, print_note, print_text, working
 from jaxformer.verbs.options import Verb, argument, flag
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from jaxformer.sweeps.study import Study
 
 SHOWN_EVERY = 1.0  # seconds
+GIVEN = (
+    "trials",
+    "hours",
+    "flops",
+    "sampler",
+    "at_once",
+    "cores_per_trial",
+)  # flags that are fields of a sweep
 DEATHS = 10  # of workers in a row without a new result
 
 
@@ -39,26 +47,39 @@ class Sweep(Verb):
     """How many trials are trained at a time on this machine; other machines join with `jaxformer sweep work DIR`."""
     trials: Annotated[int, at_most(100_000)] | None = None
     """How many trials; without it all combinations."""
-    sampler: Literal["grid", "random", "sobol", "halton"] | None = None
-    """How values are taken from the spaces (default: grid, or sobol with --trials)."""
+    hours: PositiveFloat | None = None
+    """A budget: as many trials as can be trained in so many hours, those of all workers added up."""
+    flops: PositiveFloat | None = None
+    """A budget: as many trials as can be trained with so many FLOPs."""
+    sampler: Literal["grid", "random", "sobol", "halton", "tpe", "cmaes", "gp"] | None = None
+    """How values are taken from the spaces (default: grid, or sobol with --trials or a budget)."""
+    at_once: Annotated[int, at_most(1024)] | None = None
+    """How many trials are under way at a time with tpe, gp or a budget, whatever the number of workers (default: 4)."""
     metric: str | None = None
-    """What decides which trial is better (default: the config's eval.monitor)."""
+    """What decides which trial is better (default: the config's eval.monitor); several with commas between them."""
     rungs: PositiveInt | None = None
     """Successive halving with so many rungs: trials pause, and the best one of --eta go on."""
     eta: PositiveInt | None = None
     """At each rung one of so many trials goes on (default: 3)."""
+    rule: Literal["successive", "asha", "median"] | None = None
+    """Who goes on at a rung; asha and median depend on timing (default: successive)."""
+    brackets: bool = False
+    """Hyperband: some trials begin at a later rung."""
+    cores_per_trial: PositiveInt | None = None
+    """CPU cores of a worker where it trains on CPUs (default: 1)."""
     overrides: Mapping[str, Any] | None = None
     """Leaves of the config and their values, the same in all trials."""
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot be together."""
-        if self.eta is not None and self.rungs is None:
-            yield "eta: is for successive halving; give `rungs`, too"
+        for name in ("eta", "rule", "brackets"):
+            if getattr(self, name) and self.rungs is None:
+                yield f"{name}: is for successive halving; give `rungs`, too"
 
     def __call__(self) -> int:
         """0 when all trials are trained; else the exit code of the first worker that gave up."""
         from jaxformer.config import files
-        from jaxformer.verbs.sweep_best import training_words, write_page
+        from jaxformer.verbs.report import sweep_page, training_words
         from jaxformer.verbs.train import run_name
 
         config, sweep = files.read(self.config, self.overrides), self.read()
@@ -70,9 +91,11 @@ class Sweep(Verb):
             study, code = trained(folder, config, sweep, source, self.workers, console)
             if code:
                 return code
-            outcome, page = study.finish(), write_page(study)
+            outcome, page = study.finish(), sweep_page(study)
         for line in best_lines(study, outcome):
             print_line(line)
+        if len(outcome["objectives"]) > 1:
+            print_line(f"front: trials {', '.join(map(str, outcome['front']))}")
         if outcome["best"] is not None:
             print_line(f"train: {shlex.join(training_words(study, outcome['best']))}")
         print_line(f"report: {page}")
@@ -86,12 +109,12 @@ class Sweep(Verb):
         swept = read_sweep(self.config, self.sweep) if self.sweep or not self.set else Sweep()
         lists = read_lists(self.set)
         lists["parameters"] = {**swept.parameters, **lists["parameters"]}
-        given = {name: getattr(self, name) for name in ("trials", "sampler", "metric")}
+        given = {name: getattr(self, name) for name in GIVEN}
+        given["metric"] = tuple(self.metric.split(",")) if "," in (self.metric or "") else self.metric
         lists |= {name: value for name, value in given.items() if value is not None}
         if self.rungs is not None:
-            lists["halving"] = (
-                Halving(rungs=self.rungs) if self.eta is None else Halving(self.eta, self.rungs)
-            )
+            halving = {name: getattr(self, name) for name in ("eta", "rule", "brackets")}
+            lists["halving"] = Halving(rungs=self.rungs, **{k: v for k, v in halving.items() if v})
         return replace(swept, **lists)
 
 
@@ -103,11 +126,18 @@ def trained(
     Returns:
       The sweep, and 0; or the exit code of the first worker that gave up.
     """
+    from jaxformer.sweeps.samplers import most_at_once
     from jaxformer.sweeps.slots import check_count
     from jaxformer.sweeps.study import Study
 
     check_count(workers)
     study = Study.begin(folder, config, sweep, source)
+    if sweep.on_timing:
+        print_note(sweep.on_timing)
+    if sweep.is_open and workers > (most := most_at_once(sweep) * len(study.rules.seeds)):
+        print_note(
+            f"workers={workers}: {most} trainings are under way at most (at_once), so that some workers wait"
+        )
     if study.due():
         return study, Crew(study, workers).run(console)
     print_note(f"{folder} is finished: nothing to do")
@@ -214,6 +244,9 @@ class SweepWork(Verb):
         from jaxformer.sweeps.study import Study
 
         study = Study.open(self.folder)
+        if not study.due():
+            print_note(f"{self.folder} is finished: nothing to do")
+            return
         with working():
             from jaxformer.sweeps.slots import slot
             from jaxformer.sweeps.workers import check_place, work

@@ -10,27 +10,10 @@ from jaxformer.config.fields import at_most, between
 from jaxformer.errors import UserError
 from jaxformer.verbs.common import print_line, working
 from jaxformer.verbs.options import Verb, argument, flag
+from jaxformer.verbs.report import sweep_page, training_words
 
 if TYPE_CHECKING:
     from jaxformer.sweeps.study import Study
-
-
-def training_words(study: "Study", trial: int) -> list[str]:
-    """The command that trains a trial again, by itself; no words of a sweep that was begun in Python."""
-    from jaxformer.verbs.train import Train
-
-    if (source := study.about.get("source")) is None:
-        return []
-    changed = {**source["overrides"], **study.values[trial], "seed": study.rules.seeds[0]}
-    return ["jaxformer", *Train(config=source["config"], overrides=changed).words()]
-
-
-def write_page(study: "Study") -> Path:
-    """Writes the report of a sweep, with the command that trains its best trial."""
-    from jaxformer.sweeps.report import write_report
-
-    best = study.outcome()["best"]
-    return write_report(study, None if best is None else training_words(study, best))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +71,9 @@ class SweepBest(Verb):
             if code:
                 return code
             both.finish()
-            write_page(both)
+            sweep_page(both)
         for line in verdict_lines(both):
             print_line(line)
         if folder == self.folder / BEST:
-            print_line(f"report: {write_page(study)}")
+            print_line(f"report: {sweep_page(study)}")
         return 0

@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt
 from jaxformer.errors import UserError
+from jaxformer.launching import HEARTBEATS
 from jaxformer.verbs.common import print_json, print_line, print_note, print_text, working
 from jaxformer.verbs.options import OVERRIDE, Verb, argument, flag, in_flags
 
@@ -67,11 +68,17 @@ class Train(Verb):
 
     def __call__(self) -> int:
         """1 if too many updates were skipped or a fault was found."""
+        from jaxformer.config import files
+
         if self.starts_others:
             from jaxformer.verbs.children import train_together
 
-            return train_together(self.words(), self.processes or 1, self.devices_per_process or 1)
-        from jaxformer.config import files
+            count, devices = self.processes or 1, self.devices_per_process or 1
+            if HEARTBEATS not in os.environ:  # before a supervisor starts, `launch` has done it
+                from jaxformer.config.sections import check_devices, resolve
+
+                check_devices(resolve(files.read(self.config, self.overrides)), count * devices)
+            return train_together(self.words(), count, devices)
         from jaxformer.verbs.debug import PART, REHEARSAL, print_findings, rehearse
 
         config = files.read(self.config, self.overrides)

@@ -12,6 +12,8 @@ from jaxformer.config.sections import resolve
 from jaxformer.debugging.replay import replay
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
+from jaxformer.launching import ATTEMPTS
+from jaxformer.observe.writers import METRICS
 from jaxformer.train import train
 
 OVERRIDES = {
@@ -72,6 +74,37 @@ def test_what_differs_is_said(run, tmp_path, capsys):
     assert "step 8 of" in out
     assert "not what the run wrote: train/loss was" in out
     assert "every number of the step is finite" in out
+
+
+def changed(run, folder, share, **then):
+    """A copy of a run in which step 8 had another loss, and which other devices trained."""
+    copy = shutil.copytree(run, folder)
+    for name, leaf in ((METRICS, "train/loss"), (ATTEMPTS, None)):
+        lines = (copy / name).read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        for record in records:
+            record |= then if name == ATTEMPTS else {}
+            if leaf in record and record["step"] == 8:
+                record[leaf] *= 1 + share
+        (copy / name).write_text("".join(json.dumps(record) + "\n" for record in records))
+    return copy
+
+
+def test_other_devices_or_processes_may_round_otherwise(run, tmp_path, capsys):
+    rounded = changed(run, tmp_path / "rounded", 8e-8, devices=8, processes=2)
+    assert cli.main(["replay", str(rounded), "--step", "8"]) == 0
+    said = "equal to what the run wrote, to rounding: the largest difference is 8e-08 of a metric; it had 8 devices in"
+    assert f"{said} 2 processes, and now there are 8 devices in 1 process" in capsys.readouterr().out
+    further = changed(run, tmp_path / "further", 2e-5, devices=8, processes=2)
+    assert cli.main(["replay", str(further), "--step", "8"]) == 1
+    assert "not what the run wrote: train/loss was" in capsys.readouterr().out
+
+
+def test_the_same_devices_round_alike(run, tmp_path):
+    same = changed(run, tmp_path / "same", 8e-8)
+    assert cli.main(["replay", str(same), "--step", "8"]) == 1
+    unknown = changed(run, tmp_path / "unknown", 8e-8, devices=4, processes=0)
+    assert cli.main(["replay", str(unknown), "--step", "8"]) == 1
 
 
 def test_a_step_that_the_run_has_not(run):

@@ -1,7 +1,7 @@
 """Folders of sweeps as workers leave them, whose metrics are a formula's: nothing is trained."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def made_sweep(
     seeds: tuple[int, ...] = (0,),
     source: Any = None,
     config: Any = None,
+    objectives: Mapping[str, str] = {"accuracy": "max"},
 ) -> Study:
     """A sweep with results.
 
@@ -37,6 +38,7 @@ def made_sweep(
       seeds: its seeds.
       source: the command's config and overrides.
       config: what it changes; None: CONFIG.
+      objectives: metric -> "max" or "min"; the first is "accuracy", others are "loss" and "cost", the depth.
     """
     for name in FOLDERS:
         (folder / name).mkdir(parents=True)
@@ -45,6 +47,7 @@ def made_sweep(
         "config": config or CONFIG,
         "code": {"hash": "0", "python": "3.12", "jax": "0.10"},
         "git_revision": "f00",
+        "objectives": objectives,
     }
     (folder / "sweep.json").write_text(json.dumps(about))
     study = Study.read(folder)
@@ -72,6 +75,6 @@ def result(study: Study, task: Task, accuracy: Callable[[dict[str, Any], int, in
     (run / "attempts.jsonl").write_text(json.dumps({**mark, "seconds": {"total": end / 10}}) + "\n")
     if task.rung == len(study.rules.shares) - 1:
         (run / "report.html").write_text("a run")
-    metrics = {"loss": 1 - found[end], "accuracy": found[end]}
+    metrics = {"loss": 1 - found[end], "accuracy": found[end], "cost": float(values.get("model.depth", 1))}
     status = "completed" if end == STEPS else "paused"
     return {"status": status, "step": end, "value": found[end], "metrics": metrics}

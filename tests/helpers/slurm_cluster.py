@@ -13,7 +13,8 @@ from pathlib import Path
 PROGRAMS = {"munged": "munge", "slurmctld": "slurm-wlm", "slurmd": "slurm-wlm", "sbatch": "slurm-wlm"}
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
-# cred_expire: a job that goes back into the queue waits as long; 120 s by default.
+# cred_expire: a job that goes back into the queue waits as long; 120 s by default. A job's number decides its port,
+# which another cluster's job may have.
 SETTINGS = """
 ClusterName=loopback
 SlurmctldHost={host}(127.0.0.1)
@@ -34,6 +35,7 @@ MpiDefault=none
 SwitchType=switch/none
 JobRequeue=1
 KillWait=20
+FirstJobId={first}
 ReturnToService=2
 SchedulerParameters=batch_sched_delay=1,sched_interval=2
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -74,7 +76,9 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     os.chmod(folder, 0o755)
     user = subprocess.check_output(["id", "-un"], text=True).strip()
     (folder / "slurm.conf").write_text(
-        SETTINGS.format(host=host, folder=folder, ports=free_ports(2), user=user)
+        SETTINGS.format(
+            host=host, folder=folder, ports=free_ports(2), user=user, first=1 + secrets.randbelow(4000)
+        )
     )
     (folder / "munge.key").write_bytes(secrets.token_bytes(128))
     (folder / "munge.key").chmod(0o400)

@@ -1,6 +1,7 @@
 """Whether a training is started again: the table of exit codes, and what must hold of every history."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from jaxformer.launching.attempts import Attempt
 from jaxformer.launching.decisions import EXITS, Budgets, Restart, Stop, decide, meaning
 
+ROOT = Path(__file__).parent.parent.parent
+ACTIONS = {"over": "ends", "saved": "at once", "infrastructure": "later", "failed": "later"}
 INFRASTRUCTURE = (69, 74, 134, 137, 139, 143, 124, 255)
 FAILED = (1, 3, 70, 126, 127, 132, 254)
 
@@ -126,3 +129,24 @@ def test_no_training_goes_on_for_ever_without_progress():
             if isinstance(decide(history), Stop):
                 break
         assert isinstance(decide(history), Stop)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/launching.md"])
+def test_the_pages_have_all_exit_codes_and_what_the_supervisor_does(page):
+    found = {}
+    for line in (ROOT / page).read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and re.fullmatch(r"\d+(, \d+)*", cells[0]):
+            found |= {int(code): re.split("[;,]", cells[2])[0] for code in cells[0].split(", ")}
+    assert found == {code: ACTIONS[kind] for code, (kind, _) in EXITS.items()}
+
+
+def test_the_figures_of_faults_are_those_that_were_measured():
+    shown = (ROOT / "docs/launching.md").read_text().partition("## Faults")[2].partition("\n## ")[0]
+    measured = (ROOT / "docs/restarts.md").read_text()
+    numbers = re.findall(r"\d+(?:\.\d+)?", shown)
+    assert len(numbers) > 12
+    assert [number for number in numbers if not re.search(rf"\b{re.escape(number)}\b", measured)] == []
+    first_page = (ROOT / "README.md").read_text()
+    assert "SIGTERM at any moment left it saved in 6.2 s at most" in first_page
+    assert "6.2" in numbers

@@ -90,12 +90,12 @@ def test_a_job_that_is_told_to_end_goes_back_into_the_queue_and_goes_on_exactly(
     program(folder / "python", f'exec {sys.executable} "$@"')
 
     whole = submit(folder, env, "whole")
-    wait_for(lambda: state(env, whole)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 300)
+    wait_for(lambda: state(env, whole)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 900)
     log = (folder / f"launched/whole/{whole}.log").read_text()
     assert state(env, whole)["JobState"] == "COMPLETED", log
 
     job = submit(folder, env, "told")
-    wait_for(lambda: len(steps(folder / "told")) > 2, 200)
+    wait_for(lambda: len(steps(folder / "told")) > 2, 600)
     subprocess.run(
         ["scancel", "--signal=TERM", job], env=env, check=True
     )  # as Slurm does before the time is over
@@ -104,7 +104,7 @@ def test_a_job_that_is_told_to_end_goes_back_into_the_queue_and_goes_on_exactly(
     assert 40 < between < 400
     # Slurm lets it wait for two minutes, as it does after every requeue.
     subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], env=env, check=True)
-    wait_for(lambda: state(env, job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 300)
+    wait_for(lambda: state(env, job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 900)
     log = (folder / f"launched/told/{job}.log").read_text()
     assert state(env, job)["JobState"] == "COMPLETED", log
     results = [json.loads((folder / run / "result.json").read_text()) for run in ("whole", "told")]

@@ -112,7 +112,30 @@ WRONG = {
         Sweep({"a": choice([1])}, "sobl", trials=2),
         "sampler: 'sobl' is not a choice; did you mean 'sobol'",
     ),
-    "several metrics": (Sweep({"a": choice([1])}, metric=["loss", "accuracy"]), "metric: expected str"),
+    "a metric twice": (Sweep({"a": choice([1])}, metric=["loss", "loss"]), "metric: .* is there twice"),
+    "no metric": (Sweep({"a": choice([1])}, metric=[]), "at least one metric"),
+    "halving with several objectives": (
+        Sweep({"a": choice([1])}, metric=["loss", "accuracy"], halving=Halving()),
+        "halving: goes by one metric, and there are several objectives",
+    ),
+    "cmaes with several objectives": (
+        Sweep({"a": uniform(0, 1)}, "cmaes", 5, metric=["loss", "accuracy"]),
+        "sampler: cmaes has one objective",
+    ),
+    "brackets of a sampler that learns": (
+        Sweep({"a": uniform(0, 1)}, "tpe", 5, halving=Halving(brackets=True)),
+        "halving: trials of several brackets cannot be compared",
+    ),
+    "brackets of asha": (
+        Sweep({"a": choice([1])}, halving=Halving(rule="asha", brackets=True)),
+        "halving.brackets: Hyperband's are of successive halving",
+    ),
+    "no end of a sampler that learns": (
+        Sweep({"a": uniform(0, 1)}, "tpe"),
+        "trials: the sampler 'tpe' has no end",
+    ),
+    "no hours": (Sweep({"a": uniform(0, 1)}, hours=0.0), "hours=0.0: expected"),
+    "no FLOPs": (Sweep({"a": uniform(0, 1)}, flops=-1.0), "flops=-1.0: expected"),
     "a rung": (Sweep({"a": choice([1])}, halving=Halving(rungs=1)), "halving.rungs=1: expected 2 to 10"),
     "eta": (Sweep({"a": choice([1])}, halving=Halving(eta=1)), "halving.eta=1: expected 2"),
 }
@@ -154,6 +177,20 @@ def test_values_on_a_line(text, space):
 
 def test_seeds_on_a_line_are_seeds():
     assert read_lists(["a.b=1,2", "seed=0,4"]) == {"parameters": {"a.b": choice([1, 2])}, "seeds": (0, 4)}
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("a=lg(1e-4,1e-2)", "there is no range 'lg'; did you mean 'log'"),
+        ("a=log(1e-4)", r"expected two numbers, as in log\(1,10\)"),
+        ("a=log(1,2),log(3,4)", "expected two numbers"),
+        ("a=choose(1)", "there is no range 'choose'"),
+    ],
+)
+def test_words_that_look_like_ranges(word, said):
+    with pytest.raises(UserError, match=said):
+        read_lists([word])
 
 
 @pytest.mark.parametrize("word", ["a.b", "=1", "a.b=", "a..b=1", "seed=uniform(0, 1)"])

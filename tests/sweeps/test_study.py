@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import jaxformer as jf
+from jaxformer.analysis.describe import footprint
 from jaxformer.config import files
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
@@ -16,7 +17,7 @@ from jaxformer.sweeps.halving import Task
 from jaxformer.sweeps.spaces import Halving, Sweep, choice, log, uniform
 from jaxformer.sweeps.study import FOLDERS, Study
 from jaxformer.sweeps.view import View, best_lines
-from jaxformer.sweeps.workers import result_of, work
+from jaxformer.sweeps.workers import results_of, work
 from jaxformer.train import train
 
 RATE = "optimizer.learning_rate"
@@ -240,9 +241,9 @@ def test_what_is_no_fault_of_the_trial_ends_the_worker_and_is_no_result(begun, t
         work(study)
     assert list((study.folder / "results").iterdir()) == []
     refuses(BlockingIOError())
-    assert result_of(study, task, Kept()) is None  # another process trains in the folder of the run
+    assert results_of(study, [task], Kept()) == [None]  # another process trains in the folder of the run
     refuses(None)
-    assert result_of(study, task, Kept()) == {
+    assert results_of(study, [task], Kept())[0] == {
         "status": "failed",
         "step": None,
         "value": None,
@@ -255,9 +256,54 @@ def test_a_larger_budget_goes_on_and_repeats_nothing(begun, config, tmp_path, no
     work(study)
     before = {path: path.stat().st_mtime_ns for path in (study.folder / "results").iterdir()}
     more = Sweep({RATE: log(1e-3, 1.0)}, trials=12, seeds=2, halving=Halving(2, 2))
-    outcome = work(Study.begin(study.folder, config, more))
+    grown = Study.begin(study.folder, config, more)
+    begun_again = {trial["trial"]: trial["status"] for trial in grown.outcome()["trials"]}
+    assert list(begun_again.values()).count("completed") == 4  # what was trained to its end stays so
+    assert begun_again[11] == "not finished"
+    outcome = work(grown)
     assert len(outcome["trials"]) == 12
     assert before.items() <= {p: p.stat().st_mtime_ns for p in (study.folder / "results").iterdir()}.items()
+
+
+def test_the_folder_has_to_be_a_path(config):
+    with pytest.raises(UserError, match="folder=None: expected the path of a folder"):
+        jf.sweep(config, {RATE: choice([0.1])}, None)
+
+
+def test_a_folder_that_cannot_be_written_is_named(config, tmp_path, monkeypatch):
+    folder = tmp_path / "read-only"
+
+    def refuses(path, value):
+        raise OSError(30, "Read-only file system", str(path))
+
+    monkeypatch.setattr("jaxformer.sweeps.study.write_json", refuses)
+    with pytest.raises(UserError, match=r"read-only: cannot write there .*; choose another folder"):
+        Study.begin(folder, config, Sweep({RATE: choice([0.1])}))
+
+
+def test_two_metrics_are_two_objectives(config, tmp_path, no_training):
+    sweep = Sweep({RATE: choice([0.1, 0.2])}, metric=["accuracy", "loss"])
+    outcome = work(Study.begin(tmp_path / "a", config, sweep))
+    assert outcome["objectives"] == {"accuracy": "max", "loss": "min"}
+    assert outcome["trials"][0]["objectives"]["accuracy"] == 0.2
+    with pytest.raises(UserError, match=r"sweep.metric: .*'loss'.* -> 'loss'|objectives"):
+        Study.begin(tmp_path / "a", config, Sweep({RATE: choice([0.1, 0.2])}, metric="loss"))
+
+
+def test_differences_say_what_is_not_there(begun, config):
+    other = Sweep({"model.dropout": choice([0.1])}, trials=None)
+    with pytest.raises(UserError) as error:
+        Study.begin(begun.folder, config, other)
+    assert "sweep.parameters.model.dropout.choice: not there -> [0.1]" in str(error.value)
+
+
+def test_flops_of_a_budget_are_those_of_the_step(config, tmp_path):
+    sweep = Sweep({RATE: log(1e-3, 1.0), "model.width": choice([16, 32])}, flops=1e9)
+    study = Study.begin(tmp_path / "a", config, sweep)
+    assert study.due()
+    for number, record in enumerate(study.records.read()):
+        experiment = Experiment(study.config(Task(number, 0, 0)))
+        assert record["flops"] == footprint(experiment, compile_step=False).flops * 4  # steps
 
 
 def test_what_is_shown_of_a_sweep(begun, tmp_path, no_training):

@@ -40,6 +40,12 @@ def test_mistakes_are_told_with_the_flags_that_hold_them(capsys, tmp_path, monke
         "--set model.depth": "--set model.depth: expected section.leaf=VALUE",
         "--set model.depth=1 --eta 2": "--eta: is for successive halving; give --rungs",
         "--sweep wide": "--sweep wide: there is no get_sweep_wide",
+        "--sweep /nothere.py": "--sweep /nothere.py: there is no such file",
+        "--set model.dropout=lg(0.1,0.5) --trials 2": "--set lg(0.1,0.5): there is no range 'lg'",
+        "--set model.dropout=log(0,0.5) --trials 2": "log(0, 0.5): has no logarithm",
+        "--set model.depth=1 --rule asha": "--rule: is for successive halving; give --rungs",
+        "--set model.depth=1 --metric accuracy,loss --rungs 2": "halving: goes by one metric",
+        "--set model.dropout=uniform(0,0.5) --sampler tpe": "--trials: the sampler 'tpe' has no end",
         "--set model.dropout=uniform(0.5,0.1) --trials 2": "parameters: model.dropout: uniform(0.5, 0.1): there is",
     }.items():
         assert cli.main(["sweep", "--config", "vit_digits", *words.split()]) == 2

@@ -140,6 +140,20 @@ def test_any_sweep_has_a_page(name, sweep, at_most, says, parts, tmp_path):
     assert len(data["trials"]) == len(study.values)
 
 
+def test_several_objectives_have_a_front(tmp_path):
+    def grows(values, seed, step):
+        return {2: 0.5, 4: 0.8, 6: 0.7, 8: 0.9}[values[DEPTH]] * step / 90
+
+    objectives = {"accuracy": "max", "cost": "min"}
+    space = Sweep({DEPTH: choice([2, 4, 6, 8])})
+    study = made_sweep(tmp_path / "sweep", space, grows, objectives=objectives)
+    _, page, data = written(study)
+    assert "Trade-off the line joins the trials that no other one beats in everything: 3, 1, 0" in page.text
+    assert data["front"] == [3, 1, 0]
+    assert {trial["trial"]: trial["others"] for trial in data["trials"]} == {0: [2], 1: [4], 2: [6], 3: [8]}
+    assert json.loads((study.folder / "trials.json").read_text())["objectives"] == objectives
+
+
 def test_the_report_verb_sees_which_folder_it_got(made, capsys, tmp_path):
     assert cli.main(["report", str(made.folder)]) == 0
     assert capsys.readouterr().out == f"{made.folder / 'report.html'}\n"
@@ -239,6 +253,17 @@ addEventListener("load", () => {
   const at = {clientX: dot.left + dot.width / 2, clientY: dot.top + dot.height / 2};
   svg.dispatchEvent(new PointerEvent("pointermove", at));
   found.tip = document.getElementById("tip").textContent;
+  Element.prototype.setPointerCapture = () => {};  // there is no real pointer
+  const grip = document.querySelector("[data-chart=parallel] .grip"), place = grip.getBoundingClientRect();
+  const drag = (kind, share) => grip.dispatchEvent(
+    new PointerEvent(kind, {clientX: place.left + 5, clientY: place.top + share * place.height}));
+  drag("pointerdown", 0.0);
+  drag("pointermove", 0.45);
+  drag("pointerup", 0.45);
+  found.chosen = [...table.querySelectorAll("tr[data-trial]:not(.out)")].map((row) => row.dataset.trial);
+  found.says = document.querySelector(".again").textContent;
+  document.querySelector(".again").click();
+  found.left = table.querySelectorAll("tr.out").length;
   const drawn = [...document.querySelectorAll("[data-chart] svg[role=img]")];
   found.charts = drawn.map((each) => each.getAttribute("aria-label"));
   found.bad = document.querySelectorAll("[d*=NaN], [cx*=NaN], [cy*=NaN], [x*=NaN], [y*=NaN]").length;
@@ -269,6 +294,10 @@ def test_a_browser_draws_every_chart_and_sorts_the_table(made, tmp_path):
     assert [rates[trial] for trial in found["up"]] == sorted(rates.values())
     assert [rates[trial] for trial in found["down"]] == sorted(rates.values(), reverse=True)
     assert found["sort"] == "descending"
+    upper = [trial for trial, rate in rates.items() if rate >= 0.1]  # the upper half of the first axis
+    assert sorted(found["chosen"]) == sorted(upper)
+    assert found["says"] == "6 of 18 trials; show all"
+    assert found["left"] == 0
     best = data["trials"][0]
     assert found["tip"].startswith(f"trial {best['trial']}, completedaccuracy 0.905 ± ")
     assert len(found["charts"]) == 3 + len(data["axes"])

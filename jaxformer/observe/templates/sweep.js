@@ -1,141 +1,4 @@
-// Draws the charts of a sweep from the data in the page, shows one trial in all of them, chooses trials, sorts rows.
-// Every text becomes a text node: nothing in the data is read as HTML.
-"use strict";
-{
-const data = JSON.parse(document.getElementById("data").textContent);
-const page = document.querySelector("main"), tip = document.getElementById("tip");
-const known = data.trials.filter((trial) => trial.value !== null);
-const many = known.length > 150;
-const marks = new Map(data.trials.map((trial) => [trial.trial, []]));  // number of a trial -> its elements
-for (const row of document.querySelectorAll("tr[data-trial]")) marks.get(+row.dataset.trial).push(row);
-
-const number = (value) => {
-  const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(2).replace(/\.?0+e/, "e").replace("e+", "e");
-  return size >= 1000 ? Math.round(value).toLocaleString("en") : String(+value.toPrecision(4));
-};
-const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
-
-function add(parent, name, attributes = {}, text = null) {
-  const made = parent.appendChild(document.createElementNS("http://www.w3.org/2000/svg", name));
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== null) made.textContent = text;
-  return made;
-}
-
-// An element that belongs to a trial: the better its place, the bluer; the best is orange.
-function mark(parent, trial, name, kind, attributes) {
-  const made = add(parent, name, attributes), place = trial.place ?? known.length;  // none: no value, or a failure
-  const share = known.length > 1 ? 1 - (place - 1) / (known.length - 1) : 1;
-  made.setAttribute("class", `mark ${kind} ${trial.status} ${trial.place === 1 ? "best" : ""}`);
-  made.style.setProperty("--share", `${Math.round(100 * share)}%`);
-  if (many && trial.place !== 1) made.classList.add("faint");
-  marks.get(trial.trial).push(made);
-  return made;
-}
-
-function drawing(element, width, height) {
-  return add(element, "svg", {viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": element.dataset.says});
-}
-
-// Scales: where a value lies between two places, and the ticks with their labels.
-
-function scale({kind, values}, from, to, count = 4) {
-  if (kind === "choice") {
-    const at = (index) => from + ((to - from) * (index + 0.5)) / values.length;
-    return {at, ticks: values.map((label, index) => ({at: at(index), label: short(label, 16)}))};
-  }
-  const bend = kind === "log" ? Math.log10 : (value) => value;
-  let [low, high] = values.map(bend);
-  if (low === high) [low, high] = [low - 0.5, high + 0.5];
-  const at = (value) => from + ((to - from) * (bend(value) - low)) / (high - low);
-  const ticks = (kind === "log" ? decades(low, high) : steps(low, high, kind === "integer", count));
-  return {at, ticks: ticks.map((value) => ({at: at(value), label: number(value)}))};
-}
-
-function steps(low, high, whole, count) {
-  const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
-  const step = Math.max([1, 2, 5, 10].find((each) => each * power >= rough) * power, whole ? 1 : 0);
-  const found = [];
-  for (let index = Math.ceil(low / step - 1e-9); index * step <= high + 1e-9 * step; index++) found.push(index * step);
-  return found;
-}
-
-function decades(low, high) {
-  const within = (value) => Math.log10(value) >= low - 1e-9 && Math.log10(value) <= high + 1e-9, found = [];
-  const inner = high - low > 2 ? [1] : high - low > 1 ? [1, 3] : [1, 2, 5], every = Math.ceil((high - low) / 6);
-  for (let power = Math.floor(low); power <= high; power += every) found.push(...inner.map((each) => each * 10 ** power));
-  return found.filter(within);
-}
-
-// The axis of the metric: logarithmic where values are positive and span more than two decades.
-function metricAxis(values) {
-  const low = Math.min(...values), high = Math.max(...values);
-  if (low > 0 && high > 100 * low) return {kind: "log", values: [low / 1.15, high * 1.15]};
-  const around = 0.05 * (high - low || Math.abs(high) || 1);
-  return {kind: "uniform", values: [low - around, high + around]};
-}
-
-function frame(svg, x, y, [left, top, right, bottom], over, title) {
-  for (const tick of y.ticks) {
-    add(svg, "line", {class: "rule", x1: left, x2: right, y1: tick.at, y2: tick.at});
-    add(svg, "text", {x: left - 8, y: tick.at + 4, "text-anchor": "end"}, tick.label);
-  }
-  const most = Math.floor((right - left) / Math.max(x.ticks.length, 1) / 7);
-  for (const tick of x.ticks) add(svg, "text", {x: tick.at, y: bottom + 17, "text-anchor": "middle"}, short(tick.label, Math.max(most, 3)));
-  add(svg, "line", {class: "axis", x1: left, x2: right, y1: bottom, y2: bottom});
-  add(svg, "text", {x: (left + right) / 2, y: bottom + 35, "text-anchor": "middle"}, over);
-  add(svg, "text", {class: "title", x: left - 8, y: top - 12}, title);
-}
-
-const dot = (svg, trial, x, y, radius) => mark(svg, trial, "circle", "dot-mark", {cx: x, cy: y, r: trial.place === 1 ? radius + 1.5 : many ? radius - 1.3 : radius});
-const path = (points) => points.map(([x, y], index) => `${index ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
-const cross = (svg, trial, x, y) => mark(svg, trial, "path", "cross", {d: `M${x - 3.5} ${y - 3.5}l7 7m0-7l-7 7`});
-const worstFirst = [...data.trials].reverse(), knownFirst = worstFirst.filter((trial) => trial.value !== null);
-
-// One trial in all charts and in the table
-
-function show(trial, event) {
-  for (const each of page.querySelectorAll(".on")) each.classList.remove("on");
-  page.classList.toggle("focus", trial !== null);
-  tip.hidden = trial === null;
-  if (trial === null) return;
-  for (const each of marks.get(trial.trial)) each.classList.add("on");
-  tip.replaceChildren();
-  const lines = [`trial ${trial.trial}, ${trial.status}`];
-  if (trial.value !== null) lines.push(`${data.metric} ${number(trial.value)}` + (trial.deviation === null ? "" : ` ± ${number(trial.deviation)}`));
-  data.axes.forEach((axis, index) => {
-    const value = trial.values[index];
-    if (value !== null) lines.push(`${axis.label} ${axis.kind === "choice" ? short(axis.values[value], 40) : number(value)}`);
-  });
-  for (const line of lines) tip.appendChild(document.createElement("div")).textContent = line;
-  tip.style.left = `${Math.min(event.clientX + 14, innerWidth - tip.offsetWidth - 8)}px`;
-  tip.style.top = `${Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 8)}px`;
-}
-
-// Shows the trial that `distance(trial, x, y)` says is nearest to the pointer, if it is near.
-function hovering(svg, distance) {
-  svg.addEventListener("pointerleave", () => show(null));
-  svg.addEventListener("pointermove", (event) => {
-    const box = svg.getBoundingClientRect(), ratio = svg.viewBox.baseVal.width / box.width;
-    const x = (event.clientX - box.left) * ratio, y = (event.clientY - box.top) * ratio;
-    let best = null, least = 18;
-    for (const trial of data.trials) {
-      const away = isOut(trial) ? Infinity : distance(trial, x, y);
-      if (away < least) [best, least] = [trial, away];
-    }
-    show(best, event);
-  });
-}
-
-// How far a point is above or below a line of points.
-function beside(points, x, y) {
-  for (let index = 1; index < points.length; index++) {
-    const [[x0, y0], [x1, y1]] = [points[index - 1], points[index]];
-    if (x >= x0 && x <= x1) return Math.abs(y - (y0 + ((y1 - y0) * (x - x0)) / (x1 - x0 || 1)));
-  }
-  return points.length ? Math.hypot(x - points.at(-1)[0], y - points.at(-1)[1]) : Infinity;
-}
+// The charts of a sweep, and the table whose rows can be sorted; figure.js has what they are drawn with.
 
 // The charts, by the name in data-chart
 
@@ -151,8 +14,8 @@ const charts = {
       const points = trial.curve.map(([step, value]) => [x.at(step), y.at(value)]);
       places.set(trial, points);
       mark(svg, trial, "path", "line", {d: path(points)});
-      if (trial.status === "failed") cross(svg, trial, ...points.at(-1));
-      else dot(svg, trial, ...points.at(-1), 3.5);
+      if (trial.status === "failed") cross(svg, trial, points.at(-1));
+      else dot(svg, trial, points.at(-1), 3.5);
     }
     hovering(svg, (trial, px, py) => beside(places.get(trial) ?? [], px, py));
   },
@@ -160,21 +23,23 @@ const charts = {
   parallel(element) {
     const axes = [...data.axes, {...metricAxis(known.map((trial) => trial.value)), label: data.metric}];
     const svg = drawing(element, 1180, 365), [top, bottom] = [46, 345];
+    const letters = Math.floor(165 / Math.max(axes.length - 1, 4));
     const place = (index) => 70 + (1040 * index) / Math.max(axes.length - 1, 1);
     const scales = axes.map((axis) => scale(axis, bottom, top, 5)), lines = new Map();
     for (const trial of knownFirst) {
-      const points = [...trial.values, trial.value].flatMap((value, index) => (value === null ? [] : [[place(index), scales[index].at(value)]]));
+      const at = (value, index) => (value === null ? null : [place(index), scales[index].at(value)]);
+      const points = [...trial.values, trial.value].map(at).filter((point) => point !== null);
       lines.set(trial, points);
       mark(svg, trial, "path", "line whole", {d: path(points)});
     }
     axes.forEach((axis, index) => {
       const at = place(index), last = index === axes.length - 1;
       add(svg, "line", {class: "axis", x1: at, x2: at, y1: top, y2: bottom});
-      add(svg, "text", {class: "title", x: at, y: 22, "text-anchor": "middle"}, short(axis.label, Math.floor(150 / Math.max(axes.length - 1, 4) * 1.1)));
+      add(svg, "text", {class: "title", x: at, y: 22, "text-anchor": "middle"}, short(axis.label, letters));
       for (const tick of scales[index].ticks) {
         add(svg, "line", {class: "axis", x1: at - 4, x2: at, y1: tick.at, y2: tick.at});
-        const label = add(svg, "text", {x: last ? at + 9 : at - 9, y: tick.at + 4, "text-anchor": last ? "start" : "end"}, tick.label);
-        label.setAttribute("style", "paint-order: stroke; stroke: var(--card); stroke-width: 4px; stroke-linejoin: round");
+        const beside = {x: last ? at + 9 : at - 9, y: tick.at + 4, "text-anchor": last ? "start" : "end"};
+        add(svg, "text", {class: "over-lines", ...beside}, tick.label);
       }
       brushing(svg, index, at, top, bottom, (trial) => {
         const value = index < trial.values.length ? trial.values[index] : trial.value;
@@ -185,7 +50,8 @@ const charts = {
   },
 
   slice(element) {
-    const index = +element.dataset.axis, axis = data.axes[index], box = [52, 30, 352, 196], [left, top, right, bottom] = box;
+    const index = +element.dataset.axis, axis = data.axes[index];
+    const box = [52, 30, 352, 196], [left, top, right, bottom] = box;
     const svg = drawing(element, 365, 240), x = scale(axis, left + 8, right - 8);
     const y = scale(metricAxis(known.map((trial) => trial.value)), bottom, top), places = new Map();
     frame(svg, x, y, box, axis.label, data.metric);
@@ -194,20 +60,38 @@ const charts = {
       const spread = axis.kind === "choice" || axis.kind === "integer" ? ((trial.trial * 0.618) % 1 - 0.5) * 14 : 0;
       const point = [x.at(trial.values[index]) + spread, y.at(trial.value)];
       places.set(trial, point);
-      dot(svg, trial, ...point, 4);
+      dot(svg, trial, point, 4);
     }
     for (const trial of data.trials) {
       if (trial.status !== "failed" || trial.values[index] === null) continue;
       const point = [x.at(trial.values[index]), bottom - 6];
       places.set(trial, point);
-      cross(svg, trial, ...point);
+      cross(svg, trial, point);
     }
-    hovering(svg, (trial, px, py) => (places.has(trial) ? Math.hypot(px - places.get(trial)[0], py - places.get(trial)[1]) : Infinity));
+    hovering(svg, (trial, px, py) => away(places.get(trial), px, py));
+  },
+
+  front(element) {
+    const index = +element.dataset.axis, box = [52, 30, 352, 196], [left, top, right, bottom] = box, places = new Map();
+    const drawn = knownFirst.filter((trial) => trial.others[index] !== null), svg = drawing(element, 365, 240);
+    const x = scale(metricAxis(drawn.map((trial) => trial.others[index])), left, right);
+    const y = scale(metricAxis(drawn.map((trial) => trial.value)), bottom, top);
+    frame(svg, x, y, box, data.others[index], data.metric);
+    for (const trial of drawn) places.set(trial, [x.at(trial.others[index]), y.at(trial.value)]);
+    const front = drawn.filter((trial) => data.front.includes(trial.trial));
+    const points = front.map((trial) => places.get(trial));
+    const stairs = points.flatMap((to, step) => (step ? [[to[0], points[step - 1][1]], to] : [to]));
+    if (data.others.length === 1) add(svg, "path", {class: "front", d: path(stairs)});
+    for (const trial of drawn) {
+      dot(svg, trial, places.get(trial), 4).classList.toggle("fronted", front.includes(trial));
+    }
+    hovering(svg, (trial, px, py) => away(places.get(trial), px, py));
   },
 
   spread(element) {
     const trials = new Map(data.trials.map((trial) => [trial.trial, trial])), height = 26, rows = new Map();
-    const [left, top, right] = [90, 14, 1160], bottom = top + height * data.spread.length, svg = drawing(element, 1180, bottom + 44);
+    const [left, top, right] = [90, 14, 1160], bottom = top + height * data.spread.length;
+    const svg = drawing(element, 1180, bottom + 44);
     const x = scale(metricAxis(data.spread.flatMap((each) => each.seeds)), left, right, 8);
     for (const tick of x.ticks) {
       add(svg, "line", {class: "rule", x1: tick.at, x2: tick.at, y1: top, y2: bottom});
@@ -216,50 +100,17 @@ const charts = {
     add(svg, "text", {x: (left + right) / 2, y: bottom + 36, "text-anchor": "middle"}, data.metric);
     const inside = (value) => Math.min(Math.max(value, left - 6), right + 6);
     data.spread.forEach((each, index) => {
-      const trial = trials.get(each.trial), y = top + height * (index + 0.5), [low, high] = each.interval.map(x.at).map(inside);
+      const trial = trials.get(each.trial), y = top + height * (index + 0.5);
+      const [low, high] = each.interval.map(x.at).map(inside);
       rows.set(trial, y);
       add(svg, "text", {x: left - 22, y: y + 4, "text-anchor": "end"}, `trial ${each.trial}`);
       mark(svg, trial, "line", "interval", {x1: low, x2: high, y1: y, y2: y});
       mark(svg, trial, "line", "mean", {x1: x.at(each.value), x2: x.at(each.value), y1: y - 8, y2: y + 8});
-      for (const seed of each.seeds) dot(svg, trial, x.at(seed), y, 4.5);
+      for (const seed of each.seeds) dot(svg, trial, [x.at(seed), y], 4.5);
     });
     hovering(svg, (trial, px, py) => (rows.has(trial) ? Math.abs(py - rows.get(trial)) : Infinity));
   },
 };
-
-// Choosing trials on the axes of the parameters
-
-const chosen = new Map();  // axis -> whether a trial is chosen there
-const again = document.querySelector(".again");
-const isOut = (trial) => [...chosen.values()].some((takes) => !takes(trial));
-
-function choose() {
-  for (const trial of data.trials) for (const each of marks.get(trial.trial)) each.classList.toggle("out", isOut(trial));
-  again.hidden = !chosen.size;
-  again.textContent = `${known.filter((trial) => !isOut(trial)).length} of ${known.length} trials; show all`;
-}
-
-function brushing(svg, index, at, top, bottom, placed) {
-  const brush = add(svg, "rect", {class: "brush", x: at - 7, width: 14, y: 0, height: 0});
-  const grip = add(svg, "rect", {class: "grip", x: at - 14, width: 28, y: top - 8, height: bottom - top + 16});
-  const height = (event) => {
-    const box = svg.getBoundingClientRect();
-    return Math.min(Math.max(((event.clientY - box.top) * svg.viewBox.baseVal.width) / box.width, top - 8), bottom + 8);
-  };
-  let from = null;
-  const clear = () => { brush.setAttribute("height", 0); chosen.delete(index); };
-  grip.addEventListener("pointerdown", (event) => { from = height(event); grip.setPointerCapture(event.pointerId); clear(); choose(); });
-  grip.addEventListener("pointerup", () => { from = null; });
-  grip.addEventListener("pointermove", (event) => {
-    if (from === null) return;
-    const [low, high] = [from, height(event)].sort((a, b) => a - b);
-    brush.setAttribute("y", low);
-    brush.setAttribute("height", high - low);
-    chosen.set(index, (trial) => placed(trial) !== null && placed(trial) >= low && placed(trial) <= high);
-    choose();
-  });
-  again.addEventListener("click", () => { clear(); choose(); });
-}
 
 for (const element of document.querySelectorAll("[data-chart]")) charts[element.dataset.chart](element);
 
@@ -284,5 +135,4 @@ for (const table of document.querySelectorAll("table.sortable")) {
       body.append(...[...body.rows].sort(compare));
     });
   });
-}
 }

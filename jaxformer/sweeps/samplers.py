@@ -1,0 +1,225 @@
+"""Samplers that learn: where the next trial looks, given what is known of those before it.
+
+A point is a function of the sweep, the trial's number and the results that it may know; nothing is kept between two
+points. So whoever asks gets the same, and there is no state that could be lost. Optuna's study is made anew in memory
+for each point, from our own records; its storages and their locks play no part.
+"""
+
+import importlib.util
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxformer.errors import UserError
+from jaxformer.sweeps.points import chosen, points
+from jaxformer.sweeps.spaces import Choice, Parameters, Range, Sweep
+
+FIRST = 10  # points of Sobol's, before tpe and gp have something to learn from
+TRIES = 10  # to find a point that was not there yet
+PACKAGES = {"tpe": ("optuna",), "cmaes": ("cmaes",), "gp": ("optuna", "torch")}
+
+
+class Known(NamedTuple):
+    """What a sampler knows of a trial."""
+
+    values: Mapping[str, Any]
+    """Its values, by path."""
+    objectives: Sequence[float] | None
+    """What it reached, a number an objective; None while it is under way."""
+
+
+def check_packages(sampler: str | None) -> None:
+    """Makes sure that what a sampler needs is installed.
+
+    Raises:
+      UserError: a package is missing.
+    """
+    for package in PACKAGES.get(sampler or "", ()):
+        if importlib.util.find_spec(package) is None:
+            remedy = "torch" if package == "torch" else "'jaxformer[sweeps]'"
+            raise UserError(
+                f"sampler={sampler!r}: needs {package}, which is not installed: pip install {remedy}"
+            )
+
+
+def needed(sweep: Sweep, number: int) -> int:
+    """How many of the first trials have to be finished before trial `number` gets its point.
+
+    CMA-ES goes by generations: all points of one are made from the results of those before it.
+    """
+    if sweep.method == "cmaes":
+        generation = generation_size(sweep)
+        return number // generation * generation
+    return max(0, number - sweep.at_once + 1)
+
+
+def most_at_once(sweep: Sweep) -> int:
+    """How many trials may be under way at a time."""
+    return generation_size(sweep) if sweep.method == "cmaes" else sweep.at_once
+
+
+def told_of(found: Sequence[Sequence[float | None] | None], modes: Iterable[str]) -> list[list[float] | None]:
+    """What samplers are told of trials: of one that failed, or gave NaN, in each objective the worst that there is.
+
+    Args:
+      found: the objectives of each trial; None while it is under way.
+      modes: for each objective whether more of it is better ("max") or less ("min").
+    """
+    columns = []
+    for place, mode in enumerate(modes):
+        column = [math.nan if each[place] is None else each[place] for each in found if each is not None]
+        numbers = [value for value in column if math.isfinite(value)]
+        worst = (min if mode == "max" else max)(numbers, default=0.0)
+        columns.append(iter([value if math.isfinite(value) else worst for value in column]))
+    return [None if each is None else [next(column) for column in columns] for each in found]
+
+
+def point(sweep: Sweep, modes: Sequence[str], number: int, known: Sequence[Known]) -> dict[str, Any]:
+    """The values of a trial, by path.
+
+    Args:
+      sweep: the sweep; its sampler is one that learns.
+      modes: for each objective whether more of it is better ("max") or less ("min").
+      number: the trial's number.
+      known: the trials before it, in order.
+    """
+    if sweep.method == "cmaes":
+        return by_cmaes(sweep, modes[0], number, [each.objectives for each in known])
+    if number < FIRST or all(each.objectives is None for each in known):
+        return points(replace(sweep, sampler="sobol", trials=number + 1))[number]
+    before, values = [each.values for each in known], {}
+    for attempt in range(TRIES):
+        seed = int(np.random.default_rng([sweep.seed, number, attempt]).integers(2**31))
+        values = by_optuna(sweep, modes, known, seed)
+        if values not in before:
+            break
+    return values
+
+
+def by_optuna(sweep: Sweep, modes: Sequence[str], known: Sequence[Known], seed: int) -> dict[str, Any]:
+    """A point of Optuna's tpe (Bergstra et al. 2011, https://papers.nips.cc/paper/4443) or gp."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Optuna calls experimental
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        sampler: optuna.samplers.BaseSampler
+        if sweep.method == "tpe":
+            sampler = optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=1, multivariate=True, group=True, constant_liar=True
+            )
+        else:
+            sampler = optuna.samplers.GPSampler(
+                seed=seed, n_startup_trials=1, warn_independent_sampling=False
+            )
+        directions = [{"max": "maximize", "min": "minimize"}[mode] for mode in modes]
+        study = optuna.create_study(directions=directions, sampler=sampler)
+        for each in known:
+            entries = list(entries_of(sweep.parameters, each.values))
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=getattr(
+                        optuna.trial.TrialState, "RUNNING" if each.objectives is None else "COMPLETE"
+                    ),
+                    values=each.objectives,
+                    params={name: value for name, _, value in entries},
+                    distributions={name: distribution(space) for name, space, _ in entries},
+                )
+            )
+        return dict(suggested(sweep.parameters, study.ask()))
+
+
+def distribution(space: Any) -> Any:
+    """A space as Optuna has it; of a choice it knows numbers instead of values."""
+    from optuna import distributions
+
+    if isinstance(space, Choice):
+        return distributions.CategoricalDistribution(range(len(space.values)))
+    if space.kind == "integer":
+        return distributions.IntDistribution(space.low, space.high)
+    return distributions.FloatDistribution(space.low, space.high, log=space.kind == "log")
+
+
+def suggested(parameters: Parameters, trial: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields path and value of the parameters at a point that Optuna's trial suggests.
+
+    What stands under a condition has the condition in its name: under another one it may be another range.
+    """
+    for path, space in parameters.items():
+        name = above + path
+        if isinstance(space, Choice):
+            found = trial.suggest_categorical(name, range(len(space.values)))
+            yield path, space.values[found]
+            yield from suggested(space.conditions[found], trial, f"{name}={found}/")
+            continue
+        assert isinstance(space, Range)
+        if space.kind == "integer":
+            yield path, trial.suggest_int(name, space.low, space.high)
+        else:
+            yield (
+                path,
+                space.rounded(trial.suggest_float(name, space.low, space.high, log=space.kind == "log")),
+            )
+
+
+def entries_of(
+    parameters: Parameters, values: Mapping[str, Any], above: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yields name, space and value in Optuna's form of the parameters of a trial."""
+    for path, space in parameters.items():
+        if not isinstance(space, Choice):
+            yield above + path, space, values[path]
+            continue
+        found = space.values.index(values[path])
+        yield above + path, space, found
+        yield from entries_of(space.conditions[found], values, f"{above}{path}={found}/")
+
+
+def spaces_of(parameters: Parameters) -> Iterator[Any]:
+    """Yields the spaces in the order in which `chosen` goes through their places, those under conditions included."""
+    for space in parameters.values():
+        yield space
+        if isinstance(space, Choice):
+            for below in space.conditions:
+                yield from spaces_of(below)
+
+
+def generation_size(sweep: Sweep) -> int:
+    """How many trials a generation of CMA-ES has (Hansen 2016, https://arxiv.org/abs/1604.00772, equation 48)."""
+    return 4 + int(3 * math.log(len(list(spaces_of(sweep.parameters)))))
+
+
+def by_cmaes(
+    sweep: Sweep, mode: str, number: int, reached: Sequence[Sequence[float] | None]
+) -> dict[str, Any]:
+    """A point of CMA-ES with margin, for whole numbers and choices, too (Hamano 2022, https://arxiv.org/abs/2205.13482).
+
+    It looks in the unit cube, as the samplers that do not learn do; all generations are gone through again.
+    """
+    from cmaes import CMAwM
+
+    counts = [len(space.every() or ()) for space in spaces_of(sweep.parameters)]
+    steps = np.array([1 / count if count > 1 else 0.0 for count in counts])
+    bounds = np.stack([steps / 2, 1 - steps / 2], axis=1)
+    size, sign = generation_size(sweep), -1.0 if mode == "max" else 1.0
+
+    def begun(generation: int) -> Any:
+        seed = int(np.random.default_rng([sweep.seed, generation]).integers(2**31))
+        middle = np.full(len(counts), 0.5)
+        return CMAwM(middle, 0.3, bounds, steps, seed=seed, population_size=size)
+
+    search = begun(0)
+    for generation in range(number // size):
+        told = []
+        for objectives in reached[generation * size : (generation + 1) * size]:
+            assert objectives is not None, "a generation is begun when those before it are finished"
+            told.append((search.ask()[1], sign * objectives[0]))
+        search.tell(told)
+        if search.should_stop():  # it has found an optimum, and looks for another one
+            search = begun(generation + 1)
+    row = [search.ask()[0] for _ in range(number % size + 1)][-1]
+    return dict(chosen(sweep.parameters, iter(np.clip(row, 0.0, np.nextafter(1.0, 0.0)))))
