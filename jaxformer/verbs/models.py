@@ -1,10 +1,9 @@
 """Published models that can be imported."""
 
-import sys
 from dataclasses import asdict, dataclass
 
 from jaxformer.errors import UserError
-from jaxformer.verbs.common import print_json
+from jaxformer.verbs.common import print_json, print_table
 from jaxformer.verbs.options import Verb, argument
 
 
@@ -16,23 +15,16 @@ class Models(Verb):
     """A glob for the source, or for our preset of the same size, such as "timm/vit*"."""
 
     def __call__(self) -> None:
-        from rich.box import SIMPLE_HEAD
-        from rich.console import Console
-        from rich.table import Table
-
         from jaxformer.weights.zoo import published
 
         if not (found := published(self.pattern)):
             raise UserError(f"{self.pattern}: matches no published model; leave it out to see all")
-        table = Table(
-            "source", "preset", "parameters", "input", "licence", "published", "by", box=SIMPLE_HEAD
+        head = ("source", "preset", "parameters", "input", "licence", "published", "by")
+        rows = (
+            (one.source, one.preset, f"{one.millions:g} M", one.size, one.license, one.figure, one.by)
+            for one in found
         )
-        for each in found:
-            millions = f"{each.millions:g} M"
-            table.add_row(each.source, each.preset, millions, each.size, each.license, each.figure, each.by)
-        table.columns[0].no_wrap = True
-        width = None if sys.stdout.isatty() else 200
-        Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+        print_table(head, rows, width=200)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,7 @@ NEEDED = {
     "sweep work": ("sweep",),
     "sweep best": ("sweep",),
     "preflight": ("--config", "vit_digits", "--topology", "v5e:2x2"),
+    "probe": ("--config", "vit_digits"),
     "models": (),
     "models show": ("timm/resnet50.a1_in1k",),
     "weights import": ("source", "--workdir", "out"),
