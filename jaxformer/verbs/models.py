@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from jaxformer.errors import UserError
-from jaxformer.verbs.common import print_json, print_text
+from jaxformer.verbs.common import print_json, print_table
 from jaxformer.verbs.options import Verb, argument
 
 
@@ -19,13 +19,12 @@ class Models(Verb):
 
         if not (found := published(self.pattern)):
             raise UserError(f"{self.pattern}: matches no published model; leave it out to see all")
-        rows = [("source", "preset", "parameters", "input", "licence", "published", "by")]
-        for each in found:
-            millions = f"{each.millions:g} M"
-            rows.append((each.source, each.preset, millions, each.size, each.license, each.figure, each.by))
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-        print_text("".join(f"{line}\n" for line in lines))
+        head = ("source", "preset", "parameters", "input", "licence", "published", "by")
+        rows = (
+            (one.source, one.preset, f"{one.millions:g} M", one.size, one.license, one.figure, one.by)
+            for one in found
+        )
+        print_table(head, rows, width=200)
 
 
 @dataclass(frozen=True, kw_only=True)
