@@ -10,6 +10,7 @@ from PIL import Image
 
 from jaxformer.config.fields import Pixels
 from jaxformer.data import geometry
+from jaxformer.data.decoding import MOST_PIXELS
 from jaxformer.data.geometry import Interpolation, cut, follow
 from jaxformer.data.transform import Example, Size, Transform, pair
 
@@ -63,6 +64,9 @@ class Published(Transform):
     def resized(self, example: Example, height: int, width: int) -> Example:
         """The example with an image of this size."""
         image = example["image"]
+        if height * width > MOST_PIXELS:
+            size = f"{image.shape[0]}x{image.shape[1]} pixels would become {height}x{width}"
+            raise ValueError(f"{size}, which are too many; leave the image out, or crop it first")
         pixels = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
         new = np.asarray(pixels.resize((width, height), RESAMPLING[self.interpolation]))
         moved = follow(example, geometry.scaling(image.shape, (height, width)), 0)
