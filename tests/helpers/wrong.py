@@ -55,6 +55,8 @@ NEEDED = {
     "sweep work": ("sweep",),
     "sweep best": ("sweep",),
     "preflight": ("--config", "vit_digits", "--topology", "v5e:2x2"),
+    "models": (),
+    "models show": ("timm/resnet50.a1_in1k",),
     "weights import": ("source", "--workdir", "out"),
     "weights export": ("run", "out"),
     "weights soup": ("run", "other", "--workdir", "out"),
