@@ -22,11 +22,10 @@ from jaxformer.numbers import Numbers, filled, numbers_of, with_numbers
 from jaxformer.optim.build import make_optimizer, optimizer_problems
 from jaxformer.optim.masks import regularization, regularizes, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
-from jaxformer.parallel.compile import Layout, NumberedStep
+from jaxformer.parallel.compile import Layout, NumberedStep, Shared
 from jaxformer.parallel.mesh import make_mesh, undivided_heads, undivided_tokens
 from jaxformer.paths import leaves_by_path, with_leaves
 from jaxformer.precision import dtypes, in_precision
-from jaxformer.shared import Shared
 from jaxformer.state import TrainState, check_state, init_state, init_variables
 from jaxformer.step import Average, Teacher, make_eval_step, make_train_step, moving_average
 from jaxformer.tasks.base import Evaluation, Task

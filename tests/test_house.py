@@ -154,8 +154,7 @@ WRITING = {
     "observe/terminal.py": 2,  # the console and the log's handler
     "observe/text.py": 2,  # draws a table into a string
     "preemption.py": 4,  # says what ended the process, in its last moment
-    "verbs/common.py": 6,
-    "verbs/describe.py": 3,  # the table of the fields, whose cells it escapes
+    "verbs/common.py": 9,
     "verbs/predict.py": 1,  # where lines of JSON go
 }
 

@@ -53,6 +53,7 @@ def predict(run: "LoadedRun", inputs: Any, top: int = 5) -> Iterator[Prediction]
     """
     check_top(top)
     check_task(run.task)
+    check_head(run.model)
     for one, _, answer in run.answered(inputs, top):
         yield {**one.asked, **answer}
 
@@ -61,6 +62,15 @@ def check_top(top: int) -> None:
     """Raises UserError for a number that cannot be."""
     if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 1:
         raise UserError(f"top={top!r}: expected at least 1, an int")
+
+
+def check_head(model: Any) -> None:
+    """Raises UserError for a model without a head, such as an imported one whose source has none."""
+    if model.num_classes == 0 or vars(model).get("head") == "none":
+        raise UserError(
+            f"{type(model).__name__}: this run's model has no head, and so answers nothing",
+            "train it with `model.pretrained`, or ask for its features",
+        )
 
 
 def check_task(task: Any) -> None:

@@ -218,6 +218,16 @@ class NumberedStep:
         return self.trace(state, batch, *others).lower()
 
 
+@dataclass(frozen=True)
+class Shared:
+    """The part of an experiment that others may use, too."""
+
+    programs: dict[str, Any] = field(default_factory=dict)
+    """Of experiments whose configs differ in numbers alone (`numbers.py`): shapes and compiled programs, by name."""
+    sources: dict[tuple[str, bool], Any] = field(default_factory=dict)
+    """Of experiments with the same `data`: what is open, by split and whether it is trained on."""
+
+
 @cache
 def placing(sharding: NamedSharding) -> Callable[[Tree], Tree]:
     """Puts numbers of the host onto devices."""

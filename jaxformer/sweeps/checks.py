@@ -10,6 +10,7 @@ from jaxformer.config import files, schema, sections
 from jaxformer.errors import ConfigError
 from jaxformer.experiment import Experiment
 from jaxformer.sweeps.halving import Rules, rung_steps
+from jaxformer.sweeps.kept import program_key
 from jaxformer.sweeps.points import MOST, points
 from jaxformer.sweeps.samplers import FIRST, check_packages
 from jaxformer.sweeps.spaces import Choice, Parameters, Sweep
@@ -62,6 +63,7 @@ def check(config: Mapping[str, Any], sweep: Sweep) -> Checked:
             trials[number] = sections.resolve(config_of(config, chosen))
         except ConfigError as error:
             lines |= dict.fromkeys(error.lines)
+    lines |= dict.fromkeys(population_problems(base, list(trials.values()), sweep))
     if lines:
         raise refused(list(lines))
     objectives = check_experiments([base, *trials.values()], sweep)
@@ -94,6 +96,26 @@ def wrong_values(
                 yield from (line for line in error.lines if line.startswith(path) and ": expected " in line)
             if isinstance(space, Choice):
                 yield from wrong_values(config, space.below(value), chosen)
+
+
+def population_problems(
+    base: "ExperimentConfig", trials: "list[ExperimentConfig]", sweep: Sweep
+) -> Iterator[str]:
+    """Yields why trials cannot be trained at once, where `Sweep.population` wants that."""
+    if sweep.population == 1:
+        return
+    said = f"population={sweep.population}"
+    if base.parallel.mode != "jit":
+        yield f"{said}: is for parallel.mode='jit'"
+    for axis, size in base.parallel.mesh.items():
+        if size not in (1, -1):
+            yield f"{said}: each training is on one device; leave parallel.mesh.{axis}={size} out"
+    if base.task.distillation is not None:
+        yield f"{said}: there is none with a teacher (task.distillation)"
+    if sweep.seeds == 1 and len({program_key(config) for config in trials}) == len(trials):
+        swept = ", ".join(sweep.parameters)
+        alike = "trained at once is what differs in numbers such as rates alone"
+        yield f"{said}: each trial is another program ({swept}), and {alike}; leave `population` out"
 
 
 def check_experiments(configs: "list[ExperimentConfig]", sweep: Sweep) -> dict[str, str]:

@@ -61,7 +61,7 @@ def train_together(
     """Trains several experiments at once, from scratch or from where their runs stopped, all at the same step.
 
     Args:
-      experiments: they share programs (`shared.py`), and have one device each, the same.
+      experiments: they share programs (`sweeps/kept.py`), and have one device each, the same.
       folders: the folders of their runs.
       pause_after: as in `train`.
 

@@ -38,6 +38,14 @@ FOLDERS = ("trials", "points", "results", "leases", "logs", "slots")
 TRIALS, POINTS, RESULTS, LEASES, LOGS, SLOTS = FOLDERS
 ENDS = ("trials", "hours", "flops")
 RESULT = re.compile(r"(\d+)-seed(\d+)-rung(\d+)\.json")
+ABOUT = {
+    "config": dict,
+    "sweep": dict,
+    "code": dict,
+    "seeds": object,
+    "metric": str,
+    "mode": str,
+}
 BEFORE = "restore it, or begin the sweep in a new folder"
 
 
@@ -58,9 +66,7 @@ class Study:
           UserError: there is none.
         """
         path = Path(folder)
-        about = read_json(
-            path / SWEEP, {"config": dict, "sweep": dict, "code": dict, "seeds": object}, BEFORE
-        )
+        about = read_json(path / SWEEP, ABOUT, BEFORE)
         if about is None:
             raise UserError(f"{path}: not a sweep's folder (no {SWEEP} in it); `jaxformer sweep` makes one")
         return cls(path, about)
@@ -166,6 +172,11 @@ class Study:
     def objectives(self) -> dict[str, str]:
         """Metric -> whether more of it is better ("max") or less ("min"); the first one ranks the trials."""
         return self.about.get("objectives") or {self.about["metric"]: self.about["mode"]}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train; asking changes nothing in the folder."""
+        return not self.may_grow and not self.rules.due(self.results())
 
     @property
     def metric(self) -> str:

@@ -17,8 +17,8 @@ from jaxformer.files import write_json
 from jaxformer.observe.terminal import process_log
 from jaxformer.observe.text import duration, number
 from jaxformer.runs import Run
-from jaxformer.shared import Kept, program_key
 from jaxformer.sweeps.halving import Task, rung_steps
+from jaxformer.sweeps.kept import Kept, program_key
 from jaxformer.sweeps.leases import Leases
 from jaxformer.sweeps.population import StepsDiffer, train_together
 from jaxformer.sweeps.study import LEASES, LOGS, Study

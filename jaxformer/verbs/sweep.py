@@ -26,6 +26,7 @@ GIVEN = (
     "flops",
     "sampler",
     "at_once",
+    "population",
     "cores_per_trial",
 )  # flags that are fields of a sweep
 DEATHS = 10  # of workers in a row without a new result
@@ -65,6 +66,8 @@ class Sweep(Verb):
     """Who goes on at a rung; asha and median depend on timing (default: successive)."""
     brackets: bool = False
     """Hyperband: some trials begin at a later rung."""
+    population: Annotated[int, at_most(1024)] | None = None
+    """How many trials a worker trains at once, as one program; they differ in numbers alone (default: 1)."""
     cores_per_trial: PositiveInt | None = None
     """CPU cores of a worker where it trains on CPUs (default: 1)."""
     overrides: Mapping[str, Any] | None = None

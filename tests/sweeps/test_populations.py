@@ -8,10 +8,11 @@ import pytest
 
 import jaxformer as jf
 from jaxformer.config import files, sections
+from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.shared import Kept
 from jaxformer.sweeps.checks import config_of
 from jaxformer.sweeps.halving import Task
+from jaxformer.sweeps.kept import Kept
 from jaxformer.sweeps.spaces import Halving, Sweep, choice
 from jaxformer.sweeps.study import Study
 from jaxformer.sweeps.workers import groups
@@ -131,6 +132,33 @@ def test_only_one_program_and_one_step_are_trained_at_once(config, tmp_path):
     (study.run(Task(1, 0, 0)) / "checkpoints" / "3").mkdir(parents=True)
     found = list(groups(study, study.due(), {}))
     assert [[task.trial for task in group] for group in found] == [[0, 2], [1], [3, 4], [5]]
+
+
+WRONG = {
+    "other programs": ({"model.depth": choice([1, 2])}, {}, "each trial is another program .model.depth."),
+    "pmap": ({RATE: choice([0.1, 0.2])}, {"parallel.mode": "pmap"}, "is for parallel.mode='jit'"),
+    "a split model": (
+        {RATE: choice([0.1, 0.2])},
+        {"parallel.mesh": {"data": -1, "tensor": 2}},
+        "each training is on one device; leave parallel.mesh.tensor=2 out",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_a_population_is_said_before_anything_starts(case, config, tmp_path):
+    parameters, changes, message = WRONG[case]
+    with pytest.raises(UserError, match=f"population=2: {message}"):
+        jf.sweep(config_of(config, changes), Sweep(parameters, population=2), tmp_path / "sweep")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_memory_is_said_before_anything_starts(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxformer.sweeps.together.memory_limit", lambda: 200_000)
+    space = Sweep({RATE: choice([0.1, 0.2])}, population=2)
+    with pytest.raises(UserError, match=r"population=2: needs .* a device, and a device has 195 KiB; use 1"):
+        jf.sweep(config, space, tmp_path / "sweep")
+    assert not list((tmp_path / "sweep" / "trials").iterdir())
 
 
 def test_the_second_trial_of_a_worker_compiles_nothing(config, tmp_path):

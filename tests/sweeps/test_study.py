@@ -11,9 +11,9 @@ from jaxformer.analysis.describe import footprint
 from jaxformer.config import files
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.shared import Kept
 from jaxformer.sweeps import workers
 from jaxformer.sweeps.halving import Task
+from jaxformer.sweeps.kept import Kept
 from jaxformer.sweeps.spaces import Halving, Sweep, choice, log, uniform
 from jaxformer.sweeps.study import FOLDERS, Study
 from jaxformer.sweeps.view import View, best_lines

@@ -1,27 +1,14 @@
-"""What several experiments of one process have in common, so that it is opened, traced and compiled once."""
+"""What a worker keeps of its trials for those that come, so that it opens, traces and compiles once."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxformer.config import schema
+from jaxformer.config.sections import ExperimentConfig
 from jaxformer.numbers import numbers_of, with_numbers
-
-if TYPE_CHECKING:
-    from jaxformer.config.sections import ExperimentConfig
+from jaxformer.parallel.compile import Shared
 
 MOST = 8  # kinds of programs, and data sections, that are kept
-
-
-@dataclass(frozen=True)
-class Shared:
-    """The part of an experiment that others may use, too."""
-
-    programs: dict[str, Any] = field(default_factory=dict)
-    """Of experiments whose configs differ in numbers alone (`numbers.py`): shapes and compiled programs, by name."""
-    sources: dict[tuple[str, bool], Any] = field(default_factory=dict)
-    """Of experiments with the same `data`: what is open, by split and whether it is trained on."""
 
 
 class Kept:
@@ -31,7 +18,7 @@ class Kept:
         self.programs: dict[str, dict[str, Any]] = {}
         self.sources: dict[str, dict[tuple[str, bool], Any]] = {}
 
-    def of(self, config: "ExperimentConfig") -> Shared:
+    def of(self, config: ExperimentConfig) -> Shared:
         """What an experiment with this config shares with those before it."""
         return Shared(
             latest(self.programs, program_key(config)),
@@ -47,8 +34,8 @@ def latest(kept: dict[str, dict], key: str) -> dict:
     return kept[key]
 
 
-def program_key(config: "ExperimentConfig") -> str:
+def program_key(config: ExperimentConfig) -> str:
     """The same text for configs that differ in numbers alone, and so are trained by one program."""
-    numbers: Mapping[str, Any] = numbers_of(config)
+    numbers = numbers_of(config)
     same = with_numbers(config, dict.fromkeys(numbers, "a number"))
     return json.dumps([schema.to_dict(same), sorted(numbers)], sort_keys=True)
