@@ -28,17 +28,22 @@ BY_THE_PROGRAM = {"self", "deterministic"}  # arguments of a model that are not 
 INTEGERS = ("tokens", "positions", "segment_ids", "token_types")
 
 
-def list_models(pattern: str = "*") -> list[str]:
+def list_models(pattern: str = "*", *, pretrained: bool = False) -> list[str]:
     """The names that `create_model` takes: presets (published sizes) and models, in alphabetical order.
 
     Args:
       pattern: a glob, such as "vit*".
+      pretrained: lists published models in their place, as `load_pretrained` takes them; see `jaxformer models`.
 
     Raises:
       UserError: it is no text.
     """
     if not isinstance(pattern, str):
         raise UserError(f'pattern={pattern!r}: expected a text, such as "vit*"')
+    if pretrained:
+        from jaxformer.weights.zoo import published
+
+        return [each.source for each in published(pattern)]
     return sorted(name for name in {*PRESETS, *MODELS} if fnmatchcase(name, pattern))
 
 

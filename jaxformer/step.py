@@ -74,10 +74,7 @@ def make_train_step(
     def train_step(
         state: TrainState, batch: Batch, teacher_variables: Tree = None
     ) -> tuple[TrainState, Scalars]:
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
-        if axis is not None:
-            key = jax.random.fold_in(key, jax.lax.axis_index(axis))
-        augment_key, model_key = jax.random.split(key)
+        augment_key, model_key = step_keys(seed, state.step, axis)
         with jax.named_scope("augmentation"):
             batch = task.augment(augment_key, batch)
         counts = jax.tree.map(lambda count: jnp.maximum(count, 1.0), over_devices(task.counts(batch)))
@@ -96,8 +93,9 @@ def make_train_step(
                 variables, rngs={"dropout": key}, mutable=list(model_state), **inputs
             )
             with jax.named_scope("loss"):
-                sums = task.loss(outputs, microbatch)
-                losses = {name: total / counts[name] for name, total in sums.items()}
+                losses = {
+                    name: total / counts[name] for name, total in task.loss(outputs, microbatch).items()
+                }
                 total = sum(losses.values(), jnp.float32(0))
             with jax.named_scope("metrics"):
                 return scale * total, (model_state, (losses, task.metrics(outputs, microbatch)))
@@ -130,10 +128,7 @@ def make_train_step(
         if average is not None:
             averaged = with_frozen(part(average(state.average, opt_state, params, count)), state.average)
 
-        # A conditional would copy less, but its collectives hang now and then on several CPU devices.
-        def if_finite(new: Tree, old: Tree) -> Tree:
-            return jax.tree.map(lambda n, o: o if n is o else jnp.where(finite, n, o), new, old)
-
+        if_finite = partial(chosen, finite)
         new_state = TrainState(
             step=state.step + 1,
             params=if_finite(params, state.params),
@@ -156,6 +151,20 @@ def make_train_step(
         return new_state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
     return train_step
+
+
+def step_keys(seed: int | jax.Array, step: jax.Array, axis: str | None) -> jax.Array:
+    """Random keys [2] for augmentation and for the model; under pmap each device has its own."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    if axis is not None:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+    return jax.random.split(key)
+
+
+def chosen(which: jax.Array, new: Tree, old: Tree) -> Tree:
+    """`new` where bool [] is True, else `old`; leaves that are the same in both stay as they are."""
+    # A conditional would copy less, but its collectives hang now and then on several CPU devices.
+    return jax.tree.map(lambda n, o: o if n is o else jnp.where(which, n, o), new, old)
 
 
 def changes(before: Tree, after: Tree, state: TrainState) -> Scalars:

@@ -47,7 +47,7 @@ KNOWN = {
     "multi30k": Known({"train": 29_000, "validation": 1_014}, "Elliott et al. 2016"),
     "openwebtext": Known(
         {"train": 9_035_582_198, "validation": 4_434_897},
-        "nanoGPT's count with GPT-2's tokenizer (data/openwebtext/readme.md)",
+        "nanoGPT's count with GPT-2's tokenizer (its data/openwebtext/readme.md)",
         in_tokens=True,
     ),
     "sst2": Known({"train": 6_920, "validation": 872, "test": 1_821}, "Socher et al. 2013", 2),
@@ -130,7 +130,7 @@ def taken_for_granted(data: DataConfig, known: Known, count: int | None) -> Iter
         yield f"{data.name} is not here, and it is not known how many examples it has"
     elif known.in_tokens:
         tokens, length = known.counts[data.train_split.partition("[")[0]], data.examples.length
-        yield f"{data.name} is not here; its {tokens:,} tokens, {length} an example, are {known.source}"
+        yield f"{data.name} is not here; it is taken to have {tokens:,} tokens, {length:,} an example: {known.source}"
     else:
         yield f"{data.name} is not here; its {count:,} examples ({data.train_split}) are by {known.source}"
     if isinstance(data.tokenizer, Trained):

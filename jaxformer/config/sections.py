@@ -166,9 +166,8 @@ def with_what_source_says(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
     source = load_pretrained(model["pretrained"])
     name, found = source.described
-    sizes = ("num_classes",)  # the data say it
-    fields = {field: value for field, value in found.items() if field not in sizes}
-    config = {**config, "model": {"name": name, **fields, **model}}
+    by_data = {"num_classes": None} if "num_classes" in found else {}
+    config = {**config, "model": {"name": name, **found, **by_data, **model}}
     if not isinstance(data, Mapping) or not isinstance(examples := data.get("examples"), Mapping):
         return config
     named = str(examples.get("name"))

@@ -1,13 +1,16 @@
 """The view of an image that published models were evaluated with, to the pixel: resized by Pillow."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from jaxformer.config.fields import Pixels
 from jaxformer.data import geometry
+from jaxformer.data.decoding import MOST_PIXELS
 from jaxformer.data.geometry import Interpolation, cut, follow
 from jaxformer.data.transform import Example, Size, Transform, pair
 
@@ -32,6 +35,11 @@ class Published(Transform):
     """The shorter side after resizing, of which the middle is cut out; None resizes all of the image to `size`."""
     longest: Pixels | None = None
     """The longer side is at most so long after resizing, and the shorter one as much shorter as it takes."""
+    square: bool = False
+    """Whether all of the image becomes a square of `shorter_side` first, whatever its aspect ratio."""
+    corner: Literal["rounded", "down"] = "rounded"
+    """The corner of the middle, where it lies between two pixels: the even one of the two, as torchvision and timm
+    have it, or the upper left one, as transformers has it ("down")."""
     interpolation: Interpolation = "bilinear"
     """How pixels are interpolated."""
 
@@ -44,15 +52,21 @@ class Published(Transform):
         if self.longest is not None and side * max(rows, columns) / short > self.longest:
             side = max(1, round(self.longest * short / max(rows, columns)))
         rows, columns = int(side * rows / short), int(side * columns / short)  # as torchvision rounds
+        if self.square:
+            rows = columns = self.shorter_side
         example = self.resized(example, rows, columns)
         if self.size is None:
             return example
         height, width = pair(self.size)
-        return cut(example, round((rows - height) / 2), round((columns - width) / 2), height, width)
+        whole = round if self.corner == "rounded" else math.floor
+        return cut(example, whole((rows - height) / 2), whole((columns - width) / 2), height, width)
 
     def resized(self, example: Example, height: int, width: int) -> Example:
         """The example with an image of this size."""
         image = example["image"]
+        if height * width > MOST_PIXELS:
+            size = f"{image.shape[0]}x{image.shape[1]} pixels would become {height}x{width}"
+            raise ValueError(f"{size}, which are too many; leave the image out, or crop it first")
         pixels = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
         new = np.asarray(pixels.resize((width, height), RESAMPLING[self.interpolation]))
         moved = follow(example, geometry.scaling(image.shape, (height, width)), 0)

@@ -92,10 +92,11 @@ def learning(experiment: Experiment, batch: Batch, learnt: Overfit) -> Iterator[
             "note", "gradients cannot be compared with derivatives in float64, which are not finite"
         )
     else:
-        rounding = "no function with a derivative of its own is to blame, so it may be float32's rounding"
-        where = "; ".join(gradients.wrong[:SHOWN]) or rounding
-        differ = f"gradients differ from the derivatives in float64 by {gradients.error:.2g}: {where}"
-        yield Finding("wrong" if gradients.wrong else "note", differ)
+        alone = "no function with a derivative of its own is to blame alone"
+        why = "as they do without functions with derivatives of their own, so it is float32's rounding"
+        why = "; ".join(gradients.wrong[:SHOWN]) or (why if gradients.rounding else alone)
+        differ = f"gradients differ from the derivatives in float64 by {gradients.error:.2g}: {why}"
+        yield Finding("wrong" if gradients.wrong or not gradients.rounding else "note", differ)
 
 
 def labels(experiment: Experiment, batch: Batch) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """A model of another project as a run's folder: what `evaluate`, `predict`, `generate` and the rest take."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,13 @@ def import_model(source: str, folder: Path, overrides: Mapping[str, Any] | None 
 
 
 def view_of(found: Pretrained) -> Preprocessing:
-    """What is done to images, or the middle at its size where nothing is said."""
-    side = found.model.image_size or SIDE
-    return found.preprocessing or Preprocessing((side, side), shorter_side=side)
+    """What is done to images, at the model's size; the middle is cut out where nothing is said."""
+    side = found.model.image_size
+    view = found.preprocessing or Preprocessing((side or SIDE,) * 2, shorter_side=side or SIDE)
+    if side is None or view.whole or view.size == (side, side):
+        return view
+    short = view.shorter_side and round(view.shorter_side * side / min(view.size))
+    return replace(view, size=(side, side), shorter_side=short)
 
 
 def config_of(found: Pretrained) -> dict[str, Any]:

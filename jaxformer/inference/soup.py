@@ -18,6 +18,7 @@ import numpy as np
 from jaxformer.checkpoints import Checkpoints
 from jaxformer.config import schema
 from jaxformer.errors import UserError
+from jaxformer.experiment import Experiment
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.inference.untrained import write_run
 from jaxformer.runs import Run, differences
@@ -82,14 +83,16 @@ def make_soup(
         found, said = chosen(found, first, split)
     variables = mean([one.variables for one in found])
     run = Run(output)
-    run.check(first.experiment.config)
+    of_first = first.experiment
+    config = run.check(replace(of_first.config, adapter=None))  # what it adds is in the parameters
+    experiment = Experiment(config, train_data=of_first.train_data, eval_data=of_first.eval_data)
     with run.lock() as run:
-        state = first.experiment.init_state()
+        state = experiment.init_state()
         params = jax.tree.map(placed, variables.pop("params"), state.params)
         state = replace(state, params=params, model_state=jax.tree.map(placed, variables, state.model_state))
         if state.average is not None:
             state = replace(state, average=params)
-        write_run(run, first.experiment, state)
+        write_run(run, experiment, state)
     return {"run": str(output), "ingredients": [str(one) for one in found], **said}
 
 

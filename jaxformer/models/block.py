@@ -56,7 +56,7 @@ class BlockInputs:
     cache: LayerCache | None = None
     """The keys and values of the tokens before."""
     first: int = struct.field(pytree_node=False, default=0)
-    """Of how many of the first tokens the result is wanted by itself, too."""
+    """How many of the first tokens are given by themselves, too (`Aux.first`); 0: none."""
 
 
 @struct.dataclass
@@ -68,8 +68,8 @@ class Aux:
     router: RouterLosses | None = None
     """Its router's losses, if it has experts."""
     first: Array | None = None
-    """The first tokens of the result, if asked, [B, N, D], by a norm and an MLP of their own: where nothing reads the
-    other tokens, XLA leaves out theirs."""
+    """The first tokens of the result, if asked, [B, N, D]. They go through the last norm and MLP by themselves: where
+    nothing reads the other tokens, XLA leaves out theirs."""
 
 
 class LayerScale(Layer):
@@ -173,24 +173,31 @@ class Block(ResidualLayer):
             y, found["memory"] = layer(y, shared.context, positions=positions, cache=memory, **drops)
             return y
 
-        def through_experts(y: Array) -> Array:
-            config = self.experts if shared.slot is None else self.experts.roomy
-            experts = ExpertMlp(config, **self.passed_to(ExpertMlp), name="experts")
-            y, found["router"] = experts(y, shared.valid)
-            return y
-
         x = residual(1, attend)(split_by_rows(x))  # [B, T, D]
         if self.cross:
             x = residual("cross", attend_to_context)(x)
-        mlp: Any = through_experts
+        layer: Any
         if self.experts is None:
             layer = Mlp(**self.passed_to(Mlp) | {"dropout": self.mlp_dropout}, name="mlp")
-            mlp = partial(layer, deterministic=deterministic)
+        else:
+            config = self.experts if shared.slot is None else self.experts.roomy
+            layer = ExpertMlp(config, **self.passed_to(ExpertMlp), name="experts")
+
+        def mlp(y: Array) -> Array:
+            if self.experts is None:
+                return layer(y, deterministic=deterministic)
+            y, found["router"] = layer(y, shared.valid)
+            return y
+
         second = residual(2, mlp)
-        y = split_by_rows(second(x))
-        first = second(x[:, : inputs.first]) if inputs.first else None
+        if inputs.first:
+            rest, first = second(x[:, inputs.first :]), second(x[:, : inputs.first])
+            x = jnp.concatenate([first, rest], axis=1)
+        else:
+            x, first = second(x), None
+        x = split_by_rows(x)
         kept = None if shared.slot is None else LayerCache(found["own"], found.get("memory"))
-        return y, Aux(kept, found.get("router"), first)
+        return x, Aux(kept, found.get("router"), first)
 
     def attention(self, name: str) -> Attention:
         """An attention layer of this block."""

@@ -40,8 +40,10 @@ def pooled_forward(x: jax.Array, axis: int) -> tuple[jax.Array, Any]:
     after = padded(after, axis, 0, at.shape[axis] - after.shape[axis], -jnp.inf)
     before = padded(jax.lax.slice_in_dim(after, 0, -1, 1, axis), axis, 1, 0, -jnp.inf)
     best = jnp.maximum(jnp.maximum(before, at), after)
-    # By order, not by equality with the best: XLA may compute x twice, by instructions that round differently.
-    which = jnp.where(before >= jnp.maximum(at, after), 0, jnp.where(at >= after, 1, 2)).astype(jnp.uint8)
+    # Comparisons would do, but XLA may compute these, and x, anew for each of the three gradients, by instructions that
+    # round differently. Of equal neighbours, in flat parts of an image, two or none would then be the best. A reduction
+    # it computes once.
+    which = jax.lax.argmax(jnp.stack([before, at, after]), 0, jnp.uint8)
     return best, (which, jnp.zeros((x.shape[axis], 0), x.dtype))
 
 

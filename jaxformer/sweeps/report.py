@@ -10,11 +10,11 @@ from jaxformer.errors import counted
 from jaxformer.files import to_json, write_atomically, write_json, writing_to
 from jaxformer.observe import pages, text
 from jaxformer.observe.report import REPORT
+from jaxformer.reading import as_written
 from jaxformer.sweeps.axes import Axis, axes_of, shown
-from jaxformer.sweeps.front import pareto_front
 from jaxformer.sweeps.importance import importances
 from jaxformer.sweeps.rows import as_csv, learning_curve, trial_rows
-from jaxformer.sweeps.study import SWEEP, Study
+from jaxformer.sweeps.study import BEFORE, RESULTS, SWEEP, Study
 from jaxformer.sweeps.winner import BEST, verdict_lines
 
 MOST_CURVES = 200  # trials whose learning curves are drawn, the best
@@ -36,11 +36,12 @@ def write_report(study: Study, command: Sequence[str] | None = None) -> Path:
     Raises:
       UserError: a file is broken, or cannot be written.
     """
-    outcome = study.outcome()
-    rows = trial_rows(study, outcome)
+    with as_written(study.folder / RESULTS, BEFORE):
+        outcome = study.outcome()
+        rows = trial_rows(study, outcome)
     path = study.folder / REPORT
-    with writing_to(path):
-        content = {"objectives": objectives(study), "front": front_of(study, rows), "trials": rows}
+    with writing_to(path, "look at a copy of the folder"):
+        content = {"objectives": outcome["objectives"], "front": outcome["front"], "trials": rows}
         write_json(study.folder / "trials.json", content)
         write_atomically(study.folder / "trials.csv", as_csv(rows, study.metric))
         write_atomically(path, pages.render("sweep.html.j2", **report_parts(study, outcome, rows, command)))
@@ -54,13 +55,14 @@ def report_parts(
     axes = axes_of(study.sweep.parameters, [row["values"] for row in rows])
     best = next((row for row in rows if row["trial"] == outcome["best"]), None)
     leader, rules = next((row for row in rows if row["place"] == 1), None), study.rules
+    others = list(outcome["objectives"])[1:]
     return {
         "title": study.folder.resolve().name,
         "study": study,
         "rules": rules,
         "metric": pages.words(study.metric),
-        "others": list(objectives(study))[1:],
-        "front": front_of(study, rows),
+        "others": others,
+        "front": outcome["front"] if others else [],
         "facts": facts(study, rows),
         "cards": cards(study, rows, best or leader),
         "best": best,
@@ -72,29 +74,11 @@ def report_parts(
         "importances": found_importances(axes, rows),
         "spread": spread(rows),
         "verdict": verdict(study),
-        "left": is_under_way(study),
-        "drawn": to_json(chart_data(study, axes, rows)),
+        "left": not study.is_over,
+        "drawn": to_json(chart_data(study, outcome, axes, rows)),
         "shown": shown,
         "lengths": [f"{share:.3g}" for share in rules.shares],
     }
-
-
-def is_under_way(study: Study) -> bool:
-    """Whether there is more to train."""
-    return bool(study.rules.due(study.results()))
-
-
-def objectives(study: Study) -> dict[str, str]:
-    """Metric -> whether more of it is better ("max") or less ("min"); the first one ranks the trials."""
-    return dict(study.about.get("objectives") or {study.metric: study.about["mode"]})
-
-
-def front_of(study: Study, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The trials that no other one beats in all objectives, of those that were trained to their end; none of one."""
-    wanted = objectives(study)
-    ended = [row for row in rows if row["status"] == "completed" and row["value"] is not None]
-    values = {row["trial"]: [row["metrics"][name] for name in wanted] for row in ended}
-    return pareto_front(values, list(wanted.values())) if len(wanted) > 1 else []
 
 
 def in_lines(words: Sequence[str]) -> str:
@@ -110,7 +94,8 @@ def facts(study: Study, rows: Sequence[Mapping[str, Any]]) -> str:
     seeds = f" with {counted(len(rules.seeds), 'seed')} each" if len(rules.seeds) > 1 else ""
     parts = [*names, f"{counted(len(rows), 'trial')}{seeds}", f"sampler: {sweep.method}"]
     if rules.halving is not None:
-        parts.append(f"halving: {rules.halving.rungs} rungs, one of {rules.halving.eta} goes on")
+        goes_on = f"one of {rules.halving.eta}" if rules.halving.rule != "median" else "the better half"
+        parts.append(f"halving ({rules.halving.rule}): {rules.halving.rungs} rungs, {goes_on} goes on")
     return " · ".join(part for part in parts if part)
 
 
@@ -127,7 +112,7 @@ def cards(
         found.append((f"best {pages.words(study.metric)}", text.number(first["value"]), of))
     found.append(("completed", str(statuses.count("completed")), f"of {counted(len(rows), 'trial')}"))
     notes = {
-        "paused": "" if is_under_way(study) else "others were better",
+        "paused": "others were better" if study.is_over else "",
         "failed": "see below",
         "not finished": "",
     }
@@ -170,9 +155,11 @@ def verdict(study: Study) -> list[str]:
     return verdict_lines(Study.read(folder)) if (folder / SWEEP).exists() else []
 
 
-def chart_data(study: Study, axes: Sequence[Axis], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def chart_data(
+    study: Study, outcome: Mapping[str, Any], axes: Sequence[Axis], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """What the script of the page draws from."""
-    trials, others = [], list(objectives(study))[1:]
+    trials, others = [], list(outcome["objectives"])[1:]
     for index, row in enumerate(rows):
         places = [axis.index(row["values"].get(axis.path)) for axis in axes]
         curve = thinned(learning_curve(study, row)) if index < MOST_CURVES else []
@@ -183,7 +170,7 @@ def chart_data(study: Study, axes: Sequence[Axis], rows: Sequence[Mapping[str, A
     return {
         "metric": pages.words(study.metric),
         "others": [pages.words(name) for name in others],
-        "front": front_of(study, rows),
+        "front": outcome["front"],
         "axes": [axis.to_json() for axis in axes],
         "trials": trials,
         "spread": [{**each, "seeds": list(each["seeds"].values())} for each in spread(rows)],

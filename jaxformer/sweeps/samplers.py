@@ -71,7 +71,8 @@ def told_of(found: Sequence[Sequence[float | None] | None], modes: Iterable[str]
     """
     columns = []
     for place, mode in enumerate(modes):
-        column = [math.nan if each[place] is None else each[place] for each in found if each is not None]
+        reached = [each[place] for each in found if each is not None]
+        column = [math.nan if value is None else value for value in reached]
         numbers = [value for value in column if math.isfinite(value)]
         worst = (min if mode == "max" else max)(numbers, default=0.0)
         columns.append(iter([value if math.isfinite(value) else worst for value in column]))
@@ -116,15 +117,16 @@ def by_optuna(sweep: Sweep, modes: Sequence[str], known: Sequence[Known], seed: 
             sampler = optuna.samplers.GPSampler(
                 seed=seed, n_startup_trials=1, warn_independent_sampling=False
             )
-        directions = [{"max": "maximize", "min": "minimize"}[mode] for mode in modes]
-        study = optuna.create_study(directions=directions, sampler=sampler)
+        states, directions = optuna.trial.TrialState, optuna.study.StudyDirection
+        study = optuna.create_study(
+            directions=[directions.MAXIMIZE if mode == "max" else directions.MINIMIZE for mode in modes],
+            sampler=sampler,
+        )
         for each in known:
             entries = list(entries_of(sweep.parameters, each.values))
             study.add_trial(
                 optuna.trial.create_trial(
-                    state=getattr(
-                        optuna.trial.TrialState, "RUNNING" if each.objectives is None else "COMPLETE"
-                    ),
+                    state=states.RUNNING if each.objectives is None else states.COMPLETE,
                     values=each.objectives,
                     params={name: value for name, _, value in entries},
                     distributions={name: distribution(space) for name, space, _ in entries},

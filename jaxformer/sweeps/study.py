@@ -38,6 +38,14 @@ FOLDERS = ("trials", "points", "results", "leases", "logs", "slots")
 TRIALS, POINTS, RESULTS, LEASES, LOGS, SLOTS = FOLDERS
 ENDS = ("trials", "hours", "flops")
 RESULT = re.compile(r"(\d+)-seed(\d+)-rung(\d+)\.json")
+ABOUT = {
+    "config": dict,
+    "sweep": dict,
+    "code": dict,
+    "seeds": object,
+    "metric": str,
+    "mode": str,
+}
 BEFORE = "restore it, or begin the sweep in a new folder"
 
 
@@ -58,9 +66,7 @@ class Study:
           UserError: there is none.
         """
         path = Path(folder)
-        about = read_json(
-            path / SWEEP, {"config": dict, "sweep": dict, "code": dict, "seeds": object}, BEFORE
-        )
+        about = read_json(path / SWEEP, ABOUT, BEFORE)
         if about is None:
             raise UserError(f"{path}: not a sweep's folder (no {SWEEP} in it); `jaxformer sweep` makes one")
         return cls(path, about)
@@ -163,6 +169,16 @@ class Study:
         return sweep.is_open and not self.records.is_ended and len(self.records.read()) != sweep.trials
 
     @property
+    def objectives(self) -> dict[str, str]:
+        """Metric -> whether more of it is better ("max") or less ("min"); the first one ranks the trials."""
+        return self.about.get("objectives") or {self.about["metric"]: self.about["mode"]}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to train; asking changes nothing in the folder."""
+        return not self.may_grow and not self.rules.due(self.results())
+
+    @property
     def metric(self) -> str:
         """What decides which trial is better."""
         return self.about["metric"]
@@ -236,7 +252,7 @@ class Study:
                 self.sweep if self.sweep.method == "grid" else replace(self.sweep, trials=number + 1)
             )
             return values[number] if number < len(values) else None
-        rules, metrics = self.rules, self.about["objectives"]
+        rules, metrics = self.rules, self.objectives
         found = [
             [rules.objective(results, n, 0, metric) for metric in metrics] if n < enough else None
             for n in range(number)
@@ -249,7 +265,7 @@ class Study:
 
     def outcome(self) -> dict[str, Any]:
         """What study.json holds; see `outcome_of`."""
-        return outcome_of(self.rules, self.values, self.about["objectives"], self.results())
+        return outcome_of(self.rules, self.values, self.objectives, self.results())
 
     def finish(self) -> dict[str, Any]:
         """Writes study.json, and returns its content."""

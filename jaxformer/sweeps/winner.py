@@ -138,7 +138,7 @@ def verdict_lines(study: Study) -> list[str]:
     Args:
       study: the sweep of the two trials.
     """
-    if study.due():
+    if not study.is_over:
         return []
     by_number = {trial["trial"]: trial for trial in study.outcome()["trials"]}
     if len(by_number) == 1:

@@ -9,7 +9,8 @@ The softmax subtracts the target's own logit rather than the largest one. That i
 XLA fuses the exponentials and their sums into it: the logits themselves are never in memory on TPUs.
 
 The texts are cut along T. A mesh's rows and tokens stay where they are: every device goes over its own, and the table's
-gradient is added over devices once, not at every part.
+gradient is added over devices once, not at every part. Where "fsdp" splits the table, each device gets its part of it;
+over more than 8 TPUs in several rows their compiler still adds up the whole (`parallel/gradients.py`).
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from jax.sharding import PartitionSpec
 from jaxformer.config.fields import left_out
 from jaxformer.models.dense import accumulated, over_rows
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.models.placement import BATCH_AXES, automatic_mesh, platform, rows_and_tokens
+from jaxformer.models.placement import BATCH_AXES, HEAD_AXIS, automatic_mesh, platform, rows_and_tokens
 from jaxformer.tasks.losses import token_cross_entropy
 
 MaybeArray: TypeAlias = Array | None
@@ -82,17 +83,26 @@ def summed_forward(
     if mesh is None or BATCH_AXES not in own:
         return over_parts(seen, table, bias, targets, extras)
 
+    fsdp = BATCH_AXES[1]
+    count = mesh.shape[fsdp]
+    # Along the width, as `parallel/rules.py` splits it. Where "tensor" splits its rows, XLA would gather these first.
+    scatter = count > 1 and mesh.shape[HEAD_AXIS] == 1 and table.shape[1] % count == 0
+
     def on_a_device(*own: Any) -> Any:
-        sums, (of_seen, *of_parameters) = over_parts(*own)
-        sums, of_parameters = lax.psum((sums, of_parameters), axes)
-        return sums, (of_seen, *of_parameters)
+        sums, (of_seen, of_table, of_bias) = over_parts(*own)
+        sums, of_bias = lax.psum((sums, of_bias), axes)
+        if scatter:
+            of_table = lax.psum_scatter(of_table, fsdp, scatter_dimension=1, tiled=True)
+        of_table = lax.psum(of_table, tuple(axis for axis in axes if not (scatter and axis == fsdp)))
+        return sums, (of_seen, of_table, of_bias)
 
     whole = PartitionSpec()
+    of_table = PartitionSpec(None, fsdp) if scatter else whole
     split = jax.shard_map(
         on_a_device,
         mesh=mesh,
         in_specs=(own, whole, whole, own, whole),
-        out_specs=(whole, (own, whole, whole)),
+        out_specs=(whole, (own, of_table, whole)),
         axis_names=set(axes),
         check_vma=False,
     )

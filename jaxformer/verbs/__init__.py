@@ -25,6 +25,8 @@ VERBS = {
     "sweep work": "sweep:SweepWork",
     "sweep best": "sweep_best:SweepBest",
     **{f"launch {where}": f"launch:{where}" for where in LAUNCHERS},
+    "models": "models:Models",
+    "models show": "models:ModelsShow",
     "weights import": "weights:WeightsImport",
     "weights export": "weights:WeightsExport",
     "weights soup": "weights:WeightsSoup",

@@ -6,7 +6,7 @@ import re
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -108,6 +108,28 @@ def print_line(line: str) -> None:
 def print_json(value: Any) -> None:
     """Writes a line of JSON."""
     print_text(json_line(value))
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]], width: int, **about: Any) -> None:
+    """Writes a table for people; its cells are escaped.
+
+    Args:
+      head: the names of the columns.
+      rows: the cells.
+      width: characters of a line where there is no terminal.
+      **about: "title" and "caption", as of rich's Table.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*head, box=SIMPLE_HEAD, **about)
+    for row in rows:
+        table.add_row(*map(printable, row))
+    table.columns[0].no_wrap = True
+    table.title_justify = table.caption_justify = "left"
+    seen = None if sys.stdout.isatty() else width
+    Console(width=seen, markup=False, emoji=False, highlight=False).print(table)
 
 
 def print_note(line: str) -> None:

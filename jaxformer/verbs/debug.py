@@ -90,15 +90,12 @@ class Replay(Verb):
         elif not done.differences:
             print_line(f"equal to what the run wrote, bit for bit ({len(done.logged)} metrics)")
         elif done.equal:
-            (devices, processes), largest = (
-                done.trained,
-                f"the largest difference is {done.largest:.1g} of a metric",
+            had, has = (
+                f"{counted(devices, 'device')} in {counted(processes, 'process', 'processes')}"
+                for devices, processes in (done.trained, done.layout)
             )
-            had = f"{counted(devices, 'device')} in {counted(processes, 'process', 'processes')}"
-            now = f"{counted(done.layout[0], 'device')} in {counted(done.layout[1], 'process', 'processes')}"
-            print_line(
-                f"equal to what the run wrote, to rounding: {largest}; it had {had}, and now there are {now}"
-            )
+            print_line(f"equal to what the run wrote, to rounding: {done.largest:.1g} of a metric at most")
+            print_line(f"the run had {had}, and now there are {has}")
         for name, (then, now) in {} if done.equal else done.differences.items():
             print_line(f"not what the run wrote: {name} was {then!r} and is {now!r}")
         finite = "every number of the step is finite"

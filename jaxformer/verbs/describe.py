@@ -3,16 +3,14 @@
 import math
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from jaxformer.config.fields import Constraint
-from jaxformer.errors import printable
 from jaxformer.parallel.topologies import topology, topology_devices
-from jaxformer.verbs.common import cpu_devices, print_note, print_text, use_compilation_cache
+from jaxformer.verbs.common import cpu_devices, print_note, print_table, print_text, use_compilation_cache
 from jaxformer.verbs.options import COMMAS, Verb, flag, summary
 
 if TYPE_CHECKING:
@@ -119,10 +117,6 @@ def print_fields(path: str) -> None:
     Raises:
       UserError: there is nothing at this path.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
     from jaxformer.config.reference import at, inner, reference
     from jaxformer.config.sections import ExperimentConfig
 
@@ -135,10 +129,4 @@ def print_fields(path: str) -> None:
         head, title = ("field", "type", "default", "meaning"), summary(here)
         caption = f"with fields of their own: {', '.join(inner(here))}" if inner(here) else None
         rows = [(f.name, f.type, f.default or "required", f.doc) for f in reference(here)]
-    table = Table(*head, box=SIMPLE_HEAD, title=title, caption=caption)
-    for row in rows:
-        table.add_row(*map(printable, row))
-    table.columns[0].no_wrap = True
-    table.title_justify = table.caption_justify = "left"
-    width = None if sys.stdout.isatty() else 140
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    print_table(head, rows, width=140, title=title, caption=caption)

@@ -113,7 +113,8 @@ class Sweep(Verb):
         lists = read_lists(self.set)
         lists["parameters"] = {**swept.parameters, **lists["parameters"]}
         given = {name: getattr(self, name) for name in GIVEN}
-        given["metric"] = tuple(self.metric.split(",")) if "," in (self.metric or "") else self.metric
+        several = self.metric is not None and "," in self.metric
+        given["metric"] = tuple((self.metric or "").split(",")) if several else self.metric
         lists |= {name: value for name, value in given.items() if value is not None}
         if self.rungs is not None:
             halving = {name: getattr(self, name) for name in ("eta", "rule", "brackets")}

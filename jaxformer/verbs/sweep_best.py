@@ -48,7 +48,9 @@ class SweepBest(Verb):
         outcome = study.outcome()
         if outcome["best"] is None:
             others = (
-                f"`jaxformer sweep work {self.folder}` goes on with it" if study.due() else "try other values"
+                "try other values"
+                if study.is_over
+                else f"`jaxformer sweep work {self.folder}` goes on with it"
             )
             raise UserError(f"{self.folder}: {best_lines(study, outcome)[0]}; {others}")
         for line in best_lines(study, outcome):

@@ -45,6 +45,7 @@ class WeightsExport(OfRun):
 
             trained = self.load()
             run, image = trained.run, trained.experiment.eval_data.element_spec.get("image")
+            size = (image[0][0], image[0][1]) if image else (0, 0)
             write_pretrained(
                 trained.model,
                 run.config["model"]["name"],
@@ -53,7 +54,7 @@ class WeightsExport(OfRun):
                 tokenizer=trained.tokenizer if trained.config.data.examples.modality == "text" else None,
                 classes=trained.class_names,
                 card=model_card(run.name, run.config, run.metrics_at(trained.step), self.license),
-                preprocessing=image and of_config(run.config["task"], run.config["data"], image[0][:2]),
+                preprocessing=of_config(run.config["task"], run.config["data"], size),
             )
         print_line(f"{self.output}: the model of {self.run} at step {trained.step}")
 

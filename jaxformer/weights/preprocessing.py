@@ -26,6 +26,10 @@ class Preprocessing:
     """The shorter side is resized to this, and the middle cut out; None: all of the image is resized to `size`."""
     whole: bool = False
     """Whether nothing is cut out: the longer side is at most that of `size`, and images differ in shape."""
+    square: bool = False
+    """Whether all of an image becomes a square of `shorter_side` before."""
+    corner: str = "rounded"
+    """Where the middle lies, "rounded" or "down"; see `data/published.py`."""
     interpolation: str = "bilinear"
     """ "nearest", "bilinear", "bicubic" or "lanczos"."""
     mean: tuple[float, ...] = (0.5,)
@@ -38,7 +42,7 @@ class Preprocessing:
         """As `data.eval_transforms` of a config."""
         view: dict[str, Any] = {"longest": max(self.size)} if self.whole else {"size": self.size}
         if self.shorter_side is not None:
-            view["shorter_side"] = self.shorter_side
+            view |= {"shorter_side": self.shorter_side, "corner": self.corner, "square": self.square}
         return [{"name": "published", **view, "interpolation": self.interpolation}]
 
     @property
@@ -65,6 +69,8 @@ def of_config(
         size=size,
         shorter_side=view.get("shorter_side"),
         whole=bool(view) and view.get("size") is None,
+        square=view.get("square", False),
+        corner=view.get("corner", "down"),
         interpolation=view.get("interpolation", "bilinear"),
         mean=tuple(task["mean"]),
         std=tuple(task["std"]),
@@ -92,8 +98,10 @@ def from_transformers(config: Mapping[str, Any], kind: str = "") -> Preprocessin
             None if side >= CONVNEXT_WHOLE else int(side / config.get("crop_pct", 224 / 256)),
             (side, side),
         )
-    elif shorter is None and crop is not None and config.get("do_resize", True) and sides(size) != crop:
-        raise UserError(f"{PROCESSOR}: resizes to {sides(size)} and cuts {crop} out; expected shortest_edge")
+    square = crop is not None and shorter is None and bool(config.get("do_resize", True))
+    square = square and kind != "convnext" and sides(size) != crop
+    if square:
+        shorter = sides(size)[0]
     whole = crop is None and shorter is not None
     if whole:
         crop = (int(size.get("longest_edge", 1333)),) * 2
@@ -105,6 +113,8 @@ def from_transformers(config: Mapping[str, Any], kind: str = "") -> Preprocessin
         size=crop or sides(size),
         shorter_side=shorter if config.get("do_resize", True) else None,
         whole=whole,
+        square=square,
+        corner="down",
         interpolation=RESAMPLING.get(config.get("resample", 2), "bilinear"),
         mean=tuple(float(x) / scale for x in mean),
         std=tuple(float(x) / scale for x in std),
@@ -135,6 +145,8 @@ def to_transformers(found: Preprocessing, kind: str) -> dict[str, Any]:
         "image_mean": list(found.mean * (3 // len(found.mean))),
         "image_std": list(found.std * (3 // len(found.std))),
     }
+    if found.square:
+        config["size"] = {"height": found.shorter_side, "width": found.shorter_side}
     return config if found.shorter_side is None else {**config, "crop_size": whole}
 
 

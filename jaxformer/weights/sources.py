@@ -3,8 +3,10 @@
 Adding a form is a class here and a line in `pretrained.opened`.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -32,12 +34,23 @@ TASK = "jaxformer.tasks.base:Task"  # the contract
 BEGINS_AS = ("name", "pretrained")  # of a run's model, what is not a field of the model that it gives
 
 
+@contextlib.contextmanager
+def as_published(path: Path) -> Iterator[None]:
+    """Turns what values of unexpected kinds in a file of theirs bring about into a UserError that names it."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: is not as such models have it ({what})") from error
+
+
 class OfTransformers(Pretrained):
     """A folder of Hugging Face transformers: config.json, model.safetensors or its index and parts."""
 
     @property
     def own(self) -> tuple[str, Fields]:
-        return model_of(self.config)
+        with as_published(self.folder / "config.json"):
+            return model_of(self.config)
 
     @property
     def family(self) -> Family:
@@ -50,7 +63,10 @@ class OfTransformers(Pretrained):
     @property
     def preprocessing(self) -> Preprocessing | None:
         found = read_json(self.folder / PROCESSOR, needs={})
-        return found and preprocessing.from_transformers(found, self.config["model_type"])
+        with as_published(self.folder / PROCESSOR):
+            return (
+                None if found is None else preprocessing.from_transformers(found, self.config["model_type"])
+            )
 
     @property
     def class_names(self) -> list[str]:
@@ -63,7 +79,8 @@ class OfTimm(Pretrained):
 
     @property
     def own(self) -> tuple[str, Fields]:
-        return timm_model_of(self.config)[1:]
+        with as_published(self.folder / "config.json"):
+            return timm_model_of(self.config)[1:]
 
     @property
     def family(self) -> Family:
@@ -76,7 +93,8 @@ class OfTimm(Pretrained):
     @property
     def preprocessing(self) -> Preprocessing | None:
         found = self.config.get("pretrained_cfg")
-        return found and preprocessing.from_timm(found)
+        with as_published(self.folder / "config.json"):
+            return found and preprocessing.from_timm(found)
 
     @property
     def class_names(self) -> list[str]:

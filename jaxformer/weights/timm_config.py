@@ -40,7 +40,11 @@ def architectures() -> dict[str, tuple[Family, Fields]]:
     vits: dict[str, Fields] = {}
     for side in (224, 384):
         sized = {**ERF, "image_size": side}
-        vits |= {f"vit_{n}_patch{p}_{side}": preset(f"vit-{SIZES[n]}{p}", **sized) for n, p in PATCHES}
+        vits |= {
+            f"vit_{n}_patch{p}_{side}": preset(f"vit-{SIZES[n]}{p}", **sized)
+            for n, p in PATCHES
+            if not side % p
+        }
         for size in ("tiny", "small", "base"):
             ours = f"deit-{SIZES[size]}16"
             vits[f"deit_{size}_patch16_{side}"] = preset(ours, image_size=side)
@@ -108,7 +112,7 @@ def timm_model_of(config: Config) -> tuple[Family, str, Fields]:
       UserError: there is no table for such models, or it was made with arguments that ours does not have.
     """
     name, known = config["architecture"], architectures()
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise UserError(f"architecture={name!r}: no table for such models; {did_you_mean(str(name), known)}")
     family, fields = known[name]
     given = config.get("model_args") or {}

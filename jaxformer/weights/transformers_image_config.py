@@ -132,7 +132,7 @@ def dino(config: Config) -> Fields:
     """The MLPs of a DINOv2."""
     wide = int(config["hidden_size"] * config["mlp_ratio"])
     gate = config.get("use_swiglu_ffn", False)
-    fields = {"mlp_dim": (int(wide * 2 / 3) + 7) // 8 * 8 if gate else wide}
+    fields: Fields = {"mlp_dim": (int(wide * 2 / 3) + 7) // 8 * 8 if gate else wide}
     if gate:
         fields["activation"] = "swiglu"
     return fields

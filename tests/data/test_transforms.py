@@ -16,6 +16,7 @@ from jaxformer.data.cropping import DetrCrop, Mosaic, RandomCrop, ResizeShorter,
 from jaxformer.data.geometry import resize
 from jaxformer.data.operations import ColorJitter, ThreeAugment
 from jaxformer.data.policies import AutoAugment, RandAugment, TrivialAugment
+from jaxformer.data.published import Published
 from jaxformer.data.transforms import CenterCrop, Flip, PadAndCrop, RandomErasing, RandomResizedCrop, Resize
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
@@ -26,6 +27,10 @@ EVERY = [
     Resize((5, 50), "bicubic"),
     CenterCrop(9),
     CenterCrop((8, 12), shorter_side=16),
+    Published((5, 50), interpolation="bicubic"),
+    Published((8, 12), shorter_side=16),
+    Published(9, shorter_side=11, square=True, corner="down"),
+    Published(shorter_side=8, longest=44, interpolation="lanczos"),
     RandomResizedCrop(9),
     Flip(),
     Flip(direction="vertical"),

@@ -213,6 +213,7 @@ def test_a_small_disk_is_filled_and_what_it_holds_is_kept(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kills", [6, 30])
 def test_a_training_of_two_processes_that_is_killed_again_and_again_ends_bit_for_bit_alike(
     kills, digits_dir, tmp_path

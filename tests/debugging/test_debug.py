@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.planted import doubled
 
 from jaxformer import cli
 from jaxformer.config import files
@@ -196,6 +197,20 @@ def test_what_no_parameter_decides_is_computed_as_it_was():
 
     assert jax.grad(loss)(jnp.zeros(8))[7] == 10
     assert check_gradient(loss, jax.random.normal(jax.random.key(0), (8,))).error < 1e-5
+
+
+def test_an_error_of_float32_is_told_from_a_wrong_program():
+    """The numbers differ by less than float32 has digits for, so that their spread and its gradient are noise."""
+    weights = jax.random.normal(jax.random.key(1), (16,))
+
+    def loss(x):
+        z = 1000 + 1e-4 * x
+        return (weights * (z - z.mean()) / jnp.std(z)).sum()
+
+    found = check_gradient(loss, jax.random.normal(jax.random.key(0), (16,)))
+    assert (found.right, found.wrong, found.rounding) == (False, (), True)
+    found = check_gradient(lambda x: jnp.sin(doubled(x)).sum(), jnp.arange(16.0))
+    assert (found.right, len(found.wrong), found.rounding) == (False, 1, False)
 
 
 def test_a_maximum_of_equals_is_not_to_blame():

@@ -64,13 +64,14 @@ def commands_of(config: Path) -> list[list[str]]:
     """The commands in the docstring of a config, one list for each argument that it names: what follows on training."""
     docstring = config.read_text().split('"""')[1]
     block = re.search(r"^Command:  (.*\n(?: {10}.*\n)*)", docstring, re.MULTILINE)
-    lines = [re.sub(r"  +\(.*", "", line.strip()) for line in block[1].splitlines()]
+    whole = re.sub(r"\\\n +", "", block[1])
+    lines = [re.sub(r"  +\(.*", "", line.strip()) for line in whole.splitlines()]
     found: list[list[str]] = []
     for line in (line for line in lines if COMMAND.match(line)):
         optional = re.search(r"\[(:.*?)\]", line)
         arguments = ["", *optional[1].split("|")] if optional else [""]
         variants = [line.replace(optional[0], argument) if optional else line for argument in arguments]
-        if found and " generate " in line:
+        if found and " train " not in line:
             found[-1] += variants
         else:
             found += [[variant] for variant in variants]

@@ -77,4 +77,4 @@ def result(study: Study, task: Task, accuracy: Callable[[dict[str, Any], int, in
         (run / "report.html").write_text("a run")
     metrics = {"loss": 1 - found[end], "accuracy": found[end], "cost": float(values.get("model.depth", 1))}
     status = "completed" if end == STEPS else "paused"
-    return {"status": status, "step": end, "value": found[end], "metrics": metrics}
+    return {"status": status, "step": end, "value": found[end], "metrics": metrics, "seconds": end / 10}

@@ -38,6 +38,15 @@ TINY = {
         "representation": None,
     },
     "convnext": {"stage_sizes": [1, 1], "width": 8},
+    "efficientnet": {
+        "stage_sizes": [1, 1],
+        "widths": [8, 16],
+        "kernel_sizes": [3, 5],
+        "strides": [1, 2],
+        "expansions": [1, 2],
+        "stem_width": 8,
+        "head_width": 16,
+    },
     "cvt": {
         "stage_sizes": [1, 1],
         "widths": [8, 16],

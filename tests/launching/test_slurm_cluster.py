@@ -75,6 +75,7 @@ def steps(run: Path) -> list[tuple[int, float]]:
     return [(line["step"], line["train/loss"]) for line in lines if "train/loss" in line]
 
 
+@pytest.mark.timeout(3600)
 def test_a_job_that_is_told_to_end_goes_back_into_the_queue_and_goes_on_exactly(slurm, tmp_path):
     folder = tmp_path / "checkout"
     folder.mkdir()

@@ -124,6 +124,37 @@ def test_patches_are_embedded_alike_as_a_convolution_and_as_a_product(monkeypatc
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), on("tpu"), on("cpu"))
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"layer_scale": 0.5, "remat": "full"}, {"distillation_token": True, "registers": 2}, {"scan": True}],
+    ids=str,
+)
+def test_heads_read_the_tokens_that_the_model_returns(fields):
+    model = ViT(**TINY, **fields)
+    params = random_params(model, images())
+    found = jax.jit(model.apply)({"params": params}, images())
+    np.testing.assert_allclose(found.features, found.tokens[:, 0], rtol=1e-5, atol=1e-5)
+    if "distillation_token" in fields:
+        head = jax.tree.map(np.asarray, params["head_distilled"])
+        expected = np.asarray(found.tokens[:, 1]) @ head["kernel"] + head["bias"]
+        np.testing.assert_allclose(found.distilled, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_last_mlp_of_tokens_that_nothing_reads_is_left_out():
+    """Of three products of the MLP's size, forwards and backwards, in one layer of 16 patches and a class token."""
+    model = ViT(**TINY | {"image_size": 16, "depth": 1, "mlp_dim": 256})
+    image = jnp.zeros((2, 16, 16, 3))
+    params = random_params(model, image)
+
+    def flops(read):
+        gradient = jax.jit(jax.grad(lambda params: jnp.sum(read(model.apply({"params": params}, image)))))
+        return gradient.lower(params).compile().cost_analysis()["flops"]
+
+    left_out = flops(lambda outputs: outputs.tokens) - flops(lambda outputs: outputs.features)
+    mlp = 2 * 2 * 17 * 16 * 256  # FLOPs of one of its two products, of all tokens
+    assert left_out > 0.8 * 3 * 2 * mlp * 16 / 17
+
+
 def test_mixer_mixes_patches():
     """A change in the last patch reaches the first token."""
     model = MLPMixer(**MIXER)

@@ -16,6 +16,7 @@ from jaxformer.experiment import Experiment
 from jaxformer.optim.lora import ADDED, of_model
 from jaxformer.paths import leaves_by_path
 from jaxformer.train import train
+from jaxformer.weights.export import write_pretrained
 
 LORA = {"name": "lora", "kernels": ["attention/(query|value)", "mlp/up"], "rank": 2}
 WAYS = {
@@ -72,6 +73,12 @@ def test_what_is_frozen_does_not_move_by_a_bit(way, data, tmp_path, monkeypatch)
             assert np.any(seen[path] != leaf), path
         else:
             np.testing.assert_array_equal(np.asarray(seen[path]).view(np.int32), leaf.view(np.int32), path)
+    # What is exported has the products in its kernels.
+    write_pretrained(loaded.model, "bert", loaded.variables, tmp_path / "exported")
+    exported = flatten_dict(jf.load_pretrained(tmp_path / "exported").variables["params"], sep="/")
+    assert exported.keys() == seen.keys()
+    for path, leaf in seen.items():
+        np.testing.assert_array_equal(exported[path], leaf, path)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -291,10 +291,11 @@ def test_two_metrics_are_two_objectives(config, tmp_path, no_training):
 
 
 def test_differences_say_what_is_not_there(begun, config):
-    other = Sweep({"model.dropout": choice([0.1])}, trials=None)
+    other = Sweep({"model.dropout": choice([0.1])}, trials=8, seeds=2, halving=Halving(2, 2))
     with pytest.raises(UserError) as error:
         Study.begin(begun.folder, config, other)
     assert "sweep.parameters.model.dropout.choice: not there -> [0.1]" in str(error.value)
+    assert "learning_rate.log: [0.001, 1.0] -> not there" in str(error.value)
 
 
 def test_flops_of_a_budget_are_those_of_the_step(config, tmp_path):

@@ -19,6 +19,7 @@ from jaxformer.sweeps.axes import axes_of
 from jaxformer.sweeps.importance import importances
 from jaxformer.sweeps.report import in_lines, spread, write_report
 from jaxformer.sweeps.spaces import Halving, Sweep, choice, integer, log, uniform
+from jaxformer.sweeps.study import Study
 
 RATE, DEPTH, NAME = "optimizer.learning_rate", "model.depth", "optimizer.name"
 HOSTILE = "</script><script>alert('a')</script>"
@@ -154,6 +155,18 @@ def test_several_objectives_have_a_front(tmp_path):
     assert json.loads((study.folder / "trials.json").read_text())["objectives"] == objectives
 
 
+def test_a_sweep_whose_trials_are_decided_as_it_goes_on_is_looked_at_without_a_trace(tmp_path):
+    space = Sweep({RATE: log(1e-4, 0.1)}, trials=8, hours=1.0)
+    study = made_sweep(tmp_path / "sweep", space, accuracy, at_most=3)
+    points = sorted((study.folder / "points").iterdir())
+    (points[-1]).unlink()
+    _, page, data = written(Study.read(study.folder))
+    assert sorted((study.folder / "points").iterdir()) == points[:-1]
+    assert "under way" in page.text
+    assert "the number of trials depends on timing" in page.text
+    assert len(data["trials"]) == len(points) - 1
+
+
 def test_the_report_verb_sees_which_folder_it_got(made, capsys, tmp_path):
     assert cli.main(["report", str(made.folder)]) == 0
     assert capsys.readouterr().out == f"{made.folder / 'report.html'}\n"
@@ -167,6 +180,9 @@ def test_a_file_that_is_not_as_it_was_written_is_named(tmp_path):
     (study.folder / "trials" / "0000-seed0" / "attempts.jsonl").write_text('{"event": "train", "step": 1}\n')
     with pytest.raises(UserError, match=r"attempts.jsonl: is not as a run writes it"):
         write_report(study)
+    (study.folder / "results" / "0000-seed0-rung0.json").write_text('{"status": "completed"}')
+    with pytest.raises(UserError, match="results: is not as a run writes it"):
+        write_report(Study.read(study.folder))
 
 
 def test_a_command_stands_on_lines_that_a_shell_reads_as_one():

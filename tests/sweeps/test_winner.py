@@ -14,7 +14,7 @@ from jaxformer.errors import UserError
 from jaxformer.sweeps.checks import config_of
 from jaxformer.sweeps.points import points
 from jaxformer.sweeps.spaces import Sweep, choice
-from jaxformer.sweeps.study import Study
+from jaxformer.sweeps.study import FOLDERS, Study
 from jaxformer.sweeps.winner import Verdict, comparison, verdict_lines
 from jaxformer.verbs import sweep as sweep_verb
 
@@ -53,7 +53,7 @@ def made(tmp_path):
 )
 def test_one_trial_is_the_config_and_the_other_has_all_values(made, values):
     study, config = Study.read(made.folder), made.about["config"]
-    vars(study)["values"] = [values]
+    vars(study)["enumerated"] = [values]
     base, sweep = comparison(study, 0, 3, {"train.total": "2 epochs"})
     assert sweep.seeds == (2, 3, 4)  # the sweep had 0 and 1
     longer = config_of(config, {"train.total": "2 epochs"})
@@ -65,7 +65,7 @@ def test_one_trial_is_the_config_and_the_other_has_all_values(made, values):
 
 def test_a_best_trial_that_is_the_config_is_trained_once(made):
     study = Study.read(made.folder)
-    vars(study)["values"] = [{"model.depth": 4}]
+    vars(study)["enumerated"] = [{"model.depth": 4}]
     assert points(comparison(study, 0, 2, {})[1]) == [{}]
     with pytest.raises(UserError, match=r"model\.depth: is what the sweep has tried"):
         comparison(study, 0, 2, {"model.depth": 5})
@@ -134,7 +134,7 @@ def test_the_comparison_is_a_sweep_of_its_own_and_goes_on(made, capsys, monkeypa
         if not folder.exists():
             made_sweep(folder, sweep, accuracy, 3, sweep.seeds, source)
             return Study.read(folder), 75
-        for name in ("trials", "results", "leases", "logs", "slots"):
+        for name in FOLDERS:
             shutil.rmtree(folder / name)
         return made_sweep(folder, sweep, accuracy, None, sweep.seeds, source), 0
 

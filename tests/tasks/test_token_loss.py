@@ -9,6 +9,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxformer.analysis.collectives import KINDS
 from jaxformer.analysis.hlo import Module
 from jaxformer.models.gpt import GPT
 from jaxformer.models.outputs import TextOutputs, TokenHead
@@ -89,6 +90,24 @@ def test_sums_and_gradients_are_those_of_the_logits(case, axes, biased, settings
     expected = gradients_of(plain, arrays, targets, **settings)
     for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6 * float(jnp.max(jnp.abs(y))))
+
+
+def test_under_fsdp_each_device_gets_its_part_of_the_tables_gradient(case):
+    seen, table, _, targets = case
+    mesh = make_mesh({"data": 2, "fsdp": 4})
+    specs = PartitionSpec(("data", "fsdp")), PartitionSpec(None, "fsdp")
+    arrays = [jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip((seen, table), specs)]
+
+    def loss(seen, table):
+        return in_one_pass(seen, table, None, targets, 0.0, 0.0)[0]
+
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*arrays).compile()
+    found = Module.read(program.as_text()).collectives(dict(mesh.shape))
+    sizes = {kind: {one.axes: one.size for one in found if one.kind == kind} for kind in KINDS}
+    assert sizes["reduce-scatter"] == {"fsdp": 4 * ROWS * WIDTH}
+    assert sizes["all-reduce"]["data"] == 4 * ROWS * WIDTH / 4
+    assert max(sizes["all-reduce"].values()) < 4 * ROWS * WIDTH
 
 
 def test_a_loss_without_a_head_takes_the_logits(case):

@@ -59,3 +59,31 @@ def test_what_no_model_here_does_is_refused_by_name(change, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"no table for such models|no such model here"):
         jf.load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architecture": ["resnet18"]},
+        {"architecture": "resnet18", "model_args": 5},
+        {"architecture": "resnet18", "model_args": [["layers", 2]]},
+        {"architecture": "convnext_tiny", "model_args": {"dims": []}},
+        {"architecture": "vit_tiny_patch16_224", "model_args": {"mlp_ratio": "four"}},
+        {"architecture": "resnet18", "num_classes": "many"},
+        {
+            "model_type": "resnet",
+            "embedding_size": "8",
+            "hidden_sizes": 3,
+            "depths": [1],
+            "layer_type": "basic",
+        },
+        {"model_type": "swin", "mlp_ratio": None},
+        {"model_type": "dinov2", "hidden_size": 16, "mlp_ratio": "2"},
+        {"model_type": "detr", "backbone_config": 7},
+    ],
+)
+def test_broken_configs_are_told_in_a_line(config, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError) as caught:
+        _ = jf.load_pretrained(tmp_path).model
+    assert len(caught.value.lines) <= 2
