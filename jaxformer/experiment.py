@@ -286,7 +286,7 @@ class Experiment:
     def eval_step(self) -> NumberedStep:
         """The eval step, compiled: (variables, batch) -> (sums, collected)."""
         make = partial(make_eval_step, axis=self.layout.axis)
-        return self.compiled("eval_step", make, self.layout.eval_step, self.layout.axis)
+        return self.compiled("eval_step", make, partial(self.layout.eval_step, others=1), self.layout.axis)
 
     def compiled(
         self,
