@@ -1,11 +1,14 @@
 """The parsers of files that become datasets; see fuzzed.py."""
 
+import datetime
 import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.ipc
+import pyarrow.parquet
 from PIL import Image
 
 from helpers.fuzzed_files import TEXT, WORDS, Parser, as_json, image, lines_of_json, text
@@ -98,6 +101,30 @@ def rows_of_json() -> dict[str, bytes]:
     return {"t.jsonl": lines_of_json({"text": w, "label": "xy"[i % 2], "n": i} for i, w in enumerate(WORDS))}
 
 
+def table() -> pyarrow.Table:
+    """Texts, labels and columns of other types, as the rows of the other tables."""
+    columns = {"text": WORDS, "label": list("xyxyx"), "n": range(5), "score": [0.5, 1.0, 1.5, 2.0, 3.0]}
+    day = datetime.datetime(2024, 2, 29, tzinfo=datetime.UTC)
+    return pyarrow.table(columns | {"day": [day] * 5, "list": [[1], [2, 3], [], None, [4]]})
+
+
+def rows_of_parquet() -> dict[str, bytes]:
+    small, plain = io.BytesIO(), io.BytesIO()
+    pyarrow.parquet.write_table(table(), small)
+    pyarrow.parquet.write_table(table(), plain, compression="none", use_dictionary=False)
+    return {"small.parquet": small.getvalue(), "plain.parquet": plain.getvalue()}
+
+
+def rows_of_arrow() -> dict[str, bytes]:
+    found = {}
+    for name, new in (("file.arrow", pyarrow.ipc.new_file), ("stream.arrow", pyarrow.ipc.new_stream)):
+        buffer = io.BytesIO()
+        with new(buffer, table().schema) as writer:
+            writer.write_table(table())
+        found[name] = buffer.getvalue()
+    return found
+
+
 def import_by_command(kind: str, *options: str, source: str = "") -> Callable[[Path, Path], Any]:
     def read(folder: Path, output: Path) -> int:
         argv = [
@@ -131,6 +158,8 @@ IMPORTS = {
     ),
     "csv": Parser(rows_of_csv, import_by_command("csv", "--label", "label"), TEXT),
     "jsonl": Parser(rows_of_json, import_by_command("jsonl", "--label", "label"), TEXT),
+    "parquet": Parser(rows_of_parquet, import_by_command("parquet", "--label", "label")),
+    "parquet arrow": Parser(rows_of_arrow, import_by_command("parquet", "--label", "label")),
     "pairs": Parser(
         lambda: {"train.tsv": text(*(f"{w}\t{w} {w}" for w in WORDS))},
         import_by_command("pairs", source="train.tsv"),

@@ -376,7 +376,7 @@ def test_the_verb_prints_what_is_there(tmp_path, capsys):
     assert cli.main(["data", "import", "detection", str(root), "--unit", "line", *where]) == 2
     assert "--unit: is for text, not for detection" in capsys.readouterr().err
     assert cli.main(["data", "import", "detection", str(root), "--classes", "a,b", *where]) == 2
-    assert "--classes: is for segmentation, csv, jsonl, conll, not for" in capsys.readouterr().err
+    assert "--classes: is for segmentation, csv, jsonl, parquet, conll, not for" in capsys.readouterr().err
     sheet = str(tmp_path / "sheet.png")
     assert cli.main(["data", "show", "mine", "--data-dir", str(tmp_path / "tfds"), "--output", sheet]) == 0
     assert np.array(Image.open(sheet)).shape[1] > 100

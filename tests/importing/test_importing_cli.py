@@ -101,7 +101,10 @@ def test_a_long_list_of_what_was_left_out_is_cut(run, tmp_path):
     ("argv", "message"),
     [
         (["text", "nowhere.txt"], "nowhere.txt: there is no such folder or file"),
-        (["text", "a.csv", "--label", "y"], "--label: is for csv, jsonl, not for text; leave it out"),
+        (
+            ["text", "a.csv", "--label", "y"],
+            "--label: is for csv, jsonl, parquet, not for text; leave it out",
+        ),
         (["images", "a.csv", "--unit", "line"], "--unit: is for text, not for images"),
         (["images", "a.csv", "b.csv"], "b.csv: is one source too many; images come from one folder or CSV"),
         (["csv", "a.csv", "--regression"], "--regression: is about the label, and there is none"),

@@ -135,7 +135,7 @@ def test_sources_that_cannot_be(tmp_path):
     (tmp_path / "void").mkdir()
     assert "no .md, .text, .txt files in there" in refusal(tmp_path / "void", tmp_path, "text")
     assert "`test_share` 1.0: must be" in refusal(path, tmp_path, "text", test_share=1.0)
-    assert "`label`: is for csv, jsonl, not for text" in refusal(path, tmp_path, "text", label="x")
+    assert "`label`: is for csv, jsonl, parquet, not for text" in refusal(path, tmp_path, "text", label="x")
     bring(path, tmp_path, "text")
     assert "is there already" in refusal(path, tmp_path, "text")
     (tmp_path / "loop").mkdir()
