@@ -283,7 +283,7 @@ class Run:
         if self.holds_something and (before := read_json(self.config_file, {"config": dict}, BRING_BACK)):
             begun = upgraded(before["config"])
             config = as_begun(config, begun)
-            changed = differences([begun, schema.to_dict(config)])
+            changed = differences([with_defaults(begun), schema.to_dict(config)])
             lines = (f"{path}: {old!r} -> {new!r}" for path, (old, new) in changed.items())
             if refused := [line for line in lines if not line.startswith(MAY_CHANGE)]:
                 more = " ..." * (len(refused) > 5)
@@ -332,6 +332,16 @@ class Run:
         if tokenizer and not kept:
             tokenizer.save(self.tokenizer_file)
         write_json(self.data_file, {"train": record(train), "evaluation": record(evaluation)})
+
+
+def with_defaults(begun: dict[str, Any]) -> dict[str, Any]:
+    """A run's config with the defaults of fields that came later; as it is if this version cannot read it."""
+    from jaxformer.config.sections import resolve
+
+    try:
+        return schema.to_dict(resolve(begun))
+    except ConfigError:
+        return begun
 
 
 def config_leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -162,7 +162,7 @@ def test_the_head_that_is_counted_is_named(preset, head):
 
 def test_the_size_of_a_missing_dataset_has_its_source():
     text = describe(assemble(resolve(for_preset("bert-base"))), compile_step=False)
-    assert "9,035,582,198 tokens, 512 an example, are nanoGPT's count" in text
+    assert "9,035,582,198 tokens, 512 an example: nanoGPT's count" in text
     text = describe(assemble(resolve(for_preset("vit-ti16"))), compile_step=False)
     assert "its 1,281,167 examples (train) are by Russakovsky et al. 2015" in text
 

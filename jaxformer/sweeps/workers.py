@@ -146,7 +146,6 @@ def results_of(
                 if len(tasks) == 1
                 else trained_together(study, tasks, kept)
             )
-            clear_memory()
     except StepsDiffer:
         return [None for _ in tasks]  # what is damaged stands apart now
     except Exception as error:
@@ -193,16 +192,21 @@ def experiment_of(study: Study, task: Task, kept: Kept) -> Experiment:
 def trained(study: Study, task: Task, kept: Kept, console: "Console | None" = None) -> dict[str, Any]:
     """What `train` gives for a task, up to its rung."""
     experiment = experiment_of(study, task, kept)
-    return train(
-        experiment, study.run(task), pause_after=pause_after(study, task, experiment), console=console
-    )
+    ends = pause_after(study, task, experiment)
+    found = train(experiment, study.run(task), pause_after=ends, console=console)
+    del experiment
+    clear_memory()
+    return found
 
 
 def trained_together(study: Study, tasks: Sequence[Task], kept: Kept) -> Sequence[dict[str, Any] | Exception]:
     """What `train` gives for each task of a group, or its error."""
     experiments = [experiment_of(study, task, kept) for task in tasks]
     ends = pause_after(study, tasks[0], experiments[0])
-    return train_together(experiments, [study.run(task) for task in tasks], ends)
+    found = train_together(experiments, [study.run(task) for task in tasks], ends)
+    del experiments
+    clear_memory()
+    return found
 
 
 def pause_after(study: Study, task: Task, experiment: Experiment) -> int | None:
