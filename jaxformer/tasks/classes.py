@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer.config.fields import Input, Rate, at_least
+from jaxformer.errors import UserError
 from jaxformer.tasks import base, losses, metrics
 from jaxformer.tasks.base import Arrays, Batch, DataInfo, Evaluation, Row, example_mask, masked_sum
 
@@ -133,7 +134,16 @@ class ClassTask(base.ExampleTask):
         return Evaluation(found, tables, {"accuracy": metrics.commonest_share(per_class["support"])})
 
     def probabilities(self, outputs: Any) -> jax.Array:
-        """float32 [B, K]; with the sigmoid loss each class's own, which need not sum to 1."""
+        """float32 [B, K]; with the sigmoid loss each class's own, which need not sum to 1.
+
+        Raises:
+          UserError: the model has no head, such as an imported one whose source has none.
+        """
+        if outputs.logits is None or outputs.logits.ndim != 2:
+            raise UserError(
+                "this run's model has no head, and so answers nothing",
+                "train it with `model.pretrained`, or ask for its features",
+            )
         logits = outputs.logits.astype(jnp.float32)
         return jax.nn.softmax(logits) if self.loss_name == "softmax" else jax.nn.sigmoid(logits)
 

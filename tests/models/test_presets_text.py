@@ -9,7 +9,7 @@ import pytest
 from jaxformer.config.schema import load, resolve
 from jaxformer.models import MODELS
 from jaxformer.models.presets import PRESETS, preset
-from jaxformer.weights.transformers_config import text_model_of
+from jaxformer.weights.transformers_config import model_of
 
 # Of published checkpoints: the sum of their tensors' sizes, tied ones counted once. Encoders without a head, but with
 # the pooler where they have one.
@@ -168,7 +168,7 @@ def test_fields_are_those_of_transformers_defaults(name):
     """What the number of parameters does not tell: activations, epsilons, positions."""
     pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    theirs = text_model_of(getattr(transformers, f"{THEIRS[name][0]}Config")().to_dict())[1]
+    theirs = model_of(getattr(transformers, f"{THEIRS[name][0]}Config")().to_dict())[1]
     dropout = {field: value for field, value in theirs.items() if "dropout" in field}
     errors = []
     model = resolve(load(MODELS[PRESETS[name]["name"]]), theirs, "model", errors)

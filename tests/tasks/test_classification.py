@@ -13,7 +13,7 @@ from sklearn import metrics as reference
 
 from jaxformer.config.schema import load, resolve
 from jaxformer.errors import UserError
-from jaxformer.models.outputs import ImageOutputs
+from jaxformer.models.outputs import ImageOutputs, TextOutputs
 from jaxformer.tasks import TASKS
 from jaxformer.tasks.base import masked_sum
 from jaxformer.tasks.classification import Classification
@@ -284,6 +284,14 @@ def test_probabilities():
     np.testing.assert_allclose(sigmoid[0], [0.5, 0.75], rtol=1e-6)
     predicted = Classification().predictions(outputs_of(logits), {})
     np.testing.assert_array_equal(predicted["probabilities"], softmax)
+
+
+def test_a_model_without_a_head_answers_nothing():
+    """An image model gives no logits then, an encoder of texts its tokens [B, T, D] in their place."""
+    tokens = jnp.zeros((2, 4, 3))
+    for outputs in (ImageOutputs(None, tokens[:, 0], tokens), TextOutputs(tokens, tokens)):
+        with pytest.raises(UserError, match="has no head"):
+            Classification().predictions(outputs, {})
 
 
 def test_an_error_is_how_sure_the_model_is_of_a_wrong_class():

@@ -224,7 +224,7 @@ def test_everything_that_does_not_fit_is_listed():
     source = random_arrays(published(fields, SIZE))
     del source["Transformer/encoder_norm/bias"], source["block2/unit2/gn3/scale"]
     source |= random_arrays({"pre_logits/bias": (16,), "block3/unit1/conv1/kernel": (1, 1, 4, 4)})
-    source["Transformer/posembed_input/pos_embedding"] = np.zeros((1, 50, 16), np.float32)
+    source["Transformer/posembed_input/pos_embedding"] = np.zeros((1, 50, 12), np.float32)
     with pytest.raises(UserError) as caught:
         AUGREG.read(source, shapes_of(built(fields), SIZE))
     text = str(caught.value)
@@ -233,7 +233,7 @@ def test_everything_that_does_not_fit_is_listed():
     assert "backbone/stage_2_block_1/norm_3/scale: block2/unit2/gn3/scale is missing" in text
     assert "pre_logits/bias: in the checkpoint" in text
     assert "block3/unit1/conv1/kernel: in the checkpoint" in text
-    assert "pos_embedding has shape (1, 50, 16); this model needs (1, 65, 16)" in text
+    assert "pos_embedding has shape (1, 50, 12); this model needs (1, 65, 16)" in text
 
 
 def test_what_is_no_file_of_arrays_is_refused(tmp_path):

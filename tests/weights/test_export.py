@@ -129,8 +129,8 @@ REFUSED = {
         "norm_position",
     ),
     "an image model": (
-        {"name": "vit", "width": 24, "num_heads": 4, "depth": 1, "num_classes": 3},
-        "model.name='vit'",
+        {"name": "coatnet", "num_classes": 3},
+        "model.name='coatnet'",
     ),
 }
 
@@ -189,7 +189,7 @@ def test_fields_of_ours_take_the_place_of_its_own(tmp_path):
     found = jf.load_pretrained(tmp_path / "exported", dropout=0.3)
     assert (found.model.dropout, found.model.width) == (0.3, 24)
     with pytest.raises(UserError, match="token_embedding"):
-        _ = jf.load_pretrained(tmp_path / "exported", vocab_size=50).variables
+        _ = jf.load_pretrained(tmp_path / "exported", width=12).variables
 
 
 def test_a_runs_model_is_exported_with_its_tokenizer_and_a_card(tmp_path, capsys):

@@ -31,7 +31,7 @@ from jaxformer.weights.timm import MAXXVIT as MAXXVIT
 from jaxformer.weights.timm import RESNET as RESNET
 from jaxformer.weights.timm import SWIN as SWIN
 from jaxformer.weights.timm import VIT
-from jaxformer.weights.transformers_config import family_of, text_model_of
+from jaxformer.weights.transformers_config import family_of, model_of
 
 # A large epsilon: a first step of Adam's is the sign of the gradient, and rounding decides the sign of zeros.
 RATE, EPSILON, DECAY, CLIP, STEPS = 1e-2, 1e-2, 0.1, 0.3, 2
@@ -69,7 +69,7 @@ def of_transformers(name, config, task, batch, inputs, their_loss):
     torch.manual_seed(0)
     reference = getattr(transformers, name)(config).eval()
     config = {**config.to_dict(), "architectures": [name]}
-    model, family = build(*text_model_of(config)), family_of(config)
+    model, family = build(*model_of(config)), family_of(config)
     shapes = shapes_of(model, task.inputs(batch))
 
     def read():

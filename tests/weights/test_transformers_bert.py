@@ -5,7 +5,7 @@ import pytest
 from helpers.parity import build, check_same, make_reference, shapes_of, text
 
 from jaxformer.errors import UserError
-from jaxformer.weights.transformers_config import text_model_of
+from jaxformer.weights.transformers_config import model_of
 from jaxformer.weights.transformers_text import BERT
 
 BATCH, LENGTH, VOCAB, LABELS = 2, 11, 41, 5
@@ -59,7 +59,7 @@ def test_outputs_and_gradients_are_those_of_transformers(name, tmp_path):
 @pytest.fixture(scope="module")
 def masked_lm(tmp_path_factory):
     reference, inputs = reference_of("BertForMaskedLM", tmp_path_factory.mktemp("bert"))
-    return reference.source, text_model_of(reference.config), inputs
+    return reference.source, model_of(reference.config), inputs
 
 
 def test_tensors_beside_the_parameters_are_known(masked_lm):
@@ -84,7 +84,7 @@ def test_everything_that_does_not_fit_is_listed(masked_lm):
     del wrong["bert.encoder.layer.1.output.LayerNorm.bias"]
     wrong["cls.predictions.decoder.weight"] = source["bert.embeddings.word_embeddings.weight"] + 1
     wrong["cls.predictions.decoder.kernel"] = np.ones(2)
-    shapes = shapes_of(build(name, {**fields, "vocab_size": VOCAB + 1, "norm_position": "pre"}), inputs)
+    shapes = shapes_of(build(name, {**fields, "vocab_size": VOCAB - 1, "norm_position": "pre"}), inputs)
     with pytest.raises(UserError) as caught:
         BERT.read(wrong, shapes)
     assert sorted(caught.value.lines) == [
@@ -92,11 +92,11 @@ def test_everything_that_does_not_fit_is_listed(masked_lm):
         "cls.predictions.decoder.weight: differs from bert.embeddings.word_embeddings.weight, which it is tied"
         " to in this model",
         "encoder/block_1/norm_2/bias: bert.encoder.layer.1.output.LayerNorm.bias is missing in the checkpoint",
-        "mlm_bias: cls.predictions.bias has shape (41,); this model needs (42,)",
+        "mlm_bias: cls.predictions.bias has shape (41,); this model needs (40,)",
         "norm/bias: the table has no tensor for this parameter; use a model without it",
         "norm/scale: the table has no tensor for this parameter; use a model without it",
         "token_embedding/embedding: bert.embeddings.word_embeddings.weight has shape (41, 24); this model"
-        " needs (42, 24)",
+        " needs (40, 24)",
     ]
 
 
@@ -115,4 +115,4 @@ def test_configs_that_cannot_be_are_refused(change, message):
     config = {**CONFIGS["Bert"], "model_type": "bert", "layer_norm_eps": 1e-12, **change}
     config |= {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     with pytest.raises(UserError, match=message):
-        text_model_of({key: value for key, value in config.items() if value is not None})
+        model_of({key: value for key, value in config.items() if value is not None})

@@ -5,7 +5,7 @@ import pytest
 from helpers.parity import build, check_same, make_reference, rows_of_positions, shapes_of, text
 
 from jaxformer.errors import UserError
-from jaxformer.weights.transformers_config import text_model_of
+from jaxformer.weights.transformers_config import model_of
 from jaxformer.weights.transformers_text import GPT2
 
 VOCAB = 41
@@ -33,7 +33,7 @@ def test_logits_and_gradients_are_those_of_transformers(reference):
 
 def test_the_published_files_names_are_read(reference):
     """They have no prefix, but the causal mask as a buffer."""
-    shapes = shapes_of(build(*text_model_of(reference.config)), INPUTS)
+    shapes = shapes_of(build(*model_of(reference.config)), INPUTS)
     published = {name.removeprefix("transformer."): value for name, value in reference.source.items()}
     published["h.1.attn.bias"] = np.ones((1, 1, 17, 17), bool)
     published["lm_head.weight"] = published["wte.weight"]
@@ -44,7 +44,7 @@ def test_the_published_files_names_are_read(reference):
 
 
 def test_everything_that_does_not_fit_is_listed(reference):
-    name, fields = text_model_of(reference.config)
+    name, fields = model_of(reference.config)
     source = dict(reference.source)
     source["transformer.h.0.attn.c_attn.bias"] = np.zeros(71, np.float32)
     source["lm_head.weight"] = source["transformer.wte.weight"] + 1
@@ -66,4 +66,4 @@ def test_everything_that_does_not_fit_is_listed(reference):
 
 def test_what_our_model_does_not_do_is_refused(reference):
     with pytest.raises(UserError, match="scale_attn_by_inverse_layer_idx=True"):
-        text_model_of({**reference.config, "scale_attn_by_inverse_layer_idx": True})
+        model_of({**reference.config, "scale_attn_by_inverse_layer_idx": True})

@@ -6,7 +6,7 @@ from helpers.parity import build, check_same, make_reference, rows_of_positions,
 
 from jaxformer.errors import UserError
 from jaxformer.models.rotary import Rotary
-from jaxformer.weights.transformers_config import rotary, text_model_of
+from jaxformer.weights.transformers_config import model_of, rotary
 from jaxformer.weights.transformers_text import LLAMA
 
 VOCAB = 41
@@ -105,7 +105,7 @@ def test_configs_from_before_version_5_are_read():
 
 def test_everything_that_does_not_fit_is_listed(tmp_path):
     reference = reference_of("qwen3", tmp_path)
-    name, fields = text_model_of(reference.config)
+    name, fields = model_of(reference.config)
     source = dict(reference.source)
     source["model.layers.1.self_attn.rotary_emb.inv_freq"] = np.ones(5)
     wrong = {**fields, "tied": True, "num_kv_heads": 2, "qk_norm": False}

@@ -5,7 +5,7 @@ import pytest
 from helpers.parity import build, check_same, make_reference, shapes_of, text
 
 from jaxformer.errors import UserError
-from jaxformer.weights.transformers_config import text_model_of
+from jaxformer.weights.transformers_config import model_of
 from jaxformer.weights.transformers_text import T5
 
 VOCAB = 41
@@ -49,7 +49,7 @@ def test_logits_and_gradients_are_those_of_transformers(version, tmp_path):
 
 def test_everything_that_does_not_fit_is_listed(tmp_path):
     reference = reference_of("1.0", tmp_path)
-    name, fields = text_model_of(reference.config)
+    name, fields = model_of(reference.config)
     source = dict(reference.source)
     bias = "layer.1.EncDecAttention.relative_attention_bias.weight"
     source[f"decoder.block.0.{bias}"] = np.ones((32, 6))  # in the published checkpoints, and never read
@@ -78,4 +78,4 @@ def test_everything_that_does_not_fit_is_listed(tmp_path):
 def test_another_number_of_buckets_is_refused():
     config = {"model_type": "t5", "relative_attention_num_buckets": 16}
     with pytest.raises(UserError, match="relative_attention_num_buckets=16"):
-        text_model_of(config)
+        model_of(config)

@@ -11,7 +11,15 @@ from jaxformer import cli
 from jaxformer.weights.timm_config import architectures, timm_model_of
 from jaxformer.weights.zoo import PUBLISHED
 
-IMAGES = [each for each in PUBLISHED if each.size.endswith("pixels")]
+QUICK = (  # a small one of each kind; the others are slow
+    "resnet18", "seresnet50", "resnetv2_50x1", "deit_tiny_patch16", "deit_tiny_distilled", "vit_tiny_r_", "swin_tiny",
+    "convnext_tiny", "coatnet_0", "tf_efficientnet_lite0",
+)  # fmt: skip
+OF_TIMM = [
+    pytest.param(each, id=name, marks=() if name.startswith(QUICK) else pytest.mark.slow)
+    for each in PUBLISHED
+    if each.size.endswith("pixels") and (name := each.source.removeprefix("timm/")) != each.source
+]
 
 
 def count(model, side):
@@ -19,9 +27,7 @@ def count(model, side):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
 
 
-@pytest.mark.parametrize(
-    "each", [x for x in IMAGES if x.source.startswith("timm/")], ids=lambda each: each.source
-)
+@pytest.mark.parametrize("each", OF_TIMM)
 def test_parameters_are_as_many_as_timm_counts(each):
     _, name, fields = timm_model_of({"architecture": each.source.removeprefix("timm/").split(".")[0]})
     side = int(each.size.split()[0])
