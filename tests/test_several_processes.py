@@ -127,6 +127,7 @@ def test_processes_of_different_configs_stop_and_say_the_field(several, tmp_path
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_all_processes_find_the_programs_that_process_0_has_kept(several, tmp_path):
     for again in ("first", "second"):
         command = words(tmp_path / again, train__total="2 steps")

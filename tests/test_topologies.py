@@ -142,6 +142,8 @@ def test_a_description_names_the_attention_of_the_slice(monkeypatch, mesh, line)
         describe, "compiled", lambda *program: SimpleNamespace(memory_analysis=lambda: memory)
     )
     config = resolve(configfile.read("gpt2_124m", {**SMALL, "data.batch_size": 4, "parallel.mesh": mesh}))
-    first, second = (describe.assemble(config, topology_devices("v5e:2x2")) for _ in range(2))  # each is traced once
+    first, second = (
+        describe.assemble(config, topology_devices("v5e:2x2")) for _ in range(2)
+    )  # each is traced once
     assert describe.footprint(first).attention == (line,)
     assert f"attention                 {line}" in describe.describe(second)

@@ -143,6 +143,7 @@ def test_a_process_that_says_nothing_new_is_told_of(told):
     ]
 
 
+@pytest.mark.slow
 def test_a_process_is_named_that_is_slow_with_its_data(tmp_path, digits_dir, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(digits_dir))
     overrides = [f"--config.{leaf}={value}" for leaf, value in TINY.items()]

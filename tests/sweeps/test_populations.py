@@ -104,6 +104,7 @@ def test_a_member_is_restored_alone(trained):
     assert found == pytest.approx(saved, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_population_pauses_and_its_best_go_on(config, tmp_path):
     space = Sweep(
         {RATE: choice([1e-6, 0.01, 1e38, 0.02])}, population=4, halving=Halving(2, 2), metric="loss"
