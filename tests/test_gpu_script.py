@@ -108,6 +108,7 @@ def test_the_wheels_suffice_beside_what_the_machine_has():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_a_part_that_hangs_is_ended_and_costs_no_result_before_it(tmp_path):
     """The second part hangs in 11 seconds for all: what it leaves is too short for the others, in their order."""
     python = tmp_path / "python"

@@ -138,9 +138,8 @@ def test_all_processes_find_the_programs_that_process_0_has_kept(several, tmp_pa
 FAULTS = {"arrays": 1, "digests": 0, "folders": 0}  # and the process that meets them
 
 
-@pytest.mark.parametrize(
-    "fault", ["arrays", *(pytest.param(name, marks=pytest.mark.slow) for name in ("digests", "folders"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_full_disk_ends_one_process_at_once_and_the_other_after_it_and_costs_no_step(
     several, whole, tmp_path, fault
 ):

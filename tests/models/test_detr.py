@@ -22,7 +22,10 @@ KINDS = {"learned": detector, "anchors": anchored}
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-@pytest.mark.parametrize("levels", [(0,), (0, 1)], ids=["one level", "two levels"])
+@pytest.mark.parametrize(
+    "levels",
+    [pytest.param((0,), id="one level"), pytest.param((0, 1), id="two levels", marks=pytest.mark.slow)],
+)
 def test_padding_changes_nothing(kind, levels):
     model = KINDS[kind](levels=levels)
     variables = variables_of(model, BATCH)

@@ -191,10 +191,11 @@ def test_padding_does_not_count(task):
 @pytest.mark.parametrize(
     ("model", "task"),
     [
-        (detector(encoder_depth=0), Detection(num_queries=5)),
-        (anchored(encoder_depth=0, decoder_depth=1), Detection(class_loss="focal")),
+        pytest.param(
+            detector(encoder_depth=0), Detection(num_queries=5), id="learned", marks=pytest.mark.slow
+        ),
+        pytest.param(anchored(encoder_depth=0, decoder_depth=1), Detection(class_loss="focal"), id="anchors"),
     ],
-    ids=["learned", "anchors"],
 )
 def test_accumulated_gradients_are_those_of_the_whole_batch(model, task):
     batch = batch_of([4, 0, 1, 2])
