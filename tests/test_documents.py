@@ -53,6 +53,7 @@ NOT_EXECUTED = {
     "configs/minilm_sst2.py": "needs the weights of a package, too",
     '"a text of several words" --features': "needs a run; tests/weights/test_transfer.py has one",
     "runs/resnet50": "needs weights of another project; tests/weights/test_weights_import.py has some",
+    "--hours 2": "takes two hours",
     "weights soup": "needs several runs; tests/inference/test_soup.py has some",
     "jf.ensemble(": "needs several runs; tests/inference/test_ensemble.py has some",
     "weights export": "needs a run of a text model; tests/weights/test_export.py has one",

@@ -6,7 +6,6 @@ not run again.
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -78,8 +77,8 @@ def cached_features(experiment: Experiment, variables: Tree, split: str) -> tupl
             column = column or writer.column("features", np.float32, found.shape[1:])
             column.append(np.asarray(found)[mask])
 
-    labels = np.concatenate([batch["labels"][batch["example_mask"]] for batch in read(batches)])
-    made_from = {"weights": weights_digest(variables), "batches": batches_digest(batches)}
+    digest, labels = digest_and_labels(batches)
+    made_from = {"weights": weights_digest(variables), "batches": digest}
     entry = cached({"kind": "features", "model": to_dict(experiment.config.model), **made_from}, build)
     return np.asarray(entry.arrays["features"]), labels
 
@@ -100,14 +99,15 @@ def weights_digest(variables: Tree) -> str:
     return digest.hexdigest()
 
 
-def batches_digest(batches: "Batches") -> str:
-    """A sha256 of all that a model is shown of a split."""
-    digest = hashlib.sha256()
+def digest_and_labels(batches: "Batches") -> tuple[str, np.ndarray]:
+    """A sha256 of all that a model is shown of a split, and the examples' labels [N]."""
+    digest, labels = hashlib.sha256(), []
     for batch in read(batches):
+        labels.append(batch["labels"][batch["example_mask"]])
         for name, array in sorted(batch.items()):
             digest.update(f"{name}{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return digest.hexdigest()
+    return digest.hexdigest(), np.concatenate(labels)
 
 
 def probe(experiment: Experiment, head: Head, neighbors: int, strength: float) -> dict[str, Any]:
@@ -150,4 +150,4 @@ def probe(experiment: Experiment, head: Head, neighbors: int, strength: float) -
         "examples": len(x),
     }
     seconds = {"seconds_for_features": round(read_in, 1), "seconds": round(time.monotonic() - begun, 1)}
-    return json.loads(json.dumps({**found, **seconds}))
+    return {**found, **seconds}

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer.errors import UserError
+from jaxformer.evaluation.averaging import combined
 
 Tree = Any
 
@@ -40,7 +41,7 @@ class ManyViews:
         """
         height, width, places = view_places(self.views, *image.shape[1:3])
 
-        def look(place: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def look(place: jax.Array) -> jax.Array:
             mirrored, top, left = place
             size = (len(image), height, width, image.shape[3])
             part = jax.lax.dynamic_slice(image, (0, top, left, 0), size)
@@ -48,14 +49,11 @@ class ManyViews:
             logits = self.model.apply(variables, part, deterministic=deterministic).logits.astype(jnp.float32)
             if logits.ndim == 4:
                 logits = jnp.where(mirrored == 1, logits[:, :, ::-1], logits)
-            if self.sigmoid:
-                return jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
-            return jax.nn.log_softmax(logits), jnp.zeros(())
+            return logits
 
-        seen = jax.lax.map(look, places)  # logarithms of probabilities, [V, ...]
-        own, others = (jax.nn.logsumexp(logs, axis=0) - jnp.log(len(logs)) for logs in seen)
+        logits = combined(jax.lax.map(look, places), "mean", self.sigmoid)
         outputs = jax.eval_shape(lambda: self.model.apply(variables, image, deterministic=deterministic))
-        return outputs.replace(logits=own - others)
+        return outputs.replace(logits=logits)
 
 
 def view_places(views: str, height: int, width: int) -> tuple[int, int, np.ndarray]:

@@ -7,7 +7,7 @@ Each run reads examples as it was trained to: models, sizes of images, tokenizer
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer.errors import UserError
+from jaxformer.evaluation.averaging import HOWS, combined
 from jaxformer.evaluation.evaluator import evaluate
 from jaxformer.experiment import Experiment
 from jaxformer.inference.inputs import Input
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.tasks.base import Batch, Evaluation, Row
 
-HOWS = ("mean", "logits", "vote")
 Tree = Any
 
 
@@ -79,10 +79,9 @@ class Ensemble(LoadedRun):
         if views is not None:
             raise UserError(f"views={views!r}: an ensemble sees one view of each image; leave it out")
         first = self.opened(split)
-        others = [self._beside(run, first) for run in self.runs[1:]]
-        members = [Member(each.model, each.task) for each in (first, *others)]
-        step = self.layout.eval_step(make_joint_step(members, self.how))
-        batches: Any = Together(first.eval_data, [other.eval_data for other in others])
+        opened = [first, *(self._beside(run, first) for run in self.runs[1:])]
+        step = self.layout.eval_step(make_joint_step(opened, self.how))
+        batches: Any = JointBatches([each.eval_data for each in opened])
         variables = [run.variables for run in self.runs]
         return evaluate(step, variables, first.task, batches, self.layout)
 
@@ -121,30 +120,24 @@ class Ensemble(LoadedRun):
         raise UserError(f"explain: looks into one model; name a run of the ensemble alone, such as {one}")
 
 
-@dataclass(frozen=True)
-class Member:
-    """One of several models."""
-
-    model: Any
-    task: Any
-
-
-def make_joint_step(members: Sequence[Member], how: str) -> Callable[[Sequence[Tree], Batch], Any]:
+def make_joint_step(members: Sequence[Experiment], how: str) -> Callable[[Sequence[Tree], Batch], Any]:
     """An eval step of several models, as `make_eval_step` gives of one.
 
     Args:
-      members: the models with their tasks; the first one's task adds up.
+      members: give the models and what they take of a batch; the first one's task adds up.
       how: as of `Ensemble`.
 
     Returns:
-      (each model's variables, a batch of `Together`) -> (sums, collected).
+      (each model's variables, a batch of `JointBatches`) -> (sums, collected).
     """
     task = members[0].task
+    models: list[Any] = [member.model for member in members]
 
     def eval_step(variables: Sequence[Tree], batch: Batch) -> tuple[Tree, dict[str, jax.Array]]:
-        outputs = [
-            member.model.apply(own, **member.task.inputs(part), deterministic=True)
-            for member, own, part in zip(members, variables, parted(batch, len(members)))
+        parts = parted(batch, len(members))
+        outputs: list[Any] = [
+            model.apply(own, **member.task.inputs(part), deterministic=True)
+            for model, member, own, part in zip(models, members, variables, parts)
         ]
         logits = jnp.stack([output.logits.astype(jnp.float32) for output in outputs])
         answer = outputs[0].replace(logits=combined(logits, how, task.independent_classes))
@@ -153,29 +146,26 @@ def make_joint_step(members: Sequence[Member], how: str) -> Callable[[Sequence[T
     return eval_step
 
 
-class Together:
+class JointBatches:
     """The batches of several runs, which have the same examples, as one: arrays of run `n` are called "n/name".
 
     Args:
-      first: the first run's, whose arrays keep their names.
-      others: those of the other runs.
+      each: every run's; the arrays of the first keep their names.
     """
 
-    def __init__(self, first: Any, others: Sequence[Any]):
-        self.first, self.others = first, others
+    def __init__(self, each: Sequence[Any]):
+        self.each, first = each, each[0]
         self.numbers, self.source = first.numbers, first.source
         self.class_names, self.tokenizer = first.class_names, first.tokenizer
 
     def __len__(self) -> int:
-        return len(self.first)
+        return len(self.each[0])
 
     @contextmanager
     def read(self, *where: int, stop: int | None = None) -> Iterator[Iterator[Batch]]:
         """As of `Batches`."""
         with ExitStack() as stack:
-            readers = [
-                stack.enter_context(each.read(*where, stop=stop)) for each in (self.first, *self.others)
-            ]
+            readers = [stack.enter_context(each.read(*where, stop=stop)) for each in self.each]
             yield (
                 dict(parts[0])
                 | {f"{n}/{name}": part[name] for n, part in enumerate(parts) if n for name in part}
@@ -184,48 +174,13 @@ class Together:
 
 
 def parted(batch: Batch, count: int) -> list[Mapping[str, Any]]:
-    """A batch of `Together` as each run's own."""
+    """A batch of `JointBatches` as each run's own."""
     return [
         batch
         if n == 0
         else {name.removeprefix(f"{n}/"): batch[name] for name in batch if name.startswith(f"{n}/")}
         for n in range(count)
     ]
-
-
-def combined(logits: jax.Array, how: str, sigmoid: bool) -> jax.Array:
-    """Logits whose probabilities are those of several models together.
-
-    Args:
-      logits: float32 [M, ..., K], of M models.
-      how: as of `Ensemble`.
-      sigmoid: whether each class has a probability of its own; else they are a softmax.
-
-    Returns:
-      float32 [..., K].
-    """
-    if how == "logits":
-        return jnp.mean(logits, axis=0)
-    own = jax.nn.log_sigmoid(logits) if sigmoid else jax.nn.log_softmax(logits)
-    other = jax.nn.log_sigmoid(-logits) if sigmoid else jnp.zeros(())
-    if how == "mean":
-        return log_mean(own) - (log_mean(other) if sigmoid else 0.0)
-    chosen = logits > 0 if sigmoid else jnp.argmax(logits, axis=-1, keepdims=True) == class_numbers(logits)
-    count, votes = len(logits), jnp.sum(chosen, axis=0, dtype=jnp.float32)
-    share = jnp.log(votes + jnp.exp(log_mean(own)))
-    return (
-        share - jnp.log(count - votes + jnp.exp(log_mean(other))) if sigmoid else share - jnp.log(count + 1.0)
-    )
-
-
-def class_numbers(logits: jax.Array) -> jax.Array:
-    """int32, 0 to K - 1 on the last axis, with as many axes as `logits`."""
-    return jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
-
-
-def log_mean(logs: jax.Array) -> jax.Array:
-    """The logarithm of the mean over the first axis of what has these logarithms."""
-    return jax.nn.logsumexp(logs, axis=0) - jnp.log(len(logs))
 
 
 def logits_of(probabilities: np.ndarray, sigmoid: bool) -> jax.Array:

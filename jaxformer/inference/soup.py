@@ -153,7 +153,7 @@ def mean(trees: Sequence[Tree]) -> dict[str, Tree]:
 
     def of(*leaves: Any) -> np.ndarray:
         arrays = [np.asarray(leaf) for leaf in leaves]
-        if not np.issubdtype(arrays[0].dtype, np.floating) and arrays[0].dtype.kind in "iub":
+        if arrays[0].dtype.kind in "iub":
             return arrays[0]
         return np.mean([array.astype(np.float64) for array in arrays], axis=0).astype(arrays[0].dtype)
 

@@ -8,7 +8,7 @@ from helpers.text_runs import config_of, with_random_parameters, write_texts
 
 import jaxformer as jf
 from jaxformer.errors import UserError
-from jaxformer.inference.ensemble import combined
+from jaxformer.evaluation.averaging import combined
 from jaxformer.verbs.measuring import Evaluate
 from jaxformer.verbs.options import parse
 from jaxformer.verbs.predict import Predict

@@ -37,13 +37,7 @@ TINY = {
 RATE = "optimizer.learning_rate"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def environment(digits_dir):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TFDS_DATA_DIR", str(digits_dir))
-        for name in ("write_shown", "write_report"):  # tests/test_configs.py has them
-            patch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
-        yield
+pytestmark = pytest.mark.usefixtures("digits_without_reports")
 
 
 @pytest.fixture(scope="module")
