@@ -224,9 +224,8 @@ def make(process: Process, run: Path, number: int, trouble: Trouble) -> Outcome:
     while (attempt := ledger.read(run / ATTEMPTS)[number]).end is None and waiting():
         if slow and newest_checkpoint(run) > saved:
             break
-    attempt = ledger.read(run / ATTEMPTS)[
-        number
-    ]  # the supervisor may have written the end and left meanwhile
+    # The supervisor may have written the end, and left, since the last look.
+    attempt = ledger.read(run / ATTEMPTS)[number]
     if slow and not attempt.exit:
         return Outcome(trouble, None, 0)
     end = attempt.end or time.time()
