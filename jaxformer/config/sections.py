@@ -172,7 +172,7 @@ def with_what_source_says(config: Mapping[str, Any]) -> Mapping[str, Any]:
         return config
     named = str(examples.get("name"))
     kind: Any = schema.load(KINDS[named]) if named in KINDS else None
-    if kind is None or kind.modality != "text":
+    if kind is None or not kind.tokenized:
         return config
     length = {} if source.longest is None else {"length": source.longest}
     own = {} if source.tokenizer_file is None else {"name": "file", "path": str(source.tokenizer_file)}

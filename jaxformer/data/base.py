@@ -74,6 +74,9 @@ class Opened:
 class Source(Opened):
     """Examples by index, one by one."""
 
+    fills: Mapping[str, int] = {}
+    """What stands in the arrays of a batch on rows that are no example, by the array's name; 0 where none is given."""
+
     def read(self, indices: Sequence[int]) -> list[Example | None]:
         """The examples at `indices`: dicts of arrays and integers, as `image` (uint8 [H, W, C]) and `labels`.
 
@@ -116,27 +119,22 @@ def open_source(config: DatasetConfig, split: str, train: bool = False) -> Sourc
       UserError: the dataset, version, split or feature is not there, or not what it has to be.
     """
     source = config.examples.open(config, split, train)
-    return CachedSource(source) if config.cache == "memory" and isinstance(source, Source) else source
+    if config.cache == "memory" and isinstance(source, Source):
+        source.read = Remembered(source)  # type: ignore[method-assign]
+    return source
 
 
-class CachedSource(Source):
-    """Keeps a source's decoded examples in memory, from the first time that each is read."""
+class Remembered:
+    """Reads as a source does, and keeps each decoded example in memory from the first time that it is read."""
 
     def __init__(self, source: Source):
-        self._source = source
+        self._read = source.read
         self._examples: list[Example | None] = [None] * len(source)
-        self.name, self.split, self.class_names = source.name, source.split, source.class_names
-        self.facts, self.finish = source.facts, source.finish  # type: ignore[method-assign]
-        self.truth = source.truth  # type: ignore[method-assign]
-        self.file_of = source.file_of  # type: ignore[method-assign]
 
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def read(self, indices: Sequence[int]) -> list[Example | None]:
+    def __call__(self, indices: Sequence[int]) -> list[Example | None]:
         """The examples at `indices`; several threads may call this at once."""
         if missing := [index for index in indices if self._examples[index] is None]:
-            for index, example in zip(missing, self._source.read(missing)):
+            for index, example in zip(missing, self._read(missing)):
                 for value in (example or {}).values():
                     if isinstance(value, np.ndarray):
                         value.setflags(write=False)

@@ -14,9 +14,9 @@ Batch = dict[str, np.ndarray]
 
 
 class CollateExamples:
-    """Examples that are read and transformed one by one; padding is zeros.
+    """Examples that are read and transformed one by one; on padding stands what the source's `fills` say.
 
-    In training, another example stands in for one that is to be skipped; else its row is zeros, and not real.
+    In training, another example stands in for one that is to be skipped; else its row is padding, and not real.
 
     Attributes:
       spec: of the arrays that it makes.
@@ -40,7 +40,10 @@ class CollateExamples:
           rows: examples in the batch.
           length: places in a row of tokens; None is the longest.
         """
-        batch = {key: np.zeros((rows, *shape), dtype) for key, (shape, dtype) in self.spec.items()}
+        fills = self._source.fills
+        batch = {
+            k: np.full((rows, *shape), fills.get(k, 0), dtype) for k, (shape, dtype) in self.spec.items()
+        }
         real, numbers = np.zeros(rows, bool), indices.tolist()
         read = self._source.read(numbers) if numbers else []
         for row, (example, index, rng) in enumerate(zip(read, numbers, generators(self._seed, counters))):

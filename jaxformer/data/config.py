@@ -158,9 +158,9 @@ class DataConfig:
     def _text_problems(self) -> Iterator[str]:
         """What is wrong between the examples, the tokenizer and the buckets."""
         kind, is_text = self.examples.kind, self.examples.modality == "text"
-        if is_text and self.tokenizer is None:
+        if self.examples.tokenized and self.tokenizer is None:
             yield f"tokenizer: missing; examples={kind!r} need one, as in dict(name='bytes', template='gpt')"
-        if not is_text and self.tokenizer is not None:
+        if not self.examples.tokenized and self.tokenizer is not None:
             yield f"tokenizer: {kind!r} have no text; name another kind in examples, or leave it out"
         if self.buckets and not self.examples.varying:
             yield f"buckets={self.buckets}: rows of {kind!r} are all of one length; leave it out"

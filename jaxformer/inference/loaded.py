@@ -69,12 +69,12 @@ class LoadedRun:
         logger.info("%s at step %d", folder, self.step)
 
     def _read_tokenizer(self) -> Tokenizer | None:
-        """The tokenizer in the run's folder; None of a run of images.
+        """The tokenizer in the run's folder; None of a run without text.
 
         Raises:
           UserError: it is not there, or damaged.
         """
-        if self.config.data.examples.modality != "text":
+        if not self.config.data.examples.tokenized:
             return None
         if not self.run.tokenizer_file.exists():
             raise UserError(

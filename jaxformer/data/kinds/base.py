@@ -15,7 +15,9 @@ class Kind:
     kind: ClassVar[str]
     """Its name in configs."""
     modality: ClassVar[Literal["image", "text"]] = "image"
-    """What the examples are; texts come in rows of tokens, and need a tokenizer."""
+    """What the examples are; texts come in rows of tokens."""
+    tokenized: ClassVar[bool] = False
+    """Whether there is text in them, which a tokenizer makes into tokens."""
     varying: ClassVar[bool] = False
     """Whether rows differ in length."""
     letterboxed: ClassVar[bool] = False

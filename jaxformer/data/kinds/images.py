@@ -106,6 +106,14 @@ class ImageReader(Source):
     def __len__(self) -> int:
         return len(self.records)
 
+    def record_of(self, index: int) -> int:
+        """The number of the record that holds an example's image."""
+        return index
+
+    def where(self, index: int) -> str:
+        """How messages name an example."""
+        return super().where(self.record_of(index))
+
     def decode(self, features: Any, index: int) -> Example:
         """An example of its stored features, protocol buffers by name.
 
@@ -128,7 +136,8 @@ class ImageReader(Source):
 
     def file_of(self, index: int) -> str | None:
         known = next((name for name in FILE_FEATURES if name in self.records.features), None)
-        return known and self.records.text(self.records.read([index])[0], known, index)
+        record = self.record_of(index)
+        return known and self.records.text(self.records.read([record])[0], known, record)
 
     def read(self, indices: Sequence[int]) -> list[Example | None]:
         """The examples at `indices`.
@@ -136,7 +145,8 @@ class ImageReader(Source):
         Raises:
           UserError: a file or an image is broken; names dataset, split and index.
         """
-        return [self._example(stored, index) for stored, index in zip(self.records.read(indices), indices)]
+        found = self.records.read([self.record_of(index) for index in indices])
+        return [self._example(stored, index) for stored, index in zip(found, indices)]
 
     def _example(self, features: Any, index: int) -> Example | None:
         try:
@@ -146,8 +156,8 @@ class ImageReader(Source):
             if self.settings.broken == "refuse":
                 remedy = "prepare or import the dataset again, or leave it out: data.examples.broken='skip'"
                 raise UserError(f"{broken}; {remedy}") from error
-            if index not in self._named:
-                self._named.add(index)
+            if (record := self.record_of(index)) not in self._named:
+                self._named.add(record)
                 logger.warning("%s; it is left out", broken)
             return None
 

@@ -27,6 +27,7 @@ class TextKind(Kind):
     """A kind of text."""
 
     modality: ClassVar[Literal["image", "text"]] = "text"
+    tokenized: ClassVar[bool] = True
     text_fields: ClassVar[tuple[str, ...]] = ()
     """The fields that name the features of texts."""
     by_token: ClassVar[tuple[str, ...]]
