@@ -119,9 +119,11 @@ def declares(cls: type, name: str) -> bool:
 
 
 def filled(part: Any, known: Mapping[str, int]) -> Any:
-    """A dataclass in which fields that are None have their value of `known`, if there is one."""
+    """A dataclass in which fields that are None have their value of `known`, if there is one; a model's parts, too."""
     empty = {field.name for field in fields(part) if getattr(part, field.name) is None}
     missing: dict[str, Any] = {name: value for name, value in known.items() if name in empty}
+    if isinstance(part, nn.Module):
+        missing |= {name: filled(getattr(part, name), known) for name in part.parts}
     if not missing:
         return part
     return part.clone(**missing) if isinstance(part, nn.Module) else replace(part, **missing)

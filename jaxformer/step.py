@@ -5,7 +5,8 @@
 It is a pure function. The same function runs under `jax.jit`, where the batch is one array over all devices
 and XLA adds over them, and under `jax.pmap`, where each device holds its rows and `psum` adds over `axis`.
 Losses are sums, divided once by a count that is taken over the whole batch first: neither accumulating over
-microbatches nor unequal padding on devices changes the gradient.
+microbatches nor unequal padding on devices changes the gradient. Where a task compares examples with each other, its
+rows are this device's, and what they are compared with is the whole batch: see `accumulation.cached_gradients`.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from jaxformer.accumulation import accumulated_gradients, cached_gradients
 from jaxformer.state import TrainState, all_finite
 from jaxformer.tasks.base import Task
 
@@ -81,28 +83,36 @@ def make_train_step(
         scale = 1.0 if state.loss_scale is None else state.loss_scale.scale
         trained = part(state.params)
 
-        def loss_of(
-            trained: Tree, model_state: Tree, microbatch: Batch, key: jax.Array
-        ) -> tuple[jax.Array, Tree]:
+        def forward(trained: Tree, model_state: Tree, microbatch: Batch, key: jax.Array) -> tuple[Any, Tree]:
             params = with_frozen(trained, state.params)
             variables = {"params": params if applied is None else applied(params), **model_state}
-            if teacher is not None:
-                microbatch = {**microbatch, **jax.lax.stop_gradient(teacher(teacher_variables, microbatch))}
             inputs: dict[str, Any] = {**task.inputs(microbatch), "deterministic": False}
-            outputs, model_state = model.apply(
-                variables, rngs={"dropout": key}, mutable=list(model_state), **inputs
-            )
+            return model.apply(variables, rngs={"dropout": key}, mutable=list(model_state), **inputs)
+
+        def loss_from(outputs: Any, microbatch: Batch) -> tuple[jax.Array, Tree]:
+            outputs = over_all(task, outputs, axis)
             with jax.named_scope("loss"):
                 losses = {
                     name: total / counts[name] for name, total in task.loss(outputs, microbatch).items()
                 }
                 total = sum(losses.values(), jnp.float32(0))
             with jax.named_scope("metrics"):
-                return scale * total, (model_state, (losses, task.metrics(outputs, microbatch)))
+                return scale * total, (losses, task.metrics(outputs, microbatch))
 
-        gradients, model_state, sums = accumulated_gradients(
-            loss_of, trained, state.model_state, batch, model_key, accumulate
-        )
+        def loss_of(
+            trained: Tree, model_state: Tree, microbatch: Batch, key: jax.Array
+        ) -> tuple[jax.Array, Tree]:
+            if teacher is not None:
+                microbatch = {**microbatch, **jax.lax.stop_gradient(teacher(teacher_variables, microbatch))}
+            outputs, model_state = forward(trained, model_state, microbatch, key)
+            loss, sums = loss_from(outputs, microbatch)
+            return loss, (model_state, sums)
+
+        pieces = trained, state.model_state, batch, model_key, accumulate
+        if task.compares and accumulate > 1:
+            gradients, model_state, sums = cached_gradients(forward, loss_from, *pieces)
+        else:
+            gradients, model_state, sums = accumulated_gradients(loss_of, *pieces)
         gradients, (losses, pairs) = over_devices((gradients, sums))
         gradients = jax.tree.map(lambda g: g / scale, gradients)
         if regularization is not None:
@@ -161,6 +171,11 @@ def step_keys(seed: int | jax.Array, step: jax.Array, axis: str | None) -> jax.A
     return jax.random.split(key)
 
 
+def over_all(task: Task, outputs: Any, axis: str | None) -> Any:
+    """A model's outputs, told over which devices the rows lie that the task compares them with."""
+    return outputs.replace(axis=axis) if task.compares else outputs
+
+
 def chosen(which: jax.Array, new: Tree, old: Tree) -> Tree:
     """`new` where bool [] is True, else `old`; leaves that are the same in both stay as they are."""
     # A conditional would copy less, but its collectives hang now and then on several CPU devices.
@@ -180,44 +195,6 @@ def changes(before: Tree, after: Tree, state: TrainState) -> Scalars:
     }
 
 
-def accumulated_gradients(
-    loss_of: Callable, params: Tree, model_state: Tree, batch: Batch, key: jax.Array, accumulate: int
-) -> tuple[Tree, Tree, Tree]:
-    """Adds gradients and sums over microbatches.
-
-    Args:
-      loss_of: (params, model_state, microbatch, key) -> (loss, (model_state, sums)).
-      params: what the gradients are taken with respect to.
-      accumulate: the number of microbatches. Microbatch i takes the rows i, i + accumulate, ..., so that the
-        rows of a batch that is sharded over devices stay where they are.
-
-    Returns:
-      (gradients, the model state after the last microbatch, sums).
-    """
-    gradient = jax.grad(loss_of, has_aux=True)
-    if accumulate == 1:
-        gradients, (model_state, sums) = gradient(params, model_state, batch, key)
-        return gradients, model_state, sums
-
-    def add_microbatch(carry: Tree, scanned: Tree) -> tuple[Tree, None]:
-        totals, model_state = carry
-        microbatch, key = scanned
-        gradients, (model_state, sums) = gradient(params, model_state, microbatch, key)
-        return (jax.tree.map(jnp.add, totals, (gradients, sums)), model_state), None
-
-    microbatches = jax.tree.map(
-        lambda x: x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]).swapaxes(0, 1), batch
-    )
-    keys = jax.random.split(key, accumulate)
-    first = jax.tree.map(lambda x: x[0], (microbatches, keys))
-    shapes = jax.eval_shape(gradient, params, model_state, *first)
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1][1]))
-    ((gradients, sums), model_state), _ = jax.lax.scan(
-        add_microbatch, (zeros, model_state), (microbatches, keys)
-    )
-    return gradients, model_state, sums
-
-
 def make_eval_step(
     model: nn.Module, task: Task, *, axis: str | None = None
 ) -> Callable[[Tree, Batch], tuple[Tree, dict[str, jax.Array]]]:
@@ -230,7 +207,7 @@ def make_eval_step(
 
     def eval_step(variables: Tree, batch: Batch) -> tuple[Tree, dict[str, jax.Array]]:
         inputs: dict[str, Any] = {**task.inputs(batch), "deterministic": True}
-        outputs = model.apply(variables, **inputs)
+        outputs = over_all(task, model.apply(variables, **inputs), axis)
         sums, collected = task.eval_sums(outputs, batch), task.collect(outputs, batch, model, variables)
         collected = {**collected, "example_mask": batch["example_mask"]}
         if axis is None:

@@ -15,13 +15,16 @@ BACKBONES = {
     "vit": "jaxformer.models.vit:ViT",
 }
 
+# Models that read a text for another one.
+TEXT_ENCODERS = {"bert": "jaxformer.models.bert:BERT", "gpt": "jaxformer.models.gpt:GPT"}
+
 CONTRACT = "jaxformer.models.base:Model"  # of models of the user's own
 
 MODELS = {
     **BACKBONES,
-    "bert": "jaxformer.models.bert:BERT",
+    **TEXT_ENCODERS,
     "detr": "jaxformer.models.detr:DETR",
-    "gpt": "jaxformer.models.gpt:GPT",
     "segmenter": "jaxformer.models.segmenter:Segmenter",
     "seq2seq": "jaxformer.models.seq2seq:Seq2Seq",
+    "two_towers": "jaxformer.models.two_towers:TwoTowers",
 }

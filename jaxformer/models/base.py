@@ -98,6 +98,8 @@ class Model(Layer, kw_only=True):
     """What the model takes and gives."""
     sizes: ClassVar[tuple[str, ...]] = ()
     """The fields that the data fill in where they are None, such as "num_classes" and "vocab_size"."""
+    parts: ClassVar[tuple[str, ...]] = ()
+    """The fields that hold models with such fields of their own, such as "text"."""
     heads: ClassVar[tuple[str, ...]] = ("head",)
     """The paths of the parts that a model which begins as another one (`pretrained`) may have anew."""
 

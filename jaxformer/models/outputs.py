@@ -102,6 +102,22 @@ class SegmentationOutputs:
 
 
 @struct.dataclass
+class PairOutputs:
+    """Outputs of a model of images and texts: a vector of each, compared by their products. Every array has rows."""
+
+    image: Array
+    """Float32 [B, E], of length 1."""
+    text: Array
+    """Float32 [B, E], of length 1."""
+    scale: Array
+    """Float32 [B], what products are multiplied by (1 / temperature); the same in each row."""
+    bias: Array
+    """Float32 [B], what is added to them; the same in each row."""
+    axis: str | None = struct.field(pytree_node=False, default=None)
+    """Pmap's axis, over whose devices the rows of the batch lie; None: they are all here. The train step sets it."""
+
+
+@struct.dataclass
 class TokenHead:
     """The last product of a language model: its logits are seen table^T + bias. A loss that is made of these needs no
     array of the logits; under `jax.jit` what nobody takes is not computed."""
@@ -175,6 +191,7 @@ def unmet(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[str]:
         called = ", ".join([*inputs, "deterministic"])
         yield f"model: {name} cannot be called with {called} ({str(error).splitlines()[0]}); {where}"
         return
-    if not isinstance(given, (ImageOutputs, DetectionOutputs, SegmentationOutputs, TextOutputs)):
+    known = (ImageOutputs, DetectionOutputs, SegmentationOutputs, TextOutputs, PairOutputs)
+    if not isinstance(given, known):
         expected = "expected one of the classes of jaxformer/models/outputs.py, such as ImageOutputs"
         yield f"model: {name} returns {type(given).__name__}; {expected}; {where}"

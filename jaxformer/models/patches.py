@@ -102,10 +102,10 @@ class Backboned(Model):
         return self.backbone.image_size
 
 
-def own_head_problems(backbone: Model) -> Iterator[str]:
-    """Yields a line if a backbone has a head."""
+def own_head_problems(backbone: Model, field: str = "backbone") -> Iterator[str]:
+    """Yields a line if a backbone, the model in this field, has a head."""
     if backbone.num_classes:
-        yield f"backbone.num_classes={backbone.num_classes}: a backbone's own head is never read; set it to 0"
+        yield f"{field}.num_classes={backbone.num_classes}: a backbone's own head is never read; set it to 0"
 
 
 def backbone_outputs(backbone: Model, image_size: int) -> ImageOutputs:

@@ -33,8 +33,9 @@ RULES: tuple[Rule, ...] = (
     (r"(patch_embedding[^/]*|conv[^/]*)/kernel", (None, None, None, "fsdp")),  # [h, w, C, D]
     (r"merge/kernel", (None, "fsdp")),  # [4 C, D]
     (r"attention_pool/kernel", ("fsdp", None)),  # [D, 1]
-    (r"(head[^/]*|representation|pooler|mlm_dense)/kernel", ("fsdp", "tensor")),  # [D, K]
-    (r"(head[^/]*|representation|pooler|mlm_dense)/bias|mlm_bias", ("tensor",)),  # [K]
+    (r"(head[^/]*|representation|pooler|mlm_dense|[^/]*_projection)/kernel", ("fsdp", "tensor")),  # [D, K]
+    (r"(head[^/]*|representation|pooler|mlm_dense|[^/]*_projection)/bias|mlm_bias", ("tensor",)),  # [K]
+    (r"log_scale|bias", ()),
     (r"(token|decoder)_embedding/embedding", ("tensor", "fsdp")),  # [V, D]
     (r"(position|decoder_position|type)_embedding/embedding", (None, "fsdp")),  # [T, D]
     (r"[^/]*_bias/embedding", (None, "tensor")),  # [buckets, H]

@@ -2,6 +2,7 @@
 
 TASKS = {
     "classification": "jaxformer.tasks.classification:Classification",
+    "contrastive": "jaxformer.tasks.contrastive:Contrastive",
     "detection": "jaxformer.tasks.detection:Detection",
     "causal_lm": "jaxformer.tasks.language:CausalLM",
     "masked_lm": "jaxformer.tasks.language:MaskedLM",

@@ -49,6 +49,8 @@ class Batches(DataInfo, Protocol):
     """For each array of a batch, its shape without the batch, and its dtype."""
     source: Any
     """The split's examples, for what only they know (texts, answers)."""
+    batch_size: int
+    """Examples in a batch, over all devices."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,9 @@ class Task(ABC):
     averaged: ClassVar[bool] = False
     """Whether several models can answer together (`inference/ensemble.py`): outputs have `logits` of classes, and
     `predictions` gives "probabilities"."""
+    compares: ClassVar[bool] = False
+    """Whether the loss compares the examples of a batch with each other. Outputs then are `PairOutputs`, or have its
+    fields `axis` and rows in every array; sums are over this device's rows, compared with those of all devices."""
     distillation: Any = None
     """Settings of a teacher, `losses.Distillation`; None where the task learns from labels alone."""
 

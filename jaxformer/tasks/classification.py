@@ -13,7 +13,7 @@ from jaxformer.config.fields import Fraction, Input, InputOrZero, between, left_
 from jaxformer.tasks import metrics
 from jaxformer.tasks.base import Batch, Batches, Images, Row, example_mask
 from jaxformer.tasks.classes import ClassTask
-from jaxformer.tasks.image import ImageTask
+from jaxformer.tasks.image import ImageTask, sizes_fit
 
 Weights = tuple[jax.Array, jax.Array]
 ALPHA = between(0, 1000, "an alpha above 0 and up to 1000, such as 0.2, or 0 for none")
@@ -42,17 +42,7 @@ class Classification(ClassTask, ImageTask):
         elif model.num_classes is None:
             name = type(model).__name__
             yield f"model: {name} has no field num_classes; jaxformer/models/base.py describes the contract"
-        height, width, channels = train.element_spec["image"][0]
-        size = model.image_size
-        if size is not None and (height, width) != (size, size):
-            made = f"the training images are {height}x{width} after data.transforms"
-            resize = f"end data.transforms and data.eval_transforms with dict(name='resize', size={size})"
-            other = f", or set model.image_size={height} if all are so" if height == width else ""
-            yield f"model.image_size={size}: {made}; {resize}{other}"
-        shown = evaluation.element_spec["image"][0]
-        if shown != (height, width, channels):
-            wanted = (height, width, channels)
-            yield f"data.eval_transforms give images of {shown}, data.transforms of {wanted}: make them the same"
+        yield from sizes_fit(model, train, evaluation)
 
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
         metrics.check_labels(model.num_classes, batch["labels"])

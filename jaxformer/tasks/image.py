@@ -62,3 +62,18 @@ class ImageTask(Task):
         image = jnp.asarray(batch["image"])
         mean, std = (jnp.asarray(x, jnp.float32)[None, None, None, :] for x in (self.mean, self.std))
         return {"image": (image.astype(jnp.float32) / 255 - mean) / std}
+
+
+def sizes_fit(model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
+    """Yields a line for images of another size than a model takes, or than training has."""
+    height, width, channels = train.element_spec["image"][0]
+    size = model.image_size
+    if size is not None and (height, width) != (size, size):
+        made = f"the training images are {height}x{width} after data.transforms"
+        resize = f"end data.transforms and data.eval_transforms with dict(name='resize', size={size})"
+        other = f", or set model.image_size={height} if all are so" if height == width else ""
+        yield f"model.image_size={size}: {made}; {resize}{other}"
+    shown = evaluation.element_spec["image"][0]
+    if shown != (height, width, channels):
+        wanted = (height, width, channels)
+        yield f"data.eval_transforms give images of {shown}, data.transforms of {wanted}: make them the same"

@@ -42,12 +42,7 @@ class TextTask(Task):
             yield "data.transforms: mask_tokens makes targets, which this task does not learn; leave it out"
         if model.kind not in ("encoder", "decoder", "encoder-decoder"):
             return
-        length, longest = train.element_spec["tokens"][0][0], model.context_length
-        if length > longest:
-            yield f"data.examples.length={length}: the model takes {counted(longest, 'token')}; make one fit the other"
-        tokens, rows = None if train.tokenizer is None else train.tokenizer.vocab_size, model.vocab_size
-        if tokens is not None and rows is not None and rows < tokens:
-            yield f"model.vocab_size={rows}: the tokenizer has {counted(tokens, 'token')}; set it to that, or to None"
+        yield from tokens_fit(model, train)
 
     def classes_fit(self, model: Any, train: Batches, what: str) -> Iterator[str]:
         """Yields a line if the model has fewer classes than the dataset, or if their number is not known."""
@@ -59,11 +54,7 @@ class TextTask(Task):
                 yield f"model.num_classes={classes}: the dataset has {len(names)} {what}; set it to that, or to None"
 
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
-        """Refuses tokens that are no row of the model's table."""
-        tokens = batch["tokens"]
-        if model.vocab_size is not None and tokens.size and tokens.max() >= model.vocab_size:
-            found = f"a batch has the token {tokens.max()}"
-            raise UserError(f"model.vocab_size={model.vocab_size}: {found}; the tokenizer is not the model's")
+        check_tokens(model, batch)
 
     def inputs(self, batch: Batch) -> Arrays:
         return {name: jnp.asarray(batch[name]) for name in TEXT_INPUTS if name in batch}
@@ -71,6 +62,24 @@ class TextTask(Task):
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         """The text with the model's answers."""
         return {"text": text_of(example, data), **super().sample(example, predicted, data)}
+
+
+def tokens_fit(model: Any, train: Batches) -> Iterator[str]:
+    """Yields a line for texts that are longer than the model takes, and for tokens that it has no rows for."""
+    length, longest = train.element_spec["tokens"][0][0], model.context_length
+    if length > longest:
+        yield f"data.examples.length={length}: the model takes {counted(longest, 'token')}; make one fit the other"
+    tokens, rows = None if train.tokenizer is None else train.tokenizer.vocab_size, model.vocab_size
+    if tokens is not None and rows is not None and rows < tokens:
+        yield f"model.vocab_size={rows}: the tokenizer has {counted(tokens, 'token')}; set it to that, or to None"
+
+
+def check_tokens(model: Any, batch: Mapping[str, np.ndarray]) -> None:
+    """Raises UserError for tokens of a batch that are no row of the model's table."""
+    tokens = batch["tokens"]
+    if model.vocab_size is not None and tokens.size and tokens.max() >= model.vocab_size:
+        found = f"a batch has the token {tokens.max()}"
+        raise UserError(f"model.vocab_size={model.vocab_size}: {found}; the tokenizer is not the model's")
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ TINY = {
         "mlp_dim": 16,
         "context_length": 16,
     },
+    "two_towers": {"embedding": 8},
 }
 BACKBONE = {"name": "resnet", **TINY["resnet"], "num_classes": 0}
 # What a config has to say beside: the fields without a default, and attention where the table above leaves it out.
@@ -82,6 +83,11 @@ BESIDE = {
     "coatnet": {"blocks": ["mbconv", "attention"], "image_size": 32},
     "detr": {"backbone": BACKBONE},
     "segmenter": {"backbone": BACKBONE},
+    "two_towers": {
+        "image": {"name": "vit", **TINY["vit"], "num_classes": 0},
+        "text": {"name": "bert", **TINY["bert"], "head": "none", "pooler": "none", "vocab_size": None},
+        "bias": -10.0,
+    },
 }
 
 
@@ -94,8 +100,15 @@ def tiny_model(name, **changes):
 def inputs_of(model, batch=2):
     """What a model is applied to, as keyword arguments, by its kind."""
     generator = np.random.default_rng(1)
-    if model.kind in ("image", "detector", "segmenter"):
+    image: dict[str, np.ndarray] = {}
+    if model.kind in ("image", "detector", "segmenter", "two-towers"):
         side = model.image_size or 32
-        return {"image": generator.normal(size=(batch, side, side, 3)).astype(np.float32)}
+        image = {"image": generator.normal(size=(batch, side, side, 3)).astype(np.float32)}
+    if image and model.kind != "two-towers":
+        return image
     tokens = generator.integers(0, VOCAB, (batch, 6)).astype(np.int32)
-    return {"tokens": tokens} | ({"decoder_tokens": tokens[:, :5]} if model.kind == "encoder-decoder" else {})
+    return (
+        image
+        | {"tokens": tokens}
+        | ({"decoder_tokens": tokens[:, :5]} if model.kind == "encoder-decoder" else {})
+    )

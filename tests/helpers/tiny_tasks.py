@@ -17,7 +17,10 @@ from jaxformer.models.mlp import Experts
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.segmenter import SegmentationOutputs
 from jaxformer.models.seq2seq import Seq2Seq
+from jaxformer.models.two_towers import TwoTowers
+from jaxformer.models.vit import ViT
 from jaxformer.tasks.classification import Classification
+from jaxformer.tasks.contrastive import Contrastive
 from jaxformer.tasks.detection import Detection
 from jaxformer.tasks.language import CausalLM, MaskedLM
 from jaxformer.tasks.segmentation import Segmentation
@@ -196,6 +199,23 @@ CASES = {
     "translation": Case(Translation(label_smoothing=0.1, beams=2, eos_id=EOS), TRANSLATOR, pairs),
 }
 
+
+def captions(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    """Images with texts, some of which are equal, and their classes."""
+    text, caption = padded(rng, rows), rng.integers(0, rows, rows).astype(np.int32)
+    numbers = {"picture": rng.permutation(rows).astype(np.int32), "caption": caption}
+    of_images = images(rng, rows)
+    return {**of_images, **{name: array[caption] for name, array in text.items()}, **numbers}
+
+
+def towers(**fields: Any) -> TwoTowers:
+    """A ViT and a BERT without dropout."""
+    vit = ViT(
+        **{"image_size": SIDE, "patch_size": 4, "width": 8, "depth": 1, "num_heads": 2, "num_classes": 0}
+    )
+    return TwoTowers(vit, encoder("none").clone(pooler="none"), embedding=8, **fields)
+
+
 WEIGHTS = (1.0, 2.0, 0.5, 1.5)
 IMAGE_CASES = {
     "images": Case(Classification(label_smoothing=0.1), Pixels(each=False), images),
@@ -204,6 +224,10 @@ IMAGE_CASES = {
     "pixels, weighted": Case(Segmentation(class_weights=WEIGHTS), Pixels(each=True), masks),
     "pixels, all losses": Case(
         Segmentation(dice=0.5, lovasz=2.0, lovasz_step=2, class_weights=WEIGHTS), Pixels(each=True), masks
+    ),
+    "pairs": Case(Contrastive(), towers(), captions),
+    "pairs, sigmoid": Case(
+        Contrastive(loss_name="sigmoid", same="text", chunks=4), towers(bias=-1.0), captions
     ),
     "objects": Case(Detection(num_queries=5), detector(encoder_depth=0), boxes, axis=1),
     "objects, focal": Case(

@@ -31,6 +31,7 @@ KINDS = {
     "gpt": "decoder",
     "segmenter": "segmenter",
     "seq2seq": "encoder-decoder",
+    "two_towers": "two-towers",
 }
 # The shape of the logits for a batch of two.
 LOGITS = {
@@ -80,6 +81,11 @@ def test_a_size_that_nobody_said_is_one_kind_of_error(name):
 def test_shapes_and_sixteen_bits(name):
     model = in_precision(tiny_model(name), "bfloat16")
     outputs, variables = shapes_of(model)
+    if model.kind == "two-towers":
+        assert {leaf.dtype for leaf in jax.tree.leaves((outputs, variables))} == {jnp.dtype("float32")}
+        assert (outputs.image.shape, outputs.text.shape) == ((2, 8), (2, 8))
+        assert outputs.scale.shape == outputs.bias.shape == (2,)
+        return
     expected = LOGITS.get(name, (2, model.num_classes) if model.num_classes else None)
     assert (None if outputs.logits is None else outputs.logits.shape) == expected
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
@@ -98,7 +104,8 @@ def test_every_parameter_has_a_gradient_and_a_sharding_rule(name):
 
     def loss(params):
         outputs = model.apply({"params": params, **others}, **inputs)
-        seen = [outputs.logits, *(getattr(outputs, field, None) for field in ("boxes", "features", "tokens"))]
+        fields = ("logits", "boxes", "features", "tokens", "image", "text", "scale", "bias")
+        seen = [getattr(outputs, field, None) for field in fields]
         return sum(jnp.sum(jnp.sin(x.astype(jnp.float32))) for x in seen if x is not None)
 
     gradients = leaves_by_path(jax.jit(jax.grad(loss))(variables["params"]))
@@ -117,7 +124,7 @@ def test_token_layout_is_that_of_the_traced_attention(name):
     calls, (_, maps) = calls_of(lambda: model.apply(variables, **inputs, mutable=[ATTENTION_MAPS]))
     shapes = {path: leaf.shape for path, leaf in leaves_by_path(maps.get(ATTENTION_MAPS, {})).items()}
     layers = attention_layers(model, calls, maps.get(ATTENTION_MAPS, {}))
-    assert bool(layers) == (name in ("cct", "coatnet", "cvt", "detr", "maxvit", "swin", "vit"))
+    assert bool(layers) == (name in ("cct", "coatnet", "cvt", "detr", "maxvit", "swin", "two_towers", "vit"))
     for layer in layers:
         windows, _, asks, sees = shapes[layer.path]
         places = layer.grid[0] * layer.grid[1]
@@ -216,6 +223,14 @@ IMPOSSIBLE = [
     ("gpt", {"positions": "rotary", "head_dim": 1}, ["rotary", "of 1 features", "larger"]),
     ("gpt", {"positions": "rotary", "head_dim": 2, "rotary": Rotary(scaling="ntk")}, ["rotary", "2 turn"]),
     ("gpt", {"positions": "sinusoidal", "width": 15, "num_heads": 5}, ["width=15", "sinusoidal"]),
+    ("two_towers", {"image": ViT(**VIT16).clone(num_classes=7)}, ["image.num_classes=7", "set it to 0"]),
+    ("two_towers", {"text": tiny_model("bert")}, ['text.head="mlm"', 'set it to "none"']),
+    ("two_towers", {"text": tiny_model("bert", head="none")}, ['text.pooler="tanh"', 'set it to "none"']),
+    ("two_towers", {"text": tiny_model("gpt", tied=False)}, ["text.tied=False", "set it to True"]),
+    ("two_towers", {"text": tiny_model("gpt"), "text_pooling": "first"}, ['text_pooling="first"', "decoder"]),
+    ("two_towers", {"image_projection": "none", "embedding": 9}, ['image_projection="none"', "embedding=8"]),
+    ("two_towers", {"text_projection": "none"}, ['text_projection="none"', "embedding=16"]),
+    ("two_towers", {"scale": 0.0}, ["scale=0.0"]),
     ("seq2seq", {"num_heads": 3}, ["num_heads=3", "width=16"]),
     ("seq2seq", {"encoder_depth": 0}, ["encoder_depth=0"]),
     ("seq2seq", {"mlp_dropout": 1.0}, ["mlp_dropout=1.0"]),

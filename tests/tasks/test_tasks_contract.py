@@ -66,7 +66,7 @@ def test_all_tasks_are_here():
     assert classes == {where.split(":")[1] for where in TASKS.values()}
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [name for name, case in EVERY.items() if not case.task.compares])
 def test_unequal_parts_add_up_to_the_batch(name):
     params, batch = params_of(name), EVERY[name].uneven()
     _, whole = compiled(name)(params, batch, ones(name))
@@ -190,7 +190,7 @@ def test_predictions_in_words_are_json(name):
             drawn = case.task.draw(
                 np.zeros((64, 64, 3), np.uint8), answer, found, {**example, "original_size": (64, 64)}
             )
-            assert set(drawn) == {"", *case.task.written}
+            assert set(drawn) == ({"", *case.task.written} if case.task.reads else set())
             for image in case.task.compare(example, found, sample).values():
                 assert image.dtype == np.uint8
         else:

@@ -1,0 +1,128 @@
+"""Finding pictures by texts and texts by pictures, with vectors of both: NumPy, on the host.
+
+A picture may have several texts, and a text several pictures. A query's right answers are all those that it is paired
+with, and it has found one of them among the first k if fewer than k others are as near to it as the nearest right one:
+so equal vectors, of a model that has collapsed, find nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+AT = (1, 5, 10)
+BLOCK = 2**24  # products at a time
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The distinct pictures and texts of a split."""
+
+    image: np.ndarray
+    """Float32 [P, E], of length 1."""
+    text: np.ndarray
+    """Float32 [C, E], of length 1."""
+    pairs: np.ndarray
+    """Int64 [N, 2], which picture (a row of `image`) belongs to which text (a row of `text`), each pair once."""
+    picture: np.ndarray
+    """Int [P], the pictures' numbers in the split."""
+    caption: np.ndarray
+    """Int [C], the texts' numbers in the split."""
+    labels: np.ndarray | None = None
+    """Int [P], the pictures' classes, -1 where one has none; None without classes."""
+
+    @property
+    def swapped(self) -> np.ndarray:
+        """`pairs` with the text first, int64 [N, 2]."""
+        return self.pairs[:, ::-1]
+
+
+def gallery(rows: Mapping[str, np.ndarray]) -> Gallery:
+    """The distinct pictures and texts of pairs.
+
+    Args:
+      rows: "image" and "text" float32 [N, E], "picture" and "caption" int [N], the numbers of both; "labels" int [N]
+        where there are classes.
+    """
+    picture, first_picture, of_picture = np.unique(rows["picture"], return_index=True, return_inverse=True)
+    caption, first_caption, of_caption = np.unique(rows["caption"], return_index=True, return_inverse=True)
+    pairs = np.unique(np.stack([of_picture, of_caption], axis=1).astype(np.int64), axis=0)
+    labels = rows["labels"][first_picture] if "labels" in rows else None
+    image, text = rows["image"][first_picture], rows["text"][first_caption]
+    return Gallery(image, text, pairs, picture, caption, labels)
+
+
+def ranks(queries: np.ndarray, candidates: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """How many wrong candidates are at least as near to each query as the nearest right one, int64 [Q].
+
+    A query whose vector is not finite, or that has no right candidate, has as many as there are candidates.
+
+    Args:
+      queries: float32 [Q, E].
+      candidates: float32 [C, E].
+      pairs: int [N, 2], which candidate is right for which query: (query, candidate), each once.
+    """
+    found = np.full(len(queries), len(candidates), np.int64)
+    pairs = pairs[np.argsort(pairs[:, 0], kind="stable")]
+    step = max(1, BLOCK // max(1, len(candidates)))
+    for first in range(0, len(queries), step):
+        block = queries[first : first + step]
+        begin, end = np.searchsorted(pairs[:, 0], [first, first + len(block)])
+        row, column = pairs[begin:end, 0] - first, pairs[begin:end, 1]
+        with np.errstate(invalid="ignore", over="ignore"):
+            near = block @ candidates.T  # [q, C]
+        nearest = np.full(len(block), -np.inf, near.dtype)
+        np.maximum.at(nearest, row, near[row, column])
+        right = np.bincount(row, near[row, column] == nearest[row], minlength=len(block)).astype(np.int64)
+        wrong = np.count_nonzero(~(near < nearest[:, None]), axis=1) - right  # NaN is in front of all
+        usable = np.isfinite(nearest)
+        found[first : first + len(block)] = np.where(usable, wrong, len(candidates))
+    return found
+
+
+def recalls(ranks: np.ndarray, missed: int = 0) -> dict[int, float]:
+    """k of AT -> the share of queries with a right answer among the first k; those `missed` have none."""
+    total = max(1, len(ranks) + missed)
+    return {k: np.count_nonzero(ranks < k) / total for k in AT}
+
+
+def chance(pairs: np.ndarray, queries: int, candidates: int) -> dict[int, float]:
+    """What `recalls` are on average where candidates come in any order.
+
+    Args:
+      pairs: int [N, 2], (query, candidate), each once.
+      queries: how many there are.
+      candidates: how many there are.
+    """
+    right = np.bincount(pairs[:, 0], minlength=queries)[:, None]  # [Q, 1]
+    drawn = np.arange(max(AT))[None, :]
+    none_yet = np.clip(candidates - right - drawn, 0, None) / np.maximum(candidates - drawn, 1)
+    none = np.cumprod(none_yet, axis=1)  # [Q, 10], the share of orders with no right one among the first k
+    return {k: float(np.mean(1 - none[:, k - 1])) for k in AT}
+
+
+def class_vectors(found: Gallery) -> tuple[np.ndarray, np.ndarray]:
+    """A vector for each class: the mean of its distinct texts' vectors, at length 1 (prompt ensembling, Radford et al.
+    2021, section 3.1.4).
+
+    Returns:
+      Classes int [K], in order, of those that have a picture and a text; and float32 [K, E].
+    """
+    assert found.labels is not None
+    of_class = np.unique(np.stack([found.labels[found.pairs[:, 0]], found.pairs[:, 1]], axis=1), axis=0)
+    of_class = of_class[of_class[:, 0] >= 0]
+    classes, where = np.unique(of_class[:, 0], return_inverse=True)
+    total = np.zeros((len(classes), found.text.shape[1]), np.float64)
+    np.add.at(total, where, found.text[of_class[:, 1]])
+    lengths = np.linalg.norm(total, axis=1, keepdims=True)
+    return classes, (total / np.maximum(lengths, 1e-12)).astype(np.float32)
+
+
+def classified(found: Gallery) -> np.ndarray:
+    """The class whose vector is the nearest to each picture, int [P]; -1 of a vector that is not finite."""
+    classes, vectors = class_vectors(found)
+    if not len(classes):
+        return np.full(len(found.image), -1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = found.image @ vectors.T
+    return np.where(np.isfinite(near).all(axis=1), classes[np.argmax(near, axis=1)], -1)
