@@ -42,6 +42,8 @@ class BERT(TextModel):
     """Activation of the MLPs and of the masked-LM head."""
     norm_epsilon: PositiveFloat = 1e-12
     """Epsilon of every LayerNorm: 1e-12 in BERT, 1e-5 in RoBERTa."""
+    embedding_norm: bool = True
+    """A LayerNorm of the tokens before the first block; SigLIP's text encoder has none."""
     norm_position: Literal["pre", "post"] = "post"
     """ "post" in BERT; "pre" trains without a warm-up from scratch."""
     head: Literal["mlm", "sequence", "token", "span", "none"] = "mlm"
@@ -111,7 +113,8 @@ class BERT(TextModel):
         if self.token_types:
             by_type = Embedding(self.token_types, self.width, normal, **self.dtypes, name="type_embedding")
             x = x + by_type(jnp.zeros_like(tokens) if token_types is None else token_types)
-        x = LayerNorm(self.norm_epsilon, **self.dtypes, name="embedding_norm")(x)
+        if self.embedding_norm:
+            x = LayerNorm(self.norm_epsilon, **self.dtypes, name="embedding_norm")(x)
         x = Dropout(self.dropout)(x, deterministic=deterministic)
         shared = StackInputs(mask=Mask(segments=segment_ids, keys=token_mask))
         x, _ = self.stack("encoder", self.depth, normal, normal)(x, deterministic, shared)

@@ -19,7 +19,7 @@ from jaxformer.models.norms import recomputed
 from jaxformer.models.remat import CHOICE, PRODUCT, named
 
 ActivationName: TypeAlias = Literal[
-    "gelu_tanh", "gelu_erf", "relu", "relu_squared", "silu", "swiglu", "geglu", "geglu_erf"
+    "gelu_tanh", "gelu_erf", "quick_gelu", "relu", "relu_squared", "silu", "swiglu", "geglu", "geglu_erf"
 ]
 
 
@@ -37,6 +37,12 @@ def gelu_tanh(x: Array) -> Array:
     return jax.nn.gelu(x.astype(jnp.float32), approximate=True).astype(x.dtype)
 
 
+def quick_gelu(x: Array) -> Array:
+    """Its approximation x sigmoid(1.702 x) (Hendrycks and Gimpel 2016, section 2), in float32."""
+    x32 = x.astype(jnp.float32)
+    return (x32 * jax.nn.sigmoid(1.702 * x32)).astype(x.dtype)
+
+
 def relu_squared(x: Array) -> Array:
     """max(x, 0)^2 (So et al. 2021, Primer)."""
     return jnp.square(jax.nn.relu(x))
@@ -47,6 +53,7 @@ def relu_squared(x: Array) -> Array:
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_tanh": gelu_tanh,  # JAX's ViTs, GPT-2
     "gelu_erf": gelu_erf,  # BERT, transformers' ViT
+    "quick_gelu": quick_gelu,  # OpenAI's CLIP
     "relu": jax.nn.relu,
     "relu_squared": relu_squared,
     "silu": jax.nn.silu,

@@ -52,19 +52,27 @@ class PatchEmbedding(Layer):
     """Height and width of a patch."""
     features: int
     """D."""
+    use_bias: bool = True
+    """Whether there is a bias."""
 
     @nn.compact
     def __call__(self, image: jax.Array) -> jax.Array:
         """Maps [B, H, W, C] to [B, T, D]."""
         shape = (self.patch_size, self.patch_size, image.shape[-1], self.features)
         kernel = self.param("kernel", flat(nn.initializers.lecun_normal(), 3), shape, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         batch, size, (height, width) = len(image), self.patch_size, image.shape[1:3]
         if platform() == "tpu":
             operands, axes = (image.astype(self.dtype), kernel.astype(self.dtype)), ("NHWC", "HWIO", "NHWC")
             maps = jax.lax.conv_general_dilated(*operands, (size, size), "VALID", dimension_numbers=axes)
             patches = maps.reshape(batch, -1, self.features)
-            return patches + jnp.broadcast_to(bias.astype(self.dtype), patches.shape)
+            return (
+                patches
+                if bias is None
+                else patches + jnp.broadcast_to(bias.astype(self.dtype), patches.shape)
+            )
         grid = image.astype(self.dtype).reshape(batch, height // size, size, width // size, size, -1)
         patches = grid.swapaxes(2, 3).reshape(batch, (height // size) * (width // size), -1)
         return product(patches, kernel.reshape(-1, self.features), bias, self.dtype)

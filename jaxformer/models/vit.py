@@ -90,6 +90,10 @@ class ViT(ImageModel, Dropouts, Stacked):
     Outputs have its logits as `distilled`; when evaluated, `logits` are the mean of both heads'."""
     positions: Literal["learned", "sincos2d"] = "learned"
     """A learned table, or fixed sines and cosines ("sincos2d")."""
+    patch_bias: bool = True
+    """Whether patch embeddings have a bias; CLIP's has none."""
+    embedding_norm: bool = False
+    """A LayerNorm of the tokens before the first block, as in CLIP (Radford et al. 2021, section 2.4)."""
     registers: NonNegativeInt = 0
     """Number of extra learned tokens that are thrown away at the end (Darcet et al. 2024)."""
     representation: PositiveInt | None = None
@@ -176,9 +180,12 @@ class ViT(ImageModel, Dropouts, Stacked):
         patches, grids = [], []
         for i, (source, size) in enumerate(zip(sources, self.patch_sizes)):
             name = f"patch_embedding_{i}" if len(sources) > 1 else "patch_embedding"
-            patches.append(PatchEmbedding(size, self.width, **self.dtypes, name=name)(source))  # [B, T, D]
+            embed = PatchEmbedding(size, self.width, self.patch_bias, **self.dtypes, name=name)
+            patches.append(embed(source))  # [B, T, D]
             grids.append((source.shape[1] // size, source.shape[2] // size))
         x = self.with_prefix_and_positions(jnp.concatenate(patches, axis=1), grids)
+        if self.embedding_norm:
+            x = LayerNorm(self.norm_epsilon, **self.dtypes, name="embedding_norm")(x)
         x = Dropout(self.dropout)(x, deterministic=deterministic)
         block = fields | {"mlp_dropout": self.dropout}
         encoder = Stack(Block, block, self.depth, self.drop_path, self.remat, self.scan, name="encoder")

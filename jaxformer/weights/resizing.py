@@ -90,6 +90,7 @@ def fit(path: str, old: Shape, new: Shape, antialias: bool) -> Fit | None:
     """
     if len(old) != len(new):
         return None
+    path = path.removeprefix("image/").removeprefix("text/")  # of a model of two towers
     if path == "position_embedding" and len(new) == 3 and old[2] == new[2]:
         prefix = next((n for n in PREFIXES if square(old[1] - n) and square(new[1] - n)), None)
         return (

@@ -22,8 +22,8 @@ LEAVES = {  # our names of a layer's parameters: their names, where the two diff
 
 # How a project writes the parameters of a layer down. PyTorch's kernels are [out, in, height, width], with the heads of
 # attention merged; transformers' Conv1D is the same with kernels [in, out]; Flax's parameters are as ours; a "table"
-# is an embedding [N, D], where ours is a parameter [1, N, D].
-Style: TypeAlias = Literal["pytorch", "conv1d", "flax", "table"]
+# is an embedding [N, D], where ours is a parameter [1, N, D]; a "vector" has all axes of ours in one.
+Style: TypeAlias = Literal["pytorch", "conv1d", "flax", "table", "vector"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,8 @@ class Row:
         each: Axes = [(axis,) for axis in range(rank)]
         if self.style == "table":
             return [(0, 1), (2,)]
+        if self.style == "vector":
+            return [tuple(range(rank))]
         if self.style == "flax":
             each[:0] = [()] * (their_rank - rank)  # [1, 1, 1, C] is [C]
             return each
@@ -89,8 +91,8 @@ class Row:
     def written_rank(self, rank: int) -> int:
         """How many axes a tensor has that is written for a parameter of ours of `rank` axes."""
         kernel = kernel_axes(self.ours, rank)
-        if self.style == "table":
-            return 2
+        if self.style in ("table", "vector"):
+            return 2 if self.style == "table" else 1
         if self.style == "flax" or rank == 4:
             return rank
         return len(kernel) if kernel else 1 if self.ours.endswith("/bias") else rank

@@ -76,15 +76,14 @@ DINOV2 = dinov2("dinov2.")
 DINOV2_REGISTERS = dinov2("dinov2_with_registers.")
 
 SIGLIP_QKV = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
+SIGLIP_BLOCK = (  # of CLIP, too
+    *rows(SIGLIP_QKV, "attention/", "self_attn."),
+    *rows({"norm_{k}": "layer_norm{k}", "mlp/up": "mlp.fc1", "mlp/down": "mlp.fc2"}),
+)
 SIGLIP = family(
     Row("position_embedding", "embeddings.position_embedding.weight", style="table"),
     rows({"patch_embedding": "embeddings.patch_embedding", "norm": "post_layernorm"}),
-    below(
-        "encoder/block_{i}/",
-        "encoder.layers.{i}.",
-        rows(SIGLIP_QKV, "attention/", "self_attn."),
-        rows({"norm_{k}": "layer_norm{k}", "mlp/up": "mlp.fc1", "mlp/down": "mlp.fc2"}),
-    ),
+    below("encoder/block_{i}/", "encoder.layers.{i}.", SIGLIP_BLOCK),
     below(
         "pool/",
         "head.",
