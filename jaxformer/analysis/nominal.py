@@ -118,7 +118,7 @@ def known_tokens(settings: Any) -> tuple[Tokenizer | None, dict[str, int]]:
 def known_count(data: DataConfig, known: Known) -> int | None:
     """How many examples the training split has; "train[:99%]" is 99% of "train". None if that is not known."""
     split = re.fullmatch(r"(\w+)(?:\[:(\d+)%\])?", data.train_split)
-    if split is None or split[1] not in known.counts or data.mixture:
+    if split is None or split[1] not in known.counts or data.mixture or data.fold:
         return None
     count = round(known.counts[split[1]] * int(split[2] or 100) / 100)
     return math.ceil(count / data.examples.length) if known.in_tokens else count

@@ -12,6 +12,7 @@ from jaxformer.config import fields, schema
 from jaxformer.config.checkpoints import CheckpointConfig
 from jaxformer.config.durations import Duration
 from jaxformer.data.config import DataConfig
+from jaxformer.data.folds import FOLD
 from jaxformer.data.kinds import KINDS
 from jaxformer.errors import ConfigError, counted
 from jaxformer.models import CONTRACT, MODELS
@@ -190,6 +191,9 @@ def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:
     evaluation, checkpoint = sections.get("eval"), sections.get("checkpoint")
     if evaluation and evaluation.restore_best and checkpoint and not checkpoint.keep_best:
         yield "eval.restore_best: the best checkpoint has to be kept for it; set checkpoint.keep_best=1"
+    if evaluation and data and data.fold is not None and evaluation.split != FOLD:
+        held = f"data.fold={data.fold!r} holds out examples of data.train_split={data.train_split!r}"
+        yield f"eval.split={evaluation.split!r}: {held}; set eval.split={FOLD!r}, or leave data.fold out"
     optimizer = sections.get("optimizer")
     if optimizer and optimizer.averages and train and train.ema_decay is not None:
         yield "train.ema_decay: this optimizer averages the parameters by itself; set train.ema_decay=None"

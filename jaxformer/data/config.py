@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from jaxformer.config.fields import FOLDER, Constraint, PositiveInt, above, at_most
 from jaxformer.config.schema import choice, load
+from jaxformer.data.folds import Fold
 from jaxformer.data.kinds import KINDS
 
 # Names in configs -> the transform's class, imported when it is chosen.
@@ -98,6 +99,9 @@ class DataConfig:
         str, Constraint("a split, as in 'train' or 'train[:90%]'", lambda text: bool(text.strip()))
     ] = "train"
     """The training split, with TFDS's slices if wanted ("train", "train[:90%]", "train+validation")."""
+    fold: Fold | None = None
+    """For cross-validation: "2/5" holds the second of five parts of `train_split` out, which `eval.split="fold"`
+    evaluates on. Each part has the same share of every class. `jaxformer cross-validate` trains all of them."""
     mixture: tuple[Part, ...] = ()
     """Further datasets of text that training mixes in, each with an order and epochs of its own. The
     tokenizer learns from all; an epoch is as long as it takes to see `train_split` of `name` once; evaluation

@@ -15,6 +15,7 @@ import numpy as np
 from jaxformer.config.schema import did_you_mean
 from jaxformer.data.base import DatasetConfig
 from jaxformer.data.catalog import Prepared, find_dataset, open_builder
+from jaxformer.data.folds import FOLD, held_out, numbers_of
 from jaxformer.data.names import class_key
 from jaxformer.errors import UserError
 
@@ -48,12 +49,34 @@ class Records:
 
         dataset = find_dataset(config)
         builder = open_builder(dataset)
+        in_folds = config.fold is not None and split in (FOLD, config.train_split)
+        whole = config.train_split if in_folds else split
         self.name, self.split = f"{dataset.name}/{dataset.version}", split
-        self._called = f"dataset {self.name}, split {split!r}"
+        if in_folds:
+            self.split = f"{whole}, {'of it' if split == FOLD else 'without'} fold {config.fold}"
+        self._called = f"dataset {self.name}, split {self.split!r}"
         self.features = builder.info.features
-        self._records = open_records(builder, dataset, split)
-        self._files = builder.info.splits[split].file_instructions
+        self._records = open_records(builder, dataset, whole)
+        self._files = builder.info.splits[whole].file_instructions
         self._parse = tf_example_pb2.Example.FromString
+        if in_folds:
+            held = held_out(self._strata(config), config.fold)
+            self._records = Chosen(self._records, np.flatnonzero(held if split == FOLD else ~held))
+
+    def _strata(self, config: DatasetConfig) -> np.ndarray:
+        """What folds have equal shares of, [N].
+
+        Raises:
+          UserError: there are fewer examples than folds, or a label is none of the classes.
+        """
+        if len(self) < (count := numbers_of(config.fold)[1]):
+            there = f"{self.name} has {len(self)} examples in {config.train_split!r}"
+            raise UserError(f"data.fold={config.fold!r}: {there}, too few for {count} folds; use fewer")
+        if config.examples.strata is None:
+            return np.zeros(len(self))
+        labels = Labels(self, config.examples.strata, "data.examples.label_feature")
+        read = (labels.read(record, first + i) for first, group in self.groups() for i, record in enumerate(group))
+        return np.fromiter(read, np.float64, len(self))
 
     def __len__(self) -> int:
         return len(self._records)
@@ -145,6 +168,19 @@ class Records:
         return digest.hexdigest()
 
 
+class Chosen:
+    """Some of a split's serialized examples."""
+
+    def __init__(self, records: Any, indices: np.ndarray):
+        self._records, self._indices = records, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[bytes]:
+        return self._records.__getitems__(self._indices[list(indices)].tolist())
+
+
 def open_records(builder: Any, dataset: Prepared, split: str) -> Any:
     """The split's serialized examples as a sequence.
 
@@ -194,6 +230,8 @@ def shared_examples(config: DatasetConfig, split: str, other: str | None = None)
     Raises:
       UserError: the dataset is not there.
     """
+    if config.fold is not None and other == FOLD:
+        return 0
     splits = open_builder(find_dataset(config)).info.splits
     parts = splits[split].file_instructions
     pairs = combinations(parts, 2) if other is None else product(parts, splits[other].file_instructions)

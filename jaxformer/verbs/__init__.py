@@ -21,6 +21,7 @@ VERBS = {
     "goodput": "train:Goodput",
     "describe": "describe:Describe",
     "preflight": "preflight:Preflight",
+    "cross-validate": "cross_validate:CrossValidate",
     "sweep": "sweep:Sweep",
     "sweep work": "sweep:SweepWork",
     "sweep best": "sweep_best:SweepBest",

@@ -51,6 +51,7 @@ NEEDED = {
     "report": ("run",),
     "chaos": ("--config", "vit_digits"),
     "describe": ("--config", "vit_digits"),
+    "cross-validate": ("--config", "vit_digits"),
     "sweep": ("--config", "vit_digits", "--set", "optimizer.learning_rate=1e-3,3e-3"),
     "sweep work": ("sweep",),
     "sweep best": ("sweep",),

@@ -28,6 +28,11 @@ class Kind:
         """The columns that a table of a user's own needs, by the field that names each; {}: it cannot be a table."""
         return {}
 
+    @property
+    def strata(self) -> str | None:
+        """The dataset's feature with the label of an example, of which every fold gets the same share; None: no such."""
+        return None
+
     def open(self, config: DatasetConfig, split: str, train: bool) -> Source | RowSource:
         """Opens a split.
 

@@ -69,6 +69,10 @@ class Images(ImageKind):
     label_feature: str = "label"
     """The dataset's feature that holds the label ("label", or CIFAR-100's "coarse_label")."""
 
+    @property
+    def strata(self) -> str | None:
+        return self.label_feature
+
     def open(self, config: DatasetConfig, split: str, train: bool) -> Source:
         return ImageSource(config, split)
 

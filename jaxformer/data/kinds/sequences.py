@@ -50,6 +50,10 @@ class Sequences(TextExamples):
     def table_columns(self) -> dict[str, str]:
         return self.texts | ({"label_feature": self.label_feature} if self.label_feature else {})
 
+    @property
+    def strata(self) -> str | None:
+        return self.label_feature
+
     def check(self, records: Records) -> None:
         super().check(records)
         self.labels(records)

@@ -83,7 +83,7 @@ class TextKind(Kind):
         opened = Records(config, split)
         parts = [opened if split == config.train_split else Records(config, config.train_split)]
         for part in config.mixture:
-            other: Any = replace(config, name=part.name, version=part.version)
+            other: Any = replace(config, name=part.name, version=part.version, fold=None)
             parts.append(Records(other, part.train_split or config.train_split))
         for records in [opened, *parts]:
             self.check(records)
