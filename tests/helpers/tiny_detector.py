@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from helpers.tiny import random_params
 from jaxformer.models.detr import DETR
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.patches import PatchEmbedding, on_grids
@@ -72,13 +72,4 @@ def batch_of(counts, most=4, size=32, seed=0):
 
 def variables_of(model, batch):
     """Random ones: no zero of the first values hides a mistake."""
-    image = jnp.asarray(batch["image"][:1], jnp.float32)
-
-    def moved():
-        leaves, structure = jax.tree.flatten(model.init(jax.random.key(0), image))
-        keys = jax.random.split(jax.random.key(1), len(leaves))
-        return jax.tree.unflatten(
-            structure, [leaf + 0.2 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys)]
-        )
-
-    return jax.jit(moved)()
+    return {"params": random_params(model, jnp.asarray(batch["image"][:1], jnp.float32), scale=0.4)}
