@@ -71,18 +71,21 @@ def cached_gradients(
     _, parts = jax.lax.scan(lambda _, each: (None, forward(params, model_state, *each)[0]), None, scanned)
     of_outputs, sums = jax.grad(loss_from, has_aux=True)(joined(parts), batch)
 
+    share = jax.tree.map(lambda x: x / accumulate, sums)
+
     def add_microbatch(carry: Tree, each: Tree) -> tuple[Tree, None]:
-        total, model_state = carry
+        totals, model_state = carry
         inputs, of_outputs = each
         _, backward, model_state = jax.vjp(
             lambda params: forward(params, model_state, *inputs), params, has_aux=True
         )
-        return (jax.tree.map(jnp.add, total, backward(of_outputs)[0]), model_state), None
+        return (jax.tree.map(jnp.add, totals, (*backward(of_outputs), share)), model_state), None
 
-    start = jax.tree.map(jnp.zeros_like, params), model_state
-    (gradients, model_state), _ = jax.lax.scan(
-        add_microbatch, start, (scanned, in_parts(of_outputs, accumulate))
-    )
+    # The sums are added up here, too, so that what made them is done before: on several CPU devices collectives in a
+    # loop hang now and then where others do not wait for it.
+    start = jax.tree.map(jnp.zeros_like, (params, sums)), model_state
+    parts = scanned, in_parts(of_outputs, accumulate)
+    ((gradients, sums), model_state), _ = jax.lax.scan(add_microbatch, start, parts)
     return gradients, model_state, sums
 
 

@@ -1,13 +1,13 @@
 """Losses that compare the examples of a batch with each other: every image with every text.
 
 Rows are the examples of this device, columns those of the whole batch: under pmap of all devices, gathered over
-`PairOutputs.axis`. In chunks, the columns come in pieces that are gathered and compared one after the other, and
-compared again backwards, so that no array of rows x columns is ever there (Zhai et al. 2023, section 3.3, pass
-pieces on from device to device).
+`PairOutputs.axis`. With several chunks the columns come in pieces: each is gathered, compared, and its gradient made
+before the next one's turn, so that no array of rows x columns is ever there (Zhai et al. 2023, section 3.3, pass pieces
+from device to device).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,21 @@ from jaxformer.models.outputs import PairOutputs
 from jaxformer.tasks.base import Batch, example_mask
 
 Same: TypeAlias = Literal["pair", "text"]
-Columns = Mapping[str, jax.Array]  # "vector" [C, E], "number" int32 [C], "real" bool [C]
+Rows: TypeAlias = dict[str, jax.Array]  # "image", "text" [B, E], "scale", "bias" [B]: what has a gradient
+About: TypeAlias = dict[
+    str, jax.Array
+]  # "number" int32 [B], equal where rows belong together, "real" bool [B]
+OfPiece: TypeAlias = Callable[[Rows, int], jax.Array]
+WAYS = (("image", "text"), ("text", "image"))
 NEVER = -1e30  # a logit that has no part in a softmax; finite, so that gradients are
 
 
-def softmax_losses(outputs: PairOutputs, batch: Batch, same: Same = "pair", chunks: int = 1) -> jax.Array:
-    """CLIP's loss of each example, float32 [B] (Radford et al. 2021, figure 3): the mean of the cross-entropies of its
-    image against all texts and of its text against all images.
+def softmax_total(outputs: PairOutputs, batch: Batch, same: Same = "pair", chunks: int = 1) -> jax.Array:
+    """CLIP's loss of this device's examples, added up, float32 [] (Radford et al. 2021, figure 3): the mean of the
+    cross-entropies of an image against all texts and of its text against all images.
 
-    Where several are right, the targets are spread over them (Yang et al. 2022, UniCL, equations 3 and 4).
+    Where several are right, the targets are spread over them (Yang et al. 2022, UniCL, equations 3 and 4). The totals
+    of all devices are to be added up and multiplied by one number: then the gradient is right.
 
     Args:
       outputs: of the rows; those of padding may be NaN.
@@ -33,25 +39,45 @@ def softmax_losses(outputs: PairOutputs, batch: Batch, same: Same = "pair", chun
       same: which columns are right: the row's own "pair", or all of the same "text".
       chunks: into how many pieces the columns are cut, at most.
     """
-    images, texts = columns_of(outputs, batch, same)
+    given, about = rows_of(outputs, batch, same)
+    chunks, fixed = pieces_in(about, chunks), jax.lax.stop_gradient(given)
 
-    def of_piece(rows: Columns, piece: Columns) -> tuple[jax.Array, jax.Array, jax.Array]:
-        scores = scaled(outputs, rows, piece)  # [B, C]
-        right = is_right(rows, piece)
-        normaliser = jax.nn.logsumexp(jnp.where(piece["real"][None, :], scores, NEVER), axis=1)
+    def seen(way: tuple[str, str], given: Rows, k: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        scores, right, real = compared(way, given, about, k, chunks, outputs.axis)
+        normaliser = jax.nn.logsumexp(jnp.where(real, scores, NEVER), axis=1)
         return normaliser, jnp.sum(jnp.where(right, scores, 0), axis=1), jnp.sum(right, axis=1)
 
-    def one_way(rows: Columns, columns: Columns) -> jax.Array:
-        normalisers, of_right, count = over_pieces(of_piece, rows, columns, outputs.axis, chunks)
-        mean_of_right = jnp.sum(of_right, axis=0) / jnp.maximum(jnp.sum(count, axis=0), 1)
-        return jax.nn.logsumexp(normalisers, axis=0) - mean_of_right
+    def of_way(way: tuple[str, str], given: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The normaliser of each row, its mean score where it is right, and the number of these, [B]."""
+        parts = []
+        for k in range(chunks):
+            parts.append(seen(way, given, k))
+            given = after(fixed, parts[-1][0])
+        normalisers, of_right, counts = (jnp.stack(part) for part in zip(*parts))
+        count = jnp.maximum(jnp.sum(counts, axis=0), 1)
+        return jax.nn.logsumexp(normalisers, axis=0), jnp.sum(of_right, axis=0) / count, count
 
-    return (one_way(images, texts) + one_way(texts, images)) / 2
+    both = {WAYS[0]: of_way(WAYS[0], fixed)}
+    both[WAYS[1]] = of_way(WAYS[1], after(fixed, both[WAYS[0]][0]))
+
+    def of_piece(given: Rows, k: int) -> jax.Array:
+        """A sum whose gradient is the loss's, for these normalisers."""
+        total = jnp.float32(0)
+        for way, (normaliser, _, count) in both.items():
+            scores, right, real = compared(way, given, about, k, chunks, outputs.axis)
+            shares = jnp.exp(jnp.where(real, scores - normaliser[:, None], NEVER))
+            summed = jnp.sum(shares - jnp.where(right, scores / count[:, None], 0), axis=1)
+            total += jnp.sum(jnp.where(about["real"], summed, 0)) / 2
+        return total
+
+    losses = sum(normaliser - of_right for normaliser, of_right, _ in both.values()) / 2
+    total = jnp.sum(jnp.where(about["real"], losses, 0))
+    return with_gradient(given, total, summed(of_piece, fixed, chunks)[1])
 
 
-def sigmoid_losses(outputs: PairOutputs, batch: Batch, same: Same = "pair", chunks: int = 1) -> jax.Array:
-    """SigLIP's loss of each image, float32 [B] (Zhai et al. 2023, section 3.2): the binary cross-entropies of its pairs
-    with all texts, added up.
+def sigmoid_total(outputs: PairOutputs, batch: Batch, same: Same = "pair", chunks: int = 1) -> jax.Array:
+    """SigLIP's loss of this device's examples, added up, float32 [] (Zhai et al. 2023, section 3.2): the binary
+    cross-entropies of the pairs of each image with all texts. Devices' totals are added up as in `softmax_total`.
 
     Args:
       outputs: of the rows; those of padding may be NaN.
@@ -59,85 +85,104 @@ def sigmoid_losses(outputs: PairOutputs, batch: Batch, same: Same = "pair", chun
       same: which pairs belong together: the row's own "pair", or all of the same "text".
       chunks: into how many pieces the columns are cut, at most.
     """
-    images, texts = columns_of(outputs, batch, same)
+    given, about = rows_of(outputs, batch, same)
+    chunks, fixed = pieces_in(about, chunks), jax.lax.stop_gradient(given)
 
-    def of_piece(rows: Columns, piece: Columns) -> jax.Array:
-        scores = scaled(outputs, rows, piece)
-        losses = -jax.nn.log_sigmoid(jnp.where(is_right(rows, piece), scores, -scores))
-        return jnp.sum(jnp.where(piece["real"][None, :], losses, 0), axis=1)
+    def of_piece(given: Rows, k: int) -> jax.Array:
+        scores, right, real = compared(WAYS[0], given, about, k, chunks, outputs.axis)
+        losses = -jax.nn.log_sigmoid(jnp.where(right, scores, -scores))
+        return jnp.sum(jnp.where(real & about["real"][:, None], losses, 0))
 
-    return jnp.sum(over_pieces(of_piece, images, texts, outputs.axis, chunks), axis=0)
-
-
-def found(outputs: PairOutputs, batch: Batch, same: Same = "pair", chunks: int = 1) -> jax.Array:
-    """Whether of all texts one that is right is the nearest to each image, bool [B]; NaN is never right."""
-    images, texts = columns_of(outputs, batch, same)
-
-    def of_piece(rows: Columns, piece: Columns) -> tuple[jax.Array, jax.Array]:
-        scores, right = scaled(outputs, rows, piece), is_right(rows, piece)
-        wrong = piece["real"][None, :] & ~right
-        return jnp.max(jnp.where(right, scores, NEVER), axis=1), jnp.max(
-            jnp.where(wrong, scores, NEVER), axis=1
-        )
-
-    of_right, of_wrong = over_pieces(of_piece, images, texts, outputs.axis, chunks)
-    return jnp.max(of_right, axis=0) > jnp.max(of_wrong, axis=0)
+    return with_gradient(given, *summed(of_piece, fixed, chunks))
 
 
-def columns_of(outputs: PairOutputs, batch: Batch, same: Same) -> tuple[Columns, Columns]:
-    """This device's images and texts: their vectors, 0 on padding, numbers that are equal where they belong together,
-    and whether they are real."""
+def found(outputs: PairOutputs, batch: Batch, chunks: int = 1) -> jax.Array:
+    """Whether its own text, or an equal one, is nearer to each image than all others, bool [B]; NaN never is."""
+    given, about = rows_of(outputs, batch, "text")
+    chunks, fixed = pieces_in(about, chunks), jax.lax.stop_gradient(given)
+    of_right, of_wrong = [], []
+    for k in range(chunks):
+        rows = after(fixed, of_wrong[-1]) if of_wrong else fixed
+        scores, right, real = compared(WAYS[0], rows, about, k, chunks, outputs.axis)
+        of_right.append(jnp.max(jnp.where(right, scores, NEVER), axis=1))
+        of_wrong.append(jnp.max(jnp.where(real & ~right, scores, NEVER), axis=1))
+    return jnp.max(jnp.stack(of_right), axis=0) > jnp.max(jnp.stack(of_wrong), axis=0)
+
+
+def rows_of(outputs: PairOutputs, batch: Batch, same: Same) -> tuple[Rows, About]:
+    """This device's rows, vectors of padding as 0, and what is known of them."""
     real = example_mask(batch)
     number = jnp.arange(len(real), dtype=jnp.int32)
     if same == "text":
         number = jnp.asarray(batch["caption"], jnp.int32)
     elif outputs.axis is not None:
         number = number + len(real) * jax.lax.axis_index(outputs.axis)
-    vectors = (jnp.where(real[:, None], x.astype(jnp.float32), 0) for x in (outputs.image, outputs.text))
-    images, texts = ({"vector": vector, "number": number, "real": real} for vector in vectors)
-    return images, texts
+    vectors = {
+        name: jnp.where(real[:, None], x.astype(jnp.float32), 0)
+        for name, x in (("image", outputs.image), ("text", outputs.text))
+    }
+    numbers = {"scale": outputs.scale, "bias": outputs.bias}
+    return vectors | numbers, {"number": number, "real": real}
 
 
-def scaled(outputs: PairOutputs, rows: Columns, piece: Columns) -> jax.Array:
-    """The scores float32 [B, C] of rows with a piece of the columns."""
-    # Of full precision on every device: what is rounded is multiplied by up to 100.
-    products = jnp.matmul(rows["vector"], piece["vector"].T, precision="highest")
-    return outputs.scale[:, None] * products + outputs.bias[:, None]
+def pieces_in(about: About, chunks: int) -> int:
+    """The number of pieces: the largest up to `chunks` that divides this device's rows."""
+    count = len(about["real"])
+    return largest_divisor(count, min(chunks, count))
 
 
-def is_right(rows: Columns, piece: Columns) -> jax.Array:
-    """Which columns belong to which rows, bool [B, C]."""
-    return (rows["number"][:, None] == piece["number"][None, :]) & piece["real"][None, :]
-
-
-def over_pieces(
-    of_piece: Callable[[Columns, Columns], Any],
-    rows: Columns,
-    columns: Columns,
-    axis: str | None,
-    chunks: int,
-) -> Any:
-    """What `of_piece` gives for the rows and each piece of all devices' columns, stacked: [K, ...].
+def compared(
+    way: tuple[str, str], given: Rows, about: About, k: int, chunks: int, axis: str | None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """This device's rows and piece k of all devices' columns: scores float32 [B, C], which columns are right, bool
+    [B, C], and which are no padding, bool [1, C].
 
     Args:
-      of_piece: (rows, piece) -> a tree of arrays.
-      rows: of this device.
-      columns: of this device; the others' are gathered, piece by piece.
+      way: which vectors are the rows, and which the columns.
+      given: the rows.
+      about: what is known of them.
+      k: the number of the piece, which takes every so many-th row; so under jit each device has a part of it.
+      chunks: how many pieces there are.
       axis: pmap's.
-      chunks: the number of pieces, at most; the largest that divides this device's rows is taken.
     """
-    count = len(columns["real"])
-    chunks = largest_divisor(count, min(chunks, count))
-
-    def gathered(rows: Columns, piece: Columns) -> Any:
-        whole = piece if axis is None else jax.lax.all_gather(piece, axis, tiled=True)
-        return of_piece(rows, whole)
-
-    if chunks == 1:
-        return jax.tree.map(lambda x: x[None], gathered(rows, columns))
-    # A piece takes every so many-th row, so that under jit each device has a part of it.
-    pieces = jax.tree.map(
-        lambda x: x.reshape(count // chunks, chunks, *x.shape[1:]).swapaxes(0, 1), dict(columns)
+    vector, number, real = (
+        x.reshape(len(x) // chunks, chunks, *x.shape[1:])[:, k]
+        for x in (given[way[1]], about["number"], about["real"])
     )
-    once_more = jax.checkpoint(gathered)
-    return jax.lax.scan(lambda _, piece: (None, once_more(rows, piece)), None, pieces)[1]
+    if axis is not None:
+        vector, number, real = (jax.lax.all_gather(x, axis, tiled=True) for x in (vector, number, real))
+    # Of full precision on every device: what is rounded is multiplied by up to 100.
+    products = jnp.matmul(given[way[0]], vector.T, precision="highest")
+    scores = given["scale"][:, None] * products + given["bias"][:, None]
+    return scores, (about["number"][:, None] == number[None, :]) & real[None, :], real[None, :]
+
+
+def summed(of_piece: OfPiece, given: Rows, chunks: int) -> tuple[jax.Array, Rows]:
+    """The sum of `of_piece` over all pieces, and its gradient by `given`, made piece by piece."""
+    # Not scanned over: several CPU devices hang now and then where collectives in a loop and others are independent.
+    total, gradient = jax.value_and_grad(of_piece)(given, 0)
+    for k in range(1, chunks):
+        done = jnp.sum(gradient["image"] + gradient["text"], axis=1)
+        total, gradient = jax.tree.map(
+            jnp.add, (total, gradient), jax.value_and_grad(of_piece)(after(given, done), k)
+        )
+    return total, gradient
+
+
+def after(given: Rows, done: jax.Array) -> Rows:
+    """The rows, of which nothing can be made before `done` [B], which is finite, is made: one piece is done
+    before the next one's turn. (XLA takes them in any order, and drops an `optimization_barrier` too early.)"""
+    ready = done[:, None] < jnp.inf
+    return {**given, **{name: jnp.where(ready, given[name], 0) for name in WAYS[0]}}
+
+
+@jax.custom_vjp
+def with_gradient(given: Rows, total: jax.Array, gradient: Rows) -> jax.Array:
+    """`total`, whose gradient by `given` is known."""
+    return total
+
+
+with_gradient.defvjp(
+    lambda given, total, gradient: (total, gradient),
+    lambda gradient, factor: (jax.tree.map(lambda g: factor * g, gradient), None, None),
+)

@@ -21,7 +21,7 @@ OF_PAIRS = ("picture", "caption", "labels")
 
 
 @dataclass(frozen=True)
-class Contrastive(base.ExampleTask, ImageTask):
+class Contrastive(ImageTask):
     """Learns which text belongs to which image, by comparing all of a batch.
 
     Batches have `image` (uint8, or float 0..255, [B, H, W, C]), `tokens` int32 [B, T], `token_mask` bool [B, T],
@@ -64,18 +64,16 @@ class Contrastive(base.ExampleTask, ImageTask):
         """Normalised images, and the texts' tokens and their mask."""
         return super().inputs(batch) | {name: jnp.asarray(batch[name]) for name in ("tokens", "token_mask")}
 
-    @property
-    def loss_key(self) -> str:
-        return "contrastive"
+    def counts(self, batch: Batch) -> Arrays:
+        """The number of examples, float32 []."""
+        return {"contrastive": jnp.sum(example_mask(batch), dtype=jnp.float32)}
 
-    def losses(self, outputs: PairOutputs, batch: Batch) -> jax.Array:
-        """The loss of each example among those of its batch."""
-        of_rows = comparing.softmax_losses if self.loss_name == "softmax" else comparing.sigmoid_losses
-        return of_rows(outputs, batch, self.same, self.chunks)
+    def loss(self, outputs: PairOutputs, batch: Batch) -> Arrays:
+        total = comparing.softmax_total if self.loss_name == "softmax" else comparing.sigmoid_total
+        return {"contrastive": total(outputs, batch, self.same, self.chunks)}
 
     def metrics(self, outputs: PairOutputs, batch: Batch) -> base.Metrics:
-        """ "accuracy": the share of images that are nearest to a text that is right, among those of the batch; and
-        "scale"."""
+        """ "accuracy", the share of images whose own text, or an equal one, is the nearest of a batch; "scale"."""
         mask = example_mask(batch)
         count = jnp.sum(mask, dtype=jnp.float32)
         scale = masked_sum(outputs.scale, mask)
@@ -83,12 +81,13 @@ class Contrastive(base.ExampleTask, ImageTask):
 
     def right(self, outputs: PairOutputs, batch: Batch) -> jax.Array:
         """How many images find a text that is right, float32 []."""
-        found = comparing.found(outputs, batch, self.same, self.chunks)
+        found = comparing.found(outputs, batch, self.chunks)
         return masked_sum(found, example_mask(batch))
 
     def eval_sums(self, outputs: PairOutputs, batch: Batch) -> dict[str, Any]:
         """The "loss" and the "accuracy" within batches, and the "count" of examples, float32 []."""
-        return {**super().eval_sums(outputs, batch), "accuracy": self.right(outputs, batch)}
+        (loss,), (count,) = self.loss(outputs, batch).values(), self.counts(batch).values()
+        return {"loss": loss, "accuracy": self.right(outputs, batch), "count": count}
 
     def collect(self, outputs: PairOutputs, batch: Batch, model: Any, variables: Any) -> Arrays:
         """Vectors float32 [B, E], "image" and "text", and what each is: "picture", "caption", "labels" int32 [B]."""
