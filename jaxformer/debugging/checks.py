@@ -55,6 +55,7 @@ def debug(config: ExperimentConfig) -> Iterator[Finding]:
         yield Finding("note", f"the dataset {small.data.name} is not here: the batch is made up")
     whole = made_up_batch(experiment) if made_up else experiment.train_data[0]
     batch = {name: rows[:ROWS] for name, rows in whole.items()}
+    batch = experiment.task.learnable(batch, outputs_of(experiment, batch))
     learnt = overfit(experiment, batch)
     if learnt.finite:
         yield Finding("ok", "every number is finite, forwards and backwards")
@@ -141,6 +142,17 @@ def loss_of(experiment: Experiment, batch: Batch) -> tuple[Callable[[Tree], jax.
             return sum(losses, jnp.float32(0))
 
     return loss, parameters
+
+
+def outputs_of(experiment: Experiment, batch: Batch) -> Any:
+    """The shapes of what the model gives for a batch in training."""
+
+    def outputs(variables: Tree, batch: Batch) -> Any:
+        rngs, others = {"dropout": jax.random.key(0)}, [*variables.keys() - {"params"}]
+        inputs: dict[str, Any] = {**experiment.task.inputs(batch), "deterministic": False}
+        return experiment.model.apply(variables, rngs=rngs, mutable=others, **inputs)[0]
+
+    return jax.eval_shape(outputs, experiment.variable_shapes, dict(batch))
 
 
 def in_float32(experiment: Experiment) -> Experiment:

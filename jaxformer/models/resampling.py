@@ -61,6 +61,27 @@ def pooled_backward(axis: int, saved: Any, gradient: jax.Array) -> tuple[jax.Arr
 pooled.defvjp(pooled_forward, pooled_backward)
 
 
+@jax.custom_vjp
+def largest(x: jax.Array) -> jax.Array:
+    """The maximum along the first axis; its gradient goes to the first of equals, which is chosen once (see above)."""
+    return jnp.max(x, axis=0)
+
+
+def largest_forward(x: jax.Array) -> tuple[jax.Array, Any]:
+    """The result, and an array of as many entries as the first axis has beside which one it is."""
+    return largest(x), (jnp.arange(len(x), dtype=jnp.uint8), jax.lax.argmax(x, 0, jnp.uint8))
+
+
+def largest_backward(saved: Any, gradient: jax.Array) -> tuple[jax.Array]:
+    """The gradient of x."""
+    numbers, which = saved
+    own = numbers.reshape(-1, *(1 for _ in which.shape)) == which[None]
+    return (jnp.where(own, gradient[None], jnp.zeros((), gradient.dtype)),)
+
+
+largest.defvjp(largest_forward, largest_backward)
+
+
 def padded(x: jax.Array, axis: int, before: int, after: int, value: float) -> jax.Array:
     """`x` with `value` in front of it and behind it along one axis."""
     widths = [(before, after) if i == axis else (0, 0) for i in range(x.ndim)]
@@ -89,10 +110,7 @@ def halved(x: jax.Array, pool: PoolName) -> jax.Array:
         x = jnp.pad(x, [(0, 0), (0, height % 2), (0, width % 2), (0, 0)], mode="edge")
     fours = x.reshape(batch, x.shape[1] // 2, 2, x.shape[2] // 2, 2, channels)
     if pool == "max":
-        # By order, not by equality with the maximum: XLA may compute x twice, by instructions that round differently,
-        # and a gradient that is shared among the equals is 0 / 0 where there are none.
-        pairs = jnp.where(fours[:, :, 0] < fours[:, :, 1], fours[:, :, 1], fours[:, :, 0])
-        return jnp.where(pairs[:, :, :, 0] < pairs[:, :, :, 1], pairs[:, :, :, 1], pairs[:, :, :, 0])
+        return largest(jnp.stack([fours[:, :, row, :, column] for row in (0, 1) for column in (0, 1)]))
     return jnp.mean(fours, axis=(2, 4), dtype=jnp.float32).astype(x.dtype)
 
 

@@ -6,6 +6,7 @@ The one file that knows JAX's coordination service. Every process makes the same
 import hashlib
 import json
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from jaxformer.parallel.places import Place
 
 TOGETHER = 5.0  # seconds: a mistake that all processes make ends them within this time
+LATE = "DEADLINE_EXCEEDED"  # what JAX says where nobody is dead, but not all have come
 DAY = 24 * 60 * 60 * 1000  # milliseconds; a process that died ends the others' waiting long before
 calls = count()
 
@@ -67,10 +69,14 @@ def joined(place: "Place | None", timeouts: Timeouts) -> Iterator[None]:
         seconds = timeouts.shutdown if isinstance(end, SystemExit) else TOGETHER
         if isinstance(end, jax.errors.JaxRuntimeError):
             seconds += timeouts.heartbeat
-        with suppress(jax.errors.JaxRuntimeError):
+        try:
             service().wait_at_barrier("jaxformer/end", int(seconds * 1000))
             jax.distributed.shutdown()
-        raise
+        except jax.errors.JaxRuntimeError as error:
+            if isinstance(end, jax.errors.JaxRuntimeError) and LATE not in str(error):
+                # Another one is dead. This thread may hear of it before the one of JAX that ends the process for it.
+                time.sleep(timeouts.heartbeat)
+        raise end
     jax.distributed.shutdown()
 
 

@@ -138,6 +138,10 @@ class Task(ABC):
     def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:  # noqa: B027 - nothing by default
         """Raises UserError for a batch on the host that would give garbage without an error on the device."""
 
+    def learnable(self, batch: Batch, outputs: Any) -> Batch:
+        """The batch with targets that a model with outputs of such shapes can learn by heart, for `train --debug`."""
+        return batch
+
     # Training
 
     @abstractmethod

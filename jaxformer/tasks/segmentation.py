@@ -85,6 +85,15 @@ class Segmentation(ImageTask):
             remedy = f"set it to {highest + 1} or more, or ignore them (data.examples.ignore_labels)"
             raise UserError(f"model.num_classes={count}: {wrong}; {remedy}")
 
+    def learnable(self, batch: Batch, outputs: SegmentationOutputs) -> Batch:
+        """Masks of blocks, one for each place of the logits: outlines between these cannot be learnt."""
+        mask = batch["segmentation"]
+        for axis, places in enumerate(outputs.logits.shape[1:3], 1):
+            size = mask.shape[axis]
+            block = np.arange(size) * places // size
+            mask = np.take(mask, ((2 * block + 1) * size) // (2 * places), axis)  # the middle of each
+        return {**batch, "segmentation": mask}
+
     def classes(self, batch: Batch) -> jax.Array:
         """int32 [B, H, W]: the class of each pixel; -1 on padding rows, too."""
         return jnp.where(example_mask(batch)[:, None, None], jnp.asarray(batch["segmentation"]), -1)

@@ -50,6 +50,17 @@ def batch():
     }
 
 
+def test_what_is_learnt_by_heart_has_a_block_for_each_place_of_the_logits(batch):
+    outputs = SegmentationOutputs(jax.ShapeDtypeStruct((B, 2, 3, K), jnp.float32))
+    made = Segmentation().learnable({**batch, "segmentation": batch["segmentation"][:, :, :6]}, outputs)
+    assert made["image"] is batch["image"]
+    for row, place in ((slice(0, 4), 2), (slice(4, 8), 6)):
+        for column in (0, 2, 4):
+            block = made["segmentation"][:, row, column : column + 2]
+            middle = batch["segmentation"][:, place, column + 1]
+            np.testing.assert_array_equal(block, np.broadcast_to(middle[:, None, None], block.shape))
+
+
 def test_counts_are_of_pixels_and_of_images(batch):
     real = batch["segmentation"][batch["example_mask"]]
     counts = TASKS_UNDER_TEST["all losses"].counts(batch)
