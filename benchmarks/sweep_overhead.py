@@ -42,7 +42,6 @@ def begun(folder: Path, sweep: Sweep) -> Study:
 
 def worker(folder: Path, seconds: float, barrier: object, told: object) -> None:
     """Works at the sweep; tells when it began and ended, and its processor time."""
-    workers.PATIENCE = 0.05
 
     def trained(study: Study, task: object, *_: object) -> dict:
         time.sleep(seconds)

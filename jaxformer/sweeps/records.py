@@ -2,15 +2,19 @@
 
 import json
 import os
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jaxformer.files import flush, incomplete
+from jaxformer.files import flush, incomplete, locked
 from jaxformer.reading import read_json
 
 REMEDY = "restore it, or begin the sweep in a new folder"
+PATIENCE = 20.0  # seconds for which another worker may think about a record; then whoever waits does so, too
+LOOKS = 0.01  # seconds between two looks for it
 
 
 class Records:
@@ -52,6 +56,22 @@ class Records:
         """Takes the end away, so that more may come."""
         if self.is_ended:
             self.at(len(self.known)).unlink()
+
+    @contextmanager
+    def deciding(self, number: int) -> Iterator[bool]:
+        """Within this context no other worker thinks about the next record; yields whether it is still to be written.
+
+        It saves work and nothing else: whatever becomes of the lock, all workers come to the same record.
+        """
+        path, until = self.at(number), time.monotonic() + PATIENCE
+        with ExitStack() as held:
+            while not path.exists() and time.monotonic() < until:
+                try:
+                    held.enter_context(locked(self.folder / ".next", BlockingIOError()))
+                    break
+                except BlockingIOError:
+                    time.sleep(LOOKS)
+            yield not path.exists()
 
     def write(self, number: int, record: dict[str, Any]) -> None:
         """Writes a record as a whole, if no other worker was quicker."""

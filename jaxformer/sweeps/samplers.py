@@ -9,7 +9,9 @@ import importlib.util
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,17 +124,35 @@ def by_optuna(sweep: Sweep, modes: Sequence[str], known: Sequence[Known], seed: 
             directions=[directions.MAXIMIZE if mode == "max" else directions.MINIMIZE for mode in modes],
             sampler=sampler,
         )
+        distributions: dict[str, Any] = {}
         for each in known:
             entries = list(entries_of(sweep.parameters, each.values))
-            study.add_trial(
-                optuna.trial.create_trial(
-                    state=states.RUNNING if each.objectives is None else states.COMPLETE,
-                    values=each.objectives,
-                    params={name: value for name, _, value in entries},
-                    distributions={name: distribution(space) for name, space, _ in entries},
-                )
+            for name, space, _ in entries:
+                if name not in distributions:
+                    distributions[name] = distribution(space)
+            trial = optuna.trial.create_trial(
+                state=states.RUNNING if each.objectives is None else states.COMPLETE,
+                values=each.objectives,
+                params={name: value for name, _, value in entries},
+                distributions={name: distributions[name] for name, *_ in entries},
             )
-        return dict(suggested(sweep.parameters, study.ask()))
+            trial.__deepcopy__ = lambda _, trial=trial: trial  # type: ignore[attr-defined]  # nobody else has it
+            study.add_trial(trial)
+        with one_thread() if sweep.method == "gp" else nullcontext():
+            return dict(suggested(sweep.parameters, study.ask()))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch uses one thread: matrices are small, and last bits do not depend on the cores of whoever asks."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def distribution(space: Any) -> Any:
@@ -202,26 +222,37 @@ def by_cmaes(
 
     It looks in the unit cube, as the samplers that do not learn do; all generations are gone through again.
     """
+    counts = tuple(len(space.every() or ()) for space in spaces_of(sweep.parameters))
+    size, sign, told = generation_size(sweep), -1.0 if mode == "max" else 1.0, []
+    for objectives in reached[: number // size * size]:
+        assert objectives is not None, "a generation is begun when those before it are finished"
+        told.append(sign * objectives[0])
+    row = generation(counts, sweep.seed, size, tuple(told))[number % size]
+    return dict(chosen(sweep.parameters, iter(np.clip(row, 0.0, np.nextafter(1.0, 0.0)))))
+
+
+@lru_cache(maxsize=1)  # for the other trials of a generation
+def generation(counts: tuple[int, ...], seed: int, size: int, told: tuple[float, ...]) -> list[np.ndarray]:
+    """The places of a generation's trials in the unit cube.
+
+    Args:
+      counts: how many values each parameter has, 0 of those with any number of them.
+      seed: the sweep's.
+      size: of a generation.
+      told: what all trials of the generations before reached; less is better.
+    """
     from cmaes import CMAwM
 
-    counts = [len(space.every() or ()) for space in spaces_of(sweep.parameters)]
     steps = np.array([1 / count if count > 1 else 0.0 for count in counts])
     bounds = np.stack([steps / 2, 1 - steps / 2], axis=1)
-    size, sign = generation_size(sweep), -1.0 if mode == "max" else 1.0
 
-    def begun(generation: int) -> Any:
-        seed = int(np.random.default_rng([sweep.seed, generation]).integers(2**31))
-        middle = np.full(len(counts), 0.5)
-        return CMAwM(middle, 0.3, bounds, steps, seed=seed, population_size=size)
+    def begun(first: int) -> Any:
+        drawn = int(np.random.default_rng([seed, first]).integers(2**31))
+        return CMAwM(np.full(len(counts), 0.5), 0.3, bounds, steps, seed=drawn, population_size=size)
 
     search = begun(0)
-    for generation in range(number // size):
-        told = []
-        for objectives in reached[generation * size : (generation + 1) * size]:
-            assert objectives is not None, "a generation is begun when those before it are finished"
-            told.append((search.ask()[1], sign * objectives[0]))
-        search.tell(told)
+    for first in range(0, len(told), size):
+        search.tell([(search.ask()[1], value) for value in told[first : first + size]])
         if search.should_stop():  # it has found an optimum, and looks for another one
-            search = begun(generation + 1)
-    row = [search.ask()[0] for _ in range(number % size + 1)][-1]
-    return dict(chosen(sweep.parameters, iter(np.clip(row, 0.0, np.nextafter(1.0, 0.0)))))
+            search = begun(first // size + 1)
+    return [search.ask()[0] for _ in range(size)]

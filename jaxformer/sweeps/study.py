@@ -217,8 +217,8 @@ class Study:
     def due(self) -> list[Task]:
         """What can be done now; nothing when the sweep is over. Trials that can begin now get their points."""
         results = self.results()
-        while self.may_grow and self.begins(results):
-            pass
+        while self.may_grow and self.may_begin(results):
+            self.begin_next(results)
         return self.rules.due(results)
 
     @cached_property
@@ -226,24 +226,31 @@ class Study:
         """What trials cost."""
         return Costs()
 
-    def begins(self, results: Results) -> bool:
-        """Gives the next trial its point, or decides that there is none; False if that cannot be decided yet."""
-        sweep, rules, records = self.sweep, self.rules, self.records.read()
-        number, enough = len(records), needed(sweep, len(records))
-        if not all(rules.is_finished(results, n, rules.first(n)) for n in range(enough)):
-            return False
-        values = self.next_values(number, enough, results)
-        record: dict[str, Any] = {"end": "all combinations are there"}
-        if values is not None:
-            record = {"values": values}
-            if sweep.flops is not None:
-                record["flops"] = self.costs.flops(config_of(self.about["config"], values))
-            flops = [each["flops"] for each in (*records, record) if "flops" in each]
-            if end := why_no_more(sweep, rules, results, flops):
-                record = {"end": end}
-        with writing_to(self.folder / POINTS):
-            self.records.write(number, record)
-        return True
+    def may_begin(self, results: Results) -> bool:
+        """Whether all results are there that the next trial's point is made from."""
+        rules = self.rules
+        enough = needed(self.sweep, rules.trials)
+        return all(rules.is_finished(results, n, rules.first(n)) for n in range(enough))
+
+    def begin_next(self, results: Results) -> None:
+        """Gives the next trial its point, or decides that there is none; one worker does, and others wait for it."""
+        number = len(self.records.read())
+        with writing_to(self.folder / POINTS), self.records.deciding(number) as undecided:
+            if undecided:
+                self.records.write(number, self.decided(number, results))
+
+    def decided(self, number: int, results: Results) -> dict[str, Any]:
+        """The record of the next trial, or of why there is none."""
+        sweep = self.sweep
+        values = self.next_values(number, needed(sweep, number), results)
+        if values is None:
+            return {"end": "all combinations are there"}
+        record: dict[str, Any] = {"values": values}
+        if sweep.flops is not None:
+            record["flops"] = self.costs.flops(config_of(self.about["config"], values))
+        flops = [each["flops"] for each in (*self.records.read()[:number], record) if "flops" in each]
+        end = why_no_more(sweep, self.rules, results, flops)
+        return {"end": end} if end else record
 
     def next_values(self, number: int, enough: int, results: Results) -> dict[str, Any] | None:
         """The values of a trial, given the results of so many first trials; None if there are no more combinations."""

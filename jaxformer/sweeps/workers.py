@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 logger = logging.getLogger("jaxformer")
-PATIENCE = 0.5  # seconds between two looks for something to do
+PATIENCE = 0.02, 0.5  # seconds between two looks for something to do, the first ones and the later ones
 
 
 def work(study: Study, console: "Console | None" = None) -> dict[str, Any]:
@@ -46,9 +46,13 @@ def work(study: Study, console: "Console | None" = None) -> dict[str, Any]:
     leases, kept = Leases(study.folder / LEASES), Kept()
     check_population(study, kept)
     kinds: dict[Task, str] = {}
+    pause, longest = PATIENCE
     while due := study.due():
-        if not any(take(study, tasks, leases, kept, console) for tasks in groups(study, due, kinds)):
-            time.sleep(PATIENCE)  # all is in the hands of others
+        if any(take(study, tasks, leases, kept, console) for tasks in groups(study, due, kinds)):
+            pause, _ = PATIENCE
+        else:  # all is in the hands of others
+            time.sleep(pause)
+            pause = min(2 * pause, longest)
     return study.finish()
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from jaxformer.errors import UserError
+from jaxformer.files import write_json
 from jaxformer.sweeps import samplers as module
 from jaxformer.sweeps import study as study_module
 from jaxformer.sweeps.halving import Rules, Task
@@ -86,7 +87,7 @@ def carry_out(study, order=None, stop_after=None, at_a_time=1):
         tasks = due[:1] if order is None else shuffled.sample(due, min(len(due), at_a_time))
         for task in tasks:  # what is under way at a time ends in any order
             result = reached(study.values[task.trial], task)
-            study.result_file(task).write_text(json.dumps({**result, "seconds": shuffled.random()}))
+            write_json(study.result_file(task), {**result, "seconds": shuffled.random()})
             done += 1
     return study.finish() if not study.due() else None
 

@@ -197,7 +197,7 @@ def made_up(study, task, folder, console=None):
 @pytest.fixture
 def no_training(monkeypatch):
     monkeypatch.setattr(workers, "trained", made_up)
-    monkeypatch.setattr(workers, "PATIENCE", 0.01)
+    monkeypatch.setattr(workers, "PATIENCE", (0.01, 0.01))
 
 
 def test_any_number_of_workers_writes_the_same_study(begun, tmp_path, no_training):
