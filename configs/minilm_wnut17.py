@@ -27,11 +27,11 @@ def get_config():
         examples=dict(name="tagged", length=96, words_feature="tokens", tags_feature="ner"),
         buckets=[24, 40, 56],
     )
-    c.eval = dict(split="test", every="1 epoch", monitor="f1")
+    c.eval = dict(split="test", every="2 epochs", monitor="f1")
     c.optimizer = dict(name="adamw", learning_rate=2e-4, weight_decay=0.01, clip_norm=1.0)
     c.schedule = dict(name="linear", warmup="10%")
     c.precision = "float32"
     c.parallel = dict(mode="jit", mesh=dict(data=-1))
-    c.train = dict(total="6 epochs")
+    c.train = dict(total="4 epochs")
     c.checkpoint = dict(every="2 epochs")
     return c

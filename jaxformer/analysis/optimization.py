@@ -10,7 +10,7 @@ import optax
 
 from jaxformer.observe import text
 from jaxformer.optim.base import Optimizer
-from jaxformer.optim.masks import decay_mask, multipliers, trainable_mask
+from jaxformer.optim.masks import decay_mask, multipliers, path_mask, trainable_mask
 from jaxformer.paths import leaves_by_path
 
 Tree = Any
@@ -67,6 +67,13 @@ def rules(config: Optimizer, params: Tree) -> dict[str, list[str]]:
 
     if config.freezes:
         taken["frozen"] = [path for path, trains in trained.items() if not trains]
+    for i, (pattern, duration) in enumerate(config.unfreeze):
+        before = tuple(each for each, _ in config.unfreeze[:i])
+        mask = leaves_by_path(path_mask((pattern,), params))
+        sooner = leaves_by_path(path_mask(before, params))
+        take(
+            f"moves after {duration}", lambda path, mask=mask, sooner=sooner: mask[path] and not sooner[path]
+        )
     for rule, part in config.parts(params).items():
         take(rule, leaves_by_path(part).__getitem__)
     penalties = (("weight decay", config.weight_decay), ("L1", config.l1), ("L2", config.l2))

@@ -153,7 +153,7 @@ def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
 
 def with_what_source_says(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """A config with what the source of `model.pretrained` says, where the config does not: the fields of a model that
-    has no name; of text the tokenizer, too, and the length of rows.
+    has no name; of text the tokenizer, too, and the length of rows; of images the mean, the deviation and the view.
 
     Raises:
       UserError: the source is not there, or no model of ours does the same.
@@ -169,16 +169,42 @@ def with_what_source_says(config: Mapping[str, Any]) -> Mapping[str, Any]:
     name, found = source.described
     by_data = {"num_classes": None} if "num_classes" in found else {}
     config = {**config, "model": {"name": name, **found, **by_data, **model}}
-    if not isinstance(data, Mapping) or not isinstance(examples := data.get("examples"), Mapping):
-        return config
-    named = str(examples.get("name"))
+    examples = data.get("examples", {"name": "images"}) if isinstance(data, Mapping) else None
+    named = str(examples.get("name")) if isinstance(examples, Mapping) else ""
     kind: Any = schema.load(KINDS[named]) if named in KINDS else None
-    if kind is None or not kind.tokenized:
+    if kind is None or not isinstance(data, Mapping) or not isinstance(examples, Mapping):
+        return config
+    if kind.modality == "image" and source.preprocessing:
+        config = with_its_view(config, source, whole=not kind.letterboxed)
+        data = config["data"]
+    if not kind.tokenized:
         return config
     length = {} if source.longest is None else {"length": source.longest}
     own = {} if source.tokenizer_file is None else {"name": "file", "path": str(source.tokenizer_file)}
     tokenizer = data.get("tokenizer") or own or None
     return {**config, "data": {**data, "tokenizer": tokenizer, "examples": {**length, **examples}}}
+
+
+def with_its_view(config: Mapping[str, Any], source: Any, whole: bool) -> Mapping[str, Any]:
+    """A config with what the source does to images, where the config does not say it.
+
+    Args:
+      config: with the source's model.
+      source: a `Pretrained` of images.
+      whole: whether the model is shown images as the source's was, so that its view of them fits, too.
+    """
+    view, task = source.view(config["model"].get("image_size")), config.get("task")
+    given = str(task.get("name")) if isinstance(task, Mapping) else ""
+    if (
+        isinstance(task, Mapping)
+        and given in TASKS
+        and "mean" in schema.config_fields(schema.load(TASKS[given]))
+    ):
+        config = {**config, "task": {**view.task, **task}}
+    if not whole:
+        return config
+    views = {"transforms": view.transforms, "eval_transforms": view.transforms}
+    return {**config, "data": {**views, **config["data"]}}
 
 
 def across_sections(sections: Mapping[str, Any]) -> Iterator[str]:

@@ -90,7 +90,8 @@ class DataConfig:
     """ "digits" (scikit-learn's, prepared on first use), or any prepared TFDS dataset, with its TFDS config
     if it has one ("cifar10", "imagenet2012", "imagenet_resized/64x64", or a name given to `data import`); or
     files of your own, which are imported into the cache: "csv:reviews.csv", "jsonl:reviews.jsonl", a folder of
-    pictures with a folder for each class "folder:pictures", or another kind that `data import` takes."""
+    pictures with a folder for each class "folder:pictures", or another kind that `data import` takes; or a dataset of
+    texts of the Hugging Face Hub, "hf:OWNER/NAME" (extra `hub`)."""
     version: str | None = None
     """The dataset's version ("3.0.2"); None takes the newest that is prepared."""
     data_dir: Annotated[str, FOLDER] | None = None

@@ -18,11 +18,13 @@ from jaxformer.data.text.cache import cache_folder
 from jaxformer.errors import UserError
 from jaxformer.importing.formats import FORMATS
 from jaxformer.importing.formats.asked import Asked
+from jaxformer.importing.hub import tables_of
 from jaxformer.importing.pipeline import VERSION, import_dataset
 from jaxformer.importing.sources import files_below
 
 logger = logging.getLogger("jaxformer")
-KINDS = {"folder": "images", **{name: name for name in FORMATS}}
+HUB = "hf"  # the word before the name of a dataset of the Hub
+KINDS = {"folder": "images", HUB: "parquet", **{name: name for name in FORMATS}}
 MADE = 1  # by this version of the import: a change of what it makes needs a new number
 
 
@@ -40,13 +42,13 @@ def prepared(config: DatasetConfig) -> Prepared:
         raise UserError(
             f"data.name: {config.name!r}: there is no kind {word!r} of files; {did_you_mean(word, KINDS)}"
         )
-    path = Path(place).expanduser()
+    folder = cache_folder().parent / "datasets"
+    path = tables_of(place, folder / ".hub") if word == HUB else Path(place).expanduser()
     if not exists(path):
         raise UserError(f"data.name: {path}: there is no such file or folder")
     kind, columns = KINDS[word], config.examples.table_columns
     asked = Asked(columns) if "label" in FORMATS[kind].options and columns else None
-    folder = cache_folder().parent / "datasets"
-    name = f"{named(path)}_{key(path, f'{MADE} {kind} {asked}')}"
+    name = f"{named(Path(place))}_{key(path, f'{MADE} {kind} {asked}')}"
     if not (folder / name / VERSION / "dataset_info.json").exists():
         bring(config.name, kind, path, name, folder, asked)
     return Prepared(name, VERSION, folder / name / VERSION)

@@ -1,7 +1,6 @@
 """A model of another project as a run's folder: what `evaluate`, `predict`, `generate` and the rest take."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
 from jaxformer.inference.untrained import write_run
 from jaxformer.runs import Run
-from jaxformer.weights.base import SIDE, Pretrained
-from jaxformer.weights.preprocessing import Preprocessing
+from jaxformer.weights.base import Pretrained
 from jaxformer.weights.pretrained import load_pretrained
 
 LONGEST = 512  # tokens of a text, where a model takes more
@@ -61,7 +59,7 @@ def import_model(source: str, folder: Path, overrides: Mapping[str, Any] | None 
     experiment = Experiment(config, jax.local_devices()[:1])
     model, shape = experiment.config.model, None
     if found.tokenizer is None:
-        size = view_of(found).size
+        size = found.view(found.model.image_size).size
         shape = (*size, 3)
     elif config.data.examples.modality == "image":
         raise UserError(f"{source}: holds a tokenizer, and a model of images")
@@ -74,16 +72,6 @@ def import_model(source: str, folder: Path, overrides: Mapping[str, Any] | None 
     with run.lock() as run:
         write_run(run, experiment, experiment.init_state())
     return run
-
-
-def view_of(found: Pretrained) -> Preprocessing:
-    """What is done to images, at the model's size; the middle is cut out where nothing is said."""
-    side = found.model.image_size
-    view = found.preprocessing or Preprocessing((side or SIDE,) * 2, shorter_side=side or SIDE)
-    if side is None or view.whole or view.size == (side, side):
-        return view
-    short = view.shorter_side and round(view.shorter_side * side / min(view.size))
-    return replace(view, size=(side, side), shorter_side=short)
 
 
 def config_of(found: Pretrained) -> dict[str, Any]:
@@ -101,7 +89,7 @@ def config_of(found: Pretrained) -> dict[str, Any]:
         "data": {"name": "own", "batch_size": 32, "examples": dict(examples)},
     }
     if kind in ("image", "detector", "segmenter"):
-        view = view_of(found)
+        view = found.view(found.model.image_size)
         config["task"] |= view.task
         config["data"] |= {"transforms": view.transforms, "eval_transforms": view.transforms}
         if kind != "image":

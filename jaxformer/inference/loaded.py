@@ -22,6 +22,7 @@ from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
 from jaxformer.inference.inputs import Input, named, reason
+from jaxformer.optim.lora import beside_kernels
 from jaxformer.reading import as_written, read_json, regular
 from jaxformer.runs import BRING_BACK, Run
 from jaxformer.state import eval_variables
@@ -147,7 +148,9 @@ class LoadedRun:
                 f"{run.tokenizer_file}: is not the tokenizer that the checkpoint was trained with; restore that file, "
                 "or train again in a new folder"
             )
-        return restored.progress["step"], experiment.merged(eval_variables(restored.items))
+        found = eval_variables(restored.items)
+        self.low_rank = beside_kernels(found["params"])
+        return restored.progress["step"], experiment.merged(found)
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 import jax
 import optax
 
+from jaxformer.config.durations import Duration
 from jaxformer.config.fields import Constraint, Input, NonNegativeFloat, above, at_least, left_out
 from jaxformer.optim.masks import NO_DECAY, decay_mask
 from jaxformer.paths import STACK, path_of
@@ -69,6 +70,10 @@ class Optimizer(ABC):
     train_only: tuple[Pattern, ...] = ()
     """Patterns of the only parameters that move, such as ("head",) or ("[^/]*bias", "head"); all others are frozen.
     Empty: all that `freeze` does not take."""
+    unfreeze: tuple[tuple[Pattern, Duration], ...] = ()
+    """Gradual unfreezing: pairs of a pattern and the time before which its parameters do not move, such as
+    [("encoder/block_[3-5]", "1 epoch"), ("encoder", "2 epochs")]; the first pattern that takes a parameter counts. It
+    saves no time and no memory, unlike `freeze`."""
     learning_rate_multipliers: tuple[tuple[Pattern, NonNegativeFloat], ...] = ()
     """Pairs of a pattern and what it multiplies the whole update by, decay included; the first pattern that
     takes a parameter counts."""
@@ -103,6 +108,8 @@ class Optimizer(ABC):
         if self.weight_decay * self.known_rate > 1:
             taken = f"{self.weight_decay * self.known_rate:.3g} times each weight"
             yield f"weight_decay={self.weight_decay}: at the learning rate it takes {taken} a step; 0.1 is usual"
+        if self.unfreeze and self.averages:
+            yield "unfreeze: this optimizer averages all parameters from the first step on; use another optimizer"
 
     def direction(self) -> optax.GradientTransformation:
         """From the (clipped) gradient to the direction of descent, before the learning rate."""
@@ -144,6 +151,7 @@ class Optimizer(ABC):
             "no_decay": self.no_decay,
             "freeze": self.freeze,
             "train_only": self.train_only,
+            "unfreeze": tuple(p for p, _ in self.unfreeze),
             "learning_rate_multipliers": tuple(p for p, _ in self.learning_rate_multipliers),
         }
 

@@ -13,13 +13,15 @@ import optax
 
 from jaxformer.optim.base import Optimizer, by_layer, is_masked
 from jaxformer.optim.masks import EMBEDDINGS, layer_indices, multipliers, trainable_mask
+from jaxformer.optim.schedule import ToSteps
+from jaxformer.optim.unfreezing import begun, first_steps, held
 from jaxformer.paths import kernel_axes, layer_paths, layers_taken, leaves_by_path, matches, path_of
 
 Tree = Any
 
 
 def make_optimizer(
-    config: Optimizer, schedule: optax.Schedule, params: Tree
+    config: Optimizer, schedule: optax.Schedule, params: Tree, to_steps: ToSteps | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """The transformation from gradients to updates: clipping, then the optimizer, by the config's rules.
 
@@ -29,15 +31,21 @@ def make_optimizer(
       config: the optimizer, without `optimizer_problems`.
       schedule: learning rate by step.
       params: a tree of arrays or ShapeDtypeStructs.
+      to_steps: a duration in steps; None: all that is trained moves from the first step on, whatever `unfreeze` says.
 
     Returns:
       `init(params)` and `update(gradients, state, params, obj_fn=loss)`. Only an optimizer that
       `needs_whole_batch` calls `obj_fn`, which takes a tree like `params` and returns a scalar: the loss of the
       batch that the gradients are of.
     """
-    transformation = optax.chain(
-        clipping(config), config.transformation(schedule, multiply(multipliers(config, params)))
-    )
+    by_path = multiply(multipliers(config, params))
+    first = {} if to_steps is None else first_steps(config, params, to_steps)
+    if any(first.values()):
+        transformation = optax.chain(
+            held(first), clipping(config), gradually(config, schedule, by_path, first)
+        )
+    else:
+        transformation = optax.chain(clipping(config), config.transformation(schedule, by_path))
     labels = jax.tree.map(lambda t: "train" if t else "freeze", trainable_mask(config, params))
     parts = optax.partition({"train": transformation, "freeze": optax.set_to_zero()}, labels)
 
@@ -48,6 +56,20 @@ def make_optimizer(
         return parts.update(updates, state, params, **extra)
 
     return optax.GradientTransformationExtraArgs(parts.init, update)
+
+
+def gradually(
+    config: Optimizer, schedule: optax.Schedule, by_path: optax.GradientTransformation, first: dict[str, int]
+) -> optax.GradientTransformation:
+    """The optimizer, for each group of parameters that begin together; `first`: path -> updates before its first."""
+
+    def labels(tree: Tree) -> Tree:
+        return jax.tree_util.tree_map_with_path(lambda key_path, leaf: first[path_of(key_path)], tree)
+
+    def group(step: int) -> optax.GradientTransformation:
+        return begun(config.transformation(lambda count: schedule(count + step), by_path), step)
+
+    return optax.partition({step: group(step) for step in sorted({*first.values()})}, labels)
 
 
 def filled(partial: Tree, full: Tree) -> Tree:
@@ -120,8 +142,8 @@ def optimizer_problems(config: Optimizer, params: Tree) -> Iterator[str]:
         for pattern in (p for p in patterns if p not in defaults[key]):
             if not any(any(layers_taken((pattern,), *item)) for item in shapes.items()):
                 yield f"{key}: {pattern!r} takes no parameter; {nearest(pattern, paths)}"
-    for key in ("no_decay", "freeze", "train_only"):
-        patterns = config.patterns()[key]
+    together = {key: config.patterns()[key] for key in ("no_decay", "freeze", "train_only")}
+    for key, patterns in (*together.items(), *(("unfreeze", (pattern,)) for pattern, _ in config.unfreeze)):
         taken = {path: layers_taken(patterns, path, shape) for path, shape in shapes.items()}
         partly = [path for path, layers in taken.items() if any(layers) and not all(layers)]
         if partly:

@@ -170,6 +170,14 @@ def lengths(matrices: jax.Array) -> jax.Array:
     return jnp.linalg.norm(matrices, axis=-2)
 
 
+def beside_kernels(params: Tree) -> Tree:
+    """What stands beside kernels alone; {} of a model without an adapter."""
+    leaves = flatten_dict(params, sep="/")
+    return unflatten_dict(
+        {path: leaf for path, leaf in leaves.items() if path.endswith((A, B, MAGNITUDE))}, sep="/"
+    )
+
+
 def of_model(params: Tree) -> Tree:
     """A tree of parameters without what stands beside kernels."""
     leaves = flatten_dict(params, sep="/")

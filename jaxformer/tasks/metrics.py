@@ -144,6 +144,11 @@ def check_labels(num_classes: int, labels: np.ndarray) -> None:
     Raises:
       UserError: a label is not in 0 to K - 1.
     """
+    if num_classes == 0:
+        raise UserError(
+            "model.num_classes=0: this model has no head, and so gives no classes",
+            "train it with `model.pretrained`, or learn from its features with `jaxformer probe`",
+        )
     if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
         remedy = "leave examples without a label out of the split (TFDS marks them -1)"
         if labels.min() >= 0:

@@ -31,12 +31,20 @@ class WeightsImport(Verb):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsExport(OfRun):
-    """Write a run's model as a folder that Hugging Face transformers opens by `from_pretrained`."""
+    """Write a run's model as a folder that Hugging Face transformers opens by `from_pretrained`; or its low-rank
+    changes alone, which peft opens."""
 
     output: Path = argument("OUT")
     """The folder, which is made: config.json, model.safetensors, the tokenizer, a model card."""
     license: str | None = flag(None, "NAME")
     """The license that the model card names, such as apache-2.0."""
+    adapter: bool = False
+    """Write what LoRA or DoRA has learnt, and the heads, as a folder that peft opens."""
+
+    def problems(self) -> Iterator[str]:
+        """Yields what cannot be together."""
+        if self.adapter and self.license is not None:
+            yield f"license={self.license}: is for the card of a whole model; leave it out, or `adapter`"
 
     def __call__(self) -> None:
         with working():
@@ -44,6 +52,9 @@ class WeightsExport(OfRun):
             from jaxformer.weights.preprocessing import of_config
 
             trained = self.load()
+            if self.adapter:
+                self.write_adapter(trained)
+                return
             run, image = trained.run, trained.experiment.eval_data.element_spec.get("image")
             size = (image[0][0], image[0][1]) if image else (0, 0)
             write_pretrained(
@@ -57,6 +68,23 @@ class WeightsExport(OfRun):
                 preprocessing=of_config(run.config["task"], run.config["data"], size),
             )
         print_line(f"{self.output}: the model of {self.run} at step {trained.step}")
+
+    def write_adapter(self, trained: Any) -> None:
+        """Writes the folder for peft."""
+        from jaxformer.errors import UserError
+        from jaxformer.weights.peft import write_adapter
+
+        config = trained.config
+        if config.adapter is None or config.model.pretrained is None:
+            lacks = "adapter" if config.adapter is None else "model.pretrained"
+            raise UserError(
+                f"{self.run}: was trained without {lacks}; export its model as a whole, without `adapter`"
+            )
+        name = trained.run.config["model"]["name"]
+        params, base = trained.variables["params"], config.model.pretrained
+        beside = (config.adapter, config.optimizer, base.removeprefix("hf:"), self.output)
+        write_adapter(trained.model, name, params, trained.low_rank, *beside)
+        print_line(f"{self.output}: the changes of {base} by {self.run} at step {trained.step}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """A model of another project, whatever form it has there: the contract of `sources.py`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,17 @@ class Pretrained:
         """
         name, fields = self.described
         return build(MODELS, {"name": name, **fields}, "model", CONTRACT)
+
+    def view(self, side: int | None) -> Preprocessing:
+        """What is done to images, for a model that takes `side` pixels (None: those that it was published with).
+
+        Where nothing is said the shorter side is resized, and the middle cut out.
+        """
+        found = self.preprocessing or Preprocessing((side or SIDE,) * 2, shorter_side=side or SIDE)
+        if side is None or found.whole or found.size == (side, side):
+            return found
+        short = found.shorter_side and round(found.shorter_side * side / min(found.size))
+        return replace(found, size=(side, side), shorter_side=short)
 
     @cached_property
     def shapes(self) -> Any:

@@ -14,6 +14,7 @@ from jaxformer.weights.convert import Match
 from jaxformer.weights.pretrained import load_pretrained
 
 logger = logging.getLogger("jaxformer")
+FEW = 10  # tensors whose names a line has
 
 
 def first_variables(model: Any, shapes: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -50,7 +51,8 @@ def first_variables(model: Any, shapes: Mapping[str, Any]) -> dict[str, jax.Arra
         for path, leaf in leaves.items()
         if all(each in found for each in layer_paths(path, leaf.shape))
     }
-    tell(source.source, begun, leaves, tensors, matched)
+    shapes_of = {path.partition("/")[2]: leaf.shape for path, leaf in single.items()}
+    tell(source.source, begun, leaves, source.family.prepare(tensors, shapes_of), matched)
     return begun
 
 
@@ -74,4 +76,5 @@ def tell(
     left = [name for name in tensors if name not in read]
     said = f"{counted(len(begun), 'parameter')} from {source}"
     said += f"; new: {', '.join(new)}" if new else ""
-    logger.info("%s%s", said, f"; not read: {', '.join(left)}" if left else "")
+    more = f" and {len(left) - FEW} more" if len(left) > FEW else ""
+    logger.info("%s%s", said, f"; not read: {', '.join(left[:FEW])}{more}" if left else "")

@@ -30,7 +30,7 @@ class Kind:
 
     @property
     def strata(self) -> str | None:
-        """The dataset's feature with the label of an example, of which every fold gets the same share; None: no such."""
+        """The dataset's feature with an example's label, of which all folds get the same share; None: there is none."""
         return None
 
     def open(self, config: DatasetConfig, split: str, train: bool) -> Source | RowSource:
