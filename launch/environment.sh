@@ -2,7 +2,7 @@
 #
 #   PYTHON=/path/to/python        the interpreter to make it with (default: the first of python3, python3.11 ...
 #                                 that is 3.11 or newer)
-#   JAXFORMER_EXTRAS=cuda13       what to install besides: cuda12, cuda13, tpu, bench; several with commas
+#   JAXFORMER_EXTRAS=cuda13       what to install besides: cuda12, cuda13, tpu, aot, bench; several with commas
 #                                 (default: cuda12 or cuda13 if the machine has an NVIDIA driver that is new enough)
 #
 # A script that wants other versions sets these three after sourcing it (test.sh --newest does).
