@@ -36,7 +36,7 @@ from jaxformer.files import (
     remove,
     write_json,
 )
-from jaxformer.reading import load_json
+from jaxformer.reading import load_json, named
 
 logger = logging.getLogger("jaxformer")
 warn_once = cache(logger.warning)
@@ -390,7 +390,7 @@ def checkpoint_of(start_from: str | Path, total_steps: int) -> tuple[int, Path]:
     Raises:
       UserError: there is none, or it leaves nothing to train.
     """
-    folder = Path(start_from)
+    folder = named(start_from)
     if not folder.name.isdecimal() or not folder.is_dir():
         raise UserError(f"start_from={str(folder)!r}: no checkpoint; expected a folder RUN/checkpoints/STEP")
     if int(folder.name) >= total_steps:

@@ -4,12 +4,14 @@ import codecs
 import contextlib
 import errno
 import json
+import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxformer.config.fields import address, no_address
 from jaxformer.errors import UserError
 
 JSON_TYPES = {dict: "object", int: "whole number", str: "text", object: "value"}
@@ -47,6 +49,19 @@ class BrokenFile(UserError):
 def located(path: Path, reason: str) -> str:
     """A file and what is wrong with it: "a.csv, line 7: label is empty", or "a.csv: is empty"."""
     return f"{path}, {reason}" if reason.startswith("line ") else f"{path}: {reason}"
+
+
+def named(path: str | Path) -> Path:
+    """The path that a user names.
+
+    Raises:
+      UserError: it is "", which would be the working directory; or an address (gs://bucket) and no file.
+    """
+    if path == "":
+        raise UserError("'': is no name of a file or a folder; a variable of the shell may be empty")
+    if not no_address(path) and not os.path.exists(path):
+        raise UserError(f"{address(path)} is an address, and no path; mount the bucket (docs/launching.md)")
+    return Path(path)
 
 
 def regular(path: Path) -> Path:

@@ -22,7 +22,7 @@ from jaxformer.errors import ConfigError, UserError
 from jaxformer.files import clear_incomplete, is_at, locked, made, remove, write_json, writing_to
 from jaxformer.launching import ATTEMPTS, LEDGERS
 from jaxformer.observe.writers import METRICS, Curves, read_metrics
-from jaxformer.reading import IMAGE_EXTENSIONS, as_written, read_json
+from jaxformer.reading import IMAGE_EXTENSIONS, as_written, named, read_json
 
 if TYPE_CHECKING:
     from jaxformer.config.sections import ExperimentConfig
@@ -100,7 +100,7 @@ class Run:
         Raises:
           UserError: it is not a run's folder.
         """
-        run = cls(Path(folder))
+        run = cls(named(folder))
         run.about  # noqa: B018 - reads it
         return run
 

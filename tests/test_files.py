@@ -7,11 +7,18 @@ import math
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+import jaxformer as jf
+from jaxformer.checkpoints import checkpoint_of
 from jaxformer.errors import NoRoom, UserError
 from jaxformer.files import naming_files, put_in_place, write_atomically, write_json, write_to, writing_to
+from jaxformer.inference.inputs import find_images
+from jaxformer.inference.texts import read_text
+from jaxformer.reading import named
+from jaxformer.sweeps.study import Study
 
 
 def test_numbers_that_are_not_finite_are_strings_that_float_reads(tmp_path):
@@ -76,3 +83,21 @@ def test_no_device_and_no_pipe_is_replaced(tmp_path):
     with pytest.raises(OSError, match="is a device or a pipe"):
         put_in_place(tmp_path / "new", tmp_path / "pipe")
     assert (tmp_path / "pipe").is_fifo()
+
+
+WITH_PATHS = {
+    "load_run": jf.load_run,
+    "a sweep": Study.read,
+    "start_from": lambda place: checkpoint_of(place, 10),
+    "an image": lambda place: find_images([place]),
+    "a text": read_text,
+}
+
+
+@pytest.mark.parametrize("name", WITH_PATHS)
+def test_no_path_in_python_may_be_an_address_but_a_file_of_that_name(name, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"^gs://bucket/x is an address, and no path; mount the bucket"):
+        WITH_PATHS[name]("gs://bucket/x")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a:b.png").write_bytes(b"")
+    assert named("a:b.png") == Path("a:b.png")

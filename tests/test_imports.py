@@ -14,7 +14,7 @@ BASE = {"errors", "config.durations", "config.fields", "config.schema", "files",
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
-    "reading": {"errors"},
+    "reading": {"config.fields", "errors"},
     "config.__init__": set(),
     "config.durations": {"errors"},
     "config.fields": {"config.durations"},

@@ -54,8 +54,8 @@ def debug(config: ExperimentConfig) -> Iterator[Finding]:
     if made_up:
         yield Finding("note", f"the dataset {small.data.name} is not here: the batch is made up")
     whole = made_up_batch(experiment) if made_up else experiment.train_data[0]
-    batch = {name: rows[:ROWS] for name, rows in whole.items()}
-    batch = experiment.task.learnable(batch, outputs_of(experiment, batch))
+    some = {name: rows[:ROWS] for name, rows in whole.items()}
+    batch = experiment.task.learnable(some, outputs_of(experiment, some))
     learnt = overfit(experiment, batch)
     if learnt.finite:
         yield Finding("ok", "every number is finite, forwards and backwards")

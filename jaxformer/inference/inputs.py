@@ -16,7 +16,7 @@ from jaxformer.data.transforms import Resize
 from jaxformer.drawing import is_drawing, remove_others
 from jaxformer.errors import UserError, counted
 from jaxformer.files import incomplete, json_line, made, put_in_place, writing_to
-from jaxformer.reading import IMAGE_EXTENSIONS, regular
+from jaxformer.reading import IMAGE_EXTENSIONS, named, regular
 from jaxformer.tasks.base import Row
 
 logger = logging.getLogger("jaxformer")
@@ -64,19 +64,8 @@ def shown_image(run: Any, one: Input) -> np.ndarray:
     if "extent" in one.example and not all(isinstance(transform, KEEP_ALL) for transform in transforms):
         image = one.example["transformed"]
     elif not isinstance(image, np.ndarray):
-        image = decode_image(regular(Path(image)).read_bytes(), channels=3, upright=True)
+        image = decode_image(regular(named(image)).read_bytes(), channels=3, upright=True)
     return np.broadcast_to(image, (*image.shape[:2], 3))
-
-
-def named(path: str | Path) -> Path:
-    """The path that a user names.
-
-    Raises:
-      UserError: it is "", which would be the working directory.
-    """
-    if path == "":
-        raise UserError("'': is no name of a file or a folder; a variable of the shell may be empty")
-    return Path(path)
 
 
 def check_places(paths: Iterable[str | Path], folder: Path) -> None:

@@ -21,9 +21,9 @@ from jaxformer.data.geometry import letterbox
 from jaxformer.data.text.tokenizers import FromFile, Tokenizer
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.inference.inputs import Input, named, reason
+from jaxformer.inference.inputs import Input, reason
 from jaxformer.optim.lora import beside_kernels
-from jaxformer.reading import as_written, read_json, regular
+from jaxformer.reading import as_written, named, read_json, regular
 from jaxformer.runs import BRING_BACK, Run
 from jaxformer.state import eval_variables
 from jaxformer.tasks.base import Evaluation, Row
@@ -354,4 +354,4 @@ class LoadedRun:
         if "image" not in self.experiment.eval_data.element_spec:
             raise UserError(f"{self.run.folder}: holds a model of text; explain looks into models of images")
         several = [files] if isinstance(files, (str, Path)) else files
-        return explain_files(Explainer(self, class_name), [named(file) for file in several], Path(folder))
+        return explain_files(Explainer(self, class_name), [named(file) for file in several], named(folder))

@@ -15,7 +15,7 @@ from jaxformer.data.kinds.spans import characters
 from jaxformer.data.text.rows import Encoder
 from jaxformer.errors import UserError, counted
 from jaxformer.inference.inputs import Input
-from jaxformer.reading import parse_object, regular
+from jaxformer.reading import named, parse_object, regular
 from jaxformer.tasks.base import Row
 
 logger = logging.getLogger("jaxformer")
@@ -119,7 +119,7 @@ def read_text(file: str) -> str:
       UserError: it cannot be read, or is not UTF-8.
     """
     try:
-        content = sys.stdin.buffer.read() if file == STDIN else regular(Path(file)).read_bytes()
+        content = sys.stdin.buffer.read() if file == STDIN else regular(named(file)).read_bytes()
         return content.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from error

@@ -22,7 +22,7 @@ from jaxformer.agreement import code_hash
 from jaxformer.config import schema, sections
 from jaxformer.errors import UserError
 from jaxformer.files import locked, made, write_json, writing_to
-from jaxformer.reading import as_written, read_json
+from jaxformer.reading import as_written, named, read_json
 from jaxformer.runs import differences, environment
 from jaxformer.sweeps.budgets import Costs, why_no_more
 from jaxformer.sweeps.checks import check, config_of
@@ -65,7 +65,7 @@ class Study:
         Raises:
           UserError: there is none.
         """
-        path = Path(folder)
+        path = named(folder)
         about = read_json(path / SWEEP, ABOUT, BEFORE)
         if about is None:
             raise UserError(f"{path}: not a sweep's folder (no {SWEEP} in it); `jaxformer sweep` makes one")
@@ -99,7 +99,7 @@ class Study:
           ConfigError: what is wrong with the sweep, a line each; nothing is written.
           UserError: the folder holds something else, or another sweep, or cannot be written.
         """
-        path = Path(folder)
+        path = named(folder)
         config = config if is_json(config) else schema.to_dict(sections.resolve(config))
         checked = check(config, sweep)
         (metric, mode), *_ = checked.objectives.items()

@@ -238,6 +238,5 @@ def test_a_training_of_two_processes_that_is_killed_again_and_again_ends_bit_for
     (stopped,) = re.findall(r"^SIGSTOP .*, ([\d.]+) s at most$", done.stdout, re.MULTILINE)
     assert float(stopped) < 20
     (repeated,) = re.findall(r"(\d+) at most after a kill", done.stdout)
-    assert (
-        int(repeated) < 2 * 2
-    )  # less than two checkpoint intervals: one that is being written is not there yet
+    # Two checkpoint intervals: one that is being written is not there yet.
+    assert int(repeated) <= 2 * 2
