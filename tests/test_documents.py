@@ -51,6 +51,7 @@ NOT_EXECUTED = {
     "model.pretrained": "needs them, too",
     "predict runs/reviews": "needs the run that they begin",
     "configs/minilm_sst2.py": "needs the weights of a package, too",
+    "configs/minilm_wnut17.py": "needs them, too",
     '"a text of several words" --features': "needs a run; tests/weights/test_transfer.py has one",
     "runs/resnet50": "needs weights of another project; tests/weights/test_weights_import.py has some",
     "--hours 2": "takes two hours",

@@ -71,9 +71,8 @@ def rules(config: Optimizer, params: Tree) -> dict[str, list[str]]:
         before = tuple(each for each, _ in config.unfreeze[:i])
         mask = leaves_by_path(path_mask((pattern,), params))
         sooner = leaves_by_path(path_mask(before, params))
-        take(
-            f"moves after {duration}", lambda path, mask=mask, sooner=sooner: mask[path] and not sooner[path]
-        )
+        waiting = {path for path, takes in mask.items() if takes and not sooner[path]}
+        take(f"moves after {duration}", waiting.__contains__)
     for rule, part in config.parts(params).items():
         take(rule, leaves_by_path(part).__getitem__)
     penalties = (("weight decay", config.weight_decay), ("L1", config.l1), ("L2", config.l2))

@@ -21,7 +21,7 @@ Tree = Any
 class Waiting(NamedTuple):
     """The state of a transformation that begins later."""
 
-    count: jax.Array
+    done: jax.Array
     """int32 [], updates so far."""
     inner: Any
     """The state of what begins."""
@@ -62,11 +62,11 @@ def begun(transformation: optax.GradientTransformation, step: int) -> optax.Grad
     def update(
         updates: Tree, state: Waiting, params: Tree | None = None, **extra: Any
     ) -> tuple[Tree, Waiting]:
-        now = state.count >= step
+        now = state.done >= step
         moved, after = inner.update(updates, state.inner, params, **extra)
         moved = jax.tree.map(lambda x: jnp.where(now, x, jnp.zeros_like(x)), moved)
         after = jax.tree.map(lambda new, old: jnp.where(now, new, old), after, state.inner)
-        return moved, Waiting(state.count + 1, after)
+        return moved, Waiting(state.done + 1, after)
 
     return optax.GradientTransformationExtraArgs(
         lambda params: Waiting(jnp.zeros((), jnp.int32), inner.init(params)), update

@@ -76,7 +76,7 @@ def write_adapter(
         if path + MAGNITUDE in flat:
             tensors[f"{BELOW}{layer}.lora_magnitude_vector"] = flat[path + MAGNITUDE]
     whole = family.write(unrolled(model, {"params": params})[1], left_out(config), prefixed=not headless)
-    trained = flatten_dict(unstack_layers(trainable_mask(optimizer, dict(params))), sep="/")
+    trained = flatten_dict(trainable_mask(optimizer, unstack_layers(dict(params))), sep="/")
     rows = (next(rows_of(table, path)) for path, trains in trained.items() if trains)
     layers = sorted({layer_of(row) for row in rows})
     tensors |= {f"{BELOW}{key}": x for key, x in whole.items() if key.rpartition(".")[0] in layers}

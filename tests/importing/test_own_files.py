@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -197,3 +198,41 @@ def test_of_two_imports_at_once_both_find_the_first(here, monkeypatch):
 
     monkeypatch.setattr("jaxformer.importing.own.import_dataset", slower)
     assert find_dataset(config_of("csv:reviews.csv")).folder.exists()
+
+
+def test_a_dataset_of_the_hub_is_imported_once_with_its_classes(here, monkeypatch):
+    asked = []
+
+    class Split:
+        def __init__(self, count):
+            self.count = count
+
+        def to_parquet(self, path):
+            columns = {
+                "text": [f"film {i}" for i in range(self.count)],
+                "label": [i % 2 for i in range(self.count)],
+            }
+            features = {"label": {"_type": "ClassLabel", "names": ["dull", "fine"]}}
+            noted = {"huggingface": json.dumps({"info": {"features": features}})}
+            pyarrow.parquet.write_table(pyarrow.table(columns).replace_schema_metadata(noted), path)
+
+    def load_dataset(name, config, revision):
+        asked.append((name, config, revision))
+        if name == "no/such":
+            raise FileNotFoundError("Couldn't reach it")
+        return (
+            {"odd": Split(2)}
+            if name == "odd"
+            else {"train": Split(6), "test": Split(4), "unsupervised": Split(9)}
+        )
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    for _ in range(2):
+        _, splits, features = opened(config_of("hf:some/films:small@v1"))
+    assert asked == [("some/films", "small", "v1")]
+    assert {name: len(split) for name, split in splits.items()} == {"train": 6, "test": 4}
+    assert features["label"].names == ["dull", "fine"]
+    assert "cannot be had (Couldn't reach it)" in refused(config_of("hf:no/such"))
+    assert "has no split of train, validation or test, but odd" in refused(config_of("hf:odd"))
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert "needs the package `datasets`" in refused(config_of("hf:another"))

@@ -15,8 +15,10 @@ from jaxformer.experiment import Experiment
 from jaxformer.models import CONTRACT, MODELS
 from jaxformer.models.layouts import unstack_layers
 from jaxformer.paths import leaves_by_path
+from jaxformer.tasks.metrics import check_labels
 from jaxformer.weights.beginning import first_variables
 from jaxformer.weights.export import write_pretrained
+from jaxformer.weights.preprocessing import Preprocessing
 
 SOURCE = {
     "name": "bert", "vocab_size": 60, "width": 16, "num_heads": 2, "mlp_dim": 32, "max_positions": 32, "depth": 2,
@@ -93,3 +95,53 @@ def test_a_source_that_is_not_there_is_named_before_anything_starts(there):
         resolve(
             {**config_of("classes", folder / "data"), "model": {"pretrained": "nowhere", "head": "sequence"}}
         )
+
+
+def test_images_are_shown_as_the_source_saw_them(tmp_path, digits_dir):
+    vit = {
+        "name": "vit",
+        "image_size": 16,
+        "patch_size": 8,
+        "width": 16,
+        "depth": 1,
+        "num_heads": 2,
+        "num_classes": 3,
+    }
+    model = build(MODELS, {**vit, "mlp_dim": 32}, "model", CONTRACT)
+    view = Preprocessing(
+        (16, 16), shorter_side=20, interpolation="bicubic", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)
+    )
+    write_pretrained(
+        model,
+        "vit",
+        jf.init(model, image=(1, 16, 16, 3)),
+        tmp_path / "source",
+        classes="abc",
+        preprocessing=view,
+    )
+    flip, optimizer = [{"name": "flip"}], {"name": "sgd", "learning_rate": 0.1}
+
+    def resolved(task=(), data=(), **model):
+        config = {"train": {"total": "1 steps"}, "schedule": {"name": "constant"}, "optimizer": optimizer}
+        data = {"data_dir": str(digits_dir), **dict(data)}
+        task, model = (
+            {"name": "classification", **dict(task)},
+            {"pretrained": str(tmp_path / "source"), **model},
+        )
+        return resolve({**config, "task": task, "data": data, "model": model})
+
+    plain = resolved()
+    assert (plain.task.mean, plain.task.std) == (view.mean, view.std)
+    seen = plain.data.eval_transforms
+    assert plain.data.transforms == seen
+    assert (seen[0].size, seen[0].shorter_side, seen[0].interpolation) == ((16, 16), 20, "bicubic")
+    assert resolved(image_size=32).data.eval_transforms[0].shorter_side == 40
+    given = resolved(task={"mean": (0.5,)}, data={"transforms": flip})
+    assert (given.task.mean, given.task.std) == ((0.5,), view.std)
+    assert [type(each).__name__ for each in given.data.transforms] == ["Flip"]
+    assert given.data.eval_transforms == seen
+
+
+def test_a_model_without_a_head_is_told():
+    with pytest.raises(UserError, match="this model has no head, and so gives no classes"):
+        check_labels(0, np.zeros(4, np.int32))

@@ -30,6 +30,9 @@ def there(tmp_path_factory):
     return folder
 
 
+@pytest.mark.filterwarnings(
+    "ignore:.is_gradient_checkpointing:FutureWarning"
+)  # peft asks transformers for it
 @pytest.mark.parametrize("name", ["lora", "dora"])
 def test_peft_opens_what_was_trained(name, there, tmp_path, monkeypatch, capsys):
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
