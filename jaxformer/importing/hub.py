@@ -43,7 +43,9 @@ def tables_of(name: str, folder: Path) -> Path:
     if others := [split for split in found if split not in known]:
         logger.info("hf:%s: left out: %s", name, ", ".join(others))
     if not known:
-        raise UserError(f"data.name: hf:{name}: has no split of train, validation or test, but {', '.join(others)}")
+        raise UserError(
+            f"data.name: hf:{name}: has no split of train, validation or test, but {', '.join(others)}"
+        )
     made.parent.mkdir(parents=True, exist_ok=True)
     with incomplete(made) as hidden:
         hidden.mkdir()
