@@ -110,19 +110,16 @@ def found(outputs: PairOutputs, batch: Batch, chunks: int = 1) -> jax.Array:
 
 
 def rows_of(outputs: PairOutputs, batch: Batch, same: Same) -> tuple[Rows, About]:
-    """This device's rows, vectors of padding as 0, and what is known of them."""
+    """This device's rows, those of padding as 0, and what is known of them."""
     real = example_mask(batch)
     number = jnp.arange(len(real), dtype=jnp.int32)
     if same == "text":
         number = jnp.asarray(batch["caption"], jnp.int32)
     elif outputs.axis is not None:
         number = number + len(real) * jax.lax.axis_index(outputs.axis)
-    vectors = {
-        name: jnp.where(real[:, None], x.astype(jnp.float32), 0)
-        for name, x in (("image", outputs.image), ("text", outputs.text))
-    }
-    numbers = {"scale": outputs.scale, "bias": outputs.bias}
-    return vectors | numbers, {"number": number, "real": real}
+    given = {name: getattr(outputs, name).astype(jnp.float32) for name in ("image", "text", "scale", "bias")}
+    rows = {name: jnp.where(real[:, None] if x.ndim == 2 else real, x, 0) for name, x in given.items()}
+    return rows, {"number": number, "real": real}
 
 
 def pieces_in(about: About, chunks: int) -> int:

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import optax
 
+from jaxformer.models.base import replaced
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.state import init_state
@@ -19,8 +20,7 @@ def take_steps(
     state_kwargs = {"with_average": "average" in kwargs, "with_loss_scale": kwargs.pop("loss_scale", False)}
     before = jax.device_get(init_state(variables, optimizer, **state_kwargs))
     state = jax.device_put(before, layout.shardings(before))
-    if "axis_name" in {f.name for f in model.__dataclass_fields__.values()}:
-        model = model.clone(axis_name=layout.axis)
+    model = replaced(model, axis_name=layout.axis)
     step = layout.train_step(
         make_train_step(model, task, optimizer, seed=0, axis=layout.axis, **kwargs), state
     )
