@@ -39,5 +39,7 @@ def held_out(labels: np.ndarray, fold: str) -> np.ndarray:
     """
     number, count = numbers_of(fold)
     dealt = np.empty(len(labels), np.int64)
-    dealt[np.lexsort((np.random.default_rng(count).permutation(len(labels)), labels))] = np.arange(len(labels))
+    dealt[np.lexsort((np.random.default_rng(count).permutation(len(labels)), labels))] = np.arange(
+        len(labels)
+    )
     return dealt % count == number - 1

@@ -75,7 +75,9 @@ class Records:
         if config.examples.strata is None:
             return np.zeros(len(self))
         labels = Labels(self, config.examples.strata, "data.examples.label_feature")
-        read = (labels.read(record, first + i) for first, group in self.groups() for i, record in enumerate(group))
+        read = (
+            labels.read(record, first + i) for first, group in self.groups() for i, record in enumerate(group)
+        )
         return np.fromiter(read, np.float64, len(self))
 
     def __len__(self) -> int:

@@ -40,7 +40,9 @@ class CrossValidate(Verb):
 
         overrides = {**(self.overrides or {}), "eval.split": FOLD, "data.fold": f"1/{self.folds}"}
         config = files.read(self.config, overrides)
-        sweep = Sweep({"data.fold": choice([f"{number}/{self.folds}" for number in range(1, self.folds + 1)])})
+        sweep = Sweep(
+            {"data.fold": choice([f"{number}/{self.folds}" for number in range(1, self.folds + 1)])}
+        )
         folder = self.workdir or Path("sweeps") / f"{run_name(self.config)}-folds"
         with without_accelerators(), working() as console:
             source = {"config": self.config, "overrides": overrides}

@@ -30,7 +30,7 @@ class Kind:
 
     @property
     def strata(self) -> str | None:
-        """The dataset's feature with the label of an example, of which every fold gets the same share; None: no such."""
+        """The dataset's feature with the label of an example, of which every fold has the same share; None: none."""
         return None
 
     def open(self, config: DatasetConfig, split: str, train: bool) -> Source | RowSource:
