@@ -1,9 +1,8 @@
 """A model of two towers on a user's own images and texts: their vectors, and which text tells of an image."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,6 +14,7 @@ from jaxformer.errors import UserError, counted
 from jaxformer.inference.inputs import Input
 from jaxformer.inference.predict import Prediction, check_top, computed
 from jaxformer.tasks.base import Batch
+from jaxformer.tasks.image import ImageTask
 
 if TYPE_CHECKING:
     from jaxformer.inference.loaded import LoadedRun
@@ -38,15 +38,23 @@ def checked_texts(texts: Any) -> list[str]:
     Raises:
       UserError: they are no texts, are fewer than two or equal, or one is empty.
     """
-    if isinstance(texts, str) or not isinstance(texts, Sequence) or not all(isinstance(x, str) for x in texts):
+    if (
+        isinstance(texts, str)
+        or not isinstance(texts, Sequence)
+        or not all(isinstance(x, str) for x in texts)
+    ):
         raise UserError(f"texts={texts!r}: expected a list of texts")
     for number, text in enumerate(texts, 1):
         if not text.strip():
             raise UserError(f"text {number}: is empty; say what an image may show, such as 'a cat'")
     if len(texts) < 2:
-        raise UserError(f"{texts[0] if texts else ''!r}: is the only text; give two or more, to tell them apart")
+        raise UserError(
+            f"{texts[0] if texts else ''!r}: is the only text; give two or more, to tell them apart"
+        )
     if len({*texts}) < len(texts):
-        raise UserError(f"{next(x for x in texts if texts.count(x) > 1)!r}: is there twice; give each text once")
+        raise UserError(
+            f"{next(x for x in texts if texts.count(x) > 1)!r}: is there twice; give each text once"
+        )
     return [*texts]
 
 
@@ -58,7 +66,9 @@ def checked_templates(templates: Sequence[str]) -> list[str]:
     """
     for template in templates:
         if template.count("{}") != 1:
-            raise UserError(f"template {template!r}: expected one {{}}, where a text is filled in, as 'a photo of a {{}}.'")
+            raise UserError(
+                f"template {template!r}: expected one {{}}, where a text is filled in, as 'a photo of a {{}}.'"
+            )
     return [*templates] or ["{}"]
 
 
@@ -75,7 +85,9 @@ def text_vectors(run: "LoadedRun", texts: Sequence[str]) -> np.ndarray:
     for number, (text, tokens) in enumerate(zip(texts, run.tokenizer.encode_batch(texts, special=False)), 1):
         row = [*start, *tokens, *end]
         if len(row) > length:
-            raise UserError(f"text {number} ({text[:40]!r}): has {counted(len(row), 'token')}, the model takes {length}")
+            raise UserError(
+                f"text {number} ({text[:40]!r}): has {counted(len(row), 'token')}, the model takes {length}"
+            )
         if not tokens:
             raise UserError(f"text {number} ({text[:40]!r}): has nothing that this model's tokenizer knows")
         rows.append(row)
@@ -104,7 +116,7 @@ def of_texts(model: Any, variables: Any, tokens: Any, mask: Any) -> jax.Array:
 @partial(jax.jit, static_argnums=(0, 1))
 def of_images(task: Any, model: Any, variables: Any, batch: Batch) -> dict[str, jax.Array]:
     """`TwoTowers.image_features` of a batch of images, and what products are multiplied by and added to."""
-    image = task.normalised(batch)
+    image = ImageTask.inputs(task, batch)["image"]
     vectors = model.apply(variables, image, method="image_features")
     scale, bias = model.apply(variables, method="numbers")
     rows = vectors.shape[:1]
@@ -132,7 +144,12 @@ def class_vectors(run: "LoadedRun", texts: Sequence[str], templates: Sequence[st
 
 
 def zero_shot(
-    run: "LoadedRun", images: Any, texts: Sequence[str], *, templates: Sequence[str] = (), top: int | None = None
+    run: "LoadedRun",
+    images: Any,
+    texts: Sequence[str],
+    *,
+    templates: Sequence[str] = (),
+    top: int | None = None,
 ) -> Iterator[Prediction]:
     """Yields how likely each text tells of each image, among these texts.
 
@@ -175,6 +192,7 @@ def zero_shot(
         yield {**one.asked, "predictions": answers}
 
 
-def embedded_images(run: "LoadedRun", images: str | Path | np.ndarray | Iterable[Any]) -> np.ndarray:
-    """Vectors of images, float32 [N, E]; see `image_rows`."""
-    return np.stack([row["vector"] for _, row in image_rows(run, images)])
+def image_vectors(run: "LoadedRun", images: Any) -> np.ndarray:
+    """Vectors of images, float32 [N, E], of length 1; see `image_rows`."""
+    found = [row["vector"] for _, row in image_rows(run, images)]
+    return np.stack(found) if found else np.zeros((0, run.model.embedding), np.float32)

@@ -123,11 +123,16 @@ class TwoTowers(Model):
         """The vectors of images, float [B, H, W, C], and of texts, int [B, T]; see `text_features`."""
         images = self.image_features(image, deterministic)
         texts = self.text_features(tokens, token_mask, deterministic)
+        scale, bias = self.numbers()
+        rows = images.shape[:1]
+        return PairOutputs(images, texts, jnp.broadcast_to(scale, rows), jnp.broadcast_to(bias, rows))
+
+    def numbers(self) -> tuple[Array, Array]:
+        """What products of vectors are multiplied by, and what is added to them, float32 []."""
         scale = jnp.exp(self.log_scale)
         if self.bias is None:  # SigLIP's go beyond
             scale = jnp.minimum(scale, LARGEST_SCALE)
-        rows = images.shape[:1]
-        return PairOutputs(images, texts, jnp.broadcast_to(scale, rows), jnp.broadcast_to(self.offset, rows))
+        return scale, self.offset
 
     def image_features(self, image: Array, deterministic: bool = True) -> Array:
         """Float32 [B, E], of length 1, of images, float [B, H, W, C]."""

@@ -29,8 +29,8 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
       source: a folder with config.json and model.safetensors (or its index and parts), as `save_pretrained` of Hugging
         Face transformers writes it, or as timm does; the folder of a run; a file `.npz`, `.onnx` or `.safetensors` of
         a model that its tensors' names tell; "hf:OWNER/NAME", "hf:OWNER/NAME@REVISION" or "timm/NAME" of the Hub; or
-        "package:NAME/FOLDER", a folder in an installed Python package. Behind a model of two towers, "#image" or "#text"
-        takes one of them alone.
+        "package:NAME/FOLDER", a folder in an installed Python package. Behind a model of two towers "#image" or
+        "#text" takes one of them alone.
       **fields: fields of our model that take the place of its own.
 
     Raises:

@@ -192,7 +192,7 @@ class FromFile:
         if self.template is not None:
             apply_template(hf, self.template)
         if self.canonical:
-            hf.normalizer = tokenizers.normalizers.Sequence(canonical_steps() + [hf.normalizer])
+            hf.normalizer = tokenizers.normalizers.Sequence([*canonical_steps(), hf.normalizer])
         return Tokenizer(hf)
 
 
