@@ -180,8 +180,7 @@ def with_what_source_says(config: Mapping[str, Any]) -> Mapping[str, Any]:
     if not kind.tokenized:
         return config
     length = {} if source.longest is None else {"length": source.longest}
-    own = {} if source.tokenizer_file is None else {"name": "file", "path": str(source.tokenizer_file)}
-    tokenizer = data.get("tokenizer") or own or None
+    tokenizer = data.get("tokenizer") or source.tokenizer_fields
     return {**config, "data": {**data, "tokenizer": tokenizer, "examples": {**length, **examples}}}
 
 

@@ -13,7 +13,7 @@ from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
 from jaxformer.inference.untrained import write_run
 from jaxformer.runs import Run
-from jaxformer.weights.base import Pretrained
+from jaxformer.weights.base import OF_IMAGES, Pretrained
 from jaxformer.weights.pretrained import load_pretrained
 
 LONGEST = 512  # tokens of a text, where a model takes more
@@ -23,6 +23,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "image": ("classification", {"name": "images"}),
     "detector": ("detection", {"name": "detection"}),
     "segmenter": ("segmentation", {"name": "segmentation"}),
+    "two-towers": ("contrastive", {"name": "captions"}),
     "decoder": ("causal_lm", {"name": "documents"}),
     "encoder-decoder": (
         "translation",
@@ -58,15 +59,13 @@ def import_model(source: str, folder: Path, overrides: Mapping[str, Any] | None 
     config = run.check(resolve(nested))
     experiment = Experiment(config, jax.local_devices()[:1])
     model, shape = experiment.config.model, None
-    if found.tokenizer is None:
-        size = found.view(found.model.image_size).size
-        shape = (*size, 3)
-    elif config.data.examples.modality == "image":
-        raise UserError(f"{source}: holds a tokenizer, and a model of images")
+    if config.data.examples.modality == "image":
+        shape = (*found.view(found.model.image_size).size, 3)
     spec = config.data.examples.nominal_spec(shape or (0, 0, 3), config.data.transforms)
     sizes = {name: vars(model)[name] for name in model.sizes if vars(model)[name] is not None}
+    tokenizer = found.tokenizer if config.data.examples.tokenized else None
     data = NominalBatches(
-        1, config.data.batch_size, spec, (), found.class_names or None, found.tokenizer, sizes=sizes
+        1, config.data.batch_size, spec, (), found.class_names or None, tokenizer, sizes=sizes
     )
     experiment = Experiment(config, jax.local_devices()[:1], train_data=data, eval_data=data)
     with run.lock() as run:
@@ -88,20 +87,23 @@ def config_of(found: Pretrained) -> dict[str, Any]:
         "eval": {"split": "validation", "monitor": "loss"},
         "data": {"name": "own", "batch_size": 32, "examples": dict(examples)},
     }
-    if kind in ("image", "detector", "segmenter"):
+    if kind in OF_IMAGES:
         view = found.view(found.model.image_size)
         config["task"] |= view.task
         config["data"] |= {"transforms": view.transforms, "eval_transforms": view.transforms}
-        if kind != "image":
+        if kind in ("detector", "segmenter"):
             config["data"]["examples"] |= {"size": view.size, "enlarge": False}
         if kind == "image" and model.num_classes == IMAGENET:
             config["data"]["name"] = "imagenet2012"
-        return config
+        if kind != "two-towers":
+            return config
+        config["task"] |= {} if model.bias is None else {"loss_name": "sigmoid"}
+        fields = fields["text"]
+    config["data"]["tokenizer"] = found.tokenizer_fields
     if found.tokenizer is None:
         raise UserError(
             f"{found.source}: holds no tokenizer.json, so nobody knows what the model's tokens mean"
         )
-    config["data"]["tokenizer"] = {"name": "file", "path": str(found.folder / "tokenizer.json")}
     known = [fields[key] for key in ("max_positions", "context_length") if fields.get(key)]
     config["data"]["examples"]["length"] = min(
         [LONGEST, *(n - fields.get("position_offset", 0) for n in known)]

@@ -242,6 +242,39 @@ class LoadedRun:
 
         return answered(self, inputs, top)
 
+    # Two towers
+
+    def zero_shot(
+        self, images: Any, texts: Sequence[str], *, templates: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """How likely each of some texts tells of each image; see `jaxformer.inference.zero_shot.zero_shot`."""
+        from jaxformer.inference.zero_shot import zero_shot
+
+        return list(zero_shot(self, images, texts, templates=templates))
+
+    def embed_images(self, images: Any) -> np.ndarray:
+        """Vectors of images, float32 [N, E], of length 1, of a model of two towers.
+
+        Args:
+          images: one or several, as of `predict`.
+
+        Raises:
+          UserError: the model has no two towers, or an image cannot be read.
+        """
+        from jaxformer.inference.zero_shot import image_vectors
+
+        return image_vectors(self, images)
+
+    def embed_texts(self, texts: str | Sequence[str]) -> np.ndarray:
+        """Vectors of texts, float32 [N, E], of length 1, of a model of two towers.
+
+        Raises:
+          UserError: the model has no two towers, or a text is empty, or longer than it takes.
+        """
+        from jaxformer.inference.zero_shot import text_vectors
+
+        return text_vectors(self, [texts] if isinstance(texts, str) else texts)
+
     # Texts
 
     @cached_property

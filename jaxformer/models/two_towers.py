@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from jaxformer.config.fields import PositiveFloat, PositiveInt
+from jaxformer.config.fields import NonNegativeInt, PositiveFloat, PositiveInt
 from jaxformer.config.schema import choice
 from jaxformer.models import BACKBONES, CONTRACT, TEXT_ENCODERS
 from jaxformer.models.base import Kind, Model
@@ -44,6 +44,8 @@ class TwoTowers(Model):
     text_pooling: Pooling = "end"
     """Which of its tokens stand for a text: the last real one, as in CLIP ("end"), the first ("first"), the mean of the
     real ones ("mean"), or, as in SigLIP, the last place of the row, padding or not, which then is seen ("last")."""
+    padding: NonNegativeInt | None = None
+    """The token that text_pooling="last" sees on padding: 1 in SigLIP, 0 in SigLIP 2. None: what the batch has."""
     embedding: PositiveInt = 512
     """E, size of the vectors that are compared."""
     image_projection: ProjectionName = "linear"
@@ -52,7 +54,8 @@ class TwoTowers(Model):
     text_projection: ProjectionName = "linear"
     """The same for texts."""
     scale: PositiveFloat = 1 / 0.07
-    """First value of the learned factor of the products, the inverse of a temperature; it is clipped at 100."""
+    """First value of the learned factor of the products, the inverse of a temperature: 10 in SigLIP. Where there is no
+    `bias` it is clipped at 100, as in CLIP."""
     bias: float | None = None
     """First value of a learned number that is added to the products: -10 in SigLIP. None: there is none."""
 
@@ -120,9 +123,16 @@ class TwoTowers(Model):
         """The vectors of images, float [B, H, W, C], and of texts, int [B, T]; see `text_features`."""
         images = self.image_features(image, deterministic)
         texts = self.text_features(tokens, token_mask, deterministic)
-        scale = jnp.minimum(jnp.exp(self.log_scale), LARGEST_SCALE)
+        scale, bias = self.numbers()
         rows = images.shape[:1]
-        return PairOutputs(images, texts, jnp.broadcast_to(scale, rows), jnp.broadcast_to(self.offset, rows))
+        return PairOutputs(images, texts, jnp.broadcast_to(scale, rows), jnp.broadcast_to(bias, rows))
+
+    def numbers(self) -> tuple[Array, Array]:
+        """What products of vectors are multiplied by, and what is added to them, float32 []."""
+        scale = jnp.exp(self.log_scale)
+        if self.bias is None:  # SigLIP's go beyond
+            scale = jnp.minimum(scale, LARGEST_SCALE)
+        return scale, self.offset
 
     def image_features(self, image: Array, deterministic: bool = True) -> Array:
         """Float32 [B, E], of length 1, of images, float [B, H, W, C]."""
@@ -139,6 +149,8 @@ class TwoTowers(Model):
           token_mask: bool [B, T], False on padding; None: there is none.
           deterministic: whether there is no dropout.
         """
+        if self.text_pooling == "last" and token_mask is not None and self.padding is not None:
+            tokens = jnp.where(token_mask, tokens, self.padding)
         mask = None if self.text_pooling == "last" else token_mask
         seen = self.text(tokens, token_mask=mask, deterministic=deterministic).tokens
         features = pooled(seen, mask, self.text_pooling)

@@ -45,15 +45,17 @@ def argument(metavar: str, *names: str, default: Any = MISSING) -> Any:
     return dataclasses.field(default=default, metadata={"word": metavar, "metavar": metavar, "names": names})
 
 
-def flag(default: Any = MISSING, metavar: str = "", *names: str) -> Any:
+def flag(default: Any = MISSING, metavar: str = "", *names: str, several: bool = False) -> Any:
     """A field that is a flag, where its own name or its type do not say enough.
 
     Args:
       default: the field's.
       metavar: what the help calls its value.
       names: names in the place of the field's own.
+      several: whether all words up to the next flag, or up to two hyphens, are values of a tuple.
     """
-    return dataclasses.field(default=default, metadata={"metavar": metavar, "names": names})
+    about = {"metavar": metavar, "names": names, "several": several}
+    return dataclasses.field(default=default, metadata=about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +185,7 @@ def make_parser(name: str, cls: type, left_out: Collection[str] | None = None) -
         elif bool in typing.get_args(field.type):  # a flag with or without a value
             options |= {"nargs": "?", "const": True}
         elif many:
-            options["action"] = "append"
+            options |= {"action": "extend", "nargs": "+"} if about.get("several") else {"action": "append"}
         if names := about.get("names") or (() if "word" in about else (called(field),)):
             parser.add_argument(*names, **options, required=helping and needed and "word" not in about)
     return parser

@@ -76,6 +76,11 @@ class Predict(OfRun):
     """How several runs answer together: the mean of their probabilities, of their logits, or a vote (default: mean)."""
     output: Path | None = flag(None, "DIR")
     """The folder of annotated images and JSON lines (default: RUN/predictions)."""
+    zero_shot: tuple[str, ...] = flag((), "TEXT", several=True)
+    """Texts, two or more, of which the one is looked for that tells of an image, where a model compares both (CLIP,
+    SigLIP); the images stand behind two hyphens."""
+    templates: tuple[str, ...] = flag((), "TEMPLATE", several=True)
+    """What each text is filled into, such as "a photo of a {}."; of several the mean counts."""
     features: bool = False
     """Print what the model's head sees of each input, as numbers, in the place of answers; nothing is drawn."""
     top: PositiveInt = 5
@@ -97,6 +102,10 @@ class Predict(OfRun):
             yield "features: explains nothing; leave --explain out"
         if self.features and self.others:
             yield "features: are those of one model; leave `others` out"
+        if self.templates and not self.zero_shot:
+            yield "templates: are what texts are filled into; give `zero_shot`, too, or leave them out"
+        if self.zero_shot and (self.others or self.features or self.explain is not None):
+            yield "zero_shot: compares by one model; leave `others`, `features` and --explain out"
         if isinstance(self.explain, Path) and self.explain.is_file():
             yield f"explain={self.explain}: is a file; put --explain behind the images, or name a folder"
 
@@ -106,10 +115,34 @@ class Predict(OfRun):
         config = Run.open(self.run).read_config()
         folder = self.output or self.run / "predictions"
         with working():
-            if config.data.examples.modality == "text":
+            if self.zero_shot:
+                self.compare(folder)
+            elif config.model.kind == "two-towers":
+                raise UserError(
+                    f"{self.run}: holds a model that compares images with texts; say with which texts",
+                    "give --zero-shot TEXT TEXT, and the images behind two hyphens",
+                )
+            elif config.data.examples.modality == "text":
                 self.predict_texts(config, folder)
             else:
                 self.predict_images(folder)
+
+    def compare(self, folder: Path) -> None:
+        """Compares images with texts; the JSON lines go to `folder`, too.
+
+        Raises:
+          UserError: the model does not, a text cannot be taken, or there are no images.
+        """
+        from jaxformer.inference.inputs import check_places, readable
+        from jaxformer.inference.zero_shot import check_towers, checked_templates, checked_texts, zero_shot
+
+        checked_texts(self.zero_shot)
+        checked_templates(self.templates)
+        check_places(self.inputs, folder)
+        one = self.load()
+        check_towers(one)
+        files = readable(self.inputs, one.example, self.skip_broken)
+        self.write(zero_shot(one, files, self.zero_shot, templates=self.templates, top=self.top), folder)
 
     def predict_images(self, folder: Path) -> None:
         """Classifies image files, or each of their pixels, or finds objects in them; annotated images go to `folder`.

@@ -62,7 +62,7 @@ class WeightsExport(OfRun):
                 run.config["model"]["name"],
                 trained.variables,
                 self.output,
-                tokenizer=trained.tokenizer,
+                tokenizer=trained.tokenizer if trained.config.data.examples.tokenized else None,
                 classes=trained.class_names,
                 card=model_card(run.name, run.config, run.metrics_at(trained.step), self.license),
                 preprocessing=of_config(run.config["task"], run.config["data"], size),

@@ -1,6 +1,7 @@
 """A model of another project, whatever form it has there: the contract of `sources.py`."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,8 @@ import jax.numpy as jnp
 from flax.traverse_util import unflatten_dict
 
 from jaxformer.config.schema import build
-from jaxformer.data.text.tokenizers import Tokenizer
+from jaxformer.data.text.tokenizers import FromFile, Tokenizer
+from jaxformer.errors import UserError
 from jaxformer.models import CONTRACT, MODELS
 from jaxformer.reading import read_json
 from jaxformer.weights.convert import Family, Tensors
@@ -23,8 +25,20 @@ TINY: dict[str, dict[str, tuple[tuple[int, ...], Any]]] = {  # inputs that show 
     "encoder": {"tokens": TEXT},
     "decoder": {"tokens": TEXT},
     "encoder-decoder": {"tokens": TEXT, "decoder_tokens": TEXT},
+    "two-towers": {"tokens": TEXT},
 }
+OF_IMAGES = ("image", "detector", "segmenter", "two-towers")  # kinds of models
 SIDE = 224  # of an image, in pixels, where a model takes any
+
+
+@contextlib.contextmanager
+def as_published(path: Path) -> Iterator[None]:
+    """Turns what values of unexpected kinds in a file of theirs bring about into a UserError that names it."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path}: is not as such models have it ({what})") from error
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,9 @@ class Pretrained:
     def shapes(self) -> Any:
         """Its variables, as shapes; nothing is computed."""
         side = self.model.image_size or SIDE
-        tiny = TINY.get(self.model.kind, {"image": ((1, side, side, 3), jnp.float32)})
+        tiny = dict(TINY.get(self.model.kind, {}))
+        if self.model.kind in OF_IMAGES:
+            tiny["image"] = (1, side, side, 3), jnp.float32
         inputs = {name: jax.ShapeDtypeStruct(*each) for name, each in tiny.items()}
         return jax.eval_shape(lambda key, x: dict(self.model.init(key, **x)), jax.random.key(0), inputs)
 
@@ -125,10 +141,10 @@ class Pretrained:
         return unflatten_dict({path: jax.device_put(match.array()) for path, match in matched.items()})
 
     @property
-    def tokenizer_file(self) -> Path | None:
-        """Its tokenizer.json; None where it has none."""
+    def tokenizer_fields(self) -> Fields | None:
+        """`data.tokenizer` of a config that takes its tokenizer; None where it has none."""
         file = self.folder / "tokenizer.json"
-        return file if file.exists() else None
+        return {"name": "file", "path": str(file)} if file.exists() else None
 
     @property
     def longest(self) -> int | None:
@@ -136,6 +152,7 @@ class Pretrained:
         said = {"sentence_bert_config.json": "max_seq_length", "tokenizer_config.json": "model_max_length"}
         found = [(read_json(self.folder / file, needs={}) or {}).get(key) for file, key in said.items()]
         _, fields = self.described
+        fields = fields.get("text", fields)
         found.append(fields.get("context_length"))
         if "max_positions" in fields:
             found.append(fields["max_positions"] - fields.get("position_offset", 0))
@@ -143,9 +160,13 @@ class Pretrained:
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
-        """Its tokenizer; None where it has no tokenizer.json.
+        """Its tokenizer; None where it has none.
 
         Raises:
           UserError: the file is damaged.
         """
-        return None if self.tokenizer_file is None else Tokenizer.load(self.tokenizer_file)
+        if (fields := self.tokenizer_fields) is None:
+            return None
+        return FromFile(**{name: value for name, value in fields.items() if name != "name"}).build(
+            lambda: iter(())
+        )

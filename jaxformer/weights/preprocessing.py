@@ -90,6 +90,10 @@ def from_transformers(config: Mapping[str, Any], kind: str = "") -> Preprocessin
     if config.get("do_flip_channel_order"):
         raise UserError(f"{PROCESSOR}: do_flip_channel_order=True: there is no such transform here")
     size = config.get("size", 224)
+    if kind == "clip" and not isinstance(
+        size, Mapping
+    ):  # of CLIP's first processor, whose files say a number
+        size = {"shortest_edge": size}
     shorter = size.get("shortest_edge") if isinstance(size, Mapping) else None
     crop = sides(config.get("crop_size", shorter or size)) if config.get("do_center_crop") else None
     if kind == "convnext":

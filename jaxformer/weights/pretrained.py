@@ -9,13 +9,17 @@ from jaxformer.errors import UserError
 from jaxformer.reading import read_json
 from jaxformer.weights.base import Pretrained
 from jaxformer.weights.files import INDEX, PICKLED, SINGLE
+from jaxformer.weights.open_clip import CONFIG as OPEN_CLIP
 from jaxformer.weights.preprocessing import PROCESSOR
-from jaxformer.weights.sources import OfFile, form_of
+from jaxformer.weights.sources import OfFile, OfTower, form_of
 
 HUB, TIMM, PACKAGE = "hf:", "timm/", "package:"
 FILES = (".npz", ".onnx", ".safetensors", *PICKLED)
 NAME = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?(@[\w./-]+)?")  # of a repository and its revision
-WANTED = ("config.json", SINGLE, INDEX, "*.safetensors", PROCESSOR, "tokenizer.json", "tokenizer_config.json")
+WANTED = (
+    "config.json", OPEN_CLIP, SINGLE, INDEX, "*.safetensors", PROCESSOR, "tokenizer.json", "tokenizer_config.json",
+    "spiece.model",
+)  # fmt: skip
 
 
 def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
@@ -25,7 +29,8 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
       source: a folder with config.json and model.safetensors (or its index and parts), as `save_pretrained` of Hugging
         Face transformers writes it, or as timm does; the folder of a run; a file `.npz`, `.onnx` or `.safetensors` of
         a model that its tensors' names tell; "hf:OWNER/NAME", "hf:OWNER/NAME@REVISION" or "timm/NAME" of the Hub; or
-        "package:NAME/FOLDER", a folder in an installed Python package.
+        "package:NAME/FOLDER", a folder in an installed Python package. Behind a model of two towers "#image" or
+        "#text" takes one of them alone.
       **fields: fields of our model that take the place of its own.
 
     Raises:
@@ -36,6 +41,12 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
     name = str(source)
     if name.startswith(TIMM) and not Path(name).exists():
         name = HUB + name
+    whole, _, part = name.rpartition("#")
+    if part in ("image", "text") and not Path(name).exists():
+        found = load_pretrained(whole)
+        tower = OfTower(str(source), found.folder, found.config, fields, found, part)
+        _ = tower.described
+        return tower
     folder = place_of(name)
     if folder.suffix in FILES and not folder.is_dir():
         alone = OfFile(name, folder, {}, fields)
@@ -44,11 +55,14 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
     if not folder.is_dir():
         raise UserError(f'{source}: there is no such folder; a model of the Hub is "{HUB}OWNER/NAME"')
     config = read_json(folder / "config.json", needs={}, remedy="is the download complete?")
+    alone = config is None or not any((folder / file).exists() for file in (SINGLE, INDEX))
+    if alone and (folder / OPEN_CLIP).exists():
+        config = read_json(folder / OPEN_CLIP, needs={"model_cfg": dict})
     if config is None:
         raise UserError(f"{folder}: holds no config.json, so nobody knows which model it is")
-    found = form_of(config)(str(source), folder, config, fields)
-    _ = found.described
-    return found
+    opened = form_of(config)(str(source), folder, config, fields)
+    _ = opened.described
+    return opened
 
 
 def place_of(source: str) -> Path:

@@ -3,10 +3,9 @@
 Adding a form is a class here and a line in `pretrained.opened`.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -19,10 +18,11 @@ from jaxformer.models.layouts import unstack_layers
 from jaxformer.reading import as_written, read_json
 from jaxformer.tasks import TASKS
 from jaxformer.weights import preprocessing
-from jaxformer.weights.base import SIDE, Fields, Pretrained
-from jaxformer.weights.convert import Family, Tensors
+from jaxformer.weights.base import SIDE, Fields, Pretrained, as_published
+from jaxformer.weights.convert import Family, Tensors, unread
 from jaxformer.weights.files import read_tensors
 from jaxformer.weights.onnx import onnx_tensors
+from jaxformer.weights.open_clip import OfOpenClip
 from jaxformer.weights.preprocessing import PROCESSOR, Preprocessing
 from jaxformer.weights.recognised import Recognised, recognise
 from jaxformer.weights.rows import Row
@@ -34,23 +34,30 @@ TASK = "jaxformer.tasks.base:Task"  # the contract
 BEGINS_AS = ("name", "pretrained")  # of a run's model, what is not a field of the model that it gives
 
 
-@contextlib.contextmanager
-def as_published(path: Path) -> Iterator[None]:
-    """Turns what values of unexpected kinds in a file of theirs bring about into a UserError that names it."""
-    try:
-        yield
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-        what = f"{type(error).__name__}: {error}"
-        raise UserError(f"{path}: is not as such models have it ({what})") from error
-
-
 class OfTransformers(Pretrained):
     """A folder of Hugging Face transformers: config.json, model.safetensors or its index and parts."""
 
     @property
     def own(self) -> tuple[str, Fields]:
         with as_published(self.folder / "config.json"):
-            return model_of(self.config)
+            name, fields = model_of(self.config)
+        if name == "two_towers" and "padding" in fields and (pad := self.padding) is not None:
+            fields["padding"] = pad
+        return name, fields
+
+    @property
+    def padding(self) -> int | None:
+        """The token that its tokenizer fills texts up with, by tokenizer_config.json; None where it says nothing."""
+        said = (read_json(self.folder / "tokenizer_config.json", needs={}) or {}).get("pad_token")
+        token = said.get("content") if isinstance(said, Mapping) else said
+        return None if token is None or self.tokenizer is None else self.tokenizer.hf.token_to_id(str(token))
+
+    @property
+    def tokenizer_fields(self) -> Fields | None:
+        spiece = self.folder / "spiece.model"
+        if super().tokenizer_fields is None and self.config["model_type"] == "siglip" and spiece.exists():
+            return {"name": "file", "path": str(spiece), "template": "t5", "canonical": True}
+        return super().tokenizer_fields
 
     @property
     def family(self) -> Family:
@@ -188,7 +195,49 @@ class OfRun(Pretrained):
 
 
 def form_of(config: Mapping[str, Any]) -> type[Pretrained]:
-    """The form of a folder with this config.json."""
+    """The form of a folder with this config.json, or this open_clip_config.json."""
+    if "model_cfg" in config:
+        return OfOpenClip
     if isinstance(config.get("config"), Mapping) and "model" in config["config"]:
         return OfRun
     return OfTimm if "architecture" in config and "model_type" not in config else OfTransformers
+
+
+@dataclass(frozen=True)
+class OfTower(Pretrained):
+    """One of a model's two towers, as a model of its own."""
+
+    whole: Pretrained
+    """The model."""
+    part: str
+    """Which tower, "image" or "text"."""
+
+    @property
+    def own(self) -> tuple[str, Fields]:
+        name, fields = self.whole.described
+        if self.part not in fields:
+            raise UserError(f"{self.source}: the model ({name}) has no two towers; leave #{self.part} out")
+        tower = dict(fields[self.part])
+        return tower.pop("name"), tower
+
+    @property
+    def family(self) -> Family:
+        whole, ours = self.whole.family, f"{self.part}/"
+        rows = tuple(row for row in whole.rows if row.ours.startswith(ours))
+        return replace(
+            whole, rows=tuple(replace(row, ours=row.ours.removeprefix(ours)) for row in rows), extras={}
+        )
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        rows = self.family.rows
+        own = unread(rows, self.whole.tensors, [row.ours for row in rows])
+        return {name: tensor for name, tensor in self.whole.tensors.items() if name in own}
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        return self.whole.preprocessing if self.part == "image" else None
+
+    @property
+    def tokenizer_fields(self) -> Fields | None:
+        return self.whole.tokenizer_fields if self.part == "text" else None

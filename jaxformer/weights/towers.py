@@ -2,30 +2,14 @@
 
 CLIP (Radford et al. 2021) and SIGLIP_TOWERS (Zhai et al. 2023; SigLIP 2, Tschannen et al. 2025, where images have one
 size): CLIPModel and SiglipModel of Hugging Face transformers. OPEN_CLIP: openai/CLIP's own names, which OpenCLIP's
-files have. A tower alone has the names of its part (`transformers_image.SIGLIP`, `CLIP_VISION`).
+files have. Towers alone are in `transformers_image.py`.
 
 `towers_config.py` gives the fields of models that compute the same.
 """
 
 from jaxformer.weights.convert import Family, family
 from jaxformer.weights.rows import Part, Row, Rows, below, rows
-from jaxformer.weights.transformers_image import QKV, SIGLIP, SIGLIP_BLOCK
-
-VISION_EMBEDDINGS = (
-    Row("class_token", "embeddings.class_embedding", style="vector"),
-    Row("position_embedding", "embeddings.position_embedding.weight", style="table"),
-    Row("patch_embedding", "embeddings.patch_embedding"),
-)
-CLIP_VISION_ROWS = (
-    *VISION_EMBEDDINGS,
-    *rows({"embedding_norm": "pre_layrnorm", "norm": "post_layernorm"}),
-    *below("encoder/block_{i}/", "encoder.layers.{i}.", SIGLIP_BLOCK),
-)
-CLIP_VISION = family(
-    below("", "vision_model.", CLIP_VISION_ROWS),
-    extras={"vision_model.embeddings.position_ids": None},
-    prefix="vision_model.",
-)
+from jaxformer.weights.transformers_image import CLIP_VISION_ROWS, QKV, SIGLIP, SIGLIP_BLOCK
 
 
 def text_rows(stack: str) -> Rows:

@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import UserError
+from jaxformer.weights import towers, towers_config
 from jaxformer.weights.convert import Family
 from jaxformer.weights.transformers_image_config import KINDS
 from jaxformer.weights.transformers_text import BERT, DISTILBERT, GPT2, LLAMA, ROBERTA, T5
@@ -54,6 +55,8 @@ def model_of(config: Config) -> tuple[str, Fields]:
     kind = config.get("model_type", "")
     if not isinstance(kind, str):
         raise UserError(f"model_type={kind!r}: expected the name of a kind of model, such as 'bert'")
+    if kind in OTHERS:
+        raise UserError(f"model_type={kind!r}: {OTHERS[kind]}")
     if kind not in FAMILIES:
         raise UserError(f"model_type={kind!r}: no table for such checkpoints; {did_you_mean(kind, FAMILIES)}")
     _, name, fields_of, unsupported = FAMILIES[kind]
@@ -213,5 +216,11 @@ FAMILIES: dict[str, tuple[Family, str, Callable[[Config], Fields], Config]] = {
     "qwen2": (LLAMA, "gpt", llama, {"use_sliding_window": False}),
     "qwen3": (LLAMA, "gpt", llama, {"use_sliding_window": False}),
     "t5": (T5, "seq2seq", t5, BUCKETS),
+    "clip": (towers.CLIP, "two_towers", towers_config.CLIP.fields, {}),
+    "siglip": (towers.SIGLIP_TOWERS, "two_towers", towers_config.SIGLIP_TOWERS.fields, {}),
     **{kind: (each.family, each.name, each.fields, each.needs) for kind, each in KINDS.items()},
+}
+OTHERS = {  # kinds that are near one of these: what to take
+    "siglip2": "is SigLIP 2 for images of any shape (NaFlex), which no model here computes; take a checkpoint for "
+    "images of one size, such as hf:google/siglip2-base-patch16-224, whose model_type is 'siglip'",
 }

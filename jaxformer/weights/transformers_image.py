@@ -2,7 +2,8 @@
 
 VIT: ViTForImageClassification and ViTModel (Dosovitskiy et al. 2021), DEIT: DeiTForImageClassificationWithTeacher
 (Touvron et al. 2021), DINOV2: Dinov2Model (Oquab et al. 2024), with registers (Darcet et al. 2024), too, SIGLIP:
-SiglipVisionModel (Zhai et al. 2023). Versions 4 and 5 share these names; version 5 has others in memory.
+SiglipVisionModel (Zhai et al. 2023), CLIP_VISION: CLIPVisionModel (Radford et al. 2021). Versions 4 and 5 share these
+names; version 5 has others in memory.
 
 RESNET and BIT (He et al. 2016, Kolesnikov et al. 2020), CONVNEXT (Liu et al. 2022), SWIN (Liu et al. 2021): their
 ...ForImageClassification and ...Model.
@@ -95,6 +96,20 @@ SIGLIP = family(
             for ours, theirs in (("kernel", "weight"), ("bias", "bias"))
         ],
     ),
+)
+
+
+CLIP_VISION_ROWS = (
+    Row("class_token", "embeddings.class_embedding", style="vector"),
+    Row("position_embedding", "embeddings.position_embedding.weight", style="table"),
+    Row("patch_embedding", "embeddings.patch_embedding"),
+    *rows({"embedding_norm": "pre_layrnorm", "norm": "post_layernorm"}),
+    *below("encoder/block_{i}/", "encoder.layers.{i}.", SIGLIP_BLOCK),
+)
+CLIP_VISION = family(
+    below("", "vision_model.", CLIP_VISION_ROWS),
+    extras={"vision_model.embeddings.position_ids": None},
+    prefix="vision_model.",
 )
 
 

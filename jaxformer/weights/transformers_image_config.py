@@ -12,11 +12,10 @@ from jaxformer.errors import UserError
 from jaxformer.models.presets import preset
 from jaxformer.weights import transformers_image as tables
 from jaxformer.weights.convert import Family
-from jaxformer.weights.transformers_values import ACTIVATIONS, activation
+from jaxformer.weights.transformers_values import THEIRS, activation
 
 Config = Mapping[str, Any]
 Fields = dict[str, Any]
-THEIRS = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
 HEAD, NO_HEAD = "ForImageClassification", "Model"
 EXPANSION = 4  # of a bottleneck block
 
@@ -289,6 +288,10 @@ KINDS: dict[str, Kind] = {
         tables.SIGLIP, "vit", ("", "SiglipVisionModel"),
         {**PLAIN, **TALL, "attention_dropout": "attention_dropout"}, {"pool": "map"},
         {**COLOURS, "vision_use_head": True}, written=hidden,
+    ),
+    "clip_vision_model": Kind(
+        tables.CLIP_VISION, "vit", ("", "CLIPVisionModel"), {**PLAIN, **TALL, "attention_dropout": "attention_dropout"},
+        {"patch_bias": False, "embedding_norm": True}, COLOURS, written=hidden,
     ),
     "resnet": Kind(
         tables.RESNET_FAMILY, "resnet", (f"ResNet{HEAD}", "ResNetModel"), {**STAGES, "block": "layer_type"},

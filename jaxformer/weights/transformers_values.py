@@ -6,10 +6,12 @@ from jaxformer.errors import UserError
 ACTIVATIONS = {
     "gelu": "gelu_erf",
     **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh"), "gelu_tanh"),
+    "quick_gelu": "quick_gelu",
     "relu": "relu",
     "relu2": "relu_squared",
     **dict.fromkeys(("silu", "swish"), "silu"),
 }
+THEIRS = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
 GATED = {"gelu_erf": "geglu_erf", "gelu_tanh": "geglu", "silu": "swiglu"}
 
 

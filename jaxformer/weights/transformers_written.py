@@ -7,17 +7,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
+from flax import linen as nn
+
 from jaxformer.config.schema import build
 from jaxformer.errors import UserError
 from jaxformer.models import CONTRACT, MODELS
+from jaxformer.weights import towers_config
 from jaxformer.weights.transformers_config import (
     FAMILIES,
     HEADS,
     NAMES,
     model_of,
 )
-from jaxformer.weights.transformers_image_config import KINDS, THEIRS
-from jaxformer.weights.transformers_values import GATED
+from jaxformer.weights.transformers_image_config import KINDS
+from jaxformer.weights.transformers_values import GATED, THEIRS
 
 Config = dict[str, Any]
 HOW = (
@@ -28,6 +31,7 @@ HOW = (
     "scan",
     "pretrained",
     "drop_path",
+    "scale",
     "parent",
     "name",
 )  # fields that change no result
@@ -167,6 +171,8 @@ WRITERS: dict[str, Callable[[Any, tuple[str, ...]], Config]] = {
     "qwen2": qwen2,
     "qwen3": qwen3,
     "t5": t5,
+    "clip": towers_config.CLIP.config_of,
+    "siglip": towers_config.SIGLIP_TOWERS.config_of,
     **{kind: each.config_of for kind, each in KINDS.items()},
 }
 
@@ -188,8 +194,8 @@ def config_of(model: Any, name: str, classes: tuple[str, ...] = ()) -> Config:
         raise UserError(f"model.name={name!r}: cannot be written for transformers yet; these can: {known}")
     refusals: list[UserError] = []
     for kind in kinds:
-        config = {"model_type": kind, **WRITERS[kind](model, classes)}
         try:
+            config = {"model_type": kind, **WRITERS[kind](model, classes)}
             if not (different := differences(model, read_back(config))):
                 return config
             shown = different.items()
@@ -212,7 +218,13 @@ def read_back(config: Config) -> Any:
 def differences(one: Any, other: Any) -> Mapping[str, tuple[Any, Any]]:
     """The fields in which two models of a class differ so that they compute something else, with both values."""
     both = {field.name: (meaning(one, field.name), meaning(other, field.name)) for field in fields(one)}
-    return {name: values for name, values in both.items() if name not in HOW and values[0] != values[1]}
+    found: dict[str, tuple[Any, Any]] = {}
+    for name, (a, b) in both.items():
+        if isinstance(a, nn.Module) and type(a) is type(b):
+            found |= {f"{name}.{inner}": values for inner, values in differences(a, b).items()}
+        elif name not in HOW and a != b:
+            found[name] = a, b
+    return found
 
 
 def meaning(model: Any, field: str) -> Any:
@@ -220,6 +232,8 @@ def meaning(model: Any, field: str) -> Any:
     value = getattr(model, field)
     if field == "pooler" and model.head in ("mlm", "token", "span"):
         return None  # it is not used
+    if model.kind == "two-towers" and field in ("bias", "padding"):
+        return value is not None if field == "bias" else value if model.text_pooling == "last" else None
     follows: dict[str, Callable[[], Any]] = {
         "mlp_dim": lambda: 4 * model.width,
         "num_kv_heads": lambda: model.num_heads,

@@ -6,6 +6,8 @@ Every kind, whether it reads a published file or is made from the texts themselv
 
 import hashlib
 import json
+import re
+import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -176,6 +178,9 @@ class FromFile:
     lowercase: bool | None = None
     """Whether texts are lowercased, for a vocab.txt alone, which does not say it; None takes the
     tokenizer_config.json beside it, else whether the vocabulary has no capitals."""
+    canonical: bool = False
+    """Whether texts are first made lowercase, without ASCII's punctuation and with single spaces, as those of SigLIP
+    (big_vision, `canonicalize_text`)."""
 
     def build(self, texts: Texts) -> Tokenizer:
         """Reads the tokenizer; it does not look at the texts.
@@ -186,7 +191,16 @@ class FromFile:
         hf = read_tokenizer(Path(self.path).expanduser(), self.lowercase)
         if self.template is not None:
             apply_template(hf, self.template)
+        if self.canonical:
+            hf.normalizer = tokenizers.normalizers.Sequence([*canonical_steps(), hf.normalizer])
         return Tokenizer(hf)
+
+
+def canonical_steps() -> list[tokenizers.normalizers.Normalizer]:
+    """See `FromFile.canonical`."""
+    known, regex = tokenizers.normalizers, tokenizers.Regex
+    punctuation = known.Replace(regex(f"[{re.escape(string.punctuation)}]"), "")
+    return [known.Lowercase(), punctuation, known.Replace(regex(r"\s+"), " "), known.Strip()]
 
 
 def describe(tokenizer: Tokenizer) -> str:
