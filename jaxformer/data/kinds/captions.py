@@ -111,7 +111,8 @@ class Captions(ImageKind):
         self.check(records)
         if labels := self.labels(records):
             texts = [text for name in labels.names or () for text in self.filled(name)]
-            return config.tokenizer.build(lambda: iter(texts))
+            made_by: Any = config.tokenizer  # the config has checked that there is one
+            return made_by.build(lambda: iter(texts))
         return build_tokenizer(config.tokenizer, tuple(self.text_features.values()), [records])
 
     def nominal_spec(self, image: tuple[int, int, int], transforms: Sequence[Transform]) -> Spec:
@@ -137,6 +138,7 @@ class CaptionSource(ImageReader):
     """Pairs of a picture and a caption; the tokens of a split are made once, and kept in the cache of texts."""
 
     settings: Captions
+    tokenizer: Tokenizer
 
     def __init__(self, config: DatasetConfig, split: str):
         """Opens `split`; raises UserError as `Captions.open` does."""
@@ -144,7 +146,7 @@ class CaptionSource(ImageReader):
         settings = self.settings
         settings.check(self.records)
         self._labels = settings.labels(self.records)
-        self.class_names = self._labels and self._labels.names
+        self.class_names = None if self._labels is None else self._labels.names
         self.tokenizer = settings.tokenizer(config, self.records)
         self._start, self._end = frame(self.tokenizer)
         self.length = settings.length
