@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -222,5 +223,10 @@ def pause_after(study: Study, task: Task, experiment: Experiment) -> int | None:
 def clear_memory() -> None:
     """Makes place for the arrays of the next trials."""
     gc.collect()
-    if not gc.get_freeze_count():
-        gc.freeze()  # what the first trials leave is kept, and not looked through again after all others
+    freeze()
+
+
+@cache
+def freeze() -> None:
+    """What the first trials of this process leave is kept, and not looked through again after all others."""
+    gc.freeze()
