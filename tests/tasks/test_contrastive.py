@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-
 from helpers.tiny_tasks import SIDE, captions, towers
+
 from jaxformer.models.outputs import PairOutputs
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
