@@ -19,10 +19,9 @@ from jaxformer.data.base import NominalBatches, known_sizes
 from jaxformer.errors import ConfigError, UserError
 from jaxformer.evaluation.evaluator import evaluate, monitor_problems
 from jaxformer.numbers import Numbers, filled, numbers_of, with_numbers
-from jaxformer.optim.build import make_optimizer, optimizer_problems
+from jaxformer.optim.build import make_optimizer, rule_problems
 from jaxformer.optim.masks import regularization, regularizes, trainable_mask
 from jaxformer.optim.schedule import make_schedule, schedule_problems
-from jaxformer.optim.unfreezing import unfreezing_problems
 from jaxformer.parallel.compile import Layout, NumberedStep, Shared
 from jaxformer.parallel.mesh import make_mesh, undivided_heads, undivided_tokens
 from jaxformer.paths import leaves_by_path, with_leaves
@@ -393,9 +392,8 @@ class Experiment:
         if not of_model:
             adapter, params = config.adapter, self.variable_shapes["params"]
             of_adapter = [f"adapter.{line}" for line in (adapter.problems_with(params) if adapter else ())]
-            of_rules = [] if of_adapter else [*optimizer_problems(config.optimizer, self.parameter_shapes)]
-            if not of_adapter and not of_rules:
-                of_rules += unfreezing_problems(config.optimizer, self.parameter_shapes, total, self.steps)
+            rules = config.optimizer, self.parameter_shapes
+            of_rules = () if of_adapter else rule_problems(*rules, total, self.steps)
             errors += [*of_adapter, *(f"optimizer.{problem}" for problem in of_rules)]
         errors += monitor_problems(config.eval, task, self.bare_model, self.eval_data)
         if errors:

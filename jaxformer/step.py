@@ -83,21 +83,7 @@ def make_train_step(
         scale = 1.0 if state.loss_scale is None else state.loss_scale.scale
         trained = part(state.params)
 
-        def forward(trained: Tree, model_state: Tree, microbatch: Batch, key: jax.Array) -> tuple[Any, Tree]:
-            params = with_frozen(trained, state.params)
-            variables = {"params": params if applied is None else applied(params), **model_state}
-            inputs: dict[str, Any] = {**task.inputs(microbatch), "deterministic": False}
-            return model.apply(variables, rngs={"dropout": key}, mutable=list(model_state), **inputs)
-
-        def loss_from(outputs: Any, microbatch: Batch) -> tuple[jax.Array, Tree]:
-            outputs = over_all(task, outputs, axis)
-            with jax.named_scope("loss"):
-                losses = {
-                    name: total / counts[name] for name, total in task.loss(outputs, microbatch).items()
-                }
-                total = sum(losses.values(), jnp.float32(0))
-            with jax.named_scope("metrics"):
-                return scale * total, (losses, task.metrics(outputs, microbatch))
+        forward, loss_from = halves_of_loss(model, task, state, counts, applied, axis)
 
         def loss_of(
             trained: Tree, model_state: Tree, microbatch: Batch, key: jax.Array
@@ -161,6 +147,42 @@ def make_train_step(
         return new_state, {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
 
     return train_step
+
+
+def halves_of_loss(
+    model: nn.Module,
+    task: Task,
+    state: TrainState,
+    counts: Scalars,
+    applied: Callable[[Tree], Tree] | None,
+    axis: str | None,
+) -> tuple[Callable[..., tuple[Any, Tree]], Callable[[Any, Batch], tuple[jax.Array, Tree]]]:
+    """What gives a microbatch's outputs, and what makes its loss of them.
+
+    Args:
+      counts: what the sum of each loss is divided by, of the whole batch.
+
+    Returns:
+      (trained parameters, model state, microbatch, key) -> (outputs, model state), and
+      (outputs, microbatch) -> (loss, times the loss scale, (losses, metrics)).
+    """
+    scale = 1.0 if state.loss_scale is None else state.loss_scale.scale
+
+    def forward(trained: Tree, model_state: Tree, microbatch: Batch, key: jax.Array) -> tuple[Any, Tree]:
+        params = with_frozen(trained, state.params)
+        variables = {"params": params if applied is None else applied(params), **model_state}
+        inputs: dict[str, Any] = {**task.inputs(microbatch), "deterministic": False}
+        return model.apply(variables, rngs={"dropout": key}, mutable=list(model_state), **inputs)
+
+    def loss_from(outputs: Any, microbatch: Batch) -> tuple[jax.Array, Tree]:
+        outputs = over_all(task, outputs, axis)
+        with jax.named_scope("loss"):
+            losses = {name: total / counts[name] for name, total in task.loss(outputs, microbatch).items()}
+            total = sum(losses.values(), jnp.float32(0))
+        with jax.named_scope("metrics"):
+            return scale * total, (losses, task.metrics(outputs, microbatch))
+
+    return forward, loss_from
 
 
 def step_keys(seed: int | jax.Array, step: jax.Array, axis: str | None) -> jax.Array:

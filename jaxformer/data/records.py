@@ -49,29 +49,29 @@ class Records:
 
         dataset = find_dataset(config)
         builder = open_builder(dataset)
-        in_folds = config.fold is not None and split in (FOLD, config.train_split)
-        whole = config.train_split if in_folds else split
+        fold = config.fold if split in (FOLD, config.train_split) else None
+        whole = config.train_split if fold else split
         self.name, self.split = f"{dataset.name}/{dataset.version}", split
-        if in_folds:
-            self.split = f"{whole}, {'of it' if split == FOLD else 'without'} fold {config.fold}"
+        if fold:
+            self.split = f"{whole}, {'of it' if split == FOLD else 'without'} fold {fold}"
         self._called = f"dataset {self.name}, split {self.split!r}"
         self.features = builder.info.features
         self._records = open_records(builder, dataset, whole)
         self._files = builder.info.splits[whole].file_instructions
         self._parse = tf_example_pb2.Example.FromString
-        if in_folds:
-            held = held_out(self._strata(config), config.fold)
+        if fold:
+            held = held_out(self._strata(config, fold), fold)
             self._records = Chosen(self._records, np.flatnonzero(held if split == FOLD else ~held))
 
-    def _strata(self, config: DatasetConfig) -> np.ndarray:
+    def _strata(self, config: DatasetConfig, fold: str) -> np.ndarray:
         """What folds have equal shares of, [N].
 
         Raises:
           UserError: there are fewer examples than folds, or a label is none of the classes.
         """
-        if len(self) < (count := numbers_of(config.fold)[1]):
+        if len(self) < (count := numbers_of(fold)[1]):
             there = f"{self.name} has {len(self)} examples in {config.train_split!r}"
-            raise UserError(f"data.fold={config.fold!r}: {there}, too few for {count} folds; use fewer")
+            raise UserError(f"data.fold={fold!r}: {there}, too few for {count} folds; use fewer")
         if config.examples.strata is None:
             return np.zeros(len(self))
         labels = Labels(self, config.examples.strata, "data.examples.label_feature")

@@ -14,7 +14,7 @@ import optax
 from jaxformer.optim.base import Optimizer, by_layer, is_masked
 from jaxformer.optim.masks import EMBEDDINGS, layer_indices, multipliers, trainable_mask
 from jaxformer.optim.schedule import ToSteps
-from jaxformer.optim.unfreezing import begun, first_steps, held
+from jaxformer.optim.unfreezing import begun, first_steps, held, unfreezing_problems
 from jaxformer.paths import kernel_axes, layer_paths, layers_taken, leaves_by_path, matches, path_of
 
 Tree = Any
@@ -125,6 +125,19 @@ def clip_units(ratio: float, path: str, rank: int) -> optax.GradientTransformati
     if any(matches(pattern, path) for pattern in EMBEDDINGS):
         return optax.adaptive_grad_clip(ratio, axis=-1)
     return optax.adaptive_grad_clip(ratio, axis=tuple(range(rank)))
+
+
+def rule_problems(config: Optimizer, params: Tree, total_steps: int, to_steps: ToSteps) -> list[str]:
+    """A line for every rule of the config that does not fit the model's parameters or, where all do, the training.
+
+    Args:
+      config: the optimizer, without problems of its own.
+      params: a tree of arrays or ShapeDtypeStructs.
+      total_steps: the length of the training.
+      to_steps: a duration in steps.
+    """
+    found = list(optimizer_problems(config, params))
+    return found or list(unfreezing_problems(config, params, total_steps, to_steps))
 
 
 def optimizer_problems(config: Optimizer, params: Tree) -> Iterator[str]:

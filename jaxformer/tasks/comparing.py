@@ -100,7 +100,8 @@ def found(outputs: PairOutputs, batch: Batch, chunks: int = 1) -> jax.Array:
     """Whether its own text, or an equal one, is nearer to each image than all others, bool [B]; NaN never is."""
     given, about = rows_of(outputs, batch, "text")
     chunks, fixed = pieces_in(about, chunks), jax.lax.stop_gradient(given)
-    of_right, of_wrong = [], []
+    of_right: list[jax.Array] = []
+    of_wrong: list[jax.Array] = []
     for k in range(chunks):
         rows = after(fixed, of_wrong[-1]) if of_wrong else fixed
         scores, right, real = compared(WAYS[0], rows, about, k, chunks, outputs.axis)

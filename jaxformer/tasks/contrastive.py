@@ -121,8 +121,8 @@ class Contrastive(ImageTask):
             baseline |= {f"{way}_recall@{k}": share for k, share in by_chance.items()}
         if seen.labels is not None:
             known = seen.labels >= 0
-            right = np.count_nonzero(retrieval.classified(seen)[known] == seen.labels[known])
-            found["zero_shot_accuracy"] = right / max(1, np.count_nonzero(known) + lost[0])
+            right = int(np.count_nonzero(retrieval.classified(seen)[known] == seen.labels[known]))
+            found["zero_shot_accuracy"] = right / max(1, int(np.count_nonzero(known)) + lost[0])
             baseline["zero_shot_accuracy"] = metrics.commonest_share(np.bincount(seen.labels[known]))
         return Evaluation(found, {"notes": list(notes(seen))}, baseline)
 

@@ -72,7 +72,7 @@ class WeightsExport(OfRun):
     def write_adapter(self, trained: Any) -> None:
         """Writes the folder for peft."""
         from jaxformer.errors import UserError
-        from jaxformer.weights.peft import write_adapter
+        from jaxformer.inference.peft import write_adapter
 
         config = trained.config
         if config.adapter is None or config.model.pretrained is None:

@@ -55,8 +55,8 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
     if not folder.is_dir():
         raise UserError(f'{source}: there is no such folder; a model of the Hub is "{HUB}OWNER/NAME"')
     config = read_json(folder / "config.json", needs={}, remedy="is the download complete?")
-    alone = config is None or not any((folder / file).exists() for file in (SINGLE, INDEX))
-    if alone and (folder / OPEN_CLIP).exists():
+    lone = config is None or not any((folder / file).exists() for file in (SINGLE, INDEX))
+    if lone and (folder / OPEN_CLIP).exists():
         config = read_json(folder / OPEN_CLIP, needs={"model_cfg": dict})
     if config is None:
         raise UserError(f"{folder}: holds no config.json, so nobody knows which model it is")
