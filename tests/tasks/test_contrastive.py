@@ -39,14 +39,14 @@ def value_and_gradient(name, image, text, scale, bias, axis=None, **options):
 
 
 def of_torch(name, image, text, scale, bias):
-    """transformers' clip_loss, and what its SiglipModel computes (the function has no name there)."""
-    from transformers.models.clip.modeling_clip import clip_loss
+    """The loss of transformers' CLIP, and what its SiglipModel computes (there it is no function)."""
+    from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
     given = [torch.tensor(x, requires_grad=True) for x in (image, text, np.float32(scale), np.float32(bias))]
     logits = given[1] @ given[0].T * given[2] + given[3]  # per text
     signs = 2 * torch.eye(len(image)) - 1
     if name == "softmax":
-        loss = clip_loss(logits)
+        loss = image_text_contrastive_loss(logits)
     else:
         loss = -torch.nn.functional.logsigmoid(signs * logits).sum(dim=-1).mean()
     loss.backward()
@@ -74,7 +74,6 @@ def test_a_collapsed_model_finds_nothing():
     assert (retrieval.ranks(same, same, pairs) == 7).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["jit", "pmap"])
 def test_pieces_need_a_quarter_of_the_memory(mode):
     """8,192 x 512 on 8 devices, compiled only."""
