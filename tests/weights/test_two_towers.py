@@ -1,5 +1,7 @@
 """CLIP and SigLIP of transformers: the same vectors, logits, loss and gradients, in and out again."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import jaxformer as jf
+from jaxformer import cli
+from jaxformer.errors import UserError
 from jaxformer.tasks import comparing
 from jaxformer.weights.export import write_pretrained
 
@@ -204,9 +208,9 @@ def test_a_tower_alone_and_open_clips_form(tmp_path):
         flatten_dict(text.variables).keys()
         == flatten_dict({"params": whole.variables["params"]["text"]}).keys()
     )
+    write_pretrained(image.model, "vit", image.variables, tmp_path / "vit")
     with pytest.raises(UserError, match="has no two towers; leave #image out"):
-        write_pretrained(image.model, "vit", image.variables, tmp_path / "vit")
-        _ = jf.load_pretrained(f"{tmp_path / 'vit'}#image")
+        jf.load_pretrained(f"{tmp_path / 'vit'}#image")
 
     write_open_clip(
         whole.model.clone(image=whole.model.image.clone(num_heads=3)),
