@@ -1,6 +1,6 @@
 """A model of two towers on a user's own images and texts: their vectors, and which text tells of an image."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -82,13 +82,13 @@ def text_vectors(run: "LoadedRun", texts: Sequence[str]) -> np.ndarray:
     start, end = frame(run.tokenizer)
     length = run.config.data.examples.length
     rows = []
-    for number, (text, tokens) in enumerate(zip(texts, run.tokenizer.encode_batch(texts, special=False)), 1):
-        row = [*start, *tokens, *end]
+    for number, (text, ids) in enumerate(zip(texts, run.tokenizer.encode_batch(texts, special=False)), 1):
+        row = [*start, *ids, *end]
         if len(row) > length:
             raise UserError(
                 f"text {number} ({text[:40]!r}): has {counted(len(row), 'token')}, the model takes {length}"
             )
-        if not tokens:
+        if not ids:
             raise UserError(f"text {number} ({text[:40]!r}): has nothing that this model's tokenizer knows")
         rows.append(row)
     found = []
@@ -123,7 +123,7 @@ def of_images(task: Any, model: Any, variables: Any, batch: Batch) -> dict[str, 
     return {"vector": vectors, "scale": jnp.broadcast_to(scale, rows), "bias": jnp.broadcast_to(bias, rows)}
 
 
-def image_rows(run: "LoadedRun", images: Any) -> Iterator[tuple[Input, dict[str, np.ndarray]]]:
+def image_rows(run: "LoadedRun", images: Any) -> Iterator[tuple[Input, Mapping[str, Any]]]:
     """Yields each image with its "vector", float32 [E], the "scale" and the "bias".
 
     Raises:
