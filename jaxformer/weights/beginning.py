@@ -61,7 +61,7 @@ def laid_out(layers: list[Match], whole: bool, leaf: Any) -> jax.Array:
 
     def part(index: Any) -> np.ndarray:
         if whole:
-            return np.ascontiguousarray(layers[0].array()[index])
+            return np.asarray(layers[0].array()[index], order="C")  # of a number, too
         return np.stack([layer.array()[index[1:]] for layer in layers[index[0]]])
 
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, part)

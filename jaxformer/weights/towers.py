@@ -61,7 +61,7 @@ OPEN_CLIP = family(
         rows({"patch_embedding": "conv1", "embedding_norm": "ln_pre", "norm": "ln_post"}),
         below("encoder/block_{i}/", "transformer.resblocks.{i}.", OPEN_BLOCK),
     ),
-    Row("image_projection/kernel", "visual.proj"),
+    Row("image_projection/kernel", "visual.proj", style="flax"),
     below(
         "text/",
         "",
@@ -70,7 +70,7 @@ OPEN_CLIP = family(
         Row("norm", "ln_final"),
         below("decoder/block_{i}/", "transformer.resblocks.{i}.", OPEN_BLOCK),
     ),
-    Row("text_projection/kernel", "text_projection"),
+    Row("text_projection/kernel", "text_projection", style="flax"),
     Row("log_scale", "logit_scale"),
     extras={"attn_mask": None},  # the causal mask
 )
