@@ -86,8 +86,8 @@ def test_transformers_towers_come_in_and_go_out(kind, tmp_path):
 
     def loss(params):
         outputs = model.apply({"params": params}, **ours)
-        losses = comparing.sigmoid_losses if kind == "siglip" else comparing.softmax_losses
-        return jnp.mean(losses(outputs, {"example_mask": jnp.ones(PICTURES, bool)})), outputs
+        total = comparing.sigmoid_total if kind == "siglip" else comparing.softmax_total
+        return total(outputs, {"example_mask": jnp.ones(PICTURES, bool)}) / PICTURES, outputs
 
     (found, outputs), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     close(outputs.image, expected.image_embeds.detach().numpy())
