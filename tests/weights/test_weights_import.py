@@ -85,7 +85,7 @@ def test_a_training_begins_as_a_run_with_its_statistics(tmp_path):
     assert cli.main(["weights", "import", str(tmp_path / "source"), "--workdir", str(tmp_path / "run")]) == 0
     config = {
         "model": {"pretrained": str(tmp_path / "run")},
-        "task": {"name": "classification"},
+        "task": {"name": "classification", "mean": [0.5], "std": [0.5]},  # the source's are of three channels
         "data": {"name": "digits", "batch_size": 8},
         "optimizer": {"name": "adamw", "learning_rate": 1e-3},
         "schedule": {"name": "constant"},
