@@ -54,6 +54,7 @@ NOT_EXECUTED = {
     "configs/minilm_wnut17.py": "needs them, too",
     '"a text of several words" --features': "needs a run; tests/weights/test_transfer.py has one",
     "runs/resnet50": "needs weights of another project; tests/weights/test_weights_import.py has some",
+    "--zero-shot": "needs a run of two towers; tests/weights/test_two_towers.py has one",
     "--hours 2": "takes two hours",
     "weights soup": "needs several runs; tests/inference/test_soup.py has some",
     "jf.ensemble(": "needs several runs; tests/inference/test_ensemble.py has some",
