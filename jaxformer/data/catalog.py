@@ -10,12 +10,15 @@ from typing import Any
 
 from jaxformer.config.schema import load
 from jaxformer.data.base import DatasetConfig
-from jaxformer.data.digits import NAME as DIGITS
-from jaxformer.data.digits import prepare_digits
 from jaxformer.errors import NotPrepared, UserError
 
-# Where digits go when the default folder cannot be written (a shared, read-only one).
+# Datasets that are made where they are first used, and the function that makes each in a folder.
+EMBEDDED = {
+    "digits": "jaxformer.data.digits:prepare_digits",
+    "shapes": "jaxformer.data.shapes:prepare_shapes",
+}
 OWN_FILES: Any = "jaxformer.importing.own:prepared"  # what makes a dataset of "csv:reviews.csv"
+# Where embedded datasets go when the default folder cannot be written (a shared, read-only one).
 FALLBACK_DIR = Path("~/.cache/jaxformer/tensorflow_datasets")
 
 
@@ -53,7 +56,7 @@ def find_datasets(folder: Path) -> list[Prepared]:
 
 
 def find_dataset(config: DatasetConfig) -> Prepared:
-    """The dataset that a config means; digits are prepared if they are not there, and so are a user's own files.
+    """The dataset that a config means; an embedded one is made if it is not there, and so is one of a user's own files.
 
     Raises:
       NotPrepared: it is not there.
@@ -62,9 +65,10 @@ def find_dataset(config: DatasetConfig) -> Prepared:
     if ":" in config.name:
         return load(OWN_FILES)(config)
     folder, reason = data_folder(config.data_dir)
-    if config.name == DIGITS:
-        folder = place_digits(folder, may_move=config.data_dir is None)
     prepared = find_datasets(folder)
+    if config.name in EMBEDDED and config.name not in [dataset.name for dataset in prepared]:
+        folder = place_embedded(config.name, folder, may_move=config.data_dir is None)
+        prepared = find_datasets(folder)
     versions = {dataset.version: dataset for dataset in prepared if dataset.name == config.name}
     if not versions:
         raise not_prepared(config.name, folder, reason, [dataset.name for dataset in prepared])
@@ -75,29 +79,29 @@ def find_dataset(config: DatasetConfig) -> Prepared:
     raise UserError(f"data.version: {what}; there is {', '.join(versions)}; None takes the newest")
 
 
-def place_digits(folder: Path, may_move: bool) -> Path:
-    """Prepares the digits in `folder`; if that is read-only and they may move, in the fallback."""
+def place_embedded(name: str, folder: Path, may_move: bool) -> Path:
+    """Makes an embedded dataset in `folder`; if that is read-only and it may move, in the fallback."""
     if not may_move and not folder.is_dir():
         raise UserError(f"data.data_dir={folder}: there is no such folder; make it, or leave data_dir out")
     for place in [folder, FALLBACK_DIR.expanduser()] if may_move else [folder]:
         try:
             if place.is_dir() and not place.stat().st_mode & 0o222:  # root could write there, and should not
                 raise PermissionError(errno.EACCES, "the folder is read-only", str(place))
-            prepare_digits(place)
+            load(EMBEDDED[name])(place)
         except OSError as error:
             problem = error
         else:
             return place
     remedy = "give a folder that can be written, as data.data_dir or TFDS_DATA_DIR"
     reason = problem.strerror or str(problem)
-    raise UserError(f"data.data_dir: cannot prepare 'digits' in {place}: {reason}; {remedy}")
+    raise UserError(f"data.data_dir: cannot prepare {name!r} in {place}: {reason}; {remedy}")
 
 
 def not_prepared(name: str, folder: Path, reason: str, prepared: list[str]) -> NotPrepared:
     """What to do about a dataset that is not in `folder`."""
     import tensorflow_datasets as tfds
 
-    base, there = name.split("/")[0], {DIGITS, *prepared}
+    base, there = name.split("/")[0], {*EMBEDDED, *prepared}
     known = tfds.list_builders(with_community_datasets=False)
     near = difflib.get_close_matches(name, there, n=2, cutoff=0.6)
     build = name if base in known else None

@@ -87,7 +87,8 @@ class DataConfig:
     """Which examples a run sees, and what is done to them on the host."""
 
     name: DatasetName = "digits"
-    """ "digits" (scikit-learn's, prepared on first use), or any prepared TFDS dataset, with its TFDS config
+    """ "digits" (scikit-learn's) and "shapes" (coloured shapes with captions and questions), which are prepared on
+    first use; or any prepared TFDS dataset, with its TFDS config
     if it has one ("cifar10", "imagenet2012", "imagenet_resized/64x64", or a name given to `data import`); or
     files of your own, which are imported into the cache: "csv:reviews.csv", "jsonl:reviews.jsonl", a folder of
     pictures with a folder for each class "folder:pictures", or another kind that `data import` takes; or a dataset of

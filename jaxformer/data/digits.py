@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxformer.data.writing import held_out_places, write_dataset
+from jaxformer.data.writing import held_out_places, write_once
 
 NAME = "digits"
 VERSION = "1.0.0"
@@ -61,9 +61,4 @@ def prepare_digits(data_dir: Path) -> Path:
         "index": tfds.features.Scalar(np.int64),
     }
     of_splits = {split: [examples[index] for index in indices] for split, indices in splits}
-    try:
-        return write_dataset(data_dir, NAME, VERSION, features, of_splits, DESCRIPTION)
-    except FileExistsError:  # of another process, which was quicker and wrote the same
-        if folder.is_dir():
-            return folder
-        raise
+    return write_once(data_dir, NAME, VERSION, features, of_splits, DESCRIPTION)

@@ -80,6 +80,19 @@ def write_dataset(
     return target
 
 
+def write_once(data_dir: Path, name: str, version: str, *dataset: Any) -> Path:
+    """As `write_dataset`, unless the dataset is there already: for examples that are always the same."""
+    folder = data_dir / name / version
+    if (folder / "dataset_info.json").exists():
+        return folder
+    try:
+        return write_dataset(data_dir, name, version, *dataset)
+    except FileExistsError:  # of another process, which was quicker and wrote the same
+        if folder.is_dir():
+            return folder
+        raise
+
+
 @contextlib.contextmanager
 def system_errors() -> Iterator[None]:
     """Turns array_record's RuntimeErrors of the file system, which say the reason in words alone, into OSErrors."""

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from jaxformer.config.schema import did_you_mean, load
-from jaxformer.data.catalog import data_folder
-from jaxformer.data.digits import NAME as DIGITS
+from jaxformer.data.catalog import EMBEDDED, data_folder
 from jaxformer.data.writing import write_dataset
 from jaxformer.errors import UserError, counted
 from jaxformer.files import writing_to
@@ -147,8 +146,8 @@ def check_name(name: str, folder: Path) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,99}", name):
         expected = "lower-case letters, digits and underscores, at most 100, as in 'my_flowers'"
         raise UserError(f"name {name!r}: use {expected}")
-    if name == DIGITS:
-        raise UserError(f"name {name!r}: is the embedded dataset's; choose another")
+    if name in EMBEDDED:
+        raise UserError(f"name {name!r}: is an embedded dataset's; choose another")
     if (place := folder / name).exists() and not (place.is_dir() and not any(place.iterdir())):
         raise UserError(f"name {name!r}: {folder / name} is there already; remove it, or choose another name")
 

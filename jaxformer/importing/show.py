@@ -13,7 +13,6 @@ from jaxformer.data.base import Source, open_source
 from jaxformer.data.catalog import Prepared, data_folder, find_dataset, find_datasets, open_builder
 from jaxformer.data.collate import readable, transformed
 from jaxformer.data.config import DataConfig
-from jaxformer.data.digits import NAME as DIGITS
 from jaxformer.data.kinds.detection import Detection
 from jaxformer.data.kinds.segmentation import Segmentation
 from jaxformer.data.records import Records, class_names, inner
@@ -26,6 +25,11 @@ CELL = 96  # pixels of an image on a contact sheet
 LABEL = 18  # pixels of the line under it
 GAP = 8
 COLUMNS = 10
+# The embedded datasets and their splits.
+MADE_HERE = {
+    "digits": "train 1,438, test 359",
+    "shapes": "train 12,000, validation 1,000, test 1,000",
+}
 LONGEST = 1000  # characters of a text that are shown
 
 
@@ -37,8 +41,10 @@ def dataset_table(data_dir: str | None = None) -> str:
     """
     folder, reason = data_folder(data_dir)
     rows = [described(dataset) for dataset in find_datasets(folder)]
-    if not any(name == DIGITS for name, *_ in rows):
-        rows.append((DIGITS, "1.0.0", "train 1,438, test 359", "", "embedded: prepared on first use"))
+    there = [name for name, *_ in rows]
+    for name, splits in MADE_HERE.items():
+        if name not in there:
+            rows.append((name, "1.0.0", splits, "", "embedded: prepared on first use"))
     return f"{folder} ({reason})\n{table(('name', 'version', 'examples', 'size', 'features'), rows)}"
 
 

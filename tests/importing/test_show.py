@@ -17,12 +17,13 @@ from jaxformer.importing.show import CELL, COLUMNS, GAP, LABEL, short
 
 
 def test_prepared_datasets_are_listed_with_their_sizes(digits_dir):
-    folder, head, _, row = dataset_table(digits_dir).splitlines()
+    folder, head, _, row, shapes = dataset_table(digits_dir).splitlines()
     assert folder == f"{digits_dir} (data.data_dir)"
     assert head.split() == ["name", "version", "examples", "size", "features"]
     assert re.match(r"digits +1\.0\.0 +train 1,438, test 359 +[1-9]\d\d KiB ", row)
     assert "Image 8x8x1" in row
     assert "ClassLabel of 10" in row
+    assert re.match(r"shapes .* embedded: prepared on first use", shapes)
 
 
 def test_an_empty_folder_still_offers_digits(tmp_path):
@@ -33,7 +34,7 @@ def test_a_damaged_dataset_does_not_hide_the_others(digits_dir, tmp_path):
     shutil.copytree(f"{digits_dir}/digits", tmp_path / "digits")
     shutil.copytree(f"{digits_dir}/digits", tmp_path / "broken")
     (tmp_path / "broken/1.0.0/features.json").unlink()
-    *_, broken, digits = dataset_table(str(tmp_path)).splitlines()
+    *_, broken, digits, _ = dataset_table(str(tmp_path)).splitlines()
     assert "cannot be read" in broken
     assert "ClassLabel of 10" in digits
 
