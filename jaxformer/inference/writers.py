@@ -1,4 +1,5 @@
-"""The two kinds of models that write texts: a decoder continues one, an encoder-decoder writes one for another."""
+"""The kinds of models that write texts: a decoder continues one, an encoder-decoder writes one for another, and a
+captioner one about a picture."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -134,3 +135,36 @@ class TextToText(Writer):
     def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[steps.SourceState, jax.Array]:
         tokens, mask = self.padded(prompts)
         return self._begin(self.variables, tokens, mask, jnp.int32(self.first_id), new_tokens + 1)
+
+
+class AboutPicture(Writer):
+    """A captioner with a tokenizer, which writes about one picture; what a prompt asks stands in front.
+
+    Args:
+      image: the picture as the model takes it, float [H, W, C].
+    """
+
+    goes_on = False
+    next_step = staticmethod(steps.next_target)
+    reorder = staticmethod(steps.take_targets)
+
+    def __init__(self, model: nn.Module, variables: Tree, tokenizer: Tokenizer, image: np.ndarray):
+        super().__init__(model, variables, tokenizer)
+        self.image = image
+        self.first_ids = tokenizer.frame()[0]
+
+    def encode(self, prompt: str) -> list[int]:
+        """The ids of what is in front of the text: the tokens that start one, and the prompt's, of which there may be
+        none."""
+        return [*self.first_ids, *(self.tokenizer.encode(prompt, special=False) if prompt else [])]
+
+    def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[steps.SourceState, jax.Array]:
+        tokens, mask = self.padded(prompts, left=True)
+        images = np.broadcast_to(self.image, (len(prompts), *self.image.shape))
+        return begin_about(self.model, self.variables, images, tokens, mask, rounded(new_tokens))
+
+    def room(self, prompts: Sequence[list[int]], wanted: int) -> int:
+        return min(wanted, self.context_length + 1 - max(map(len, prompts)))
+
+
+begin_about = jax.jit(steps.read_pictures, static_argnums=(0, 5))

@@ -126,7 +126,9 @@ def test_token_layout_is_that_of_the_traced_attention(name):
     calls, (_, maps) = calls_of(lambda: model.apply(variables, **inputs, mutable=[ATTENTION_MAPS]))
     shapes = {path: leaf.shape for path, leaf in leaves_by_path(maps.get(ATTENTION_MAPS, {})).items()}
     layers = attention_layers(model, calls, maps.get(ATTENTION_MAPS, {}))
-    assert bool(layers) == (name in ("cct", "coatnet", "cvt", "detr", "maxvit", "swin", "two_towers", "vit"))
+    assert bool(layers) == (
+        name in ("captioner", "cct", "coatnet", "cvt", "detr", "maxvit", "swin", "two_towers", "vit")
+    )
     for layer in layers:
         windows, _, asks, sees = shapes[layer.path]
         places = layer.grid[0] * layer.grid[1]
