@@ -284,16 +284,9 @@ class LoadedRun:
         Raises:
           UserError: the model writes none.
         """
-        from jaxformer.inference.writers import CausalModel, TextToText
+        from jaxformer.inference.writers import writer_of
 
-        writers: dict[str, type[Writer]] = {"decoder": CausalModel, "encoder-decoder": TextToText}
-        writer = writers.get(self.model.kind)
-        if writer is None:
-            name, about = type(self.model).__name__, self.model.kind == "captioner"
-            does = "writes about images: give an image, too" if about else "writes no texts"
-            rest = () if about else ("use predict for its answers to texts or images",)
-            raise UserError(f"{self.run.folder}: holds a model ({name}) that {does}", *rest)
-        return writer(self.model, jax.device_put(self.variables, jax.devices()[0]), self.tokenizer)
+        return writer_of(self)
 
     def about(self, image: str | Path | np.ndarray) -> "Writer":
         """What writes texts about an image: a file, or uint8 [H, W, C].
@@ -301,15 +294,9 @@ class LoadedRun:
         Raises:
           UserError: the model writes none of images, or the image cannot be read.
         """
-        from jaxformer.inference.writers import AboutPicture
+        from jaxformer.inference.writers import writer_of
 
-        if self.model.kind != "captioner":
-            name = type(self.model).__name__
-            raise UserError(f"{self.run.folder}: holds a model ({name}) that does not write about images")
-        pixels = {"image": self.example(image)["image"][None]}
-        seen = self.task.normalised(pixels)["image"]
-        variables = jax.device_put(self.variables, jax.devices()[0])
-        return AboutPicture(self.model, variables, self.tokenizer, np.asarray(seen[0]))
+        return writer_of(self, image)
 
     def generate(
         self,

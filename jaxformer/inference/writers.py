@@ -4,7 +4,8 @@ captioner one about a picture."""
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,9 @@ from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError
 from jaxformer.inference.writing import BATCH, Generation, Writer, rounded
 from jaxformer.models.masks import Cache
+
+if TYPE_CHECKING:
+    from jaxformer.inference.loaded import LoadedRun
 
 Tree = Any
 Pair = tuple[list[int], list[int]]
@@ -168,3 +172,28 @@ class AboutPicture(Writer):
 
 
 begin_about = jax.jit(steps.read_pictures, static_argnums=(0, 5))
+
+
+def writer_of(run: "LoadedRun", image: str | Path | np.ndarray | None = None) -> Writer:
+    """What writes texts with a run's model.
+
+    Args:
+      run: a trained run.
+      image: a file, or uint8 [H, W, C], of which a captioner writes; None for models of texts.
+
+    Raises:
+      UserError: the model writes none, or not of images, or wants an image; the image cannot be read.
+    """
+    name, folder, kind = type(run.model).__name__, run.run.folder, run.model.kind
+    writers: dict[str, type[Writer]] = {"decoder": CausalModel, "encoder-decoder": TextToText}
+    if (kind == "captioner") != (image is not None):
+        does = "writes about images: give it one" if image is None else "does not write about images"
+        raise UserError(f"{folder}: holds a model ({name}) that {does}")
+    if image is None and kind not in writers:
+        remedy = "use predict for its answers to texts or images"
+        raise UserError(f"{folder}: holds a model ({name}) that writes no texts", remedy)
+    given = run.model, jax.device_put(run.variables, jax.devices()[0]), run.tokenizer
+    if image is None:
+        return writers[kind](*given)
+    pixels = {"image": run.example(image)["image"][None]}
+    return AboutPicture(*given, np.asarray(run.task.normalised(pixels)["image"][0]))

@@ -30,8 +30,8 @@ class Captioner(GenerativeModel):
     """A backbone that sees the picture and a decoder that writes.
 
     The decoder's cross-attention reads the backbone's tokens ("cross": Vinyals et al. 2015's task with the Transformer
-    of Vaswani et al. 2017), or these stand in front of the text in one row ("prefix"), where they see each other and the
-    text sees them and what is before it (Wang et al. 2022, GIT, figure 3; Beyer et al. 2024, PaliGemma, section 3.2).
+    of Vaswani et al. 2017), or these stand in front of the text in one row ("prefix"), where they see each other and
+    the text sees them and what is before it (Wang et al. 2022, GIT, figure 3; Beyer et al. 2024, PaliGemma, section 3.2).
     """
 
     kind: ClassVar[Kind] = "captioner"

@@ -212,8 +212,8 @@ class Task(ABC):
         """The model's prediction for each example, as `sample` and `answers` need it: name -> [B, ...]."""
 
     def shown(self, outputs: Any, batch: Batch, model: Any, variables: Any) -> Arrays:
-        """The predictions that `sample` gets, which the report shows; those of `predictions`, unless they take more than
-        one pass. Arguments as of `collect`."""
+        """The predictions that `sample` gets, which the report shows; those of `predictions`, unless they take more
+        than one pass. Arguments as of `collect`."""
         return self.predictions(outputs, batch)
 
     def errors(self, outputs: Any, batch: Batch) -> jax.Array:

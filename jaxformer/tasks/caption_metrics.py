@@ -1,7 +1,7 @@
 """How near written captions are to true ones: BLEU-4, ROUGE-L and CIDEr, on pycocoevalcap's scale.
 
-They are the numbers of pycocoevalcap, the COCO captions' evaluation (Chen et al. 2015), but for the words: its tokenizer
-is a program in Java, here a text is its words in small letters without punctuation.
+They are the numbers of pycocoevalcap, the COCO captions' evaluation (Chen et al. 2015), but for the words: its
+tokenizer is a program in Java, here a text is its words in small letters without punctuation.
 """
 
 import math

@@ -26,8 +26,8 @@ class Captioning(ImageTask, WritingTask):
     """Learns to write of a picture, after a prompt where the data have one.
 
     Batches have `image` (uint8, or float 0..255, [B, H, W, C]), `tokens` int32 [B, T] (what starts a text, the prompt,
-    the caption and its end), `token_mask` bool [B, T] and `targets` int32 [B, T], negative on the prompt and on padding.
-    Models give logits [B, T, V] (`Captioner`).
+    the caption and its end), `token_mask` bool [B, T] and `targets` int32 [B, T], negative on the prompt and on
+    padding. Models give logits [B, T, V] (`Captioner`).
     """
 
     modality = "image"
@@ -68,7 +68,7 @@ class Captioning(ImageTask, WritingTask):
         limit = min(self.max_new_tokens or model.context_length, model.context_length)
         state, logits = read_pictures(model, variables, self.normalised(batch)["image"], tokens, mask, limit)
         room = jnp.minimum(model.context_length + 1 - jnp.sum(mask, axis=1), limit)
-        return {"written": self.written(model, variables, state, logits, limit, room)}
+        return {"written": self.searched(model, variables, state, logits, limit, room)}
 
     def summarize(self, sums: base.Sums, collected: base.Collected, data: Batches) -> base.Evaluation:
         """Metrics "loss" (nats a token, without label smoothing), "accuracy" of tokens, and `caption_scores`.
@@ -88,9 +88,9 @@ class Captioning(ImageTask, WritingTask):
         once = {(source.truth(index)["picture"], source.prompt_of(index)): index for index in texts}
         references = [source.captions_of(index) for index in once.values()]
         scores = caption_scores([texts[index] for index in once.values()], references)
-        common = Counter(text for true in references for text in set(true)).most_common(1)
-        baseline = {"exact_match": count / len(references) for _, count in common}
-        return base.Evaluation(found | scores, {}, baseline)
+        common = Counter(text for true in references for text in set(true))
+        baseline = max(common.values(), default=0) / max(1, len(references))
+        return base.Evaluation(found | scores, {}, {"exact_match": baseline})
 
     def prepare(self, example: Row, about: DataInfo) -> Row:
         """Adds the tokens that start a text, where the example has none with a prompt behind them."""

@@ -53,7 +53,7 @@ class Translation(WritingTask):
         first = jnp.asarray(batch["decoder_tokens"])[:, 0]
         limit = min(self.max_new_tokens or model.context_length, model.context_length - 1)
         state, logits = read_sources(model, variables, tokens, mask, first, limit + 1)
-        return {"written": self.written(model, variables, state, logits, limit)}
+        return {"written": self.searched(model, variables, state, logits, limit)}
 
     def summarize(self, sums: base.Sums, collected: base.Collected, data: Batches) -> base.Evaluation:
         """Metrics "loss" (nats a token, without label smoothing), "accuracy" of tokens, "bleu" and "chrf", 0 to 100."""

@@ -26,7 +26,7 @@ class WritingTask(TokenTask):
     eos_id: int | None = None
     """The token that ends a text; None: the tokenizer's."""
 
-    def written(
+    def searched(
         self,
         model: Any,
         variables: Any,

@@ -146,7 +146,7 @@ def images(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
     return {"image": image, "labels": rng.integers(0, CLASSES, rows, dtype=np.int32)}
 
 
-def captions(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+def prompted(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
     """Images with texts behind prompts of 0 to 2 tokens."""
     text = padded(rng, rows)
     text["tokens"][:, 0] = BOS
@@ -252,7 +252,7 @@ IMAGE_CASES = {
         Contrastive(loss_name="sigmoid", same="text", chunks=4), towers(bias=-1.0), captions
     ),
     **{
-        f"captions, {reads}": Case(Captioning(label_smoothing=0.1, beams=2, eos_id=EOS), model, captions)
+        f"captions, {reads}": Case(Captioning(label_smoothing=0.1, beams=2, eos_id=EOS), model, prompted)
         for reads, model in CAPTIONERS.items()
     },
     "objects": Case(Detection(num_queries=5), detector(encoder_depth=0), boxes, axis=1),

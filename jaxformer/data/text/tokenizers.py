@@ -128,8 +128,8 @@ class Tokenizer:
                 break
         start = next((role for role in (self.bos_id, self.pad_id) if role is not None), None)
         if start is None or self.eos_id is None:
-            what = "data.tokenizer: captions need a token to start from and one to end with, and this tokenizer has none"
-            raise UserError(f"{what}; give it template='seq2seq', 'bert' or 'gpt'")
+            what = "captions need a token to start from and one to end with, and this tokenizer has none"
+            raise UserError(f"data.tokenizer: {what}; give it template='seq2seq', 'bert' or 'gpt'")
         return [start], [self.eos_id]
 
     def to_json(self) -> str:
