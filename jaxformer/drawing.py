@@ -63,16 +63,13 @@ def annotate(
       predictions: labels with probabilities, 0 to 1, as they are to be listed.
       colours: colours of the bars; without any, all are alike.
     """
-    picture = fit(Image.fromarray(image))
-    width = max(picture.width, SMALLEST) + 2 * MARGIN
-    canvas = Image.new("RGB", (width, picture.height + 3 * MARGIN + ROW * len(predictions)), PAPER)
-    canvas.paste(picture, ((width - picture.width) // 2, MARGIN))
-    draw = ImageDraw.Draw(canvas)
+    canvas, below = with_rows(image, len(predictions))
+    width, draw = canvas.width, ImageDraw.Draw(canvas)
     percent_width = draw.textlength("100.0%", font(SIZE)) + MARGIN
     label_width = (width - 2 * MARGIN - percent_width) * 0.5
     left, right = MARGIN + label_width, width - MARGIN - percent_width
     for row, (label, probability) in enumerate(predictions):
-        middle = picture.height + 2 * MARGIN + ROW * row + ROW // 2
+        middle = below + ROW * row + ROW // 2
         draw.text((MARGIN, middle), shorten(label, label_width - MARGIN), TEXT, font(SIZE), anchor="lm")
         draw.rectangle((left, middle - 6, right, middle + 6), fill=LINE)
         if probability > 0:
@@ -80,6 +77,38 @@ def annotate(
             draw.rectangle((left, middle - 6, end, middle + 6), fill=colours[row] if colours else BAR)
         draw.text((width - MARGIN, middle), f"{probability:.1%}", TEXT, font(SIZE), anchor="rm")
     return canvas
+
+
+def captioned(image: np.ndarray, text: str) -> Image.Image:
+    """Writes a text below an image, in as many rows as it takes.
+
+    Args:
+      image: as of `annotate`.
+      text: of words; one that is longer than a row is cut.
+    """
+    room = max(SMALLEST, fit(Image.fromarray(image)).width)
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font(SIZE).getlength(printable(longer, keep="")) > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    canvas, below = with_rows(image, len(lines))
+    draw = ImageDraw.Draw(canvas)
+    for row, line in enumerate(lines):
+        middle = below + ROW * row + ROW // 2
+        draw.text((MARGIN, middle), shorten(line, room), TEXT, font(SIZE), anchor="lm")
+    return canvas
+
+
+def with_rows(image: np.ndarray, count: int) -> tuple[Image.Image, int]:
+    """An image with room below it for so many rows of text, and where that begins, in pixels from the top."""
+    picture = fit(Image.fromarray(image))
+    width = max(picture.width, SMALLEST) + 2 * MARGIN
+    canvas = Image.new("RGB", (width, picture.height + 3 * MARGIN + ROW * count), PAPER)
+    canvas.paste(picture, ((width - picture.width) // 2, MARGIN))
+    return canvas, picture.height + 2 * MARGIN
 
 
 @cache

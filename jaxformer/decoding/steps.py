@@ -1,6 +1,6 @@
 """Language models as `loop.py` and `beam.py` take them: a state that has seen the prompts, then a step a token.
 
-Of a decoder the state is its cache; of an encoder-decoder the cache and the mask of the source's tokens.
+Of a decoder the state is its cache; of an encoder-decoder the cache and the mask of the source's tokens, if it has one.
 """
 
 from dataclasses import replace
@@ -14,7 +14,7 @@ from jax import Array
 from jaxformer.models.masks import Cache
 
 Tree: TypeAlias = Any
-SourceState: TypeAlias = tuple[Cache, Array]
+SourceState: TypeAlias = tuple[Cache, Array | None]
 
 
 def read_prompts(
@@ -48,6 +48,28 @@ def read_sources(
     state = model.start(len(tokens), slots), mask
     logits, state = next_target(model, variables, state, jnp.broadcast_to(first, len(tokens)), context)
     return state, logits
+
+
+def read_pictures(
+    model: Any, variables: Tree, image: Array, tokens: Array, mask: Array, new_tokens: int
+) -> tuple[SourceState, Array]:
+    """The state of a captioner after pictures and the prompts about them, and logits [B, V] of what comes next.
+
+    Its steps are `next_target`'s; the state has no mask, for everything in a picture is seen.
+
+    Args:
+      model: a captioner with unrolled layers.
+      variables: its variables.
+      image: float [B, H, W, C].
+      tokens: int32 [B, T], what starts a text and the prompt, padded in front.
+      mask: bool [B, T], False on padding.
+      new_tokens: how many further tokens the cache has room for.
+    """
+    context = model.apply(variables, image, method="encode")
+    cache = model.start(len(tokens), tokens.shape[1] + new_tokens, context.shape[1])
+    call = partial(model.apply, variables, method="decode")
+    outputs = call(tokens, context, mask, cache=cache, last_only=True)
+    return (outputs.cache, None), outputs.logits[:, -1]
 
 
 def next_target(

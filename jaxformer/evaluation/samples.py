@@ -138,7 +138,7 @@ def make_predictions(model: Any, task: Task) -> Predict:
         outputs, maps = model.apply(variables, **task.inputs(batch), deterministic=True, mutable=mutable)
         if task.modality == "text":  # of long texts and many layers all weights would fill the memory
             maps = jax.tree.map(lambda weights: weights[..., :MOST_TOKENS, :MOST_TOKENS], maps)
-        return task.predictions(outputs, batch), maps
+        return task.shown(outputs, batch, model, variables), maps
 
     return predictions
 

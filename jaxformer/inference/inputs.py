@@ -48,7 +48,7 @@ def image_input(run: Any, image: str | Path | np.ndarray) -> Input:
     example = run.example(image)
     place, asked = ("the image", {}) if isinstance(image, np.ndarray) else (str(image), {"file": str(image)})
     arrays = {name: np.asarray(example[name]) for name in ("image", "extent") if name in example}
-    one = Input(place, asked, [arrays], {"source": image, **example})
+    one = Input(place, asked, [run.task.prepare(arrays, run)], {"source": image, **example})
     if "extent" in example:
         one.example["original_size"] = shown_image(run, one).shape[:2]
     return one

@@ -284,21 +284,25 @@ class LoadedRun:
         Raises:
           UserError: the model writes none.
         """
-        from jaxformer.inference.writers import CausalModel, TextToText
+        from jaxformer.inference.writers import writer_of
 
-        writers: dict[str, type[Writer]] = {"decoder": CausalModel, "encoder-decoder": TextToText}
-        writer = writers.get(self.model.kind)
-        if writer is None:
-            raise UserError(
-                f"{self.run.folder}: holds a model ({type(self.model).__name__}) that writes no texts",
-                "use predict for its answers to texts or images",
-            )
-        return writer(self.model, jax.device_put(self.variables, jax.devices()[0]), self.tokenizer)
+        return writer_of(self)
+
+    def about(self, image: str | Path | np.ndarray) -> "Writer":
+        """What writes texts about an image: a file, or uint8 [H, W, C].
+
+        Raises:
+          UserError: the model writes none of images, or the image cannot be read.
+        """
+        from jaxformer.inference.writers import writer_of
+
+        return writer_of(self, image)
 
     def generate(
         self,
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[str] = "",
         *,
+        image: str | Path | np.ndarray | None = None,
         max_new_tokens: int = 256,
         stop: str | Sequence[str] = (),
         seed: int = 0,
@@ -306,10 +310,11 @@ class LoadedRun:
         length_penalty: float = 0.6,
         **sampling: Any,
     ) -> list[dict[str, Any]]:
-        """Continues texts, or translates them.
+        """Continues texts, translates them, or writes about an image.
 
         Args:
-          prompts: one text or several.
+          prompts: one text or several; about an image what stands in front, such as a question, or nothing.
+          image: a file, or uint8 [H, W, C], of which the model writes; None for models of texts.
           max_new_tokens: how many tokens are written at most.
           stop: strings before which a text ends.
           seed: decides what is drawn, for each prompt as if it were the only one; equal prompts are drawn anew.
@@ -331,7 +336,8 @@ class LoadedRun:
             raise UserError(f"prompts={prompts!r}: expected a text, or a list of texts")
         how = generation(max_new_tokens, stop, seed, beams, length_penalty, **sampling)
         places = ["prompt"] if len(texts) == 1 else [f"prompt {n}" for n in range(1, len(texts) + 1)]
-        found = self.writer.generate(self.writer.encoded(zip(texts, places)), how)
+        writer = self.writer if image is None else self.about(image)
+        found = writer.generate(writer.encoded(zip(texts, places)), how)
         return [{"prompt": text, **vars(one)} for text, one in zip(texts, found)]
 
     # Evaluation

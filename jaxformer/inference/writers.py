@@ -1,9 +1,11 @@
-"""The two kinds of models that write texts: a decoder continues one, an encoder-decoder writes one for another."""
+"""The kinds of models that write texts: a decoder continues one, an encoder-decoder writes one for another, and a
+captioner one about a picture."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,9 @@ from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError
 from jaxformer.inference.writing import BATCH, Generation, Writer, rounded
 from jaxformer.models.masks import Cache
+
+if TYPE_CHECKING:
+    from jaxformer.inference.loaded import LoadedRun
 
 Tree = Any
 Pair = tuple[list[int], list[int]]
@@ -134,3 +139,61 @@ class TextToText(Writer):
     def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[steps.SourceState, jax.Array]:
         tokens, mask = self.padded(prompts)
         return self._begin(self.variables, tokens, mask, jnp.int32(self.first_id), new_tokens + 1)
+
+
+class AboutPicture(Writer):
+    """A captioner with a tokenizer, which writes about one picture; what a prompt asks stands in front.
+
+    Args:
+      image: the picture as the model takes it, float [H, W, C].
+    """
+
+    goes_on = False
+    next_step = staticmethod(steps.next_target)
+    reorder = staticmethod(steps.take_targets)
+
+    def __init__(self, model: nn.Module, variables: Tree, tokenizer: Tokenizer, image: np.ndarray):
+        super().__init__(model, variables, tokenizer)
+        self.image = image
+        self.first_ids = tokenizer.frame()[0]
+
+    def encode(self, prompt: str) -> list[int]:
+        """The ids of what is in front of the text: the tokens that start one, and the prompt's, of which there may be
+        none."""
+        return [*self.first_ids, *(self.tokenizer.encode(prompt, special=False) if prompt else [])]
+
+    def start(self, prompts: Sequence[list[int]], new_tokens: int) -> tuple[steps.SourceState, jax.Array]:
+        tokens, mask = self.padded(prompts, left=True)
+        images = np.broadcast_to(self.image, (len(prompts), *self.image.shape))
+        return begin_about(self.model, self.variables, images, tokens, mask, rounded(new_tokens))
+
+    def room(self, prompts: Sequence[list[int]], wanted: int) -> int:
+        return min(wanted, self.context_length + 1 - max(map(len, prompts)))
+
+
+begin_about = jax.jit(steps.read_pictures, static_argnums=(0, 5))
+
+
+def writer_of(run: "LoadedRun", image: str | Path | np.ndarray | None = None) -> Writer:
+    """What writes texts with a run's model.
+
+    Args:
+      run: a trained run.
+      image: a file, or uint8 [H, W, C], of which a captioner writes; None for models of texts.
+
+    Raises:
+      UserError: the model writes none, or not of images, or wants an image; the image cannot be read.
+    """
+    name, folder, kind = type(run.model).__name__, run.run.folder, run.model.kind
+    writers: dict[str, type[Writer]] = {"decoder": CausalModel, "encoder-decoder": TextToText}
+    if (kind == "captioner") != (image is not None):
+        does = "writes about images: give it one" if image is None else "does not write about images"
+        raise UserError(f"{folder}: holds a model ({name}) that {does}")
+    if image is None and kind not in writers:
+        remedy = "use predict for its answers to texts or images"
+        raise UserError(f"{folder}: holds a model ({name}) that writes no texts", remedy)
+    given = run.model, jax.device_put(run.variables, jax.devices()[0]), run.tokenizer
+    if image is None:
+        return writers[kind](*given)
+    pixels = {"image": run.example(image)["image"][None]}
+    return AboutPicture(*given, np.asarray(run.task.normalised(pixels)["image"][0]))

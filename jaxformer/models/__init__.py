@@ -23,6 +23,7 @@ CONTRACT = "jaxformer.models.base:Model"  # of models of the user's own
 MODELS = {
     **BACKBONES,
     **TEXT_ENCODERS,
+    "captioner": "jaxformer.models.captioner:Captioner",
     "detr": "jaxformer.models.detr:DETR",
     "segmenter": "jaxformer.models.segmenter:Segmenter",
     "seq2seq": "jaxformer.models.seq2seq:Seq2Seq",

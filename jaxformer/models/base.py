@@ -18,7 +18,7 @@ from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 
 Dtype = Any
 Kind: TypeAlias = Literal[
-    "image", "encoder", "decoder", "encoder-decoder", "detector", "segmenter", "two-towers"
+    "image", "encoder", "decoder", "encoder-decoder", "detector", "segmenter", "two-towers", "captioner"
 ]
 RematName: TypeAlias = Literal["none", "full", "attention", "dots", "dots_without_batch", "offload"]
 Stages: TypeAlias = Annotated[tuple[Layers, ...], not_empty("at least one stage")]

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from jaxformer.errors import UserError
+from jaxformer.models.base import replaced
 
 STACK = "blocks"
 TOWERS = ("encoder", "decoder")  # the modules that can scan over their layers
@@ -52,4 +53,4 @@ def unrolled(model: Any, variables: Mapping[str, Any]) -> tuple[Any, Mapping[str
     """
     if not model.scan:
         return model, variables
-    return model.clone(scan=False), {**variables, "params": unstack_layers(variables["params"])}
+    return replaced(model, scan=False), {**variables, "params": unstack_layers(variables["params"])}

@@ -108,17 +108,19 @@ class Cache:
         """Where the next token goes, int32 []."""
         return self.index % self.positions.shape[1]
 
-    def place(self, valid: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def place(self, valid: jax.Array, together: int = 0) -> tuple[jax.Array, jax.Array]:
         """Where the next tokens stand.
 
         Args:
           valid: bool [B, T], False on padding.
+          together: how many of the first tokens, none of them padding, have one position, and so see each other.
 
         Returns:
           The positions of the new tokens, int32 [B, T], EMPTY on padding, and those of all slots with them.
         """
         first = jnp.max(self.positions, axis=1, keepdims=True) + 1
-        new = jnp.where(valid, first + jnp.cumsum(valid, axis=1) - 1, EMPTY)
+        steps = valid & (jnp.arange(valid.shape[1]) >= together)[None] if together else valid
+        new = jnp.where(valid, first + jnp.cumsum(steps, axis=1) - int(not together), EMPTY)
         return new, written(self.positions, new, self.slot, 1)
 
     def after(self, layers: Iterable[LayerCache | None], positions: jax.Array, tokens: int) -> "Cache":

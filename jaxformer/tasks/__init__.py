@@ -1,6 +1,7 @@
 """Tasks: a name in a config -> the class that it names."""
 
 TASKS = {
+    "captioning": "jaxformer.tasks.captioning:Captioning",
     "classification": "jaxformer.tasks.classification:Classification",
     "contrastive": "jaxformer.tasks.contrastive:Contrastive",
     "detection": "jaxformer.tasks.detection:Detection",

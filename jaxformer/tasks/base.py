@@ -211,6 +211,11 @@ class Task(ABC):
     def predictions(self, outputs: Any, batch: Batch) -> Arrays:
         """The model's prediction for each example, as `sample` and `answers` need it: name -> [B, ...]."""
 
+    def shown(self, outputs: Any, batch: Batch, model: Any, variables: Any) -> Arrays:
+        """The predictions that `sample` gets, which the report shows; those of `predictions`, unless they take more
+        than one pass. Arguments as of `collect`."""
+        return self.predictions(outputs, batch)
+
     def errors(self, outputs: Any, batch: Batch) -> jax.Array:
         """How wrong each prediction is, float32 [B]: the larger, the worse; 0 is no mistake."""
         return jnp.zeros(example_mask(batch).shape, jnp.float32)

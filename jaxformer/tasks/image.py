@@ -58,7 +58,10 @@ class ImageTask(Task):
         yield from ()
 
     def inputs(self, batch: Batch) -> Arrays:
-        """Normalised images: (image / 255 - mean) / std, float32 [B, H, W, C]."""
+        return self.normalised(batch)
+
+    def normalised(self, batch: Batch) -> Arrays:
+        """A batch's "image": (image / 255 - mean) / std, float32 [B, H, W, C]."""
         image = jnp.asarray(batch["image"])
         mean, std = (jnp.asarray(x, jnp.float32)[None, None, None, :] for x in (self.mean, self.std))
         return {"image": (image.astype(jnp.float32) / 255 - mean) / std}

@@ -2,39 +2,28 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.config.fields import NewTokens, at_least, between
-from jaxformer.decoding.beam import beam_search, repeat_rows
-from jaxformer.decoding.steps import next_target, read_sources, take_targets
+from jaxformer.decoding.steps import read_sources
 from jaxformer.errors import UserError
 from jaxformer.models.layouts import unrolled
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import base
 from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Row
-from jaxformer.tasks.text import TokenTask, text_of
+from jaxformer.tasks.text import text_of
+from jaxformer.tasks.writing import WritingTask
 
 
 @dataclass(frozen=True)
-class Translation(TokenTask):
+class Translation(WritingTask):
     """Learns to write a text for another one.
 
     Batches have `tokens`, `token_mask` (the source's, [B, S]), `decoder_tokens` and `targets` (int32 [B, T], the latter
     negative on padding). Models give logits [B, T, V] (`Seq2Seq`).
     """
-
-    beams: Annotated[int, between(0, 1024, "1 (greedy) or more, at most 1024, or 0 for no translations")] = 1
-    """Hypotheses that an evaluation follows; 1 is greedy, 0 decodes nothing (no BLEU)."""
-    length_penalty: Annotated[float, at_least(0, "0 (none) or more, such as 0.6")] = 0.6
-    """Alpha of Wu et al. 2016, equation 14; 0.6 in Vaswani et al. 2017."""
-    max_new_tokens: NewTokens | None = None
-    """Tokens in a translation, at most; None: as many as the model takes."""
-    eos_id: int | None = None
-    """The token that ends a translation; None: the tokenizer's."""
 
     needs = ("tokens", "token_mask", "decoder_tokens", "targets")
 
@@ -61,22 +50,10 @@ class Translation(TokenTask):
         """ "written": the best translation of each source, int32 [B, N], with its end token, then -1."""
         model, variables = unrolled(model, variables)
         tokens, mask = jnp.asarray(batch["tokens"]), jnp.asarray(batch["token_mask"])
-        first, beams = jnp.asarray(batch["decoder_tokens"])[:, 0], max(1, self.beams)
+        first = jnp.asarray(batch["decoder_tokens"])[:, 0]
         limit = min(self.max_new_tokens or model.context_length, model.context_length - 1)
         state, logits = read_sources(model, variables, tokens, mask, first, limit + 1)
-        written, lengths, _ = beam_search(
-            partial(next_target, model, variables),
-            repeat_rows(state, len(tokens), beams),
-            logits,
-            beams=beams,
-            max_new_tokens=limit,
-            eos_id=self.eos_id or 0,
-            pad_id=-1,
-            length_penalty=self.length_penalty,
-            reorder=take_targets,
-        )
-        inside = jnp.arange(limit)[None, :] < lengths[:, :1]
-        return {"written": jnp.where(inside, written[:, 0], -1)}
+        return {"written": self.searched(model, variables, state, logits, limit)}
 
     def summarize(self, sums: base.Sums, collected: base.Collected, data: Batches) -> base.Evaluation:
         """Metrics "loss" (nats a token, without label smoothing), "accuracy" of tokens, "bleu" and "chrf", 0 to 100."""

@@ -1,4 +1,4 @@
-"""Continuing texts, and translating them."""
+"""Continuing texts, translating them, and writing about pictures."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,12 +22,14 @@ NOT_SEARCHING = ("greedy", "repetition_penalty", *DRAWING)
 
 @dataclass(frozen=True, kw_only=True)
 class Generate(OfRun):
-    """Go on with a text, or translate it, with a run's language model."""
+    """Go on with a text, translate it, or write about a picture, with a run's model."""
 
     run: Path = argument("RUN", "--workdir")
     """A run's folder."""
     prompt: tuple[str, ...] = flag((), "TEXT")
     """A text; give it again for more."""
+    image: tuple[Path, ...] = flag((), "PICTURE")
+    """A picture to write about, after a prompt if there is one; give it again for more."""
     prompts: Named | None = flag(None, "FILE")
     """A file of prompts, one a line; - is stdin."""
     max_new_tokens: NewTokens = 256
@@ -83,23 +85,26 @@ class Generate(OfRun):
         """Prints a JSON line for each text; or the only one as it is made.
 
         Raises:
-          UserError: the run's model writes no texts, or does not take a prompt.
+          UserError: the run's model writes no texts, or not about pictures, or does not take a prompt; a picture
+            cannot be read.
         """
         from jaxformer.decoding.loop import StopStrings
 
-        writer = self.load().writer
-        ids = writer.encoded(prompts)
-        begin = prompts[0][0] if writer.goes_on else ""
-        if len(prompts) > 1 or self.json:
-            for (prompt, _), found in zip(prompts, writer.generate(ids, how)):
-                print_json({"prompt": prompt, **vars(found)})
-        elif how.beams > 1:  # a search has no text before its end
-            for found in writer.generate(ids, how):
-                print_text(f"{begin}{found.text}\n")
-        else:
-            stops = StopStrings(how.stops, writer.tokenizer.decode)
-            stream_text(writer.stream(ids, how, stops), stops, begin)
-            writer.warn_of_special(stops.ids)
+        trained = self.load()
+        about = [({"image": str(image)}, trained.about(image)) for image in self.image]
+        for asked, writer in about or [({}, trained.writer)]:
+            ids = writer.encoded(prompts)
+            begin = prompts[0][0] if writer.goes_on else ""
+            if len(prompts) > 1 or len(about) > 1 or self.json:
+                for (prompt, _), found in zip(prompts, writer.generate(ids, how)):
+                    print_json({**asked, "prompt": prompt, **vars(found)})
+            elif how.beams > 1:  # a search has no text before its end
+                for found in writer.generate(ids, how):
+                    print_text(f"{begin}{found.text}\n")
+            else:
+                stops = StopStrings(how.stops, writer.tokenizer.decode)
+                stream_text(writer.stream(ids, how, stops), stops, begin)
+                writer.warn_of_special(stops.ids)
 
     def read_prompts(self) -> list[tuple[str, str]]:
         """The prompts of --prompt and the lines of --prompts with their places, each as often as --samples says.
@@ -112,8 +117,10 @@ class Generate(OfRun):
         prompts = [(prompt, f"--prompt {number}") for number, prompt in enumerate(self.prompt, 1)]
         if self.prompts is not None:
             prompts += read_lines(self.prompts)
+        if self.image and not prompts:
+            prompts = [("", "")]
         if not prompts:
-            raise UserError('generate: give --prompt "TEXT" or --prompts FILE')
+            raise UserError('generate: give --prompt "TEXT", --prompts FILE or --image PICTURE')
         return [prompt for prompt in prompts for _ in range(self.samples or 1)]
 
 

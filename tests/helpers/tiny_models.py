@@ -65,6 +65,7 @@ TINY = {
         "num_queries": 6,
     },
     "segmenter": {"decoder": {"name": "fpn", "width": 8}},
+    "captioner": {"width": 16, "depth": 2, "num_heads": 2, "mlp_dim": 16, "context_length": 16},
     "gpt": {"width": 16, "depth": 2, "num_heads": 2, "context_length": 16, "vocab_size": None},
     "bert": {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 16, "max_positions": 16},
     "seq2seq": {
@@ -81,6 +82,7 @@ BACKBONE = {"name": "resnet", **TINY["resnet"], "num_classes": 0}
 # What a config has to say beside: the fields without a default, and attention where the table above leaves it out.
 BESIDE = {
     "coatnet": {"blocks": ["mbconv", "attention"], "image_size": 32},
+    "captioner": {"backbone": BACKBONE},
     "detr": {"backbone": BACKBONE},
     "segmenter": {"backbone": BACKBONE},
     "two_towers": {
@@ -89,6 +91,8 @@ BESIDE = {
         "bias": -10.0,
     },
 }
+
+BOTH = ("two-towers", "captioner")  # kinds that take pictures and texts
 
 
 def tiny_model(name, **changes):
@@ -101,10 +105,10 @@ def inputs_of(model, batch=2):
     """What a model is applied to, as keyword arguments, by its kind."""
     generator = np.random.default_rng(1)
     image: dict[str, np.ndarray] = {}
-    if model.kind in ("image", "detector", "segmenter", "two-towers"):
+    if model.kind in ("image", "detector", "segmenter", *BOTH):
         side = model.image_size or 32
         image = {"image": generator.normal(size=(batch, side, side, 3)).astype(np.float32)}
-    if image and model.kind != "two-towers":
+    if image and model.kind not in BOTH:
         return image
     tokens = generator.integers(0, VOCAB, (batch, 6)).astype(np.int32)
     return (

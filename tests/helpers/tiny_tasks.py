@@ -12,13 +12,16 @@ from flax import linen as nn
 
 from helpers.tiny_detector import anchored, detector, objects
 from jaxformer.models.bert import BERT
+from jaxformer.models.captioner import Captioner
 from jaxformer.models.gpt import GPT
 from jaxformer.models.mlp import Experts
 from jaxformer.models.outputs import ImageOutputs
+from jaxformer.models.resnet import ResNet
 from jaxformer.models.segmenter import SegmentationOutputs
 from jaxformer.models.seq2seq import Seq2Seq
 from jaxformer.models.two_towers import TwoTowers
 from jaxformer.models.vit import ViT
+from jaxformer.tasks.captioning import Captioning
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.contrastive import Contrastive
 from jaxformer.tasks.detection import Detection
@@ -35,6 +38,12 @@ SIZES = {"vocab_size": VOCAB, "width": 16, "num_heads": 2, "mlp_dim": 32}
 DECODER = GPT(**SIZES, context_length=LENGTH, depth=1)
 EXPERTS = GPT(**SIZES, context_length=LENGTH, depth=2, experts=Experts(4, top_k=2, balance=0.5, z=0.1))
 TRANSLATOR = Seq2Seq(**SIZES, context_length=LENGTH, encoder_depth=1, decoder_depth=2, dropout=0.0)
+
+CNN = ResNet(width=8, stage_sizes=(1,), norm="group", stem="cifar", num_classes=0)
+CAPTIONERS = {
+    reads: Captioner(**SIZES, context_length=LENGTH, backbone=CNN, reads=reads, depth=2, dropout=0.0)
+    for reads in ("cross", "prefix")
+}
 
 
 def encoder(head: str, labels: int | None = CLASSES) -> BERT:
@@ -137,6 +146,19 @@ def images(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
     return {"image": image, "labels": rng.integers(0, CLASSES, rows, dtype=np.int32)}
 
 
+def prompted(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    """Images with texts behind prompts of 0 to 2 tokens."""
+    text = padded(rng, rows)
+    text["tokens"][:, 0] = BOS
+    count, given = text["token_mask"].sum(1), rng.integers(0, 3, rows)
+    text["tokens"][np.arange(rows), count - 1] = EOS
+    places = np.arange(LENGTH)[None]
+    learnt = (places >= np.minimum(given, count - 2)[:, None]) & (places < count[:, None] - 1)
+    targets = np.where(learnt, np.roll(text["tokens"], -1, axis=1), -1).astype(np.int32)
+    numbers = {name: rng.integers(0, 3, rows, dtype=np.int32) for name in ("picture", "caption")}
+    return {"image": images(rng, rows)["image"], **text, "targets": targets, **numbers}
+
+
 def masks(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
     """Images with the class of each pixel, of which a third has none."""
     classes = rng.integers(0, CLASSES, (rows, SIDE, SIDE)).astype(np.int32)
@@ -229,6 +251,10 @@ IMAGE_CASES = {
     "pairs, sigmoid": Case(
         Contrastive(loss_name="sigmoid", same="text", chunks=4), towers(bias=-1.0), captions
     ),
+    **{
+        f"captions, {reads}": Case(Captioning(label_smoothing=0.1, beams=2, eos_id=EOS), model, prompted)
+        for reads, model in CAPTIONERS.items()
+    },
     "objects": Case(Detection(num_queries=5), detector(encoder_depth=0), boxes, axis=1),
     "objects, focal": Case(
         Detection(class_loss="focal"), anchored(encoder_depth=0, decoder_depth=1), boxes, axis=1

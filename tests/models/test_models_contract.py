@@ -27,6 +27,7 @@ from jaxformer.precision import in_precision
 
 KINDS = {
     "bert": "encoder",
+    "captioner": "captioner",
     "detr": "detector",
     "gpt": "decoder",
     "segmenter": "segmenter",
@@ -36,6 +37,7 @@ KINDS = {
 # The shape of the logits for a batch of two.
 LOGITS = {
     "bert": (2, 6, VOCAB),
+    "captioner": (2, 6, VOCAB),
     "detr": (2, 2, 6, CLASSES + 1),
     "gpt": (2, 6, VOCAB),
     "segmenter": (2, 8, 8, CLASSES),
@@ -68,7 +70,7 @@ def test_kind_and_sizes(name):
     assert not list(schema.problems(model))
 
 
-@pytest.mark.parametrize("name", ["bert", "detr", "gpt", "segmenter", "seq2seq"])
+@pytest.mark.parametrize("name", ["bert", "captioner", "detr", "gpt", "segmenter", "seq2seq"])
 def test_a_size_that_nobody_said_is_one_kind_of_error(name):
     model = tiny_model(name)
     for size in model.sizes:
@@ -124,7 +126,9 @@ def test_token_layout_is_that_of_the_traced_attention(name):
     calls, (_, maps) = calls_of(lambda: model.apply(variables, **inputs, mutable=[ATTENTION_MAPS]))
     shapes = {path: leaf.shape for path, leaf in leaves_by_path(maps.get(ATTENTION_MAPS, {})).items()}
     layers = attention_layers(model, calls, maps.get(ATTENTION_MAPS, {}))
-    assert bool(layers) == (name in ("cct", "coatnet", "cvt", "detr", "maxvit", "swin", "two_towers", "vit"))
+    assert bool(layers) == (
+        name in ("captioner", "cct", "coatnet", "cvt", "detr", "maxvit", "swin", "two_towers", "vit")
+    )
     for layer in layers:
         windows, _, asks, sees = shapes[layer.path]
         places = layer.grid[0] * layer.grid[1]

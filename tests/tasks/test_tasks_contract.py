@@ -176,7 +176,9 @@ def test_predictions_in_words_are_json(name):
     case, params, batch = EVERY[name], params_of(name), EVERY[name].batch()
     about = SimpleNamespace(class_names=["O", "B-place"], tokenizer=Letters())
     batch.setdefault("token_mask", np.ones_like(batch.get("tokens", np.zeros(16)), bool))
-    predicted = jax.jit(lambda b: case.task.predictions(outputs_of(case, params, b), b))(batch)
+    variables = {"params": params}
+    shown = lambda b: case.task.shown(outputs_of(case, params, b), b, case.model, variables)  # noqa: E731
+    predicted = jax.jit(shown)(batch)
     predicted = jax.device_get(predicted)
     for row in range(3):
         example, found = rows_of(batch, row), rows_of(predicted, row)

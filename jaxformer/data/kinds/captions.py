@@ -14,7 +14,7 @@ from jaxformer.data.kinds.images import ImageKind, ImageReader
 from jaxformer.data.kinds.text import RowLength
 from jaxformer.data.records import Labels, Record, Records, inner
 from jaxformer.data.text.cache import Column, Writer, cached
-from jaxformer.data.text.rows import IGNORED, build_tokenizer, frame, id_dtype, naming_culprit, shares
+from jaxformer.data.text.rows import IGNORED, build_tokenizer, id_dtype, naming_culprit, shares
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.data.transform import Transform
 from jaxformer.errors import UserError
@@ -148,7 +148,7 @@ class CaptionSource(ImageReader):
         self._labels = settings.labels(self.records)
         self.class_names = None if self._labels is None else self._labels.names
         self.tokenizer = settings.tokenizer(config, self.records)
-        self._start, self._end = frame(self.tokenizer)
+        self._start, self._end = self.tokenizer.frame()
         self.length = settings.length
         self._check_length()
         fields = ("length", "caption_feature", "prompt_feature", "prompts", "label_feature", "broken")

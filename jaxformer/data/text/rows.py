@@ -112,28 +112,6 @@ def naming_culprit(
         raise
 
 
-def frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """The tokens before and after a text: those of the tokenizer's template, else the start and the end of text.
-
-    Raises:
-      UserError: the template writes none, and the tokenizer has no end of text.
-    """
-    marked = tokenizer.hf.get_added_tokens_decoder()
-    for token in range(tokenizer.vocab_size):
-        text = "" if token in marked else tokenizer.decode([token])
-        if text and (inside := tokenizer.encode(text, special=False)):
-            whole, count = tokenizer.encode(text), len(inside)
-            first = next(place for place in range(len(whole)) if whole[place : place + count] == inside)
-            if len(whole) > count:
-                return whole[:first], whole[first + count :]
-            break
-    start = next((role for role in (tokenizer.bos_id, tokenizer.pad_id) if role is not None), None)
-    if start is None or tokenizer.eos_id is None:
-        what = "data.tokenizer: captions need a token to start from and one to end with, and this tokenizer has none"
-        raise UserError(f"{what}; give it template='seq2seq', 'bert' or 'gpt'")
-    return [start], [tokenizer.eos_id]
-
-
 def id_dtype(tokenizer: Tokenizer) -> np.dtype:
     """The smallest unsigned type that holds all ids."""
     return np.dtype(np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)

@@ -111,6 +111,27 @@ class Tokenizer:
         """The text of token ids (Python or NumPy integers); `skip_special` leaves special tokens out."""
         return self.hf.decode([int(index) for index in ids], skip_special_tokens=skip_special)
 
+    def frame(self) -> tuple[list[int], list[int]]:
+        """The tokens before and after a text: those of the tokenizer's template, else the start and the end of text.
+
+        Raises:
+          UserError: the template writes none, and the tokenizer has no end of text.
+        """
+        marked = self.hf.get_added_tokens_decoder()
+        for token in range(self.vocab_size):
+            text = "" if token in marked else self.decode([token])
+            if text and (inside := self.encode(text, special=False)):
+                whole, count = self.encode(text), len(inside)
+                first = next(place for place in range(len(whole)) if whole[place : place + count] == inside)
+                if len(whole) > count:
+                    return whole[:first], whole[first + count :]
+                break
+        start = next((role for role in (self.bos_id, self.pad_id) if role is not None), None)
+        if start is None or self.eos_id is None:
+            what = "captions need a token to start from and one to end with, and this tokenizer has none"
+            raise UserError(f"data.tokenizer: {what}; give it template='seq2seq', 'bert' or 'gpt'")
+        return [start], [self.eos_id]
+
     def to_json(self) -> str:
         """Its tokenizer.json, as Hugging Face's libraries read it."""
         return self.hf.to_str(pretty=True)
