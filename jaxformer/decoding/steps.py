@@ -45,7 +45,7 @@ def read_sources(
       slots: how many target tokens the cache has room for, the first one included.
     """
     context = model.apply(variables, tokens, mask, method="encode")
-    state = model.start(len(tokens), slots), mask
+    state: SourceState = (model.start(len(tokens), slots), mask)
     logits, state = next_target(model, variables, state, jnp.broadcast_to(first, len(tokens)), context)
     return state, logits
 

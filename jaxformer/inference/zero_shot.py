@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxformer.data.text.rows import frame
 from jaxformer.errors import UserError, counted
 from jaxformer.inference.inputs import Input
 from jaxformer.inference.predict import Prediction, check_top, computed
@@ -79,7 +78,7 @@ def text_vectors(run: "LoadedRun", texts: Sequence[str]) -> np.ndarray:
       UserError: a text is longer than the model takes, or cannot be encoded.
     """
     check_towers(run)
-    start, end = frame(run.tokenizer)
+    start, end = run.tokenizer.frame()
     length = run.config.data.examples.length
     rows = []
     for number, (text, ids) in enumerate(zip(texts, run.tokenizer.encode_batch(texts, special=False)), 1):

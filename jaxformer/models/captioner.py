@@ -31,7 +31,7 @@ class Captioner(GenerativeModel):
 
     The decoder's cross-attention reads the backbone's tokens ("cross": Vinyals et al. 2015's task with the Transformer
     of Vaswani et al. 2017), or these stand in front of the text in one row ("prefix"), where they see each other and
-    the text sees them and what is before it (Wang et al. 2022, GIT, figure 3; Beyer et al. 2024, PaliGemma, section 3.2).
+    the text sees them and what is before it (Wang et al. 2022, GIT, figure 3; Beyer et al. 2024, PaliGemma, 3.2).
     """
 
     kind: ClassVar[Kind] = "captioner"
@@ -98,7 +98,8 @@ class Captioner(GenerativeModel):
         seen = self.backbone(image, deterministic).tokens
         x = self.image_projection(seen.reshape(len(seen), -1, seen.shape[-1]))
         if seen.ndim == 4:
-            positions = jnp.asarray(sincos2d(*seen.shape[1:3], self.width), x.dtype)
+            _, rows, columns, _ = seen.shape
+            positions = jnp.asarray(sincos2d(rows, columns, self.width), x.dtype)
             x = x + for_rows(positions, x)
         return self.image_norm(x)
 

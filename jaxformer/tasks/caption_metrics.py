@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def bleu4(texts: Sequence[Words], truths: Sequence[Sequence[Words]]) -> float:
     if not texts:
         return 0.0
     most = max(map(len, truths))
-    columns = [[" ".join(true[n]) if n < len(true) else None for true in truths] for n in range(most)]
+    columns: Any = [[" ".join(true[n]) if n < len(true) else None for true in truths] for n in range(most)]
     metric = BLEU(tokenize="none", smooth_method="none", max_ngram_order=LONGEST)
     return float(metric.corpus_score([" ".join(text) for text in texts], columns).score) / 100
 

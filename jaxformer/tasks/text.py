@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ TEXT_INPUTS = ("tokens", "token_mask", "token_types", "segment_ids", "positions"
 class TextTask(Task):
     """A task over texts: batches have `tokens` (int32 [B, T]) and the arrays that describe them."""
 
-    modality = "text"
+    modality: ClassVar[Literal["image", "text"]] = "text"
     reads: ClassVar[Reads] = "text"
     needs: ClassVar[tuple[str, ...]] = ("tokens",)
     """The arrays that a batch must have."""
