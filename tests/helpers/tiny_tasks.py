@@ -39,7 +39,7 @@ DECODER = GPT(**SIZES, context_length=LENGTH, depth=1)
 EXPERTS = GPT(**SIZES, context_length=LENGTH, depth=2, experts=Experts(4, top_k=2, balance=0.5, z=0.1))
 TRANSLATOR = Seq2Seq(**SIZES, context_length=LENGTH, encoder_depth=1, decoder_depth=2, dropout=0.0)
 
-CNN = ResNet(width=8, stage_sizes=(1,), norm="group", stem="cifar", num_classes=0)
+CNN = ResNet(width=8, stage_sizes=(1,), norm="group", stem="small", num_classes=0)
 CAPTIONERS = {
     reads: Captioner(**SIZES, context_length=LENGTH, backbone=CNN, reads=reads, depth=2, dropout=0.0)
     for reads in ("cross", "prefix")
