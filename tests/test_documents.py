@@ -54,6 +54,8 @@ NOT_EXECUTED = {
     "configs/minilm_wnut17.py": "needs them, too",
     '"a text of several words" --features': "needs a run; tests/weights/test_transfer.py has one",
     "runs/resnet50": "needs weights of another project; tests/weights/test_weights_import.py has some",
+    "generate RUN --image": "needs a run of a captioner; tests/test_verbs_captions.py has one",
+    "predict RUN folder_of_pictures/": "needs it, too",
     "--zero-shot": "needs a run of two towers; tests/weights/test_two_towers.py has one",
     "--hours 2": "takes two hours",
     "weights soup": "needs several runs; tests/inference/test_soup.py has some",
