@@ -126,7 +126,7 @@ def computed(
       UserError: an input cannot be read, or what is computed is not finite.
     """
     size, lengths = run.batch_size, {}
-    if run.config.data.examples.modality == "image":
+    if run.task.modality == "image":
         single = isinstance(inputs, (str, Path)) or not isinstance(inputs, Iterable)
         single |= isinstance(inputs, np.ndarray) and inputs.ndim < 4
         given, places = ([inputs], ["the image"]) if single else (inputs, (f"image {n}" for n in count(1)))

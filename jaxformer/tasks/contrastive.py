@@ -117,7 +117,7 @@ class Contrastive(ImageTask):
         for way, missed, (queries, candidates, pairs) in zip(WAYS, lost, towers):
             recalls = retrieval.recalls(retrieval.ranks(queries, candidates, pairs), missed)
             by_chance = retrieval.chance(pairs, len(queries), len(candidates))
-            found |= {f"{way}_recall@{k}": share for k, share in recalls.items()}
+            found |= {f"{way}_recall@{k}": float(share) for k, share in recalls.items()}
             baseline |= {f"{way}_recall@{k}": share for k, share in by_chance.items()}
         if seen.labels is not None:
             known = seen.labels >= 0
