@@ -167,7 +167,7 @@ def test_everything_wrong_is_said_at_once(capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "which of its verbs? There are: chaos, data, describe"),
+        ([], "which of its verbs? There are: chaos, cross-validate, data"),
         (["data"], "data: which of its verbs? There are: back-translate, import"),
         (["data", "lst"], "data lst: there is no such verb; did you mean 'list'?"),
         (["train"], "train: --config is missing"),

@@ -76,7 +76,7 @@ def whole(task):
     ("task", "mode", "devices", "accumulate"),
     [
         (CLIP, "jit", 1, 1),
-        (CLIP, "jit", 8, 1),
+        pytest.param(CLIP, "jit", 8, 1, marks=pytest.mark.slow),
         (CLIP, "pmap", 8, 1),
         (CLIP, "jit", 8, 4),
         pytest.param(CLIP, "pmap", 2, 2, marks=pytest.mark.slow),

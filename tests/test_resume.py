@@ -129,6 +129,7 @@ def assert_same_run(found, expected):
     )
 
 
+@pytest.mark.slow
 def test_killed_at_ten_random_moments(tmp_path, environment, uninterrupted):
     folder, rng, killed = tmp_path / "run", random.Random(0), 0
     for _ in range(10):

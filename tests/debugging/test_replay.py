@@ -113,6 +113,7 @@ def test_a_step_that_the_run_has_not(run):
         replay(run, 10)
 
 
+@pytest.mark.slow
 def test_the_command_of_a_run_that_is_not_finite_names_the_module(tmp_path, digits_dir, capsys):
     """The products of block_0/up are too large for float32: their sum is NaN, or where a compiler adds each up without
     rounding it first, infinite."""

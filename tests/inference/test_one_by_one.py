@@ -69,7 +69,11 @@ def assert_alike(one, other):
 
 
 def test_every_task_that_predicts_is_here():
-    assert set(CASES) == {name for name, task in TASKS.items() if name != "causal_lm"}
+    assert set(CASES) == set(TASKS) - {
+        "causal_lm",
+        "contrastive",
+        "captioning",
+    }  # the last is in test_verbs_captions.py
 
 
 @pytest.mark.parametrize("task", CASES)

@@ -110,6 +110,7 @@ def test_any_backbone(name):
     assert jax.eval_shape(init, image)[0].logits.shape == (2, 4, model.vocab_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", READS)
 def test_beam_search_is_the_best_of_all_texts(reads):
     """As many beams as there are texts: what is found is what brute force finds by teacher forcing."""

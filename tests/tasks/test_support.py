@@ -161,8 +161,11 @@ def examples_of(case, folder):
     return [{name: text(value) for name, value in row.items()} for row in rows]
 
 
+ELSEWHERE = {"contrastive", "captioning"}  # test_contrastive.py and test_captioning.py have what is not shown
+
+
 def test_every_task_is_here():
-    assert set(CASES) == set(TASKS)
+    assert set(CASES) | ELSEWHERE == set(TASKS)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -33,7 +33,7 @@ def there(tmp_path_factory):
 @pytest.mark.filterwarnings(
     "ignore:.is_gradient_checkpointing:FutureWarning"
 )  # peft asks transformers for it
-@pytest.mark.parametrize("name", ["lora", "dora"])
+@pytest.mark.parametrize("name", ["lora", pytest.param("dora", marks=pytest.mark.slow)])
 def test_peft_opens_what_was_trained(name, there, tmp_path, monkeypatch, capsys):
     peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
     import torch
