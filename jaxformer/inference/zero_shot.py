@@ -13,7 +13,6 @@ from jaxformer.errors import UserError, counted
 from jaxformer.inference.inputs import Input
 from jaxformer.inference.predict import Prediction, check_top, computed
 from jaxformer.tasks.base import Batch
-from jaxformer.tasks.image import ImageTask
 
 if TYPE_CHECKING:
     from jaxformer.inference.loaded import LoadedRun
@@ -115,7 +114,7 @@ def of_texts(model: Any, variables: Any, tokens: Any, mask: Any) -> jax.Array:
 @partial(jax.jit, static_argnums=(0, 1))
 def of_images(task: Any, model: Any, variables: Any, batch: Batch) -> dict[str, jax.Array]:
     """`TwoTowers.image_features` of a batch of images, and what products are multiplied by and added to."""
-    image = ImageTask.inputs(task, batch)["image"]
+    image = task.normalised(batch)["image"]
     vectors = model.apply(variables, image, method="image_features")
     scale, bias = model.apply(variables, method="numbers")
     rows = vectors.shape[:1]
