@@ -1,21 +1,22 @@
 """A whole train step of a GPT, ours against PyTorch: the same work, in turns.
 
     python benchmarks/gpt_step.py [--quick] [--shape medium|nano|gpt2] [--rounds 7] [--steps 4]
-                                  [--dtype float32 bfloat16] [--peer transformers|plain|FOLDER]
+                                  [--dtype float32 bfloat16] [--peer transformers|plain|logits|FOLDER]
                                   [--device cpu|gpu] [--sides jaxformer peer] [--compile BACKEND] [--json FILE]
 
 Forward pass, backward pass, clipping and AdamW on the same tokens. "medium" is 4 layers of 384 with 6 heads, a
 vocabulary of 8,192, 8 texts of 256 tokens; "nano" is nanoGPT's setting for a CPU, 4 layers of 128, 65 characters, 12
 texts of 64; "gpt2" is GPT-2 124M with 16 texts of 1,024. Ours is the package's own train step with its metrics, jitted,
 its state donated. The peer is transformers' GPT2LMHeadModel (scaled_dot_product_attention, fused AdamW), "plain" the
-GPT-2 of torch_gpt.py, or that of a checkout of nanoGPT, stepped as its train.py does; bfloat16 is torch.autocast. See
+GPT-2 of torch_gpt.py, or that of a checkout of nanoGPT, stepped as its train.py does; bfloat16 is torch.autocast.
+"logits" is ours again, with a loss that takes an array of all logits rather than the head in one pass. See
 train_step.py for how time is taken; on a GPU the steps of a turn follow each other, and the last is waited for.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,11 +38,13 @@ from common import (
 
 from jaxformer.analysis.flops import count_flops, training_flops
 from jaxformer.models.gpt import GPT
+from jaxformer.models.outputs import TextOutputs
 from jaxformer.state import init_state, init_variables
 from jaxformer.step import make_train_step
 from jaxformer.tasks.language import CausalLM
 
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 1e-3, 0.1, 1.0
+NEXT_TOKEN = CausalLM()
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,17 @@ def gpt(shape: Shape, dtype: str) -> GPT:
     )
 
 
-def ours(shape: Shape, tokens: np.ndarray, dtype: str) -> Step:
+@dataclass(frozen=True)
+class FromLogits(CausalLM):
+    """The loss of an array of all logits."""
+
+    def loss(self, outputs: TextOutputs, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return super().loss(outputs.replace(head=None), batch)
+
+
+def ours(shape: Shape, tokens: np.ndarray, dtype: str, task: CausalLM = NEXT_TOKEN) -> Step:
     """Our train step, as a function that takes a step and returns the loss."""
-    model, task = gpt(shape, dtype), CausalLM()
+    model = gpt(shape, dtype)
     batch = jax.device_put({"tokens": tokens[:, :-1], "targets": tokens[:, 1:]})
     optimizer = optax.chain(
         optax.clip_by_global_norm(CLIP), optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
@@ -97,7 +108,9 @@ def ours(shape: Shape, tokens: np.ndarray, dtype: str) -> Step:
 
 
 def peer(shape: Shape, tokens: np.ndarray, dtype: str, arguments: argparse.Namespace) -> Step:
-    """The same in PyTorch."""
+    """The same in PyTorch, or with all logits."""
+    if arguments.peer == "logits":
+        return ours(shape, tokens, dtype, FromLogits())
     import torch
 
     device = torch_device(arguments)
@@ -198,7 +211,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="counted steps in a turn")
     parser.add_argument("--dtype", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument(
-        "--peer", default="transformers", help="transformers, plain, or a checkout of karpathy/nanoGPT"
+        "--peer",
+        default="transformers",
+        help="transformers, plain, logits, or a checkout of karpathy/nanoGPT",
     )
     add_device_options(parser)
     add_compile_option(parser)

@@ -1,6 +1,7 @@
 """Meshes, and rules that lay out every parameter of every model."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -142,11 +143,24 @@ def test_where_the_width_does_not_divide_fsdp_takes_another_dimension():
     specs = param_specs(shapes(odd), make_mesh({"fsdp": 8}))
     assert specs["encoder/blocks/mlp/up/kernel"] == P(None, None, "fsdp")  # [8, 60, 256]
     assert specs["encoder/blocks/attention/query/kernel"] == P(None, None, None, None)  # [8, 60, 4, 15]
-    assert specs["encoder/blocks/norm_1/scale"] == P(None, None)
+    assert specs["encoder/blocks/norm_1/scale"] == P(None, None)  # [8, 60]
+    assert specs["encoder/blocks/mlp/up/bias"] == P(None, "fsdp")  # [8, 256]
     specs = param_specs(shapes(odd), make_mesh({"fsdp": 4, "tensor": 2}))
     assert specs["encoder/blocks/mlp/up/kernel"] == P(None, "fsdp", "tensor")  # 4 divides 60
     specs = param_specs(shapes(odd.clone(width=28)), make_mesh({"fsdp": 8}))
     assert specs["encoder/blocks/mlp/down/kernel"] == P(None, "fsdp", None)  # [8, 256, 28]
+
+
+def test_vectors_of_scanned_layers_are_split_and_of_others_not():
+    mesh = make_mesh({"fsdp": 4, "tensor": 2})
+    specs = param_specs(shapes(VIT.clone(scan=True)), mesh)
+    assert specs["encoder/blocks/norm_1/scale"] == P(None, "fsdp")
+    assert specs["encoder/blocks/mlp/down/bias"] == P(None, "fsdp")
+    assert specs["encoder/blocks/attention/query/bias"] == P(None, "tensor", "fsdp")  # [L, H, Dh]
+    assert specs["encoder/norm/scale"] == P(None)
+    assert param_specs(shapes(VIT), mesh)["encoder/block_0/norm_1/scale"] == P(None)
+    specs = param_specs(shapes(VIT.clone(scan=True)), make_mesh({"data": 8}))
+    assert specs["encoder/blocks/norm_1/scale"] == P(None, None)
 
 
 def test_a_parameter_without_a_rule_is_split_by_its_shape_and_the_log_says_so(caplog):
@@ -228,6 +242,29 @@ def test_under_fsdp_devices_exchange_parameters_and_no_activations(model):
     whole = sum(leaf.size * 4 for leaf in jax.tree.leaves(params))
     assert whole / 2 < moved < 4 * whole
     assert max(one.size for one in exchanged if one.kind == "all-gather") < whole / 2
+
+
+def test_a_step_gathers_the_vectors_of_scanned_layers_once():
+    """In the loop over layers there are gathers of kernels alone."""
+    layout, made = Layout("jit", make_mesh({"fsdp": 8})), VIT.clone(scan=True, depth=3)
+
+    def init():
+        return init_state(init_variables(made, IMAGE, jax.random.key(0)), optax.sgd(1.0))
+
+    def step(state, batch):
+        def loss(params):
+            return (made.apply({"params": params}, **batch, deterministic=True).logits ** 2).sum()
+
+        params = jax.tree.map(jnp.subtract, state.params, jax.grad(loss)(state.params))
+        return state.replace(params=params), {}
+
+    state = layout.abstract(jax.eval_shape(init))
+    batch = layout.batch_shapes({"image": ((8, 8, 3), np.float32)}, 64)
+    module = Module.read(layout.train_step(step, state).lower(state, batch).compile().as_text())
+    gathers = [one for one in module.collectives({"fsdp": 8}) if one.kind == "all-gather"]
+    smallest_kernel = 64 * 64 * 4
+    assert {one.times for one in gathers if one.size < smallest_kernel} == {1}
+    assert any(one.times == 3 for one in gathers)
 
 
 def test_a_batch_is_split_over_data_and_fsdp():

@@ -102,11 +102,17 @@ def test_the_gradient_is_the_whole_batchs(batch, whole, mode, devices, accumulat
 
 
 @pytest.mark.parametrize(
-    "mesh", [{"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"tensor": 2, "data": -1}]
+    ("mesh", "scan"),
+    [
+        ({"fsdp": 8}, False),
+        ({"data": 2, "fsdp": 2, "tensor": 2}, True),
+        ({"tensor": 2, "data": -1}, False),
+    ],
 )
-def test_layouts_train_alike(batch, mesh):
-    _, one, expected = take_steps(batch, devices=1, optimizer=optax.sgd(0.1, momentum=0.9), count=3)
-    _, many, found = take_steps(batch, mesh=mesh, optimizer=optax.sgd(0.1, momentum=0.9), count=3)
+def test_layouts_train_alike(batch, mesh, scan):
+    taken = {"model": VIT.clone(scan=scan), "optimizer": optax.sgd(0.1, momentum=0.9), "count": 3}
+    _, one, expected = take_steps(batch, devices=1, **taken)
+    _, many, found = take_steps(batch, mesh=mesh, **taken)
     np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)
     assert_close(jax.device_get(many.params), jax.device_get(one.params), 1e-5)
 

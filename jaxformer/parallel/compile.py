@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxformer.errors import UserError
-from jaxformer.parallel.rules import state_shardings
+from jaxformer.parallel.rules import gathered_at_once, state_shardings
 
 Tree = Any
 BATCH_AXES = ("data", "fsdp")
@@ -135,7 +135,7 @@ class Layout:
         made = (shardings, self.replicated)
         options: Any = dict(self.compiler_options) or None
         return jax.jit(
-            self.on_mesh(step),
+            self.on_mesh(gathered_at_once(step, state)),
             in_shardings=given,
             out_shardings=made,
             donate_argnums=0,
