@@ -157,7 +157,7 @@ def test_vectors_of_scanned_layers_are_split_and_of_others_not():
     assert specs["encoder/blocks/norm_1/scale"] == P(None, "fsdp")
     assert specs["encoder/blocks/mlp/down/bias"] == P(None, "fsdp")
     assert specs["encoder/blocks/attention/query/bias"] == P(None, "tensor", "fsdp")  # [L, H, Dh]
-    assert specs["encoder/norm/scale"] == P(None)
+    assert specs["norm/scale"] == P(None)
     assert param_specs(shapes(VIT), mesh)["encoder/block_0/norm_1/scale"] == P(None)
     specs = param_specs(shapes(VIT.clone(scan=True)), make_mesh({"data": 8}))
     assert specs["encoder/blocks/norm_1/scale"] == P(None, None)
