@@ -7,7 +7,7 @@ import pytest
 
 from jaxformer import cli
 from jaxformer.analysis import sweep as sweeping
-from jaxformer.analysis.describe import assemble
+from jaxformer.analysis.describe import assemble, for_preset
 from jaxformer.analysis.preflight import Target, refusal, training
 from jaxformer.analysis.preflight_text import report_text, sweep_text
 from jaxformer.config import files as configfile
@@ -196,12 +196,23 @@ def test_what_does_not_fit_says_so_with_exit_code_1(tmp_path, capsys):
 
 
 @compiles
-def test_the_state_of_a_device_falls_as_one_over_the_devices():
-    """GPT-2 124M, all of AdamW's state: to 5%, though norms and biases are whole on every device."""
-    config = resolve(configfile.read("gpt2_124m", {"parallel": {"mesh": {"fsdp": -1}}}))
+@pytest.mark.parametrize(
+    ("preset", "fields", "slices"),
+    [
+        ("gpt2", {}, {"v5e:2x2": 4, "v5e:4x4": 16, "v5e:4x8": 32}),
+        ("gpt3-13b", {"scan": True, "width": 5120}, {"v5p:8x8x16": 1024}),
+    ],
+)
+def test_the_state_of_a_device_falls_as_one_over_the_devices(preset, fields, slices):
+    """All of AdamW's state: to 5%, though norms and biases of GPT-2's unrolled layers are whole on every device."""
+    config = for_preset(preset)
+    config["model"] |= {"vocab_size": 50_304, **fields}
+    config |= {"parallel": {"mode": "jit", "mesh": {"fsdp": -1}}}
+    config["data"]["batch_size"] = max(slices.values())
+    config = resolve(config)
     whole = bytes_a_device(assemble(config, topology_devices("v5e:1x1")).state_shapes)
-    for shape, count in (("2x2", 4), ("4x4", 16), ("4x8", 32)):
-        held = bytes_a_device(assemble(config, topology_devices(f"v5e:{shape}")).state_shapes)
+    for where, count in slices.items():
+        held = bytes_a_device(assemble(config, topology_devices(where)).state_shapes)
         assert held == pytest.approx(whole / count, rel=0.05)
 
 
