@@ -18,8 +18,8 @@ def get_config():
     c.seed = 0
     c.task = dict(name="causal_lm")
     # 50,257 rows for the tokens, rounded up to a multiple of 128, which splits over devices and is faster.
-    # Layers are not scanned over: a step on TPUs takes 0.74 of the time by their compiler's estimate (docs/preflight.md), and
-    # the compiler takes 2.4 times as long.
+    # Layers are not scanned over: by the compiler's estimate a step on TPUs takes 0.74 of the time (docs/preflight.md);
+    # compiling takes 2.4 times as long.
     c.model = preset("gpt2", vocab_size=50_304)
     c.data = dict(
         name="openwebtext",

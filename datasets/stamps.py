@@ -4,8 +4,8 @@
     python datasets/stamps.py package/usr/share/tuxpaint/stamps stamps
     jaxformer data import image-text stamps --name stamps
 
-Pictures of animals, food, vehicles, coins, letters and more (GPL-2), of many sizes, here on white and at most 128 pixels
-high and wide. Those that are drawings of lines (SVG) are left out: 785 pictures.
+Pictures of animals, food, vehicles, coins, letters and more (GPL-2), of many sizes, here on white and at most 128
+pixels high and wide. Those that are drawings of lines (SVG) are left out: 785 pictures.
 """
 
 import argparse
