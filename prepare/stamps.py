@@ -1,7 +1,7 @@
 """The stamps of Tux Paint with their captions in five languages, from Debian's package, as image-text files.
 
     apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb package
-    python datasets/stamps.py package/usr/share/tuxpaint/stamps stamps
+    python prepare/stamps.py package/usr/share/tuxpaint/stamps stamps
     jaxformer data import image-text stamps --name stamps
 
 Pictures of animals, food, vehicles, coins, letters and more (GPL-2), of many sizes, here on white and at most 128

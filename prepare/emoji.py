@@ -1,7 +1,7 @@
 """Emoji pictures with their names in five languages, from two packages of npm, as image-text files.
 
     npm pack emoji-datasource-twitter@16.0.0 cldr-annotations-full@48.2.0
-    python datasets/emoji.py emoji-datasource-twitter-16.0.0.tgz cldr-annotations-full-48.2.0.tgz emoji
+    python prepare/emoji.py emoji-datasource-twitter-16.0.0.tgz cldr-annotations-full-48.2.0.tgz emoji
     jaxformer data import image-text emoji --name emoji
 
 The pictures are Twitter's (CC-BY 4.0), 64 x 64 pixels, here on white; names are the Unicode Common Locale Data
