@@ -28,14 +28,7 @@ from jax.experimental import multihost_utils
 from jaxformer import checkpoint_items as disk
 from jaxformer.config.checkpoints import CheckpointConfig
 from jaxformer.errors import NoRoom, UserError, data_size
-from jaxformer.files import (
-    clear_incomplete,
-    delete_at_once,
-    explained,
-    flush,
-    remove,
-    write_json,
-)
+from jaxformer.files import clear_incomplete, delete_at_once, explained, flush, remove, write_json
 from jaxformer.reading import load_json, named
 
 logger = logging.getLogger("jaxformer")
@@ -99,7 +92,9 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         metrics: Mapping[str, float] | None = None,
         good: bool = True,
     ) -> bool:
-        """Begins to save a checkpoint; returns as soon as the arrays may be donated.
+        """Begins to save a checkpoint; returns when the arrays may be donated, or it is whole (`config.background`).
+
+        It waits for the one before: at most one is being written.
 
         Args:
           step: train steps taken.
@@ -126,6 +121,8 @@ class Checkpoints(contextlib.AbstractContextManager["Checkpoints"]):
         with self._failures_explained():
             self._open().save(step, args=arguments, metrics=score, force=True)
         self._kept = self._thread.submit(self._commit, self._manager)
+        if not self.config.background:
+            self.wait()
         return True
 
     def _commit(self, manager: Any) -> None:

@@ -26,6 +26,10 @@ class CheckpointConfig:
     With 2, one that is damaged, or from which training diverges, can be done without."""
     keep_best: NonNegativeInt = 1
     """How many of the best by eval.monitor are kept beside the latest; 0 keeps none for its metric."""
+    background: bool = True
+    """Whether train steps go on while a checkpoint is written. Then a kill before it is whole repeats the steps since
+    the one before: an interval and what was trained meanwhile, two intervals at most. False: steps wait until it is
+    whole on the disk, and no kill repeats more than one interval."""
     bucket: Annotated[str, BUCKET] | None = None
     """Where in object storage a copy of the run's folder is kept, of this run alone. Process 0 copies it after each
     checkpoint, in the background; a training whose folder has no checkpoint, as on a new machine, goes on with the

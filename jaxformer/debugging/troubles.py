@@ -150,7 +150,7 @@ def checked_interval(total: int, every: int | None, kills: int) -> int:
 
 def tiny_form(config: ExperimentConfig, kills: int) -> ExperimentConfig:
     """The tiny form of a config, saved often enough for so many kills."""
-    written = to_dict(tiny(config))
+    written = to_dict(tiny(config, layers=1))
     written["train"]["total"] = f"{2 * CHECKPOINTS_A_KILL * (kills + 1)} steps"
     written["checkpoint"]["every"], written["eval"]["every"] = "2 steps", "6 steps"
     return resolve(written)

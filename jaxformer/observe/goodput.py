@@ -5,12 +5,13 @@ The buckets, and their names in JSON, are those of ml_goodput_measurement
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jaxformer.errors import counted
 from jaxformer.launching.attempts import Attempt, read
+from jaxformer.launching.deaths import died_first
 from jaxformer.observe import text
 from jaxformer.reading import as_written
 from jaxformer.runs import Run
@@ -49,6 +50,8 @@ class Goodput:
     """How many devices the last one had."""
     device_hours: float
     """Hours of devices, those between attempts included: they are paid for."""
+    died_first: Mapping[str, int] = field(default_factory=dict)
+    """How often each machine died first, where several supervisors were at work."""
 
     @property
     def total(self) -> float:
@@ -74,6 +77,9 @@ class Goodput:
             found["attempts"] = (
                 f"{self.attempts}; {text.duration(lost)} lost after saves and between attempts"
             )
+        if self.died_first:
+            most = sorted(self.died_first.items(), key=lambda item: -item[1])
+            found["died first"] = ", ".join(f"{name} {counted(count, 'time')}" for name, count in most)
         found["device-hours"] = f"{text.number(self.device_hours)} ({counted(self.devices, 'device')})"
         if price is not None:
             whole = price * self.device_hours
@@ -85,6 +91,7 @@ class Goodput:
         seconds = {BUCKETS[name]: round(value, 3) for name, value in self.seconds.items()}
         found = {"goodput": self.share, "total": self.total, "seconds": seconds, "attempts": self.attempts}
         found |= {"devices": self.devices, "device_hours": self.device_hours}
+        found |= {"died_first": dict(self.died_first)} if self.died_first else {}
         return found if price is None else {**found, "money": price * self.device_hours}
 
 
@@ -92,10 +99,22 @@ def goodput_of(run: Run) -> Goodput | None:
     """Where the time of a run went; None if no attempt is noted in its folder.
 
     Raises:
-      UserError: attempts.jsonl is broken.
+      UserError: attempts.jsonl, or the ledger of another machine, is broken.
     """
     with as_written(run.attempts_file):
-        return goodput(read(run.attempts_file))
+        attempts = read(run.attempts_file)
+    found, ledgers = goodput(attempts), {named("0", attempts): attempts}
+    for path in run.folder.glob("attempts-*.jsonl"):
+        with as_written(path):
+            others = read(path)
+        ledgers[named(path.stem.removeprefix("attempts-"), others)] = others
+    return found if found is None or len(ledgers) < 2 else replace(found, died_first=died_first(ledgers))
+
+
+def named(number: str, attempts: Sequence[Attempt]) -> str:
+    """What a supervisor is called: its number, and its host as far as it is known."""
+    host = next((attempt.host for attempt in reversed(attempts) if attempt.host), "")
+    return f"{number} ({host})" if host else number
 
 
 def goodput(attempts: Sequence[Attempt]) -> Goodput | None:

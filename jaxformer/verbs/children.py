@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
+from jaxformer.launching.decisions import kind_of, meaning
 from jaxformer.preemption import EXIT_CODE, UNAVAILABLE, Preempted
 from jaxformer.verbs.common import cpu_devices, print_note
 
@@ -69,6 +70,8 @@ class Child:
     """
 
     def __init__(self, words: Sequence[str], name: str, environment: Mapping[str, str]):
+        self.name = name
+        self.name = name
         self.process = subprocess.Popen(
             [sys.executable, "-c", BEGIN, *words],
             env={**os.environ, **environment},
@@ -111,13 +114,19 @@ def end_of(children: Sequence[Child]) -> int:
 
 
 def first_code(children: Sequence[Child], seconds: float = float("inf")) -> int:
-    """Waits until all have ended, or `seconds` are over, or one has ended with an error and the others do not leave."""
+    """Waits until all have ended, or `seconds` are over, or one has ended with an error and the others do not leave.
+
+    It says which one died first.
+    """
     first, end = 0, time.monotonic() + seconds
     while time.monotonic() < end:
         codes = [child.process.poll() for child in children]
-        failed = next((code for code in codes if code), 0)
-        if failed and not first:
-            first = failed
+        failed = next((index for index, code in enumerate(codes) if code), None)
+        if failed is not None and not first:
+            first = codes[failed] or 0
+            code = first if first > 0 else 128 - first
+            if code >= 128 and kind_of(code) == "infrastructure":  # the others say why they end
+                print_note(f"jaxformer: {children[failed].name} died first: {meaning(code)}")
             end = min(end, time.monotonic() + (LEAVING if first > 0 else 0.0))
         if None not in codes:
             break

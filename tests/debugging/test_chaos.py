@@ -214,12 +214,13 @@ def test_a_small_disk_is_filled_and_what_it_holds_is_kept(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("kills", [6, 30])
+@pytest.mark.parametrize(("kills", "background"), [(6, True), (30, False)])
 def test_a_training_of_two_processes_that_is_killed_again_and_again_ends_bit_for_bit_alike(
-    kills, digits_dir, tmp_path
+    kills, background, digits_dir, tmp_path
 ):
     """As a user gives the command, with the smallest ViT."""
     words = ["chaos", "--config", "configs/vit_digits.py", "--tiny", "--processes", "2", f"--kills={kills}"]
+    words.append(f"--config.checkpoint.background={background}")
     environment = {
         "TFDS_DATA_DIR": str(digits_dir),
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
@@ -236,7 +237,7 @@ def test_a_training_of_two_processes_that_is_killed_again_and_again_ends_bit_for
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{logs}"
     assert "parameters equal, bit for bit" in done.stdout
     (stopped,) = re.findall(r"^SIGSTOP .*, ([\d.]+) s at most$", done.stdout, re.MULTILINE)
-    assert float(stopped) < 20
+    assert float(stopped) <= 15
     (repeated,) = re.findall(r"(\d+) at most after a kill", done.stdout)
-    # Two checkpoint intervals: one that is being written is not there yet.
-    assert int(repeated) <= 2 * 2
+    # One checkpoint interval; two where the newest checkpoint may still be written.
+    assert int(repeated) <= (2 * 2 if background else 2)

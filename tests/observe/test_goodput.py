@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from jaxformer import cli
 from jaxformer.launching.attempts import Attempt, Mark, append
-from jaxformer.observe.goodput import BUCKETS, goodput
+from jaxformer.observe.goodput import BUCKETS, goodput, goodput_of
+from jaxformer.runs import Run
 
 
 def mark(step, **seconds):
@@ -169,3 +170,27 @@ def test_the_report_has_a_bar_of_all_attempts(make_run):
     assert "goodput: 29% of 2:20 min: between 1:10 min, steps 40 s, start 20 s, lost 10 s" in page
     assert 'title="lost 10 s"' in page
     assert "compile 5.2 s" not in page  # what result.json says of the last attempt alone
+
+
+def test_who_died_first_is_told_of_several_machines(tmp_path):
+    """Machine b is killed twice, and the others end by that; a dies once of its own. SIGTERM to all is no death."""
+    ends = {
+        "attempts.jsonl": (
+            "a",
+            [(100, 212, 134), (220, 300.2, 134), (310, 400, 1), (410, 500, 75), (510, 520, 0)],
+        ),
+        "attempts-1.jsonl": ("b", [(101, 212.5, 137), (221, 300, 137), (311, 401, 134), (410, 499, 75)]),
+        "attempts-2.jsonl": ("c", [(100, 212.1, 69), (221, 300.1, 134), (311, 402, 134), (410, 501, 75)]),
+    }
+    for name, (host, attempts) in ends.items():
+        for start, end, code in attempts:
+            values = {"host": host, "process": {}, "before": 0, "rehearsal": False}
+            append(tmp_path / name, "start", start=float(start), **values)
+            append(tmp_path / name, "end", end=float(end), exit=code, why="", steps=0, saved=0)
+    found = goodput_of(Run(tmp_path))
+    assert found.died_first == {"1 (b)": 2, "0 (a)": 1}
+    assert found.lines()["died first"] == "1 (b) 2 times, 0 (a) 1 time"
+    assert found.to_json()["died_first"] == {"1 (b)": 2, "0 (a)": 1}
+    for path in tmp_path.glob("attempts-*"):
+        path.unlink()
+    assert "died first" not in goodput_of(Run(tmp_path)).lines()  # alone it is always the first
