@@ -20,6 +20,7 @@ TRANSFORMS: dict[str, str] = {
     "detr_crop": "jaxformer.data.cropping:DetrCrop",
     "eda": "jaxformer.data.text.augment:Eda",
     "flip": "jaxformer.data.transforms:Flip",
+    "grayscale": "jaxformer.data.operations:Grayscale",
     "mask_tokens": "jaxformer.data.text.masking:MaskTokens",
     "mosaic": "jaxformer.data.cropping:Mosaic",
     "pad_and_crop": "jaxformer.data.transforms:PadAndCrop",

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from jaxformer.config.fields import Layers
+from jaxformer.config.fields import Input, Layers, Rate, left_out
 from jaxformer.config.schema import choice
 from jaxformer.models import BACKBONES, CONTRACT
 from jaxformer.models.attention import MaybeArray
@@ -45,6 +46,9 @@ class Captioner(GenerativeModel):
     """Number of blocks of the decoder."""
     activation: ActivationName = "gelu_tanh"
     """Activation of the decoder's MLPs."""
+    word_dropout: Input[Rate] = 0.0
+    """Rate at which the decoder does not see a word that it has to go on from, in training (Bowman et al. 2016, section
+    3.2): it then has to look at the picture, and learns less by heart of which words follow each other."""
 
     def problems(self) -> Iterator[str]:
         yield from head_problems(self.width, self.num_heads, self.head_dim)
@@ -135,6 +139,9 @@ class Captioner(GenerativeModel):
         whole_texts = cache is None and not prefix
         mask = Mask(causal=True) if whole_texts else cached_mask(positions, slots, None)
         x = self.token_embedding(tokens)
+        if not (left_out(self.word_dropout) or deterministic):
+            seen = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.word_dropout, tokens.shape)
+            x = jnp.where(seen[:, :, None], x, 0)
         places = jnp.maximum(positions[:, count:] - prefix, 0)
         x = self.drop(x + for_rows(self.position_embedding(places), x), deterministic=deterministic)
         if count and context is not None:
