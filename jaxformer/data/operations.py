@@ -185,7 +185,7 @@ class ColorJitter(RandomTransform):
 
 @dataclass(frozen=True)
 class Grayscale(RandomTransform):
-    """Takes the colours of some images away, as torchvision's RandomGrayscale does: what they show is then their shapes.
+    """Takes the colours of some images away, as torchvision does: what they show is then their shapes.
 
     The values of the channels are the luminance, as Pillow computes it; grey images stay as they are.
     """

@@ -13,7 +13,7 @@ from jaxformer.config.schema import choice
 from jaxformer.models import BACKBONES, CONTRACT
 from jaxformer.models.attention import MaybeArray
 from jaxformer.models.base import Kind, head_problems
-from jaxformer.models.block import StackInputs
+from jaxformer.models.block import Aux, StackInputs
 from jaxformer.models.dense import Dense, Embedding
 from jaxformer.models.dropout import Dropout
 from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache
@@ -138,20 +138,30 @@ class Captioner(GenerativeModel):
             positions, slots = cache.place(jnp.pad(valid, ((0, 0), (count, 0)), constant_values=True), count)
         whole_texts = cache is None and not prefix
         mask = Mask(causal=True) if whole_texts else cached_mask(positions, slots, None)
-        x = self.token_embedding(tokens)
-        if not (left_out(self.word_dropout) or deterministic):
-            seen = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.word_dropout, tokens.shape)
-            x = jnp.where(seen[:, :, None], x, 0)
-        places = jnp.maximum(positions[:, count:] - prefix, 0)
-        x = self.drop(x + for_rows(self.position_embedding(places), x), deterministic=deterministic)
+        x = self.embed(tokens, positions[:, count:] - prefix, deterministic)
         if count and context is not None:
             x = jnp.concatenate([context, x], axis=1)
         shared = StackInputs(mask=mask, context=None if prefix else context)
-        x, beside = self.decoder(x, deterministic, shared, (), cache)
+        x, beside = self.through(x, shared, cache, deterministic)
         x = self.norm_last(x[:, count:])
         logits, made_of = self.logits(x, self.token_embedding, self.head, last_only)
         cache = cache and cache.after([b.cache for b in beside], slots, count + tokens.shape[1])
         return TextOutputs(logits, x, cache=cache, head=made_of)
+
+    def embed(self, tokens: Array, places: Array, deterministic: bool) -> Array:
+        """Tokens as vectors with their positions, [B, T, D]; `places` int [B, T] is negative on padding in front."""
+        x = self.token_embedding(tokens)
+        if not (left_out(self.word_dropout) or deterministic):
+            seen = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.word_dropout, tokens.shape)
+            x = jnp.where(seen[:, :, None], x, 0)
+        x = x + for_rows(self.position_embedding(jnp.maximum(places, 0)), x)
+        return self.drop(x, deterministic=deterministic)
+
+    def through(
+        self, x: Array, shared: StackInputs, cache: Cache | None, deterministic: bool
+    ) -> tuple[Array, list[Aux]]:
+        """What the decoder's blocks make of tokens [B, T, D], and what they return beside them."""
+        return self.decoder(x, deterministic, shared, (), cache)
 
     @nn.nowrap
     def start(self, batch: int, length: int, seen: int) -> Cache:

@@ -53,6 +53,10 @@ class Contrastive(ImageTask):
     def misfits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         yield from sizes_fit(model, train, evaluation)
         yield from tokens_fit(model, train)
+        yield from self.alone(train)
+
+    def alone(self, train: Batches) -> Iterator[str]:
+        """Yields a line for batches of one pair."""
         if train.batch_size < 2:
             lone = "a pair alone has nothing that it could be compared with"
             yield f"data.batch_size={train.batch_size}: {lone}; take at least 2, and better hundreds"

@@ -12,7 +12,16 @@ from jaxformer.data.decoding import decode_image
 from jaxformer.data.shapes import examples, kinds_of, prepare_shapes
 
 # Up to which angle on the circle of hues, in degrees, a colour reaches.
-HUES = {15: "red", 45: "orange", 70: "yellow", 160: "green", 200: "cyan", 255: "blue", 320: "purple", 361: "red"}
+HUES = {
+    15: "red",
+    45: "orange",
+    70: "yellow",
+    160: "green",
+    200: "cyan",
+    255: "blue",
+    320: "purple",
+    361: "red",
+}
 SPLITS = ("train", "validation", "test")
 
 

@@ -122,7 +122,9 @@ CASES = {
     "captioning": Case(
         "captioning",
         ({}, {"data.eval_batch_size": 16}, {"data.examples.length": 5}),
-        lambda evaluation, sums, experiment: evaluation.baseline["exact_match"],  # the commonest caption's share
+        lambda evaluation, sums, experiment: evaluation.baseline[
+            "exact_match"
+        ],  # the commonest caption's share
         lambda data: max(Counter(e["caption"] for e in data).values()) / len(data),
     ),
     "contrastive": Case(
