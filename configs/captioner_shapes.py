@@ -17,6 +17,7 @@ def get_config():
         width=64,
         depth=2,
         num_heads=4,
+        word_dropout=0.9,
         context_length=16,
     )
     c.data = dict(
@@ -26,13 +27,17 @@ def get_config():
         eval_batch_size=250,
         tokenizer=dict(name="trained", kind="bpe", vocab_size=400, template="seq2seq"),
         examples=dict(name="captions", length=16),
+        transforms=[
+            dict(name="color_jitter", brightness=0.4, contrast=0.4, saturation=0.9),
+            dict(name="grayscale", probability=0.2),
+        ],
         cache="memory",
     )
-    c.eval = dict(split="validation", every="3 epochs", monitor="exact_match")
-    c.optimizer = dict(name="adamw", learning_rate=2e-3)
+    c.eval = dict(split="test", every="2 epochs", monitor="exact_match")
+    c.optimizer = dict(name="muon", learning_rate=5e-3, weight_decay=0.1)
     c.schedule = dict(name="cosine", warmup="5%")
     c.precision = "float32"
     c.parallel = dict(mode="jit", mesh=dict(data=-1))
-    c.train = dict(total="12 epochs")
-    c.checkpoint = dict(every="3 epochs", keep=2)
+    c.train = dict(total="8 epochs")
+    c.checkpoint = dict(every="2 epochs", keep=2)
     return c
