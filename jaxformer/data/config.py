@@ -53,7 +53,7 @@ TOKENIZERS: dict[str, str] = {
 
 def is_name(text: str) -> bool:
     """Whether a dataset can have this name."""
-    if re.match("[a-z]+:.", text):  # files of a user's own
+    if re.match("[a-z-]+:.", text):  # files of a user's own
         return True
     parts = text.split("/")
     return len(parts) <= 2 and all(part and part not in (".", "..") and "\\" not in part for part in parts)

@@ -31,7 +31,7 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle", "cross", "bar", "pole")
 RADII = {"small": 3, "large": 6}  # pixels from the middle to the edge
 KINDS = [(colour, shape) for colour in COLOURS for shape in SHAPES]
-# Colours with shapes that training does not show, and the split that is about them: one a colour, and of those that lack
+# Colours with shapes that training does not show, and the split that is about them: one a colour; of those that lack
 # the same shape none is like the other.
 HELD_OUT = {
     ("red", "circle"): "test",
