@@ -25,6 +25,7 @@ from jaxformer.precision import dtypes
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, from_items, to_items
 from jaxformer.tasks.base import Evaluation, Task
+from jaxformer.tasks.retrieval import pictures_of
 
 if TYPE_CHECKING:
     from jaxformer.data.batches import Batches
@@ -181,7 +182,7 @@ def finish(loop: "Loop", state: TrainState) -> dict[str, Any]:
                 run.evaluation_file, {"step": step, "metrics": evaluation.metrics, **evaluation.tables}
             )
     with clock.phase("report"):
-        write_shown(experiment, run, state)
+        write_shown(experiment, run, state, evaluation)
     with clock.phase("checkpoint"):
         checkpoints.wait()
     note(loop)
@@ -304,10 +305,10 @@ def result_of(loop: "Loop", status: str, final: dict[str, float]) -> dict[str, A
     }
 
 
-def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
-    """Writes samples with predictions and attention, and the worst mistakes."""
+def write_shown(experiment: Experiment, run: Run, state: TrainState, evaluation: Evaluation) -> None:
+    """Writes samples with predictions and attention, the worst mistakes, and pictures that tables tell of."""
     from jaxformer.evaluation import samples  # it draws: a step needs no matplotlib
-    from jaxformer.observe.samples import Patches, write_samples
+    from jaxformer.observe.samples import RETRIEVAL, Patches, Shown, write_samples
 
     model, task, batches = experiment.build_model(), experiment.task, experiment.eval_data
     patches = Patches(model.grid, model.tokens_before_grid, "class_token" if model.by_class_token else "mean")
@@ -323,6 +324,10 @@ def write_shown(experiment: Experiment, run: Run, state: TrainState) -> None:
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:
             write_samples(run.folder, examples, kind=kind, patches=patches)
+    if (table := evaluation.tables.get(RETRIEVAL)) and jax.process_index() == 0:
+        found = {index: samples.picture_of(batches, index) for index in pictures_of(table)}
+        shown = [Shown({"index": index, "correct": None}, image) for index, image in found.items()]
+        write_samples(run.folder, shown, kind=RETRIEVAL)
 
 
 def write_report(run: Run, result: dict[str, Any]) -> Path:

@@ -27,7 +27,7 @@ CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.py"))
 
 @pytest.fixture(scope="module")
 def scenes_dir(tmp_path_factory):
-    """A TFDS folder with a dataset of pictures with boxes and masks."""
+    """A TFDS folder with a dataset of pictures with boxes, masks and texts."""
     return write_scenes(tmp_path_factory.mktemp("datasets"))
 
 
@@ -69,19 +69,20 @@ def of_fixtures(path, request):
         return str(request.getfixturevalue(name))
 
     if "tokenizer" in data:
-        data |= {"name": NAME, "data_dir": fixture("sentences_dir")}
-        evaluation = "test[:20]"
         if data["tokenizer"]["name"] == "trained":
             data["tokenizer"]["vocab_size"] = 300
         elif data["tokenizer"]["name"] == "file":
             data["tokenizer"] = {"name": "bytes", "template": data["tokenizer"]["template"]}
             config["model"]["vocab_size"] = None
-    elif data.get("examples", {}).get("name") in ("detection", "segmentation"):
+    if data.get("examples", {}).get("name") in ("detection", "segmentation", "captions"):
         data |= {"name": SCENES, "data_dir": fixture("scenes_dir")}
         evaluation = "test"
         if data["examples"]["name"] == "segmentation":
             data["examples"] |= {"class_names": CLASSES, "ignore_labels": [len(CLASSES) - 1]}
             config["task"]["class_weights"] = None
+    elif "tokenizer" in data:
+        data |= {"name": NAME, "data_dir": fixture("sentences_dir")}
+        evaluation = "test[:20]"
     else:
         data |= {"name": "digits", "data_dir": fixture("digits_dir")}
         config["task"] |= {"mean": [0.5], "std": [0.5]}

@@ -20,6 +20,7 @@ TRANSFORMS: dict[str, str] = {
     "detr_crop": "jaxformer.data.cropping:DetrCrop",
     "eda": "jaxformer.data.text.augment:Eda",
     "flip": "jaxformer.data.transforms:Flip",
+    "grayscale": "jaxformer.data.operations:Grayscale",
     "mask_tokens": "jaxformer.data.text.masking:MaskTokens",
     "mosaic": "jaxformer.data.cropping:Mosaic",
     "pad_and_crop": "jaxformer.data.transforms:PadAndCrop",
@@ -52,7 +53,7 @@ TOKENIZERS: dict[str, str] = {
 
 def is_name(text: str) -> bool:
     """Whether a dataset can have this name."""
-    if re.match("[a-z]+:.", text):  # files of a user's own
+    if re.match("[a-z-]+:.", text):  # files of a user's own
         return True
     parts = text.split("/")
     return len(parts) <= 2 and all(part and part not in (".", "..") and "\\" not in part for part in parts)

@@ -184,6 +184,27 @@ class ColorJitter(RandomTransform):
 
 
 @dataclass(frozen=True)
+class Grayscale(RandomTransform):
+    """Takes the colours of some images away, as torchvision does: what they show is then their shapes.
+
+    The values of the channels are the luminance, as Pillow computes it; grey images stay as they are.
+    """
+
+    probability: Fraction = 0.2
+    """The probability that it is applied; 0.2 in SimCLR (Chen et al. 2020, appendix A)."""
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        """Perhaps makes the image grey."""
+        return example | {"image": grey(example["image"])} if rng.random() < self.probability else example
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, C] with the luminance in all channels."""
+    picture = to_pillow(image)
+    return to_array(picture.convert("L").convert(picture.mode))
+
+
+@dataclass(frozen=True)
 class ThreeAugment(RandomTransform):
     """Little augmentation for much training: 3-Augment (Touvron et al. 2022, "DeiT III", section 3).
 
@@ -201,7 +222,7 @@ class ThreeAugment(RandomTransform):
         picture = to_pillow(example["image"])
         change, radius = int(rng.integers(3)), rng.uniform(*self.radius)
         if change == 0:
-            picture = picture.convert("L").convert(picture.mode)
+            picture = to_pillow(grey(example["image"]))
         elif change == 1:
             picture = solarize(picture, THRESHOLD)
         else:

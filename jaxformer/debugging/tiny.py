@@ -27,6 +27,7 @@ SIZES = {
     "token_mlp_dim": 16,
     "channel_mlp_dim": 32,
     "representation": 16,
+    "embedding": 16,  # of pictures and texts
     "groups": 8,
     "count": 4,  # of experts
     "context_length": LENGTH,

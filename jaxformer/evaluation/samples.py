@@ -168,6 +168,12 @@ def make_look(predict: Predict, task: Task, batches: Batches) -> Callable[[Tree,
     return look
 
 
+def picture_of(batches: Batches, index: int) -> np.ndarray:
+    """An example's picture, uint8 [H, W, C]."""
+    number, row = divmod(index, batches.batch_size)
+    return batches.local(number, row, batches.batch_size)["image"][0]
+
+
 def shown_image(
     example: Row,
     sample: Mapping[str, Any],

@@ -17,6 +17,7 @@ from jaxformer.decoding import steps
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.errors import UserError
 from jaxformer.inference.writing import BATCH, Generation, Writer, rounded
+from jaxformer.models.base import WRITE_OF_IMAGES
 from jaxformer.models.masks import Cache
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def writer_of(run: "LoadedRun", image: str | Path | np.ndarray | None = None) ->
     """
     name, folder, kind = type(run.model).__name__, run.run.folder, run.model.kind
     writers: dict[str, type[Writer]] = {"decoder": CausalModel, "encoder-decoder": TextToText}
-    if (kind == "captioner") != (image is not None):
+    if (kind in WRITE_OF_IMAGES) != (image is not None):
         does = "writes about images: give it one" if image is None else "does not write about images"
         raise UserError(f"{folder}: holds a model ({name}) that {does}")
     if image is None and kind not in writers:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxformer.errors import UserError, counted
 from jaxformer.inference.inputs import Input
 from jaxformer.inference.predict import Prediction, check_top, computed
+from jaxformer.models.base import COMPARE
 from jaxformer.tasks.base import Batch
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ BATCH = 64  # texts at a time
 
 def check_towers(run: "LoadedRun") -> None:
     """Raises UserError for a model that does not compare images with texts."""
-    if run.model.kind != "two-towers":
+    if run.model.kind not in COMPARE:
         kind = type(run.model).__name__
         raise UserError(
             f"{run.run.folder}: holds a {kind}, which does not compare images with texts",

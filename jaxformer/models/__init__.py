@@ -24,6 +24,7 @@ MODELS = {
     **BACKBONES,
     **TEXT_ENCODERS,
     "captioner": "jaxformer.models.captioner:Captioner",
+    "coca": "jaxformer.models.coca:CoCa",
     "detr": "jaxformer.models.detr:DETR",
     "segmenter": "jaxformer.models.segmenter:Segmenter",
     "seq2seq": "jaxformer.models.seq2seq:Seq2Seq",

@@ -18,8 +18,18 @@ from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 
 Dtype = Any
 Kind: TypeAlias = Literal[
-    "image", "encoder", "decoder", "encoder-decoder", "detector", "segmenter", "two-towers", "captioner"
+    "image",
+    "encoder",
+    "decoder",
+    "encoder-decoder",
+    "detector",
+    "segmenter",
+    "two-towers",
+    "captioner",
+    "coca",
 ]
+COMPARE: tuple[Kind, ...] = ("two-towers", "coca")  # images with texts
+WRITE_OF_IMAGES: tuple[Kind, ...] = ("captioner", "coca")
 RematName: TypeAlias = Literal["none", "full", "attention", "dots", "dots_without_batch", "offload"]
 Stages: TypeAlias = Annotated[tuple[Layers, ...], not_empty("at least one stage")]
 OddInt: TypeAlias = Annotated[int, Constraint("an odd number, such as 3", lambda n: n > 0 and n % 2 == 1)]

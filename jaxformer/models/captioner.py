@@ -3,16 +3,17 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from jaxformer.config.fields import Layers
+from jaxformer.config.fields import Input, Layers, Rate, left_out
 from jaxformer.config.schema import choice
 from jaxformer.models import BACKBONES, CONTRACT
 from jaxformer.models.attention import MaybeArray
 from jaxformer.models.base import Kind, head_problems
-from jaxformer.models.block import StackInputs
+from jaxformer.models.block import Aux, StackInputs
 from jaxformer.models.dense import Dense, Embedding
 from jaxformer.models.dropout import Dropout
 from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache
@@ -45,6 +46,9 @@ class Captioner(GenerativeModel):
     """Number of blocks of the decoder."""
     activation: ActivationName = "gelu_tanh"
     """Activation of the decoder's MLPs."""
+    word_dropout: Input[Rate] = 0.0
+    """Rate at which the decoder does not see a word that it has to go on from, in training (Bowman et al. 2016, section
+    3.2): it then has to look at the picture, and learns less by heart of which words follow each other."""
 
     def problems(self) -> Iterator[str]:
         yield from head_problems(self.width, self.num_heads, self.head_dim)
@@ -134,17 +138,30 @@ class Captioner(GenerativeModel):
             positions, slots = cache.place(jnp.pad(valid, ((0, 0), (count, 0)), constant_values=True), count)
         whole_texts = cache is None and not prefix
         mask = Mask(causal=True) if whole_texts else cached_mask(positions, slots, None)
-        x = self.token_embedding(tokens)
-        places = jnp.maximum(positions[:, count:] - prefix, 0)
-        x = self.drop(x + for_rows(self.position_embedding(places), x), deterministic=deterministic)
+        x = self.embed(tokens, positions[:, count:] - prefix, deterministic)
         if count and context is not None:
             x = jnp.concatenate([context, x], axis=1)
         shared = StackInputs(mask=mask, context=None if prefix else context)
-        x, beside = self.decoder(x, deterministic, shared, (), cache)
+        x, beside = self.through(x, shared, cache, deterministic)
         x = self.norm_last(x[:, count:])
         logits, made_of = self.logits(x, self.token_embedding, self.head, last_only)
         cache = cache and cache.after([b.cache for b in beside], slots, count + tokens.shape[1])
         return TextOutputs(logits, x, cache=cache, head=made_of)
+
+    def embed(self, tokens: Array, places: Array, deterministic: bool) -> Array:
+        """Tokens as vectors with their positions, [B, T, D]; `places` int [B, T] is negative on padding in front."""
+        x = self.token_embedding(tokens)
+        if not (left_out(self.word_dropout) or deterministic):
+            seen = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.word_dropout, tokens.shape)
+            x = jnp.where(seen[:, :, None], x, 0)
+        x = x + for_rows(self.position_embedding(jnp.maximum(places, 0)), x)
+        return self.drop(x, deterministic=deterministic)
+
+    def through(
+        self, x: Array, shared: StackInputs, cache: Cache | None, deterministic: bool
+    ) -> tuple[Array, list[Aux]]:
+        """What the decoder's blocks make of tokens [B, T, D], and what they return beside them."""
+        return self.decoder(x, deterministic, shared, (), cache)
 
     @nn.nowrap
     def start(self, batch: int, length: int, seen: int) -> Cache:

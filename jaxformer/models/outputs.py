@@ -118,6 +118,18 @@ class PairOutputs:
 
 
 @struct.dataclass
+class CaptionedPairOutputs(PairOutputs):
+    """Outputs of a model that compares images with texts, and writes of them, too."""
+
+    logits: Array | None = None
+    """Float32 [B, T, V], of the token after each."""
+    tokens: Array | None = None
+    """[B, T, D], what the last block gives."""
+    head: None = struct.field(pytree_node=False, default=None)
+    """As in `TextOutputs`: a loss takes the logits, which have rows."""
+
+
+@struct.dataclass
 class TokenHead:
     """The last product of a language model: its logits are seen table^T + bias. A loss that is made of these needs no
     array of the logits; under `jax.jit` what nobody takes is not computed."""

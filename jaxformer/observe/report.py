@@ -9,7 +9,7 @@ import numpy as np
 from jaxformer.files import write_atomically
 from jaxformer.observe import pages, plots, text
 from jaxformer.observe.goodput import goodput_of
-from jaxformer.observe.samples import SAMPLES, read_samples
+from jaxformer.observe.samples import RETRIEVAL, SAMPLES, read_samples
 from jaxformer.observe.summary import costs, mfu_in_words
 from jaxformer.observe.text_samples import drawn_maps, maps_in_words, text_parts
 from jaxformer.reading import as_written
@@ -53,11 +53,14 @@ def report_parts(run: Run) -> dict[str, Any]:
     with as_written(run.metrics_file):
         parts["curves"], parts["other_curves"] = pages.panels(run.curves, result.get("same_loss", True))
     with as_written(run.folder / SAMPLES):
-        kinds = sorted(read_samples(run.folder), key=lambda content: content["kind"] != "samples")
-        parts["samples"] = [sample_section(content) for content in kinds]
+        kinds = {content["kind"]: content for content in read_samples(run.folder)}
+        pictures = kinds.pop(RETRIEVAL, {})
+        ordered = sorted(kinds.values(), key=lambda content: content["kind"] != "samples")
+        parts["samples"] = [sample_section(content) for content in ordered]
     with as_written(run.evaluation_file):
         parts |= {"plots": evaluation_plots(evaluation), "confused": most_confused(evaluation)}
         parts["per_class"] = per_class(evaluation)
+        parts["retrieval"] = retrieval(evaluation.get(RETRIEVAL), pictures)
     with as_written(run.result_file):
         figures = cards(run)
         parts |= {"cards": figures[:MOST_CARDS] + costs_of(run), "more_cards": figures[MOST_CARDS:]}
@@ -157,6 +160,16 @@ def per_class(evaluation: dict[str, Any]) -> dict[str, Any] | None:
     bars = plots.class_bars(list(scores), list(scores.values()), SCORES[score]) if scores else None
     cells = [[row.get(column) for column in columns] for row in rows]
     return {"columns": columns, "is_wide": len(columns) > FEW_COLUMNS, "rows": cells, "bars": bars}
+
+
+def retrieval(table: dict[str, Any] | None, pictures: dict[str, Any]) -> dict[str, Any] | None:
+    """The table of that name, with the file of each picture, and how dark the places of its matrix are, 0 to 1."""
+    if not table or not pictures:
+        return None
+    files = {sample["index"]: sample["image"] for sample in pictures["samples"]}
+    near = np.array(table["similarity"], float)
+    shade = (near - near.min()) / max(float(np.ptp(near)), 1e-6)
+    return {**table, "shade": shade.tolist(), "files": files, "folder": pictures["folder"]}
 
 
 def timings(seconds: dict[str, float]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from jaxformer.observe import attention_maps
 from jaxformer.reading import load_json
 
 SAMPLES = "samples"
+RETRIEVAL = "retrieval"  # the kind of samples that are pictures of the table of this name
 SHOWN_SIZE = 160  # pixels of the longer side of an image in samples/
 DRAWN_SIZE = 320  # of one with the model's answer in it
 MOST_PIECES = 512  # of a text that are kept

@@ -3,6 +3,7 @@
 TASKS = {
     "captioning": "jaxformer.tasks.captioning:Captioning",
     "classification": "jaxformer.tasks.classification:Classification",
+    "coca": "jaxformer.tasks.coca:Coca",
     "contrastive": "jaxformer.tasks.contrastive:Contrastive",
     "detection": "jaxformer.tasks.detection:Detection",
     "causal_lm": "jaxformer.tasks.language:CausalLM",

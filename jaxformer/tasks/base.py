@@ -62,7 +62,7 @@ class Evaluation:
     tables: dict[str, Any]
     """What is more than a number, as JSON values, for evaluation.json. The report shows those that it knows:
     "class_names", "confusion", "per_class", "calibration" (see `ClassTask.summarize`), "loss_by_position"
-    (`LanguageModel.summarize`) and "notes", lines of text."""
+    (`LanguageModel.summarize`), "retrieval" (`retrieval.close_up`) and "notes", lines of text."""
     baseline: Mapping[str, float] = field(default_factory=dict)
     """Metric -> its value if every answer were the same, the best for it: the commonest class, the mean number."""
 

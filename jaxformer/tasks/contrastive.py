@@ -53,6 +53,10 @@ class Contrastive(ImageTask):
     def misfits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
         yield from sizes_fit(model, train, evaluation)
         yield from tokens_fit(model, train)
+        yield from self.alone(train)
+
+    def alone(self, train: Batches) -> Iterator[str]:
+        """Yields a line for batches of one pair."""
         if train.batch_size < 2:
             lone = "a pair alone has nothing that it could be compared with"
             yield f"data.batch_size={train.batch_size}: {lone}; take at least 2, and better hundreds"
@@ -102,7 +106,7 @@ class Contrastive(ImageTask):
             distinct pictures with one of their texts among the k nearest of all distinct texts, and
             "text_to_image_recall@k"; and with classes "zero_shot_accuracy", where a class is the mean of its texts.
             Pictures that cannot be read are missed.
-          tables: "notes".
+          tables: "notes", and "retrieval", see `retrieval.close_up`.
           baseline: what recall is by chance, and the share of the commonest class.
         """
         seen = retrieval.gallery(collected)
@@ -114,8 +118,9 @@ class Contrastive(ImageTask):
         found = {"loss": base.mean_of(sums), "accuracy": base.mean_of(sums, "accuracy")}
         baseline: dict[str, float] = {}
         towers = (seen.image, seen.text, seen.pairs), (seen.text, seen.image, seen.swapped)
+        ranks = {way: retrieval.ranks(*tower) for way, tower in zip(WAYS, towers)}
         for way, missed, (queries, candidates, pairs) in zip(WAYS, lost, towers):
-            recalls = retrieval.recalls(retrieval.ranks(queries, candidates, pairs), missed)
+            recalls = retrieval.recalls(ranks[way], missed)
             by_chance = retrieval.chance(pairs, len(queries), len(candidates))
             found |= {f"{way}_recall@{k}": float(share) for k, share in recalls.items()}
             baseline |= {f"{way}_recall@{k}": share for k, share in by_chance.items()}
@@ -124,7 +129,15 @@ class Contrastive(ImageTask):
             right = int(np.count_nonzero(retrieval.classified(seen)[known] == seen.labels[known]))
             found["zero_shot_accuracy"] = right / max(1, int(np.count_nonzero(known)) + lost[0])
             baseline["zero_shot_accuracy"] = metrics.commonest_share(np.bincount(seen.labels[known]))
-        return Evaluation(found, {"notes": list(notes(seen))}, baseline)
+        tables: dict[str, Any] = {"notes": list(notes(seen))}
+        if "index" in collected:
+            index_of, example_of = (
+                collected["index"][np.unique(collected[name], return_index=True)[1]]
+                for name in ("picture", "caption")
+            )
+            text_of = lambda row: data.source.text_of(int(example_of[row]))  # noqa: E731
+            tables["retrieval"] = retrieval.close_up(seen, ranks[WAYS[0]], index_of, text_of)
+        return Evaluation(found, tables, baseline)
 
     def predictions(self, outputs: PairOutputs, batch: Batch) -> Arrays:
         """ "similarity": the cosine of each image and its text, float32 [B]."""

@@ -5,12 +5,14 @@ with, and it has found one of them among the first k if fewer than k others are 
 so equal vectors, of a model that has collapsed, find nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 AT = (1, 5, 10)
+SHOWN, NEAREST = 8, 5  # pictures and texts of a report, and what is the nearest to each
 BLOCK = 2**24  # products at a time
 
 
@@ -126,3 +128,76 @@ def classified(found: Gallery) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         near = found.image @ vectors.T
     return np.where(np.isfinite(near).all(axis=1), classes[np.argmax(near, axis=1)], -1)
+
+
+def close_up(
+    found: Gallery, ranks: np.ndarray, index_of: np.ndarray, text_of: Callable[[int], str]
+) -> dict[str, Any]:
+    """What a report shows of retrieval, as JSON values; {} where a vector is not finite.
+
+    Args:
+      found: the pictures and texts.
+      ranks: of the pictures' texts, see `ranks`, int [P].
+      index_of: int [P], the number in the split of an example with each picture.
+      text_of: the text of a row of `found.text`.
+
+    Returns:
+      "pictures" and "texts": the numbers of examples, evenly spread, and a text of each, each text once;
+      "similarity": their cosines, a row a picture;
+      "right": whether text and picture belong together, in the same places;
+      "nearest_texts": of each picture the NEAREST, and "nearest_pictures": of each text, the nearest first: "text" or
+        "picture", "similarity", "right";
+      "hardest": pictures whose text is the furthest behind others, the furthest first: "picture", "text",
+        "similarity", "rank", how many wrong ones are as near, "instead", the nearest text, and "instead_similarity".
+    """
+    if not (np.isfinite(found.image).all() and np.isfinite(found.text).all()):
+        return {}
+    together = set(map(tuple, found.pairs.tolist()))
+    own = dict(found.pairs[::-1].tolist())  # the first text of each picture
+    rows = np.linspace(0, len(found.image) - 1, min(SHOWN, len(found.image))).astype(int).tolist()
+    columns = list(dict.fromkeys(own[row] for row in rows))
+    texts = {column: text_of(column) for column in columns}
+
+    def entry(row: int, column: int, similarity: float, **named: Any) -> dict[str, Any]:
+        return {**named, "similarity": round(float(similarity), 4), "right": (row, column) in together}
+
+    by_picture, by_text = found.image[rows] @ found.text.T, found.text[columns] @ found.image.T
+    nearest_texts = [
+        [entry(row, c, near[c], text=text_of(c)) for c in np.argsort(-near, kind="stable")[:NEAREST].tolist()]
+        for row, near in zip(rows, by_picture)
+    ]
+    nearest_pictures = [
+        [
+            entry(r, column, near[r], picture=int(index_of[r]))
+            for r in np.argsort(-near, kind="stable")[:NEAREST].tolist()
+        ]
+        for column, near in zip(columns, by_text)
+    ]
+    hardest = []
+    for row in np.argsort(-ranks, kind="stable")[:SHOWN].tolist():
+        near = found.text @ found.image[row]
+        best = max(
+            (text for picture, text in found.pairs.tolist() if picture == row), key=lambda text: near[text]
+        )
+        first = int(np.argmax(near))
+        if ranks[row]:
+            named = {"picture": int(index_of[row]), "text": text_of(best), "rank": int(ranks[row])}
+            instead = {"instead": text_of(first), "instead_similarity": round(float(near[first]), 4)}
+            hardest.append(entry(row, best, near[best], **named, **instead))
+    return {
+        "pictures": [int(index_of[row]) for row in rows],
+        "texts": [texts[column] for column in columns],
+        "similarity": np.round(by_picture[:, columns].astype(float), 4).tolist(),
+        "right": [[(row, column) in together for column in columns] for row in rows],
+        "nearest_texts": nearest_texts,
+        "nearest_pictures": nearest_pictures,
+        "hardest": hardest,
+    }
+
+
+def pictures_of(shown: Mapping[str, Any]) -> list[int]:
+    """The numbers of all pictures in a `close_up`."""
+    nearest = [each["picture"] for found in shown.get("nearest_pictures", []) for each in found]
+    return sorted(
+        {*shown.get("pictures", []), *nearest, *(each["picture"] for each in shown.get("hardest", []))}
+    )

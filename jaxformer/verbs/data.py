@@ -79,7 +79,8 @@ class DataImport(OfData):
     """What the files are; "detection" finds out whether they are coco, voc or yolo."""
     source: tuple[Path, ...] = argument("SOURCE")
     """images: one folder a class, or a CSV of path,label. detection: COCO's JSON, a folder of VOC's XML, or YOLO's
-    data.yaml. segmentation: a folder with images, masks and classes.txt. pairs: two files side by side, or one with
+    data.yaml. segmentation: a folder with images, masks and classes.txt. image-text: a CSV or JSON Lines of path and
+    caption, or COCO's JSON of captions. pairs: two files side by side, or one with
     tabs. Others: files, or folders of them. Files or folders named train, validation (val, dev) or test are these
     splits."""
     name: str

@@ -17,6 +17,7 @@ from jaxformer.data.operations import (
     to_array,
     to_pillow,
 )
+from jaxformer.data.operations import Grayscale as Grey
 from jaxformer.data.policies import LEARNT, ORIGINAL, POLICIES, STRENGTHS, WIDE, AutoAugment, TrivialAugment
 
 HEIGHT, WIDTH = 36, 44
@@ -219,6 +220,7 @@ def test_3_augment_is_grey_solarized_or_blurred(torchvision, image):
         result = ThreeAugment(0, (1.5, 1.5))({"image": image}, np.random.default_rng(seed))["image"]
         counts[next(i for i, known in enumerate((grey, solarized, blurred)) if (known == result).all())] += 1
     assert all(70 < counts[i] < 130 for i in range(3))
+    np.testing.assert_array_equal(Grey(1)({"image": image}, np.random.default_rng(0))["image"], grey)
 
 
 def test_3_augment_jitters_colours_and_leaves_boxes(image):

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from colorsys import rgb_to_hsv
 from itertools import islice
 
 import numpy as np
@@ -10,7 +11,17 @@ import pytest
 from jaxformer.data.decoding import decode_image
 from jaxformer.data.shapes import examples, kinds_of, prepare_shapes
 
-PURE = {"red": "100", "green": "010", "blue": "001", "yellow": "110", "purple": "101", "white": "111"}
+# Up to which angle on the circle of hues, in degrees, a colour reaches.
+HUES = {
+    15: "red",
+    45: "orange",
+    70: "yellow",
+    160: "green",
+    200: "cyan",
+    255: "blue",
+    320: "purple",
+    361: "red",
+}
 SPLITS = ("train", "validation", "test")
 
 
@@ -35,17 +46,16 @@ def parts(image: np.ndarray) -> list[np.ndarray]:
 
 
 def colour_of(pixels: np.ndarray) -> str:
-    """The colour whose primaries are the bright ones of the mean pixel; purple's red is the darker one."""
-    mean = pixels.mean(0)
-    bright = "".join(str(int(level > 110)) for level in mean)
-    return next(name for name, code in PURE.items() if code == bright)
+    """The hue of the mean pixel; white has none."""
+    hue, saturation, _ = rgb_to_hsv(*(pixels.mean(0) / 255))
+    return "white" if saturation < 0.2 else next(name for end, name in HUES.items() if 360 * hue < end)
 
 
 def shape_of(part: np.ndarray) -> str:
     """By the widths of its rows: all equal, of two kinds, never falling, or anything else."""
     widths = part.sum(1)[part.any(1)]
     if len(set(widths)) == 1:
-        return "square"
+        return {-1: "pole", 0: "square", 1: "bar"}[int(np.sign(widths[0] - len(widths)))]
     if (np.diff(widths) >= 0).all():
         return "triangle"
     return "cross" if len(set(widths)) == 2 else "circle"
@@ -56,7 +66,7 @@ def seen(image: np.ndarray) -> list[tuple[float, float, str]]:
     found = []
     for part in parts(image):
         rows, columns = np.nonzero(part)
-        size = "small" if np.ptp(rows) < 9 else "large"
+        size = "small" if max(np.ptp(rows), np.ptp(columns)) < 9 else "large"
         middle = (rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2
         found.append((*middle, f"a {size} {colour_of(image[part])} {shape_of(part)}"))
     return found
@@ -109,7 +119,7 @@ def test_captions_and_answers_are_true_of_the_pictures(split):
 
 def test_training_never_shows_the_kinds_of_the_other_splits_but_all_their_words():
     kinds = {split: set(kinds_of(split)) for split in SPLITS}
-    assert sum(map(len, kinds.values())) == len(set.union(*kinds.values())) == 24
+    assert sum(map(len, kinds.values())) == len(set.union(*kinds.values())) == 48
     shown, words = {split: set() for split in SPLITS}, {split: set() for split in SPLITS}
     for split in SPLITS:
         for example in examples(split, 500, seed=3):
@@ -144,4 +154,4 @@ def test_they_are_prepared_on_first_use(tmp_path, monkeypatch):
     assert batches[0]["image"].shape == (4, 32, 32, 3)
     stored = list(examples("test", 4, seed=2))
     assert [batches.source.text_of(index) for index in range(4)] == [example["answer"] for example in stored]
-    assert prepare_shapes(tmp_path) == tmp_path / "shapes" / "1.0.0"
+    assert prepare_shapes(tmp_path) == tmp_path / "shapes" / "1.1.0"

@@ -14,7 +14,7 @@ from jaxformer.config import schema
 from jaxformer.data.config import TRANSFORMS, DataConfig
 from jaxformer.data.cropping import DetrCrop, Mosaic, RandomCrop, ResizeShorter, ScaleJitter
 from jaxformer.data.geometry import resize
-from jaxformer.data.operations import ColorJitter, ThreeAugment
+from jaxformer.data.operations import ColorJitter, Grayscale, ThreeAugment
 from jaxformer.data.policies import AutoAugment, RandAugment, TrivialAugment
 from jaxformer.data.published import Published
 from jaxformer.data.transforms import CenterCrop, Flip, PadAndCrop, RandomErasing, RandomResizedCrop, Resize
@@ -51,6 +51,7 @@ EVERY = [
     AutoAugment("cifar10", "original"),
     TrivialAugment(),
     ThreeAugment(),
+    Grayscale(0.5),
 ]
 
 
@@ -101,6 +102,7 @@ def test_the_same_numbers_give_the_same_image_and_others_another(transform):
         ColorJitter(0, 0, 0, 0),
         ColorJitter(probability=0),
         RandAugment(probability=0),
+        Grayscale(0),
     ],
     ids=str,
 )

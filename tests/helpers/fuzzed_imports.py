@@ -26,6 +26,18 @@ def image_table() -> dict[str, bytes]:
     return {f"{n}.png": image("PNG", n) for n in range(6)} | {"i.csv": text("path,label,split", *rows)}
 
 
+def captions() -> dict[str, bytes]:
+    rows = [f"{n % 4}.png,{WORDS[n % len(WORDS)]},{'train' if n % 4 < 3 else 'test'}" for n in range(6)]
+    return {f"{n}.png": image("PNG", n) for n in range(4)} | {"i.csv": text("path,caption,split", *rows)}
+
+
+def coco_captions() -> dict[str, bytes]:
+    images = [{"id": n, "file_name": f"{n}.png"} for n in range(3)]
+    said = [{"id": n, "image_id": n % 3, "caption": WORDS[n % len(WORDS)]} for n in range(5)]
+    pictures = {f"{n}.png": image("PNG", n) for n in range(3)}
+    return pictures | {"labels.json": as_json({"images": images, "annotations": said})}
+
+
 def coco() -> dict[str, bytes]:
     images = [{"id": n, "file_name": f"{n}.png", "height": 8, "width": 6} for n in range(4)]
     boxes = [
@@ -146,6 +158,8 @@ def import_by_command(kind: str, *options: str, source: str = "") -> Callable[[P
 IMPORTS = {
     "images": Parser(image_folders, import_by_command("images")),
     "images csv": Parser(image_table, import_by_command("images", "--skip-broken", source="i.csv"), TEXT),
+    "image-text": Parser(captions, import_by_command("image-text", "--skip-broken", source="i.csv"), TEXT),
+    "image-text coco": Parser(coco_captions, import_by_command("image-text", source="labels.json"), TEXT),
     "coco": Parser(coco, import_by_command("coco"), TEXT, (".png",)),
     "voc": Parser(voc, import_by_command("voc"), TEXT, (".png",)),
     "yolo": Parser(yolo, import_by_command("yolo"), TEXT, (".png",)),

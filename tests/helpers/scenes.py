@@ -1,4 +1,4 @@
-"""A small dataset of scenes: rectangles of three colours on grey, with their boxes and a mask."""
+"""A small dataset of scenes: rectangles of three colours on grey, with their boxes, a mask, and texts about them."""
 
 import io
 
@@ -11,6 +11,7 @@ from jaxformer.data.writing import write_dataset
 NAME, SIDE = "scenes", 32
 COLOURS = {"red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 CLASSES = (*COLOURS, "ground")  # of the masks
+TEXTS = dict.fromkeys(("caption", "question", "answer"), tfds.features.Text())
 
 
 def png(pixels):
@@ -34,7 +35,9 @@ def scene(rng):
         corners = (top, left, top + height, left + width)
         objects.append({"bbox": tfds.features.BBox(*(float(c / SIDE) for c in corners)), "label": label})
     label = objects[-1]["label"]
-    return {"image": png(image), "label": label, "objects": objects, "segmentation_mask": png(mask)}
+    colours = [list(COLOURS)[one["label"]] for one in objects]
+    texts = {"caption": " under ".join(colours), "question": "what is in front?", "answer": colours[-1]}
+    return {"image": png(image), "label": label, "objects": objects, "segmentation_mask": png(mask), **texts}
 
 
 def write_scenes(folder, train=24, test=8):
@@ -45,6 +48,7 @@ def write_scenes(folder, train=24, test=8):
         "label": label,
         "objects": tfds.features.Sequence({"bbox": tfds.features.BBoxFeature(), "label": label}),
         "segmentation_mask": tfds.features.Image(shape=(SIDE, SIDE, 1)),
+        **TEXTS,
     }
     rng = np.random.default_rng(0)
     splits = {name: [scene(rng) for _ in range(n)] for name, n in (("train", train), ("test", test))}
@@ -54,8 +58,8 @@ def write_scenes(folder, train=24, test=8):
 
 def images_config(task, folder):
     """The config of a tiny model for a task over the scenes in a folder."""
-    kinds = {"classification": "images", "detection": "detection", "segmentation": "segmentation"}
-    examples = {"name": kinds[task], "broken": "skip"}
+    kinds = {"classification": "images", "captioning": "captions", "contrastive": "captions"}
+    examples = {"name": kinds.get(task, task), "broken": "skip"}
     backbone = {
         "name": "resnet",
         "stage_sizes": [1, 1],
@@ -64,6 +68,7 @@ def images_config(task, folder):
         "stem": "small",
         "num_classes": 0,
     }
+    words = {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 16, "context_length": 24}
     models = {
         "classification": {**backbone, "num_classes": 3},
         "detection": {
@@ -71,15 +76,20 @@ def images_config(task, folder):
             "decoder_depth": 1, "backbone": backbone,
         },
         "segmentation": {"name": "segmenter", "backbone": backbone, "decoder": {"name": "linear"}},
+        "captioning": {"name": "captioner", "backbone": backbone, **words},
+        "contrastive": {"name": "two_towers", "image": backbone, "text": {"name": "gpt", **words}, "embedding": 8},
     }  # fmt: skip
-    if task != "classification":
+    if task in ("detection", "segmentation"):
         examples["size"] = 32
     if task == "detection":
         examples["max_objects"] = 5
     if task == "segmentation":
         examples["class_names"] = list(CLASSES)
     data = {"name": "scenes", "data_dir": str(folder), "batch_size": 8, "examples": examples}
-    monitor = {"classification": "accuracy", "detection": "ap", "segmentation": "mean_iou"}[task]
+    if examples["name"] == "captions":
+        examples["length"] = 24
+        data["tokenizer"] = {"name": "bytes", "template": "seq2seq"}
+    monitor = {"classification": "accuracy", "detection": "ap", "segmentation": "mean_iou"}.get(task, "loss")
     return {
         "task": {"name": task},
         "model": models[task],

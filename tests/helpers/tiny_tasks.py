@@ -13,6 +13,7 @@ from flax import linen as nn
 from helpers.tiny_detector import anchored, detector, objects
 from jaxformer.models.bert import BERT
 from jaxformer.models.captioner import Captioner
+from jaxformer.models.coca import CoCa
 from jaxformer.models.gpt import GPT
 from jaxformer.models.mlp import Experts
 from jaxformer.models.outputs import ImageOutputs
@@ -23,6 +24,7 @@ from jaxformer.models.two_towers import TwoTowers
 from jaxformer.models.vit import ViT
 from jaxformer.tasks.captioning import Captioning
 from jaxformer.tasks.classification import Classification
+from jaxformer.tasks.coca import Coca
 from jaxformer.tasks.contrastive import Contrastive
 from jaxformer.tasks.detection import Detection
 from jaxformer.tasks.language import CausalLM, MaskedLM
@@ -44,6 +46,17 @@ CAPTIONERS = {
     reads: Captioner(**SIZES, context_length=LENGTH, backbone=CNN, reads=reads, depth=2, dropout=0.0)
     for reads in ("cross", "prefix")
 }
+
+COCA = CoCa(
+    **SIZES,
+    context_length=LENGTH,
+    backbone=CNN,
+    unimodal_depth=1,
+    depth=1,
+    queries=3,
+    embedding=8,
+    dropout=0.0,
+)
 
 
 def encoder(head: str, labels: int | None = CLASSES) -> BERT:
@@ -255,6 +268,7 @@ IMAGE_CASES = {
         f"captions, {reads}": Case(Captioning(label_smoothing=0.1, beams=2, eos_id=EOS), model, prompted)
         for reads, model in CAPTIONERS.items()
     },
+    "pairs and captions": Case(Coca(label_smoothing=0.1, same="text", beams=2, eos_id=EOS), COCA, prompted),
     "objects": Case(Detection(num_queries=5), detector(encoder_depth=0), boxes, axis=1),
     "objects, focal": Case(
         Detection(class_loss="focal"), anchored(encoder_depth=0, decoder_depth=1), boxes, axis=1

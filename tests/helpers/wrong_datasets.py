@@ -60,6 +60,8 @@ def splits_and_datasets() -> Iterator[Wrong]:
         ("squad", "a.json"),
         ("detection", "a.json"),
         ("images", "folder"),
+        ("image-text", "a.csv"),
+        ("image-text", "a.json"),
         ("segmentation", "folder"),
         ("pairs", "a.tsv"),
     ):

@@ -46,6 +46,13 @@ def in_images(root: Path) -> Path:
     return text(root / "labels.csv", f"path,label\n{rows}")
 
 
+def in_captions(root: Path) -> Path:
+    for number in range(4):
+        save(root / f"{number}.png", number)
+    rows = "".join(f"{number % 4}.png,caption {number}\n" for number in range(5))
+    return text(root / "rows.csv", f"path,caption\n{rows}")
+
+
 def in_coco(root: Path) -> Path:
     return coco(root / "a.json", SEEDS, root)
 
@@ -97,6 +104,7 @@ CASES = {
     "voc": Case(in_voc, 3, ("3.xml", "<a/>"), "3.xml, line 2: is not XML", 2, "3.xml"),
     "yolo": Case(in_yolo, 3, ("3.txt", "0 1 x 1 1\n"), "3.txt, line 3: ", 3, "3.txt"),
     "segmentation": Case(in_masks, 3, ("masks/3.png", ""), "3.png: not a readable mask", 2, "classes.txt"),
+    "image-text": Case(in_captions, 4, ("rows.csv", "9.png,x\n"), "rows.csv, line 7: ", 4, "rows.csv"),
     "text": Case(of("a.txt", "one\ntwo\n"), 2, ("b.pdf", "%"), "b.pdf: ", 2, "a.txt", {"unit": "line"}),
     "csv": Case(of("a.csv", "t,u\nx,y\nz,w\n"), 2, ("a.csv", "x\n"), "a.csv, line 4: ", 2, "a.csv"),
     "jsonl": Case(of("a.jsonl", '{"t": "x"}\n'), 1, ("a.jsonl", "{\n"), "a.jsonl, line 2: ", 1, "a.jsonl"),

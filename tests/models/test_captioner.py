@@ -52,6 +52,26 @@ def test_a_word_sees_the_picture_and_what_is_before_it(reads):
     assert (np.abs(np.asarray(by_image)).max(axis=(1, 2, 3, 4, 5)) > 0).all()
 
 
+def test_word_dropout_hides_words_in_training_alone():
+    """A row whose words are all hidden gives what a row of other words gives; half of the rate hides half of them."""
+    model, variables, image, tokens = made("cross", word_dropout=0.999)
+    image, rows = np.repeat(image[:1], 64, axis=0), np.tile(tokens, (32, 1))
+
+    def written(model, tokens, deterministic=False):
+        keys = {"dropout": jax.random.key(3)}
+        return np.asarray(
+            model.apply(variables, image, tokens, deterministic=deterministic, rngs=keys).logits
+        )
+
+    other = np.where(rows == 3, 4, 3)
+    alike = np.isclose(written(model, rows), written(model, other), atol=1e-5).all(axis=(1, 2))
+    assert alike.mean() > 0.9
+    known = written(made("cross")[0], rows, deterministic=True)
+    np.testing.assert_array_equal(written(model, rows, deterministic=True), known)
+    half = written(model.clone(word_dropout=0.5), rows)[:, 0]  # the first place sees itself alone
+    assert 16 < np.isclose(half, known[:, 0], atol=1e-5).all(axis=-1).sum() < 48
+
+
 def test_in_front_of_the_text_places_of_the_picture_see_each_other():
     """The hidden state of each place of the picture depends on all of them, and on no word."""
     model, variables, image, tokens = made("prefix")

@@ -13,6 +13,8 @@ from jaxformer.data.config import DataConfig
 from jaxformer.importing.pipeline import import_dataset
 from jaxformer.observe.pages import panels
 from jaxformer.observe.report import write_report
+from jaxformer.observe.samples import RETRIEVAL, Shown, write_samples
+from jaxformer.tasks import retrieval
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.detection import Detection
 from jaxformer.tasks.segmentation import Segmentation
@@ -79,6 +81,47 @@ def test_a_wide_table_has_the_whole_width(make_run):
     row = {"name": "cat", **{f"score_{k}": 0.5 for k in range(6)}}
     changed(folder, "evaluation.json", per_class=[row])
     assert "grid-column: 1 / -1" in write_report(folder).read_text()
+
+
+def test_retrieval_has_its_pictures_and_what_is_near_them(make_run):
+    folder = make_run()
+    image = np.eye(4, dtype=np.float32)
+    text = image[[0, 1, 3, 2]]  # the last two pictures are near each other's texts
+    seen = retrieval.gallery({"image": image, "text": text, "picture": np.arange(4), "caption": np.arange(4)})
+    index = np.array([3, 5, 6, 9])
+    names = ["cat", "dog", "<owl>", "fox"]
+    table = retrieval.close_up(seen, retrieval.ranks(image, text, seen.pairs), index, names.__getitem__)
+    assert (table["pictures"], table["texts"]) == (index.tolist(), names)
+    assert table["similarity"] == (image @ text.T).tolist()
+    assert np.array_equal(table["right"], np.eye(4, dtype=bool))
+    assert table["nearest_texts"][0][0] == {"text": "cat", "similarity": 1.0, "right": True}
+    assert table["nearest_pictures"][2][0] == {"picture": 9, "similarity": 1.0, "right": False}
+    hardest = {"picture": 6, "text": "<owl>", "similarity": 0.0, "rank": 3, "right": True}
+    assert table["hardest"][0] == hardest | {"instead": "fox", "instead_similarity": 1.0}
+    assert len(table["hardest"]) == 2  # the others are the nearest to theirs
+    assert retrieval.pictures_of(table) == index.tolist()
+    changed(folder, "evaluation.json", retrieval=table)
+    assert "Hardest pairs" not in write_report(folder).read_text()  # there are no pictures yet
+    rng = np.random.default_rng(0)
+    shown = [
+        Shown({"index": i, "correct": None}, rng.integers(0, 256, (8, 8, 3), np.uint8))
+        for i in index.tolist()
+    ]
+    write_samples(folder, shown, kind=RETRIEVAL)
+    page = write_report(folder).read_text()
+    for title in ("Similarity", "Nearest texts", "Nearest pictures", "Hardest pairs"):
+        assert page.count(f"<strong>{title}</strong>") == 1
+    assert "&lt;owl&gt;" in page
+    assert "<owl>" not in page
+    # A row of the matrix, its texts, among the nearest of each of four texts, and one of the hardest.
+    assert page.count('alt="picture 9"') == 7
+    broken = retrieval.close_up(
+        retrieval.gallery({"image": image * np.nan, "text": text, "picture": index, "caption": index}),
+        np.zeros(4, int),
+        index,
+        names.__getitem__,
+    )
+    assert broken == {}
 
 
 def test_a_sample_has_the_name_of_its_file(make_run):

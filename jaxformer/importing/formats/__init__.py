@@ -40,6 +40,7 @@ FORMATS = dict(
         _row("voc", has_boxes=True),
         _row("yolo", has_boxes=True),
         _row("segmentation", "classes"),
+        ("image-text", Format("jaxformer.importing.formats.image_text:read")),
         _row("text", "unit", extensions=".txt .text .md", test_share=0.1),
         _row("csv", *TABLE_OPTIONS, extensions=".csv .tsv"),
         _row("jsonl", *TABLE_OPTIONS, extensions=".jsonl .ndjson"),
