@@ -160,8 +160,9 @@ def test_tables_say_what_failed_and_by_how_much_ours_is_faster():
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_every_part_runs_on_a_cpu(tmp_path):
-    pytest.importorskip("timm")
-    pytest.importorskip("transformers")
+    for package in ("timm", "transformers"):  # found, not imported: the parts do that as they need it
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
     done = run(SCRIPT, tmp_path / "out", "--dry-run", PYTHON=sys.executable, SECONDS_IN_ALL="2900")
     log = (tmp_path / "out" / "log.txt").read_text()
     results = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
