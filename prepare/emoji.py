@@ -2,7 +2,7 @@
 
     npm pack emoji-datasource-twitter@16.0.0 cldr-annotations-full@48.2.0
     python prepare/emoji.py emoji-datasource-twitter-16.0.0.tgz cldr-annotations-full-48.2.0.tgz emoji
-    jaxformer data import image-text emoji --name emoji
+    jaxformer data import image-text emoji/*.jsonl --name emoji
 
 The pictures are Twitter's (CC-BY 4.0), 64 x 64 pixels, here on white; names are the Unicode Common Locale Data
 Repository's ("tts", what a screen reader says). Flags are left out, whose names are those of countries, and so are

@@ -12,17 +12,21 @@ VALIDATION, TEST = 10, 15
 
 
 def write(out: Path, pairs: Iterable[tuple[str, Image.Image, Mapping[str, str]]]) -> None:
-    """Writes pictures and, a file for each split, lines of their captions; says how many.
+    """Writes pictures and, a file for each split, lines of their captions; says how many. The same one comes once.
 
     Args:
       out: a new folder.
       pairs: a picture's name, the picture, and its captions by column; "caption" is one of these.
     """
     (out / "images").mkdir(parents=True)
+    there: set[bytes] = set()  # pictures
     lines: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for name, picture, captions in pairs:
-        path = f"images/{name}.png"
-        on_white(picture).save(out / path)
+        picture, path = on_white(picture), f"images/{name}.png"
+        if picture.tobytes() in there:
+            continue
+        there.add(picture.tobytes())
+        picture.save(out / path)
         lines[split_of(captions["caption"])].append(
             json.dumps({"path": path, **captions}, ensure_ascii=False)
         )

@@ -2,7 +2,7 @@
 
     apt-get download tuxpaint-stamps-default && dpkg -x tuxpaint-stamps-default_*.deb package
     python prepare/stamps.py package/usr/share/tuxpaint/stamps stamps
-    jaxformer data import image-text stamps --name stamps
+    jaxformer data import image-text stamps/*.jsonl --name stamps
 
 Pictures of animals, food, vehicles, coins, letters and more (GPL-2), of many sizes, here on white and at most 128
 pixels high and wide. Those that are drawings of lines (SVG) are left out: 785 pictures.

@@ -45,6 +45,15 @@ def test_all_three_forms_say_the_same(made_by, root, tmp_path):
     assert {"4 captions", "left out: 1 caption that the same image has before"} <= set(made.notes)
 
 
+def test_further_captions_are_features_of_their_own(root, tmp_path):
+    rows = "path,caption,caption_de\nsub/0.png,a cat,eine Katze\nsub/1.png,two dogs,zwei Hunde\n"
+    made = bring(write(root / "rows.csv", rows), tmp_path, "image-text", test_share=0)
+    assert [row["caption_de"] for row in examples(made, "train")] == [["eine Katze"], ["zwei Hunde"]]
+    assert {"caption: 2 captions", "caption_de: 2 captions"} <= set(made.notes)
+    without = write(root / "without.csv", rows.replace("zwei Hunde", ""))
+    assert "line 3: has an empty caption_de" in refusal(without, tmp_path, "image-text", name="other")
+
+
 def test_files_and_columns_tell_splits(root, tmp_path):
     first = write(root / "train.csv", "path,caption\nsub/0.png,one\nsub/1.png,two\n")
     second = write(root / "val.csv", "path,caption\nsub/2.png,three\n")

@@ -1,6 +1,6 @@
 """Images with captions: a CSV or JSON Lines of path and caption, or COCO's JSON of captions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from jaxformer.reading import parse_json, read_text
 EXPECTED = "a CSV or JSON Lines of path and caption, or COCO's JSON of captions"
 # What a column, or a key, may be called: as Hugging Face's "metadata.jsonl" has it, too.
 PATHS, CAPTIONS = ("path", "file_name", "image"), ("caption", "captions", "text")
+OTHER = "caption_"  # how the names of columns with other captions begin
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class Said:
     """Its place in there: "line 3", "annotations[17]"."""
     name: Any
     """The image's name."""
-    captions: Any
-    """A text, or a list of them."""
+    captions: Mapping[str, Any]
+    """By the feature's name a text, or a list of them."""
     split: Any = None
     """The split's name; None where nothing tells it."""
 
@@ -45,18 +46,15 @@ class Pictures:
     """The images that have captions, in the order in which they are first named."""
 
     sources: Sources
-    found: dict[Path, tuple[File, dict[str, None]]] = field(default_factory=dict)
-    """The captions of each image."""
+    found: dict[Path, tuple[File, dict[str, dict[str, None]]]] = field(default_factory=dict)
+    """The captions of each image, by feature."""
     twice: int = 0
     """Captions that are there before, of the same image."""
 
     def add(self, said: Said, folders: list[Path]) -> None:
         """Takes captions whose image is in one of `folders`; what is wrong goes to `sources.broken`."""
         with self.sources.checking(said.source, said.where):
-            texts = said.captions if isinstance(said.captions, list) else [said.captions]
-            if not texts or any(text is None or text == "" or str(text).isspace() for text in texts):
-                raise ValueError("has an empty caption" if texts else "has no caption")
-            checked = [storable(text, "its caption") for text in texts]
+            checked = {name: texts_of(name, given) for name, given in said.captions.items()}
             if not isinstance(said.name, str) or not said.name.strip():
                 raise ValueError("names no image")
             if (path := find_image(said.name.strip(), folders)) is None:
@@ -69,17 +67,27 @@ class Pictures:
                 raise ValueError(
                     f"{said.name!r} is in the split {file.split!r} before, and here in {split!r}"
                 )
-            self.twice += sum(text in captions for text in checked)
-            captions.update(dict.fromkeys(checked))
+            self.twice += sum(text in captions.get("caption", ()) for text in checked["caption"])
+            for name, texts in checked.items():
+                captions.setdefault(name, {}).update(dict.fromkeys(texts))
+
+
+def texts_of(name: str, given: Any) -> list[str]:
+    """The captions of a feature; raises ValueError."""
+    texts = given if isinstance(given, list) else [given]
+    if not texts or any(text is None or text == "" or str(text).isspace() for text in texts):
+        raise ValueError(f"has an empty {name}" if texts else f"has no {name}")
+    return [storable(text, f"its {name}") for text in texts]
 
 
 def read(sources: Sources) -> Contents:
     """Reads images with their captions; an image that is named several times has several.
 
     Tables have the columns, or objects the keys, `path` (or `file_name`, `image`; relative to the file, and not out of
-    its folder), `caption` (or `captions`, `text`; in JSON a list, too) and perhaps `split`. Files named train,
-    validation or test tell the splits, too. Each example has `image`, `caption` (a list of texts) and `path`; those
-    that cannot be read, and captions that are empty, are refused.
+    its folder), `caption` (or `captions`, `text`; in JSON a list, too) and perhaps `split`; others whose names begin
+    with "caption_", such as `caption_de`, are features of their own. Files named train, validation or test tell the
+    splits, too. Each example has `image`, `caption` (a list of texts) and `path`; those that cannot be read, and
+    captions that are empty, are refused.
 
     Raises:
       UserError: a file is not like that; says where.
@@ -93,15 +101,20 @@ def read(sources: Sources) -> Contents:
     grey = all(image.grey for *_, image in opened)
     sizes = {image.size for *_, image in opened}
     height, width = next(iter(sizes)) if len(sizes) == 1 else (None, None)
-    texts = tfds.features.Sequence(tfds.features.Text())
+    names = sorted({name for _, captions, _ in opened for name in captions})
+    texts = {name: tfds.features.Sequence(tfds.features.Text()) for name in names}
     shape = (height, width, 1 if grey else 3)
-    features = {"image": tfds.features.Image(shape=shape), "caption": texts, "path": tfds.features.Text()}
+    features = {"image": tfds.features.Image(shape=shape), **texts, "path": tfds.features.Text()}
     examples = []
     for file, captions, image in opened:
-        values = {"image": partial(image.stored, shape[2]), "caption": list(captions), "path": file.name}
-        examples.append(Example(values, file, image=image, annotation=sorted(captions)))
+        said = {name: list(captions.get(name, ())) for name in names}
+        values = {"image": partial(image.stored, shape[2]), **said, "path": file.name}
+        annotation = sorted(text for texts in said.values() for text in texts)
+        examples.append(Example(values, file, image=image, annotation=annotation))
     notes = [size_note(sizes, grey)] if sizes else []
-    notes.append(f"{counted(sum(len(captions) for _, captions, _ in opened), 'caption')}")
+    counts = {name: sum(len(told.get(name, ())) for _, told, _ in opened) for name in names}
+    for name, count in counts.items():
+        notes.append(f"{name}: {counted(count, 'caption')}" if len(names) > 1 else counted(count, "caption"))
     if pictures.twice:
         notes.append(f"left out: {counted(pictures.twice, 'caption')} that the same image has before")
     return Contents(features, examples, notes=notes, hold_out=random_share)
@@ -146,7 +159,9 @@ def of_rows(rows: Iterator[Row], what: str) -> Iterator[tuple[Said, list[Path]]]
                 raise UserError(f"{row.file.path}, line {row.line}: has {wanted}; there are: {there}")
             found.append(row.cells[name])
         split = row.cells.get("split", row.file.split)
-        yield Said(row.file.path, f"line {row.line}", *found, split), [row.file.path.parent]
+        name, caption = found
+        captions = {"caption": caption} | {key: row.cells[key] for key in row.cells if key.startswith(OTHER)}
+        yield Said(row.file.path, f"line {row.line}", name, captions, split), [row.file.path.parent]
 
 
 def coco(sources: Sources) -> Iterator[tuple[Said, list[Path]]]:
@@ -188,6 +203,6 @@ def coco(sources: Sources) -> Iterator[tuple[Said, list[Path]]]:
                 if type(key) not in (int, str) or key not in names:
                     raise ValueError(f"there is no image of the id {key!r}")
                 bare.pop(key, None)
-                yield Said(file.path, where, names[key], caption, file.split), folders
+                yield Said(file.path, where, names[key], {"caption": caption}, file.split), folders
         for key in bare:
             sources.broken.append((file.path, f"the image {names[key]!r} has no caption"))
