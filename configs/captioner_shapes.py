@@ -1,6 +1,13 @@
-"""Captions of coloured shapes: a few convolutions and a decoder that reads them by cross-attention, from scratch.
+"""Captions of coloured shapes: three convolutions and a decoder that reads them by cross-attention, from scratch.
 
 Command:  launch/local.sh train --config configs/captioner_shapes.py
+Device:   2 cores of an AMD EPYC, shared with much other work
+Time:     14:45 min from command to report, at 133 pictures/s
+Result:   0.989 of the captions of the test split exactly right; each is of a colour with a shape that training never
+          shows (seed 0); 0.962 after 6 of 8 epochs
+
+Training shows no yellow cross, and so learns that none is: what is yellow is called by another shape. `word_dropout`
+hides most words that the decoder goes on from, and the transforms take the colours away from some pictures.
 """
 
 import ml_collections

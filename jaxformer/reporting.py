@@ -25,7 +25,6 @@ from jaxformer.precision import dtypes
 from jaxformer.runs import Run
 from jaxformer.state import TrainState, from_items, to_items
 from jaxformer.tasks.base import Evaluation, Task
-from jaxformer.tasks.retrieval import pictures_of
 
 if TYPE_CHECKING:
     from jaxformer.data.batches import Batches
@@ -309,6 +308,7 @@ def write_shown(experiment: Experiment, run: Run, state: TrainState, evaluation:
     """Writes samples with predictions and attention, the worst mistakes, and pictures that tables tell of."""
     from jaxformer.evaluation import samples  # it draws: a step needs no matplotlib
     from jaxformer.observe.samples import RETRIEVAL, Patches, Shown, write_samples
+    from jaxformer.tasks.retrieval import pictures_of
 
     model, task, batches = experiment.build_model(), experiment.task, experiment.eval_data
     patches = Patches(model.grid, model.tokens_before_grid, "class_token" if model.by_class_token else "mean")

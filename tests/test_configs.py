@@ -128,7 +128,7 @@ def test_two_steps_and_going_on(path, tmp_path, request, monkeypatch):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_nominal_batches_have_the_arrays_of_real_ones(path, request):
     config = of_fixtures(path, request)
-    shape = image_shape(config, Known(side=8))
+    shape = image_shape(config, Known(side=8 if config.data.name == "digits" else SIDE))
     real = dict(Experiment(config).train_data.element_spec)
     if config.data.name == "digits":
         real["image"] = ((*real["image"][0][:2], 3), real["image"][1])  # they are grey, and others seldom

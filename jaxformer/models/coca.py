@@ -19,7 +19,7 @@ from jaxformer.models.masks import Cache, Mask, empty_cache
 from jaxformer.models.norms import NormName, token_norm
 from jaxformer.models.outputs import CaptionedPairOutputs
 from jaxformer.models.positions import token_positions
-from jaxformer.models.token_layout import Grid
+from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 from jaxformer.models.two_towers import LARGEST_SCALE, fan_in, unit
 
 
@@ -38,7 +38,7 @@ class AttentionPool(Layer):
     @nn.compact
     def __call__(self, tokens: Array) -> Array:
         """Pools [B, S, D] to [B, N, D]."""
-        asked = self.param("queries", normal(0.02), (1, self.queries, tokens.shape[-1]), self.param_dtype)
+        asked = self.param("probe", normal(0.02), (1, self.queries, tokens.shape[-1]), self.param_dtype)
         asked = jnp.broadcast_to(asked.astype(self.dtype), (len(tokens), *asked.shape[1:]))
         found, _ = Attention(self.num_heads, **self.dtypes, name="attention")(asked, tokens)
         return token_norm(self.norm, self.norm_epsilon, True, **self.dtypes, name="norm")(found)
@@ -52,7 +52,7 @@ class CoCa(Captioner):
     """
 
     kind: ClassVar[Kind] = "coca"
-    heads: ClassVar[tuple[str, ...]] = ("of_image", "of_text", "log_scale")
+    heads: ClassVar[tuple[str, ...]] = ("vector_projection", "text_projection", "log_scale")
 
     unimodal_depth: Layers = 6
     """Number of blocks that see the text alone; `depth` is that of those behind them, with cross-attention."""
@@ -73,6 +73,9 @@ class CoCa(Captioner):
             return None
         return tuple(backbone[-1:]) if path[0] == "caption_pool" else ()
 
+    def token_layout(self, grids: Sequence[Grid], asks: int, sees: int, cross: bool) -> TokenLayout:
+        return plain_layout(grids, asks, sees, True, pooled="all queries")
+
     def setup(self) -> None:
         """The captioner's parts, the blocks before its own, the poolers and what makes the vectors."""
         super().setup()
@@ -82,7 +85,7 @@ class CoCa(Captioner):
         self.caption_pool = AttentionPool(self.queries, **pool, **self.dtypes)
         self.image_pool = AttentionPool(1, **pool, **self.dtypes)
         self.text_norm = self.last_norm("text_norm")
-        for name in ("of_image", "of_text"):
+        for name in ("vector_projection", "text_projection"):
             setattr(self, name, Dense(self.embedding, use_bias=False, kernel_init=fan_in, **self.dtypes))
         self.class_token = self.param("class_token", normal(0.02), (1, 1, self.width), self.param_dtype)
         start = nn.initializers.constant(math.log(self.scale))
@@ -112,7 +115,7 @@ class CoCa(Captioner):
         keys = None if token_mask is None else jnp.pad(token_mask, ((0, 0), (0, 1)), constant_values=True)
         shared = StackInputs(mask=Mask(causal=True, keys=keys))
         x, _ = self.unimodal(jnp.concatenate([x, last], axis=1), deterministic, shared)
-        return x[:, :-1], unit(self.of_text(self.text_norm(x[:, -1])))
+        return x[:, :-1], unit(self.text_projection(self.text_norm(x[:, -1])))
 
     def through(
         self, x: Array, shared: StackInputs, cache: Cache | None, deterministic: bool
@@ -131,7 +134,7 @@ class CoCa(Captioner):
 
     def compared(self, context: Array) -> Array:
         """The vectors of pictures, float32 [B, E], of length 1, from what `encode` gives."""
-        return unit(self.of_image(self.image_pool(context)[:, 0]))
+        return unit(self.vector_projection(self.image_pool(context)[:, 0]))
 
     def numbers(self) -> tuple[Array, Array]:
         """What products of vectors are multiplied by, and what is added to them, float32 []."""

@@ -66,6 +66,16 @@ TINY = {
     },
     "segmenter": {"decoder": {"name": "fpn", "width": 8}},
     "captioner": {"width": 16, "depth": 2, "num_heads": 2, "mlp_dim": 16, "context_length": 16},
+    "coca": {
+        "width": 16,
+        "unimodal_depth": 1,
+        "depth": 1,
+        "num_heads": 2,
+        "mlp_dim": 16,
+        "context_length": 16,
+        "queries": 3,
+        "embedding": 8,
+    },
     "gpt": {"width": 16, "depth": 2, "num_heads": 2, "context_length": 16, "vocab_size": None},
     "bert": {"width": 16, "depth": 1, "num_heads": 2, "mlp_dim": 16, "max_positions": 16},
     "seq2seq": {
@@ -83,6 +93,7 @@ BACKBONE = {"name": "resnet", **TINY["resnet"], "num_classes": 0}
 BESIDE = {
     "coatnet": {"blocks": ["mbconv", "attention"], "image_size": 32},
     "captioner": {"backbone": BACKBONE},
+    "coca": {"backbone": BACKBONE},
     "detr": {"backbone": BACKBONE},
     "segmenter": {"backbone": BACKBONE},
     "two_towers": {
@@ -92,7 +103,7 @@ BESIDE = {
     },
 }
 
-BOTH = ("two-towers", "captioner")  # kinds that take pictures and texts
+BOTH = ("two-towers", "captioner", "coca")  # kinds that take pictures and texts
 
 
 def tiny_model(name, **changes):

@@ -28,6 +28,7 @@ from jaxformer.precision import in_precision
 KINDS = {
     "bert": "encoder",
     "captioner": "captioner",
+    "coca": "coca",
     "detr": "detector",
     "gpt": "decoder",
     "segmenter": "segmenter",
@@ -38,6 +39,7 @@ KINDS = {
 LOGITS = {
     "bert": (2, 6, VOCAB),
     "captioner": (2, 6, VOCAB),
+    "coca": (2, 6, VOCAB),
     "detr": (2, 2, 6, CLASSES + 1),
     "gpt": (2, 6, VOCAB),
     "segmenter": (2, 8, 8, CLASSES),
@@ -70,7 +72,7 @@ def test_kind_and_sizes(name):
     assert not list(schema.problems(model))
 
 
-@pytest.mark.parametrize("name", ["bert", "captioner", "detr", "gpt", "segmenter", "seq2seq"])
+@pytest.mark.parametrize("name", ["bert", "captioner", "coca", "detr", "gpt", "segmenter", "seq2seq"])
 def test_a_size_that_nobody_said_is_one_kind_of_error(name):
     model = tiny_model(name)
     for size in model.sizes:
@@ -127,7 +129,7 @@ def test_token_layout_is_that_of_the_traced_attention(name):
     shapes = {path: leaf.shape for path, leaf in leaves_by_path(maps.get(ATTENTION_MAPS, {})).items()}
     layers = attention_layers(model, calls, maps.get(ATTENTION_MAPS, {}))
     assert bool(layers) == (
-        name in ("captioner", "cct", "coatnet", "cvt", "detr", "maxvit", "swin", "two_towers", "vit")
+        name in ("captioner", "cct", "coatnet", "coca", "cvt", "detr", "maxvit", "swin", "two_towers", "vit")
     )
     for layer in layers:
         windows, _, asks, sees = shapes[layer.path]
@@ -235,6 +237,7 @@ IMPOSSIBLE = [
     ("two_towers", {"image_projection": "none", "embedding": 9}, ['image_projection="none"', "embedding=8"]),
     ("two_towers", {"text_projection": "none"}, ['text_projection="none"', "embedding=16"]),
     ("two_towers", {"scale": 0.0}, ["scale=0.0"]),
+    ("coca", {"reads": "prefix"}, ['reads="prefix"', 'set it to "cross"']),
     ("seq2seq", {"num_heads": 3}, ["num_heads=3", "width=16"]),
     ("seq2seq", {"encoder_depth": 0}, ["encoder_depth=0"]),
     ("seq2seq", {"mlp_dropout": 1.0}, ["mlp_dropout=1.0"]),
