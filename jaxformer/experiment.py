@@ -179,13 +179,13 @@ class Experiment:
         return None if train.ema_decay is None else moving_average(train.ema_decay, train.ema_warmup)
 
     def init_state(self) -> TrainState:
-        """The state before the first step, on the devices; the parameters come from `model.pretrained` where it is set.
+        """The state before the first step, on the devices; parameters come from the sources of `pretrained`.
 
         Raises:
           UserError: its files are missing or damaged, or do not fit the model: a line for each tensor.
         """
         shapes, numbers = self.state_shapes, numbers_of(self.config)
-        if self.config.model.pretrained is None:
+        if not self.config.model.beginnings():
             program = self.once("init_state", lambda: self.layout.init_sharded(self._from_numbers, shapes))
             return program(numbers)
         from jaxformer.optim.lora import of_model

@@ -152,30 +152,61 @@ def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
 
 
 def with_what_source_says(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A config with what the source of `model.pretrained` says, where the config does not: the fields of a model that
-    has no name; of text the tokenizer, too, and the length of rows; of images the mean, the deviation and the view.
+    """A config with what the sources of `model.pretrained`, and of models within the model, say where the config does
+    not: the fields of a model that has no name; of text the tokenizer, too, and the length of rows; of images the mean,
+    the deviation and the view.
 
     Raises:
-      UserError: the source is not there, or no model of ours does the same.
+      UserError: a source is not there, or no model of ours does the same.
     """
-    model, data = config.get("model"), config.get("data")
-    if not isinstance(model, Mapping) or "pretrained" not in model or "name" in model:
+    model = config.get("model")
+    if not isinstance(model, Mapping):
         return config
+    model, sources = with_fields(model, "model")
+    config = {**config, "model": model}
+    for source, side in sources:
+        config = with_its_data(config, source, side)
+    return config
+
+
+def with_fields(model: Mapping[str, Any], where: str) -> tuple[dict[str, Any], list[tuple[Any, int | None]]]:
+    """The dict of a model with the fields of those in it that begin as others and have no name.
+
+    Args:
+      where: its place in the config.
+
+    Returns:
+      The dict, and each `Pretrained` with the size of the images that the model takes.
+    """
+    filled, sources = dict(model), []
+    for key, part in model.items():
+        if isinstance(part, Mapping):
+            filled[key], found = with_fields(part, f"{where}.{key}")
+            sources += found
+    if "pretrained" not in model or "name" in model:
+        return filled, sources
     if not model["pretrained"]:
-        raise ConfigError('model.pretrained: missing; name a folder with config.json, or "hf:OWNER/NAME"')
+        raise ConfigError(f'{where}.pretrained: missing; name a folder with config.json, or "hf:OWNER/NAME"')
     from jaxformer.weights.pretrained import load_pretrained
 
     source = load_pretrained(model["pretrained"])
-    name, found = source.described
-    by_data = {"num_classes": None} if "num_classes" in found else {}
-    config = {**config, "model": {"name": name, **found, **by_data, **model}}
+    name, fields = source.described
+    classes = None if where == "model" else 0  # the dataset's, or no head
+    by_data = {"num_classes": classes} if "num_classes" in fields else {}
+    filled = {"name": name, **fields, **by_data, **filled}
+    return filled, [(source, filled.get("image_size")), *sources]
+
+
+def with_its_data(config: Mapping[str, Any], source: Any, side: int | None) -> Mapping[str, Any]:
+    """A config with the tokenizer and the view of a `Pretrained`, where the config does not say it."""
+    data: Any = config.get("data")
     examples = data.get("examples", {"name": "images"}) if isinstance(data, Mapping) else None
     named = str(examples.get("name")) if isinstance(examples, Mapping) else ""
     kind: Any = schema.load(KINDS[named]) if named in KINDS else None
     if kind is None or not isinstance(data, Mapping) or not isinstance(examples, Mapping):
         return config
     if kind.modality == "image" and source.preprocessing:
-        config = with_its_view(config, source, whole=not kind.letterboxed)
+        config = with_its_view(config, source, side, whole=not kind.letterboxed)
         data = config["data"]
     if not kind.tokenized:
         return config
@@ -184,15 +215,15 @@ def with_what_source_says(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**config, "data": {**data, "tokenizer": tokenizer, "examples": {**length, **examples}}}
 
 
-def with_its_view(config: Mapping[str, Any], source: Any, whole: bool) -> Mapping[str, Any]:
+def with_its_view(config: Mapping[str, Any], source: Any, side: int | None, whole: bool) -> Mapping[str, Any]:
     """A config with what the source does to images, where the config does not say it.
 
     Args:
-      config: with the source's model.
       source: a `Pretrained` of images.
+      side: height and width of the images that the model takes; None: any.
       whole: whether the model is shown images as the source's was, so that its view of them fits, too.
     """
-    view, task = source.view(config["model"].get("image_size")), config.get("task")
+    view, task = source.view(side), config.get("task")
     given = str(task.get("name")) if isinstance(task, Mapping) else ""
     if (
         isinstance(task, Mapping)

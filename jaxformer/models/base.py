@@ -142,6 +142,19 @@ class Model(Layer, kw_only=True):
         return {}
 
     @nn.nowrap
+    def beginnings(self) -> dict[str, "Model"]:
+        """Path -> the models that begin as others: this one, under "", or those in its fields."""
+        if self.pretrained is not None:
+            return {"": self}
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            f"{name}/{path}".rstrip("/"): begun
+            for name, part in parts.items()
+            if isinstance(part, Model) and name != "parent"
+            for path, begun in part.beginnings().items()
+        }
+
+    @nn.nowrap
     def known(self, name: str) -> int:
         """The value of one of `sizes`.
 

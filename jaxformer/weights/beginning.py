@@ -1,6 +1,7 @@
 """The first variables of a model that begins as another one (`model.pretrained`)."""
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,10 +19,11 @@ FEW = 10  # tensors whose names a line has
 
 
 def first_variables(model: Any, shapes: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """The variables that the source of `model.pretrained` gives, laid out as `shapes` are; new heads are left out.
+    """The variables that the sources of a model and of those in its fields give, laid out as `shapes` are; new heads
+    are left out.
 
     Args:
-      model: a linen module.
+      model: a `Model`.
       shapes: its variables as shapes with shardings ("params", and "batch_stats" where there are any), stacked where
         layers are scanned over.
 
@@ -29,13 +31,27 @@ def first_variables(model: Any, shapes: Mapping[str, Any]) -> dict[str, jax.Arra
       Path -> array, as "params/encoder/norm/scale". Of every tensor a process copies the part that its devices hold.
 
     Raises:
-      UserError: the source is of another kind of model, or its tensors do not fit: a line for each.
+      UserError: a source is of another kind of model, or its tensors do not fit: a line for each.
     """
+    leaves, begun = leaves_by_path(shapes), {}
+    for inside, part in model.beginnings().items():
+        where = ".".join(["model", *inside.split("/"), "pretrained"] if inside else ["model", "pretrained"])
+        below = re.compile(
+            rf"(\w+/){re.escape(inside + '/') if inside else ''}(.+)"
+        )  # "params/image/norm/scale"
+        places = {found[1] + found[2]: path for path in leaves if (found := below.fullmatch(path))}
+        own = unflatten_dict({place: leaves[path] for place, path in places.items()}, sep="/")
+        begun |= {places[place]: array for place, array in variables_of(part, own, where).items()}
+    return begun
+
+
+def variables_of(model: Any, shapes: Mapping[str, Any], where: str) -> dict[str, jax.Array]:
+    """`first_variables` of one model that has a source; `where` is its place in the config."""
     source = load_pretrained(model.pretrained)
     made = type(source.model)
     if not isinstance(model, made):
         raise UserError(
-            f"model.pretrained: {source.source} is a {made.__name__}, and the model a {type(model).__name__}"
+            f"{where}: {source.source} is a {made.__name__}, and the model a {type(model).__name__}"
         )
     leaves = leaves_by_path(shapes)
     single = {

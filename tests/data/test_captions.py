@@ -63,6 +63,16 @@ def ids(text: str) -> list[int]:
     return [4 + byte for byte in text.encode()]
 
 
+def test_captions_of_further_features_are_pairs_too(opened):
+    pictures = [{"caption": ["a", "b"], "question": ["A"]}, {"caption": ["c"], "question": ["C", "D"]}]
+    batches = opened(pictures, more_captions=("question",))
+    source = batches.source
+    assert [source.text_of(index) for index in range(len(source))] == ["a", "b", "A", "c", "C", "D"]
+    assert source.captions_of(3) == ["c", "C", "D"]
+    with pytest.raises(UserError, match=r"data.examples.more_captions\[0\].*'answer'"):
+        opened(pictures, more_captions=("answer",))
+
+
 def test_each_pair_of_a_picture_and_a_caption_is_an_example(opened):
     batches = opened([{"caption": ["ab", "c"]}, {"caption": ["c"]}, {"caption": ["d", "ab", "e"]}])
     assert (batches.num_examples, len(batches), batches.sizes) == (6, 2, {"vocab_size": 260})

@@ -2,10 +2,13 @@
 
 import logging
 
+import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from helpers.stacking import stack_layers
 from helpers.text_runs import config_of, write_texts
+from jax.sharding import SingleDeviceSharding
 
 import jaxformer as jf
 from jaxformer.config.schema import build
@@ -140,6 +143,42 @@ def test_images_are_shown_as_the_source_saw_them(tmp_path, digits_dir):
     assert (given.task.mean, given.task.std) == ((0.5,), view.std)
     assert [type(each).__name__ for each in given.data.transforms] == ["Flip"]
     assert given.data.eval_transforms == seen
+
+
+def test_towers_begin_as_models_of_their_own(there, tmp_path, caplog):
+    """And what the config does not say of images and texts is what these models saw."""
+    folder, text = there
+    vit = {"name": "vit", "image_size": 16, "patch_size": 8, "width": 16, "depth": 1, "num_heads": 2}
+    model = build(MODELS, vit | {"mlp_dim": 32, "num_classes": 3}, "model", CONTRACT)
+    variables = jf.init(model, seed=7, image=(1, 16, 16, 3))
+    view = Preprocessing((16, 16), mean=(0.1, 0.2, 0.3))
+    write_pretrained(model, "vit", variables, tmp_path / "vit", classes="abc", preprocessing=view)
+    towers = {"image": {"pretrained": str(tmp_path / "vit")}, "embedding": 16, "text_pooling": "mean"}
+    towers["text"] = {"pretrained": str(folder / "source"), "head": "none", "pooler": "none", "scan": True}
+    data = {"name": "shapes", "examples": {"name": "captions", "length": 12}, "tokenizer": {"name": "bytes"}}
+    config = {"task": {"name": "contrastive"}, "model": {"name": "two_towers", **towers}, "data": data}
+    config |= {"optimizer": {"name": "sgd", "learning_rate": 0.1}, "schedule": {"name": "constant"}}
+    resolved = resolve(config | {"train": {"total": "1 step"}})
+    assert resolved.task.mean == view.mean
+    assert (resolved.model.image.num_classes, resolved.model.text.width) == (0, 16)
+
+    shapes = jax.eval_shape(
+        lambda: resolved.model.init(jax.random.key(0), np.zeros((1, 16, 16, 3)), np.zeros((1, 4), np.int32))
+    )
+    here = SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(lambda leaf: leaf.update(sharding=here), shapes)
+    with caplog.at_level(logging.INFO, "jaxformer"):
+        begun = first_variables(resolved.model, shapes)
+    image, stacked = (leaves_by_path(variables["params"]), leaves_by_path(stack_layers(text)))
+    expected = {f"params/image/{path}": leaf for path, leaf in image.items() if not path.startswith("head")}
+    expected |= {f"params/text/{path}": leaf for path, leaf in stacked.items() if not path.startswith("mlm")}
+    assert begun.keys() == expected.keys()
+    for path, leaf in begun.items():
+        np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
+    assert "not read: classifier.bias" in caplog.text
+    wrong = build(MODELS, {"name": "gpt", "pretrained": str(folder / "source")}, "model", CONTRACT)
+    with pytest.raises(UserError, match=r"model\.text\.pretrained: .* is a BERT, and the model a GPT"):
+        first_variables(resolved.model.clone(text=wrong), shapes)
 
 
 def test_a_model_without_a_head_is_told():

@@ -40,6 +40,8 @@ class Captions(ImageKind):
     """Tokens of a prompt and a caption (T), special tokens included; what is longer is cut, and counted."""
     caption_feature: str = "caption"
     """The dataset's feature that holds the caption, or a list of them."""
+    more_captions: tuple[str, ...] = ()
+    """Further features that hold captions, such as those in other languages."""
     prompt_feature: str | None = None
     """The feature with a text that stands in front of the caption, such as a question: one for a picture, or as many as
     captions. Nothing is learnt of its own tokens."""
@@ -61,7 +63,8 @@ class Captions(ImageKind):
         if self.prompts:
             return {}
         prompt = {} if self.prompt_feature is None else {"prompt_feature": self.prompt_feature}
-        return prompt | {"caption_feature": self.caption_feature}
+        more = {f"more_captions[{place}]": name for place, name in enumerate(self.more_captions)}
+        return prompt | {"caption_feature": self.caption_feature} | more
 
     def open(self, config: DatasetConfig, split: str, train: bool) -> Source:
         """A split's pairs; the tokenizer is learnt from the captions of the training split, whatever split is opened.
@@ -151,7 +154,15 @@ class CaptionSource(ImageReader):
         self._start, self._end = self.tokenizer.frame()
         self.length = settings.length
         self._check_length()
-        fields = ("length", "caption_feature", "prompt_feature", "prompts", "label_feature", "broken")
+        fields = (
+            "length",
+            "caption_feature",
+            "more_captions",
+            "prompt_feature",
+            "prompts",
+            "label_feature",
+            "broken",
+        )
         made_of = {name: getattr(settings, name) for name in (*fields, "image_feature")}
         data = {"data": self.records.digest(), "tokenizer": self.tokenizer.digest}
         entry = cached({"kind": settings.kind, **made_of, **data}, self._build)
@@ -309,7 +320,8 @@ class CaptionSource(ImageReader):
             turns[label] += 1
             yield Pair("", filled[(turns[label] - 1) % len(filled)], label)
             return
-        captions = self.records.texts(record, settings.caption_feature, index)
+        features = (settings.caption_feature, *settings.more_captions)
+        captions = [text for name in features for text in self.records.texts(record, name, index)]
         prompts = [""]
         if settings.prompt_feature is not None:
             prompts = self.records.texts(record, settings.prompt_feature, index)
