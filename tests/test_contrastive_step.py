@@ -22,11 +22,15 @@ SIGLIP = Contrastive(loss_name="sigmoid", chunks=2)
 MODEL = towers(bias=-1.0, scale=4.0)
 
 
-@pytest.fixture(scope="module")
-def batch():
+def pairs():
     """Pairs, of which some texts are equal; of the first devices most rows are padding, of the last ones none."""
     mask = np.arange(ROWS) % 4 < np.repeat([1, 4, 2, 3, 4, 1, 4, 4], 4)
     return {**captions(np.random.default_rng(0), ROWS), "example_mask": mask}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return pairs()
 
 
 @cache
@@ -44,8 +48,9 @@ def variables_of(model):
     return jax.device_get(jax.jit(init)())
 
 
-def take_steps(batch, *, task=CLIP, model=MODEL, **kwargs):
-    return stepping.take_steps(batch, model=model, task=task, variables=variables_of(model), **kwargs)
+def take_steps(batch, *, task=CLIP, model=MODEL, variables=None, **kwargs):
+    variables = variables or variables_of(model)
+    return stepping.take_steps(batch, model=model, task=task, variables=variables, **kwargs)
 
 
 def whole_loss(task, outputs, batch):
@@ -62,14 +67,15 @@ def whole_loss(task, outputs, batch):
 
 @cache
 def whole(task):
-    """(params, batch) -> (loss, cosines [B, B] of images and texts), gradient."""
+    """params -> (loss, cosines [B, B] of images and texts), gradient, of the pairs."""
+    batch = pairs()
 
-    def loss(params, batch):
+    def loss(params):
         outputs = MODEL.apply({"params": params}, **task.inputs(batch), deterministic=True)
         near = outputs.image @ outputs.text.T
         return whole_loss(task, outputs, batch), near
 
-    return jax.value_and_grad(loss, has_aux=True)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +92,7 @@ def whole(task):
     ],
 )
 def test_the_gradient_is_the_whole_batchs(batch, task, mode, devices, accumulate):
-    (loss, near), expected = whole(task)(variables_of(MODEL)["params"], batch)
+    (loss, near), expected = whole(task)(variables_of(MODEL)["params"])
     before, state, metrics = take_steps(batch, task=task, mode=mode, devices=devices, accumulate=accumulate)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
     assert_close(gradient_of(before, state), jax.device_get(expected), 1e-5)
@@ -101,7 +107,8 @@ def test_both_passes_of_cached_gradients_drop_the_same(batch):
     """With other dropout in the second pass the gradient would not be that of the loss: it is compared with one that is
     taken at once, of the same microbatches with the same keys."""
     model = MODEL.clone(text=MODEL.text.clone(dropout=0.3))
-    before, state, metrics = take_steps(batch, model=model, devices=1, accumulate=2)
+    variables = variables_of(MODEL)  # dropout has none
+    before, state, metrics = take_steps(batch, model=model, variables=variables, devices=1, accumulate=2)
     key = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))[1]
     keys = jax.random.split(key, 2)
 

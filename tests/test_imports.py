@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,7 @@ def module_name(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
 def import_graph() -> dict[str, set[str]]:
     """Module -> the modules of the package that its file imports, inside functions too, but not for types alone."""
     modules = {module_name(file): file for file in PACKAGE.rglob("*.py")}
@@ -122,13 +124,10 @@ def import_graph() -> dict[str, set[str]]:
     return graph
 
 
-GRAPH = import_graph()
-
-
 @pytest.mark.parametrize("name", sorted(ALLOWED))
 def test_a_layer_imports_only_what_is_below_it(name):
     for file in files(name):
-        inner = {layer(module) for module in GRAPH[module_name(file)]} - {name}
+        inner = {layer(module) for module in import_graph()[module_name(file)]} - {name}
         assert inner <= ALLOWED[name], f"{file.name} imports {sorted(inner - ALLOWED[name])}"
 
 
@@ -163,7 +162,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def test_there_are_no_circles():
-    assert circles(GRAPH) == []
+    assert circles(import_graph()) == []
 
 
 def test_a_circle_is_found():

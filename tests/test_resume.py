@@ -12,8 +12,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.several import Several
 
 from jaxformer.checkpoints import Checkpoints
+from jaxformer.verbs.common import cpu_devices
 
 ROOT = Path(__file__).parent.parent
 STEPS = 240
@@ -31,39 +33,30 @@ TINY = {
 SELDOM = {"checkpoint.every": "60 steps"}  # where nobody is killed: 120 saves take most of a training's time
 
 
-def command(folder, *flags, **changes):
+def words(folder, **changes):
     overrides = [f"--config.{key}={value}" for key, value in {**TINY, **changes}.items()]
-    config = str(ROOT / "configs" / "vit_digits.py")
-    return [
-        sys.executable,
-        "-m",
-        "jaxformer",
-        "train",
-        "--config",
-        config,
-        "--run",
-        str(folder),
-        *overrides,
-        *flags,
-    ]
+    return ["train", "--config", str(ROOT / "configs" / "vit_digits.py"), "--run", str(folder), *overrides]
 
 
 @pytest.fixture(scope="module")
 def environment(digits_dir):
     """One device, a shared compilation cache."""
-    cache = ROOT / ".jax_cache"
-    return {
-        **os.environ,
-        "XLA_FLAGS": "",
-        "JAX_PLATFORMS": "cpu",
-        "TFDS_DATA_DIR": str(digits_dir),
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(digits_dir))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".jax_cache"))
+        yield {**os.environ, **cpu_devices(1)}
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory, environment):
+    """Starts processes that have imported everything."""
+    with Several(tmp_path_factory.mktemp("said")) as several:
+        yield several
 
 
 def start(folder, environment, **changes):
     return subprocess.Popen(
-        command(folder, **changes),
+        [sys.executable, "-m", "jaxformer", *words(folder, **changes)],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -71,18 +64,17 @@ def start(folder, environment, **changes):
     )
 
 
-def finish(folder, environment, expect=0, **changes):
-    done = subprocess.run(
-        command(folder, **changes), env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def finish(folder, environment, **changes):
+    process = start(folder, environment, **changes)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory, environment):
+def uninterrupted(tmp_path_factory, several):
     folder = tmp_path_factory.mktemp("whole") / "run"
-    finish(folder, environment, **SELDOM)
+    assert several.run([words(folder, **SELDOM)], devices=1) == [0], several.said()
     return folder
 
 
@@ -91,10 +83,10 @@ def records(folder):
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def wait_for_progress(process, folder, step):
+def wait_for_progress(folder, step, ended=lambda: False):
     """Until the run has written a step past `step`, or has ended."""
     deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    while not ended() and time.monotonic() < deadline:
         if (found := records(folder)) and found[-1]["step"] > step:
             return
         time.sleep(0.01)
@@ -135,7 +127,7 @@ def test_killed_at_ten_random_moments(tmp_path, environment, uninterrupted):
     for _ in range(10):
         process = start(folder, environment)
         before = ((found := records(folder)) and found[-1]["step"]) or 0
-        wait_for_progress(process, folder, max(0, before - 3))
+        wait_for_progress(folder, max(0, before - 3), lambda: process.poll() is not None)  # noqa: B023
         time.sleep(rng.uniform(0, 0.12))
         killed += process.poll() is None
         process.send_signal(signal.SIGKILL)
@@ -146,30 +138,28 @@ def test_killed_at_ten_random_moments(tmp_path, environment, uninterrupted):
     assert_same_run(folder, uninterrupted)
 
 
-def test_sigterm_saves_and_says_try_again(tmp_path, environment, uninterrupted):
+def test_sigterm_saves_and_says_try_again(tmp_path, several, uninterrupted):
     folder = tmp_path / "run"
-    changes = {"checkpoint.every": "None"}
+    command = words(folder, **{"checkpoint.every": "None"})
     for _ in range(2):
-        process = start(folder, environment, **changes)
-        wait_for_progress(process, folder, records(folder)[-1]["step"] if records(folder) else 0)
+        [process] = several.start([command], devices=1)
+        wait_for_progress(folder, records(folder)[-1]["step"] if records(folder) else 0)
         asked = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == 75, output
+        os.kill(process, signal.SIGTERM)
+        assert several.ask(wait=[process]) == [75], several.said()
         assert time.monotonic() - asked < 30  # the notice that clouds give before they take a machine back
         assert json.loads((folder / "result.json").read_text())["status"] == "preempted"
-        assert "training in the same folder goes on from there" in output
-    finish(folder, environment, **changes)
+        assert "training in the same folder goes on from there" in several.said()
+    assert several.run([command], devices=1) == [0], several.said()
     assert_same_run(folder, uninterrupted)
 
 
-def test_a_finished_run_does_nothing_and_says_so(uninterrupted, environment):
+def test_a_finished_run_does_nothing_and_says_so(uninterrupted, several):
     before = {
         p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != "config.json"
     }
-    assert "is finished (completed at step 240): nothing to do" in finish(
-        uninterrupted, environment, **SELDOM
-    )
+    assert several.run([words(uninterrupted, **SELDOM)], devices=1) == [0]
+    assert "is finished (completed at step 240): nothing to do" in several.said()
     assert before == {
         p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.is_file() and p.name != "config.json"
     }
@@ -179,7 +169,7 @@ def test_a_finished_run_does_nothing_and_says_so(uninterrupted, environment):
 def test_a_damaged_checkpoint_costs_a_few_steps_and_nothing_else(tmp_path, environment, uninterrupted):
     folder = tmp_path / "run"
     process = start(folder, environment)
-    wait_for_progress(process, folder, 20)
+    wait_for_progress(folder, 20, lambda: process.poll() is not None)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     steps = sorted(int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdecimal())

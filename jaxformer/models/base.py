@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.errors import ScopeParamShapeError
 
 from jaxformer.config.fields import Constraint, Input, Layers, Rate, at_least, largest_divisor, not_empty
 from jaxformer.errors import ConfigError
@@ -62,13 +63,22 @@ class Layer(nn.Module, kw_only=True):
         super().__init_subclass__(**options)
 
     @nn.nowrap
-    def param(self, name: str, *arguments: Any, **options: Any) -> Any:
-        """linen's, whose gradient is laid out on the mesh as the train state is."""
+    def param(self, name: str, init: Any, *arguments: Any) -> Any:
+        """linen's, whose gradient is laid out on the mesh as the train state is.
+
+        linen traces the initializer of a parameter that is there once more, to compare shapes, which is half of what
+        tracing a model takes; here the first of `arguments` says the shape.
+        """
         from jaxformer.models.placement import (
             with_gradient_laid_out,
         )  # a config loads this file, and no layers
 
-        parameter = super().param(name, *arguments, **options)
+        if arguments and self.has_variable("params", name):
+            parameter = self.variable("params", name).value
+            if parameter.shape != arguments[0]:
+                raise ScopeParamShapeError(name, "/".join(self.path), parameter.shape, arguments[0])
+        else:
+            parameter = super().param(name, init, *arguments)
         return with_gradient_laid_out(parameter, "/".join((*self.path, name)))
 
     @nn.nowrap

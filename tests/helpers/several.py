@@ -34,7 +34,12 @@ class Several(contextlib.AbstractContextManager):
         path = os.pathsep.join([str(root), str(root / "tests"), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
             [sys.executable, "-m", "helpers.several"],
-            env={**os.environ, "PYTHONPATH": path, "JAX_COMPILATION_CACHE_DIR": str(root / ".jax_cache")},
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                "JAX_COMPILATION_CACHE_DIR": str(root / ".jax_cache"),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # most starts compile what one before has compiled
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

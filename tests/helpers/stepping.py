@@ -12,9 +12,20 @@ from jaxformer.step import make_train_step
 
 
 def take_steps(
-    batch, *, model, task, variables, mode="jit", mesh=None, devices=8, optimizer=None, count=1, **kwargs
+    batch,
+    *,
+    model,
+    task,
+    variables,
+    mode="jit",
+    mesh=None,
+    devices=8,
+    optimizer=None,
+    count=1,
+    losses=None,
+    **kwargs,
 ):
-    """The state before and after `count` steps, and the last metrics."""
+    """The state before and after `count` steps, and the last metrics; a list takes the losses of all steps."""
     layout = Layout(mode, make_mesh(mesh or {"data": -1}, jax.devices()[:devices]))
     optimizer = optax.with_extra_args_support(optimizer or optax.sgd(1.0))
     state_kwargs = {"with_average": "average" in kwargs, "with_loss_scale": kwargs.pop("loss_scale", False)}
@@ -26,6 +37,8 @@ def take_steps(
     )
     for _ in range(count):
         state, metrics = step(state, layout.shard_batch(batch))
+        if losses is not None:
+            losses.append(float(metrics["loss"]))
     return before, state, jax.device_get(metrics)
 
 

@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from flax.errors import NameInUseError, ScopeParamShapeError
 
 from jaxformer.models import dense
-from jaxformer.models.dense import product
+from jaxformer.models.base import Layer
+from jaxformer.models.dense import Dense, product
 from jaxformer.models.mlp import ACTIVATIONS
 
 
@@ -43,6 +46,20 @@ def test_a_product_in_bfloat16_has_gradients_that_were_added_up_in_float32(platf
     # Added up one by one in bfloat16, ones stop growing at 256.
     assert of_kernel.dtype == of_bias.dtype == jnp.float32
     assert of_kernel.item() == of_bias.item() == rows
+
+
+def test_parameters_that_are_there_have_the_shapes_and_names_of_the_layer():
+    """What linen says of any module, although its own look at them is left out."""
+    with pytest.raises(ScopeParamShapeError, match=r"kernel.*\(4, 3\).*\(5, 3\)"):
+        Dense(3).apply({"params": {"kernel": jnp.ones((5, 3)), "bias": jnp.ones(3)}}, jnp.ones((2, 1, 4)))
+
+    class Twice(Layer):
+        @nn.compact
+        def __call__(self):
+            return [self.param("kernel", nn.initializers.ones, (2,)) for _ in range(2)]
+
+    with pytest.raises(NameInUseError):
+        Twice().apply({"params": {"kernel": jnp.ones(2)}})
 
 
 def test_a_product_is_in_the_dtype_that_was_asked_for():

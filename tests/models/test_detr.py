@@ -1,5 +1,7 @@
 """DETR sees no padding; anchors look around their boxes; denoising tells queries nothing."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,7 +139,7 @@ def test_denoising_tells_queries_nothing():
         )
 
     outputs = train(BATCH["boxes"], BATCH["labels"])
-    plain = model.apply(variables, IMAGE)
+    plain = jax.jit(model.apply)(variables, IMAGE)
     assert plain.denoised is None
     assert outputs.denoised.logits.shape == (2, 2, 2, 2, 4, CLASSES)
     assert outputs.denoised.boxes.shape == (2, 2, 2, 2, 4, 4)
@@ -157,7 +159,8 @@ def test_denoising_tells_queries_nothing():
 
 def test_the_decoders_attention_can_be_looked_at():
     model = anchored()
-    _, maps = model.apply(variables_of(model, BATCH), IMAGE, mutable=["attention_maps"])
+    look = jax.jit(partial(model.apply, mutable=["attention_maps"]))
+    _, maps = look(variables_of(model, BATCH), IMAGE)
     shapes = {path[:-1]: leaf.shape for path, leaf in flatten_dict(maps["attention_maps"]).items()}
     assert shapes["decoder", "block_1", "cross_attention"] == (2, 2, 5, 16)
     assert shapes["decoder", "block_0", "attention"] == (2, 2, 5, 5)
@@ -177,4 +180,4 @@ def test_a_model_without_an_encoder_looks_at_the_maps():
     model = anchored(encoder_depth=0)
     variables = variables_of(model, BATCH)
     assert "encoder" not in variables["params"]
-    assert np.isfinite(np.asarray(model.apply(variables, IMAGE).boxes)).all()
+    assert np.isfinite(np.asarray(jax.jit(model.apply)(variables, IMAGE).boxes)).all()

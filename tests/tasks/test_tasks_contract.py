@@ -48,6 +48,22 @@ def outputs_of_uneven(name):
     return jax.jit(lambda params: outputs_of(case, params, case.uneven()))(params_of(name))
 
 
+@cache
+def sums_of(name):
+    """(outputs, batch) -> what a task adds up; as one program it takes a third of the time of its operations."""
+    task = EVERY[name].task
+
+    def of(outputs, batch):
+        return {
+            "counts": task.counts(batch),
+            "loss": task.loss(outputs, batch),
+            "metrics": task.metrics(outputs, batch),
+            "eval": task.eval_sums(outputs, batch),
+        }
+
+    return jax.jit(of)
+
+
 def ones(name):
     return dict.fromkeys(EVERY[name].task.counts(EVERY[name].batch(2)), 1.0)
 
@@ -113,10 +129,7 @@ def test_padding_rows_have_no_say(name):
 
     outputs = outputs_of_uneven(name)
     broken = by_rows(lambda x: jnp.where(case.of_rows(mask, x), x, jnp.nan), outputs)
-    sums = expected[1]
-    assert_close(case.task.loss(broken, batch), sums["loss"])
-    assert_close(case.task.eval_sums(broken, batch), sums["eval"])
-    assert_close(case.task.metrics(broken, batch), sums["metrics"])
+    assert_close(sums_of(name)(broken, batch), expected[1])
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -126,9 +139,7 @@ def test_a_batch_without_padding_rows_needs_no_mask(name):
     outputs = outputs_of_uneven(name)
     real = rows_of({key: array for key, array in batch.items() if key != "example_mask"}, mask)
     of_real = by_rows(lambda x: jnp.compress(mask, x, axis=case.axis), outputs)
-    for function in (case.task.loss, case.task.eval_sums, case.task.metrics):
-        assert_close(function(of_real, real), function(outputs, batch))
-    assert_close(case.task.counts(real), case.task.counts(batch))
+    assert_close(sums_of(name)(of_real, real), sums_of(name)(outputs, batch))
 
 
 @pytest.mark.parametrize("name", CASES)
