@@ -165,8 +165,15 @@ class Chaos:
 def rhythm_of(attempt: Attempt) -> tuple[float, float]:
     """Seconds until a training has taken its first step, and between two checkpoints, with evaluations."""
     first, last = attempt.marks[0], attempt.marks[-1]
-    start = (attempt.began or attempt.start) - attempt.start + first.seconds["total"]
-    return start, (last.seconds["total"] - first.seconds["total"]) / max(1, len(attempt.marks) - 1)
+    between = (last.seconds["total"] - first.seconds["total"]) / max(1, len(attempt.marks) - 1)
+    return start_of(attempt), between
+
+
+def start_of(attempt: Attempt) -> float:
+    """Seconds until an attempt took its first step; infinity where it took none."""
+    if not attempt.marks or attempt.began is None:
+        return float("inf")
+    return attempt.began - attempt.start + attempt.marks[0].seconds["total"]
 
 
 def moment(
@@ -188,8 +195,10 @@ def moment(
             if newest_checkpoint(run) > last.before:
                 saved = min(saved, time.time())
             start, between = rhythm
-            due = last.start + trouble.share * start if trouble.early else saved + trouble.share * between
-            if time.time() >= due:
+            start = min([start, *map(start_of, attempts)])  # what it has compiled once it finds again
+            # A start that was quicker than that is over once it has saved: then it comes at once.
+            early = min(last.start + trouble.share * start, saved)
+            if time.time() >= (early if trouble.early else saved + trouble.share * between):
                 return len(attempts) - 1
         time.sleep(LOOK)
     return None

@@ -177,6 +177,24 @@ def test_trouble_for_an_attempt_lasts_until_the_ledger_has_its_end(tmp_path):
     assert chaos.moment(process, tmp_path, 1, trouble, (0.1, 0.1)) is None
 
 
+@pytest.mark.parametrize("start", [1000.0, 0.3])
+def test_trouble_for_a_start_that_is_quicker_than_the_undisturbed_one_is_not_late(tmp_path, start):
+    """It has saved at once: what was to come while it starts comes then, and not after a share of 1,000 seconds."""
+    trouble = Trouble("SIGKILL", early=True, share=0.9, process=None)
+    with subprocess.Popen(
+        supervised(tmp_path, "exec sleep 60"), env={**os.environ, "PYTHONPATH": str(ROOT)}
+    ) as process:
+        begun = time.monotonic()
+        number = chaos.moment(process, tmp_path, 0, trouble, (start, 1000.0))
+        assert time.monotonic() - begun < 20
+        chaos.make(process, tmp_path, number, trouble)
+
+
+def test_how_long_starts_take():
+    began = Attempt(start=100.0, began=103.0, marks=[Mark(1, {"total": 4.0})])
+    assert [chaos.start_of(each) for each in (began, Attempt(start=100.0))] == [7.0, float("inf")]
+
+
 def test_a_training_that_stands_still_for_seconds_goes_on_or_it_is_told(tmp_path, monkeypatch):
     """The processes are those of a shell, which save when they go on, or end."""
     monkeypatch.setattr(chaos, "PAUSE", 0.5)
