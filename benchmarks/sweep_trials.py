@@ -82,15 +82,16 @@ def with_optuna(folder: Path, trials: int) -> None:
 
 
 def pin(folder: Path, cores: list[int]) -> None:
-    """Gives this process the first core that no other one has, until it ends."""
+    """Gives this process the first core that no other one has, until it ends; waits for one that ends just now."""
     folder.mkdir(exist_ok=True)
-    for core in cores:
-        file = os.open(folder / f"core-{core}", os.O_CREAT | os.O_RDWR)
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.sched_setaffinity(0, {core})
-            return
-    raise RuntimeError("more workers than cores")
+    files = {core: os.open(folder / f"core-{core}", os.O_CREAT | os.O_RDWR) for core in cores}
+    while True:
+        for core, file in files.items():
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.sched_setaffinity(0, {core})
+                return
+        time.sleep(0.1)
 
 
 def with_ray(folder: Path, trials: int) -> None:
