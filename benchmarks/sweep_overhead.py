@@ -3,8 +3,9 @@
     python benchmarks/sweep_overhead.py --trials 200 --workers 8 --seconds 0
 
 Workers are processes over one folder, as `jaxformer sweep work` has them, whose trials sleep. What is said: seconds
-from the first trial's beginning to the last result, less what the trials slept, a result and worker; and the processor
-time of all workers a result. Starting the workers (imports) is not counted.
+from the first trial's beginning to the last result, less what the trials slept, a result and worker; how much of that
+workers slept since nothing could be done before a trial of another one was over; and the processor time of all workers
+a result. Starting the workers (imports) is not counted.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 from jaxformer.sweeps import workers
 from jaxformer.sweeps.points import points
@@ -41,14 +43,20 @@ def begun(folder: Path, sweep: Sweep) -> Study:
 
 
 def worker(folder: Path, seconds: float, barrier: object, told: object) -> None:
-    """Works at the sweep; tells when it began and ended, and its processor time."""
+    """Works at the sweep; tells when it began and ended, how long it waited for others, and its processor time."""
+    pauses: list[float] = []
+
+    def wait(pause: float) -> None:
+        began = time.monotonic()
+        time.sleep(pause)
+        pauses.append(time.monotonic() - began)
 
     def trained(study: Study, task: object, *_: object) -> dict:
         time.sleep(seconds)
         rate = study.values[task.trial]["optimizer.learning_rate"]
         return {"status": "completed", "step": 1, "final": {"loss": abs(rate - 0.01)}}
 
-    workers.trained = trained
+    workers.trained, workers.time = trained, SimpleNamespace(sleep=wait, monotonic=time.monotonic)
     study = Study.open(folder)
     points(replace(study.sweep, sampler="sobol", trials=1))  # so that SciPy is imported
     for package in PACKAGES.get(study.sweep.method, ()):
@@ -56,7 +64,7 @@ def worker(folder: Path, seconds: float, barrier: object, told: object) -> None:
     barrier.wait()
     began, processor = time.time(), time.process_time()
     workers.work(study)
-    told.put((began, time.time(), time.process_time() - processor))
+    told.put((began, time.time(), sum(pauses), time.process_time() - processor))
 
 
 def main() -> None:
@@ -85,12 +93,13 @@ def main() -> None:
             for each in crew:
                 each.join()
             tasks = len(study.results())
-        took = max(end for _, end, _ in times) - min(begin for begin, _, _ in times)
+        took = max(end for _, end, *_ in times) - min(begin for begin, *_ in times)
         lost = took * given.workers - tasks * given.seconds
-        processor = sum(each for *_, each in times)
+        waited, processor = (sum(each[place] for each in times) for place in (2, 3))
         print(
             f"{sampler}: {tasks} results in {took:.2f} s; {1000 * lost / tasks:.1f} ms of a worker's time a result, "
-            f"of which {1000 * processor / tasks:.1f} ms on a core ({os.cpu_count()} cores)"
+            f"of which {1000 * waited / tasks:.1f} ms waiting for others' trials, "
+            f"{1000 * processor / tasks:.1f} ms on a core ({os.cpu_count()} cores)"
         )
 
 

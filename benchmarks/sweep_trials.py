@@ -1,14 +1,19 @@
-"""The same trials of the same tiny ViT, by this package's sweeps and by Optuna with one process a trial.
+"""The same trials of the same tiny ViT, by this package's sweeps, by Optuna with one process a trial, and by Ray Tune.
 
-    python benchmarks/sweep_trials.py --trials 24 --side workers population optuna
+    python benchmarks/sweep_trials.py --trials 24 --side workers population optuna ray --rounds 2
 
 Each side trains vit_digits, made smaller, with as many learning rates, two trainings at a time on a core each, and
 leaves all of them as run folders with reports. Sides are run one after the other. `seconds` is wall time, `processor`
 those of all cores that the side and its children used: a machine with other work leaves the latter nearly as they are.
-Optuna is used as its users do: a study in this process, two threads, and `jaxformer train` as a command in each.
+Optuna is used as its users do: a study in this process, two threads, and `jaxformer train` as a command in each. Ray
+Tune has two workers with a core each, which it keeps for trial after trial, and calls `jaxformer.train` in them; it is
+for an environment of its own, in which both are installed.
 """
 
 import argparse
+import contextlib
+import ctypes
+import fcntl
 import json
 import os
 import queue
@@ -30,6 +35,7 @@ TINY = {
 CONFIG = [f"--config.{leaf}={value}" for leaf, value in TINY.items()]
 JAXFORMER = [sys.executable, "-m", "jaxformer"]
 AT_ONCE = 2
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def rates(trials: int) -> list[float]:
@@ -75,7 +81,49 @@ def with_optuna(folder: Path, trials: int) -> None:
     study.optimize(objective, n_trials=trials, n_jobs=AT_ONCE)
 
 
-SIDES = {"workers": sweep, "population": population, "optuna": with_optuna}
+def pin(folder: Path, cores: list[int]) -> None:
+    """Gives this process the first core that no other one has, until it ends; waits for one that ends just now."""
+    folder.mkdir(exist_ok=True)
+    files = {core: os.open(folder / f"core-{core}", os.O_CREAT | os.O_RDWR) for core in cores}
+    while True:
+        for core, file in files.items():
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.sched_setaffinity(0, {core})
+                return
+        time.sleep(0.1)
+
+
+def with_ray(folder: Path, trials: int) -> None:
+    """Ray Tune's grid; its workers live on from trial to trial (reuse_actors)."""
+    import ray
+    from ray import tune
+
+    cores = sorted(os.sched_getaffinity(0))[:AT_ONCE]
+
+    def trained(values: dict) -> dict:
+        if len(os.sched_getaffinity(0)) > 1:  # this worker's first trial
+            pin(folder, cores)
+        import jaxformer
+
+        experiment = jaxformer.experiment("vit_digits", TINY | {"optimizer.learning_rate": values["rate"]})
+        result = jaxformer.train(experiment, folder / f"{values['rate']:g}")
+        return {"accuracy": result["final"]["accuracy"]}
+
+    ray.init(num_cpus=AT_ONCE, include_dashboard=False, log_to_driver=False, logging_level="error")
+    try:
+        tuner = tune.Tuner(
+            trained,
+            param_space={"rate": tune.grid_search(rates(trials))},
+            tune_config=tune.TuneConfig(metric="accuracy", mode="max", reuse_actors=True),
+            run_config=tune.RunConfig(storage_path=str(folder / "tune"), verbose=0),
+        )
+        assert not tuner.fit().errors
+    finally:
+        ray.shutdown()
+
+
+SIDES = {"workers": sweep, "population": population, "optuna": with_optuna, "ray": with_ray}
 
 
 def main() -> None:
@@ -84,14 +132,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--side", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--side", nargs="+", choices=SIDES, default=[name for name in SIDES if name != "ray"])
+    parser.add_argument("--rounds", type=int, default=1, help="all sides in turns, so often")
     chosen = parser.parse_args()
-    for name in chosen.side:
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if sys.platform == "linux":  # what a side leaves behind becomes this process's, and counts
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    for name in chosen.side * chosen.rounds:
         with tempfile.TemporaryDirectory() as folder:
             used, began = processor_seconds(), time.monotonic()
             SIDES[name](Path(folder) / name, chosen.trials)
-            seconds, processor = time.monotonic() - began, processor_seconds() - used
-            runs = len(list(Path(folder).rglob("result.json")))
+            seconds = time.monotonic() - began
+            wait_for_all()
+            processor = processor_seconds() - used
+            runs = len(list(Path(folder).rglob("evaluation.json")))
         found = {
             "side": name,
             "trials": chosen.trials,
@@ -104,6 +158,15 @@ def main() -> None:
         print(
             json.dumps({k: round(v, 1) if isinstance(v, float) else v for k, v in found.items()}), flush=True
         )
+
+
+def wait_for_all() -> None:
+    """Waits for processes that others have started and left to this one."""
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            return
 
 
 def processor_seconds() -> float:

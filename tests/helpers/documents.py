@@ -25,6 +25,7 @@ SHORT_BENCHMARKS = {
     "loop_overhead": "--rounds 1 --steps 2",
     "matching": "--rounds 1",
     "scaling": "--quick",
+    "sweep_trial_cost": "--trials 2",
     "supervision": "--rounds 1 --steps 5",
     "tpu_compiled": "--quick",
     "train_step": "--quick --rounds 1 --steps 1",

@@ -1,6 +1,7 @@
 """Populations: trainings at once give what each gives alone, and each has a run of its own."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -96,6 +97,23 @@ def test_a_member_is_restored_alone(trained):
     found = jf.load_run(study.run(task), "latest").evaluate().metrics
     saved = json.loads((study.run(task) / "evaluation.json").read_text())["metrics"]
     assert found == pytest.approx(saved, rel=1e-5)
+
+
+def test_train_goes_on_with_a_members_run(trained, tmp_path):
+    study, task = Study.open(trained[0]), Task(1, 0, 0)
+    whole, half = study.run(task), tmp_path / "half"
+    shutil.copytree(whole, half)
+    shutil.rmtree(half / "checkpoints" / "6")
+    (half / "result.json").unlink()
+    result = train(Experiment(study.config(task), jax.local_devices()[:1]), half)
+    assert (result["status"], result["step"]) == ("completed", 6)
+    assert_same_curves(half, whole)
+    ours, before = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (half, whole)
+    )
+    kept = [record["step"] for record, other in zip(ours, before) if record["time"] == other["time"]]
+    assert max(kept) == 3  # it began there, and not anew
 
 
 @pytest.mark.slow

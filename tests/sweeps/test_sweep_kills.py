@@ -26,7 +26,8 @@ TINY = {
     "eval.every": "20 steps",
     "checkpoint.every": "5 steps",
 }
-SWEPT = ["--set", "optimizer.learning_rate=log(1e-3,1e-1)", "--trials", "6", "--rungs", "2", "--eta", "2"]
+SWEPT = ["--set", "optimizer.learning_rate=log(1e-3,1e-1)", "--rungs", "2", "--eta", "2"]
+TRIALS = {"sobol": 6, "tpe": 13, "cmaes": 9}  # of the last two, some learn from those before
 
 
 def test_mistakes_are_told_with_the_flags_that_hold_them(capsys, tmp_path, monkeypatch, digits_dir):
@@ -67,13 +68,17 @@ def environment(digits_dir):
     }
 
 
-def begin(folder, environment, workers):
+def begin(folder, environment, workers, sampler):
     overrides = [f"--config.{leaf}={value}" for leaf, value in TINY.items()]
     words = [
         "--config",
         "vit_digits",
         *SWEPT,
         *overrides,
+        "--sampler",
+        sampler,
+        "--trials",
+        str(TRIALS[sampler]),
         "--workdir",
         str(folder),
         "--workers",
@@ -96,15 +101,16 @@ def at_work(folder):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_kills_change_nothing(tmp_path, environment):
-    alone = begin(tmp_path / "one", environment, 1)
+@pytest.mark.parametrize("sampler", TRIALS)
+def test_kills_change_nothing(sampler, tmp_path, environment):
+    alone = begin(tmp_path / "one", environment, 1, sampler)
     output, _ = alone.communicate()
     assert alone.returncode == 0, output
     expected = (tmp_path / "one" / "study.json").read_bytes()
-    assert len(json.loads(expected)["trials"]) == 6
+    assert len(json.loads(expected)["trials"]) == TRIALS[sampler]
 
     folder, rng, killed, leaders = tmp_path / "two", random.Random(0), 0, 1
-    leader = begin(folder, environment, 2)
+    leader = begin(folder, environment, 2, sampler)
     while leader.poll() is None:
         time.sleep(rng.uniform(1, 5))
         if killed < KILLS and (processes := at_work(folder)):
@@ -113,7 +119,7 @@ def test_kills_change_nothing(tmp_path, environment):
         if killed == KILLS // 2 and leaders == 1:
             leader.kill()
             leader.communicate()
-            leader, leaders = begin(folder, environment, 2), 2
+            leader, leaders = begin(folder, environment, 2, sampler), 2
     output, _ = leader.communicate()
     assert leader.returncode == 0, output
     assert (killed, leaders) == (KILLS, 2), "the sweep ended before it could be killed: make it longer"
