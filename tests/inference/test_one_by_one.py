@@ -19,13 +19,14 @@ IMAGES = st.tuples(st.integers(1, 90), st.integers(1, 90), st.integers(0, 9)).ma
     lambda one: np.random.default_rng(one[2]).integers(0, 256, (*one[:2], 3), np.uint8)
 )
 # Of each task: the run, changes of its config, and its inputs.
-IMAGE_TASKS = ("classification", "detection", "segmentation", "captioning")
+IMAGE_TASKS = ("classification", "detection", "segmentation", "captioning", "coca")
 SIZES = {"eval_transforms": [{"name": "resize", "size": 32}]}
 CASES = {
     "classification": ("classification", {"data": SIZES}, IMAGES),
     "detection": ("detection", {}, IMAGES),
     "segmentation": ("segmentation", {}, IMAGES),
     "captioning": ("captioning", {"data": SIZES}, IMAGES),
+    "coca": ("coca", {"data": SIZES}, IMAGES),
     "text_classification": ("classes", {}, TEXTS),
     "text_regression": ("pairs", {}, st.tuples(TEXTS, TEXTS)),
     "token_classification": ("tags", {}, TEXTS.map(str.split)),
