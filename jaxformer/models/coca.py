@@ -54,6 +54,9 @@ class CoCa(Captioner):
     kind: ClassVar[Kind] = "coca"
     heads: ClassVar[tuple[str, ...]] = ("vector_projection", "text_projection", "log_scale")
 
+    bias: ClassVar[None] = None
+    """What is added to the products, as two towers name it: nothing."""
+
     unimodal_depth: Layers = 6
     """Number of blocks that see the text alone; `depth` is that of those behind them, with cross-attention."""
     queries: PositiveInt = 256

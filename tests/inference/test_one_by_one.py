@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxformer.config import schema
+from jaxformer.errors import UserError
 from jaxformer.inference.loaded import LoadedRun
+from jaxformer.inference.writers import AboutPicture, writer_of
 from jaxformer.tasks import TASKS
 
 WORDS = st.sampled_from([*SENTENCE.split(), *LABELS, "Zürich", "-"])
@@ -90,3 +92,16 @@ def test_files_in_any_grouping_are_answered_as_one_by_one(task, runs, data):
     assert len(together) == len(inputs)
     for one, answer in zip(inputs, together):
         assert_alike(run.predict([one])[0], answer)
+
+
+def test_a_coca_compares_in_any_grouping_and_writes(runs):
+    run, texts = runs.opened("coca"), ["red", "blue under red"]
+    images = [np.random.default_rng(n).integers(0, 256, (20 + n, 30, 3), np.uint8) for n in range(3)]
+    together = list(run.zero_shot(images, texts))
+    for image, answer in zip(images, together):
+        assert_alike(next(iter(run.zero_shot([image], texts))), answer)
+        assert sum(each["probability"] for each in answer["predictions"]) == pytest.approx(1, abs=1e-5)
+    writer = writer_of(run, images[0])
+    assert isinstance(writer, AboutPicture)
+    with pytest.raises(UserError, match="writes about images: give it one"):
+        writer_of(run)

@@ -107,12 +107,12 @@ def read(sources: Sources) -> Contents:
     features = {"image": tfds.features.Image(shape=shape), **texts, "path": tfds.features.Text()}
     examples = []
     for file, captions, image in opened:
-        said = {name: list(captions.get(name, ())) for name in names}
-        values = {"image": partial(image.stored, shape[2]), **said, "path": file.name}
-        annotation = sorted(text for texts in said.values() for text in texts)
+        told = {name: list(captions.get(name, ())) for name in names}
+        values = {"image": partial(image.stored, shape[2]), **told, "path": file.name}
+        annotation = sorted(text for texts in told.values() for text in texts)
         examples.append(Example(values, file, image=image, annotation=annotation))
     notes = [size_note(sizes, grey)] if sizes else []
-    counts = {name: sum(len(told.get(name, ())) for _, told, _ in opened) for name in names}
+    counts = {name: sum(len(captions.get(name, ())) for _, captions, _ in opened) for name in names}
     for name, count in counts.items():
         notes.append(f"{name}: {counted(count, 'caption')}" if len(names) > 1 else counted(count, "caption"))
     if pictures.twice:
