@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -54,6 +54,9 @@ class CoCa(Captioner):
     kind: ClassVar[Kind] = "coca"
     heads: ClassVar[tuple[str, ...]] = ("vector_projection", "text_projection", "log_scale")
 
+    bias: ClassVar[None] = None
+    """What is added to the products, as two towers name it: nothing."""
+
     unimodal_depth: Layers = 6
     """Number of blocks that see the text alone; `depth` is that of those behind them, with cross-attention."""
     queries: PositiveInt = 256
@@ -81,7 +84,11 @@ class CoCa(Captioner):
         super().setup()
         inits = normal(0.02), normal(0.02 / (2 * self.unimodal_depth) ** 0.5)
         self.unimodal = self.stack(None, self.unimodal_depth, *inits)
-        pool = {"num_heads": self.num_heads, "norm": self.norm, "norm_epsilon": self.norm_epsilon}
+        pool: dict[str, Any] = {
+            "num_heads": self.num_heads,
+            "norm": self.norm,
+            "norm_epsilon": self.norm_epsilon,
+        }
         self.caption_pool = AttentionPool(self.queries, **pool, **self.dtypes)
         self.image_pool = AttentionPool(1, **pool, **self.dtypes)
         self.text_norm = self.last_norm("text_norm")
@@ -91,7 +98,7 @@ class CoCa(Captioner):
         start = nn.initializers.constant(math.log(self.scale))
         self.log_scale = self.param("log_scale", start, (), jnp.float32)  # in any precision
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, image: Array, tokens: Array, token_mask: MaybeArray = None, deterministic: bool = True
     ) -> CaptionedPairOutputs:
         """The vectors of pictures and texts, and logits of the token after each; arguments as `Captioner` has them."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +32,7 @@ class Captioning(ImageTask, WritingTask):
 
     modality = "image"
     reads = "image"
-    needs = ("image", "tokens", "token_mask", "targets", "picture")
+    needs: ClassVar[tuple[str, ...]] = ("image", "tokens", "token_mask", "targets", "picture")
     examples = "captions"
     kind = "captioner"
     kind_does = ("write about images", "captioner")

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from jaxformer.config.fields import Input, NonNegativeFloat, at_most
-from jaxformer.models.outputs import CaptionedPairOutputs
 from jaxformer.tasks import base
 from jaxformer.tasks.base import Arrays, Batch, Batches
 from jaxformer.tasks.captioning import Captioning
@@ -29,7 +28,7 @@ class Coca(Captioning):
     """As in the task contrastive."""
 
     compares = True
-    needs = (*Captioning.needs, "caption")
+    needs: ClassVar[tuple[str, ...]] = (*Captioning.needs, "caption")
     kind = "coca"
     kind_does: ClassVar = ("compare images with texts and write about them", "coca")
 
@@ -53,21 +52,21 @@ class Coca(Captioning):
         """The number of targets, and that of examples, float32 []."""
         return super().counts(batch) | self.pairs.counts(batch)
 
-    def loss(self, outputs: CaptionedPairOutputs, batch: Batch) -> Arrays:
+    def loss(self, outputs: Any, batch: Batch) -> Arrays:
         weights = {"cross_entropy": self.captioning, "contrastive": self.contrastive}
         losses = super().loss(outputs, batch) | self.pairs.loss(outputs, batch)
         return {name: loss * weights[name] for name, loss in losses.items()}
 
-    def metrics(self, outputs: CaptionedPairOutputs, batch: Batch) -> base.Metrics:
+    def metrics(self, outputs: Any, batch: Batch) -> base.Metrics:
         """Those of the task contrastive, within a batch."""
         return {renamed(name): value for name, value in self.pairs.metrics(outputs, batch).items()}
 
-    def eval_sums(self, outputs: CaptionedPairOutputs, batch: Batch) -> dict[str, Any]:
+    def eval_sums(self, outputs: Any, batch: Batch) -> dict[str, Any]:
         """The sums of captioning, and under `renamed` names those of the task contrastive."""
         pairs = {renamed(name): value for name, value in self.pairs.eval_sums(outputs, batch).items()}
         return super().eval_sums(outputs, batch) | pairs
 
-    def collect(self, outputs: CaptionedPairOutputs, batch: Batch, model: Any, variables: Any) -> Arrays:
+    def collect(self, outputs: Any, batch: Batch, model: Any, variables: Any) -> Arrays:
         written = super().collect(outputs, batch, model, variables)
         return written | self.pairs.collect(outputs, batch, model, variables)
 
@@ -78,7 +77,7 @@ class Coca(Captioning):
         own = {name: sums[renamed(name)] for name in ("loss", "accuracy", "count")}
         found = self.pairs.summarize(own, collected, data)
         metrics = {renamed(name): value for name, value in found.metrics.items()}
-        baseline = written.baseline | found.baseline
+        baseline = {**written.baseline, **found.baseline}
         return base.Evaluation(written.metrics | metrics, written.tables | found.tables, baseline)
 
 

@@ -58,7 +58,7 @@ def write_scenes(folder, train=24, test=8):
 
 def images_config(task, folder):
     """The config of a tiny model for a task over the scenes in a folder."""
-    kinds = {"classification": "images", "captioning": "captions", "contrastive": "captions"}
+    kinds = {"classification": "images", **dict.fromkeys(("captioning", "coca", "contrastive"), "captions")}
     examples = {"name": kinds.get(task, task), "broken": "skip"}
     backbone = {
         "name": "resnet",
@@ -77,6 +77,7 @@ def images_config(task, folder):
         },
         "segmentation": {"name": "segmenter", "backbone": backbone, "decoder": {"name": "linear"}},
         "captioning": {"name": "captioner", "backbone": backbone, **words},
+        "coca": {"name": "coca", "backbone": backbone, "unimodal_depth": 1, "queries": 3, "embedding": 8, **words},
         "contrastive": {"name": "two_towers", "image": backbone, "text": {"name": "gpt", **words}, "embedding": 8},
     }  # fmt: skip
     if task in ("detection", "segmentation"):

@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jaxformer.config import schema
+from jaxformer.errors import UserError
 from jaxformer.inference.loaded import LoadedRun
+from jaxformer.inference.writers import AboutPicture, writer_of
 from jaxformer.tasks import TASKS
 
 WORDS = st.sampled_from([*SENTENCE.split(), *LABELS, "Zürich", "-"])
@@ -19,13 +21,14 @@ IMAGES = st.tuples(st.integers(1, 90), st.integers(1, 90), st.integers(0, 9)).ma
     lambda one: np.random.default_rng(one[2]).integers(0, 256, (*one[:2], 3), np.uint8)
 )
 # Of each task: the run, changes of its config, and its inputs.
-IMAGE_TASKS = ("classification", "detection", "segmentation", "captioning")
+IMAGE_TASKS = ("classification", "detection", "segmentation", "captioning", "coca")
 SIZES = {"eval_transforms": [{"name": "resize", "size": 32}]}
 CASES = {
     "classification": ("classification", {"data": SIZES}, IMAGES),
     "detection": ("detection", {}, IMAGES),
     "segmentation": ("segmentation", {}, IMAGES),
     "captioning": ("captioning", {"data": SIZES}, IMAGES),
+    "coca": ("coca", {"data": SIZES}, IMAGES),
     "text_classification": ("classes", {}, TEXTS),
     "text_regression": ("pairs", {}, st.tuples(TEXTS, TEXTS)),
     "token_classification": ("tags", {}, TEXTS.map(str.split)),
@@ -89,3 +92,16 @@ def test_files_in_any_grouping_are_answered_as_one_by_one(task, runs, data):
     assert len(together) == len(inputs)
     for one, answer in zip(inputs, together):
         assert_alike(run.predict([one])[0], answer)
+
+
+def test_a_coca_compares_in_any_grouping_and_writes(runs):
+    run, texts = runs.opened("coca"), ["red", "blue under red"]
+    images = [np.random.default_rng(n).integers(0, 256, (20 + n, 30, 3), np.uint8) for n in range(3)]
+    together = list(run.zero_shot(images, texts))
+    for image, answer in zip(images, together):
+        assert_alike(next(iter(run.zero_shot([image], texts))), answer)
+        assert sum(each["probability"] for each in answer["predictions"]) == pytest.approx(1, abs=1e-5)
+    writer = writer_of(run, images[0])
+    assert isinstance(writer, AboutPicture)
+    with pytest.raises(UserError, match="writes about images: give it one"):
+        writer_of(run)

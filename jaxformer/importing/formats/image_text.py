@@ -107,12 +107,12 @@ def read(sources: Sources) -> Contents:
     features = {"image": tfds.features.Image(shape=shape), **texts, "path": tfds.features.Text()}
     examples = []
     for file, captions, image in opened:
-        said = {name: list(captions.get(name, ())) for name in names}
-        values = {"image": partial(image.stored, shape[2]), **said, "path": file.name}
-        annotation = sorted(text for texts in said.values() for text in texts)
+        told = {name: list(captions.get(name, ())) for name in names}
+        values = {"image": partial(image.stored, shape[2]), **told, "path": file.name}
+        annotation = sorted(text for texts in told.values() for text in texts)
         examples.append(Example(values, file, image=image, annotation=annotation))
     notes = [size_note(sizes, grey)] if sizes else []
-    counts = {name: sum(len(told.get(name, ())) for _, told, _ in opened) for name in names}
+    counts = {name: sum(len(captions.get(name, ())) for _, captions, _ in opened) for name in names}
     for name, count in counts.items():
         notes.append(f"{name}: {counted(count, 'caption')}" if len(names) > 1 else counted(count, "caption"))
     if pictures.twice:
@@ -151,13 +151,13 @@ def of_rows(rows: Iterator[Row], what: str) -> Iterator[tuple[Said, list[Path]]]
       UserError: a row has no column, or no key, for the image or the caption.
     """
     for row in rows:
-        found = []
+        found: list[Any] = []
         for names in (PATHS, CAPTIONS):
-            if (name := next((name for name in names if name in row.cells), None)) is None:
+            if (column := next((each for each in names if each in row.cells), None)) is None:
                 there = ", ".join(row.cells)
                 wanted = f"no {what} {names[0]!r} (nor {' or '.join(map(repr, names[1:]))})"
                 raise UserError(f"{row.file.path}, line {row.line}: has {wanted}; there are: {there}")
-            found.append(row.cells[name])
+            found.append(row.cells[column])
         split = row.cells.get("split", row.file.split)
         name, caption = found
         captions = {"caption": caption} | {key: row.cells[key] for key in row.cells if key.startswith(OTHER)}
@@ -175,14 +175,13 @@ def coco(sources: Sources) -> Iterator[tuple[Said, list[Path]]]:
             content = parse_json(read_text(file.path))
         except ValueError as error:
             raise UserError(f"{file.path}: {error}") from error
-        listed = [
-            content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations")
-        ]
-        if not all(isinstance(each, list) for each in listed):
+        images, annotations = (
+            content.get(k) if isinstance(content, dict) else None for k in ("images", "annotations")
+        )
+        if not isinstance(images, list) or not isinstance(annotations, list):
             raise UserError(
                 f"{file.path}: is not COCO's JSON of captions; it has no lists images and annotations"
             )
-        images, annotations = listed
         names: dict[Any, Any] = {}
         for place, image in enumerate(images):
             with sources.checking(file.path, f"images[{place}]"):
