@@ -63,22 +63,22 @@ class Layer(nn.Module, kw_only=True):
         super().__init_subclass__(**options)
 
     @nn.nowrap
-    def param(self, name: str, init: Any, *arguments: Any) -> Any:
+    def param(self, name: str, init_fn: Any, *init_args: Any, **options: Any) -> Any:
         """linen's, whose gradient is laid out on the mesh as the train state is.
 
         linen traces the initializer of a parameter that is there once more, to compare shapes, which is half of what
-        tracing a model takes; here the first of `arguments` says the shape.
+        tracing a model takes; here the first of `init_args` says the shape.
         """
         from jaxformer.models.placement import (
             with_gradient_laid_out,
         )  # a config loads this file, and no layers
 
-        if arguments and self.has_variable("params", name):
-            parameter = self.variable("params", name).value
-            if parameter.shape != arguments[0]:
-                raise ScopeParamShapeError(name, "/".join(self.path), parameter.shape, arguments[0])
+        if init_args and self.has_variable("params", name):
+            parameter: Any = self.variable("params", name).value
+            if parameter.shape != init_args[0]:
+                raise ScopeParamShapeError(name, "/".join(self.path), parameter.shape, init_args[0])
         else:
-            parameter = super().param(name, init, *arguments)
+            parameter = super().param(name, init_fn, *init_args, **options)
         return with_gradient_laid_out(parameter, "/".join((*self.path, name)))
 
     @nn.nowrap

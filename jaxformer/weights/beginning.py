@@ -33,7 +33,8 @@ def first_variables(model: Any, shapes: Mapping[str, Any]) -> dict[str, jax.Arra
     Raises:
       UserError: a source is of another kind of model, or its tensors do not fit: a line for each.
     """
-    leaves, begun = leaves_by_path(shapes), {}
+    leaves = leaves_by_path(shapes)
+    begun: dict[str, jax.Array] = {}
     for inside, part in model.beginnings().items():
         where = ".".join(["model", *inside.split("/"), "pretrained"] if inside else ["model", "pretrained"])
         below = re.compile(
