@@ -170,7 +170,7 @@ def kill_runs(tmp_path, digits_dir, name, kills, seed=0):
             shutil.rmtree(run)
 
 
-@pytest.mark.slow  # tests/test_resume.py kills at ten in the usual suite
+@pytest.mark.slow  # tests/launching/test_restarts.py kills one in the usual suite
 def test_killed_at_twenty_moments(tmp_path, digits_dir):
     kill_runs(tmp_path, digits_dir, "average", 20)
 

@@ -39,7 +39,13 @@ def environment(tmp_path_factory):
         yield
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Configs with the others are trained in tests/test_configs.py; these have buckets, experts, or no config.
+QUICK = ("causal_lm", "text_classification", "text_regression", "translation")
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_every_task_trains_on_a_dataset_of_files(kind, datasets, tmp_path):
     result = train(Experiment(experiment(kind, datasets)), tmp_path)
     assert (result["status"], result["step"]) == ("completed", 8)

@@ -241,7 +241,10 @@ def read_from(family, tensors, shapes):
 
 @pytest.mark.parametrize(
     "family",
-    [gpt2, llama, bert_masked, bert_classes, t5, vit, resnet, swin, convnext, coatnet, maxvit],
+    [
+        *(gpt2, llama, bert_masked, bert_classes, t5, vit, resnet, swin, convnext, coatnet),
+        pytest.param(maxvit, marks=pytest.mark.slow),  # test_timm_maxxvit.py compares its gradients
+    ],
     ids=lambda f: f.__name__,
 )
 def test_two_steps_are_those_of_pytorch(family):
