@@ -46,7 +46,10 @@ def run(tmp_path_factory):
     datasets = write_scenes(tmp_path_factory.mktemp("datasets"))
     config = {**CONFIG, "data": {**CONFIG["data"], "data_dir": str(datasets)}}
     folder = tmp_path_factory.mktemp("runs") / "detector"
-    train(Experiment(resolve(config)), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write_shown", "write_report"):  # tests/test_configs.py has them
+            patch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
+        train(Experiment(resolve(config)), folder)
     return folder
 
 

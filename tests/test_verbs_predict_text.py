@@ -5,6 +5,7 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def outputs_of(folder, ids, types=None):
     types = np.zeros(len(ids), int) if types is None else types
     arrays = (jnp.array([row], jnp.int32) for row in (ids, types))
     tokens, token_types = arrays
-    return trained.model.apply(trained.variables, tokens, token_types=token_types).logits[0]
+    return jax.jit(trained.model.apply)(trained.variables, tokens, token_types=token_types).logits[0]
 
 
 def softmax(logits):

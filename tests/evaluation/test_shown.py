@@ -137,9 +137,10 @@ def test_texts_of_several_lengths_are_each_looked_at_as_in_their_batch(layout):
     errors, positions = find_errors(jax.jit(make_errors(model, task)), variables, task, batches, layout)
     real = np.r_[0:29]  # the last batch lacks three
     np.testing.assert_array_equal(positions, real)
-    logits = np.concatenate(
-        [model.apply(variables, **task.inputs(batch)).logits for batch in batches.batches]
-    )[real]
+    apply = jax.jit(model.apply)
+    logits = np.concatenate([apply(variables, **task.inputs(batch)).logits for batch in batches.batches])[
+        real
+    ]
     labels = np.concatenate([batch["labels"] for batch in batches.batches])[real]
     probabilities = np.asarray(jax.nn.softmax(logits))
     wrong = probabilities.argmax(-1) != labels
@@ -170,7 +171,7 @@ def test_a_language_models_texts_have_losses_and_causal_maps_without_padding(lay
     task, model = CausalLM(), GPT(**TINY, depth=3, context_length=80, scan=scan)
     variables = fresh(model, task, batches)
     chosen = choose(model, task, variables, batches, layout, count=5)["samples"]
-    outputs = model.apply(variables, **task.inputs(batches.batches[0]))
+    outputs = jax.jit(model.apply)(variables, **task.inputs(batches.batches[0]))
     for shown, row in zip(chosen, (0, 1, 2, 3, 4), strict=True):
         (maps,) = shown.maps
         length = 5 if row == 4 else 64  # the padded one, and of the others the first tokens

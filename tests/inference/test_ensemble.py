@@ -1,5 +1,8 @@
 """Runs that answer together: the metrics and probabilities that NumPy makes of each run's own."""
 
+from functools import partial
+
+import jax
 import numpy as np
 import pytest
 import scipy.special
@@ -56,9 +59,10 @@ def answers(folder):
     run = jf.load_run(folder)
     data = run.opened().eval_data
     logits, labels = [], []
+    apply = jax.jit(partial(run.model.apply, deterministic=True))
     with data.read(0, stop=len(data)) as reader:
         for batch in reader:
-            outputs = run.model.apply(run.variables, **run.task.inputs(batch), deterministic=True)
+            outputs = apply(run.variables, **run.task.inputs(batch))
             logits.append(np.asarray(outputs.logits, np.float64)[batch["example_mask"]])
             labels.append(batch["labels"][batch["example_mask"]])
     return np.concatenate(logits), np.concatenate(labels)

@@ -76,16 +76,17 @@ def test_in_front_of_the_text_places_of_the_picture_see_each_other():
     """The hidden state of each place of the picture depends on all of them, and on no word."""
     model, variables, image, tokens = made("prefix")
     bound = model.bind(variables)
-    context = bound.encode(image[:1])
+    context = jax.jit(bound.encode)(image[:1])
     count = context.shape[1]
 
+    @jax.jit
     def found(context, tokens):
         _, state = model.apply(
             variables, tokens, context, method="decode", capture_intermediates=True, mutable=["intermediates"]
         )
         return state["intermediates"]["decoder"]["block_0"]["__call__"][0][0][0, :count]
 
-    jacobian = jax.jacrev(found)(context, tokens[:1])  # [S, D, 1, S, D]
+    jacobian = jax.jit(jax.jacrev(found))(context, tokens[:1])  # [S, D, 1, S, D]
     assert (np.abs(np.asarray(jacobian)).max(axis=(1, 2, 4)) > 0).all()
     np.testing.assert_array_equal(found(context, tokens[:1]), found(context, tokens[1:]))
 

@@ -107,7 +107,7 @@ def test_transformers_computes_the_same_and_the_import_is_the_identity(name, tmp
         expected = np.stack([outputs.start_logits.numpy(), outputs.end_logits.numpy()], axis=-1)
     else:
         expected = outputs.numpy()
-    found = np.asarray(model.apply(variables, **inputs).logits)
+    found = np.asarray(jax.jit(model.apply)(variables, **inputs).logits)
     seen = np.asarray(inputs["token_mask"]) if found.shape[:2] == inputs["token_mask"].shape else slice(None)
     np.testing.assert_allclose(
         found[seen], expected[seen], rtol=1e-4, atol=3e-5 * np.abs(expected[seen]).max()

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from helpers.text_runs import config_of, write_texts
@@ -55,9 +56,7 @@ def test_peft_opens_what_was_trained(name, there, tmp_path, monkeypatch, capsys)
     theirs = peft.PeftModel.from_pretrained(base, str(tmp_path / "out")).eval()
     run = jf.load_run(tmp_path / "run")
     tokens = np.random.default_rng(0).integers(5, 40, (3, 8))
-    ours = run.model.apply(
-        run.variables, tokens=tokens, token_mask=np.ones_like(tokens, bool), deterministic=True
-    )
+    ours = jax.jit(run.model.apply)(run.variables, tokens=tokens, token_mask=np.ones_like(tokens, bool))
     with torch.no_grad():
         expected = theirs(input_ids=torch.from_numpy(tokens)).logits.numpy()
         before = theirs.base_model.model.bert(input_ids=torch.from_numpy(tokens)).pooler_output

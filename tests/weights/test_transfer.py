@@ -1,6 +1,7 @@
 """From a pretrained folder to a model of a user's own: what the folder gives, and features that are kept."""
 
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -88,7 +89,8 @@ def test_kept_features_are_fresh_ones_until_weights_or_data_change(there, monkey
     batches = experiment.eval_data
     batch = batches[0]
     mask = batch.pop("example_mask")
-    outputs = experiment.model.apply(variables, **experiment.task.inputs(batch), deterministic=True)
+    apply = jax.jit(partial(experiment.model.apply, deterministic=True))
+    outputs = apply(variables, **experiment.task.inputs(batch))
     weights = batch["token_mask"][mask][..., None] / batch["token_mask"][mask].sum(1)[:, None, None]
     expected = (np.asarray(outputs.tokens)[mask] * weights).sum(1)  # by hand: the mean of what is no padding
 
