@@ -11,7 +11,6 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.errors import ScopeParamShapeError
 
 from jaxformer.config.fields import Constraint, Input, Layers, Rate, at_least, largest_divisor, not_empty
 from jaxformer.errors import ConfigError
@@ -67,16 +66,15 @@ class Layer(nn.Module, kw_only=True):
         """linen's, whose gradient is laid out on the mesh as the train state is.
 
         linen traces the initializer of a parameter that is there once more, to compare shapes, which is half of what
-        tracing a model takes; here the first of `init_args` says the shape.
+        tracing a model takes. That is left out where the first of `init_args` is the parameter's shape.
         """
         from jaxformer.models.placement import (
             with_gradient_laid_out,
         )  # a config loads this file, and no layers
 
-        if init_args and self.has_variable("params", name):
+        shape = init_args[0] if init_args and self.has_variable("params", name) else None
+        if isinstance(shape, tuple) and np.shape(self.get_variable("params", name)) == shape:
             parameter: Any = self.variable("params", name).value
-            if parameter.shape != init_args[0]:
-                raise ScopeParamShapeError(name, "/".join(self.path), parameter.shape, init_args[0])
         else:
             parameter = super().param(name, init_fn, *init_args, **options)
         return with_gradient_laid_out(parameter, "/".join((*self.path, name)))

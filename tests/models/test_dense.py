@@ -61,6 +61,17 @@ def test_parameters_that_are_there_have_the_shapes_and_names_of_the_layer():
     with pytest.raises(NameInUseError):
         Twice().apply({"params": {"kernel": jnp.ones(2)}})
 
+    class Own(Layer):
+        """Its initializer takes something else than a shape."""
+
+        @nn.compact
+        def __call__(self):
+            return self.param("kernel", lambda key, count: jnp.ones(count), 2)
+
+    np.testing.assert_array_equal(Own().apply({"params": {"kernel": jnp.arange(2.0)}}), [0, 1])
+    with pytest.raises(ScopeParamShapeError):
+        Own().apply({"params": {"kernel": jnp.ones(3)}})
+
 
 def test_a_product_is_in_the_dtype_that_was_asked_for():
     x, kernel, bias, _ = arrays()
