@@ -1,6 +1,7 @@
 """Slices of TPUs that are not here: names, meshes, and what their compiler says."""
 
 from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -101,13 +102,20 @@ def test_a_program_is_compiled_for_the_slice():
     assert program.memory_analysis().argument_size_in_bytes == 4 * 128 * 4
 
 
+class State(NamedTuple):
+    """What `train_step` asks of a train state."""
+
+    params: Any
+
+
 @compiles
 def test_a_value_that_an_option_of_the_compiler_does_not_take_is_named():
     options = {"xla_tpu_scoped_vmem_limit_kib": "abc"}
     layout = Layout("jit", make_mesh({"data": 4}, topology_devices("v5e:2x2")), options)
-    state = jax.ShapeDtypeStruct((8,), np.float32, sharding=layout.replicated)
+    state = State(jax.ShapeDtypeStruct((8,), np.float32, sharding=layout.replicated))
     batch = jax.ShapeDtypeStruct((8,), np.float32, sharding=layout.batch_sharding)
-    lowered = layout.train_step(lambda state, batch: (state + batch, {}), state).lower(state, batch)
+    step = layout.train_step(lambda state, batch: (State(state.params + batch), {}), state)
+    lowered = step.lower(state, batch)
     says = "parallel.compiler_options: Failed to parse 'abc' into flag xla_tpu_scoped_vmem_limit_kib; "
     with pytest.raises(UserError, match=says), memory_errors_explained(SimpleNamespace()):
         compiled(lowered, layout.mesh)
