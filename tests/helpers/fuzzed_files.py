@@ -29,6 +29,8 @@ class Parser:
     """The kind of edits by a file's name or its ending; of files that are not named here, "bytes"."""
     fixed: tuple[str, ...] = ()
     """Endings of files that stay as they are."""
+    usual: int = 200
+    """How many inputs the usual suite has."""
     lists_all: bool = False
     """Whether all mistakes are said at once, a line each, as those of a config are; else two lines are the most."""
 

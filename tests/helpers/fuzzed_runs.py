@@ -83,10 +83,11 @@ def restore(folder: Path, output: Path) -> None:
     run._restore("best")
 
 
+FEW = 80  # inputs that take a tenth of a second each
 JSONS = {".json": "json", ".jsonl": "json"}
 RUN_FILES = {
-    "report": Parser(short_run, report, JSONS, (".png",)),
-    "comparison": Parser(short_run, compare, JSONS, (".png",)),
+    "report": Parser(short_run, report, JSONS, (".png",), usual=FEW),
+    "comparison": Parser(short_run, compare, JSONS, (".png",), usual=FEW),
     "run of images": Parser(partial(run_files, "vit", "*.json"), open_run, JSONS, lists_all=True),
     "run of texts": Parser(partial(run_files, "bert", "*.json"), open_run, JSONS, lists_all=True),
     "checkpoint": Parser(
@@ -100,5 +101,6 @@ RUN_FILES = {
             "_METADATA": "json",
         },
         ("config.json",),
+        usual=FEW,
     ),
 }
