@@ -35,6 +35,7 @@ TINY = {
 CONFIG = [f"--config.{leaf}={value}" for leaf, value in TINY.items()]
 JAXFORMER = [sys.executable, "-m", "jaxformer"]
 AT_ONCE = 2
+CORE = "SWEEP_TRIALS_CORE"  # in the environment of a worker of Ray Tune
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
@@ -81,16 +82,15 @@ def with_optuna(folder: Path, trials: int) -> None:
     study.optimize(objective, n_trials=trials, n_jobs=AT_ONCE)
 
 
-def pin(folder: Path, cores: list[int]) -> None:
-    """Gives this process the first core that no other one has, until it ends; waits for one that ends just now."""
+def free_core(folder: Path, cores: list[int]) -> int:
+    """The first core that no other process has, until this one ends; waits for one that ends just now."""
     folder.mkdir(exist_ok=True)
     files = {core: os.open(folder / f"core-{core}", os.O_CREAT | os.O_RDWR) for core in cores}
     while True:
         for core, file in files.items():
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.sched_setaffinity(0, {core})
-                return
+                return core
         time.sleep(0.1)
 
 
@@ -102,8 +102,9 @@ def with_ray(folder: Path, trials: int) -> None:
     cores = sorted(os.sched_getaffinity(0))[:AT_ONCE]
 
     def trained(values: dict) -> dict:
-        if len(os.sched_getaffinity(0)) > 1:  # this worker's first trial
-            pin(folder, cores)
+        if CORE not in os.environ:  # this worker's first trial
+            os.environ[CORE] = str(free_core(folder, cores))
+        os.sched_setaffinity(0, {int(os.environ[CORE])})  # of this thread: each trial has another one
         import jaxformer
 
         experiment = jaxformer.experiment("vit_digits", TINY | {"optimizer.learning_rate": values["rate"]})
