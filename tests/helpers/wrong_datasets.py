@@ -61,7 +61,6 @@ def splits_and_datasets() -> Iterator[Wrong]:
         ("detection", "a.json"),
         ("images", "folder"),
         ("image-text", "a.csv"),
-        ("image-text", "a.json"),
         ("segmentation", "folder"),
         ("pairs", "a.tsv"),
     ):

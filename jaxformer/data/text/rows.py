@@ -250,8 +250,9 @@ class MixedRows(TokenRows):
 
 
 def share(part: float, whole: float) -> str:
-    """A share as people read it: "12%", "0.34%"."""
-    return f"{100 * part / whole if whole else 0.0:.2g}%"
+    """A share as people read it: "100%", "12%", "0.34%"."""
+    percent = 100 * part / whole if whole else 0.0
+    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
 
 
 def shares(counts: Mapping[str, int], whole: int, **whats: str) -> list[str]:

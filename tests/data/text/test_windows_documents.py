@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jaxformer.data.kinds.documents import DocumentRows, Documents, best_fit, cut
 from jaxformer.data.kinds.windows import WindowRows, Windows
 from jaxformer.data.text.cache import Entry
-from jaxformer.data.text.rows import stream
+from jaxformer.data.text.rows import share, stream
 from jaxformer.errors import UserError
 
 TEXTS = st.lists(st.text(alphabet="abcdefgh", max_size=40), min_size=1, max_size=12)
@@ -211,3 +211,9 @@ def test_a_character_that_is_not_in_the_vocabulary_is_named(written, batches):
     values = {"data_dir": folder, "tokenizer": "characters", "examples": {"name": "windows", "length": 2}}
     with pytest.raises(UserError, match=r"split 'test', index 1: text: .*'x'"):
         batches("test", train=False, **values)
+
+
+def test_shares_are_said_as_people_read_them():
+    said = [share(part, 12_000) for part in (12_000, 11_999, 1_234, 600, 41, 1, 0)]
+    assert said == ["100%", "100%", "10%", "5%", "0.34%", "0.0083%", "0%"]
+    assert share(0, 0) == "0%"
