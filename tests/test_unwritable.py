@@ -18,7 +18,6 @@ from jaxformer.checkpoints import Checkpoints
 from jaxformer.config import files as configfile
 from jaxformer.config.sections import resolve
 from jaxformer.experiment import Experiment
-from jaxformer.observe.tensorboard import TensorBoard
 from jaxformer.observe.writers import MetricWriter
 from jaxformer.state import to_items
 from jaxformer.train import Loop
@@ -170,7 +169,9 @@ def test_files_that_may_not_grow_cost_two_lines(limit, half, whole, tmp_path, en
 
 
 def test_a_full_disk_ends_tensorboards_files_and_nothing_waits_for_them(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(TensorBoard, "begun", lambda self, now: open("/dev/full", "wb", buffering=0))  # noqa: SIM115
+    import tensorboardX.record_writer
+
+    monkeypatch.setattr(tensorboardX.record_writer, "open_file", lambda path: open("/dev/full", "wb"))  # noqa: SIM115
     with MetricWriter(tmp_path) as writer:
         for step in range(40):
             writer.write(step, {"train/loss": 1.0})

@@ -16,7 +16,7 @@ from jaxformer.observe import text
 from jaxformer.observe.device import DeviceMemory, device_memory, is_first_process
 
 logger = logging.getLogger("jaxformer")
-NOISY = ("absl", "orbax", "etils", "matplotlib", "PIL")
+NOISY = ("absl", "orbax", "etils", "matplotlib", "PIL", "tensorboardX")
 BUDGET = 0.003  # the share of the time that drawing may take
 LOG_BYTES = 2**22  # of a process's log; as many of before are kept
 PACE_STEPS = 50  # examples/s are those of the median of so many steps

@@ -3,20 +3,19 @@
 import json
 import logging
 import os
+import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from jaxformer.files import to_json, write_atomically, writing_to
 from jaxformer.observe.device import is_first_process
 from jaxformer.reading import OR_DELETE, BrokenFile
-
-if TYPE_CHECKING:
-    from jaxformer.observe.tensorboard import TensorBoard
 
 logger = logging.getLogger("jaxformer")
 
@@ -39,7 +38,8 @@ class MetricWriter(AbstractContextManager["MetricWriter"]):
       start_step: the step that the run starts from; records of later steps are dropped.
       expected: how many records there were when that step was saved; it is said if some are missing.
       enabled: whether anything is written; None: on the first process alone.
-      tensorboard: whether to write TensorBoard files, too.
+      tensorboard: whether to write TensorBoard files, too. It happens on a thread of its own, because
+        importing tensorboardX takes seconds where PyTorch is installed.
 
     Raises:
       UserError: the file cannot be written (`write` raises it, too).
@@ -66,9 +66,7 @@ class MetricWriter(AbstractContextManager["MetricWriter"]):
                     logger.warning("%s: %s are missing, and from the curves, too", self.path, missing)
                 self._file = self.path.open("a", encoding="utf-8")
             if tensorboard:
-                from jaxformer.observe.tensorboard import TensorBoard as Files
-
-                self._board = Files(Path(run_dir) / "tensorboard", start_step)
+                self._board = TensorBoard(Path(run_dir) / "tensorboard", start_step)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Appends a record, and hands it to the operating system, so that a kill loses nothing.
@@ -87,7 +85,7 @@ class MetricWriter(AbstractContextManager["MetricWriter"]):
             self._file.flush()
         self.count += 1
         if self._board is not None:
-            self._board.write(int(step), numbers, now)
+            self._board.submit(self._board.write, int(step), numbers, now)
 
     def flush(self) -> int:
         """Has the records on the disk, which outlasts a power cut; returns how many there are."""
@@ -95,19 +93,76 @@ class MetricWriter(AbstractContextManager["MetricWriter"]):
             with writing_to(self.path, REMEDY):
                 os.fsync(self._file.fileno())
         if self._board is not None:
-            self._board.flush()
+            self._board.submit(self._board.flush)
         return self.count
 
     def close(self) -> None:
         """Writes the pending records, and closes the files."""
         if self._board is not None:
-            self._board.close()
+            self._board.submit(self._board.close)
+            self._board.thread.shutdown()
         if self.enabled:
             with writing_to(self.path, REMEDY):
                 self._file.close()
 
     def __exit__(self, *exception: Any) -> None:
         self.close()
+
+
+class TensorBoard:
+    """TensorBoard's files, written on a thread of their own; if that fails, the run goes on without them."""
+
+    def __init__(self, folder: Path, start_step: int):
+        self.folder, self.start_step = folder, start_step
+        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tensorboard")
+        self.writer: Any = None
+        self.broken = False
+
+    def submit(self, task: Callable[..., None], *arguments: Any) -> None:
+        """Has the thread do something after all that it was given before."""
+
+        def attempt() -> None:
+            try:
+                if not self.broken:
+                    task(*arguments)
+            except Exception as error:
+                self.broken = True
+                logger.warning("%s: no more files there: %s (metrics.jsonl goes on)", self.folder, error)
+                with suppress(Exception):
+                    self.close()
+
+        self.thread.submit(attempt)
+
+    def write(self, step: int, values: Mapping[str, float], now: float) -> None:
+        """Writes the values of a step.
+
+        tensorboardX's SummaryWriter has a thread of its own: if that fails, whoever writes waits for ever.
+        """
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
+        from tensorboardX.summary import scalar
+
+        events = [Event(step=step, wall_time=now, summary=scalar(*value)) for value in values.items()]
+        if self.writer is None:
+            begun = Event(step=self.start_step + 1, session_log=SessionLog(status=SessionLog.START))
+            # TensorBoard hides what an earlier process wrote from there on.
+            resumed = [begun] if self.folder.exists() else []
+            events = [Event(wall_time=now, file_version="brain.Event:2"), *resumed, *events]
+            self.folder.mkdir(parents=True, exist_ok=True)
+            name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.from-step-{self.start_step}"
+            self.writer = RecordWriter(str(self.folder / name))
+        for event in events:
+            self.writer.write(event.SerializeToString())
+
+    def flush(self) -> None:
+        """Hands what is written to the operating system."""
+        if self.writer is not None:
+            self.writer.flush()
+
+    def close(self) -> None:
+        """Ends the files."""
+        if self.writer is not None:
+            self.writer.close()
 
 
 def read_metrics(run_dir: Path) -> Curves:

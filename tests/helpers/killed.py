@@ -170,6 +170,7 @@ def main(roots):
 def load():
     """Imports what a run imports; nothing here may start a thread or JAX's backend."""
     import cv2  # noqa: F401
+    import tensorboardX  # noqa: F401
 
     import jaxformer.data.digits
     import jaxformer.evaluation.samples

@@ -5,11 +5,8 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 from jaxformer.errors import UserError
-from jaxformer.observe.tensorboard import event, record, summary
 from jaxformer.observe.writers import MetricWriter, read_metrics
 
 
@@ -103,9 +100,6 @@ def test_tensorboard_has_the_same_values_with_steps_before_the_resume(tmp_path):
         while data:
             length = int.from_bytes(data[:8], "little")
             assert int.from_bytes(data[8:12], "little") == masked_crc32c(data[:8])
-            assert int.from_bytes(data[12 + length : 16 + length], "little") == masked_crc32c(
-                data[12 : 12 + length]
-            )
             event = Event.FromString(data[12 : 12 + length])
             data = data[12 + length + 4 :]
             if event.HasField("session_log"):
@@ -114,23 +108,3 @@ def test_tensorboard_has_the_same_values_with_steps_before_the_resume(tmp_path):
                 found[event.step] = (value.tag, value.simple_value)
     assert found == {10: ("train/loss", 0.5), 20: ("train/loss", 0.25)}
     assert sessions == [11]  # TensorBoard hides what the first process wrote from step 11 on
-
-
-@example("train/loss", 0, 1e300, 0.0)
-@example("/a b: c\n\u00e9", 2**40, -math.inf, 1767225600.25)
-@given(st.text(), st.integers(0, 2**62), st.floats(), st.floats(0, 2**34))
-def test_a_record_is_what_tensorboardx_writes(tag, step, value, now):
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.proto.summary_pb2 import Summary
-    from tensorboardX.record_writer import masked_crc32c
-    from tensorboardX.summary import _clean_tag
-
-    ours = record(event(now, step, 5, summary({tag: value})))
-    length = int.from_bytes(ours[:8], "little")
-    assert len(ours) == 16 + length
-    found = Event.FromString(ours[12 : 12 + length])
-    with np.errstate(over="ignore"):
-        scalar = Summary.Value(tag=_clean_tag(tag), simple_value=float(np.float32(value)))
-    expected = Event(step=step, wall_time=now, summary=Summary(value=[scalar]))
-    assert found.SerializeToString() == expected.SerializeToString()
-    assert ours[12 + length :] == masked_crc32c(ours[12 : 12 + length]).to_bytes(4, "little")
