@@ -23,9 +23,6 @@ from jaxformer.experiment import Experiment
 from jaxformer.train import train
 
 CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.py"))
-# Trainings that are others' in their tiny form: but for a column's name, and for one stage more of the backbone.
-ALIKE = {"finetune_text": "minilm_sst2", "hybrid_r26_s32_imagenet": "r50_b16_imagenet"}
-TRAINED = [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in ALIKE)) for path in CONFIGS]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +103,7 @@ def of_fixtures(path, request):
     return resolve(written)
 
 
-@pytest.mark.parametrize("path", TRAINED, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_two_steps_and_going_on(path, tmp_path, request, monkeypatch):
     """Goes on with the parts that are built already; test_resume.py and test_kills.py go on in a new process."""
     experiment = Experiment(of_fixtures(path, request))
