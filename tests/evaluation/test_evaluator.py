@@ -20,6 +20,7 @@ from jaxformer.parallel.mesh import make_mesh
 from jaxformer.step import make_eval_step
 from jaxformer.tasks.base import Evaluation
 from jaxformer.tasks.language import CausalLM
+from jaxformer.verbs.common import cpu_devices
 
 VOCAB = 7
 TABLE = np.random.default_rng(0).normal(size=(VOCAB, VOCAB)).astype(np.float32)
@@ -134,8 +135,7 @@ def test_two_processes_find_what_one_does(split):
         address = f"localhost:{free.getsockname()[1]}"
     environment = {
         **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        **cpu_devices(2),
         "PYTHONPATH": os.path.dirname(__file__),
     }
     command = [sys.executable, "-c", textwrap.dedent(ONE_OF_TWO), address]
