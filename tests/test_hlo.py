@@ -84,6 +84,23 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert Module.read(said).cycles() == 9 * 100 + 7
 
 
+def test_of_a_conditional_what_a_step_usually_does_counts():
+    def step(x):
+        return jax.lax.cond(jnp.any(x > 100), lambda: jnp.tanh(x @ x) @ x, lambda: jnp.sin(x))
+
+    module = Module.read(jax.jit(step).lower(jnp.ones((64, 64))).compile().as_text())
+
+    def ops(computations):
+        return {made.op for name in computations for made in module.computations[name].values()}
+
+    run = set(module.runs)
+    assert "conditional" in ops(run)
+    assert {"sine", "dot"} <= ops(module.computations)
+    fused = {name for made, *_ in module.running() if made.op == "fusion" for name in made.called()}
+    assert "sine" in ops(run | fused)
+    assert "dot" not in ops(run | fused)
+
+
 def test_what_devices_exchange_has_its_axes_and_bytes():
     found = {one.kind: one for one in Module.read(MODULE).collectives(MESH)}
     reduced = found["all-reduce"]

@@ -58,7 +58,9 @@ def test_names_are_those_of_the_cloud(name, found):
         ("v5r-8", "no TPU slice; expected a name such as v5"),
         ("h100-8", "no TPU slice"),
         ("v5e", "no TPU slice"),
-        ("v5e:0x4", "no TPU slice"),
+        ("v5e:0x4", "there is no such slice; the nearest are v5e:1x1 (1 chip), v5e:2x2 (4 chips)"),
+        ("v5litepod-0", "the nearest are v5e:1x1 (1 chip)"),
+        ("v6-x", "expected a name such as v6e:4x4"),
         ("", "no TPU slice"),
     ],
 )
@@ -73,6 +75,19 @@ def test_without_the_compiler_it_says_how_to_get_it(monkeypatch):
     with pytest.raises(UserError) as error:
         topology_devices("v5e:2x2")
     assert error.value.lines[1] == 'install it: pip install "jaxformer[aot]"'
+
+
+@compiles
+def test_a_compiler_that_does_not_start_is_told_in_two_lines(monkeypatch):
+    def damaged(*_, **__):
+        raise OSError("libtpu.so: file too short")
+
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", damaged)
+    with pytest.raises(UserError) as error:
+        topology_devices("v5e:2x2")
+    first, second = error.value.lines
+    assert "does not start (libtpu.so: file too short)" in first
+    assert second.startswith("install it anew: ")
 
 
 @compiles

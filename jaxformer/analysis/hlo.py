@@ -18,7 +18,7 @@ TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 CHANNEL = re.compile(r"channel_id=(\d+)")
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 NAMES = re.compile(r"%([\w.\-]+)")
-CALLED = re.compile(r"\b(?:calls|to_apply|body|true_computation|false_computation)=%?([\w.\-]+)")
+CALLED = re.compile(r"\b(?:calls|to_apply|body|false_computation)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 # What moves nothing itself.
 FREE = {
@@ -54,9 +54,10 @@ class Instruction:
     """Its attributes, as XLA writes them."""
 
     def called(self) -> list[str]:
-        """The computations that it names."""
-        found = BRANCHES.search(self.rest)
-        return CALLED.findall(self.rest) + (NAMES.findall(found[1]) if found else [])
+        """The computations that it runs; of a conditional's the first, JAX's False: what a step usually does."""
+        if branches := BRANCHES.search(self.rest):
+            return NAMES.findall(branches[1])[:1]
+        return CALLED.findall(self.rest)
 
 
 def size_of(shape: str, everywhere: bool = True) -> float:

@@ -163,7 +163,7 @@ def sweep_text(reports: Sequence[Report]) -> str:
         cells = [mesh_words(report["mesh"])]
         if report["fits"]:
             step = report["step"]
-            cells += [pair(step["seconds"], text.duration), pair(step["mfu"], "{:.0%}".format)]
+            cells += [pair(step["seconds"], text.duration), pair(step["mfu"], "{:.1%}".format)]
             cells += [text.data_size(report["bytes"]["total"]), text.data_size(report["sent"])]
             cells += [pair(report["training"]["dollars"])] if priced else []
         else:

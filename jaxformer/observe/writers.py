@@ -4,10 +4,12 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,7 @@ class MetricWriter(AbstractContextManager["MetricWriter"]):
       start_step: the step that the run starts from; records of later steps are dropped.
       expected: how many records there were when that step was saved; it is said if some are missing.
       enabled: whether anything is written; None: on the first process alone.
-      tensorboard: whether to write TensorBoard files, too. It happens on a thread of its own, because
-        importing tensorboardX takes seconds where PyTorch is installed.
+      tensorboard: whether to write TensorBoard files, too, on a thread of their own.
 
     Raises:
       UserError: the file cannot be written (`write` raises it, too).
@@ -109,6 +110,18 @@ class MetricWriter(AbstractContextManager["MetricWriter"]):
         self.close()
 
 
+@cache
+def import_tensorboard() -> None:
+    """Imports tensorboardX without PyTorch, which it loads for an annotation alone: seconds, where it is installed."""
+    unseen = {"torch": None} if "torch" not in sys.modules else {}
+    sys.modules.update(unseen)  # an import of it fails, as where it is not installed
+    try:
+        import tensorboardX  # noqa: F401
+    finally:
+        for name in unseen:
+            del sys.modules[name]
+
+
 class TensorBoard:
     """TensorBoard's files, written on a thread of their own; if that fails, the run goes on without them."""
 
@@ -138,6 +151,7 @@ class TensorBoard:
 
         tensorboardX's SummaryWriter has a thread of its own: if that fails, whoever writes waits for ever.
         """
+        import_tensorboard()
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.record_writer import RecordWriter
         from tensorboardX.summary import scalar

@@ -66,7 +66,7 @@ def param_specs(params: Tree, mesh: Mesh) -> dict[str, PartitionSpec]:
 
     Args:
       params: a tree of arrays or ShapeDtypeStructs.
-      mesh: with the axes data, fsdp and tensor.
+      mesh: with the axes data, fsdp, sequence and tensor.
     """
     specs, whole, unknown = {}, [], []
     for path, leaf in leaves_by_path(params).items():
@@ -146,7 +146,7 @@ def state_shardings(state: Tree, mesh: Mesh) -> Tree:
 
     Args:
       state: a TrainState of arrays or ShapeDtypeStructs.
-      mesh: with the axes data, fsdp and tensor.
+      mesh: with the axes data, fsdp, sequence and tensor.
     """
     shapes = {path: leaf.shape for path, leaf in leaves_by_path(state.params).items()}
     specs = param_specs(state.params, mesh)

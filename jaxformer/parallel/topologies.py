@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from jaxformer.errors import UserError
+from jaxformer.errors import UserError, counted
 
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 CUBES = (
@@ -99,11 +99,11 @@ def topology(name: str) -> tuple[str, str]:
     Raises:
       UserError: there is no such slice.
     """
-    found = re.fullmatch(r"([a-z]*\d+[a-z]*)(?::([1-9]\d*(?:x[1-9]\d*){1,2})|-([1-9]\d{0,5}))", name.lower())
+    found = re.fullmatch(r"([a-z]*\d+[a-z]*)(?::(\d+(?:x\d+){1,2})|-(\d{1,6}))", name.lower())
     if found is None or found[1] not in ALIASES:
         known = [*VERSIONS, *ALIASES]
         near = get_close_matches(re.split("[:-]", name.lower())[0], known, 1, 0.5) or ["v5e"]
-        example = f"{near[0]}:{VERSIONS[ALIASES[near[0]]].shapes[3]}"
+        example = f"{ALIASES[near[0]]}:{VERSIONS[ALIASES[near[0]]].shapes[3]}"
         raise UserError(
             f"topology={name!r}: no TPU slice; expected a name such as {example}, v5e-256 or v5p-32"
         )
@@ -118,7 +118,7 @@ def topology(name: str) -> tuple[str, str]:
                 return version, shape
     size = chips(found[2]) * made.cores if found[2] else int(found[3])
     near_shapes = sorted(shapes, key=lambda shape: abs(shapes[shape] - size))[:3]
-    nearest = ", ".join(f"{version}:{shape} ({chips(shape)} chips)" for shape in near_shapes)
+    nearest = ", ".join(f"{version}:{shape} ({counted(chips(shape), 'chip')})" for shape in near_shapes)
     counts = f"a number in a name of {version} counts cores, {made.cores} a chip; " if made.cores > 1 else ""
     raise UserError(f"topology={name!r}: there is no such slice; {counts}the nearest are {nearest}")
 
@@ -140,7 +140,7 @@ def topology_devices(name: str) -> Sequence[Any]:
       name: as in `topology`.
 
     Raises:
-      UserError: there is no such slice, or no libtpu here.
+      UserError: there is no such slice, or no libtpu here that loads.
     """
     version, shape = topology(name)
     if find_spec("libtpu") is None:
@@ -155,7 +155,13 @@ def topology_devices(name: str) -> Sequence[Any]:
     torus = [(len(sides) == 2 and sides == [16, 16]) or (len(sides) == 3 and min(sides) >= 4)] * len(sides)
     options: dict[str, Any] = dict(VERSIONS[version].options)
     options |= {"chips_per_host_bounds": host_shape(shape), "wrap": (*torus, False, False)[:3]}
-    return get_topology_desc(f"{version}:{shape}", platform="tpu", **options).devices
+    try:
+        return get_topology_desc(f"{version}:{shape}", platform="tpu", **options).devices
+    except Exception as error:  # of whatever kind: a library that does not load, or one of another version
+        raise UserError(
+            f"topology={name!r}: libtpu, the TPU's compiler, does not start ({str(error).splitlines()[0]})",
+            'install it anew: pip install --force-reinstall "jaxformer[aot]"',
+        ) from error
 
 
 def quiet_libtpu() -> None:

@@ -6,13 +6,15 @@ a factor, and both are dropped: the products are as many as they were, and neith
 Liger Kernel on GPUs, Hsu et al. 2024, arXiv 2410.10989, section 3.2.)
 
 The softmax subtracts the target's own logit rather than the largest one. That is known before the product, so that
-XLA fuses the exponentials and their sums into it: the logits themselves are never in memory on TPUs.
+XLA fuses the exponentials and their sums into it: the logits themselves are never in memory on TPUs. Where a logit is
+so far above the target's that this overflows, the whole is computed once more with the largest logit of each token.
 
 The texts are cut along T. A mesh's rows and tokens stay where they are: every device goes over its own, and the table's
 gradient is added over devices once, not at every part. Where "fsdp" splits the table, each device gets its part of it;
 over more than 8 TPUs in several rows their compiler still adds up the whole (`parallel/gradients.py`).
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -34,9 +36,10 @@ Extras: TypeAlias = Mapping[str, Any]  # those of "label_smoothing" and "z_loss"
 PART_BYTES = {"cpu": 2**24, "tpu": 2**30}
 PART_BYTES_ELSEWHERE = 2**29
 # Exponentials are those of logit - target's logit - BEHIND, at most of MOST: nothing overflows in float32 and bfloat16
-# then, and what underflows is e^37 times smaller than the target's own. A logit that is more than 110 above the
-# target's, which gives that a probability of e^-110, counts as 110 above it.
+# then, and what underflows is e^37 times smaller than the target's own. Sums of HIGH or more may have reached MOST: a
+# token whose target has a probability under e^-110.
 BEHIND, MOST = 50.0, 60.0
+HIGH = 0.99 * math.exp(MOST)
 
 
 def summed_losses(
@@ -124,6 +127,19 @@ def over_parts(
     seen: Array, table: Array, bias: MaybeArray, targets: Array, extras: Extras
 ) -> tuple[tuple[Array, Array], tuple[Array, Array, MaybeArray]]:
     """Both sums, and the gradients of seen, table and bias, of one device's texts."""
+    arrays = seen, table, bias, targets, extras
+    found, overflows = totals_of_parts(*arrays, below_largest=False)
+    return lax.cond(overflows, lambda: totals_of_parts(*arrays, below_largest=True)[0], lambda: found)
+
+
+def totals_of_parts(
+    seen: Array, table: Array, bias: MaybeArray, targets: Array, extras: Extras, *, below_largest: bool
+) -> tuple[tuple[tuple[Array, Array], tuple[Array, Array, MaybeArray]], Array]:
+    """What `over_parts` gives; and bool [], whether that is wrong, because an exponential overflows.
+
+    Args:
+      below_largest: whether the softmax subtracts the largest logit, which is always right, not the target's.
+    """
     batch, length, width = seen.shape
     count = number_of_parts(batch, length, len(table))
     padding = -length % count
@@ -132,18 +148,19 @@ def over_parts(
     rows = table.astype(seen.dtype)
 
     def add_part(totals: Any, part: tuple[Array, Array]) -> tuple[Any, Array]:
-        *found, of_seen = of_part(part[0], rows, bias, part[1], extras)
-        return jax.tree.map(jnp.add, totals, tuple(found)), of_seen
+        *found, of_seen, high = of_part(part[0], rows, bias, part[1], extras, below_largest)
+        *before, was_high = totals
+        return (*jax.tree.map(jnp.add, before, found), was_high | high), of_seen
 
     zero = jnp.float32(0)
     of_bias = None if bias is None else jnp.zeros(bias.shape, jnp.float32)
-    start = ((zero, zero), jnp.zeros(table.shape, jnp.float32), of_bias)
+    start = ((zero, zero), jnp.zeros(table.shape, jnp.float32), of_bias, jnp.bool_(False))
     parts = (seen_parts.swapaxes(0, 1), target_parts.swapaxes(0, 1))
-    (sums, of_table, of_bias), of_seen = lax.scan(add_part, start, parts)
+    (sums, of_table, of_bias, overflows), of_seen = lax.scan(add_part, start, parts)
     of_seen = of_seen.swapaxes(0, 1).reshape(batch, -1, width)[:, :length]
     if bias is not None and of_bias is not None:
         of_bias = of_bias.astype(bias.dtype)
-    return sums, (of_seen, of_table.astype(table.dtype), of_bias)
+    return (sums, (of_seen, of_table.astype(table.dtype), of_bias)), overflows
 
 
 def number_of_parts(batch: int, length: int, rows: int) -> int:
@@ -156,22 +173,23 @@ def number_of_parts(batch: int, length: int, rows: int) -> int:
 
 
 def of_part(
-    seen: Array, table: Array, bias: MaybeArray, targets: Array, extras: Extras
-) -> tuple[tuple[Array, Array], Array, MaybeArray, Array]:
-    """Both sums, and the gradients of table, bias (float32) and seen, of one part.
+    seen: Array, table: Array, bias: MaybeArray, targets: Array, extras: Extras, below_largest: bool
+) -> tuple[tuple[Array, Array], Array, MaybeArray, Array, Array]:
+    """Both sums, the gradients of table, bias (float32) and seen, and whether an exponential overflows, of one part.
 
     The gradients are products of operands in the dtype of `seen`, added up in float32, as in `dense.unembed`.
     """
     x, targets = seen.reshape(-1, seen.shape[-1]), targets.reshape(-1)
     x = jnp.where((targets >= 0)[:, None], x, 0)  # what stands where nothing is to be predicted may be NaN
     own = jnp.sum(x.astype(jnp.float32) * jnp.take(table, targets, 0, mode="clip").astype(jnp.float32), -1)
-    logits = accumulated(x, table, 1, 1)  # [N, V]
     if bias is not None:
         own = own + jnp.take(bias, targets, mode="clip").astype(jnp.float32)
-        logits = logits + jnp.broadcast_to(bias.astype(jnp.float32), logits.shape)
-    shift = own + BEHIND
+    logits, shift = logits_of(x, table, bias), own + BEHIND
+    if below_largest:  # of a product of its own: one that both read would be written to memory
+        shift = jnp.max(logits_of(lax.optimization_barrier(x), table, bias), axis=-1)
     weights = jnp.exp(jnp.minimum(logits - shift[:, None], MOST))
     sums = jnp.sum(weights, axis=-1)
+    overflows = jnp.any(sums >= HIGH)
     log_sums = shift + jnp.log(sums)
     weights = weights.astype(jnp.promote_types(x.dtype, jnp.bfloat16))  # which float16 does not hold
     there = (targets >= 0).astype(jnp.float32)
@@ -191,4 +209,10 @@ def of_part(
     of_bias = None if bias is None else jnp.sum(of_logits, axis=0)
     of_logits = of_logits.astype(x.dtype)
     of_seen = accumulated(of_logits, table, 1, 0).astype(x.dtype).reshape(seen.shape)
-    return (total, of_z), over_rows(of_logits, x), of_bias, of_seen
+    return (total, of_z), over_rows(of_logits, x), of_bias, of_seen, overflows
+
+
+def logits_of(x: Array, table: Array, bias: MaybeArray) -> Array:
+    """Logits [N, V] of x [N, D], in float32."""
+    logits = accumulated(x, table, 1, 1)
+    return logits if bias is None else logits + jnp.broadcast_to(bias.astype(jnp.float32), logits.shape)

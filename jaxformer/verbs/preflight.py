@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from jaxformer.config.fields import PositiveFloat
 from jaxformer.files import write_json, writing_to
@@ -38,6 +39,9 @@ class Preflight(OnDevices):
 
     def __call__(self) -> int:
         """Prints the report; 1 if nothing fits."""
+        if self.json is not None:
+            with writing_to(self.json):  # before compiling for minutes
+                TemporaryFile(dir=self.json.absolute().parent).close()
         os.environ["JAX_PLATFORMS"] = "cpu"
         devices = topology_devices(self.topology)
         from jaxformer.analysis.describe import assemble, devices_in_words

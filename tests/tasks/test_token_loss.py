@@ -130,8 +130,27 @@ def test_products_of_16_bits_are_added_up_in_float32(case, dtype):
         np.testing.assert_allclose(x.astype(jnp.float32), y, atol=2e-2 * float(jnp.max(jnp.abs(y))))
 
 
-@pytest.mark.parametrize(("above", "counts"), [(-100.0, 0.0), (100.0, 100.0), (300.0, 110.0)])
-def test_a_target_that_is_all_but_impossible_has_a_loss_and_a_gradient(above, counts):
+@pytest.mark.parametrize("axes", [None, {"data": 8}, {"data": 2, "sequence": 4}], ids=str)
+@pytest.mark.parametrize("scale", [8.0, 100.0])
+def test_logits_of_any_size_have_their_loss_and_gradient(case, axes, scale):
+    """Of some tokens another logit is hundreds above the target's, where the quick form overflows."""
+    seen, table, bias, targets = case
+    arrays, settings = [scale * seen, table, bias], {"smoothing": 0.1, "z_loss": 1e-3}
+    mesh = None if axes is None else make_mesh(axes)
+    found = gradients_of(in_one_pass, arrays, targets, mesh, **settings)
+    expected = gradients_of(plain, arrays, targets, **settings)
+    for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6 * float(jnp.max(jnp.abs(y))))
+
+
+def test_logits_that_are_infinite_have_no_finite_loss(case):
+    seen, table, _, targets = case
+    total, _ = in_one_pass(seen, table.at[3, 0].set(jnp.inf), None, targets, 0.0, 0.0)
+    assert not jnp.isfinite(total)
+
+
+@pytest.mark.parametrize("above", [-100.0, 100.0, 300.0])
+def test_a_target_that_is_all_but_impossible_has_a_loss_and_a_gradient(above):
     table = jnp.zeros((ROWS, 1)).at[0].set(-above)
     targets = jnp.zeros((1, 1), jnp.int32)
     (of_table,), (total, _) = gradients_of(
@@ -139,8 +158,8 @@ def test_a_target_that_is_all_but_impossible_has_a_loss_and_a_gradient(above, co
         [table],
         targets,
     )
-    others = np.log(ROWS - 1) if above > 0 else 0.0
-    np.testing.assert_allclose(total, counts + others, rtol=1e-6, atol=1e-6)
+    expected = above + np.log(ROWS - 1) if above > 0 else 0.0
+    np.testing.assert_allclose(total, expected, rtol=1e-6, atol=1e-6)
     expected = np.r_[-1.0, np.full(ROWS - 1, 1 / (ROWS - 1))] if above > 0 else np.zeros(ROWS)
     np.testing.assert_allclose(of_table[:, 0], 0.3 * expected, rtol=1e-5, atol=1e-7)
 
