@@ -6,7 +6,6 @@ import itertools
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -214,7 +213,7 @@ def reliability(calibration: Sequence[Mapping[str, float]]) -> str:
     frame(drawing, x, sizes, across=fifths, up=numbers, below="confidence", beside="examples")
     ideal = {"stroke_opacity": 0.5, "stroke_width": 1, "stroke_dasharray": "4 2"}
     gap = {"stroke": EVAL, "stroke_opacity": 0.45, "stroke_width": 5}
-    line: dict[str, Any] = {"stroke": TRAIN, "stroke_width": 1.6}
+    line = {"stroke": TRAIN, "stroke_width": 1.6}
     drawing.line((x.at(0), y.at(0)), (x.at(1.02), y.at(1.02)), **ideal)
     places, reached, half = (
         x.at(confidence),
@@ -223,8 +222,8 @@ def reliability(calibration: Sequence[Mapping[str, float]]) -> str:
     )
     for place, height, perfect, top in zip(places, reached, y.at(confidence), sizes.at(count)):
         drawing.line((place, perfect), (place, height), **gap)
-        box: dict[str, Any] = {"x": place - half, "y": top, "width": 2 * half, "height": sizes.start - top}
-        drawing.add("rect", **box, fill=TRAIN, fill_opacity=0.6)
+        size = {"width": 2 * half, "height": sizes.start - top}
+        drawing.add("rect", x=place - half, y=top, **size, fill=TRAIN, fill_opacity=0.6)
     drawing.add("path", d=path(places, reached), fill="none", **line)
     drawing.add("path", d=dots(places, reached), stroke=TRAIN, stroke_width=5, stroke_linecap="round")
     legend(drawing, 66, 12, [("perfectly calibrated", ideal), ("gap", gap), ("accuracy", line)])
@@ -252,8 +251,8 @@ def class_bars(names: Sequence[str], values: Sequence[float], label: str) -> str
     frame(drawing, x, Scale(0, 1, bottom, 3), across=fifths, rules=True, below=label)
     for row, (name, value) in enumerate(bars):
         middle, end = 6 + ROW * (row + 0.5), float(x.at(value))
-        box: dict[str, Any] = {"x": left, "y": middle - BAR / 2, "width": end - left, "height": BAR}
-        drawing.add("rect", **box, fill=TRAIN, fill_opacity=0.85)
+        place = {"x": left, "y": middle - BAR / 2, "width": end - left, "height": BAR}
+        drawing.add("rect", **place, fill=TRAIN, fill_opacity=0.85)
         drawing.text(left - 6, middle, name, "end", size=SMALL)
         drawing.text(end + 4, middle, f"{value:.3f}", size=SMALL)
     return drawing.to_svg(f"{label} by class")
