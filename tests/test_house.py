@@ -39,6 +39,7 @@ NOT_OUR_FLAGS = {
     ("launching/base.py", '"--'),  # makes flags of other programs
     ("launching/checkout.py", '"--'),  # git's
     ("launching/__init__.py", "--rehearse"),  # the supervisor's word to the command that it starts
+    ("observe/plots.py", '"--"'),  # matplotlib's dashed line
     ("runs.py", "--error-unmatch"),  # git's
     ("runs.py", "--porcelain"),
 }

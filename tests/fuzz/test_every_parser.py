@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 
 from jaxformer.errors import UserError, printable
 from jaxformer.importing.formats import FORMATS
+from jaxformer.observe import plots
 
 # What libraries in C and Rust write to the terminal themselves: libjpeg (its jerror.h) of damaged data that it decodes
 # all the same, as Pillow does, and Rust of a panic, which the tokenizers make an exception of.
@@ -170,7 +171,8 @@ def folder(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _as_quick_as_can_be(monkeypatch, tmp_path):
-    """No cache of the user's is touched."""
+    """Figures are made and not drawn, which takes most of a report's time; no cache of the user's is touched."""
+    monkeypatch.setattr(plots, "to_svg", lambda figure, label: "<svg></svg>")
     monkeypatch.setenv("JAXFORMER_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
 

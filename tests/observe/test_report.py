@@ -1,16 +1,13 @@
 """The report and the comparison: whole, self-contained, escaped, and made from whatever a folder holds."""
 
 import json
-import math
 import re
 import shutil
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from helpers.page import Page
 
-from jaxformer.drawing import font
 from jaxformer.errors import UserError
 from jaxformer.observe import plots
 from jaxformer.observe.comparison import compare_runs, config_differences
@@ -203,7 +200,10 @@ def test_long_curves_are_thinned_to_means():
     assert thin[-1] == 1.0
 
 
-def test_plots_take_the_pages_colour_and_stay_small():
+def test_plots_take_the_pages_colour_and_leave_matplotlib_as_it_was(digits):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
     many = 300
     confusion = np.eye(many, dtype=int) * 7
     svgs = [
@@ -214,11 +214,12 @@ def test_plots_take_the_pages_colour_and_stay_small():
         plots.reliability([{"confidence": 0.0, "accuracy": 0.0, "count": 0}]),
     ]
     for svg in svgs:
-        assert ElementTree.fromstring(svg).get("role") == "img"
+        assert svg.startswith("<svg")
         assert "currentColor" in svg
-        assert "nan" not in svg.lower()
+        assert plots.INK not in svg
         assert len(svg) < 300_000
     assert "class 299" not in svgs[3]  # of many classes, the worst
+    assert dict(matplotlib.rcParams) == before
 
 
 def test_pairs_of_classes_that_are_confused_most(make_run):
@@ -267,30 +268,19 @@ def test_tables_of_texts(make_run):
     assert "Most confused" not in report.text
 
 
-VALUES = [
-    (0.68370, 0.68375),
-    (1.001e-5, 1.002e-5),
-    (-123.456, -123.457),
-    (1e-7, 1e-2),
-    (0, 1),
-    (3, 3),
-    (0, 5e-324),
-]
-VALUES += [(-1e308, 1e308), (1e-320, 1e308), (math.nan, math.inf), (1.0, math.nextafter(1.0, 2.0))]
-
-
-@pytest.mark.parametrize("values", VALUES, ids=str)
-def test_all_is_inside_of_a_plot_and_the_labels_tell_ticks_apart(values):
-    tree = ElementTree.fromstring(plots.curves("loss", {"train": (np.arange(2), np.array(values))}))
-    _, _, width, height = map(float, tree.get("viewBox").split())
-    labels = [each for each in tree.iter("text") if each.get("text-anchor") == "end"]
-    for label in labels:
-        assert font(10).getlength(label.text) < float(label.get("x"))
-    assert len({label.text for label in labels}) == len(labels) > 0
-    for each in tree.iter("path"):
-        places = [float(found) for found in re.findall(r"[-+.\d]+", each.get("d").replace("h0", ""))]
-        assert all(0 <= x <= width for x in places[::2])
-        assert all(0 <= y <= height for y in places[1::2])
+@pytest.mark.parametrize(
+    "values", [(0.68370, 0.68375), (1.001e-5, 1.002e-5), (-123.456, -123.457), (1e-7, 1e-2), (0, 1)], ids=str
+)
+def test_the_labels_of_an_axis_are_not_cut(values, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plots, "to_svg", lambda figure, label: figures.append(figure) or "")
+    plots.curves("loss", {"train": (np.arange(2), np.array(values))})
+    (figure,) = figures
+    figure.canvas.draw()
+    box = figure.axes[0].get_tightbbox()
+    assert min(box.x0, box.y0) >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert box.y1 <= figure.bbox.y1
 
 
 def test_the_learning_rate_is_on_a_linear_axis(monkeypatch):
@@ -311,8 +301,10 @@ def test_an_axis_is_logarithmic_over_decades_unless_it_is_to_be_linear():
     lines = {"train": (steps, 10.0**-steps)}
 
     def heights(svg):
-        (line,) = [each for each in ElementTree.fromstring(svg).iter("path") if each.get("fill") == "none"]
-        return [float(pair.split()[1]) for pair in re.split("[ML]", line.get("d"))[1:]]
+        points = re.search(r'<path d="(M [^"]*)" clip-path="[^"]*" style="fill: none; stroke: #2f7de1', svg)[
+            1
+        ]
+        return [float(pair.split()[1]) for pair in re.split(r"[ML]", points)[1:]]
 
-    assert np.ptp(np.diff(heights(plots.curves("a", lines)))) < 0.21  # even steps, to a tenth of a pixel
+    assert np.ptp(np.diff(heights(plots.curves("a", lines)))) < 0.1  # even steps
     assert np.diff(heights(plots.curves("a", lines, linear=True)))[-1] < 0.5
