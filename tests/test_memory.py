@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers.stepping import State
 
 from jaxformer import cli
 from jaxformer.analysis.memory import memory_errors_explained, size_asked
@@ -154,9 +155,10 @@ def test_spare_classes_are_said_at_the_start(classes, said, tmp_path, monkeypatc
 )
 def test_the_compilers_options_reach_it_and_its_complaints_name_the_field(options, said):
     layout = Layout("jit", make_mesh({"data": -1}), options)
-    state = jax.ShapeDtypeStruct((8,), jnp.float32, sharding=layout.replicated)
+    state = State(jax.ShapeDtypeStruct((8,), jnp.float32, sharding=layout.replicated))
     batch = jax.ShapeDtypeStruct((8,), jnp.float32, sharding=layout.batch_sharding)
-    lowered = layout.train_step(lambda state, batch: (state + jnp.sum(batch), {}), state).lower(state, batch)
+    step = layout.train_step(lambda state, batch: (State(state.params + jnp.sum(batch)), {}), state)
+    lowered = step.lower(state, batch)
     if said is None:
         lowered.compile()
         return

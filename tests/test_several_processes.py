@@ -105,7 +105,12 @@ def test_restarts_after_signals_and_kills_are_exact(several, whole, tmp_path):
     started = several.start(command, devices=4)
     several.wait_for("going on from step")
     os.kill(started[0], signal.SIGKILL)
-    assert several.ask(wait=started) == [-signal.SIGKILL, -signal.SIGABRT]
+    killed, other = several.ask(wait=started)
+    assert killed == -signal.SIGKILL
+    assert other in (
+        -signal.SIGABRT,
+        -signal.SIGSEGV,
+    )  # JAX's client ends the process, now and then in a hurry
 
     assert several.run(command, devices=4) == [0, 0], several.said()
     for name, (steps, values) in curves(whole).items():

@@ -1,11 +1,11 @@
 """Slices of TPUs that are not here: names, meshes, and what their compiler says."""
 
 from types import SimpleNamespace
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pytest
+from helpers.stepping import State
 
 from jaxformer import cli
 from jaxformer.analysis import describe
@@ -115,12 +115,6 @@ def test_a_program_is_compiled_for_the_slice():
     program = compiled(jax.jit(lambda x: x @ x.T, out_shardings=layout.replicated).lower(rows), layout.mesh)
     assert "all-gather" in program.as_text()
     assert program.memory_analysis().argument_size_in_bytes == 4 * 128 * 4
-
-
-class State(NamedTuple):
-    """What `train_step` asks of a train state."""
-
-    params: Any
 
 
 @compiles

@@ -1,5 +1,7 @@
 """Takes train steps on any layout, and compares trees of gradients."""
 
+from typing import Any, NamedTuple
+
 import jax
 import numpy as np
 import optax
@@ -9,6 +11,12 @@ from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
 from jaxformer.state import init_state
 from jaxformer.step import make_train_step
+
+
+class State(NamedTuple):
+    """What `train_step` asks of a train state."""
+
+    params: Any
 
 
 def take_steps(

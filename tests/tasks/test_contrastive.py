@@ -161,6 +161,9 @@ def test_an_evaluation_counts_what_was_not_shown():
         def truth(self, index):
             return {"picture": index, "caption": 3 * (index // 6) + index % 3}
 
+        def text_of(self, index):
+            return f"text {self.truth(index)['caption']}"
+
     data = SimpleNamespace(source=Source())
     sums = {"loss": np.float64(6), "accuracy": np.float64(3), "count": np.float64(12)}
     found = Contrastive().summarize(sums, {**rows, "index": np.arange(12)}, data)
