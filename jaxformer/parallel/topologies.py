@@ -160,7 +160,7 @@ def topology_devices(name: str) -> Sequence[Any]:
     except Exception as error:  # of whatever kind: a library that does not load, or one of another version
         raise UserError(
             f"topology={name!r}: libtpu, the TPU's compiler, does not start ({str(error).splitlines()[0]})",
-            'install it anew: pip install --force-reinstall "jaxformer[aot]"',
+            'install it anew: pip uninstall -y libtpu; pip install "jaxformer[aot]"',
         ) from error
 
 
