@@ -113,7 +113,7 @@ class MetricWriter(AbstractContextManager["MetricWriter"]):
 @cache
 def import_tensorboard() -> None:
     """Imports tensorboardX without PyTorch, which it loads for an annotation alone: seconds, where it is installed."""
-    unseen = {"torch": None} if "torch" not in sys.modules else {}
+    unseen: dict[str, Any] = {} if "torch" in sys.modules else {"torch": None}
     sys.modules.update(unseen)  # an import of it fails, as where it is not installed
     try:
         import tensorboardX  # noqa: F401
