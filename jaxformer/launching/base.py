@@ -199,13 +199,18 @@ def to_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=Blocks, sort_keys=False, width=100)
 
 
+# Numbers of YAML 1.2, which PyYAML does not know ("1e3", "0o17"), and bools of Go's parser.
+NO_TEXT = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|0o[0-7]+|0x[\da-fA-F]+|[yYnN]")
+
+
 class Blocks(yaml.SafeDumper):
     """YAML in which texts of several lines can be read."""
 
 
 def block(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    """A text of several lines as a block, others as usual."""
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    """A text of several lines as a block, one that other parsers read as a number or a bool in quotes."""
+    style = "|" if "\n" in text else "'" if NO_TEXT.fullmatch(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 Blocks.add_representer(str, block)

@@ -244,8 +244,8 @@ def of_pod(name: str, path: str) -> dict[str, Any]:
 
 
 def unexpanded(text: str) -> str:
-    """A text in which Kubernetes sees no variable: it replaces $(NAME)."""
-    return text.replace("$(", "$$(")
+    """A text that Kubernetes leaves as it is: it replaces $(NAME), and makes "$" of "$$"."""
+    return text.replace("$", "$$")
 
 
 def without_empty(**values: Any) -> dict[str, Any]:

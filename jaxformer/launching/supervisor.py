@@ -180,8 +180,18 @@ class Supervisor:
         return code
 
     def until_it_ends(self, signals: Preemption) -> int:
-        """Makes attempts until one is the last, or a signal has come."""
-        history, rehearsal = self.counted_before(), self.to_be_rehearsed()
+        """Makes attempts until one is the last, or a signal has come.
+
+        Raises:
+          UserError: the ledger is not as it is written.
+        """
+        try:
+            history, rehearsal = self.counted_before(), self.to_be_rehearsed()
+        except (LookupError, TypeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise UserError(
+                f"{self.path}: is not as it is written ({what}); restore it, or delete it"
+            ) from error
         while True:
             command = [*self.command, REHEARSE] if rehearsal else self.command
             with tempfile.TemporaryDirectory() as beats, Child(command, Path(beats)) as child:

@@ -178,7 +178,7 @@ def disagreements(every: Sequence[Mapping[str, Any]]) -> list[str]:
     mistaken = next((index for index, said in enumerate(every) if said["mistake"]), 0)
     lines, facts = list(every[mistaken]["mistake"]), [said["facts"] for said in every]
     if lines and any(said["mistake"] != lines for said in every):
-        lines[0] = f"process {mistaken}: {lines[0]}"
+        lines[0] = f"on process {mistaken}: {lines[0]}"
     for name in dict.fromkeys(name for each in facts for name in each):
         values = [each.get(name) for each in facts]
         if others := [index for index, value in enumerate(values) if value != values[0]]:

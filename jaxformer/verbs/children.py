@@ -71,7 +71,6 @@ class Child:
 
     def __init__(self, words: Sequence[str], name: str, environment: Mapping[str, str]):
         self.name = name
-        self.name = name
         self.process = subprocess.Popen(
             [sys.executable, "-c", BEGIN, *words],
             env={**os.environ, **environment},

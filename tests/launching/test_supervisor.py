@@ -369,6 +369,18 @@ def test_a_process_that_has_only_the_number_of_an_earlier_training_is_left_alone
         assert other.wait() == -signal.SIGKILL
 
 
+@pytest.mark.parametrize(
+    "line", ['{"event": "start"}', '{"event": "train"}', '{"event": "start", "start": 1, "new": 2}']
+)
+def test_a_ledger_that_is_not_as_it_is_written_is_named(tmp_path, told, line):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ATTEMPTS).write_text(line + "\n")
+    with pytest.raises(
+        UserError, match=r"attempts\.jsonl: is not as it is written .*; restore it, or delete it"
+    ):
+        supervise(tmp_path, "", told)
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"file.*: Not a directory; mend that"):

@@ -111,7 +111,7 @@ status() {
 # Makes the folder on the hosts. Another job that runs there is left alone.
 claim() {
     # shellcheck disable=SC2016 # expanded there
-    local other='if kill -0 $(cat pid) 2>/dev/null && [ "$(cat started)" != JOB ]; then exit 2; fi'
+    local other='if kill -0 $(cat pid) 2>/dev/null && [ "$(cat started)" != JOB ]; then exit 17; fi'
     on_all "mkdir -p $there; cd $there; ${other/JOB/$job}" 2>/dev/null
 }
 
@@ -146,8 +146,11 @@ finish() {
         vm scp --recurse --worker=0 "$name:$remote" "$(dirname "$fetched")/" ||
             fail "$workdir could not be fetched; $name is still there" 1
     fi
-    on_all "bash $there/worker.sh forget"
-    [ "$keep" ] || delete
+    if [ "$keep" ]; then
+        on_all "bash $there/worker.sh forget" || true
+    else
+        delete || fail "$name could not be deleted and is still paid for; gcloud's reason stands above" 1
+    fi
     exit "$1"
 }
 
@@ -174,7 +177,7 @@ while true; do
         if start; then
             failures=0
         else
-            [ $? -ne 2 ] || fail "another job is running on $name; wait for it, or give this one another name"
+            [ $? -ne 17 ] || fail "another job is running on $name; wait for it, or give this one another name"
             failures=$((failures + 1))
             [ $failures -lt 3 ] || fail "the hosts cannot be prepared; the reason stands above; $name is still there" 1
             sleep "$pause"
