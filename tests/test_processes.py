@@ -24,6 +24,8 @@ from jaxformer.parallel.mesh import Timeouts, make_mesh
 from jaxformer.parallel.places import Place, Unavailable, devices_in_slurm, find_place
 from jaxformer.parallel.processes import disagreements
 from jaxformer.parallel.topologies import topology_devices
+from jaxformer.verbs.options import in_flags
+from jaxformer.verbs.train import Train
 
 
 @pytest.fixture
@@ -266,7 +268,9 @@ def test_a_mistake_is_told_with_the_process_that_found_it():
         {"facts": {"a": 1}, "mistake": []},
         {"facts": {"a": 1}, "mistake": ["b: is wrong", "mend it"]},
     )
-    assert disagreements([fine, wrong]) == ["process 1: b: is wrong", "mend it"]
+    said = disagreements([fine, wrong])
+    assert said == ["on process 1: b: is wrong", "mend it"]
+    assert in_flags(Train, said[0]) == said[0]  # the flag for a process's number has no part in it
     assert disagreements([wrong, wrong]) == ["b: is wrong", "mend it"]
 
 

@@ -36,8 +36,8 @@ Word: TypeAlias = Annotated[str, matching(r"[\w.,:/@%+=-]+", "one word, without 
 Folder: TypeAlias = Annotated[
     str,
     matching(
-        r"(?![A-Za-z][\w+.-]+:)[\w.,:/@%+={}-]+",
-        "the name of a folder as the hosts see it, no address, without spaces and quotes",
+        r"(?!-|\./?$|(?:.*/)?\.\.(?:/|$)|[A-Za-z][\w+.-]+:)[\w.,:/@%+={}-]+",
+        "the name of a folder as the hosts see it, no address, without '..', spaces, quotes and a '-' in front",
     ),
 ]
 Variable: TypeAlias = Annotated[str, matching(r"(?s)[A-Za-z_]\w*=[^\0]*", "NAME=VALUE")]

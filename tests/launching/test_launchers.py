@@ -265,6 +265,12 @@ SKY = "skypilot --config vit_digits --bucket gs://b --accelerators"
             "--valid-until-duration: is for the queue; give --queued, too",
         ),
         (f"{TPU} v5e-4 --env A", "--env A: expected NAME=VALUE"),
+        (f"{TPU} v5e-4 --workdir=-rf", "--workdir -rf: expected the name of a folder as the hosts see it"),
+        (f"{TPU} v5e-4 --workdir .", "--workdir .: expected the name of a folder as the hosts see it"),
+        (
+            f"{SKY} H100:8 --workdir /checkpoints/../etc",
+            "--workdir /checkpoints/../etc: expected the name of ",
+        ),
         (
             f"{TPU} v5e-16",
             "--workdir runs/vit_digits: would lie on each host's own disk, and 4 hosts write one run",
