@@ -30,7 +30,7 @@ def write(out: Path, pairs: Iterable[tuple[str, Image.Image, Mapping[str, str]]]
         lines[split_of(captions["caption"])].append(
             json.dumps({"path": path, **captions}, ensure_ascii=False)
         )
-    for split, written in lines.items():
+    for split, written in ((split, written) for split, written in lines.items() if written):
         (out / f"{split}.jsonl").write_text("\n".join(written) + "\n", encoding="utf-8")
         print(f"{split}: {len(written):,} pictures")
 
