@@ -154,6 +154,11 @@ def pair(values: Sequence[float], shown: Callable[[float], str] = text.number) -
     return " to ".join(dict.fromkeys(map(shown, values)))
 
 
+def rounded(share: float) -> str:
+    """A share in per cent, with a digit behind the point where it is small."""
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
+
+
 def sweep_text(reports: Sequence[Report]) -> str:
     """A table of meshes, best first, and behind it those that do not fit."""
     first, rows = reports[0], []
@@ -163,7 +168,7 @@ def sweep_text(reports: Sequence[Report]) -> str:
         cells = [mesh_words(report["mesh"])]
         if report["fits"]:
             step = report["step"]
-            cells += [pair(step["seconds"], text.duration), pair(step["mfu"], "{:.1%}".format)]
+            cells += [pair(step["seconds"], text.duration), pair(step["mfu"], rounded)]
             cells += [text.data_size(report["bytes"]["total"]), text.data_size(report["sent"])]
             cells += [pair(report["training"]["dollars"])] if priced else []
         else:
