@@ -6,7 +6,7 @@
 
 The pictures are Twitter's (CC-BY 4.0), 64 x 64 pixels, here on white; names are the Unicode Common Locale Data
 Repository's ("tts", what a screen reader says). Flags are left out, whose names are those of countries, and so are
-tones of skin: 1,572 pictures.
+tones of skin: 1,571 pictures.
 """
 
 import argparse

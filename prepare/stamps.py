@@ -5,7 +5,7 @@
     jaxformer data import image-text stamps/*.jsonl --name stamps
 
 Pictures of animals, food, vehicles, coins, letters and more (GPL-2), of many sizes, here on white and at most 128
-pixels high and wide. Those that are drawings of lines (SVG) are left out: 785 pictures.
+pixels high and wide. Those that are drawings of lines (SVG) are left out: 784 pictures.
 """
 
 import argparse

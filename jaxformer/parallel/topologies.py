@@ -158,8 +158,9 @@ def topology_devices(name: str) -> Sequence[Any]:
     try:
         return get_topology_desc(f"{version}:{shape}", platform="tpu", **options).devices
     except Exception as error:  # of whatever kind: a library that does not load, or one of another version
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"topology={name!r}: libtpu, the TPU's compiler, does not start ({str(error).splitlines()[0]})",
+            f"topology={name!r}: libtpu, the TPU's compiler, does not start ({why})",
             'install it anew: pip uninstall -y libtpu; pip install "jaxformer[aot]"',
         ) from error
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +16,12 @@ def write(run, steps, start=0, scale=1.0):
     with MetricWriter(run, start, tensorboard=False) as writer:
         for step in steps:
             writer.write(step, {"train/loss": scale * step, "train/accuracy": 0.5})
+
+
+def test_tensorboard_is_imported_without_pytorch():
+    words = "import sys; from jaxformer.observe.writers import import_tensorboard; import_tensorboard()"
+    loaded = "; assert 'tensorboardX' in sys.modules; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", words + loaded], check=True)
 
 
 def test_written_metrics_are_read_back(tmp_path):
