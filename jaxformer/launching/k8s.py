@@ -40,7 +40,7 @@ FINAL = [
 WORKERS = "workers"
 INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 SLICE = "metadata.labels['jobset.sigs.k8s.io/job-index']"
-VOLUME = matching("[a-z0-9]([a-z0-9.-]*[a-z0-9])?:/[^:]+", "CLAIM:/FOLDER, as in runs:/runs")
+VOLUME = matching(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?:/[\w./-]+", "CLAIM:/FOLDER, as in runs:/runs")
 
 
 @dataclass(frozen=True, kw_only=True)

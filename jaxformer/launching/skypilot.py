@@ -28,9 +28,10 @@ from jaxformer.launching.slices import NUMBER_OF_HOST, TpuSlice, unknown_slice
 from jaxformer.launching.tpu import RUNTIMES
 
 MOUNT = "/checkpoints"
+SLICES = "tpu-"  # what names of slices begin with
 APPENDS = "gs://"
 SAVED = 75  # the exit code after which the same command goes on
-BUCKET = matching("(gs|s3|r2|cos|oci|nebius|https)://[^\\s]+", "a bucket's address, as in gs://my-bucket")
+BUCKET = matching(r"(gs|s3|r2|cos|oci|nebius|https)://\w[\w./-]*", "a bucket's address, as in gs://my-bucket")
 ACCELERATORS = matching(
     r"[A-Za-z][\w.-]*(:[1-9]\d*)?", "NAME or NAME:COUNT, as in H100:8 or tpu-v5litepod-16"
 )
@@ -61,7 +62,7 @@ class SkyPilot(Launcher):
     def problems(self) -> Iterator[str]:
         """Yields what cannot be together."""
         if (made := self.slice()) is not None:
-            unknown = list(unknown_slice("accelerators", made.name))
+            unknown = list(unknown_slice("accelerators", SLICES + made.name, SLICES))
             yield from unknown
             if self.nodes > 1:
                 yield "nodes: slices that train together are launched on Kubernetes; leave it out"
@@ -77,7 +78,7 @@ class SkyPilot(Launcher):
     def slice(self) -> TpuSlice | None:
         """The slice of TPUs; None if these are others."""
         name = self.accelerators.partition(":")[0]
-        return TpuSlice(name.removeprefix("tpu-")) if name.startswith("tpu-") else None
+        return TpuSlice(name.removeprefix(SLICES)) if name.startswith(SLICES) else None
 
     def folder(self, name: str) -> str:
         return posixpath.join(MOUNT, name)

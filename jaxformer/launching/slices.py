@@ -53,9 +53,10 @@ class TpuSlice:
         return f"{'v5litepod' if self.version == 'v5e' else self.version}-{count}"
 
 
-def unknown_slice(field: str, name: str) -> Iterator[str]:
-    """Yields why a field's value is no slice."""
+def unknown_slice(field: str, given: str, prefix: str = "") -> Iterator[str]:
+    """Yields why a field's value, which begins with a prefix of the field's, is no slice."""
+    name = given.removeprefix(prefix)
     try:
         topology(name)
     except UserError as error:
-        yield from (line.replace("topology=", f"{field}=") for line in error.lines)
+        yield from (line.replace(f"topology={name!r}", f"{field}={given!r}") for line in error.lines)

@@ -75,6 +75,9 @@ class Slurm(Launcher):
             yield "processes_per_node: follows from `gpus` and `gpus_per_process`; leave it out"
         if not self.gpus and self.gpus_per_process > 1:
             yield "gpus_per_process: give `gpus`, too"
+        for first, last in re.findall(r"(\d+)-(\d+)", self.array or ""):
+            if int(first) > int(last):
+                yield f"array={self.array!r}: goes from {first} down to {last}; write {last}-{first}"
         yield from super().problems()
 
     def tasks_of_a_node(self) -> int:

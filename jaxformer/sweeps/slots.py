@@ -1,4 +1,4 @@
-"""The cores and the accelerator of a worker: as many as a trial is given, however many workers there are.
+"""The cores or the accelerators of a worker: as many as a trial is given, however many workers there are.
 
 Results depend on the number of cores in their last bits, so that a worker sees no more of them than others do.
 """
@@ -6,16 +6,47 @@ Results depend on the number of cores in their last bits, so that a worker sees 
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from jaxformer.errors import UserError
 from jaxformer.files import locked
+from jaxformer.sweeps.spaces import Sweep
 from jaxformer.sweeps.study import SLOTS, Study
 
-OTHER_DEVICES = ("accel[0-9]*", "vfio/[0-9]*")  # of TPUs, in /dev
+DEVICES = "/dev"
+PORT = 8476  # of the first TPU worker; the others have those behind it
+
+
+class Kind(NamedTuple):
+    """A kind of accelerator."""
+
+    name: str
+    variable: str
+    """The variable of the environment with the names of those that a process may use."""
+    files: tuple[str, ...]
+    """What Linux calls them in /dev."""
+    package: str
+    """The package without which JAX does not see them."""
+    bounds: Mapping[int, str] | None = None
+    """How so many of a host lie that are a slice by themselves (jax/_src/test_multiprocess.py has the same); None: they
+    are used in any number."""
+
+
+KINDS = (
+    Kind("GPU", "CUDA_VISIBLE_DEVICES", ("nvidia[0-9]*",), "jaxlib"),
+    Kind(
+        "TPU chip",
+        "TPU_VISIBLE_CHIPS",
+        ("accel[0-9]*", "vfio/[0-9]*"),
+        "libtpu",
+        {1: "1,1,1", 2: "1,2,1", 4: "2,2,1", 8: "2,4,1"},
+    ),
+)
 
 
 class Taken(Exception):
@@ -24,12 +55,12 @@ class Taken(Exception):
 
 @contextmanager
 def slot(study: Study) -> Iterator[int]:
-    """Within this context the process has the first free slot of its machine, and its cores or its GPU.
+    """Within this context the process has the first free slot of its machine, and its cores or its accelerators.
 
     Nothing may have asked JAX for its devices before.
 
     Raises:
-      UserError: all GPUs are taken, or there are fewer cores than a trial is given.
+      UserError: all accelerators are taken, or there are fewer of them, or of cores, than a trial is given.
     """
     with ExitStack() as held:
         for index in count():
@@ -38,43 +69,74 @@ def slot(study: Study) -> Iterator[int]:
                 break
             except Taken:
                 continue
-        confine(index, study.sweep.cores_per_trial)
+        confine(index, study.sweep)
         yield index
 
 
-def gpus() -> list[str]:
-    """The names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them."""
-    if os.environ.get("JAX_PLATFORMS", "") == "cpu":
-        return []
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
-    return [str(index) for index, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+def accelerators() -> tuple[Kind | None, list[str]]:
+    """The kind of accelerators that this process may use, and their names; None and none where it trains on CPUs."""
+    if os.environ.get("JAX_PLATFORMS", "") != "cpu":
+        for kind in KINDS:
+            if kind.variable in os.environ:
+                found = [name for name in os.environ[kind.variable].split(",") if name]
+            else:
+                found = [path for each in kind.files for path in Path(DEVICES).glob(each)]
+                found = [str(index) for index, _ in enumerate(found)]
+            if found and find_spec(kind.package):
+                return kind, found
+    return None, []
 
 
-def check_count(workers: int) -> None:
-    """Refuses more workers than there are GPUs on this machine.
+def slots_of(kind: Kind, found: list[str], each: int) -> list[list[str]]:
+    """The accelerators of each slot, by their names.
 
     Raises:
-      UserError: there are more.
+      UserError: there are fewer than a trial is given, or so many TPU chips are no slice.
     """
-    if (found := gpus()) and workers > len(found):
+    counts = [count for count in kind.bounds or range(1, len(found) + 1) if count <= len(found)]
+    if each not in counts:
         raise UserError(
-            f"workers={workers}: each has a GPU, and there are {len(found)} here; use {len(found)}"
+            f"accelerators_per_trial={each}: there are {len(found)} {kind.name}s here; use "
+            + " or ".join(map(str, counts))
         )
+    return [found[first : first + each] for first in range(0, len(found) - each + 1, each)]
 
 
-def confine(index: int, cores: int) -> None:
-    """Gives this process the GPU of a slot, or else its cores; of TPUs one worker has all that its machine has."""
-    if found := gpus():
-        if index >= len(found):
-            raise UserError(
-                f"there is a worker for each of the {len(found)} GPUs; start no more on this machine"
-            )
-        os.environ["CUDA_VISIBLE_DEVICES"] = found[index]
-    elif sys.platform == "linux" and not any(
-        path for each in OTHER_DEVICES for path in Path("/dev").glob(each)
-    ):
-        os.sched_setaffinity(0, cores_of(index, cores, sorted(os.sched_getaffinity(0))))
+def check_count(workers: int, each: int) -> None:
+    """Refuses more workers than there are accelerators for on this machine.
+
+    Raises:
+      UserError: there are more, or fewer accelerators than a trial is given.
+    """
+    kind, found = accelerators()
+    if kind is not None and workers > (most := len(slots_of(kind, found, each))):
+        has = f"each has {each} of the {len(found)} {kind.name}s here"
+        raise UserError(f"workers={workers}: {has}; use {most}")
+
+
+def confine(index: int, sweep: Sweep) -> None:
+    """Gives this process the accelerators of a slot, or else its cores."""
+    kind, found = accelerators()
+    if kind is None:
+        if sys.platform == "linux":
+            there = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(0, cores_of(index, sweep.cores_per_trial, there))
+        return
+    slots = slots_of(kind, found, each := sweep.accelerators_per_trial)
+    if index >= len(slots):
+        raise UserError(
+            f"there is a worker for each {each} of the {len(found)} {kind.name}s; start no more on this machine"
+        )
+    os.environ[kind.variable] = ",".join(slots[index])
+    if kind.bounds is not None:  # it does not look for other hosts, and leaves the other chips alone
+        os.environ.update(
+            TPU_PROCESS_BOUNDS="1,1,1",
+            TPU_CHIPS_PER_PROCESS_BOUNDS=kind.bounds[each],
+            TPU_PROCESS_ADDRESSES=f"localhost:{PORT + index}",
+            TPU_PROCESS_PORT=str(PORT + index),
+            CLOUD_TPU_TASK_ID="0",
+            ALLOW_MULTIPLE_LIBTPU_LOAD="1",
+        )
 
 
 def cores_of(index: int, cores: int, there: list[int]) -> set[int]:

@@ -233,6 +233,8 @@ class Sweep:
     cores_per_trial: fields.PositiveInt = 1
     """CPU cores of a worker where it trains on CPUs: results depend on it in their last bits, never on the number of
     workers."""
+    accelerators_per_trial: fields.PositiveInt = 1
+    """GPUs, or TPU chips, of a worker where it has some; the others of a machine are for other workers."""
 
     @property
     def method(self) -> str:

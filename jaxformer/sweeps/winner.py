@@ -51,6 +51,7 @@ def comparison(
         "seeds": tuple(range(first, first + seeds)),
         "metric": study.metric,
         "cores_per_trial": study.sweep.cores_per_trial,
+        "accelerators_per_trial": study.sweep.accelerators_per_trial,
     }
     before, after = (schema.to_dict(sections.resolve(each)) for each in (config, config_of(config, values)))
     differing = [path for path in values if leaf(before, path) not in (ABSENT, leaf(after, path))]

@@ -28,6 +28,7 @@ GIVEN = (
     "at_once",
     "population",
     "cores_per_trial",
+    "accelerators_per_trial",
 )  # flags that are fields of a sweep
 DEATHS = 10  # of workers in a row without a new result
 
@@ -70,6 +71,8 @@ class Sweep(Verb):
     """How many trials a worker trains at once, as one program; they differ in numbers alone (default: 1)."""
     cores_per_trial: PositiveInt | None = None
     """CPU cores of a worker where it trains on CPUs (default: 1)."""
+    accelerators_per_trial: PositiveInt | None = None
+    """GPUs, or TPU chips, of a worker where there are some (default: 1)."""
     overrides: Mapping[str, Any] | None = None
     """Leaves of the config and their values, the same in all trials."""
 
@@ -134,7 +137,7 @@ def trained(
     from jaxformer.sweeps.slots import check_count
     from jaxformer.sweeps.study import Study
 
-    check_count(workers)
+    check_count(workers, sweep.accelerators_per_trial)
     study = Study.begin(folder, config, sweep, source)
     if sweep.on_timing:
         print_note(sweep.on_timing)

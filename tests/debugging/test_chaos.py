@@ -1,4 +1,4 @@
-"""`jaxformer chaos`: its plan, its comparison and what it says, without training; and in slow tests all of it."""
+"""`jaxformer chaos`: its plan, its comparison and what it says, without training; and all of it with six kills, or in slow tests with more."""
 
 import os
 import re
@@ -230,9 +230,11 @@ def test_a_small_disk_is_filled_and_what_it_holds_is_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("kills", "background"), [(6, True), (30, False)])
+@pytest.mark.parametrize(
+    ("kills", "background"),
+    [(6, False), *(pytest.param(*values, marks=pytest.mark.slow) for values in ((6, True), (30, False)))],
+)
 def test_a_training_of_two_processes_that_is_killed_again_and_again_ends_bit_for_bit_alike(
     kills, background, digits_dir, tmp_path
 ):

@@ -301,6 +301,13 @@ SKY = "skypilot --config vit_digits --bucket gs://b --accelerators"
         ),
         ("slurm --config vit_digits --array x", "--array x: expected numbers, as in 0-31%8"),
         (
+            "slurm --config vit_digits --array 1,5-3 --workdir runs/a-{task}",
+            "--array 1,5-3: goes from 5 down to 3; write 3-5",
+        ),
+        (f"{SKY} tpu-v99-8", "--accelerators tpu-v99-8: no TPU slice; expected a name such as "),
+        (f"{SKY} H100:8 --bucket gs://b:{{}}#", "--bucket gs://b:{}#: expected a bucket's address, as in "),
+        (f"{K8S}#", "--volume runs:/runs#: expected CLAIM:/FOLDER, as in runs:/runs"),
+        (
             "slurm --config vit_digits --gpus 8 --gpus-per-process 3",
             "--gpus-per-process 3: does not divide the 8 GPUs",
         ),
