@@ -4,18 +4,34 @@ import difflib
 import errno
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxformer.config.schema import load
 from jaxformer.data.base import DatasetConfig
 from jaxformer.errors import NotPrepared, UserError
 
-# Datasets that are made where they are first used, and the function that makes each in a folder.
+
+
+class Embedded(NamedTuple):
+    """A dataset that is made where it is first used."""
+
+    version: str
+    splits: Mapping[str, int]
+    """How many examples each has."""
+    prepare: Any
+    """Where the function is that makes it in a folder: "module:name"."""
+
+
 EMBEDDED = {
-    "digits": "jaxformer.data.digits:prepare_digits",
-    "shapes": "jaxformer.data.shapes:prepare_shapes",
+    "digits": Embedded("1.0.0", {"train": 1_438, "test": 359}, "jaxformer.data.digits:prepare_digits"),
+    "shapes": Embedded(
+        "1.1.0",
+        {"train": 12_000, "validation": 1_000, "test": 1_000},
+        "jaxformer.data.shapes:prepare_shapes",
+    ),
 }
 OWN_FILES: Any = "jaxformer.importing.own:prepared"  # what makes a dataset of "csv:reviews.csv"
 # Where embedded datasets go when the default folder cannot be written (a shared, read-only one).
@@ -66,7 +82,9 @@ def find_dataset(config: DatasetConfig) -> Prepared:
         return load(OWN_FILES)(config)
     folder, reason = data_folder(config.data_dir)
     prepared = find_datasets(folder)
-    if config.name in EMBEDDED and config.name not in [dataset.name for dataset in prepared]:
+    there = {(dataset.name, dataset.version) for dataset in prepared}
+    made = EMBEDDED.get(config.name)
+    if made and config.version in (None, made.version) and (config.name, made.version) not in there:
         folder = place_embedded(config.name, folder, may_move=config.data_dir is None)
         prepared = find_datasets(folder)
     versions = {dataset.version: dataset for dataset in prepared if dataset.name == config.name}
@@ -87,7 +105,7 @@ def place_embedded(name: str, folder: Path, may_move: bool) -> Path:
         try:
             if place.is_dir() and not place.stat().st_mode & 0o222:  # root could write there, and should not
                 raise PermissionError(errno.EACCES, "the folder is read-only", str(place))
-            load(EMBEDDED[name])(place)
+            load(EMBEDDED[name].prepare)(place)
         except OSError as error:
             problem = error
         else:

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxformer.data.catalog import EMBEDDED
 from jaxformer.data.writing import held_out_places, write_once
 
 NAME = "digits"
-VERSION = "1.0.0"
+VERSION = EMBEDDED[NAME].version
 TEST_FRACTION = 0.2
 DESCRIPTION = (
     "1,797 handwritten digits of 8x8 (test set of Optical Recognition of Handwritten Digits, Alpaydin and "

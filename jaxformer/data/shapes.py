@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxformer.data.catalog import EMBEDDED
 from jaxformer.data.writing import write_once
 
 NAME = "shapes"
-VERSION = "1.1.0"
 SIDE = 32  # pixels
-COUNTS = {"train": 12_000, "validation": 1_000, "test": 1_000}
+VERSION, COUNTS, _ = EMBEDDED[NAME]
 COLOURS = {
     "red": (220, 40, 40),
     "green": (40, 180, 60),

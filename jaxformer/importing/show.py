@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from jaxformer.data.base import Source, open_source
-from jaxformer.data.catalog import Prepared, data_folder, find_dataset, find_datasets, open_builder
+from jaxformer.data.catalog import EMBEDDED, Prepared, data_folder, find_dataset, find_datasets, open_builder
 from jaxformer.data.collate import readable, transformed
 from jaxformer.data.config import DataConfig
 from jaxformer.data.kinds.detection import Detection
@@ -25,11 +25,6 @@ CELL = 96  # pixels of an image on a contact sheet
 LABEL = 18  # pixels of the line under it
 GAP = 8
 COLUMNS = 10
-# The embedded datasets and their splits.
-MADE_HERE = {
-    "digits": "train 1,438, test 359",
-    "shapes": "train 12,000, validation 1,000, test 1,000",
-}
 LONGEST = 1000  # characters of a text that are shown
 
 
@@ -41,11 +36,16 @@ def dataset_table(data_dir: str | None = None) -> str:
     """
     folder, reason = data_folder(data_dir)
     rows = [described(dataset) for dataset in find_datasets(folder)]
-    there = [name for name, *_ in rows]
-    for name, splits in MADE_HERE.items():
-        if name not in there:
-            rows.append((name, "1.0.0", splits, "", "embedded: prepared on first use"))
+    there = [(name, version) for name, version, *_ in rows]
+    for name, (version, splits, _) in EMBEDDED.items():
+        if (name, version) not in there:
+            rows.append((name, version, of_splits(splits), "", "embedded: prepared on first use"))
     return f"{folder} ({reason})\n{table(('name', 'version', 'examples', 'size', 'features'), rows)}"
+
+
+def of_splits(splits: Mapping[str, int]) -> str:
+    """Splits in words: "train 1,438, test 359"."""
+    return ", ".join(f"{name} {count:,}" for name, count in splits.items())
 
 
 def described(dataset: Prepared) -> tuple[str, str, str, str, str]:
@@ -54,7 +54,7 @@ def described(dataset: Prepared) -> tuple[str, str, str, str, str]:
         info = open_builder(dataset).info
     except UserError as error:
         return dataset.name, dataset.version, "", data_size(0), error.lines[0]
-    splits = ", ".join(f"{name} {split.num_examples:,}" for name, split in info.splits.items())
+    splits = of_splits({name: split.num_examples for name, split in info.splits.items()})
     features = ", ".join(f"{name} {short(feature)}" for name, feature in info.features.items())
     if (stored := info.file_format.value) != "array_record":
         features = f"stored as {stored}, needs TensorFlow"
