@@ -18,7 +18,7 @@ from jaxformer.data.text.cache import cache_folder
 from jaxformer.errors import UserError
 from jaxformer.importing.formats import FORMATS
 from jaxformer.importing.formats.asked import Asked
-from jaxformer.importing.hub import tables_of
+from jaxformer.importing.hub import files_of
 from jaxformer.importing.pipeline import VERSION, import_dataset
 from jaxformer.importing.sources import files_below
 
@@ -43,10 +43,12 @@ def prepared(config: DatasetConfig) -> Prepared:
             f"data.name: {config.name!r}: there is no kind {word!r} of files; {did_you_mean(word, KINDS)}"
         )
     folder = cache_folder().parent / "datasets"
-    path = tables_of(place, folder / ".hub") if word == HUB else Path(place).expanduser()
+    path = files_of(place, folder / ".hub") if word == HUB else Path(place).expanduser()
     if not exists(path):
         raise UserError(f"data.name: {path}: there is no such file or folder")
     kind, columns = KINDS[word], config.examples.table_columns
+    if word == HUB and not any(path.glob("*.parquet")):
+        kind = "images"
     asked = Asked(columns) if "label" in FORMATS[kind].options and columns else None
     name = f"{named(Path(place))}_{key(path, f'{MADE} {kind} {asked}')}"
     if not (folder / name / VERSION / "dataset_info.json").exists():

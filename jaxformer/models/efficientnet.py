@@ -1,7 +1,7 @@
 """EfficientNet-Lite: inverted residuals by ReLU6, without a squeeze (Tan and Le 2019; lite of tensorflow/tpu)."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,8 @@ from jaxformer.models.dropout import ResidualLayer
 from jaxformer.models.norms import image_norm
 from jaxformer.models.outputs import ImageOutputs, classified
 from jaxformer.models.resampling import mean_of
+
+NormName: TypeAlias = Literal["batch", "frozen"]
 
 
 def relu6(x: jax.Array) -> jax.Array:
@@ -34,13 +36,15 @@ class InvertedResidual(ResidualLayer):
     """Hidden channels over those that go in; 1: no first 1x1."""
     padding: PaddingName
     """Padding of the convolutions."""
+    norm: NormName
+    """ "batch" or "frozen"; see `norms.image_norm`."""
     norm_epsilon: float
     """Epsilon of BatchNorm."""
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
         """Maps [B, H, W, C] to [B, ceil(H / stride), ceil(W / stride), channels]."""
-        norm = image_norm(self, "batch", self.norm_epsilon, deterministic)
+        norm = image_norm(self, self.norm, self.norm_epsilon, deterministic)
         hidden, y = self.expansion * x.shape[-1], x
         if self.expansion > 1:
             y = relu6(norm(name="norm_1")(Conv(hidden, 1, **self.dtypes, name="conv_1")(y)))
@@ -70,6 +74,9 @@ class EfficientNet(Staged):
     """Number of channels that are pooled for the head."""
     padding: PaddingName = "same"
     """Padding of strided convolutions: "same" as TensorFlow pads, or "even" on both sides alike."""
+    norm: NormName = "batch"
+    """ "batch", whose running statistics are the collection "batch_stats"; or "frozen", which uses these in training,
+    too, and leaves them as they are."""
     norm_epsilon: PositiveFloat = 1e-3
     """Epsilon of BatchNorm; 1e-3 in TensorFlow's, 1e-5 in those that PyTorch trained."""
 
@@ -82,13 +89,18 @@ class EfficientNet(Staged):
 
         "maps" has the feature maps of the stages that are the last of their size.
         """
-        norm = image_norm(self, "batch", self.norm_epsilon, deterministic)
+        norm = image_norm(self, self.norm, self.norm_epsilon, deterministic)
         x = Conv(self.stem_width, 3, 2, padding=self.padding, **self.dtypes, name="conv_stem")(image)
         x = relu6(norm(name="norm_stem")(x))
 
         def block(stage: int, i: int, **common: Any) -> nn.Module:
             kernel, stride = self.kernel_sizes[stage - 1], 1 if i else self.strides[stage - 1]
-            fields = {"padding": self.padding, "norm_epsilon": self.norm_epsilon, "axis_name": self.axis_name}
+            fields = {
+                "padding": self.padding,
+                "norm": self.norm,
+                "norm_epsilon": self.norm_epsilon,
+                "axis_name": self.axis_name,
+            }
             shape = self.widths[stage - 1], kernel, stride, self.expansions[stage - 1]
             return InvertedResidual(*shape, **fields | common)
 

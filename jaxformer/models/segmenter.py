@@ -12,7 +12,7 @@ from jaxformer.config.fields import PositiveInt
 from jaxformer.config.schema import choice
 from jaxformer.models.base import Kind
 from jaxformer.models.outputs import SegmentationOutputs
-from jaxformer.models.patches import UNFIT, Backboned, backbone_outputs
+from jaxformer.models.patches import UNFIT, Backboned, Levels, backbone_outputs
 from jaxformer.models.segmentation_decoders import DECODERS
 
 Size = tuple[PositiveInt, PositiveInt]  # height and width
@@ -27,6 +27,8 @@ class Segmenter(Backboned):
     decoder: Any = choice(DECODERS)
     """What makes logits of the maps: "mask_transformer" (Strudel et al. 2021), "linear", "pup" (Zheng et al.
     2021), or of several maps "mlp" (Xie et al. 2021) and "fpn"."""
+    levels: Levels | None = None
+    """Which of the backbone's maps the decoder gets, as indices, the finest first; None: all."""
     num_classes: PositiveInt | None = None
     """Number of classes K; None: as many as the data have."""
     window: Size | None = None
@@ -44,13 +46,16 @@ class Segmenter(Backboned):
         except UNFIT as error:
             yield f"backbone: gives no feature maps ({error})"
             return
+        if odd := [level for level in self.levels or () if not -count <= level < count]:
+            yield f"levels: there is no {odd[0]}; this backbone has {count} maps, 0 to {count - 1}"
+        count = len(self.levels or range(count))
         if count < self.decoder.least_maps:
             name = type(self.decoder).__name__
             remedy = 'a backbone with stages, such as "resnet", or the decoder "mask_transformer", "pup" or "linear"'
-            yield f"decoder: {name} joins maps of several sizes, and this backbone has {count}; take {remedy}"
+            yield f"decoder: {name} joins maps of several sizes, and gets {count}; take {remedy}"
         level = self.decoder.level
         if not -count <= level < count:
-            yield f"decoder.level={level}: this backbone has {count} maps, 0 to {count - 1}; -1 is the last"
+            yield f"decoder.level={level}: the decoder gets {count} maps, 0 to {count - 1}; -1 is the last"
 
     @nn.nowrap
     def window_problems(self) -> Iterator[str]:
@@ -92,7 +97,8 @@ class Segmenter(Backboned):
     def whole(self, image: jax.Array, deterministic: bool) -> SegmentationOutputs:
         """Segments images, each seen as a whole."""
         maps = self.backbone(image, deterministic).maps
-        return SegmentationOutputs(self.decoder(maps, self.known("num_classes"), deterministic), maps)
+        seen = maps if self.levels is None else tuple(maps[level] for level in self.levels)
+        return SegmentationOutputs(self.decoder(seen, self.known("num_classes"), deterministic), maps)
 
 
 def window_places(size: Size, window: Size, stride: Size) -> list[tuple[int, int]]:

@@ -204,6 +204,8 @@ def test_a_dataset_of_the_hub_is_imported_once_with_its_classes(here, monkeypatc
     asked = []
 
     class Split:
+        features = {}
+
         def __init__(self, count):
             self.count = count
 
@@ -226,7 +228,8 @@ def test_a_dataset_of_the_hub_is_imported_once_with_its_classes(here, monkeypatc
             else {"train": Split(6), "test": Split(4), "unsupervised": Split(9)}
         )
 
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    stub = SimpleNamespace(load_dataset=load_dataset, Image=bytes, ClassLabel=list)
+    monkeypatch.setitem(sys.modules, "datasets", stub)
     for _ in range(2):
         _, splits, features = opened(config_of("hf:some/films:small@v1"))
     assert asked == [("some/films", "small", "v1")]
@@ -236,3 +239,44 @@ def test_a_dataset_of_the_hub_is_imported_once_with_its_classes(here, monkeypatc
     assert "has no split of train, validation or test, but odd" in refused(config_of("hf:odd"))
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "needs the package `datasets`" in refused(config_of("hf:another"))
+
+
+def test_a_dataset_of_pictures_of_the_hub_becomes_folders_of_classes(here, monkeypatch):
+    class Pictures:
+        """What `datasets` documents of features and `cast_column`; `decode=False` gives bytes and path."""
+
+        def __init__(self, labels, first=0, **features):
+            self.first = first
+            self.labels, self.features = labels, {"image": Image_(), "label": ClassLabel(), **features}
+
+        def cast_column(self, column, to):
+            assert (column, to.decode) == ("image", False)
+            return self
+
+        def __iter__(self):
+            for i, label in enumerate(self.labels, self.first):
+                Image.fromarray(np.full((4, 4, 3), 10 * i, np.uint8)).save(here / f"{i}.png")
+                stored = {"bytes": (here / f"{i}.png").read_bytes(), "path": None if i % 2 else f"{i}.JPG"}
+                yield {"image": stored, "label": label}
+
+    class Image_:
+        def __init__(self, decode=True):
+            self.decode = decode
+
+    class ClassLabel:
+        names = ("a/b", ".c")
+
+    found = {"train": Pictures([0, 1, -1, 0, 1]), "test": Pictures([1, None, 0], first=6)}
+    stub = SimpleNamespace(load_dataset=lambda *_, **__: found, Image=Image_, ClassLabel=ClassLabel)
+    monkeypatch.setitem(sys.modules, "datasets", stub)
+    config = SimpleNamespace(
+        name="hf:some/pictures", examples=build(KINDS, {"name": "images"}, "data.examples")
+    )
+    config.data_dir = config.version = None
+    _, splits, features = opened(config)
+    shown = {name: sorted((x["image"][0, 0, 0], x["label"]) for x in split) for name, split in splits.items()}
+    assert features["label"].names == ["_c", "a_b"]
+    assert shown == {"train": [(0, 1), (10, 0), (30, 1), (40, 0)], "test": [(60, 0), (80, 1)]}
+    found["train"] = Pictures([0, 1], other=ClassLabel())
+    config.name = "hf:two/labels"
+    assert "expected one column of classes, and its pictures have label, other" in refused(config)

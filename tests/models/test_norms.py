@@ -4,7 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.tiny import images, random_params
+from helpers.tiny_models import TINY
 
+from jaxformer.config.schema import build
+from jaxformer.models import CONTRACT, MODELS
 from jaxformer.models.base import Layer
 from jaxformer.models.norms import GroupNorm, LayerNorm, RMSNorm, image_norm
 
@@ -92,6 +96,18 @@ def test_batch_norm_and_its_running_statistics(arrays):
     ours, updates = jax.jit(lambda v, x: frozen.apply(v, x, mutable=["batch_stats"]))(variables, x)
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], stats)
+
+
+def test_frozen_norms_of_an_efficientnet_train_as_they_evaluate():
+    fields = {"name": "efficientnet", **TINY["efficientnet"], "num_classes": 3, "norm": "frozen"}
+    model, x = build(MODELS, fields, "model", CONTRACT), images()
+    variables = {"params": random_params(model, x)}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)["batch_stats"]
+    variables["batch_stats"] = jax.tree.map(lambda leaf: np.full(leaf.shape, 0.7, np.float32), shapes)
+    train = jax.jit(lambda v: model.apply(v, x, deterministic=False, mutable=["batch_stats"]))
+    outputs, updates = train(variables)
+    np.testing.assert_allclose(outputs.logits, jax.jit(model.apply)(variables, x).logits, rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], variables["batch_stats"])
 
 
 @pytest.mark.parametrize("mode", ["jit", "pmap"])

@@ -87,7 +87,7 @@ def test_a_vit_segments_images_of_its_size(decoder):
 def test_decoders_of_several_maps_refuse_a_plain_vit(decoder):
     _, errors = resolved(decoder={"name": decoder}, backbone=VIT)
     assert len(errors) == 1
-    assert "joins maps of several sizes, and this backbone has 1" in errors[0]
+    assert "joins maps of several sizes, and gets 1;" in errors[0]
 
 
 def test_one_can_choose_the_map():
@@ -101,10 +101,27 @@ def test_one_can_choose_the_map():
     assert (fine.logits.shape[1], coarse.logits.shape[1]) == (16, 8)
 
 
+def test_the_decoder_gets_the_levels_of_the_backbone():
+    model = build("fpn", {**CNN, "stage_sizes": (1, 1, 1)}, levels=(1, 2))
+    variables = variables_of(model, images(16, 16))
+    outputs = jax.jit(model.apply)(variables, images(16, 16))
+    assert [len(x[0]) for x in outputs.maps] == [16, 8, 4]
+    of_decoder = {name: tree["decoder"] for name, tree in variables.items()}
+    alone = model.decoder.apply(of_decoder, outputs.maps[1:], K, True)
+    assert alone.shape == (2, 8, 8, K)
+    np.testing.assert_allclose(outputs.logits, alone, rtol=1e-5, atol=1e-6)
+
+
 # Of models without a decoder for several maps.
 WRONG = [
     ({"backbone": {**CNN, "num_classes": 5}}, "model.backbone.num_classes=5: a backbone's own head"),
-    ({"decoder": {"name": "linear", "level": 2}}, "model.decoder.level=2: this backbone has 2 maps, 0 to 1"),
+    ({"decoder": {"name": "linear", "level": 2}}, "model.decoder.level=2: the decoder gets 2 maps, 0 to 1"),
+    ({"levels": [0, 2]}, "model.levels: there is no 2; this backbone has 2 maps, 0 to 1"),
+    (
+        {"levels": [1], "decoder": {"name": "fpn"}},
+        "model.decoder: FPN joins maps of several sizes, and gets 1;",
+    ),
+    ({"levels": [1], "decoder": {"name": "linear", "level": 1}}, "level=1: the decoder gets 1 maps"),
     ({"decoder": {"name": "mask_transformer", "num_heads": 5}}, "num_heads=5 does not divide width=192"),
     ({"num_classes": 0}, "model.num_classes=0: expected 1 or more"),
     ({"stride": [8, 8]}, "model.stride=[8, 8]: there is no window"),
