@@ -9,6 +9,7 @@ BACKBONES = {
     "cvt": "jaxformer.models.cvt:CvT",
     "efficientnet": "jaxformer.models.efficientnet:EfficientNet",
     "maxvit": "jaxformer.models.maxvit:MaxViT",
+    "mit": "jaxformer.models.mit:MiT",
     "mlp_mixer": "jaxformer.models.mlp_mixer:MLPMixer",
     "resnet": "jaxformer.models.resnet:ResNet",
     "swin": "jaxformer.models.swin:Swin",

@@ -71,6 +71,7 @@ def short_problems(query: Array, key: Array, bias: MaybeArray, mask: Mask) -> li
     reasons = {
         "the mask of a cache": mask.allowed is not None,
         f"{queries} queries, fewer than {FEWEST}": queries < FEWEST,
+        "a window on both sides": mask.window is not None and not mask.causal,
         "a window between texts of different lengths": mask.window is not None and queries != keys,
         "a causal text in parts": mask.causal and mask.parts > 1,
         "a bias that heads share": bias is not None and bias.shape[-3:] != (heads, queries, keys),

@@ -54,6 +54,14 @@ TINY = {
         "embedding_kernels": [7, 3],
         "embedding_strides": [4, 2],
     },
+    "mit": {
+        "stage_sizes": [1, 1],
+        "widths": [8, 16],
+        "num_heads": [1, 2],
+        "reductions": [2, 1],
+        "embedding_kernels": [7, 3],
+        "embedding_strides": [4, 2],
+    },
     "maxvit": {"stage_sizes": [1, 1], "widths": [8, 16], "stem_widths": [8, 8], "window": 2, "head_dim": 8},
     "swin": {"stage_sizes": [1, 1], "num_heads": [1, 2], "width": 8, "window": 4},
     "detr": {

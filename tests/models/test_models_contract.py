@@ -129,7 +129,20 @@ def test_token_layout_is_that_of_the_traced_attention(name):
     shapes = {path: leaf.shape for path, leaf in leaves_by_path(maps.get(ATTENTION_MAPS, {})).items()}
     layers = attention_layers(model, calls, maps.get(ATTENTION_MAPS, {}))
     assert bool(layers) == (
-        name in ("captioner", "cct", "coatnet", "coca", "cvt", "detr", "maxvit", "swin", "two_towers", "vit")
+        name
+        in (
+            "captioner",
+            "cct",
+            "coatnet",
+            "coca",
+            "cvt",
+            "detr",
+            "maxvit",
+            "mit",
+            "swin",
+            "two_towers",
+            "vit",
+        )
     )
     for layer in layers:
         windows, _, asks, sees = shapes[layer.path]
@@ -201,6 +214,8 @@ IMPOSSIBLE = [
     ("cvt", {"widths": (8, 16, 32)}, ["widths=[8, 16, 32]"]),
     ("cvt", {"projection_kernel": 2}, ["projection_kernel=2"]),
     ("cvt", {"embedding_kernels": (7, 2)}, ["embedding_kernels[1]=2", "odd"]),
+    ("mit", {"reductions": (1,)}, ["reductions=[1]"]),
+    ("mit", {"num_heads": (1, 3)}, ["num_heads=[1, 3]"]),
     ("convnext", {"stage_sizes": (1, 0)}, ["stage_sizes[1]=0"]),
     ("convnext", {"stage_sizes": ()}, ["stage_sizes=[]", "at least one stage"]),
     ("convnext", {"kernel_size": 6}, ["kernel_size=6"]),
