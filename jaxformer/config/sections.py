@@ -147,7 +147,10 @@ def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
     if errors:
         raise ConfigError(*errors)
     if (adapter := sections.get("adapter")) is not None:
-        sections["model"] = adapter.fitted(sections["model"])
+        if adapter.of_model:
+            from jaxformer.models.base import replaced
+
+            sections["model"] = replaced(sections["model"], **adapter.of_model)
         trained = adapter.trained(sections["optimizer"], sections["model"].heads)
         sections["optimizer"] = replace(sections["optimizer"], train_only=trained)
     return ExperimentConfig(**sections)

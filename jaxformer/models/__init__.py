@@ -29,5 +29,6 @@ MODELS = {
     "detr": "jaxformer.models.detr:DETR",
     "segmenter": "jaxformer.models.segmenter:Segmenter",
     "seq2seq": "jaxformer.models.seq2seq:Seq2Seq",
+    "text_pairs": "jaxformer.models.text_pairs:TextPairs",
     "two_towers": "jaxformer.models.two_towers:TwoTowers",
 }

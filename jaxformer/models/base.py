@@ -34,6 +34,7 @@ Kind: TypeAlias = Literal[
     "detector",
     "segmenter",
     "two-towers",
+    "text-pairs",
     "captioner",
     "coca",
 ]

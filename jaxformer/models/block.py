@@ -159,16 +159,7 @@ class Block(ResidualLayer):
         found: dict[str, Any] = {}
 
         def residual(number: int | str, branch: Any) -> Callable[[Array], Array]:
-            name = f"norm_{number}"
-            norm: Any = token_norm(self.norm, self.norm_epsilon, self.use_bias, name=name, **self.dtypes)
-            if number == 1 and not self.attention_norm:
-                norm = lambda x: x  # noqa: E731
-            adapter: Any = None
-            if self.bottleneck:
-                adapter = Bottleneck(self.bottleneck, **self.dtypes, name=f"adapter_{number}")
-            scaled: Any = None
-            if self.layer_scale is not None:
-                scaled = LayerScale(self.layer_scale, **self.dtypes, name=f"layer_scale_{number}")
+            norm, *behind = self.around(number)
 
             def applied(x: Array) -> Array:
                 if self.norm_position == "between" and number == 2:
@@ -177,8 +168,8 @@ class Block(ResidualLayer):
                     y = x if self.norm_position == "post" else norm(x)
                 y = branch(y)
                 y = Dropout(self.dropout)(y, deterministic=deterministic)
-                y = y if adapter is None else adapter(y)
-                y = y if scaled is None else scaled(y)
+                for layer in behind:
+                    y = layer(y)
                 if inputs.drop_path is not None and not deterministic:
                     y = drop_path(y, inputs.drop_path, self.make_rng("dropout"))
                 return norm(x + y) if self.norm_position == "post" else x + y
@@ -234,6 +225,18 @@ class Block(ResidualLayer):
         x = split_by_rows(x)
         kept = None if shared.slot is None else LayerCache(found["own"], found.get("memory"))
         return x, Aux(kept, found.get("router"), first)
+
+    def around(self, number: int | str) -> list[Any]:
+        """The norm of a branch, and the layers behind it."""
+        norm: Any = token_norm(
+            self.norm, self.norm_epsilon, self.use_bias, name=f"norm_{number}", **self.dtypes
+        )
+        found = [norm if self.attention_norm or number != 1 else lambda x: x]
+        if self.bottleneck:
+            found.append(Bottleneck(self.bottleneck, **self.dtypes, name=f"adapter_{number}"))
+        if self.layer_scale is not None:
+            found.append(LayerScale(self.layer_scale, **self.dtypes, name=f"layer_scale_{number}"))
+        return found
 
     def attention(self, name: str) -> Attention:
         """An attention layer of this block."""

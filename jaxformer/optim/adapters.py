@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import jax
 
 from jaxformer.config.fields import PositiveInt
-from jaxformer.models.base import replaced
 from jaxformer.optim.base import Optimizer
 from jaxformer.paths import leaves_by_path, matches
 
@@ -30,11 +29,12 @@ class Adapter:
           heads: the first names of the parameters of the model's heads.
         """
         given = tuple(pattern for pattern in optimizer.train_only if pattern not in self.own)
-        return (*(given or (f"^({'|'.join(heads)})",)), *self.own)
+        return (*(given or ((f"^({'|'.join(heads)})",) if heads else ())), *self.own)
 
-    def fitted(self, model: Any) -> Any:
-        """The linen module that is trained: the config's, or one with parameters of this adapter's in it."""
-        return model
+    @property
+    def of_model(self) -> dict[str, int]:
+        """The fields of a model that it sets, in the model and in the models in its fields."""
+        return {}
 
     def problems_with(self, params: Tree) -> Iterator[str]:
         """Yields a line for everything that does not fit the model's parameters.
@@ -66,8 +66,9 @@ class Inside(Adapter):
     number: ClassVar[str]
     """The field here that it has the value of."""
 
-    def fitted(self, model: Any) -> Any:
-        return replaced(model, **{self.field: getattr(self, self.number)})
+    @property
+    def of_model(self) -> dict[str, int]:
+        return {self.field: getattr(self, self.number)}
 
     def problems_with(self, params: Tree) -> Iterator[str]:
         if not any(matches(self.own[0], path) for path in leaves_by_path(params)):

@@ -106,6 +106,19 @@ def renamed(config: Config, *fields: str) -> Fields:
     return found
 
 
+def same(config: Config, *keys: str) -> Any:
+    """The value that all of these have; those that are missing are False.
+
+    Raises:
+      UserError: they differ.
+    """
+    found = {key: config.get(key, False) for key in keys}
+    if len({*found.values()}) > 1:
+        given = " and ".join(f"{key}={value}" for key, value in found.items())
+        raise UserError(f"{given}: expected the same of all")
+    return found[keys[0]]
+
+
 ENCODER = ("depth", "max_positions", "mlp_dim", "activation", "dropout", "attention_dropout")
 DECODER = ("depth", "context_length", "norm_epsilon")
 
@@ -131,13 +144,6 @@ def modernbert(config: Config) -> Fields:
     every = config.get("global_attn_every_n_layers") or ([*types[1:], full].index(full) + 1 if types else 3)
     if types and types != [local if i % every else full for i in range(len(types))]:
         raise UserError(f"layer_types={types}: expected {full}, and after it as many of {local} each time")
-    biases = {
-        key: config.get(key, False) for key in ("attention_bias", "mlp_bias", "classifier_bias", "norm_bias")
-    }
-    if len({*biases.values()}) > 1:
-        raise UserError(
-            f"{', '.join(f'{key}={value}' for key, value in biases.items())}: expected all the same"
-        )
     turns = config.get("rope_parameters") or {
         full: {"rope_theta": config.get("global_rope_theta", 160_000.0)},
         local: {"rope_theta": config.get("local_rope_theta", 10_000.0)},
@@ -154,7 +160,7 @@ def modernbert(config: Config) -> Fields:
         "token_types": 0,
         "norm_position": "pre",
         "first_norm": False,
-        "use_bias": biases["norm_bias"],
+        "use_bias": same(config, "attention_bias", "mlp_bias", "classifier_bias", "norm_bias"),
         "head_layer": True,
         "pooler": {"cls": "none", "mean": "mean"}[config.get("classifier_pooling", "cls")],
         **head(config),
@@ -183,16 +189,13 @@ def gpt2(config: Config) -> Fields:
 def llama(config: Config) -> Fields:
     """The fields of a Llama, a Qwen 2 or a Qwen 3."""
     kind = config["model_type"]
-    biases = config.get("attention_bias", False), config.get("mlp_bias", False)
-    if biases[0] != biases[1]:
-        raise UserError(f"attention_bias={biases[0]} and mlp_bias={biases[1]}: expected the same of both")
     return {
         **renamed(config, *DECODER, "mlp_dim"),
         "num_kv_heads": config.get("num_key_value_heads"),
         "head_dim": config.get("head_dim"),
         "activation": activation(config["hidden_act"], gated=True),
         "norm": "rms",
-        "use_bias": biases[0],
+        "use_bias": same(config, "attention_bias", "mlp_bias"),
         "qkv_bias": True if kind == "qwen2" else None,
         "qk_norm": kind == "qwen3",
         "positions": "rotary",

@@ -94,8 +94,10 @@ TINY = {
         "mlp_dim": 16,
         "context_length": 16,
     },
+    "text_pairs": {},
     "two_towers": {"embedding": 8},
 }
+ENCODER = {"name": "bert", **TINY["bert"], "head": "none", "pooler": "none", "vocab_size": None}
 BACKBONE = {"name": "resnet", **TINY["resnet"], "num_classes": 0}
 # What a config has to say beside: the fields without a default, and attention where the table above leaves it out.
 BESIDE = {
@@ -104,9 +106,10 @@ BESIDE = {
     "coca": {"backbone": BACKBONE},
     "detr": {"backbone": BACKBONE},
     "segmenter": {"backbone": BACKBONE},
+    "text_pairs": {"text": ENCODER},
     "two_towers": {
         "image": {"name": "vit", **TINY["vit"], "num_classes": 0},
-        "text": {"name": "bert", **TINY["bert"], "head": "none", "pooler": "none", "vocab_size": None},
+        "text": ENCODER,
         "bias": -10.0,
     },
 }

@@ -33,6 +33,7 @@ KINDS = {
     "gpt": "decoder",
     "segmenter": "segmenter",
     "seq2seq": "encoder-decoder",
+    "text_pairs": "text-pairs",
     "two_towers": "two-towers",
 }
 # The shape of the logits for a batch of two.
@@ -85,9 +86,10 @@ def test_a_size_that_nobody_said_is_one_kind_of_error(name):
 def test_shapes_and_sixteen_bits(name):
     model = in_precision(tiny_model(name), "bfloat16")
     outputs, variables = shapes_of(model)
-    if model.kind == "two-towers":
+    if model.kind in ("two-towers", "text-pairs"):
         assert {leaf.dtype for leaf in jax.tree.leaves((outputs, variables))} == {jnp.dtype("float32")}
-        assert (outputs.image.shape, outputs.text.shape) == ((2, 8), (2, 8))
+        width = 8 if model.kind == "two-towers" else 16
+        assert (outputs.image.shape, outputs.text.shape) == ((2, width), (2, width))
         assert outputs.scale.shape == outputs.bias.shape == (2,)
         return
     expected = LOGITS.get(name, (2, model.num_classes) if model.num_classes else None)
