@@ -149,7 +149,7 @@ SMALL = {"model.depth": 1, "model.width": 128, "model.num_heads": 2, "model.voca
     ("mesh", "line"),
     [
         pytest.param({"data": 4}, "short", marks=pytest.mark.slow),
-        ({"data": 2, "sequence": 2}, "splash (not short: a causal text in parts)"),
+        ({"data": 2, "sequence": 2}, "splash (not short: a causal or local text in parts)"),
     ],
     ids=str,
 )

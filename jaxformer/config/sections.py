@@ -117,8 +117,9 @@ class ExperimentConfig:
     """The optimizer's name, its hyperparameters, and rules by parameter path."""
     schedule: Any = schema.choice(SCHEDULES, "jaxformer.optim.schedule:Schedule")
     """The learning rate over time, as a share of optimizer.learning_rate."""
-    adapter: Any | None = schema.choice(ADAPTERS, "jaxformer.optim.lora:LoRA", default=None)
-    """ "lora" or "dora": low-rank changes of some kernels are trained, and the heads; all else is frozen."""
+    adapter: Any | None = schema.choice(ADAPTERS, "jaxformer.optim.adapters:Adapter", default=None)
+    """What is trained besides the heads, all else is frozen: low-rank changes of some kernels ("lora", "dora"), layers
+    behind each branch ("bottleneck"), or keys and values of no token ("prefix")."""
     eval: EvalConfig = EvalConfig()
     """Evaluation beside training."""
     precision: Literal["float32", "bfloat16", "float16"] | Dtypes = "float32"
@@ -146,6 +147,10 @@ def resolve(config: Mapping[str, Any]) -> ExperimentConfig:
     if errors:
         raise ConfigError(*errors)
     if (adapter := sections.get("adapter")) is not None:
+        if adapter.of_model:
+            from jaxformer.models.base import replaced
+
+            sections["model"] = replaced(sections["model"], **adapter.of_model)
         trained = adapter.trained(sections["optimizer"], sections["model"].heads)
         sections["optimizer"] = replace(sections["optimizer"], train_only=trained)
     return ExperimentConfig(**sections)

@@ -16,7 +16,7 @@ from jaxformer.optim.lora import MAGNITUDE, A, B, DoRA, LoRA
 from jaxformer.optim.masks import trainable_mask
 from jaxformer.weights.export import left_out
 from jaxformer.weights.rows import Row, cut, rows_of
-from jaxformer.weights.transformers_config import FAMILIES
+from jaxformer.weights.transformers_config import family_of
 from jaxformer.weights.transformers_written import config_of
 
 CONFIG, TENSORS, BELOW = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
@@ -53,7 +53,7 @@ def write_adapter(
         raise UserError(f"{folder}: is there already; name another folder, or remove it")
     config = config_of(model, name, ())
     headless = config["architectures"][0].endswith("Model")
-    family = FAMILIES[config["model_type"]][0]
+    family = family_of(config)
     table = cut(
         (row for row in family.rows if row.theirs not in left_out(config)), family.prefix if headless else ""
     )

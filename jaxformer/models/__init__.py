@@ -9,6 +9,7 @@ BACKBONES = {
     "cvt": "jaxformer.models.cvt:CvT",
     "efficientnet": "jaxformer.models.efficientnet:EfficientNet",
     "maxvit": "jaxformer.models.maxvit:MaxViT",
+    "mit": "jaxformer.models.mit:MiT",
     "mlp_mixer": "jaxformer.models.mlp_mixer:MLPMixer",
     "resnet": "jaxformer.models.resnet:ResNet",
     "swin": "jaxformer.models.swin:Swin",
@@ -28,5 +29,6 @@ MODELS = {
     "detr": "jaxformer.models.detr:DETR",
     "segmenter": "jaxformer.models.segmenter:Segmenter",
     "seq2seq": "jaxformer.models.seq2seq:Seq2Seq",
+    "text_pairs": "jaxformer.models.text_pairs:TextPairs",
     "two_towers": "jaxformer.models.two_towers:TwoTowers",
 }

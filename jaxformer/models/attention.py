@@ -188,6 +188,9 @@ class Attention(Layer):
     """Initial values of the kernels of query, key and value."""
     out_init: Initializer = xavier
     """Initial values of the output's kernel."""
+    prefix: int = 0
+    """Learned keys and values behind those of the tokens, without positions, which every query sees (Li and Liang 2021,
+    section 4); 0: there are none."""
     out_features: int | None = None
     """Width of the output; None: that of the tokens that ask."""
 
@@ -251,11 +254,26 @@ class Attention(Layer):
                 key, value = written(cache.key, key, slot, 2), written(cache.value, value, slot, 2)
         else:
             key, value = cache.key, cache.value
+        kept = KeyValues(key, value)
+        if self.prefix:
+            if (allowed := mask.array(query.shape[2], key.shape[2])) is not None:
+                more = ((0, 0), (0, 0), (0, 0), (0, self.prefix))
+                mask = Mask(allowed=jnp.pad(allowed, more, constant_values=True))
+            bias = bias if bias is None else jnp.pad(bias, ((0, 0), (0, 0), (0, 0), (0, self.prefix)))
+            key, value = self.with_prefix("key", key), self.with_prefix("value", value)
         choices: dict[str, Any] = {"bias": bias, "mask": mask, "scale": scale, "dropout": self.dropout}
         attended = sown_attention(self, query, key, value, **choices, deterministic=deterministic)
         features, biased = self.out_features or x.shape[-1], self.out_bias
         out = HeadsOut(features, use_bias=biased, kernel_init=self.out_init, **self.dtypes, name="out")
-        return out(attended), KeyValues(key, value)
+        return out(attended), kept
+
+    def with_prefix(self, name: str, x: Array) -> Array:
+        """Keys or values [B, Hkv, S, Dh] and the learned ones behind them, [B, Hkv, S + prefix, Dh]."""
+        batch, heads, _, size = x.shape
+        init = nn.initializers.normal(0.02)
+        learned = self.param(f"prefix_{name}", init, (heads, self.prefix, size), self.param_dtype)
+        learned = jnp.broadcast_to(learned.astype(x.dtype), (batch, heads, self.prefix, size))
+        return jnp.concatenate([x, learned], axis=2)
 
 
 def sown_attention(

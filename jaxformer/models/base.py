@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxformer.config.fields import Constraint, Input, Layers, Rate, at_least, largest_divisor, not_empty
+from jaxformer.config.fields import (
+    Constraint,
+    Input,
+    Layers,
+    NonNegativeInt,
+    Rate,
+    at_least,
+    largest_divisor,
+    not_empty,
+)
 from jaxformer.errors import ConfigError
 from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 
@@ -25,6 +34,7 @@ Kind: TypeAlias = Literal[
     "detector",
     "segmenter",
     "two-towers",
+    "text-pairs",
     "captioner",
     "coca",
 ]
@@ -259,6 +269,15 @@ class Stacked(Model, kw_only=True):
     with parameters in the memory of the host."""
     scan: bool = False
     """Scans over stacked layers instead of unrolling them: compiles faster."""
+
+
+class Adaptable(Stacked, kw_only=True):
+    """Models whose blocks take what is trained in their place (`config.adapter`)."""
+
+    bottleneck: NonNegativeInt = 0
+    """Width of two layers behind each branch of a block (Houlsby et al. 2019, figure 2); 0: there are none."""
+    prefix: NonNegativeInt = 0
+    """Learned keys and values in each attention, besides those of its tokens (Li and Liang 2021); 0: there are none."""
 
 
 def head_problems(

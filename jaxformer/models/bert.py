@@ -18,12 +18,12 @@ from jaxformer.models.mlp import ACTIVATIONS, ActivationName
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import TextOutputs, TokenHead, mean_of_tokens
 from jaxformer.models.positions import for_rows, token_positions
-from jaxformer.models.text import TextModel
+from jaxformer.models.text import Windowed
 
 normal = nn.initializers.normal(0.02)
 
 
-class BERT(TextModel):
+class BERT(Windowed):
     """An encoder with a head for what is to be learnt."""
 
     kind: ClassVar[Kind] = "encoder"
@@ -31,9 +31,11 @@ class BERT(TextModel):
     heads: ClassVar[tuple[str, ...]] = ("head", "mlm_dense", "mlm_norm", "mlm_bias", "pooler")
 
     max_positions: Tokens = 512
-    """Rows of the position table."""
+    """The longest text, in tokens; rows of the position table, where there is one."""
     position_offset: NonNegativeInt = 0
     """The row of the first token; RoBERTa's is 2 (its padding's number plus 1)."""
+    positions: Literal["learned", "rotary"] = "learned"
+    """A learned table, or "rotary" as in ModernBERT."""
     token_types: NonNegativeInt = 2
     """Rows of the table of token types; 0: there is none."""
     depth: Layers = 12
@@ -46,6 +48,12 @@ class BERT(TextModel):
     """A LayerNorm of the tokens before the first block; SigLIP's text encoder has none."""
     norm_position: Literal["pre", "post"] = "post"
     """ "post" in BERT; "pre" trains without a warm-up from scratch."""
+    first_norm: bool = True
+    """Whether the first block has a norm before its attention; ModernBERT's has none, behind that of the tokens."""
+    use_bias: bool = True
+    """Whether dense layers and LayerNorms have biases; those that end with classes or tokens have them always."""
+    head_layer: bool = False
+    """Whether heads over classes see what the layer of the masked-LM head makes of their input, as in ModernBERT."""
     head: Literal["mlm", "sequence", "token", "span", "none"] = "mlm"
     """What is on top: masked-LM logits ("mlm"), classes or numbers of a text ("sequence"), of each token
     ("token"), the borders of an answer ("span"), or nothing ("none")."""
@@ -62,6 +70,11 @@ class BERT(TextModel):
         yield from head_problems(self.width, self.num_heads)
         if self.position_offset >= self.max_positions:
             yield f"position_offset={self.position_offset}: expected 0 to max_positions={self.max_positions} - 1"
+        if self.positions == "rotary" and self.num_heads > 0:
+            yield from self.turning_problems(self.width // self.num_heads)
+        if not self.first_norm and (self.scan or self.norm_position == "post"):
+            why = "blocks that are scanned over are alike" if self.scan else "it would have no norm at all"
+            yield f'first_norm=False: {why}; set scan=False and norm_position="pre"'
 
     @property
     def context_length(self) -> int:
@@ -108,18 +121,22 @@ class BERT(TextModel):
             mixed = weighted(table(mixed_tokens), 1 - mix_weight, mixed_token_mask)
             x = weighted(x, mix_weight, own_mask) + mixed
         rows = (self.max_positions, self.width, normal)
-        by_position = Embedding(*rows, **self.dtypes, name="position_embedding")
-        x = x + for_rows(by_position(positions + self.position_offset), x)
+        if self.positions == "learned":
+            by_position = Embedding(*rows, **self.dtypes, name="position_embedding")
+            x = x + for_rows(by_position(positions + self.position_offset), x)
         if self.token_types:
             by_type = Embedding(self.token_types, self.width, normal, **self.dtypes, name="type_embedding")
             x = x + by_type(jnp.zeros_like(tokens) if token_types is None else token_types)
         if self.embedding_norm:
-            x = LayerNorm(self.norm_epsilon, **self.dtypes, name="embedding_norm")(x)
+            x = self.normed(x, "embedding_norm")
         x = Dropout(self.dropout)(x, deterministic=deterministic)
-        shared = StackInputs(mask=Mask(segments=segment_ids, keys=token_mask))
-        x, _ = self.stack("encoder", self.depth, normal, normal)(x, deterministic, shared)
+        masks = [Mask(window=window, segments=segment_ids, keys=token_mask) for window in self.windows()]
+        turns = self.turns(positions, self.width // self.num_heads) if self.positions == "rotary" else ()
+        first = {"attention_norm": self.first_norm}
+        stack = self.stack("encoder", self.depth, normal, normal, first)
+        x, _ = stack(x, deterministic, StackInputs(), masks, rotaries=turns)
         if self.norm_position == "pre":
-            x = LayerNorm(self.norm_epsilon, **self.dtypes, name="norm")(x)
+            x = self.normed(x, "norm")
 
         features = mean_of_tokens(x, token_mask) if self.pooler == "mean" else x[:, 0]  # [B, D]
         if self.pooler in ("tanh", "relu") and self.head in ("sequence", "none"):
@@ -131,16 +148,27 @@ class BERT(TextModel):
             logits, made_of = self.masked_lm(x, table)
             return TextOutputs(logits, x, features, head=made_of)
         of_text = self.head == "sequence"
-        seen = Dropout(self.dropout)(features if of_text else x, deterministic=deterministic)
+        seen = features if of_text else x
+        seen = Dropout(self.dropout)(
+            self.layer(seen) if self.head_layer else seen, deterministic=deterministic
+        )
         count = 2 if self.head == "span" else self.known("num_classes")
         logits = Dense(count, kernel_init=normal, **self.dtypes, name="head")(seen).astype(jnp.float32)
         return TextOutputs(logits, x, features)
 
+    def normed(self, x: Array, name: str) -> Array:
+        """`x` [..., D] after a LayerNorm of this name."""
+        return LayerNorm(self.norm_epsilon, self.use_bias, **self.dtypes, name=name)(x)
+
+    def layer(self, x: Array) -> Array:
+        """What the layer of the masked-LM head makes of `x` [..., D]: a dense layer, activation and norm."""
+        dense = Dense(self.width, use_bias=self.use_bias, kernel_init=normal, **self.dtypes, name="mlm_dense")
+        return self.normed(ACTIVATIONS[self.activation](dense(x)), "mlm_norm")
+
     def masked_lm(self, x: Array, table: Embedding) -> tuple[Array, TokenHead]:
         """Logits [B, T, V] by one more layer and the token table (google-research/bert, `get_masked_lm_output`), and
         what they are made of."""
-        y = Dense(self.width, kernel_init=normal, **self.dtypes, name="mlm_dense")(x)
-        y = LayerNorm(self.norm_epsilon, **self.dtypes, name="mlm_norm")(ACTIVATIONS[self.activation](y))
+        y = self.layer(x)
         logits = table.logits(y)
         bias = self.param("mlm_bias", nn.initializers.zeros, (self.vocab_size,), self.param_dtype)
         logits = logits + jnp.broadcast_to(bias.astype(jnp.float32), logits.shape)

@@ -11,10 +11,10 @@ from jax import Array
 
 from jaxformer.models.attention import SEES_ALL, Attention
 from jaxformer.models.base import Layer
-from jaxformer.models.dense import Initializer, xavier
+from jaxformer.models.dense import Dense, Initializer, xavier
 from jaxformer.models.dropout import Dropout, ResidualLayer, drop_path
 from jaxformer.models.masks import LayerCache, Mask
-from jaxformer.models.mlp import ActivationName, ExpertMlp, Experts, Mlp, RouterLosses
+from jaxformer.models.mlp import ACTIVATIONS, ActivationName, ExpertMlp, Experts, Mlp, RouterLosses
 from jaxformer.models.norms import NormName, token_norm
 from jaxformer.models.placement import split_by_rows
 
@@ -53,6 +53,8 @@ class BlockInputs:
     """Its rate of dropped paths, float32 []; None where no path is ever dropped."""
     mask: Mask | None = None
     """Self-attention's mask, in the place of the shared one."""
+    rotary: tuple[Array, Array] | None = None
+    """`Rotary.tables` in the place of the shared ones."""
     cache: LayerCache | None = None
     """The keys and values of the tokens before."""
     first: int = struct.field(pytree_node=False, default=0)
@@ -85,6 +87,23 @@ class LayerScale(Layer):
         return x * jnp.broadcast_to(scale.astype(self.dtype), x.shape)
 
 
+class Bottleneck(Layer):
+    """Two dense layers with few units between, around a residual (Houlsby et al. 2019, figure 2).
+
+    They are nearly nothing at first, as in google-research/adapter-bert.
+    """
+
+    width: int
+    """Number of units between."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps [..., D] to the same."""
+        fields: dict[str, Any] = {"kernel_init": nn.initializers.truncated_normal(1e-3), **self.dtypes}
+        hidden = ACTIVATIONS["gelu_tanh"](Dense(self.width, **fields, name="down")(x))
+        return x + Dense(x.shape[-1], **fields, name="up")(hidden)
+
+
 class Block(ResidualLayer):
     """Attention and MLP, each around a residual (Vaswani et al. 2017, section 3.1)."""
 
@@ -105,6 +124,8 @@ class Block(ResidualLayer):
     norm_position: Literal["pre", "post", "between"] = "pre"
     """Before each branch ("pre", Dosovitskiy et al. 2021, equations 2 and 3), after each sum ("post",
     Vaswani et al. 2017), or before attention and, for the residual too, before the MLP ("between")."""
+    attention_norm: bool = True
+    """Whether there is a norm of attention's branch."""
     use_bias: bool = True
     """Whether dense layers and LayerNorms have biases."""
     qkv_bias: bool | None = None
@@ -119,6 +140,10 @@ class Block(ResidualLayer):
     """A mixture of experts in the MLP's place."""
     layer_scale: float | None = None
     """First value of LayerScale; None has none."""
+    bottleneck: int = 0
+    """Units of a `Bottleneck` behind each branch; 0: there are none."""
+    prefix: int = 0
+    """As of `Attention`."""
     mlp_dropout: float = 0.0
     """Rate of dropout after the MLP's activation."""
     kernel_init: Initializer = xavier
@@ -134,11 +159,7 @@ class Block(ResidualLayer):
         found: dict[str, Any] = {}
 
         def residual(number: int | str, branch: Any) -> Callable[[Array], Array]:
-            name = f"norm_{number}"
-            norm = token_norm(self.norm, self.norm_epsilon, self.use_bias, name=name, **self.dtypes)
-            scaled: Any = None
-            if self.layer_scale is not None:
-                scaled = LayerScale(self.layer_scale, **self.dtypes, name=f"layer_scale_{number}")
+            norm, *behind = self.around(number)
 
             def applied(x: Array) -> Array:
                 if self.norm_position == "between" and number == 2:
@@ -147,7 +168,8 @@ class Block(ResidualLayer):
                     y = x if self.norm_position == "post" else norm(x)
                 y = branch(y)
                 y = Dropout(self.dropout)(y, deterministic=deterministic)
-                y = y if scaled is None else scaled(y)
+                for layer in behind:
+                    y = layer(y)
                 if inputs.drop_path is not None and not deterministic:
                     y = drop_path(y, inputs.drop_path, self.make_rng("dropout"))
                 return norm(x + y) if self.norm_position == "post" else x + y
@@ -160,7 +182,12 @@ class Block(ResidualLayer):
         def attend(y: Array) -> Array:
             mask = shared.mask if inputs.mask is None else inputs.mask
             positions = both(shared.positions, shared.positions)
-            layer = partial(self.attention("attention"), mask=mask, bias=shared.bias, rotary=shared.rotary)
+            layer = partial(
+                self.attention("attention"),
+                mask=mask,
+                bias=shared.bias,
+                rotary=inputs.rotary or shared.rotary,
+            )
             y, found["own"] = layer(y, positions=positions, cache=cache.own, slot=shared.slot, **drops)
             return y
 
@@ -198,6 +225,18 @@ class Block(ResidualLayer):
         x = split_by_rows(x)
         kept = None if shared.slot is None else LayerCache(found["own"], found.get("memory"))
         return x, Aux(kept, found.get("router"), first)
+
+    def around(self, number: int | str) -> list[Any]:
+        """The norm of a branch, and the layers behind it."""
+        norm: Any = token_norm(
+            self.norm, self.norm_epsilon, self.use_bias, name=f"norm_{number}", **self.dtypes
+        )
+        found = [norm if self.attention_norm or number != 1 else lambda x: x]
+        if self.bottleneck:
+            found.append(Bottleneck(self.bottleneck, **self.dtypes, name=f"adapter_{number}"))
+        if self.layer_scale is not None:
+            found.append(LayerScale(self.layer_scale, **self.dtypes, name=f"layer_scale_{number}"))
+        return found
 
     def attention(self, name: str) -> Attention:
         """An attention layer of this block."""

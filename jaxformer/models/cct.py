@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jaxformer.config.fields import Layers, Pixels, PositiveFloat, PositiveInt
 from jaxformer.models.attention import ATTENTION_MAPS
-from jaxformer.models.base import Classes, Dropouts, ImageModel, OddInt, Stacked, head_problems
+from jaxformer.models.base import Adaptable, Classes, Dropouts, ImageModel, OddInt, head_problems
 from jaxformer.models.block import Block
 from jaxformer.models.conv import Conv, he_fan_in, truncated_normal
 from jaxformer.models.dense import Dense
@@ -23,7 +23,7 @@ from jaxformer.models.resampling import max_pool
 from jaxformer.models.stack import Stack
 
 
-class CCT(ImageModel, Dropouts, Stacked):
+class CCT(ImageModel, Dropouts, Adaptable):
     """A Transformer whose tokens are made by convolutions, that classifies images."""
 
     image_size: Pixels = 32

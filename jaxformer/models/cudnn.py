@@ -31,12 +31,13 @@ def cudnn_attention(
 ) -> Array:
     """Attention; see `attention.attention`.
 
-    The kernel takes [B, T, H, Dh] and knows causal and windowed masks of whole texts. Other masks are an array
+    The kernel takes [B, T, H, Dh] and knows causal masks of whole texts, windowed or not. Other masks are an array
     [B, 1, T, S], the same for all heads. (It also takes lengths and documents' offsets, which nobody knows here, as
     padding may be on the left.)
     """
-    known = Mask(mask.causal, mask.window) if mask.parts == 1 else Mask()
-    others = replace(mask, causal=False, window=None) if mask.parts == 1 else mask
+    knows = mask.causal and mask.parts == 1
+    known = Mask(mask.causal, mask.window) if knows else Mask()
+    others = replace(mask, causal=False, window=None) if knows else mask
     result = jax.nn.dot_product_attention(
         query.swapaxes(1, 2),
         key.swapaxes(1, 2),

@@ -10,7 +10,7 @@ from flax import linen as nn
 from jaxformer.config.fields import PositiveInt
 from jaxformer.models.attention import sown_attention
 from jaxformer.models.base import Layer, OddInt, Stages
-from jaxformer.models.conv import Conv, truncated_normal
+from jaxformer.models.conv import Conv, PaddingName, truncated_normal
 from jaxformer.models.dense import HeadsIn, HeadsOut
 from jaxformer.models.dropout import Dropout
 from jaxformer.models.norms import image_norm
@@ -93,13 +93,30 @@ class CvTBlock(StagedBlock):
         return x.reshape(batch, *grid, width), token
 
 
-def embedded(layer: StagedLayer, x: jax.Array, width: int, size: int, stride: int, name: str) -> jax.Array:
+def embedded(
+    layer: StagedLayer,
+    x: jax.Array,
+    width: int,
+    size: int,
+    stride: int,
+    name: str,
+    padding: PaddingName | int | None = None,
+) -> jax.Array:
     """Convolutional embedding of [B, H, W, C] (Wu et al. 2021, section 3.1), by two sub-modules of a layer.
+
+    Args:
+      layer: has the sub-modules "conv_..." and "norm_...".
+      x: the feature map.
+      width: D of the result.
+      size: of the kernel.
+      stride: of both directions.
+      name: the end of the sub-modules' names.
+      padding: as of `Conv`; None: CvT's.
 
     Returns:
       [B, ceil(H / stride), ceil(W / stride), width] where the stride divides H and W.
     """
-    padding = max(size - stride + 1, 0) // 2
+    padding = max(size - stride + 1, 0) // 2 if padding is None else padding
     fields: dict[str, Any] = {"use_bias": True, "kernel_init": truncated_normal, **layer.dtypes}
     x = Conv(width, size, stride, padding=padding, **fields, name=f"conv_{name}")(x)
     return layer.normed(x, f"norm_{name}")

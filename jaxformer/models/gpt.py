@@ -16,13 +16,12 @@ from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache
 from jaxformer.models.mlp import ActivationName, Experts
 from jaxformer.models.outputs import TextOutputs, router_losses
 from jaxformer.models.positions import RelativeBias, alibi_bias, for_rows, sinusoidal, token_positions
-from jaxformer.models.rotary import Rotary
-from jaxformer.models.text import GenerativeModel
+from jaxformer.models.text import GenerativeModel, Windowed
 
 normal = nn.initializers.normal
 
 
-class GPT(GenerativeModel):
+class GPT(GenerativeModel, Windowed):
     """A decoder that predicts the next token."""
 
     kind: ClassVar[Kind] = "decoder"
@@ -41,13 +40,6 @@ class GPT(GenerativeModel):
     positions: Literal["learned", "sinusoidal", "rotary", "alibi", "relative", "none"] = "learned"
     """A learned table, "sinusoidal" ones added (Vaswani et al. 2017), "rotary", "alibi", T5's "relative"
     bias, or "none"."""
-    rotary: Rotary = Rotary()
-    """How "rotary" positions turn, and how they are stretched."""
-    window: PositiveInt | None = None
-    """How many tokens a local layer sees, itself included; None: all."""
-    window_every: PositiveInt = 1
-    """The first of every so many layers sees all tokens, the others are local. 1 makes all layers local, 2 alternates
-    dense and banded layers as GPT-3 does."""
     experts: Experts | None = None
     """A mixture of experts in the place of every MLP."""
     dropout: Input[Rate] = 0.0
@@ -57,9 +49,7 @@ class GPT(GenerativeModel):
         if self.positions == "sinusoidal" and self.width % 2:
             yield f'width={self.width}: positions="sinusoidal" needs an even one'
         if self.positions == "rotary" and self.num_heads > 0:
-            size = self.rotary.size(self.size_of_heads)
-            if size < 2 or (size == 2 and self.rotary.scaling == "ntk"):
-                yield f"rotary: of {self.size_of_heads} features of a head {size} turn, too few; use larger heads"
+            yield from self.turning_problems(self.size_of_heads)
 
     @nn.compact
     def __call__(
@@ -104,12 +94,14 @@ class GPT(GenerativeModel):
             x = x + for_rows(sinusoidal(positions, self.width).astype(self.dtype), x)
         x = Dropout(self.dropout)(x, deterministic=deterministic)
 
-        rotary = self.rotary.tables(positions, self.size_of_heads) if self.positions == "rotary" else None
+        turns = self.turns(positions, self.size_of_heads) if self.positions == "rotary" else ()
         valid = segment_ids > 0 if token_mask is None and segment_ids is not None else token_mask
-        shared = StackInputs(bias=bias, rotary=rotary, valid=valid)
+        shared = StackInputs(bias=bias, valid=valid)
         # Weights start as in GPT-2: 0.02, smaller by the depth where a branch ends.
         inits = normal(0.02), normal(0.02 / (2 * self.depth) ** 0.5)
-        x, beside = self.stack("decoder", self.depth, *inits)(x, deterministic, shared, masks, cache)
+        x, beside = self.stack("decoder", self.depth, *inits)(
+            x, deterministic, shared, masks, cache, rotaries=turns
+        )
         x = self.last_norm("norm")(x)
         head = (
             None
@@ -119,13 +111,6 @@ class GPT(GenerativeModel):
         logits, made_of = self.logits(x, table, head, last_only)
         cache = cache and cache.after([b.cache for b in beside], slots, tokens.shape[1])
         return TextOutputs(logits, x, router=router_losses(beside), cache=cache, head=made_of)
-
-    @nn.nowrap
-    def windows(self) -> list[int | None]:
-        """The window of each layer, up to where they repeat."""
-        if self.window is None:
-            return [None]
-        return [self.window] if self.window_every == 1 else [None] + [self.window] * (self.window_every - 1)
 
     def bias(self, queries: Array, keys: Array) -> Array | None:
         """What positions add to the attention's logits, broadcast to [B, H, T, S]."""

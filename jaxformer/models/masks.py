@@ -22,8 +22,8 @@ class Mask:
     causal: bool = struct.field(pytree_node=False, default=False)
     """Query i sees the keys 0 to i."""
     window: int | None = struct.field(pytree_node=False, default=None)
-    """Query i sees the keys i - window + 1 to i (with `causal`), as in Child et al. 2019's banded
-    attention."""
+    """Query i sees the keys less than `window` places away: i - window + 1 to i with `causal`, as in Child et al.
+    2019's banded attention, and without it those on both sides."""
     segments: jax.Array | None = None
     """Int32 [B, T]; in self-attention a query sees its own segment alone (packed documents)."""
     keys: jax.Array | None = None
@@ -43,9 +43,10 @@ class Mask:
     def array(self, queries: int, keys: int) -> jax.Array | None:
         """The mask as bool, broadcast to [B, 1, T, S]: True where a query sees a key. None if it hides nothing."""
         conditions = []
-        if self.causal:
+        if self.causal or self.window is not None:
             first = 0 if self.part is None else self.part * queries
             distance = first + jnp.arange(queries)[:, None] - jnp.arange(keys)[None, :]
+            distance = distance if self.causal else jnp.abs(distance)
             conditions.append(within(distance, self.window)[None, None])
         if self.segments is not None:
             own = self.own_segments(queries)

@@ -94,12 +94,18 @@ class Mlp(Layer):
     @nn.compact
     def __call__(self, x: Array, *, deterministic: bool = True) -> Array:
         """Maps [..., D] to [..., D]."""
-        # Biases of standard deviation 1e-6, as in google-research/vision_transformer.
-        common = {"use_bias": self.use_bias, "bias_init": nn.initializers.normal(1e-6), **self.dtypes}
-        up = partial(Dense, self.mlp_dim, kernel_init=self.kernel_init, **common)
-        hidden = hidden_units(self.activation, lambda name: up(name=name)(x))  # [..., F]
+        hidden = hidden_units(self.activation, lambda name: self.hidden(x, name))  # [..., F]
         hidden = Dropout(self.dropout)(hidden, deterministic=deterministic)
-        return Dense(x.shape[-1], kernel_init=self.out_init, name="down", **common)(hidden)
+        return self.dense(x.shape[-1], self.out_init, "down")(hidden)
+
+    def hidden(self, x: Array, name: str) -> Array:
+        """What the activation, or the gate, is given: [..., F], by the layer of this name."""
+        return self.dense(self.mlp_dim, self.kernel_init, name)(x)
+
+    def dense(self, features: int, init: Initializer, name: str) -> Dense:
+        """A layer; biases of standard deviation 1e-6, as in google-research/vision_transformer."""
+        common = {"use_bias": self.use_bias, "bias_init": nn.initializers.normal(1e-6), **self.dtypes}
+        return Dense(features, kernel_init=init, name=name, **common)
 
 
 @dataclass(frozen=True)

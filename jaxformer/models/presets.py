@@ -135,6 +135,16 @@ CVT_SIZES = {
     "cvt-21": ((1, 4, 16), (64, 192, 384), (1, 3, 6)),
     "cvt-w24": ((2, 2, 20), (192, 768, 1024), (3, 12, 16)),
 }
+# Xie et al. 2021, table 7.
+MIT_SIZES = {
+    "mit": "stage_sizes widths",
+    "mit-b0": ((2, 2, 2, 2), (32, 64, 160, 256)),
+    "mit-b1": ((2, 2, 2, 2), (64, 128, 320, 512)),
+    "mit-b2": ((3, 4, 6, 3), (64, 128, 320, 512)),
+    "mit-b3": ((3, 4, 18, 3), (64, 128, 320, 512)),
+    "mit-b4": ((3, 8, 27, 3), (64, 128, 320, 512)),
+    "mit-b5": ((3, 6, 40, 3), (64, 128, 320, 512)),
+}
 # Hassani et al. 2021, table 1 and their code (SHI-Labs/Compact-Transformers). A name has the number of layers, the
 # size and the number of the convolutions, and the size of the images.
 CCT_SIZES = {
@@ -220,7 +230,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     **{**RESNET, **RESNET_V2, **BIT},
     **{name: RESNET["resnet-50"] | {"attention": attention} for name, attention in ATTENTIVE.items()},
     **{**table(COATNET_SIZES), **table(COATNET_RW_SIZES), **table(MAXVIT_SIZES), **table(CVT_SIZES)},
-    **{**table(CCT_SIZES), **table(SWIN_SIZES), **table(CONVNEXT_SIZES)},
+    **{**table(CCT_SIZES), **table(MIT_SIZES), **table(SWIN_SIZES), **table(CONVNEXT_SIZES)},
     **{f"efficientnet-{name}": lite(*scales) for name, scales in LITE.items()},
     **{**table(DETR_SIZES, num_classes=91), **SEGMENTER, **TEXT_PRESETS},
 }

@@ -72,7 +72,7 @@ def short_problems(query: Array, key: Array, bias: MaybeArray, mask: Mask) -> li
         "the mask of a cache": mask.allowed is not None,
         f"{queries} queries, fewer than {FEWEST}": queries < FEWEST,
         "a window between texts of different lengths": mask.window is not None and queries != keys,
-        "a causal text in parts": mask.causal and mask.parts > 1,
+        "a causal or local text in parts": mask.parts > 1 and (mask.causal or mask.window is not None),
         "a bias that heads share": bias is not None and bias.shape[-3:] != (heads, queries, keys),
         f"{queries} queries and {keys} keys do not fit": step_bytes(query, key, bias) > MEMORY,
         f"operands {query.dtype}": query.dtype == "float16",
@@ -229,9 +229,10 @@ def weights_before_division(
     if bias is not None:
         logits += bias[rows, columns]
     seen = []
-    if plan.causal:
+    if plan.causal or plan.window is not None:
         at = [jax.lax.broadcasted_iota(jnp.int32, logits.shape, axis) for axis in (0, 1)]
-        seen.append(within(at[0] - at[1] + (rows.start - columns.start), plan.window))
+        distance = at[0] - at[1] + (rows.start - columns.start)
+        seen.append(within(distance if plan.causal else jnp.abs(distance), plan.window))
     if own is not None:
         seen.append(own[rows, :] == theirs[:, columns])
     elif theirs is not None:

@@ -68,12 +68,10 @@ def splash_attention(
     (block_q, more_q), (block_kv, more_kv) = blocks(queries), blocks(keys)
     parts = mask.parts if is_cut(mask) else 1
     shape = (parts * queries + more_q, keys + more_kv)
-    if not mask.causal:
-        one: Any = masks.FullMask(shape)
-    elif mask.window is None:
-        one = masks.CausalMask(shape)
+    if mask.window is not None:
+        one: Any = masks.LocalMask(shape, (mask.window - 1, 0 if mask.causal else mask.window - 1), 0)
     else:
-        one = masks.LocalMask(shape, (mask.window - 1, 0), 0)
+        one = masks.CausalMask(shape) if mask.causal else masks.FullMask(shape)
     fused = shape[1] == block_kv  # one kernel for all gradients; with more blocks it would leave sums to XLA
     sizes = kernels.BlockSizes(
         block_q=block_q,
@@ -104,7 +102,7 @@ def splash_attention(
 
 def is_cut(mask: Mask) -> bool:
     """Whether it matters to the mask of blocks which part of a text the queries are."""
-    return mask.causal and mask.parts > 1
+    return (mask.causal or mask.window is not None) and mask.parts > 1
 
 
 def of_part(kernel: Any, mask: Mask) -> Any:

@@ -1,9 +1,10 @@
 """A stack of equal blocks: unrolled or scanned over, rematerialised or not."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -38,6 +39,8 @@ class Stack(nn.Module):
     scan: bool = False
     """One block scanned over stacked parameters ("blocks", a leading axis for layers) instead of `depth`
     blocks ("block_0", ...): compiles in the same time whatever the depth. models/layouts.py converts."""
+    first_fields: Mapping[str, Any] | None = None
+    """Those of the first block alone; where blocks are scanned over they are not taken."""
 
     @nn.compact
     def __call__(
@@ -48,6 +51,7 @@ class Stack(nn.Module):
         masks: Sequence[Mask] = (),
         cache: Cache | None = None,
         first: int = 0,
+        rotaries: Sequence[tuple[Array, Array]] = (),
     ) -> tuple[Array, list[Aux]]:
         """Maps [B, T, D] to [B, T, D].
 
@@ -59,10 +63,13 @@ class Stack(nn.Module):
           cache: of the tokens before; only where blocks are not scanned over.
           first: how many of the first tokens the last block gives by themselves, too (`Aux.first`); 0: none, as in a
             scan, whose blocks are alike.
+          rotaries: `Rotary.tables`, block by block as `masks` are; none: the shared ones.
 
         Returns:
           Tokens, and what the blocks return beside them: of each block, or of a scan one with a leading layer axis.
         """
+        if len(rotaries) == 1:
+            shared, rotaries = replace(shared, rotary=rotaries[0]), ()
         if len(masks) == 1:  # stays a `Mask` of few words, which a fused kernel may know, in a scan too
             shared, masks = replace(shared, mask=masks[0]), ()
         if cache is not None:
@@ -82,9 +89,11 @@ class Stack(nn.Module):
             for i in range(self.depth):
                 rate = None if rates is None else rates[i]
                 mask = masks[i % len(masks)] if masks else None
+                rotary = rotaries[i % len(rotaries)] if rotaries else None
                 own = first if i == self.depth - 1 else 0
-                layer = BlockInputs(rate, mask, None if cache is None else cache.layers[i], own)
-                x, found = block(**self.fields, name=f"block_{i}")(x, layer, shared, deterministic)
+                layer = BlockInputs(rate, mask, rotary, None if cache is None else cache.layers[i], own)
+                fields = {**self.fields, **((self.first_fields or {}) if i == 0 else {})}
+                x, found = block(**fields, name=f"block_{i}")(x, layer, shared, deterministic)
                 beside.append(found)
             return x, beside
         if cache is not None:
@@ -93,7 +102,9 @@ class Stack(nn.Module):
         rngs: Any = {"params": True, "dropout": True}
         inputs = (0, nn.broadcast, nn.broadcast)  # what is a layer's own, and what all share
         blocks = nn.scan(block, variable_axes=axes, split_rngs=rngs, in_axes=inputs, length=self.depth)
-        layers = BlockInputs(rates, stacked_masks(masks, self.depth, x.shape[1]))
+        turns = [rotaries[i % len(rotaries)] for i in range(self.depth)] if rotaries else []
+        turning = jax.tree.map(lambda *each: jnp.stack(each), *turns) if turns else None
+        layers = BlockInputs(rates, stacked_masks(masks, self.depth, x.shape[1]), turning)
         x, found = blocks(**self.fields, name="blocks")(x, layers, shared, deterministic)
         return x, [found]
 

@@ -1,7 +1,7 @@
 """What image models of stages have in common: ConvNeXt, CvT, Swin, CoAtNet and MaxViT."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -35,6 +35,8 @@ class StagedTransformer(StagedLayer, Staged, Dropouts):
 class StagedBlock(StagedLayer, ResidualLayer, kw_only=True):
     """A block that attends or convolves and has an MLP, after norms and around residuals."""
 
+    mlp_class: ClassVar[type[Mlp]] = Mlp
+
     kernel_init: Initializer = xavier
     """Initializer of all kernels of the attention and the MLP."""
 
@@ -45,7 +47,7 @@ class StagedBlock(StagedLayer, ResidualLayer, kw_only=True):
 
     def mapped(self, x: jax.Array, deterministic: bool, dropout: float = 0.0) -> jax.Array:
         """The result of the MLP, [..., D]; `dropout` is the rate inside it."""
-        mlp = Mlp(self.mlp_ratio * x.shape[-1], self.activation, dropout, **self.inits, name="mlp")
+        mlp = self.mlp_class(self.mlp_ratio * x.shape[-1], self.activation, dropout, **self.inits, name="mlp")
         return mlp(x, deterministic=deterministic)
 
     def with_mlp(self, x: jax.Array, deterministic: bool, dropout: float) -> jax.Array:

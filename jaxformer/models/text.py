@@ -1,5 +1,6 @@
 """What the Transformers over tokens of text have in common."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -7,15 +8,16 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxformer.config.fields import Input, PositiveFloat, PositiveInt, Rate, Tokens
-from jaxformer.models.base import Stacked
+from jaxformer.models.base import Adaptable
 from jaxformer.models.block import Block
 from jaxformer.models.dense import Dense, Embedding, Initializer
 from jaxformer.models.norms import NormName, token_norm
 from jaxformer.models.outputs import TokenHead
+from jaxformer.models.rotary import Rotary
 from jaxformer.models.stack import Stack
 
 
-class TextModel(Stacked, kw_only=True):
+class TextModel(Adaptable, kw_only=True):
     """Transformers over tokens of text."""
 
     sizes: ClassVar[tuple[str, ...]] = ("vocab_size",)
@@ -33,7 +35,15 @@ class TextModel(Stacked, kw_only=True):
     attention_dropout: Input[Rate] = 0.0
     """Rate of dropout of the attention weights."""
 
-    def stack(self, name: str | None, depth: int, up: Initializer, down: Initializer, **more: Any) -> Stack:
+    def stack(
+        self,
+        name: str | None,
+        depth: int,
+        up: Initializer,
+        down: Initializer,
+        first: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> Stack:
         """A stack of blocks: they take these fields, and those of the model that have the same names.
 
         Args:
@@ -41,11 +51,52 @@ class TextModel(Stacked, kw_only=True):
           depth: the number of blocks.
           up: initializer of the kernels into heads and hidden units.
           down: initializer of the kernels back to the width.
+          first: other fields of the first block.
           more: other fields of the blocks.
         """
         block = self.passed_to(Block) | {"kernel_init": up, "out_init": down, **more}
         block["mlp_dim"] = self.mlp_dim or 4 * self.width
-        return Stack(Block, block, depth, 0.0, self.remat, self.scan, name=name)
+        return Stack(Block, block, depth, 0.0, self.remat, self.scan, first, name=name)
+
+
+class Windowed(TextModel, kw_only=True):
+    """Models of whose layers some see the tokens near by alone, and whose positions may be rotary."""
+
+    rotary: Rotary = Rotary()
+    """How "rotary" positions turn, and how they are stretched."""
+    local_rotary: Rotary | None = None
+    """How they turn in layers with a window; None: as in the others."""
+    window: PositiveInt | None = None
+    """How many tokens a local layer sees, itself included, before each (of an encoder behind it, too); None: all."""
+    window_every: PositiveInt = 1
+    """The first of every so many layers sees all tokens, the others are local. 1 makes all layers local, 2 alternates
+    dense and banded layers as GPT-3 does."""
+
+    @nn.nowrap
+    def windows(self) -> list[int | None]:
+        """The window of each layer, up to where they repeat."""
+        if self.window is None:
+            return [None]
+        return [self.window] if self.window_every == 1 else [None] + [self.window] * (self.window_every - 1)
+
+    @nn.nowrap
+    def turns(self, positions: jax.Array, head_dim: int) -> list[tuple[jax.Array, jax.Array]]:
+        """`Rotary.tables` of each layer, up to where they repeat."""
+        if self.local_rotary is None:
+            return [self.rotary.tables(positions, head_dim)]
+        each = {
+            True: self.rotary.tables(positions, head_dim),
+            False: self.local_rotary.tables(positions, head_dim),
+        }
+        return [each[window is None] for window in self.windows()]
+
+    @nn.nowrap
+    def turning_problems(self, head_dim: int) -> Iterator[str]:
+        """Yields a line for rotary positions with which too little of a head turns."""
+        for name, rotary in (("rotary", self.rotary), ("local_rotary", self.local_rotary)):
+            size = 0 if rotary is None else rotary.size(head_dim)
+            if rotary is not None and (size < 2 or (size == 2 and rotary.scaling == "ntk")):
+                yield f"{name}: of {head_dim} features of a head {size} turn, too few; use larger heads"
 
 
 class GenerativeModel(TextModel, kw_only=True):

@@ -100,8 +100,10 @@ def seen(tokens: np.ndarray, grid: Grid, count: int, in_front: int) -> tuple[np.
     """
     if count >= in_front + len(tokens):
         return spread(tokens, count, in_front), grid
-    for stride in range(2, max(grid) + 1):
-        coarse = -(-grid[0] // stride), -(-grid[1] // stride)
+    strides = range(2, max(grid) + 1)
+    up = ((-(-grid[0] // stride), -(-grid[1] // stride)) for stride in strides)
+    down = ((grid[0] // stride, grid[1] // stride) for stride in strides)  # what is over is not seen
+    for coarse in (*up, *down):
         if in_front + coarse[0] * coarse[1] == count:
             return spread(numbered([coarse]), count, in_front), coarse
     raise ValueError(f"{count} keys are no grid of {grid[0]} x {grid[1]} behind {in_front} tokens")

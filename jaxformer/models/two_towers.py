@@ -61,14 +61,7 @@ class TwoTowers(Model):
 
     def problems(self) -> Iterator[str]:
         yield from own_head_problems(self.image, "image")
-        if self.text.kind == "encoder" and self.text.head != "none":
-            yield f'text.head="{self.text.head}": a text tower\'s own head is never read; set it to "none"'
-        elif self.text.kind == "encoder" and self.text.pooler in ("tanh", "relu"):
-            yield f'text.pooler="{self.text.pooler}": its layer is never read; set it to "none"'
-        if self.text.kind == "decoder" and not self.text.tied:
-            yield "text.tied=False: a text tower's own head is never read; set it to True"
-        if self.text.kind == "decoder" and self.text_pooling == "first":
-            yield 'text_pooling="first": of a decoder the first token sees no other one; take "end"'
+        yield from tower_problems(self.text, self.text_pooling, "text_pooling")
         for name, projection in (("image", self.image_projection), ("text", self.text_projection)):
             if projection == "none" and (width := self.width_of(name)) not in (None, self.embedding):
                 yield f'{name}_projection="none": needs embedding={width}, the width of what {name} gives'
@@ -157,16 +150,27 @@ class TwoTowers(Model):
         return unit(features if self.of_text is None else self.of_text(features))
 
 
+def tower_problems(text: Any, pooling: Pooling, field: str) -> Iterator[str]:
+    """Yields a line for everything that keeps a model of text from being a tower; `field` has the pooling."""
+    if text.kind == "encoder" and text.head != "none":
+        yield f'text.head="{text.head}": a text tower\'s own head is never read; set it to "none"'
+    elif text.kind == "encoder" and text.pooler in ("tanh", "relu"):
+        yield f'text.pooler="{text.pooler}": its layer is never read; set it to "none"'
+    if text.kind == "decoder" and not text.tied:
+        yield "text.tied=False: a text tower's own head is never read; set it to True"
+    if text.kind == "decoder" and pooling == "first":
+        yield f'{field}="first": of a decoder the first token sees no other one; take "end"'
+
+
 def pooled(tokens: Array, token_mask: Array | None, how: Pooling) -> Array:
     """What stands for each text, [B, D], of its tokens [B, T, D]; `token_mask` bool [B, T] is False on padding."""
     if how == "mean":
         return mean_of_tokens(tokens, token_mask)
-    if how == "first":
-        return tokens[:, 0]
     if token_mask is None:
-        return tokens[:, -1]
-    last = tokens.shape[1] - 1 - jnp.argmax(token_mask[:, ::-1], axis=1)  # [B]
-    return jnp.take_along_axis(tokens, last[:, None, None], axis=1)[:, 0]
+        return tokens[:, 0 if how == "first" else -1]
+    last = tokens.shape[1] - 1 - jnp.argmax(token_mask[:, ::-1], axis=1)
+    place = jnp.argmax(token_mask, axis=1) if how == "first" else last  # [B]
+    return jnp.take_along_axis(tokens, place[:, None, None], axis=1)[:, 0]
 
 
 def unit(x: Array) -> Array:

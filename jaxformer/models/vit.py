@@ -12,7 +12,7 @@ from jaxformer.config.fields import Layers, NonNegativeInt, Pixels, PositiveFloa
 from jaxformer.config.schema import choice
 from jaxformer.models import BACKBONES, CONTRACT
 from jaxformer.models.attention import Attention
-from jaxformer.models.base import Dropouts, ImageModel, Layer, Stacked, head_problems
+from jaxformer.models.base import Adaptable, Dropouts, ImageModel, Layer, head_problems
 from jaxformer.models.block import Block
 from jaxformer.models.dense import Dense, Initializer
 from jaxformer.models.dropout import Dropout
@@ -58,7 +58,7 @@ class MapPool(Layer):
         return x[:, 0]
 
 
-class ViT(ImageModel, Dropouts, Stacked):
+class ViT(ImageModel, Dropouts, Adaptable):
     """A Vision Transformer that classifies images."""
 
     heads: ClassVar[tuple[str, ...]] = ("head", "head_distilled")

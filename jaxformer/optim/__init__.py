@@ -16,6 +16,8 @@ OPTIMIZERS: dict[str, str] = {
 ADAPTERS: dict[str, str] = {
     "lora": "jaxformer.optim.lora:LoRA",
     "dora": "jaxformer.optim.lora:DoRA",
+    "bottleneck": "jaxformer.optim.adapters:Bottleneck",
+    "prefix": "jaxformer.optim.adapters:Prefix",
 }
 SCHEDULES: dict[str, str] = {
     "constant": "jaxformer.optim.curves:Constant",

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxformer.config.fields import PositiveFloat, PositiveInt
-from jaxformer.optim.base import Optimizer, Pattern
+from jaxformer.optim.adapters import Adapter
+from jaxformer.optim.base import Pattern
 from jaxformer.optim.build import nearest
 from jaxformer.paths import STACK, kernel_axes, layers_taken
 
@@ -40,11 +41,13 @@ class Matrix:
 
 
 @dataclass(frozen=True)
-class LoRA:
+class LoRA(Adapter):
     """Kernels stay, and a product of two thin matrices is added to each.
 
     All other parameters are frozen, but for the model's heads; `optimizer.train_only` names others to train.
     """
+
+    own = (ADDED,)
 
     kernels: tuple[Pattern, ...] = ("attention/(query|value)",)
     """Patterns of paths; the kernels that they take are adapted."""
@@ -52,16 +55,6 @@ class LoRA:
     """Columns of A and rows of B."""
     alpha: PositiveFloat = 16.0
     """A B is multiplied by alpha / rank."""
-
-    def trained(self, optimizer: Optimizer, heads: tuple[str, ...]) -> tuple[str, ...]:
-        """The patterns of all that is trained, for `optimizer.train_only`.
-
-        Args:
-          optimizer: as the config has it.
-          heads: the first names of the parameters of the model's heads.
-        """
-        given = tuple(pattern for pattern in optimizer.train_only if pattern != ADDED)
-        return (*(given or (f"^({'|'.join(heads)})",)), ADDED)
 
     def matrices(self, params: Tree) -> dict[str, Matrix]:
         """Path -> how it is adapted, of every kernel that is.
@@ -80,11 +73,6 @@ class LoRA:
         return all(layers_taken(self.kernels, path, shape))
 
     def problems_with(self, params: Tree) -> Iterator[str]:
-        """Yields a line for every pattern that does not fit the model's parameters.
-
-        Args:
-          params: those of the model, a tree of arrays or ShapeDtypeStructs.
-        """
         shapes = {path: leaf.shape for path, leaf in flatten_dict(params, sep="/").items()}
         kernels = {path: shape for path, shape in shapes.items() if matrix(path, shape)}
         for pattern in self.kernels:
@@ -101,12 +89,7 @@ class LoRA:
             yield f"rank={self.rank}: {path} has no more than {size} rows or columns; use a smaller rank"
 
     def added(self, params: Tree, key: jax.Array) -> Tree:
-        """The parameters with A and B beside the kernels: A uniform in +-1 / sqrt(in) as in peft, B zero.
-
-        Args:
-          params: those of the model.
-          key: a random key.
-        """
+        """The parameters with A and B beside the kernels: A uniform in +-1 / sqrt(in) as in peft, B zero."""
         leaves = dict(flatten_dict(params, sep="/"))
         for path, size in self.matrices(params).items():
             of_path, dtype = jax.random.fold_in(key, crc32(path.encode())), leaves[path].dtype

@@ -10,6 +10,7 @@ TASKS = {
     "masked_lm": "jaxformer.tasks.language:MaskedLM",
     "segmentation": "jaxformer.tasks.segmentation:Segmentation",
     "text_classification": "jaxformer.tasks.text_classification:TextClassification",
+    "text_pairs": "jaxformer.tasks.text_pairs:TextPairs",
     "text_regression": "jaxformer.tasks.text_classification:TextRegression",
     "token_classification": "jaxformer.tasks.tagging:TokenClassification",
     "span_qa": "jaxformer.tasks.spans:SpanQA",

@@ -96,9 +96,10 @@ def sigmoid_total(outputs: PairOutputs, batch: Batch, same: Same = "pair", chunk
     return with_gradient(given, *summed(of_piece, fixed, chunks))
 
 
-def found(outputs: PairOutputs, batch: Batch, chunks: int = 1) -> jax.Array:
-    """Whether its own text, or an equal one, is nearer to each image than all others, bool [B]; NaN never is."""
-    given, about = rows_of(outputs, batch, "text")
+def found(outputs: PairOutputs, batch: Batch, chunks: int = 1, same: Same = "text") -> jax.Array:
+    """Whether a text that is right (see `softmax_total`) is nearer to each image than all others, bool [B]; NaN never
+    is."""
+    given, about = rows_of(outputs, batch, same)
     chunks, fixed = pieces_in(about, chunks), jax.lax.stop_gradient(given)
     of_right: list[jax.Array] = []
     of_wrong: list[jax.Array] = []

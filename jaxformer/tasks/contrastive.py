@@ -11,7 +11,17 @@ import numpy as np
 from jaxformer.config.fields import at_most
 from jaxformer.models.outputs import PairOutputs
 from jaxformer.tasks import base, comparing, metrics, retrieval
-from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Evaluation, Row, example_mask, masked_sum
+from jaxformer.tasks.base import (
+    Arrays,
+    Batch,
+    Batches,
+    DataInfo,
+    Evaluation,
+    Row,
+    Task,
+    example_mask,
+    masked_sum,
+)
 from jaxformer.tasks.image import ImageTask, sizes_fit
 from jaxformer.tasks.text import check_tokens, text_of, tokens_fit
 
@@ -21,52 +31,27 @@ OF_PAIRS = ("picture", "caption", "labels")
 
 
 @dataclass(frozen=True)
-class Contrastive(ImageTask):
-    """Learns which text belongs to which image, by comparing all of a batch.
-
-    Batches have `image` (uint8, or float 0..255, [B, H, W, C]), `tokens` int32 [B, T], `token_mask` bool [B, T],
-    `picture` and `caption` int32 [B], equal where the image, or the text, is the same, and where there are classes
-    `labels` int32 [B]. Models give `PairOutputs`.
-    """
+class Comparing(Task):
+    """Learns what belongs together by comparing all of a batch; models give `PairOutputs`."""
 
     loss_name: Literal["softmax", "sigmoid"] = "softmax"
     """CLIP's "softmax" over the batch, both ways (Radford et al. 2021), or SigLIP's "sigmoid" of each pair (Zhai et
     al. 2023), for which the model has a `bias`."""
-    same: Literal["pair", "text"] = "pair"
-    """Which texts of a batch are right for an image: its own alone ("pair"), or all that are equal to it ("text"; Yang
-    et al. 2022, UniCL), as captions made of classes often are."""
     chunks: Annotated[int, at_most(2**16)] = 1
     """Into how many pieces the texts of a batch are cut, each of which is compared with the images of a device by
     itself, and once more backwards: less memory, for some time. What does not divide a device's examples is lowered."""
 
     compares = True
     reads: ClassVar[base.Reads] = None
-    needs = ("image", "tokens", "token_mask", "picture", "caption")
-    examples = "captions"
-    kind = "two-towers"
-    kind_does = ("compare images with texts", "two_towers")
-    metric_names: ClassVar = ("loss", "accuracy", *RECALLS, "zero_shot_accuracy")
-
-    def absent_metrics(self, model: Any, data: Batches) -> dict[str, str]:
-        return {} if "labels" in data.element_spec else {"zero_shot_accuracy": "the captions have no classes"}
-
-    def misfits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
-        yield from sizes_fit(model, train, evaluation)
-        yield from tokens_fit(model, train)
-        yield from self.alone(train)
+    same: ClassVar[comparing.Same] = "pair"
+    equal: ClassVar[comparing.Same] = "pair"
+    """Which texts are right where it is counted how many are found."""
 
     def alone(self, train: Batches) -> Iterator[str]:
         """Yields a line for batches of one pair."""
         if train.batch_size < 2:
             lone = "a pair alone has nothing that it could be compared with"
             yield f"data.batch_size={train.batch_size}: {lone}; take at least 2, and better hundreds"
-
-    def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
-        check_tokens(model, batch)
-
-    def inputs(self, batch: Batch) -> Arrays:
-        """Normalised images, and the texts' tokens and their mask."""
-        return super().inputs(batch) | {name: jnp.asarray(batch[name]) for name in ("tokens", "token_mask")}
 
     def counts(self, batch: Batch) -> Arrays:
         """The number of examples, float32 []."""
@@ -85,13 +70,62 @@ class Contrastive(ImageTask):
 
     def right(self, outputs: PairOutputs, batch: Batch) -> jax.Array:
         """How many images find a text that is right, float32 []."""
-        found = comparing.found(outputs, batch, self.chunks)
+        found = comparing.found(outputs, batch, self.chunks, self.equal)
         return masked_sum(found, example_mask(batch))
 
     def eval_sums(self, outputs: PairOutputs, batch: Batch) -> dict[str, Any]:
         """The "loss" and the "accuracy" within batches, and the "count" of examples, float32 []."""
         (loss,), (count,) = self.loss(outputs, batch).values(), self.counts(batch).values()
         return {"loss": loss, "accuracy": self.right(outputs, batch), "count": count}
+
+    def predictions(self, outputs: PairOutputs, batch: Batch) -> Arrays:
+        """ "similarity": the cosine of each image and its text, float32 [B]."""
+        return {"similarity": jnp.sum(outputs.image * outputs.text, axis=-1)}
+
+    def errors(self, outputs: PairOutputs, batch: Batch) -> jax.Array:
+        """Half of 1 - the cosine of each image and its text, float32 [B]: 0 to 1."""
+        return (1 - self.predictions(outputs, batch)["similarity"]).clip(0) / 2
+
+    def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
+        similarity = round(float(predicted["similarity"]), 4)
+        caption = f"{text_of(example, data)} (similarity {similarity:.2f})"
+        return {"correct": None, "similarity": similarity, "caption": caption}
+
+
+@dataclass(frozen=True)
+class Contrastive(Comparing, ImageTask):
+    """Learns which text belongs to which image, by comparing all of a batch.
+
+    Batches have `image` (uint8, or float 0..255, [B, H, W, C]), `tokens` int32 [B, T], `token_mask` bool [B, T],
+    `picture` and `caption` int32 [B], equal where the image, or the text, is the same, and where there are classes
+    `labels` int32 [B]. Models give `PairOutputs`.
+    """
+
+    same: Literal["pair", "text"] = "pair"
+    """Which texts of a batch are right for an image: its own alone ("pair"), or all that are equal to it ("text"; Yang
+    et al. 2022, UniCL), as captions made of classes often are."""
+
+    equal = "text"
+    needs = ("image", "tokens", "token_mask", "picture", "caption")
+    examples = "captions"
+    kind = "two-towers"
+    kind_does = ("compare images with texts", "two_towers")
+    metric_names: ClassVar = ("loss", "accuracy", *RECALLS, "zero_shot_accuracy")
+
+    def absent_metrics(self, model: Any, data: Batches) -> dict[str, str]:
+        return {} if "labels" in data.element_spec else {"zero_shot_accuracy": "the captions have no classes"}
+
+    def misfits(self, model: Any, train: Batches, evaluation: Batches) -> Iterator[str]:
+        yield from sizes_fit(model, train, evaluation)
+        yield from tokens_fit(model, train)
+        yield from self.alone(train)
+
+    def check(self, model: Any, batch: Mapping[str, np.ndarray]) -> None:
+        check_tokens(model, batch)
+
+    def inputs(self, batch: Batch) -> Arrays:
+        """Normalised images, and the texts' tokens and their mask."""
+        return super().inputs(batch) | {name: jnp.asarray(batch[name]) for name in ("tokens", "token_mask")}
 
     def collect(self, outputs: PairOutputs, batch: Batch, model: Any, variables: Any) -> Arrays:
         """Vectors float32 [B, E], "image" and "text", and what each is: "picture", "caption", "labels" int32 [B]."""
@@ -138,19 +172,6 @@ class Contrastive(ImageTask):
             text_of = lambda row: data.source.text_of(int(example_of[row]))  # noqa: E731
             tables["retrieval"] = retrieval.close_up(seen, ranks[WAYS[0]], index_of, text_of)
         return Evaluation(found, tables, baseline)
-
-    def predictions(self, outputs: PairOutputs, batch: Batch) -> Arrays:
-        """ "similarity": the cosine of each image and its text, float32 [B]."""
-        return {"similarity": jnp.sum(outputs.image * outputs.text, axis=-1)}
-
-    def errors(self, outputs: PairOutputs, batch: Batch) -> jax.Array:
-        """Half of 1 - the cosine of each image and its text, float32 [B]: 0 to 1."""
-        return (1 - self.predictions(outputs, batch)["similarity"]).clip(0) / 2
-
-    def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
-        similarity = round(float(predicted["similarity"]), 4)
-        caption = f"{text_of(example, data)} (similarity {similarity:.2f})"
-        return {"correct": None, "similarity": similarity, "caption": caption}
 
 
 def notes(seen: retrieval.Gallery) -> Iterator[str]:

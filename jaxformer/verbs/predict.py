@@ -122,6 +122,9 @@ class Predict(OfRun):
                     f"{self.run}: holds a model that compares images with texts; say with which texts",
                     "give --zero-shot TEXT TEXT, and the images behind two hyphens",
                 )
+            elif config.model.kind == "text-pairs":
+                remedy = f'its encoder of texts is model.pretrained="{self.run}#text"'
+                raise UserError(f"{self.run}: compares texts, and says nothing of one", remedy)
             elif config.data.examples.modality == "text":
                 self.predict_texts(config, folder)
             else:

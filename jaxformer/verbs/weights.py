@@ -73,10 +73,12 @@ class WeightsExport(OfRun):
         """Writes the folder for peft."""
         from jaxformer.errors import UserError
         from jaxformer.inference.peft import write_adapter
+        from jaxformer.optim.lora import LoRA
 
         config = trained.config
-        if config.adapter is None or config.model.pretrained is None:
-            lacks = "adapter" if config.adapter is None else "model.pretrained"
+        low_rank = isinstance(config.adapter, LoRA)
+        if not low_rank or config.model.pretrained is None:
+            lacks = "model.pretrained" if low_rank else 'an adapter "lora" or "dora"'
             raise UserError(
                 f"{self.run}: was trained without {lacks}; export its model as a whole, without `adapter`"
             )

@@ -41,6 +41,11 @@ def as_published(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: is not as such models have it ({what})") from error
 
 
+def on_device(array: Any, device: Any = None) -> jax.Array:
+    """A copy on a device (None: the first one), made before anything else is read."""
+    return jax.device_put(array, device, may_alias=False).block_until_ready()
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """A model of another project: its fields and tensors as ours."""
@@ -138,7 +143,7 @@ class Pretrained:
           UserError: a file is missing or damaged, or tensors do not fit the model: a line for each.
         """
         matched = self.family.matched(self.tensors, self.shapes)
-        return unflatten_dict({path: jax.device_put(match.array()) for path, match in matched.items()})
+        return unflatten_dict({path: on_device(match.array(copy=False)) for path, match in matched.items()})
 
     @property
     def tokenizer_fields(self) -> Fields | None:

@@ -10,7 +10,8 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from jaxformer.errors import UserError, counted
-from jaxformer.paths import layer_paths, leaves_by_path
+from jaxformer.paths import ADAPTERS, layer_paths, leaves_by_path, matches
+from jaxformer.weights.base import on_device
 from jaxformer.weights.convert import Match
 from jaxformer.weights.pretrained import load_pretrained
 
@@ -61,7 +62,8 @@ def variables_of(model: Any, shapes: Mapping[str, Any], where: str) -> dict[str,
         for path in layer_paths(stack, leaf.shape)
     }
     tensors = source.tensors
-    matched = source.family.matched(tensors, unflatten_dict(single, sep="/"), model.heads)
+    added = (path.partition("/")[2] for path in single if matches(ADAPTERS, path))
+    matched = source.family.matched(tensors, unflatten_dict(single, sep="/"), (*model.heads, *added))
     found = {"/".join(path): match for path, match in matched.items()}
     begun = {
         path: laid_out([found[each] for each in layer_paths(path, leaf.shape)], path in single, leaf)
@@ -78,10 +80,12 @@ def laid_out(layers: list[Match], whole: bool, leaf: Any) -> jax.Array:
 
     def part(index: Any) -> np.ndarray:
         if whole:
-            return np.asarray(layers[0].array()[index], order="C")  # of a number, too
-        return np.stack([layer.array()[index[1:]] for layer in layers[index[0]]])
+            return layers[0].array(copy=False)[index]
+        return np.stack([layer.array(copy=False)[index[1:]] for layer in layers[index[0]]])
 
-    return jax.make_array_from_callback(leaf.shape, leaf.sharding, part)
+    places = leaf.sharding.addressable_devices_indices_map(leaf.shape)
+    parts = [on_device(part(index), device) for device, index in places.items()]
+    return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, parts)
 
 
 def tell(

@@ -43,10 +43,10 @@ class Match:
     fit: Fit | None = None
     """What gives it another shape (`resizing.fit`)."""
 
-    def array(self) -> np.ndarray:
-        """The parameter."""
+    def array(self, copy: bool = True) -> np.ndarray:
+        """The parameter; without a copy it may be a part of the mapped file, whose memory goes with it."""
         own = self.row.to_ours(np.asarray(self.tensor), self.shape)
-        return (own if self.fit is None else self.fit(own)).astype(self.leaf.dtype)
+        return (own if self.fit is None else self.fit(own)).astype(self.leaf.dtype, copy=copy)
 
 
 def is_in(path: str, parts: Iterable[str]) -> bool:

@@ -13,7 +13,7 @@ from jaxformer.files import incomplete, put_in_place, write_json
 from jaxformer.models.layouts import unrolled
 from jaxformer.weights.files import SINGLE
 from jaxformer.weights.preprocessing import PROCESSOR, Preprocessing, to_transformers
-from jaxformer.weights.transformers_config import FAMILIES
+from jaxformer.weights.transformers_config import family_of
 from jaxformer.weights.transformers_written import config_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def write_pretrained(
     config = config_of(model, name, tuple(classes))
     model, variables = unrolled(model, variables)
     headless = config["architectures"][0].endswith("Model")
-    tensors = FAMILIES[config["model_type"]][0].write(variables, left_out(config), prefixed=not headless)
+    tensors = family_of(config).write(variables, left_out(config), prefixed=not headless)
     if tokenizer is not None:
         found = {f"{role}_token_id": token_id(tokenizer, role) for role in ("pad", "bos", "eos")}
         if config["model_type"] == "roberta" and found["pad_token_id"] != config["pad_token_id"]:
@@ -99,13 +99,13 @@ def left_out(config: Mapping[str, Any]) -> set[str]:
     """The layers of a family's table that a model with this config.json does not have."""
     kind, cls = config["model_type"], config["architectures"][0]
     heads = {"classifier", "classifier.out_proj", "qa_outputs"}
-    own = "qa_outputs" if cls.endswith("QuestionAnswering") else "classifier"
+    own = "qa_outputs" if cls.endswith("QuestionAnswering") and kind != "modernbert" else "classifier"
     unused = set()
     if kind == "roberta":
         texts = cls.endswith("SequenceClassification")
         own = "classifier.out_proj" if texts else own
         unused = {"roberta.pooler.dense" if texts else "classifier.dense"}
-    rows = FAMILIES[kind][0].rows
+    rows = family_of(config).rows
     if kind == "t5":
         gated = config["feed_forward_proj"].startswith("gated-")
         unused = {row.theirs for row in rows if row.theirs.endswith(".wi" if gated else ".wi_1")}

@@ -22,8 +22,9 @@ LEAVES = {  # our names of a layer's parameters: their names, where the two diff
 
 # How a project writes the parameters of a layer down. PyTorch's kernels are [out, in, height, width], with the heads of
 # attention merged; transformers' Conv1D is the same with kernels [in, out]; Flax's parameters are as ours; a "table"
-# is an embedding [N, D], where ours is a parameter [1, N, D]; a "vector" has all axes of ours in one.
-Style: TypeAlias = Literal["pytorch", "conv1d", "flax", "table", "vector"]
+# is an embedding [N, D], where ours is a parameter [1, N, D]; a "vector" has all axes of ours in one; "1x1" is
+# PyTorch's where what is a convolution in one of the two is a dense layer in the other.
+Style: TypeAlias = Literal["pytorch", "conv1d", "flax", "table", "vector", "1x1"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,8 @@ class Row:
         kernel = kernel_axes(self.ours, rank)
         if self.style in ("table", "vector"):
             return 2 if self.style == "table" else 1
+        if self.style == "1x1" and rank in (2, 4):
+            return 6 - rank
         if self.style == "flax" or rank == 4:
             return rank
         return len(kernel) if kernel else 1 if self.ours.endswith("/bias") else rank

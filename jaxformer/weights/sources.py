@@ -152,10 +152,15 @@ class OfRun(Pretrained):
 
     @property
     def own(self) -> tuple[str, Fields]:
-        model = self.run["model"]
         sizes = self.data.get("sizes", {})
-        fields = {key: sizes.get(key) if value is None else value for key, value in model.items()}
-        return model["name"], {key: value for key, value in fields.items() if key not in BEGINS_AS}
+
+        def filled(key: str, value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {inner: filled(inner, each) for inner, each in value.items()}
+            return sizes.get(key) if value is None else value
+
+        model = filled("model", self.run["model"])
+        return model["name"], {key: value for key, value in model.items() if key not in BEGINS_AS}
 
     @property
     def family(self) -> Family:

@@ -8,7 +8,7 @@ from jaxformer.errors import UserError
 from jaxformer.weights import towers, towers_config
 from jaxformer.weights.convert import Family
 from jaxformer.weights.transformers_image_config import KINDS
-from jaxformer.weights.transformers_text import BERT, DISTILBERT, GPT2, LLAMA, ROBERTA, T5
+from jaxformer.weights.transformers_text import BERT, DISTILBERT, GPT2, LLAMA, MODERNBERT, ROBERTA, T5
 from jaxformer.weights.transformers_values import activation
 
 Config = Mapping[str, Any]
@@ -25,11 +25,11 @@ NAMES = {  # our fields: what theirs are called, each in the configs of one kind
     "num_heads": ("num_attention_heads", "n_heads", "n_head", "num_heads"),
     "head_dim": ("d_kv",),
     "mlp_dim": ("intermediate_size", "hidden_dim", "d_ff"),
-    "norm_epsilon": ("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps"),
-    "dropout": ("hidden_dropout_prob", "resid_pdrop", "dropout_rate", "dropout"),
+    "norm_epsilon": ("layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps", "norm_eps"),
+    "dropout": ("hidden_dropout_prob", "resid_pdrop", "dropout_rate", "dropout", "embedding_dropout"),
     "attention_dropout": ("attention_probs_dropout_prob", "attn_pdrop", "dropout_rate", "attention_dropout"),
     "mlp_dropout": ("dropout_rate",),
-    "activation": ("hidden_act", "activation", "activation_function"),
+    "activation": ("hidden_act", "activation", "activation_function", "hidden_activation"),
 }
 HEADS = {  # the end of a class's name: the head
     "Model": "none",
@@ -59,7 +59,7 @@ def model_of(config: Config) -> tuple[str, Fields]:
         raise UserError(f"model_type={kind!r}: {OTHERS[kind]}")
     if kind not in FAMILIES:
         raise UserError(f"model_type={kind!r}: no table for such checkpoints; {did_you_mean(kind, FAMILIES)}")
-    _, name, fields_of, unsupported = FAMILIES[kind]
+    _, name, fields_of, unsupported = FAMILIES[kind_of(config)]
     refuse(config, unsupported)
     try:
         return name, fields_of(config)
@@ -70,7 +70,14 @@ def model_of(config: Config) -> tuple[str, Fields]:
 def family_of(config: Config) -> Family:
     """How checkpoints with this config.json are read; `model_of` refuses what there is no table for."""
     model_of(config)
-    return FAMILIES[config["model_type"]][0]
+    return FAMILIES[kind_of(config)][0]
+
+
+def kind_of(config: Config) -> str:
+    """The key of FAMILIES: the "model_type", and the class where another one of that type is another model of ours."""
+    kind: str = config["model_type"]
+    by_class = "/".join((kind, *(config.get("architectures") or [])[:1]))
+    return by_class if by_class in FAMILIES else kind
 
 
 def refuse(config: Config, unsupported: Mapping[str, Any]) -> None:
@@ -99,6 +106,19 @@ def renamed(config: Config, *fields: str) -> Fields:
     return found
 
 
+def same(config: Config, *keys: str) -> Any:
+    """The value that all of these have; those that are missing are False.
+
+    Raises:
+      UserError: they differ.
+    """
+    found = {key: config.get(key, False) for key in keys}
+    if len({*found.values()}) > 1:
+        given = " and ".join(f"{key}={value}" for key, value in found.items())
+        raise UserError(f"{given}: expected the same of all")
+    return found[keys[0]]
+
+
 ENCODER = ("depth", "max_positions", "mlp_dim", "activation", "dropout", "attention_dropout")
 DECODER = ("depth", "context_length", "norm_epsilon")
 
@@ -115,6 +135,36 @@ def distilbert(config: Config) -> Fields:
     top = head(config)
     pooler = "relu" if top["head"] == "sequence" else "none"
     return {**renamed(config, *ENCODER), "token_types": 0, "pooler": pooler, **top}
+
+
+def modernbert(config: Config) -> Fields:
+    """A ModernBERT: local layers between global ones, which turn more slowly."""
+    local, full = "sliding_attention", "full_attention"
+    types = config.get("layer_types")
+    every = config.get("global_attn_every_n_layers") or ([*types[1:], full].index(full) + 1 if types else 3)
+    if types and types != [local if i % every else full for i in range(len(types))]:
+        raise UserError(f"layer_types={types}: expected {full}, and after it as many of {local} each time")
+    turns = config.get("rope_parameters") or {
+        full: {"rope_theta": config.get("global_rope_theta", 160_000.0)},
+        local: {"rope_theta": config.get("local_rope_theta", 10_000.0)},
+    }
+    fields = renamed(config, *(field for field in ENCODER if field != "activation"), "norm_epsilon")
+    return {
+        **fields,
+        "activation": activation(config["hidden_activation"], gated=True),
+        "positions": "rotary",
+        "rotary": rotary({**config, "rope_parameters": turns[full]}),
+        "local_rotary": rotary({**config, "rope_parameters": turns[local]}) if every > 1 else None,
+        "window": config.get("local_attention", 128) // 2 + 1 if every > 1 else None,
+        "window_every": every,
+        "token_types": 0,
+        "norm_position": "pre",
+        "first_norm": False,
+        "use_bias": same(config, "attention_bias", "mlp_bias", "classifier_bias", "norm_bias"),
+        "head_layer": True,
+        "pooler": {"cls": "none", "mean": "mean"}[config.get("classifier_pooling", "cls")],
+        **head(config),
+    }
 
 
 def head(config: Config) -> Fields:
@@ -139,16 +189,13 @@ def gpt2(config: Config) -> Fields:
 def llama(config: Config) -> Fields:
     """The fields of a Llama, a Qwen 2 or a Qwen 3."""
     kind = config["model_type"]
-    biases = config.get("attention_bias", False), config.get("mlp_bias", False)
-    if biases[0] != biases[1]:
-        raise UserError(f"attention_bias={biases[0]} and mlp_bias={biases[1]}: expected the same of both")
     return {
         **renamed(config, *DECODER, "mlp_dim"),
         "num_kv_heads": config.get("num_key_value_heads"),
         "head_dim": config.get("head_dim"),
         "activation": activation(config["hidden_act"], gated=True),
         "norm": "rms",
-        "use_bias": biases[0],
+        "use_bias": same(config, "attention_bias", "mlp_bias"),
         "qkv_bias": True if kind == "qwen2" else None,
         "qk_norm": kind == "qwen3",
         "positions": "rotary",
@@ -203,14 +250,17 @@ def t5(config: Config) -> Fields:
 
 
 ABSOLUTE = {"position_embedding_type": "absolute", "is_decoder": False}
+FILLED = {"decoder_bias": True, "classifier_activation": "gelu", "tie_word_embeddings": True}
 PLAIN = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
 BUCKETS = {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}
 
-# model_type: the tensors' names, our model, its fields, and what else of a config has one value alone here.
+# model_type, or model_type/class: the tensors' names, our model, its fields, and what else of a config has one value
+# alone here.
 FAMILIES: dict[str, tuple[Family, str, Callable[[Config], Fields], Config]] = {
     "bert": (BERT, "bert", bert, ABSOLUTE),
     "roberta": (ROBERTA, "bert", bert, ABSOLUTE),
     "distilbert": (DISTILBERT, "bert", distilbert, {}),
+    "modernbert": (MODERNBERT, "bert", modernbert, FILLED),
     "gpt2": (GPT2, "gpt", gpt2, PLAIN),
     "llama": (LLAMA, "gpt", llama, {}),
     "qwen2": (LLAMA, "gpt", llama, {"use_sliding_window": False}),

@@ -15,9 +15,9 @@ DETR: DetrForObjectDetection (Carion et al. 2020). Backbones are ResNets, of tra
 BatchNorms that are never trained. The presets have the fields that these need: "detr-r50" for
 facebook/detr-resnet-50.
 
-SEGFORMER: SegformerDecodeHead (Xie et al. 2021). The same numbers need an `AllMLP` decoder of as many maps and the
-same width. Theirs joins the maps at full width, the coarsest first; what joins them is here a product for each map, so
-that each takes its columns.
+MIT: SegformerForImageClassification and SegformerModel, SEGFORMER: SegformerForSemanticSegmentation (Xie et al. 2021),
+SEGFORMER_HEAD: its decoder. The same numbers need an `AllMLP` of as many maps and the same width. Theirs joins the maps
+at full width, the coarsest first; what joins them is here a product for each map, so that each takes its columns.
 
 `transformers_image_config.py` gives the fields of models that compute the same.
 """
@@ -214,11 +214,34 @@ DETR = family(
 )
 
 LEVELS = 4  # of every published SegFormer
-SEGFORMER = family(
+SEGFORMER_HEAD = family(
     # Map i, the finest being 0; checkpoints on the Hub have the first of the two names.
-    rows({"conv_level_{i+1}": "linear_c.{i}.proj"}, theirs="decode_head."),
-    rows({"conv_level_{i+1}": "linear_projections.{i}.proj"}, theirs="decode_head."),
+    rows({"conv_level_{i+1}": "linear_c.{i}.proj"}, "", "decode_head.", "1x1"),
+    rows({"conv_level_{i+1}": "linear_projections.{i}.proj"}, "", "decode_head.", "1x1"),
     *(Row(f"conv_fuse_{LEVELS - i}", "decode_head.linear_fuse", Part(i, LEVELS, 1)) for i in range(LEVELS)),
-    rows({"norm": "batch_norm", "head": "classifier"}, theirs="decode_head."),
+    Row("norm", "decode_head.batch_norm"),
+    Row("head", "decode_head.classifier", style="1x1"),
     prefix="decode_head.",
+)
+MIT_BLOCK = (
+    *rows({"norm_{k}": "layer_norm_{k}", "mlp/up": "mlp.dense1", "mlp/down": "mlp.dense2"}),
+    *rows({"mlp/conv_up": "mlp.dwconv.dwconv", "attention/out": "attention.output.dense"}),
+    *rows({"conv_reduce": "sr", "norm_reduce": "layer_norm"}, theirs="attention.self."),
+    *rows({name: name for name in QKV}, "attention/", "attention.self."),
+)
+MIT_EMBEDDING = ({"conv": "proj", "norm": "layer_norm"}, "segformer.encoder.patch_embeddings.")
+MIT = family(
+    rows({f"{ours}_stem": f"0.{theirs}" for ours, theirs in MIT_EMBEDDING[0].items()}, "", MIT_EMBEDDING[1]),
+    rows(
+        {f"{ours}_downsample": f"{{i}}.{theirs}" for ours, theirs in MIT_EMBEDDING[0].items()},
+        "stage_{i+1}_block_0/",
+        MIT_EMBEDDING[1],
+    ),
+    below("stage_{i+1}_block_{j}/", "segformer.encoder.block.{i}.{j}.", MIT_BLOCK),
+    rows({"stage_{i+1}_block_{j}/norm": "segformer.encoder.layer_norm.{i}", "head": "classifier"}),
+    prefix="segformer.",
+)
+SEGFORMER = family(
+    below("backbone/", "", [row for row in MIT.rows if row.ours != "head"]),
+    below("decoder/", "", SEGFORMER_HEAD.rows),
 )

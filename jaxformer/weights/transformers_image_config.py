@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jaxformer.errors import UserError
+from jaxformer.models.mit import MiT
 from jaxformer.models.presets import preset
+from jaxformer.models.segmentation_decoders import AllMLP
 from jaxformer.weights import transformers_image as tables
 from jaxformer.weights.convert import Family
 from jaxformer.weights.transformers_values import THEIRS, activation
@@ -242,6 +244,39 @@ def detr_written(model: Any) -> Fields:
     }
 
 
+def mit(config: Config) -> Fields:
+    """The MLPs of a MiT."""
+    ratios = {*config["mlp_ratios"]}
+    if len(ratios) != 1:
+        raise UserError(
+            f"mlp_ratios={list(config['mlp_ratios'])}: there is no such model here; expected all equal"
+        )
+    return {"mlp_ratio": int(ratios.pop())}
+
+
+def mit_written(model: Any) -> Fields:
+    """The same, written."""
+    count = len(model.stage_sizes)
+    return {"num_encoder_blocks": count, "mlp_ratios": [model.mlp_ratio] * count}
+
+
+def segformer(config: Config) -> Fields:
+    """The two parts of a SegFormer."""
+    backbone = KINDS[f"segformer/{MIT_CLASSES[1]}"].fields({**config, "architectures": [MIT_CLASSES[1]]})
+    rate = config.get("classifier_dropout_prob", 0.1)
+    decoder = {"name": "mlp", "width": config["decoder_hidden_size"], "dropout": rate}
+    return {"backbone": {"name": "mit", **backbone}, "decoder": decoder}
+
+
+def segformer_written(model: Any) -> Fields:
+    """The same, written."""
+    if not isinstance(model.backbone, MiT) or not isinstance(model.decoder, AllMLP):
+        raise UserError("model.backbone, model.decoder: transformers' segformer has a mit and an mlp")
+    inner = KINDS[f"segformer/{MIT_CLASSES[1]}"].config_of(model.backbone, ())
+    own = {"decoder_hidden_size": model.decoder.width, "classifier_dropout_prob": model.decoder.dropout}
+    return {**inner, **own, "architectures": ["SegformerForSemanticSegmentation"]}
+
+
 VIT_NEEDS: Config = {**BIASED, "pooler_act": "tanh"}
 STAGES = {"stage_sizes": "depths"}
 GROUPS = {"version": 2, "norm": "group", "stem": "bit", "standardize": "timm"}
@@ -266,6 +301,12 @@ DINO_REGISTERS = {**DINO_FIELDS, "registers": "num_register_tokens"}
 CONVNEXT_FIELDS = {
     **STAGES, "patch_size": "patch_size", "layer_scale": "layer_scale_init_value", "activation": "hidden_act",
 }  # fmt: skip
+MIT_FIELDS = {
+    **STAGES, **DROPOUT, "widths": "hidden_sizes", "num_heads": "num_attention_heads", "reductions": "sr_ratios",
+    "embedding_kernels": "patch_sizes", "embedding_strides": "strides", "activation": "hidden_act",
+}  # fmt: skip
+MIT_CLASSES = (f"Segformer{HEAD}", "SegformerModel")
+MIT_NEEDS: Config = {**COLOURS, "reshape_last_stage": True}
 TALL = {"mlp_dim": "intermediate_size"}
 
 KINDS: dict[str, Kind] = {
@@ -313,4 +354,14 @@ KINDS: dict[str, Kind] = {
         tables.DETR, "detr", ("DetrForObjectDetection", ""), DETR_FIELDS, needs=COLOURS, derived=detr,
         written=detr_written,
     ),
+    "segformer": Kind(
+        tables.SEGFORMER, "segmenter", ("SegformerForSemanticSegmentation", ""), {},
+        needs={**MIT_NEEDS, "num_encoder_blocks": tables.LEVELS}, derived=segformer, written=segformer_written,
+    ),
+    **{
+        f"segformer/{name}": Kind(
+            tables.MIT, "mit", MIT_CLASSES, MIT_FIELDS, needs=MIT_NEEDS, derived=mit, written=mit_written
+        )
+        for name in MIT_CLASSES
+    },
 }  # fmt: skip

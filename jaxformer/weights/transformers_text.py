@@ -1,6 +1,7 @@
 """Text models of Hugging Face transformers, by the names of its checkpoint files.
 
-BERT (Devlin et al. 2019), ROBERTA (Liu et al. 2019) and DISTILBERT (Sanh et al. 2019), with their heads.
+BERT (Devlin et al. 2019), ROBERTA (Liu et al. 2019) and DISTILBERT (Sanh et al. 2019), with their heads; MODERNBERT
+(Warner et al. 2024), whose layer under the masked-LM head stands under all heads.
 
 GPT2: GPT2LMHeadModel (Radford et al. 2019). The published files have none of the prefix. Its Conv1D layers have what
 goes in first, and one of them makes queries, keys and values.
@@ -18,7 +19,7 @@ bias that all of its blocks add; in the MLPs 1.0 has a layer `wi`, 1.1 the gate 
 from collections.abc import Mapping
 
 from jaxformer.weights.convert import Tensors, family
-from jaxformer.weights.rows import Row, Rows, below, fused, rows
+from jaxformer.weights.rows import Part, Row, Rows, below, fused, rows
 
 ENCODER, DECODER = "encoder/block_{i}/", "decoder/block_{i}/"
 QKV = ("query", "key", "value")
@@ -92,6 +93,21 @@ DISTILBERT = family(
     HEADS,
     extras={"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
     prefix="distilbert.",
+)
+
+MODERNBERT = family(
+    rows({"token_embedding": "tok_embeddings", "embedding_norm": "norm"}, theirs="model.embeddings."),
+    below(
+        ENCODER,
+        "model.layers.{i}.",
+        fused("attention/", "attn.Wqkv"),
+        rows({"attention/out": "attn.Wo", "norm_1": "attn_norm", "norm_2": "mlp_norm", "mlp/down": "mlp.Wo"}),
+        [Row(f"mlp/{name}", "mlp.Wi", Part(i, 2)) for i, name in enumerate(("gate", "up"))],
+    ),
+    rows({"norm": "model.final_norm", "mlm_dense": "head.dense", "mlm_norm": "head.norm"}),
+    rows({"mlm_bias": "decoder.bias", "head": "classifier"}),
+    extras={"decoder.weight": "model.embeddings.tok_embeddings.weight"},
+    prefix="model.",
 )
 
 GPT2 = family(

@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxformer.config.schema import build
 from jaxformer.errors import UserError
 from jaxformer.models import CONTRACT, MODELS
+from jaxformer.models.rotary import Rotary
 from jaxformer.weights import towers_config
 from jaxformer.weights.transformers_config import (
     FAMILIES,
@@ -42,6 +43,10 @@ BERT_KEYS = (
 DISTILBERT_KEYS = (
     "vocab_size", "dim", "n_layers", "n_heads", "hidden_dim", "max_position_embeddings", "dropout",
     "attention_dropout", "activation",
+)  # fmt: skip
+MODERNBERT_KEYS = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "norm_eps",
+    "max_position_embeddings", "embedding_dropout", "attention_dropout", "hidden_activation",
 )  # fmt: skip
 GPT2_KEYS = (
     "vocab_size", "n_embd", "n_layer", "n_head", "n_positions", "layer_norm_epsilon", "resid_pdrop", "attn_pdrop",
@@ -96,6 +101,24 @@ def distilbert(model: Any, classes: tuple[str, ...]) -> Config:
     return {**config, "hidden_dim": model.mlp_dim or 4 * model.width, "seq_classif_dropout": model.dropout}
 
 
+def modernbert(model: Any, classes: tuple[str, ...]) -> Config:
+    """A ModernBERT."""
+    turns = model.rotary, model.local_rotary or model.rotary
+    biases = ("attention_bias", "mlp_bias", "classifier_bias", "norm_bias")
+    return {
+        **named(model, MODERNBERT_KEYS),
+        **with_head(model, "ModernBert", classes),
+        **dict.fromkeys(biases, model.use_bias),
+        "intermediate_size": model.mlp_dim or 4 * model.width,
+        "global_attn_every_n_layers": model.window_every,
+        "local_attention": 2 * ((model.window or 1) - 1),
+        "rope_parameters": dict(zip(("full_attention", "sliding_attention"), map(rope, turns))),
+        "classifier_pooling": "mean" if model.pooler == "mean" else "cls",
+        "classifier_dropout": model.dropout,
+        "pad_token_id": 0,
+    }
+
+
 def gpt2(model: Any, classes: tuple[str, ...]) -> Config:
     """A GPT-2."""
     config = named(model, GPT2_KEYS) | {"architectures": ["GPT2LMHeadModel"]}
@@ -124,26 +147,30 @@ def qwen3(model: Any, classes: tuple[str, ...]) -> Config:
 
 def llama_like(model: Any, family: str, own: Config) -> Config:
     """What Llama and Qwen have in common."""
-    rotary = model.rotary
-    kind = "default" if rotary.scaling == "none" else rotary.scaling
-    rope: Config = {"rope_type": kind, "rope_theta": rotary.base}
-    if kind != "default":
-        rope["factor"] = rotary.factor
-    if kind not in ("default", "linear"):
-        rope["original_max_position_embeddings"] = rotary.original_length
-    if kind == "yarn":
-        rope |= {"beta_fast": rotary.fast, "beta_slow": rotary.slow}
-    if kind == "llama3":
-        rope |= {"low_freq_factor": rotary.low, "high_freq_factor": rotary.high}
     return {
         **named(model, LLAMA_KEYS),
         "architectures": [f"{family}ForCausalLM"],
         "num_key_value_heads": model.num_kv_heads or model.num_heads,
         "head_dim": model.head_dim or model.width // model.num_heads,
-        "rope_parameters": rope,
+        "rope_parameters": rope(model.rotary),
         "tie_word_embeddings": model.tied,
         **own,
     }
+
+
+def rope(rotary: Rotary) -> Config:
+    """How queries and keys turn."""
+    kind = "default" if rotary.scaling == "none" else rotary.scaling
+    found: Config = {"rope_type": kind, "rope_theta": rotary.base}
+    if kind != "default":
+        found["factor"] = rotary.factor
+    if kind not in ("default", "linear"):
+        found["original_max_position_embeddings"] = rotary.original_length
+    if kind == "yarn":
+        found |= {"beta_fast": rotary.fast, "beta_slow": rotary.slow}
+    if kind == "llama3":
+        found |= {"low_freq_factor": rotary.low, "high_freq_factor": rotary.high}
+    return found
 
 
 def t5(model: Any, classes: tuple[str, ...]) -> Config:
@@ -166,6 +193,7 @@ WRITERS: dict[str, Callable[[Any, tuple[str, ...]], Config]] = {
     "bert": bert,
     "roberta": roberta,
     "distilbert": distilbert,
+    "modernbert": modernbert,
     "gpt2": gpt2,
     "llama": llama,
     "qwen2": qwen2,
@@ -195,7 +223,7 @@ def config_of(model: Any, name: str, classes: tuple[str, ...] = ()) -> Config:
     refusals: list[UserError] = []
     for kind in kinds:
         try:
-            config = {"model_type": kind, **WRITERS[kind](model, classes)}
+            config = {"model_type": kind.partition("/")[0], **WRITERS[kind](model, classes)}
             if not (different := differences(model, read_back(config))):
                 return config
             shown = different.items()
@@ -232,12 +260,13 @@ def meaning(model: Any, field: str) -> Any:
     value = getattr(model, field)
     if field == "pooler" and model.head in ("mlm", "token", "span"):
         return None  # it is not used
-    if model.kind == "two-towers" and field in ("bias", "padding"):
+    if field in ("bias", "padding") and model.kind == "two-towers":
         return value is not None if field == "bias" else value if model.text_pooling == "last" else None
     follows: dict[str, Callable[[], Any]] = {
         "mlp_dim": lambda: 4 * model.width,
         "num_kv_heads": lambda: model.num_heads,
         "head_dim": lambda: model.width // model.num_heads,
         "qkv_bias": lambda: model.use_bias,
+        "local_rotary": lambda: model.rotary,
     }
     return follows[field]() if value is None and field in follows else value

@@ -15,6 +15,7 @@ from jaxformer.models.cvt import CvT
 from jaxformer.models.detr import DETR
 from jaxformer.models.layouts import unstack_layers
 from jaxformer.models.maxvit import MaxViT
+from jaxformer.models.mit import MiT
 from jaxformer.models.mlp_mixer import MLPMixer
 from jaxformer.models.resnet import ResNet
 from jaxformer.models.segmentation_decoders import MaskTransformer
@@ -43,6 +44,15 @@ MODELS = {
         stage_sizes=(1, 2),
         widths=(8, 16),
         num_heads=(1, 2),
+        embedding_kernels=(7, 3),
+        embedding_strides=(4, 2),
+        num_classes=CLASSES,
+    ),
+    "mit": MiT(
+        stage_sizes=(1, 2),
+        widths=(8, 16),
+        num_heads=(1, 2),
+        reductions=(2, 1),
         embedding_kernels=(7, 3),
         embedding_strides=(4, 2),
         num_classes=CLASSES,

@@ -44,6 +44,13 @@ RUNS = {
         WORDPIECE,
         "loss",
     ),
+    "compared": (
+        "text_pairs",
+        {"name": "text_pairs", "text": {**ENCODER, "head": "none", "pooler": "none"}},
+        {"name": "compared", "length": 32, "features": ["text", "other"], "label_feature": "score"},
+        WORDPIECE,
+        "spearman",
+    ),
     "tags": (
         "token_classification",
         {"head": "token"},
@@ -109,7 +116,7 @@ def write_texts(data_dir: Path) -> None:
 def config_of(name: str, data_dir: Path) -> dict:
     """A run's config."""
     task, model, examples, tokenizer, monitor = RUNS[name]
-    sizes = {"width": 16, "num_heads": 2, "mlp_dim": 32}
+    sizes = {} if name == "compared" else {"width": 16, "num_heads": 2, "mlp_dim": 32}
     masks = [{"name": "mask_tokens"}] if name == "masks" else []
     return {
         "task": {"name": task, **({"beams": 2} if name == "translation" else {})},

@@ -54,6 +54,14 @@ TINY = {
         "embedding_kernels": [7, 3],
         "embedding_strides": [4, 2],
     },
+    "mit": {
+        "stage_sizes": [1, 1],
+        "widths": [8, 16],
+        "num_heads": [1, 2],
+        "reductions": [2, 1],
+        "embedding_kernels": [7, 3],
+        "embedding_strides": [4, 2],
+    },
     "maxvit": {"stage_sizes": [1, 1], "widths": [8, 16], "stem_widths": [8, 8], "window": 2, "head_dim": 8},
     "swin": {"stage_sizes": [1, 1], "num_heads": [1, 2], "width": 8, "window": 4},
     "detr": {
@@ -86,8 +94,10 @@ TINY = {
         "mlp_dim": 16,
         "context_length": 16,
     },
+    "text_pairs": {},
     "two_towers": {"embedding": 8},
 }
+ENCODER = {"name": "bert", **TINY["bert"], "head": "none", "pooler": "none", "vocab_size": None}
 BACKBONE = {"name": "resnet", **TINY["resnet"], "num_classes": 0}
 # What a config has to say beside: the fields without a default, and attention where the table above leaves it out.
 BESIDE = {
@@ -96,9 +106,10 @@ BESIDE = {
     "coca": {"backbone": BACKBONE},
     "detr": {"backbone": BACKBONE},
     "segmenter": {"backbone": BACKBONE},
+    "text_pairs": {"text": ENCODER},
     "two_towers": {
         "image": {"name": "vit", **TINY["vit"], "num_classes": 0},
-        "text": {"name": "bert", **TINY["bert"], "head": "none", "pooler": "none", "vocab_size": None},
+        "text": ENCODER,
         "bias": -10.0,
     },
 }

@@ -20,6 +20,7 @@ from jaxformer.models.outputs import ImageOutputs
 from jaxformer.models.resnet import ResNet
 from jaxformer.models.segmenter import SegmentationOutputs
 from jaxformer.models.seq2seq import Seq2Seq
+from jaxformer.models.text_pairs import TextPairs as TextPairsModel
 from jaxformer.models.two_towers import TwoTowers
 from jaxformer.models.vit import ViT
 from jaxformer.tasks.captioning import Captioning
@@ -32,6 +33,7 @@ from jaxformer.tasks.segmentation import Segmentation
 from jaxformer.tasks.spans import SpanQA
 from jaxformer.tasks.tagging import TokenClassification
 from jaxformer.tasks.text_classification import TextClassification, TextRegression
+from jaxformer.tasks.text_pairs import TextPairs
 from jaxformer.tasks.translation import Translation
 
 VOCAB, LENGTH, CLASSES, SIDE = 16, 8, 4, 8
@@ -223,6 +225,20 @@ class Case:
         return self.task.inputs(self.batch(2))
 
 
+def compared(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+    """Two texts a row, and how alike they are."""
+    text = padded(rng, rows)
+    first = rng.integers(1, text["token_mask"].sum(1))[:, None]
+    numbers = np.where(text["token_mask"], 1 + (np.arange(LENGTH) >= first), 0).astype(np.int32)
+    places = (np.arange(LENGTH) - np.where(numbers == 2, first, 0)).astype(np.int32)
+    return {
+        **text,
+        "segment_ids": numbers,
+        "positions": places,
+        "labels": rng.random(rows).astype(np.float32),
+    }
+
+
 CASES = {
     "windows": Case(CausalLM(), DECODER, windows),
     "documents, experts": Case(CausalLM(label_smoothing=0.1, z_loss=0.01), EXPERTS, documents),
@@ -231,6 +247,7 @@ CASES = {
     "numbers": Case(TextRegression(), encoder("sequence", 1), numbers),
     "tags": Case(TokenClassification(label_smoothing=0.1), encoder("token"), tags),
     "spans": Case(SpanQA(), encoder("span"), spans),
+    "compared": Case(TextPairs(chunks=2), TextPairsModel(encoder("none").clone(pooler="none")), compared),
     "translation": Case(Translation(label_smoothing=0.1, beams=2, eos_id=EOS), TRANSLATOR, pairs),
 }
 

@@ -29,6 +29,10 @@ EXPECTED = {
         ("stage_1", 1, (4, 4), 16, "all places", STRIDED),
         ("stage_2", 2, (2, 2), 5, "the class token", STRIDED),
     ],
+    "mit": [
+        ("stage_1", 1, (4, 4), 16, "all places", STRIDED),
+        ("stage_2", 2, (4, 4), 16, "all places", None),
+    ],
     "convnext": [],
     "swin": [
         ("stage_1", 2, (8, 8), 9, "all places", WINDOWS),

@@ -147,16 +147,16 @@ def test_the_written_out_backward_pass_is_autodiffs(kv_heads, scale):
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
-@pytest.mark.parametrize("window", [None, 1, 3])
-def test_causal_windows_and_groups_are_jaxs(kv_heads, window):
+@pytest.mark.parametrize(("causal", "window"), [(True, None), (True, 1), (True, 3), (False, 3)])
+def test_windows_and_groups_are_jaxs(kv_heads, causal, window):
     query, key, value = heads((2, 4, 6, 8), (2, kv_heads, 6, 8), (2, kv_heads, 6, 8))
     expected = jax.nn.dot_product_attention(
         *(x.swapaxes(1, 2) for x in (query, key, value)),
-        is_causal=True,
-        local_window_size=None if window is None else (window - 1, 0),
+        is_causal=causal,
+        local_window_size=None if window is None else (window - 1, 0 if causal else window - 1),
         implementation="xla",
     ).swapaxes(1, 2)
-    ours = jax.jit(partial(attention, scale=8**-0.5))(query, key, value, mask=Mask(True, window))
+    ours = jax.jit(partial(attention, scale=8**-0.5))(query, key, value, mask=Mask(causal, window))
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
 
 

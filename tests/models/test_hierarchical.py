@@ -1,4 +1,4 @@
-"""CCT, CvT, ConvNeXt and Swin as backbones: what they give, without a head, and under the rules that go by path."""
+"""CCT, CvT, MiT, ConvNeXt and Swin as backbones: what they give, also without a head, and the rules by path."""
 
 from functools import partial
 
@@ -11,6 +11,7 @@ from jaxformer.config import schema
 from jaxformer.models.cct import CCT
 from jaxformer.models.convnext import ConvNeXt
 from jaxformer.models.cvt import CvT
+from jaxformer.models.mit import MiT
 from jaxformer.models.swin import Swin
 from jaxformer.optim.masks import NO_DECAY, layer_indices, path_mask
 from jaxformer.parallel.mesh import make_mesh
@@ -21,6 +22,7 @@ SIZE = 32
 CCT_TINY = CCT(image_size=SIZE, conv_layers=2, stem_width=8, width=16, depth=2, num_heads=2, num_classes=5)
 CVT_TINY = CvT(stage_sizes=(1, 2), widths=(8, 16), num_heads=(1, 2), num_classes=5)
 CVT_TINY = CVT_TINY.clone(embedding_kernels=(7, 3), embedding_strides=(4, 2))
+MIT_TINY = MiT((1, 2), (8, 16), (1, 2), (2, 1), (7, 3), (4, 2), num_classes=5)
 CONVNEXT_TINY = ConvNeXt(stage_sizes=(1, 2), width=8, num_classes=5)
 SWIN_TINY = Swin(stage_sizes=(2, 2), num_heads=(1, 2), width=8, window=4, num_classes=5)
 HIERARCHIES = [(2, 8, 8, 8), (2, 4, 4, 16)]
@@ -28,6 +30,7 @@ HIERARCHIES = [(2, 8, 8, 8), (2, 4, 4, 16)]
 MODELS = {
     "cct": (CCT_TINY, [(2, 8, 8, 16)], (2, 64, 16), (2, 16)),
     "cvt": (CVT_TINY, HIERARCHIES, (2, 17, 16), (2, 16)),
+    "mit": (MIT_TINY, HIERARCHIES, (2, 16, 16), (2, 16)),
     "convnext": (CONVNEXT_TINY, HIERARCHIES, (2, 4, 4, 16), (2, 16)),
     "swin": (SWIN_TINY, HIERARCHIES, (2, 16, 16), (2, 16)),
 }
@@ -101,8 +104,8 @@ def test_paths_are_dropped_in_training_alone(name):
 
 @pytest.mark.parametrize(
     ("name", "layers", "shapes"),
-    [("cct", 3, {(2, 2, 64, 64), (2, 1, 1, 64)}), ("cvt", 3, None), ("swin", 4, None)],
-    ids=["cct", "cvt", "swin"],
+    [("cct", 3, {(2, 2, 64, 64), (2, 1, 1, 64)}), ("cvt", 3, None), ("mit", 3, None), ("swin", 4, None)],
+    ids=["cct", "cvt", "mit", "swin"],
 )
 def test_attention_weights_are_sown_when_asked_for(name, layers, shapes):
     """CCT's of its pooling, too."""

@@ -33,6 +33,7 @@ KINDS = {
     "gpt": "decoder",
     "segmenter": "segmenter",
     "seq2seq": "encoder-decoder",
+    "text_pairs": "text-pairs",
     "two_towers": "two-towers",
 }
 # The shape of the logits for a batch of two.
@@ -85,9 +86,10 @@ def test_a_size_that_nobody_said_is_one_kind_of_error(name):
 def test_shapes_and_sixteen_bits(name):
     model = in_precision(tiny_model(name), "bfloat16")
     outputs, variables = shapes_of(model)
-    if model.kind == "two-towers":
+    if model.kind in ("two-towers", "text-pairs"):
         assert {leaf.dtype for leaf in jax.tree.leaves((outputs, variables))} == {jnp.dtype("float32")}
-        assert (outputs.image.shape, outputs.text.shape) == ((2, 8), (2, 8))
+        width = 8 if model.kind == "two-towers" else 16
+        assert (outputs.image.shape, outputs.text.shape) == ((2, width), (2, width))
         assert outputs.scale.shape == outputs.bias.shape == (2,)
         return
     expected = LOGITS.get(name, (2, model.num_classes) if model.num_classes else None)
@@ -129,7 +131,20 @@ def test_token_layout_is_that_of_the_traced_attention(name):
     shapes = {path: leaf.shape for path, leaf in leaves_by_path(maps.get(ATTENTION_MAPS, {})).items()}
     layers = attention_layers(model, calls, maps.get(ATTENTION_MAPS, {}))
     assert bool(layers) == (
-        name in ("captioner", "cct", "coatnet", "coca", "cvt", "detr", "maxvit", "swin", "two_towers", "vit")
+        name
+        in (
+            "captioner",
+            "cct",
+            "coatnet",
+            "coca",
+            "cvt",
+            "detr",
+            "maxvit",
+            "mit",
+            "swin",
+            "two_towers",
+            "vit",
+        )
     )
     for layer in layers:
         windows, _, asks, sees = shapes[layer.path]
@@ -201,6 +216,8 @@ IMPOSSIBLE = [
     ("cvt", {"widths": (8, 16, 32)}, ["widths=[8, 16, 32]"]),
     ("cvt", {"projection_kernel": 2}, ["projection_kernel=2"]),
     ("cvt", {"embedding_kernels": (7, 2)}, ["embedding_kernels[1]=2", "odd"]),
+    ("mit", {"reductions": (1,)}, ["reductions=[1]"]),
+    ("mit", {"num_heads": (1, 3)}, ["num_heads=[1, 3]"]),
     ("convnext", {"stage_sizes": (1, 0)}, ["stage_sizes[1]=0"]),
     ("convnext", {"stage_sizes": ()}, ["stage_sizes=[]", "at least one stage"]),
     ("convnext", {"kernel_size": 6}, ["kernel_size=6"]),

@@ -38,6 +38,7 @@ VARIANTS = {
     "full": (2, 2, 69, 69, 16, Mask()),
     "causal": (4, 2, 300, 300, 16, Mask(causal=True)),
     "window": (4, 1, 300, 300, 16, Mask(causal=True, window=20)),
+    "window both ways": (4, 1, 300, 300, 16, Mask(window=20, keys=first(300, 300, 290))),
     "segments": (2, 2, 150, 150, 24, Mask(causal=True, segments=documents(40, 70, 40))),
     "segments both ways": (2, 2, 150, 150, 24, Mask(segments=documents(40, 70, 40))),
     "segments and padding": (

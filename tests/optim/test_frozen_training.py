@@ -11,9 +11,9 @@ from helpers.text_runs import config_of, write_texts
 import jaxformer as jf
 from jaxformer.config.schema import to_dict
 from jaxformer.config.sections import resolve
-from jaxformer.errors import ConfigError
+from jaxformer.errors import ConfigError, UserError
 from jaxformer.experiment import Experiment
-from jaxformer.optim.lora import ADDED, of_model
+from jaxformer.optim.lora import ADDED, LoRA, of_model
 from jaxformer.paths import leaves_by_path
 from jaxformer.train import train
 from jaxformer.weights.export import write_pretrained
@@ -25,6 +25,8 @@ WAYS = {
     "frozen": ({"freeze": ["encoder", "token_embedding"], "weight_decay": 0.1}, None),
     "LoRA": ({"weight_decay": 0.1}, LORA),
     "DoRA": ({}, {**LORA, "name": "dora"}),
+    "adapters": ({}, {"name": "bottleneck", "width": 3}),
+    "prefixes": ({}, {"name": "prefix", "length": 3}),
 }
 MOVES = {
     "the head alone": lambda path: path.startswith("head"),
@@ -33,6 +35,8 @@ MOVES = {
     "LoRA": lambda path: "_lora_" in path or path.startswith(("head", "pooler")),
 }
 MOVES["DoRA"] = MOVES["LoRA"]
+MOVES["adapters"] = lambda path: "adapter_" in path or "norm" in path or path.startswith(("head", "pooler"))
+MOVES["prefixes"] = lambda path: "prefix_" in path or path.startswith(("head", "pooler"))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +56,7 @@ def experiment_of(data, way="LoRA", **sections):
     return Experiment(resolve({**config, "adapter": adapter, **sections}))
 
 
-@pytest.mark.parametrize("way", ["the head alone", "DoRA"])
+@pytest.mark.parametrize("way", ["the head alone", "DoRA", "adapters", "prefixes"])
 def test_what_is_frozen_does_not_move_by_a_bit(way, data, tmp_path, monkeypatch):
     for name in ("write_shown", "write_report"):
         monkeypatch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
@@ -66,13 +70,18 @@ def test_what_is_frozen_does_not_move_by_a_bit(way, data, tmp_path, monkeypatch)
     assert loaded.step == 3
     seen = flatten_dict(loaded.variables["params"], sep="/")
     assert seen.keys() == flatten_dict(of_model(before), sep="/").keys()
-    adapted = experiment.config.adapter.matrices(before) if experiment.config.adapter else {}
+    low_rank = isinstance(experiment.config.adapter, LoRA)
+    adapted = experiment.config.adapter.matrices(before) if low_rank else {}
     for path, leaf in flatten_dict(of_model(before), sep="/").items():
         # Evaluated is the average, in which what is frozen stays, too.
         if MOVES[way](path) or path in adapted:
             assert np.any(seen[path] != leaf), path
         else:
             np.testing.assert_array_equal(np.asarray(seen[path]).view(np.int32), leaf.view(np.int32), path)
+    if experiment.config.adapter and not low_rank:
+        with pytest.raises(UserError, match=r"model\.(bottleneck|prefix)=3: transformers' bert has 0"):
+            write_pretrained(loaded.model, "bert", loaded.variables, tmp_path / "exported")
+        return
     # What is exported has the products in its kernels.
     write_pretrained(loaded.model, "bert", loaded.variables, tmp_path / "exported")
     exported = flatten_dict(jf.load_pretrained(tmp_path / "exported").variables["params"], sep="/")

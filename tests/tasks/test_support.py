@@ -67,6 +67,7 @@ CASES = {
         },
     ),
     "text_regression": Case("pairs", ({}, {"data.examples.length": 4}), of_rows, len),
+    "text_pairs": Case("compared", ({}, {"data.examples.length": 8}), of_rows, len),
     "token_classification": Case(
         "tags",
         ({}, {"data.examples.length": 3}, {"data.examples.length": 6, "data.buckets": [4]}),

@@ -35,6 +35,11 @@ T5 = {
     "positions": "relative", "attention_scale": 1.0, "scaled_embedding": False, "dropout": 0.1,
     "attention_dropout": 0.1, "mlp_dropout": 0.1,
 }  # fmt: skip
+MODERN = {
+    **BERT, "depth": 4, "positions": "rotary", "rotary": {"base": 900.0}, "local_rotary": {"base": 50.0}, "window": 3,
+    "window_every": 3, "token_types": 0, "norm_position": "pre", "first_norm": False, "use_bias": False,
+    "head_layer": True, "activation": "geglu_erf", "norm_epsilon": 1e-5, "pooler": "none",
+}  # fmt: skip
 # Our model, transformers' class for it, and its kind there.
 MODELS_OF_OURS = {
     "bert": ({**BERT, "head": "none"}, "BertModel"),
@@ -51,6 +56,17 @@ MODELS_OF_OURS = {
     "distilbert, texts": (
         {**BERT, "head": "sequence", "num_classes": 3, "token_types": 0, "pooler": "relu"},
         "DistilBertForSequenceClassification",
+    ),
+    "modernbert": ({**MODERN, "head": "none"}, "ModernBertModel"),
+    "modernbert, masked": ({**MODERN, "head": "mlm"}, "ModernBertForMaskedLM"),
+    "modernbert, texts": (
+        {**MODERN, "head": "sequence", "num_classes": 3, "pooler": "mean", "use_bias": True},
+        "ModernBertForSequenceClassification",
+    ),
+    "modernbert, tokens": ({**MODERN, "head": "token", "num_classes": 3}, "ModernBertForTokenClassification"),
+    "modernbert, all global": (
+        {**MODERN, "head": "span", "window": None, "window_every": 1, "local_rotary": None},
+        "ModernBertForQuestionAnswering",
     ),
     "gpt2": (GPT, "GPT2LMHeadModel"),
     "gpt2, untied, scanned": ({**GPT, "tied": False, "scan": True, "mlp_dim": 20}, "GPT2LMHeadModel"),
@@ -122,6 +138,10 @@ def test_transformers_computes_the_same_and_the_import_is_the_identity(name, tmp
 
 
 REFUSED = {
+    "layers all local": (
+        {**MODERN, "head": "none", "window_every": 1},
+        "model.window=3: transformers' modernbert",
+    ),
     "window": ({**GPT, "window": 4}, "model.window=4: transformers' gpt2 has None"),
     "norm": ({**GPT, "norm": "rms"}, "model.norm='rms': transformers' gpt2 has 'layer'"),
     "activation": (

@@ -41,6 +41,10 @@ SWIN = {
     "window_size": 4,
     "num_labels": 3,
 }
+SEGFORMER = {
+    "depths": [1, 2, 1, 1], "hidden_sizes": [8, 16, 16, 24], "num_attention_heads": [1, 2, 2, 3],
+    "sr_ratios": [4, 2, 2, 1], "decoder_hidden_size": 24, "num_labels": 3,
+}  # fmt: skip
 # Of transformers: a config, its settings, and the class of the model.
 MODELS = {
     "vit": ("ViTConfig", VIT, "ViTForImageClassification"),
@@ -59,6 +63,9 @@ MODELS = {
         "ConvNextForImageClassification",
     ),
     "swin": ("SwinConfig", SWIN, "SwinForImageClassification"),
+    "segformer": ("SegformerConfig", SEGFORMER, "SegformerForSemanticSegmentation"),
+    "segformer, classes": ("SegformerConfig", SEGFORMER, "SegformerForImageClassification"),
+    "segformer, no head": ("SegformerConfig", SEGFORMER, "SegformerModel"),
     "detr": ("DetrConfig", DETR, "DetrForObjectDetection"),
 }  # fmt: skip
 
@@ -95,7 +102,9 @@ def our_answers(model, variables, image, theirs):
     if model.kind == "detector":
         return [found.logits[-1], found.boxes[-1]]
     if model.num_classes:
-        return [found.logits]
+        return [np.moveaxis(found.logits, -1, 1)]  # a segmenter's are of places
+    if isinstance(model.num_heads, tuple):
+        return [np.moveaxis(found.maps[-1], -1, 1)]
     if getattr(model, "embedding_norm", False):
         return [found.features]
     pooled = model.representation is not None or model.pool == "map"

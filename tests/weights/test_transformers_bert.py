@@ -1,4 +1,4 @@
-"""Our BERT with the tensors of transformers' BERT, RoBERTa and DistilBERT computes the same; misfits are listed."""
+"""Our BERT with the tensors of transformers' BERT and its kin computes the same; misfits are listed."""
 
 import numpy as np
 import pytest
@@ -20,11 +20,17 @@ CONFIGS = {
         "vocab_size": VOCAB, "dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 20,
         "max_position_embeddings": 17, "sinusoidal_pos_embds": False,
     },
+    "ModernBert": {  # windows of 2 tokens on either side, and texts of 11; the fourth layer is global again
+        **{key: value for key, value in SIZES.items() if key != "hidden_act"}, "num_hidden_layers": 4,
+        "local_attention": 4, "pad_token_id": 0, "classifier_pooling": "mean", "attn_implementation": "eager",
+    },
 }  # fmt: skip
 CLASSES = [
     "BertModel", "BertForMaskedLM", "BertForSequenceClassification", "BertForTokenClassification",
     "BertForQuestionAnswering", "RobertaModel", "RobertaForMaskedLM", "RobertaForSequenceClassification",
     "DistilBertModel", "DistilBertForMaskedLM", "DistilBertForSequenceClassification",
+    "ModernBertModel", "ModernBertForMaskedLM", "ModernBertForSequenceClassification",
+    "ModernBertForTokenClassification", "ModernBertForQuestionAnswering",
 ]  # fmt: skip
 
 

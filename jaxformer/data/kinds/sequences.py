@@ -1,8 +1,8 @@
 """One or two texts a row, with a label."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from jaxformer.data.base import Spec
 from jaxformer.data.kinds.text import RaggedRows, Row, RowLength, Stored, TextExamples
 from jaxformer.data.records import Labels, Records
 from jaxformer.data.text.rows import Encoder, shares
+from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.data.transform import Transform
+
+Encoded: TypeAlias = Callable[[Sequence[tuple[str, ...]], Any, int], Iterator[tuple[Row, bool]]]
 
 
 @dataclass(frozen=True)
@@ -72,21 +75,32 @@ class Sequences(TextExamples):
 
     def columns(self, rows: RaggedRows) -> list[Stored]:
         labels = self.labels(rows.records)
-        types = Stored("types", np.uint8, "token_types")
-        return [types, Stored("labels", labels.dtype, "labels", by_row=True)] if labels else [types]
+        return self.of_tokens() + ([Stored("labels", labels.dtype, "labels", by_row=True)] if labels else [])
+
+    def of_tokens(self) -> list[Stored]:
+        """The arrays with an item for each token."""
+        return [Stored("types", np.uint8, "token_types")]
 
     def encode(self, rows: RaggedRows) -> Iterator[Row]:
-        records, pair = rows.records, len(self.features) == 2
-        labels = self.labels(records)
-        encoder = Encoder(rows.tokenizer, self.length, pair)
+        records = rows.records
+        labels, encoded = self.labels(records), self.encoder(rows.tokenizer)
         for first, group in records.groups():
             examples = list(enumerate(group, first))
             texts = [tuple(records.text(r, name, index) for name in self.features) for index, r in examples]
-            encodings = encoder(texts if pair else [text for (text,) in texts], records, first)
-            for (index, record), encoding in zip(examples, encodings):
-                rows.counts["cut"] += bool(encoding.overflowing)
-                row = {"ids": encoding.ids, "types": encoding.type_ids}
+            for (index, record), (row, cut) in zip(examples, encoded(texts, records, first)):
+                rows.counts["cut"] += cut
                 yield row | {"labels": [labels.read(record, index)]} if labels else row
+
+    def encoder(self, tokenizer: Tokenizer) -> "Encoded":
+        """What makes a row of each example's texts, without its label, and says whether it was cut."""
+        pair = len(self.features) == 2
+        encoder = Encoder(tokenizer, self.length, pair)
+
+        def encoded(texts: Sequence[tuple[str, ...]], records: Any, first: int) -> Iterator[tuple[Row, bool]]:
+            for one in encoder(texts if pair else [text for (text,) in texts], records, first):
+                yield {"ids": one.ids, "types": one.type_ids}, bool(one.overflowing)
+
+        return encoded
 
     def facts(self, rows: RaggedRows) -> Iterator[str]:
         yield rows.average("examples")
