@@ -11,7 +11,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "jaxformer"
 FILES = {file.relative_to(PACKAGE).as_posix(): file for file in sorted(PACKAGE.rglob("*.py"))}
 
-CODE_LINES = 35_000  # of the package at most
+CODE_LINES = 36_000  # of the package at most
 FILE_LINES = 400
 FUNCTION_LINES = 80  # without the docstring
 LONGER = {"step.py make_train_step": 100}

@@ -119,7 +119,7 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> Non
         if not isinstance(path, str):
             errors.append(f"{path!r}: is no path of a leaf, such as 'train.total'")
             continue
-        parts = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
+        parts = parts_of(path)
         node: Any = config
         for i, part in enumerate(parts):
             within = isinstance(node, list) and part in map(str, range(len(node)))
@@ -134,6 +134,11 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> Non
                 node = node[place] if within else node.setdefault(place, {})
     if errors:
         raise ConfigError(*errors)
+
+
+def parts_of(path: str) -> list[str]:
+    """The names, and the numbers of entries of lists, of which a path is made."""
+    return re.sub(r"\[(\d+)\]", r".\1", path).split(".")
 
 
 def literal(text: str) -> Any:

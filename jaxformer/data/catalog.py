@@ -14,7 +14,6 @@ from jaxformer.data.base import DatasetConfig
 from jaxformer.errors import NotPrepared, UserError
 
 
-
 class Embedded(NamedTuple):
     """A dataset that is made where it is first used."""
 

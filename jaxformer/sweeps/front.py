@@ -8,7 +8,7 @@ def pareto_front(values: Mapping[int, Sequence[float | None] | None], modes: Seq
     """The numbers of the trials on the front, from the best to the worst by the first objective, then by number.
 
     A trial beats another one if it is at least as good in every objective, and better in one. Trials that are alike in
-    all are on the front together. One that failed (None) or gave a NaN is never on it.
+    all are on the front together. One that failed (None), or gave a NaN or an infinity, is never on it.
 
     Args:
       values: number -> its objectives.
@@ -18,7 +18,7 @@ def pareto_front(values: Mapping[int, Sequence[float | None] | None], modes: Seq
     good: dict[int, tuple[float, ...]] = {}
     for number, objectives in values.items():
         found = [math.nan if value is None else float(value) for value in objectives or [math.nan]]
-        if not any(map(math.isnan, found)):
+        if all(map(math.isfinite, found)):
             good[number] = tuple(sign * value for sign, value in zip(signs, found, strict=True))
 
     def is_beaten(point: tuple[float, ...]) -> bool:

@@ -7,7 +7,7 @@ ASHA and the median rule do not wait for all: what they decide depends on timing
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -54,26 +54,37 @@ def ranked(values: Mapping[int, float | None], mode: str) -> list[int]:
     """The numbers of trials from the best to the worst.
 
     Args:
-      values: number -> metric; None of a trial that failed, and NaN, come last.
+      values: number -> metric; those that are no number (`is_number`) come last.
       mode: whether more of it is better ("max") or less ("min").
     """
 
     def key(number: int) -> tuple[bool, float, int]:
         value = values[number]
-        if value is None or math.isnan(value):
+        if value is None or not is_number(value):
             return True, 0.0, number
         return False, -value if mode == "max" else value, number
 
     return sorted(values, key=key)
 
 
-def promoted(values: Mapping[int, float | None], mode: str, halving: Halving) -> list[int]:
+def promoted(
+    values: Mapping[int, float | None], mode: str, halving: Halving, failed: Collection[int] = ()
+) -> list[int]:
     """The trials that go on to the next rung, in the order of their numbers: one of `eta`, and at least one.
 
-    Trials that failed never go on, even where places are left.
+    Trials that failed never go on, even where places are left; for one that fails at the next rung the next best does.
+
+    Args:
+      values: number -> metric, of all trials of a rung.
+      mode: whether more of it is better ("max") or less ("min").
+      halving: how many go on.
+      failed: the trials that are known to have failed at the next rung.
     """
-    places = max(1, len(values) // halving.eta)
-    return sorted(number for number in ranked(values, mode)[:places] if is_number(values[number]))
+    places, found = max(1, len(values) // halving.eta), list[int]()
+    for number in ranked(values, mode):
+        if is_number(values[number]) and len(set(found) - set(failed)) < places:
+            found.append(number)
+    return sorted(found)
 
 
 @lru_cache
@@ -114,8 +125,8 @@ def ahead(values: Mapping[int, float | None], mode: str, halving: Halving) -> li
 
 
 def is_number(value: float | None) -> bool:
-    """Whether a trial has a value: it did not fail, and gave no NaN."""
-    return value is not None and not math.isnan(value)
+    """Whether a trial has a value: it did not fail, and gave neither NaN nor an infinity."""
+    return value is not None and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -183,7 +194,9 @@ class Rules:
             return []
         values = {n: self.value(results, n, rung) for n in here if self.is_finished(results, n, rung)}
         if not self.is_open and len(values) == len(here) and self.halving.rule != "median":
-            best = promoted(values, self.mode, self.halving)
+            later = (n for n in here if self.is_finished(results, n, rung + 1))
+            failed = [n for n in later if self.value(results, n, rung + 1) is None]
+            best = promoted(values, self.mode, self.halving, failed)
         elif self.halving.rule == "successive":
             return []
         else:

@@ -45,7 +45,11 @@ class Leases:
 
     def newest(self, name: str) -> Path | None:
         """The lease that counts."""
-        return max(self.folder.glob(f"{name}.*"), key=lambda path: int(path.suffix[1:]), default=None)
+        return max(self.numbered(f"{name}.*"), key=lambda path: int(path.suffix[1:]), default=None)
+
+    def numbered(self, pattern: str) -> list[Path]:
+        """The leases of a pattern; other files are none."""
+        return [path for path in self.folder.glob(pattern) if path.suffix[1:].isdecimal()]
 
     def is_free(self, lease: Path) -> bool:
         """Whether nobody holds a lease: it was given back, its process is dead, or it has not been touched for long."""
@@ -65,7 +69,7 @@ class Leases:
     def held(self, names: Collection[str]) -> list[str]:
         """Those of the names that workers have in hand."""
         newest: dict[str, Path] = {}
-        for path in sorted(self.folder.glob("[!.]*"), key=lambda path: int(path.suffix[1:])):
+        for path in sorted(self.numbered("[!.]*"), key=lambda path: int(path.suffix[1:])):
             newest[path.stem] = path
         return [name for name in names if name in newest and not self.is_free(newest[name])]
 

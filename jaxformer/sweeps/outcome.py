@@ -1,11 +1,10 @@
 """What came of a sweep: every trial with its values and results, as study.json holds it."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxformer.sweeps.front import pareto_front
-from jaxformer.sweeps.halving import Results, Rules, Task, ranked
+from jaxformer.sweeps.halving import Results, Rules, Task, is_number, ranked
 
 
 def outcome_of(
@@ -27,10 +26,8 @@ def outcome_of(
         order += ranked({t["trial"]: t["value"] for t in trials if t["rung"] == rung}, rules.mode)
     completed = [trial for trial in trials if trial["status"] == "completed"]
     reached = {trial["trial"]: list(trial["objectives"].values()) for trial in completed}
-    first = (
-        trials[order[0]] if order else None
-    )  # a trial that failed comes last, and so does one that gave NaN
-    whole = first is not None and first["status"] == "completed" and not math.isnan(first["value"])
+    first = trials[order[0]] if order else None  # a trial without a value comes last
+    whole = first is not None and first["status"] == "completed" and is_number(first["value"])
     return {
         "metric": next(iter(objectives)),
         "mode": rules.mode,

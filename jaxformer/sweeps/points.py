@@ -1,5 +1,6 @@
 """Enumerated points: trial number i is a function of the sweep's spaces, its seed and i, and of nothing else."""
 
+import json
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -10,18 +11,38 @@ from jaxformer.sweeps.spaces import Choice, Parameters, Sweep
 
 Values = Mapping[str, Any]
 MOST = 100_000
+DRAWN = 64  # times as many points as trials, at most, until each is another one
 
 
 def points(sweep: Sweep) -> list[dict[str, Any]]:
     """The values of every trial, by path.
 
     A grid goes through the combinations as nested loops do, the last parameter fastest; more than MOST are cut off at
-    MOST + 1.
+    MOST + 1. Other points are those of their sequence but for those that were there already, so that there are no more
+    trials than combinations.
     """
     if sweep.method == "grid":
         return list(islice(grid(sweep.parameters), MOST + 1))
-    places = PLACES[sweep.method](dimensions(sweep.parameters), sweep.trials or 0, sweep.seed)
-    return [dict(chosen(sweep.parameters, iter(row))) for row in places]
+    trials, size = sweep.trials or 0, dimensions(sweep.parameters)
+    wanted = min(trials, combinations(sweep.parameters, trials))
+    found, drawn = dict[str, dict[str, Any]](), trials
+    while len(found) < wanted and drawn <= DRAWN * trials:
+        for row in PLACES[sweep.method](size, drawn, sweep.seed):
+            values = dict(chosen(sweep.parameters, iter(row)))
+            found.setdefault(json.dumps(values, sort_keys=True), values)
+        drawn *= 2
+    return list(found.values())[:wanted]
+
+
+def combinations(parameters: Parameters, most: int) -> int:
+    """How many combinations of values there are; `most` if there are more, or any number of them."""
+    count = 1
+    for space in parameters.values():
+        every = space.every()
+        if every is None or len(every) >= most:
+            return most
+        count = min(most, count * sum(combinations(space.below(value), most) for value in every))
+    return count
 
 
 def grid(parameters: Parameters) -> Iterator[dict[str, Any]]:

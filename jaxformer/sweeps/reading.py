@@ -5,9 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxformer.config import files
-from jaxformer.config.schema import did_you_mean
-from jaxformer.errors import UserError
+from jaxformer.config import files, schema
+from jaxformer.errors import ConfigError, UserError
 from jaxformer.sweeps.spaces import Choice, Range, Space, Sweep, choice
 
 SWEEP_FILE = "get_sweep() returns a jaxformer.sweeps.spaces.Sweep, or a dict of paths and spaces"
@@ -35,7 +34,7 @@ def read_sweep(config: str, spec: str | None = None) -> Sweep:
         defined = files.run(path)
         known = [each for each in defined if each.startswith("get_sweep")]
         if function not in defined:
-            there = did_you_mean(function, known) if known else "define it, or name values with `set`"
+            there = schema.did_you_mean(function, known) if known else "define it, or name values with `set`"
             raise UserError(f"sweep={spec or config}: there is no {function} in {path}; {there}")
         return as_sweep(defined[function]())
 
@@ -53,18 +52,23 @@ def found(file: str, spec: str | None) -> Path:
 
 
 def as_sweep(value: Any) -> Sweep:
-    """A `Sweep`, or a dict of paths and spaces as one.
+    """A `Sweep` whose fields have their types, or a dict of paths and spaces as one.
 
     Raises:
       UserError: it is something else.
+      ConfigError: a field has a value of another type.
     """
     if isinstance(value, Mapping):
-        return Sweep(dict(value))
+        value = Sweep(value)
     if not isinstance(value, Sweep):
         raise UserError(
             f"sweep: expected a Sweep, or a dict of paths and spaces, was given a {type(value).__name__}"
         )
-    return value
+    errors: list[str] = []
+    fields = schema.converted_fields(Sweep, vars(value), "", errors, "Sweep")
+    if errors:
+        raise ConfigError(*errors)
+    return Sweep(**fields)
 
 
 def read_lists(words: Iterable[str]) -> dict[str, Any]:
@@ -104,7 +108,7 @@ def read_space(text: str) -> Space:
     if (written := CALL.fullmatch(text)) and written[1] != "dict":
         if written[1] not in RANGES:
             raise UserError(
-                f"set={text!r}: there is no range {written[1]!r}; {did_you_mean(written[1], RANGES)}"
+                f"set={text!r}: there is no range {written[1]!r}; {schema.did_you_mean(written[1], RANGES)}"
             )
         ends = files.literal(f"[{written[2]}]")
         if not isinstance(ends, list) or len(ends) != 2:

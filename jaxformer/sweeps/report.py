@@ -13,9 +13,10 @@ from jaxformer.observe.report import REPORT
 from jaxformer.reading import as_written
 from jaxformer.sweeps.axes import Axis, axes_of, shown
 from jaxformer.sweeps.importance import importances
+from jaxformer.sweeps.records import REMEDY
 from jaxformer.sweeps.rows import as_csv, learning_curve, trial_rows
-from jaxformer.sweeps.study import BEFORE, RESULTS, SWEEP, Study
-from jaxformer.sweeps.winner import BEST, verdict_lines
+from jaxformer.sweeps.study import RESULTS, SWEEP, Study
+from jaxformer.sweeps.winner import BEST, compares, verdict_lines
 
 MOST_CURVES = 200  # trials whose learning curves are drawn, the best
 MOST_POINTS = 80  # of a curve
@@ -36,7 +37,7 @@ def write_report(study: Study, command: Sequence[str] | None = None) -> Path:
     Raises:
       UserError: a file is broken, or cannot be written.
     """
-    with as_written(study.folder / RESULTS, BEFORE):
+    with as_written(study.folder / RESULTS, REMEDY):
         outcome = study.outcome()
         rows = trial_rows(study, outcome)
     path = study.folder / REPORT
@@ -73,7 +74,7 @@ def report_parts(
         "failed": [row for row in rows if row["line"]],
         "importances": found_importances(axes, rows),
         "spread": spread(rows),
-        "verdict": verdict(study),
+        "verdict": verdict(study, outcome["best"]),
         "left": not study.is_over,
         "drawn": to_json(chart_data(study, outcome, axes, rows)),
         "shown": shown,
@@ -149,10 +150,13 @@ def spread(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def verdict(study: Study) -> list[str]:
+def verdict(study: Study, best: int | None) -> list[str]:
     """Whether the best trial beats the config, in lines; none where the two were not compared."""
     folder = study.folder / BEST
-    return verdict_lines(Study.read(folder)) if (folder / SWEEP).exists() else []
+    if best is None or not (folder / SWEEP).exists():
+        return []
+    both = Study.read(folder)
+    return verdict_lines(both) if compares(both, study, best) else []
 
 
 def chart_data(

@@ -11,7 +11,7 @@ from jaxformer.launching import attempts
 from jaxformer.observe.report import REPORT
 from jaxformer.reading import as_written
 from jaxformer.runs import Run
-from jaxformer.sweeps.halving import Rules, Task
+from jaxformer.sweeps.halving import Rules, Task, is_number
 from jaxformer.sweeps.study import TRIALS, Study
 
 
@@ -43,7 +43,7 @@ def trial_row(study: Study, rules: Rules, trial: Mapping[str, Any]) -> dict[str,
     last = [run for run in runs if run["rung"] == rung]
     seeds = {run["seed"]: float(run["value"]) for run in last}
     failed = [run["line"] for run in trial["runs"] if run["status"] == "failed"]
-    known = bool(seeds) and trial["status"] != "failed" and all(map(math.isfinite, seeds.values()))
+    known = bool(seeds) and trial["status"] != "failed" and all(map(is_number, seeds.values()))
     names = [Task(trial["trial"], seed, 0).run for seed in rules.seeds]
     there = [f"{TRIALS}/{name}" for name in names if (study.folder / TRIALS / name).is_dir()]
     return {

@@ -51,12 +51,13 @@ def check_packages(sampler: str | None) -> None:
 def needed(sweep: Sweep, number: int) -> int:
     """How many of the first trials have to be finished before trial `number` gets its point.
 
-    CMA-ES goes by generations: all points of one are made from the results of those before it.
+    CMA-ES goes by generations: all points of one are made from the results of those before it. With a budget of hours
+    the first trial says what the others will take.
     """
     if sweep.method == "cmaes":
         generation = generation_size(sweep)
         return number // generation * generation
-    return max(0, number - sweep.at_once + 1)
+    return max(int(number > 0 and sweep.hours is not None), number - sweep.at_once + 1)
 
 
 def most_at_once(sweep: Sweep) -> int:
@@ -93,7 +94,8 @@ def point(sweep: Sweep, modes: Sequence[str], number: int, known: Sequence[Known
     if sweep.method == "cmaes":
         return by_cmaes(sweep, modes[0], number, [each.objectives for each in known])
     if number < FIRST or all(each.objectives is None for each in known):
-        return points(replace(sweep, sampler="sobol", trials=number + 1))[number]
+        *_, last = points(replace(sweep, sampler="sobol", trials=number + 1))
+        return last
     before, values = [each.values for each in known], {}
     for attempt in range(TRIES):
         seed = int(np.random.default_rng([sweep.seed, number, attempt]).integers(2**31))

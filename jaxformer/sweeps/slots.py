@@ -102,14 +102,17 @@ def slots_of(kind: Kind, found: list[str], each: int) -> list[list[str]]:
     return [found[first : first + each] for first in range(0, len(found) - each + 1, each)]
 
 
-def check_count(workers: int, each: int) -> None:
-    """Refuses more workers than there are accelerators for on this machine.
+def check_count(workers: int, sweep: Sweep) -> None:
+    """Refuses what this machine does not have.
 
     Raises:
-      UserError: there are more, or fewer accelerators than a trial is given.
+      UserError: there are fewer cores or accelerators than a trial is given, or than there are workers for.
     """
     kind, found = accelerators()
-    if kind is not None and workers > (most := len(slots_of(kind, found, each))):
+    each = sweep.accelerators_per_trial
+    if kind is None:
+        cores_here(0, sweep)
+    elif workers > (most := len(slots_of(kind, found, each))):
         has = f"each has {each} of the {len(found)} {kind.name}s here"
         raise UserError(f"workers={workers}: {has}; use {most}")
 
@@ -118,9 +121,8 @@ def confine(index: int, sweep: Sweep) -> None:
     """Gives this process the accelerators of a slot, or else its cores."""
     kind, found = accelerators()
     if kind is None:
-        if sys.platform == "linux":
-            there = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(0, cores_of(index, sweep.cores_per_trial, there))
+        if cores := cores_here(index, sweep):
+            os.sched_setaffinity(0, cores)
         return
     slots = slots_of(kind, found, each := sweep.accelerators_per_trial)
     if index >= len(slots):
@@ -137,6 +139,13 @@ def confine(index: int, sweep: Sweep) -> None:
             CLOUD_TPU_TASK_ID="0",
             ALLOW_MULTIPLE_LIBTPU_LOAD="1",
         )
+
+
+def cores_here(index: int, sweep: Sweep) -> set[int]:
+    """The cores of a slot of this machine; none where processes cannot be bound to cores."""
+    if sys.platform != "linux":
+        return set()
+    return cores_of(index, sweep.cores_per_trial, sorted(os.sched_getaffinity(0)))
 
 
 def cores_of(index: int, cores: int, there: list[int]) -> set[int]:

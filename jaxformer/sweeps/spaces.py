@@ -218,7 +218,8 @@ class Sweep:
     evaluations are not counted."""
     at_once: Annotated[int, fields.at_most(1024)] = 4
     """With tpe, gp or a budget: a trial begins when all are finished but the at_once - 1 before it, and knows nothing
-    of these. So its values do not depend on the number of workers; more workers than this would wait."""
+    of these. So its values do not depend on the number of workers; more workers than this would wait. With hours the
+    others wait for the first one, too, which says what they will take."""
     seeds: fields.PositiveInt | Seeds = 1
     """Each trial is trained with each of these seeds, and the mean counts; a number: so many, from the config's on."""
     metric: str | Metrics | None = None

@@ -28,8 +28,8 @@ from jaxformer.sweeps.budgets import Costs, why_no_more
 from jaxformer.sweeps.checks import check, config_of
 from jaxformer.sweeps.halving import Results, Rules, Task
 from jaxformer.sweeps.outcome import outcome_of
-from jaxformer.sweeps.points import points
-from jaxformer.sweeps.records import Records
+from jaxformer.sweeps.points import combinations, points
+from jaxformer.sweeps.records import REMEDY, Records
 from jaxformer.sweeps.samplers import PACKAGES, Known, check_packages, needed, point, told_of
 from jaxformer.sweeps.spaces import Sweep, sweep_from_json
 
@@ -37,6 +37,7 @@ SWEEP, STUDY, LOCK = "sweep.json", "study.json", ".lock"
 FOLDERS = ("trials", "points", "results", "leases", "logs", "slots")
 TRIALS, POINTS, RESULTS, LEASES, LOGS, SLOTS = FOLDERS
 ENDS = ("trials", "hours", "flops")
+AGAIN = "delete it, and its training goes on from its last checkpoint"
 RESULT = re.compile(r"(\d+)-seed(\d+)-rung(\d+)\.json")
 ABOUT = {
     "config": dict,
@@ -46,7 +47,6 @@ ABOUT = {
     "metric": str,
     "mode": str,
 }
-BEFORE = "restore it, or begin the sweep in a new folder"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Study:
           UserError: there is none.
         """
         path = named(folder)
-        about = read_json(path / SWEEP, ABOUT, BEFORE)
+        about = read_json(path / SWEEP, ABOUT, REMEDY)
         if about is None:
             raise UserError(f"{path}: not a sweep's folder (no {SWEEP} in it); `jaxformer sweep` makes one")
         return cls(path, about)
@@ -114,8 +114,8 @@ class Study:
         about |= {"git_revision": environment()["git_revision"]}
         about = json.loads(json.dumps(about))  # tuples become lists, as they are in the file
         with writing_to(path, "choose another folder"), made(path), locked(path / LOCK):
-            before = read_json(path / SWEEP, {"config": dict, "sweep": dict}, BEFORE)
-            if before is None and (others := [each.name for each in path.glob("[!.]*")]):
+            before = read_json(path / SWEEP, {"config": dict, "sweep": dict}, REMEDY)
+            if before is None and (others := {each.name for each in path.glob("[!.]*")} - {*FOLDERS}):
                 holds = f"{path}: is no sweep's folder, and holds other files, such as {min(others)!r}"
                 raise UserError(f"{holds}; give this sweep a folder of its own")
             if before is not None:
@@ -138,7 +138,7 @@ class Study:
     @cached_property
     def sweep(self) -> Sweep:
         """What is tried."""
-        with as_written(self.folder / SWEEP, BEFORE):
+        with as_written(self.folder / SWEEP, REMEDY):
             return sweep_from_json(self.about["sweep"])
 
     @property
@@ -207,10 +207,7 @@ class Study:
         for path in (self.folder / RESULTS).glob("[!.]*.json"):
             if found := RESULT.fullmatch(path.name):
                 task = Task(*map(int, found.groups()))
-                if (
-                    task not in self.known
-                    and (result := read_json(path, {"status": str}, BEFORE)) is not None
-                ):
+                if task not in self.known and (result := read_json(path, {"status": str}, AGAIN)) is not None:
                     self.known[task] = result
         return self.known
 
@@ -254,6 +251,8 @@ class Study:
 
     def next_values(self, number: int, enough: int, results: Results) -> dict[str, Any] | None:
         """The values of a trial, given the results of so many first trials; None if there are no more combinations."""
+        if combinations(self.sweep.parameters, number + 1) <= number:
+            return None
         if not self.sweep.learns:
             values = points(
                 self.sweep if self.sweep.method == "grid" else replace(self.sweep, trials=number + 1)

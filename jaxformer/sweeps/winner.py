@@ -5,25 +5,23 @@ by which the best trial was chosen: among many trials the best one was lucky, to
 """
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
 
-from jaxformer.config import schema, sections
+from jaxformer.config import files, schema, sections
 from jaxformer.errors import UserError, counted
 from jaxformer.observe.text import number
 from jaxformer.sweeps.checks import config_of
 from jaxformer.sweeps.spaces import Choice, Sweep, choice
-from jaxformer.sweeps.study import Study
+from jaxformer.sweeps.study import ABSENT, Study
 
 BEST = "best"  # the folder in that of the sweep
 CONFIG, WINNER = 0, 1  # the numbers of the trials
 ENOUGH = 5  # seeds: of fewer even the same sign in all of them is likely by chance
 RESAMPLED = 9_999
-ABSENT = object()
 
 
 def comparison(
@@ -38,7 +36,7 @@ def comparison(
       changes: leaves of both, such as a longer training.
 
     Raises:
-      UserError: a change is of a leaf that the sweep tried.
+      UserError: a change is of a leaf that the sweep tried, or the config lacks all leaves that differ.
     """
     values = study.values[trial]
     if both := [path for path in changes if path in values]:
@@ -54,7 +52,13 @@ def comparison(
         "accelerators_per_trial": study.sweep.accelerators_per_trial,
     }
     before, after = (schema.to_dict(sections.resolve(each)) for each in (config, config_of(config, values)))
-    differing = [path for path in values if leaf(before, path) not in (ABSENT, leaf(after, path))]
+    differing = [path for path in values if leaf(before, path) != leaf(after, path)]
+    if absent := [path for path in differing if leaf(before, path) is ABSENT]:
+        differing = [path for path in differing if path not in absent]
+        if not differing:
+            raise UserError(
+                f"{absent[0]}: the config has no value to compare the best trial's with; give it one"
+            )
     if not differing:  # the best trial is the config
         return config, Sweep(**more)
     pivot, *_ = differing
@@ -63,12 +67,14 @@ def comparison(
 
 
 def leaf(config: Any, path: str) -> Any:
-    """What a nested dict holds at a dotted path; ABSENT if there is nothing."""
-    return reduce(
-        lambda found, key: found.get(key, ABSENT) if isinstance(found, Mapping) else ABSENT,
-        path.split("."),
-        config,
-    )
+    """What nested dicts and lists hold at a path; ABSENT if there is nothing."""
+    found = config
+    for part in files.parts_of(path):
+        if isinstance(found, Sequence) and not isinstance(found, str):
+            found = dict(enumerate(found)).get(int(part) if part.isdecimal() else part, ABSENT)
+        else:
+            found = found.get(part, ABSENT) if isinstance(found, Mapping) else ABSENT
+    return found
 
 
 @dataclass(frozen=True)
@@ -131,6 +137,12 @@ class Verdict:
             f"{better}; 95% interval {number(low)} to {number(high)} ({how}{narrow})",
             f"the best trial {beats}",
         ]
+
+
+def compares(both: Study, study: Study, trial: int) -> bool:
+    """Whether a sweep is the `comparison` of a trial, and not of one that was the best before."""
+    _, sweep = comparison(study, trial, 1, {})
+    return both.sweep.to_json()["parameters"] == sweep.to_json()["parameters"]
 
 
 def verdict_lines(study: Study) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from jaxformer.config.fields import PositiveFloat, PositiveInt, at_most
+from jaxformer.errors import UserError
 from jaxformer.preemption import Preempted
 from jaxformer.verbs.common import cpu_devices, print_line, print_note, print_text, working
 from jaxformer.verbs.options import Verb, argument, flag
@@ -30,6 +31,7 @@ GIVEN = (
     "cores_per_trial",
     "accelerators_per_trial",
 )  # flags that are fields of a sweep
+HALVING = ("rungs", "eta", "rule", "brackets")  # and of its halving
 DEATHS = 10  # of workers in a row without a new result
 
 
@@ -78,9 +80,11 @@ class Sweep(Verb):
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot be together."""
-        for name in ("eta", "rule", "brackets"):
-            if getattr(self, name) and self.rungs is None:
-                yield f"{name}: is for successive halving; give `rungs`, too"
+        swept = {word.partition("=")[0] for word in self.set}
+        yield from (
+            f"set={path}: has a value for all trials, too; give one of both"
+            for path in swept & {*(self.overrides or {})}
+        )
 
     def __call__(self) -> int:
         """0 when all trials are trained; else the exit code of the first worker that gave up."""
@@ -119,9 +123,10 @@ class Sweep(Verb):
         several = self.metric is not None and "," in self.metric
         given["metric"] = tuple((self.metric or "").split(",")) if several else self.metric
         lists |= {name: value for name, value in given.items() if value is not None}
-        if self.rungs is not None:
-            halving = {name: getattr(self, name) for name in ("eta", "rule", "brackets")}
-            lists["halving"] = Halving(rungs=self.rungs, **{k: v for k, v in halving.items() if v})
+        if halving := {name: value for name in HALVING if (value := getattr(self, name))}:
+            if swept.halving is None and self.rungs is None:
+                raise UserError(f"{min(halving)}: is for successive halving; give `rungs`, too")
+            lists["halving"] = replace(swept.halving or Halving(), **halving)
         return replace(swept, **lists)
 
 
@@ -137,7 +142,7 @@ def trained(
     from jaxformer.sweeps.slots import check_count
     from jaxformer.sweeps.study import Study
 
-    check_count(workers, sweep.accelerators_per_trial)
+    check_count(workers, sweep)
     study = Study.begin(folder, config, sweep, source)
     if sweep.on_timing:
         print_note(sweep.on_timing)
@@ -145,6 +150,8 @@ def trained(
         print_note(
             f"workers={workers}: {most} trainings are under way at most (at_once), so that some workers wait"
         )
+    if not sweep.is_open and len(study.values) < (sweep.trials or 0):
+        print_note(f"trials={sweep.trials}: there are {len(study.values)} combinations, and no more trials")
     if study.due():
         return study, Crew(study, workers).run(console)
     print_note(f"{folder} is finished: nothing to do")
@@ -202,6 +209,7 @@ class Crew:
                     time.sleep(SHOWN_EVERY if console.is_terminal else 0.2)
         except (Preempted, KeyboardInterrupt):
             self.leave()
+            print_note(f"{self.study.folder} keeps what is trained; the same command goes on with it")
             raise
         finally:
             for worker in self.workers:

@@ -61,12 +61,16 @@ class SweepBest(Verb):
 
     def compared(self, study: "Study", trial: int) -> int:
         """Trains the two, and says what came of it."""
-        from jaxformer.sweeps.winner import BEST, comparison, verdict_lines
+        from jaxformer.sweeps.study import SWEEP, Study
+        from jaxformer.sweeps.winner import BEST, compares, comparison, verdict_lines
         from jaxformer.verbs.sweep import trained, without_accelerators
 
         changes, source = self.overrides or {}, study.about.get("source")
         config, sweep = comparison(study, trial, self.seeds or 5, changes)
         folder = self.workdir or self.folder / BEST
+        if (folder / SWEEP).exists() and not compares(Study.read(folder), study, trial):
+            remedy = "give this comparison a folder of its own, as `workdir`"
+            raise UserError(f"{folder}: compares another trial, which was the best one then; {remedy}")
         source = source and {**source, "overrides": {**source["overrides"], **changes}}
         with without_accelerators(), working() as console:
             both, code = trained(folder, config, sweep, source, self.workers, console)

@@ -1,4 +1,5 @@
-"""`jaxformer chaos`: its plan, its comparison and what it says, without training; and all of it with six kills, or in slow tests with more."""
+"""`jaxformer chaos`: its plan, its comparison and what it says, without training; and all of it,
+with six kills or in slow tests with more."""
 
 import os
 import re

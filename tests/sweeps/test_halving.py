@@ -18,9 +18,10 @@ def test_rungs_are_shares_of_the_training():
 
 
 def test_better_values_come_first_then_smaller_numbers_and_failures_last():
-    values = {0: 0.5, 1: None, 2: 0.9, 3: 0.5, 4: math.nan}
-    assert ranked(values, "max") == [2, 0, 3, 1, 4]
-    assert ranked(values, "min") == [0, 3, 2, 1, 4]
+    values = {0: 0.5, 1: None, 2: 0.9, 3: 0.5, 4: math.nan, 5: math.inf, 6: -math.inf}
+    assert ranked(values, "max") == [2, 0, 3, 1, 4, 5, 6]
+    assert ranked(values, "min") == [0, 3, 2, 1, 4, 5, 6]
+    assert promoted(values, "max", Halving(2)) == [0, 2, 3]  # as many as there are numbers
 
 
 def test_one_of_eta_goes_on_and_at_least_one():
@@ -30,6 +31,19 @@ def test_one_of_eta_goes_on_and_at_least_one():
     assert promoted({0: 0.1, 1: 0.2}, "max", Halving(3)) == [1]
     assert promoted({0: None, 1: None, 2: 0.1, 3: None}, "max", Halving(2)) == [2]
     assert promoted({0: None}, "max", Halving(2)) == []
+
+
+def test_the_next_best_takes_the_place_of_one_that_fails_at_the_next_rung():
+    values = {number: number / 10 for number in range(9)}
+    assert promoted(values, "max", Halving(3), [7, 8]) == [4, 5, 6, 7, 8]
+    rules, results = Rules(2, (0,), "max", Halving(2, 2)), {}
+    for trial in range(2):
+        results[Task(trial, 0, 0)] = {"status": "paused", "value": float(trial)}
+    assert rules.due(results) == [Task(1, 0, 1)]
+    results[Task(1, 0, 1)] = {"status": "failed", "value": None}
+    assert rules.due(results) == [Task(0, 0, 1)]
+    results[Task(0, 0, 1)] = {"status": "completed", "value": 0.0}
+    assert rules.due(results) == []
 
 
 def quality(task):

@@ -270,6 +270,13 @@ def test_a_budget_of_hours_counts_later_rungs_too_and_a_larger_one_goes_on(tmp_p
     assert len(study.values) == 10
 
 
+def test_with_a_budget_of_hours_the_first_trial_says_what_the_others_take(tmp_path):
+    study = begun(tmp_path, Sweep({"x": uniform(0, 1)}, hours=2.5, at_once=4))
+    (first,) = study.due()
+    study.result_file(first).write_text(json.dumps({**reached(study.values[0], first), "seconds": 3600.0}))
+    assert [task.trial for task in study.due()] == [1]  # and a third one would be too long
+
+
 # The rules that do not wait, and brackets
 
 

@@ -88,7 +88,7 @@ def test_without_their_library_they_are_no_accelerators(machine, monkeypatch):
 def test_what_a_machine_does_not_have_is_refused(machine, names, workers, each, message):
     machine(*names)
     with pytest.raises(UserError) as caught:
-        slots.check_count(workers, each)
+        slots.check_count(workers, Sweep(accelerators_per_trial=each))
     assert caught.value.lines == (message,)
 
 

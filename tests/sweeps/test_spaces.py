@@ -10,7 +10,7 @@ from scipy.stats import qmc
 
 from jaxformer.config import schema
 from jaxformer.errors import UserError
-from jaxformer.sweeps.points import dimensions, points
+from jaxformer.sweeps.points import combinations, dimensions, points
 from jaxformer.sweeps.reading import read_lists, read_space, read_sweep
 from jaxformer.sweeps.spaces import Halving, Sweep, choice, integer, log, sweep_from_json, uniform
 
@@ -52,6 +52,21 @@ def test_points_depend_on_seed_and_number_alone(sampler):
         assert float(f"{values[RATE]:.6g}") == values[RATE]
 
 
+@pytest.mark.parametrize("sampler", ["random", "sobol", "halton"])
+def test_no_point_is_there_twice_and_no_combination_is_missing(sampler):
+    """Conditions count: two of "a" with two of "b" each, and one without."""
+    space = {"a": choice({1: {"b": choice([5, 6])}, 2: {"b": choice([5, 6])}, 3: {}}), "c": integer(0, 2)}
+    every = [json.dumps(values) for values in points(Sweep(space, "grid"))]
+    assert len(every) == combinations(space, 100) == 15
+    for count in (4, 15, 40):
+        found = [json.dumps(values) for values in points(Sweep(space, sampler, trials=count))]
+        assert len(found) == len(set(found)) == min(count, 15)
+        assert found == [json.dumps(values) for values in points(Sweep(space, sampler, trials=15))][:count]
+    assert set(found) == set(every)
+    assert combinations(space, 7) == 7
+    assert combinations({**space, "d": uniform(0, 1)}, 50) == 50
+
+
 def test_a_condition_moves_no_other_parameter():
     plain = {**NESTED, "optimizer.name": choice({"adamw": {"optimizer.b2": uniform(0.9, 0.99)}, "sgd": {}})}
     one, two = (points(Sweep(space, "random", trials=8)) for space in (NESTED, plain))
@@ -83,7 +98,7 @@ def test_a_logarithmic_range_has_as_many_points_in_each_decade():
 
 
 def test_a_whole_range_gives_both_ends_alike():
-    values = [each["a"] for each in points(Sweep({"a": integer(1, 4)}, trials=64))]
+    values = [each["a"] for each in points(Sweep({"a": integer(1, 4), "b": uniform(0, 1)}, trials=64))]
     assert all(values.count(number) == 16 for number in (1, 2, 3, 4))
 
 
@@ -216,6 +231,15 @@ def get_sweep_wide():
 def get_sweep_broken():
     return {}["x"]
 
+def get_sweep_lists():
+    return Sweep({3: choice([1]), "model.depth": choice([1, 2])}, seeds=[0, 1], halving={"eta": 2, "rungs": 2})
+
+def get_sweep_typed():
+    return Sweep({}, halving={"rungs": 1})
+
+def get_sweep_empty():
+    return Sweep(None, trials=2)
+
 def get_sweep_other():
     return 3
 """
@@ -232,8 +256,16 @@ def test_a_sweep_in_a_file(tmp_path):
         "broken": "sweep=broken: KeyError: 'x' .*mine.py, line 14",
         "other": "expected a Sweep, or a dict of paths and spaces, was given a int",
         "nowhere.py": "nowhere.py: there is no such file",
+        "typed": "halving.rungs=1: expected 2 to 10",
+        "empty": r"parameters: expected dict\(...\), was given None",
     }.items():
         with pytest.raises(UserError, match=message):
             read_sweep(str(path), spec)
+    lists = read_sweep(str(path), "lists")
+    assert (lists.seeds, lists.halving, list(lists.parameters)) == (
+        (0, 1),
+        Halving(2, 2),
+        ["3", "model.depth"],
+    )
     with pytest.raises(UserError, match=r"there is no get_sweep in .*name values with `set`"):
         read_sweep("vit_digits")

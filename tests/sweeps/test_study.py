@@ -14,6 +14,7 @@ from jaxformer.experiment import Experiment
 from jaxformer.sweeps import workers
 from jaxformer.sweeps.halving import Task
 from jaxformer.sweeps.kept import Kept
+from jaxformer.sweeps.leases import Leases
 from jaxformer.sweeps.spaces import Halving, Sweep, choice, log, uniform
 from jaxformer.sweeps.study import FOLDERS, Study
 from jaxformer.sweeps.view import View, best_lines
@@ -180,6 +181,14 @@ def test_a_result_that_is_cut_is_named(begun, tmp_path):
     study.result_file(Task(0, 0, 0)).write_text('{"status": "comp')
     with pytest.raises(UserError, match=r"0000-seed0-rung0.json: cannot be read as JSON"):
         work(study)
+
+
+def test_a_folder_in_which_a_leader_was_killed_before_it_wrote_is_taken(config, tmp_path):
+    for name in FOLDERS:
+        (tmp_path / "sweep" / name).mkdir(parents=True)
+    (tmp_path / "sweep" / "leases" / "README").write_text("no lease")
+    study = Study.begin(tmp_path / "sweep", config, Sweep({RATE: choice([1e-3])}))
+    assert Leases(study.folder / "leases").held(["0000-seed0"]) == []
 
 
 # Workers, whose trainings are made up

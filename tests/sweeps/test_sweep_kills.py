@@ -40,6 +40,8 @@ def test_mistakes_are_told_with_the_flags_that_hold_them(capsys, tmp_path, monke
         "--set model.depth=1 --trials 3 --sampler grid": "--trials: a grid tries all",
         "--set model.depth": "--set model.depth: expected section.leaf=VALUE",
         "--set model.depth=1 --eta 2": "--eta: is for successive halving; give --rungs",
+        "--set model.depth=1,2 --config.model.depth=3": "--set model.depth: has a value for all trials, too",
+        "--set model.depth=1 --cores-per-trial 4096": "--cores-per-trial 4096: this process may use",
         "--sweep wide": "--sweep wide: there is no get_sweep_wide",
         "--sweep /nothere.py": "--sweep /nothere.py: there is no such file",
         "--set model.dropout=lg(0.1,0.5) --trials 2": "--set lg(0.1,0.5): there is no range 'lg'",

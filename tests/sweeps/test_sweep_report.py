@@ -141,6 +141,18 @@ def test_any_sweep_has_a_page(name, sweep, at_most, says, parts, tmp_path):
     assert len(data["trials"]) == len(study.values)
 
 
+def test_a_metric_that_is_infinite_is_no_value(tmp_path):
+    """A perplexity that overflowed: the sweep has a page, and the trial no place."""
+    space = Sweep({RATE: choice([0.2, 0.1])})
+    study = made_sweep(tmp_path / "a", space, lambda values, *_: math.inf if values[RATE] > 0.1 else 0.5)
+    assert study.outcome()["best"] == 1
+    _, _, data = written(study)
+    assert {trial["trial"]: trial["value"] for trial in data["trials"]} == {0: None, 1: 0.5}
+    alone = made_sweep(tmp_path / "b", Sweep({RATE: choice([0.1])}), lambda *_: math.inf)
+    assert alone.outcome()["best"] is None
+    written(alone)
+
+
 def test_several_objectives_have_a_front(tmp_path):
     def grows(values, seed, step):
         return {2: 0.5, 4: 0.8, 6: 0.7, 8: 0.9}[values[DEPTH]] * step / 90

@@ -11,11 +11,12 @@ from helpers.made_sweep import made_sweep
 from jaxformer import cli
 from jaxformer.config import files, schema, sections
 from jaxformer.errors import UserError
+from jaxformer.sweeps import report
 from jaxformer.sweeps.checks import config_of
 from jaxformer.sweeps.points import points
 from jaxformer.sweeps.spaces import Sweep, choice
 from jaxformer.sweeps.study import FOLDERS, Study
-from jaxformer.sweeps.winner import Verdict, comparison, verdict_lines
+from jaxformer.sweeps.winner import Verdict, compares, comparison, verdict_lines
 from jaxformer.verbs import sweep as sweep_verb
 
 RATE, NAME, B2 = "optimizer.learning_rate", "optimizer.name", "optimizer.b2"
@@ -48,6 +49,7 @@ def made(tmp_path):
         {NAME: "adamw", B2: 0.95},
         {"model.depth": 4, NAME: "adamw", B2: 0.95},  # the depth is the config's own
         {"data.transforms": []},
+        {"data.transforms[0].padding": 3},
         {"optimizer": {"name": "lion", "learning_rate": 1e-4}},
     ],
 )
@@ -110,6 +112,25 @@ def test_a_failure_is_the_verdict(tmp_path):
     assert verdict_lines(study) == ["the best trial failed with 5 seeds: ValueError: not finite"]
     half = made_sweep(tmp_path / "half", space, accuracy, at_most=3, seeds=(0, 1, 2, 3, 4))
     assert verdict_lines(half) == []
+
+
+def test_a_comparison_with_another_trial_is_not_told_of_the_best(made, capsys):
+    """Trial 1 was compared, and then trial 3 came and was better."""
+    _, sweep = comparison(made, 1, 2, {})
+    made_sweep(made.folder / "best", sweep, accuracy, None, sweep.seeds)
+    assert compares(Study.read(made.folder / "best"), made, 1)
+    assert report.verdict(made, 1) == verdict_lines(Study.read(made.folder / "best"))
+    assert report.verdict(made, 2) == []
+    about = json.loads((made.folder / "sweep.json").read_text())
+    about["sweep"]["parameters"][RATE]["choice"][0] = 0.02
+    (made.folder / "sweep.json").write_text(json.dumps(about))
+    for seed in (0, 1):
+        path = made.folder / "results" / f"0000-seed{seed}-rung0.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "value": 0.99}))
+    assert cli.main(["sweep", "best", str(made.folder), "--train"]) == 2
+    assert (
+        "compares another trial, which was the best one then; give this comparison" in capsys.readouterr().err
+    )
 
 
 # The verb
