@@ -56,6 +56,7 @@ NOT_EXECUTED = {
     "runs/resnet50": "needs weights of another project; tests/weights/test_weights_import.py has some",
     'name="captions"': "lines of a config with texts; tests/data/test_captions.py has such",
     'name="two_towers"': "lines of such a config; tests/helpers/tiny_tasks.py has one",
+    '"name": "text_pairs"': "lines of such a config; tests/tasks/test_text_pairs.py has one",
     "weights import hf:": "needs a network; tests/weights/test_two_towers.py has a folder",
     "generate RUN --image": "needs a run of a captioner; tests/test_verbs_captions.py has one",
     "predict RUN folder_of_pictures/": "needs it, too",

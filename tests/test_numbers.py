@@ -69,7 +69,7 @@ def test_a_schedules_numbers_are_inputs(name):
 
 
 ON = {"label_smoothing": 0.1, "mixup": 0.2, "cutmix": 1.0, "z_loss": 0.01, "dice": 0.5, "lovasz": 2.0}
-WITHOUT = {"numbers", "spans", "pairs", "pairs, sigmoid"}  # tasks without such a number
+WITHOUT = {"compared", "numbers", "spans", "pairs", "pairs, sigmoid"}  # tasks without such a number
 
 
 def with_all(part, numbers):

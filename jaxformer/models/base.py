@@ -12,16 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxformer.config.fields import (
-    Constraint,
-    Input,
-    Layers,
-    NonNegativeInt,
-    Rate,
-    at_least,
-    largest_divisor,
-    not_empty,
-)
+from jaxformer.config.fields import Constraint, Input, Layers, Rate, at_least, largest_divisor, not_empty
 from jaxformer.errors import ConfigError
 from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
 
@@ -48,6 +39,7 @@ UNWRAPPED = {"problems", "token_layout", "attended", "seeing_whole"}
 Source: TypeAlias = Annotated[
     str, not_empty("a folder or a name of the Hub; leave it out for random parameters")
 ]
+Number: TypeAlias = Annotated[int, at_least(0)]
 Classes: TypeAlias = Annotated[int, at_least(0, "1 or more, or 0 for a model without a head")]
 
 
@@ -274,9 +266,9 @@ class Stacked(Model, kw_only=True):
 class Adaptable(Stacked, kw_only=True):
     """Models whose blocks take what is trained in their place (`config.adapter`)."""
 
-    bottleneck: NonNegativeInt = 0
+    bottleneck: Number = 0
     """Width of two layers behind each branch of a block (Houlsby et al. 2019, figure 2); 0: there are none."""
-    prefix: NonNegativeInt = 0
+    prefix: Number = 0
     """Learned keys and values in each attention, besides those of its tokens (Li and Liang 2021); 0: there are none."""
 
 

@@ -20,6 +20,8 @@ class Adapter:
 
     own: ClassVar[tuple[str, ...]] = ()
     """Patterns of the parameters that it brings, and of those that are trained with them."""
+    sets: ClassVar[tuple[str, str] | None] = None
+    """The field of a model (`Adaptable`) that it sets, and its own with the value; None: it is no part of a model."""
 
     def trained(self, optimizer: Optimizer, heads: tuple[str, ...]) -> tuple[str, ...]:
         """The patterns of all that is trained, for `optimizer.train_only`.
@@ -34,7 +36,7 @@ class Adapter:
     @property
     def of_model(self) -> dict[str, int]:
         """The fields of a model that it sets, in the model and in the models in its fields."""
-        return {}
+        return {} if self.sets is None else {self.sets[0]: getattr(self, self.sets[1])}
 
     def problems_with(self, params: Tree) -> Iterator[str]:
         """Yields a line for everything that does not fit the model's parameters.
@@ -42,7 +44,8 @@ class Adapter:
         Args:
           params: those of the model, a tree of arrays or ShapeDtypeStructs.
         """
-        yield from ()
+        if self.sets is not None and not any(matches(self.own[0], path) for path in leaves_by_path(params)):
+            yield f'name="{self.sets[0]}": this model has no blocks that take one; take "lora"'
 
     def added(self, params: Tree, key: jax.Array) -> Tree:
         """The parameters of a train state.
@@ -58,29 +61,11 @@ class Adapter:
         return params
 
 
-class Inside(Adapter):
-    """An adapter that is a part of a model's blocks: its number is a field of the model (`Adaptable`)."""
-
-    field: ClassVar[str]
-    """The field."""
-    number: ClassVar[str]
-    """The field here that it has the value of."""
-
-    @property
-    def of_model(self) -> dict[str, int]:
-        return {self.field: getattr(self, self.number)}
-
-    def problems_with(self, params: Tree) -> Iterator[str]:
-        if not any(matches(self.own[0], path) for path in leaves_by_path(params)):
-            name = type(self).__name__.lower()
-            yield f'name="{name}": this model has no blocks that take one; take "lora"'
-
-
 @dataclass(frozen=True)
-class Bottleneck(Inside):
+class Bottleneck(Adapter):
     """Two layers with few units between, behind each branch of every block; norms are trained, too (section 2.1)."""
 
-    field, number = "bottleneck", "width"
+    sets = "bottleneck", "width"
     own = ("adapter_[^/]*", "([^/]*_)?norm(_[^/]*)?")
 
     width: PositiveInt = 64
@@ -88,10 +73,10 @@ class Bottleneck(Inside):
 
 
 @dataclass(frozen=True)
-class Prefix(Inside):
+class Prefix(Adapter):
     """Keys and values of no token in every attention, without the network that makes them there (section 4.3)."""
 
-    field, number = "prefix", "length"
+    sets = "prefix", "length"
     own = ("prefix_(key|value)",)
 
     length: PositiveInt = 16

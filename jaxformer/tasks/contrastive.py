@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +11,7 @@ import numpy as np
 from jaxformer.config.fields import at_most
 from jaxformer.models.outputs import PairOutputs
 from jaxformer.tasks import base, comparing, metrics, retrieval
-from jaxformer.tasks.base import (
-    Arrays,
-    Batch,
-    Batches,
-    DataInfo,
-    Evaluation,
-    Row,
-    Task,
-    example_mask,
-    masked_sum,
-)
+from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Evaluation, Row, example_mask, masked_sum
 from jaxformer.tasks.image import ImageTask, sizes_fit
 from jaxformer.tasks.text import check_tokens, text_of, tokens_fit
 
@@ -31,7 +21,7 @@ OF_PAIRS = ("picture", "caption", "labels")
 
 
 @dataclass(frozen=True)
-class Comparing(Task):
+class Comparing(base.Task):
     """Learns what belongs together by comparing all of a batch; models give `PairOutputs`."""
 
     loss_name: Literal["softmax", "sigmoid"] = "softmax"
@@ -43,7 +33,7 @@ class Comparing(Task):
 
     compares = True
     reads: ClassVar[base.Reads] = None
-    same: ClassVar[comparing.Same] = "pair"
+    same = cast(Any, "pair")  # without a type, so that a task may have a field of this name
     equal: ClassVar[comparing.Same] = "pair"
     """Which texts are right where it is counted how many are found."""
 

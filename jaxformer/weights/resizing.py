@@ -10,11 +10,8 @@ import numpy as np
 
 Shape = tuple[int, ...]
 Fit = Callable[[np.ndarray], np.ndarray]
-PREFIXES = (
-    1,
-    0,
-    2,
-)  # rows of a table of positions in front of the grid: of a class token and a distillation token
+# Rows of a table of positions in front of the grid: of a class token and a distillation token.
+PREFIXES = 1, 0, 2
 
 
 def cubic(x: np.ndarray, a: float) -> np.ndarray:

@@ -14,28 +14,14 @@ from jaxformer.errors import UserError
 from jaxformer.models import CONTRACT, MODELS
 from jaxformer.models.rotary import Rotary
 from jaxformer.weights import towers_config
-from jaxformer.weights.transformers_config import (
-    FAMILIES,
-    HEADS,
-    NAMES,
-    model_of,
-)
+from jaxformer.weights.transformers_config import FAMILIES, HEADS, NAMES, model_of
 from jaxformer.weights.transformers_image_config import KINDS
 from jaxformer.weights.transformers_values import GATED, THEIRS
 
 Config = dict[str, Any]
-HOW = (
-    "dtype",
-    "param_dtype",
-    "axis_name",
-    "remat",
-    "scan",
-    "pretrained",
-    "drop_path",
-    "scale",
-    "parent",
-    "name",
-)  # fields that change no result
+HOW = (  # fields that change no result
+    "dtype", "param_dtype", "axis_name", "remat", "scan", "pretrained", "drop_path", "scale", "parent", "name",
+)  # fmt: skip
 BERT_KEYS = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps",
     "max_position_embeddings", "type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_prob", "hidden_act",

@@ -89,7 +89,7 @@ class Sequences(TextExamples):
             texts = [tuple(records.text(r, name, index) for name in self.features) for index, r in examples]
             for (index, record), (row, cut) in zip(examples, encoded(texts, records, first)):
                 rows.counts["cut"] += cut
-                yield row | {"labels": [labels.read(record, index)]} if labels else row
+                yield {**row, "labels": [labels.read(record, index)]} if labels else row
 
     def encoder(self, tokenizer: Tokenizer) -> "Encoded":
         """What makes a row of each example's texts, without its label, and says whether it was cut."""
