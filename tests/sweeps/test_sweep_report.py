@@ -295,6 +295,8 @@ addEventListener("load", () => {
   const drawn = [...document.querySelectorAll("[data-chart] svg[role=img]")];
   found.charts = drawn.map((each) => each.getAttribute("aria-label"));
   found.bad = document.querySelectorAll("[d*=NaN], [cx*=NaN], [cy*=NaN], [x*=NaN], [y*=NaN]").length;
+  const texts = [...document.querySelectorAll("[data-chart=parallel] text")];
+  found.without = texts.filter((each) => each.textContent === "none").length;
   found.faults = faults;
   document.body.appendChild(document.createElement("output")).textContent = JSON.stringify(found);
 });
@@ -326,6 +328,7 @@ def test_a_browser_draws_every_chart_and_sorts_the_table(made, tmp_path):
     assert sorted(found["chosen"]) == sorted(upper)
     assert found["says"] == "6 of 18 trials; show all"
     assert found["left"] == 0
+    assert found["without"] == 1  # the axis of a parameter that stands under a condition
     best = data["trials"][0]
     assert found["tip"].startswith(f"trial {best['trial']}, completedaccuracy 0.905 ± ")
     assert len(found["charts"]) == 3 + len(data["axes"])

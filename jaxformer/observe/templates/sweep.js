@@ -22,13 +22,14 @@ const charts = {
 
   parallel(element) {
     const axes = [...data.axes, {...metricAxis(known.map((trial) => trial.value)), label: data.metric}];
-    const svg = drawing(element, 1180, 365), [top, bottom] = [46, 345];
+    const svg = drawing(element, 1180, 380), [top, bottom] = [46, 345];
+    const without = bottom + 22;  // where lines of trials go that lack a parameter
     const letters = Math.floor(165 / Math.max(axes.length - 1, 4));
     const place = (index) => 70 + (1040 * index) / Math.max(axes.length - 1, 1);
     const scales = axes.map((axis) => scale(axis, bottom, top, 5)), lines = new Map();
     for (const trial of knownFirst) {
-      const at = (value, index) => (value === null ? null : [place(index), scales[index].at(value)]);
-      const points = [...trial.values, trial.value].map(at).filter((point) => point !== null);
+      const at = (value, index) => [place(index), value === null ? without : scales[index].at(value)];
+      const points = (trial.value === null ? trial.values : [...trial.values, trial.value]).map(at);
       lines.set(trial, points);
       mark(svg, trial, "path", "line whole", {d: path(points)});
     }
@@ -40,6 +41,9 @@ const charts = {
         add(svg, "line", {class: "axis", x1: at - 4, x2: at, y1: tick.at, y2: tick.at});
         const beside = {x: last ? at + 9 : at - 9, y: tick.at + 4, "text-anchor": last ? "start" : "end"};
         add(svg, "text", {class: "over-lines", ...beside}, tick.label);
+      }
+      if (knownFirst.some((trial) => trial.values[index] === null)) {
+        add(svg, "text", {class: "over-lines", x: at - 9, y: without + 4, "text-anchor": "end"}, "none");
       }
       brushing(svg, index, at, top, bottom, (trial) => {
         const value = index < trial.values.length ? trial.values[index] : trial.value;
