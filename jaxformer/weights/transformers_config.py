@@ -148,9 +148,12 @@ def modernbert(config: Config) -> Fields:
         full: {"rope_theta": config.get("global_rope_theta", 160_000.0)},
         local: {"rope_theta": config.get("local_rope_theta", 10_000.0)},
     }
-    fields = renamed(config, *(field for field in ENCODER if field != "activation"), "norm_epsilon")
     return {
-        **fields,
+        **renamed(config, "depth", "max_positions", "mlp_dim"),
+        # Published configs also have BERT's names of these, with other values.
+        "norm_epsilon": config.get("norm_eps", 1e-5),
+        "dropout": config.get("embedding_dropout", 0.0),
+        "attention_dropout": config.get("attention_dropout", 0.0),
         "activation": activation(config["hidden_activation"], gated=True),
         "positions": "rotary",
         "rotary": rotary({**config, "rope_parameters": turns[full]}),
