@@ -80,8 +80,8 @@ def accelerators() -> tuple[Kind | None, list[str]]:
             if kind.variable in os.environ:
                 found = [name for name in os.environ[kind.variable].split(",") if name]
             else:
-                found = [path for each in kind.files for path in Path(DEVICES).glob(each)]
-                found = [str(index) for index, _ in enumerate(found)]
+                files = [path for each in kind.files for path in Path(DEVICES).glob(each)]
+                found = [str(index) for index in range(len(files))]
             if found and find_spec(kind.package):
                 return kind, found
     return None, []

@@ -71,7 +71,7 @@ def leaf(config: Any, path: str) -> Any:
     found = config
     for part in files.parts_of(path):
         if isinstance(found, Sequence) and not isinstance(found, str):
-            found = dict(enumerate(found)).get(int(part) if part.isdecimal() else part, ABSENT)
+            found = found[int(part)] if part.isdecimal() and int(part) < len(found) else ABSENT
         else:
             found = found.get(part, ABSENT) if isinstance(found, Mapping) else ABSENT
     return found
