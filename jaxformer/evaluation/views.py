@@ -6,6 +6,7 @@ One compiled function holds the model once and goes through the views in a loop,
 grow with their number.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ class ManyViews:
         """
         height, width, places = view_places(self.views, *image.shape[1:3])
 
-        def look(place: jax.Array) -> jax.Array:
+        def look(place: Sequence[jax.Array]) -> jax.Array:
             mirrored, top, left = place
             size = (len(image), height, width, image.shape[3])
             part = jax.lax.dynamic_slice(image, (0, top, left, 0), size)
@@ -51,7 +52,7 @@ class ManyViews:
                 logits = jnp.where(mirrored == 1, logits[:, :, ::-1], logits)
             return logits
 
-        logits = combined(jax.lax.map(look, places), "mean", self.sigmoid)
+        logits = combined(jax.lax.map(look, tuple(places.T)), "mean", self.sigmoid)
         outputs = jax.eval_shape(lambda: self.model.apply(variables, image, deterministic=deterministic))
         return outputs.replace(logits=logits)
 
