@@ -52,6 +52,7 @@ NOT_EXECUTED = {
     "predict runs/reviews": "needs the run that they begin",
     "configs/minilm_sst2.py": "needs the weights of a package, too",
     "configs/minilm_wnut17.py": "needs them, too",
+    "configs/vit_s14_cifar10.py": "needs them, too",
     '"a text of several words" --features': "needs a run; tests/weights/test_transfer.py has one",
     "runs/resnet50": "needs weights of another project; tests/weights/test_weights_import.py has some",
     'name="captions"': "lines of a config with texts; tests/data/test_captions.py has such",
