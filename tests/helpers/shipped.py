@@ -10,8 +10,11 @@ from jaxformer.config import files
 STAND_INS: dict[str, dict[str, Any]] = {
     "minilm": {"name": "bert", "vocab_size": None, "max_positions": 128},
     "vit_s": {"name": "vit", "patch_size": 14, "width": 384, "num_heads": 6, "layer_scale": 1.0},
-    "efficientnet_lite0": {"name": "efficientnet"},
-}
+    "efficientnet_lite0": {  # as many maps, by fewer stages
+        "name": "efficientnet", "stage_sizes": (1,) * 5, "widths": (16,) * 5, "kernel_sizes": (3,) * 5,
+        "strides": (1, 2, 2, 2, 2), "expansions": (1,) * 5,
+    },
+}  # fmt: skip
 TOKENIZER = {"name": "bytes", "template": "bert"}
 
 
