@@ -8,9 +8,10 @@ from jaxformer.config import files
 
 # Of what a source is called, a model of the same kind with random parameters.
 STAND_INS: dict[str, dict[str, Any]] = {
-    "minilm": {"name": "bert", "vocab_size": None, "max_positions": 128},
+    "minilm": {"name": "bert", "vocab_size": None, "max_positions": 128, "width": 384},
     "vit_s": {"name": "vit", "patch_size": 14, "width": 384, "num_heads": 6, "layer_scale": 1.0},
     "efficientnet_lite0": {"name": "efficientnet"},
+    "captioner_shapes#backbone": {"name": "conv_stem", "channels": [16, 32, 64], "strides": [1, 2, 2]},
 }
 TOKENIZER = {"name": "bytes", "template": "bert"}
 
