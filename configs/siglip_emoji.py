@@ -1,11 +1,13 @@
 """Emoji are compared with their names, by the sigmoid loss (SigLIP), from scratch.
 
 Command:  launch/local.sh train --config configs/siglip_emoji.py
-Device:   -
-Time:     -
-Result:   not measured yet
+Device:   2 cores of an AMD EPYC, shared with a dozen other programs
+Time:     12:48 min in the steps by the clock; the second part of a stopped training took 60 s of a core for 43% of them
+Result:   on 240 held-out emoji (seed 0): recall@1 0.117 from picture to text and 0.108 from text to picture, by chance
+          0.004; recall@5 0.254 and 0.246, by chance 0.021; recall@10 0.296 both ways, by chance 0.042
 
-`prepare/emoji.py` says how the dataset is made.
+`prepare/emoji.py` says how the dataset is made. After 20 of the 60 epochs recall@10 is 0.308 already, and recall@1 0.083
+and 0.063.
 """
 
 import ml_collections

@@ -2,12 +2,13 @@
 
 Command:  launch/local.sh train --config configs/vqa_shapes.py
           (after captioner_shapes, whose backbone sees the pictures; or vqa_shapes.py:RUN, with that run's folder)
-Device:   -
-Time:     -
-Result:   not measured yet
+Device:   2 cores of an AMD EPYC, shared with a dozen other programs
+Time:     358 s of a core from command to report, which were 34:52 min by the clock
+Result:   0.875 of the answers to all 6,135 questions of the test split exactly right; each picture shows a colour with
+          a shape that training never shows (seed 0); 0.693 after 500 and 0.789 after 1,000 of the 1,500 steps
 
 All questions of a picture are asked, 5 to 7 of each: how many, is there one, how large, what colour, what shape, what
-is beside it. Those of the test split are about colours with shapes that training never shows.
+is beside it.
 """
 
 import ml_collections
