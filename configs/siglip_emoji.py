@@ -6,8 +6,8 @@ Time:     12:48 min in the steps by the clock; the second part of a stopped trai
 Result:   on 240 held-out emoji (seed 0): recall@1 0.117 from picture to text and 0.108 from text to picture, by chance
           0.004; recall@5 0.254 and 0.246, by chance 0.021; recall@10 0.296 both ways, by chance 0.042
 
-`prepare/emoji.py` says how the dataset is made. After 20 of the 60 epochs recall@10 is 0.308 already, and recall@1 0.083
-and 0.063.
+`prepare/emoji.py` says how the dataset is made. After 20 of the 60 epochs recall@10 is 0.308 already,
+and recall@1 0.083 and 0.063.
 """
 
 import ml_collections

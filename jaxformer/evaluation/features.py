@@ -124,7 +124,8 @@ def weights_digest(variables: Tree) -> str:
 
 def looked_at(batches: "Batches") -> tuple[str, dict[str, np.ndarray]]:
     """A sha256 of all that a model is shown of a split; and which rows are examples, and their labels if any, [N]."""
-    digest, known = hashlib.sha256(), {name: [] for name in ("example_mask", "labels")}
+    digest = hashlib.sha256()
+    known: dict[str, list[np.ndarray]] = {"example_mask": [], "labels": []}
     for batch in read(batches):
         for name in known.keys() & batch.keys():
             known[name].append(batch[name])

@@ -62,14 +62,16 @@ def with_image_features(experiment: Experiment, variables: Mapping[str, Tree]) -
       experiment: has passed `check_locked`.
       variables: of the model, on the devices.
     """
-    task, model = experiment.task, experiment.config.model.image
+    task: Any = experiment.task
+    model = experiment.config.model.image
     own = {name: tree["image"] for name, tree in variables.items() if "image" in tree}
     made_from = {"weights": weights_digest(own), "model": to_dict(model)}
     made_from |= {"pixels": [*task.mean, *task.std], "precision": experiment.config.precision}
     run = experiment.compiled("image_tower", tower)
 
     def with_features(batches: Batches) -> Batches:
-        pictures, read = Pictures(batches.source), batches.source.read
+        whole: Any = batches.source
+        pictures, read = Pictures(whole), whole.read
         alone = Batches(pictures, experiment.config.data, seed=0, train=False)
         rows, _ = kept(experiment, alone, partial(run, variables), made_from)
 
@@ -77,8 +79,8 @@ def with_image_features(experiment: Experiment, variables: Mapping[str, Tree]) -
             pairs = zip(read(indices), pictures.numbers[indices])
             return [example and {**example, "image_features": rows[number]} for example, number in pairs]
 
-        source = copy.copy(batches.source)
-        source.read = read_both  # type: ignore[method-assign]
+        source = copy.copy(whole)
+        source.read = read_both
         made = batches.of(source)
         del made.element_spec["image_features"]  # models begin with pictures, and runs tell of these
         return made
