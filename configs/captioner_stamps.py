@@ -5,8 +5,8 @@ Device:   2 cores of an AMD EPYC, shared with a dozen other programs
 Time:     137 s of a core from command to report, which were 12:55 min by the clock
 Result:   on 118 held-out stamps with 3 beams (seed 0): CIDEr 0.448, BLEU-4 0.126, ROUGE-L 0.351; none exactly right
 
-`prepare/stamps.py` says how the dataset is made. No caption of the test split is in training, so an exact one would have
-to name what was never named. Of the 118 captions 7 were cut at 24 tokens.
+`prepare/stamps.py` says how the dataset is made. No caption of the test split is in training, so an exact one would
+have to name what was never named. Of the 118 captions 7 were cut at 24 tokens.
 """
 
 import ml_collections
