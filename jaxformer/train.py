@@ -82,6 +82,10 @@ def train(
 
             same |= facts(experiment)
         experiment.check()
+        if cached_images := experiment.config.train.cached_images:
+            from jaxformer.evaluation.locked import check_locked, with_image_features
+
+            check_locked(experiment)
         check_memory(experiment)
         config = run.check(experiment.config)
         tracer = Profile(profile, run.folder)
@@ -119,6 +123,8 @@ def train(
                 with clock.phase("restore" if checkpoints.steps() else "startup"):
                     begun = restore_or_start(experiment, checkpoints, teacher, start_from)
                 state, seen, evaluation_due, records = begun
+                if cached_images and not several:
+                    experiment = with_image_features(experiment, experiment.merged(state.variables()))
                 announce(experiment, run, int(state.step))
             last = total if pause_after is None else min(total, pause_after)
             loop = Loop(experiment, run, checkpoints, clock, preemption, tracer, console, teacher, seen, last)

@@ -77,6 +77,12 @@ def of_fixtures(path, request):
     if data.get("examples", {}).get("name") in ("detection", "segmentation", "captions"):
         data |= {"name": SCENES, "data_dir": fixture("scenes_dir")}
         evaluation = "test"
+        for name, feature in data[
+            "examples"
+        ].items():  # the scenes have one caption, question and answer each
+            if name in ("caption_feature", "prompt_feature"):
+                data["examples"][name] = feature.removesuffix("s")
+        data["examples"].pop("more_captions", None)
         if data["examples"]["name"] == "segmentation":
             data["examples"] |= {"class_names": CLASSES, "ignore_labels": [len(CLASSES) - 1]}
             config["task"]["class_weights"] = None

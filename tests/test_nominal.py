@@ -18,9 +18,12 @@ CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/*.py"))
 NEEDS = {
     "bert_mlm_shakespeare": {"train.total": "1000 steps"},
     "bert_xquad": {"train.total": "1000 steps"},
+    "captioner_stamps": {"train.total": "1000 steps"},
     "gpt_shakespeare": {"model.vocab_size": 65},
     "gpt_shakespeare_bpe": {"train.total": "1000 steps"},
+    "lit_minilm_emoji": {"train.total": "1000 steps"},
     "own_images": {"model.num_classes": 3},
+    "siglip_emoji": {"train.total": "1000 steps"},
 }
 
 

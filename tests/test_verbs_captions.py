@@ -11,6 +11,7 @@ from jaxformer import cli
 from jaxformer.data.writing import write_dataset
 from jaxformer.decoding.sampling import Sampling
 from jaxformer.inference.loaded import LoadedRun
+from jaxformer.paths import leaves_by_path
 
 COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 200, 30)}
 QUESTIONS = ["which colour?", "is it red?"]
@@ -131,3 +132,15 @@ def test_mistakes_are_named(run, said, tmp_path):
     assert "writes about images" in said("generate", run, "--prompt", "a", code=2).err
     long = said("generate", run, "--image", run.parent / "red.png", "--prompt", "is it red?" * 4, code=2).err
     assert "the model's context is 32" in long
+
+
+def test_its_backbone_is_a_model_of_its_own(run):
+    from jaxformer.models.resnet import ResNet
+    from jaxformer.weights.pretrained import load_pretrained
+
+    tower = load_pretrained(f"{run}#backbone")
+    assert isinstance(tower.model, ResNet)
+    whole = leaves_by_path(LoadedRun(run).variables["params"]["backbone"])
+    assert whole.keys() == {name.removeprefix("backbone/") for name in tower.tensors}
+    for name, array in tower.tensors.items():
+        np.testing.assert_array_equal(array, whole[name.removeprefix("backbone/")])

@@ -64,6 +64,9 @@ class TrainConfig:
     """Decay a step of a moving average of the parameters, which is then what is evaluated."""
     ema_warmup: bool = True
     """Whether the average begins quickly: update t, counted from 0, keeps at most (1 + t) / (10 + t) of it."""
+    cached_images: bool = False
+    """Whether what the frozen image tower of two towers gives ("LiT") is computed once for each picture, and kept on
+    disk; of several processes each runs it nevertheless."""
     log_every: fields.PositiveDuration = Duration.parse("50 steps")
     """How often metrics are read from the device and written; short trainings write at least 20 times."""
     stop_after_skipped: fields.PositiveInt = 20

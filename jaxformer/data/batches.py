@@ -94,6 +94,7 @@ class Batches:
     ):
         """The batches of an open split; the other arguments are those of `make_batches`."""
         self.train, self.source, self._config, self._check = train, source, config, check
+        self._seed = seed
         self.batch_size = config.batch_size if train else config.eval_batch_size or config.batch_size
         self.class_names, self.tokenizer, self.sizes = source.class_names, source.tokenizer, source.sizes
         transforms = config.transforms if train else config.eval_transforms
@@ -113,6 +114,10 @@ class Batches:
         self.num_examples, self._order = self._make_order(seed, config.repeats)
         self.typical_length: int | None = None
         self.facts = [*source.facts, *self._padding()]
+
+    def of(self, source: Source) -> "Batches":
+        """Batches of another source, in all else like these."""
+        return Batches(source, self._config, self._seed, self.train, self._check)
 
     def _make_order(self, seed: int, repeats: int) -> tuple[int, orders.Order]:
         """Examples in an epoch, and their order."""

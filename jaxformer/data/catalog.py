@@ -27,7 +27,7 @@ class Embedded(NamedTuple):
 EMBEDDED = {
     "digits": Embedded("1.0.0", {"train": 1_438, "test": 359}, "jaxformer.data.digits:prepare_digits"),
     "shapes": Embedded(
-        "1.1.0",
+        "1.2.0",
         {"train": 12_000, "validation": 1_000, "test": 1_000},
         "jaxformer.data.shapes:prepare_shapes",
     ),

@@ -44,7 +44,7 @@ HELD_OUT = {
     ("cyan", "circle"): "validation",
 }
 DESCRIPTION = (
-    "Pictures of one or two coloured shapes with a caption, a question and its answer, made by jaxformer; validation "
+    "Pictures of one or two coloured shapes with a caption, questions and their answers, made by jaxformer; validation "
     "and test show colours with shapes that training does not."
 )
 
@@ -126,8 +126,10 @@ def picture(things: list[Thing], middles: list[tuple[int, int]], draw: Draw) -> 
     return np.clip(np.rint(image + 8 * draw.noise()), 0, 255).astype(np.uint8)
 
 
-def asked(things: list[Thing], relation: str, kinds: list[tuple[str, str]], draw: Draw) -> tuple[str, str]:
-    """A question about a picture, and its answer; a question has one answer only.
+def asked(
+    things: list[Thing], relation: str, kinds: list[tuple[str, str]], draw: Draw
+) -> list[tuple[str, str]]:
+    """Questions about a picture with their answers, 5 to 7; a question has one answer only.
 
     Args:
       things: what is in the picture.
@@ -152,11 +154,11 @@ def asked(things: list[Thing], relation: str, kinds: list[tuple[str, str]], draw
         other = {"above": "below", "left of": "right of"}[relation]
         found.append((f"what is {relation} the {second.called}?", str(first)))
         found.append((f"what is {other} the {first.called}?", str(second)))
-    return draw.one(found)
+    return found
 
 
 def examples(split: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """A split's pictures with their caption, a question and its answer; every picture has a kind that it is about."""
+    """A split's pictures, each about one of its kinds, with a caption, all questions and answers, and one of these."""
     import cv2
 
     draw, own, common = Draw(seed), kinds_of(split), kinds_of("train")
@@ -169,12 +171,15 @@ def examples(split: str, count: int, seed: int) -> Iterator[dict[str, Any]]:
         things = [Thing(draw.one(list(RADII)), *kind) for kind in kinds]
         relation, middles = places(len(things), draw)
         image = picture(things, middles, draw)
-        question, answer = asked(things, relation, common + own * (split != "train"), draw)
+        questions = asked(things, relation, common + own * (split != "train"), draw)
+        question, answer = draw.one(questions)
         yield {
             "image": cv2.imencode(".png", image[:, :, ::-1])[1].tobytes(),
             "caption": f" {relation} ".join(map(str, things)),
             "question": question,
             "answer": answer,
+            "questions": [question for question, _ in questions],
+            "answers": [answer for _, answer in questions],
         }
 
 
@@ -182,7 +187,7 @@ def prepare_shapes(data_dir: Path) -> Path:
     """Writes the shapes into `data_dir` unless they are there; atomic, and safe in several processes at once.
 
     Each example has `image` [32, 32, 3] uint8 (PNG), `caption` ("a small red circle above a large blue square"),
-    `question` and `answer`.
+    `question` and `answer`, one of those in `questions` and `answers`.
 
     Returns:
       The dataset's folder.
@@ -194,5 +199,6 @@ def prepare_shapes(data_dir: Path) -> Path:
 
     features = {"image": tfds.features.Image(shape=(SIDE, SIDE, 3), encoding_format="png")}
     features |= dict.fromkeys(("caption", "question", "answer"), tfds.features.Text())
+    features |= {name: tfds.features.Sequence(tfds.features.Text()) for name in ("questions", "answers")}
     splits = {split: examples(split, count, seed) for seed, (split, count) in enumerate(COUNTS.items())}
     return write_once(data_dir, NAME, VERSION, features, splits, DESCRIPTION)

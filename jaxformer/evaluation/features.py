@@ -7,7 +7,7 @@ not run again.
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -66,21 +66,44 @@ def cached_features(experiment: Experiment, variables: Tree, split: str) -> tupl
             f"data.examples: {batches.source.name} has not one label an example; there is nothing to learn"
         )
 
+    def found(batch: Mapping[str, jax.Array]) -> jax.Array:
+        return features(experiment.task, experiment.model, variables, batch)
+
+    model = to_dict(experiment.config.model)
+    rows, known = kept(experiment, batches, found, {"weights": weights_digest(variables), "model": model})
+    return rows[known["example_mask"]], known["labels"][known["example_mask"]]
+
+
+def kept(
+    experiment: Experiment,
+    batches: "Batches",
+    function: Callable[[Mapping[str, jax.Array]], jax.Array],
+    made_from: Mapping[str, Any],
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What a function gives of all rows of an evaluation's batches, from the cache where it is in it.
+
+    Args:
+      experiment: knows where batches go.
+      batches: of an evaluation.
+      function: a batch on the devices -> float32 [B, D].
+      made_from: JSON values that decide what it gives, besides the batches.
+
+    Returns:
+      Float32 [N, D], padding and skipped examples included; and the batches' "example_mask" and "labels" [N].
+    """
+
     def build(writer: Writer) -> None:
         writer.notes["features"] = True
         column = None
         for batch in read(batches):
-            mask = batch.pop("example_mask")
-            found = features(
-                experiment.task, experiment.model, variables, experiment.layout.shard_batch(batch)
-            )
+            del batch["example_mask"]
+            found = function(experiment.layout.shard_batch(batch))
             column = column or writer.column("features", np.float32, found.shape[1:])
-            column.append(np.asarray(found)[mask])
+            column.append(np.asarray(found))
 
-    digest, labels = digest_and_labels(batches)
-    made_from = {"weights": weights_digest(variables), "batches": digest}
-    entry = cached({"kind": "features", "model": to_dict(experiment.config.model), **made_from}, build)
-    return np.asarray(entry.arrays["features"]), labels
+    digest, known = looked_at(batches)
+    entry = cached({"kind": "features of all rows", **made_from, "batches": digest}, build)
+    return np.asarray(entry.arrays["features"]), known
 
 
 def read(batches: "Batches") -> Iterator[dict[str, np.ndarray]]:
@@ -99,15 +122,17 @@ def weights_digest(variables: Tree) -> str:
     return digest.hexdigest()
 
 
-def digest_and_labels(batches: "Batches") -> tuple[str, np.ndarray]:
-    """A sha256 of all that a model is shown of a split, and the examples' labels [N]."""
-    digest, labels = hashlib.sha256(), []
+def looked_at(batches: "Batches") -> tuple[str, dict[str, np.ndarray]]:
+    """A sha256 of all that a model is shown of a split; and which rows are examples, and their labels if any, [N]."""
+    digest = hashlib.sha256()
+    known: dict[str, list[np.ndarray]] = {"example_mask": [], "labels": []}
     for batch in read(batches):
-        labels.append(batch["labels"][batch["example_mask"]])
+        for name in known.keys() & batch.keys():
+            known[name].append(batch[name])
         for name, array in sorted(batch.items()):
             digest.update(f"{name}{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return digest.hexdigest(), np.concatenate(labels)
+    return digest.hexdigest(), {name: np.concatenate(parts) for name, parts in known.items() if parts}
 
 
 def probe(experiment: Experiment, head: Head, neighbors: int, strength: float) -> dict[str, Any]:

@@ -128,9 +128,13 @@ class TwoTowers(Model):
         return scale, self.offset
 
     def image_features(self, image: Array, deterministic: bool = True) -> Array:
-        """Float32 [B, E], of length 1, of images, float [B, H, W, C]."""
-        features = self.image(image, deterministic).features
+        """Float32 [B, E], of length 1, of images, float [B, H, W, C], or of what the tower gave of them, [B, D]."""
+        features = image if image.ndim == 2 else self.seen(image, deterministic)
         return unit(features if self.of_image is None else self.of_image(features))
+
+    def seen(self, image: Array, deterministic: bool = True) -> Array:
+        """What the image tower gives of images, float [B, H, W, C], before it is projected: [B, D]."""
+        return self.image(image, deterministic).features
 
     def text_features(
         self, tokens: Array, token_mask: Array | None = None, deterministic: bool = True

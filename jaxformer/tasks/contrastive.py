@@ -114,8 +114,10 @@ class Contrastive(Comparing, ImageTask):
         check_tokens(model, batch)
 
     def inputs(self, batch: Batch) -> Arrays:
-        """Normalised images, and the texts' tokens and their mask."""
-        return super().inputs(batch) | {name: jnp.asarray(batch[name]) for name in ("tokens", "token_mask")}
+        """Normalised images, or what a frozen tower gave of them, and the texts' tokens and their mask."""
+        known = "image_features" in batch
+        image = {"image": jnp.asarray(batch["image_features"])} if known else super().inputs(batch)
+        return image | {name: jnp.asarray(batch[name]) for name in ("tokens", "token_mask")}
 
     def collect(self, outputs: PairOutputs, batch: Batch, model: Any, variables: Any) -> Arrays:
         """Vectors float32 [B, E], "image" and "text", and what each is: "picture", "caption", "labels" int32 [B]."""

@@ -29,8 +29,8 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
       source: a folder with config.json and model.safetensors (or its index and parts), as `save_pretrained` of Hugging
         Face transformers writes it, or as timm does; the folder of a run; a file `.npz`, `.onnx` or `.safetensors` of
         a model that its tensors' names tell; "hf:OWNER/NAME", "hf:OWNER/NAME@REVISION" or "timm/NAME" of the Hub; or
-        "package:NAME/FOLDER", a folder in an installed Python package. Behind a model of two towers "#image" or
-        "#text" takes one of them alone.
+        "package:NAME/FOLDER", a folder in an installed Python package. Behind it "#image" or "#text" takes one
+        of two towers alone, "#backbone" what sees a captioner's pictures.
       **fields: fields of our model that take the place of its own.
 
     Raises:
@@ -42,7 +42,7 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
     if name.startswith(TIMM) and not Path(name).exists():
         name = HUB + name
     whole, _, part = name.rpartition("#")
-    if part in ("image", "text") and not Path(name).exists():
+    if part in ("image", "text", "backbone") and not Path(name).exists():
         found = load_pretrained(whole)
         tower = OfTower(str(source), found.folder, found.config, fields, found, part)
         _ = tower.described

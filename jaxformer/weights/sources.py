@@ -210,18 +210,18 @@ def form_of(config: Mapping[str, Any]) -> type[Pretrained]:
 
 @dataclass(frozen=True)
 class OfTower(Pretrained):
-    """One of a model's two towers, as a model of its own."""
+    """A model within a model, as one of its own: one of two towers, or a backbone."""
 
     whole: Pretrained
     """The model."""
     part: str
-    """Which tower, "image" or "text"."""
+    """The field that holds it: "image", "text" or "backbone"."""
 
     @property
     def own(self) -> tuple[str, Fields]:
         name, fields = self.whole.described
         if self.part not in fields:
-            raise UserError(f"{self.source}: the model ({name}) has no two towers; leave #{self.part} out")
+            raise UserError(f"{self.source}: the model ({name}) has no such part; leave #{self.part} out")
         tower = dict(fields[self.part])
         return tower.pop("name"), tower
 
@@ -241,7 +241,7 @@ class OfTower(Pretrained):
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        return self.whole.preprocessing if self.part == "image" else None
+        return None if self.part == "text" else self.whole.preprocessing
 
     @property
     def tokenizer_fields(self) -> Fields | None:

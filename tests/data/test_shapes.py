@@ -112,7 +112,11 @@ def test_captions_and_answers_are_true_of_the_pictures(split):
     made = list(examples(split, 300, seed=11))
     for example in made:
         assert described(decode_image(example["image"], 3)) == example["caption"]
-        assert answered(example["question"], example["caption"]) == example["answer"]
+        pairs = list(zip(example["questions"], example["answers"], strict=True))
+        assert 5 <= len(pairs) == len({question for question, _ in pairs}) <= 7
+        assert (example["question"], example["answer"]) in pairs
+        for question, answer in pairs:
+            assert answered(question, example["caption"]) == answer
     answers = Counter(example["answer"] for example in made if example["question"].startswith("is there"))
     assert 0.3 < answers["yes"] / answers.total() < 0.7
 
@@ -154,4 +158,4 @@ def test_they_are_prepared_on_first_use(tmp_path, monkeypatch):
     assert batches[0]["image"].shape == (4, 32, 32, 3)
     stored = list(examples("test", 4, seed=2))
     assert [batches.source.text_of(index) for index in range(4)] == [example["answer"] for example in stored]
-    assert prepare_shapes(tmp_path) == tmp_path / "shapes" / "1.1.0"
+    assert prepare_shapes(tmp_path) == tmp_path / "shapes" / "1.2.0"
