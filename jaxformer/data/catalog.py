@@ -81,9 +81,7 @@ def find_dataset(config: DatasetConfig) -> Prepared:
         return load(OWN_FILES)(config)
     folder, reason = data_folder(config.data_dir)
     prepared = find_datasets(folder)
-    there = {(dataset.name, dataset.version) for dataset in prepared}
-    made = EMBEDDED.get(config.name)
-    if made and config.version in (None, made.version) and (config.name, made.version) not in there:
+    if config.name in EMBEDDED and config.name not in [dataset.name for dataset in prepared]:
         folder = place_embedded(config.name, folder, may_move=config.data_dir is None)
         prepared = find_datasets(folder)
     versions = {dataset.version: dataset for dataset in prepared if dataset.name == config.name}

@@ -36,9 +36,9 @@ def dataset_table(data_dir: str | None = None) -> str:
     """
     folder, reason = data_folder(data_dir)
     rows = [described(dataset) for dataset in find_datasets(folder)]
-    there = [(name, version) for name, version, *_ in rows]
+    there = [name for name, *_ in rows]
     for name, (version, splits, _) in EMBEDDED.items():
-        if (name, version) not in there:
+        if name not in there:
             rows.append((name, version, of_splits(splits), "", "embedded: prepared on first use"))
     return f"{folder} ({reason})\n{table(('name', 'version', 'examples', 'size', 'features'), rows)}"
 

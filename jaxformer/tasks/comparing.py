@@ -7,6 +7,7 @@ from device to device).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, TypeAlias
 
 import jax
@@ -22,6 +23,7 @@ About: TypeAlias = dict[
     str, jax.Array
 ]  # "number" int32 [B], equal where rows belong together, "real" bool [B]
 OfPiece: TypeAlias = Callable[[Rows, int], jax.Array]
+Both: TypeAlias = Callable[[Rows, About], tuple[jax.Array, Rows]]
 WAYS = (("image", "text"), ("text", "image"))
 NEVER = -1e30  # a logit that has no part in a softmax; finite, so that gradients are
 
@@ -40,39 +42,42 @@ def softmax_total(outputs: PairOutputs, batch: Batch, same: Same = "pair", chunk
       chunks: into how many pieces the columns are cut, at most.
     """
     given, about = rows_of(outputs, batch, same)
-    chunks, fixed = pieces_in(about, chunks), jax.lax.stop_gradient(given)
+    chunks = pieces_in(about, chunks)
 
-    def seen(way: tuple[str, str], given: Rows, k: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        scores, right, real = compared(way, given, about, k, chunks, outputs.axis)
-        normaliser = jax.nn.logsumexp(jnp.where(real, scores, NEVER), axis=1)
-        return normaliser, jnp.sum(jnp.where(right, scores, 0), axis=1), jnp.sum(right, axis=1)
-
-    def of_way(way: tuple[str, str], given: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The normaliser of each row, its mean score where it is right, and the number of these, [B]."""
-        parts = []
-        for k in range(chunks):
-            parts.append(seen(way, given, k))
-            given = after(fixed, parts[-1][0])
-        normalisers, of_right, counts = (jnp.stack(part) for part in zip(*parts))
-        count = jnp.maximum(jnp.sum(counts, axis=0), 1)
-        return jax.nn.logsumexp(normalisers, axis=0), jnp.sum(of_right, axis=0) / count, count
-
-    both = {WAYS[0]: of_way(WAYS[0], fixed)}
-    both[WAYS[1]] = of_way(WAYS[1], after(fixed, both[WAYS[0]][0]))
-
-    def of_piece(given: Rows, k: int) -> jax.Array:
-        """A sum whose gradient is the loss's, for these normalisers."""
-        total = jnp.float32(0)
-        for way, (normaliser, _, count) in both.items():
+    def both(given: Rows, about: About) -> tuple[jax.Array, Rows]:
+        def seen(way: tuple[str, str], given: Rows, k: int) -> tuple[jax.Array, jax.Array, jax.Array]:
             scores, right, real = compared(way, given, about, k, chunks, outputs.axis)
-            shares = jnp.exp(jnp.where(real, scores - normaliser[:, None], NEVER))
-            summed = jnp.sum(shares - jnp.where(right, scores / count[:, None], 0), axis=1)
-            total += jnp.sum(jnp.where(about["real"], summed, 0)) / 2
-        return total
+            normaliser = jax.nn.logsumexp(jnp.where(real, scores, NEVER), axis=1)
+            return normaliser, jnp.sum(jnp.where(right, scores, 0), axis=1), jnp.sum(right, axis=1)
 
-    losses = sum(normaliser - of_right for normaliser, of_right, _ in both.values()) / 2
-    total = jnp.sum(jnp.where(about["real"], losses, 0))
-    return with_gradient(given, total, summed(of_piece, fixed, chunks)[1])
+        def of_way(way: tuple[str, str], given: Rows) -> tuple[jax.Array, jax.Array, jax.Array]:
+            """The normaliser of each row, its mean score where it is right, and the number of these, [B]."""
+            first, parts = given, []
+            for k in range(chunks):
+                parts.append(seen(way, given, k))
+                given = after(first, parts[-1][0])
+            normalisers, of_right, counts = (jnp.stack(part) for part in zip(*parts))
+            count = jnp.maximum(jnp.sum(counts, axis=0), 1)
+            return jax.nn.logsumexp(normalisers, axis=0), jnp.sum(of_right, axis=0) / count, count
+
+        ways = {WAYS[0]: of_way(WAYS[0], given)}
+        ways[WAYS[1]] = of_way(WAYS[1], after(given, ways[WAYS[0]][0]))
+
+        def of_piece(given: Rows, k: int) -> jax.Array:
+            """A sum whose gradient is the loss's, for these normalisers."""
+            total = jnp.float32(0)
+            for way, (normaliser, _, count) in ways.items():
+                scores, right, real = compared(way, given, about, k, chunks, outputs.axis)
+                shares = jnp.exp(jnp.where(real, scores - normaliser[:, None], NEVER))
+                summed = jnp.sum(shares - jnp.where(right, scores / count[:, None], 0), axis=1)
+                total += jnp.sum(jnp.where(about["real"], summed, 0)) / 2
+            return total
+
+        losses = sum(normaliser - of_right for normaliser, of_right, _ in ways.values()) / 2
+        total = jnp.sum(jnp.where(about["real"], losses, 0))
+        return total, summed(of_piece, given, chunks)[1]
+
+    return with_gradient(both, given, about)
 
 
 def sigmoid_total(outputs: PairOutputs, batch: Batch, same: Same = "pair", chunks: int = 1) -> jax.Array:
@@ -86,14 +91,17 @@ def sigmoid_total(outputs: PairOutputs, batch: Batch, same: Same = "pair", chunk
       chunks: into how many pieces the columns are cut, at most.
     """
     given, about = rows_of(outputs, batch, same)
-    chunks, fixed = pieces_in(about, chunks), jax.lax.stop_gradient(given)
+    chunks = pieces_in(about, chunks)
 
-    def of_piece(given: Rows, k: int) -> jax.Array:
-        scores, right, real = compared(WAYS[0], given, about, k, chunks, outputs.axis)
-        losses = -jax.nn.log_sigmoid(jnp.where(right, scores, -scores))
-        return jnp.sum(jnp.where(real & about["real"][:, None], losses, 0))
+    def both(given: Rows, about: About) -> tuple[jax.Array, Rows]:
+        def of_piece(given: Rows, k: int) -> jax.Array:
+            scores, right, real = compared(WAYS[0], given, about, k, chunks, outputs.axis)
+            losses = -jax.nn.log_sigmoid(jnp.where(right, scores, -scores))
+            return jnp.sum(jnp.where(real & about["real"][:, None], losses, 0))
 
-    return with_gradient(given, *summed(of_piece, fixed, chunks))
+        return summed(of_piece, given, chunks)
+
+    return with_gradient(both, given, about)
 
 
 def found(outputs: PairOutputs, batch: Batch, chunks: int = 1, same: Same = "text") -> jax.Array:
@@ -175,13 +183,13 @@ def after(given: Rows, done: jax.Array) -> Rows:
     return {**given, **{name: jnp.where(ready, given[name], 0) for name in WAYS[0]}}
 
 
-@jax.custom_vjp
-def with_gradient(given: Rows, total: jax.Array, gradient: Rows) -> jax.Array:
-    """`total`, whose gradient by `given` is known."""
-    return total
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def with_gradient(both: Both, given: Rows, about: About) -> jax.Array:
+    """The sum that `both` gives, whose gradient by `given` it gives, too."""
+    return both(given, about)[0]
 
 
 with_gradient.defvjp(
-    lambda given, total, gradient: (total, gradient),
-    lambda gradient, factor: (jax.tree.map(lambda g: factor * g, gradient), None, None),
+    lambda both, given, about: both(given, about),
+    lambda both, gradient, factor: (jax.tree.map(lambda g: factor * g, gradient), None),
 )

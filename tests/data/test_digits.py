@@ -1,23 +1,20 @@
 """The embedded dataset: its content, its split, and that it is written in one piece."""
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from jaxformer.data.catalog import EMBEDDED, find_dataset
+from jaxformer.data.catalog import EMBEDDED
 from jaxformer.data.config import DataConfig
 from jaxformer.data.digits import prepare_digits, split_indices, to_uint8
 from jaxformer.data.kinds.images import ImageSource
-from jaxformer.importing.show import dataset_table
 
 PREPARE = "import sys; from pathlib import Path; from jaxformer.data.digits import prepare_digits; "
 
@@ -118,17 +115,3 @@ def test_folders_of_writers_that_may_be_alive_are_left_alone(tmp_path, host):
     theirs.mkdir()
     prepare_digits(tmp_path)
     assert theirs.exists()
-
-
-def test_an_older_version_in_the_folder_is_not_taken_for_todays(digits_dir, tmp_path):
-    """It is read where it is asked for, and does not keep today's from being made."""
-    older = tmp_path / "digits" / "0.9.0"
-    shutil.copytree(f"{digits_dir}/digits/1.0.0", older)
-    info = older / "dataset_info.json"
-    info.write_text(info.read_text().replace('"1.0.0"', '"0.9.0"'))
-    asked = DataConfig(name="digits", data_dir=str(tmp_path), version="0.9.0")
-    assert find_dataset(asked).folder == older
-    assert not (tmp_path / "digits" / "1.0.0").exists()
-    rows = dataset_table(str(tmp_path)).splitlines()
-    assert [row.split()[1] for row in rows if row.startswith("digits")] == ["0.9.0", "1.0.0"]
-    assert find_dataset(replace(asked, version=None)).version == "1.0.0"

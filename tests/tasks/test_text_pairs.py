@@ -122,5 +122,5 @@ def test_what_does_not_fit_is_refused(changes, line, tmp_path):
 def test_nothing_is_predicted_of_a_text(run, capsys):
     assert cli.main(["predict", str(run), "a text"]) == 2
     assert "#text" in capsys.readouterr().err
-    with pytest.raises(UserError, match="has no two towers"):
+    with pytest.raises(UserError, match="has no such part; leave #image out"):
         _ = jf.load_pretrained(f"{run}#image").model
