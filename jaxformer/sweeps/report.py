@@ -108,7 +108,7 @@ def cards(
     seconds, found = math.fsum(row["seconds"] for row in rows), []
     if first is not None:
         of = f"trial {first['trial']}" + (
-            f", mean of {len(first['seeds'])} seeds" if first["deviation"] else ""
+            f", mean of {len(first['seeds'])} seeds" if first["deviation"] is not None else ""
         )
         found.append((f"best {pages.words(study.metric)}", text.number(first["value"]), of))
     found.append(("completed", str(statuses.count("completed")), f"of {counted(len(rows), 'trial')}"))
