@@ -10,6 +10,7 @@ from helpers.shipped import read
 from jaxformer import cli
 from jaxformer.analysis.describe import assemble
 from jaxformer.config.sections import resolve
+from jaxformer.data.shapes import prepare_shapes
 from jaxformer.debugging.checks import made_up_batch
 from jaxformer.errors import NotPrepared, UserError
 
@@ -24,13 +25,21 @@ NEEDS = {
     "lit_minilm_emoji": {"train.total": "1000 steps"},
     "own_images": {"model.num_classes": 3},
     "siglip_emoji": {"train.total": "1000 steps"},
+    "vit_s14_cifar10": {"train.total": "1000 steps"},
 }
 
 
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """The folder of the shapes, which take seconds to draw."""
+    return prepare_shapes(tmp_path_factory.mktemp("embedded")).parent
+
+
 @pytest.fixture(autouse=True)
-def no_datasets(tmp_path, monkeypatch):
-    """A folder without datasets, and none in the cache."""
+def no_datasets(tmp_path, monkeypatch, shapes):
+    """A folder without datasets but what would be made in it, and none in the cache."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    (tmp_path / "shapes").symlink_to(shapes)
     monkeypatch.setenv("JAXFORMER_CACHE", str(tmp_path / "cache"))
 
 

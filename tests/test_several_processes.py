@@ -90,6 +90,7 @@ def test_process_0_alone_writes_and_each_has_a_log(whole):
     assert not (whole / ".lock").exists()
 
 
+@pytest.mark.slow  # tests/debugging/test_chaos.py has six such kills
 def test_restarts_after_signals_and_kills_are_exact(several, whole, tmp_path):
     """One process gets SIGTERM, then the other SIGKILL; and then one process alone goes on with the run."""
     command = [words(tmp_path / "run")] * 2

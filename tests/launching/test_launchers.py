@@ -359,7 +359,7 @@ SKY = "skypilot --config vit_digits --bucket gs://b --accelerators"
             f"{SKY} H100:8 --workdir runs/a",
             "--workdir runs/a: is not in the bucket, and would be lost with the machines",
         ),
-        (f"{SKY} tpu-v5e-5", "--accelerators v5e-5: there is no such slice"),
+        (f"{SKY} tpu-v5e-5", "--accelerators tpu-v5e-5: there is no such slice"),
         (
             f"{SKY} tpu-v5litepod-16 --nodes 2",
             "--nodes: slices that train together are launched on Kubernetes",

@@ -102,6 +102,7 @@ def assert_same_end(folder, whole):
     return results[0]
 
 
+@pytest.mark.slow  # tests/debugging/test_chaos.py has six such kills
 def test_a_training_that_is_killed_goes_on_by_itself_to_the_same_end(whole, tmp_path):
     killed, said = tmp_path / "killed", []
     trouble = Troublemaker(killed, ("SIGKILL", 2))

@@ -18,7 +18,7 @@ from jaxformer.tasks.segmentation import Segmentation
 PRESET_SIZES = {
     "bit-r50x1": 64, "botnet-50": 224, "cbam-resnet-50": 64, "cct-7-3x1-32": 32, "coatnet-0": 224, "convnext-t": 64,
     "cvt-13": 64, "deit-ti16-distilled": 224, "detr-r50": 64, "eca-resnet-50": 64, "efficientnet-lite0": 64,
-    "maxvit-t": 224, "mixer-s32": 224, "nonlocal-resnet-50": 64, "r-vit-ti16": 224, "r26-vit-s32": 224,
+    "maxvit-t": 224, "mit-b0": 64, "mixer-s32": 224, "nonlocal-resnet-50": 64, "r-vit-ti16": 224, "r26-vit-s32": 224,
     "r50-vit-b16": 224, "resnet-50": 64, "resnetv2-50": 64, "se-resnet-50": 64, "segmenter-ti16": 224, "swin-t": 64,
     "vit-c-1gf": 224, "vit-ti16": 224,
 }  # fmt: skip
