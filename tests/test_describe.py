@@ -107,6 +107,22 @@ def test_training_on_a_missing_dataset_is_as_long_as_its_size_says():
     assert assemble(resolve(config)).total_steps == -(-90 * 1_281_167 // 1024)
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        (
+            "detr-r50",
+            41_577_888,
+        ),  # transformers' detr-resnet-50, whose norms' 53,120 numbers are no parameters there
+        ("segformer-b0", 3_752_694),  # its segformer-b0-finetuned-ade-512-512
+        ("clip-vit-b32", 151_277_313),  # its clip-vit-base-patch32
+    ],
+)
+def test_presets_of_every_kind_are_described(name, parameters):
+    shown = describe(assemble(resolve(for_preset(name))), compile_step=False)
+    assert f"{parameters:,}" in shown
+
+
 def test_the_images_of_a_missing_dataset_have_the_size_that_transforms_make():
     assert built("resnet_cifar10").train_data.element_spec["image"][0] == (32, 32, 3)
     resized = built("resnet_cifar10", **{"data.transforms": [{"name": "resize", "size": 48}]})

@@ -24,18 +24,68 @@ Tree = Any
 LAYERS = (
     24  # from so many on, a preset's layers are scanned over here: compiling takes as long as that of one
 )
-# The task and the kind of examples with which a model of text is described, by the model's kind, and what they need.
-TEXTS: dict[str, dict[str, Any]] = {
-    "decoder": {"task": {"name": "causal_lm"}, "examples": "windows"},
-    "encoder": {"task": {"name": "masked_lm"}, "examples": "windows", "model": {"head": "mlm"}},
-    "encoder-decoder": {"task": {"name": "translation", "beams": 0}, "examples": "pairs"},
+# What a preset is described with, by its model's kind, where that is not a classifier of images: sections of a config.
+OPENWEBTEXT = {
+    "name": "openwebtext",
+    "batch_size": 256,
+    "tokenizer": {"name": "bytes", "template": "seq2seq"},
+}
+TEXT: dict[str, Any] = {
+    "data": OPENWEBTEXT,
+    "eval": {"split": "validation", "monitor": "loss"},
+    "train": {"total": "1 epoch"},
+}
+USUAL: dict[str, dict[str, Any]] = {
+    "decoder": {**TEXT, "task": {"name": "causal_lm"}},
+    "encoder": {**TEXT, "task": {"name": "masked_lm"}},
+    "encoder-decoder": {**TEXT, "task": {"name": "translation", "beams": 0}},
+    "two-towers": {
+        "task": {"name": "contrastive"},
+        "data": {
+            "name": "coco_captions",
+            "batch_size": 1024,
+            "tokenizer": {"name": "bytes", "template": "gpt"},
+        },
+        "eval": {"split": "val", "monitor": "loss"},
+        "train": {"total": "30 epochs"},
+    },
+    "detector": {
+        "task": {"name": "detection"},
+        "data": {"name": "coco", "batch_size": 64},
+        "eval": {"split": "validation", "monitor": "ap"},
+        "train": {"total": "300 epochs"},
+    },
+    "segmenter": {
+        "task": {"name": "segmentation"},
+        "data": {"name": "scene_parse150", "batch_size": 16},
+        "eval": {"split": "test", "monitor": "mean_iou"},
+        "train": {"total": "127 epochs"},
+    },
 }
 
 
+def usual_examples(model: Any) -> dict[str, Any] | None:
+    """`data.examples` of a model's usual data; None for images with a class each."""
+    match model.kind:
+        case "decoder" | "encoder":
+            return {"name": "windows", "length": model.context_length}
+        case "encoder-decoder":
+            return {"name": "pairs", "length": model.context_length}
+        case "two-towers":
+            return {"name": "captions", "length": model.context_length, "caption_feature": "captions/text"}
+        case "detector":
+            return {"name": "detection", "size": (800, 1333), "max_objects": 100}
+        case "segmenter":
+            return {"name": "segmentation", "size": model.window or (512, 512)}
+    return None
+
+
 def for_preset(name: str) -> dict[str, Any]:
-    """A config that trains a preset, as nested dicts: on ImageNet at 224 pixels, or on OpenWebText."""
+    """A config that trains a preset on the usual data of its kind, as nested dicts: classifiers on ImageNet."""
     model = preset(name)
-    if model.get("depth", 0) >= LAYERS:
+    if model.get("depth", 0) >= LAYERS and model.get(
+        "first_norm", True
+    ):  # else the first block is unlike the others
         model["scan"] = True
     built = schema.build(MODELS, model, "model")
     config: dict[str, Any] = {
@@ -48,17 +98,12 @@ def for_preset(name: str) -> dict[str, Any]:
         "eval": {"split": "validation"},
         "train": {"total": "90 epochs"},
     }
-    if (texts := TEXTS.get(built.kind)) is None:
-        return config
-    data = {
-        "name": "openwebtext",
-        "batch_size": 256,
-        "tokenizer": {"name": "bytes", "template": "seq2seq"},
-        "examples": {"name": texts["examples"], "length": built.context_length},
-    }
-    evaluation = {"split": "validation", "monitor": "loss"}
-    changed = {"data": data, "eval": evaluation, "train": {"total": "1 epoch"}}
-    return config | changed | {"task": texts["task"], "model": model | texts.get("model", {})}
+    config |= USUAL.get(built.kind, {})
+    if (examples := usual_examples(built)) is not None:
+        config["data"] = {**config["data"], "examples": examples}
+    if built.kind == "encoder":
+        config["model"] = {**model, "head": "mlm"}
+    return config
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ KNOWN = {
     "bccd": Known({"train": 205, "validation": 87, "test": 72}, "its own lists", 3),
     "camvid": Known({"train": 367, "validation": 101, "test": 233}, "Badrinarayanan et al. 2017", 11),
     "cifar10": Known({"train": 50_000, "test": 10_000}, "Krizhevsky 2009, chapter 3", 10, side=32),
+    "coco": Known({"train": 118_287, "validation": 5_000}, "the sizes of COCO 2017", 80),
+    "coco_captions": Known({"train": 82_783, "val": 5_000}, "the pictures of COCO 2014 in Karpathy's split"),
     "imagenet2012": Known(
         {"train": 1_281_167, "validation": 50_000}, "Russakovsky et al. 2015, table 2", 1000, side=224
     ),
@@ -50,6 +52,7 @@ KNOWN = {
         "nanoGPT's count with GPT-2's tokenizer (its data/openwebtext/readme.md)",
         in_tokens=True,
     ),
+    "scene_parse150": Known({"train": 20_210, "test": 2_000}, "Zhou et al. 2017 (ADE20K)", 150),
     "sst2": Known({"train": 6_920, "validation": 872, "test": 1_821}, "Socher et al. 2013", 2),
     "wnut17": Known(
         {"train": 3_394, "validation": 1_009, "test": 1_287}, "its own files", len(TAGS), class_names=TAGS

@@ -1,4 +1,5 @@
-"""Published sizes, as tables of fields: those of image models here, those of models of text in `presets_text.py`."""
+"""Published sizes, as tables of fields: those of image models here, of models of text in `presets_text.py`, of two
+towers in `presets_pairs.py`."""
 
 import math
 from copy import deepcopy
@@ -6,6 +7,7 @@ from typing import Any
 
 from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import UserError
+from jaxformer.models.presets_pairs import PAIR_PRESETS
 from jaxformer.models.presets_text import TEXT_PRESETS, table
 
 # Ti and S: Touvron et al. 2021 (DeiT), table 1. B, L and H: Dosovitskiy et al. 2021, table 1. g and G: Zhai et al.
@@ -145,6 +147,16 @@ MIT_SIZES = {
     "mit-b4": ((3, 8, 27, 3), (64, 128, 320, 512)),
     "mit-b5": ((3, 6, 40, 3), (64, 128, 320, 512)),
 }
+# SegFormer's head is 256 wide for B0 and B1 and 768 above (the authors' configs); 150 classes are ADE20K's.
+SEGFORMER = {
+    f"segformer-{name[4:]}": {
+        "name": "segmenter",
+        "backbone": {**fields, "num_classes": 0},
+        "decoder": {"name": "mlp", "width": 256 if name in ("mit-b0", "mit-b1") else 768},
+        "num_classes": 150,
+    }
+    for name, fields in table(MIT_SIZES).items()
+}
 # Hassani et al. 2021, table 1 and their code (SHI-Labs/Compact-Transformers). A name has the number of layers, the
 # size and the number of the convolutions, and the size of the images.
 CCT_SIZES = {
@@ -232,7 +244,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     **{**table(COATNET_SIZES), **table(COATNET_RW_SIZES), **table(MAXVIT_SIZES), **table(CVT_SIZES)},
     **{**table(CCT_SIZES), **table(MIT_SIZES), **table(SWIN_SIZES), **table(CONVNEXT_SIZES)},
     **{f"efficientnet-{name}": lite(*scales) for name, scales in LITE.items()},
-    **{**table(DETR_SIZES, num_classes=91), **SEGMENTER, **TEXT_PRESETS},
+    **{**table(DETR_SIZES, num_classes=91), **SEGMENTER, **SEGFORMER, **TEXT_PRESETS, **PAIR_PRESETS},
 }
 
 

@@ -42,6 +42,19 @@ ROBERTA_SIZES = {
 }
 ROBERTA = {"max_positions": 514, "position_offset": 2, "token_types": 1, "norm_epsilon": 1e-5}
 
+# Warner et al. 2024, table 4 (base, large); every third layer sees all tokens, the others 64 on each side.
+MODERNBERT_SIZES = {
+    "bert": "width depth num_heads mlp_dim",
+    "modernbert-base": (768, 22, 12, 1152),
+    "modernbert-large": (1024, 28, 16, 2624),
+}
+MODERNBERT = {
+    "vocab_size": 50_368, "max_positions": 8192, "norm_epsilon": 1e-5, "dropout": 0.0, "attention_dropout": 0.0,
+    "activation": "geglu_erf", "positions": "rotary", "rotary": {"base": 160_000.0}, "local_rotary": {"base": 10_000.0},
+    "window": 65, "window_every": 3, "token_types": 0, "norm_position": "pre", "first_norm": False, "use_bias": False,
+    "head_layer": True, "pooler": "none",
+}  # fmt: skip
+
 # Radford et al. 2019, table 2; the numbers of heads are those of openai/gpt-2's hparams.json.
 GPT2_SIZES = {
     "gpt": "width depth num_heads",
@@ -110,6 +123,7 @@ TEXT_PRESETS: dict[str, dict[str, Any]] = {
     **BERT,
     **DISTILBERT,
     **table(ROBERTA_SIZES, vocab_size=50_265, **ROBERTA),
+    **table(MODERNBERT_SIZES, **MODERNBERT),
     **table(GPT2_SIZES, vocab_size=50_257, context_length=1024),
     **table(GPT3_SIZES, vocab_size=50_257, context_length=2048),
     **{name: fields | MODERN_FIELDS[name] for name, fields in table(MODERN_SIZES, **MODERN).items()},

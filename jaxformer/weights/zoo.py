@@ -3,7 +3,9 @@
 Sizes, parameters and accuracies of timm's models are those of results/results-imagenet.csv of
 huggingface/pytorch-image-models at aa4b5850 (top-1 on ImageNet's validation split at this size), their licences those
 of the models' configs there. DINOv2's are those of the README of facebookresearch/dinov2 (a linear layer on the
-features, by the authors), and their licence is by timm, too. BERT's are those of the README of google-research/bert.
+features, by the authors), and their licence is by timm, too. Those of two towers are by
+docs/openclip_classification_results.csv of mlfoundations/open_clip at 05e7db49 (zero-shot). BERT's, RoBERTa's and
+DETR's are those of the authors' READMEs, the others those of the papers that are named.
 """
 
 from dataclasses import dataclass
@@ -49,6 +51,28 @@ def dinov2(size: str, millions: float, linear: float, registers: bool = False) -
     figure = f"ImageNet linear {linear:.1f}%"
     preset = {"small": "vit-s16", "base": "vit-b16", "large": "vit-l16"}[size]
     return Published(name, preset, millions, "518 pixels", "apache-2.0", figure, "facebookresearch/dinov2")
+
+
+def towers(
+    name: str, preset: str, millions: float, side: int, top1: float, license: str = "apache-2.0"
+) -> Published:
+    """A row of OpenCLIP's table."""
+    figure = f"ImageNet zero-shot {100 * top1:.1f}%"
+    return Published(f"hf:{name}", preset, millions, f"{side} pixels", license, figure, "OpenCLIP")
+
+
+def segformer(size: int, millions: float, mean_iou: float, side: int = 512) -> Published:
+    """A row of SegFormer's table, of one scale."""
+    name, figure = f"hf:nvidia/segformer-b{size}-finetuned-ade-{side}-{side}", f"ADE20K mIoU {mean_iou:.1f}%"
+    paper = "Xie et al. 2021, table 1"
+    return Published(name, f"segformer-b{size}", millions, f"{side} pixels", "other (NVIDIA)", figure, paper)
+
+
+def gpt2(size: str, millions: float, perplexity: float) -> Published:
+    """A row of GPT-2's table."""
+    name, paper = f"gpt2-{size}" if size else "gpt2", "Radford et al. 2019, table 3"
+    figure = f"WikiText-103 perplexity {perplexity:.2f}"
+    return Published(f"hf:openai-community/{name}", name, millions, "1024 tokens", "mit", figure, paper)
 
 
 FT = "augreg_in21k_ft_in1k"
@@ -103,6 +127,44 @@ PUBLISHED = (
               "SQuAD 1.1 dev EM 81.2, F1 88.4", "google-research/bert"),
     Published("hf:google-bert/bert-large-uncased", "bert-large", 340, "512 tokens", "apache-2.0",
               "SQuAD 1.1 dev EM 84.4, F1 90.9", "google-research/bert"),
+    Published("hf:FacebookAI/roberta-base", "roberta-base", 125, "512 tokens", "mit", "MNLI 87.6%", "fairseq"),
+    Published("hf:FacebookAI/roberta-large", "roberta-large", 355, "512 tokens", "mit", "MNLI 90.2%", "fairseq"),
+    Published("hf:distilbert/distilbert-base-uncased", "distilbert-base", 66, "512 tokens", "apache-2.0",
+              "SQuAD 1.1 dev EM 77.7, F1 85.8", "Sanh et al. 2019, table 2"),
+    Published("hf:sentence-transformers/all-MiniLM-L6-v2", "minilm-l6", 22.7, "256 tokens", "apache-2.0",
+              "14 sentence tasks 68.06", "sbert.net"),
+    Published("hf:answerdotai/ModernBERT-base", "modernbert-base", 149, "8192 tokens", "apache-2.0", "GLUE 88.4",
+              "Warner et al. 2024, table 1"),
+    Published("hf:answerdotai/ModernBERT-large", "modernbert-large", 395, "8192 tokens", "apache-2.0", "GLUE 90.4",
+              "Warner et al. 2024, table 1"),
+    gpt2("", 124, 37.50),
+    gpt2("medium", 355, 26.37),
+    gpt2("large", 774, 22.05),
+    gpt2("xl", 1558, 17.48),
+    towers("openai/clip-vit-base-patch32", "clip-vit-b32", 151.28, 224, 0.6332, "mit"),
+    towers("openai/clip-vit-base-patch16", "clip-vit-b16", 149.62, 224, 0.6834, "mit"),
+    towers("openai/clip-vit-large-patch14", "clip-vit-l14", 427.62, 224, 0.7554, "mit"),
+    towers("openai/clip-vit-large-patch14-336", "clip-vit-l14-336", 427.94, 336, 0.7656, "mit"),
+    towers("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "clip-vit-b32", 151.28, 224, 0.6656, "mit"),
+    towers("laion/CLIP-ViT-B-16-laion2B-s34B-b88K", "clip-vit-b16", 149.62, 224, 0.7023, "mit"),
+    towers("laion/CLIP-ViT-L-14-laion2B-s32B-b82K", "clip-vit-l14", 427.62, 224, 0.7525, "mit"),
+    towers("google/siglip-base-patch16-224", "siglip-b16", 203.16, 224, 0.7604),
+    towers("google/siglip-base-patch16-256", "siglip-b16-256", 203.20, 256, 0.7653),
+    towers("google/siglip-base-patch16-384", "siglip-b16-384", 203.45, 384, 0.7849),
+    towers("google/siglip-base-patch16-512", "siglip-b16-512", 203.79, 512, 0.7914),
+    towers("google/siglip-large-patch16-256", "siglip-l16-256", 652.15, 256, 0.8045),
+    towers("google/siglip-large-patch16-384", "siglip-l16-384", 652.48, 384, 0.8207),
+    towers("google/siglip-so400m-patch14-224", "siglip-so400m14", 877.36, 224, 0.8203),
+    segformer(0, 3.8, 37.4),
+    segformer(1, 13.7, 42.2),
+    segformer(2, 27.5, 46.5),
+    segformer(3, 47.3, 49.4),
+    segformer(4, 64.1, 50.3),
+    segformer(5, 84.7, 51.0, 640),
+    Published("hf:facebook/detr-resnet-50", "detr-r50", 41, "800 to 1333 pixels", "apache-2.0", "COCO AP 42.0",
+              "facebookresearch/detr"),
+    Published("hf:facebook/detr-resnet-101", "detr-r101", 60, "800 to 1333 pixels", "apache-2.0", "COCO AP 43.5",
+              "facebookresearch/detr"),
 )  # fmt: skip
 
 

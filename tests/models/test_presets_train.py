@@ -47,6 +47,7 @@ def test_no_family_is_left_out():
         "bert",
         "gpt",
         "seq2seq",
+        "two_towers",
     }
     assert {PRESETS[name]["name"] for name in PRESET_SIZES} == images
 

@@ -33,6 +33,13 @@ PROCESSORS = {
         {"size": {"shortest_edge": 384}, "crop_pct": 1.0},
         "convnext",
     ),
+    "clip": ("CLIPImageProcessor", {}, "clip"),
+    "clip, larger": (
+        "CLIPImageProcessor",
+        {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
+        "clip",
+    ),
+    "segformer": ("SegformerImageProcessor", {}, "segformer"),
     "siglip": ("SiglipImageProcessor", {"size": {"height": 96, "width": 96}}, "siglip_vision_model"),
     "small": ("ViTImageProcessor", {"size": {"height": 500, "width": 700}, "resample": 3}, "vit"),
 }

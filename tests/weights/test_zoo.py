@@ -36,6 +36,30 @@ def test_parameters_are_as_many_as_timm_counts(each):
     assert count(jf.create_model(name, **fields), side) / 1e6 == pytest.approx(each.millions, abs=0.006)
 
 
+OF_OTHERS = [
+    pytest.param(each, id=each.source, marks=pytest.mark.slow if "512" in each.source else ())
+    for each in PUBLISHED
+    if each.by == "OpenCLIP" or each.source.startswith(("hf:nvidia/segformer", "hf:facebook/detr"))
+]
+
+
+@pytest.mark.parametrize("each", OF_OTHERS)
+def test_presets_have_as_many_parameters_as_their_source_counts(each):
+    """CLIP and SigLIP to what OpenCLIP rounds to, SegFormer and DETR to what the papers do (shapes alone)."""
+    model = jf.create_model(each.preset)
+    side = int(each.size.split()[0])
+    texts = ()
+    if model.kind == "two-towers":
+        model = model.clone(image=model.image.clone(scan=True), text=model.text.clone(scan=True))
+        texts = (jax.ShapeDtypeStruct((1, model.context_length), jax.numpy.int32),)
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jax.numpy.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), image, *texts)["params"]
+    found = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params)) / 1e6
+    exact = each.by == "OpenCLIP"
+    close = {"abs": 0.006} if exact else {"rel": 0.015}
+    assert found == pytest.approx(each.millions, **close)
+
+
 @pytest.mark.slow
 def test_every_architecture_makes_a_model():
     for name in architectures():
