@@ -37,6 +37,7 @@ PROGRESS_FILE, METRICS_FILE = f"{PROGRESS}/metadata", f"{METRICS}/metrics"  # an
 TEMPORARY = ".orbax-checkpoint-tmp"  # follows the step in the name of a folder that is being written
 DIGESTS = "digests.json"
 BLOCK = 2**22  # bytes read at a time
+DATA_FILE = 2**26  # bytes from which a file of arrays is written; what is not written yet is in memory, compressed
 LEAST_PART = 2**20  # bytes of the smallest part that a device writes of an array that others have, too
 
 
@@ -100,7 +101,8 @@ def save_arguments(items: Mapping[str, Tree], progress: Mapping[str, Any]) -> oc
     arguments: dict[str, Any] = {PROGRESS: ocp.args.JsonSave(dict(progress))}
     for name, tree in items.items():
         if arrays := named_arrays(tree):  # Orbax has no empty trees, and plain SGD keeps no state
-            arguments[name] = ocp.args.PyTreeSave(traverse_util.unflatten_dict(arrays, sep="/"))
+            named = traverse_util.unflatten_dict(arrays, sep="/")
+            arguments[name] = ocp.args.PyTreeSave(named, ocdbt_target_data_file_size=DATA_FILE)
     return ocp.args.Composite(**arguments)
 
 
