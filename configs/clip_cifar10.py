@@ -3,7 +3,7 @@
 Command:  launch/local.sh train --config configs/clip_cifar10.py[:classifier]
 Device:   2 cores of an AMD EPYC, shared with a few other programs
 Time:     14:17 min by the clock, 880 s of a core
-Result:   0.737 zero-shot test accuracy after 2 epochs (seed 0); the classifier was not trained to its end here
+Result:   0.737 zero-shot test accuracy after 2 epochs (seed 0); the classifier has 0.736, after 11:55 min of steps
 
 Each class has one prompt, and equal texts in a batch count as right (UniCL): with several prompts the others of a
 class would be wrong.
