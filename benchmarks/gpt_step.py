@@ -31,6 +31,7 @@ from common import (
     add_compile_option,
     add_device_options,
     compare,
+    our_step,
     torch_device,
     torch_step,
     use_device,
@@ -39,8 +40,6 @@ from common import (
 from jaxformer.analysis.flops import count_flops, training_flops
 from jaxformer.models.gpt import GPT
 from jaxformer.models.outputs import TextOutputs
-from jaxformer.state import init_state, init_variables
-from jaxformer.step import make_train_step
 from jaxformer.tasks.language import CausalLM
 
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 1e-3, 0.1, 1.0
@@ -90,21 +89,10 @@ class FromLogits(CausalLM):
 
 def ours(shape: Shape, tokens: np.ndarray, dtype: str, task: CausalLM = NEXT_TOKEN) -> Step:
     """Our train step, as a function that takes a step and returns the loss."""
-    model = gpt(shape, dtype)
-    batch = jax.device_put({"tokens": tokens[:, :-1], "targets": tokens[:, 1:]})
     optimizer = optax.chain(
         optax.clip_by_global_norm(CLIP), optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     )
-    variables = jax.jit(lambda: init_variables(model, task.inputs(batch), jax.random.key(0)))()
-    state = init_state(variables, optimizer)
-    step = jax.jit(make_train_step(model, task, optimizer, seed=0), donate_argnums=0)
-
-    def take() -> jax.Array:
-        nonlocal state
-        state, metrics = step(state, batch)
-        return metrics["loss"]
-
-    return take
+    return our_step(gpt(shape, dtype), task, {"tokens": tokens[:, :-1], "targets": tokens[:, 1:]}, optimizer)
 
 
 def peer(shape: Shape, tokens: np.ndarray, dtype: str, arguments: argparse.Namespace) -> Step:

@@ -30,6 +30,7 @@ from common import (
     add_compile_option,
     add_device_options,
     compare,
+    our_step,
     torch_device,
     torch_step,
     use_device,
@@ -41,8 +42,6 @@ from jaxformer.config import schema
 from jaxformer.models import MODELS
 from jaxformer.models.presets import preset
 from jaxformer.precision import in_precision
-from jaxformer.state import init_state, init_variables
-from jaxformer.step import make_train_step
 from jaxformer.tasks.classification import Classification
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
@@ -69,19 +68,8 @@ def model_of(name: str, dtype: str, depth: int | None) -> nn.Module:
 
 def ours(model: nn.Module, images: np.ndarray, labels: np.ndarray) -> Step:
     """Our train step, as a function that takes a step and returns the loss."""
-    task = Classification()
-    batch = jax.device_put({"image": images, "labels": labels})
     optimizer = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    variables = jax.jit(lambda: init_variables(model, task.inputs(batch), jax.random.key(0)))()
-    state = init_state(variables, optimizer)
-    step = jax.jit(make_train_step(model, task, optimizer, seed=0), donate_argnums=0)
-
-    def take() -> jax.Array:
-        nonlocal state
-        state, metrics = step(state, batch)
-        return metrics["loss"]
-
-    return take
+    return our_step(model, Classification(), {"image": images, "labels": labels}, optimizer)
 
 
 def torch_vit():
