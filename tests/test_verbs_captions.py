@@ -118,10 +118,27 @@ def test_the_report_shows_what_was_written_and_what_is_true(run):
     shown = json.loads((run / "samples" / "samples" / "samples.json").read_text())["samples"]
     assert {one["true"] for one in shown} <= {*COLOURS, "yes", "no"}
     page = (run / "report.html").read_text()
+    for one in shown:  # each word with its map, and no attention among words over the picture
+        assert [word["word"] for word in one.get("words", [])] == one["written"].split()
+        assert all((run / "samples" / "samples" / word["picture"]).exists() for word in one.get("words", []))
+        assert "rollout" not in one
+    assert page.count("<figcaption") == sum(len(one.get("words", [])) for one in shown) * 2
     assert all(one["written"] in one["caption"] for one in shown)
     assert any(question in page for question in QUESTIONS)
     metrics = json.loads((run / "evaluation.json").read_text())["metrics"]
     assert {"exact_match", "bleu4", "rouge_l", "cider"} <= set(metrics)
+
+
+def test_an_explanation_has_a_map_for_each_word(run, said, tmp_path):
+    red = run.parent / "red.png"
+    for question in QUESTIONS:
+        asked = ("--prompt", question, "--output", tmp_path / "out")
+        (line,) = said("explain", run, red, *asked).out.splitlines()
+        (drawn,) = json.loads(line)["images"]
+        with Image.open(tmp_path / "out" / drawn["image"]) as sheet:
+            assert sheet.width > 2 * 160  # the picture and words, side by side
+        (answer,) = LoadedRun(run).generate(question, image=red, beams=2)
+        assert drawn["shows"].startswith(f"“{' '.join(answer['text'].split())}”")
 
 
 def test_mistakes_are_named(run, said, tmp_path):
@@ -131,6 +148,8 @@ def test_mistakes_are_named(run, said, tmp_path):
     assert "nothing.png" in said("generate", run, "--image", tmp_path / "nothing.png", code=2).err
     assert "writes about images" in said("generate", run, "--prompt", "a", code=2).err
     long = said("generate", run, "--image", run.parent / "red.png", "--prompt", "is it red?" * 4, code=2).err
+    assert "the model's context is 32" in long
+    long = said("explain", run, run.parent / "red.png", "--prompt", "is it red?" * 4, code=2).err
     assert "the model's context is 32" in long
 
 
