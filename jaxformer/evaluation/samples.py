@@ -141,7 +141,7 @@ def make_predictions(model: Any, task: Task) -> Predict:
             over = {
                 part: found
                 for part, found in maps.get(ATTENTION_MAPS, {}).items()
-                if part not in model.of_text
+                if part not in model.not_of_image
             }
             maps = {ATTENTION_MAPS: over}
         else:  # of long texts and many layers all weights would fill the memory

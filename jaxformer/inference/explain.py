@@ -157,9 +157,12 @@ class Explainer:
             nowhere = "" if said["found"] else ", said nowhere"
             shows = f"Grad-CAM of {class_name(int(said['class']), self.trained.class_names)}{nowhere}"
             yield Drawing("grad-cam", shows, over_image(image, activation, shows, (height, width)))
-        if self.task.looks and (words := self.task.looked(said, self.trained)):
+        if self.task.looks:
+            words = self.task.looked(said, self.trained)
             text = " ".join(word for word, _ in words)
-            shows = f"“{text}”: where the model looked for each word"
+            shows = (
+                f"where the model looked for each word of “{text}”" if words else "the model wrote nothing"
+            )
             yield Drawing("words", shows, word_sheet(image, words, shows, (height, width)))
         if "boxes" in said:
             yield from self.object_drawings(image, (height, width), said, weights)

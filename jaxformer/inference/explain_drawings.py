@@ -73,11 +73,12 @@ def word_sheet(
       said: the line.
       extent: as of `over_image`.
     """
+    itself, _ = without_padding(image, np.zeros((1, 1)), extent, WORD, WORD)
     shown = [without_padding(image, seen, extent, WORD, WORD) for _, seen in words]
-    pictures = [shown[0][0], *(overlay(*each) for each in shown)]
+    pictures = [itself, *(overlay(*each) for each in shown)]
     height, width = pictures[0].shape[:2]
-    across = min(len(pictures), max(1, SHEET // (width + MARGIN)))
-    down = -(-len(pictures) // across)
+    down = -(-len(pictures) // max(1, SHEET // (width + MARGIN)))
+    across = -(-len(pictures) // down)
     size = across * (width + MARGIN) + MARGIN, down * (height + ROW) + MARGIN
     canvas = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(canvas)

@@ -37,7 +37,7 @@ class Captioner(GenerativeModel):
     """
 
     kind: ClassVar[Kind] = "captioner"
-    of_text: ClassVar[tuple[str, ...]] = ("decoder",)
+    not_of_image: ClassVar[tuple[str, ...]] = ("decoder",)
 
     backbone: Any = choice(BACKBONES, contract=CONTRACT)
     """The model that sees the picture: any of BACKBONES, with num_classes=0. Its parameters are "backbone/...":

@@ -52,7 +52,7 @@ class CoCa(Captioner):
     """
 
     kind: ClassVar[Kind] = "coca"
-    of_text: ClassVar[tuple[str, ...]] = ("unimodal", "decoder", "caption_pool", "image_pool")
+    not_of_image: ClassVar[tuple[str, ...]] = ("unimodal", "decoder", "caption_pool", "image_pool")
     heads: ClassVar[tuple[str, ...]] = ("vector_projection", "text_projection", "log_scale")
 
     bias: ClassVar[None] = None

@@ -200,7 +200,7 @@ def test_an_imported_siglip_reads_texts_as_sentencepiece_does(tmp_path):
     folder, run = tmp_path / "siglip", str(tmp_path / "run")
     theirs.save_pretrained(folder)
     corpus = ["a photo of a cat", "a red dog", "two dogs and a cat"]
-    ends = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}  # as T5 was trained
+    ends = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "hard_vocab_limit": False}  # T5's
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(corpus * 9),
         model_prefix=str(folder / "spiece"),
