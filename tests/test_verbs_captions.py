@@ -33,7 +33,7 @@ def png(path, colour):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that was trained for a few steps, so that it writes something, and the folder with a picture of each colour."""
+    """A run that was trained for a few steps, so that it writes words, and the folder with a picture of each colour."""
     root = tmp_path_factory.mktemp("captions")
     pictures = {colour: png(root / f"{colour}.png", colour) for colour in COLOURS}
     text = tfds.features.Sequence(tfds.features.Text())
