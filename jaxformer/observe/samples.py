@@ -17,7 +17,7 @@ SAMPLES = "samples"
 RETRIEVAL = "retrieval"  # the kind of samples that are pictures of the table of this name
 SHOWN_SIZE = 160  # pixels of the longer side of an image in samples/
 DRAWN_SIZE = 320  # of one with the model's answer in it
-WORD_SIZE = 96  # of one with a word's map over it
+WORD_SIZE = 80  # of one with a word's map over it
 MOST_WORDS = 24  # that are shown so
 MOST_PIECES = 512  # of a text that are kept
 
