@@ -119,14 +119,14 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), size)
 
 
-def fit(picture: Image.Image) -> Image.Image:
-    """The image with its longer side between SMALLEST and LARGEST pixels, if whole pixels allow."""
+def fit(picture: Image.Image, smallest: int = SMALLEST, largest: int = LARGEST) -> Image.Image:
+    """The image with its longer side between `smallest` and `largest` pixels, if whole pixels allow."""
     longer = max(picture.size)
-    if longer < SMALLEST:
-        factor = SMALLEST // longer
+    if longer < smallest:
+        factor = smallest // longer
         return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    if longer > LARGEST:
-        width, height = (max(1, round(side * LARGEST / longer)) for side in picture.size)
+    if longer > largest:
+        width, height = (max(1, round(side * largest / longer)) for side in picture.size)
         return picture.resize((width, height), Image.Resampling.LANCZOS)
     return picture
 

@@ -33,7 +33,7 @@ def png(path, colour):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that was trained for two steps, and the folder with a picture of each colour."""
+    """A run that was trained for a few steps, so that it writes words, and the folder with a picture of each colour."""
     root = tmp_path_factory.mktemp("captions")
     pictures = {colour: png(root / f"{colour}.png", colour) for colour in COLOURS}
     text = tfds.features.Sequence(tfds.features.Text())
@@ -53,10 +53,10 @@ def run(tmp_path_factory):
             "examples": {"name": "captions", "length": 24, "prompt_feature": "question"},
             "tokenizer": {"name": "characters", "template": "seq2seq"},
         },
-        "eval": {"split": "test", "every": "2 steps", "monitor": "exact_match"},
-        "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+        "eval": {"split": "test", "every": "30 steps", "monitor": "exact_match"},
+        "optimizer": {"name": "adamw", "learning_rate": 1e-2},
         "schedule": {"name": "constant"},
-        "train": {"total": "2 steps"},
+        "train": {"total": "30 steps"},
     }  # fmt: skip
     file = root / "config.py"
     literal = json.dumps(config)
@@ -118,10 +118,27 @@ def test_the_report_shows_what_was_written_and_what_is_true(run):
     shown = json.loads((run / "samples" / "samples" / "samples.json").read_text())["samples"]
     assert {one["true"] for one in shown} <= {*COLOURS, "yes", "no"}
     page = (run / "report.html").read_text()
+    for one in shown:  # each word with its map, and no attention among words over the picture
+        assert [word["word"] for word in one.get("words", [])] == one["written"].split()
+        assert all((run / "samples" / "samples" / word["picture"]).exists() for word in one.get("words", []))
+        assert "rollout" not in one
+    assert page.count("<figcaption") == sum(len(one.get("words", [])) for one in shown) * 2
     assert all(one["written"] in one["caption"] for one in shown)
     assert any(question in page for question in QUESTIONS)
     metrics = json.loads((run / "evaluation.json").read_text())["metrics"]
     assert {"exact_match", "bleu4", "rouge_l", "cider"} <= set(metrics)
+
+
+def test_an_explanation_has_a_map_for_each_word(run, said, tmp_path):
+    """The same text as the report's, whose first sample is of this picture and question."""
+    asked = ("--prompt", QUESTIONS[0], "--output", tmp_path / "out")
+    (line,) = said("explain", run, run.parent / "red.png", *asked).out.splitlines()
+    (drawn,) = json.loads(line)["images"]
+    first = json.loads((run / "samples" / "samples" / "samples.json").read_text())["samples"][0]
+    words = first["written"].split()
+    assert drawn["shows"] == f"where the model looked for each word of “{' '.join(words)}”"
+    with Image.open(tmp_path / "out" / drawn["image"]) as sheet:
+        assert sheet.width > (1 + len(words)) * 160  # the picture and the words, side by side
 
 
 def test_mistakes_are_named(run, said, tmp_path):
@@ -131,6 +148,8 @@ def test_mistakes_are_named(run, said, tmp_path):
     assert "nothing.png" in said("generate", run, "--image", tmp_path / "nothing.png", code=2).err
     assert "writes about images" in said("generate", run, "--prompt", "a", code=2).err
     long = said("generate", run, "--image", run.parent / "red.png", "--prompt", "is it red?" * 4, code=2).err
+    assert "the model's context is 32" in long
+    long = said("explain", run, run.parent / "red.png", "--prompt", "is it red?" * 4, code=2).err
     assert "the model's context is 32" in long
 
 

@@ -2,13 +2,14 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxformer.data import Batches
+from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.observe.attention_maps import MOST_TOKENS, TokenMaps
 from jaxformer.observe.samples import Shown
 from jaxformer.parallel.compile import Layout
@@ -134,9 +135,16 @@ def make_predictions(model: Any, task: Task) -> Predict:
     """(variables, batch) -> the task's predictions and the collection "attention_maps"."""
 
     def predictions(variables: Tree, batch: Tree) -> tuple[Tree, Tree]:
-        mutable = ["attention_maps"]
+        mutable = [ATTENTION_MAPS]
         outputs, maps = model.apply(variables, **task.inputs(batch), deterministic=True, mutable=mutable)
-        if task.modality == "text":  # of long texts and many layers all weights would fill the memory
+        if task.modality == "image":
+            over = {
+                part: found
+                for part, found in maps.get(ATTENTION_MAPS, {}).items()
+                if part not in model.not_of_image
+            }
+            maps = {ATTENTION_MAPS: over}
+        else:  # of long texts and many layers all weights would fill the memory
             maps = jax.tree.map(lambda weights: weights[..., :MOST_TOKENS, :MOST_TOKENS], maps)
         return task.shown(outputs, batch, model, variables), maps
 
@@ -163,7 +171,8 @@ def make_look(predict: Predict, task: Task, batches: Batches) -> Callable[[Tree,
             return Shown(sample, maps=[part for part in parts if part is not None])
         if file := batches.source.file_of(position):  # images are evaluated in order
             sample = {**sample, "file": file}
-        return shown_image(example, sample, attention, task.compare(example, found, sample))
+        drawn = task.compare(example, found, sample)
+        return shown_image(example, sample, attention, drawn, task.looked(found, batches))
 
     return look
 
@@ -179,6 +188,7 @@ def shown_image(
     sample: Mapping[str, Any],
     attention: Mapping[str, np.ndarray],
     drawn: Mapping[str, np.ndarray],
+    words: Sequence[tuple[str, np.ndarray]],
 ) -> Shown:
     """An image without its padding; attention is shown where there is no padding and one part of the model has it.
 
@@ -187,13 +197,14 @@ def shown_image(
       sample: the task's.
       attention: [L, heads, T, S] of each part of the model.
       drawn: further images.
+      words: as of `Task.looked`.
     """
     image = example["image"]
     if "extent" in example:
         rows, columns = (int(length) for length in example["extent"])
         return Shown(sample, image[:rows, :columns], drawn=drawn)
     square = [weights for weights in attention.values() if weights.shape[-1] == weights.shape[-2]]
-    return Shown(sample, image, square[0] if len(square) == 1 else None, drawn=drawn)
+    return Shown(sample, image, square[0] if len(square) == 1 else None, drawn=drawn, words=words)
 
 
 def attention_weights(maps: Tree) -> dict[str, np.ndarray]:

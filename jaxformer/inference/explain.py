@@ -1,6 +1,7 @@
 """Looking inside a model: what it saw in an image, as drawings.
 
-Attention rollout and the maps of all heads, Grad-CAM for the class, and of a detector what each object was found by.
+Attention rollout and the maps of all heads, Grad-CAM for the class, of a detector what each object was found by, and of
+what writes about an image where it looked for each word.
 """
 
 import difflib
@@ -19,11 +20,11 @@ from jaxformer.drawing import save
 from jaxformer.errors import UserError, counted
 from jaxformer.files import writing_to
 from jaxformer.inference.attention_layers import CROSS, attention_layers, calls_of
-from jaxformer.inference.explain_drawings import Drawing, attention_drawings, over_image
+from jaxformer.inference.explain_drawings import Drawing, attention_drawings, over_image, word_sheet
 from jaxformer.inference.grad_cam import find_target, with_activation
 from jaxformer.inference.inputs import REMEDY, all_at_once, place_images
 from jaxformer.models.attention import ATTENTION_MAPS
-from jaxformer.models.base import Model, replaced
+from jaxformer.models.base import WRITE_OF_IMAGES, Model, replaced
 from jaxformer.models.layouts import unstack_layers
 from jaxformer.models.outputs import DetectionOutputs, SegmentationOutputs
 from jaxformer.models.token_layout import Grid
@@ -48,24 +49,38 @@ class Explainer:
     Args:
       trained: the model.
       chosen: the class that Grad-CAM explains, by name or number; None: the one that the model says.
+      prompt: what stands in front of a text about an image, such as a question.
 
     Attributes:
       layers: those whose attention can be shown.
       target: the feature map of Grad-CAM; None: there is none.
 
     Raises:
-      UserError: nothing of this model can be shown, or there is no such class.
+      UserError: nothing of this model can be shown, there is no such class, or the model takes no such prompt.
     """
 
-    def __init__(self, trained: "LoadedRun", chosen: str | None = None):
-        self.trained, self.task = trained, trained.task
-        shape = trained.experiment.eval_data.element_spec["image"][0]
+    def __init__(self, trained: "LoadedRun", chosen: str | None = None, prompt: str = ""):
+        self.trained, self.task, self.prompt = trained, trained.task, prompt
+        if prompt and trained.model.kind not in WRITE_OF_IMAGES:
+            raise UserError(
+                f"prompt: {trained.run.folder} holds a model that writes nothing of images; leave it out"
+            )
+        spec = trained.experiment.eval_data.element_spec
+        if "image" not in spec:
+            raise UserError(
+                f"{trained.run.folder}: holds a model of text; explain looks into models of images"
+            )
+        shape = spec["image"][0]
         self.model = explainable(replaced(trained.model, scan=False, remat="none"), *shape[:2])
         batch = self.batch_of({"image": np.zeros(shape, np.uint8)})
+        if prompt and (count := batch["tokens"].shape[1]) > (longest := self.model.context_length):
+            raise UserError(
+                f"prompt: has {counted(count, 'token')}, the model's context is {longest}; shorten it"
+            )
         calls, (_, maps) = calls_of(lambda: self.apply(trained.variables, batch))
         self.layers = attention_layers(self.model, calls, maps.get(ATTENTION_MAPS, {}))
         self.target = find_target(self.model, calls)
-        if not self.layers and self.target is None:
+        if not (self.layers or self.target or self.task.looks):
             raise UserError(
                 f"there is nothing to show of {trained.run.folder}: its model ({type(self.model).__name__}) "
                 "has neither attention over an image nor blocks whose feature maps its classes are read from",
@@ -94,7 +109,12 @@ class Explainer:
     def batch_of(self, example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A batch of one example; without an extent its image has no padding."""
         extent = np.asarray(example.get("extent", example["image"].shape[:2]), np.int32)
-        return {"image": example["image"][None], "extent": extent[None]}
+        arrays = {
+            "image": example["image"],
+            "extent": extent,
+            **({"prompt": self.prompt} if self.prompt else {}),
+        }
+        return {name: array[None] for name, array in self.task.prepare(arrays, self.trained).items()}
 
     def apply(self, variables: Tree, batch: Tree) -> tuple[Any, Tree]:
         """What the model gives, and its attention."""
@@ -112,11 +132,15 @@ class Explainer:
 
             run = partial(self.apply, variables, batch)
             (outputs, maps), activation = with_activation(self.target, run, lambda found: scored(found[0])[0])
+            said: Tree = {}
             if isinstance(outputs, DetectionOutputs):
                 probabilities = self.task.class_probabilities(outputs.logits[-1])
                 said = {"probabilities": probabilities[0], "boxes": outputs.boxes[-1][0]}
-            else:
+            elif self.target is not None:
                 said = dict(zip(("class", "found"), scored(outputs)[1:]))
+            elif self.task.looks:
+                shown = self.task.shown(outputs, batch, self.trained.model, variables)
+                said = {name: rows[0] for name, rows in shown.items()}
             return said, maps.get(ATTENTION_MAPS, {}), activation
 
         return jax.jit(look, out_shardings=self.trained.layout.replicated)
@@ -133,6 +157,13 @@ class Explainer:
             nowhere = "" if said["found"] else ", said nowhere"
             shows = f"Grad-CAM of {class_name(int(said['class']), self.trained.class_names)}{nowhere}"
             yield Drawing("grad-cam", shows, over_image(image, activation, shows, (height, width)))
+        if self.task.looks:
+            words = self.task.looked(said, self.trained)
+            text = " ".join(word for word, _ in words)
+            shows = (
+                f"where the model looked for each word of “{text}”" if words else "the model wrote nothing"
+            )
+            yield Drawing("words", shows, word_sheet(image, words, shows, (height, width)))
         if "boxes" in said:
             yield from self.object_drawings(image, (height, width), said, weights)
 

@@ -7,13 +7,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxformer.drawing import BAR, LARGEST, MARGIN, PAPER, ROW, SIZE, TEXT, fit, font, shorten
+from jaxformer.drawing import BAR, LARGEST, MARGIN, PAPER, ROW, SIZE, SMALLEST, TEXT, fit, font, shorten
 from jaxformer.inference.attention_layers import AttentionLayer
 from jaxformer.models.token_layout import NOWHERE, Grid
 from jaxformer.observe.attention_maps import attention_rollout, heads_image, overlay, received
 
 SHEET = 900  # pixels of a sheet's longer side, about
 CELLS = 24, 96  # the smallest and the largest map on a sheet, pixels of its longer side
+WORD = 160  # pixels of the longer side of an image with a word's map, about
 GAP = 3  # pixels between the maps on a sheet
 
 
@@ -41,17 +42,53 @@ def over_image(
       extent: height and width without the padding at the bottom and right.
       box: centre x and y, width and height as shares of the extent: is drawn, too.
     """
-    height, width = image.shape[:2]
-    if extent != (height, width):
-        seen = cv2.resize(seen.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-        seen, image = seen[: extent[0], : extent[1]], image[: extent[0], : extent[1]]
-    pixels = np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.uint8)
-    drawn = Image.fromarray(overlay(np.asarray(fit(Image.fromarray(pixels))), seen))
+    drawn = Image.fromarray(overlay(*without_padding(image, seen, extent, SMALLEST, LARGEST)))
     if box is not None:
         x, y, across, down = (side * share for side, share in zip(drawn.size * 2, box))
         corners = (x - across / 2, y - down / 2, x + across / 2, y + down / 2)
         ImageDraw.Draw(drawn).rectangle(corners, outline=BAR, width=3)
     return with_line(drawn, said)
+
+
+def without_padding(
+    image: np.ndarray, seen: np.ndarray, extent: Grid, smallest: int, largest: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """An image at a size at which it can be seen, uint8 [H', W', 3], and a map [h, w] of it, both without padding."""
+    height, width = image.shape[:2]
+    if extent != (height, width):
+        seen = cv2.resize(seen.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+        seen, image = seen[: extent[0], : extent[1]], image[: extent[0], : extent[1]]
+    pixels = np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.uint8)
+    return np.asarray(fit(Image.fromarray(pixels), smallest, largest)), seen
+
+
+def word_sheet(
+    image: np.ndarray, words: Sequence[tuple[str, np.ndarray]], said: str, extent: Grid
+) -> Image.Image:
+    """The image, and for each word the image with the word's map over it (Xu et al. 2015, figure 3); then a line.
+
+    Args:
+      image: as of `over_image`.
+      words: each with a map of the whole image, at least 0, [h, w].
+      said: the line.
+      extent: as of `over_image`.
+    """
+    itself, _ = without_padding(image, np.zeros((1, 1)), extent, WORD, WORD)
+    shown = [without_padding(image, seen, extent, WORD, WORD) for _, seen in words]
+    pictures = [itself, *(overlay(*each) for each in shown)]
+    height, width = pictures[0].shape[:2]
+    down = -(-len(pictures) // max(1, SHEET // (width + MARGIN)))
+    across = -(-len(pictures) // down)
+    size = across * (width + MARGIN) + MARGIN, down * (height + ROW) + MARGIN
+    canvas = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for number, (picture, word) in enumerate(zip(pictures, ["", *(word for word, _ in words)])):
+        x, y = MARGIN + number % across * (width + MARGIN), MARGIN + number // across * (height + ROW)
+        canvas.paste(Image.fromarray(picture), (x, y))
+        draw.text(
+            (x + width // 2, y + height + ROW // 2), shorten(word, width), TEXT, font(SIZE), anchor="mm"
+        )
+    return with_line(canvas, said)
 
 
 def with_line(drawn: Image.Image, said: str) -> Image.Image:

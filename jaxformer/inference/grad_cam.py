@@ -35,8 +35,8 @@ def find_target(model: Model, calls: Sequence[Call]) -> Target | None:
       model: the linen module.
       calls: what `calls_of` found, with the model's layers unrolled.
     """
-    if model.kind == "detector":
-        return None  # finds objects, each its own class
+    if model.kind not in ("image", "segmenter"):
+        return None  # a detector finds objects, each of its own class; the others know no classes
     segments = model.kind == "segmenter"
     root: Path = ("backbone",) if segments else ()
     inner = model.backbone if segments else model

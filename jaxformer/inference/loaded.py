@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("jaxformer")
 Tree = Any
+Files = str | Path | Sequence[str | Path]
 
 
 class LoadedRun:
@@ -373,14 +374,15 @@ class LoadedRun:
         return evaluate(step, self.variables, experiment.task, experiment.eval_data, self.layout)
 
     def explain(
-        self, files: str | Path | Sequence[str | Path], folder: str | Path, *, class_name: str | None = None
+        self, files: Files, folder: str | Path, *, class_name: str | None = None, prompt: str = ""
     ) -> list[dict[str, Any]]:
-        """Draws what the model saw in images: attention, rollout, Grad-CAM.
+        """Draws what the model saw in images: attention, rollout, Grad-CAM, and for each word that it writes.
 
         Args:
           files: image files.
           folder: where the drawings go.
           class_name: the class that Grad-CAM explains, by name or number; None: the predicted one.
+          prompt: what stands in front of a text about an image, such as a question.
 
         Returns:
           For each file "file" and its drawings, as `inference/explain.py` lists them.
@@ -390,7 +392,6 @@ class LoadedRun:
         """
         from jaxformer.inference.explain import Explainer, explain_files
 
-        if "image" not in self.experiment.eval_data.element_spec:
-            raise UserError(f"{self.run.folder}: holds a model of text; explain looks into models of images")
         several = [files] if isinstance(files, (str, Path)) else files
-        return explain_files(Explainer(self, class_name), [named(file) for file in several], named(folder))
+        explainer = Explainer(self, class_name, prompt)
+        return explain_files(explainer, [named(file) for file in several], named(folder))

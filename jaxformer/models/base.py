@@ -120,6 +120,8 @@ class Model(Layer, kw_only=True):
     """The fields that the data fill in where they are None, such as "num_classes" and "vocab_size"."""
     parts: ClassVar[tuple[str, ...]] = ()
     """The fields that hold models with such fields of their own, such as "text"."""
+    not_of_image: ClassVar[tuple[str, ...]] = ()
+    """The parts of a model of images whose attention is not among the places of an image."""
     heads: ClassVar[tuple[str, ...]] = ("head",)
     """The paths of the parts that a model which begins as another one (`pretrained`) may have anew."""
 

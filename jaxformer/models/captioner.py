@@ -1,6 +1,7 @@
 """Models that write of a picture: any backbone, and a decoder that looks at it or goes on from it."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -11,7 +12,7 @@ from jax import Array
 from jaxformer.config.fields import Input, Layers, Rate, left_out
 from jaxformer.config.schema import choice
 from jaxformer.models import BACKBONES, CONTRACT
-from jaxformer.models.attention import MaybeArray
+from jaxformer.models.attention import ATTENTION_MAPS, MaybeArray
 from jaxformer.models.base import Kind, head_problems
 from jaxformer.models.block import Aux, StackInputs
 from jaxformer.models.dense import Dense, Embedding
@@ -22,7 +23,7 @@ from jaxformer.models.outputs import TextOutputs
 from jaxformer.models.patches import own_head_problems
 from jaxformer.models.positions import for_rows, sincos2d, token_positions
 from jaxformer.models.text import GenerativeModel
-from jaxformer.models.token_layout import Grid, TokenLayout, plain_layout
+from jaxformer.models.token_layout import Grid
 
 normal = nn.initializers.normal
 
@@ -36,6 +37,7 @@ class Captioner(GenerativeModel):
     """
 
     kind: ClassVar[Kind] = "captioner"
+    not_of_image: ClassVar[tuple[str, ...]] = ("decoder",)
 
     backbone: Any = choice(BACKBONES, contract=CONTRACT)
     """The model that sees the picture: any of BACKBONES, with num_classes=0. Its parameters are "backbone/...":
@@ -60,14 +62,6 @@ class Captioner(GenerativeModel):
     def image_size(self) -> int | None:
         """Height and width of the pictures that the backbone takes; None: any."""
         return self.backbone.image_size
-
-    def attended(self, path: Sequence[str], backbone: Sequence[Grid]) -> tuple[Grid, ...] | None:
-        if path[0] == "backbone":
-            return None
-        return tuple(backbone[-1:]) if "cross_attention" in path else ()
-
-    def token_layout(self, grids: Sequence[Grid], asks: int, sees: int, cross: bool) -> TokenLayout:
-        return plain_layout(grids, asks, sees, cross, pooled="all words")
 
     def setup(self) -> None:
         """The parts beside the backbone; weights begin as GPT-2's do."""
@@ -98,14 +92,24 @@ class Captioner(GenerativeModel):
         return self.decode(tokens, context, token_mask, deterministic=deterministic)
 
     def encode(self, image: Array, deterministic: bool = True) -> Array:
-        """What the decoder sees of pictures float [B, H, W, C]: [B, S, D], of a feature map with its positions."""
-        seen = self.backbone(image, deterministic).tokens
+        """What the decoder sees of pictures float [B, H, W, C]: [B, S, D]."""
+        return self.pooled(self.see(image, deterministic)[0])
+
+    def see(self, image: Array, deterministic: bool = True) -> tuple[Array, Grid]:
+        """The backbone's tokens of pictures float [B, H, W, C], those of a feature map with their positions, [B, S, D],
+        and the grid whose places the last ones are; of a model that gives no map a single place."""
+        outputs = self.backbone(image, deterministic)
+        seen, maps = outputs.tokens, outputs.maps
         x = self.image_projection(seen.reshape(len(seen), -1, seen.shape[-1]))
         if seen.ndim == 4:
             _, rows, columns, _ = seen.shape
             positions = jnp.asarray(sincos2d(rows, columns, self.width), x.dtype)
-            x = x + for_rows(positions, x)
-        return self.image_norm(x)
+            return self.image_norm(x + for_rows(positions, x)), (rows, columns)
+        return self.image_norm(x), maps[-1].shape[1:3] if maps else (1, 1)
+
+    def pooled(self, seen: Array) -> Array:
+        """What the decoder is given of the backbone's tokens [B, S, D]: all of them."""
+        return seen
 
     def decode(
         self,
@@ -163,8 +167,41 @@ class Captioner(GenerativeModel):
         """What the decoder's blocks make of tokens [B, T, D], and what they return beside them."""
         return self.decoder(x, deterministic, shared, (), cache)
 
+    def looking(self, image: Array, tokens: Array) -> Array:
+        """Where the decoder looks from each token's place, float32 [B, T, h, w], on the backbone's last grid: the mean
+        over heads and layers, where Xu et al. 2015 (figure 3) have one of each.
+
+        It adds up to 1, or less where the decoder looks at words or at class tokens, too. The collection
+        "attention_maps" has to be mutable.
+
+        Args:
+          image: float [B, H, W, C].
+          tokens: int [B, T], from the one that starts a text on.
+        """
+        seen, grid = self.see(image)
+        self.decode(tokens, self.pooled(seen))
+        found = self.of_picture(self.variables[ATTENTION_MAPS], tokens.shape[1])
+        return found[..., -math.prod(grid) :].reshape(*tokens.shape, *grid)
+
+    @nn.nowrap
+    def of_picture(self, maps: Mapping[str, Any], words: int) -> Array:
+        """The attention of the last so many places to the picture's tokens, float32 [B, T, S], in `maps`."""
+        if self.reads == "cross":
+            found = mean_attention(maps["decoder"], "cross_attention")
+            return found[..., : found.shape[-1] - self.prefix]
+        found = mean_attention(maps["decoder"], "attention")
+        return found[:, -words:, : found.shape[1] - words]
+
     @nn.nowrap
     def start(self, batch: int, length: int, seen: int) -> Cache:
         """An empty cache for texts of `length` tokens, padding included, of pictures with `seen` tokens."""
         slots = length + seen if self.reads == "prefix" else length
         return empty_cache(batch, slots, self.depth, self.num_heads, self.size_of_heads, self.dtype)
+
+
+def mean_attention(stack: Mapping[str, Any], name: str) -> Array:
+    """The attention in the modules of a name in a stack's blocks, the mean over heads and layers, float32 [B, T, S]."""
+    each = [jnp.mean(block[name]["weights"], axis=-3) for block in stack.values()]
+    return jnp.mean(
+        jnp.concatenate([x.reshape(-1, *x.shape[-3:]) for x in each]), axis=0
+    )  # scanned ones in one leaf

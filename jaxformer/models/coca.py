@@ -1,7 +1,7 @@
 """CoCa: one model that compares pictures with texts and writes about them (Yu et al. 2022, Contrastive Captioners)."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ from jaxformer.config.fields import Layers, PositiveFloat, PositiveInt
 from jaxformer.models.attention import Attention, MaybeArray
 from jaxformer.models.base import Kind, Layer
 from jaxformer.models.block import Aux, StackInputs
-from jaxformer.models.captioner import Captioner, normal
+from jaxformer.models.captioner import Captioner, mean_attention, normal
 from jaxformer.models.dense import Dense
 from jaxformer.models.masks import Cache, Mask, empty_cache
 from jaxformer.models.norms import NormName, token_norm
@@ -52,6 +52,7 @@ class CoCa(Captioner):
     """
 
     kind: ClassVar[Kind] = "coca"
+    not_of_image: ClassVar[tuple[str, ...]] = ("unimodal", "decoder", "caption_pool", "image_pool")
     heads: ClassVar[tuple[str, ...]] = ("vector_projection", "text_projection", "log_scale")
 
     bias: ClassVar[None] = None
@@ -72,9 +73,7 @@ class CoCa(Captioner):
             yield f'reads="{self.reads}": the last blocks look at the picture by cross-attention; set it to "cross"'
 
     def attended(self, path: Sequence[str], backbone: Sequence[Grid]) -> tuple[Grid, ...] | None:
-        if path[0] == "backbone":
-            return None
-        return tuple(backbone[-1:]) if path[0] == "caption_pool" else ()
+        return tuple(backbone[-1:]) if path[0] == "caption_pool" else None
 
     def token_layout(self, grids: Sequence[Grid], asks: int, sees: int, cross: bool) -> TokenLayout:
         return plain_layout(grids, asks, sees, True, pooled="all queries")
@@ -111,9 +110,14 @@ class CoCa(Captioner):
         scale, bias = (jnp.broadcast_to(number, rows) for number in self.numbers())
         return CaptionedPairOutputs(self.compared(context), text, scale, bias, logits=logits, tokens=x)
 
-    def encode(self, image: Array, deterministic: bool = True) -> Array:
-        """What the decoder sees of pictures float [B, H, W, C]: [B, queries, D]."""
-        return self.caption_pool(super().encode(image, deterministic))
+    def pooled(self, seen: Array) -> Array:
+        """What the decoder is given of the backbone's tokens [B, S, D]: [B, queries, D]."""
+        return self.caption_pool(seen)
+
+    @nn.nowrap
+    def of_picture(self, maps: Mapping[str, Any], words: int) -> Array:
+        """The attention to the queries times that of the queries to the picture's tokens, float32 [B, T, S]."""
+        return super().of_picture(maps, words) @ mean_attention({"pool": maps["caption_pool"]}, "attention")
 
     def read(self, tokens: Array, token_mask: MaybeArray, deterministic: bool) -> tuple[Array, Array]:
         """The words after the blocks that see the text alone, [B, T, D], and the text's vector, float32 [B, E]."""

@@ -13,11 +13,11 @@ from jaxformer.errors import UserError
 from jaxformer.models.base import replaced
 
 STACK = "blocks"
-TOWERS = ("encoder", "decoder")  # the modules that can scan over their layers
+TOWERS = ("encoder", "decoder", "unimodal")  # the modules that can scan over their layers
 
 
 def unstack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
-    """From encoder/blocks/... to encoder/block_{i}/..., in every encoder and decoder at any depth.
+    """From encoder/blocks/... to encoder/block_{i}/..., in all of TOWERS at any depth.
 
     Args:
       params: a nested mapping of arrays; any array that NumPy can read.

@@ -34,6 +34,7 @@ class TwoTowers(Model):
 
     kind: ClassVar[Kind] = "two-towers"
     parts: ClassVar[tuple[str, ...]] = ("text",)
+    not_of_image: ClassVar[tuple[str, ...]] = ("text",)
     heads: ClassVar[tuple[str, ...]] = ("image_projection", "text_projection", "log_scale", "bias")
 
     image: Any = choice(BACKBONES, contract=CONTRACT)

@@ -107,6 +107,7 @@ def sample_section(content: dict[str, Any]) -> dict[str, Any]:
         "texts": any("text" in sample for sample in samples),
         "losses": any(sample.get("pieces") for sample in samples),
         "drawn": any("drawn" in sample for sample in samples),
+        "words": any("words" in sample for sample in samples),
     }
 
 

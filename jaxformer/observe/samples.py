@@ -17,6 +17,8 @@ SAMPLES = "samples"
 RETRIEVAL = "retrieval"  # the kind of samples that are pictures of the table of this name
 SHOWN_SIZE = 160  # pixels of the longer side of an image in samples/
 DRAWN_SIZE = 320  # of one with the model's answer in it
+WORD_SIZE = 80  # of one with a word's map over it
+MOST_WORDS = 24  # that are shown so
 MOST_PIECES = 512  # of a text that are kept
 
 
@@ -35,6 +37,8 @@ class Shown:
     """The attention over a text of each part of the model."""
     drawn: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Further images, uint8 [H, W, 3], by what they show."""
+    words: Sequence[tuple[str, np.ndarray]] = ()
+    """The words that are said of the image, each with a map over it, at least 0, [h, w]."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,13 @@ def write_sample(path: Path, example: Shown, patches: Patches, with_maps: bool) 
         entry["drawn"] = [
             {"shows": shows, "picture": save(visible(drawing, DRAWN_SIZE), f"-{shows}")}
             for shows, drawing in example.drawn.items()
+        ]
+    if example.words:
+        small = visible(image, WORD_SIZE)
+        over = [(word, attention_maps.overlay(small, seen)) for word, seen in example.words[:MOST_WORDS]]
+        entry["words"] = [
+            {"word": word, "picture": save(drawn, f"-word-{number}")}
+            for number, (word, drawn) in enumerate(over, 1)
         ]
     if example.attention is not None:
         grid, prefix = patches.grid, patches.prefix_tokens

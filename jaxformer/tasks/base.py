@@ -89,6 +89,8 @@ class Task(ABC):
     """Images that `predict` writes beside the annotated one: their keys in `draw` and in the JSON line -> how the
     names of the files end."""
 
+    looks: ClassVar[bool] = False
+    """Whether `looked` says where the model looked for each part of its answer."""
     views: ClassVar[tuple[str, ...]] = ()
     """The sets of views over which an evaluation can average (`evaluation/views.py`)."""
     averaged: ClassVar[bool] = False
@@ -267,6 +269,16 @@ class Task(ABC):
           called) and "answer" (the range of its letters that is the answer); of images "caption" and "legend".
         """
         return {"correct": None, **self.answers(predicted, example, data)}
+
+    def looked(self, predicted: Row, about: DataInfo) -> list[tuple[str, np.ndarray]]:
+        """The parts of an answer about an image, such as its words, each with a map of where the model looked for it,
+        float32 [h, w], at least 0, over the whole image.
+
+        Args:
+          predicted: a row of `shown`.
+          about: as of `answers`.
+        """
+        return []
 
     def compare(self, example: Row, predicted: Row, sample: Mapping[str, Any]) -> Images:
         """Further images of an example for the report, such as "truth" and "prediction": uint8 [H, W, 3]."""

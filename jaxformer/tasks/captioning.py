@@ -11,13 +11,14 @@ from jax import Array
 
 from jaxformer import drawing
 from jaxformer.decoding.steps import read_pictures
+from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.models.layouts import unrolled
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.tasks import base
 from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Row
 from jaxformer.tasks.caption_metrics import SCORES, caption_scores
 from jaxformer.tasks.image import ImageTask, sizes_fit
-from jaxformer.tasks.text import check_tokens, tokens_fit
+from jaxformer.tasks.text import check_tokens, spelled, tokens_fit
 from jaxformer.tasks.writing import WritingTask
 
 
@@ -32,6 +33,7 @@ class Captioning(ImageTask, WritingTask):
 
     modality = "image"
     reads = "image"
+    looks = True
     needs: ClassVar[tuple[str, ...]] = ("image", "tokens", "token_mask", "targets", "picture")
     examples = "captions"
     kind = "captioner"
@@ -59,7 +61,14 @@ class Captioning(ImageTask, WritingTask):
         return self.predict(model, variables, batch) if self.beams else {}
 
     def shown(self, outputs: TextOutputs, batch: Batch, model: Any, variables: Any) -> Arrays:
-        return self.predict(model, variables, batch)
+        """As `predict`, and "seen": where the model looked as it wrote each token, float32 [B, N, h, w]."""
+        found = self.predict(model, variables, batch)
+        image, count = self.normalised(batch)["image"], prompt_lengths(batch)
+        tokens = joined(jnp.asarray(batch["tokens"]), count, found["written"])[:, : model.context_length]
+        maps, _ = model.apply(variables, image, tokens, method="looking", mutable=[ATTENTION_MAPS])
+        wrote = count[:, None] - 1 + jnp.arange(found["written"].shape[1])[None]
+        wrote = jnp.minimum(wrote, tokens.shape[1] - 1)
+        return found | {"seen": jnp.take_along_axis(maps, wrote[:, :, None, None], axis=1)}
 
     def predict(self, model: Any, variables: Any, batch: Batch, top: int = 5) -> Arrays:
         """ "written": what the search finds after each prompt, int32 [B, N], with its end token, then -1."""
@@ -93,9 +102,14 @@ class Captioning(ImageTask, WritingTask):
         return base.Evaluation(found | scores, {}, {"exact_match": baseline})
 
     def prepare(self, example: Row, about: DataInfo) -> Row:
-        """Adds the tokens that start a text, where the example has none with a prompt behind them."""
-        start = np.array(about.tokenizer.frame()[0], np.int32)
-        return {"tokens": start, "token_mask": np.ones(len(start), bool), **example}
+        """Adds the tokens that start a text, and those of the "prompt" if there is one, where the example has none."""
+        prompt = example.get("prompt", "")
+        ids = [
+            *about.tokenizer.frame()[0],
+            *(about.tokenizer.encode(prompt, special=False) if prompt else []),
+        ]
+        given = {name: array for name, array in example.items() if name != "prompt"}
+        return {"tokens": np.array(ids, np.int32), "token_mask": np.ones(len(ids), bool), **given}
 
     def answers(self, predicted: Row, example: Row, about: DataInfo, top: int = 5) -> dict[str, Any]:
         written = predicted["written"]
@@ -103,6 +117,11 @@ class Captioning(ImageTask, WritingTask):
 
     def draw(self, image: np.ndarray, answer: Mapping[str, Any], predicted: Row, example: Row) -> base.Images:
         return {"": drawing.captioned(image, answer["caption"])}
+
+    def looked(self, predicted: Row, about: DataInfo) -> list[tuple[str, np.ndarray]]:
+        written, seen = predicted["written"], predicted["seen"]
+        words = spelled(written[written >= 0], about)
+        return [(word, seen[places].mean(axis=0)) for word, places in words]
 
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         """The caption that is written, the true one, and the prompt if there is one."""
@@ -125,11 +144,24 @@ def prompts_of(batch: Batch) -> tuple[Array, Array]:
     Returns:
       tokens int32 [B, T], padded in front, and their mask, bool [B, T].
     """
-    tokens, mask = jnp.asarray(batch["tokens"]), jnp.asarray(batch["token_mask"])
-    count = jnp.sum(mask, axis=1)
-    if "targets" in batch:
-        count = jnp.argmax(jnp.asarray(batch["targets"]) >= 0, axis=1) + 1
+    tokens, count = jnp.asarray(batch["tokens"]), prompt_lengths(batch)
     length = tokens.shape[1]
     places = jnp.arange(length)[None] - (length - count[:, None])
     moved = jnp.take_along_axis(tokens, jnp.maximum(places, 0), axis=1)
     return jnp.where(places >= 0, moved, 0), places >= 0
+
+
+def prompt_lengths(batch: Batch) -> Array:
+    """How many tokens stand in front of each caption, int [B]; arguments as of `prompts_of`."""
+    if "targets" in batch:
+        return jnp.argmax(jnp.asarray(batch["targets"]) >= 0, axis=1) + 1
+    return jnp.sum(jnp.asarray(batch["token_mask"]), axis=1)
+
+
+def joined(tokens: Array, count: Array, written: Array) -> Array:
+    """The first `count` [B] of tokens [B, T], and what is written behind them, [B, N], as int32 [B, T + N]; then 0."""
+    places = jnp.arange(tokens.shape[1] + written.shape[1])[None]
+    behind = jnp.maximum(places - count[:, None], 0)
+    before = jnp.pad(tokens, ((0, 0), (0, written.shape[1])))
+    after = jnp.take_along_axis(jnp.pad(written, ((0, 0), (0, tokens.shape[1]))), behind, axis=1)
+    return jnp.maximum(jnp.where(places < count[:, None], before, after), 0)

@@ -119,6 +119,10 @@ class Contrastive(Comparing, ImageTask):
         image = {"image": jnp.asarray(batch["image_features"])} if known else super().inputs(batch)
         return image | {name: jnp.asarray(batch[name]) for name in ("tokens", "token_mask")}
 
+    def prepare(self, example: Row, about: DataInfo) -> Row:
+        """Adds a text of one token, which an image's vector does not see."""
+        return {"tokens": np.zeros(1, np.int32), "token_mask": np.ones(1, bool), **example}
+
     def collect(self, outputs: PairOutputs, batch: Batch, model: Any, variables: Any) -> Arrays:
         """Vectors float32 [B, E], "image" and "text", and what each is: "picture", "caption", "labels" int32 [B]."""
         about = {name: jnp.asarray(batch[name]) for name in OF_PAIRS if name in batch}

@@ -1,5 +1,6 @@
 """What tasks over texts have in common: the model's inputs, losses of tokens, and what does not fit."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -147,6 +148,17 @@ def real_tokens(example: Row, name: str = "tokens") -> np.ndarray:
 def real_length(example: Row, name: str = "tokens") -> int:
     """How many of the tokens `name` are in front of the padding at the end."""
     return int(np.max(np.flatnonzero(real_tokens(example, name)) + 1, initial=0))
+
+
+def spelled(ids: np.ndarray, data: DataInfo) -> Iterator[tuple[str, list[int]]]:
+    """Yields the words of a text, which spaces part, each with the places of its tokens among `ids`, int [N]."""
+    text = data.tokenizer.decode(ids)
+    lengths = [len(data.tokenizer.decode(ids[:count])) for count in range(len(ids) + 1)]
+    ends = np.minimum.accumulate(lengths[::-1])[::-1]  # a part of a letter may be longer than the letter
+    first, last = ends[:-1], ends[1:]  # of the letters that each token adds
+    for word in re.finditer(r"\S+", text):
+        inside = (first < last) & (first < word.end()) & (last > word.start())
+        yield word[0], np.flatnonzero(inside).tolist()
 
 
 def text_of(example: Row, data: DataInfo) -> str:

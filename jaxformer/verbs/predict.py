@@ -22,12 +22,14 @@ EXPLANATIONS = "explanations"  # the folder in the run's, or in that of the pred
 
 @dataclass(frozen=True, kw_only=True)
 class Explain(OfRun):
-    """Draw what a run's model sees in images: attention, rollout, Grad-CAM."""
+    """Draw what a run's model sees in images: attention, rollout, Grad-CAM, and each word's place."""
 
     files: tuple[Path, ...] = argument("FILE")
     """Image files, or folders of them."""
     class_name: str | None = flag(None, "NAME", "--class")
     """The class that Grad-CAM explains (default: what is predicted)."""
+    prompt: str = flag("", "TEXT")
+    """What stands in front of a text about an image, such as a question."""
     output: Path | None = flag(None, "DIR")
     """The folder of the drawings (default: RUN/explanations)."""
     skip_broken: bool = False
@@ -45,7 +47,7 @@ class Explain(OfRun):
             check_places(self.files, folder)
             trained = self.load()
             files = readable(self.files, trained.example, self.skip_broken)
-            for line in trained.explain(files, folder, class_name=self.class_name):
+            for line in trained.explain(files, folder, class_name=self.class_name, prompt=self.prompt):
                 print_json(line)
 
 

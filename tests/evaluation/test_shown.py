@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tokenizers
 from flax import linen as nn
+from helpers.tiny_tasks import CAPTIONERS, IMAGE_CASES, params_of
 
 from jaxformer.data.text.tokenizers import Tokenizer
 from jaxformer.evaluation import samples
@@ -18,8 +19,11 @@ from jaxformer.evaluation.samples import (
     choose,
     find_errors,
     make_errors,
+    make_predictions,
+    part_of,
     worst_mistakes,
 )
+from jaxformer.models.base import ImageModel
 from jaxformer.models.bert import BERT
 from jaxformer.models.gpt import GPT
 from jaxformer.models.outputs import ImageOutputs
@@ -27,6 +31,7 @@ from jaxformer.models.seq2seq import Seq2Seq
 from jaxformer.models.vit import ViT
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
+from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.classification import Classification
 from jaxformer.tasks.language import CausalLM
 from jaxformer.tasks.spans import place_of
@@ -253,11 +258,26 @@ def test_images_are_shown_with_every_layers_attention(layout):
         assert set(shown.said) == {"label", "correct", "top"}
 
 
-class Linear(nn.Module):
+class Linear(ImageModel):
     @nn.compact
     def __call__(self, image, deterministic=True):
         logits = nn.Dense(4)(image.reshape(len(image), -1))
         return ImageOutputs(logits, logits, logits)
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("pairs", ["image/encoder"]),
+        *[(f"captions, {reads}", []) for reads in CAPTIONERS],
+        ("pairs and captions", []),
+    ],
+)
+def test_attention_among_words_is_none_over_the_image(name, parts):
+    case = IMAGE_CASES[name]
+    look = make_predictions(case.model, case.task)
+    _, maps = jax.eval_shape(look, {"params": params_of(name)}, case.batch(1))
+    assert sorted({part_of(path) for path in leaves_by_path(maps)}) == parts
 
 
 def test_a_model_without_attention_has_none(layout):

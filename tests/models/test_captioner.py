@@ -2,16 +2,19 @@
 
 import itertools
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from helpers.tiny_models import BESIDE, TINY, tiny_model
-from helpers.tiny_tasks import BOS, CAPTIONERS, EOS, SIDE, VOCAB
+from helpers.tiny_tasks import BOS, CAPTIONERS, COCA, EOS, SIDE, VOCAB
 
 from jaxformer.decoding.steps import next_target, read_pictures
 from jaxformer.models.layouts import unrolled
+from jaxformer.models.positions import sincos2d
 from jaxformer.models.vit import ViT
 from jaxformer.tasks.captioning import Captioning
 
@@ -22,7 +25,7 @@ VIT = ViT(image_size=SIDE, patch_size=4, width=8, depth=1, num_heads=2, mlp_dim=
 
 def made(reads, seed=0, **changes):
     """A captioner with parameters with which tokens change one another a lot, and inputs."""
-    model = CAPTIONERS[reads].clone(**changes)
+    model = (CAPTIONERS | {"coca": COCA})[reads].clone(**changes)
     rng = np.random.default_rng(seed)
     image = rng.normal(size=(ROWS, SIDE, SIDE, 3)).astype(np.float32)
     tokens = rng.integers(3, VOCAB, (ROWS, TOKENS)).astype(np.int32)
@@ -108,12 +111,59 @@ def test_cached_decoding_is_teacher_forcing(reads, backbone):
         np.testing.assert_allclose(logits[1], expected[1, 1 + n], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("reads", READS)
+LOOKING = [("cross", {}), ("prefix", {}), ("prefix", {"scan": True}), ("coca", {}), ("cross", {"prefix": 2})]
+
+
+def looking(name, changes, query):
+    """Where each word looks if all queries are `query` [D], keys are what is seen itself, and blocks change nothing."""
+    model, variables, image, tokens = made(name, num_heads=1, **changes)
+    flat = flatten_dict(variables)
+    for path, leaf in flat.items():
+        if "backbone" in path:
+            continue
+        if path[-2:] == ("key", "kernel"):
+            flat[path] = np.broadcast_to(np.eye(16, dtype=np.float32)[:, None], leaf.shape)
+        elif path[-2:] == ("query", "bias"):
+            flat[path] = np.broadcast_to(query[None], leaf.shape)
+        elif "norm" in path[-2]:
+            flat[path] = np.full(leaf.shape, path[-1] == "scale", np.float32)
+        elif path[-2] in ("query", "key", "out", "down", "image_projection") or path[-1].startswith(
+            "prefix_"
+        ):
+            flat[path] = np.zeros_like(leaf)
+    look = partial(model.apply, method="looking", mutable=["attention_maps"])
+    return np.asarray(jax.jit(look)(unflatten_dict(flat), image, tokens)[0])
+
+
+@pytest.mark.parametrize(("name", "changes"), LOOKING)
+def test_where_a_word_looks_is_where_its_query_is_the_key(name, changes):
+    row, column = 1, 6
+    place = np.asarray(sincos2d(SIDE, SIDE, 16)).reshape(SIDE, SIDE, 16)[row, column]
+    found = looking(name, changes, (place - place.mean()) / place.std())
+    assert found.shape == (ROWS, TOKENS, SIDE, SIDE)
+    assert (found.reshape(ROWS * TOKENS, -1).argmax(axis=1) == row * SIDE + column).all()
+    assert (found.sum(axis=(2, 3)) <= 1 + 1e-5).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [*LOOKING, ("cross", {"backbone": VIT}), ("prefix", {"backbone": VIT})]
+)
+def test_a_word_without_a_query_looks_everywhere_alike(name, changes):
+    """At all that it sees: places, a class token, words up to itself, learned keys."""
+    found = looking(name, changes, np.zeros(16))
+    seen = found.shape[2] * found.shape[3] + ("backbone" in changes) + changes.get("prefix", 0)
+    counts = seen + (name == "prefix") * np.arange(1, TOKENS + 1)
+    np.testing.assert_allclose(
+        found, np.broadcast_to(1 / counts[None, :, None, None], found.shape), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize("reads", [*READS, "coca"])
 def test_layers_that_are_scanned_over_compute_the_same(reads):
     model, variables, image, tokens = made(reads, scan=True)
     plain, plain_variables = unrolled(model, variables)
     assert not plain.scan
-    assert "block_1" in plain_variables["params"]["decoder"]
+    assert "block_0" in plain_variables["params"]["decoder"]
     found = teacher_forced(model, variables, image, tokens)
     np.testing.assert_allclose(
         found, teacher_forced(plain, plain_variables, image, tokens), rtol=1e-4, atol=1e-4

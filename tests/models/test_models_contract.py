@@ -133,7 +133,6 @@ def test_token_layout_is_that_of_the_traced_attention(name):
     assert bool(layers) == (
         name
         in (
-            "captioner",
             "cct",
             "coatnet",
             "coca",

@@ -5,11 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.tiny_tasks import BOS, CAPTIONERS, LENGTH, SIDE, VOCAB
+from helpers.tiny_tasks import BOS, CAPTIONERS, IMAGE_CASES, LENGTH, SIDE, VOCAB, params_of
 
-from jaxformer.data.text.tokenizer_training import Characters
+from jaxformer.data.text.tokenizer_training import Bytes, Characters
 from jaxformer.tasks.caption_metrics import caption_scores, words_of
 from jaxformer.tasks.captioning import Captioning, prompts_of
+from jaxformer.tasks.text import spelled
 
 WORDS = ["a", "red", "blue", "circle", "square", "left", "of", "above", "the", "small", "big", "two"]
 # pycocoevalcap 1.2 on the corpora that `corpus` makes: seed, pictures -> Bleu(4)'s last, Rouge, Cider.
@@ -105,11 +106,59 @@ def test_prompts_are_what_is_in_front_of_the_first_target():
     assert np.asarray(prompts_of(alone)[0]).tolist()[0] == [BOS, 5, 6]
 
 
+@pytest.mark.parametrize("name", ["cross", "prefix"])
+def test_each_token_that_is_written_has_the_map_of_the_place_before_it(name):
+    """Behind prompts of 3 and 1 tokens, by a pass over each text alone, made by hand."""
+    case = IMAGE_CASES[f"captions, {name}"]
+    variables, batch = {"params": params_of(f"captions, {name}")}, case.batch(2)
+    batch["tokens"], batch["token_mask"] = (
+        np.full((2, 3), 5, np.int32),
+        np.array([[1, 1, 1], [1, 0, 0]], bool),
+    )
+    del batch["targets"]
+    found = case.task.shown(None, batch, case.model, variables)
+    images = case.task.normalised(batch)["image"]
+    for row, count in enumerate((3, 1)):
+        written = np.asarray(found["written"][row])
+        written = written[written >= 0]
+        text = [*[5] * count, *written[:-1]]
+        given = images[row : row + 1], np.array([text], np.int32)
+        maps, _ = case.model.apply(variables, *given, method="looking", mutable=["attention_maps"])
+        seen = found["seen"][row][: len(written)]
+        np.testing.assert_allclose(seen, maps[0, count - 1 :], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text", "words"),
+    [
+        (Bytes("seq2seq"), "a  rød é", {"a": [0], "rød": [3, 4, 6], "é": [8]}),
+        (Characters("seq2seq"), " a red", {"a": [1], "red": [3, 4, 5]}),
+        (Characters("seq2seq"), "", {}),
+    ],
+)
+def test_words_are_made_of_their_tokens(tokenizer, text, words):
+    """Of a letter of two bytes the first is enough."""
+    tokenizer = tokenizer.build(lambda: iter(["a red"]))
+    ids = np.array([*tokenizer.encode(text, special=False), tokenizer.eos_id])
+    assert dict(spelled(ids, SimpleNamespace(tokenizer=tokenizer))) == words
+
+
+def test_a_word_looks_where_its_tokens_do_in_the_mean():
+    tokenizer = Characters("seq2seq").build(lambda: iter(["a red"]))
+    ids = tokenizer.encode("a red", special=False)
+    predicted = {"written": np.array([*ids, -1]), "seen": np.arange(6.0)[:, None, None] * np.ones((1, 2, 3))}
+    found = Captioning().looked(predicted, SimpleNamespace(tokenizer=tokenizer))
+    assert [(word, seen.shape, seen.max()) for word, seen in found] == [("a", (2, 3), 0), ("red", (2, 3), 3)]
+
+
 def test_a_users_picture_starts_with_the_token_that_starts_a_text():
     data = Split()
     example = Captioning().prepare({"image": np.zeros((2, 2, 3), np.uint8)}, data)
     assert example["tokens"].tolist() == [data.tokenizer.bos_id]
     assert example["token_mask"].all()
+    asked = Captioning().prepare({"image": np.zeros((2, 2, 3), np.uint8), "prompt": "red"}, data)
+    assert asked["tokens"].tolist() == [data.tokenizer.bos_id, *data.tokenizer.encode("red", special=False)]
+    assert set(asked) == {"image", "tokens", "token_mask"}
 
 
 def spec(length=LENGTH, side=SIDE, vocab=VOCAB, **changes):

@@ -1,11 +1,14 @@
 """CLIP and SigLIP of transformers: the same vectors, logits, loss and gradients, in and out again."""
 
 import json
+import re
+import string
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sentencepiece
 from flax.traverse_util import flatten_dict
 
 import jaxformer as jf
@@ -188,6 +191,36 @@ def test_an_imported_clip_tells_pictures_by_texts(tmp_path, capsys):
         assert said in capsys.readouterr().err
     assert cli.main(["weights", "export", run, str(tmp_path / "out")]) == 0
     assert jf.load_pretrained(tmp_path / "out").preprocessing == loaded_view(tmp_path / "clip")
+
+
+def test_an_imported_siglip_reads_texts_as_sentencepiece_does(tmp_path):
+    """Of a folder without tokenizer.json: texts as big_vision's `canonicalize_text` leaves them, and behind them </s>,
+    which is padding, too, and is seen."""
+    torch, (theirs, *_) = pytest.importorskip("torch"), reference("siglip")
+    folder, run = tmp_path / "siglip", str(tmp_path / "run")
+    theirs.save_pretrained(folder)
+    corpus = ["a photo of a cat", "a red dog", "two dogs and a cat"]
+    ends = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1, "hard_vocab_limit": False}  # T5's
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus * 9),
+        model_prefix=str(folder / "spiece"),
+        vocab_size=36,
+        minloglevel=2,
+        **ends,
+    )
+    clip = {"do_resize": True, "size": {"height": 16, "width": 16}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(clip))
+    assert cli.main(["weights", "import", str(folder), "--workdir", run]) == 0
+
+    words = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
+    texts = ["a photo", " A  RED\tdog!", "cat's", "d'o.g's (cat)", "Été"]
+    rows = np.ones((len(texts), LENGTH), int)
+    for row, text in zip(rows, texts):
+        plain = text.lower().translate(str.maketrans("", "", string.punctuation))
+        ids = words.encode(re.sub(r"\s+", " ", plain).strip())
+        row[: len(ids)] = ids
+    expected = theirs.text_model(torch.tensor(rows)).pooler_output.detach().numpy()
+    close(jf.load_run(run).embed_texts(texts), expected / np.linalg.norm(expected, axis=1, keepdims=True))
 
 
 def loaded_view(folder):
