@@ -186,8 +186,9 @@ def packed_mask(positions: jax.Array, texts: jax.Array, window: int | None, coun
       count: how many tokens are in front.
     """
     own = texts[:, :, None] == texts[:, None, :]
-    seen = cached_mask(positions, positions, window).allowed
-    return Mask(allowed=seen & (own | (jnp.arange(own.shape[2]) < count)[None, None])[:, None])
+    own |= (jnp.arange(own.shape[2]) < count)[None, None]
+    distance = positions[:, :, None] - positions[:, None, :]
+    return Mask(allowed=(within(distance, window) & own)[:, None])
 
 
 def written(old: jax.Array, new: jax.Array, slot: jax.Array, axis: int) -> jax.Array:
