@@ -1,13 +1,15 @@
-"""Seconds and memory of importing weights: a BERT of random numbers as transformers writes it, from a warm disk.
+"""Seconds and memory of importing weights: a BERT or a GPT-2 of random numbers as transformers writes it, from a warm
+disk.
 
     .venv/bin/python benchmarks/weights_import.py
     .venv/bin/python benchmarks/weights_import.py --width 1536 --depth 18 --heads 24
+    .venv/bin/python benchmarks/weights_import.py --family gpt --width 1600 --depth 48 --heads 25 --files 4
 
-Written is a folder with config.json and model.safetensors, in float32. Then a process each reads it as
-`jf.load_pretrained(FOLDER).variables`, as the first parameters of a training (`model.pretrained`), and by the verb
-`weights import`, which also writes the run's checkpoint. Printed are the seconds of that alone, by the clock and of the
-processor, without starting Python and importing packages; and the peak of the process's memory beyond what it had
-before, beside what stays, the parameters, and the largest tensor.
+Written is a folder with config.json and model.safetensors, or several such files, in float32. Then a process each reads
+it as `jf.load_pretrained(FOLDER).variables`, as the first parameters of a training (`model.pretrained`), and by the
+verb `weights import`, which also writes the run's checkpoint. Printed are the seconds of that alone, by the clock and
+of the processor, without starting Python and importing packages; and the peak of the process's memory beyond what it
+had before, beside what stays, the parameters, and the largest tensor.
 """
 
 import argparse
@@ -21,33 +23,49 @@ from pathlib import Path
 import numpy as np
 
 WAYS = ("load_pretrained", "model.pretrained", "weights import")
-VOCABULARY, POSITIONS = 30_522, 512
+FAMILIES = {  # as google-bert/bert-base-uncased and openai-community/gpt2-xl
+    "bert": {"vocab_size": 30_522, "max_positions": 512, "head": "none"},
+    "gpt": {"vocab_size": 50_257, "context_length": 1024},
+}
 
 
-def write_source(folder, width, depth, heads):
-    """Writes the model, and gives the sizes of its tensors in bytes."""
+def write_source(folder, family, width, depth, heads, files=1):
+    """Writes the model, no more than one file of it in memory, and gives the sizes of its tensors in bytes."""
     import jax
+    from flax.traverse_util import flatten_dict, unflatten_dict
     from safetensors.numpy import save_file
 
     from jaxformer.config.schema import build
     from jaxformer.data.text.tokenizer_training import Bytes
     from jaxformer.models import CONTRACT, MODELS
-    from jaxformer.weights.transformers_config import FAMILIES
+    from jaxformer.weights.export import left_out
+    from jaxformer.weights.transformers_config import family_of
     from jaxformer.weights.transformers_written import config_of
 
-    fields = {"name": "bert", "vocab_size": VOCABULARY, "width": width, "depth": depth, "num_heads": heads}
-    model = build(MODELS, {**fields, "max_positions": POSITIONS, "head": "none"}, "model", CONTRACT)
+    fields = {"name": family, **FAMILIES[family], "width": width, "depth": depth, "num_heads": heads}
+    model = build(MODELS, fields, "model", CONTRACT)
     tokens = np.zeros((1, 2), np.int32)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), tokens))
-    rng = np.random.default_rng(0)
-    numbers = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
-    tensors = FAMILIES["bert"][0].write(
-        numbers, {"classifier", "classifier.out_proj", "qa_outputs"}, prefixed=False
-    )
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(config_of(model, "bert")))
+    shapes = flatten_dict(jax.eval_shape(lambda: model.init(jax.random.key(0), tokens)))
+    config, rng = config_of(model, family), np.random.default_rng(0)
+    prefixed = not config["architectures"][0].endswith("Model")
+    parts, sizes = list(dict.fromkeys(path[:3] for path in shapes)), {}  # such as a layer
+    for number in range(files):
+        some = parts[number * len(parts) // files : (number + 1) * len(parts) // files]
+        numbers = {
+            path: rng.standard_normal(leaf.shape, np.float32)
+            for path, leaf in shapes.items()
+            if path[:3] in some
+        }
+        tensors = family_of(config).write(unflatten_dict(numbers), left_out(config), prefixed=prefixed)
+        name = "model.safetensors" if files == 1 else f"model-{number + 1:05d}-of-{files:05d}.safetensors"
+        save_file(tensors, folder / name, metadata={"format": "pt"})
+        sizes |= {(key, name): tensor.nbytes for key, tensor in tensors.items()}
+    if files > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": dict(sizes.keys())}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text(json.dumps(config))
     Bytes().build(lambda: iter(())).save(folder / "tokenizer.json")
-    return [tensor.nbytes for tensor in tensors.values()]
+    return list(sizes.values())
 
 
 def memory(name):
@@ -87,6 +105,9 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--family", choices=FAMILIES, default="bert")
+    parser.add_argument("--files", type=int, default=1, help="over how many files the tensors are spread")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--depth", type=int, default=12)
     parser.add_argument("--heads", type=int, default=12)
@@ -97,13 +118,14 @@ def main():
         print(json.dumps(measured(way, Path(folder))))
         return
     with tempfile.TemporaryDirectory() as name:
-        sizes = write_source(Path(name), arguments.width, arguments.depth, arguments.heads)
+        shape = arguments.width, arguments.depth, arguments.heads, arguments.files
+        sizes = write_source(Path(name), arguments.family, *shape)
         whole, largest = sum(sizes) / 2**20, max(sizes) / 2**20
         print(
             f"{sum(sizes) / 4e6:,.0f} M parameters, {whole:,.0f} MiB, the largest tensor {largest:,.0f} MiB"
         )
         limit = whole + 1.3 * largest
-        for way in WAYS:
+        for way in arguments.ways:
             command = [sys.executable, __file__, "--child", way, name]
             clock, cpu, more = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
             told = f"{clock:.2f} s by the clock, {cpu:.2f} s of the processor, {more:,.0f} MiB more"

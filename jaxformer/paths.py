@@ -19,7 +19,7 @@ Tree = Any
 STACK = re.compile(r"(^|/)blocks/")
 BLOCK = re.compile(r"(?<![^/])(stage_\d+[_/])?block_\d+(?=/)")
 
-ADAPTERS = "adapter_[^/]*|prefix_(key|value)"  # what adapters put into a model: no published one has it
+ADAPTERS = "adapter_[^/]*|prefix_(key|value)|prompt_tokens"  # what adapters put into a model: no published one has it
 
 
 def path_of(key_path: Sequence[Any]) -> str:

@@ -324,8 +324,9 @@ def write_shown(experiment: Experiment, run: Run, state: TrainState, evaluation:
     for kind, examples in chosen.items():
         if examples and jax.process_index() == 0:
             write_samples(run.folder, examples, kind=kind, patches=patches)
-    if (table := evaluation.tables.get(RETRIEVAL)) and jax.process_index() == 0:
-        found = {index: samples.picture_of(batches, index) for index in pictures_of(table)}
+    numbers = pictures_of(evaluation.tables.get(RETRIEVAL, {}))
+    if numbers and jax.process_index() == 0:
+        found = {index: samples.picture_of(batches, index) for index in numbers}
         shown = [Shown({"index": index, "correct": None}, image) for index, image in found.items()]
         write_samples(run.folder, shown, kind=RETRIEVAL)
 

@@ -122,7 +122,8 @@ class ExperimentConfig:
     """The learning rate over time, as a share of optimizer.learning_rate."""
     adapter: Any | None = schema.choice(ADAPTERS, "jaxformer.optim.adapters:Adapter", default=None)
     """What is trained besides the heads, all else is frozen: low-rank changes of some kernels ("lora", "dora"), layers
-    behind each branch ("bottleneck"), or keys and values of no token ("prefix")."""
+    behind each branch ("bottleneck"), keys and values of no token ("prefix"), or
+    vectors in front of the tokens ("prompt")."""
     eval: EvalConfig = EvalConfig()
     """Evaluation beside training."""
     precision: Literal["float32", "bfloat16", "float16"] | Dtypes = "float32"

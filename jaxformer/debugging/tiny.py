@@ -10,7 +10,7 @@ from jaxformer.config.schema import to_dict
 from jaxformer.config.sections import ExperimentConfig, resolve
 from jaxformer.errors import ConfigError
 
-SIDE, LENGTH, LAYERS, BATCH = 32, 32, 4, 16
+SIDE, LENGTH, PROMPT, LAYERS, BATCH = 32, 32, 4, 4, 16
 STEPS = 20
 STAGE, FIRST_STAGE = 2, 8  # layers in a stage, and the width of the first, which grows from stage to stage
 # Sizes of models by the fields' names; a field of one value for each stage gets the size in each.
@@ -30,7 +30,7 @@ SIZES = {
     "embedding": 16,  # of pictures and texts
     "groups": 8,
     "count": 4,  # of experts
-    "context_length": LENGTH,
+    "prompt": PROMPT,
 }
 DEPTHS = ("depth", "encoder_depth", "decoder_depth")
 SIZING = ("size", "shorter_side")
@@ -58,6 +58,8 @@ def tiny(config: ExperimentConfig, *, layers: int = LAYERS, side: int = SIDE) ->
     written["eval"]["every"] = f"{STEPS // 2} steps"
     written["checkpoint"] |= {"every": f"{STEPS // 2} steps", "every_minutes": None}
     written["schedule"] = {name: in_shares(value) for name, value in written["schedule"].items()}
+    if (written["adapter"] or {}).get("name") == "prompt":
+        written["adapter"]["length"] = min(written["adapter"]["length"], PROMPT)
     del written["parallel"]["mesh"]
     try:
         return resolve(written)
@@ -93,8 +95,10 @@ def shrink_model(model: dict[str, Any], layers: int, side: int | None) -> None:
                     shrink_model(part, layers, side)
     if "stage_sizes" in model and isinstance(model.get("width"), int):
         model["width"] = min(model["width"], FIRST_STAGE)
-    if (positions := model.get("max_positions")) is not None:
-        model["max_positions"] = min(positions, LENGTH + model.get("position_offset", 0))
+    room = LENGTH + model.get("prompt", 0)
+    for name, least in (("max_positions", room + model.get("position_offset", 0)), ("context_length", room)):
+        if (positions := model.get(name)) is not None:
+            model[name] = min(positions, least)
     if side is not None and model.get("image_size") is not None:
         model["image_size"] = min(side, model["image_size"])
     if isinstance(model.get("window"), int):

@@ -13,7 +13,7 @@ from jaxformer.models.attention import ATTENTION_MAPS
 from jaxformer.observe.attention_maps import MOST_TOKENS, TokenMaps
 from jaxformer.observe.samples import Shown
 from jaxformer.parallel.compile import Layout
-from jaxformer.paths import leaves_by_path
+from jaxformer.paths import leaves_by_path, with_leaves
 from jaxformer.tasks.base import Row, Task
 from jaxformer.tasks.text import real_length
 
@@ -145,10 +145,18 @@ def make_predictions(model: Any, task: Task) -> Predict:
             }
             maps = {ATTENTION_MAPS: over}
         else:  # of long texts and many layers all weights would fill the memory
-            maps = jax.tree.map(lambda weights: weights[..., :MOST_TOKENS, :MOST_TOKENS], maps)
+            maps = with_leaves(maps, {p: of_tokens(p, w, model) for p, w in leaves_by_path(maps).items()})
         return task.shown(outputs, batch, model, variables), maps
 
     return predictions
+
+
+def of_tokens(path: str, weights: jax.Array, model: Any) -> jax.Array:
+    """The weights [..., T, S] at a path among the first MOST_TOKENS tokens of a text, without those of a prompt."""
+    prompted = model.kind != "encoder-decoder" or path.startswith("encoder")
+    rows = model.prompt if prompted else 0
+    columns = model.prompt if prompted or "cross_attention" in path else 0
+    return weights[..., rows : rows + MOST_TOKENS, columns : columns + MOST_TOKENS]
 
 
 def make_look(predict: Predict, task: Task, batches: Batches) -> Callable[[Tree, int], Shown]:

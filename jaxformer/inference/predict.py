@@ -135,7 +135,7 @@ def computed(
         asked = text_inputs(run, inputs)
         rows = [row for one in asked for row in one.rows]
         lengths = {name: max(len(row[name]) for row in rows) for name in rows[0]}
-        longest = min(rounded(lengths["tokens"]), run.model.context_length)
+        longest = min(rounded(lengths["tokens"]), run.model.longest_text)
         lengths |= dict.fromkeys(("tokens", "token_types", "token_mask"), longest)
         shards = run.layout.batch_shards
         size = -(-min(BATCH, len(rows)) // shards) * shards

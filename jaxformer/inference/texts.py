@@ -168,7 +168,7 @@ def text_inputs(run: Any, inputs: Any) -> list[Input]:
     Raises:
       UserError: a text cannot be encoded, or holds nothing to predict; names it.
     """
-    form, settings, most = form_of(run.config), run.config.data.examples, run.model.context_length
+    form, settings, most = form_of(run.config), run.config.data.examples, run.model.longest_text
     given: Any = as_given(inputs, form)  # it names a text as the examples of a dataset are named
     if form == "question":
         windows, cut = settings.windows(run.tokenizer, given.texts, given, 0)

@@ -100,7 +100,7 @@ class Writer:
         unstacked, self.variables = unrolled(model, variables)
         self.model: Any = unstacked
         self.tokenizer = tokenizer
-        self.context_length: int = self.model.context_length
+        self.context_length: int = self.model.longest_text
         marked = tokenizer.hf.get_added_tokens_decoder().items()
         self.special = {token for token, added in marked if added.special} - {tokenizer.eos_id}
         self.step = Partial(partial(self.next_step, self.model), self.variables)

@@ -147,6 +147,15 @@ class Model(Layer, kw_only=True):
     """Rows and columns of the patches that the last tokens stand for."""
     tokens_before_grid = cast(Any, 0)
     """Number of tokens in front of these patches."""
+    prompt = cast(Any, 0)
+    """Number of learned vectors in front of its tokens."""
+    context_length = cast(Any, None)
+    """How many tokens of a text have positions; None of a model that reads none."""
+
+    @property
+    def longest_text(self) -> int:
+        """The longest text that it takes, in tokens."""
+        return int(self.context_length)
 
     @property
     def task_sizes(self) -> Mapping[str, int]:
@@ -272,6 +281,32 @@ class Adaptable(Stacked, kw_only=True):
     """Width of two layers behind each branch of a block (Houlsby et al. 2019, figure 2); 0: there are none."""
     prefix: Number = 0
     """Learned keys and values in each attention, besides those of its tokens (Li and Liang 2021); 0: there are none."""
+
+
+class Prompted(Adaptable, kw_only=True):
+    """Models that take learned vectors in front of their embedded tokens."""
+
+    prompt: Number = 0
+    """Learned vectors in front of the embedded tokens (Lester et al. 2021, section 2); 0: there are none."""
+
+    @property
+    def longest_text(self) -> int:
+        """The longest text that it takes, in tokens: the learned vectors take the first positions."""
+        return max(0, int(self.context_length) - self.prompt)
+
+    def prompt_vectors(self, width: int) -> Any:
+        """The learned vectors, [1, N, D]; None where there are none."""
+        init, shape = nn.initializers.normal(0.02), (1, self.prompt, width)
+        return self.param("prompt_tokens", init, shape, self.param_dtype) if self.prompt else None
+
+
+def behind(learned: Any, x: Any) -> Any:
+    """Embedded tokens [B, T, D] behind learned vectors [1, N, D], [B, N + T, D]; as they are behind None."""
+    if learned is None:
+        return x
+    # Before it is rounded, so that the gradient is added up over the batch in float32.
+    rows = jnp.broadcast_to(learned, (len(x), *learned.shape[1:]))
+    return jnp.concatenate([rows.astype(x.dtype), x], axis=1)
 
 
 def head_problems(

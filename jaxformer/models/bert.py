@@ -9,11 +9,12 @@ from flax import linen as nn
 from jax import Array
 
 from jaxformer.config.fields import Input, Layers, NonNegativeInt, PositiveFloat, PositiveInt, Rate, Tokens
-from jaxformer.models.base import Kind, head_problems
+from jaxformer.errors import ConfigError
+from jaxformer.models.base import Kind, Prompted, behind, head_problems
 from jaxformer.models.block import StackInputs
 from jaxformer.models.dense import Dense, Embedding
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.masks import Mask
+from jaxformer.models.masks import Mask, in_front, positions_behind
 from jaxformer.models.mlp import ACTIVATIONS, ActivationName
 from jaxformer.models.norms import LayerNorm
 from jaxformer.models.outputs import TextOutputs, TokenHead, mean_of_tokens
@@ -23,7 +24,7 @@ from jaxformer.models.text import Windowed
 normal = nn.initializers.normal(0.02)
 
 
-class BERT(Windowed):
+class BERT(Windowed, Prompted):
     """An encoder with a head for what is to be learnt."""
 
     kind: ClassVar[Kind] = "encoder"
@@ -96,6 +97,10 @@ class BERT(Windowed):
     ) -> TextOutputs:
         """The logits of the head for texts.
 
+        Learned vectors (`prompt`) are tokens of type 0 that stand in front of each text and take the positions from 0
+        on, as in Hugging Face's peft. Outputs are of the others alone, and so is what a head sees of a text: the first
+        token is the text's own (peft has the first vector in its place).
+
         Args:
           tokens: int [B, T].
           token_mask: bool [B, T], False on padding; None: there is none.
@@ -110,31 +115,44 @@ class BERT(Windowed):
 
         Returns:
           logits: of the head; of "none" the tokens themselves.
+
+        Raises:
+          ConfigError: there is a prompt, through which the texts of a packed row would see each other.
         """
+        if self.prompt and segment_ids is not None:
+            remedy = 'take the adapter "prefix", or a decoder, or rows of one text'
+            raise ConfigError(
+                f"model.prompt: texts that share a row would see each other through it; {remedy}"
+            )
         own_mask = token_mask
         if token_mask is not None and mixed_token_mask is not None:
             token_mask = token_mask | mixed_token_mask  # places as many as the longer text has
         positions = token_positions(tokens, token_mask) if positions is None else positions
+        positions = positions_behind(positions, self.prompt)
         table = Embedding(self.known("vocab_size"), self.width, normal, **self.dtypes, name="token_embedding")
         x = table(tokens)  # [B, T, D]
         if mixed_tokens is not None and mix_weight is not None:
             mixed = weighted(table(mixed_tokens), 1 - mix_weight, mixed_token_mask)
             x = weighted(x, mix_weight, own_mask) + mixed
+        x = behind(self.prompt_vectors(self.width), x)  # [B, N + T, D]
         rows = (self.max_positions, self.width, normal)
         if self.positions == "learned":
             by_position = Embedding(*rows, **self.dtypes, name="position_embedding")
             x = x + for_rows(by_position(positions + self.position_offset), x)
         if self.token_types:
             by_type = Embedding(self.token_types, self.width, normal, **self.dtypes, name="type_embedding")
-            x = x + by_type(jnp.zeros_like(tokens) if token_types is None else token_types)
+            types = jnp.zeros_like(tokens) if token_types is None else token_types
+            x = x + by_type(in_front(types, self.prompt, 0))
         if self.embedding_norm:
             x = self.normed(x, "embedding_norm")
         x = Dropout(self.dropout)(x, deterministic=deterministic)
-        masks = [Mask(window=window, segments=segment_ids, keys=token_mask) for window in self.windows()]
+        keys = in_front(token_mask, self.prompt, True)
+        masks = [Mask(window=window, segments=segment_ids, keys=keys) for window in self.windows()]
         turns = self.turns(positions, self.width // self.num_heads) if self.positions == "rotary" else ()
         first = {"attention_norm": self.first_norm}
         stack = self.stack("encoder", self.depth, normal, normal, first)
         x, _ = stack(x, deterministic, StackInputs(), masks, rotaries=turns)
+        x = x[:, self.prompt :] if self.prompt else x
         if self.norm_position == "pre":
             x = self.normed(x, "norm")
 

@@ -8,11 +8,19 @@ from flax import linen as nn
 from jax import Array
 
 from jaxformer.config.fields import Input, Layers, PositiveFloat, PositiveInt, Rate
-from jaxformer.models.base import Kind, head_problems
+from jaxformer.models.base import Kind, Prompted, behind, head_problems
 from jaxformer.models.block import StackInputs
 from jaxformer.models.dense import Dense, Embedding
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache
+from jaxformer.models.masks import (
+    Cache,
+    Mask,
+    cached_mask,
+    empty_cache,
+    in_front,
+    packed_mask,
+    positions_behind,
+)
 from jaxformer.models.mlp import ActivationName, Experts
 from jaxformer.models.outputs import TextOutputs, router_losses
 from jaxformer.models.positions import RelativeBias, alibi_bias, for_rows, sinusoidal, token_positions
@@ -21,7 +29,7 @@ from jaxformer.models.text import GenerativeModel, Windowed
 normal = nn.initializers.normal
 
 
-class GPT(GenerativeModel, Windowed):
+class GPT(GenerativeModel, Windowed, Prompted):
     """A decoder that predicts the next token."""
 
     kind: ClassVar[Kind] = "decoder"
@@ -64,6 +72,9 @@ class GPT(GenerativeModel, Windowed):
     ) -> TextOutputs:
         """Logits of the token after each.
 
+        Learned vectors (`prompt`) are tokens that stand in front of each text and take the positions from 0 on, as in
+        Hugging Face's peft; outputs are of the others alone.
+
         Args:
           tokens: int [B, T].
           token_mask: bool [B, T], False on padding, on either side; None: there is none. Of padding the results
@@ -75,18 +86,25 @@ class GPT(GenerativeModel, Windowed):
           last_only: whether the logits are of the last place alone, [B, 1, V].
         """
         vocab_size = self.known("vocab_size")
+        count, windows = self.prompt if cache is None else cache.prompt, self.windows()
+        table = Embedding(vocab_size, self.width, **self.dtypes, name="token_embedding")
+        learned = self.prompt_vectors(self.width) if count else None
+        x = behind(learned, table(tokens))  # [B, N + T, D], as all that follows
+        token_mask, segment_ids = in_front(token_mask, count, True), in_front(segment_ids, count, 1)
+        positions = None if positions is None else positions_behind(positions, count)
         if cache is None:
             # Distances within a text are those in its row, so that all rows share one bias.
-            queries = slots = token_positions(tokens, None)
-            positions = token_positions(tokens, token_mask) if positions is None else positions
-            masks = [Mask(True, window, segment_ids, token_mask) for window in self.windows()]
+            queries = slots = token_positions(x, None)
+            positions = token_positions(x, token_mask) if positions is None else positions
+            masks = [Mask(True, window, segment_ids, token_mask) for window in windows]
+            texts = token_mask if segment_ids is None else segment_ids
+            if count and texts is not None:  # the row may have padding, or other texts, behind the prompt
+                queries = slots = positions
+                masks = [packed_mask(positions, texts, window, count) for window in windows]
         else:
-            positions, slots = cache.place(jnp.ones(tokens.shape, bool) if token_mask is None else token_mask)
-            queries, masks = positions, [cached_mask(positions, slots, window) for window in self.windows()]
+            positions, slots = cache.place(jnp.ones(x.shape[:2], bool) if token_mask is None else token_mask)
+            queries, masks = positions, [cached_mask(positions, slots, window) for window in windows]
         bias = self.bias(queries, slots)
-
-        table = Embedding(vocab_size, self.width, **self.dtypes, name="token_embedding")
-        x = table(tokens)  # [B, T, D]
         if self.positions == "learned":
             shape = (self.context_length, self.width)
             x = x + for_rows(Embedding(*shape, **self.dtypes, name="position_embedding")(positions), x)
@@ -102,14 +120,14 @@ class GPT(GenerativeModel, Windowed):
         x, beside = self.stack("decoder", self.depth, *inits)(
             x, deterministic, shared, masks, cache, rotaries=turns
         )
-        x = self.last_norm("norm")(x)
+        x = self.last_norm("norm")(x[:, count:] if count else x)
         head = (
             None
             if self.tied
             else Dense(vocab_size, use_bias=False, kernel_init=normal(0.02), **self.dtypes, name="head")
         )
         logits, made_of = self.logits(x, table, head, last_only)
-        cache = cache and cache.after([b.cache for b in beside], slots, tokens.shape[1])
+        cache = cache and cache.after([b.cache for b in beside], slots, count + tokens.shape[1])
         return TextOutputs(logits, x, router=router_losses(beside), cache=cache, head=made_of)
 
     def bias(self, queries: Array, keys: Array) -> Array | None:
@@ -131,4 +149,4 @@ class GPT(GenerativeModel, Windowed):
         windows = self.windows()
         slots = length if None in windows else min(length, 2 * max(w for w in windows if w))
         kv_heads = self.num_kv_heads or self.num_heads
-        return empty_cache(batch, slots, self.depth, kv_heads, self.size_of_heads, self.dtype)
+        return empty_cache(batch, slots, self.depth, kv_heads, self.size_of_heads, self.dtype, self.prompt)

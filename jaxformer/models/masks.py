@@ -103,6 +103,8 @@ class Cache:
     """Int32 [B, S], the position of the token in each slot; EMPTY where there is none (yet), and padding."""
     index: jax.Array
     """Int32 [], how many tokens were written."""
+    prompt: int = struct.field(pytree_node=False, default=0)
+    """How many learned vectors of the model's own come in front of the first tokens; 0 once they are written."""
 
     @property
     def slot(self) -> jax.Array:
@@ -131,14 +133,21 @@ class Cache:
 
 
 def empty_cache(
-    batch: int, slots: int, depth: int, kv_heads: int, head_dim: int, dtype: Dtype = jnp.float32
+    batch: int,
+    slots: int,
+    depth: int,
+    kv_heads: int,
+    head_dim: int,
+    dtype: Dtype = jnp.float32,
+    prompt: int = 0,
 ) -> Cache:
-    """A cache of `slots` tokens for each of `batch` rows; zeros, with no token in it."""
+    """A cache of `slots` tokens for each of `batch` rows, and of those of a `prompt`; zeros, with no token in it."""
+    slots += prompt
     shape = (batch, kv_heads, slots, head_dim)  # arrays of their own: a cache may be donated
     layers = tuple(
         LayerCache(KeyValues(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))) for _ in range(depth)
     )
-    return Cache(layers, jnp.full((batch, slots), EMPTY, jnp.int32), jnp.int32(0))
+    return Cache(layers, jnp.full((batch, slots), EMPTY, jnp.int32), jnp.int32(0), prompt)
 
 
 def cached_mask(queries: jax.Array, slots: jax.Array, window: int | None) -> Mask:
@@ -151,6 +160,35 @@ def cached_mask(queries: jax.Array, slots: jax.Array, window: int | None) -> Mas
     """
     distance = queries[:, :, None] - slots[:, None, :]
     return Mask(allowed=(within(distance, window) & (slots >= 0)[:, None, :])[:, None])
+
+
+def in_front(x: jax.Array | None, count: int, value: Any) -> Any:
+    """What is known of tokens, [1 or B, T], behind `count` others, of which it is `value`; None stays None."""
+    return x if x is None or not count else jnp.pad(x, ((0, 0), (count, 0)), constant_values=value)
+
+
+def positions_behind(positions: jax.Array, count: int) -> jax.Array:
+    """Positions of tokens, int [1 or B, T], behind `count` others that take the first, int [1 or B, count + T]."""
+    if not count:
+        return positions
+    first = jnp.broadcast_to(jnp.arange(count, dtype=positions.dtype), (len(positions), count))
+    return jnp.concatenate([first, positions + count], axis=1)
+
+
+def packed_mask(positions: jax.Array, texts: jax.Array, window: int | None, count: int) -> Mask:
+    """Causal attention in rows of texts and padding: every text sees the `count` tokens in front of its row, as if it
+    stood behind them by itself.
+
+    Args:
+      positions: int32 [1 or B, T], of tokens in their text, behind those in front.
+      texts: int32 [B, T], which text of its row each is of, or bool, False on padding; those in front are of any.
+      window: as in `Mask`.
+      count: how many tokens are in front.
+    """
+    own = texts[:, :, None] == texts[:, None, :]
+    own |= (jnp.arange(own.shape[2]) < count)[None, None]
+    distance = positions[:, :, None] - positions[:, None, :]
+    return Mask(allowed=(within(distance, window) & own)[:, None])
 
 
 def written(old: jax.Array, new: jax.Array, slot: jax.Array, axis: int) -> jax.Array:

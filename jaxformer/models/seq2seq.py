@@ -9,11 +9,11 @@ from jax import Array
 
 from jaxformer.config.fields import Input, Layers, PositiveInt, Rate, Tokens
 from jaxformer.models.attention import MaybeArray
-from jaxformer.models.base import Kind, head_problems
+from jaxformer.models.base import Kind, Prompted, behind, head_problems
 from jaxformer.models.block import StackInputs
 from jaxformer.models.dense import Dense, Embedding, xavier
 from jaxformer.models.dropout import Dropout
-from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache
+from jaxformer.models.masks import Cache, Mask, cached_mask, empty_cache, in_front
 from jaxformer.models.mlp import ActivationName
 from jaxformer.models.outputs import TextOutputs
 from jaxformer.models.positions import RelativeBias, for_rows, sinusoidal, token_positions
@@ -24,7 +24,7 @@ normal = nn.initializers.normal
 fan_in = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
-class Seq2Seq(GenerativeModel):
+class Seq2Seq(GenerativeModel, Prompted):
     """An encoder of one text and a decoder of another that looks at it."""
 
     kind: ClassVar[Kind] = "encoder-decoder"
@@ -72,6 +72,7 @@ class Seq2Seq(GenerativeModel):
         table = (vocab_size, self.width, normal(self.width**-0.5 if self.scaled_embedding else 1.0))
         self.token_embedding = Embedding(*table, **self.dtypes)
         self.decoder_embedding = self.token_embedding if self.shared else Embedding(*table, **self.dtypes)
+        self.prompt_tokens = self.prompt_vectors(self.width)
         tables: list[Embedding | None] = [None, None]
         if self.positions == "learned":
             tables = [Embedding(self.context_length, self.width, **self.dtypes) for _ in tables]
@@ -105,11 +106,13 @@ class Seq2Seq(GenerativeModel):
         return self.decode(decoder_tokens, context, token_mask, deterministic=deterministic)
 
     def encode(self, tokens: Array, token_mask: MaybeArray = None, deterministic: bool = True) -> Array:
-        """What the decoder looks at, [B, S, D], from the source's tokens int [B, S]."""
-        positions = token_positions(tokens, token_mask)
-        tables = self.token_embedding, self.position_embedding
-        x = self.embed(tables, tokens, positions, deterministic)
-        in_row = token_positions(tokens, None)  # within a text the same distances, and one bias for all rows
+        """What the decoder looks at, [B, N + S, D], from the source's tokens int [B, S] behind N learned vectors
+        (`prompt`), which take the positions from 0 on; the decoder has none."""
+        token_mask = in_front(token_mask, self.prompt, True)
+        x = behind(self.prompt_tokens, self.token_embedding(tokens))
+        in_row = token_positions(x, None)  # within a text the same distances, and one bias for all rows
+        positions = in_row if token_mask is None else token_positions(x, token_mask)
+        x = self.embed(x, self.position_embedding, positions, deterministic)
         bias = self.encoder_bias(in_row, in_row) if self.positions == "relative" else None
         shared = StackInputs(mask=Mask(keys=token_mask), bias=bias)
         x, _ = self.encoder(x, deterministic, shared)
@@ -128,7 +131,7 @@ class Seq2Seq(GenerativeModel):
 
         Args:
           decoder_tokens: int [B, T].
-          context: from `encode`, [B, S, D]; None where the cache has its keys and values already.
+          context: from `encode`, [B, N + S, D]; None where the cache has its keys and values already.
           token_mask: bool [B, S], False on the source's padding.
           cache: of the tokens before (`start`).
           deterministic: whether there is no dropout.
@@ -140,10 +143,11 @@ class Seq2Seq(GenerativeModel):
         else:
             positions, slots = cache.place(jnp.ones(decoder_tokens.shape, bool))
             mask = cached_mask(positions, slots, None)
-        tables = self.decoder_embedding, self.decoder_position_embedding
-        x = self.embed(tables, decoder_tokens, positions, deterministic)
+        x = self.decoder_embedding(decoder_tokens)
+        x = self.embed(x, self.decoder_position_embedding, positions, deterministic)
         bias = self.decoder_bias(positions, slots) if self.positions == "relative" else None
-        shared = StackInputs(mask=mask, bias=bias, context=context, context_mask=Mask(keys=token_mask))
+        keys = in_front(token_mask, self.prompt, True)
+        shared = StackInputs(mask=mask, bias=bias, context=context, context_mask=Mask(keys=keys))
         x, beside = self.decoder(x, deterministic, shared, (), cache)
         x = self.last(x, self.decoder_norm, deterministic)
         seen = x * self.width**-0.5 if self.scaled_logits else x
@@ -151,12 +155,8 @@ class Seq2Seq(GenerativeModel):
         cache = cache and cache.after([b.cache for b in beside], slots, decoder_tokens.shape[1])
         return TextOutputs(logits, x, cache=cache, head=made_of)
 
-    def embed(
-        self, tables: tuple[Embedding, Embedding | None], tokens: Array, positions: Array, deterministic: bool
-    ) -> Array:
-        """Tokens as vectors with their positions, [B, T, D], by the tables of the two."""
-        table, by_position = tables
-        x = table(tokens)
+    def embed(self, x: Array, by_position: Embedding | None, positions: Array, deterministic: bool) -> Array:
+        """Tokens' vectors [B, T, D] with their positions, by a table of these if they are learned."""
         if self.scaled_embedding:
             x = x * jnp.asarray(self.width**0.5, self.dtype)
         if self.positions == "sinusoidal":

@@ -38,7 +38,12 @@ class TextPairs(Model):
     @property
     def context_length(self) -> int:
         """The longest row, in tokens: of two texts."""
-        return 2 * int(self.text.context_length)
+        return 2 * int(self.text.longest_text)
+
+    @property
+    def prompt(self) -> int:
+        """Number of learned vectors in front of a row."""
+        return self.text.prompt
 
     @property
     def vocab_size(self) -> int | None:

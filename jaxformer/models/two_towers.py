@@ -85,7 +85,7 @@ class TwoTowers(Model):
     @property
     def context_length(self) -> int:
         """The longest text, in tokens."""
-        return self.text.context_length
+        return self.text.longest_text
 
     @property
     def vocab_size(self) -> int | None:

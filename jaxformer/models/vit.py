@@ -12,7 +12,7 @@ from jaxformer.config.fields import Layers, NonNegativeInt, Pixels, PositiveFloa
 from jaxformer.config.schema import choice
 from jaxformer.models import BACKBONES, CONTRACT
 from jaxformer.models.attention import Attention
-from jaxformer.models.base import Adaptable, Dropouts, ImageModel, Layer, head_problems
+from jaxformer.models.base import Dropouts, ImageModel, Layer, Prompted, head_problems
 from jaxformer.models.block import Block
 from jaxformer.models.dense import Dense, Initializer
 from jaxformer.models.dropout import Dropout
@@ -58,7 +58,7 @@ class MapPool(Layer):
         return x[:, 0]
 
 
-class ViT(ImageModel, Dropouts, Adaptable):
+class ViT(ImageModel, Dropouts, Prompted):
     """A Vision Transformer that classifies images."""
 
     heads: ClassVar[tuple[str, ...]] = ("head", "head_distilled")
@@ -130,8 +130,8 @@ class ViT(ImageModel, Dropouts, Adaptable):
 
     @property
     def prefix_tokens(self) -> int:
-        """Tokens in front of the patches: the class token, the distillation token and the registers."""
-        return (self.pool == "cls") + self.distillation_token + self.registers
+        """Tokens in front of the patches: the class token, the distillation token, the prompt and the registers."""
+        return (self.pool == "cls") + self.distillation_token + self.prompt + self.registers
 
     @property
     def grids(self) -> tuple[Grid, ...]:
@@ -169,8 +169,9 @@ class ViT(ImageModel, Dropouts, Adaptable):
     def __call__(self, image: jax.Array, deterministic: bool = True) -> ImageOutputs:
         """Classifies images, float [B, H, W, C]; the table of positions is made for those that it is initialised with.
 
-        The outputs' "tokens" are the class token, the distillation token, the registers, then the patches, row by
-        row; "maps" are the patches of each level on their grid.
+        The outputs' "tokens" are the class token, the distillation token, the prompt (Jia et al. 2022, section 3.2:
+        the shallow form), the registers, then the patches, row by row; "maps" are the patches of each level on their
+        grid.
         """
         fields: dict[str, Any] = self.passed_to(Block) | {"mlp_dim": self.mlp_dim or 4 * self.width}
         sources = [image]
@@ -216,10 +217,11 @@ class ViT(ImageModel, Dropouts, Adaptable):
         return replace(outputs, logits=logits, distilled=distilled)
 
     def with_prefix_and_positions(self, patches: jax.Array, grids: Sequence[Grid]) -> jax.Array:
-        """Patches [B, T, D] with their positions added, behind the class token, the distillation token and registers.
+        """Patches [B, T, D] with their positions added, behind the class token, the distillation token, the prompt and
+        registers.
 
-        The learned table has rows for the class token and the distillation token, as in DeiT, and none for the
-        registers, as in DINOv2.
+        The learned table has rows for the class token and the distillation token, as in DeiT, and none for the prompt
+        and the registers, as in DINOv2.
         """
         batch, count, width = patches.shape
 
@@ -239,7 +241,8 @@ class ViT(ImageModel, Dropouts, Adaptable):
         x = jnp.concatenate([*prefix, x], axis=1)  # [B, prefix + T, D]
         if self.positions == "learned":
             x = x + learned("position_embedding", len(prefix) + count)
-        if self.registers:
-            registers = learned("register_tokens", self.registers)
-            x = jnp.concatenate([x[:, : len(prefix)], registers, x[:, len(prefix) :]], axis=1)
+        between = [learned("prompt_tokens", self.prompt)] if self.prompt else []
+        between += [learned("register_tokens", self.registers)] if self.registers else []
+        if between:
+            x = jnp.concatenate([x[:, : len(prefix)], *between, x[:, len(prefix) :]], axis=1)
         return x

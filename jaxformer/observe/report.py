@@ -165,7 +165,9 @@ def per_class(evaluation: dict[str, Any]) -> dict[str, Any] | None:
 
 def retrieval(table: dict[str, Any] | None, pictures: dict[str, Any]) -> dict[str, Any] | None:
     """The table of that name, with the file of each picture, and how dark the places of its matrix are, 0 to 1."""
-    if not table or not pictures:
+    if not table or "pictures" not in table:  # there is none, or one of texts alone
+        return table
+    if not pictures:
         return None
     files = {sample["index"]: sample["image"] for sample in pictures["samples"]}
     near = np.array(table["similarity"], float)

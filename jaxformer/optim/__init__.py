@@ -18,6 +18,7 @@ ADAPTERS: dict[str, str] = {
     "dora": "jaxformer.optim.lora:DoRA",
     "bottleneck": "jaxformer.optim.adapters:Bottleneck",
     "prefix": "jaxformer.optim.adapters:Prefix",
+    "prompt": "jaxformer.optim.adapters:Prompt",
 }
 SCHEDULES: dict[str, str] = {
     "constant": "jaxformer.optim.curves:Constant",

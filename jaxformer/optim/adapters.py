@@ -1,15 +1,16 @@
 """What is trained in the place of a model's parameters: the contract, adapters (Houlsby et al. 2019), prefixes (Li and
-Liang 2021). LoRA, which changes kernels, is in `lora.py`."""
+Liang 2021), prompts (Lester et al. 2021). LoRA, which changes kernels, is in `lora.py`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 
 from jaxformer.config.fields import PositiveInt
 from jaxformer.optim.base import Optimizer
-from jaxformer.paths import leaves_by_path, matches
+from jaxformer.paths import leaves_by_path, matches, with_leaves
 
 Tree = Any
 
@@ -45,7 +46,7 @@ class Adapter:
           params: those of the model, a tree of arrays or ShapeDtypeStructs.
         """
         if self.sets is not None and not any(matches(self.own[0], path) for path in leaves_by_path(params)):
-            yield f'name="{self.sets[0]}": this model has no blocks that take one; take "lora"'
+            yield f'name="{self.sets[0]}": this model takes none; take "lora"'
 
     def added(self, params: Tree, key: jax.Array) -> Tree:
         """The parameters of a train state.
@@ -81,3 +82,28 @@ class Prefix(Adapter):
 
     length: PositiveInt = 16
     """How many."""
+
+
+@dataclass(frozen=True)
+class Prompt(Adapter):
+    """Vectors in front of the embedded tokens (section 2); of a ViT behind the class token (Jia et al. 2022, section
+    3.2, the shallow form)."""
+
+    sets = "prompt", "length"
+    own = ("prompt_tokens",)
+
+    length: PositiveInt = 20
+    """How many; texts have so many tokens less."""
+
+    def added(self, params: Tree, key: jax.Array) -> Tree:
+        """The parameters of the model; a prompt begins as rows of the table of tokens, where there is one.
+
+        They are drawn at random from all, those of section 3.2 ("sampled vocabulary") from the commonest.
+        """
+        leaves, begun = leaves_by_path(params), {}
+        for path, leaf in leaves.items():
+            table = leaves.get(f"{path.removesuffix('prompt_tokens')}token_embedding/embedding")
+            if matches("prompt_tokens", path) and table is not None:
+                rows = jax.random.randint(key, (self.length,), 0, len(table))
+                begun[path] = jnp.take(table, rows, axis=0)[None].astype(leaf.dtype)
+        return with_leaves(params, begun)

@@ -31,7 +31,7 @@ EMBEDDINGS = (
     r"[^/]*embedding(_\d+)?",
     "class_token",
     "distillation_token",
-    "register_tokens",
+    "(register|prompt)_tokens",
     r"[^/]*stem(_\d+)?",
 )
 

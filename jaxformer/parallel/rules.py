@@ -45,7 +45,7 @@ RULES: tuple[Rule, ...] = (
     (r"[^/]*_bias/embedding", (None, "tensor")),  # [buckets, H]
     (r"(row|column)_position_embedding", (None, None)),  # [2 H - 1, Dh]
     (r"position_embedding|probe", (None, None, "fsdp")),  # [1, T, D]
-    (r"register_tokens|(class|distillation)_token", (None, None, "fsdp")),  # [1, T, D]
+    (r"(register|prompt)_tokens|(class|distillation)_token", (None, None, "fsdp")),  # [1, T, D]
     (r"((cross_)?attention/out|mlp[^/]*/down)/bias", (None,)),  # [D]
     (r"(patch_embedding[^/]*|conv[^/]*|attention_pool)/bias", (None,)),  # [D]
     (r"[^/]*norm[^/]*/(scale|bias)", (None,)),  # [D]

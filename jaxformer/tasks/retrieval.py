@@ -1,11 +1,11 @@
-"""Finding pictures by texts and texts by pictures, with vectors of both: NumPy, on the host.
+"""Finding pictures by texts, texts by pictures and texts by texts, with vectors of them: NumPy, on the host.
 
 A picture may have several texts, and a text several pictures. A query's right answers are all those that it is paired
 with, and it has found one of them among the first k if fewer than k others are as near to it as the nearest right one:
 so equal vectors, of a model that has collapsed, find nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +154,7 @@ def close_up(
         return {}
     together = set(map(tuple, found.pairs.tolist()))
     own = dict(found.pairs[::-1].tolist())  # the first text of each picture
-    rows = np.linspace(0, len(found.image) - 1, min(SHOWN, len(found.image))).astype(int).tolist()
+    rows = spread(len(found.image))
     columns = list(dict.fromkeys(own[row] for row in rows))
     texts = {column: text_of(column) for column in columns}
 
@@ -163,14 +163,11 @@ def close_up(
 
     by_picture, by_text = found.image[rows] @ found.text.T, found.text[columns] @ found.image.T
     nearest_texts = [
-        [entry(row, c, near[c], text=text_of(c)) for c in np.argsort(-near, kind="stable")[:NEAREST].tolist()]
+        [entry(row, c, near[c], text=text_of(c)) for c in nearest(near)]
         for row, near in zip(rows, by_picture)
     ]
     nearest_pictures = [
-        [
-            entry(r, column, near[r], picture=int(index_of[r]))
-            for r in np.argsort(-near, kind="stable")[:NEAREST].tolist()
-        ]
+        [entry(r, column, near[r], picture=int(index_of[r])) for r in nearest(near)]
         for column, near in zip(columns, by_text)
     ]
     hardest = []
@@ -193,6 +190,47 @@ def close_up(
         "nearest_pictures": nearest_pictures,
         "hardest": hardest,
     }
+
+
+def neighbours(vectors: np.ndarray, texts: Sequence[str], pairs: np.ndarray) -> dict[str, Any]:
+    """What a report shows of texts among themselves, as JSON values; {} where a vector is not finite.
+
+    Args:
+      vectors: float32 [N, E], of length 1.
+      texts: the N texts, each once.
+      pairs: int [M, 2], which of them belong together, in either order.
+
+    Returns:
+      "texts": some, evenly spread; "nearest_texts": of each the NEAREST others, as in `close_up`.
+    """
+    if not np.isfinite(vectors).all():
+        return {}
+    together, rows = {frozenset(pair) for pair in pairs.tolist()}, spread(len(texts))
+    found = []
+    for row in rows:
+        near = vectors @ vectors[row]
+        others = [each for each in nearest(near, NEAREST + 1) if each != row][:NEAREST]
+        found.append(
+            [
+                {
+                    "text": texts[each],
+                    "similarity": round(float(near[each]), 4),
+                    "right": frozenset((row, each)) in together,
+                }
+                for each in others
+            ]
+        )
+    return {"texts": [texts[row] for row in rows], "nearest_texts": found}
+
+
+def spread(count: int) -> list[int]:
+    """The SHOWN of `count` rows that are shown, evenly spread; all of fewer."""
+    return [int(row) for row in np.linspace(0, count - 1, min(SHOWN, count))]
+
+
+def nearest(near: np.ndarray, count: int = NEAREST) -> list[int]:
+    """The `count` places that are the nearest, of products [C]; of equal ones the first."""
+    return [int(place) for place in np.argsort(-near, kind="stable")[:count]]
 
 
 def pictures_of(shown: Mapping[str, Any]) -> list[int]:

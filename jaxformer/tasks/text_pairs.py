@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxformer.models.outputs import PairOutputs
-from jaxformer.tasks import base
+from jaxformer.tasks import base, retrieval
 from jaxformer.tasks.base import Arrays, Batch, Batches, DataInfo, Evaluation, Row, lacks
 from jaxformer.tasks.contrastive import Comparing
 from jaxformer.tasks.text import check_tokens, text_of, tokens_fit
 from jaxformer.tasks.text_classification import correlations
 
+LOOKED_AT = 1000  # pairs among whose texts a report shows the nearest
 NEEDS = ("tokens", "token_mask", "segment_ids", "positions")
 
 
@@ -50,19 +51,44 @@ class TextPairs(Comparing):
         return {name: jnp.asarray(batch[name]) for name in NEEDS}
 
     def collect(self, outputs: PairOutputs, batch: Batch, model: Any, variables: Any) -> Arrays:
-        """The cosine of each pair, "similarity", and its score, "labels", float32 [B], where there are scores."""
+        """The cosine of each pair, "similarity", its score, "labels", float32 [B], where there are scores, and the
+        vectors of its texts, "first" and "second", float32 [B, E]."""
         scores = {"labels": batch["labels"]} if "labels" in batch else {}
-        return {**self.predictions(outputs, batch), **scores}
+        return {
+            **self.predictions(outputs, batch),
+            **scores,
+            "first": outputs.image,
+            "second": outputs.text,
+        }
+
+    def kept(self, rows: base.Collected, data: Batches) -> base.Collected:
+        """The vectors of the first LOOKED_AT pairs of the split alone, and their numbers, "seen"."""
+        few = rows["index"] < LOOKED_AT
+        vectors = {name: rows[name][few] for name in ("first", "second")}
+        return {**rows, **vectors, "seen": rows["index"][few]}
 
     def summarize(self, sums: base.Sums, collected: base.Collected, data: Batches) -> Evaluation:
         """Metrics "loss" and "accuracy" among the pairs of each batch; of cosines with scores "pearson" and "spearman"
-        (as STS is evaluated: Reimers et al. 2016), -1 to 1."""
+        (as STS is evaluated: Reimers et al. 2016), -1 to 1. The table "retrieval" is of `retrieval.neighbours`."""
         found = {"loss": base.mean_of(sums), "accuracy": base.mean_of(sums, "accuracy")}
         if "labels" in collected:
             found |= correlations(collected["similarity"], collected["labels"])
-        return Evaluation(found, {})
+        tables = {"retrieval": near} if "seen" in collected and (near := neighbours(collected, data)) else {}
+        return Evaluation(found, tables)
 
     def sample(self, example: Row, predicted: Row, data: DataInfo) -> dict[str, Any]:
         score = {"target": f"{float(example['labels']):.3g}"} if "labels" in example else {}
         found = {"text": text_of(example, data), "prediction": f"{float(predicted['similarity']):.2f}"}
         return {"correct": None, **found, **score}
+
+
+def neighbours(collected: base.Collected, data: Batches) -> dict[str, Any]:
+    """What a report shows of the distinct texts of the pairs that were "seen"."""
+    texts = data.source.texts_of(collected["seen"])
+    numbers = {
+        text: number for number, text in enumerate(dict.fromkeys(text for pair in texts for text in pair))
+    }
+    pairs = np.array([[numbers[text] for text in pair] for pair in texts], int).reshape(-1, 2)
+    both = np.stack([collected["first"], collected["second"]], axis=1)  # [n, 2, E]
+    vectors = both.reshape(-1, both.shape[-1])[np.unique(pairs, return_index=True)[1]]
+    return retrieval.neighbours(vectors, list(numbers), pairs)

@@ -31,15 +31,15 @@ class WeightsImport(Verb):
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsExport(OfRun):
-    """Write a run's model as a folder that Hugging Face transformers opens by `from_pretrained`; or its low-rank
-    changes alone, which peft opens."""
+    """Write a run's model as a folder that Hugging Face transformers opens by `from_pretrained`; or what its
+    adapter has learnt, which peft opens."""
 
     output: Path = argument("OUT")
     """The folder, which is made: config.json, model.safetensors, the tokenizer, a model card."""
     license: str | None = flag(None, "NAME")
     """The license that the model card names, such as apache-2.0."""
     adapter: bool = False
-    """Write what LoRA or DoRA has learnt, and the heads, as a folder that peft opens."""
+    """Write what LoRA, DoRA, a prompt or prefixes have learnt, and the heads, as a folder that peft opens."""
 
     def problems(self) -> Iterator[str]:
         """Yields what cannot be together."""
@@ -72,16 +72,14 @@ class WeightsExport(OfRun):
     def write_adapter(self, trained: Any) -> None:
         """Writes the folder for peft."""
         from jaxformer.errors import UserError
-        from jaxformer.inference.peft import write_adapter
-        from jaxformer.optim.lora import LoRA
+        from jaxformer.inference.peft import EXPORTED, write_adapter
 
         config = trained.config
-        low_rank = isinstance(config.adapter, LoRA)
-        if not low_rank or config.model.pretrained is None:
-            lacks = "model.pretrained" if low_rank else 'an adapter "lora" or "dora"'
-            raise UserError(
-                f"{self.run}: was trained without {lacks}; export its model as a whole, without `adapter`"
-            )
+        known = isinstance(config.adapter, EXPORTED)
+        if not known or config.model.pretrained is None:
+            lacks = "model.pretrained" if known else 'an adapter "lora", "dora", "prompt" or "prefix"'
+            remedy = "export its model as a whole, without `adapter`"
+            raise UserError(f"{self.run}: was trained without {lacks}; {remedy}")
         name = trained.run.config["model"]["name"]
         params, base = trained.variables["params"], config.model.pretrained
         beside = (config.adapter, config.optimizer, base.removeprefix("hf:"), self.output)

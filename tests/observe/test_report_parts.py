@@ -115,6 +115,14 @@ def test_retrieval_has_its_pictures_and_what_is_near_them(make_run):
     assert "<owl>" not in page
     # A row of the matrix, its texts, among the nearest of each of four texts, and one of the hardest.
     assert page.count('alt="picture 9"') == 7
+    of_texts = retrieval.neighbours(text[[0, 0, 1]], ["a", "b", "<c>"], np.array([[1, 0]]))
+    assert of_texts["nearest_texts"][0][0] == {"text": "b", "similarity": 1.0, "right": True}
+    assert [len(found) for found in of_texts["nearest_texts"]] == [2, 2, 2]  # the others
+    changed(folder, "evaluation.json", retrieval=of_texts)
+    page = write_report(folder).read_text()
+    assert page.count("&lt;c&gt;</div>") == 2
+    assert "<strong>Nearest pictures</strong>" not in page
+    assert retrieval.neighbours(text * np.nan, names, np.zeros((0, 2), int)) == {}
     broken = retrieval.close_up(
         retrieval.gallery({"image": image * np.nan, "text": text, "picture": index, "caption": index}),
         np.zeros(4, int),

@@ -10,7 +10,7 @@ from helpers.parity import build, text
 from jaxformer.config.schema import problems
 from jaxformer.models.base import replaced
 from jaxformer.models.block import Bottleneck as Layers
-from jaxformer.optim.adapters import Bottleneck, Prefix
+from jaxformer.optim.adapters import Bottleneck, Prefix, Prompt
 from jaxformer.paths import ADAPTERS, matches
 from jaxformer.weights.transformers_text import GPT2
 
@@ -105,8 +105,8 @@ def test_models_without_such_blocks_are_refused():
     image = jnp.zeros((1, 8, 8, 3))
     model = build("mlp_mixer", {"image_size": 8, "patch_size": 4, "width": 8, "depth": 1, "num_classes": 3})
     params = jax.eval_shape(fitted(Bottleneck(), model).init, jax.random.key(0), image)["params"]
-    for adapter, name in ((Bottleneck(), "bottleneck"), (Prefix(), "prefix")):
+    for adapter, name in ((Bottleneck(), "bottleneck"), (Prefix(), "prefix"), (Prompt(), "prompt")):
         (line,) = adapter.problems_with(params)
-        assert line == f'name="{name}": this model has no blocks that take one; take "lora"'
+        assert line == f'name="{name}": this model takes none; take "lora"'
     assert "width=0" in problems(Bottleneck(width=0))[0]
     assert "length=0" in problems(Prefix(length=0))[0]

@@ -27,6 +27,7 @@ WAYS = {
     "DoRA": ({}, {**LORA, "name": "dora"}),
     "adapters": ({}, {"name": "bottleneck", "width": 3}),
     "prefixes": ({}, {"name": "prefix", "length": 3}),
+    "prompts": ({}, {"name": "prompt", "length": 3}),
 }
 MOVES = {
     "the head alone": lambda path: path.startswith("head"),
@@ -37,6 +38,7 @@ MOVES = {
 MOVES["DoRA"] = MOVES["LoRA"]
 MOVES["adapters"] = lambda path: "adapter_" in path or "norm" in path or path.startswith(("head", "pooler"))
 MOVES["prefixes"] = lambda path: "prefix_" in path or path.startswith(("head", "pooler"))
+MOVES["prompts"] = lambda path: path.startswith(("prompt_tokens", "head", "pooler"))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,7 @@ def experiment_of(data, way="LoRA", **sections):
     return Experiment(resolve({**config, "adapter": adapter, **sections}))
 
 
-@pytest.mark.parametrize("way", ["the head alone", "DoRA", "adapters", "prefixes"])
+@pytest.mark.parametrize("way", ["the head alone", "DoRA", "adapters", "prefixes", "prompts"])
 def test_what_is_frozen_does_not_move_by_a_bit(way, data, tmp_path, monkeypatch):
     for name in ("write_shown", "write_report"):
         monkeypatch.setattr(f"jaxformer.reporting.{name}", lambda *_: None)
@@ -79,7 +81,7 @@ def test_what_is_frozen_does_not_move_by_a_bit(way, data, tmp_path, monkeypatch)
         else:
             np.testing.assert_array_equal(np.asarray(seen[path]).view(np.int32), leaf.view(np.int32), path)
     if experiment.config.adapter and not low_rank:
-        with pytest.raises(UserError, match=r"model\.(bottleneck|prefix)=3: transformers' bert has 0"):
+        with pytest.raises(UserError, match=r"model\.(bottleneck|prefix|prompt)=3: transformers' bert has 0"):
             write_pretrained(loaded.model, "bert", loaded.variables, tmp_path / "exported")
         return
     # What is exported has the products in its kernels.

@@ -46,6 +46,15 @@ def test_each_text_is_read_as_it_stands_alone_and_cosines_are_held_against_score
     assert found["spearman"] == pytest.approx(expected, abs=0.02)
     assert found["pearson"] == pytest.approx(np.corrcoef(cosines, scores)[0, 1], abs=1e-3)
     assert 0 <= found["accuracy"] <= 1
+    table = json.loads((run / "evaluation.json").read_text())["retrieval"]
+    distinct = list(dict.fromkeys(text for pair in pairs for text in pair))
+    assert table["texts"] == [distinct[k] for k in np.linspace(0, len(distinct) - 1, 8).astype(int)]
+    for text, found in zip(table["texts"], table["nearest_texts"]):
+        own = {other: vectors(loaded, text) @ vectors(loaded, other) for other in distinct if other != text}
+        assert [each["similarity"] for each in found] == pytest.approx(sorted(own.values())[:-6:-1], abs=1e-3)
+        assert all(each["similarity"] == pytest.approx(own[each["text"]], abs=1e-3) for each in found)
+        together = [[text, each["text"]] in pairs or [each["text"], text] in pairs for each in found]
+        assert [each["right"] for each in found] == together
 
 
 def test_the_loss_is_the_cross_entropy_of_each_first_text_and_of_each_second_one():

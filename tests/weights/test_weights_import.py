@@ -1,6 +1,10 @@
 """`weights import` writes a run that the other verbs take, and that a training can begin as."""
 
+import importlib.util
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -157,3 +161,19 @@ def test_an_empty_source_is_refused_with_the_config():
     config = {"model": {"name": "vit", "pretrained": ""}}
     with pytest.raises(UserError, match=r'model\.pretrained="": expected a folder or a name of the Hub'):
         resolve(config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "files"), [("bert", 1), ("gpt", 3)])
+def test_importing_needs_little_memory_beyond_the_parameters(family, files, tmp_path):
+    """The peak of a process is less than what stays and 1.3 times the largest tensor."""
+    script = Path(__file__).parents[2] / "benchmarks" / "weights_import.py"
+    spec = importlib.util.spec_from_file_location("weights_import", script)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    sizes = benchmark.write_source(tmp_path, family, 768, 6, 12, files)
+    assert len(list(tmp_path.glob("*.safetensors"))) == files
+    for way in ("load_pretrained", "model.pretrained"):
+        words = [sys.executable, script, "--child", way, tmp_path]
+        more = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)[-1]
+        assert sum(sizes) < more * 2**20 < sum(sizes) + 1.3 * max(sizes), way

@@ -206,6 +206,12 @@ class RaggedRows(TokenRows):
                 batch[column.key] = values[indices] if column.by_row else places.take(values, column.fill)
         return batch
 
+    def texts_of(self, indices: np.ndarray) -> list[tuple[str, ...]]:
+        """The texts of the examples at `indices` [B] as the dataset has them, feature by feature."""
+        examples = zip(indices.tolist(), self.records.read(indices.tolist()))
+        features = self.settings.texts.values()
+        return [tuple(self.records.text(found, name, at) for name in features) for at, found in examples]
+
     def average(self, what: str) -> str:
         """A line about how many rows and tokens there are."""
         return f"{len(self):,} {what}, {len(self.ids) / len(self):.1f} tokens on average"
