@@ -176,4 +176,4 @@ def test_importing_needs_little_memory_beyond_the_parameters(family, files, tmp_
     for way in ("load_pretrained", "model.pretrained"):
         words = [sys.executable, script, "--child", way, tmp_path]
         more = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout)[-1]
-        assert sum(sizes) < more * 2**20 < sum(sizes) + 1.3 * max(sizes), way
+        assert 0.5 * sum(sizes) < more * 2**20 < sum(sizes) + 1.3 * max(sizes), way
