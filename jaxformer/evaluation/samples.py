@@ -153,7 +153,7 @@ def make_predictions(model: Any, task: Task) -> Predict:
 
 def of_tokens(path: str, weights: jax.Array, model: Any) -> jax.Array:
     """The weights [..., T, S] at a path among the first MOST_TOKENS tokens of a text, without those of a prompt."""
-    prompted = model.kind != "encoder-decoder" or path.startswith("encoder")
+    prompted = model.kind != "encoder-decoder" or "encoder" in path.split("/")
     rows = model.prompt if prompted else 0
     columns = model.prompt if prompted or "cross_attention" in path else 0
     return weights[..., rows : rows + MOST_TOKENS, columns : columns + MOST_TOKENS]

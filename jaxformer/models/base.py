@@ -122,8 +122,6 @@ class Model(Layer, kw_only=True):
     """The fields that hold models with such fields of their own, such as "text"."""
     not_of_image: ClassVar[tuple[str, ...]] = ()
     """The parts of a model of images whose attention is not among the places of an image."""
-    heads: ClassVar[tuple[str, ...]] = ("head",)
-    """The paths of the parts that a model which begins as another one (`pretrained`) may have anew."""
 
     pretrained: Source | None = None
     """Where the first parameters come from: a folder of transformers or timm, "hf:OWNER/NAME", a run's folder, a file
@@ -131,6 +129,8 @@ class Model(Layer, kw_only=True):
     fields that are given; texts then have its tokenizer and its length, too, where none is given. None: random ones."""
 
     # Without types, so that a model may have a field or a property of the same name.
+    heads = cast(Any, ("head",))
+    """The paths of the parts that a model which begins as another one (`pretrained`) may have anew."""
     num_classes = cast(Any, None)
     """Number of classes that it tells apart."""
     image_size = cast(Any, None)

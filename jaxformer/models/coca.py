@@ -53,7 +53,7 @@ class CoCa(Captioner):
 
     kind: ClassVar[Kind] = "coca"
     not_of_image: ClassVar[tuple[str, ...]] = ("unimodal", "decoder", "caption_pool", "image_pool")
-    heads: ClassVar[tuple[str, ...]] = ("vector_projection", "text_projection", "log_scale")
+    heads = ("vector_projection", "text_projection", "log_scale")
 
     bias: ClassVar[None] = None
     """What is added to the products, as two towers name it: nothing."""

@@ -116,6 +116,11 @@ class GenerativeModel(TextModel, kw_only=True):
     """Whether the head is the token table (Press and Wolf 2017)."""
 
     @property
+    def heads(self) -> tuple[str, ...]:
+        """As of `Model`; the token table is no head."""
+        return () if self.tied else ("head",)
+
+    @property
     def size_of_heads(self) -> int:
         """A head's size."""
         return self.head_dim or self.width // self.num_heads

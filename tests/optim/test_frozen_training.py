@@ -116,6 +116,15 @@ def test_lora_has_to_fit_the_model(data):
     assert line.startswith("adapter.kernels: 'atention/query' takes no kernel; nearest: attention/query, ")
 
 
+@pytest.mark.parametrize(
+    "adapter", [{"name": "prompt", "length": 3}, {"name": "lora", "kernels": ["mlp/up"], "rank": 2}]
+)
+def test_of_a_decoder_without_a_head_the_adapter_alone_is_trained(adapter, data):
+    experiment = Experiment(resolve({**config_of("language", data), "adapter": adapter}))
+    experiment.check()
+    assert experiment.config.optimizer.train_only == experiment.config.adapter.own
+
+
 def test_further_parameters_are_trained_beside_lora(data):
     config = experiment_of(
         data, optimizer={"name": "sgd", "learning_rate": 1.0, "train_only": ["norm_1"]}
