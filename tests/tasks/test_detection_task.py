@@ -209,6 +209,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(model, task):
     assert_close(parts, whole, 1e-4)
 
 
+@pytest.mark.slow
 def test_two_pictures_are_learnt_by_heart():
     model, task = anchored(denoising=1, encoder_depth=0), Detection(class_loss="focal")
     batch = batch_of([3, 2])

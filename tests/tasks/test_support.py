@@ -202,7 +202,9 @@ def test_every_task_is_here():
     assert set(CASES) == set(TASKS)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "coca" else name for name in CASES]
+)  # coca: those of captioning and of contrastive
 def test_a_metric_is_of_all_that_the_dataset_has(name, folder, monkeypatch, tmp_path):
     monkeypatch.setenv("JAXFORMER_CACHE", str(tmp_path))
     case = CASES[name]
