@@ -23,6 +23,7 @@ NEEDS = {
     "gpt_shakespeare": {"model.vocab_size": 65},
     "gpt_shakespeare_bpe": {"train.total": "1000 steps"},
     "lit_minilm_emoji": {"train.total": "1000 steps"},
+    "minilm_xquad": {"train.total": "1000 steps"},
     "own_images": {"model.num_classes": 3},
     "siglip_emoji": {"train.total": "1000 steps"},
     "vit_s14_cifar10": {"train.total": "1000 steps"},

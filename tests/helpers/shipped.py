@@ -8,7 +8,7 @@ from jaxformer.config import files
 
 # Of what a source is called, a model of the same kind with random parameters.
 STAND_INS: dict[str, dict[str, Any]] = {
-    "minilm": {"name": "bert", "vocab_size": None, "max_positions": 128, "width": 384},
+    "minilm": {"name": "bert", "vocab_size": None, "max_positions": 512, "width": 384},
     "vit_s": {"name": "vit", "patch_size": 14, "width": 384, "num_heads": 6, "layer_scale": 1.0},
     "efficientnet_lite0": {  # as many maps, by fewer stages
         "name": "efficientnet", "stage_sizes": (1,) * 5, "widths": (16,) * 5, "kernel_sizes": (3,) * 5,
