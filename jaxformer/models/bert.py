@@ -29,7 +29,7 @@ class BERT(Windowed, Prompted):
 
     kind: ClassVar[Kind] = "encoder"
     sizes: ClassVar[tuple[str, ...]] = ("vocab_size", "num_classes")
-    heads: ClassVar[tuple[str, ...]] = ("head", "mlm_dense", "mlm_norm", "mlm_bias", "pooler")
+    heads = ("head", "mlm_dense", "mlm_norm", "mlm_bias", "pooler")
 
     max_positions: Tokens = 512
     """The longest text, in tokens; rows of the position table, where there is one."""

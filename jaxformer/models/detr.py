@@ -47,7 +47,7 @@ class DETR(Backboned):
     """Finds the objects in images."""
 
     kind: ClassVar[Kind] = "detector"
-    heads: ClassVar[tuple[str, ...]] = ("decoder/head",)
+    heads = ("decoder/head",)
 
     num_classes: PositiveInt | None = None
     """Number of classes K; None: as many as the dataset has."""

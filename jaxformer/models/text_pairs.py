@@ -23,7 +23,7 @@ class TextPairs(Model):
 
     kind: ClassVar[Kind] = "text-pairs"
     parts: ClassVar[tuple[str, ...]] = ("text",)
-    heads: ClassVar[tuple[str, ...]] = ()
+    heads = ()
 
     text: Any = choice(TEXT_ENCODERS, contract=CONTRACT)
     """The model that reads them: "bert" with head="none" and pooler="none", or "gpt". Its parameters are "text/..."."""

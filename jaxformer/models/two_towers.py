@@ -35,7 +35,7 @@ class TwoTowers(Model):
     kind: ClassVar[Kind] = "two-towers"
     parts: ClassVar[tuple[str, ...]] = ("text",)
     not_of_image: ClassVar[tuple[str, ...]] = ("text",)
-    heads: ClassVar[tuple[str, ...]] = ("image_projection", "text_projection", "log_scale", "bias")
+    heads = ("image_projection", "text_projection", "log_scale", "bias")
 
     image: Any = choice(BACKBONES, contract=CONTRACT)
     """The model that reads images: any of BACKBONES, with num_classes=0. Its parameters are "image/..."."""

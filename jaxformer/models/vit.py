@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ class MapPool(Layer):
 class ViT(ImageModel, Dropouts, Prompted):
     """A Vision Transformer that classifies images."""
 
-    heads: ClassVar[tuple[str, ...]] = ("head", "head_distilled")
+    heads = ("head", "head_distilled")
 
     image_size: Pixels = 224
     """Height and width of the images, in pixels."""
