@@ -92,9 +92,11 @@ def test_generating_about_a_picture(run, said):
     for line in lines:
         (alone,) = trained.generate(line["prompt"], image=line["image"], max_new_tokens=6, temperature=0)
         assert {"image": line["image"], **alone} == line
-    one = said("generate", run, "--image", red, *asked[:2], *asked[4:], "--greedy").out
-    assert one == lines[0]["text"] + "\n"
-    assert said("generate", run, "--image", red, *asked[4:], "--beams", "2").out
+    one = said("generate", run, "--image", red, *asked[:2], *asked[4:], "--greedy")
+    assert (one.out, "give it one with" in one.err) == (lines[0]["text"] + "\n", False)
+    none = said("generate", run, "--image", red, *asked[4:], "--beams", "2")
+    assert none.out
+    assert "learnt texts behind prompts, such as questions; give it one with --prompt TEXT" in none.err
     # As much is written as the context holds behind the prompt.
     long = trained.about(red).generate([trained.about(red).encode("is it red?" * 3)], _greedy(50))
     assert next(long).tokens <= 2
@@ -136,7 +138,8 @@ def test_an_explanation_has_a_map_for_each_word(run, said, tmp_path):
     (drawn,) = json.loads(line)["images"]
     first = json.loads((run / "samples" / "samples" / "samples.json").read_text())["samples"][0]
     words = first["written"].split()
-    assert drawn["shows"] == f"where the model looked for each word of “{' '.join(words)}”"
+    said = f"where the model looked for each word of “{' '.join(words)}”"
+    assert drawn["shows"] == f"{said}, asked “{QUESTIONS[0]}”"
     with Image.open(tmp_path / "out" / drawn["image"]) as sheet:
         assert sheet.width > (1 + len(words)) * 160  # the picture and the words, side by side
 
@@ -146,6 +149,7 @@ def test_mistakes_are_named(run, said, tmp_path):
     broken.write_bytes(b"no picture")
     assert str(broken) in said("generate", run, "--image", broken, code=2).err
     assert "nothing.png" in said("generate", run, "--image", tmp_path / "nothing.png", code=2).err
+    assert "is a folder; name an image in it" in said("generate", run, "--image", tmp_path, code=2).err
     assert "writes about images" in said("generate", run, "--prompt", "a", code=2).err
     long = said("generate", run, "--image", run.parent / "red.png", "--prompt", "is it red?" * 4, code=2).err
     assert "the model's context is 32" in long

@@ -103,7 +103,8 @@ def readable(paths: Iterable[str | Path], example: Any, skip_broken: bool) -> li
         except (OSError, ValueError, UserError) as error:
             broken[path] = f"{path}: {reason(path, error)}"
     if broken and (not skip_broken or len(broken) == len(files)):
-        remedy = "" if skip_broken else "; fix them, or leave them out with `skip_broken`"
+        them = "it" if len(broken) == 1 else "them"
+        remedy = "" if skip_broken else f"; fix {them}, or leave {them} out with `skip_broken`"
         found = f"{len(broken)} of {counted(len(files), 'image')} cannot be read"
         raise UserError(f"{found}{remedy}", *broken.values())
     for line in broken.values():
@@ -115,6 +116,8 @@ def reason(path: Path, error: Exception) -> str:
     """Why a file cannot be read, without its name."""
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder; name an image in it"
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return text.strip().removeprefix(f"{path}: ").replace("\n", " ")
 

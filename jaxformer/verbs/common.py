@@ -138,6 +138,14 @@ def print_note(line: str) -> None:
         sys.stderr.write(printable(line, keep="") + "\n")
 
 
+def note_of_prompts(examples: Any, prompt: object) -> None:
+    """Says that a run learnt texts about images behind prompts, where none is given."""
+    if examples.asked and not prompt:
+        print_note(
+            "jaxformer: this run learnt texts behind prompts, such as questions; give it one with --prompt TEXT"
+        )
+
+
 def refusing() -> Iterator[str]:
     """Yields which of the outputs take no more, not even the end of a line."""
     for name, stream in {"standard output": sys.stdout, "standard error": sys.stderr}.items():

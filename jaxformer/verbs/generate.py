@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from jaxformer.config.fields import Beams, NewTokens, NonNegativeInt, at_least, at_most, not_empty
 from jaxformer.errors import UserError, counted
-from jaxformer.verbs.common import print_json, print_note, print_text, working
+from jaxformer.verbs.common import note_of_prompts, print_json, print_note, print_text, working
 from jaxformer.verbs.options import Named, OfRun, argument, flag
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class Generate(OfRun):
         from jaxformer.decoding.loop import StopStrings
 
         trained = self.load()
+        note_of_prompts(trained.config.data.examples, self.prompt or self.prompts)
         about = [({"image": str(image)}, trained.about(image)) for image in self.image]
         for asked, writer in about or [({}, trained.writer)]:
             ids = writer.encoded(prompts)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxformer.config.fields import PositiveInt
 from jaxformer.errors import UserError
-from jaxformer.verbs.common import print_json, print_text, working
+from jaxformer.verbs.common import note_of_prompts, print_json, print_text, working
 from jaxformer.verbs.options import How, Named, OfRun, argument, flag
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Explain(OfRun):
             check_places(self.files, folder)
             trained = self.load()
             files = readable(self.files, trained.example, self.skip_broken)
+            note_of_prompts(trained.config.data.examples, self.prompt)
             for line in trained.explain(files, folder, class_name=self.class_name, prompt=self.prompt):
                 print_json(line)
 
@@ -143,6 +144,9 @@ class Predict(OfRun):
 
         checked_texts(self.zero_shot)
         checked_templates(self.templates)
+        if not self.inputs:
+            example = '--zero-shot "a cat" "a dog" -- picture.png'
+            raise UserError(f"no images were named; they stand behind two hyphens, as in: {example}")
         check_places(self.inputs, folder)
         one = self.load()
         check_towers(one)

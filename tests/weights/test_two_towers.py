@@ -185,6 +185,7 @@ def test_an_imported_clip_tells_pictures_by_texts(tmp_path, capsys):
         (["--zero-shot", "cat", "dog " * 20, "--", picture], "has 22 tokens, the model takes 9"),
         (["--zero-shot", "cat", "dog", "--templates", "a", "--", picture], "expected one {}"),
         (["--templates", "a {}", "--", picture], "give --zero-shot, too"),
+        (["--zero-shot", "cat", "dog", "one.png"], "they stand behind two hyphens, as in: --zero-shot"),
         ([picture], "say with which texts"),
     ):
         assert cli.main(["predict", run, *given]) == 2

@@ -58,6 +58,10 @@ class Captions(ImageKind):
             yield "prompt_feature: prompts make captions of classes, with nothing in front; leave one of the two out"
 
     @property
+    def asked(self) -> bool:  # type: ignore[override]
+        return self.prompt_feature is not None
+
+    @property
     def text_features(self) -> dict[str, str]:
         """The features that hold texts, by the field that names each."""
         if self.prompts:
