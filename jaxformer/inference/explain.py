@@ -163,6 +163,7 @@ class Explainer:
             shows = (
                 f"where the model looked for each word of “{text}”" if words else "the model wrote nothing"
             )
+            shows += f", asked “{self.prompt}”" if self.prompt else ""
             yield Drawing("words", shows, word_sheet(image, words, shows, (height, width)))
         if "boxes" in said:
             yield from self.object_drawings(image, (height, width), said, weights)

@@ -18,12 +18,15 @@ class Kind:
     """What the examples are; texts come in rows of tokens."""
     tokenized: ClassVar[bool] = False
     """Whether there is text in them, which a tokenizer makes into tokens."""
-    asked: ClassVar[bool] = False
-    """Whether texts about images have prompts in front, such as questions."""
     varying: ClassVar[bool] = False
     """Whether rows differ in length."""
     letterboxed: ClassVar[bool] = False
     """Whether images stand in a frame of one size, with boxes or masks that move with them."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether texts about images have prompts in front, such as questions."""
+        return False
 
     @property
     def table_columns(self) -> dict[str, str]:

@@ -58,7 +58,7 @@ class Captions(ImageKind):
             yield "prompt_feature: prompts make captions of classes, with nothing in front; leave one of the two out"
 
     @property
-    def asked(self) -> bool:  # type: ignore[override]
+    def asked(self) -> bool:
         return self.prompt_feature is not None
 
     @property
