@@ -118,10 +118,9 @@ def write_sample(path: Path, example: Shown, patches: Patches, with_maps: bool) 
         ]
     if example.words:
         small = visible(image, WORD_SIZE)
-        over = [(word, attention_maps.overlay(small, seen)) for word, seen in example.words[:MOST_WORDS]]
         entry["words"] = [
-            {"word": word, "picture": save(drawn, f"-word-{number}")}
-            for number, (word, drawn) in enumerate(over, 1)
+            {"word": word, "picture": save(attention_maps.overlay(small, seen), f"-word-{number}")}
+            for number, (word, seen) in enumerate(example.words[:MOST_WORDS], 1)
         ]
     if example.attention is not None:
         grid, prefix = patches.grid, patches.prefix_tokens
