@@ -174,6 +174,10 @@ def test_an_imported_clip_tells_pictures_by_texts(tmp_path, capsys):
         assert each["probability"] == pytest.approx(float(expected[each["index"]]), abs=1e-5)
         assert each["label"] == ["cat", "red dog"][each["index"]]
 
+    assert cli.main(["explain", run, picture, "--output", str(tmp_path / "seen")]) == 0
+    drawn = json.loads(capsys.readouterr().out)["images"]  # of the image's tower alone
+    assert [one["image"] for one in drawn] == ["picture/rollout.png", "picture/heads.png"]
+
     loaded = jf.load_run(run)
     vectors = loaded.embed_texts(["a photo of a cat", "a photo of a red dog"])
     np.testing.assert_allclose(vectors, found.text_embeds, atol=1e-5)
