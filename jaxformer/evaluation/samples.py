@@ -196,7 +196,7 @@ def shown_image(
     sample: Mapping[str, Any],
     attention: Mapping[str, np.ndarray],
     drawn: Mapping[str, np.ndarray],
-    words: Sequence[tuple[str, np.ndarray]],
+    words: Sequence[tuple[str, np.ndarray]] = (),
 ) -> Shown:
     """An image without its padding; attention is shown where there is no padding and one part of the model has it.
 
