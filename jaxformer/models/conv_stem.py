@@ -24,8 +24,8 @@ class ConvStem(ImageModel):
     """Number of channels of each convolution; usually doubled where the map is halved."""
     strides: tuple[PositiveInt, ...] = (2,)
     """Stride of each convolution; one for each, or one for all."""
-    num_classes: Classes = 0
-    """Number of classes K of a linear head on the map's mean; 0 has none."""
+    num_classes: Classes | None = 0
+    """Number of classes K of a linear head on the map's mean; 0 has none. None: the data's."""
     norm_epsilon: PositiveFloat = 1e-5
     """Added to variances."""
 

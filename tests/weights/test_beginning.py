@@ -8,6 +8,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from helpers.stacking import stack_layers
 from helpers.text_runs import config_of, write_texts
+from helpers.tiny_models import BESIDE, TINY
 from jax.sharding import SingleDeviceSharding
 
 import jaxformer as jf
@@ -15,7 +16,7 @@ from jaxformer.config.schema import build
 from jaxformer.config.sections import resolve
 from jaxformer.errors import UserError
 from jaxformer.experiment import Experiment
-from jaxformer.models import CONTRACT, MODELS
+from jaxformer.models import BACKBONES, CONTRACT, MODELS
 from jaxformer.models.layouts import unstack_layers
 from jaxformer.paths import leaves_by_path
 from jaxformer.tasks.metrics import check_labels
@@ -179,6 +180,14 @@ def test_towers_begin_as_models_of_their_own(there, tmp_path, caplog):
     wrong = build(MODELS, {"name": "gpt", "pretrained": str(folder / "source")}, "model", CONTRACT)
     with pytest.raises(UserError, match=r"model\.text\.pretrained: .* is a BERT, and the model a GPT"):
         first_variables(resolved.model.clone(text=wrong), shapes)
+
+
+def test_backbones_take_the_classes_of_the_data():
+    """So each begins as a classifier, too, where it was a part of another model ("RUN#backbone")."""
+    for name in BACKBONES:
+        fields = {"name": name, **TINY[name], **BESIDE.get(name, {}), "num_classes": None}
+        model = build(BACKBONES, fields, "model", CONTRACT)
+        assert model.num_classes is None
 
 
 def test_a_model_without_a_head_is_told():
