@@ -10,14 +10,14 @@ of all that is frozen.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Annotated, Any
 from zlib import crc32
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxformer.config.fields import PositiveFloat, PositiveInt
+from jaxformer.config.fields import PositiveFloat, PositiveInt, not_empty
 from jaxformer.optim.adapters import Adapter
 from jaxformer.optim.base import Pattern
 from jaxformer.optim.build import nearest
@@ -49,7 +49,7 @@ class LoRA(Adapter):
 
     own = (ADDED,)
 
-    kernels: tuple[Pattern, ...] = ("attention/(query|value)",)
+    kernels: Annotated[tuple[Pattern, ...], not_empty("at least one pattern")] = ("attention/(query|value)",)
     """Patterns of paths; the kernels that they take are adapted."""
     rank: PositiveInt = 8
     """Columns of A and rows of B."""

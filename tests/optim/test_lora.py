@@ -133,3 +133,4 @@ def test_what_does_not_fit_the_model_is_refused(lora, line):
 def test_fields_are_checked():
     assert "kernels[0]" in problems(LoRA(kernels=("(",)))[0]
     assert "rank=0" in problems(LoRA(rank=0))[0]
+    assert "kernels=[]: expected at least one pattern" in problems(LoRA(kernels=()))[0]
