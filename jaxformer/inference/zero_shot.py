@@ -45,7 +45,7 @@ def checked_texts(texts: Any) -> list[str]:
         raise UserError(f"texts={texts!r}: expected a list of texts")
     for number, text in enumerate(texts, 1):
         if not text.strip():
-            raise UserError(f"text {number}: is empty; say what an image may show, such as 'a cat'")
+            raise UserError(f"text {number} is empty; say what an image may show, such as 'a cat'")
     if len(texts) < 2:
         raise UserError(
             f"{texts[0] if texts else ''!r}: is the only text; give two or more, to tell them apart"

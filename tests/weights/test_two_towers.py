@@ -184,7 +184,7 @@ def test_an_imported_clip_tells_pictures_by_texts(tmp_path, capsys):
     np.testing.assert_allclose(loaded.embed_images(pixels), found.image_embeds, atol=1e-5)
     for given, said in (
         (["--zero-shot", "cat", "--", picture], "'cat': is the only text; give two or more"),
-        (["--zero-shot", "cat", " ", "--", picture], "text 2: is empty"),
+        (["--zero-shot", "cat", " ", "--", picture], "jaxformer: text 2 is empty"),
         (["--zero-shot", "cat", "cat", "--", picture], "is there twice"),
         (["--zero-shot", "cat", "dog " * 20, "--", picture], "has 22 tokens, the model takes 9"),
         (["--zero-shot", "cat", "dog", "--templates", "a", "--", picture], "expected one {}"),
