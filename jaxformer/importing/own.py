@@ -44,6 +44,8 @@ def prepared(config: DatasetConfig) -> Prepared:
         )
     folder = cache_folder().parent / "datasets"
     path = files_of(place, folder / ".hub") if word == HUB else Path(place).expanduser()
+    if not place:
+        raise UserError(f"data.name: {config.name!r}: names nothing; write a path behind the colon")
     if not exists(path):
         raise UserError(f"data.name: {path}: there is no such file or folder")
     kind, columns = KINDS[word], config.examples.table_columns

@@ -185,6 +185,7 @@ def test_other_encodings_empty_files_and_unknown_kinds_are_named(here):
     (here / "empty.csv").write_text("")
     assert "empty.csv: " in refused(config_of("csv:empty.csv"))
     assert "nowhere.csv: there is no such file or folder" in refused(config_of("csv:nowhere.csv"))
+    assert "'csv:': names nothing; write a path" in refused(config_of("csv:"))
     assert "there is no kind 'cvs' of files; did you mean 'csv'?" in refused(config_of("cvs:a.csv"))
 
 
