@@ -191,6 +191,18 @@ def zero_shot(
         yield {**one.asked, "predictions": answers}
 
 
+def embedded(run: "LoadedRun", images: Sequence[Any], texts: Sequence[str]) -> Iterator[Prediction]:
+    """Yields what was asked and the "features" of each image and text: its vector, of length 1, a list of numbers.
+
+    Raises:
+      UserError: as of `zero_shot`.
+    """
+    vectors = text_vectors(run, texts) if texts else ()
+    found = [({"text": text}, vector) for text, vector in zip(texts, vectors)]
+    for asked, vector in chain(((one.asked, row["vector"]) for one, row in image_rows(run, images)), found):
+        yield {**asked, "features": [float(f"{value:.6g}") for value in vector.tolist()]}
+
+
 def image_vectors(run: "LoadedRun", images: Any) -> np.ndarray:
     """Vectors of images, float32 [N, E], of length 1; see `image_rows`."""
     found = [row["vector"] for _, row in image_rows(run, images)]

@@ -109,6 +109,8 @@ class Predict(OfRun):
             yield "templates: are what texts are filled into; give `zero_shot`, too, or leave them out"
         if self.zero_shot and (self.others or self.features or self.explain is not None):
             yield "zero_shot: compares by one model; leave `others`, `features` and --explain out"
+        if self.zero_shot and (self.text or self.question or self.context_file):
+            yield "zero_shot: is followed by all texts; leave `text`, `question` and --context-file out"
         if isinstance(self.explain, Path) and self.explain.is_file():
             yield f"explain={self.explain}: is a file; put --explain behind the images, or name a folder"
 
@@ -120,10 +122,12 @@ class Predict(OfRun):
         with working():
             if self.zero_shot:
                 self.compare(folder)
+            elif config.model.kind == "two-towers" and self.features:
+                self.embed(folder)
             elif config.model.kind == "two-towers":
                 raise UserError(
                     f"{self.run}: holds a model that compares images with texts; say with which texts",
-                    "give --zero-shot TEXT TEXT, and the images behind two hyphens",
+                    "give --zero-shot TEXT TEXT, and the images behind two hyphens; or --features",
                 )
             elif config.model.kind == "text-pairs":
                 remedy = f'its encoder of texts is model.pretrained="{self.run}#text"'
@@ -152,6 +156,23 @@ class Predict(OfRun):
         check_towers(one)
         files = readable(self.inputs, one.example, self.skip_broken)
         self.write(zero_shot(one, files, self.zero_shot, templates=self.templates, top=self.top), folder)
+
+    def embed(self, folder: Path) -> None:
+        """Writes the vectors that two towers compare: of images, and of the texts behind --text.
+
+        Raises:
+          UserError: there is neither, or one of them cannot be taken.
+        """
+        if self.question or self.context_file:
+            raise UserError(f"--question: {self.run} answers none; give image files, and texts behind --text")
+        from jaxformer.inference.inputs import check_places, readable
+        from jaxformer.inference.zero_shot import embedded
+
+        if self.inputs or not self.text:
+            check_places(self.inputs, folder)
+        one = self.load()
+        files = readable(self.inputs, one.example, self.skip_broken) if self.inputs else []
+        self.write(embedded(one, files, self.text), folder)
 
     def predict_images(self, folder: Path) -> None:
         """Classifies image files, or each of their pixels, or finds objects in them; annotated images go to `folder`.

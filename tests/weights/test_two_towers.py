@@ -190,10 +190,18 @@ def test_an_imported_clip_tells_pictures_by_texts(tmp_path, capsys):
         (["--zero-shot", "cat", "dog", "--templates", "a", "--", picture], "expected one {}"),
         (["--templates", "a {}", "--", picture], "give --zero-shot, too"),
         (["--zero-shot", "cat", "dog", "one.png"], "they stand behind two hyphens, as in: --zero-shot"),
+        (["--zero-shot", "cat", "dog", "--text", "bird", "--", picture], "leave --text, --question"),
         ([picture], "say with which texts"),
+        (["--features"], "no images were named"),
+        (["--features", "--question", "what?"], "answers none"),
     ):
         assert cli.main(["predict", run, *given]) == 2
         assert said in capsys.readouterr().err
+    assert cli.main(["predict", run, picture, "--text", "a photo of a cat", "--features"]) == 0
+    image, text = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (image["file"], text["text"]) == (picture, "a photo of a cat")
+    np.testing.assert_allclose(image["features"], found.image_embeds[0], atol=1e-5)
+    np.testing.assert_allclose(text["features"], found.text_embeds[0], atol=1e-5)
     assert cli.main(["weights", "export", run, str(tmp_path / "out")]) == 0
     assert jf.load_pretrained(tmp_path / "out").preprocessing == loaded_view(tmp_path / "clip")
 
