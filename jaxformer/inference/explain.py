@@ -79,7 +79,7 @@ class Explainer:
             )
         calls, (_, maps) = calls_of(lambda: self.apply(trained.variables, batch))
         self.layers = attention_layers(self.model, calls, maps.get(ATTENTION_MAPS, {}))
-        self.target = find_target(self.model, calls)
+        self.target = None if self.model.num_classes == 0 else find_target(self.model, calls)  # 0: no classes
         if not (self.layers or self.target or self.task.looks):
             raise UserError(
                 f"there is nothing to show of {trained.run.folder}: its model ({type(self.model).__name__}) "

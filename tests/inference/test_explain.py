@@ -218,6 +218,13 @@ def test_classes_by_name_and_number(chosen, index):
     assert Explainer(trained("resnet"), chosen).chosen == index < CLASSES
 
 
+def test_a_backbone_without_classes_shows_its_attention_alone():
+    alone = trained("backbone", MODELS["vit"].clone(num_classes=0))
+    assert [drawn.name for drawn in Explainer(alone).drawings({"image": IMAGE})] == ["rollout", "heads"]
+    with pytest.raises(UserError, match="class_name: this model has no map of a class's evidence"):
+        Explainer(alone, "cat")
+
+
 def test_a_model_without_anything_to_show():
     with pytest.raises(UserError, match=r"there is nothing to show of runs/tiny: its model \(ResNet\)"):
         Explainer(trained("stem", resnet(stage_sizes=())))
