@@ -20,6 +20,7 @@ from jaxformer.tasks.base import Row
 
 logger = logging.getLogger("jaxformer")
 
+TABLES = {".csv", ".json", ".jsonl"}  # of text files those whose lines are hardly meant as texts
 STDIN = "-"
 NO_LIMIT = 2**31  # tokens
 FORMS = {
@@ -68,6 +69,8 @@ def read_given(form: str, named: Iterable[tuple[Any, str]], files: Iterable[str 
     found, asks = list(named), form == "question"
     for file in files:
         lines = read_lines(str(file))
+        if not asks and Path(file).suffix.lower() in TABLES:
+            logger.warning("%s: no columns are read; each line as it is, the header too, is a text", file)
         found += [(read_question(*one), one[1]) for one in lines] if asks else lines
     if not found:
         what = "question: give questions with their contexts" if asks else "text: give texts"

@@ -21,7 +21,7 @@ from jaxformer.errors import UserError
 from jaxformer.inference.inputs import find_images, place_images
 from jaxformer.inference.loaded import LoadedRun
 from jaxformer.inference.predict import answered, predict, predict_files
-from jaxformer.inference.texts import as_given
+from jaxformer.inference.texts import as_given, read_given
 from jaxformer.models.outputs import ImageOutputs
 from jaxformer.parallel.compile import Layout
 from jaxformer.parallel.mesh import make_mesh
@@ -359,3 +359,10 @@ def test_what_is_neither_a_file_nor_an_image_is_named(given):
 def test_what_is_no_text_is_named(given, form, message):
     with pytest.raises(UserError, match=message):
         as_given(given, form)
+
+
+@pytest.mark.parametrize(("name", "told"), [("reviews.csv", True), ("reviews.txt", False)])
+def test_a_table_is_told_not_to_be_read_as_one(name, told, tmp_path, caplog):
+    (tmp_path / name).write_text("text,label\nfine,good\n")
+    assert read_given("text", [], [tmp_path / name]).texts == ["text,label", "fine,good"]
+    assert ("reviews.csv: no columns are read; each line as it is" in caplog.text) == told
