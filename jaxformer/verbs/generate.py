@@ -35,7 +35,7 @@ class Generate(OfRun):
     max_new_tokens: NewTokens = 256
     """Tokens to write at most."""
     temperature: float | None = None
-    """0 is greedy (default: 0.8)."""
+    """0 is greedy (default: 0.8; about pictures 0, where nothing else of drawing is given)."""
     greedy: bool = False
     """Always take the likeliest token."""
     top_k: int | None = flag(None, "K")
@@ -74,7 +74,8 @@ class Generate(OfRun):
 
         given = {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
         if self.beams == 1:
-            given = {"temperature": 0.0 if self.greedy else TEMPERATURE} | given
+            draws = not self.image or any(getattr(self, name) is not None for name in DRAWING)
+            given = {"temperature": TEMPERATURE if draws and not self.greedy else 0.0} | given
         penalty = LENGTH_PENALTY if self.length_penalty is None else self.length_penalty
         how = generation(self.max_new_tokens, self.stop, self.seed or 0, self.beams, penalty, **given)
         prompts = self.read_prompts()
