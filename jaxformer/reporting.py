@@ -111,7 +111,8 @@ def unusual_lengths(experiment: Experiment) -> Iterator[str]:
         yield f"data.batch_size={batches.batch_size}: {there}, and each batch repeats some; use fewer"
     if steps < FEW_STEPS:
         total = experiment.config.train.total
-        yield f"train.total='{total}': only {counted(steps, 'update')}; a longer training or a smaller data.batch_size has more"
+        few = f"train.total='{total}': only {counted(steps, 'update')}"
+        yield f"{few}; a longer training or a smaller data.batch_size has more"
 
 
 def repeated(config: ExperimentConfig) -> Iterator[str]:
