@@ -3,6 +3,7 @@
 import dataclasses
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from helpers.tiny_tasks import BOS, CAPTIONERS, IMAGE_CASES, LENGTH, SIDE, VOCAB, params_of
@@ -116,7 +117,7 @@ def test_each_token_that_is_written_has_the_map_of_the_place_before_it(name):
         np.array([[1, 1, 1], [1, 0, 0]], bool),
     )
     del batch["targets"]
-    found = case.task.shown(None, batch, case.model, variables)
+    found = jax.jit(lambda v, b: case.task.shown(None, b, case.model, v))(variables, batch)
     images = case.task.normalised(batch)["image"]
     for row, count in enumerate((3, 1)):
         written = np.asarray(found["written"][row])

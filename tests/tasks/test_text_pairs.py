@@ -1,6 +1,7 @@
 """Pairs of texts: read as each stands alone, compared, and held against scores."""
 
 import json
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ def run(tmp_path_factory):
     return random_run("compared", folder / "data", folder / "run")
 
 
+@cache
 def vectors(loaded, text):
     """Of a text alone, by the encoder alone: the mean of its tokens, at length 1."""
     tokens = np.array([loaded.tokenizer.encode(text)], np.int32)
