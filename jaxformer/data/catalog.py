@@ -47,6 +47,13 @@ class Prepared:
     """ "3.0.2"."""
     folder: Path
     """Where its files are."""
+    asked: str | None = None
+    """`data.name`, where these are a user's own files."""
+
+    @property
+    def called(self) -> str:
+        """What messages call it."""
+        return self.asked or f"{self.name}/{self.version}"
 
 
 def data_folder(data_dir: str | None) -> tuple[Path, str]:

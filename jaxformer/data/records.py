@@ -54,7 +54,7 @@ class Records:
         self.name, self.split = f"{dataset.name}/{dataset.version}", split
         if fold:
             self.split = f"{whole}, {'of it' if split == FOLD else 'without'} fold {fold}"
-        self._called = f"dataset {self.name}, split {self.split!r}"
+        self._called = f"dataset {dataset.called}, split {self.split!r}"
         self.features = builder.info.features
         self._records = open_records(builder, dataset, whole)
         self._files = builder.info.splits[whole].file_instructions
@@ -191,7 +191,7 @@ def open_records(builder: Any, dataset: Prepared, split: str) -> Any:
     """
     import tensorflow_datasets as tfds
 
-    name = f"{dataset.name}/{dataset.version}"
+    name = dataset.called
     data_dir = dataset.folder.parents[len(dataset.name.split("/"))]
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         stored = builder.info.file_format.value

@@ -55,7 +55,7 @@ def prepared(config: DatasetConfig) -> Prepared:
     name = f"{named(Path(place))}_{key(path, f'{MADE} {kind} {asked}')}"
     if not (folder / name / VERSION / "dataset_info.json").exists():
         bring(config.name, kind, path, name, folder, asked)
-    return Prepared(name, VERSION, folder / name / VERSION)
+    return Prepared(name, VERSION, folder / name / VERSION, config.name)
 
 
 def bring(source: str, kind: str, path: Path, name: str, folder: Path, asked: Asked | None) -> None:

@@ -69,10 +69,11 @@ def tokens_fit(model: Any, train: Batches) -> Iterator[str]:
     """Yields a line for texts that are longer than the model takes, and for tokens that it has no rows for."""
     length, longest = train.element_spec["tokens"][0][0], model.longest_text
     if length > longest:
-        taken = (
-            f"{counted(longest, 'token')}{f' behind its prompt of {model.prompt}' if model.prompt else ''}"
-        )
-        yield f"data.examples.length={length}: the model takes {taken}; make one fit the other"
+        taken, remedy = counted(longest, "token"), "make one fit the other"
+        if model.prompt:
+            taken += f" behind its prompt of {model.prompt}"
+            remedy += ", or make the prompt shorter (adapter.length or model.prompt)"
+        yield f"data.examples.length={length}: the model takes {taken}; {remedy}"
     tokens, rows = None if train.tokenizer is None else train.tokenizer.vocab_size, model.vocab_size
     if tokens is not None and rows is not None and rows < tokens:
         yield f"model.vocab_size={rows}: the tokenizer has {counted(tokens, 'token')}; set it to that, or to None"

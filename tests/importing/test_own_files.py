@@ -13,8 +13,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from jaxformer.config.schema import build
-from jaxformer.data.catalog import find_dataset
+from jaxformer.data.catalog import find_dataset, open_builder
 from jaxformer.data.kinds import KINDS
+from jaxformer.data.records import open_records
 from jaxformer.errors import UserError
 from jaxformer.importing import pipeline
 
@@ -66,6 +67,8 @@ def test_a_table_becomes_a_dataset_with_a_share_held_out(here, caplog):
     assert found.name.startswith("reviews_")
     assert {split: len(rows) for split, rows in splits.items()} == {"train": 16, "test": 4}
     assert features["label"].names == ["Very Good", "bad"]
+    with pytest.raises(UserError, match=r"^csv:reviews\.csv has no split 'tset'; did you mean 'test'\?$"):
+        open_records(open_builder(found), found, "tset")
     assert (
         sorted(row["text"].decode() for rows in splits.values() for row in rows)[0] == "film 0 was, well, 0"
     )

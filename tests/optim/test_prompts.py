@@ -179,7 +179,7 @@ def test_a_prompt_takes_the_room_of_tokens(tmp_path):
     (line,) = caught.value.lines
     assert line == (
         f"data.examples.length={longest}: the model takes {longest - 8} tokens behind its prompt of 8; "
-        "make one fit the other"
+        "make one fit the other, or make the prompt shorter (adapter.length or model.prompt)"
     )
     config["data"]["examples"] |= {"length": longest - 8}
     small = tiny(resolve(config))
