@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from jaxformer.config.schema import did_you_mean
 from jaxformer.errors import UserError
 from jaxformer.reading import read_json
 from jaxformer.weights.base import Pretrained
@@ -14,6 +15,7 @@ from jaxformer.weights.preprocessing import PROCESSOR
 from jaxformer.weights.sources import OfFile, OfTower, form_of
 
 HUB, TIMM, PACKAGE = "hf:", "timm/", "package:"
+PARTS = ("image", "text", "backbone")  # of a source, that can be taken alone
 FILES = (".npz", ".onnx", ".safetensors", *PICKLED)
 NAME = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?(@[\w./-]+)?")  # of a repository and its revision
 WANTED = (
@@ -42,7 +44,9 @@ def load_pretrained(source: str | Path, **fields: Any) -> Pretrained:
     if name.startswith(TIMM) and not Path(name).exists():
         name = HUB + name
     whole, _, part = name.rpartition("#")
-    if part in ("image", "text", "backbone") and not Path(name).exists():
+    if part not in PARTS and whole and Path(whole).exists() and not Path(name).exists():
+        raise UserError(f"{source}: #{part} is no part of a model; {did_you_mean(part, PARTS)}")
+    if part in PARTS and not Path(name).exists():
         found = load_pretrained(whole)
         tower = OfTower(str(source), found.folder, found.config, fields, found, part)
         _ = tower.described

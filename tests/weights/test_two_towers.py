@@ -255,6 +255,8 @@ def test_a_tower_alone_and_open_clips_form(tmp_path):
         == flatten_dict({"params": whole.variables["params"]["text"]}).keys()
     )
     write_pretrained(image.model, "vit", image.variables, tmp_path / "vit")
+    with pytest.raises(UserError, match="#imag is no part of a model; did you mean 'image'"):
+        jf.load_pretrained(f"{tmp_path / 'clip'}#imag")
     with pytest.raises(UserError, match="has no such part; leave #image out"):
         jf.load_pretrained(f"{tmp_path / 'vit'}#image")
 
