@@ -1,12 +1,13 @@
 """A DETR on a pretrained EfficientNet-Lite0 finds red and white blood cells and platelets in BCCD's pictures.
 
 Command:  launch/local.sh train --config configs/effnet_bccd.py
-Device:   not measured yet
-Time:     not measured yet
-Result:   not measured yet
+Device:   2 cores of an AMD EPYC, shared with a few other programs
+Time:     28:56 min from command to report, 39 min of a core
+Result:   AP50 0.694 and AP 0.433 on the validation split after 40 epochs (seed 0); 0.648 after 25
 
-The Transformer, the data and their augmentation are those of `detr_bccd`. The docstring of `effnet_camvid` says how the
-file of weights is made.
+No better than the same Transformer on five convolutions, from scratch, with smaller pictures and 60 epochs
+(`detr_bccd`, 0.700), and still rising. The Transformer, the data and their augmentation are those of `detr_bccd`. The
+docstring of `effnet_camvid` says how the file of weights is made.
 """
 
 import ml_collections
