@@ -37,9 +37,8 @@ PROGRESS_FILE, METRICS_FILE = f"{PROGRESS}/metadata", f"{METRICS}/metrics"  # an
 TEMPORARY = ".orbax-checkpoint-tmp"  # follows the step in the name of a folder that is being written
 DIGESTS = "digests.json"
 BLOCK = 2**22  # bytes read at a time
-DATA_FILE = (
-    2**26
-)  # bytes from which a file of arrays is written; what is not written yet is in memory, compressed
+# Bytes from which a file of arrays is written; what is not written yet is in memory, compressed.
+DATA_FILE = 2**26
 LEAST_PART = 2**20  # bytes of the smallest part that a device writes of an array that others have, too
 
 

@@ -51,7 +51,7 @@ USUAL: dict[str, dict[str, Any]] = {
     },
     "detector": {
         "task": {"name": "detection"},
-        "data": {"name": "coco", "batch_size": 64},
+        "data": {"name": "coco/2017", "batch_size": 64},
         "eval": {"split": "validation", "monitor": "ap"},
         "train": {"total": "300 epochs"},
     },
@@ -83,9 +83,8 @@ def usual_examples(model: Any) -> dict[str, Any] | None:
 def for_preset(name: str) -> dict[str, Any]:
     """A config that trains a preset on the usual data of its kind, as nested dicts: classifiers on ImageNet."""
     model = preset(name)
-    if model.get("depth", 0) >= LAYERS and model.get(
-        "first_norm", True
-    ):  # else the first block is unlike the others
+    alike = model.get("first_norm", True)  # else the first block is unlike the others
+    if model.get("depth", 0) >= LAYERS and alike:
         model["scan"] = True
     built = schema.build(MODELS, model, "model")
     config: dict[str, Any] = {

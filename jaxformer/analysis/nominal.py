@@ -41,7 +41,7 @@ KNOWN = {
     "bccd": Known({"train": 205, "validation": 87, "test": 72}, "its own lists", 3),
     "camvid": Known({"train": 367, "validation": 101, "test": 233}, "Badrinarayanan et al. 2017", 11),
     "cifar10": Known({"train": 50_000, "test": 10_000}, "Krizhevsky 2009, chapter 3", 10, side=32),
-    "coco": Known({"train": 118_287, "validation": 5_000}, "the sizes of COCO 2017", 80),
+    "coco/2017": Known({"train": 118_287, "validation": 5_000}, "the sizes of COCO 2017", 80),
     "coco_captions": Known({"train": 82_783, "val": 5_000}, "the pictures of COCO 2014 in Karpathy's split"),
     "imagenet2012": Known(
         {"train": 1_281_167, "validation": 50_000}, "Russakovsky et al. 2015, table 2", 1000, side=224
